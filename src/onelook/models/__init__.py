@@ -1,0 +1,1 @@
+"""Detectors of the four papers: `head(neck(backbone(pixels(images))))`."""

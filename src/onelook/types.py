@@ -1,0 +1,186 @@
+"""The data that flows between the parts (shape letters hold everywhere).
+
+B images, N priors, M objects, P pairs, C classes, K detections, R raw regression values a prior. Boxes are xyxy in
+pixels. All types are frozen: a part makes a new value instead of editing its input. Images, samples and detections are
+NumPy (no torch needed to detect with an exported model); what a network sees and says is torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Pyramid = tuple[Tensor, ...]  # feature maps (B, channels, H / stride, W / stride), finest first
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One annotated image, as the readers give it and the augmentations change it.
+
+    image: (H, W, 3) uint8 RGB.  boxes: (M, 4) float32 xyxy pixels of this image.  labels: (M,) int64.
+    polygons: None where the data has no masks, else one entry an object: a tuple of (V, 2) float32 outlines in pixels,
+    empty for an object without an outline.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    polygons: tuple[tuple[np.ndarray, ...], ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """The objects of a batch, padded to the longest image: pixels of the network input.
+
+    boxes: (B, M, 4) float.  labels: (B, M) int64.  valid: (B, M) bool; invalid rows hold zeros and mean nothing.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+
+    def to(self, *args: Any, **kwargs: Any) -> Targets:
+        """The same targets on another device (`Tensor.to` arguments that do not change the dtype)."""
+        return Targets(self.boxes.to(*args, **kwargs), self.labels.to(*args, **kwargs), self.valid.to(*args, **kwargs))
+
+
+@dataclass(frozen=True, eq=False)
+class Priors:
+    """Where predictions sit, in row order: level by level (finest first), inside a level as the family's papers do.
+
+    points: (N, 2) x, y in pixels of the network input: the centre of the cell (its corner in DAMO-YOLO).
+    strides: (N,) pixels.  sizes: (N, 2) anchor width and height in pixels, None for anchor-free heads.
+    levels: (N,) int64, 0 for the finest.
+    """
+
+    points: Tensor
+    strides: Tensor
+    levels: Tensor
+    sizes: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What every head returns, in training and in evaluation alike.
+
+    boxes: (B, N, 4) decoded, xyxy pixels of the network input.  classes: (B, N, C) logits.
+    objectness: (B, N) logits, None where the head has none.  regression: (B, N, R) raw regression values in the layout
+    of the head (R = 4, or 4 * bins for distributions).  auxiliary: the same of an auxiliary head, only in training.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    objectness: Tensor | None
+    regression: Tensor
+    priors: Priors
+    auxiliary: Predictions | None = None
+
+    def scores(self) -> Tensor:
+        """(B, N, C) final class scores in [0, 1]: class probability, times objectness where there is one."""
+        scores = self.classes.sigmoid()
+        return scores if self.objectness is None else scores * self.objectness.sigmoid().unsqueeze(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Who learns what: a padded list of pairs (prior, object). Shapes are fixed, so the device never waits.
+
+    priors, objects: (B, P) int64 row of the prior and of the object.  quality: (B, P) in [0, 1], the soft class target.
+    valid: (B, P) bool; the rest is padding that indexes row 0.  ignored: (B, N) bool priors that are neither positive
+    nor negative, None where an assigner knows none. A prior may serve several objects where a paper wants it (YOLOv4).
+    """
+
+    priors: Tensor
+    objects: Tensor
+    quality: Tensor
+    valid: Tensor
+    ignored: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The objects found in one image, best first.
+
+    boxes: (K, 4) float32 xyxy pixels of the original image (unclipped).  scores: (K,) float32 descending.
+    labels: (K,) int64 index into `class_names`.  image: (H, W, 3) uint8 RGB, the picture they were found in, where kept.
+    source: the file it came from.  category_ids: the data set's own ids by label, for `to_coco`.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...] = ()
+    image: np.ndarray | None = field(default=None, repr=False)
+    source: str | None = None
+    category_ids: tuple[int, ...] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: Any) -> Detections:
+        """The detections of an index, slice, mask or list of rows; a single index gives one detection."""
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+
+    @staticmethod
+    def empty(class_names: tuple[str, ...] = ()) -> Detections:
+        """No detections."""
+        return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), class_names)
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of every detection; the label's number where the model knows no names."""
+        known = self.class_names
+        return [known[label] if label < len(known) else str(label) for label in self.labels.tolist()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """One image's entry of `detections.json`: source, size, and each detection's box, score, label and name."""
+        height, width = self.image.shape[:2] if self.image is not None else (None, None)
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names)
+        found = [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
+        return {"source": self.source, "frame": None, "width": width, "height": height, "detections": found}
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """Entries of a COCO results file: bbox is [x, y, width, height]; category ids are the data set's, else labels."""
+        ids = self.category_ids
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist())
+        return [
+            {
+                "image_id": image_id,
+                "category_id": label if ids is None else ids[label],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for (x1, y1, x2, y2), score, label in rows
+        ]
+
+    def to_supervision(self) -> Any:
+        """The same as a `supervision.Detections` (needs the `supervision` extra)."""
+        try:
+            import supervision
+        except ImportError as error:
+            from onelook.errors import missing_package
+
+            raise missing_package("supervision", "supervision", "to_supervision()") from error
+        return supervision.Detections(
+            xyxy=self.boxes.astype(np.float32),
+            confidence=self.scores.astype(np.float32),
+            class_id=self.labels.astype(int),
+            data={"class_name": np.array(self.names, dtype=object)},
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Draws the detections on their image and writes it; returns the path. Needs the image (`detect` keeps it)."""
+        from onelook.draw import draw_detections, write_image
+
+        if self.image is None:
+            from onelook.errors import UserError
+
+            raise UserError(f"These detections hold no image to draw on, so '{path}' was not written.")
+        return write_image(path, draw_detections(self.image, self.boxes, self.scores, self.labels, self.names))
