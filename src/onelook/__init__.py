@@ -28,7 +28,7 @@ _PUBLIC = {
     "diff": "onelook.config",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from onelook.types import Detections as Detections

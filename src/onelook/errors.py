@@ -42,13 +42,13 @@ class ExportError(UserError):
     """An exported file that cannot be written, run, or does not agree with the model."""
 
 
-class MissingDependency(UserError):
+class MissingDependencyError(UserError):
     """An optional package that the wanted feature needs; the remedy is the install command."""
 
 
-def missing_package(package: str, extra: str, purpose: str) -> MissingDependency:
+def missing_package(package: str, extra: str, purpose: str) -> MissingDependencyError:
     """The error for an optional package that is not installed: what needs it, and how to get it."""
-    return MissingDependency(
+    return MissingDependencyError(
         f"{purpose} needs the package '{package}', which is not installed.",
         f"Install it with: pip install 'onelook[{extra}]'",
     )

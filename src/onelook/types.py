@@ -108,8 +108,8 @@ class Detections:
     """The objects found in one image, best first.
 
     boxes: (K, 4) float32 xyxy pixels of the original image (unclipped).  scores: (K,) float32 descending.
-    labels: (K,) int64 index into `class_names`.  image: (H, W, 3) uint8 RGB, the picture they were found in, where kept.
-    source: the file it came from.  category_ids: the data set's own ids by label, for `to_coco`.
+    labels: (K,) int64 index into `class_names`.  image: (H, W, 3) uint8 RGB, the picture they were found in,
+    where kept.  source: the file it came from.  category_ids: the data set's own ids by label, for `to_coco`.
     """
 
     boxes: np.ndarray
@@ -147,7 +147,7 @@ class Detections:
         return {"source": self.source, "frame": None, "width": width, "height": height, "detections": found}
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Entries of a COCO results file: bbox is [x, y, width, height]; category ids are the data set's, else labels."""
+        """Entries of a COCO results file; bbox is [x, y, width, height], category ids the data set's, else labels."""
         ids = self.category_ids
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist())
         return [

@@ -1,1 +1,1 @@
-"""Changes of annotated images: placement in the network's frame, and the augmentations of the papers (NumPy, OpenCV)."""
+"""Changes of annotated images: placement in the network's frame, and the papers' augmentations (NumPy, OpenCV)."""

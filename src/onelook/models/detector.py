@@ -36,7 +36,7 @@ class Neck(FeaturePart):
 
 @dataclass(frozen=True)
 class ClassRows:
-    """Which rows of a prediction layer belong to classes: each of `anchors` blocks is `before` rows, C classes, `after`.
+    """Which rows of a prediction layer belong to classes: `anchors` blocks of `before` rows, C classes, `after` rows.
 
     YOLOX's class layers are ClassRows(); a YOLOv7 or YOLOv4 layer is ClassRows(anchors=3, before=5).
     """
