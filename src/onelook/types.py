@@ -56,13 +56,15 @@ class Priors:
 
     points: (N, 2) x, y in pixels of the network input: the centre of the cell (its corner in DAMO-YOLO).
     strides: (N,) pixels.  sizes: (N, 2) anchor width and height in pixels, None for anchor-free heads.
-    levels: (N,) int64, 0 for the finest.
+    levels: (N,) int64, 0 for the finest.  shapes: (height, width) of every level's grid, in Python numbers, so that
+    bounds are known without asking the device; () where nobody said.
     """
 
     points: Tensor
     strides: Tensor
     levels: Tensor
     sizes: Tensor | None = None
+    shapes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
