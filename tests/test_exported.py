@@ -1,0 +1,72 @@
+"""What exported files say of themselves survives the file, and nothing odd gets in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import onelook
+from onelook.errors import ExportError
+from onelook.exported import ExportedMetadata
+
+METADATA = ExportedMetadata(
+    model="yolox-nano",
+    names=("cat", "dög"),
+    num_classes=2,
+    size=(416, 640),
+    frame={"type": "Letterbox", "fill": 114},
+    outputs="detections",
+    multi_label=False,
+    nms={"confidence": 0.25, "iou": 0.45, "agnostic": False, "multi_label": False, "limit": 300},
+    batch=None,
+    precision="float16",
+    architecture={"type": "Yolox"},
+    version="0.1.0",
+)
+
+
+def test_metadata_survives_json() -> None:
+    assert ExportedMetadata.from_json(METADATA.to_json(), "x.onnx") == METADATA
+    raw = replace(METADATA, nms=None, outputs="raw", names=(), batch=4)
+    assert ExportedMetadata.from_json(raw.to_json(), "x.onnx") == raw
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("size", [0, 416]),
+        ("size", "416"),
+        ("names", ["cat"]),
+        ("names", [1, 2]),
+        ("frame", None),
+        ("num_classes", True),
+        ("nms", None),
+        ("nms", {"confidence": 2}),
+        ("outputs", "logits"),
+        ("precision", "float8"),
+        ("batch", -1),
+        ("format", 99),
+    ],
+)
+def test_damaged_metadata_is_one_clear_error(key: str, value: object) -> None:
+    data = json.loads(METADATA.to_json()) | {key: value}
+    with pytest.raises(ExportError, match=r"x\.onnx"):
+        ExportedMetadata.from_json(json.dumps(data), "x.onnx")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"format": 1}'])
+def test_text_that_is_no_metadata_is_refused(text: str) -> None:
+    with pytest.raises(ExportError, match=r"x\.onnx"):
+        ExportedMetadata.from_json(text, "x.onnx")
+
+
+def test_reading_metadata_needs_no_torch() -> None:
+    code = "import sys, onelook.exported; sys.exit('torch' in sys.modules)"
+    place = os.environ | {"PYTHONPATH": str(Path(onelook.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=place).returncode == 0
