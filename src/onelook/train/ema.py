@@ -1,0 +1,66 @@
+"""An exponential moving average of a model's weights: what is evaluated and saved."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Ema:
+    """Settings of the average: at update u (1-based) its decay is decay * (1 - exp(-u / warmup)).
+
+    decay: limit of the decay.  warmup: updates after which it has reached 63 % of its limit, so that an early average
+    forgets the first, random weights. YOLOX: 0.9998 and 2000; the same form serves YOLOv7 and DAMO-YOLO.
+    """
+
+    decay: float = 0.9998
+    warmup: float = 2000.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay lies in [0, 1), not {self.decay}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup is a number of updates, not {self.warmup}")
+
+    def at(self, update: int) -> float:
+        """The decay of an update, counted from 1."""
+        return self.decay * (1.0 - math.exp(-update / self.warmup)) if self.warmup else self.decay
+
+
+class Average:
+    """The running average of a model: every floating-point entry, batch-norm statistics included.
+
+    Integer entries (batch counters) keep the values they had at the start. `model` is a whole detector in evaluation
+    mode, to be evaluated, saved or deployed at any time.
+    """
+
+    def __init__(self, model: nn.Module, settings: Ema) -> None:
+        self.settings = settings
+        self.updates = 0
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._mine = _floating(self.model)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Moves the average towards `model`'s present weights, without waiting for the device."""
+        self.updates += 1
+        torch._foreach_lerp_(self._mine, _floating(model), 1.0 - self.settings.at(self.updates))
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The averaged weights; `updates` is saved beside them by the caller."""
+        return self.model.state_dict()
+
+    def load_state_dict(self, weights: dict[str, torch.Tensor], updates: int) -> None:
+        """Continues an average from its saved weights and its number of updates."""
+        self.model.load_state_dict(weights)
+        self.updates = updates
+
+
+def _floating(model: nn.Module) -> list[torch.Tensor]:
+    tensors = [*model.parameters(), *model.buffers()]
+    return [tensor.detach() for tensor in tensors if tensor.is_floating_point()]

@@ -1,0 +1,136 @@
+"""A training as one value. A recipe names no path, no device and no process: those are the run's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from onelook.errors import ConfigError
+from onelook.train.ema import Ema
+from onelook.train.multiscale import MultiScale
+from onelook.train.optimizer import AdamW, Sgd
+from onelook.train.schedule import Constant, MultiStep, WarmCosine
+from onelook.types import Sample
+
+if TYPE_CHECKING:
+    from onelook.losses.loss import DetectionLoss
+    from onelook.models.detector import Architecture
+
+AnySchedule = WarmCosine | MultiStep | Constant
+
+
+class Augment(Protocol):
+    """`draw(rng)` returns another random image of the set."""
+
+    def __call__(
+        self, sample: Sample, draw: Callable[[np.random.Generator], Sample], rng: np.random.Generator
+    ) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What changes in the last epochs: weaker augmentation, another loss. None keeps the recipe's own."""
+
+    epochs: int
+    augment: Augment | None = None
+    loss: DetectionLoss | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"closing epochs cannot be negative, got {self.epochs}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete training.
+
+    batch_size: images an optimizer step, over all processes and accumulated passes.  size: (height, width) of the
+    training input, None for the architecture's own.  accumulate: passes whose gradients are summed into one step.
+    clip: largest gradient norm.  max_labels: objects an image keeps.  freeze: parameter names (glob patterns) that do
+    not learn.  nonfinite: what a loss that is not finite does.  evaluate_every: epochs between evaluations; the
+    closing epochs are evaluated each (YOLOX).  metric: what "best" means.  patience: evaluations without improvement
+    after which training stops, None never.
+    """
+
+    model: Architecture
+    loss: DetectionLoss
+    augment: Augment
+    optimizer: Sgd | AdamW
+    schedule: AnySchedule
+    epochs: int
+    batch_size: int
+    size: tuple[int, int] | None = None
+    seed: int = 0
+    ema: Ema | None = Ema()
+    multiscale: MultiScale | None = None
+    closing: Closing | None = None
+    accumulate: int = 1
+    clip: float | None = None
+    max_labels: int = 120
+    freeze: tuple[str, ...] = ()
+    nonfinite: Literal["stop", "skip"] = "stop"
+    evaluate_every: int = 10
+    metric: str = "AP"
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "accumulate", "max_labels", "evaluate_every")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
+        if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
+            raise ValueError(f"size is (height, width), each a multiple of 32, not {self.size}")
+        if self.closing is not None and self.closing.epochs > self.epochs:
+            raise ValueError(f"closing.epochs {self.closing.epochs} is more than epochs {self.epochs}")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the training input."""
+        return self.size or self.model.size
+
+    def is_closing(self, epoch: int) -> bool:
+        """Whether an epoch (0-based) belongs to the closing phase."""
+        return self.closing is not None and epoch >= self.epochs - self.closing.epochs
+
+    def augment_at(self, epoch: int) -> Augment:
+        """The augmentation of an epoch (0-based)."""
+        closing = self.closing if self.is_closing(epoch) else None
+        return self.augment if closing is None or closing.augment is None else closing.augment
+
+    def loss_at(self, epoch: int) -> DetectionLoss:
+        """The loss of an epoch (0-based)."""
+        closing = self.closing if self.is_closing(epoch) else None
+        return self.loss if closing is None or closing.loss is None else closing.loss
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether the model is evaluated after an epoch (0-based): the last one always is."""
+        return self.is_closing(epoch) or (epoch + 1) % self.evaluate_every == 0 or epoch + 1 == self.epochs
+
+
+def shortened(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe for another number of epochs: what it counts in epochs shrinks (never grows) with it.
+
+    Warm-up shrinks in proportion but lasts an epoch at least; the closing phase takes a fifth of the training at most;
+    there are some ten evaluations before it. A schedule's flat end follows the closing phase.
+    """
+    if epochs < 1:
+        raise ConfigError(f"epochs is at least 1, not {epochs}.")
+    closing = recipe.closing
+    if closing is not None:
+        closing = replace(closing, epochs=min(closing.epochs, epochs // 5))
+    changes: dict[str, Any] = {}
+    schedule = recipe.schedule
+    if is_dataclass(schedule):
+        known = {field.name: getattr(schedule, field.name) for field in fields(schedule)}
+        if known.get("warmup_epochs"):
+            share = known["warmup_epochs"] * epochs / recipe.epochs
+            changes["warmup_epochs"] = min(known["warmup_epochs"], max(1.0, share), float(epochs))
+        if known.get("flat_epochs"):
+            changes["flat_epochs"] = min(known["flat_epochs"], float(epochs // 5))
+    every = max(1, min(recipe.evaluate_every, epochs // 10))
+    return replace(recipe, epochs=epochs, closing=closing, schedule=replace(schedule, **changes), evaluate_every=every)
