@@ -1,0 +1,158 @@
+"""SimOTA, the label assignment of YOLOX."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onelook.ops.gather import gather_rows, pack
+from onelook.ops.iou import pairwise_iou
+from onelook.ops.precision import at_least_float32
+from onelook.types import Matches, Predictions, Priors, Targets
+
+_LOG_FLOOR = -100.0  # of binary cross-entropy, as PyTorch clamps it
+
+
+@dataclass(frozen=True)
+class SimOta:
+    """Dynamic-k assignment by cost (YOLOX sec. 2.1, eq. 1), for a whole batch at once.
+
+    radius: half side of the centre region, in strides.
+    inside_box: whether points inside the object's box are candidates too, and only those both inside the box and in
+        the centre region are free of the penalty; without it the centre region alone decides.
+    candidates: how many of an object's best IoUs are summed into its k.
+    iou_weight: of the IoU cost -log(IoU) against the class cost (lambda of eq. 1, which the paper leaves open).
+    penalty: cost of a candidate outside the object's own region.
+
+    Every object wants its 1 to `candidates` cheapest points; a point that several want goes to the object for which it
+    is cheapest among all objects, also those that did not want it, so an object can end with none. An image without
+    objects has no pairs. Points outside every region are never taken. The defaults are the published code at the dates
+    of the paper and of the released weights; `LATER` is the rule since January 2023.
+
+    P is M * `candidates`, and the quality is the IoU of the pair.
+    """
+
+    radius: float = 2.5
+    inside_box: bool = True
+    candidates: int = 10
+    iou_weight: float = 3.0
+    penalty: float = 1e5
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("objectness",)
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        """Targets (B, M), predictions (B, N) -> Matches (B, M * candidates); float32 at least, whatever comes in."""
+        boxes = at_least_float32(targets.boxes)
+        num_objects, num_priors = boxes.shape[1], predictions.boxes.shape[1]
+        if num_objects == 0 or num_priors == 0:
+            return _no_pairs(predictions)
+
+        near, own = self.regions(predictions.priors, boxes, targets.valid)
+        candidate = near.any(1)
+        index, real = None, candidate
+        capacity = self._capacity(predictions.priors, num_objects)
+        if capacity < num_priors:
+            index, real = pack(candidate, capacity)
+            own = own.gather(2, index.unsqueeze(1).expand(-1, num_objects, -1))
+
+        pair = real.unsqueeze(1) & targets.valid.unsqueeze(2)
+        iou = pairwise_iou(boxes, at_least_float32(_rows(predictions.boxes, index)), epsilon=0.0)
+        iou.masked_fill_(~pair, 0.0)
+        cost = self._class_cost(predictions, targets.labels, index)
+        # In place: at 640 pixels these are millions of numbers, and fresh memory costs more than the arithmetic.
+        cost.sub_((iou + 1e-8).log_(), alpha=self.iou_weight)
+        cost.add_(own.logical_not(), alpha=self.penalty)
+        cost.masked_fill_(pair.logical_not_(), torch.inf)
+        wanted, chosen = self._choose(cost, iou)
+        return _settle(cost, iou, wanted, chosen, index)
+
+    def regions(self, priors: Priors, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """For objects (B, M): which points are candidates because of them, and which are free of the penalty.
+
+        Two (B, M, N) masks. The centre region is an open square, the inside of a box is open too.
+        """
+        x, y = priors.points.to(boxes.dtype).unbind(-1)
+        reach = self.radius * priors.strides.to(boxes.dtype)
+        left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
+        centre = ((x - (left + right) / 2).abs_() < reach) & ((y - (top + bottom) / 2).abs_() < reach)
+        centre &= valid.unsqueeze(-1)
+        if not self.inside_box:
+            return centre, centre
+        inside = ((x > left) & (x < right)) & ((y > top) & (y < bottom))
+        inside &= valid.unsqueeze(-1)
+        return centre | inside, centre & inside
+
+    def _capacity(self, priors: Priors, num_objects: int) -> int:
+        """A bound on the candidates of an image that Python knows: the centre region holds few points of each level."""
+        num_priors = len(priors.points)
+        if self.inside_box or not priors.shapes:
+            return num_priors
+        side = math.ceil(2 * self.radius)  # an open interval of 2r strides holds at most ceil(2r) points of a grid
+        anchors = num_priors // sum(height * width for height, width in priors.shapes)
+        return min(num_priors, num_objects * side * side * anchors * len(priors.shapes))
+
+    def _class_cost(self, predictions: Predictions, labels: Tensor, index: Tensor | None) -> Tensor:
+        """(B, M, P): binary cross-entropy of sqrt(class * objectness) against the object's class, over all classes.
+
+        For all objects of an image the sum over classes differs only in the object's own class, so it is made once a
+        point and corrected: C + M numbers a point, not C * M.
+        """
+        if predictions.objectness is None:
+            raise TypeError("SimOta needs a head with objectness")
+        classes = at_least_float32(_rows(predictions.classes, index))
+        objectness = at_least_float32(_rows(predictions.objectness, index))
+        probability = classes.sigmoid().mul_(objectness.sigmoid().unsqueeze(-1)).sqrt_()
+        present = _take_labels(probability, labels).log().clamp_(min=_LOG_FLOOR)
+        absent = probability.neg_().log1p_().clamp_(min=_LOG_FLOOR)
+        return (_take_labels(absent, labels) - present).sub_(absent.sum(-1).unsqueeze(1))
+
+    def _choose(self, cost: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
+        """Each object's cheapest points, (B, M, candidates) columns of `cost`, and which of them it takes."""
+        limit = min(self.candidates, cost.shape[2])
+        k = iou.topk(limit, dim=2, sorted=False).values.sum(2).to(torch.int64).clamp_(1, limit)
+        cheapest = cost.topk(limit, dim=2, largest=False)
+        takes = torch.arange(limit, device=cost.device) < k.unsqueeze(-1)
+        return cheapest.indices, takes & cheapest.values.isfinite()
+
+
+def _settle(cost: Tensor, iou: Tensor, wanted: Tensor, chosen: Tensor, index: Tensor | None) -> Matches:
+    """One object a point: a point wanted once stays, one wanted more often goes to the cheapest object of all."""
+    num_objects, limit = wanted.shape[1:]
+    column, takes = wanted.flatten(1), chosen.flatten(1)
+    slot = torch.arange(num_objects * limit, device=cost.device).expand_as(column)
+    own = slot // limit
+    wishes = torch.zeros_like(cost[:, 0], dtype=torch.int64).scatter_add_(1, column, takes.long())
+    first = torch.full_like(wishes, num_objects * limit)
+    first.scatter_reduce_(1, column, torch.where(takes, slot, num_objects * limit), "amin")
+    columns = cost.gather(2, column.unsqueeze(1).expand(-1, num_objects, -1))
+    objects = torch.where(wishes.gather(1, column) > 1, columns.argmin(1), own)
+    valid = takes & (first.gather(1, column) == slot)
+    objects = torch.where(valid, objects, 0)
+    quality = iou.gather(2, column.unsqueeze(1).expand(-1, num_objects, -1)).gather(1, objects.unsqueeze(1)).squeeze(1)
+    priors = column if index is None else index.gather(1, column)
+    return Matches(torch.where(valid, priors, 0), objects, torch.where(valid, quality, 0.0), valid)
+
+
+def _rows(values: Tensor, index: Tensor | None) -> Tensor:
+    return values if index is None else gather_rows(values, index)
+
+
+def _take_labels(values: Tensor, labels: Tensor) -> Tensor:
+    """Column `labels` (B, M) of `values` (B, P, C): (B, M, P)."""
+    return values.gather(2, labels.unsqueeze(1).expand(-1, values.shape[1], -1)).transpose(1, 2)
+
+
+def _no_pairs(predictions: Predictions) -> Matches:
+    boxes = at_least_float32(predictions.boxes)
+    none = torch.zeros(boxes.shape[0], 0, dtype=torch.int64, device=boxes.device)
+    return Matches(none, none, boxes.new_zeros(none.shape), none.bool())
+
+
+PAPER = SimOta()
+LATER = SimOta(radius=1.5, inside_box=False, penalty=1e6)
