@@ -38,6 +38,10 @@ class ConfigError(UserError):
     """A setting that does not exist, or a value of the wrong type."""
 
 
+class UsageError(ConfigError):
+    """A command line that cannot be meant: a flag or a `path=value` that is wrong (exit code 2 instead of 1)."""
+
+
 class ExportError(UserError):
     """An exported file that cannot be written, run, or does not agree with the model."""
 

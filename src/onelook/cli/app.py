@@ -1,0 +1,200 @@
+"""The command line: the verbs, and what holds for all of them.
+
+A verb is a plain typed Python function in `cli/<verb>.py`; its signature and Google-style docstring are its command
+line, with a section `Examples:` of shell lines. It returns a result with `to_dict()` (what `--json` writes),
+`show(console)` and, where work can end in found errors, `exit_code`. Exit codes: 0 success, 1 the work failed or
+found errors, 2 wrong usage, 130 interrupted.
+
+Verbs are imported when they are called, so that `onelook --help` stays quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
+
+from cyclopts import App, CycloptsError, Parameter
+
+from onelook import __version__
+from onelook.cli.output import JsonTarget, consoles, print_error, quiet_broken_pipe
+from onelook.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# name: (module:function, the first line of its docstring; a test holds the two equal).
+VERBS: dict[str, tuple[str, str]] = {
+    # "val": ("onelook.cli.val:validate", "Average precision of a model on a data set."),
+}
+
+ABOUT = "Real-time object detection: YOLOv4, YOLOX, YOLOv7 and DAMO-YOLO in one library of shared parts."
+
+HELP_FLAGS = ("--help", "-h")
+FIRST_STEPS = ("onelook detect photo.jpg --model yolox-s --weights yolox_s.pth", "onelook detect --help")
+
+# What an import of these top-level packages means to somebody who has not installed them.
+_INSTALL = {
+    "torch": "pip install torch",
+    "onnxruntime": "pip install 'onelook[onnx]'",
+    "onnx": "pip install 'onelook[onnx]'",
+    "onnxscript": "pip install 'onelook[onnx]'",
+    "hotcoco": "pip install hotcoco",
+    "safetensors": "pip install safetensors",
+}
+
+
+@runtime_checkable
+class Result(Protocol):
+    """What a verb returns."""
+
+    def to_dict(self) -> Any: ...
+
+    def show(self, console: Console) -> None: ...
+
+
+@dataclass(frozen=True)
+class Everywhere:
+    """The options that every command takes.
+
+    json: file for the JSON form of what is shown; "-" is standard output, and then everything else goes to standard
+    error.  debug: show tracebacks.
+    """
+
+    json: str | None = None
+    debug: bool = False
+
+
+def split_options(arguments: Sequence[str]) -> tuple[list[str], Everywhere]:
+    """The arguments without `--json FILE` and `--debug`, wherever they stand before a `--`; and those two.
+
+    Raises UsageError for `--json` without a file.
+    """
+    rest: list[str] = []
+    json, debug = None, False
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--":
+            rest += [argument, *waiting]
+        elif argument == "--debug":
+            debug = True
+        elif argument == "--json":
+            json = next(waiting, "")
+        elif argument.startswith("--json="):
+            json = argument.removeprefix("--json=")
+        else:
+            rest.append(argument)
+    if json is not None and (not json or (json.startswith("-") and json != "-")):
+        raise UsageError("--json needs a file to write.", "Give a path, or - for standard output: --json result.json")
+    return rest, Everywhere(json, debug)
+
+
+def make_app(verb: str | None = None) -> App:
+    """The application; `verb` is the one about to be called, whose whole docstring its help shows."""
+    from cyclopts import Group
+
+    from onelook.cli.help import HelpPage, shown_default
+
+    app = App(
+        name="onelook",
+        help=ABOUT,
+        help_format="plaintext",
+        help_formatter=HelpPage(),
+        version=__version__,
+        default_parameter=Parameter(negative=(), show_default=shown_default),
+        group_commands=Group("Commands", sort_key=0),
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+        exit_on_error=False,
+        print_error=False,
+    )
+    app["--help"].show = app["--version"].show = False  # listed with the options that hold everywhere
+    for name, (target, summary) in VERBS.items():
+        # Without `help`, cyclopts imports the module for its docstring: wanted for the called verb only.
+        app.command(target, name=name, help=None if name == verb else summary)
+    return app
+
+
+def call(arguments: Sequence[str], console: Console) -> Any:
+    """Parses and runs one command; its result, or None where help or the version was printed."""
+    from onelook.cli.help import HelpPage, page_of, print_everywhere, unknown_command
+
+    verb = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        raise UsageError(*unknown_command(verb, list(VERBS)))
+    app = make_app(verb)
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    commands = [argument for argument in before if argument not in HELP_FLAGS]
+    wants_help = not arguments or len(commands) < len(before)
+    if wants_help:
+        app.help_formatter = page_of(app, commands) if verb else HelpPage(ABOUT, FIRST_STEPS)
+    result = app(arguments, console=console, exit_on_error=False, print_error=False)
+    if wants_help:
+        print_everywhere(console)
+    return result
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One command from its arguments to its exit code; prints, and never raises for what a user can cause."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a letter shows "?" instead of failing
+    options = Everywhere(debug="--debug" in arguments)
+    try:
+        rest, options = split_options(arguments)
+        with JsonTarget(options.json) as target:
+            out, _ = consoles(to_stderr=target.is_stdout)
+            result = call(rest, out)
+            if isinstance(result, Result):
+                result.show(out)
+                target.write(result.to_dict())
+            elif options.json is not None and not {*HELP_FLAGS, "--version"} & set(rest):
+                raise UsageError("This command has nothing to write as JSON.", "Leave --json away.")
+        sys.stdout.flush()
+        return int(getattr(result, "exit_code", 0))
+    except BrokenPipeError:
+        return quiet_broken_pipe()
+    except KeyboardInterrupt:
+        if options.debug:
+            raise
+        print_error("Interrupted.")
+        return 130
+    except Exception as error:
+        if options.debug and not isinstance(error, CycloptsError):
+            raise
+        return report(error)
+
+
+def report(error: Exception) -> int:
+    """Prints an error as one message with a remedy; the exit code it stands for."""
+    if isinstance(error, UserError):
+        print_error(error.message, error.remedy)
+        return 2 if isinstance(error, UsageError) else 1
+    if isinstance(error, CycloptsError):
+        from onelook.cli.help import usage_message
+
+        print_error(*usage_message(error))
+        return 2
+    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").split(".")[0]) in _INSTALL:
+        print_error(f"This needs the package '{package}', which is not installed.", f"Install it: {_INSTALL[package]}")
+        return 1
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print_error(f"{where}{error.strerror}.", "Add --debug to see where it happened.")
+        return 1
+    if isinstance(error, MemoryError):
+        print_error("Not enough memory.", "Use a smaller size or batch, or add --debug to see where it happened.")
+        return 1
+    detail = f": {error}" if str(error) else ""
+    print_error(
+        f"Onelook failed unexpectedly ({type(error).__name__}{detail}).",
+        "This is a fault of Onelook, not yours. Add --debug to see the traceback, and please report it.",
+    )
+    return 1
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The `onelook` command."""
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(code)

@@ -1,0 +1,121 @@
+"""How help pages and usage errors look: description, examples, options, and what holds everywhere."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App, CycloptsError, MissingArgumentError, UnknownOptionError
+from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
+from cyclopts.help.formatters import DefaultFormatter
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+
+EVERYWHERE = (
+    ("--json FILE", "Write what is shown as JSON to this file; - is standard output."),
+    ("--debug", "Show the traceback of an error."),
+    ("--help, -h", "Show this page."),
+    ("--version", "Show the version."),
+)
+
+
+class HelpPage(DefaultFormatter):
+    """The usual page of cyclopts, with the description and the examples taken from the docstring of the command.
+
+    text: paragraphs to show instead of the registered summary.  examples: shell lines.
+    """
+
+    def __init__(self, text: str = "", examples: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.text = text
+        self.examples = examples
+
+    def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
+        """Prints the description and the examples; called by cyclopts with the summary it knows."""
+        from rich.text import Text
+
+        for paragraph in self.text.split("\n\n") if self.text else []:
+            console.print(Text(paragraph if paragraph.startswith((" ", "-")) else " ".join(paragraph.split())))
+            console.print()
+        if not self.text:
+            super().render_description(console, options, description)
+        if self.examples:
+            console.print(Text("Example:" if len(self.examples) == 1 else "Examples:", style="bold"))
+            for line in self.examples:
+                console.print(Text(f"  {line}", style="cyan"), soft_wrap=True)
+            console.print()
+
+
+def page_of(app: App, arguments: Sequence[str]) -> HelpPage:
+    """The page of the command that the arguments name, from its function's docstring."""
+    _, path, _ = app.parse_commands(arguments)
+    function = path[-1].default_command
+    if function is None or not function.__doc__:
+        return HelpPage()
+    return HelpPage(*read_docstring(function.__doc__))
+
+
+def read_docstring(docstring: str) -> tuple[str, list[str]]:
+    """Summary and description of a Google-style docstring, and the lines of its `Examples:` section."""
+    from docstring_parser.google import parse
+
+    parsed = parse(inspect.cleandoc(docstring))
+    text = "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part)
+    lines = [line for example in parsed.examples for line in inspect.cleandoc(example.description or "").splitlines()]
+    return text, lines
+
+
+def print_everywhere(console: Console) -> None:
+    """The options that every command takes, below the help page of a command."""
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for option, meaning in EVERYWHERE:
+        table.add_row(Text(option, style="cyan"), meaning)
+    console.print(Panel(table, title="Everywhere", title_align="left"))
+
+
+def shown_default(value: Any) -> str | None:
+    """How a default reads in the help; nothing for off, none and empty."""
+    if value is None or value is False or value == ():
+        return None
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(str, value))
+    return str(value)
+
+
+def usage_message(error: CycloptsError) -> tuple[str, str]:
+    """What a command line does wrong, and where to read how it is meant."""
+    command = " ".join(["onelook", *(error.command_chain or ())])
+    remedy = f"See: {command} --help"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.argument.name
+        positional = error.argument.field_info.is_positional
+        if error.keyword is not None:
+            return f"{error.keyword} needs a value.", remedy
+        typed = difflib.get_close_matches(name, [t for t in error.unused_tokens or () if t.startswith("-")], n=1)
+        hint = f" Did you mean {name} instead of {typed[0]}?" if typed else ""
+        return f"'{command}' needs {name.lstrip('-').upper() if positional else name}.{hint}", remedy
+    if isinstance(error, UnknownOptionError):
+        return str(error).replace("Unknown option: ", "Unknown option ").replace('"', "'"), remedy
+    if isinstance(error, UnusedCliTokensError):
+        return f"'{command}' does not know what to do with: {' '.join(error.unused_tokens or ())}", remedy
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        known = [name for name in (error.app or ()) if not name.startswith("-")]
+        return unknown_command(error.unused_tokens[0], known, " ".join(error.command_chain or ()))
+    return str(error).replace('"', "'"), remedy
+
+
+def unknown_command(name: str, known: Sequence[str], parent: str = "") -> tuple[str, str]:
+    """Message and remedy for a verb that does not exist."""
+    from onelook.errors import nearest
+
+    command = f"onelook {parent}".strip()
+    if name.startswith("-"):
+        return f"Unknown option {name}.", f"See: {command} --help"
+    return f"'{command}' has no command '{name}'.{nearest(name, known)}", f"Commands: {', '.join(known)}."

@@ -1,0 +1,153 @@
+"""Where the command line writes: consoles, the JSON of `--json`, and error messages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from onelook.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH_OF_FILES = 140  # columns where output goes to a file or a pipe, whose width nobody knows
+
+
+def consoles(*, to_stderr: bool = False) -> tuple[Console, Console]:
+    """The consoles for results (standard output, or standard error where that is taken) and for everything else."""
+    from rich.console import Console
+
+    def console(stream: TextIO) -> Console:
+        known = stream.isatty() or "COLUMNS" in os.environ
+        return Console(file=stream, width=None if known else WIDTH_OF_FILES, highlight=False, emoji=False)
+
+    return console(sys.stderr if to_stderr else sys.stdout), console(sys.stderr)
+
+
+def print_error(message: str, remedy: str = "") -> None:
+    """'error: message' on standard error, the remedy below it. Lines are not broken, so paths can be copied."""
+    from rich.text import Text
+
+    _, console = consoles()
+    console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    if remedy:
+        console.print(Text(remedy), soft_wrap=True)
+
+
+def quiet_broken_pipe() -> int:
+    """The reader of our output went away (`onelook models | head`): say nothing; the exit code of SIGPIPE."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+    return 141
+
+
+class JsonTarget:
+    """The destination of `--json`, checked before the work starts.
+
+    A context manager. For "-", whatever else is written to standard output meanwhile, by Python or by a native
+    library, goes to standard error. Raises UserError when the file cannot be written; it is written atomically.
+    """
+
+    def __init__(self, place: str | None) -> None:
+        self.is_stdout = place == "-"
+        self.path = None if place is None or self.is_stdout else Path(place)
+        self._stdout: TextIO | None = None
+        self._closing = contextlib.ExitStack()
+        if self.path is not None:
+            _check_writable(self.path)
+
+    def __enter__(self) -> JsonTarget:
+        if self.is_stdout:
+            self._stdout = sys.stdout
+            self._closing.enter_context(_native_stdout_to_stderr(self))
+            self._closing.enter_context(contextlib.redirect_stdout(sys.stderr))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    def write(self, value: Any) -> None:
+        """Writes a result's dictionary; nothing where no `--json` was given."""
+        if self._stdout is None and self.path is None:
+            return
+        text = json.dumps(plain_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        if self._stdout is not None:
+            self._closing.close()  # standard output is itself again
+            self._stdout.write(text)
+            self._stdout.flush()
+        elif self.path is not None:
+            write_text(self.path, text)
+
+
+@contextlib.contextmanager
+def _native_stdout_to_stderr(target: JsonTarget) -> Any:
+    """Points the process's file descriptor 1 to standard error for a while, for libraries that print past Python."""
+    try:
+        stdout, stderr = sys.stdout.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError):  # a test's or a notebook's stream: there is no descriptor to redirect
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(stdout)
+    os.dup2(stderr, stdout)
+    try:
+        yield
+    finally:
+        os.dup2(kept, stdout)
+        os.close(kept)
+
+
+def plain_json(value: Any) -> Any:
+    """The value as JSON can hold it: NumPy numbers and arrays, paths, tuples; not-a-number and infinities are null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain_json(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # NumPy and torch, without importing either
+        return plain_json(value.tolist())
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file whole or not at all; folders that are missing are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        # mkstemp makes private files; this one gets the rights any other new file would have.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        shutil.move(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _check_writable(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder, so the JSON was not written.", "Give --json the name of a file.")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"'{path}' cannot be written.", "Give --json a file in a folder that you can write to.")
