@@ -8,15 +8,69 @@ what it sees.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from onelook.augment.frame import Frame
+from onelook.errors import UserError
+from onelook.ops.fold import fold_input_gain
 from onelook.types import Predictions
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """The pixels that weights were trained on: (x / divisor - mean) / std, of channels in `order`.
+
+    divisor: 1 for 0..255, 255 for 0..1.  mean, std: one value a channel, in `order`, after the division.
+    """
+
+    order: Literal["rgb", "bgr"] = "rgb"
+    divisor: float = 1.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+class Pixels(nn.Module):
+    """RGB 0..255 -> the pixels that the weights expect. No parameters; its constants are not in the state."""
+
+    def __init__(self, format: PixelFormat) -> None:
+        super().__init__()
+        self.format = format
+        self.register_buffer("mean", torch.tensor(format.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(format.std)[:, None, None], persistent=False)
+        self._flips = format.order == "bgr"
+        self._shifts = any(format.mean)
+        self._scales = set(format.std) != {1.0}
+
+    mean: Tensor
+    std: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self._flips:
+            images = images.flip(1)
+        if self.format.divisor != 1.0:
+            images = images / self.format.divisor
+        if self._shifts:
+            images = images - self.mean
+        return images / self.std if self._scales else images
+
+    def fold_into(self, convolution: nn.Conv2d) -> bool:
+        """Makes `convolution`, the first of the network, do this module's work; False, and nothing done, if it cannot.
+
+        A mean cannot be folded: the convolution pads with zeros after the mean is gone, so its border would change.
+        """
+        if self._shifts:
+            return False
+        order = (2, 1, 0) if self._flips else (0, 1, 2)
+        std = torch.tensor(self.format.std, dtype=torch.float64, device=convolution.weight.device)
+        weight = fold_input_gain(convolution.weight, 1 / (std * self.format.divisor), order)
+        convolution.weight = nn.Parameter(weight.detach())
+        return True
 
 
 class FeaturePart(nn.Module):
@@ -28,6 +82,10 @@ class FeaturePart(nn.Module):
 
 class Backbone(FeaturePart):
     """forward: (B, 3, H, W) pixels as the weights expect them -> Pyramid."""
+
+    def first_convolution(self) -> nn.Conv2d | None:
+        """The only convolution that sees the image, its input channels in blocks of the three colours; else None."""
+        return None
 
 
 class Neck(FeaturePart):
@@ -82,7 +140,7 @@ class Architecture(Protocol):
 
 
 class Detector(nn.Module):
-    """A whole detector. `architecture` and `class_names` say what it is; no other part reads them."""
+    """A whole detector. `architecture`, `class_names` and `deployed` say what it is; no part reads them."""
 
     def __init__(self, pixels: nn.Module, backbone: Backbone, neck: Neck, head: Head) -> None:
         super().__init__()
@@ -92,9 +150,16 @@ class Detector(nn.Module):
         self.head = head
         self.architecture: Architecture | None = None
         self.class_names: tuple[str, ...] = ()
+        self.deployed = False
 
     def features(self, images: Tensor) -> Pyramid:
-        """(B, 3, H, W) RGB 0..255 -> the neck's outputs, finest first."""
+        """(B, 3, H, W) RGB 0..255 -> the neck's outputs, finest first. UserError for sides that do not fit."""
+        stride = max(self.backbone.strides)
+        if images.shape[2] % stride or images.shape[3] % stride:
+            raise UserError(
+                f"Images of {images.shape[2]}x{images.shape[3]} do not fit this model.",
+                f"Both sides must be multiples of {stride}, its largest stride.",
+            )
         return self.neck(self.backbone(self.pixels(images)))
 
     def forward(self, images: Tensor) -> Predictions:

@@ -1,0 +1,119 @@
+"""Convolution, batch norm and activation: the brick of all families, and how a network lays it.
+
+`ConvStyle` is the one value that says how a network makes its convolutions; blocks take it instead of passing
+activation, epsilon and momentum along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from onelook.errors import ConfigError, nearest
+from onelook.ops.fold import fold_batch_norm, folded_convolution
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "silu": partial(nn.SiLU, inplace=True),
+    "relu": partial(nn.ReLU, inplace=True),
+    "leaky_relu": partial(nn.LeakyReLU, 0.1, inplace=True),  # slope 0.1 in all Darknet-like networks, not 0.01
+    "mish": partial(nn.Mish, inplace=True),
+    "identity": nn.Identity,
+}
+
+
+def activation_named(name: str) -> nn.Module:
+    """A new activation module; ConfigError for a name that is not in `ACTIVATIONS`."""
+    if name not in ACTIVATIONS:
+        raise ConfigError(
+            f"There is no activation '{name}'.{nearest(name, ACTIVATIONS)}", f"Known: {', '.join(ACTIVATIONS)}."
+        )
+    return ACTIVATIONS[name]()
+
+
+class ConvAct(nn.Module):
+    """A convolution with bias and its activation: what `ConvBnAct` becomes when deployed."""
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.conv(x))
+
+
+class ConvBnAct(nn.Module):
+    """Convolution without bias, batch norm, activation. Odd kernels keep the size at stride 1."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        activation: str = "silu",
+        eps: float = 1e-3,
+        momentum: float = 0.03,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=eps, momentum=momentum)
+        self.activation = activation_named(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.bn(self.conv(x)))
+
+    def deploy(self) -> ConvAct:
+        """The same without batch norm, equal in evaluation."""
+        weight, bias = fold_batch_norm(self.conv.weight, self.conv.bias, self.bn)
+        return ConvAct(folded_convolution(self.conv, weight, bias), self.activation)
+
+
+class DepthwiseSeparable(nn.Module):
+    """A k x k convolution of each channel alone, then a 1x1 of all (MobileNets, Howard et al. 2017, sec. 3.1)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, style: ConvStyle) -> None:
+        super().__init__()
+        self.depthwise = style.conv(inputs, inputs, kernel, stride, groups=inputs)
+        self.pointwise = style.conv(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.depthwise(x))
+
+
+@dataclass(frozen=True)
+class ConvStyle:
+    """How a network makes its convolutions.
+
+    activation: a name of `ACTIVATIONS`.  depthwise: whether spatial convolutions are depthwise separable.
+    eps, momentum: of batch norm.
+    """
+
+    activation: str = "silu"
+    depthwise: bool = False
+    eps: float = 1e-3
+    momentum: float = 0.03
+
+    def conv(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, groups: int = 1) -> ConvBnAct:
+        """A full convolution, whatever `depthwise` says."""
+        return ConvBnAct(
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            groups=groups,
+            activation=self.activation,
+            eps=self.eps,
+            momentum=self.momentum,
+        )
+
+    def spatial(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+        """A convolution that a light network makes depthwise separable."""
+        if self.depthwise:
+            return DepthwiseSeparable(inputs, outputs, kernel, stride, self)
+        return self.conv(inputs, outputs, kernel, stride)

@@ -1,0 +1,43 @@
+"""From a name, or an architecture, to a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from onelook.errors import ConfigError
+from onelook.models.coco_names import COCO_CLASSES
+from onelook.models.variants import variant
+
+if TYPE_CHECKING:
+    from onelook.models.detector import Architecture, Detector
+
+LARGEST_CLASS_COUNT = 100_000
+
+
+def build(model: str | Architecture, classes: int | Sequence[str] | None = None) -> Detector:
+    """A freshly initialised detector in training form.
+
+    model: a variant's name, or an architecture.  classes: how many, or their names; None is what the architecture says,
+    80 for the variants. Eighty classes without names are COCO's; other counts have no names (`class_names` is empty).
+    ConfigError for an unknown name, no classes at all, or a class named twice.
+    """
+    architecture = variant(model).architecture if isinstance(model, str) else model
+    if classes is None:
+        classes = architecture.num_classes
+    if isinstance(classes, str):
+        raise ConfigError(f"The classes are the single text '{classes}'.", "Give a number or a list of names.")
+    if isinstance(classes, int):
+        count, names = classes, COCO_CLASSES if classes == len(COCO_CLASSES) else ()
+    else:
+        count, names = len(classes), tuple(classes)
+    if not 0 < count <= LARGEST_CLASS_COUNT:
+        raise ConfigError(f"A model cannot have {count} classes.", f"Give 1 to {LARGEST_CLASS_COUNT} classes.")
+    if repeated := next((name for index, name in enumerate(names) if name in names[:index]), None):
+        raise ConfigError(f"The class '{repeated}' is named twice.", "Every class needs a name of its own.")
+    if count != architecture.num_classes:
+        architecture = cast("Architecture", replace(cast(Any, architecture), num_classes=count))
+    detector = architecture.build()
+    detector.class_names = names
+    return detector

@@ -1,0 +1,30 @@
+"""Every model that has a name: the tables of all families, one after the other."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from onelook.augment.frame import Letterbox, Stretch
+from onelook.errors import ConfigError, nearest
+from onelook.models.detector import PixelFormat
+from onelook.models.published import Published, Variant
+from onelook.models.yolox import architecture as yolox
+
+__all__ = ["ARCHITECTURE_TYPES", "VARIANTS", "Published", "Variant", "variant"]
+
+VARIANTS = MappingProxyType({row.name: row for row in (*yolox.VARIANTS,)})
+
+# Every type that a stored architecture may consist of: all that a weights file can make the library construct.
+ARCHITECTURE_TYPES = MappingProxyType(
+    {kind.__name__: kind for kind in (yolox.Yolox, PixelFormat, Letterbox, Stretch)},
+)
+
+
+def variant(name: str) -> Variant:
+    """The variant of that name; ConfigError with the nearest names for an unknown one."""
+    if name not in VARIANTS:
+        raise ConfigError(
+            f"There is no model '{name}'.{nearest(name, VARIANTS)}",
+            f"Known models: {', '.join(VARIANTS)}.",
+        )
+    return VARIANTS[name]

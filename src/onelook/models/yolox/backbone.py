@@ -1,0 +1,82 @@
+"""The two backbones of YOLOX: CSPDarknet (sec. 2.2, from YOLOv5) and Darknet-53 with SPP (sec. 2.1, YOLOv3-SPP)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from onelook.layers.conv import ConvStyle
+from onelook.layers.csp import Bottleneck, CspStage
+from onelook.layers.spp import Spp
+from onelook.layers.stem import Focus
+from onelook.models.detector import Backbone
+
+if TYPE_CHECKING:
+    from onelook.types import Pyramid
+
+
+class _FourStages(Backbone):
+    """A stem of stride 2 and the stages of strides 4 to 32; gives C3, C4 and C5."""
+
+    strides = (8, 16, 32)
+    stem: nn.Module
+    stage2: nn.Module
+    stage3: nn.Module
+    stage4: nn.Module
+    stage5: nn.Module
+
+    def forward(self, pixels: Tensor) -> Pyramid:
+        c3 = self.stage3(self.stage2(self.stem(pixels)))
+        c4 = self.stage4(c3)
+        return c3, c4, self.stage5(c4)
+
+    def first_convolution(self) -> nn.Conv2d:
+        return next(module for module in self.stem.modules() if isinstance(module, nn.Conv2d))
+
+
+class CspDarknet(_FourStages):
+    """CSPDarknet with Focus stem; SPP, and no shortcuts, in its last stage.
+
+    channels: of the stem; every stage doubles them.  depth: bottlenecks of stages 2 and 5; 3 and 4 have thrice.
+    """
+
+    def __init__(self, channels: int, depth: int, style: ConvStyle) -> None:
+        super().__init__()
+        c1, c2, c3, c4, c5 = (channels * 2**level for level in range(5))
+        self.channels = (c3, c4, c5)
+        self.stem = Focus(3, c1, style)
+        self.stage2 = nn.Sequential(style.spatial(c1, c2, stride=2), CspStage(c2, c2, depth, style))
+        self.stage3 = nn.Sequential(style.spatial(c2, c3, stride=2), CspStage(c3, c3, 3 * depth, style))
+        self.stage4 = nn.Sequential(style.spatial(c3, c4, stride=2), CspStage(c4, c4, 3 * depth, style))
+        self.stage5 = nn.Sequential(
+            style.spatial(c4, c5, stride=2), Spp(c5, c5, style), CspStage(c5, c5, depth, style, shortcut=False)
+        )
+
+
+class Darknet53(_FourStages):
+    """Darknet-53 (YOLOv3, table 1) whose last stage ends in the five convolutions and the SPP of YOLOv3-SPP."""
+
+    channels = (256, 512, 512)
+
+    def __init__(self, style: ConvStyle) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(style.conv(3, 32, 3), *_residuals(32, 64, 1, style))
+        self.stage2 = nn.Sequential(*_residuals(64, 128, 2, style))
+        self.stage3 = nn.Sequential(*_residuals(128, 256, 8, style))
+        self.stage4 = nn.Sequential(*_residuals(256, 512, 8, style))
+        self.stage5 = nn.Sequential(
+            *_residuals(512, 1024, 4, style),
+            style.conv(1024, 512),
+            style.conv(512, 1024, 3),
+            Spp(1024, 512, style),
+            style.conv(512, 1024, 3),
+            style.conv(1024, 512),
+        )
+
+
+def _residuals(inputs: int, outputs: int, count: int, style: ConvStyle) -> Iterator[nn.Module]:
+    yield style.conv(inputs, outputs, 3, stride=2)
+    for _ in range(count):
+        yield Bottleneck(outputs, outputs, outputs // 2, style)

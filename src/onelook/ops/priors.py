@@ -1,0 +1,62 @@
+"""Where a head's predictions sit: the cells, or the anchor boxes, of every level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from onelook.types import Priors
+
+
+def grid_priors(
+    shapes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    *,
+    offset: float = 0.5,
+    anchors: Sequence[Sequence[tuple[float, float]]] | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Priors:
+    """One prior a cell, or one an anchor and cell; rows go level by level, anchor by anchor, then row-major.
+
+    shapes: (height, width) of every level in cells.  strides: pixels a cell.  offset: where in its cell a prior sits:
+    0.5 is the centre, 0 the top-left corner.  anchors: for every level the (width, height) of its anchors in pixels;
+    None for anchor-free heads.
+    """
+    points, all_strides, levels, sizes = [], [], [], []
+    for level, ((height, width), stride) in enumerate(zip(shapes, strides, strict=True)):
+        x = (torch.arange(width, dtype=dtype, device=device) + offset) * stride
+        y = (torch.arange(height, dtype=dtype, device=device) + offset) * stride
+        cells = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1).reshape(-1, 2)
+        copies = 1
+        if anchors is not None:
+            copies = len(anchors[level])
+            boxes = torch.tensor(anchors[level], dtype=dtype, device=device)
+            sizes.append(boxes.repeat_interleave(height * width, 0))
+        points.append(cells.repeat(copies, 1))
+        rows = copies * height * width
+        all_strides.append(torch.full((rows,), float(stride), dtype=dtype, device=device))
+        levels.append(torch.full((rows,), level, dtype=torch.int64, device=device))
+    return Priors(
+        points=torch.cat(points),
+        strides=torch.cat(all_strides),
+        levels=torch.cat(levels),
+        sizes=torch.cat(sizes) if sizes else None,
+        shapes=tuple((int(height), int(width)) for height, width in shapes),
+    )
+
+
+def flatten_levels(maps: Sequence[Tensor], anchors: int = 1) -> Tensor:
+    """Maps (B, anchors * R, H, W) of every level -> (B, N, R), rows in the order of `grid_priors`.
+
+    The channels of a map are anchor-major: the R values of the first anchor, then of the second.
+    """
+    rows = [
+        level.unflatten(1, (anchors, -1)).flatten(3).transpose(2, 3).flatten(1, 2)
+        if anchors > 1
+        else level.flatten(2).transpose(1, 2)
+        for level in maps
+    ]
+    return torch.cat(rows, 1)
