@@ -1,0 +1,7 @@
+"""What detections are worth: the COCO protocol, results files, and running a model over a data set."""
+
+from onelook.evaluate.coco import Evaluation, score
+from onelook.evaluate.results import read_results, write_results
+from onelook.evaluate.tables import GroundTruth, Results
+
+__all__ = ["Evaluation", "GroundTruth", "Results", "read_results", "score", "write_results"]
