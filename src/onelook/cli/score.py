@@ -10,13 +10,13 @@ from onelook.evaluate import score as score_results
 from onelook.evaluate.annotations import read_ground_truth
 
 
-def score(annotations: Path, detections: Path) -> Evaluation:
+def score(annotations: Path, detections: Path, /) -> Evaluation:
     """Evaluate a COCO results file against COCO annotations.
 
     Prints the twelve COCO numbers and the classes. A number that no object defines (the AP of small objects where there
     are none) is shown as - and is -1 in the JSON.
 
-    Example:
+    Examples:
         onelook score instances_val.json detections.json --json scores.json
 
     Args:
