@@ -1,0 +1,152 @@
+"""Collects images and objects in reading order and lays them out as the flat arrays of an index."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from onelook.data.index import SCHEMA
+
+
+class Blob:
+    """Many short texts as one run of bytes with offsets. Texts that are all empty take no room at all."""
+
+    def __init__(self) -> None:
+        self._bytes, self._ends = bytearray(), array("q", [0])
+
+    def add(self, text: str) -> None:
+        """Appends one text."""
+        self._bytes += text.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def arrays(self, order: np.ndarray, *, sparse: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """(offsets, bytes) of the texts in this order; two empty arrays for a `sparse` blob of empty texts."""
+        ends = np.frombuffer(self._ends, np.int64)
+        if sparse and not self._bytes:
+            return np.zeros(0, np.int64), np.zeros(0, np.uint8)
+        rows, offsets = gather_runs(ends, order)
+        return offsets, np.frombuffer(bytes(self._bytes), np.uint8)[rows]
+
+
+def gather_runs(offsets: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, new offsets): the elements of runs `offsets[i]:offsets[i + 1]`, run by run in the given order."""
+    lengths = np.diff(offsets)[order]
+    ends = np.concatenate(([0], np.cumsum(lengths)))
+    if len(order) and np.array_equal(order, np.arange(len(offsets) - 1)):
+        return np.arange(offsets[-1]), offsets.copy()
+    rows = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths) + np.repeat(offsets[:-1][order], lengths)
+    return rows, ends
+
+
+class Images:
+    """The images of a split, in any order; `ids` may still be unknown to the objects."""
+
+    def __init__(self) -> None:
+        self.ids, self.heights, self.widths = array("q"), array("i"), array("i")
+        self.flags, self.names, self.extras = bytearray(), Blob(), Blob()
+
+    def add(self, image_id: int, name: str, size: tuple[int, int], flags: int, extra: str = "") -> None:
+        """Appends one image. size: height and width, 0 where unknown until the file's header is read."""
+        self.ids.append(image_id)
+        self.heights.append(size[0])
+        self.widths.append(size[1])
+        self.flags.append(flags)
+        self.names.add(name)
+        self.extras.add(extra)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Objects:
+    """The objects of a split, in any order, with the id of their image and of their category."""
+
+    def __init__(self) -> None:
+        self.ids, self.image_ids, self.categories = array("q"), array("q"), array("q")
+        self.boxes, self.areas, self.flags = array("d"), array("d"), bytearray()
+        self.ring_ends, self.point_ends, self.points = array("q", [0]), array("q", [0]), array("d")
+        self.extras = Blob()
+
+    def add(
+        self,
+        annotation_id: int,
+        image_id: int,
+        category: int,
+        box: Sequence[float],
+        *,
+        area: float,
+        flags: int = 0,
+        rings: Sequence[Sequence[float]] = (),
+        extra: str = "",
+    ) -> None:
+        """Appends one object. box: left, top, width, height in pixels. rings: x, y, x, y, ... in pixels."""
+        self.ids.append(annotation_id)
+        self.image_ids.append(image_id)
+        self.categories.append(category)
+        self.boxes.extend(box)
+        self.areas.append(area)
+        self.flags.append(flags)
+        for ring in rings:
+            self.points.extend(ring)
+            self.point_ends.append(len(self.points) // 2)
+        self.ring_ends.append(len(self.point_ends) - 1)
+        self.extras.add(extra)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def lay_out(
+    images: Images, objects: Objects, labels: np.ndarray, rows: np.ndarray, kept: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of an index: images in reading order, objects grouped by image, in reading order inside it.
+
+    labels: (M,) class of every object.  rows: (M,) row of its image.  kept: (M,) bool, None for all.
+    """
+    chosen = np.arange(len(objects)) if kept is None else np.flatnonzero(kept)
+    order = chosen[np.argsort(rows[chosen], kind="stable")]
+    counts = np.bincount(rows[order], minlength=len(images)) if len(order) else np.zeros(len(images), np.int64)
+    every = np.arange(len(images))
+    result: dict[str, np.ndarray] = {
+        "image_ids": np.frombuffer(images.ids, np.int64) if len(images) else np.zeros(0, np.int64),
+        "sizes": np.stack([np.array(images.heights, np.int32), np.array(images.widths, np.int32)], axis=1),
+        "image_flags": np.frombuffer(bytes(images.flags), np.uint8),
+        "object_offsets": np.concatenate(([0], np.cumsum(counts))),
+        "boxes": np.array(objects.boxes, np.float64).reshape(-1, 4)[order],
+        "labels": np.asarray(labels, np.int32)[order],
+        "annotation_ids": np.array(objects.ids, np.int64)[order],
+        "areas": np.array(objects.areas, np.float64)[order],
+        "object_flags": np.frombuffer(bytes(objects.flags), np.uint8)[order],
+    }
+    result["name_offsets"], result["name_bytes"] = images.names.arrays(every)
+    result["image_extra_offsets"], result["image_extra_bytes"] = images.extras.arrays(every, sparse=True)
+    result["object_extra_offsets"], result["object_extra_bytes"] = objects.extras.arrays(order, sparse=True)
+    result.update(_outlines(objects, order))
+    return result
+
+
+def _outlines(objects: Objects, order: np.ndarray) -> dict[str, np.ndarray]:
+    if len(objects.point_ends) == 1:
+        return empty_arrays("ring_offsets", "point_offsets", "points")
+    ring_rows, ring_offsets = gather_runs(np.frombuffer(objects.ring_ends, np.int64), order)
+    point_rows, point_offsets = gather_runs(np.frombuffer(objects.point_ends, np.int64), ring_rows)
+    points = np.frombuffer(objects.points, np.float64).reshape(-1, 2)[point_rows]
+    return {"ring_offsets": ring_offsets, "point_offsets": point_offsets, "points": points}
+
+
+def empty_arrays(*names: str) -> dict[str, np.ndarray]:
+    """Arrays of the schema without rows."""
+    return {name: np.zeros((0, *SCHEMA[name][1]), SCHEMA[name][0]) for name in names}
+
+
+def rows_of(ids: Mapping[int, int] | np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(N,) position of every wanted id in the array `ids` of unique ids, -1 where it is not there."""
+    known = np.asarray(ids)
+    if not len(known):
+        return np.full(len(wanted), -1)
+    order = np.argsort(known, kind="stable")
+    places = np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)
+    rows = order[places]
+    return np.where(known[rows] == wanted, rows, -1)

@@ -1,0 +1,200 @@
+"""Where indexes are kept, and when a kept one is still right.
+
+The rule. An index remembers name, size, modification and change time (nanoseconds) of every file it was made from. One
+that differs, is missing or is new makes it stale. Times alone cannot see a file that is written twice within one tick
+of a coarse file system clock; so as long as a file is younger than `FRESH` against the moment of comparison, its
+content is hashed too, until the index has once been found right at a later time.
+
+The place is `.onelook/` beside the data, or, where that cannot be written or is marked read-only, the user's cache
+folder, or a temporary folder, which is said. A finished file is moved into place in one step: processes that build at
+once each write their own, and the last one stays. A file that is damaged, of another version or inconsistent is built
+anew, never trusted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onelook.data.index import (
+    DamagedIndexError,
+    Index,
+    index_in_memory,
+    mark_verified,
+    now,
+    open_index,
+    read_stamp,
+    write_index,
+)
+
+FRESH = 2_000_000_000  # ns: the coarsest clock of a file system in use (FAT)
+FOLDER = ".onelook"
+
+log = logging.getLogger("onelook.data")
+
+Files = Iterable[tuple[str, str]]  # (name that stays the same when the data set moves, path)
+
+
+class Snapshot:
+    """What a set of files looks like now: one digest of all names, sizes and times; contents only of young files."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = list(files)
+        self.taken = now()
+        digest = hashlib.blake2b(digest_size=16)
+        times = np.zeros(len(self._files), np.int64)
+        for row, (name, path) in enumerate(self._files):
+            try:
+                status = os.stat(path)
+                size, times[row] = status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
+                digest.update(f"{name}\0{size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode(errors="replace"))
+            except OSError:
+                digest.update(f"{name}\0missing\n".encode(errors="replace"))
+        self.digest, self._times = digest.hexdigest(), times
+
+    def any_since(self, moment: int) -> bool:
+        """Whether a file may have been written at or after `moment - FRESH`."""
+        return bool(len(self._times) and self._times.max() >= moment - FRESH)
+
+    def contents_since(self, moment: int) -> str:
+        """Digest of the contents of all files that may have been written at or after `moment - FRESH`."""
+        digest = hashlib.blake2b(digest_size=16)
+        for row in np.flatnonzero(self._times >= moment - FRESH).tolist():
+            try:
+                with open(self._files[row][1], "rb") as file:
+                    while chunk := file.read(1 << 20):
+                        digest.update(chunk)
+            except OSError:
+                digest.update(b"missing")
+            digest.update(b"\n")
+        return digest.hexdigest()
+
+    def stamp(self) -> dict[str, Any]:
+        """What an index made from these files remembers of them."""
+        fresh = self.contents_since(self.taken) if self.any_since(self.taken) else ""
+        return {"built": self.taken, "files": self.digest, "fresh": fresh}
+
+    def agrees(self, stamp: Mapping[str, Any], verified: int) -> bool:
+        """Whether an index with this stamp, last found right at `verified`, was made from these files as they are."""
+        if stamp.get("files") != self.digest:
+            return False
+        built = int(stamp["built"])
+        return not self.any_since(min(verified, self.taken)) or self.contents_since(built) == stamp["fresh"]
+
+
+def load(
+    key: str,
+    beside: Path,
+    files: Callable[[], Files],
+    build: Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]],
+) -> Index:
+    """The kept index under this key if it is right, else the one that `build()` makes, kept for the next time.
+
+    key: names data set and split; part of the file name.  beside: the folder of the data set.
+    """
+    snapshot = Snapshot(files())
+    places = [place / _file_name(key, beside, place) for place in _places(beside)]
+    for path in places:
+        index = _kept(path, snapshot)
+        if index is not None:
+            return index
+    stamp = snapshot.stamp()
+    arrays, meta = build()
+    for path in places:
+        try:
+            return _keep(path, arrays, meta, stamp)
+        except (OSError, DamagedIndexError):
+            kept = _kept(path, snapshot)  # another process may have been quicker, and its file be in use (Windows)
+            if kept is not None:
+                return kept
+    return _keep_for_now(key, arrays, meta, stamp)
+
+
+def _kept(path: Path, snapshot: Snapshot) -> Index | None:
+    try:
+        stamp, verified = read_stamp(path)
+        if not snapshot.agrees(stamp, verified):
+            return None
+        index = open_index(path)
+    except (OSError, DamagedIndexError, KeyError, ValueError, TypeError):
+        return None
+    if snapshot.any_since(min(verified, snapshot.taken)) and not snapshot.any_since(snapshot.taken):
+        mark_verified(path, snapshot.taken)
+    return index
+
+
+def _keep(path: Path, arrays: Mapping[str, np.ndarray], meta: dict[str, Any], stamp: Mapping[str, Any]) -> Index:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(suffix=".tmp", prefix=path.stem, dir=path.parent)
+    os.close(handle)
+    try:
+        write_index(Path(temporary), arrays, meta, stamp)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return open_index(path)
+
+
+def _keep_for_now(key: str, arrays: dict[str, np.ndarray], meta: dict[str, Any], stamp: dict[str, Any]) -> Index:
+    """In a temporary folder that goes with this process, or in memory where not even that can be written."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="onelook-"))
+        atexit.register(_remove, folder, os.getpid())
+        index = _keep(folder / f"{key}.index", arrays, meta, stamp)
+        log.warning("No cache folder can be written: the index is kept in '%s' for this run only.", folder)
+        return index
+    except (OSError, DamagedIndexError):
+        log.warning("No cache folder can be written: the index is kept in memory, each process its own.")
+        return index_in_memory(arrays, meta)
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def user_cache() -> Path:
+    """The user's folder for caches: XDG_CACHE_HOME, or what the platform has for this."""
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    if chosen:
+        return Path(chosen) / "onelook"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "onelook" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "onelook"
+    return Path.home() / ".cache" / "onelook"
+
+
+def _places(beside: Path) -> list[Path]:
+    places = [beside / FOLDER] if _writable(beside) else []
+    try:
+        return [*places, user_cache() / "data"]
+    except RuntimeError:  # no home folder
+        return places
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files may be put here. A folder without any write permission is left alone even by the superuser."""
+    try:
+        return bool(folder.stat().st_mode & 0o222) and os.access(folder, os.W_OK)
+    except OSError:
+        return False
+
+
+def _file_name(key: str, beside: Path, place: Path) -> str:
+    if place.parent == beside:
+        return f"{key}.index"
+    where = hashlib.blake2b(str(beside.resolve()).encode(errors="replace"), digest_size=8).hexdigest()
+    return f"{beside.name[:40]}-{where}-{key}.index"

@@ -1,0 +1,305 @@
+"""An opened split of a data set: everything about its images and objects, by row, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onelook.data import cache
+from onelook.data.index import CROWD, DIFFICULT, LABELLED, DamagedIndexError, Index, reopen_index
+from onelook.data.layout import FORMATS, WHOLE, Format, Source, find_source
+from onelook.data.problems import Problems
+from onelook.data.progress import shown
+from onelook.data.readers import build_split, files_of, image_root
+from onelook.errors import DataError
+from onelook.types import Sample
+
+PIXEL_LIMIT = 200_000_000
+log = logging.getLogger("onelook.data")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split of a data set (or a part of it): I images in index order, their objects in file order.
+
+    names: (C,) class names, ordered by the data set's own ids.  category_ids: (C,) those ids (0 to C - 1 for formats
+    without).  root: folder the images' names are relative to.  Boxes are as annotated; only `sample` cleans them up.
+
+    Copies and pickles share the memory-mapped index: a worker process maps the same file. A pickled data set whose
+    index was rebuilt meanwhile raises `DataError` when it is loaded.
+    """
+
+    index: Index
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    root: Path
+    format: Format
+    split: str
+    described_by: Path
+    annotations: Path | None = None
+    rows: np.ndarray | None = None
+    relabel: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.index) if self.rows is None else len(self.rows)
+
+    @property
+    def image_ids(self) -> np.ndarray:
+        """(I,) int64: the ids of the annotations; 1 to I in sorted order for formats without ids."""
+        return self._of_images(self.index.image_ids)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(I, 2) int32 height, width in pixels."""
+        return self._of_images(self.index.sizes)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """(I,) bool: annotations exist for the image, be it none; False where nobody has looked (no label file)."""
+        return (self._of_images(self.index.image_flags) & LABELLED) > 0
+
+    @property
+    def num_objects(self) -> np.ndarray:
+        """(I,) objects of each image, crowds included."""
+        return self._of_images(np.diff(self.index.object_offsets))
+
+    def file_name(self, i: int) -> str:
+        """The image's name as annotated, relative to `root`."""
+        return self.index.name(self._row(i))
+
+    def path(self, i: int) -> Path:
+        """Where the image is."""
+        return self.root / self.file_name(i)
+
+    def image(self, i: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB. Raises `ImageError`."""
+        from onelook.data.images import decode_image
+
+        return decode_image(self.path(i), limit=PIXEL_LIMIT)
+
+    def boxes(self, i: int) -> np.ndarray:
+        """(M, 4) float32 xyxy pixels, as annotated."""
+        return xyxy(self.index.boxes[self._objects(i)]).astype(np.float32)
+
+    def labels(self, i: int) -> np.ndarray:
+        """(M,) int64 index into `names`."""
+        labels = self.index.labels[self._objects(i)].astype(np.int64)
+        return labels if self.relabel is None else self.relabel[labels]
+
+    def crowd(self, i: int) -> np.ndarray:
+        """(M,) bool: boxes around many objects (COCO `iscrowd`): not trained on, neither hit nor miss in evaluation."""
+        return (self.index.object_flags[self._objects(i)] & CROWD) > 0
+
+    def difficult(self, i: int) -> np.ndarray:
+        """(M,) bool: marked difficult (VOC): trained on as published, neither hit nor miss in evaluation."""
+        return (self.index.object_flags[self._objects(i)] & DIFFICULT) > 0
+
+    def area(self, i: int) -> np.ndarray:
+        """(M,) float64 pixels: the annotated (mask) area, width times height where none is given."""
+        return self.index.areas[self._objects(i)]
+
+    def annotation_ids(self, i: int) -> np.ndarray:
+        """(M,) int64."""
+        return self.index.annotation_ids[self._objects(i)]
+
+    def polygons(self, i: int) -> tuple[tuple[np.ndarray, ...], ...] | None:
+        """For every object its outlines, (V, 2) float32 pixels each; None where the split has none at all."""
+        if not len(self.index.lazy("ring_offsets")):
+            return None
+        span = self._objects(i)
+        rings = (self.index.rings(row) for row in range(span.start, span.stop))
+        return tuple(tuple(ring.astype(np.float32) for ring in one if len(ring) > 2) for one in rings)
+
+    def sample(self, i: int) -> Sample:
+        """The image with what is trained on: no crowds, boxes clipped to the image, none without area.
+
+        The published clean-up: x1, y1 = max(0, x), then x2, y2 = min(size, x1 + max(0, width)), kept with an area
+        above 0. It differs from clipping all four corners where x1 < 0: the width is kept, as published.
+        """
+        image = self.image(i)
+        span = self._objects(i)
+        boxes, kept = clean_boxes(self.index.boxes[span], *image.shape[:2])
+        kept &= ~self.crowd(i)
+        polygons = self.polygons(i)
+        if polygons is not None:
+            polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
+        return Sample(image, boxes[kept].astype(np.float32), self.labels(i)[kept], polygons)
+
+    def coco_ground_truth(self) -> dict[str, Any]:
+        """The split as a COCO dictionary for an evaluator: original ids, boxes and areas, nothing cleaned up.
+
+        Difficult objects are marked as crowds too: the protocol's way of saying neither hit nor miss.
+        """
+        images, annotations = [], []
+        for i in range(len(self)):
+            row = self._row(i)
+            height, width = self.index.sizes[row].tolist()
+            image_id = int(self.index.image_ids[row])
+            images.append({"id": image_id, "file_name": self.index.name(row), "height": height, "width": width})
+            annotations += self._annotations(i, image_id)
+        categories = [{"id": number, "name": name} for number, name in zip(self.category_ids, self.names)]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def _annotations(self, i: int, image_id: int) -> list[dict[str, Any]]:
+        span, found = self._objects(i), []
+        flags = self.index.object_flags[span]
+        columns = (self.annotation_ids(i), self.labels(i), self.index.boxes[span], self.area(i), flags)
+        for number, label, box, area, flag in zip(*(column.tolist() for column in columns)):
+            entry = {
+                "id": number,
+                "image_id": image_id,
+                "category_id": self.category_ids[label],
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(flag & (CROWD | DIFFICULT) > 0),
+            }
+            found.append({**entry, "ignore": 1} if flag & DIFFICULT else entry)
+        return found
+
+    def view(self, rows: Sequence[int] | np.ndarray) -> Dataset:
+        """The same data set with only these images, in this order; rows may repeat."""
+        chosen = np.asarray(rows)
+        if chosen.ndim != 1 or (len(chosen) and (chosen.min() < 0 or chosen.max() >= len(self))):
+            raise IndexError(f"rows must be a list of numbers from 0 to {len(self) - 1}")
+        chosen = chosen.astype(np.int64)
+        return replace(self, rows=chosen if self.rows is None else self.rows[chosen])
+
+    def with_names(self, names: Sequence[str]) -> Dataset:
+        """The same images with labels that index `names`: classes are matched by name, whatever their order.
+
+        Raises `DataError` naming both lists where this data set has a class that `names` does not know.
+        A class of `names` that is absent here keeps an unused category id.
+        """
+        wanted = tuple(names)
+        if wanted == self.names:
+            return self
+        missing = [name for name in self.names if name not in wanted]
+        if missing:
+            raise DataError(
+                f"The classes do not agree: '{self.described_by}' (split '{self.split}') has {_listed(self.names)}, "
+                f"but {_listed(wanted)} were expected.",
+                f"Not expected: {_listed(missing)}. Rename the classes, or train on a set that has them.",
+            )
+        relabel = np.array([wanted.index(name) for name in self.names], np.int64)
+        own, spare = dict(zip(self.names, self.category_ids)), max(self.category_ids, default=0)
+        ids = []
+        for name in wanted:
+            spare += name not in own
+            ids.append(own.get(name, spare))
+        return replace(
+            self,
+            names=wanted,
+            category_ids=tuple(ids),
+            relabel=relabel if self.relabel is None else relabel[self.relabel],
+        )
+
+    def describe(self) -> str:
+        """One line: format, split, counts, and whatever is worth knowing about how it was found."""
+        total = int(self.num_objects.sum())
+        text = f"{FORMATS[self.format]} '{self.described_by}', split '{self.split}': {len(self)} images, "
+        text += f"{total} boxes, {len(self.names)} classes"
+        return "; ".join((text, *self.notes))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if self.index.path is not None:
+            state["index"] = (self.index.path, self.index.digest)
+        else:
+            arrays = {name: np.array(array) for name, array in self.index._arrays.items()}
+            state["index"] = (arrays, self.index.meta)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        first, second = state["index"]
+        if isinstance(first, Path):
+            try:
+                index = reopen_index(first, second)
+            except (OSError, DamagedIndexError) as error:
+                raise DataError(f"The index of '{state['described_by']}' changed: {error}", "Start again.") from error
+        else:
+            index = Index(first, second, None, "")
+        self.__dict__.update({**state, "index": index})
+
+    def _row(self, i: int) -> int:
+        row = range(len(self))[i]
+        return row if self.rows is None else int(self.rows[row])
+
+    def _objects(self, i: int) -> slice:
+        row = self._row(i)
+        return slice(int(self.index.object_offsets[row]), int(self.index.object_offsets[row + 1]))
+
+    def _of_images(self, values: np.ndarray) -> np.ndarray:
+        return values if self.rows is None else values[self.rows]
+
+
+def xyxy(boxes: np.ndarray) -> np.ndarray:
+    """(M, 4) corners of boxes given as left, top, width, height."""
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def clean_boxes(boxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """(xyxy boxes, kept (M,) bool) of annotated boxes (left, top, width, height), cleaned up as published for COCO."""
+    start = np.maximum(boxes[:, :2], 0)
+    stop = np.minimum(start + np.maximum(boxes[:, 2:], 0), (width, height))
+    sides = stop - start
+    return np.concatenate([start, stop], axis=1), (sides > 0).all(axis=1)
+
+
+def splits(data: str | Path) -> tuple[str, ...]:
+    """The names of the splits of a data set; ("all",) for one that is not divided. Raises `DataError`."""
+    return tuple(find_source(data).parts)
+
+
+def open_dataset(data: str | Path, split: str = "val") -> Dataset:
+    """Opens one split of a data set: a folder, a YAML file or a COCO JSON file, its format found by content.
+
+    The first time, an index is built (with progress on standard error); later it is mapped within a fraction of a
+    second for as long as the annotations stay as they are. A data set that is not divided into splits is used whole for
+    any split asked for, and a warning says so. Raises `DataError` for a split that does not exist and for annotations
+    that contradict themselves, naming file and line.
+    """
+    source = find_source(data)
+    name = source.resolve(split)
+    if name == WHOLE != split:
+        log.warning("'%s' is not divided into splits: all of it is used as '%s'.", source.described_by, split)
+    index = cache.load(_key(source, name), source.root, lambda: files_of(source, name), lambda: _build(source, name))
+    notes = (*source.notes, *index.meta.get("notes", ()))
+    for note in notes:
+        log.info("'%s': %s", source.described_by, note)
+    meta = index.meta
+    return Dataset(
+        index,
+        tuple(meta["names"]),
+        tuple(meta["category_ids"]),
+        image_root(source, name, index),
+        source.format,
+        name if name != WHOLE else split,
+        source.described_by,
+        source.parts[name].annotations,
+        notes=notes,
+    )
+
+
+def _build(source: Source, split: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with shown(f"Indexing {source.described_by.name or source.described_by} ({split})") as progress:
+        return build_split(source, split, Problems(), progress)
+
+
+def _key(source: Source, split: str) -> str:
+    """Tells apart the indexes of one folder: by split, format, and the file that describes them."""
+    what = "" if source.described_by == source.root else source.described_by.name
+    digest = hashlib.blake2b(f"{source.format}:{what}:{split}".encode(errors="replace"), digest_size=4).hexdigest()
+    plain = "".join(mark if mark.isascii() and mark.isalnum() else "_" for mark in split)[:40]
+    return f"{source.format}-{plain}-{digest}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return f"[{text}]"

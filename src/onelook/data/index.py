@@ -1,0 +1,274 @@
+"""The index of one split: flat NumPy arrays in one file, memory-mapped, so that every process shares its pages.
+
+No Python object exists per image or box. What has a varying length is one long array and an array of offsets.
+
+    offset  bytes  content
+    0       16     magic and format version
+    16      8      when the annotation files were last compared with the index (ns since 1970; the only mutable field)
+    24      8      length of the header
+    32      4      CRC-32 of the header
+    64             header: JSON, with `arrays: {name: [dtype, shape, offset, CRC-32]}`
+    ...            the arrays, each on a multiple of 64
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import time
+import zlib
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 3
+MAGIC = b"ONELOOK-INDEX\0" + FORMAT.to_bytes(2, "little")
+
+# name: (dtype, trailing shape). I images, M objects, R outlines (rings), P outline points; bytes are UTF-8.
+SCHEMA: dict[str, tuple[str, tuple[int, ...]]] = {
+    "image_ids": ("<i8", ()),  # (I,)
+    "sizes": ("<i4", (2,)),  # (I, 2) height, width as displayed
+    "image_flags": ("|u1", ()),  # (I,) bits below
+    "name_offsets": ("<i8", ()),  # (I + 1,) into name_bytes
+    "name_bytes": ("|u1", ()),
+    "object_offsets": ("<i8", ()),  # (I + 1,) into the arrays of objects
+    "boxes": ("<f8", (4,)),  # (M, 4) left, top, width, height in pixels, as annotated
+    "labels": ("<i4", ()),  # (M,)
+    "annotation_ids": ("<i8", ()),  # (M,)
+    "areas": ("<f8", ()),  # (M,)
+    "object_flags": ("|u1", ()),  # (M,) bits below
+    "ring_offsets": ("<i8", ()),  # (M + 1,) into point_offsets; empty where the split has no outlines
+    "point_offsets": ("<i8", ()),  # (R + 1,) into points
+    "points": ("<f8", (2,)),  # (P, 2) x, y in pixels
+    "image_extra_offsets": ("<i8", ()),  # (I + 1,) or empty: further fields of an image, as JSON
+    "image_extra_bytes": ("|u1", ()),
+    "object_extra_offsets": ("<i8", ()),  # (M + 1,) or empty: further fields of an object, as JSON
+    "object_extra_bytes": ("|u1", ()),
+}
+LAZY = {name for name in SCHEMA if name.startswith(("ring", "point", "image_extra", "object_extra"))}
+"""Arrays that most uses never touch: their checksum is compared when they are first read, not on opening."""
+
+LABELLED = 1  # image flag: annotations exist for this image, be it none
+CROWD, DIFFICULT, TRUNCATED, OCCLUDED = 1, 2, 4, 8  # object flags
+
+
+class DamagedIndexError(Exception):
+    """A file that is no index of this version, or whose content is not what was written. It is built anew."""
+
+
+class Index:
+    """One split's arrays, by attribute. Read-only; `meta` is what the reader said about the split as a whole."""
+
+    image_ids: np.ndarray
+    sizes: np.ndarray
+    image_flags: np.ndarray
+    name_offsets: np.ndarray
+    name_bytes: np.ndarray
+    object_offsets: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    annotation_ids: np.ndarray
+    areas: np.ndarray
+    object_flags: np.ndarray
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], meta: dict[str, Any], path: Path | None, digest: str) -> None:
+        self._arrays, self.meta, self.path, self.digest = dict(arrays), meta, path, digest
+        self._unchecked: dict[str, int] = {}
+        for name in SCHEMA.keys() - LAZY:
+            setattr(self, name, self._arrays[name])
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def name(self, row: int) -> str:
+        """The image's file name as annotated, with forward slashes, relative to the folder of the images."""
+        start, stop = self.name_offsets[row : row + 2].tolist()
+        return self.name_bytes[start:stop].tobytes().decode()
+
+    def lazy(self, name: str) -> np.ndarray:
+        """One of the arrays in `LAZY`. Raises `DamagedIndexError` where its checksum does not agree."""
+        array = self._arrays[name]
+        expected = self._unchecked.pop(name, None)
+        if expected is not None and zlib.crc32(array.data if array.size else b"") != expected:
+            raise DamagedIndexError(f"'{self.path}' is damaged in '{name}'.")
+        return array
+
+    def extra(self, kind: str, row: int) -> dict[str, Any]:
+        """Further fields of an image or an object (`kind`) that no array holds; {} where there are none."""
+        offsets = self.lazy(f"{kind}_extra_offsets")
+        if not len(offsets):
+            return {}
+        start, stop = offsets[row : row + 2].tolist()
+        text = self.lazy(f"{kind}_extra_bytes")[start:stop].tobytes()
+        return json.loads(text) if text else {}
+
+    def rings(self, row: int) -> tuple[np.ndarray, ...]:
+        """The outlines of one object, each (V, 2) float64 pixels."""
+        ring_offsets = self.lazy("ring_offsets")
+        if not len(ring_offsets):
+            return ()
+        first, last = ring_offsets[row : row + 2].tolist()
+        bounds = self.lazy("point_offsets")[first : last + 1].tolist()
+        points = self.lazy("points")
+        return tuple(points[start:stop] for start, stop in pairwise(bounds))
+
+
+def write_index(path: Path, arrays: Mapping[str, np.ndarray], meta: dict[str, Any], stamp: Mapping[str, Any]) -> None:
+    """Writes an index file (not atomically: see `cache.py`). stamp: what the files looked like it was made from."""
+    table: dict[str, Any] = {}
+    ordered = {name: np.ascontiguousarray(arrays[name], dtype=SCHEMA[name][0]) for name in SCHEMA}
+    offset = 0
+    for name, array in ordered.items():
+        table[name] = [SCHEMA[name][0], list(array.shape), offset, zlib.crc32(array.data if array.size else b"")]
+        offset += -(-array.nbytes // 64) * 64
+    header = json.dumps({"meta": meta, "stamp": dict(stamp), "arrays": table}).encode()
+    base = -(-(64 + len(header)) // 64) * 64
+    with open(path, "wb") as file:
+        file.write(MAGIC + struct.pack("<qQI", stamp["built"], len(header), zlib.crc32(header)))
+        file.seek(64)
+        file.write(header)
+        for name, array in ordered.items():
+            file.seek(base + table[name][2])
+            file.write(array.data if array.size else b"")
+        file.truncate(base + offset)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_stamp(path: Path) -> tuple[dict[str, Any], int]:
+    """The stamp an index was written with, and when it was last found to agree with the annotation files."""
+    with open(path, "rb") as file:
+        header, verified, _, _ = _read_header(file)
+    return header["stamp"], verified
+
+
+def mark_verified(path: Path, when: int) -> None:
+    """Notes that the annotation files agreed with the index at this time (ns). Does nothing in a read-only place."""
+    try:
+        with open(path, "r+b") as file:
+            file.seek(16)
+            file.write(struct.pack("<q", when))
+    except OSError:
+        return
+
+
+def open_index(path: Path) -> Index:
+    """Maps an index file after comparing checksums and structure. Raises `DamagedIndexError`, `OSError`."""
+    with open(path, "rb") as file:
+        header, _, base, digest = _read_header(file)
+        _compare_checksums(file, header["arrays"], base)
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    index = _map(memory, header, base, path, digest)
+    _check_structure(index)
+    return index
+
+
+def reopen_index(path: Path, digest: str) -> Index:
+    """Maps an index that another process has checked. Raises `DamagedIndexError` if the file is not the same one."""
+    with open(path, "rb") as file:
+        header, _, base, found = _read_header(file)
+        if found != digest:
+            raise DamagedIndexError(f"'{path}' was replaced while it was in use.")
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return _map(memory, header, base, path, digest)
+
+
+def index_in_memory(arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> Index:
+    """An index without a file: for checks, and where nothing at all can be written."""
+    ordered = {name: np.ascontiguousarray(arrays[name], dtype=SCHEMA[name][0]) for name in SCHEMA}
+    for array in ordered.values():
+        array.flags.writeable = False
+    return Index(ordered, meta, None, "")
+
+
+def _read_header(file: Any) -> tuple[dict[str, Any], int, int, str]:
+    fixed = file.read(64)
+    if len(fixed) < 64 or fixed[:16] != MAGIC:
+        raise DamagedIndexError("not an index of this version")
+    verified, length, checksum = struct.unpack("<qQI", fixed[16:36])
+    size = os.fstat(file.fileno()).st_size
+    if length > min(size, 1 << 28):
+        raise DamagedIndexError("header longer than the file")
+    text = file.read(length)
+    if len(text) != length or zlib.crc32(text) != checksum:
+        raise DamagedIndexError("damaged header")
+    try:
+        header = json.loads(text)
+        _check_table(header["arrays"], size, -(-(64 + length) // 64) * 64)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedIndexError("damaged header") from error
+    return header, verified, -(-(64 + length) // 64) * 64, f"{checksum:08x}{length:x}"
+
+
+def _check_table(table: dict[str, Any], size: int, base: int) -> None:
+    if table.keys() != SCHEMA.keys():
+        raise DamagedIndexError("not the arrays of this version")
+    for name, (dtype, shape, offset, _) in table.items():
+        expected, tail = SCHEMA[name]
+        plain = all(isinstance(value, int) and value >= 0 for value in (*shape, offset))
+        if not plain or dtype != expected or len(shape) != 1 + len(tail) or tuple(shape[1:]) != tail or offset % 64:
+            raise DamagedIndexError(f"array '{name}' is not of this version")
+        if base + offset + int(dtype[-1]) * shape[0] * (tail[0] if tail else 1) > size:
+            raise DamagedIndexError("the file is cut short")
+
+
+def _compare_checksums(file: Any, table: dict[str, Any], base: int) -> None:
+    """Through a small buffer, so that the pages stay in the file cache and out of this process."""
+    buffer = bytearray(1 << 18)
+    view = memoryview(buffer)
+    for name, (dtype, shape, offset, expected) in table.items():
+        if name in LAZY:
+            continue
+        left, checksum = int(dtype[-1]) * int(np.prod(shape)), 0
+        file.seek(base + offset)
+        while left:
+            got = file.readinto(view[: min(left, len(buffer))])
+            if not got:
+                raise DamagedIndexError("the file is cut short")
+            checksum, left = zlib.crc32(view[:got], checksum), left - got
+        if checksum != expected:
+            raise DamagedIndexError(f"array '{name}' is damaged")
+
+
+def _map(memory: mmap.mmap, header: dict[str, Any], base: int, path: Path, digest: str) -> Index:
+    arrays = {}
+    for name, (dtype, shape, offset, _) in header["arrays"].items():
+        count = int(np.prod(shape))
+        flat = np.frombuffer(memory, dtype=dtype, count=count, offset=base + offset) if count else np.zeros(0, dtype)
+        arrays[name] = flat.reshape(shape)
+    index = Index(arrays, header["meta"], path, digest)
+    index._unchecked = {name: entry[3] for name, entry in header["arrays"].items() if name in LAZY}
+    return index
+
+
+def _check_structure(index: Index) -> None:
+    """A well-formed file can still be a forgery that somebody packed with a data set: offsets must stay inside."""
+    num_images, num_objects = len(index.image_ids), len(index.labels)
+    shapes = (len(index.sizes), len(index.image_flags), len(index.name_offsets) - 1, len(index.object_offsets) - 1)
+    sides = (len(index.boxes), len(index.annotation_ids), len(index.areas), len(index.object_flags))
+    names = index.meta.get("names")
+    fine = (
+        all(count == num_images for count in shapes)
+        and all(count == num_objects for count in sides)
+        and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and _ascends(index.name_offsets, len(index.name_bytes))
+        and _ascends(index.object_offsets, num_objects)
+        and (not num_objects or (index.labels.min() >= 0 and index.labels.max() < len(names)))
+    )
+    if not fine:
+        raise DamagedIndexError("the arrays contradict each other")
+
+
+def _ascends(offsets: np.ndarray, end: int) -> bool:
+    return bool(offsets[0] == 0 and offsets[-1] == end and (offsets[1:] >= offsets[:-1]).all())
+
+
+def now() -> int:
+    """Nanoseconds since 1970, the clock of file times."""
+    return time.time_ns()

@@ -1,0 +1,212 @@
+"""Large JSON objects, read piece by piece: memory is bounded by the largest element, and every element has a line."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from onelook.data.progress import Progress, silent
+from onelook.errors import DataError
+
+CHUNK = 1 << 21
+ELEMENT_LIMIT = 1 << 24  # characters; the longest annotation of COCO has about 200,000
+SKIP_DEPTH = 200
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
+_REMEDY = "Export the annotations again, or restore the file from its source."
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"'{name}' is not a number of JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+class JsonStream:
+    """Reads one JSON object from a file: `for key in stream.keys()`, then `elements()`, `value()` or `skip()`.
+
+    UTF-8 with or without a byte order mark, or UTF-16 with one. NaN, Infinity, deep nesting and elements of more than
+    16 million characters are refused. Every fault is a `DataError` with file and line.
+    """
+
+    def __init__(self, path: Path, progress: Progress = silent) -> None:
+        self.path, self._progress = path, progress
+        try:
+            self._total = path.stat().st_size
+            if not path.is_file():
+                raise DataError(f"'{path}' is not an ordinary file.", "Give an annotation file.")
+            self._file = open(path, "rb")  # noqa: SIM115
+        except OSError as error:
+            raise DataError(f"'{path}' cannot be read: {error.strerror}.", "Check the path and permissions.") from error
+        start = self._file.read(4)
+        self._file.seek(0)
+        wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        self._decode = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")()
+        self._text, self._at, self._lines, self._ended = "", 0, 1, False
+
+    def __enter__(self) -> JsonStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def line(self) -> int:
+        """Line of the next thing to be read."""
+        return self._lines + self._text.count("\n", 0, self._at)
+
+    def keys(self) -> Iterator[str]:
+        """The keys of the object in file order. After each, its value must be read or skipped."""
+        opening = self._peek()
+        if opening != "{":
+            found = "a list, as results files are" if opening == "[" else "no JSON object"
+            raise self.fault(f"expected a JSON object, but the file holds {found}", "Give an annotation file.")
+        self._at += 1
+        if self._peek() == "}":
+            self._at += 1
+        else:
+            while True:
+                if self._peek() != '"':
+                    raise self.fault("expected a key in quotes")
+                key = self.value("a key")
+                self._expect(":")
+                yield key
+                if self._separator("}"):
+                    break
+        if self._peek():
+            raise self.fault("there is more after the end of the JSON object")
+
+    def elements(self, key: str) -> Iterator[tuple[int, Any]]:
+        """(line, element) of the list that comes next. Raises where it is no list."""
+        if self._peek() != "[":
+            raise self.fault(f"'{key}' must be a list")
+        self._at += 1
+        if self._peek() == "]":
+            self._at += 1
+            return
+        position = 0
+        while True:
+            self._peek()
+            line = self.line
+            yield line, self.value(f"{key}[{position}]")
+            position += 1
+            if self._separator("]"):
+                return
+
+    def value(self, what: str) -> Any:
+        """The value that comes next, whole."""
+        self._peek()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except RecursionError:
+                raise self.fault(f"{what} is nested too deeply") from None
+            except json.JSONDecodeError as error:
+                problem, place = error.msg, error.pos
+            except ValueError as error:
+                problem, place = str(error), self._at
+            else:
+                if end < len(self._text) or self._ended:  # else a number may go on in the next chunk
+                    self._at = end
+                    return value
+                problem, place = "", end
+            if self._ended:
+                self._at = min(place, len(self._text))
+                raise self.fault(f"{what} is not valid JSON: {problem}")
+            if len(self._text) - self._at > ELEMENT_LIMIT:
+                self._at = place if problem else self._at
+                raise self.fault(f"{what} is not valid JSON, or longer than {ELEMENT_LIMIT:,} characters: {problem}")
+            self._fill()
+
+    def skip(self) -> None:
+        """Passes over the value that comes next, without making it."""
+        if self._peek() not in ("{", "["):
+            self.value("a value")
+            return
+        depth = 0
+        while True:
+            match = _TOKEN.search(self._text, self._at)
+            if match is None or match[0] == '"':  # nothing more here, or a string that goes on in the next chunk
+                if self._ended:
+                    raise self.fault("the file ends inside a value")
+                self._at = len(self._text) if match is None else match.start()
+                self._bounded("a string")
+                continue
+            self._at = match.end()
+            token = match[0][0]
+            depth += (token in "[{") - (token in "]}")
+            if depth == 0 and token in "]}":
+                return
+            if depth > SKIP_DEPTH:
+                raise self.fault("a value is nested too deeply")
+
+    def fault(self, message: str, remedy: str = _REMEDY) -> DataError:
+        """The error for what was found at the present place."""
+        return DataError(f"{self.path}:{self.line}: {message}.", remedy)
+
+    def _peek(self) -> str:
+        while True:
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if self._ended:
+                return ""
+            self._fill()
+
+    def _expect(self, mark: str) -> None:
+        if self._peek() != mark:
+            found = self._peek()
+            raise self.fault(f"expected '{mark}'" + (f", found '{found}'" if found else ", but the file ends here"))
+        self._at += 1
+
+    def _separator(self, closing: str) -> bool:
+        found = self._peek()
+        if found == closing:
+            self._at += 1
+            return True
+        if found != ",":
+            raise self.fault(f"expected ',' or '{closing}'" + ("" if found else ", but the file ends here"))
+        self._at += 1
+        return False
+
+    def _bounded(self, what: str) -> None:
+        if len(self._text) - self._at > ELEMENT_LIMIT:
+            raise self.fault(f"{what} is longer than {ELEMENT_LIMIT:,} characters")
+        self._fill()
+
+    def _fill(self) -> None:
+        """Drops what was read and reads on: twice as much each time one element does not fit."""
+        self._lines += self._text.count("\n", 0, self._at)
+        rest = self._text[self._at :]
+        data = self._file.read(max(CHUNK, len(rest)))
+        self._ended = not data
+        try:
+            more = self._decode.decode(data, final=self._ended)
+        except UnicodeDecodeError as error:
+            self._text, self._at = rest, 0
+            raise self.fault(f"the file is not UTF-8 text ({error.reason})") from None
+        self._text, self._at = rest + more, 0
+        self._progress(self._file.tell(), self._total)
+
+
+def number(value: Any) -> float | None:
+    """The value as a finite float, or None where it is anything else (a bool, a text, 1e999, a 400-digit integer)."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    if type(value) is int and abs(value) < 1 << 63:
+        return float(value)
+    return None
+
+
+def integer(value: Any) -> int | None:
+    """The value as an integer of 63 bits (3.0 counts as 3), or None where it is anything else."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and abs(value) < 1 << 62 else None

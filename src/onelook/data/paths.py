@@ -1,0 +1,104 @@
+"""Files of a data set: names that stay inside it, folders walked without loops, texts of bounded size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from onelook.data.headers import IMAGE_SUFFIXES
+from onelook.errors import DataError
+
+DEPTH_LIMIT = 32
+
+
+def plain_name(name: object) -> str | None:
+    """A file name from an annotation as a clean relative path with forward slashes; None where it is unusable.
+
+    Unusable is what is no text, empty, holds control characters, is absolute, or leads out of its folder.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > 4096 or any(ord(mark) < 32 for mark in name):
+        return None
+    name = name.replace("\\", "/")
+    if name.startswith("/") or PureWindowsPath(name).drive:
+        return None
+    parts: list[str] = []
+    for part in PurePosixPath(name).parts:
+        if part == "..":
+            if not parts:
+                return None
+            parts.pop()
+        else:
+            parts.append(part)
+    try:
+        "/".join(parts).encode()
+    except UnicodeEncodeError:
+        return None
+    return "/".join(parts) or None
+
+
+def is_image(name: str) -> bool:
+    """Whether the file's ending is one of an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Every file below a folder. Hidden names are left out; links are followed, but no folder is entered twice."""
+    seen: set[tuple[int, int]] = set()
+    stack = [(str(folder), 0)]
+    while stack:
+        place, depth = stack.pop()
+        try:
+            status = os.stat(place)
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"The folder '{place}' cannot be read: {error.strerror}.", "Check permissions.") from error
+        if (status.st_dev, status.st_ino) in seen or depth > DEPTH_LIMIT:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                stack.append((entry.path, depth + 1))
+            else:
+                yield entry
+
+
+def images_below(folder: Path) -> list[str]:
+    """The images below a folder, sorted, as paths relative to it with forward slashes."""
+    start = len(str(folder)) + (not str(folder).endswith(os.sep))
+    found = (entry.path[start:].replace(os.sep, "/") for entry in walk_files(folder) if is_image(entry.name))
+    return sorted(found)
+
+
+def has_images(folder: Path) -> bool:
+    """Whether a folder or one below it holds an image."""
+    return folder.is_dir() and any(is_image(entry.name) for entry in walk_files(folder))
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """A file's content. Raises `DataError` for what cannot be read or is longer than `limit` bytes."""
+    try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise DataError(f"'{path}' is not an ordinary file.", "Replace it by a file.")
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.", "Check the file.") from error
+    if len(data) > limit:
+        raise DataError(f"'{path}' is longer than {limit:,} bytes, more than any annotation.", "Check the file.")
+    return data
+
+
+def read_text(path: Path, limit: int) -> str:
+    """A text file: UTF-8 with or without a byte order mark, UTF-16 with one. Raises `DataError` for anything else."""
+    data = read_bytes(path, limit)
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        raise DataError(f"'{path}' is not a text file.", "It must hold UTF-8 text.") from None
+    if "\0" in text:
+        raise DataError(f"'{path}' is not a text file: it holds zero bytes.", "It must hold UTF-8 text.")
+    return text

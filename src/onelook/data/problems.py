@@ -1,0 +1,87 @@
+"""What can be wrong with a data set, and what becomes of it: opening stops at the first error, checking goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from onelook.errors import DataError
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of a data set, where it is, and the remedy.
+
+    code: stable name of the kind of fault (`box-degenerate`).  file: the file it was found in.  line: counted from 1,
+    None where lines mean nothing.  annotation: the annotation's own id (COCO) or its number in the file.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    remedy: str
+    file: str | None = None
+    line: int | None = None
+    annotation: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry of `check --json`."""
+        return asdict(self)
+
+    @property
+    def place(self) -> str:
+        """`file:line (annotation 7)`, as far as known."""
+        place = self.file or "the data set"
+        if self.line is not None:
+            place += f":{self.line}"
+        if self.annotation is not None:
+            place += f" (annotation {self.annotation})"
+        return place
+
+
+@dataclass
+class Problems:
+    """Where readers report what they find.
+
+    strict: the first error is raised as a `DataError` (how data sets are opened); otherwise all are collected, and the
+    reader leaves the faulty thing out and goes on (how they are checked). limit: of one code, so many are kept in
+    full; `counts` has them all.
+    """
+
+    strict: bool = True
+    limit: int = 10_000
+    found: list[Problem] = field(default_factory=list)
+    counts: Counter[tuple[Severity, str]] = field(default_factory=Counter)
+
+    def error(self, code: str, message: str, remedy: str, **place: Any) -> None:
+        """Reports what makes the data set wrong. Raises `DataError` when strict."""
+        self._add(Problem("error", code, message, remedy, **place))
+
+    def warning(self, code: str, message: str, remedy: str, **place: Any) -> None:
+        """Reports what is probably not meant, but has a defined meaning. Never raises."""
+        self._add(Problem("warning", code, message, remedy, **place))
+
+    def _add(self, problem: Problem) -> None:
+        if self.strict:
+            if problem.severity == "error":
+                hint = "`onelook check` lists every problem of a data set."
+                raise DataError(f"{problem.place}: {problem.message}", f"{problem.remedy} {hint}")
+            return
+        key = (problem.severity, problem.code)
+        self.counts[key] += 1
+        if self.counts[key] <= self.limit:
+            self.found.append(problem)
+
+    def attempt(self, code: str, remedy: str, read: Callable[[], Any], **place: Any) -> Any:
+        """The result of `read()`; where it raises a DataError, that is raised on (strict) or reported, giving None."""
+        try:
+            return read()
+        except DataError as error:
+            if self.strict:
+                raise
+            self.error(code, error.message, error.remedy or remedy, **place)
+            return None
