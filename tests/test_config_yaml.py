@@ -1,0 +1,115 @@
+"""YAML files: the subset that is read, what is refused and where, and that writing loses nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onelook.config import parse_yaml, read_yaml, read_yaml_lines, write_yaml
+from onelook.errors import ConfigError
+
+READ: list[tuple[str, Any]] = [
+    ("", None),
+    ("names: [no, on, yes, off, y]", {"names": ["no", "on", "yes", "off", "y"]}),
+    ("lr: 1e-3", {"lr": 1e-3}),
+    ("a: 1_000\nb: 12:30\nc: 2020-01-01", {"a": "1_000", "b": "12:30", "c": "2020-01-01"}),
+    ("a: 0x10\nb: 0o17\nc: 017", {"a": 16, "b": 15, "c": 17}),
+    ("a: ~\nb:\nc: null", {"a": None, "b": None, "c": None}),
+    ("a: .inf\nb: -.inf", {"a": float("inf"), "b": float("-inf")}),
+    ("a: '1'\nb: \"true\"\nc: ! 3", {"a": "1", "b": "true", "c": "3"}),
+    ("names:\n  0: cat\n  1: dog", {"names": {0: "cat", 1: "dog"}}),
+    ('{"a": [1, 2.5, true, null]}', {"a": [1, 2.5, True, None]}),
+    ("\ufeffa: 1", {"a": 1}),
+    ("a: !!str 3", {"a": "3"}),
+    ("- - 1\n  - 2\n- {}", [[1, 2], {}]),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), READ, ids=[case[0][:30] or "empty" for case in READ])
+def test_scalars_are_those_of_the_core_schema(text: str, expected: Any) -> None:
+    assert parse_yaml(text.encode(), "x.yaml")[0] == expected
+
+
+REFUSED: list[tuple[str, bytes, str]] = [
+    ("alias", b"a: &x [1]\nb: *x", "x.yaml:1: anchors and aliases"),
+    ("alias bomb", b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "x.yaml:1: anchors"),
+    ("python object", b"\na: !!python/object/apply:os.system [ls]", "x.yaml:2: the tag"),
+    ("python name", b"a: !!python/name:os.system", "x.yaml:1: the tag"),
+    ("own tag", b"a: !thing 3", "x.yaml:1: the tag !thing"),
+    ("key twice", b"a: 1\nb: 2\na: 3", "x.yaml:3: the key 'a' is given twice"),
+    ("a list as key", b"? [1]\n: 2", "x.yaml:1: a key must be text"),
+    ("two documents", b"a: 1\n---\nb: 2", "x.yaml:2: a second document"),
+    ("broken flow", b"a: 1\nb: [1, 2\nc: 3", "x.yaml:3:"),
+    ("tab", b"a:\n\t- 1", "x.yaml:2:"),
+    ("not UTF-8", b"a: 1\nb: \xff\xfe", "x.yaml:2: is no UTF-8 text"),
+    ("a zero byte", b"a: 1\nb: \x00", "x.yaml:2:"),
+    ("an image", b"\x89PNG\r\n\x1a\n\x00\x00", "x.yaml:1:"),
+    ("deep nesting", b"[" * 100_000, "levels deep"),
+    ("too large", b"#" * (9 * 2**20), "larger than 8 MB"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_what_is_refused_is_named_with_its_line(content: bytes, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(content, "x.yaml")
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(tmp_path)
+
+
+def test_every_entry_has_its_line(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("train: a\nnames:\n  - cat\n  - dog\n")
+    assert read_yaml_lines(tmp_path / "data.yaml")[1] == {"train": 1, "names": 3, "names.0": 3, "names.1": 4}
+
+
+def test_ten_thousand_class_names_are_read_quickly() -> None:
+    text = "names:\n" + "".join(f"  {index}: class {index}\n" for index in range(10_000))
+    start = time.perf_counter()
+    data, _ = parse_yaml(text, "x.yaml")
+    assert len(data["names"]) == 10_000
+    assert time.perf_counter() - start < 5
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+scalars = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False) | texts
+plain = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts | st.integers(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(plain)
+def test_what_is_written_is_read_back_and_pyyaml_reads_the_same_text(value: Any) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_yaml(Path(folder) / "x.yaml", value)
+        assert read_yaml(path) == value
+        assert yaml.safe_load(path.read_bytes()) == value
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path / "x.yaml", {"a": 1})
+    with pytest.raises(yaml.YAMLError):
+        write_yaml(path, {"a": object()})
+    assert read_yaml(path) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.yaml"]
+
+
+def test_a_new_file_has_ordinary_rights(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path / "x.yaml", {"a": 1})
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
