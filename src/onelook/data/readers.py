@@ -7,33 +7,47 @@ from typing import Any
 
 import numpy as np
 
-from onelook.data import coco
+from onelook.data import coco, voc, voc_layout, yolo
 from onelook.data.cache import Files
 from onelook.data.index import Index
-from onelook.data.layout import Source
+from onelook.data.layout import Part, Source
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress
 
 
 def files_of(source: Source, split: str) -> Files:
     """Every file that the index of this split depends on."""
-    part = source.parts[split]
-    assert part.annotations is not None
-    return [(part.annotations.name, str(part.annotations))]
+    if source.format == "coco":
+        annotations = coco_annotations(source.parts[split])
+        return [(annotations.name, str(annotations))]
+    return yolo.files_of(source, split) if source.format == "yolo" else voc.files_of(source, split)
 
 
 def build_split(
     source: Source, split: str, problems: Problems, progress: Progress
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the meta of the split's index."""
-    part = source.parts[split]
-    assert part.annotations is not None
-    return coco.read_split(part.annotations, part.images, problems, progress)
+    if source.format == "coco":
+        part = source.parts[split]
+        return coco.read_split(coco_annotations(part), part.images, problems, progress)
+    if source.format == "yolo":
+        return yolo.read_split(source, split, problems, progress)
+    return voc.read_split(source, split, problems, progress)
 
 
 def image_root(source: Source, split: str, index: Index) -> Path:
     """The folder that the names of the images are relative to."""
+    if source.format == "yolo":
+        return source.root
+    if source.format == "voc":
+        return voc_layout.image_folder(source, split)
     part = source.parts[split]
-    assert part.annotations is not None
     rows = range(0, len(index), max(1, len(index) // 7))
-    return coco.image_folder(part.annotations, part.images, [index.name(row) for row in rows])
+    return coco.image_folder(coco_annotations(part), part.images, [index.name(row) for row in rows])
+
+
+def coco_annotations(part: Part) -> Path:
+    """The JSON file of a COCO split."""
+    if part.annotations is None:
+        raise ValueError("a COCO split has an annotation file")
+    return part.annotations
