@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -59,6 +59,7 @@ def test_impossible_classes_are_refused(classes: object) -> None:
         build("yolox-nano", classes=classes)  # type: ignore[arg-type]
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3]), st.booleans(), st.sampled_from(sorted(ACTIVATIONS)))
 def test_folded_batch_norm_gives_the_same_answer(seed: int, kernel: int, depthwise: bool, activation: str) -> None:
     torch.manual_seed(seed)

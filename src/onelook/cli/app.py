@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # name: (module:function, the first line of its docstring; a test holds the two equal).
 VERBS: dict[str, tuple[str, str]] = {
+    "models": ("onelook.cli.models:models", "List the models: cost, input size, published accuracy, official weights."),
     "score": ("onelook.cli.score:score", "Evaluate a COCO results file against COCO annotations."),
     # "val": ("onelook.cli.val:validate", "Average precision of a model on a data set."),
 }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from onelook.models.deploy import deploy
 from onelook.models.detector import Detector
@@ -19,27 +19,38 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_gflops(detector: Detector, size: tuple[int, int]) -> float:
-    """2e-9 x the multiply-accumulates of all convolutions of the deploy form, for one image of `size`.
+    """2e-9 x the multiply-accumulates of all convolutions of the deploy form, for one image of `size` (height, width).
 
-    Biases, activations, pooling and decoding are not counted. Nothing is computed: shapes alone are followed.
+    Biases, activations, pooling and decoding are not counted. No convolution is computed, so that a detector on the
+    meta device can be counted too.
     """
-    shapes = deploy(deepcopy(detector).to("meta"))
-    counter = _ConvolutionCounter()
-    dtype = next(shapes.parameters()).dtype
-    with torch.no_grad(), counter:
-        shapes(torch.empty((1, 3, *size), dtype=dtype, device="meta"))
-    return 2e-9 * counter.multiply_accumulates
+    deployed = detector if detector.deployed else deploy(detector)
+    # Both sides of every map are proportional to the image's, so the smallest image is enough.
+    smallest = max(deployed.neck.strides)
+    with torch.no_grad(), _ConvolutionCounter() as counter:
+        deployed.head(deployed.neck(deployed.backbone(torch.zeros(1, 3, smallest, smallest))))
+    return 2e-9 * counter.multiply_accumulates * (size[0] * size[1]) / smallest**2
 
 
-class _ConvolutionCounter(TorchDispatchMode):
-    """Counts the multiply-accumulates of every convolution that runs under it, on any device."""
+class _ConvolutionCounter(TorchFunctionMode):
+    """Counts the multiply-accumulates of every convolution called under it, and gives zeros of the right shape.
+
+    Only the shape of weights is read. PyTorch could follow shapes itself on its meta device, but that imports its
+    compiler, which takes longer than counting all models.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.multiply_accumulates = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.convolution.default:
-            self.multiply_accumulates += result.numel() * args[1][0].numel()
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.conv2d:
+            return func(*args, **(kwargs or {}))
+        x, weight, _, stride, padding, dilation, _ = args
+        sides = (
+            (side + 2 * pad - gap * (width - 1) - 1) // step + 1
+            for side, pad, gap, width, step in zip(x.shape[2:], padding, dilation, weight.shape[2:], stride)
+        )
+        result = x.new_zeros((len(x), len(weight), *sides))
+        self.multiply_accumulates += result.numel() * weight[0].numel()
         return result

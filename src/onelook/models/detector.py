@@ -67,7 +67,7 @@ class Pixels(nn.Module):
         if self._shifts:
             return False
         order = (2, 1, 0) if self._flips else (0, 1, 2)
-        std = torch.tensor(self.format.std, dtype=torch.float64, device=convolution.weight.device)
+        std = torch.tensor(self.format.std, dtype=torch.float64)
         weight = fold_input_gain(convolution.weight, 1 / (std * self.format.divisor), order)
         convolution.weight = nn.Parameter(weight.detach())
         return True

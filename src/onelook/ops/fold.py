@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 def fold_batch_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Kernel (O, I, h, w) and bias (O,) of the convolution followed by `norm` in evaluation."""
+    if weight.is_meta:
+        return weight, weight.new_empty(len(weight))  # shapes without values: nothing to compute
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
         raise ValueError("a batch norm without running statistics cannot be folded")
@@ -34,6 +36,9 @@ def fold_input_gain(weight: Tensor, gain: Tensor, order: Sequence[int]) -> Tenso
     weight: (O, repeats * len(order), h, w), whose input channels are blocks of len(order) image channels.  gain: one
     factor an image channel, in the order that `weight` expects.
     """
+    if weight.is_meta:
+        return weight
+    gain = gain.to(weight.device)
     blocks = weight.double().unflatten(1, (-1, len(order))) * gain.double()[None, None, :, None, None]
     folded = torch.zeros_like(blocks)
     folded[:, :, list(order)] = blocks
