@@ -49,7 +49,8 @@ class JsonStream:
         self._file.seek(0)
         wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         self._decode = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")()
-        self._text, self._at, self._lines, self._ended = "", 0, 1, False
+        self._text, self._at, self._ended = "", 0, False
+        self._lines, self._counted = 1, 0  # line of the place in the text up to which lines have been counted
 
     def __enter__(self) -> JsonStream:
         return self
@@ -60,7 +61,10 @@ class JsonStream:
     @property
     def line(self) -> int:
         """Line of the next thing to be read."""
-        return self._lines + self._text.count("\n", 0, self._at)
+        # Counted on from the last question: this is asked for every element, and a window holds thousands.
+        self._lines += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        return self._lines
 
     def keys(self) -> Iterator[str]:
         """The keys of the object in file order. After each, its value must be read or skipped."""
@@ -113,7 +117,8 @@ class JsonStream:
             except ValueError as error:
                 problem, place = str(error), self._at
             else:
-                if end < len(self._text) or self._ended:  # else a number may go on in the next chunk
+                # A number may go on in the next chunk ("-1." and "2e-" read as -1 and 2 so far).
+                if end + 4 < len(self._text) or self._text[self._at] in '{["' or self._ended:
                     self._at = end
                     return value
                 problem, place = "", end
@@ -183,7 +188,7 @@ class JsonStream:
 
     def _fill(self) -> None:
         """Drops what was read and reads on: twice as much each time one element does not fit."""
-        self._lines += self._text.count("\n", 0, self._at)
+        self._lines, self._counted = self.line, 0
         rest = self._text[self._at :]
         data = self._file.read(max(CHUNK, len(rest)))
         self._ended = not data
