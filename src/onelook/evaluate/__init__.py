@@ -2,6 +2,7 @@
 
 from onelook.evaluate.coco import Evaluation, score
 from onelook.evaluate.results import read_results, write_results
+from onelook.evaluate.runner import evaluate
 from onelook.evaluate.tables import GroundTruth, Results
 
-__all__ = ["Evaluation", "GroundTruth", "Results", "read_results", "score", "write_results"]
+__all__ = ["Evaluation", "GroundTruth", "Results", "evaluate", "read_results", "score", "write_results"]
