@@ -13,11 +13,11 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out, rows_of
-from onelook.data.headers import image_sizes
 from onelook.data.jsonstream import JsonStream, integer, number
 from onelook.data.paths import plain_name
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent
+from onelook.data.sizes import image_sizes
 from onelook.errors import DataError, ImageError
 
 PIXEL_LIMIT = 1e7

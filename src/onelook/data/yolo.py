@@ -12,11 +12,11 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out
-from onelook.data.headers import image_sizes
 from onelook.data.layout import Part, Source
 from onelook.data.paths import images_below, is_image, read_text
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent
+from onelook.data.sizes import image_sizes
 from onelook.data.yolo_layout import LIST_LIMIT
 from onelook.errors import DataError, ImageError
 
