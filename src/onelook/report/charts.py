@@ -1,0 +1,219 @@
+"""Charts as SVG text: no plotting library, no script, sharp at every size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+COLOURS = ("#2563a8", "#d9782d", "#3b8f5a", "#b8405e", "#7a5aa6", "#8a7a2f", "#2f8f9d", "#8c564b", "#5f6b7a", "#c2549d")
+_INK, _MUTED, _GRID = "#1f2933", "#66717f", "#e4e8ee"
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 14, 40
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One line: points with a value that is not finite leave a gap. `faint` lines stay in the background, unnamed."""
+
+    name: str
+    xs: Sequence[float] | np.ndarray
+    ys: Sequence[float] | np.ndarray
+    faint: bool = False
+
+
+def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) that cover low..high."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / wanted
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if rough <= power * factor * 1.0001)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """A short label of an axis value."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 10_000 or abs(value) < 0.001:
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.10f}".rstrip("0").rstrip(".") if abs(value) < 1 else f"{value:g}"
+
+
+def line_chart(
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    *,
+    size: tuple[int, int] = (520, 260),
+    y_range: tuple[float, float] | None = None,
+    x_range: tuple[float, float] | None = None,
+    mark: tuple[float, str] | None = None,
+) -> str:
+    """Lines over a common x axis, with a legend below; `size` is (width, height), `mark` a labelled vertical line."""
+    width, height = size
+    plot = _Plot(_limits(series, x_range, "xs"), _limits(series, y_range, "ys"), width, height)
+    parts = [_axes(plot, x_label, y_label)]
+    named = [s for s in series if not s.faint]
+    parts += [_polyline(plot, s, "#c3cbd6", 1.0, "") for s in series if s.faint]
+    for index, one in enumerate(named):
+        parts.append(_polyline(plot, one, COLOURS[index % len(COLOURS)], 1.8, one.name))
+    if mark is not None:
+        at = plot.x(mark[0])
+        parts.append(
+            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{plot.bottom:.1f}" stroke="{_MUTED}"'
+            f' stroke-dasharray="4 3"/>{_text(at + 4, _TOP + 10, mark[1], "start")}'
+        )
+    legend = [(COLOURS[i % len(COLOURS)], s.name) for i, s in enumerate(named)] if len(named) > 1 else []
+    return _svg(width, height, "".join(parts), f"{y_label} by {x_label}") + _legend(legend)
+
+
+def bar_chart(names: Sequence[str], values: Sequence[float], label: str, *, width: int = 520) -> str:
+    """Horizontal bars with their values, in the order given."""
+    row, left = 26, 120
+    height = row * len(names) + 34
+    top = max([*values, 1e-9])
+    parts = []
+    for index, (name, value) in enumerate(zip(names, values)):
+        y = 8 + index * row
+        length = (width - left - 70) * max(value, 0.0) / top
+        parts.append(
+            _text(left - 8, y + 14, name, "end")
+            + f'<rect x="{left}" y="{y + 3}" width="{length:.1f}" height="15" rx="2" fill="{COLOURS[0]}"/>'
+            + _text(left + length + 6, y + 14, f"{value:.3f}", "start")
+        )
+    parts.append(_text(left, height - 8, label, "start"))
+    return _svg(width, height, "".join(parts), label)
+
+
+def heatmap(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], row_label: str, column_label: str) -> str:
+    """A matrix of counts; shade is the share of its row, the number stands in the cell where there is room."""
+    count = len(rows)
+    cell = max(10, min(44, 660 // max(count, 1)))
+    left, top = 130, 30
+    width, height = left + cell * len(columns) + 16, top + cell * count + 110
+    totals = matrix.sum(1, keepdims=True)
+    shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
+    parts = [_text(left, 14, f"{column_label} \N{RIGHTWARDS ARROW}", "start"), _text(4, 14, row_label, "start")]
+    for i in range(count):
+        parts.append(_text(left - 6, top + cell * (i + 0.5) + 4, _short(rows[i]), "end"))
+        for j in range(len(columns)):
+            share, value = shares[i, j], int(matrix[i, j])
+            x, y = left + j * cell, top + i * cell
+            title = f"{rows[i]} \N{RIGHTWARDS ARROW} {columns[j]}: {value} ({share:.0%})"
+            parts.append(
+                f'<rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" fill="{_shade(share)}">'
+                f"<title>{escape(title)}</title></rect>"
+            )
+            if cell >= 26 and value:
+                ink = "#ffffff" if share > 0.55 else _INK
+                parts.append(_text(x + cell / 2, y + cell / 2 + 4, str(value), "middle", colour=ink, size=10))
+    for j, name in enumerate(columns):
+        x, y = left + cell * (j + 0.5), top + cell * count + 10
+        parts.append(
+            f'<text x="{x:.1f}" y="{y}" font-size="11" fill="{_MUTED}" text-anchor="end"'
+            f' transform="rotate(-55 {x:.1f} {y})">{escape(_short(name))}</text>'
+        )
+    return _svg(width, height, "".join(parts), f"{row_label} by {column_label}")
+
+
+class _Plot:
+    """Where values lie in a chart of the given pixel size."""
+
+    def __init__(self, xs: tuple[float, float], ys: tuple[float, float], width: int, height: int) -> None:
+        self.xs, self.ys = xs, ys
+        self.right, self.bottom = width - _RIGHT, height - _BOTTOM
+
+    def x(self, value: float) -> float:
+        low, high = self.xs
+        return _LEFT + (value - low) / (high - low) * (self.right - _LEFT)
+
+    def y(self, value: float) -> float:
+        low, high = self.ys
+        return self.bottom - (value - low) / (high - low) * (self.bottom - _TOP)
+
+
+def _limits(series: Sequence[Series], given: tuple[float, float] | None, axis: str) -> tuple[float, float]:
+    if given is not None:
+        return given
+    values = np.concatenate([np.asarray(getattr(s, axis), float) for s in series] or [np.zeros(0)])
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return (0.0, 1.0)
+    low, high = float(values.min()), float(values.max())
+    if axis == "ys":
+        low = min(low, 0.0)
+        high += 0.05 * (high - low)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _axes(plot: _Plot, x_label: str, y_label: str) -> str:
+    parts = []
+    for value in ticks(*plot.ys):
+        y = plot.y(value)
+        parts.append(f'<line x1="{_LEFT}" x2="{plot.right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>')
+        parts.append(_text(_LEFT - 6, y + 4, number(value), "end"))
+    for value in ticks(*plot.xs):
+        parts.append(_text(plot.x(value), plot.bottom + 15, number(value), "middle"))
+    parts.append(f'<line x1="{_LEFT}" x2="{plot.right}" y1="{plot.bottom}" y2="{plot.bottom}" stroke="{_MUTED}"/>')
+    middle = (_TOP + plot.bottom) / 2
+    parts.append(_text((_LEFT + plot.right) / 2, plot.bottom + 32, x_label, "middle"))
+    parts.append(
+        f'<text x="12" y="{middle}" font-size="11" fill="{_MUTED}" text-anchor="middle"'
+        f' transform="rotate(-90 12 {middle})">{escape(y_label)}</text>'
+    )
+    return "".join(parts)
+
+
+def _polyline(plot: _Plot, series: Series, colour: str, stroke: float, title: str) -> str:
+    xs, ys = np.asarray(series.xs, float), np.asarray(series.ys, float)
+    known = np.isfinite(xs) & np.isfinite(ys)
+    if not known.any():
+        return ""
+    if known.sum() == 1:
+        x, y = plot.x(xs[known][0]), plot.y(ys[known][0])
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
+    path, pen_down = [], False
+    for x, y, ok in zip(xs, ys, known):
+        if ok:
+            path.append(f"{'L' if pen_down else 'M'}{plot.x(x):.1f} {plot.y(y):.1f}")
+        pen_down = bool(ok)
+    name = f"<title>{escape(title)}</title>" if title else ""
+    return (
+        f'<path d="{"".join(path)}" fill="none" stroke="{colour}" stroke-width="{stroke}"'
+        f' stroke-linejoin="round">{name}</path>'
+    )
+
+
+def _legend(entries: Sequence[tuple[str, str]]) -> str:
+    if not entries:
+        return ""
+    items = "".join(f'<span><i style="background:{colour}"></i>{escape(name)}</span>' for colour, name in entries)
+    return f'<div class="legend">{items}</div>'
+
+
+def _svg(width: int, height: int, body: str, title: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
+        f' aria-label="{escape(title)}" xmlns="http://www.w3.org/2000/svg">{body}</svg>'
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str, *, colour: str = _MUTED, size: int = 11) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}">{escape(text)}</text>'
+    )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 18 else name[:17] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _shade(share: float) -> str:
+    low, high = np.array([245, 247, 250]), np.array([37, 99, 168])
+    red, green, blue = (low + (high - low) * float(share) ** 0.7).astype(int)
+    return f"rgb({red},{green},{blue})"

@@ -1,0 +1,234 @@
+"""Writes `report.html`: what was trained, how it went, what the model is worth and where it errs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onelook.evaluate.coco import RECALLS, Evaluation
+from onelook.report.charts import Series, bar_chart, heatmap, line_chart
+from onelook.report.style import STYLE
+
+MOST_LINES = 10  # classes drawn one by one; more become a background of faint lines behind their mean
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A drawn image: JPEG bytes and what to say below it."""
+
+    jpeg: bytes
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything a report shows.
+
+    history: rows of metrics.csv, one an epoch, numbers where they are numbers.  worst, best: pictures of the evaluated
+    images.  recipe: the recipe as plain data.  changes: (path, published, here).  facts: hardware, time, files.
+    """
+
+    title: str
+    history: Sequence[Mapping[str, Any]]
+    evaluation: Evaluation | None
+    facts: Mapping[str, str]
+    recipe_text: str
+    changes: Sequence[tuple[str, str, str]]
+    first_batch: Picture | None = None
+    worst: Sequence[Picture] = field(default_factory=list)
+    best: Sequence[Picture] = field(default_factory=list)
+    notes: Sequence[str] = field(default_factory=list)
+
+
+def render(report: Report) -> str:
+    """The report as one HTML document: style inside, pictures embedded, no script, nothing fetched."""
+    sections = [
+        _summary(report),
+        _curves(report.history),
+        *_quality(report.evaluation),
+        _pictures(
+            "Where it errs most",
+            "Worst images by F1 at IoU 0.5. Green: annotated. Other colours: detected.",
+            report.worst,
+        ),
+        _pictures("Where it does well", "Best images, those with the most objects first.", report.best),
+        _pictures(
+            "First training batch",
+            "What the network saw in its first step.",
+            [report.first_batch] if report.first_batch else [],
+        ),
+        _recipe(report),
+    ]
+    body = "".join(section for section in sections if section)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
+        f"<body><main><h1>{escape(report.title)}</h1>{body}</main></body></html>"
+    )
+
+
+def write_report(path: Path, report: Report) -> Path:
+    """Writes the report beside a run's other files; atomic."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(render(report), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _section(title: str, body: str, lead: str = "") -> str:
+    lead = f'<p class="lead">{escape(lead)}</p>' if lead else ""
+    return f"<section><h2>{escape(title)}</h2>{lead}{body}</section>"
+
+
+def _summary(report: Report) -> str:
+    cards = ""
+    if report.evaluation is not None:
+        stats = report.evaluation.stats
+        shown = [
+            ("AP", "AP"),
+            ("AP50", "AP50"),
+            ("AP75", "AP75"),
+            ("APs", "small"),
+            ("APm", "medium"),
+            ("APl", "large"),
+        ]
+        cards = "".join(
+            f'<div class="card"><b>{_score(stats[key])}</b><span>{label}</span></div>' for key, label in shown
+        )
+        cards = f'<div class="cards">{cards}</div>'
+    facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in report.facts.items())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    return f'<section>{cards}<table class="facts">{facts}</table>{f"<ul>{notes}</ul>" if notes else ""}</section>'
+
+
+def _curves(history: Sequence[Mapping[str, Any]]) -> str:
+    if not history:
+        return ""
+    epochs = [float(row["epoch"]) for row in history]
+
+    def column(name: str) -> list[float]:
+        return [float(row[name]) if row.get(name) not in (None, "") else float("nan") for row in history]
+
+    keys = list(dict.fromkeys(key for row in history for key in row))
+    losses = [Series(key.removeprefix("loss/"), epochs, column(key)) for key in keys if key.startswith("loss/")]
+    scores = [Series(key, epochs, column(key)) for key in ("AP", "AP50", "AP75") if key in keys]
+    charts = []
+    if losses:
+        charts.append(line_chart(losses, "epoch", "loss"))
+    if scores:
+        charts.append(line_chart(_joined(scores), "epoch", "average precision", y_range=(0.0, 1.0)))
+    if "lr" in keys:
+        charts.append(line_chart([Series("learning rate", epochs, column("lr"))], "epoch", "learning rate"))
+    return _section("Training", _row(charts))
+
+
+def _joined(scores: Sequence[Series]) -> list[Series]:
+    """Evaluated epochs only, so that a line joins them over the epochs between."""
+    joined = []
+    for series in scores:
+        known = np.isfinite(np.asarray(series.ys))
+        if known.any():
+            joined.append(Series(series.name, np.asarray(series.xs)[known], np.asarray(series.ys)[known]))
+    return joined
+
+
+def _quality(evaluation: Evaluation | None) -> list[str]:
+    if evaluation is None:
+        return []
+    f1 = evaluation.f1_curve
+    names = list(evaluation.per_class)
+    precision = evaluation.precision_recall()
+    pr_lines = _class_lines(names, RECALLS, np.where(precision < 0, np.nan, precision))
+    f1_lines = _class_lines(names, f1.confidence, f1.f1)
+    unit = {"y_range": (0.0, 1.0), "x_range": (0.0, 1.0)}
+    mark = (f1.best_confidence, f"best {f1.best_confidence:.2f}")
+    curves = [
+        line_chart(pr_lines, "recall", "precision at IoU 0.5", **unit),
+        line_chart(f1_lines, "confidence", "F1 at IoU 0.5", mark=mark, **unit),
+    ]
+    errors = evaluation.error_types
+    kinds = {
+        "Cls": "wrong class",
+        "Loc": "wrong place",
+        "Both": "both wrong",
+        "Dupe": "duplicate",
+        "Bkg": "background",
+        "Miss": "missed",
+    }
+    known = [kind for kind in kinds if kind in errors.gain]
+    bars = bar_chart(
+        [kinds[k] for k in known], [max(0.0, errors.gain[k]) for k in known], "AP50 gained if these errors were mended"
+    )
+    confusion = evaluation.confusion(confidence=f1.best_confidence)
+    labels = [*names, "background"]
+    matrix = heatmap(confusion.matrix, labels, labels, "annotated", "detected")
+    lead = f"At confidence {f1.best_confidence:.2f}, where the mean F1 is highest ({f1.best_f1:.3f})."
+    return [
+        _section("Classes", _class_table(evaluation)),
+        _section("Precision, recall, confidence", _row(curves)),
+        _section("Kinds of error", bars, "TIDE (Bolya et al. 2020)."),
+        _section("Confusion", f'<div class="wide">{matrix}</div>', lead),
+    ]
+
+
+def _class_lines(names: Sequence[str], xs: np.ndarray, rows: np.ndarray) -> list[Series]:
+    defined = [index for index in range(len(names)) if np.isfinite(rows[index]).any()]
+    if not defined:
+        return []
+    mean = Series("mean of the classes", xs, np.nanmean(rows[defined], 0))
+    many = len(defined) > MOST_LINES
+    return [*(Series(names[i], xs, rows[i], faint=many) for i in defined), mean]
+
+
+def _class_table(evaluation: Evaluation) -> str:
+    head = "<tr><th>class</th><th>objects</th><th>AP</th><th>AP50</th></tr>"
+    rows = []
+    for index, (name, scores) in enumerate(evaluation.per_class.items()):
+        share = max(scores["AP"], 0.0)
+        rows.append(
+            f"<tr><td>{escape(name)}</td><td>{int(evaluation.objects[index])}</td>"
+            f'<td class="bar"><i style="width:{share * 70:.0f}%"></i><span>{_score(scores["AP"])}</span></td>'
+            f"<td>{_score(scores['AP50'])}</td></tr>"
+        )
+    stats = evaluation.stats
+    rest = "".join(f"<tr><th>{key}</th><td>{_score(value)}</td></tr>" for key, value in stats.items())
+    return (
+        f'<div class="columns"><table class="numbers">{head}{"".join(rows)}</table>'
+        f'<table class="numbers narrow"><tr><th colspan="2">all twelve numbers</th></tr>{rest}</table></div>'
+    )
+
+
+def _pictures(title: str, lead: str, pictures: Sequence[Picture]) -> str:
+    if not pictures:
+        return ""
+    figures = "".join(
+        f'<figure><img alt="" src="data:image/jpeg;base64,{base64.b64encode(p.jpeg).decode()}">'
+        f"<figcaption>{escape(p.caption)}</figcaption></figure>"
+        for p in pictures
+    )
+    return _section(title, f'<div class="pictures">{figures}</div>', lead)
+
+
+def _recipe(report: Report) -> str:
+    rows = "".join(
+        f"<tr><td><code>{escape(path)}</code></td><td>{escape(before)}</td><td>{escape(after)}</td></tr>"
+        for path, before, after in report.changes
+    )
+    table = f"<table><tr><th>setting</th><th>published</th><th>here</th></tr>{rows}</table>"
+    changes = table if report.changes else "<p>Exactly the published recipe.</p>"
+    text = f"<details><summary>The whole recipe</summary><pre>{escape(report.recipe_text)}</pre></details>"
+    return _section("Recipe", changes + text, "What differs from the published training.")
+
+
+def _row(charts: Sequence[str]) -> str:
+    return '<div class="charts">' + "".join(f"<div>{chart}</div>" for chart in charts) + "</div>"
+
+
+def _score(value: float) -> str:
+    return "\N{EN DASH}" if value < 0 else f"{value:.3f}"
