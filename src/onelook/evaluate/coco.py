@@ -135,6 +135,16 @@ class Evaluation:
         return self._arrays["precision"][_iou_row(iou), :, :, _ALL, _BEST100].T
 
     @cached_property
+    def by_size(self) -> dict[str, dict[str, float]]:
+        """Class name -> AP of its small, medium and large objects: APs, APm, APl; -1 where there are none."""
+        precision = self._arrays["precision"][..., _BEST100]
+        sizes = {"APs": _SMALL, "APm": _MEDIUM, "APl": _LARGE}
+        return {
+            name: {key: _mean(precision[:, :, label, area]) for key, area in sizes.items()}
+            for label, name in enumerate(self.truth.names)
+        }
+
+    @cached_property
     def f1_curve(self) -> F1Curve:
         """F1 of every class against the confidence threshold."""
         return _f1_curve(self)

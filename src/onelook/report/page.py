@@ -146,11 +146,11 @@ def _quality(evaluation: Evaluation | None) -> list[str]:
     precision = evaluation.precision_recall()
     pr_lines = _class_lines(names, RECALLS, np.where(precision < 0, np.nan, precision))
     f1_lines = _class_lines(names, f1.confidence, f1.f1)
-    unit = {"y_range": (0.0, 1.0), "x_range": (0.0, 1.0)}
+    unit = (0.0, 1.0)
     mark = (f1.best_confidence, f"best {f1.best_confidence:.2f}")
     curves = [
-        line_chart(pr_lines, "recall", "precision at IoU 0.5", **unit),
-        line_chart(f1_lines, "confidence", "F1 at IoU 0.5", mark=mark, **unit),
+        line_chart(pr_lines, "recall", "precision at IoU 0.5", x_range=unit, y_range=unit),
+        line_chart(f1_lines, "confidence", "F1 at IoU 0.5", mark=mark, x_range=unit, y_range=unit),
     ]
     errors = evaluation.error_types
     kinds = {
@@ -187,14 +187,16 @@ def _class_lines(names: Sequence[str], xs: np.ndarray, rows: np.ndarray) -> list
 
 
 def _class_table(evaluation: Evaluation) -> str:
-    head = "<tr><th>class</th><th>objects</th><th>AP</th><th>AP50</th></tr>"
+    head = "<tr><th>class</th><th>objects</th><th>AP</th><th>AP50</th>"
+    head += "<th>small</th><th>medium</th><th>large</th></tr>"
     rows = []
     for index, (name, scores) in enumerate(evaluation.per_class.items()):
         share = max(scores["AP"], 0.0)
+        sizes = "".join(f"<td>{_score(value)}</td>" for value in evaluation.by_size[name].values())
         rows.append(
             f"<tr><td>{escape(name)}</td><td>{int(evaluation.objects[index])}</td>"
             f'<td class="bar"><i style="width:{share * 70:.0f}%"></i><span>{_score(scores["AP"])}</span></td>'
-            f"<td>{_score(scores['AP50'])}</td></tr>"
+            f"<td>{_score(scores['AP50'])}</td>{sizes}</tr>"
         )
     stats = evaluation.stats
     rest = "".join(f"<tr><th>{key}</th><td>{_score(value)}</td></tr>" for key, value in stats.items())

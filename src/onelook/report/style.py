@@ -24,7 +24,8 @@ th { color: var(--muted); font-weight: 500; }
 .numbers.narrow { flex: 0 0 200px; align-self: flex-start; }
 .columns { display: flex; flex-wrap: wrap; gap: 36px; }
 td.bar { position: relative; min-width: 150px; }
-td.bar i { position: absolute; left: 0; top: 7px; height: 16px; max-width: 70%; background: #cfe0f2; border-radius: 3px; }
+td.bar i { position: absolute; left: 0; top: 7px; height: 16px; max-width: 70%;
+  background: #cfe0f2; border-radius: 3px; }
 td.bar span { position: relative; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 16px 24px; }
 svg { max-width: 100%; height: auto; font-family: inherit; }

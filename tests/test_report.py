@@ -1,0 +1,129 @@
+"""The report: whole without a network, and true to the numbers it is given."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onelook.evaluate.coco import Evaluation, score
+from onelook.evaluate.tables import GroundTruth, Results
+from onelook.report.charts import Series, heatmap, line_chart, ticks
+from onelook.report.page import Picture, Report, render, write_report
+
+
+def evaluation(names: tuple[str, ...] = ("cup", "<b>spoon</b>")) -> Evaluation:
+    boxes = np.array([[10.0, 10, 20, 20], [50, 50, 120, 120], [5, 5, 10, 10]])
+    truth = GroundTruth(
+        np.array([4, 9]),
+        ("a.jpg", "b.jpg"),
+        names,
+        (1, 2),
+        np.array([0, 0, 1]),
+        np.array([0, 0, 0]),
+        boxes,
+        boxes[:, 2] * boxes[:, 3],
+        np.zeros(3, bool),
+    )
+    found = Results(np.array([0, 0, 1]), np.array([0, 0, 1]), boxes, np.array([0.9, 0.8, 0.7]))
+    return score(truth, found)
+
+
+def report(**changes: object) -> Report:
+    history = [
+        {"epoch": 1, "loss/box": 2.0, "loss/classes": 1.0, "lr": 0.01, "AP": "", "AP50": ""},
+        {"epoch": 2, "loss/box": 1.0, "loss/classes": 0.5, "lr": 0.005, "AP": 0.25, "AP50": 0.5},
+    ]
+    given = {
+        "title": "tiny <run>",
+        "history": history,
+        "evaluation": evaluation(),
+        "facts": {"model": "yolox-nano"},
+        "recipe_text": "epochs: 2\n",
+        "changes": [("epochs", "300", "2")],
+        "worst": [Picture(b"\xff\xd8", "b.jpg: 1 missed")],
+    }
+    return Report(**(given | changes))
+
+
+class Tags(HTMLParser):
+    """Every tag is closed in order, and every address is inside the page."""
+
+    VOID = frozenset({"meta", "img", "br", "line", "rect", "circle"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID or tag == "rect":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, tag
+
+
+def test_report_is_well_formed_and_fetches_nothing() -> None:
+    page = render(report())
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert all(address.startswith("data:") for address in tags.addresses)
+    assert "<script" not in page and "@import" not in page
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
+
+
+def test_names_from_the_data_are_text_not_markup() -> None:
+    page = render(report())
+    assert "<b>spoon</b>" not in page
+    assert "&lt;b&gt;spoon&lt;/b&gt;" in page
+
+
+def test_numbers_of_the_evaluation_stand_in_the_page() -> None:
+    one = evaluation()
+    page = render(report(evaluation=one))
+    assert f"<b>{one.stats['AP']:.3f}</b>" in page
+    assert f"<td>{one.by_size['cup']['APl']:.3f}</td>" in page
+    assert one.by_size["cup"]["APl"] == pytest.approx(1.0)
+    assert one.by_size["<b>spoon</b>"] == {"APs": -1, "APm": -1, "APl": -1}
+    assert "\N{EN DASH}" in page  # undefined numbers are dashes, never -1
+
+
+def test_training_without_evaluation_or_changes_still_has_a_report(tmp_path: Path) -> None:
+    path = write_report(tmp_path / "report.html", report(evaluation=None, changes=[], worst=[], history=[]))
+    assert "Exactly the published recipe." in path.read_text(encoding="utf-8")
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_are_few_ascending_and_inside(low: float, extent: float) -> None:
+    high = low + extent
+    if not high > low:
+        return
+    marks = ticks(low, high)
+    assert 1 <= len(marks) <= 8
+    assert marks == sorted(marks)
+    slack = 1e-6 * (abs(low) + abs(high) + extent)
+    assert low - slack <= marks[0] and marks[-1] <= high + slack
+
+
+def test_gaps_stay_gaps_in_a_line() -> None:
+    chart = line_chart([Series("a", [0, 1, 2, 3, 4], [1, 2, float("nan"), 3, 4])], "x", "y")
+    path = re.search(r'<path d="([^"]*)"', chart)
+    assert path is not None and path.group(1).count("M") == 2
+
+
+def test_empty_rows_of_a_matrix_have_no_share() -> None:
+    chart = heatmap(np.array([[0, 0], [3, 1]]), ["a", "b"], ["a", "b"], "annotated", "detected")
+    assert "b \N{RIGHTWARDS ARROW} a: 3 (75%)" in chart
+    assert "a \N{RIGHTWARDS ARROW} a: 0 (0%)" in chart
