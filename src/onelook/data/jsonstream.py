@@ -1,4 +1,4 @@
-"""Large JSON objects, read piece by piece: memory is bounded by the largest element, and every element has a line."""
+"""Large JSON files, read piece by piece: memory is bounded by the largest element, and every element has a line."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from onelook.errors import DataError
 
 CHUNK = 1 << 21
 ELEMENT_LIMIT = 1 << 24  # characters; the longest annotation of COCO has about 200,000
+FILE_LIMIT = 8 << 30  # bytes; twenty times the annotations of COCO's train2017
 SKIP_DEPTH = 200
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -32,6 +33,8 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 class JsonStream:
     """Reads one JSON object from a file: `for key in stream.keys()`, then `elements()`, `value()` or `skip()`.
 
+    Or one list: `for line, element in stream.only_list()`.
+
     UTF-8 with or without a byte order mark, or UTF-16 with one. NaN, Infinity, deep nesting and elements of more than
     16 million characters are refused. Every fault is a `DataError` with file and line.
     """
@@ -41,7 +44,10 @@ class JsonStream:
         try:
             self._total = path.stat().st_size
             if not path.is_file():
-                raise DataError(f"'{path}' is not an ordinary file.", "Give an annotation file.")
+                raise DataError(f"'{path}' is not an ordinary file.", "Give a JSON file.")
+            if self._total > FILE_LIMIT:
+                size, limit = f"{self._total / 1e9:.1f}", f"{FILE_LIMIT / 1e9:.1f}"
+                raise DataError(f"'{path}' has {size} GB; JSON files over {limit} GB are refused.", "Split the file.")
             self._file = open(path, "rb")  # noqa: SIM115
         except OSError as error:
             raise DataError(f"'{path}' cannot be read: {error.strerror}.", "Check the path and permissions.") from error
@@ -104,6 +110,16 @@ class JsonStream:
             if self._separator("]"):
                 return
 
+    def only_list(self, name: str) -> Iterator[tuple[int, Any]]:
+        """(line, element) of a file that is one list, as results files are; messages call its elements `name[0]`..."""
+        opening = self._peek()
+        if opening != "[":
+            found = {"{": "an object, as annotation files are", "": "nothing"}.get(opening, "no JSON list")
+            raise self.fault(f"expected a JSON list, but the file holds {found}", "Give a results file.")
+        yield from self.elements(name)
+        if self._peek():
+            raise self.fault("there is more after the end of the JSON list")
+
     def value(self, what: str) -> Any:
         """The value that comes next, whole."""
         self._peek()
@@ -115,7 +131,8 @@ class JsonStream:
             except json.JSONDecodeError as error:
                 problem, place = error.msg, error.pos
             except ValueError as error:
-                problem, place = str(error), self._at
+                problem = "a number has thousands of digits" if "digits" in str(error) else str(error)
+                place = self._at
             else:
                 # A number may go on in the next chunk ("-1." and "2e-" read as -1 and 2 so far).
                 if end + 4 < len(self._text) or self._text[self._at] in '{["' or self._ended:
@@ -123,7 +140,10 @@ class JsonStream:
                     return value
                 problem, place = "", end
             if self._ended:
+                cut = place >= len(self._text) or problem.startswith("Unterminated")
                 self._at = min(place, len(self._text))
+                if cut:
+                    raise self.fault(f"the file ends inside {what}: it seems to be cut short")
                 raise self.fault(f"{what} is not valid JSON: {problem}")
             if len(self._text) - self._at > ELEMENT_LIMIT:
                 self._at = place if problem else self._at
@@ -168,7 +188,10 @@ class JsonStream:
     def _expect(self, mark: str) -> None:
         if self._peek() != mark:
             found = self._peek()
-            raise self.fault(f"expected '{mark}'" + (f", found '{found}'" if found else ", but the file ends here"))
+            raise self.fault(
+                f"expected '{mark}'"
+                + (f", found '{found}'" if found else ", but the file ends here: it seems to be cut short")
+            )
         self._at += 1
 
     def _separator(self, closing: str) -> bool:
@@ -177,7 +200,9 @@ class JsonStream:
             self._at += 1
             return True
         if found != ",":
-            raise self.fault(f"expected ',' or '{closing}'" + ("" if found else ", but the file ends here"))
+            raise self.fault(
+                f"expected ',' or '{closing}'" + ("" if found else ", but the file ends here: it seems to be cut short")
+            )
         self._at += 1
         return False
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from onelook.data.jsonstream import JsonStream
 from onelook.errors import DataError
-from onelook.evaluate.entries import START, object_entries, shown_path
 from onelook.evaluate.tables import LARGEST, GroundTruth, box_problem, shown, whole_number
 
 LISTS = ("images", "annotations", "categories")
@@ -23,13 +23,18 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
 
     Raises DataError naming the file and the entry, as `GroundTruth.from_coco` does.
     """
-    path = Path(path)
-    builder = GroundTruthBuilder(shown_path(path))
-    for key, entry in object_entries(path, LISTS):
-        if entry is START:
+    builder = GroundTruthBuilder(str(path))
+    with JsonStream(Path(path)) as stream:
+        for key in stream.keys():  # noqa: SIM118
+            if key not in LISTS:
+                stream.skip()
+                continue
+            if key in builder.counts:
+                raise stream.fault(f"'{key}' appears twice", "Merge the two lists, with unique ids.")
             builder.begin(key)
-        else:
-            builder.add(key, entry)
+            for builder.line, entry in stream.elements(key):
+                builder.add(key, entry)
+    builder.line = 0
     return builder.finish()
 
 
@@ -52,11 +57,13 @@ def ground_truth(annotations: Mapping[str, Any], source: str) -> GroundTruth:
 class GroundTruthBuilder:
     """Collects the entries of a COCO dictionary in any order, then makes arrays of them.
 
-    `source` is what error messages name. The order of the lists is free: references are resolved at the end.
+    `source` is what error messages name, `line` the entry's line in it, 0 where there is none. The order of the lists
+    is free: references are resolved at the end.
     """
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.line = 0
         self.counts: dict[str, int] = {}
         self.files: dict[int, str] = {}
         self.names: dict[int, str] = {}
@@ -147,7 +154,8 @@ class GroundTruthBuilder:
 
     def error(self, message: str) -> DataError:
         """What is wrong, with the source."""
-        return DataError(f"{self.source}: {message}.")
+        place = f"{self.source}:{self.line}" if self.line else self.source
+        return DataError(f"{place}: {message}.")
 
 
 def _id(entry: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hotcoco
@@ -100,7 +101,8 @@ class Evaluation:
 
     stats: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, each 0..1, or -1 where no object defines it.
     per_class: class name -> AP and AP50, in the order of the labels.  seconds: wall time by stage.  notes: what a
-    reader must know to read the numbers right.  Everything else is computed when first asked for.
+    reader must know to read the numbers right.  written: files that hold
+    more.  Everything else is computed when first asked for.
     """
 
     truth: GroundTruth
@@ -109,6 +111,7 @@ class Evaluation:
     per_class: dict[str, dict[str, float]]
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    written: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The layout of `val --json`; `notes` only where there are any."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from onelook.data.jsonstream import JsonStream
 from onelook.errors import DataError, UserError
-from onelook.evaluate.entries import list_entries, reason, shown_path
 from onelook.evaluate.tables import GroundTruth, Results, box_problem, shown, whole_number
 
 LARGEST_COUNT = 40_000_000
@@ -23,20 +23,20 @@ _WRITTEN_AT_ONCE = 20_000
 def read_results(path: str | Path, truth: GroundTruth) -> Results:
     """Reads a results file that belongs to a ground truth; a file without detections is legal.
 
-    Memory is 56 bytes a detection. Raises DataError naming the file, the entry (counted from 0) and the key.
+    Memory is 56 bytes a detection. Raises DataError naming the file, the line, the entry and the key.
     """
-    path = Path(path)
     where = {"image_id": _rows(truth.image_ids.tolist()), "category_id": _rows(list(truth.category_ids))}
     images, labels, numbers = array("q"), array("q"), array("d")
-    for index, entry in enumerate(list_entries(path)):
-        if index >= LARGEST_COUNT:
-            raise DataError(f"{shown_path(path)}: holds more than {LARGEST_COUNT} detections.")
-        if problem := _problem(entry, where):
-            raise DataError(f"{shown_path(path)}: entry {index}: {problem}.", _remedy(problem))
-        images.append(where["image_id"][int(entry["image_id"])])
-        labels.append(where["category_id"][int(entry["category_id"])])
-        numbers.extend(entry["bbox"])
-        numbers.append(entry["score"])
+    with JsonStream(Path(path)) as stream:
+        for index, (line, entry) in enumerate(stream.only_list("detections")):
+            if index >= LARGEST_COUNT:
+                raise DataError(f"{path}: holds more than {LARGEST_COUNT} detections.")
+            if problem := _problem(entry, where):
+                raise DataError(f"{path}:{line}: detections[{index}]: {problem}.", _remedy(problem))
+            images.append(where["image_id"][int(entry["image_id"])])
+            labels.append(where["category_id"][int(entry["category_id"])])
+            numbers.extend(entry["bbox"])
+            numbers.append(entry["score"])
     table = np.frombuffer(numbers, np.float64).reshape(-1, 5) if numbers else np.zeros((0, 5))
     return Results(np.array(images, np.int64), np.array(labels, np.int64), table[:, :4], table[:, 4])
 
@@ -63,7 +63,7 @@ def write_results(path: str | Path, truth: GroundTruth, results: Results) -> Pat
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise UserError(f"{shown_path(path)}: cannot be written: {reason(error)}.") from error
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}.") from error
     return path
 
 

@@ -38,8 +38,11 @@ class Model(Protocol):
 class LabelledImages(Protocol):
     """What it is evaluated on: `data.Dataset` is one."""
 
-    names: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def category_ids(self) -> tuple[int, ...]: ...
 
     def __len__(self) -> int: ...
 

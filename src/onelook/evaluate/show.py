@@ -43,6 +43,8 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
         console.print(f"seconds: {stages}", highlight=False)
     for note in evaluation.notes:
         console.print(Text(f"Note: {note}"), style="yellow")
+    for path in evaluation.written:
+        console.print(Text(f"Written: {path}"), soft_wrap=True)
 
 
 def _show_classes(evaluation: Evaluation, console: Console) -> None:
