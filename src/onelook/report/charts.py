@@ -113,10 +113,10 @@ def heatmap(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], row
                 ink = "#ffffff" if share > 0.55 else _INK
                 parts.append(_text(x + cell / 2, y + cell / 2 + 4, str(value), "middle", colour=ink, size=10))
     for j, name in enumerate(columns):
-        x, y = left + cell * (j + 0.5), top + cell * count + 10
+        middle, below = left + cell * (j + 0.5), top + cell * count + 10
         parts.append(
-            f'<text x="{x:.1f}" y="{y}" font-size="11" fill="{_MUTED}" text-anchor="end"'
-            f' transform="rotate(-55 {x:.1f} {y})">{escape(_short(name))}</text>'
+            f'<text x="{middle:.1f}" y="{below}" font-size="11" fill="{_MUTED}" text-anchor="end"'
+            f' transform="rotate(-55 {middle:.1f} {below})">{escape(_short(name))}</text>'
         )
     return _svg(width, height, "".join(parts), f"{row_label} by {column_label}")
 

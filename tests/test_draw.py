@@ -1,0 +1,91 @@
+"""Drawn boxes: stable colours, text inside the image, whatever the size and the names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onelook.draw import class_colour, draw_detections, plain_text, write_image
+from onelook.errors import UserError
+
+GREY = 90
+
+
+def scene(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), GREY, np.uint8)
+
+
+def test_picture_given_is_not_changed() -> None:
+    image = scene(100, 100)
+    drawn = draw_detections(image, np.array([[10.0, 10, 60, 60]]), np.array([0.5]), np.array([0]), ["cup"])
+    assert (image == GREY).all()
+    assert tuple(drawn[10, 40]) == class_colour(0)
+    assert tuple(drawn[35, 10]) == class_colour(0)
+    assert (drawn[35, 35] == GREY).all()
+
+
+def test_neighbouring_classes_have_colours_far_apart() -> None:
+    colours = np.array([class_colour(label) for label in range(80)], float)
+    assert len({tuple(colour) for colour in colours}) == 80
+    assert np.linalg.norm(colours[1:] - colours[:-1], axis=1).min() > 60
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    side=st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    boxes=st.lists(st.tuples(*[st.floats(-1e12, 1e12) | st.floats(-50, 450) for _ in range(4)]), max_size=8),
+    name=st.text(max_size=30),
+)
+def test_no_box_or_name_breaks_the_drawing(side: tuple[int, int], boxes: list[tuple[float, ...]], name: str) -> None:
+    count = len(boxes)
+    array = np.array(boxes, float).reshape(count, 4)
+    drawn = draw_detections(scene(*side), array, np.full(count, 0.5), np.arange(count), [name] * count)
+    assert drawn.shape == (*side, 3) and drawn.dtype == np.uint8
+
+
+def test_boxes_that_are_not_numbers_break_nothing() -> None:
+    boxes = np.array([[np.nan, 0, np.inf, 10], [-np.inf, 1, 5, np.nan]])
+    assert draw_detections(scene(50, 50), boxes, None, np.array([0, 1]), ["a", "b"]).shape == (50, 50, 3)
+
+
+def test_captions_of_a_crowd_do_not_hide_each_other() -> None:
+    boxes = np.array([[100.0, 100, 300, 300], [104, 102, 306, 300]])
+    drawn = draw_detections(scene(480, 640), boxes, np.array([0.9, 0.8]), np.array([0, 1]), ["person", "person"])
+    plates = [(drawn == class_colour(label)).all(-1).sum() for label in (0, 1)]
+    lone = draw_detections(scene(480, 640), boxes[1:], np.array([0.8]), np.array([1]), ["person"])
+    alone = (lone == class_colour(1)).all(-1).sum()
+    assert plates[1] > 0.6 * alone
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("café", "cafe"), ("strawberry", "strawberry"), ("猫", "?"), ("a\nb", "a?b"), ("ﬁg", "fig")]
+)
+def test_names_become_what_the_font_has(text: str, shown: str) -> None:
+    assert plain_text(text) == shown
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".PNG", ".webp", ".bmp", ".tif"])
+def test_written_colours_are_rgb(tmp_path: Path, suffix: str) -> None:
+    image = scene(40, 60)
+    image[:, :30] = (200, 30, 10)
+    path = write_image(tmp_path / "new" / f"a{suffix}", image)
+    back = cv2.imread(str(path))[:, :, ::-1]
+    assert np.abs(back[20, 10].astype(int) - (200, 30, 10)).max() <= 6
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_unknown_suffix_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\.xyz") as refused:
+        write_image(tmp_path / "a.xyz", scene(4, 4))
+    assert ".png" in refused.value.remedy
+
+
+def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_image(tmp_path / "file" / "a.png", scene(4, 4))
