@@ -244,10 +244,13 @@ def xyxy(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def clean_boxes(boxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """(xyxy boxes, kept (M,) bool) of annotated boxes (left, top, width, height), cleaned up as published for COCO."""
+def clean_boxes(boxes: np.ndarray, height: int | np.ndarray, width: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(xyxy boxes, kept (M,) bool) of annotated boxes (left, top, width, height), cleaned up as published for COCO.
+
+    height, width: of the image, or (M,) of each box's image.
+    """
     start = np.maximum(boxes[:, :2], 0)
-    stop = np.minimum(start + np.maximum(boxes[:, 2:], 0), (width, height))
+    stop = np.minimum(start + np.maximum(boxes[:, 2:], 0), np.stack([width, height], -1))
     sides = stop - start
     return np.concatenate([start, stop], axis=1), (sides > 0).all(axis=1)
 

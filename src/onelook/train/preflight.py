@@ -1,0 +1,234 @@
+"""What is looked at before the first epoch, so that a hopeless training says so before it costs a night.
+
+An AP that stays 0 without a hint nearly always comes from the data: no labels, boxes in another unit, classes in
+another order, objects that vanish at the training size. Each has a warning here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from onelook.data.dataset import Dataset, clean_boxes
+from onelook.data.index import CROWD
+from onelook.draw import draw_detections, write_image
+from onelook.types import Targets
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from onelook.losses.loss import Assigner
+    from onelook.train.recipe import Recipe
+
+SMALLEST = 4.0  # pixels of the network input; smaller objects are half a cell of the finest usual level
+MOST_CLASSES = 40  # rows of the printed table; the JSON form has all
+
+
+@dataclass(frozen=True, eq=False)
+class SplitCounts:
+    """One split in numbers. usable: boxes that training keeps; per_class: (C,) of those."""
+
+    split: str
+    images: int
+    background: int
+    unlabelled: int
+    objects: int
+    usable: int
+    crowds: int
+    per_class: np.ndarray
+    median_side: float
+
+
+@dataclass(frozen=True, eq=False)
+class Preflight:
+    """What was found. warnings: sentences for people, each with what to do."""
+
+    names: tuple[str, ...]
+    splits: tuple[SplitCounts, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        return {
+            "classes": list(self.names),
+            "splits": {
+                s.split: {
+                    "images": s.images,
+                    "background": s.background,
+                    "unlabelled": s.unlabelled,
+                    "objects": s.objects,
+                    "usable": s.usable,
+                    "crowds": s.crowds,
+                    "per_class": dict(zip(self.names, s.per_class.tolist())),
+                }
+                for s in self.splits
+            },
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+        }
+
+    def show(self, console: Console) -> None:
+        """Prints the counts of the splits, the classes, and every warning."""
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("")
+        for split in self.splits:
+            table.add_column(split.split, justify="right")
+        lines = [("images", "images"), ("  without objects", "background"), ("objects", "usable"), ("crowds", "crowds")]
+        for label, attribute in lines:
+            table.add_row(label, *(f"{getattr(split, attribute):,}" for split in self.splits))
+        for index, name in list(enumerate(self.names))[:MOST_CLASSES]:
+            table.add_row(f"  {name}", *(f"{int(split.per_class[index]):,}" for split in self.splits), style="dim")
+        if len(self.names) > MOST_CLASSES:
+            table.add_row(f"  ... and {len(self.names) - MOST_CLASSES} more classes", style="dim")
+        console.print(table)
+        for note in self.notes:
+            console.print(note, highlight=False)
+        for warning in self.warnings:
+            console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+
+
+def inspect(recipe: Recipe, training: Dataset, validation: Dataset | None, notes: Sequence[str] = ()) -> Preflight:
+    """Counts the splits and warns of what would keep AP at 0. Both splits must index the same class names."""
+    splits = [count(training, recipe.input_size, "training")]
+    warnings = _training_warnings(training, splits[0], recipe)
+    if validation is not None:
+        splits.append(count(validation, recipe.input_size, "validation"))
+        warnings += _validation_warnings(training.names, splits[0], splits[1])
+    return Preflight(training.names, tuple(splits), tuple(warnings), tuple(notes))
+
+
+def count(dataset: Dataset, size: tuple[int, int], name: str) -> SplitCounts:
+    """A split in numbers, from its flat arrays; sides are measured at the training size."""
+    images, boxes, labels, crowds, sizes = _objects(dataset)
+    clipped, kept = clean_boxes(boxes, *sizes[images].T)
+    usable = kept & ~crowds
+    ratio = np.minimum(size[0] / sizes[:, 0].clip(min=1), size[1] / sizes[:, 1].clip(min=1))
+    sides = np.sqrt((clipped[usable, 2:] - clipped[usable, :2]).prod(1)) * ratio[images[usable]]
+    with_objects = np.bincount(images[usable], minlength=len(dataset)) > 0
+    return SplitCounts(
+        name,
+        len(dataset),
+        int((~with_objects).sum()),
+        int((~dataset.labelled).sum()),
+        len(boxes),
+        int(usable.sum()),
+        int(crowds.sum()),
+        np.bincount(labels[usable], minlength=len(dataset.names)),
+        float(np.median(sides)) if len(sides) else 0.0,
+    )
+
+
+def _objects(dataset: Dataset) -> tuple[np.ndarray, ...]:
+    """Of all objects: row of the image, annotated box, label, crowd; and the images' sizes."""
+    index, rows = dataset.index, dataset.rows
+    rows = np.arange(len(index)) if rows is None else rows
+    counts = dataset.num_objects
+    images = np.repeat(np.arange(len(rows)), counts)
+    within = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+    objects = index.object_offsets[:-1][rows][images] + within
+    labels = index.labels[objects].astype(np.int64)
+    if dataset.relabel is not None:
+        labels = dataset.relabel[labels]
+    return images, index.boxes[objects], labels, (index.object_flags[objects] & CROWD) > 0, dataset.sizes
+
+
+def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe) -> list[str]:
+    found = []
+    where = f"'{dataset.described_by}'"
+    if counts.images == 0:
+        return [f"{where} has no training images."]
+    if counts.usable == 0:
+        return [f"{where} has no objects to learn: AP will stay 0. Run: onelook check {dataset.described_by}"]
+    lost = counts.objects - counts.crowds - counts.usable
+    if lost > 0.05 * counts.objects:
+        found.append(
+            f"{lost} of {counts.objects} boxes lie outside their images or have no area, and are not learnt. "
+            "Are they in the unit that the format wants? Run: onelook check"
+        )
+    if counts.median_side < SMALLEST:
+        found.append(
+            f"Half of the objects are smaller than {counts.median_side:.1f} pixels at the training size "
+            f"{recipe.input_size[1]}x{recipe.input_size[0]}: train at a larger --size, or check the unit of the boxes."
+        )
+    absent = [name for name, number in zip(dataset.names, counts.per_class) if number == 0]
+    if absent:
+        found.append(f"No training object has the class {_listed(absent)}: it cannot be learnt.")
+    if counts.unlabelled > 0.5 * counts.images:
+        found.append(
+            f"{counts.unlabelled} of {counts.images} training images have no annotations at all and are learnt as "
+            "background. If they do show objects, annotate or remove them."
+        )
+    return found
+
+
+def _validation_warnings(names: Sequence[str], training: SplitCounts, validation: SplitCounts) -> list[str]:
+    if validation.usable == 0:
+        return ["The validation split has no objects: its AP is undefined, and no epoch can be called the best."]
+    pairs = zip(names, training.per_class, validation.per_class)
+    unseen = [name for name, learnt, judged in pairs if judged and not learnt]
+    return [f"Validation judges {_listed(unseen)}, which training never shows."] if unseen else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:6])
+    return shown + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+@torch.no_grad()
+def positives_per_object(
+    model: nn.Module, assigner: Assigner, batches: Iterable[tuple[torch.Tensor, Targets]]
+) -> float | None:
+    """Priors that learn an object, on average over the objects of some batches; None where they hold no object.
+
+    Below 1, objects exist that nothing learns: too small for the levels, or matched by no anchor. The model's weights,
+    batch statistics and mode are left as they are.
+    """
+    was_training = model.training
+    model.eval()
+    pairs = objects = 0
+    for images, targets in batches:
+        matches = assigner(model(images.float()), targets)
+        pairs += int(matches.valid.sum())
+        objects += int(targets.valid.sum())
+    model.train(was_training)
+    return pairs / objects if objects else None
+
+
+def draw_batch(images: np.ndarray, targets: Targets, names: Sequence[str], most: int = 16) -> np.ndarray:
+    """A grid of a batch with its boxes: (B, 3, H, W) uint8 RGB -> one picture, cells 320 pixels at most."""
+    shown = min(len(images), most)
+    columns = int(np.ceil(np.sqrt(shown)))
+    height, width = images.shape[-2:]
+    step = max(1, -(-max(height, width) // 480))
+    rows = []
+    for row in range(-(-shown // columns)):
+        cells = []
+        for index in range(row * columns, (row + 1) * columns):
+            cell = np.full((height, width, 3), 255, np.uint8)
+            if index < shown:
+                cell = _drawn(images[index].transpose(1, 2, 0), targets, index, names)
+            cells.append(np.pad(cell[::step, ::step], ((2, 2), (2, 2), (0, 0)), constant_values=255))
+        rows.append(np.concatenate(cells, 1))
+    return np.concatenate(rows, 0)
+
+
+def _drawn(image: np.ndarray, targets: Targets, index: int, names: Sequence[str]) -> np.ndarray:
+    valid = targets.valid[index].cpu().numpy()
+    boxes = targets.boxes[index].cpu().numpy()[valid].astype(np.float32)
+    labels = targets.labels[index].cpu().numpy()[valid]
+    image = np.ascontiguousarray(image)
+    return draw_detections(image, boxes, None, labels, [names[label] for label in labels])
+
+
+def write_first_batch(path: Path, images: np.ndarray, targets: Targets, names: Sequence[str]) -> Path:
+    """Draws what the network sees in its first step beside the run's other files."""
+    return write_image(path, draw_batch(images, targets, names))

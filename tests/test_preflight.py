@@ -1,0 +1,117 @@
+"""What is said before the first epoch about data that would keep AP at 0."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from onelook.data import open_dataset
+from onelook.train.preflight import count, draw_batch, inspect, positives_per_object
+from onelook.types import Matches, Targets
+
+RECIPE = SimpleNamespace(input_size=(320, 320))
+
+
+def make(root: Path, boxes: list[list[float]], *, classes: tuple[str, ...] = ("cup", "fork"), images: int = 2) -> Path:
+    """A COCO set of 320x240 images; `boxes` are [category, x, y, w, h, crowd] of the first image, in both splits."""
+    for split in ("train", "val"):
+        (root / split).mkdir(parents=True)
+        (root / "annotations").mkdir(exist_ok=True)
+        for number in range(images):
+            cv2.imwrite(str(root / split / f"{number}.png"), np.zeros((240, 320, 3), np.uint8))
+        listed = [{"id": n, "file_name": f"{n}.png", "height": 240, "width": 320} for n in range(images)]
+        annotations = [
+            {"id": i, "image_id": 0, "category_id": c, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
+            for i, (c, *box, crowd) in enumerate(boxes, 1)
+        ]
+        categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
+        whole = {"images": listed, "annotations": annotations, "categories": categories}
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(whole))
+    return root
+
+
+def test_splits_are_counted_as_training_uses_them(tmp_path: Path) -> None:
+    boxes = [[0, 10, 10, 32, 32, 0], [1, -5, 0, 20, 20, 0], [1, 0, 0, 300, 200, 1], [0, 400, 10, 5, 5, 0]]
+    counts = count(open_dataset(make(tmp_path, boxes), "train"), (320, 320), "training")
+    numbers = (counts.images, counts.background, counts.objects, counts.usable, counts.crowds)
+    assert numbers == (2, 1, 4, 2, 1)
+    assert counts.per_class.tolist() == [1, 1]
+    assert counts.median_side == pytest.approx((32 + 20) / 2)
+
+
+def test_view_counts_only_its_images(tmp_path: Path) -> None:
+    dataset = open_dataset(make(tmp_path, [[0, 10, 10, 32, 32, 0]]), "train")
+    assert count(dataset.view([1]), (320, 320), "training").usable == 0
+    assert count(dataset.view([0, 0, 1]), (320, 320), "training").usable == 2
+
+
+WARNINGS = {
+    "no objects at all": ([], "no objects to learn"),
+    "only crowds": ([[0, 1, 1, 50, 50, 1]], "no objects to learn"),
+    "boxes outside their images": ([[0, 10, 10, 50, 50, 0], [1, 900, 900, 50, 50, 0]], "outside their images"),
+    "boxes as fractions of the image": ([[0, 0.2, 0.3, 0.4, 0.3, 0], [1, 0.1, 0.1, 0.5, 0.5, 0]], "check the unit"),
+    "a class without objects": ([[0, 10, 10, 50, 50, 0]], "No training object has the class 'fork'"),
+}
+
+
+@pytest.mark.parametrize(("boxes", "said"), WARNINGS.values(), ids=list(WARNINGS))
+def test_hopeless_data_is_warned_of(tmp_path: Path, boxes: list[list[float]], said: str) -> None:
+    root = make(tmp_path, boxes)
+    found = inspect(RECIPE, open_dataset(root, "train"), open_dataset(root, "val"))
+    assert any(said in warning for warning in found.warnings), found.warnings
+    console = Console(file=io.StringIO(), width=100)
+    found.show(console)
+    assert "warning:" in console.file.getvalue()
+    assert json.loads(json.dumps(found.to_dict()))["warnings"] == list(found.warnings)
+
+
+def test_sound_data_is_not_warned_of(tmp_path: Path) -> None:
+    root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]])
+    assert inspect(RECIPE, open_dataset(root, "train"), open_dataset(root, "val")).warnings == ()
+
+
+def test_class_that_only_validation_has_is_named(tmp_path: Path) -> None:
+    root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]])
+    path = root / "annotations" / "instances_train.json"
+    whole = json.loads(path.read_text())
+    whole["annotations"] = whole["annotations"][:1]
+    path.write_text(json.dumps(whole))
+    found = inspect(RECIPE, open_dataset(root, "train"), open_dataset(root, "val"))
+    assert any("Validation judges 'fork'" in warning for warning in found.warnings)
+
+
+def targets() -> Targets:
+    boxes = torch.tensor([[[4.0, 4, 20, 20], [30, 30, 60, 60]], [[0, 0, 0, 0], [0, 0, 0, 0]]])
+    return Targets(boxes, torch.tensor([[0, 1], [0, 0]]), torch.tensor([[True, True], [False, False]]))
+
+
+def test_positives_are_counted_over_objects_and_the_model_stays_as_it_was() -> None:
+    model = torch.nn.BatchNorm2d(3).train()
+
+    def assigner(predictions: torch.Tensor, targets: Targets) -> Matches:
+        pairs = torch.zeros(2, 5, dtype=torch.long)
+        valid = torch.tensor([[True, True, True, False, False], [False] * 5])
+        return Matches(pairs, pairs, pairs.float(), valid)
+
+    images = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
+    assert positives_per_object(model, assigner, [(images, targets())]) == pytest.approx(1.5)
+    assert model.training and model.num_batches_tracked.item() == 0
+    empty = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.long), torch.zeros(2, 0, dtype=torch.bool))
+    assert positives_per_object(model, assigner, []) is None
+    assert positives_per_object(model, assigner, [(images, empty)]) is None
+
+
+def test_first_batch_is_a_grid_with_its_boxes() -> None:
+    images = np.full((2, 3, 64, 96), 50, np.uint8)
+    grid = draw_batch(images, targets(), ("cup", "fork"))
+    assert grid.shape == (68, 200, 3)
+    left, right = grid[:, :100], grid[:, 100:]
+    assert (left[2:-2, 2:-2] != 50).any() and (right[2:-2, 2:-2] == 50).all()
