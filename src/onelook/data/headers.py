@@ -1,0 +1,284 @@
+"""What an image file says of itself, read from its first bytes without decoding a pixel.
+
+The formats are those OpenCV decodes. Sizes are what a decoder will allocate, so they can be refused before memory is
+taken. Layouts: ITU T.81 (JPEG), the PNG, GIF89a, WebP (RFC 9649) and TIFF 6.0 / BigTIFF specifications, ISO 15444-1
+(JPEG 2000), ISO 23008-12 (AVIF), Netpbm, Radiance.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+class DamagedHeaderError(ValueError):
+    """The bytes begin like an image, and then contradict its format; the text says how."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """format: "JPEG", "PNG", ...  height, width: stored pixels, before any rotation.  orientation: EXIF, 1 to 8.
+
+    depth: bits a sample; floating: whether samples are floating-point.  largest: the value of white where the file
+    states one (Netpbm), else 0.  progressive: JPEG of several scans.  pixel_data: where the compressed bytes of a JPEG
+    begin.
+    """
+
+    format: str
+    height: int
+    width: int
+    orientation: int = 1
+    depth: int = 8
+    floating: bool = False
+    largest: int = 0
+    progressive: bool = False
+    pixel_data: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the decoded image, upright."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+
+def read_header(data: bytes | memoryview) -> Header | None:
+    """The header in the beginning of a file; None where no known format begins like this.
+
+    Raises DamagedHeaderError where the format is known and the rest is missing or absurd.
+    """
+    data = bytes(data) if isinstance(data, memoryview) else data
+    for magic, parse in _FORMATS:
+        if magic(data):
+            try:
+                header = parse(data)
+            except (struct.error, IndexError, OverflowError) as error:
+                raise DamagedHeaderError("it ends inside its header") from error
+            if header.height <= 0 or header.width <= 0:
+                raise DamagedHeaderError(f"it claims to be {header.width}x{header.height} pixels")
+            return header
+    return None
+
+
+# --- JPEG ------------------------------------------------------------------------------------------------------------
+
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
+
+
+def _jpeg(data: bytes) -> Header:
+    position, orientation, frame = 2, 1, None
+    while True:
+        start = data.find(b"\xff", position)  # bytes between segments are tolerated by every decoder
+        if start < 0:
+            raise DamagedHeaderError("it ends before its image data")
+        while data[start] == 0xFF:  # fill bytes
+            start += 1
+        marker, position = data[start], start + 1
+        if marker == 0 or marker in _ALONE:
+            continue
+        if marker == 0xD9:
+            raise DamagedHeaderError("it ends before its image data")
+        (length,) = struct.unpack_from(">H", data, position)
+        if length < 2:
+            raise DamagedHeaderError(f"its segment at byte {start - 1} has no length")
+        if marker in _FRAMES and frame is None:
+            depth, height, width = struct.unpack_from(">BHH", data, position + 2)
+            frame = (depth, height, width, marker in (0xC2, 0xC6, 0xCA, 0xCE))
+        elif marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0":
+            orientation = _exif_orientation(data[position + 8 : position + length])
+        position += length
+        if marker == 0xDA:
+            if frame is None:
+                raise DamagedHeaderError("its image data begins before its size is known")
+            depth, height, width, progressive = frame
+            return Header("JPEG", height, width, orientation, depth, progressive=progressive, pixel_data=position)
+
+
+def _exif_orientation(block: bytes) -> int:
+    """EXIF orientation 1 to 8 of a TIFF-formed EXIF block; 1 where there is none or the block is damaged."""
+    try:
+        tags = _tiff_tags(block)
+    except (DamagedHeaderError, struct.error, IndexError, OverflowError):
+        return 1
+    value = tags.get(274, (1,))[0]
+    return value if 1 <= value <= 8 else 1
+
+
+# --- TIFF ------------------------------------------------------------------------------------------------------------
+
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8
+_TIFF_WANTED = (256, 257, 258, 274, 277, 322, 323, 339)  # sizes, bits, orientation, samples, tile sizes, sample format
+
+
+def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
+    """The wanted tags of the first directory, up to 8 values each."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = struct.unpack_from(order + "H", data, 2)[0] == 43
+    entry, pointer, room = (20, "Q", 8) if big else (12, "I", 4)
+    (directory,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, directory)
+    if count > 4096:
+        raise DamagedHeaderError(f"its directory claims {count} entries")
+    tags: dict[int, tuple[int, ...]] = {}
+    position = directory + (8 if big else 2)
+    for start in range(position, position + count * entry, entry):
+        tag, kind = struct.unpack_from(order + "HH", data, start)
+        if tag not in _TIFF_WANTED or kind not in _TIFF_TYPES:
+            continue
+        (number,) = struct.unpack_from(order + pointer, data, start + 4)
+        number = min(number, 8)
+        values = order + f"{number}{_TIFF_TYPES[kind]}"
+        place = start + entry - room
+        if struct.calcsize(values) > room:
+            (place,) = struct.unpack_from(order + pointer, data, place)
+        found = struct.unpack_from(values, data, place)
+        if found:
+            tags[tag] = found
+    return tags
+
+
+def _tiff(data: bytes) -> Header:
+    tags = _tiff_tags(data)
+    if 256 not in tags or 257 not in tags:
+        raise DamagedHeaderError("its directory states no size")
+    height, width = tags[257][0], tags[256][0]
+    # A tile larger than the image is memory all the same.
+    tile_height, tile_width = tags.get(323, (0,))[0], tags.get(322, (0,))[0]
+    if tile_height * tile_width > 4 * max(height * width, 1 << 20):
+        raise DamagedHeaderError(
+            f"its tiles of {tile_width}x{tile_height} are far larger than its {width}x{height} pixels"
+        )
+    if tags.get(277, (1,))[0] > 16:
+        raise DamagedHeaderError(f"it claims {tags[277][0]} samples a pixel")
+    orientation = tags.get(274, (1,))[0]
+    orientation = orientation if 1 <= orientation <= 8 else 1
+    return Header("TIFF", height, width, orientation, max(tags.get(258, (1,))), floating=3 in tags.get(339, (1,)))
+
+
+# --- the others ------------------------------------------------------------------------------------------------------
+
+
+def _png(data: bytes) -> Header:
+    width, height, depth = struct.unpack_from(">IIB", data, 16)
+    if data[12:16] != b"IHDR":
+        raise DamagedHeaderError("its first part is not the header")
+    orientation, position = 1, 33
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        if name == b"eXIf":
+            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
+        if name in (b"eXIf", b"IEND"):
+            break
+        position += length + 12
+    return Header("PNG", height, width, orientation, depth)
+
+
+def _gif(data: bytes) -> Header:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return Header("GIF", height, width)
+
+
+def _bmp(data: bytes) -> Header:
+    (header,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)
+    return Header("BMP", abs(height), width)
+
+
+def _webp(data: bytes) -> Header:
+    kind = data[12:16]
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return Header("WebP", height & 0x3FFF, width & 0x3FFF)
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return Header("WebP", (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+    if kind != b"VP8X":
+        raise DamagedHeaderError(f"its first part is {kind!r}")
+    width = int.from_bytes(data[24:27], "little") + 1
+    height = int.from_bytes(data[27:30], "little") + 1
+    orientation, position = 1, 12
+    while data[20] & 8 and position + 8 <= len(data):  # bit 3: an EXIF part follows somewhere
+        name, length = struct.unpack_from("<4sI", data, position)
+        if name == b"EXIF":
+            block = data[position + 8 : position + 8 + length]
+            orientation = _exif_orientation(block.removeprefix(b"Exif\0\0"))
+            break
+        position += 8 + length + (length & 1)
+    return Header("WebP", height, width, orientation)
+
+
+_NETPBM = re.compile(
+    rb"P([1-6Ff])(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})(?:(?:\s|#[^\n]*\n)+([-+.\deE]{1,20}))?"
+)
+
+
+def _netpbm(data: bytes) -> Header:
+    found = _NETPBM.match(data[:65536])
+    if not found:
+        raise DamagedHeaderError("its size cannot be read")
+    kind, width, height, largest = found.groups()
+    if kind in (b"F", b"f"):
+        return Header("PFM", int(height), int(width), depth=32, floating=True)
+    if kind in (b"1", b"4"):
+        return Header("PBM", int(height), int(width), depth=1)
+    white = int(largest) if largest and largest.isdigit() else 0
+    if not 0 < white < 65536:
+        raise DamagedHeaderError("its largest value cannot be read")
+    return Header(
+        "PPM" if kind in (b"3", b"6") else "PGM", int(height), int(width), depth=8 if white < 256 else 16, largest=white
+    )
+
+
+def _jpeg2000(data: bytes) -> Header:
+    start = data.find(b"\xff\x4f\xff\x51", 0, 1 << 20)
+    if start < 0:
+        raise DamagedHeaderError("its codestream is missing")
+    _, _, right, bottom, left, top = struct.unpack_from(">HHIIII", data, start + 4)
+    (components,) = struct.unpack_from(">H", data, start + 40)
+    if components > 64:
+        raise DamagedHeaderError(f"it claims {components} components")
+    return Header("JPEG 2000", bottom - top, right - left, depth=(data[start + 42] & 0x7F) + 1)
+
+
+def _avif(data: bytes) -> Header:
+    height = width = position = 0
+    while (position := data.find(b"ispe", position, 1 << 20)) >= 0:
+        w, h = struct.unpack_from(">II", data, position + 8)
+        if h * w > height * width:
+            height, width = h, w
+        position += 4
+    return Header("AVIF", height, width)
+
+
+def _radiance(data: bytes) -> Header:
+    found = re.search(rb"\n[-+]Y (\d{1,9}) [-+]X (\d{1,9})\n", data[:65536])
+    if not found:
+        raise DamagedHeaderError("its size cannot be read")
+    return Header("HDR", int(found[1]), int(found[2]), depth=32)
+
+
+def _sun(data: bytes) -> Header:
+    width, height = struct.unpack_from(">II", data, 4)
+    return Header("Sun raster", height, width)
+
+
+def _starts(*magics: bytes) -> Callable[[bytes], bool]:
+    return lambda data: data.startswith(magics)
+
+
+_BMP_HEADERS = frozenset(struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 108, 124))
+
+_FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Header]], ...] = (
+    (_starts(b"\xff\xd8\xff"), _jpeg),
+    (_starts(b"\x89PNG\r\n\x1a\n"), _png),
+    (_starts(b"GIF87a", b"GIF89a"), _gif),
+    (lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp),
+    (_starts(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff),
+    (lambda data: data[:2] == b"BM" and data[14:18] in _BMP_HEADERS, _bmp),
+    (lambda data: data[:1] == b"P" and data[1:2] in b"123456Ff" and data[2:3] in b" \t\r\n#", _netpbm),
+    (_starts(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), _jpeg2000),
+    (lambda data: data[4:8] == b"ftyp" and any(name in data[8:64] for name in (b"avif", b"avis")), _avif),
+    (_starts(b"#?RADIANCE", b"#?RGBE"), _radiance),
+    (_starts(b"\x59\xa6\x6a\x95"), _sun),
+)

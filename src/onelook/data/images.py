@@ -1,0 +1,271 @@
+"""Image files into arrays.
+
+OpenCV decodes; this module decides what it is given. Sizes are refused before memory is taken, truncated files are
+found before a decoder can fill the missing part with grey, and every failure is one ImageError naming the file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from onelook.data.headers import DamagedHeaderError, Header, read_header
+from onelook.errors import ConfigError, ImageError
+
+
+def _largest_image() -> int:
+    value = os.environ.get("ONELOOK_MAX_PIXELS", "178956970")
+    if not value.isdecimal():
+        raise ConfigError(
+            f"The environment variable ONELOOK_MAX_PIXELS is '{value}'.", "Give a whole number of pixels."
+        )
+    return int(value)
+
+
+MAX_PIXELS = _largest_image()
+"""The largest image that is decoded unless a `limit` is given: 512 MiB of RGB, the limit other libraries use too.
+The environment variable ONELOOK_MAX_PIXELS changes it for a whole process."""
+
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "bmp", "dib", "webp", "tif", "tiff", "gif", "avif"),
+        *("ppm", "pgm", "pbm", "pnm", "pfm", "jp2", "j2k", "hdr", "ras"),
+    )
+)
+"""Suffixes, lower case, by which files in a folder are taken for images."""
+
+_MAX_FILE = 2 << 30  # bytes: more than an uncompressed 16-bit image at the pixel limit needs
+_MAX_SCANS = 200  # passes of a progressive JPEG; encoders write about ten
+_RGB_FLAG = getattr(cv2, "IMREAD_COLOR_RGB", None)  # OpenCV >= 4.11 decodes straight into RGB
+
+if "OPENCV_LOG_LEVEL" not in os.environ:  # what OpenCV would print about a damaged file, ImageError says
+    (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
+
+
+def decode_image(source: str | os.PathLike[str] | bytes, *, limit: int | None = None, name: str = "") -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an image file, or of the bytes of one; C-contiguous and writable.
+
+    limit: most pixels; None is MAX_PIXELS.  name: what errors call the image when `source` is bytes.
+
+    The image is upright (EXIF orientation applied). Grey becomes three equal channels; CMYK is converted; an alpha
+    channel is dropped, as the official pipelines do (no background is assumed); of an animation or a multi-page file
+    the first image is taken. Samples of more than 8 bits are scaled so that the format's white becomes 255; floating
+    point holds 0..1, or else 0..255 or 0..65535, whichever is the first range that contains the largest value, and NaN
+    is black. Ordinary files give what `cv2.imread` gives, bit for bit.
+
+    Raises ImageError for files that are missing, unreadable, empty, no image, damaged, truncated, or larger than
+    `limit`. A JPEG with damage inside its data, but complete, is decoded as far as the decoder can, as everywhere.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        data, name = bytes(source), name or "image data"
+    else:
+        name = os.fspath(source)
+        data = _read(name)
+    header = _header(data, name, limit)
+    _check_whole(data, header, name)
+    image = _decode(data, header)
+    if image is None:
+        raise ImageError(
+            f"'{name}' cannot be decoded: {_reason(header)}.", "Replace the file, or write it again as PNG or JPEG."
+        )
+    if image.shape[0] * image.shape[1] > (MAX_PIXELS if limit is None else limit):
+        raise _too_large(name, image.shape[0], image.shape[1], limit)
+    return image
+
+
+def _read(name: str) -> bytes:
+    """The bytes of a regular file."""
+    try:
+        status = os.stat(name)
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(f"'{name}' is a folder, not an image.", "Name an image file.")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"'{name}' is not a regular file.", "Name an image file.")
+        if status.st_size > _MAX_FILE:
+            raise ImageError(
+                f"'{name}' has {status.st_size:,} bytes, more than any image that can be decoded ({_MAX_FILE:,}).",
+                "Name an image file; for a video use `onelook detect`.",
+            )
+        with open(name, "rb") as file:
+            return file.read()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise ImageError(f"'{name}' does not exist.", "Check the path.") from error
+        if isinstance(error, PermissionError):
+            raise ImageError(
+                f"'{name}' may not be read: permission denied.", "Change the file's permissions."
+            ) from error
+        raise ImageError(f"'{name}' cannot be read: {error.strerror or error}.", "Check the path.") from error
+    except ValueError as error:  # a null byte in the name
+        raise ImageError(f"{name!r} is not a file name: {error}.", "Check the path.") from error
+
+
+def _header(data: bytes, name: str, limit: int | None) -> Header:
+    if not data:
+        raise ImageError(f"'{name}' is empty (0 bytes).", "Replace the file.")
+    try:
+        header = read_header(data)
+    except DamagedHeaderError as error:
+        raise ImageError(f"'{name}' is a damaged image: {error}.", "Replace the file.") from error
+    if header is None:
+        raise ImageError(f"'{name}' is not an image that can be read: {_kind(data)}.", _REMEDY)
+    if header.height * header.width > (MAX_PIXELS if limit is None else limit):
+        raise _too_large(name, header.height, header.width, limit)
+    return header
+
+
+_REMEDY = "Images are JPEG, PNG, BMP, WebP, TIFF, GIF, Netpbm, JPEG 2000, AVIF or HDR; convert or remove the file."
+_OTHERS = (
+    (b"%PDF", "it is a PDF document"),
+    (b"PK\x03\x04", "it is a ZIP archive"),
+    (b"\x1f\x8b", "it is a gzip archive"),
+    (b"\x00\x00\x01\x00", "it is a Windows icon"),
+    (b"8BPS", "it is a Photoshop document"),
+    (b"<svg", "it is an SVG drawing"),
+    (b"<?xml", "it is an XML document"),
+    (b"v/1\x01", "it is an OpenEXR image"),
+    (b"RIFF", "it is a RIFF file, but not WebP"),
+    (b"version https://git-lfs", "it is a Git LFS pointer; the image itself was not fetched"),
+)
+
+
+def _kind(data: bytes) -> str:
+    """What the bytes of a file that is no image seem to be."""
+    for magic, text in _OTHERS:
+        if data.startswith(magic):
+            return text
+    if data[4:8] == b"ftyp":
+        return "it is a HEIC image" if data[8:11] in (b"hei", b"mif", b"hev") else "it is a video"
+    if data[:8].strip(b"\0") == b"":
+        return "it begins with zero bytes"
+    text = data[:512].decode("utf-8", errors="ignore")  # a letter may be cut at the end
+    if len(text.encode()) >= len(data[:512]) - 3 and all(letter.isprintable() or letter.isspace() for letter in text):
+        return "it is text"
+    return "its format is unknown"
+
+
+def _too_large(name: str, height: int, width: int, limit: int | None) -> ImageError:
+    most = MAX_PIXELS if limit is None else limit
+    return ImageError(
+        f"'{name}' has {width} x {height} = {height * width:,} pixels; the limit is {most:,}.",
+        "Make the image smaller, or raise the limit with the environment variable ONELOOK_MAX_PIXELS.",
+    )
+
+
+def _check_whole(data: bytes, header: Header, name: str) -> None:
+    """ImageError where the end of the image is missing, or it would take unbounded time."""
+    if header.format == "JPEG":
+        # Decoders fill a missing end with grey. Inside entropy-coded data 0xFF is always stuffed, so that an end marker
+        # behind the beginning of the data is the image's own.
+        if data.rfind(b"\xff\xd9", header.pixel_data) < 0:
+            raise _truncated(name)
+        if header.progressive and (scans := data.count(b"\xff\xda", header.pixel_data)) > _MAX_SCANS:
+            raise ImageError(f"'{name}' is a JPEG of {scans} scans; at most {_MAX_SCANS} are read.", "Write it again.")
+    elif header.format == "PNG":
+        _check_png(data, name)
+    elif header.format == "WebP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise _truncated(name)
+
+
+def _check_png(data: bytes, name: str) -> None:
+    """Walks the chunks: libpng would print about damage on standard error, and name no file."""
+    position = 8
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data):
+            break
+        (checksum,) = struct.unpack_from(">I", data, end)
+        needed = kind[0] & 0x20 == 0  # a damaged comment or colour profile does not spoil the pixels
+        if needed and zlib.crc32(memoryview(data)[position + 4 : end]) != checksum:
+            raise ImageError(f"'{name}' is a damaged PNG: checksum error at byte {position}.", "Replace the file.")
+        if kind == b"IEND":
+            return
+        position = end + 4
+    raise _truncated(name)
+
+
+def _truncated(name: str) -> ImageError:
+    return ImageError(f"'{name}' is truncated: the end of the image is missing.", "Copy or download the file again.")
+
+
+def _decode(data: bytes, header: Header) -> np.ndarray | None:
+    """(H, W, 3) uint8 RGB; None where OpenCV cannot."""
+    buffer = np.frombuffer(data, np.uint8)
+    odd_white = header.largest not in (0, 255, 65535)
+    if header.floating or (header.depth > 16 and header.format == "TIFF"):
+        image = _read_flags(buffer, cv2.IMREAD_UNCHANGED)
+        return None if image is None else _to_rgb(_float_to_8_bits(image))
+    if odd_white:
+        image = _read_flags(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        if image is None:
+            return None
+        scaled = np.minimum(image.astype(np.float32) * (255 / header.largest) + 0.5, 255)
+        return _to_rgb(scaled.astype(np.uint8))
+    turn = header.format == "WebP" and header.orientation > 1  # only some versions of OpenCV turn these
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if turn else 0)
+    if _RGB_FLAG is not None:
+        image = _read_flags(buffer, (flags & ~cv2.IMREAD_COLOR) | _RGB_FLAG)
+    elif (image := _read_flags(buffer, flags)) is not None:
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    return _upright(image, header.orientation) if turn and image is not None else image
+
+
+def _read_flags(buffer: np.ndarray, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(buffer, flags)
+    except (cv2.error, MemoryError):
+        return None
+
+
+def _float_to_8_bits(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    if np.issubdtype(image.dtype, np.integer):
+        return (image.astype(np.float64) * (255 / np.iinfo(image.dtype).max)).clip(0, 255).astype(np.uint8)
+    brightest = float(np.max(image, initial=0.0, where=np.isfinite(image)))
+    white = next((white for white in (1.0, 255.0, 65535.0) if brightest <= white), brightest)
+    fraction = np.nan_to_num(image, nan=0.0, posinf=white, neginf=0.0).clip(0, white) / white
+    return (fraction * 255 + 0.5).astype(np.uint8)
+
+
+def _to_rgb(image: np.ndarray) -> np.ndarray:
+    """(H, W), or (H, W, C) in OpenCV's order of channels, as (H, W, 3) RGB."""
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    if image.shape[2] == 2:  # grey and alpha
+        return cv2.cvtColor(np.ascontiguousarray(image[..., 0]), cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The image turned and mirrored by its EXIF orientation (2 to 8)."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _reason(header: Header) -> str:
+    """Why OpenCV gave no image for a file with a sound header."""
+    version = tuple(int(part) for part in cv2.__version__.split(".")[:2])
+    if header.format in ("GIF", "AVIF") and version < (4, 11):
+        return f"OpenCV {cv2.__version__} reads no {header.format}; newer versions do"
+    if header.format == "JPEG" and header.depth != 8:
+        return f"JPEG of {header.depth} bits is not supported"
+    return f"its {header.format} data is damaged or of an unsupported kind"
+
+
+def is_image_name(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's suffix says that it is an image."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES

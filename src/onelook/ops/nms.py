@@ -1,0 +1,232 @@
+"""From a network's boxes and scores to detections: candidates, then greedy suppression or the best k.
+
+NumPy only. `candidates` also takes torch tensors and filters on their device, so that only candidates travel to the
+host. What chooses is a value with three settings-free steps (`Select`); other kinds of suppression are other values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from onelook.errors import ConfigError
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Boxes (K, 4) float32 xyxy, scores (K,) float32 descending, labels (K,) int64 of one image."""
+
+Overlap = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(n, 4) and (m, 4) float64 boxes -> (n, m) overlap, at most 0 for boxes that do not touch."""
+
+_BLOCK = 256  # rows compared at once: their matrix stays in the cache
+_SLAB, _PATCH = 64, 16  # rows of a block that are neighbours in x, and of those in y
+
+
+class Select(Protocol):
+    """What makes detections of one image's, or a batch's, final boxes and scores."""
+
+    def __call__(self, boxes: Any, scores: Any) -> Found:
+        """(N, 4) boxes and (N, C) scores of one image."""
+        ...
+
+    def batch(self, boxes: Any, scores: Any) -> list[Found]:
+        """(B, N, 4) boxes and (B, N, C) scores, NumPy or torch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Nms:
+    """Greedy non-maximum suppression: a box goes when a better kept one overlaps it by an IoU above `iou`.
+
+    confidence: least score, inclusive.  iou: greatest allowed IoU, inclusive.  agnostic: whether boxes of different
+    classes suppress each other.  multi_label: whether one row may be a detection of every class above `confidence`
+    (YOLOv7's evaluation), or only of its best.  limit: how many detections are kept.  pool: how many of the best
+    candidates are looked at (YOLOv7 30,000); None is all.
+
+    Equal scores are ordered by row, then class. Rows with a box or a best score that is not finite are left out. Boxes
+    without area overlap nothing. IoU is computed in float64.
+    """
+
+    confidence: float = 0.25
+    iou: float = 0.45
+    agnostic: bool = False
+    multi_label: bool = False
+    limit: int | None = None
+    pool: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_fraction("confidence", self.confidence)
+        _check_fraction("iou", self.iou)
+        _check_count("limit", self.limit)
+        _check_count("pool", self.pool)
+
+    def __call__(self, boxes: Any, scores: Any) -> Found:
+        return self.batch(boxes[None], scores[None])[0]
+
+    def batch(self, boxes: Any, scores: Any) -> list[Found]:
+        return [self.suppress(*found) for found in candidates(boxes, scores, self.confidence, self.multi_label)]
+
+    def suppress(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Found:
+        """The kept ones of (K, 4) boxes, (K,) scores and (K,) labels in row order, best first."""
+        order = best_first(scores)[: self.pool]
+        boxes, scores, labels = boxes[order], scores[order], labels[order]
+        if self.agnostic:
+            keep = greedy(boxes, self.iou)
+        else:
+            keep = np.zeros(len(boxes), bool)
+            by_class = np.argsort(labels, kind="stable")
+            for rows in np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1):
+                keep[rows] = greedy(boxes[rows], self.iou)
+        chosen = np.flatnonzero(keep)[: self.limit]
+        return boxes[chosen], scores[chosen], labels[chosen]
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The best `limit` pairs of row and class, without suppression: for heads trained one to one.
+
+    confidence: least score, inclusive.  Order and non-finite values as in `Nms`.
+    """
+
+    limit: int = 300
+    confidence: float = 0.0
+    multi_label: bool = True
+
+    def __post_init__(self) -> None:
+        _check_fraction("confidence", self.confidence)
+        _check_count("limit", self.limit)
+
+    def __call__(self, boxes: Any, scores: Any) -> Found:
+        return self.batch(boxes[None], scores[None])[0]
+
+    def batch(self, boxes: Any, scores: Any) -> list[Found]:
+        found = []
+        for image_boxes, image_scores, labels in candidates(boxes, scores, self.confidence, self.multi_label):
+            order = best_first(image_scores)[: self.limit]
+            found.append((image_boxes[order], image_scores[order], labels[order]))
+        return found
+
+
+def candidates(boxes: Any, scores: Any, confidence: float, multi_label: bool = False) -> list[Found]:
+    """Per image the rows whose best class (`multi_label`: every class that) scores at least `confidence`.
+
+    boxes (B, N, 4), scores (B, N, C): NumPy arrays or torch tensors of any float type on any device. In row order, not
+    yet by score; rows with non-finite values are left out. No class at all (C = 0) gives no candidates.
+    """
+    if scores.shape[-1] == 0 or scores.shape[-2] == 0:
+        return [_empty() for _ in range(len(scores))]
+    if hasattr(scores, "detach"):  # torch
+        boxes, scores = boxes.detach(), scores.detach()
+        if multi_label:
+            images, rows, labels = (scores >= confidence).nonzero(as_tuple=True)
+            best = scores[images, rows, labels]
+        else:
+            highest, winners = scores.max(-1)
+            images, rows = (highest >= confidence).nonzero(as_tuple=True)
+            best, labels = highest[images, rows], winners[images, rows]
+        chosen = boxes[images, rows].float().cpu().numpy()
+        best, labels, images = best.float().cpu().numpy(), labels.cpu().numpy(), images.cpu().numpy()
+    else:
+        if multi_label:
+            images, rows, labels = (scores >= confidence).nonzero()
+            best = scores[images, rows, labels]
+        else:
+            images, rows = (scores.max(-1) >= confidence).nonzero()
+            labels = scores[images, rows].argmax(-1)
+            best = scores[images, rows, labels]
+        chosen = boxes[images, rows].astype(np.float32)
+        best, labels = best.astype(np.float32), labels.astype(np.int64)
+    finite = np.isfinite(best) & np.isfinite(chosen).all(-1)
+    if not finite.all():
+        chosen, best, labels, images = chosen[finite], best[finite], labels[finite], images[finite]
+    ends = np.searchsorted(images, np.arange(len(scores) + 1))
+    return [(chosen[a:b], best[a:b], labels[a:b]) for a, b in pairwise(ends)]
+
+
+def best_first(scores: np.ndarray) -> np.ndarray:
+    """The rows by descending score, equal scores in row order."""
+    return np.argsort(-scores, kind="stable")
+
+
+def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(n, 4) and (m, 4) xyxy boxes -> (n, m) IoU; 0 where neither has an area."""
+    left, top, right, bottom = first.T[:, :, None]
+    shared = np.minimum(right, second[:, 2])
+    shared -= np.maximum(left, second[:, 0])
+    height = np.minimum(bottom, second[:, 3])
+    height -= np.maximum(top, second[:, 1])
+    np.maximum(shared, 0, out=shared)
+    shared *= np.maximum(height, 0, out=height)
+    union = np.add(area(first)[:, None], area(second), out=height)
+    union -= shared
+    shared /= np.maximum(union, np.finfo(union.dtype).tiny, out=union)
+    return shared
+
+
+def area(boxes: np.ndarray) -> np.ndarray:
+    """The area of (..., 4) xyxy boxes; 0 for boxes whose right or lower edge comes first."""
+    return (boxes[..., 2] - boxes[..., 0]).clip(0) * (boxes[..., 3] - boxes[..., 1]).clip(0)
+
+
+def greedy(boxes: np.ndarray, threshold: float, overlap: Overlap = intersection_over_union) -> np.ndarray:
+    """(K,) bool: which of (K, 4) boxes, best first, a greedy suppression keeps; exact, without a K x K matrix."""
+    count = len(boxes)
+    if count < 2 or threshold >= 1:
+        return np.ones(count, bool)
+    boxes = boxes.astype(np.float64)
+    keep = np.zeros(count, bool)
+    kept = np.empty((4, count))  # as columns: comparing one edge of all boxes reads memory in order
+    size = 0
+    for start in range(0, count, _BLOCK):
+        block = boxes[start : start + _BLOCK]
+        rows = np.flatnonzero(~_suppressed(block, kept[:, :size], threshold, overlap))
+        block = block[rows]
+        above = np.triu(overlap(block, block) > threshold, 1)
+        alive = np.ones(len(rows), bool)
+        for row in np.flatnonzero(above.any(1)):
+            if alive[row]:
+                alive &= ~above[row]
+        end = size + int(alive.sum())
+        kept[:, size:end] = block[alive].T
+        size = end
+        keep[start + rows[alive]] = True
+    return keep
+
+
+def _suppressed(block: np.ndarray, kept: np.ndarray, threshold: float, overlap: Overlap) -> np.ndarray:
+    """(n,) bool: which boxes of the block overlap one of the (4, k) kept boxes by more than the threshold.
+
+    In patches of neighbours, each compared only with the kept boxes that touch its span: many small boxes cost little.
+    """
+    found = np.zeros(len(block), bool)
+    left, top, right, bottom = kept
+    if not left.size:
+        return found
+    by_left = np.argsort(block[:, 0])
+    for slab in np.split(by_left, range(_SLAB, len(block), _SLAB)):
+        by_top = slab[np.argsort(block[slab, 1])]
+        for rows in np.split(by_top, range(_PATCH, len(slab), _PATCH)):
+            patch = block[rows]
+            near = (left < patch[:, 2].max()) & (right > patch[:, 0].min())
+            near &= (top < patch[:, 3].max()) & (bottom > patch[:, 1].min())
+            columns = np.flatnonzero(near)
+            if columns.size:
+                found[rows] = (overlap(patch, kept[:, columns].T) > threshold).any(1)
+    return found
+
+
+def _empty() -> Found:
+    return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"'{name}' is {value}.", f"Give '{name}' a number from 0 to 1.")
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ConfigError(f"'{name}' is {value}.", f"Give '{name}' a whole number above 0, or None.")
