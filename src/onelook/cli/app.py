@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 VERBS: dict[str, tuple[str, str]] = {
     "models": ("onelook.cli.models:models", "List the models: cost, input size, published accuracy, official weights."),
     "score": ("onelook.cli.score:score", "Evaluate a COCO results file against COCO annotations."),
-    # "val": ("onelook.cli.val:validate", "Average precision of a model on a data set."),
+    "diff": ("onelook.cli.diff:diff", "What one training changes against another."),
 }
 
 ABOUT = "Real-time object detection: YOLOv4, YOLOX, YOLOv7 and DAMO-YOLO in one library of shared parts."

@@ -26,9 +26,13 @@ def consoles(*, to_stderr: bool = False) -> tuple[Console, Console]:
     """The consoles for results (standard output, or standard error where that is taken) and for everything else."""
     from rich.console import Console
 
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # instead of an exit of Rich's own: `run` knows what to do
+
     def console(stream: TextIO) -> Console:
         known = stream.isatty() or "COLUMNS" in os.environ
-        return Console(file=stream, width=None if known else WIDTH_OF_FILES, highlight=False, emoji=False)
+        return PlainConsole(file=stream, width=None if known else WIDTH_OF_FILES, highlight=False, emoji=False)
 
     return console(sys.stderr if to_stderr else sys.stdout), console(sys.stderr)
 

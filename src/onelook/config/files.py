@@ -177,6 +177,12 @@ def write_yaml(path: str | Path, plain: Any) -> Path:
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        # Line breaks of Unicode and control characters survive in double quotes only.
+        style = None if text.isprintable() else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+    Dumper.add_representer(str, represent)
     # Quoted must be every text that YAML 1.1 (PyYAML's own rules) or 1.2 (ours) would not read as text.
     for tag, pattern, first in (("int", _OCTAL, "0"), ("float", _FLOAT, "-+.0123456789")):
         Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern.pattern})$"), list(first))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -53,39 +53,66 @@ def _plain_key(key: Any) -> str | int:
     raise TypeError(f"a mapping's key must be text or a whole number, not {key!r}")
 
 
-def from_plain(data: Any, types: Mapping[str, type]) -> Any:
+def from_plain(data: Any, types: Mapping[str, type], source: str = "", lines: Mapping[str, int] | None = None) -> Any:
     """The value that `to_plain` wrote. types: the dataclasses that may appear, by name; nothing else is made.
 
-    A setting that is missing takes its default. Raises ConfigError, naming the path, for a class or a setting that
-    does not exist (with the nearest that does), a missing setting without default, and a value that does not fit.
+    source, lines: the file that messages speak of, and the line of each dotted path (`read_yaml_lines`). A setting
+    that is missing takes its default. Raises ConfigError, naming the path, for a class or a setting that does not
+    exist (with the nearest that does), a missing setting without default, and a value that does not fit.
     """
-    return _read(data, types, "", 0)
+    return _Reader(types, source, lines or {}).read(data, "", 0)
 
 
-def _read(data: Any, types: Mapping[str, type], path: str, depth: int) -> Any:
-    if depth > DEEPEST:
-        raise ConfigError(f"'{path[:60]}...' is nested more than {DEEPEST} levels deep.")
-    if isinstance(data, (list, tuple)):
-        return tuple(_read(item, types, join(path, str(index)), depth + 1) for index, item in enumerate(data))
-    if not isinstance(data, Mapping):
-        return data
-    if "type" not in data:
-        return {key: _read(item, types, join(path, str(key)), depth + 1) for key, item in data.items()}
-    name = data["type"]
-    where = f"'{path}': " if path else ""
-    if not isinstance(name, str) or name not in types:
-        hint = nearest(name, types) if isinstance(name, str) else ""
-        raise ConfigError(f"{where}there is no type '{name}'.{hint}", f"Known types: {', '.join(sorted(types))}.")
-    kind = types[name]
-    known = settable(kind)
-    given = {}
-    for key, item in data.items():
-        if key == "type":
-            continue
-        if key not in known:
-            hint = nearest(str(key), known)
-            listed = ", ".join(known) or "none"
-            raise ConfigError(f"{where}{name} has no setting '{key}'.{hint}", f"Settings of {name}: {listed}.")
-        here = join(path, key)
-        given[key] = fitted(_read(item, types, here, depth + 1), annotation(kind, key), here)
-    return build(kind, given, path)
+class _Reader:
+    def __init__(self, types: Mapping[str, type], source: str, lines: Mapping[str, int]) -> None:
+        self.types = types
+        self.source = source
+        self.lines = lines
+
+    def read(self, data: Any, path: str, depth: int) -> Any:
+        """The value of plain data that lies at `path`; mappings without a type and lists stay containers."""
+        if depth > DEEPEST:
+            raise self.error(f"'{path[:60]}...' is nested more than {DEEPEST} levels deep.", "", path)
+        if isinstance(data, (list, tuple)):
+            return tuple(self.read(item, join(path, str(index)), depth + 1) for index, item in enumerate(data))
+        if not isinstance(data, Mapping):
+            return data
+        if "type" not in data:
+            return {key: self.read(item, join(path, str(key)), depth + 1) for key, item in data.items()}
+        kind = self.kind(data["type"], path)
+        known = settable(kind)
+        given = {}
+        for key, item in data.items():
+            if key == "type":
+                continue
+            here = join(path, str(key))
+            if key not in known:
+                hint, listed = nearest(str(key), known), ", ".join(known) or "none"
+                message = f"{kind.__name__} has no setting '{key}'.{hint}"
+                raise self.error(_at(path) + message, f"Settings of {kind.__name__}: {listed}.", here)
+            value = self.read(item, here, depth + 1)
+            given[key] = self.located(here, fitted, value, annotation(kind, key), here)
+        return self.located(path, build, kind, given, path)
+
+    def kind(self, name: Any, path: str) -> type:
+        if isinstance(name, str) and name in self.types:
+            return self.types[name]
+        hint = nearest(name, self.types) if isinstance(name, str) else ""
+        remedy = f"Known types: {', '.join(sorted(self.types))}."
+        raise self.error(f"{_at(path)}there is no type '{name}'.{hint}", remedy, join(path, "type"))
+
+    def located(self, path: str, make: Callable[..., Any], *given: Any) -> Any:
+        """`make(*given)`, whose error gets the place in the file."""
+        try:
+            return make(*given)
+        except ConfigError as error:
+            raise self.error(error.message, error.remedy, path) from error
+
+    def error(self, message: str, remedy: str, path: str) -> ConfigError:
+        line = self.lines.get(path) or self.lines.get(join(path, "type"))
+        place = f"{self.source}:{line}: " if line else f"{self.source}: " if self.source else ""
+        return ConfigError(place + message, remedy)
+
+
+def _at(path: str) -> str:
+    return f"'{path}': " if path else ""

@@ -1,0 +1,84 @@
+"""Complete trainings as values, and how they are found: by a model's name, in a file, in a run's folder.
+
+A family's module gives `published(variant) -> Recipe`; a recipe file is the plain form of a Recipe (`config.to_plain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+
+from onelook.assign.simota import SimOta
+from onelook.config import from_plain, read_yaml_lines
+from onelook.errors import ConfigError, nearest
+from onelook.losses.loss import DetectionLoss
+from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
+from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS
+from onelook.train.ema import Ema
+from onelook.train.multiscale import MultiScale
+from onelook.train.optimizer import AdamW, Sgd
+from onelook.train.recipe import Closing, Recipe
+from onelook.train.schedule import Constant, MultiStep, WarmCosine
+
+__all__ = ["PUBLISHED", "RECIPE_FILE", "RECIPE_TYPES", "find_recipe", "published_recipe", "read_recipe"]
+
+RECIPE_FILE = "recipe.yaml"
+
+# Family -> module:function of its published recipes.
+PUBLISHED: Mapping[str, str] = MappingProxyType({})
+
+# Every type that a recipe file or a `path=value` may name: all that they can make the library construct.
+RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
+    {
+        kind.__name__: kind
+        for kind in (
+            *(Recipe, Closing, Ema, MultiScale, Sgd, AdamW, WarmCosine, MultiStep, Constant),
+            *(DetectionLoss, SimOta, BoxIou, Objectness, Classes, RawL1),
+            *ARCHITECTURE_TYPES.values(),
+        )
+    }
+)
+
+
+def find_recipe(name: str | Path) -> Recipe:
+    """A recipe by the name of a model (its published training), of a recipe file, or of a run's folder.
+
+    Raises ConfigError that says what is wrong with the name, or where in the file.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not (path / RECIPE_FILE).is_file():
+            raise ConfigError(f"{path}: the folder has no {RECIPE_FILE}.", "Give the folder of a training.")
+        return read_recipe(path / RECIPE_FILE)
+    if path.is_file():
+        return read_recipe(path)
+    if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1:
+        raise ConfigError(f"{path}: there is no such file.")
+    return published_recipe(str(name))
+
+
+def published_recipe(name: str) -> Recipe:
+    """How the model of that name was trained as published. Raises ConfigError for a name without a known training."""
+    known = [row.name for row in VARIANTS.values() if row.family in PUBLISHED]
+    if name not in known:
+        remedy = f"Models with a recipe: {', '.join(known) or 'none yet'}. Or give a recipe file or a run's folder."
+        raise ConfigError(f"There is no recipe '{name}'.{nearest(name, known)}", remedy)
+    module, _, function = PUBLISHED[VARIANTS[name].family].partition(":")
+    recipe = getattr(import_module(module), function)(VARIANTS[name])
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """The recipe in a file that a training wrote. Raises ConfigError naming file, line and setting."""
+    data, lines = read_yaml_lines(path)
+    if not isinstance(data, dict) or data.get("type") != Recipe.__name__:
+        raise ConfigError(
+            f"{path}: is no recipe: it does not begin with 'type: {Recipe.__name__}'.",
+            f"Give a {RECIPE_FILE} that a training wrote.",
+        )
+    recipe = from_plain(data, RECIPE_TYPES, str(path), lines)
+    assert isinstance(recipe, Recipe)
+    return recipe

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from onelook.errors import ConfigError
+from onelook.losses.loss import DetectionLoss
+from onelook.models.detector import Architecture
 from onelook.train.ema import Ema
 from onelook.train.multiscale import MultiScale
 from onelook.train.optimizer import AdamW, Sgd
 from onelook.train.schedule import Constant, MultiStep, WarmCosine
 from onelook.types import Sample
-
-if TYPE_CHECKING:
-    from onelook.losses.loss import DetectionLoss
-    from onelook.models.detector import Architecture
 
 AnySchedule = WarmCosine | MultiStep | Constant
 

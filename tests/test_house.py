@@ -1,0 +1,151 @@
+"""The rules of the house that a program can keep: layers, what may import torch, dependencies, file sizes."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "onelook"
+
+# A module imports from lower layers and from its own folder; the single files of layer 0 may know each other.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("types", "errors", "config", "draw", "exported"),
+    ("ops",),
+    ("layers", "assign", "losses", "augment"),
+    ("models", "data"),
+    ("weights",),
+    ("predict",),
+    ("train", "evaluate", "export", "search"),
+    ("recipes",),
+    ("cli", "bench", "serve"),
+)
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+
+# What runs where torch is not installed: reading data, and detecting with an exported model.
+WITHOUT_TORCH = ("types", "errors", "config", "draw", "exported", "augment", "data", "predict", "cli.app", "ops.nms")
+TORCH_ANYWAY = {"onelook.predict.torch_backend"}
+
+MODULES = {
+    ".".join(("onelook", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imported(tree: ast.AST, *, lazy: bool) -> Iterator[str]:
+    """The names of imported modules; `lazy` includes imports inside functions and for type checkers only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path"
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in MODULES else str(node.module)
+        elif lazy or not (
+            isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or is_type_checking(node)
+        ):
+            yield from imported(node, lazy=lazy)
+
+
+@cache
+def imports_of(module: str, *, lazy: bool) -> frozenset[str]:
+    return frozenset(imported(ast.parse(MODULES[module].read_text(encoding="utf-8")), lazy=lazy))
+
+
+def part_of(module: str) -> str | None:
+    """The layer's part a module belongs to; None for the package itself, which imports on first use."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 and names[1] != "__main__" else None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_go_down(module: str) -> None:
+    part = part_of(module)
+    if part is None:
+        return
+    assert part in LEVEL, f"{module} is in no layer: name '{part}' in LAYERS of this test"
+    for other in imports_of(module, lazy=True):
+        target = part_of(other) if other.split(".")[0] == "onelook" else None
+        if target is not None and target != part:
+            allowed = LEVEL[target] < LEVEL[part] or LEVEL[target] == LEVEL[part] == 0
+            assert allowed, f"{module} (layer {LEVEL[part]}) imports {other} (layer {LEVEL[target]})"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_imports_torchvision(module: str) -> None:
+    assert not any(name.split(".")[0] == "torchvision" for name in imports_of(module, lazy=True))
+
+
+def reached(module: str) -> dict[str, str | None]:
+    """Every module that importing one brings in, with who imported it first."""
+    found: dict[str, str | None] = {}
+    waiting: list[tuple[str, str | None]] = [(module, None)]
+    while waiting:
+        name, source = waiting.pop()
+        if name in found:
+            continue
+        found[name] = source
+        if name in MODULES:
+            parents = [".".join(name.split(".")[:count]) for count in range(1, name.count(".") + 1)]
+            waiting += [(other, name) for other in (*parents, *imports_of(name, lazy=False))]
+    return found
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        name
+        for name in MODULES
+        if name not in TORCH_ANYWAY
+        and any(name == f"onelook.{part}" or name.startswith(f"onelook.{part}.") for part in WITHOUT_TORCH)
+    ],
+)
+def test_torch_is_not_needed_to_import(module: str) -> None:
+    found = reached(module)
+    for name in found:
+        if name.split(".")[0] in ("torch", "onnx"):
+            chain = [name]
+            while (source := found[chain[-1]]) is not None:
+                chain.append(source)
+            pytest.fail(" <- ".join(chain))
+
+
+def project() -> dict[str, object]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_there_are_at_most_seven_dependencies() -> None:
+    dependencies = project()["dependencies"]
+    assert isinstance(dependencies, list) and len(dependencies) <= 7
+
+
+def test_the_version_is_the_same_in_both_places() -> None:
+    import onelook
+
+    assert project()["version"] == onelook.__version__
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_stay_short_enough_to_read(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_user_input_is_not_checked_by_what_an_option_of_python_removes(module: str) -> None:
+    """`assert` may tell the type checker what is known; it has no message for anybody to read."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        assert not (isinstance(node, ast.Assert) and node.msg is not None), f"{module}:{node.lineno}"
+
+
+def test_the_typing_marker_is_there() -> None:
+    assert (PACKAGE / "py.typed").is_file()
