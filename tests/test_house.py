@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("weights",),
     ("predict",),
     ("train", "evaluate", "export", "search"),
-    ("recipes",),
+    ("recipes", "report"),
     ("cli", "bench", "serve"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
