@@ -1,0 +1,108 @@
+"""From a finished run to its report: the evaluated images drawn, the recipe compared with the published one."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from onelook.config import diff, to_text
+from onelook.data.dataset import Dataset
+from onelook.draw import draw_detections, encode_image
+from onelook.errors import ImageError
+from onelook.evaluate.coco import Evaluation, ImageScore
+from onelook.report.page import Picture
+
+ANNOTATED = (46, 160, 67)
+WIDEST = 640  # pixels of a picture in the page
+PICTURES = 9
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.csv, numbers as floats; empty cells are left out."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: _number(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+def recipe_changes(published: Any, used: Any) -> list[tuple[str, str, str]]:
+    """What a training changes against the published recipe, as text for people."""
+    return [(change.path, _text(change.before), _text(change.after)) for change in diff(published, used)]
+
+
+def _text(value: Any) -> str:
+    text = to_text(value)
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def examples(
+    evaluation: Evaluation, dataset: Dataset, names: Sequence[str], count: int = PICTURES
+) -> tuple[list[Picture], list[Picture]]:
+    """The worst and the best images, drawn with what is annotated (green) and what was detected.
+
+    Worst first is by F1 at IoU 0.5; of the best, those with the most objects come first. No image is in both.
+    """
+    scores = evaluation.image_scores()
+    worst = [score for score in scores if score.f1 < 1.0][:count]
+    shown = {score.image_id for score in worst}
+    rest = [score for score in scores if score.image_id not in shown and score.true_positives]
+    best = sorted(rest, key=lambda s: (-s.f1, -s.true_positives, s.image_id))[:count]
+    row_of = {int(image_id): row for row, image_id in enumerate(dataset.image_ids)}
+    drawn = [
+        [_picture(evaluation, dataset, names, score, row_of[score.image_id]) for score in part]
+        for part in (worst, best)
+    ]
+    return drawn[0], drawn[1]
+
+
+def _picture(evaluation: Evaluation, dataset: Dataset, names: Sequence[str], score: ImageScore, row: int) -> Picture:
+    caption = (
+        f"{score.file}: {score.true_positives} found, {score.false_negatives} missed, {score.false_positives} wrong"
+    )
+    try:
+        image = dataset.image(row)
+    except ImageError as error:
+        image, caption = np.full((120, 320, 3), 220, np.uint8), f"{caption} (not drawn: {error.message})"
+    ratio = min(1.0, WIDEST / max(image.shape[:2]))
+    if ratio < 1:
+        sides = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
+        image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
+    annotated, labels = dataset.boxes(row) * ratio, dataset.labels(row)
+    image = draw_detections(image, annotated, None, labels, [""] * len(labels), colour=ANNOTATED, text=False)
+    results, place = evaluation.results, int(evaluation.truth.rows_of_images(np.array([score.image_id]))[0])
+    found = (results.images == place) & (results.scores >= evaluation.best_confidence)
+    order = np.flatnonzero(found)[np.argsort(-results.scores[found], kind="stable")]
+    corner, extent = results.boxes[order, :2], results.boxes[order, 2:]
+    boxes = np.concatenate([corner, corner + extent], 1) * ratio
+    shown = [names[label] for label in results.labels[order]]
+    image = draw_detections(image, boxes, results.scores[order], results.labels[order], shown)
+    return Picture(encode_image(image, ".jpg", 85), caption)
+
+
+def file_picture(path: Path, caption: str) -> Picture | None:
+    """A JPEG of the run's folder as a picture of the report, None where the run drew none."""
+    return Picture(path.read_bytes(), caption) if path.is_file() else None
+
+
+def evaluation_notes(evaluation: Evaluation) -> list[str]:
+    """Hints from the detections that the numbers alone do not give: annotations that look wrong."""
+    suspects = evaluation.label_suspects()[:8]
+    if not suspects:
+        return []
+    listed = [
+        f"{s.file}: a confident {s.detected} ({s.score:.2f}) "
+        + (f"is annotated as {s.annotated}" if s.annotated else "has no annotation")
+        for s in suspects
+    ]
+    return ["Annotations worth a second look: " + "; ".join(listed) + "."]
+
