@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onelook.data import open_dataset
 from onelook.evaluate.coco import Evaluation, score
 from onelook.evaluate.tables import GroundTruth, Results
+from onelook.report.build import evaluation_notes, examples, read_history
 from onelook.report.charts import Series, heatmap, line_chart, ticks
 from onelook.report.page import Picture, Report, render, write_report
+from shared import data, needs_shared
 
 
 def evaluation(names: tuple[str, ...] = ("cup", "<b>spoon</b>")) -> Evaluation:
@@ -127,3 +132,32 @@ def test_empty_rows_of_a_matrix_have_no_share() -> None:
     chart = heatmap(np.array([[0, 0], [3, 1]]), ["a", "b"], ["a", "b"], "annotated", "detected")
     assert "b \N{RIGHTWARDS ARROW} a: 3 (75%)" in chart
     assert "a \N{RIGHTWARDS ARROW} a: 0 (0%)" in chart
+
+
+@needs_shared
+def test_worst_and_best_images_are_drawn_once_each_worst_first() -> None:
+    dataset = open_dataset(data("coco_mini"), "val")
+    truth = GroundTruth.from_coco(dataset.coco_ground_truth())
+    listed = json.loads((data("coco_mini") / "detections_yolox_nano.json").read_text())
+    labels = {number: label for label, number in enumerate(truth.category_ids)}
+    found = Results(
+        truth.rows_of_images(np.array([entry["image_id"] for entry in listed])),
+        np.array([labels[entry["category_id"]] for entry in listed]),
+        np.array([entry["bbox"] for entry in listed]),
+        np.array([entry["score"] for entry in listed]),
+    )
+    one = score(truth, found)
+    worst, best = examples(one, dataset, dataset.names, count=4)
+    assert len(worst) == len(best) == 4
+    assert not {p.caption.split(":")[0] for p in worst} & {p.caption.split(":")[0] for p in best}
+    assert all(": 0 found" in picture.caption for picture in worst)
+    assert all("0 missed, 0 wrong" in picture.caption for picture in best)
+    image = cv2.imdecode(np.frombuffer(worst[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert max(image.shape[:2]) <= 640
+    assert "is annotated as" in evaluation_notes(one)[0]
+
+
+def test_history_keeps_numbers_and_leaves_empty_cells_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,loss/box,AP,note\n1,2.5,,slow\n2,1.5,0.25,\n")
+    rows = read_history(tmp_path / "metrics.csv")
+    assert rows == [{"epoch": 1.0, "loss/box": 2.5, "note": "slow"}, {"epoch": 2.0, "loss/box": 1.5, "AP": 0.25}]

@@ -105,4 +105,3 @@ def evaluation_notes(evaluation: Evaluation) -> list[str]:
         for s in suspects
     ]
     return ["Annotations worth a second look: " + "; ".join(listed) + "."]
-

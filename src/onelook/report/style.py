@@ -35,7 +35,8 @@ svg { max-width: 100%; height: auto; font-family: inherit; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 5px; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px; }
 figure { margin: 0; }
-figure img { width: 100%; border-radius: 6px; display: block; }
+figure img { width: 100%; height: 260px; object-fit: contain; background: #f0f2f5;
+  border-radius: 6px; display: block; }
 figcaption { font-size: 12.5px; color: var(--muted); margin-top: 4px; overflow-wrap: anywhere; }
 pre { background: #f6f7f9; padding: 14px; border-radius: 6px; overflow-x: auto; font-size: 12.5px; }
 code { font-size: 13px; }
