@@ -45,15 +45,18 @@ class Images:
 
     def __init__(self) -> None:
         self.ids, self.heights, self.widths = array("q"), array("i"), array("i")
-        self.flags, self.names, self.extras = bytearray(), Blob(), Blob()
+        self.flags, self.names, self.extras, self.lines = bytearray(), Blob(), Blob(), array("q")
 
-    def add(self, image_id: int, name: str, size: tuple[int, int], flags: int, extra: str = "") -> None:
+    def add(
+        self, image_id: int, name: str, size: tuple[int, int], *, flags: int, line: int = 0, extra: str = ""
+    ) -> None:
         """Appends one image. size: height and width, 0 where unknown until the file's header is read."""
         self.ids.append(image_id)
         self.heights.append(size[0])
         self.widths.append(size[1])
         self.flags.append(flags)
         self.names.add(name)
+        self.lines.append(line)
         self.extras.add(extra)
 
     def __len__(self) -> int:
@@ -67,7 +70,7 @@ class Objects:
         self.ids, self.image_ids, self.categories = array("q"), array("q"), array("q")
         self.boxes, self.areas, self.flags = array("d"), array("d"), bytearray()
         self.ring_ends, self.point_ends, self.points = array("q", [0]), array("q", [0]), array("d")
-        self.extras = Blob()
+        self.extras, self.lines = Blob(), array("q")
 
     def add(
         self,
@@ -79,6 +82,7 @@ class Objects:
         area: float,
         flags: int = 0,
         rings: Sequence[Sequence[float]] = (),
+        line: int = 0,
         extra: str = "",
     ) -> None:
         """Appends one object. box: left, top, width, height in pixels. rings: x, y, x, y, ... in pixels."""
@@ -92,6 +96,7 @@ class Objects:
             self.points.extend(ring)
             self.point_ends.append(len(self.points) // 2)
         self.ring_ends.append(len(self.point_ends) - 1)
+        self.lines.append(line)
         self.extras.add(extra)
 
     def __len__(self) -> int:
@@ -103,7 +108,8 @@ def lay_out(
 ) -> dict[str, np.ndarray]:
     """The arrays of an index: images in reading order, objects grouped by image, in reading order inside it.
 
-    labels: (M,) class of every object.  rows: (M,) row of its image.  kept: (M,) bool, None for all.
+    labels: (M,) class of every object.  rows: (M,) row of its image.  kept: (M,) bool, None for all. Beside the arrays
+    of the schema there are `image_lines` and `object_lines`, for messages; they are not kept.
     """
     chosen = np.arange(len(objects)) if kept is None else np.flatnonzero(kept)
     order = chosen[np.argsort(rows[chosen], kind="stable")]
@@ -119,6 +125,8 @@ def lay_out(
         "annotation_ids": np.array(objects.ids, np.int64)[order],
         "areas": np.array(objects.areas, np.float64)[order],
         "object_flags": np.frombuffer(bytes(objects.flags), np.uint8)[order],
+        "image_lines": np.array(images.lines, np.int64),
+        "object_lines": np.array(objects.lines, np.int64)[order],
     }
     result["name_offsets"], result["name_bytes"] = images.names.arrays(every)
     result["image_extra_offsets"], result["image_extra_bytes"] = images.extras.arrays(every, sparse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +31,6 @@ class CocoFile:
     def __init__(self, path: Path, problems: Problems, progress: Progress = silent) -> None:
         self.path, self.problems, self._progress = path, problems, progress
         self.images, self.objects = Images(), Objects()
-        self.image_lines, self.object_lines = array("q"), array("q")
         self.categories: list[tuple[int, str, dict[str, Any]]] = []
         self.rest: dict[str, Any] = {}
         self._read()
@@ -86,8 +84,9 @@ class CocoFile:
                 )
             size.append(pixels)
         extra = {key: value for key, value in element.items() if key not in _IMAGE_FIELDS}
-        self.images.add(image_id, name, (size[0], size[1]), 0, json.dumps(extra) if extra else "")
-        self.image_lines.append(line)
+        self.images.add(
+            image_id, name, (size[0], size[1]), flags=0, line=line, extra=json.dumps(extra) if extra else ""
+        )
         return None
 
     def _category(self, element: dict[str, Any], position: int, line: int) -> None:
@@ -127,8 +126,7 @@ class CocoFile:
         if rle is not None:
             extra["segmentation"] = rle
         text = json.dumps(extra) if extra else ""
-        self.objects.add(ids[0], ids[1], ids[2], box, area=pixels, flags=flags, rings=rings, extra=text)  # type: ignore[arg-type]
-        self.object_lines.append(line)
+        self.objects.add(ids[0], ids[1], ids[2], box, area=pixels, flags=flags, rings=rings, line=line, extra=text)  # type: ignore[arg-type]
         return None
 
     def _flags(self, element: dict[str, Any], where: str, line: int, annotation: int | None) -> int:
@@ -205,8 +203,8 @@ def read_split(
     file = CocoFile(path, problems, progress)
     names, ids, extras, notes = _classes(file)
     image_ids = np.array(file.images.ids, np.int64)
-    _report_repeated(image_ids, file.image_lines, "image", problems, path)
-    _report_repeated(np.array(file.objects.ids, np.int64), file.object_lines, "annotation", problems, path)
+    _report_repeated(image_ids, file.images.lines, "image", problems, path)
+    _report_repeated(np.array(file.objects.ids, np.int64), file.objects.lines, "annotation", problems, path)
     rows = rows_of(image_ids, np.array(file.objects.image_ids, np.int64))
     labels = rows_of(np.array(ids, np.int64), np.array(file.objects.categories, np.int64))
     for kind, places in (("image", rows), ("category", labels)):
@@ -217,7 +215,7 @@ def read_split(
                 f"annotations[{row}] names {kind} {unknown}, which is not in the file.",
                 f"Add the {kind}, or remove the annotation.",
                 file=str(path),
-                line=file.object_lines[row],
+                line=file.objects.lines[row],
                 annotation=file.objects.ids[row],
             )
     if file.labelled:
@@ -273,7 +271,7 @@ def _fill_sizes(arrays: dict[str, np.ndarray], folders: Sequence[Path], file: Co
     folder = image_folder(file.path, folders, names)
     for row, size in zip(missing.tolist(), image_sizes([str(folder / name) for name in names], progress)):
         if isinstance(size, ImageError):
-            place = {"file": str(file.path), "line": file.image_lines[row]}
+            place = {"file": str(file.path), "line": file.images.lines[row]}
             file.problems.error("image-unreadable", size.message, size.remedy, **place)
         else:
             arrays["sizes"][row] = size

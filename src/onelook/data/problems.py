@@ -56,6 +56,7 @@ class Problems:
     limit: int = 10_000
     found: list[Problem] = field(default_factory=list)
     counts: Counter[tuple[Severity, str]] = field(default_factory=Counter)
+    _seen: set[int] = field(default_factory=set)
 
     def error(self, code: str, message: str, remedy: str, **place: Any) -> None:
         """Reports what makes the data set wrong. Raises `DataError` when strict."""
@@ -71,6 +72,10 @@ class Problems:
                 hint = "`onelook check` lists every problem of a data set."
                 raise DataError(f"{problem.place}: {problem.message}", f"{problem.remedy} {hint}")
             return
+        identity = hash(problem)  # two splits may share a file
+        if identity in self._seen:
+            return
+        self._seen.add(identity)
         key = (problem.severity, problem.code)
         self.counts[key] += 1
         if self.counts[key] <= self.limit:

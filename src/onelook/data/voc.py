@@ -158,7 +158,7 @@ def read_split(
             unlabelled.append(image)
         if found is not None:
             flags = 0 if image in unlabelled[-1:] else bits.LABELLED
-            images.add(number, _image_name(image, found, on_disk), _size(found, path, problems), flags)
+            images.add(number, _image_name(image, found, on_disk), _size(found, path, problems), flags=flags)
             names += _add_objects(found.objects, objects, number, path, problems)
         if number % 64 == 0:
             progress(number, len(ids))
@@ -229,7 +229,7 @@ def _add_objects(found: list[VocObject], objects: Objects, number: int, path: Pa
         pose = thing.texts.get("pose", "")
         extra = json.dumps({"pose": pose}) if pose and pose.lower() != "unspecified" else ""
         flags = _flags(thing, place, problems)
-        objects.add(len(objects) + 1, number, 0, box, area=box[2] * box[3], flags=flags, extra=extra)
+        objects.add(len(objects) + 1, number, 0, box, area=box[2] * box[3], flags=flags, line=thing.line, extra=extra)
         names.append(name)
     return names
 

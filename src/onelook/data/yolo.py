@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from array import array
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +90,11 @@ def files_of(source: Source, split: str) -> list[tuple[str, str]]:
 
 
 class Labels:
-    """The label files of a split while they are read; `rows` says where each object was found."""
+    """The label files of a split while they are read."""
 
     def __init__(self, num_classes: int | None, keypoint_values: int, problems: Problems) -> None:
         self.num_classes, self.keypoint_values, self.problems = num_classes, keypoint_values, problems
-        self.objects, self.lines = Objects(), array("q")
+        self.objects = Objects()
         self.highest = -1
 
     def read(self, path: str, image_id: int, size: tuple[int, int]) -> bool:
@@ -141,8 +140,7 @@ class Labels:
         box, rings = _pixels(values, size, is_polygon)
         if box[2] < 0 or box[3] < 0:
             return self.problems.error("box-negative", "the width or height is negative.", _REMEDY, **place)
-        self.lines.append(line)
-        self.objects.add(len(self.objects) + 1, image_id, label, box, area=box[2] * box[3], rings=rings)
+        self.objects.add(len(self.objects) + 1, image_id, label, box, area=box[2] * box[3], rings=rings, line=line)
         return None
 
     def _label(self, value: float, place: dict[str, Any]) -> int | None:
@@ -184,7 +182,7 @@ def read_split(
             continue
         is_labelled = labels.read(label_path(path), number, size)
         unlabelled += not is_labelled
-        images.add(number, name, size, bits.LABELLED if is_labelled else 0)
+        images.add(number, name, size, flags=bits.LABELLED if is_labelled else 0)
         if number % 256 == 0:
             progress(number, len(listed))
     rows = np.searchsorted(np.array(images.ids, np.int64), np.array(labels.objects.image_ids, np.int64))

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from onelook.config import read_yaml
 from onelook.data.layout import WHOLE, Part, Source, named_splits, split_word
 from onelook.data.paths import has_images, is_image, read_text
-from onelook.errors import DataError
+from onelook.errors import ConfigError, DataError
 
 _DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -40,10 +41,12 @@ def yolo_yaml(path: Path) -> Source:
     A split is a folder, a `.txt` list of images, or a list of both; a `.json` makes it a COCO data set. Nothing
     that a file wants to have downloaded or run is looked at. Raises `DataError`.
     """
-    from onelook.config import read_yaml
     from onelook.data.coco_layout import coco_file
 
-    content = read_yaml(path)
+    try:
+        content = read_yaml(path)
+    except ConfigError as error:
+        raise DataError(error.message, error.remedy) from error
     given = (
         {_SPLITS[key]: value for key, value in content.items() if key in _SPLITS and value} if _is_map(content) else {}
     )

@@ -1,0 +1,88 @@
+"""What is wrong with the boxes of a split, judged all at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onelook.data.index import CROWD
+from onelook.data.problems import Problems
+
+if TYPE_CHECKING:
+    from onelook.data.check import ReadSplit
+
+SLACK = 1.0  # pixels a box may stick out: rounding, and the two conventions of counting pixels
+MOSTLY = 0.3  # the share of boxes that must look like another unit before all are suspected
+_FIX = "Correct the box, or remove it."
+
+
+def check_boxes(part: ReadSplit, problems: Problems) -> None:
+    """Boxes without area, outside of their image, given twice, or in another unit than the format's."""
+    index = part.index
+    if not len(index.labels):
+        return
+    rows = np.repeat(np.arange(len(index)), np.diff(index.object_offsets))
+    sizes = index.sizes[rows].astype(np.float64)
+    height, width = sizes[:, 0], sizes[:, 1]
+    left, top, w, h = index.boxes.T
+    known = (height > 0) & (width > 0)
+    empty = (w <= 0) | (h <= 0)
+    outside = known & ((left >= width) | (top >= height) | (left + w <= 0) | (top + h <= 0)) & ~empty
+    beyond = known & ((left < -SLACK) | (top < -SLACK) | (left + w > width + SLACK) | (top + h > height + SLACK))
+    beyond &= ~outside & ~empty
+    suspicion = _other_unit(part, known, outside | beyond)
+    if suspicion:
+        file = part.annotation_file(int(rows[0]))
+        problems.error("box-units", *suspicion, file=file)
+    for code, which, text in (
+        ("box-degenerate", empty, "has no area"),
+        ("box-outside", outside, "lies outside of its image"),
+    ):
+        for thing in np.flatnonzero(which).tolist():
+            problems.error(code, f"The box {_shown(part, thing, rows)} {text}.", _FIX, **part.place(rows[thing], thing))
+    for thing in np.flatnonzero(beyond).tolist():
+        message = f"The box {_shown(part, thing, rows)} reaches beyond its image; training uses the part inside."
+        problems.warning("box-beyond-image", message, _FIX, **part.place(rows[thing], thing))
+    _repeated(part, rows, problems)
+
+
+def _shown(part: ReadSplit, thing: int, rows: np.ndarray) -> str:
+    index = part.index
+    left, top, width, height = (f"{value:g}" for value in index.boxes[thing].tolist())
+    image_height, image_width = index.sizes[rows[thing]].tolist()
+    name = part.names[int(index.labels[thing])]
+    return (
+        f"of '{name[:60]}' (left {left}, top {top}, width {width}, height {height}) "
+        f"in '{index.name(int(rows[thing]))}' ({image_width} x {image_height})"
+    )
+
+
+def _other_unit(part: ReadSplit, known: np.ndarray, wrong: np.ndarray) -> tuple[str, str] | None:
+    """(message, remedy) where most boxes make sense in another unit only."""
+    left, top, w, h = part.index.boxes.T
+    if part.source.format != "yolo" and (part.index.boxes <= 1.0).all() and (w + h > 0).any():
+        return "All boxes lie within 0 to 1, so they seem to be fractions.", "This format gives boxes in pixels."
+    if wrong.mean() <= MOSTLY:
+        return None
+    share = f"{100 * wrong.mean():.0f} % of the boxes reach out of their images"
+    if part.source.format == "coco":
+        rows = np.repeat(np.arange(len(part.index)), np.diff(part.index.object_offsets))
+        height, width = part.index.sizes[rows].T
+        corners = (w > left) & (h > top) & (w <= width + SLACK) & (h <= height + SLACK)
+        if corners[known].mean() > 0.9:
+            remedy = "COCO boxes are [x, y, width, height]; subtract x and y from the last two numbers."
+            return f"{share}, but fit as [x1, y1, x2, y2].", remedy
+    if part.source.format == "yolo":
+        return f"{share}.", "YOLO rows are centre x, centre y, width, height; these may be corners."
+    return f"{share}.", "Check the unit of the boxes, and that each annotation belongs to its image."
+
+
+def _repeated(part: ReadSplit, rows: np.ndarray, problems: Problems) -> None:
+    index = part.index
+    table = np.column_stack([rows, index.labels, index.object_flags & CROWD, index.boxes])
+    order = np.lexsort(table.T[::-1])
+    same = (table[order][1:] == table[order][:-1]).all(axis=1)
+    for thing in sorted(order[1:][same].tolist()):
+        message = f"The box {_shown(part, thing, rows)} is given twice."
+        problems.warning("box-duplicate", message, "Remove one of the two.", **part.place(rows[thing], thing))

@@ -1,0 +1,114 @@
+"""What is wrong with the images of a data set: missing, damaged, of another size than annotated, in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onelook.data.problems import Problems
+from onelook.data.progress import shown
+from onelook.data.sizes import image_size
+from onelook.errors import ImageError
+
+if TYPE_CHECKING:
+    from onelook.data.check import ReadSplit
+
+FILE_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One image file: its displayed size, a digest of its content where it was read, or what is wrong with it."""
+
+    size: tuple[int, int] | None = None
+    digest: bytes | None = None
+    error: ImageError | None = None
+
+
+def look(path: str, *, quick: bool) -> Looked:
+    """Reads one image: its header only, or all of it."""
+    try:
+        size = image_size(path)
+        if quick:
+            return Looked(size)
+        if os.path.getsize(path) > FILE_LIMIT:
+            raise ImageError(f"The image '{path}' has more than a gigabyte.", "Check the file.")
+        with open(path, "rb") as file:
+            data = file.read()
+        from onelook.data.images import decode_image
+
+        size = decode_image(data, name=path).shape[:2]
+        return Looked((size[0], size[1]), hashlib.blake2b(data, digest_size=16).digest())
+    except ImageError as error:
+        return Looked(error=error)
+    except OSError as error:
+        return Looked(error=ImageError(f"The image '{path}' cannot be read: {error}.", "Check the file."))
+
+
+def _look_at_all(paths: Sequence[str], quick: bool) -> Iterator[Looked]:
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool, shown("Checking images") as progress:
+        for start in range(0, len(paths), 64):  # in small parts, so that an interrupt is heeded at once
+            yield from pool.map(lambda path: look(path, quick=quick), paths[start : start + 64])
+            progress(start + 64, len(paths))
+
+
+def check_images(read: Sequence[ReadSplit], problems: Problems, *, quick: bool) -> None:
+    """Looks at every image once, however many splits hold it."""
+    paths = list(dict.fromkeys(part.image_path(row) for part in read for row in range(len(part.index))))
+    looked = dict(zip(paths, _look_at_all(paths, quick)))
+    reported: set[str] = set()
+    for part in read:
+        for row in range(len(part.index)):
+            path = part.image_path(row)
+            found = looked[path]
+            if path not in reported:
+                reported.add(path)
+                _report(part, row, path, found, problems)
+    if not quick:
+        _report_repeated(read, looked, problems)
+
+
+def _report(part: ReadSplit, row: int, path: str, found: Looked, problems: Problems) -> None:
+    if found.error is not None:
+        missing = not os.path.lexists(path)
+        line = int(part.image_lines[row]) or None
+        place = {"file": part.annotation_file(row), "line": line} if missing else {"file": path}
+        code = "image-missing" if missing else "image-unreadable"
+        problems.error(code, found.error.message, found.error.remedy, **place)
+        return
+    annotated = tuple(part.index.sizes[row].tolist())
+    if found.size is not None and annotated != found.size:
+        message = (
+            f"'{path}' is {found.size[1]} x {found.size[0]} pixels, but annotated as {annotated[1]} x {annotated[0]}"
+        )
+        turned = annotated == found.size[::-1]
+        hint = " (turned by its EXIF orientation, or height and width exchanged)" if turned else ""
+        remedy = "Annotate the image as it is displayed, or correct the size."
+        place = {"file": part.annotation_file(row), "line": int(part.image_lines[row]) or None}
+        problems.error("image-size-mismatch", f"{message}{hint}.", remedy, **place)
+
+
+def _report_repeated(read: Sequence[ReadSplit], looked: dict[str, Looked], problems: Problems) -> None:
+    """The same content under two names, or in two splits. `trainval` shares its images with train and val by design."""
+    first: dict[bytes, dict[str, str]] = {}
+    for part in read:
+        for row in range(len(part.index)):
+            path = part.image_path(row)
+            digest = looked[path].digest
+            if digest is None:
+                continue
+            seen = first.setdefault(digest, {})
+            for split, other in seen.items():
+                if split == part.split:
+                    message = f"The same image is in the split '{split}' twice: '{other}' and '{path}'."
+                    problems.warning("image-duplicate", message, "Remove one of the two.", file=path)
+                elif "trainval" not in (split, part.split) or "test" in (split, part.split):
+                    message = f"The same image is in the splits '{split}' ('{other}') and '{part.split}' ('{path}')."
+                    remedy = "Remove it from one of them, or results will look better than they are."
+                    problems.warning("image-in-two-splits", message, remedy, file=path)
+            seen.setdefault(part.split, path)
