@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 # name: (module:function, the first line of its docstring; a test holds the two equal).
 VERBS: dict[str, tuple[str, str]] = {
+    "check": (
+        "onelook.cli.check:check",
+        "List every problem of a data set, or, without one, describe this installation.",
+    ),
+    "convert": ("onelook.cli.convert:convert", "Write a data set in another format."),
     "models": ("onelook.cli.models:models", "List the models: cost, input size, published accuracy, official weights."),
     "score": ("onelook.cli.score:score", "Evaluate a COCO results file against COCO annotations."),
     "diff": ("onelook.cli.diff:diff", "What one training changes against another."),

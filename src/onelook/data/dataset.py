@@ -72,7 +72,7 @@ class Dataset:
 
     def file_name(self, i: int) -> str:
         """The image's name as annotated, relative to `root`."""
-        return self.index.name(self._row(i))
+        return self.index.name(self.row(i))
 
     def path(self, i: int) -> Path:
         """Where the image is."""
@@ -86,34 +86,34 @@ class Dataset:
 
     def boxes(self, i: int) -> np.ndarray:
         """(M, 4) float32 xyxy pixels, as annotated."""
-        return xyxy(self.index.boxes[self._objects(i)]).astype(np.float32)
+        return xyxy(self.index.boxes[self.span(i)]).astype(np.float32)
 
     def labels(self, i: int) -> np.ndarray:
         """(M,) int64 index into `names`."""
-        labels = self.index.labels[self._objects(i)].astype(np.int64)
+        labels = self.index.labels[self.span(i)].astype(np.int64)
         return labels if self.relabel is None else self.relabel[labels]
 
     def crowd(self, i: int) -> np.ndarray:
         """(M,) bool: boxes around many objects (COCO `iscrowd`): not trained on, neither hit nor miss in evaluation."""
-        return (self.index.object_flags[self._objects(i)] & CROWD) > 0
+        return (self.index.object_flags[self.span(i)] & CROWD) > 0
 
     def difficult(self, i: int) -> np.ndarray:
         """(M,) bool: marked difficult (VOC): trained on as published, neither hit nor miss in evaluation."""
-        return (self.index.object_flags[self._objects(i)] & DIFFICULT) > 0
+        return (self.index.object_flags[self.span(i)] & DIFFICULT) > 0
 
     def area(self, i: int) -> np.ndarray:
         """(M,) float64 pixels: the annotated (mask) area, width times height where none is given."""
-        return self.index.areas[self._objects(i)]
+        return self.index.areas[self.span(i)]
 
     def annotation_ids(self, i: int) -> np.ndarray:
         """(M,) int64."""
-        return self.index.annotation_ids[self._objects(i)]
+        return self.index.annotation_ids[self.span(i)]
 
     def polygons(self, i: int) -> tuple[tuple[np.ndarray, ...], ...] | None:
         """For every object its outlines, (V, 2) float32 pixels each; None where the split has none at all."""
         if not len(self.index.lazy("ring_offsets")):
             return None
-        span = self._objects(i)
+        span = self.span(i)
         rings = (self.index.rings(row) for row in range(span.start, span.stop))
         return tuple(tuple(ring.astype(np.float32) for ring in one if len(ring) > 2) for one in rings)
 
@@ -124,7 +124,7 @@ class Dataset:
         above 0. It differs from clipping all four corners where x1 < 0: the width is kept, as published.
         """
         image = self.image(i)
-        span = self._objects(i)
+        span = self.span(i)
         boxes, kept = clean_boxes(self.index.boxes[span], *image.shape[:2])
         kept &= ~self.crowd(i)
         polygons = self.polygons(i)
@@ -139,7 +139,7 @@ class Dataset:
         """
         images, annotations = [], []
         for i in range(len(self)):
-            row = self._row(i)
+            row = self.row(i)
             height, width = self.index.sizes[row].tolist()
             image_id = int(self.index.image_ids[row])
             images.append({"id": image_id, "file_name": self.index.name(row), "height": height, "width": width})
@@ -148,7 +148,7 @@ class Dataset:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _annotations(self, i: int, image_id: int) -> list[dict[str, Any]]:
-        span, found = self._objects(i), []
+        span, found = self.span(i), []
         flags = self.index.object_flags[span]
         columns = (self.annotation_ids(i), self.labels(i), self.index.boxes[span], self.area(i), flags)
         for number, label, box, area, flag in zip(*(column.tolist() for column in columns)):
@@ -227,12 +227,14 @@ class Dataset:
             index = Index(first, second, None, "")
         self.__dict__.update({**state, "index": index})
 
-    def _row(self, i: int) -> int:
+    def row(self, i: int) -> int:
+        """The image's row in the index."""
         row = range(len(self))[i]
         return row if self.rows is None else int(self.rows[row])
 
-    def _objects(self, i: int) -> slice:
-        row = self._row(i)
+    def span(self, i: int) -> slice:
+        """Where the image's objects are in the arrays of the index."""
+        row = self.row(i)
         return slice(int(self.index.object_offsets[row]), int(self.index.object_offsets[row + 1]))
 
     def _of_images(self, values: np.ndarray) -> np.ndarray:

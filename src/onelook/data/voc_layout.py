@@ -49,9 +49,8 @@ def _is_split(path: Path) -> bool:
 
 def ids_of(source: Source, split: str) -> list[str]:
     """The image ids of a split, sorted, each once: the list's lines, or the names of all annotation files."""
-    part = source.parts[split]
+    part, folder = source.parts[split], annotation_folder(source, split)
     if part.annotations is None:
-        folder = annotation_folder(source, split)
         files = (path for path in folder.rglob("*.xml") if not path.name.startswith("."))
         return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
     ids = set()
@@ -60,8 +59,8 @@ def ids_of(source: Source, split: str) -> list[str]:
         if not name:
             continue
         words = name.split()
-        if len(words) == 2 and words[1] in ("-1", "0", "1"):
-            name = words[0]
+        if len(words) == 2 and words[1] in ("-1", "0", "1") and not (folder / f"{name}.xml").exists():
+            name = words[0]  # a list of the images with one class, used as a split
         if name.lower().endswith(".xml") or is_image(name):
             name = name.rpartition(".")[0]
         ids.add(name)

@@ -1,0 +1,29 @@
+"""`onelook convert`: a data set in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onelook.data.convert import Conversion, To
+from onelook.data.convert import convert as convert_data
+
+
+def convert(data: Path, /, *, to: To, out: Path, copy: bool = False) -> Conversion:
+    """Write a data set in another format.
+
+    All splits are written. What the target format cannot hold is counted and shown. Images are hard links to the
+    originals, so they take no room; they are copied where links cannot be made.
+
+    Examples:
+        onelook convert VOC2007/ --to coco --out voc-as-coco/
+
+    Args:
+        data: folder, YAML file or COCO JSON file.
+        to: the format to write.
+        out: folder to make; it must not exist, or be empty.
+        copy: copy the images in any case.
+
+    Returns:
+        What was written, and what the target could not hold.
+    """
+    return convert_data(data, to=to, out=out, copy=copy)
