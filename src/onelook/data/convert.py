@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import tempfile
@@ -10,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
 
 from onelook.data.dataset import Dataset, open_dataset, splits
 from onelook.data.layout import FORMATS, WHOLE
@@ -109,7 +112,7 @@ def convert(data: str | Path, *, to: To, out: str | Path, copy: bool = False) ->
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
     try:
-        taken: dict[str, str] = {}
+        taken: dict[str, tuple[Dataset, int]] = {}
         linked = not copy
         for split, dataset in opened.items():
             places, renamed = _places(writer, split, dataset, taken, stems=to != "coco")
@@ -147,7 +150,7 @@ def _open_all(data: str | Path) -> dict[str, Dataset]:
 
 
 def _places(
-    writer: Writer, split: str, dataset: Dataset, taken: dict[str, str], *, stems: bool
+    writer: Writer, split: str, dataset: Dataset, taken: dict[str, tuple[Dataset, int]], *, stems: bool
 ) -> tuple[list[Place], int]:
     """Where each image goes, and how many had to be renamed.
 
@@ -156,20 +159,32 @@ def _places(
     """
     places, renamed = [], 0
     for i in range(len(dataset)):
-        path = str(dataset.path(i).absolute())
         name = _short_name(dataset.file_name(i), split)
         stem, ending = os.path.splitext(name)
         number = 1
         while True:
             place = writer.place(split, name)
             key = f"{place.folder}/{os.path.splitext(place.name)[0] if stems else place.name}".lower()
-            if taken.setdefault(key, path) == path:
+            if _is_same(*taken.setdefault(key, (dataset, i)), dataset, i):
                 break
             number += 1
             name = f"{stem}-{number}{ending}"
         renamed += number > 1
         places.append(place)
     return places, renamed
+
+
+def _is_same(dataset: Dataset, i: int, other: Dataset, j: int) -> bool:
+    """Whether two entries are one image with the same annotations, as `train` and `trainval` share them."""
+    if dataset is other:
+        return i == j
+    same = np.array_equal(dataset.boxes(i), other.boxes(j)) and np.array_equal(dataset.labels(i), other.labels(j))
+    if not same or dataset.labelled[i] != other.labelled[j]:
+        return False
+    try:
+        return filecmp.cmp(dataset.path(i), other.path(j), shallow=False)
+    except OSError:
+        return dataset.path(i) == other.path(j)
 
 
 def _short_name(name: str, split: str) -> str:
@@ -203,3 +218,9 @@ def _put(source: Path, target: Path, link: bool) -> bool:
 def named(split: str) -> str:
     """The split's name in a result: an undivided data set becomes `train`."""
     return "train" if split == WHOLE else split
+
+
+def num_mask_areas(dataset: Dataset) -> int:
+    """How many objects have an area of their own, not width times height."""
+    boxes = dataset.index.boxes
+    return int((np.abs(boxes[:, 2] * boxes[:, 3] - dataset.index.areas) > 1e-6 * dataset.index.areas).sum())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from onelook.data.convert import Losses, Place, named
+from onelook.data.convert import Losses, Place, named, num_mask_areas
 from onelook.data.dataset import Dataset
 from onelook.data.index import CROWD, DIFFICULT, OCCLUDED, TRUNCATED
 from onelook.errors import DataError
@@ -38,6 +38,7 @@ class VocWriter:
         lists = out / "ImageSets" / "Main"
         lists.mkdir(parents=True, exist_ok=True)
         (lists / f"{named(split)}.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
+        losses.add("areas of masks", num_mask_areas(dataset))
         if dataset.format == "coco":
             losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
             losses.add("category ids (classes are numbered from 0)", len(dataset.names))

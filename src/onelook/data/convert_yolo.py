@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onelook.config import write_yaml
-from onelook.data.convert import Losses, Place, named
+from onelook.data.convert import Losses, Place, named, num_mask_areas
 from onelook.data.dataset import Dataset
 
 SAME = 0.011  # pixels between a box and its outline's bounds: COCO rounds boxes to 0.01
@@ -75,6 +75,7 @@ def _count_losses(dataset: Dataset, losses: Losses) -> None:
     crowds = sum(int(dataset.crowd(i).sum()) for i in range(len(dataset)))
     losses.add("crowd boxes (left out)", crowds)
     losses.add("difficult marks (boxes are kept)", sum(int(dataset.difficult(i).sum()) for i in range(len(dataset))))
+    losses.add("areas of masks", num_mask_areas(dataset))
     if dataset.format == "coco":
         losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
         if dataset.category_ids != tuple(range(len(dataset.names))):

@@ -12,6 +12,15 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "bmp", "dib", "webp", "tif", "tiff", "gif", "avif"),
+        *("ppm", "pgm", "pbm", "pnm", "pfm", "jp2", "j2k", "hdr", "ras"),
+    )
+)
+"""Suffixes, lower case, by which files in a folder are taken for images."""
+
 
 class DamagedHeaderError(ValueError):
     """The bytes begin like an image, and then contradict its format; the text says how."""

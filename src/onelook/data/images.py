@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from onelook.data.headers import IMAGE_SUFFIXES as IMAGE_SUFFIXES  # noqa: PLC0414
 from onelook.data.headers import DamagedHeaderError, Header, read_header
 from onelook.errors import ConfigError, ImageError
 
@@ -31,15 +32,6 @@ def _largest_image() -> int:
 MAX_PIXELS = _largest_image()
 """The largest image that is decoded unless a `limit` is given: 512 MiB of RGB, the limit other libraries use too.
 The environment variable ONELOOK_MAX_PIXELS changes it for a whole process."""
-
-IMAGE_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "bmp", "dib", "webp", "tif", "tiff", "gif", "avif"),
-        *("ppm", "pgm", "pbm", "pnm", "pfm", "jp2", "j2k", "hdr", "ras"),
-    )
-)
-"""Suffixes, lower case, by which files in a folder are taken for images."""
 
 _MAX_FILE = 2 << 30  # bytes: more than an uncompressed 16-bit image at the pixel limit needs
 _MAX_SCANS = 200  # passes of a progressive JPEG; encoders write about ten

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from onelook.data.sizes import IMAGE_SUFFIXES
+from onelook.data.headers import IMAGE_SUFFIXES
 from onelook.errors import DataError
 
 DEPTH_LIMIT = 32

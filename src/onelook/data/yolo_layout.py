@@ -13,6 +13,7 @@ from onelook.errors import ConfigError, DataError
 
 _DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SETTINGS = frozenset(("path", "names", "nc", "download", "kpt_shape", "flip_idx", "roboflow"))
 _NAME_FILES = ("classes.txt", "obj.names", "classes.names", "names.txt", "labels/classes.txt", "predefined_classes.txt")
 LIST_LIMIT = 1 << 30  # bytes of a list of images: about ten million paths
 NAMES_LIMIT = 1 << 20
@@ -47,9 +48,8 @@ def yolo_yaml(path: Path) -> Source:
         content = read_yaml(path)
     except ConfigError as error:
         raise DataError(error.message, error.remedy) from error
-    given = (
-        {_SPLITS[key]: value for key, value in content.items() if key in _SPLITS and value} if _is_map(content) else {}
-    )
+    content = content if isinstance(content, dict) else {}
+    given = {_SPLITS.get(str(key), str(key)): value for key, value in content.items() if _is_split(key, value, path)}
     if not given:
         raise DataError(f"'{path}' names no split.", "It needs 'train', 'val' or 'test', each a folder or a list file.")
     root = _base(path, content.get("path"))
@@ -62,8 +62,13 @@ def yolo_yaml(path: Path) -> Source:
     return Source("yolo", root, path, {s: Part(images=p) for s, p in parts.items()}, names, values)
 
 
-def _is_map(content: Any) -> bool:
-    return isinstance(content, dict)
+def _is_split(key: Any, value: Any, path: Path) -> bool:
+    """Whether an entry is a split: a known name, one that speaks of a split, or one whose folder exists."""
+    if not isinstance(key, str) or not value or key in _SETTINGS:
+        return False
+    if split_word(key) is not None:
+        return True
+    return isinstance(value, str) and len(value) < 4096 and "\0" not in value and (path.parent / value).is_dir()
 
 
 def _base(path: Path, given: Any) -> Path:
