@@ -211,7 +211,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         "import sys, time; start = time.perf_counter()\n"
         "from onelook.cli.app import run\nrun(['--help'])\n"
         "heavy = {'torch', 'numpy', 'cv2', 'onnx', 'onnxruntime', 'hotcoco'} & set(sys.modules)\n"
-        "assert not heavy, heavy\nassert time.perf_counter() - start < 2\n"
+        "assert not heavy, heavy\nassert time.perf_counter() - start < 5\n"
     )
     done = python("-c", script)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,65 @@
+# Every target makes the virtual environment .venv itself when it is missing or older than pyproject.toml.
+# PYTHON=python3.12 make test   chooses the interpreter; otherwise the first one that is new enough is taken.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTHON ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test test-all lint format clean
+
+help:
+	@echo "make demo      the whole main job on a made-up data set: train, validate, detect, export, report"
+	@echo "make test      the tests (minutes)"
+	@echo "make test-all  the tests and the slow ones"
+	@echo "make lint      style and types"
+	@echo "make format    puts the code into the house's format"
+	@echo "make install   only makes $(VENV)"
+	@echo "make clean     removes $(VENV) and what tools leave behind"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@set -e; \
+	if [ ! -x $(BIN)/python ]; then \
+	  chosen=; \
+	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then chosen=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$chosen" ]; then \
+	    echo "error: Onelook needs Python 3.11 or newer; none was found." >&2; \
+	    echo "Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; \
+	  fi; \
+	  echo "Making $(VENV) with $$("$$chosen" --version) ..."; \
+	  rm -rf $(VENV); \
+	  if ! "$$chosen" -m venv $(VENV); then \
+	    rm -rf $(VENV); \
+	    echo "error: '$$chosen -m venv' failed. On Debian and Ubuntu install the package python3-venv." >&2; exit 1; \
+	  fi; \
+	fi; \
+	echo "Installing Onelook and its tools into $(VENV) (minutes the first time: PyTorch is large) ..."; \
+	$(BIN)/python -m pip install --quiet -e '.[dev]'; \
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/onelook demo --out runs/demo
+
+# One thread a process: the tests run in as many processes as there are cores.
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+test-all: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow or not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
