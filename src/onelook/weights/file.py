@@ -1,0 +1,77 @@
+"""A file on disk as bytes that can be looked at without reading it whole, and typed slices of it as tensors."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from onelook.errors import WeightsError
+from onelook.weights.problems import Refusal, byte_size
+
+_LARGEST_FILE = 16_000_000_000  # bytes; a training checkpoint of the largest model is below 2 GB
+_MOST_DIMENSIONS = 16
+
+
+def map_file(path: str | os.PathLike[str]) -> memoryview:
+    """The whole file as a memory map: pages are read when they are touched, and writing to the view never reaches it.
+
+    Raises WeightsError for what is not a regular, readable, non-empty file of a plausible size.
+    """
+    name = os.fspath(path)
+    try:
+        # Opening a pipe would wait for a writer, so the kind of file is asked for first, and again of what was opened.
+        _check_kind(name, os.stat(name))
+        with open(name, "rb") as file:
+            _check_kind(name, os.fstat(file.fileno()))
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    except FileNotFoundError as error:
+        raise WeightsError(f"There is no weights file '{name}'.", "Check the path.") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise WeightsError(f"'{name}' cannot be opened: {reason}.", "Check the path and its permissions.") from error
+
+
+def _check_kind(name: str, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise WeightsError(f"'{name}' is a folder, not a weights file.", "Name a file inside it.")
+    if not stat.S_ISREG(status.st_mode):
+        raise WeightsError(f"'{name}' is not a regular file.", "Copy the weights into a file first.")
+    if status.st_size == 0:
+        raise WeightsError(f"'{name}' is empty.", "Download or copy it again.")
+    if status.st_size > _LARGEST_FILE:
+        size = byte_size(status.st_size)
+        raise WeightsError(f"'{name}' has {size}, more than any weights file that is read.", "Check the path.")
+
+
+def tensor_from(data: memoryview, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """The bytes of `data` as a tensor of this shape: a view where the machine can read it in place, else a copy."""
+    count = prod(shape)
+    if count == 0:
+        return torch.empty(shape, dtype=dtype)
+    size = dtype.itemsize
+    flat = torch.frombuffer(data, dtype=torch.uint8, count=count * size)
+    if flat.data_ptr() % size:
+        flat = flat.clone()
+    return flat.view(dtype).reshape(shape)
+
+
+def check_shape(shape: object, what: str) -> tuple[int, ...]:
+    """`shape` as a tuple of non-negative ints of a sane number and size; Refusal names `what` otherwise."""
+    if not isinstance(shape, list | tuple) or len(shape) > _MOST_DIMENSIONS:
+        raise Refusal(f"{what} has no proper shape")
+    if not all(isinstance(side, int) and not isinstance(side, bool) and 0 <= side < 1 << 48 for side in shape):
+        raise Refusal(f"{what} has a shape that is not made of sizes")
+    if prod(shape) >= 1 << 48:
+        raise Refusal(f"{what} claims {prod(shape)} elements")
+    return tuple(shape)
+
+
+def display_name(path: str | os.PathLike[str]) -> str:
+    """The file's own name, for reports."""
+    return Path(path).name
