@@ -1,0 +1,158 @@
+"""Our own format: safetensors (https://github.com/huggingface/safetensors) with a `Header` in its metadata.
+
+A file is a length of 8 bytes, a JSON header of that length, and the tensors one after the other. It is parsed here,
+because every claim of the header is compared with the file before anything is made of it, and the messages say so.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from onelook.errors import WeightsError
+from onelook.weights.file import check_shape, map_file, tensor_from
+from onelook.weights.header import HEADER_KEY, Header, parse_json
+from onelook.weights.problems import Refusal, shown
+
+_LARGEST_HEADER = 8_000_000  # bytes; 2,000 tensors and 10,000 class names take less than one
+_MOST_TENSORS = 50_000
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def read_safetensors(data: memoryview) -> tuple[dict[str, Tensor], Header | None]:
+    """The tensors of a mapped file, as views, and its header if it is a file of ours. Raises Refusal."""
+    content, header, start = _parse_header(data)
+    if len(content) > _MOST_TENSORS:
+        raise Refusal(f"it claims {len(content)} tensors")
+    body = data[start:]
+    places = []
+    tensors = {}
+    for name, entry in content.items():
+        dtype, shape, first, last = _place(name, entry, len(body))
+        places.append((first, last))
+        tensors[name] = tensor_from(body[first:last], dtype, shape)
+    end = 0
+    for first, last in sorted(places):
+        if first != end:
+            raise Refusal("its tensors overlap or leave gaps")
+        end = last
+    if end != len(body):
+        raise Refusal(f"it has {len(body)} bytes of tensors where its header says {end}")
+    return tensors, header
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """What a weights file of ours says of itself; no tensor is read. WeightsError for any other file."""
+    try:
+        header = _parse_header(map_file(path))[1]
+        if header is None:
+            raise Refusal("it has no description by Onelook", "Load it with load_weights into a model that you build.")
+    except Refusal as refusal:
+        raise refusal.error(path, "a weights file of Onelook") from refusal
+    return header
+
+
+def _parse_header(data: memoryview) -> tuple[dict[str, Any], Header | None, int]:
+    """The entries of all tensors, our header, and where the tensors begin."""
+    if len(data) < 10 or data[8] != ord("{"):
+        raise Refusal("it does not begin like one")
+    length = int.from_bytes(data[:8], "little")
+    if length > len(data) - 8:
+        raise Refusal(f"its header claims {length} bytes, and the file has {len(data)}")
+    if length > _LARGEST_HEADER:
+        raise Refusal(f"its header claims {length} bytes, far more than any model needs")
+    try:
+        text = str(data[8 : 8 + length], "utf-8")
+    except UnicodeDecodeError as error:
+        raise Refusal("its header is damaged: it is not text") from error
+    content = parse_json(text)
+    if not isinstance(content, dict):
+        raise Refusal("its header is not a JSON object")
+    metadata = content.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise Refusal("its metadata are not text")
+    header = Header.from_json(metadata[HEADER_KEY]) if HEADER_KEY in metadata else None
+    return content, header, 8 + length
+
+
+def _place(name: str, entry: Any, available: int) -> tuple[torch.dtype, tuple[int, ...], int, int]:
+    what = f"its tensor '{shown(name)}'"
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        raise Refusal(f"{what} has no proper entry in the header")
+    if entry["dtype"] not in _TYPES:
+        raise Refusal(f"{what} has the type '{shown(entry['dtype'])}', which is not supported")
+    dtype = _TYPES[entry["dtype"]]
+    shape = check_shape(entry.get("shape"), what)
+    place = entry.get("data_offsets")
+    if not isinstance(place, list) or len(place) != 2 or not all(type(one) is int for one in place):
+        raise Refusal(f"{what} has no proper place in the file")
+    first, last = place
+    if not 0 <= first <= last <= available:
+        raise Refusal(f"{what} claims the bytes {first} to {last} of {available}")
+    if prod(shape) * dtype.itemsize != last - first:
+        raise Refusal(f"{what} of shape {list(shape)} claims {last - first} bytes")
+    return dtype, shape, first, last
+
+
+def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Header) -> Path:
+    """Writes the file so that a crash at any moment leaves the previous one whole; returns the path.
+
+    WeightsError if the place cannot be written.
+    """
+    target = Path(path)
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+        save_file(own, temporary, metadata={HEADER_KEY: header.to_json()})
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WeightsError(f"'{target}' cannot be written: {reason}.", "Check the place and its free space.") from error
+    finally:
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+    return target
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the renaming itself durable, where the system lets a folder be opened."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
