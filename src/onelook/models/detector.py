@@ -72,6 +72,13 @@ class Pixels(nn.Module):
         convolution.weight = nn.Parameter(weight.detach())
         return True
 
+    def unfold(self, weight: Tensor) -> Tensor:
+        """The kernel that `fold_into` made `weight` of: what files of deployed models need to be trained again."""
+        gains = torch.tensor(self.format.std, dtype=torch.float64) * self.format.divisor
+        order = (2, 1, 0) if self._flips else (0, 1, 2)
+        # Reversing the colours undoes itself, but the factors then belong to the colours as the file has them.
+        return fold_input_gain(weight, gains[list(order)], order)
+
 
 class FeaturePart(nn.Module):
     """A backbone or a neck: what the next part must know of its outputs, finest level first."""

@@ -1,0 +1,19 @@
+"""Weights: reading untrusted files, our own format, and strict loading."""
+
+from onelook.weights.checkpoint import Checkpoint, read_checkpoint
+from onelook.weights.header import Header
+from onelook.weights.load import load_weights
+from onelook.weights.own import restore, save_weights
+from onelook.weights.report import LoadReport
+from onelook.weights.safetensors_file import read_header
+
+__all__ = [
+    "Checkpoint",
+    "Header",
+    "LoadReport",
+    "load_weights",
+    "read_checkpoint",
+    "read_header",
+    "restore",
+    "save_weights",
+]

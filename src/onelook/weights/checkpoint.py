@@ -1,0 +1,181 @@
+"""What a weights file holds, before any model is asked: the formats, told apart by content, and their readers.
+
+A new format is a row of `FORMATS`: a test of the file's first bytes, and a reader of the mapped file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from onelook.errors import UserError, WeightsError
+from onelook.exported import METADATA_KEY, ExportedMetadata
+from onelook.weights.convolutions import Convolution, FoldedConvolution, graph_of_file
+from onelook.weights.file import map_file
+from onelook.weights.header import Header
+from onelook.weights.onnx_file import read_onnx_file
+from onelook.weights.problems import Refusal, shown
+from onelook.weights.safetensors_file import read_safetensors
+from onelook.weights.torch_file import STREAM_MAGIC, ZIP_MAGIC, StoredTensor, TorchFile, read_torch_file
+
+_HEAD = 512  # bytes that formats are told apart by
+
+
+@dataclass(frozen=True)
+class NetworkGraph:
+    """The convolutions of a file that names them as it likes: how they are linked, and their tensors."""
+
+    links: dict[str, Convolution]
+    convolutions: dict[str, FoldedConvolution]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file, under the file's own names and in its dtypes: mostly views of the mapped file.
+
+    format: for people.  header: of our own files.  folded: whether batch norm is folded into convolutions.  graph: of
+    files that carry a network (ONNX), whose tensor names mean nothing.  exported: what a file that Onelook exported
+    says of itself.
+    """
+
+    path: str
+    format: str
+    tensors: dict[str, Tensor]
+    folded: bool
+    header: Header | None = None
+    graph: NetworkGraph | None = None
+    exported: ExportedMetadata | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file: what people call it, how its first bytes look, and its reader (which raises Refusal)."""
+
+    name: str
+    detect: Callable[[bytes], bool]
+    read: Callable[[str, memoryview], Checkpoint]
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """The content of any supported weights file, told by content, whatever its name ends in.
+
+    WeightsError for anything else. Nothing in a file is executed, and sizes are checked before memory is taken.
+    """
+    name = os.fspath(path)
+    data = map_file(name)
+    head = bytes(data[:_HEAD])
+    for kind in FORMATS:
+        if kind.detect(head):
+            try:
+                return kind.read(name, data)
+            except Refusal as refusal:
+                raise refusal.error(name, kind.name) from refusal
+    raise WeightsError(f"'{name}' is not a weights file: it {_looks_like(head)}.", f"Readable are {_READABLE}.")
+
+
+def _is_torch(head: bytes) -> bool:
+    return head.startswith((ZIP_MAGIC, STREAM_MAGIC, b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")) or (
+        head[257:262] == b"ustar"
+    )
+
+
+def _read_torch(path: str, data: memoryview) -> Checkpoint:
+    file = read_torch_file(data)
+    stored = _state_dict(file)
+    tensors = {name: file.tensor(tensor) for name, tensor in stored.items()}
+    return Checkpoint(path, f"torch {file.form} checkpoint", tensors, is_folded(tensors))
+
+
+def _state_dict(file: TorchFile) -> dict[str, StoredTensor]:
+    """The entry "model" of a training checkpoint, or the whole of a bare state dict; `module.` prefixes removed."""
+    value: Any = file.value
+    if isinstance(value, dict) and isinstance(value.get("model"), dict):
+        value = value["model"]
+    if not isinstance(value, dict) or not value:
+        raise Refusal(f"it holds {_described(value)}, no state dict", "Save model.state_dict() with torch.save.")
+    for name, entry in value.items():
+        if not isinstance(name, str) or not isinstance(entry, StoredTensor):
+            reason = f"it holds no state dict: its entry '{shown(name)}' is {_described(entry)}"
+            raise Refusal(reason, "Save {'model': model.state_dict()} with torch.save.")
+    if all(name.startswith("module.") for name in value):
+        value = {name.removeprefix("module."): entry for name, entry in value.items()}
+    return value
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, dict):
+        return "an empty dictionary" if not value else f"a dictionary of {len(value)} entries"
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def is_folded(tensors: dict[str, Tensor]) -> bool:
+    """Whether batch norm has been folded into the convolutions that these names belong to."""
+    return not any(name.endswith(".running_var") for name in tensors)
+
+
+def _is_onnx(head: bytes) -> bool:
+    # Field 1, a number: ir_version, the first that every exporter writes; then a tag of a field of ModelProto.
+    return (
+        len(head) > 3 and head[0] == 0x08 and head[1] < 0x80 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
+    )
+
+
+def _read_onnx(path: str, data: memoryview) -> Checkpoint:
+    file = read_onnx_file(data, path)
+    links, convolutions = graph_of_file(file)
+    if not convolutions:
+        raise Refusal("its graph has no convolutions", "Name the file of a detector.")
+    exported = None
+    if METADATA_KEY in file.metadata:
+        try:
+            exported = ExportedMetadata.from_json(file.metadata[METADATA_KEY], path)
+        except UserError as error:
+            raise Refusal(error.message.rstrip("."), error.remedy) from error
+    graph = NetworkGraph(links, convolutions)
+    kind = "ONNX file" if exported is None else "ONNX file exported by Onelook"
+    return Checkpoint(path, kind, file.tensors, True, graph=graph, exported=exported)
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) > 8 and head[8:9] == b"{"
+
+
+def _read_safetensors(path: str, data: memoryview) -> Checkpoint:
+    tensors, header = read_safetensors(data)
+    kind = "safetensors file" if header is None else "Onelook safetensors file"
+    return Checkpoint(path, kind, tensors, is_folded(tensors), header=header)
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("a torch checkpoint", _is_torch, _read_torch),
+    Format("a safetensors file", _is_safetensors, _read_safetensors),
+    Format("an ONNX file", _is_onnx, _read_onnx),
+)
+_READABLE = "safetensors files, torch checkpoints (.pth, .pt) and ONNX files"
+_LOOKS = (
+    (b"version https://git-lfs", "is a Git LFS pointer: the file itself was not fetched"),
+    (b"<", "looks like a web page: the download failed"),
+    (b"\xff\xd8\xff", "is a JPEG image"),
+    (b"\x89PNG", "is a PNG image"),
+    (b"\x1f\x8b", "is compressed with gzip: unpack it first"),
+    (b"PK\x05\x06", "is an empty zip file"),
+    (b"\x93NUMPY", "is a NumPy array"),
+    (b"\x89HDF", "is an HDF5 file"),
+    (b"{", "looks like JSON text"),
+)
+
+
+def _looks_like(head: bytes) -> str:
+    stripped = head.lstrip()
+    for start, description in _LOOKS:
+        if stripped.startswith(start):
+            return description
+    try:
+        text = head.decode("utf-8", "strict") if len(head) < _HEAD else head[:-4].decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    return "is text" if all(letter.isprintable() or letter.isspace() for letter in text) else "has an unknown format"

@@ -1,0 +1,178 @@
+"""Weights from a file into a model, strictly: every tensor once, or an error that lists what differs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onelook.errors import WeightsError
+from onelook.models.coco_names import COCO_CLASSES
+from onelook.models.deploy import deploy
+from onelook.models.detector import Architecture, Detector
+from onelook.weights.checkpoint import Checkpoint, read_checkpoint
+from onelook.weights.classes import ClassPlan, carry, plan_classes
+from onelook.weights.lookalike import lookalike, model_name
+from onelook.weights.naming import COUNTER, Blueprint, Form, Named, classes_in, named, unfolded
+from onelook.weights.problems import Refusal, shown
+from onelook.weights.report import LoadReport, compare, suggestion
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file's tensors in the form that the model needs, and what is known of their classes."""
+
+    tensors: dict[str, Tensor]
+    classes: int
+    class_names: tuple[str, ...]
+
+
+def load_weights(model: Detector, path: str | os.PathLike[str]) -> LoadReport:
+    """Fills `model` with the weights of a file; returns what was loaded, kept and initialised.
+
+    path: any supported file, told by its content: our own `.safetensors`, an official checkpoint (`.pth`), an ONNX file
+    of the same network. Training and deploy form load into each other; tensors take the model's dtype and device.
+    Another list of classes: rows of classes that both name (in any order) are taken, the rest keep their values. A
+    model without class names takes those of the file.
+    WeightsError, with the model left as it was, if the file cannot be read or is of another network.
+    """
+    architecture = model.architecture
+    if architecture is None:
+        raise WeightsError("This model does not say what it is.", "Make it with onelook.build().")
+    checkpoint = read_checkpoint(path)
+    blueprint = Blueprint(architecture, model)
+    try:
+        return _load(model, architecture, checkpoint, blueprint)
+    except Refusal as refusal:
+        raise refusal.error(checkpoint.path, f"a {checkpoint.format}") from refusal
+
+
+def _load(model: Detector, architecture: Architecture, checkpoint: Checkpoint, blueprint: Blueprint) -> LoadReport:
+    source = named(checkpoint, blueprint)
+    if source is None:
+        known = lookalike(checkpoint)
+        reason = f"'{checkpoint.path}' does not fit {model_name(architecture)}: the network is another one."
+        raise WeightsError(reason, suggestion(known))
+    # Weights of the other form meet in the training form, which knows what to fold.
+    direct = model.deployed and source.form == "deploy" and source.pixels_folded
+    tensors = source.tensors if direct or source.form == "training" else unfolded(source, blueprint)
+    form: Form = "deploy" if direct else "training"
+    their_classes = _check_fit(tensors, checkpoint, blueprint, form, source)
+    _check_values(tensors)
+    names, notes = _class_names(checkpoint, their_classes)
+    plan = plan_classes(model.class_names, architecture.num_classes, names, their_classes)
+    if form == "deploy" or not model.deployed:
+        _assign(model, tensors, plan, blueprint)
+    else:
+        training = architecture.build().to(torch.promote_types(next(model.parameters()).dtype, torch.float32))
+        _assign(training, tensors, plan, blueprint)
+        model.load_state_dict(deploy(training).state_dict())
+    if names and not model.class_names and their_classes == architecture.num_classes:
+        model.class_names = names
+        notes.append("the model had no class names and took those of the file")
+    if not plan.by_name and plan.pairs:
+        notes.append("the file names no classes: they were taken in order")
+    return _report(model, checkpoint, source, plan, notes)
+
+
+def _check_fit(
+    tensors: dict[str, Tensor], checkpoint: Checkpoint, blueprint: Blueprint, form: Form, source: Named
+) -> int:
+    """How many classes the tensors are for; WeightsError unless all names and shapes are those of the model."""
+    count = classes_in(tensors, blueprint)
+    wanted = blueprint.shapes(form, count)
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wanted = {name: shape for name, shape in wanted.items() if not name.endswith(COUNTER) or name in found}
+    difference = compare(wanted, found)
+    if difference:
+        known = lookalike(checkpoint)
+        raise difference.renamed(_file_names(source, blueprint)).error(
+            checkpoint.path, model_name(blueprint.architecture), known
+        )
+    assert count is not None  # all tensors with class rows are there, of one count
+    return count
+
+
+def _file_names(source: Named, blueprint: Blueprint) -> dict[str, str]:
+    """Our name -> the name as the file has it, for messages."""
+    if source.naming != "official":
+        return {}
+    return blueprint.official if source.form == "training" else blueprint.official_deployed
+
+
+def _check_values(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not name.endswith(COUNTER) and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise Refusal(f"its tensor '{shown(name)}' is of the type {kind}", "Save it without quantisation.")
+        if tensor.is_floating_point():
+            if not torch.isfinite(tensor).all():
+                raise Refusal(
+                    f"its tensor '{shown(name)}' holds values that are not finite",
+                    "The training that it comes from diverged, or the file is damaged; take an earlier checkpoint.",
+                )
+            if name.endswith(".running_var") and (tensor < 0).any():
+                raise Refusal(f"its tensor '{shown(name)}' holds negative variances")
+
+
+def _class_names(checkpoint: Checkpoint, count: int) -> tuple[tuple[str, ...], list[str]]:
+    """The names of the file's classes, () if unknown, and what was assumed."""
+    header = checkpoint.header or checkpoint.exported
+    if checkpoint.header is not None:
+        names = checkpoint.header.class_names
+    elif checkpoint.exported is not None:
+        names = checkpoint.exported.names
+    else:
+        names = ()
+    if header is not None:
+        if names and len(names) != count:
+            raise Refusal(f"it names {len(names)} classes and has weights for {count}")
+        return names, []
+    if count == len(COCO_CLASSES):
+        return COCO_CLASSES, ["the file names no classes: its 80 are taken for COCO's"]
+    return (), []
+
+
+def _assign(model: Detector, tensors: dict[str, Tensor], plan: ClassPlan, blueprint: Blueprint) -> None:
+    """Copies every tensor into the model, class by class where that is needed."""
+    rows = blueprint.class_rows
+    with torch.no_grad():
+        for name, current in model.state_dict().items():
+            if name not in tensors:
+                continue  # a counter of batches that the file left out
+            if name in rows and not plan.is_identity:
+                current.copy_(carry(plan, rows[name], current, tensors[name]))
+            else:
+                current.copy_(tensors[name])
+
+
+def _report(
+    model: Detector,
+    checkpoint: Checkpoint,
+    source: Named,
+    plan: ClassPlan,
+    notes: list[str],
+) -> LoadReport:
+    labels = [model.class_names[label] if model.class_names else str(label) for label in range(plan.total)]
+    own = {tensor.dtype for tensor in model.parameters()}
+    kinds = {tensor.dtype for tensor in source.tensors.values() if tensor.is_floating_point()} - own
+    if kinds:
+        changed = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        notes.append(f"converted from {changed} to {str(next(iter(own))).removeprefix('torch.')}")
+    if source.form == "deploy" and not model.deployed:
+        notes.append("batch norm was folded: it starts as the identity, and can be trained")
+    architecture = model.architecture
+    assert architecture is not None  # checked on entry
+    return LoadReport(
+        checkpoint.path,
+        checkpoint.format + ("" if source.naming in ("own", "graph") else " with official names"),
+        model_name(architecture),
+        source.form,
+        len(model.state_dict()),
+        sum(tensor.numel() for tensor in model.state_dict().values()),
+        tuple(labels[ours] for ours, _ in plan.pairs),
+        tuple(labels[label] for label in plan.fresh),
+        tuple(notes),
+    )
