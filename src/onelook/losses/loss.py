@@ -99,11 +99,11 @@ class Pairs:
         return torch.where(valid, values, 0.0).sum() / self.count
 
     def _rows_or_unit(self, boxes: Tensor, index: Tensor) -> Tensor:
-        unit = torch.tensor([0.0, 0.0, 1.0, 1.0], device=boxes.device)
+        boxes = at_least_float32(boxes)
+        unit = torch.arange(4, device=boxes.device).div(2, rounding_mode="floor").to(boxes.dtype)  # 0, 0, 1, 1
         if boxes.shape[1] == 0:
-            return unit.expand(*index.shape, 4).to(at_least_float32(boxes).dtype)
-        rows = gather_rows(at_least_float32(boxes), index)
-        return torch.where(self.valid.unsqueeze(-1), rows, unit.to(rows.dtype))
+            return unit.expand(*index.shape, 4)
+        return torch.where(self.valid.unsqueeze(-1), gather_rows(boxes, index), unit)
 
 
 @dataclass(frozen=True)

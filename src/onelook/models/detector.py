@@ -137,6 +137,14 @@ class Architecture(Protocol):
     @property
     def frame(self) -> Frame: ...
 
+    @property
+    def gives(self) -> frozenset[str]:
+        """What the head gives beside boxes and classes, in the words of the losses that need it.
+
+        "objectness"; "cell offsets": raw regression as offsets in cells and logarithms of sides.
+        """
+        ...
+
     def build(self) -> Detector:
         """A freshly initialised detector in training form."""
         ...

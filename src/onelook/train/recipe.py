@@ -48,7 +48,8 @@ class Recipe:
     batch_size: images an optimizer step, over all processes and accumulated passes.  size: (height, width) of the
     training input, None for the architecture's own.  accumulate: passes whose gradients are summed into one step.
     clip: largest gradient norm.  max_labels: objects an image keeps.  freeze: parameter names (glob patterns) that do
-    not learn.  nonfinite: what a loss that is not finite does.  evaluate_every: epochs between evaluations; the
+    not learn.  sync_batch_norm: statistics over the images of all processes.  nonfinite: what a loss that is not finite
+    does to the training; its step never changes a weight.  evaluate_every: epochs between evaluations; the
     closing epochs are evaluated each (YOLOX).  metric: what "best" means.  patience: evaluations without improvement
     after which training stops, None never.
     """
@@ -69,6 +70,7 @@ class Recipe:
     clip: float | None = None
     max_labels: int = 120
     freeze: tuple[str, ...] = ()
+    sync_batch_norm: bool = False
     nonfinite: Literal["stop", "skip"] = "stop"
     evaluate_every: int = 10
     metric: str = "AP"
@@ -85,6 +87,12 @@ class Recipe:
             raise ValueError(f"size is (height, width), each a multiple of 32, not {self.size}")
         if self.closing is not None and self.closing.epochs > self.epochs:
             raise ValueError(f"closing.epochs {self.closing.epochs} is more than epochs {self.epochs}")
+        for loss in (self.loss, self.closing.loss if self.closing is not None else None):
+            for need, part in () if loss is None else loss.needs().items():
+                if need not in self.model.gives:
+                    raise ValueError(
+                        f"{part} needs {need}, which the head of {type(self.model).__name__} does not give"
+                    )
 
     @property
     def input_size(self) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -40,6 +40,8 @@ class Yolox:
     size: tuple[int, int] = (640, 640)
     frame: Frame = CORNER_LETTERBOX
     pixels: PixelFormat = RAW_BGR
+
+    gives: ClassVar[frozenset[str]] = frozenset({"objectness", "cell offsets"})
 
     def build(self) -> Detector:
         """The detector in training form, initialised as published: nothing pretrained, PyTorch's defaults."""

@@ -1,0 +1,108 @@
+"""What a training says while it runs: a bar where somebody watches, plain lines elsewhere, and always `train.log`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+PLAIN_SECONDS = 60.0  # between lines inside an epoch, where there is no bar
+
+
+class Journal:
+    """Prints and writes. Only the main process has one that is not silent.
+
+    path: the log file, appended to; None writes none.
+    """
+
+    def __init__(self, console: Console | None, path: Path | None, device: torch.device) -> None:
+        self.console = console
+        self.device = device
+        self._file = None if path is None else path.open("a", encoding="utf-8", buffering=1)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end_epoch()
+        if self._file is not None:
+            self._file.close()
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line for people and for the log."""
+        if self._file is not None:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            self._file.write("".join(f"{stamp} {line}\n" for line in text.splitlines()))
+        if self.console is not None:
+            self.console.print(text, style=style or None, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """A line that should not be overlooked."""
+        self.say(f"warning: {text}", style="yellow")
+
+    def begin_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
+        """Shows a fresh bar for an epoch (0-based) of which `done` steps are already taken."""
+        if self.console is None or not self.console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[state]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("", total=steps, completed=done, epoch=f"{epoch + 1}/{epochs}", state="")
+
+    def step(self, number: int, steps: int, losses: Mapping[str, float], images_per_second: float, left: float) -> None:
+        """Moves the bar to step `number` of the epoch; without a bar, a line now and then."""
+        state = f"{loss_text(losses)}  {images_per_second:.1f} img/s  {duration(left)} left  {self.memory()}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=number, state=escape(state))
+        elif time.monotonic() - self._last_line > PLAIN_SECONDS:
+            self._last_line = time.monotonic()
+            self.say(f"  step {number}/{steps}  {state}")
+
+    def end_epoch(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+        self._last_line = time.monotonic()
+
+    def memory(self) -> str:
+        """Most memory used so far: the device's, or this process's."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB"
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB"
+
+
+def loss_text(losses: Mapping[str, float]) -> str:
+    """'loss 3.21 (box 1.20, objectness 1.51, classes 0.50)'."""
+    parts = ", ".join(f"{name} {value:.3f}" for name, value in losses.items() if name != "total")
+    return f"loss {losses.get('total', 0.0):.3f}" + (f" ({parts})" if parts else "")
+
+
+def duration(seconds: float) -> str:
+    """'1:02:03', '2:03' or '3 s'."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    minutes, second = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"

@@ -1,0 +1,172 @@
+"""What learns: the detector, its optimizer, its average, and the step they have reached."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from onelook.errors import ConfigError, nearest
+from onelook.ops.reduce import mean_over_processes
+from onelook.train.ema import Average
+from onelook.train.processes import World, distribute, synchronise_batch_norm
+from onelook.train.step import TrainingStep
+
+if TYPE_CHECKING:
+    from onelook.models.detector import Detector
+    from onelook.train.recipe import Recipe
+
+Precision = Literal["fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """How this computer does the work; none of it belongs to the recipe.
+
+    precision: of the network's forward pass; None is fp16 on CUDA and fp32 elsewhere.  channels_last: memory layout,
+    None for the faster one of the device.  compile: whether `torch.compile` works on the detector.
+    deterministic: whether the same run gives the same numbers on CUDA too; slower.
+    """
+
+    precision: Precision | None = None
+    channels_last: bool | None = None
+    compile: bool = False
+    deterministic: bool = False
+
+    def precision_on(self, device: torch.device) -> Precision:
+        """The precision that holds on a device."""
+        return self.precision or ("fp16" if device.type == "cuda" else "fp32")
+
+    def channels_last_on(self, device: torch.device) -> bool:
+        """The layout that holds on a device."""
+        return device.type in ("cuda", "cpu") if self.channels_last is None else self.channels_last
+
+
+class Learner:
+    """The four places where a training's state lives: modules, optimizer (with its scaler), average, step counter."""
+
+    def __init__(self, recipe: Recipe, detector: Detector, world: World, machine: Machine) -> None:
+        device, precision = world.device, machine.precision_on(world.device)
+        channels_last = machine.channels_last_on(device)
+        _prepare(device, machine.deterministic)
+        detector.to(device)
+        if channels_last:
+            detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        freeze(detector, recipe.freeze)
+        if recipe.sync_batch_norm and world.size > 1:
+            synchronise_batch_norm(detector, device)
+        self.world = world
+        self.detector = detector
+        self.average = Average(detector, recipe.ema) if recipe.ema is not None else None
+        self.optimizer = recipe.optimizer.build(detector, recipe.batch_size)
+        self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
+        self.steps = 0
+        self._half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+        self._clip = recipe.clip
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._statistics = [buffer for buffer in detector.buffers() if buffer.is_floating_point()]
+        self._kept = [buffer.clone() for buffer in self._statistics]
+        if machine.compile:
+            detector.compile(dynamic=recipe.multiscale is not None or None)
+        self.step = distribute(TrainingStep(detector, channels_last=channels_last), world)
+
+    @property
+    def best_model(self) -> Detector:
+        """What is evaluated and saved: the average where there is one."""
+        return self.detector if self.average is None else self.average.model  # type: ignore[return-value]
+
+    def train_mode(self) -> None:
+        """Training mode, but for frozen batch norm, whose statistics are part of what is frozen."""
+        self.step.train()
+        for module in self.detector.modules():
+            own = list(module.parameters(recurse=False))
+            if isinstance(module, _BatchNorm) and own and not any(p.requires_grad for p in own):
+                module.eval()
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The precision of a forward pass."""
+        if self._half is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.world.device.type, dtype=self._half)
+
+    def gathering(self, last: bool) -> contextlib.AbstractContextManager[object]:
+        """Around a pass whose gradients stay here for now, because more passes of the same step follow."""
+        if last or self.world.size == 1:
+            return contextlib.nullcontext()
+        return self.step.no_sync()  # type: ignore[operator]
+
+    def keep_statistics(self) -> None:
+        """Before the passes of a step: remembers what `update` takes back when the step comes to nothing."""
+        if self._statistics:
+            torch._foreach_copy_(self._kept, self._statistics)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a loss."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def update(self, loss: Tensor) -> None:
+        """The optimizer's step and the average's, unless the loss (in any process) is not finite.
+
+        The decision stays on the device: fused optimizers read it there, and nothing waits.
+        """
+        finite = mean_over_processes(loss.detach().isfinite().float()) == 1
+        if self.scaler is not None:
+            if self._clip is not None:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self._parameters, self._clip)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            if self._clip is not None:
+                nn.utils.clip_grad_norm_(self._parameters, self._clip)
+            self._step_if(finite)
+        self._restore_unless(finite)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.detector)
+        self.steps += 1
+
+    def _step_if(self, finite: Tensor) -> None:
+        if self.optimizer.defaults.get("fused") and finite.device.type == "cuda":
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif bool(finite):
+            self.optimizer.step()
+
+    def _restore_unless(self, finite: Tensor) -> None:
+        if finite.device.type == "cuda":
+            for buffer, kept in zip(self._statistics, self._kept):
+                torch.where(finite, buffer, kept, out=buffer)
+        elif self._statistics and not bool(finite):
+            torch._foreach_copy_(self._statistics, self._kept)
+
+
+def freeze(detector: nn.Module, patterns: Iterable[str]) -> None:
+    """Makes parameters whose names match a pattern ("backbone.*") stay as they are; ConfigError if one matches none."""
+    names = dict(detector.named_parameters())
+    for pattern in patterns:
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            parts = {name.split(".")[0] + ".*" for name in names} | set(names)
+            raise ConfigError(
+                f"freeze: no parameter is called '{pattern}'.{nearest(pattern, parts)}",
+                "Use names or patterns such as backbone.* or neck.*.",
+            )
+        for name in matched:
+            names[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in names.values()):
+        raise ConfigError("freeze leaves nothing to train.", "Leave at least the head free.")
+
+
+def _prepare(device: torch.device, deterministic: bool) -> None:
+    if deterministic:
+        # Some backward kernels have no deterministic form; PyTorch then warns once instead of refusing to train.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not deterministic

@@ -1,0 +1,139 @@
+"""The training loop: a generator that one can read from top to bottom.
+
+The caller logs, evaluates, saves and stops with an ordinary `for`; the loop knows no files and prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from onelook.train.learner import Learner
+from onelook.train.optimizer import set_rates
+from onelook.types import Targets
+
+if TYPE_CHECKING:
+    from onelook.losses.loss import DetectionLoss
+    from onelook.train.recipe import Augment, Recipe
+
+
+class Batch(Protocol):
+    """A batch as the loader gives it: uint8 RGB (B, 3, H, W), the objects in pixels of it, rows of the data set."""
+
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def targets(self) -> Targets: ...
+
+    @property
+    def indices(self) -> Sequence[int]: ...
+
+
+class Batches(Protocol):
+    """Where batches come from. The same epoch gives the same batches, whatever was drawn before."""
+
+    def __len__(self) -> int:
+        """Batches of an epoch, for this process."""
+        ...
+
+    def epoch(self, epoch: int, augment: Augment, first: int) -> Iterator[Batch]:
+        """The batches of an epoch (0-based), from number `first` on."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One optimizer step, as it was taken. `losses` stay on the device: reading them is the caller's to time.
+
+    number: 0-based, over the whole training.  ends_epoch: whether an `Epoch` follows.  losses: every term, weighted,
+    mean over the passes.  images: rows of the data set that this process saw.  waited: seconds without a batch.
+    """
+
+    number: int
+    epoch: int
+    ends_epoch: bool
+    losses: dict[str, Tensor]
+    rate: float
+    size: tuple[int, int]
+    images: tuple[int, ...]
+    waited: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The end of an epoch (0-based)."""
+
+    number: int
+
+
+def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step | Epoch]:
+    """Trains from where the learner is to the end of the recipe.
+
+    Stopping between two yields leaves the learner whole; going on later from its saved state gives the same numbers.
+    """
+    steps_per_epoch = -(-len(batches) // recipe.accumulate)
+    base_rate = recipe.optimizer.lr_per_image * recipe.batch_size
+    while learner.steps < recipe.epochs * steps_per_epoch:
+        epoch, first = divmod(learner.steps, steps_per_epoch)
+        loss = recipe.loss_at(epoch)
+        learner.train_mode()
+        stream = batches.epoch(epoch, recipe.augment_at(epoch), first * recipe.accumulate)
+        asked = perf_counter()
+        while passes := list(islice(stream, recipe.accumulate)):
+            waited = perf_counter() - asked
+            number = learner.steps
+            torch.manual_seed(_seed(recipe.seed, number, learner.world.rank))
+            rates = recipe.schedule(number, steps_per_epoch, recipe.epochs)
+            set_rates(learner.optimizer, rates, base_rate)
+            learner.keep_statistics()
+            size = _size(recipe, passes[0], number)
+            losses = _gradients(learner, passes, size, loss)
+            learner.update(torch.stack(list(losses.values())).sum())
+            ends = learner.steps % steps_per_epoch == 0
+            seen = tuple(int(row) for batch in passes for row in batch.indices)
+            yield Step(number, epoch, ends, losses, base_rate * rates.scale, size, seen, waited)
+            asked = perf_counter()
+        if learner.steps % steps_per_epoch:
+            raise RuntimeError(
+                f"epoch {epoch} ended after {learner.steps % steps_per_epoch} of {steps_per_epoch} steps"
+            )
+        yield Epoch(epoch)
+
+
+def _gradients(
+    learner: Learner, passes: Sequence[Batch], size: tuple[int, int], loss: DetectionLoss
+) -> dict[str, Tensor]:
+    """Forward and backward of one step's passes: their mean gradient in the learner, their mean losses returned."""
+    device = learner.world.device
+    parts = []
+    for index, batch in enumerate(passes, 1):
+        images = batch.images.to(device, non_blocking=True)
+        targets = batch.targets.to(device, non_blocking=True)
+        with learner.gathering(last=index == len(passes)):
+            with learner.autocast():
+                losses = learner.step(images, targets, size, loss)
+            learner.backward(torch.stack(list(losses.values())).sum() / len(passes))
+        parts.append(torch.stack([value.detach() for value in losses.values()]))
+    return dict(zip(losses, (sum(parts[1:], parts[0]) / len(parts)).unbind()))
+
+
+def _size(recipe: Recipe, batch: Batch, step: int) -> tuple[int, int]:
+    """(height, width) that the network sees in a step."""
+    height, width = batch.images.shape[-2:]
+    if recipe.multiscale is None:
+        return height, width
+    return recipe.multiscale.size((height, width), recipe.seed, step)
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    """A seed for what layers draw in a step (dropout): nothing random has to be saved. The mixing is SplitMix64's."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) % 2**64
+    mixed = (mixed ^ (mixed >> 31)) * 0x7FB5D329728EA185 % 2**64
+    return mixed ^ (mixed >> 27)

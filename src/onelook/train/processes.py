@@ -1,0 +1,149 @@
+"""One training in several processes, on one machine or several, as `torchrun` starts them.
+
+    torchrun --nproc-per-node 8 -m onelook train data --model yolox-s
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint host:29500 -m onelook train ...
+
+Every process trains on its share of each batch. Nothing else in the library knows of devices and ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from onelook.errors import UserError
+from onelook.ops.reduce import num_processes, sum_over_processes
+from onelook.train.step import TrainingStep
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together.
+
+    rank: its number, 0 for the one that writes files and talks.  size: how many there are.  device: its own.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name ("cpu", "cuda", "cuda:1", "mps"); None is the best here. UserError if it is absent."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(f"cuda:{name}" if name.isdigit() else name)
+    except RuntimeError:
+        raise UserError(f"'{name}' is no device.", "Devices are cpu, cuda, cuda:1 and so on, and mps.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"Device '{name}' was asked for, but PyTorch finds no CUDA here.", "Use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"There is no device '{name}' here, only {torch.cuda.device_count()} CUDA device(s).")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("Device 'mps' was asked for, but PyTorch finds none here.", "Use --device cpu.")
+    return device
+
+
+@contextlib.contextmanager
+def join(device: str | None = None) -> Iterator[World]:
+    """This process's place: alone, or in the group that torchrun's environment describes, left on the way out."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or dist.is_initialized():
+        rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        yield World(rank, size, choose_device(device))
+        return
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def distribute(step: TrainingStep, world: World) -> nn.Module:
+    """The step as all processes run it: gradients are averaged. Statistics of batch norm stay each process's own."""
+    if world.size == 1:
+        return step
+    devices = [world.device] if world.device.type == "cuda" else None
+    renamed = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    own_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(step, device_ids=devices, gradient_as_bucket_view=True, **own_buffers)
+
+
+@torch.no_grad()
+def average_statistics(*models: nn.Module) -> None:
+    """Makes the batch-norm statistics of every process their mean, so that all evaluate and save the same model."""
+    processes = num_processes()
+    if processes == 1:
+        return
+    buffers = [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    flat = torch.cat([buffer.flatten().float() for buffer in buffers])
+    dist.all_reduce(flat)
+    start = 0
+    for buffer in buffers:
+        buffer.copy_(flat[start : start + buffer.numel()].view_as(buffer) / processes)
+        start += buffer.numel()
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so. Waits for the device where there are several."""
+    if num_processes() == 1:
+        return flag
+    votes = torch.tensor(float(flag), device=device)
+    dist.all_reduce(votes)
+    return bool(votes.item() > 0)
+
+
+class SyncedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the images of all processes, on any device (PyTorch's own needs an accelerator).
+
+    In evaluation, and alone, it is ordinary batch norm.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or num_processes() == 1:
+            return super().forward(input)
+        count = sum_over_processes(input.new_tensor([input.numel() / input.shape[1]]))
+        mean = sum_over_processes(input.sum((0, 2, 3))) / count
+        centred = input - mean[:, None, None]
+        variance = sum_over_processes(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+                self.num_batches_tracked += 1
+                momentum = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+        scale = (variance + self.eps).rsqrt()
+        if self.affine:
+            return centred * (scale * self.weight)[:, None, None] + self.bias[:, None, None]
+        return centred * scale[:, None, None]
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
+    """Makes every BatchNorm2d of a model one over all processes; parameters, statistics and names stay."""
+    if device.type == "cuda":
+        for name, child in list(model.named_children()):
+            setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        return
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncedBatchNorm

@@ -1,0 +1,106 @@
+"""What resuming needs, in one file: tensors and JSON, written whole or not at all, and never unpickled.
+
+`state.pt` is in the safetensors format. Tensors are named after what they belong to ("model/...", "average/...",
+"optimizer/<parameter>/<buffer>"); numbers and the caller's notes are JSON in its header.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from onelook.errors import UserError
+from onelook.train.files import replacing
+from onelook.train.learner import Learner
+
+FORMAT = "onelook-state-1"
+
+
+def save_state(path: Path, learner: Learner, notes: dict[str, Any]) -> None:
+    """Writes the learner, and the caller's JSON-able notes, atomically."""
+    numbers = {
+        "steps": learner.steps,
+        "average_updates": learner.average.updates if learner.average is not None else None,
+        "scaler": learner.scaler.state_dict() if learner.scaler is not None else None,
+    }
+    metadata = {"format": FORMAT, "numbers": json.dumps(numbers), "notes": json.dumps(notes)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(learner).items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """The caller's notes of a state file; UserError if it is none."""
+    return _open(path)[1]
+
+
+def load_state(path: Path, learner: Learner) -> dict[str, Any]:
+    """Puts a learner where a state file left off, in place; returns the notes. UserError where they do not fit."""
+    numbers, notes = _open(path)
+    with safe_open(path, framework="pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+    for name, tensor in found.items():
+        part, _, rest = name.partition("/")
+        parts.setdefault(part, {})[rest] = tensor
+    try:
+        learner.detector.load_state_dict(parts["model"])
+        if learner.average is not None:
+            learner.average.load_state_dict(parts["average"], int(numbers["average_updates"]))
+        if learner.scaler is not None and numbers["scaler"] is not None:
+            learner.scaler.load_state_dict(numbers["scaler"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"'{path}' is the state of another model ({first}).", _REMEDY) from error
+    _load_optimizer(learner, parts["optimizer"], path)
+    learner.steps = int(numbers["steps"])
+    return notes
+
+
+_REMEDY = "Resume with the recipe the run was started with, or start a new run in another folder."
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"format {metadata.get('format')}")
+        return json.loads(metadata["numbers"]), json.loads(metadata["notes"])
+    except FileNotFoundError:
+        raise UserError(f"There is no '{path}' to resume from.", "Start the training without --resume.") from None
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"'{path}' is damaged or no training state ({error}).", "Start the training anew.") from error
+
+
+def _tensors(learner: Learner) -> dict[str, Tensor]:
+    tensors = {f"model/{name}": tensor for name, tensor in learner.detector.state_dict().items()}
+    if learner.average is not None:
+        tensors |= {f"average/{name}": tensor for name, tensor in learner.average.state_dict().items()}
+    for name, parameter in learner.detector.named_parameters():
+        for key, value in learner.optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{name}/{key}"] = value
+    return tensors
+
+
+def _load_optimizer(learner: Learner, saved: dict[str, Tensor], path: Path) -> None:
+    parameters = dict(learner.detector.named_parameters())
+    for name, value in saved.items():
+        owner, _, key = name.rpartition("/")
+        parameter = parameters.get(owner)
+        if parameter is None or not (value.ndim == 0 or value.shape == parameter.shape):
+            raise UserError(f"'{path}' holds '{key}' of '{owner}', which this model has not.", _REMEDY)
+        # In the memory layout of the parameter, as the optimizer made it; step counts lie where optimizers want them.
+        like = torch.empty_like(parameter) if value.ndim else value.to(_step_device(learner, parameter))
+        learner.optimizer.state[parameter][key] = like.copy_(value)
+
+
+def _step_device(learner: Learner, parameter: Tensor) -> torch.device:
+    return parameter.device if learner.optimizer.defaults.get("fused") else torch.device("cpu")

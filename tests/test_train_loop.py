@@ -1,0 +1,202 @@
+"""The loop: it learns, resumes bit for bit, survives numbers that are none, and does what its settings say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from onelook.errors import ConfigError, UserError
+from onelook.train.loop import Epoch, Step, train
+from onelook.train.meter import Meter
+from onelook.train.multiscale import MultiScale
+from onelook.train.optimizer import AdamW, Sgd
+from onelook.train.recipe import Recipe
+from onelook.train.schedule import Constant
+from onelook.train.state import load_state, read_notes, save_state
+from training import LOSS, RECIPE, Squares, changed, learner_of
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def weights_of(learner):
+    return {**learner.detector.state_dict(), **{f"ema.{n}": t for n, t in learner.best_model.state_dict().items()}}
+
+
+def assert_same(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+def run(recipe, learner, batches=None, stop_after=None):
+    """The losses of every step; stops between two steps if told to."""
+    curve = []
+    for event in train(recipe, learner, batches or Squares()):
+        if isinstance(event, Step):
+            curve.append(float(sum(event.losses.values())))
+            if len(curve) == stop_after:
+                break
+    return curve
+
+
+def test_the_loop_yields_every_step_and_every_epoch_and_the_loss_falls():
+    recipe = changed(epochs=6, optimizer=Sgd(lr_per_image=0.02 / 8))
+    events = list(train(recipe, learner_of(recipe), Squares()))
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [event.number for event in steps] == list(range(18))
+    assert [event.number for event in events if isinstance(event, Epoch)] == list(range(6))
+    assert [event.ends_epoch for event in steps] == [False, False, True] * 6
+    assert sorted(steps[0].losses) == ["box", "classes", "objectness"]
+    assert sorted(steps[-1].losses) == ["box", "classes", "l1", "objectness"]
+    first, last = (sum(float(step.losses["box"]) for step in part) for part in (steps[:3], steps[-3:]))
+    assert last < 0.9 * first
+    assert sorted(row for step in steps[:3] for row in step.images) == list(range(24))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPE,
+        changed(optimizer=AdamW(), multiscale=MultiScale(0.5, 1.5, every=2), accumulate=2, clip=1.0),
+        changed(ema=None, freeze=("backbone.*",)),
+    ],
+    ids=["sgd", "adamw", "frozen"],
+)
+@pytest.mark.parametrize("stop", [1, 4])  # in the first epoch; in the closing one
+def test_resume_is_bit_equal_to_no_break(tmp_path, recipe, stop):
+    recipe = replace(recipe, epochs=2)
+    whole, broken = learner_of(recipe), learner_of(recipe)
+    batches = Squares(batch=8 // recipe.accumulate)
+    curve = run(recipe, whole, batches)
+    before = run(recipe, broken, batches, stop_after=stop)
+    save_state(tmp_path / "state.pt", broken, {"said": [stop]})
+    fresh = learner_of(recipe)
+    with torch.no_grad():
+        next(fresh.detector.parameters()).add_(1)  # whatever it was, the state decides
+    assert load_state(tmp_path / "state.pt", fresh) == {"said": [stop]} == read_notes(tmp_path / "state.pt")
+    after = run(recipe, fresh, batches)
+    assert before + after == curve
+    assert_same(weights_of(whole), weights_of(fresh))
+
+
+def test_a_damaged_or_foreign_state_is_refused(tmp_path):
+    path = tmp_path / "state.pt"
+    with pytest.raises(UserError, match=r"no '.*state\.pt' to resume"):
+        load_state(path, learner_of())
+    path.write_bytes(b"\x80\x04cos\nsystem\n")
+    with pytest.raises(UserError, match="damaged or no training state"):
+        load_state(path, learner_of())
+    save_state(path, learner_of(), {})
+    other = changed(model=RECIPE.model.__class__(depth=0.33, width=0.25, num_classes=3, size=(64, 64)))
+    with pytest.raises(UserError, match="another model"):
+        load_state(path, learner_of(other))
+
+
+@dataclass(frozen=True)
+class SumOfBoxes:
+    """Not a number where a box is none."""
+
+    name: str = "sum"
+    weight: float = 1.0
+
+    @property
+    def needs(self):
+        return ()
+
+    def __call__(self, pairs):
+        return pairs.total(pairs.boxes.sum(-1)) * 1e-3 + pairs.targets.boxes.sum() * 1e-6
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight_and_names_its_images():
+    recipe = changed(epochs=1, schedule=Constant(), loss=LOSS.plus(SumOfBoxes()), closing=None)
+    learner, meter = learner_of(recipe), Meter()
+    states = [{name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}]
+    broken = []
+    for event in train(recipe, learner, Squares(broken=5)):
+        if isinstance(event, Step):
+            states.append({name: tensor.clone() for name, tensor in learner.detector.state_dict().items()})
+            meter.add(event)
+            broken += meter.read()
+    assert len(broken) == 1
+    step, losses = broken[0]
+    assert 5 in step.images and len(step.images) == 8
+    assert any(math.isnan(value) for value in losses.values())
+    floats = {name for name, tensor in states[0].items() if tensor.is_floating_point()}
+    for number in range(3):
+        same = all(torch.equal(states[number][name], states[number + 1][name]) for name in floats)
+        assert same == (number == step.number)
+    assert meter.steps == 2 and meter.means()["total"] < 1e3
+
+
+def test_accumulated_passes_give_the_gradient_of_their_mean():
+    recipe = changed(epochs=1, accumulate=2)
+    learner = learner_of(recipe)
+    steps = [event for event in train(recipe, learner, Squares(batch=4)) if isinstance(event, Step)]
+    assert len(steps) == 3 and [len(step.images) for step in steps] == [8, 8, 8]
+
+
+def test_frozen_parameters_and_their_statistics_stay():
+    recipe = changed(epochs=1, freeze=("backbone.*", "neck.*"))
+    learner = learner_of(recipe)
+    before = {name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}
+    run(recipe, learner)
+    after = learner.detector.state_dict()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"head"}
+
+
+def test_freezing_what_is_not_there_says_what_is():
+    with pytest.raises(ConfigError, match=r"called 'bakbone\.\*'.*backbone\.\*"):
+        learner_of(changed(freeze=("bakbone.*",)))
+    with pytest.raises(ConfigError, match="nothing to train"):
+        learner_of(changed(freeze=("*",)))
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_half_precision_trains_with_losses_in_float32(precision):
+    recipe = changed(epochs=1)
+    learner = learner_of(recipe, precision=precision)
+    for event in train(recipe, learner, Squares()):
+        if isinstance(event, Step):
+            assert all(value.dtype == torch.float32 and value.isfinite() for value in event.losses.values())
+    assert all(p.dtype == torch.float32 for p in learner.detector.parameters())
+
+
+def test_memory_layouts_agree():
+    curves = [run(changed(epochs=1), learner_of(channels_last=layout)) for layout in (True, False)]
+    # Later steps differ more: rounding decides now and then which prior an object gets.
+    assert curves[0][:2] == pytest.approx(curves[1][:2], rel=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_on_cuda_never_waits_for_the_device():
+    from onelook.train.processes import World
+
+    recipe: Recipe = changed(epochs=3)
+    learner = learner_of(recipe, World(0, 1, torch.device("cuda")), precision="fp16")
+
+    class Pinned(Squares):
+        def take(self, rows):
+            batch = super().take(rows)
+            boxes, labels, valid = batch.targets.boxes, batch.targets.labels, batch.targets.valid
+            targets = type(batch.targets)(boxes.pin_memory(), labels.pin_memory(), valid.pin_memory())
+            return type(batch)(batch.images.pin_memory(), targets, batch.indices)
+
+    stream = train(recipe, learner, Pinned())
+    for _ in range(3):  # warm-up: cuDNN chooses, the allocator grows
+        next(stream)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            next(stream)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,65 @@
+"""Several processes train as one would with the same global batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from onelook.errors import UserError
+from onelook.train.processes import SyncedBatchNorm, choose_device, synchronise_batch_norm
+
+HERE = Path(__file__).parent
+
+
+def launch(folder: Path, processes: int, **environment: str) -> list[dict]:
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    paths = os.pathsep.join(str(HERE.parent / part) for part in ("src", "tests", "benchmarks"))
+    done = subprocess.run(
+        [*start, str(HERE / "two_processes.py"), str(folder)],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"{processes}-{rank}.json").read_text()) for rank in range(processes)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", ["1", "2"])
+def test_two_processes_learn_like_one_with_the_same_batch(tmp_path, accumulate):
+    alone = launch(tmp_path, 1, ACCUMULATE=accumulate)[0]
+    both = launch(tmp_path, 2, ACCUMULATE=accumulate)
+    assert both[0]["curve"] == pytest.approx(alone["curve"], rel=1e-8)
+    assert both[0]["weights"] == pytest.approx(alone["weights"], rel=1e-6, abs=1e-8)
+    assert both[0] == both[1]
+
+
+def test_devices_are_found_by_name_and_missing_ones_named():
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="'gpu' is no device"):
+        choose_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no CUDA"):
+            choose_device("cuda:1")
+        assert choose_device(None).type in ("cpu", "mps")
+
+
+def test_synchronised_batch_norm_keeps_names_and_is_ordinary_alone():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    images = torch.randn(2, 3, 5, 5)
+    names = list(model.state_dict())
+    expected = model(images)
+    synchronise_batch_norm(model, torch.device("cpu"))
+    assert type(model[1]) is SyncedBatchNorm and list(model.state_dict()) == names
+    torch.testing.assert_close(model(images), expected)
