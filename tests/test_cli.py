@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -72,6 +73,9 @@ def work(thing: str, /, *, times: int = 1, fail: str | None = None, code: int = 
         half: Only half of it.
     """
     print("printed on the way")
+    if thing == "rotten":
+        warnings.warn("The apple is rotten.", stacklevel=1)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
     if fail is not None:
         raise ERRORS[fail]
     return Answer([thing] * times, code)
@@ -144,6 +148,12 @@ def test_a_call_ends_with_its_code_and_message(
     assert out in captured.out
     assert err in captured.err if err else captured.err == ""
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line_without_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.run(["work", "rotten"]) == 0
+    assert capsys.readouterr().err == "warning: The apple is rotten.\n"
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -220,10 +230,8 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
 REAL_VERBS = dict(command_line.VERBS)
 
 
-def functions(target: str) -> list[Any]:
+def functions(found: Any) -> list[Any]:
     """The functions behind a verb: one, or those of its inner verbs."""
-    module, _, name = target.partition(":")
-    found = getattr(import_module(module), name)
     if not isinstance(found, App):
         return [found]
     return [found[inner].default_command for inner in found if not inner.startswith("-")]
@@ -232,11 +240,14 @@ def functions(target: str) -> list[Any]:
 @pytest.mark.parametrize("verb", REAL_VERBS)
 def test_every_verb_has_a_summary_and_an_example(verb: str) -> None:
     target, summary = REAL_VERBS[verb]
-    found = functions(target)
-    for function in found:
+    module, _, name = target.partition(":")
+    group = getattr(import_module(module), name)
+    if isinstance(group, App):
+        assert group.help == summary
+    for function in functions(group):
         text, examples = read_docstring(function.__doc__)
         assert examples and all(line.startswith(f"onelook {verb} ") or line == f"onelook {verb}" for line in examples)
-        if len(found) == 1:
+        if not isinstance(group, App):
             assert text.split("\n\n")[0].replace("\n", " ") == summary
 
 

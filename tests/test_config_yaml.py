@@ -51,7 +51,8 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("a zero byte", b"a: 1\nb: \x00", "x.yaml:2:"),
     ("an image", b"\x89PNG\r\n\x1a\n\x00\x00", "x.yaml:1:"),
     ("deep nesting", b"[" * 100_000, "levels deep"),
-    ("too large", b"#" * (9 * 2**20), "larger than 8 MB"),
+    ("too large", b"#" * (3 * 2**20), "larger than 2 MB"),
+    ("too many", b"[" + b"1," * 300_000 + b"]", "more than 200,000 entries"),
 ]
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 from cyclopts import App, CycloptsError, Parameter
 
 from onelook import __version__
-from onelook.cli.output import JsonTarget, consoles, print_error, quiet_broken_pipe
+from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
 from onelook.errors import UsageError, UserError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def run(arguments: Sequence[str]) -> int:
     options = Everywhere(debug="--debug" in arguments)
     try:
         rest, options = split_options(arguments)
-        with JsonTarget(options.json) as target:
+        with JsonTarget(options.json) as target, plain_warnings():
             out, _ = consoles(to_stderr=target.is_stdout)
             result = call(rest, out)
             if isinstance(result, Result):

@@ -9,7 +9,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -47,6 +48,21 @@ def print_error(message: str, remedy: str = "") -> None:
         console.print(Text(remedy), soft_wrap=True)
 
 
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Shows a warning to the user as 'warning: message' on standard error, without the line of code it came from."""
+    from rich.text import Text
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, UserWarning):  # all others speak to programmers
+            _, console = consoles()
+            console.print(Text.assemble(("warning: ", "bold yellow"), str(message)), soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
 def quiet_broken_pipe() -> int:
     """The reader of our output went away (`onelook models | head`): say nothing; the exit code of SIGPIPE."""
     with contextlib.suppress(OSError, ValueError):
@@ -72,7 +88,7 @@ class JsonTarget:
     def __enter__(self) -> JsonTarget:
         if self.is_stdout:
             self._stdout = sys.stdout
-            self._closing.enter_context(_native_stdout_to_stderr(self))
+            self._closing.enter_context(_native_stdout_to_stderr())
             self._closing.enter_context(contextlib.redirect_stdout(sys.stderr))
         return self
 
@@ -95,7 +111,7 @@ class JsonTarget:
 
 
 @contextlib.contextmanager
-def _native_stdout_to_stderr(target: JsonTarget) -> Any:
+def _native_stdout_to_stderr() -> Iterator[None]:
     """Points the process's file descriptor 1 to standard error for a while, for libraries that print past Python."""
     try:
         stdout, stderr = sys.stdout.fileno(), sys.stderr.fileno()

@@ -17,7 +17,8 @@ from typing import Any
 
 from onelook.errors import ConfigError
 
-LARGEST = 8 * 1024 * 1024  # bytes; a data set's file with 10,000 class names has 0.2 MB
+LARGEST = 2 * 1024 * 1024  # bytes; a data set's file with 10,000 class names has 0.2 MB
+MOST = 200_000  # keys and values
 DEEPEST = 64
 
 _NULL = re.compile(r"~|null|Null|NULL|")
@@ -88,6 +89,7 @@ class _Events:
         self.result: Any = None
         self.lines: dict[str, int] = {}
         self.documents = 0
+        self.entries = 0
         self.open: list[tuple[Any, str]] = []  # containers under construction, with their paths
         self.key: list[Any] = []  # for each open mapping the key that waits for its value, or _NO_KEY; index of a list
 
@@ -118,6 +120,9 @@ class _Events:
     def add(self, event: Any, value: Any) -> str:
         """Puts a value where it belongs; its dotted path."""
         line = event.start_mark.line + 1
+        self.entries += 1
+        if self.entries > MOST:
+            raise self.error(event, f"has more than {MOST:,} entries, which no settings file has")
         if not self.open:
             self.result = value
             return ""
