@@ -1,0 +1,49 @@
+"""The pages say what is true: models, commands, settings, links."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from onelook.cli.models import models
+from onelook.config import override
+from onelook.recipes import RECIPE_TYPES
+from test_cli_diff import recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+def test_the_table_of_models_is_what_the_command_prints() -> None:
+    rows = re.findall(r"^\| `([\w.-]+)` \| (.+) \|$", PAGES[0].read_text(), re.MULTILINE)
+    expected = []
+    for row in models().rows:
+        size = row.variant.architecture.size
+        ap = f"{row.variant.published.ap:.1f}" if row.variant.published else "-"
+        cells = (row.variant.family, f"{row.parameters / 1e6:.2f} M", f"{row.gflops:.2f}", str(size[0]), ap)
+        expected.append((row.variant.name, " | ".join(cells)))
+    assert rows == expected
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_no_place_of_a_particular_machine(page: Path) -> None:
+    assert not re.search(r"(?<![\w.])/(work|home|root|tmp|opt|Users)/", page.read_text())
+
+
+def test_every_setting_of_the_page_can_be_set() -> None:
+    table = [line for line in (ROOT / "docs" / "settings.md").read_text().splitlines() if line.startswith("| `")]
+    examples = [text for line in table for text in re.findall(r"`([^`]+=[^`]+)`", line.split(" | ")[0])]
+    assert len(examples) > 10
+    for example in examples:
+        (setting,) = shlex.split(example)
+        override(recipe(), setting, types=RECIPE_TYPES)
