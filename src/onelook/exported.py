@@ -19,8 +19,9 @@ The interface of an exported file (`FORMAT` 1):
              labels      (B, L) int64 index into `names`
 
 B is free where `batch` is None. The two optional inputs are initialisers that are also graph inputs: a runtime that is
-not given them uses the defaults. Values 0..255 stay float32 at the door of every file so that a consumer need not know
-its precision; boxes are decoded in float32 too, because float16 resolves only half a pixel above 512.
+not given them uses the defaults. (ONNX Runtime warns of that on loading, unless `log_severity_level` is 3.) Values
+0..255 stay float32 at the door of every file so that a consumer need not know its precision; boxes are decoded in
+float32 too, because float16 resolves only half a pixel above 512.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "List every problem of a data set, or, without one, describe this installation.",
     ),
     "convert": ("onelook.cli.convert:convert", "Write a data set in another format."),
+    "export": ("onelook.cli.export:export", "Write a model for another runtime, and prove it against PyTorch."),
     "models": ("onelook.cli.models:models", "List the models: cost, input size, published accuracy, official weights."),
     "score": ("onelook.cli.score:score", "Evaluate a COCO results file against COCO annotations."),
     "diff": ("onelook.cli.diff:diff", "What one training changes against another."),

@@ -167,14 +167,18 @@ class Detector(nn.Module):
         self.class_names: tuple[str, ...] = ()
         self.deployed = False
 
-    def features(self, images: Tensor) -> Pyramid:
-        """(B, 3, H, W) RGB 0..255 -> the neck's outputs, finest first. UserError for sides that do not fit."""
+    def check_sides(self, height: int, width: int) -> None:
+        """UserError unless both sides of an image are multiples of the largest stride."""
         stride = max(self.backbone.strides)
-        if images.shape[2] % stride or images.shape[3] % stride:
+        if height % stride or width % stride:
             raise UserError(
-                f"Images of {images.shape[2]}x{images.shape[3]} do not fit this model.",
+                f"Images of {height}x{width} do not fit this model.",
                 f"Both sides must be multiples of {stride}, its largest stride.",
             )
+
+    def features(self, images: Tensor) -> Pyramid:
+        """(B, 3, H, W) RGB 0..255 -> the neck's outputs, finest first. UserError for sides that do not fit."""
+        self.check_sides(images.shape[2], images.shape[3])
         return self.neck(self.backbone(self.pixels(images)))
 
     def forward(self, images: Tensor) -> Predictions:

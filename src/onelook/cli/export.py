@@ -1,0 +1,180 @@
+"""`onelook export`: a model for a runtime other than PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from onelook.errors import ExportError, UserError, WeightsError
+from onelook.export.onnx import Exported, export_onnx
+from onelook.export.openvino import export_openvino
+from onelook.models.build import build
+from onelook.models.detector import Detector
+from onelook.models.variants import VARIANTS, variant
+from onelook.ops.nms import Nms
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The written file and how far it is from PyTorch."""
+
+    exported: Exported
+    format: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` writes."""
+        metadata, agreement = self.exported.metadata, self.exported.agreement
+        return {
+            "file": str(self.exported.path),
+            "format": self.format,
+            "model": metadata.model,
+            "size": list(metadata.size),
+            "batch": metadata.batch,
+            "precision": metadata.precision,
+            "outputs": metadata.outputs,
+            "nms": dict(metadata.nms) if metadata.nms else None,
+            "bytes": self.exported.path.stat().st_size,
+            "largest_box_difference": agreement.box,
+            "largest_box_difference_of_confident_rows": agreement.confident_box,
+            "largest_score_difference": agreement.score,
+            "images": agreement.images,
+        }
+
+    def show(self, console: Console) -> None:
+        """The file, its interface, and the differences."""
+        metadata, agreement = self.exported.metadata, self.exported.agreement
+        height, width = metadata.size
+        megabytes = self.exported.path.stat().st_size / 1e6
+        console.print(f"Exported {metadata.model} to {self.exported.path} ({megabytes:.1f} MB)", soft_wrap=True)
+        console.print(f"  input      {metadata.batch or 'any'} x 3 x {height} x {width}, float32, RGB, 0..255")
+        if metadata.nms:
+            console.print(
+                f"  output     detections: at most {metadata.nms['limit']} an image, confidence"
+                f" {metadata.nms['confidence']:g} and IoU {metadata.nms['iou']:g} unless the caller gives others"
+            )
+        else:
+            console.print("  output     boxes and class scores of all rows")
+        console.print(f"  precision  {metadata.precision}")
+        console.print(
+            f"  verified   on {agreement.images} images against PyTorch in float32: boxes differ by at most"
+            f" {agreement.box:.2g} px ({agreement.confident_box:.2g} px where confident), scores by at most"
+            f" {agreement.score:.2g}"
+        )
+
+
+def export(
+    model: str,
+    *,
+    weights: str | None = None,
+    to: Literal["onnx", "openvino", "ncnn", "tensorrt"] = "onnx",
+    nms: bool = False,
+    half: bool = False,
+    int8: bool = False,
+    dynamic: bool = False,
+    batch: int = 1,
+    size: int | None = None,
+    confidence: float = 0.25,
+    iou: float = 0.45,
+    limit: int = 300,
+    out: Path | None = None,
+) -> ExportResult:
+    """Write a model for another runtime, and prove it against PyTorch.
+
+    The file takes framed RGB images, float32 0..255, whatever its precision, and says itself what it needs: frame,
+    size, class names. It is run and compared with PyTorch before it appears; where they disagree nothing is written.
+
+    Examples:
+        onelook export --model yolox-s --weights yolox_s.pth --to onnx
+        onelook export --model runs/a/best.safetensors --nms --dynamic --half --out detector.onnx
+
+    Args:
+        model: name of a model, a weights file of Onelook, or the folder of a run.
+        weights: official weights file for a named model; none exports it untrained.
+        to: the runtime's format; ncnn and TensorRT are made from the ONNX file with their own tools.
+        nms: build non-maximum suppression in, so that the file gives final detections.
+        half: float16 weights and features.
+        int8: 8-bit weights and features (not supported yet).
+        dynamic: accept any batch size.
+        batch: number of images a run, without --dynamic.
+        size: side of the square input, a multiple of the largest stride; the model's own where not given.
+        confidence: least score that built-in suppression keeps, where the caller gives no other.
+        iou: greatest overlap that it allows, where the caller gives no other.
+        limit: most detections an image that it gives.
+        out: the file to write; the model's name in the current folder where not given.
+
+    Returns:
+        The file and the differences.
+    """
+    _refuse_unsupported(to, nms, int8)
+    if batch < 1:
+        raise UserError(f"The batch size is {batch}.", "Give --batch a number above 0.")
+    detector, name = _detector(model, weights)
+    path = out if out is not None else Path(name + {"onnx": ".onnx", "openvino": ".xml"}[to])
+    suppression = Nms(confidence, iou, limit=limit) if nms else None
+    frame = None if size is None else (size, size)
+    if to == "openvino":
+        exported = export_openvino(detector, path, half=half, dynamic=dynamic, batch=batch, size=frame)
+    else:
+        exported = export_onnx(detector, path, nms=suppression, half=half, dynamic=dynamic, batch=batch, size=frame)
+    return ExportResult(exported, to)
+
+
+def _refuse_unsupported(to: str, nms: bool, int8: bool) -> None:
+    """ExportError, before anything is loaded, for what this version cannot write."""
+    if int8:
+        raise ExportError(
+            "8-bit export is not supported: it needs calibration, which this version does not have.",
+            "Use --half, or quantise the exported ONNX file with the tools of its runtime.",
+        )
+    other = {"ncnn": "pnnx model.onnx", "tensorrt": "trtexec --onnx=model.onnx --saveEngine=model.engine"}
+    if to in other:
+        raise ExportError(
+            f"This version cannot write {to} files.",
+            f"Export to ONNX without --nms, and convert that with the runtime's own tool: {other[to]}",
+        )
+    if to == "openvino" and nms:
+        raise ExportError(
+            "An OpenVINO file cannot have suppression built in.",
+            "Export without --nms, or to ONNX, which OpenVINO reads.",
+        )
+
+
+def _detector(model: str, weights: str | None) -> tuple[Detector, str]:
+    """The detector with its weights, and a name for its file."""
+    if model in VARIANTS:
+        if weights is None:
+            raise UserError(
+                f"'{model}' has no weights yet.",
+                f"Give --weights {variant(model).weights_file or 'FILE'}, or --weights none for an untrained network.",
+            )
+        detector = build(model)
+        if weights != "none":
+            _load(detector, weights)
+        return detector.eval(), model
+    path = Path(model)
+    if path.is_dir():
+        path = path / "best.safetensors"
+    if not path.exists():
+        if path.name == model and not path.suffix:
+            variant(model)  # says which names there are
+        raise UserError(f"The model file '{path}' does not exist.", "Give a model's name, a weights file or a run.")
+    if weights is not None:
+        raise UserError(f"Both '{path}' and --weights '{weights}' name weights.", "Leave one of them away.")
+    from onelook.weights import restore
+
+    return restore(path).eval(), path.stem
+
+
+def _load(detector: Detector, weights: str) -> None:
+    from onelook.weights import load_weights
+
+    report = load_weights(detector, weights)
+    if report.new_classes:
+        raise WeightsError(
+            f"'{weights}' has no weights for the class '{report.new_classes[0]}'.",
+            "Train the model on these classes first, and export the run's best.safetensors.",
+        )

@@ -1,0 +1,27 @@
+"""The graph that is exported: plain tensors in and out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from onelook.models.deploy import deploy
+from onelook.models.detector import Detector
+
+
+class ExportGraph(nn.Module):
+    """Images to boxes and scores, in the deploy form.
+
+    forward: (B, 3, H, W) float32 RGB 0..255 -> (B, N, 4) float32 xyxy pixels of the input, (B, N, C) float32 in [0, 1].
+    half: weights and features in float16; what comes in and goes out, and decoding between them, stays float32.
+    """
+
+    def __init__(self, detector: Detector, *, half: bool = False) -> None:
+        super().__init__()
+        self.detector = deploy(detector).to("cpu", torch.float16 if half else torch.float32)
+        self.dtype = torch.float16 if half else torch.float32
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        predictions = self.detector(images.to(self.dtype))
+        return predictions.boxes, predictions.scores()

@@ -1,0 +1,327 @@
+"""An exported file runs without this library's code and says what PyTorch says, or it is not written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import parser
+from torch import nn
+
+from networks import Golden, filled_detector
+from onelook.cli.app import run
+from onelook.errors import ExportError, MissingDependencyError
+from onelook.export import onnx as onnx_export
+from onelook.export import openvino as openvino_export
+from onelook.export.graph import ExportGraph
+from onelook.export.onnx import Exported, export_onnx
+from onelook.export.suppression import append_suppression
+from onelook.export.verify import TOLERANCES, compare_rows, verification_images
+from onelook.exported import METADATA_KEY, ExportedMetadata
+from onelook.models.build import build
+from onelook.models.detector import Detector
+from onelook.models.yolox.architecture import Yolox
+from onelook.ops.nms import Nms
+from shared import needs_shared
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _detector(seed: int = 0) -> Detector:
+    """A small network whose features are normalised and whose scores spread over 0..1, as a trained one's."""
+    torch.manual_seed(seed)
+    detector = build(Yolox(depth=0.33, width=0.125, size=SIZE), classes=["cat", "dog", "cow"])
+    norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the statistics become those of the one batch below
+    for name, parameter in detector.named_parameters():
+        if name.endswith(("classes.bias", "objectness.bias")):
+            nn.init.constant_(parameter, 0.5)
+        elif name.endswith(("classes.weight", "objectness.weight")):
+            nn.init.normal_(parameter)
+    with torch.no_grad():
+        detector(torch.from_numpy(verification_images(SIZE)))
+    detector.eval()
+    return detector
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _metadata(path: Path) -> ExportedMetadata:
+    text = _session(path).get_modelmeta().custom_metadata_map[METADATA_KEY]
+    return ExportedMetadata.from_json(text, str(path))
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Exported]:
+    detector = _detector()
+    return detector, export_onnx(detector, tmp_path_factory.mktemp("raw") / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def final(tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Exported]:
+    detector = _detector()
+    path = tmp_path_factory.mktemp("final") / "model.onnx"
+    return detector, export_onnx(detector, path, nms=Nms(0.3, 0.5, limit=20), dynamic=True)
+
+
+def test_rows_are_those_of_pytorch(raw: tuple[Detector, Exported]) -> None:
+    detector, exported = raw
+    images = verification_images(SIZE)[:1]
+    boxes, scores = _session(exported.path).run(["boxes", "scores"], {"images": images})
+    with torch.no_grad():
+        predictions = detector(torch.from_numpy(images))
+    np.testing.assert_allclose(boxes, predictions.boxes, atol=0.05)
+    np.testing.assert_allclose(scores, predictions.scores(), atol=1e-3)
+    assert 0 < exported.agreement.box < 0.05 and 0 < exported.agreement.score < 1e-3
+
+
+def test_file_says_all_that_its_consumer_needs(raw: tuple[Detector, Exported]) -> None:
+    _, exported = raw
+    metadata = _metadata(exported.path)
+    assert metadata == exported.metadata
+    assert (metadata.names, metadata.size, metadata.batch) == (("cat", "dog", "cow"), SIZE, 1)
+    assert (metadata.outputs, metadata.nms, metadata.precision) == ("raw", None, "float32")
+    assert metadata.frame["type"] == "Letterbox"
+    (images,) = _session(exported.path).get_inputs()
+    assert (images.name, images.type, images.shape) == ("images", "tensor(float)", [1, 3, *SIZE])
+    assert (exported.path.stat().st_mode & 0o777) == 0o644
+
+
+def test_file_tells_nothing_of_the_machine_that_made_it(raw: tuple[Detector, Exported]) -> None:
+    content = raw[1].path.read_bytes()
+    assert str(Path(onnx_export.__file__).parents[1]).encode() not in content
+    assert b"stack_trace" not in content and b".py" not in content
+
+
+def test_file_with_nms_has_the_documented_interface(final: tuple[Detector, Exported]) -> None:
+    _, exported = final
+    metadata = _metadata(exported.path)
+    assert (metadata.outputs, metadata.precision, metadata.batch) == ("detections", "float32", None)
+    assert metadata.nms == {"confidence": 0.3, "iou": 0.5, "agnostic": False, "multi_label": False, "limit": 20}
+    session = _session(exported.path)
+    assert [(value.name, value.type) for value in session.get_inputs()] == [("images", "tensor(float)")]
+    optional = {value.name: value.type for value in session.get_overridable_initializers()}
+    assert optional == {"confidence": "tensor(float)", "iou": "tensor(float)"}
+    assert {value.name: value.type for value in session.get_outputs()} == {
+        "count": "tensor(int64)",
+        "boxes": "tensor(float)",
+        "scores": "tensor(float)",
+        "labels": "tensor(int64)",
+    }
+
+
+def test_half_precision_file_takes_and_gives_float32(tmp_path: Path) -> None:
+    torch.manual_seed(
+        0
+    )  # freshly initialised: normalising a random network's features would amplify float16's rounding
+    exported = export_onnx(build(Yolox(depth=0.33, width=0.125, size=SIZE)), tmp_path / "model.onnx", half=True)
+    assert _metadata(exported.path).precision == "float16"
+    session = _session(exported.path)
+    assert {value.type for value in (*session.get_inputs(), *session.get_outputs())} == {"tensor(float)"}
+    weights = [tensor for tensor in onnx.load(exported.path).graph.initializer if len(tensor.dims) == 4]
+    assert weights and {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
+
+
+def test_a_batch_gives_what_its_images_give_alone(final: tuple[Detector, Exported]) -> None:
+    session = _session(final[1].path)
+    images = verification_images(SIZE)
+    together = session.run(["count", "boxes", "scores", "labels"], {"images": images})
+    assert together[0].min() > 0
+    for index, image in enumerate(images):
+        alone = session.run(["count", "boxes", "scores", "labels"], {"images": image[None]})
+        for whole, part in zip(together, alone):
+            np.testing.assert_allclose(whole[index], part[0], rtol=1e-3, atol=1e-2)
+
+
+def test_thresholds_are_optional_inputs(final: tuple[Detector, Exported]) -> None:
+    session = _session(final[1].path)
+    images = verification_images(SIZE)[:1]
+    (usual,) = session.run(["count"], {"images": images})
+    (strict,) = session.run(["count"], {"images": images, "confidence": np.array(1.0, np.float32)})
+    (same,) = session.run(["count"], {"images": images, "iou": np.array(0.5, np.float32)})
+    assert strict[0] == 0 < usual[0] == same[0]
+
+
+@pytest.mark.parametrize(("name", "confidence"), [("multi_label", 0.3), ("agnostic", 0.2), ("plain", 0.2)])
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_nms_nodes_are_nms(name: str, confidence: float, seed: int) -> None:
+    nms = Nms(confidence, 0.5, agnostic=name == "agnostic", multi_label=name == "multi_label", limit=12)
+    rng = np.random.default_rng(seed)
+    low = rng.integers(0, 12, (2, 30, 2)) * 4.0
+    boxes = np.concatenate((low, low + rng.integers(1, 8, (2, 30, 2)) * 4.0 + 0.13), -1).astype(np.float32)
+    scores = (rng.permutation(2 * 30 * 3).reshape(2, 30, 3) / 180).astype(np.float32)
+    boxes[0, 3, 2] = np.inf
+    outputs = _suppress(name, nms).run(None, {"row_boxes": boxes, "row_scores": scores})
+    for image in range(2):
+        count, *found = (output[image] for output in outputs)
+        expected = nms(boxes[image], scores[image])
+        assert count == len(expected[0])
+        for got, want in zip(found, expected):
+            np.testing.assert_array_equal(got[:count], want)
+            assert not got[count:].any()
+
+
+_SESSIONS: dict[str, Any] = {}
+
+
+def _suppress(name: str, nms: Nms) -> Any:
+    if name not in _SESSIONS:
+        model = parser.parse_model(
+            """<ir_version: 10, opset_import: ["" : 18]>
+            rows (float[batch, 30, 4] row_boxes, float[batch, 30, 3] row_scores)
+              => (float[batch, 30, 4] row_boxes, float[batch, 30, 3] row_scores) {}"""
+        )
+        assert append_suppression(model, nms, 30, 3) == 12
+        onnx.checker.check_model(model, full_check=True)
+        _SESSIONS[name] = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return _SESSIONS[name]
+
+
+def test_candidate_pool_cannot_be_built_in() -> None:
+    model = parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 18]>
+        rows (float[1, 3, 4] row_boxes, float[1, 3, 2] row_scores)
+          => (float[1, 3, 4] row_boxes, float[1, 3, 2] row_scores) {}"""
+    )
+    with pytest.raises(ExportError, match="pool"):
+        append_suppression(model, Nms(pool=10), 3, 2)
+
+
+def test_file_that_disagrees_is_an_error_and_the_old_one_stays(
+    raw: tuple[Detector, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = onnx.load(raw[1].path)
+    del other.metadata_props[:]
+    monkeypatch.setattr(onnx_export, "to_model", lambda *_: other)
+    place = tmp_path / "model.onnx"
+    place.write_text("what was there before")
+    with pytest.raises(ExportError, match="does not agree with PyTorch: boxes differ by up to"):
+        export_onnx(_detector(seed=1), place)
+    assert place.read_text() == "what was there before"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize(("where", "by"), [("boxes", 0.2), ("boxes", np.nan), ("scores", 0.01), ("scores", np.nan)])
+def test_rows_that_differ_are_found(where: str, by: float) -> None:
+    expected = {"boxes": np.full((1, 3, 4), 5.0), "scores": np.full((1, 3, 2), 0.5)}
+    found = {key: value.copy() for key, value in expected.items()}
+    found[where][0, 1, 1] += by
+    with pytest.raises(ExportError, match="does not agree"):
+        compare_rows(**found, expected_boxes=expected["boxes"], expected_scores=expected["scores"],
+                     tolerance=TOLERANCES["float32"])  # fmt: skip
+
+
+def test_boxes_that_overflow_on_both_sides_agree() -> None:
+    boxes = np.array([[[-np.inf, 0, np.inf, 5.0], [1, 2, 3, 4]]])
+    scores = np.full((1, 2, 2), 0.5)
+    assert compare_rows(boxes, scores, boxes, scores, TOLERANCES["float32"]).box == 0
+    with pytest.raises(ExportError, match="does not agree"):
+        compare_rows(boxes.clip(-1e30, 1e30), scores, boxes, scores, TOLERANCES["float32"])
+
+
+def test_verification_images_have_structure_and_are_always_the_same() -> None:
+    images = verification_images((64, 64))
+    assert np.array_equal(images, verification_images((64, 64)))
+    assert images.dtype == np.float32 and images.min() >= 0 and images.max() <= 255
+    assert np.array_equal(images, images.round())
+    coarse = images.reshape(4, 3, 4, 16, 4, 16).mean((3, 5))
+    assert coarse.std((2, 3)).min() > 10
+
+
+def test_detector_of_unknown_architecture_cannot_be_exported(tmp_path: Path) -> None:
+    detector = _detector()
+    detector.architecture = None
+    with pytest.raises(ExportError, match="architecture"):
+        export_onnx(detector, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "yolox-nano"], "no weights"),
+        (["--model", "yolox-nanno"], "Did you mean 'yolox-nano'"),
+        (["--model", "nowhere/best.safetensors"], "does not exist"),
+        (["--model", "yolox-nano", "--weights", "none", "--int8"], "8-bit"),
+        (["--model", "yolox-nano", "--weights", "none", "--to", "tensorrt"], "trtexec"),
+        (["--model", "yolox-nano", "--weights", "none", "--to", "ncnn"], "pnnx"),
+        (["--model", "yolox-nano", "--weights", "none", "--to", "openvino", "--nms"], "suppression"),
+        (["--model", "yolox-nano", "--weights", "none", "--batch", "0"], "batch"),
+        (["--model", "yolox-nano", "--weights", "none", "--size", "100"], "multiples of 32"),
+        (["--model", "yolox-nano", "--weights", "none", "--out", "nowhere/x.onnx"], "does not exist"),
+    ],
+)
+def test_mistakes_are_one_message(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", *arguments]) == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["", "--nms", "--dynamic", "--half", "--nms --dynamic --half"])
+@pytest.mark.parametrize("name", ["yolox-nano", "yolox-tiny"])
+def test_command_exports_quietly(name: str, options: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model.onnx"
+    assert (
+        run(["export", "--model", name, "--weights", "none", *options.split(), "--out", str(out), "--json", "-"]) == 0
+    )
+    printed = capfd.readouterr()
+    assert len(printed.err.splitlines()) < 10
+    result = json.loads(printed.out)
+    assert result["file"] == str(out) and result["bytes"] == out.stat().st_size
+    assert result["largest_score_difference"] < 1e-3
+    assert result["largest_box_difference"] < (1 if "--half" in options else 1e-3)
+    assert _metadata(out).model == name
+
+
+@needs_shared
+@pytest.mark.slow
+def test_filled_network_agrees(tmp_path: Path) -> None:
+    golden = Golden.load("yolox", "yolox-nano")
+    detector = filled_detector("yolox-nano", golden.arrays)
+    exported = export_onnx(detector, tmp_path / "model.onnx", size=(256, 320))
+    (boxes,) = _session(exported.path).run(["boxes"], {"images": golden.image[:, ::-1].copy()})
+    with torch.no_grad():
+        expected, _ = ExportGraph(detector)(torch.from_numpy(golden.image[:, ::-1].copy()))
+    np.testing.assert_allclose(boxes, expected, rtol=1e-3, atol=0.05)
+
+
+def test_openvino_that_is_not_installed_is_named_with_its_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_export, "find_spec", lambda _: None)
+    with pytest.raises(MissingDependencyError, match=r"onelook\[openvino\]"):
+        openvino_export.export_openvino(_detector(), tmp_path / "model.xml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
+def test_openvino_file_agrees_and_describes_itself(half: bool, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    detector = build(Yolox(depth=0.33, width=0.125, size=SIZE)).eval()
+    exported = openvino_export.export_openvino(detector, tmp_path / "model.xml", half=half, dynamic=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+    text = openvino.Core().read_model(str(exported.path)).get_rt_info([METADATA_KEY]).astype(str)
+    assert ExportedMetadata.from_json(text, "model.xml") == exported.metadata
+    assert exported.agreement.box < (1 if half else 1e-3)
