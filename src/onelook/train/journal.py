@@ -26,7 +26,7 @@ class Journal:
     def __init__(self, console: Console | None, path: Path | None, device: torch.device) -> None:
         self.console = console
         self.device = device
-        self._file = None if path is None else path.open("a", encoding="utf-8", buffering=1)
+        self.path = path
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_line = time.monotonic()
@@ -38,14 +38,13 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end_epoch()
-        if self._file is not None:
-            self._file.close()
 
     def say(self, text: str, style: str = "") -> None:
         """A line for people and for the log."""
-        if self._file is not None:
+        if self.path is not None:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            self._file.write("".join(f"{stamp} {line}\n" for line in text.splitlines()))
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{stamp} {line}\n" for line in text.splitlines()))
         if self.console is not None:
             self.console.print(text, style=style or None, markup=False, soft_wrap=True)
 

@@ -1,0 +1,323 @@
+"""A training in a folder: the loop, followed by somebody who logs, evaluates, saves and stops.
+
+The folder holds `recipe.yaml`, `metrics.csv`, `best.safetensors`, `last.safetensors`, `state.pt` and `train.log`. Every
+file but the log is replaced whole, the state last, so that a crash at any moment leaves a run that goes on from its
+last state to exactly the numbers it would have had.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from onelook.config import diff, to_plain, write_yaml
+from onelook.errors import UserError, nearest
+from onelook.train.files import sweep
+from onelook.train.interrupt import StopRequest
+from onelook.train.journal import Journal, duration, loss_text
+from onelook.train.learner import Learner
+from onelook.train.loop import Batches, Epoch, Step, train
+from onelook.train.meter import Meter, NonFiniteLossError
+from onelook.train.processes import any_process, average_statistics
+from onelook.train.sinks import CsvSink, Sinks, open_sinks
+from onelook.train.state import load_state, save_state
+from onelook.weights import save_weights
+
+if TYPE_CHECKING:
+    from onelook.models.detector import Detector
+    from onelook.train.recipe import Recipe
+
+READ_EVERY = 20  # steps between two looks at the losses on an accelerator, which has to stop for each
+
+Evaluate = Callable[["Detector"], Mapping[str, float]]
+
+
+@dataclass
+class Record:
+    """What a run has seen so far: JSON, saved with the state. Epochs count from 0, metrics.csv from 1."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best: float | None = None
+    best_epoch: int | None = None
+    misses: int = 0
+    seconds: float = 0.0
+    meter: dict[str, Any] | None = None
+    finished: bool = False
+    reason: str = "finished"
+
+    def judge(self, value: float | None, epoch: int) -> bool:
+        """Notes an evaluation; whether it is the best so far. What is not finite is never best."""
+        if value is not None and math.isfinite(value) and (self.best is None or value > self.best):
+            self.best, self.best_epoch, self.misses = value, epoch, 0
+            return True
+        self.misses += 1
+        return False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of a training, or of the part of it until it was stopped.
+
+    reason: "finished", "patience" (early stopping) or "interrupted".  metric, best: what best means, and its value.
+    """
+
+    folder: Path
+    reason: str
+    epochs: int
+    steps: int
+    seconds: float
+    metric: str
+    best: float | None
+    best_epoch: int | None
+    last: Mapping[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        return 130 if self.reason == "interrupted" else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "folder": str(self.folder), "last": dict(self.last)}
+
+    def show(self, console: Console) -> None:
+        """Prints where things are, and how good."""
+        if self.reason == "interrupted":
+            console.print(f"Stopped after {self.steps} steps. Nothing is lost: {self.folder} holds it all.")
+            return
+        why = "No better for a while, stopped early" if self.reason == "patience" else "Trained"
+        console.print(f"{why} after {self.epochs} epochs in {duration(self.seconds)}.")
+        if self.best is not None and self.best_epoch is not None:
+            console.print(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch + 1}.")
+        console.print(f"Weights: {self.folder / 'best.safetensors'}", soft_wrap=True)
+
+
+class Run:
+    """A folder, and what is written into it. Only the main process writes.
+
+    resume_with: the command that goes on with the run, as Ctrl-C prints it.  save_minutes: between states inside an
+    epoch.  name_of: what an image's row is called in messages.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        learner: Learner,
+        *,
+        console: Console | None = None,
+        sinks: Sequence[str] = (),
+        resume: bool = False,
+        resume_with: str = "",
+        save_minutes: float = 10.0,
+        name_of: Callable[[int], str] = str,
+    ) -> None:
+        self.folder, self.recipe, self.learner = folder, recipe, learner
+        self.resume_with = resume_with or "the same command and --resume"
+        self.save_seconds = save_minutes * 60
+        self.saved = time.monotonic()
+        self.name_of = name_of
+        self.is_main = learner.world.is_main
+        self.record = Record()
+        if resume:
+            self.record = Record(**load_state(folder / "state.pt", learner))
+        elif self.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
+            write_yaml(folder / "recipe.yaml", to_plain(recipe))
+        self.journal = Journal(
+            console if self.is_main else None, folder / "train.log" if self.is_main else None, learner.world.device
+        )
+        csv = CsvSink(folder / "metrics.csv", self.record.rows)
+        self.sinks = (
+            open_sinks(sinks, csv, folder, to_plain(recipe), self.journal.warn)
+            if self.is_main
+            else Sinks({}, self.journal.warn)
+        )
+
+    def save(self, meter: Meter | None = None) -> None:
+        """The state, inside an epoch with the losses it has so far."""
+        self.record.meter = None if meter is None else meter.to_dict()
+        self.saved = time.monotonic()
+        if self.is_main:
+            save_state(self.folder / "state.pt", self.learner, asdict(self.record))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last state is so old that another is wanted."""
+        return time.monotonic() - self.saved > self.save_seconds
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return float(self.learner.optimizer.param_groups[0]["lr"])
+
+    def write_weights(self, name: str, row: Mapping[str, Any]) -> None:
+        """Writes the model to be used as `name`.safetensors."""
+        if self.is_main:
+            save_weights(
+                self.learner.best_model,
+                self.folder / f"{name}.safetensors",
+                recipe=to_plain(self.recipe),
+                metrics=dict(row),
+                size=self.recipe.input_size,
+            )
+
+    def result(self, steps_per_epoch: int) -> Trained:
+        """What there is to say in the end."""
+        record = self.record
+        return Trained(
+            folder=self.folder,
+            reason=record.reason if record.finished else "interrupted",
+            epochs=self.learner.steps // steps_per_epoch,
+            steps=self.learner.steps,
+            seconds=record.seconds,
+            metric=self.recipe.metric,
+            best=record.best,
+            best_epoch=record.best_epoch,
+            last=record.rows[-1] if record.rows else {},
+        )
+
+
+def refuse_changes(folder: Path, before: Recipe, recipe: Recipe) -> None:
+    """UserError if a run that is to go on was started with another recipe; names what differs."""
+    changes = diff(before, recipe)
+    if changes:
+        listed = ", ".join(f"{one.path} was {one.before}, now {one.after}" for one in changes[:5])
+        raise UserError(
+            f"The run in '{folder}' has another recipe: {listed}.",
+            "Resume without changing the recipe, or start a new run with --out in another folder.",
+        )
+
+
+def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
+    """Trains to the end, or until patience or Ctrl-C stops it; the run's folder is up to date either way."""
+    recipe, learner, record, journal = run.recipe, run.learner, run.record, run.journal
+    steps = -(-len(batches) // recipe.accumulate)
+    meter = Meter() if record.meter is None else Meter.from_dict(record.meter)
+    clock = Clock(record.seconds, learner.steps, recipe.epochs * steps)
+    read_every = READ_EVERY if learner.world.device.type == "cuda" else 1
+    if learner.steps == 0:
+        run.save()
+    with StopRequest() as stop, journal:
+        stopped = record.finished
+        for event in () if stopped else train(recipe, learner, batches):
+            if isinstance(event, Step):
+                done = event.number % steps + 1
+                if not meter.steps:
+                    journal.begin_epoch(event.epoch, recipe.epochs, steps, done - 1)
+                meter.add(event)
+                if done % read_every and not event.ends_epoch:
+                    continue
+                _report_broken(run, meter.read())
+                pace = clock.pace(learner.steps)
+                journal.step(done, steps, meter.smooth(), recipe.batch_size / pace, clock.left(learner.steps))
+                record.seconds = clock.seconds()
+                stopped = any_process(stop.asked, learner.world.device) and not event.ends_epoch
+                if stopped or (run.is_due and not event.ends_epoch):
+                    run.save(meter)
+            else:
+                journal.end_epoch()
+                record.seconds = clock.seconds()
+                _end_epoch(run, event, meter, steps * recipe.batch_size, evaluate)
+                meter = Meter()
+                record.finished = event.number + 1 == recipe.epochs or _out_of_patience(run)
+                run.save()
+                stopped = record.finished or any_process(stop.asked, learner.world.device)
+            if stopped:
+                break
+        journal.end_epoch()
+        if not record.finished:
+            journal.say(f"Stopped and saved after {learner.steps} steps. To go on: {run.resume_with}")
+        run.sinks.close()
+    return run.result(steps)
+
+
+def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Evaluate | None) -> None:
+    """Evaluates where the recipe says so, writes the epoch's row and the weights."""
+    recipe, learner, record, journal = run.recipe, run.learner, run.record, run.journal
+    average_statistics(learner.detector, *([learner.best_model] if learner.average is not None else []))
+    trained = record.seconds - sum(row["seconds"] for row in record.rows)
+    row: dict[str, Any] = {f"loss/{name}": value for name, value in meter.means().items()}
+    row |= {"lr": run.rate, "images_per_second": images / max(trained, 1e-9), "waited": meter.waited}
+    begin = time.monotonic()
+    better = False
+    if evaluate is not None and recipe.evaluates(event.number):
+        metrics = dict(evaluate(learner.best_model))
+        if recipe.metric not in metrics:
+            raise UserError(
+                f"metric={recipe.metric} is nothing that the evaluation measures.{nearest(recipe.metric, metrics)}",
+                f"Choose one of: {', '.join(metrics)}.",
+            )
+        row |= metrics
+        better = record.judge(metrics[recipe.metric], event.number)
+    record.seconds += time.monotonic() - begin
+    row["seconds"] = trained + time.monotonic() - begin
+    record.rows = [old for old in record.rows if old["epoch"] <= event.number]
+    record.rows.append({"epoch": event.number + 1, **row})
+    journal.say(_line(event.number + 1, recipe, row, better))
+    if meter.waited > 0.2 * trained and meter.waited > 1:
+        journal.warn(f"The loader kept training waiting for {meter.waited:.1f} of {trained:.1f} s; try more --workers.")
+    run.sinks.write(event.number + 1, row)
+    if better or evaluate is None:
+        run.write_weights("best", row)
+    run.write_weights("last", row)
+
+
+def _out_of_patience(run: Run) -> bool:
+    patience, misses = run.recipe.patience, run.record.misses
+    if patience is None or misses < patience:
+        return False
+    run.journal.say(f"No better {run.recipe.metric} in {misses} evaluations: stopped early.")
+    run.record.reason = "patience"
+    return True
+
+
+def _report_broken(run: Run, broken: Sequence[tuple[Step, Mapping[str, float]]]) -> None:
+    """Names the images of steps whose loss is not finite; raises NonFiniteLossError where the recipe says stop."""
+    for step, losses in broken:
+        bad = ", ".join(f"{name} {value}" for name, value in losses.items() if not math.isfinite(value))
+        images = ", ".join(run.name_of(row) for row in step.images)
+        message = f"The loss of step {step.number} (epoch {step.epoch + 1}) is not finite: {bad}. Its images: {images}."
+        if run.recipe.nonfinite == "stop":
+            raise NonFiniteLossError(
+                message,
+                f"No weight was changed by it. Check the images and their boxes (onelook check), lower the learning "
+                f"rate, or go on without such steps: nonfinite=skip. The run so far is in {run.folder}.",
+            )
+        run.journal.warn(f"{message} The step was skipped.")
+
+
+def _line(epoch: int, recipe: Recipe, row: Mapping[str, float], better: bool) -> str:
+    losses = {name: row[f"loss/{name}"] for name in ("total", *(term.name for term in recipe.loss_at(epoch - 1).terms))}
+    metrics = "  ".join(f"{name} {row[name]:.4f}" for name in ("AP", "AP50") if name in row)
+    width = len(str(recipe.epochs))
+    return (
+        f"epoch {epoch:{width}}/{recipe.epochs}  {loss_text(losses)}  lr {row['lr']:.2e}  "
+        f"{row['images_per_second']:.1f} img/s  {duration(row['seconds'])}  {metrics}{'  best' if better else ''}"
+    ).rstrip()
+
+
+class Clock:
+    """Seconds of a run over all its sittings, and how many are left."""
+
+    def __init__(self, before: float, done: int, total: int) -> None:
+        self._before, self._done, self._total = before, done, total
+        self._begin = time.monotonic()
+
+    def seconds(self) -> float:
+        """Spent so far, earlier sittings included."""
+        return self._before + time.monotonic() - self._begin
+
+    def pace(self, done: int) -> float:
+        """Seconds a step in this sitting, evaluations included."""
+        return (time.monotonic() - self._begin) / max(done - self._done, 1)
+
+    def left(self, done: int) -> float:
+        """Seconds until all steps are done at this pace."""
+        return self.pace(done) * (self._total - done)

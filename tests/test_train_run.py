@@ -1,0 +1,210 @@
+"""A run's folder: what is written, what a stop at any moment leaves, and what goes on from there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from onelook.config import read_yaml, to_plain
+from onelook.errors import UserError
+from onelook.train import sinks
+from onelook.train.loop import train
+from onelook.train.run import Run, follow, refuse_changes
+from onelook.weights import read_header, restore
+from training import LOSS, Squares, changed, learner_of
+
+HERE = Path(__file__).parent
+RECIPE = changed(epochs=3, evaluate_every=1)
+SMALL = Squares(count=16)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def start(folder, recipe=RECIPE, batches=SMALL, evaluate=None, **settings):
+    run = Run(folder, recipe, learner_of(recipe), **settings)
+    return follow(run, batches, evaluate)
+
+
+def rows_of(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def bytes_of(folder):
+    """The weights in the run's files, without the header, which has times in it."""
+    return {
+        name: {key: value.numpy().tobytes() for key, value in restore(folder / name).state_dict().items()}
+        for name in ("best.safetensors", "last.safetensors")
+    }
+
+
+def falling(detector):
+    """An evaluation that is best in the second epoch."""
+    falling.calls += 1
+    return {"AP": [0.1, 0.3, 0.2, 0.1, 0.1][falling.calls - 1], "AP50": 0.5}
+
+
+def test_a_run_leaves_everything_that_is_promised(tmp_path):
+    falling.calls = 0
+    folder = tmp_path / "run"
+    result = start(folder, evaluate=falling)
+    names = {"recipe.yaml", "metrics.csv", "best.safetensors", "last.safetensors", "state.pt", "train.log"}
+    assert {path.name for path in folder.iterdir()} == names
+    rows = rows_of(folder)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {"loss/total", "loss/box", "loss/objectness", "loss/classes", "lr", "AP", "AP50", "seconds"} <= set(rows[0])
+    assert rows[0]["loss/l1"] == "" and float(rows[2]["loss/l1"]) > 0
+    assert read_yaml(folder / "recipe.yaml") == to_plain(RECIPE)
+    assert result.reason == "finished" and result.exit_code == 0
+    assert (result.best, result.best_epoch, result.steps) == (0.3, 1, 6)
+    header = read_header(folder / "best.safetensors")
+    assert header.metrics["AP"] == 0.3 and header.class_names == ("red", "green", "blue")
+    assert header.recipe == to_plain(RECIPE)
+    assert (folder / "train.log").read_text().count("epoch ") == 3
+    out = io.StringIO()
+    result.show(Console(file=out, width=200))
+    assert "Best AP 0.3000, in epoch 2" in out.getvalue()
+
+
+def test_the_last_model_is_the_best_where_nothing_is_evaluated(tmp_path):
+    start(tmp_path, changed(epochs=1, closing=None))
+    weights = bytes_of(tmp_path)
+    assert weights["best.safetensors"] == weights["last.safetensors"]
+
+
+def test_patience_stops_early(tmp_path):
+    falling.calls = 0
+    result = start(tmp_path, changed(epochs=5, evaluate_every=1, patience=2), evaluate=falling)
+    assert (result.reason, result.epochs, result.best_epoch) == ("patience", 4, 1)
+    # Resuming a run that is done does nothing.
+    again = start(tmp_path, changed(epochs=5, evaluate_every=1, patience=2), resume=True)
+    assert (again.reason, again.steps) == ("patience", 8)
+
+
+def test_an_unknown_metric_is_named(tmp_path):
+    falling.calls = 0
+    with pytest.raises(UserError, match=r"metric=AP51 .* Did you mean 'AP50'"):
+        start(tmp_path, changed(epochs=1, metric="AP51", closing=None), evaluate=falling)
+
+
+class Interrupting(Squares):
+    """Sends this process a signal while step `at` is prepared."""
+
+    at = 3
+
+    def take(self, rows):
+        type(self).at -= 1
+        if type(self).at == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().take(rows)
+
+
+@pytest.mark.parametrize("at", [1, 4, 6])
+def test_ctrl_c_saves_and_the_run_goes_on_bit_for_bit(tmp_path, at):
+    whole = start(tmp_path / "whole")
+    Interrupting.at = at
+    before = signal.getsignal(signal.SIGINT)
+    console = Console(file=io.StringIO(), width=200)
+    batches = Interrupting(count=16)
+    broken = start(tmp_path / "broken", batches=batches, console=console, resume_with="onelook train d --resume")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert broken.reason == ("interrupted" if at < 6 else "finished")
+    if at < 6:
+        assert broken.exit_code == 130 and "To go on: onelook train d --resume" in console.file.getvalue()
+    again = start(tmp_path / "broken", resume=True)
+    assert again.reason == "finished" and again.steps == whole.steps
+    assert bytes_of(tmp_path / "broken") == bytes_of(tmp_path / "whole")
+    columns = [name for name in rows_of(tmp_path / "whole")[0] if name.startswith("loss/")]
+    one, two = ([[row[name] for name in columns] for row in rows_of(tmp_path / which)] for which in ("whole", "broken"))
+    assert one == two
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_path):
+    from test_train_loop import SumOfBoxes
+
+    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None)
+    with pytest.raises(UserError, match=r"is not finite: sum nan\. Its images: .*pic-5"):
+        start(tmp_path, recipe, Squares(count=16, broken=5), name_of=lambda row: f"pic-{row}")
+    skipping = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite="skip")
+    result = start(tmp_path / "skip", skipping, Squares(count=16, broken=5))
+    assert result.reason == "finished" and "step was skipped" in (tmp_path / "skip" / "train.log").read_text()
+    assert all(
+        torch.isfinite(value).all() for value in restore(tmp_path / "skip/last.safetensors").state_dict().values()
+    )
+
+
+def test_a_sink_that_fails_never_stops_training(tmp_path, monkeypatch):
+    class Broken:
+        def __init__(self, folder, settings):
+            pass
+
+        def write(self, epoch, row):
+            raise ConnectionError("nobody is there")
+
+        def close(self):
+            raise AssertionError("a sink that failed is left alone")
+
+    monkeypatch.setitem(sinks.SINKS, "wandb", Broken)
+    result = start(tmp_path, changed(epochs=2, closing=None), sinks=("wandb",))
+    assert result.reason == "finished" and len(rows_of(tmp_path)) == 2
+    assert (tmp_path / "train.log").read_text().count("wandb: write failed (ConnectionError: nobody is there)") == 1
+
+
+def test_unknown_sinks_and_changed_recipes_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no sink 'tensorbord'\. Did you mean 'tensorboard'"):
+        start(tmp_path, sinks=("tensorbord",))
+    with pytest.raises(UserError, match="another recipe: batch_size was 8, now 4"):
+        refuse_changes(tmp_path, RECIPE, changed(epochs=3, evaluate_every=1, batch_size=4))
+
+
+def kill_loop(folder: Path) -> None:
+    """Runs (or goes on with) the whole training in `folder`; called in a process that may be killed at any moment."""
+    torch.set_num_threads(1)
+    start(folder, evaluate=lambda detector: {"AP": 0.5}, resume=(folder / "state.pt").exists(), save_minutes=0.0005)
+
+
+@pytest.mark.slow
+def test_sigkill_at_ten_random_moments_leaves_a_run_that_ends_in_the_same_bits(tmp_path):
+    start(tmp_path / "whole", evaluate=lambda detector: {"AP": 0.5})
+    rng, folder, kills = random.Random(5), tmp_path / "broken", 0
+    paths = os.pathsep.join(str(HERE.parent / part) for part in ("src", "tests", "benchmarks"))
+    code = f"from pathlib import Path; from test_train_run import kill_loop; kill_loop(Path({str(folder)!r}))"
+    while True:
+        process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
+        try:
+            # The process needs seconds to import; the moments are spread over what comes after.
+            delay = rng.uniform(4, 12) if kills < 10 else 600
+            assert process.wait(delay) == 0
+            if kills >= 10:
+                break
+            (folder / "state.pt").unlink()  # it was quicker than the killer: once more from the start
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert bytes_of(folder) == bytes_of(tmp_path / "whole")
+    assert not list(folder.glob(".*.part"))
+
+
+def test_a_run_starts_with_a_state_so_that_a_kill_in_the_first_epoch_is_no_loss(tmp_path):
+    run = Run(tmp_path, RECIPE, learner_of(RECIPE))
+    run.save()
+    next(train(RECIPE, run.learner, SMALL))
+    result = start(tmp_path, resume=True)
+    assert result.steps == 6
