@@ -1,0 +1,123 @@
+"""Which images an epoch shows, and in which order: a pure function of the seed and the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onelook.data.dataset import Dataset
+from onelook.errors import ConfigError, nearest
+
+_ORDER = 0x0DE2  # keeps these draws apart from those of the augmentations, which share the seed
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which images are trained on, and how often.
+
+    fraction: of the images, drawn once with the recipe's seed.  classes: only images that show one of these (and only
+    these objects), all when empty.  background: images without objects, as a share of them, that stay in (1 keeps
+    all).  repeat_factor: images with rare classes are repeated: a class on a share f of the images asks for
+    max(1, sqrt(repeat_factor / f)), an image follows its rarest class (LVIS, Gupta et al. 2019); 0 is off.
+    """
+
+    fraction: float = 1.0
+    classes: tuple[str, ...] = ()
+    background: float = 1.0
+    repeat_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction lies above 0 and at most at 1, not {self.fraction}")
+        if not 0 <= self.background <= 1:
+            raise ValueError(f"background lies between 0 and 1, not {self.background}")
+        if not 0 <= self.repeat_factor <= 1:
+            raise ValueError(f"repeat_factor lies between 0 and 1, not {self.repeat_factor}")
+
+
+def chosen_rows(dataset: Dataset, sampling: Sampling, seed: int) -> np.ndarray:
+    """(I,) int64 rows of the data set that are trained on, ascending. Raises ConfigError when none is left."""
+    images, labels = shown_classes(dataset)
+    wanted = class_labels(dataset.names, sampling.classes)
+    with_objects = np.zeros(len(dataset), bool)
+    with_objects[images if wanted is None else images[np.isin(labels, wanted)]] = True
+    rng = np.random.default_rng((seed, _ORDER, 1))
+    kept = with_objects.copy()
+    others = np.flatnonzero(~with_objects if wanted is None else ~with_objects & (dataset.num_objects == 0))
+    kept[rng.permutation(others)[: round(sampling.background * len(others))]] = True
+    rows = np.flatnonzero(kept)
+    if sampling.fraction < 1:
+        rows = np.sort(rng.permutation(rows)[: max(1, round(sampling.fraction * len(rows)))])
+    if not len(rows):
+        raise ConfigError(f"No image of '{dataset.described_by}' is left to train on.", "Loosen the sampling.")
+    return rows
+
+
+def class_labels(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray | None:
+    """(K,) labels of the named classes, None for all. Raises ConfigError for a name that the data set lacks."""
+    if not wanted:
+        return None
+    for name in wanted:
+        if name not in names:
+            raise ConfigError(f"There is no class '{name}' in the data set.{nearest(name, names)}")
+    return np.array([names.index(name) for name in wanted], np.int64)
+
+
+def shown_classes(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """For every object of the data set, crowds included: the row of its image, and its label."""
+    counts = dataset.num_objects
+    images = np.repeat(np.arange(len(dataset)), counts)
+    rows = np.arange(len(dataset.index)) if dataset.rows is None else dataset.rows
+    within = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+    labels = dataset.index.labels[dataset.index.object_offsets[:-1][rows][images] + within].astype(np.int64)
+    return images, labels if dataset.relabel is None else dataset.relabel[labels]
+
+
+def repeat_factors(dataset: Dataset, rows: np.ndarray, threshold: float) -> np.ndarray:
+    """(I,) how often each of `rows` is shown an epoch, on average; 1 at least."""
+    images, labels = shown_classes(dataset)
+    place = np.full(len(dataset), -1)
+    place[rows] = np.arange(len(rows))
+    known = place[images] >= 0
+    pairs = np.unique(np.stack([place[images[known]], labels[known]], 1), axis=0)
+    share = np.bincount(pairs[:, 1], minlength=len(dataset.names)) / max(len(rows), 1)
+    with np.errstate(divide="ignore"):
+        wanted = np.maximum(1.0, np.sqrt(threshold / share))
+    factors = np.ones(len(rows))
+    np.maximum.at(factors, pairs[:, 0], wanted[pairs[:, 1]])
+    return factors
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """The images of every epoch. rows: (I,) of the data set.  factors: (I,) repeats, or None for one each."""
+
+    rows: np.ndarray
+    factors: np.ndarray | None
+    batch: int
+    seed: int
+
+    def __len__(self) -> int:
+        """Batches of an epoch; the last is filled up with images of a second shuffle, as every batch is full."""
+        total = len(self.rows) if self.factors is None else float(self.factors.sum())
+        return max(1, int(np.ceil(total / self.batch - 1e-9)))
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """(batches, batch) rows of the data set, in the order in which the epoch (0-based) shows them."""
+        rng = np.random.default_rng((self.seed, _ORDER, 2, epoch))
+        needed, parts, found = len(self) * self.batch, [], 0
+        while found < needed:
+            part = rng.permutation(self._repeated(rng))
+            parts.append(part)
+            found += len(part)
+        return np.concatenate(parts)[:needed].reshape(len(self), self.batch)
+
+    def _repeated(self, rng: np.random.Generator) -> np.ndarray:
+        """Every row as often as its factor says; the fraction is drawn anew each time."""
+        if self.factors is None:
+            return self.rows
+        whole = np.floor(self.factors)
+        times = whole + (rng.random(len(self.rows)) < self.factors - whole)
+        return np.repeat(self.rows, times.astype(np.int64))
