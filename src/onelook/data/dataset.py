@@ -124,13 +124,16 @@ class Dataset:
         above 0. It differs from clipping all four corners where x1 < 0: the width is kept, as published.
         """
         image = self.image(i)
-        span = self.span(i)
-        boxes, kept = clean_boxes(self.index.boxes[span], *image.shape[:2])
+        return Sample(image, *self.learnt(i))
+
+    def learnt(self, i: int) -> tuple[np.ndarray, np.ndarray, tuple[tuple[np.ndarray, ...], ...] | None]:
+        """What `sample` holds besides the image: (M, 4) float32 boxes, (M,) labels, outlines; no pixel is read."""
+        boxes, kept = clean_boxes(self.index.boxes[self.span(i)], *self.index.sizes[self.row(i)].tolist())
         kept &= ~self.crowd(i)
         polygons = self.polygons(i)
         if polygons is not None:
             polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
-        return Sample(image, boxes[kept].astype(np.float32), self.labels(i)[kept], polygons)
+        return boxes[kept].astype(np.float32), self.labels(i)[kept], polygons
 
     def coco_ground_truth(self) -> dict[str, Any]:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas, nothing cleaned up.

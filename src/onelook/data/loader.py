@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from onelook.augment.source import LazySample
-from onelook.data.dataset import Dataset, clean_boxes
+from onelook.data.dataset import Dataset
 from onelook.data.images import decode_image
 from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
 from onelook.types import Sample, Targets
@@ -64,21 +64,15 @@ class Pictures:
         self.keep = None if labels is None else np.isin(np.arange(len(dataset.names)), labels)
 
     def sample(self, row: int) -> LazySample:
-        """An image of the data set with what is learnt of it (see `Dataset.sample`); its pixels are read when needed."""
-        dataset = self.dataset
-        height, width = dataset.sizes[row].tolist()
-        annotated = dataset.boxes(row)
-        left_top, sides = annotated[:, :2], annotated[:, 2:] - annotated[:, :2]
-        boxes, kept = clean_boxes(np.concatenate([left_top, sides], 1), height, width)
-        labels = dataset.labels(row)
-        kept &= ~dataset.crowd(row)
+        """An image of the data set with what is learnt of it (see `Dataset.sample`); pixels are read when needed."""
+        boxes, labels, polygons = self.dataset.learnt(row)
         if self.keep is not None:
-            kept &= self.keep[labels]
-        polygons = dataset.polygons(row)
-        if polygons is not None:
-            polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
-        read = self._reader(row)
-        return LazySample(read, boxes[kept].astype(np.float32), labels[kept], polygons, (height, width))
+            kept = self.keep[labels]
+            boxes, labels = boxes[kept], labels[kept]
+            if polygons is not None:
+                polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
+        height, width = self.dataset.sizes[row].tolist()
+        return LazySample(self._reader(row), boxes, labels, polygons, (height, width))
 
     def _reader(self, row: int) -> Callable[[int], np.ndarray]:
         path = self.dataset.path(row)
@@ -228,5 +222,5 @@ class _Tasks:
 
 def _quiet_worker(worker: int) -> None:
     """Each worker is one thread: threads inside workers would fight for the cores the workers have filled."""
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from onelook.data.order import Sampling
 from onelook.errors import ConfigError
 from onelook.losses.loss import DetectionLoss
 from onelook.models.detector import Architecture
@@ -48,10 +49,10 @@ class Recipe:
     batch_size: images an optimizer step, over all processes and accumulated passes.  size: (height, width) of the
     training input, None for the architecture's own.  accumulate: passes whose gradients are summed into one step.
     clip: largest gradient norm.  max_labels: objects an image keeps.  freeze: parameter names (glob patterns) that do
-    not learn.  sync_batch_norm: statistics over the images of all processes.  nonfinite: what a loss that is not finite
-    does to the training; its step never changes a weight.  evaluate_every: epochs between evaluations; the
-    closing epochs are evaluated each (YOLOX).  metric: what "best" means.  patience: evaluations without improvement
-    after which training stops, None never.
+    not learn.  sampling: which images, and how often.  sync_batch_norm: statistics over the images of all processes.
+    nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
+    evaluate_every: epochs between evaluations; the closing epochs are evaluated each (YOLOX).  metric: what "best"
+    means.  patience: evaluations without improvement after which training stops, None never.
     """
 
     model: Architecture
@@ -70,6 +71,7 @@ class Recipe:
     clip: float | None = None
     max_labels: int = 120
     freeze: tuple[str, ...] = ()
+    sampling: Sampling = Sampling()
     sync_batch_norm: bool = False
     nonfinite: Literal["stop", "skip"] = "stop"
     evaluate_every: int = 10

@@ -1,0 +1,183 @@
+"""Pictures put together from parts of other pictures, each source pixel read once and warped once into its place.
+
+A collage is a plan: which region of which image goes where, and the objects that come along. Moving it multiplies
+matrices; nothing is read before `render`, and then only what is seen, as finely as it is seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from onelook.augment.objects import Objects
+from onelook.augment.source import level_of, pixels
+from onelook.types import Sample
+
+Jitter = Callable[[np.ndarray], np.ndarray]  # (h, w, 3 or 4) uint8 -> (h, w, 3), each pixel for itself
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A region (x1, y1, x2, y2 in pixels of the sample's whole image) that goes where the matrix moves it."""
+
+    sample: Sample
+    matrix: np.ndarray
+    region: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Collage:
+    """Layers from the back to the front over a grey of `fill`, and their objects, in pixels of the picture.
+
+    size: (height, width).
+    """
+
+    size: tuple[int, int]
+    layers: tuple[Layer, ...]
+    objects: Objects
+    fill: int = 114
+
+    def moved(self, matrix: np.ndarray, size: tuple[int, int]) -> Collage:
+        """The same picture under a matrix, seen through a window of `size`; boxes are hulls, not clipped."""
+        layers = tuple(replace(layer, matrix=matrix @ layer.matrix) for layer in self.layers)
+        return replace(self, size=size, layers=layers, objects=self.objects.moved(matrix))
+
+    def render(self, jitter: Jitter | None = None) -> np.ndarray:
+        """(H, W, 4) uint8 RGB and an unused fourth channel: OpenCV warps four channels twice as fast as three.
+
+        jitter: a change of colour, pixel by pixel. It is made on the source where that has fewer pixels than what is
+        seen of it; bilinear interpolation of changed colours or change of interpolated ones differ by rounding and at
+        saturated edges only.
+        """
+        views = [(layer, view) for layer in self.layers if (view := seen(layer, self.size)) is not None]
+        early = jitter is not None and sum(view.source_area for _, view in views) < _hull_area([v for _, v in views])
+        fill = np.full((1, 1, 3), self.fill, np.uint8)
+        picture = np.empty((*self.size, 4), np.uint8)
+        _fill(picture, jitter(fill) if jitter is not None and early else fill)
+        for layer, view in views:
+            paint(picture, layer, view, jitter if early else None)
+        if jitter is not None and not early:
+            _jitter_inside(picture, [view for _, view in views], jitter, fill)
+        return picture
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a layer is seen.
+
+    left, top, right, bottom: whole pixels of the picture.  source: (x1, y1, x2, y2) of the layer's image that comes
+    there.  scale: pixels of the picture a pixel of the source, in the direction that is enlarged most.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    source: tuple[float, float, float, float]
+    scale: float
+
+    @property
+    def source_area(self) -> float:
+        """Pixels of the source, as finely as it is read."""
+        x1, y1, x2, y2 = self.source
+        return (x2 - x1) * (y2 - y1) / 4.0 ** level_of(self.scale)
+
+
+def seen(layer: Layer, size: tuple[int, int]) -> View | None:
+    """The part of a picture of `size` that a layer covers; None where it is out of sight."""
+    (a, b, c), (d, e, f) = layer.matrix[:2].tolist()
+    x1, y1, x2, y2 = layer.region
+    around = [(a * x + b * y + c, d * x + e * y + f) for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))]
+    left = max(0, math.floor(min(x for x, _ in around)))
+    top = max(0, math.floor(min(y for _, y in around)))
+    right = min(size[1], math.ceil(max(x for x, _ in around)))
+    bottom = min(size[0], math.ceil(max(y for _, y in around)))
+    determinant = a * e - b * d
+    if left >= right or top >= bottom or determinant == 0:
+        return None
+    back = [
+        ((e * (x - c) - b * (y - f)) / determinant, (a * (y - f) - d * (x - c)) / determinant)
+        for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))
+    ]
+    source = (
+        max(x1, min(x for x, _ in back)),
+        max(y1, min(y for _, y in back)),
+        min(x2, max(x for x, _ in back)),
+        min(y2, max(y for _, y in back)),
+    )
+    if source[0] >= source[2] or source[1] >= source[3]:
+        return None
+    # The larger singular value of the 2 x 2 part.
+    half, rest = (a * a + b * b + d * d + e * e) / 2, determinant * determinant
+    scale = math.sqrt(half + math.sqrt(max(0.0, half * half - rest)))
+    return View(left, top, right, bottom, source, scale)
+
+
+def paint(picture: np.ndarray, layer: Layer, view: View, jitter: Jitter | None = None) -> None:
+    """Warps the seen part of a layer into (H, W, 4) `picture`, bilinearly.
+
+    The border pixels of the region are repeated once, so that neighbouring layers leave no gap: a layer may cover one
+    of its own pixels more than its region.
+    """
+    image, (scale_x, scale_y) = pixels(layer.sample, level_of(view.scale))
+    x1, y1, x2, y2 = layer.region
+    # Two more pixels on each side: what bilinear interpolation reads. The region ends at whole pixels.
+    left = max(round(x1 * scale_x), math.floor(view.source[0] * scale_x) - 2, 0)
+    top = max(round(y1 * scale_y), math.floor(view.source[1] * scale_y) - 2, 0)
+    right = min(round(x2 * scale_x), math.ceil(view.source[2] * scale_x) + 2, image.shape[1])
+    bottom = min(round(y2 * scale_y), math.ceil(view.source[3] * scale_y) + 2, image.shape[0])
+    if left >= right or top >= bottom:
+        return
+    part = image[top:bottom, left:right]
+    if jitter is not None:
+        part = jitter(part)
+    padded = np.empty((bottom - top + 2, right - left + 2, 4), np.uint8)
+    cv2.cvtColor(part, cv2.COLOR_RGB2RGBA, dst=padded[1:-1, 1:-1])
+    padded[0], padded[-1] = padded[1], padded[-2]
+    padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
+
+    # OpenCV counts pixel centres: pixel k of `padded` has its centre at (left - 1 + k + 0.5) / scale_x of the source.
+    (a, b, c), (d, e, f) = layer.matrix[:2].tolist()
+    at_x, at_y = (left - 0.5) / scale_x, (top - 0.5) / scale_y
+    matrix = np.array(
+        (
+            (a / scale_x, b / scale_y, a * at_x + b * at_y + c - view.left - 0.5),
+            (d / scale_x, e / scale_y, d * at_x + e * at_y + f - view.top - 0.5),
+        )
+    )
+    target = picture[view.top : view.bottom, view.left : view.right]
+    size = (view.right - view.left, view.bottom - view.top)
+    cv2.warpAffine(padded, matrix, size, dst=target, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
+
+
+def _hull(views: list[View]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) around all views; all zero where there is none."""
+    if not views:
+        return 0, 0, 0, 0
+    lows = [min(getattr(view, side) for view in views) for side in ("left", "top")]
+    highs = [max(getattr(view, side) for view in views) for side in ("right", "bottom")]
+    return lows[0], lows[1], highs[0], highs[1]
+
+
+def _hull_area(views: list[View]) -> int:
+    left, top, right, bottom = _hull(views)
+    return (right - left) * (bottom - top)
+
+
+def _jitter_inside(picture: np.ndarray, views: list[View], jitter: Jitter, fill: np.ndarray) -> None:
+    """Changes the colours of a picture that is `fill` (1, 1, 3) outside all views, in place."""
+    left, top, right, bottom = _hull(views)
+    inside = jitter(picture[top:bottom, left:right]) if right > left else None
+    if (bottom - top, right - left) != picture.shape[:2]:
+        _fill(picture, jitter(fill))
+    if inside is not None:
+        cv2.cvtColor(inside, cv2.COLOR_RGB2RGBA, dst=picture[top:bottom, left:right])
+
+
+def _fill(picture: np.ndarray, colour: np.ndarray) -> None:
+    """Sets all of (H, W, 4) `picture` to a colour (1, 1, 3), as whole words."""
+    picture.view(np.uint32)[:] = np.append(colour, np.uint8(255)).view(np.uint32)[0]

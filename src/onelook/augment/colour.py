@@ -1,0 +1,88 @@
+"""Colour jitter in hue, saturation and value: the two published forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from onelook.augment.source import Draw
+from onelook.types import Sample
+
+Steps = tuple[float, float, float]  # for hue, saturation and value
+
+
+@dataclass(frozen=True)
+class HsvGain:
+    """Multiplies hue, saturation and value (YOLOX's released weights; YOLOv7).
+
+    hue, saturation, value: gains are 1 plus or minus up to this.  probability: of any change.
+    """
+
+    hue: float = 0.015
+    saturation: float = 0.7
+    value: float = 0.4
+    probability: float = 1.0
+
+    def draw(self, rng: np.random.Generator) -> Steps | None:
+        """The three gains, None for no change."""
+        applies, steps = rng.random() < self.probability, rng.uniform(-1, 1, 3)
+        hue, saturation, value = (1 + steps * (self.hue, self.saturation, self.value)).tolist()
+        return (hue, saturation, value) if applies else None
+
+    def apply(self, image: np.ndarray, steps: Steps | None) -> np.ndarray:
+        """(H, W, 3 or 4) uint8 RGB -> (H, W, 3). Results are truncated and clipped; hue wraps around."""
+        if steps is None:
+            return opaque(image)
+        # OpenCV rounds to nearest; half less makes that truncation. Hue at 180 and above wraps when converted back.
+        scale = np.column_stack((np.diag(steps), np.full(3, -0.5 + 1e-4)))
+        return _back(cv2.transform(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), scale))
+
+    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+        return replace(sample, image=self.apply(sample.image, self.draw(rng)))
+
+
+@dataclass(frozen=True)
+class HsvShift:
+    """Adds to hue, saturation and value (YOLOX since October 2021).
+
+    hue, saturation, value: whole numbers up to this are added or taken away, each with probability 1/2.  probability:
+    of any change.
+    """
+
+    hue: int = 5
+    saturation: int = 30
+    value: int = 30
+    probability: float = 1.0
+
+    def draw(self, rng: np.random.Generator) -> Steps | None:
+        """The three numbers to add, None for no change."""
+        applies, steps = rng.random() < self.probability, rng.uniform(-1, 1, 3)
+        steps = steps * (self.hue, self.saturation, self.value) * rng.integers(0, 2, 3)
+        hue, saturation, value = steps.astype(int).tolist()  # truncated towards 0
+        return (hue, saturation, value) if applies else None
+
+    def apply(self, image: np.ndarray, steps: Steps | None) -> np.ndarray:
+        """(H, W, 3 or 4) uint8 RGB -> (H, W, 3). Hue wraps around, saturation and value are clipped."""
+        if steps is None:
+            return opaque(image)
+        table = np.arange(256)[:, None] + np.array(steps, int)
+        table[:, 0] %= 180
+        table = np.clip(table, 0, 255).astype(np.uint8)[None]
+        return _back(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table))
+
+    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+        return replace(sample, image=self.apply(sample.image, self.draw(rng)))
+
+
+Hsv = HsvGain | HsvShift
+
+
+def opaque(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of an image with three or four channels."""
+    return image if image.shape[2] == 3 else cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
+
+
+def _back(hsv: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)

@@ -1,0 +1,146 @@
+"""Geometry of annotated images: matrices that multiply, and boxes and outlines that follow them.
+
+Matrices are (3, 3) float64 on continuous pixel coordinates: pixel k spans k to k + 1, so a box that ends at the border
+of a 640 pixel image ends at 640. Pixels are warped by the same matrix, moved by half a pixel where OpenCV counts
+pixel centres; boxes therefore lie on the pixels exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+Polygons = tuple[tuple[np.ndarray, ...], ...]
+
+
+def shift(x: float, y: float) -> np.ndarray:
+    """The matrix that moves by (x, y)."""
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+
+
+def stretch(x: float, y: float) -> np.ndarray:
+    """The matrix that multiplies by (x, y)."""
+    return np.array([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
+
+
+def mirror(width: float) -> np.ndarray:
+    """The matrix of a horizontal flip of an image of this width: x becomes width - x."""
+    return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(V, 2) points under a matrix; float64."""
+    return points @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def corners(boxes: np.ndarray) -> np.ndarray:
+    """(M, 4, 2) corners of (M, 4) boxes, around the box."""
+    return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+
+
+def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(M, 4) axis-aligned hulls of the moved corners; float64, not clipped."""
+    moved = move_points(corners(boxes).reshape(-1, 2), matrix).reshape(-1, 4, 2)
+    return np.concatenate((moved.min(1), moved.max(1)), 1)
+
+
+def move_polygons(polygons: Polygons | None, matrix: np.ndarray) -> Polygons | None:
+    """Outlines under a matrix; float32, not clipped."""
+    if polygons is None:
+        return None
+    return tuple(tuple(move_points(ring, matrix).astype(np.float32) for ring in rings) for rings in polygons)
+
+
+def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(M, 4) boxes inside an image of `size` (height, width); one that was outside becomes empty."""
+    return np.clip(boxes, 0.0, (size[1], size[0], size[1], size[0]))
+
+
+def outline_boxes(polygons: Polygons, size: tuple[int, int], points: int = 1000) -> np.ndarray:
+    """(M, 4) extents of the outlines inside an image of `size`: boxes that stay tight under rotation (YOLOv7).
+
+    Outlines are resampled to `points` points, and those inside count; an object without any gets an empty box at 0.
+    """
+    boxes = np.zeros((len(polygons), 4))
+    for box, rings in zip(boxes, polygons):
+        if not rings:
+            continue
+        dense = np.concatenate([_resampled(ring, max(2, points // len(rings))) for ring in rings])
+        dense = dense[((dense >= 0) & (dense <= (size[1], size[0]))).all(1)]
+        if len(dense):
+            box[:2], box[2:] = dense.min(0), dense.max(0)
+    return boxes
+
+
+def _resampled(ring: np.ndarray, points: int) -> np.ndarray:
+    closed = np.concatenate((ring, ring[:1]))
+    at = np.linspace(0, len(closed) - 1, points)
+    known = np.arange(len(closed))
+    return np.stack([np.interp(at, known, closed[:, axis]) for axis in (0, 1)], 1)
+
+
+@dataclass(frozen=True)
+class BoxFilter:
+    """Which objects survive a change of geometry.
+
+    side: both sides of the new box are longer than this, pixels.  area: the new area is more than this part of the old
+    one (which is measured at the new scale).  aspect: the longer side is less than this many times the shorter.
+    """
+
+    side: float = 2.0
+    area: float = 0.2
+    aspect: float = 20.0
+
+    def __call__(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """(M,) bool of (M, 4) boxes before (unclipped, at the new scale) and after (clipped)."""
+        old, new = before[:, 2:] - before[:, :2], after[:, 2:] - after[:, :2]
+        part = new.prod(1) / (old.prod(1) + 1e-16)
+        longer = new.max(1, initial=0.0) / (new.min(1, initial=np.inf) + 1e-16)
+        return (new > self.side).all(1) & (part > self.area) & (longer < self.aspect)
+
+
+@dataclass(frozen=True)
+class RandomAffine:
+    """Rotation, scale, shear and translation drawn at random, from a canvas to an output window.
+
+    degrees: rotation is within plus or minus this.  scale: (smallest, largest) zoom.  shear: degrees, each axis.
+    translate: shift within plus or minus this part of the output's side.  centred: the canvas turns about its centre,
+    which lands in the middle of the output (YOLOX's released weights, YOLOv7, DAMO-YOLO); otherwise about its top-left
+    corner, with the window at the origin (YOLOX since October 2021: at scale 1 the output is the top-left quarter).
+    """
+
+    degrees: float = 10.0
+    translate: float = 0.1
+    scale: tuple[float, float] = (0.1, 2.0)
+    shear: float = 2.0
+    centred: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale is (smallest, largest) with 0 < smallest <= largest, not {self.scale}")
+
+    def draw(
+        self, rng: np.random.Generator, canvas: tuple[int, int], size: tuple[int, int]
+    ) -> tuple[np.ndarray, float]:
+        """The matrix from a canvas to an output window (both height, width), and the scale in it."""
+        angle = rng.uniform(-self.degrees, self.degrees)
+        scale = rng.uniform(*self.scale)
+        shear_x, shear_y = (math.tan(math.radians(rng.uniform(-self.shear, self.shear))) for _ in range(2))
+        shift_x, shift_y = (rng.uniform(-self.translate, self.translate) * side for side in (size[1], size[0]))
+        matrix = affine(angle, scale, shear_x, shear_y)
+        if self.centred:
+            middle = shift(size[1] / 2 + shift_x, size[0] / 2 + shift_y)
+            return middle @ matrix @ shift(-canvas[1] / 2, -canvas[0] / 2), scale
+        return shift(shift_x, shift_y) @ matrix, scale
+
+
+def affine(angle: float, scale: float, shear_x: float, shear_y: float) -> np.ndarray:
+    """Rotation by degrees and scale about the origin (y points down: positive is anticlockwise), then shear.
+
+    shear_x moves y by x, shear_y moves x by y (the published order of names), both as tangents.
+    """
+    cosine, sine = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
+    turn = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+    return np.array([[1.0, shear_y, 0.0], [shear_x, 1.0, 0.0], [0.0, 0.0, 1.0]]) @ turn

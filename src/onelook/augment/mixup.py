@@ -1,0 +1,70 @@
+"""MixUp for detection (YOLOX sec. 2.1): another image at a random scale, blended half and half, objects of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onelook.augment.colour import opaque
+from onelook.augment.frame import Letterbox
+from onelook.augment.geometry import BoxFilter, mirror
+from onelook.augment.objects import Objects, join
+from onelook.augment.partner import Partner, draw_partner
+from onelook.augment.source import Draw
+
+
+@dataclass(frozen=True)
+class MixUp:
+    """Blends a second image into the picture.
+
+    probability: of doing it at all.  scale: (smallest, largest) factor of the second image.  keep: which of its objects
+    survive the cut; where none does, nothing is blended (YOLOX's released weights). None keeps all of them and always
+    blends (YOLOX since October 2021).
+    """
+
+    probability: float = 1.0
+    scale: tuple[float, float] = (0.5, 1.5)
+    keep: BoxFilter | None = BoxFilter(side=5.0)
+    frame: Letterbox = Letterbox()
+
+    def draw(self, draw: Draw, rng: np.random.Generator) -> Blend | None:
+        """What to blend in; None for nothing."""
+        if rng.random() >= self.probability:
+            return None
+        partner = draw_partner(self.frame, self.scale, draw, rng)
+        if partner is None:
+            return None
+        objects = partner.objects()
+        inside = objects.clipped(partner.size)
+        if self.keep is not None:
+            inside = inside.rows(self.keep(objects.boxes, inside.boxes))
+        return Blend(partner, inside) if len(inside) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """One drawn MixUp: a partner, and those of its objects that count, clipped to the picture."""
+
+    partner: Partner
+    found: Objects
+
+    def flipped(self) -> Blend:
+        """The same in the flipped picture."""
+        return Blend(self.partner.flipped(), self.found.moved(mirror(self.partner.size[1])))
+
+    def objects(self, objects: Objects) -> Objects:
+        """The picture's objects, and then the partner's."""
+        return join([objects, self.found])
+
+    def pixels(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3 or 4) -> (H, W, 3): the mean of both, rounded down as published."""
+        return half(opaque(image), self.partner.render())
+
+
+def half(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(first + second) // 2 of uint8 images, in their memory: nothing wider than a byte is ever held."""
+    difference = np.bitwise_xor(first, second)
+    np.right_shift(difference, 1, out=difference)
+    np.bitwise_and(first, second, out=second)
+    return np.add(difference, second, out=difference)

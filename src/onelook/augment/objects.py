@@ -1,0 +1,49 @@
+"""The objects of a picture: boxes, labels and outlines that move, are dropped and are joined together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onelook.augment.geometry import Polygons, clip_boxes, move_boxes, move_polygons
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """boxes: (M, 4) float64 xyxy.  labels: (M,) int64.  polygons: as in `Sample`, None where the data has none."""
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    polygons: Polygons | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def rows(self, rows: np.ndarray) -> Objects:
+        """Some of them, by mask or indices."""
+        polygons = self.polygons
+        if polygons is not None:
+            polygons = tuple(polygons[row] for row in np.arange(len(self))[rows].tolist())
+        return Objects(self.boxes[rows], self.labels[rows], polygons)
+
+    def moved(self, matrix: np.ndarray) -> Objects:
+        """Under a matrix; boxes become hulls of their moved corners."""
+        return replace(self, boxes=move_boxes(self.boxes, matrix), polygons=move_polygons(self.polygons, matrix))
+
+    def clipped(self, size: tuple[int, int]) -> Objects:
+        """With boxes cut at the border of an image of `size` (height, width); outlines may go beyond."""
+        return replace(self, boxes=clip_boxes(self.boxes, size))
+
+    def shorter_sides(self) -> np.ndarray:
+        """(M,) the shorter side of each box."""
+        return (self.boxes[:, 2:] - self.boxes[:, :2]).min(1, initial=np.inf)
+
+
+def join(parts: list[Objects]) -> Objects:
+    """The objects of several pictures, in order; without outlines only where no picture has any."""
+    polygons = None
+    if any(part.polygons is not None for part in parts):
+        polygons = tuple(rings for part in parts for rings in (part.polygons or ((),) * len(part)))
+    boxes, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("boxes", "labels"))
+    return Objects(boxes, labels, polygons)

@@ -1,0 +1,110 @@
+"""Another image of the set at a random scale and place: what MixUp blends in and copy-paste cuts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from onelook.augment.frame import Letterbox
+from onelook.augment.geometry import mirror, shift, stretch
+from onelook.augment.objects import Objects
+from onelook.augment.source import Draw, level_of, pixels, size_of
+from onelook.types import Sample
+
+_TRIES = 100  # images drawn in search of one with objects
+
+
+@dataclass(frozen=True, eq=False)
+class Partner:
+    """A sample resized (and perhaps mirrored) into whole pixels of a picture of `size` (height, width).
+
+    place: (x, y) of the resized image's corner, perhaps outside.  extent: its (height, width).  frame: (x1, y1, x2, y2)
+    of the grey frame around it; beyond it the picture is black (as published).
+    """
+
+    sample: Sample
+    size: tuple[int, int]
+    place: tuple[int, int]
+    extent: tuple[int, int]
+    frame: tuple[int, int, int, int]
+    mirrored: bool
+    fill: int = 114
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """From pixels of the sample to pixels of the picture."""
+        height, width = size_of(self.sample)
+        scale = stretch(self.extent[1] / width, self.extent[0] / height)
+        turned = mirror(self.extent[1]) @ scale if self.mirrored else scale
+        return shift(*self.place) @ turned
+
+    def objects(self) -> Objects:
+        """Its objects in the picture; boxes are not clipped."""
+        return Objects(self.sample.boxes, self.sample.labels, self.sample.polygons).moved(self.matrix)
+
+    def flipped(self) -> Partner:
+        """The same in the horizontally flipped picture."""
+        width = self.size[1]
+        x1, y1, x2, y2 = self.frame
+        return replace(
+            self,
+            place=(width - self.place[0] - self.extent[1], self.place[1]),
+            frame=(width - x2, y1, width - x1, y2),
+            mirrored=not self.mirrored,
+        )
+
+    def window(self) -> tuple[int, int, int, int]:
+        """(x1, y1, x2, y2) of the picture that its pixels cover; empty where x1 >= x2 or y1 >= y2."""
+        x, y = self.place
+        height, width = self.extent
+        return max(x, 0), max(y, 0), min(x + width, self.size[1]), min(y + height, self.size[0])
+
+    def render(self) -> np.ndarray:
+        """(H, W, 3) uint8: the picture without anything else in it."""
+        picture = np.zeros((*self.size, 3), np.uint8)
+        x1, y1, x2, y2 = self.frame
+        picture[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = self.fill
+        x1, y1, x2, y2 = self.window()
+        if x1 < x2 and y1 < y2:
+            picture[y1:y2, x1:x2] = self.visible()
+        return picture
+
+    def visible(self) -> np.ndarray:
+        """The pixels inside `window`."""
+        height, width = self.extent
+        source_height, source_width = size_of(self.sample)
+        image, _ = pixels(self.sample, level_of(max(height / source_height, width / source_width)))
+        resized = image if image.shape[:2] == self.extent else cv2.resize(image, (width, height))
+        x1, y1, x2, y2 = (side - start for side, start in zip(self.window(), self.place * 2))
+        if not self.mirrored:
+            return resized[y1:y2, x1:x2]
+        return cv2.flip(resized[y1:y2, width - x2 : width - x1], 1)
+
+
+def draw_partner(frame: Letterbox, scale: tuple[float, float], draw: Draw, rng: np.random.Generator) -> Partner | None:
+    """A random image with objects, framed, resized by a random factor, mirrored half the time, cut at random.
+
+    The image is framed at the input's size, the frame resized by the factor; where it is then larger than the input, a
+    random window of it is seen; where it is smaller, it lies at the top left. None where no image has objects.
+    """
+    factor = rng.uniform(*scale)
+    mirrored = bool(rng.random() < 0.5)
+    sample = next((found for found in (draw(rng) for _ in range(_TRIES)) if len(found.boxes)), None)
+    if sample is None:
+        return None
+    size = draw.size
+    placement, inner = frame.place(size_of(sample), size)
+    height, width = (max(1, int(side * factor)) for side in size)
+    top, left = (_offset(outer, side, rng) for outer, side in zip((height, width), size))
+    extent = (max(1, int(inner[0] * factor)), max(1, int(inner[1] * factor)))
+    at_x, at_y = int(placement.left * factor), int(placement.top * factor)
+    if mirrored:
+        at_x = width - extent[1] - at_x
+    bounds = (-left, -top, width - left, height - top)
+    return Partner(sample, size, (at_x - left, at_y - top), extent, bounds, mirrored, frame.fill)
+
+
+def _offset(outer: int, inner: int, rng: np.random.Generator) -> int:
+    return int(rng.integers(0, outer - inner)) if outer > inner else 0

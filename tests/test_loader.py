@@ -1,0 +1,145 @@
+"""Batches: the same whoever makes them, whole, and in an order that only the seed and the epoch decide."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onelook.augment.pipelines import Plain, YoloxAugment
+from onelook.data import open_dataset
+from onelook.data.dataset import Dataset
+from onelook.data.loader import Loader
+from onelook.data.order import Order, Sampling, chosen_rows, repeat_factors
+from onelook.errors import ConfigError
+
+STILL = Plain(hsv=None, flip=0.0)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Ten 96x64 images whose red value tells their row; cups on the even ones, a fork on row 1 only, row 9 is empty."""
+    root = tmp_path_factory.mktemp("set")
+    (root / "train").mkdir()
+    (root / "annotations").mkdir()
+    images, annotations = [], []
+    for row in range(10):
+        picture = np.full((64, 96, 3), 10, np.uint8)
+        picture[..., 2] = 20 * row
+        cv2.imwrite(str(root / "train" / f"{row}.png"), picture)
+        images.append({"id": row, "file_name": f"{row}.png", "height": 64, "width": 96})
+        kinds = {1: [0, 1], 9: []}.get(row, [0])
+        for kind in kinds:
+            box = [10.0 + kind, 10.0, 30.0, 40.0]
+            entry = {"id": len(annotations) + 1, "image_id": row, "category_id": kind, "bbox": box, "area": 1200.0}
+            annotations.append({**entry, "iscrowd": 0})
+    categories = [{"id": 0, "name": "cup"}, {"id": 1, "name": "fork"}]
+    whole = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(whole))
+    return open_dataset(root, "train")
+
+
+def seen(
+    loader: Loader, epoch: int, augment: object = STILL, first: int = 0
+) -> list[tuple[tuple[int, ...], torch.Tensor]]:
+    return [(batch.indices, batch.images.clone()) for batch in loader.epoch(epoch, augment, first)]
+
+
+def equal(one: list, other: list) -> bool:
+    return len(one) == len(other) and all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in zip(one, other))
+
+
+def test_batch_shows_the_images_its_indices_name(dataset: Dataset) -> None:
+    with Loader(dataset, (64, 96), 4) as loader:
+        assert len(loader) == 3
+        for batch in loader.epoch(0, STILL, 0):
+            assert batch.images.shape == (4, 3, 64, 96) and batch.images.dtype == torch.uint8
+            assert batch.images.is_contiguous(memory_format=torch.channels_last)
+            assert (batch.images[:, 0, 5, 5] // 20).tolist() == list(batch.indices)
+            boxes = batch.targets.boxes[batch.targets.valid]
+            assert batch.targets.valid.sum(1).tolist() == [{1: 2, 9: 0}.get(row, 1) for row in batch.indices]
+            assert torch.isin(boxes[:, 0], torch.tensor([10.0, 11.0])).all()
+
+
+@pytest.mark.parametrize("augment", [STILL, YoloxAugment()], ids=["plain", "mosaic"])
+def test_pictures_do_not_depend_on_the_number_of_workers(dataset: Dataset, augment: object) -> None:
+    with Loader(dataset, (64, 64), 4) as alone, Loader(dataset, (64, 64), 4, workers=2) as two:
+        first = seen(alone, 0, augment)
+        assert equal(first, seen(two, 0, augment))
+        assert equal(seen(alone, 3, augment, first=1), seen(two, 3, augment, first=1))
+        assert not equal(first, seen(alone, 1, augment))
+
+
+def test_epoch_goes_on_where_it_stopped(dataset: Dataset) -> None:
+    with Loader(dataset, (64, 64), 4) as loader:
+        assert equal(seen(loader, 2, YoloxAugment())[2:], seen(loader, 2, YoloxAugment(), first=2))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_share_each_global_batch(dataset: Dataset, world: int) -> None:
+    whole = [rows for rows, _ in seen(Loader(dataset, (64, 64), 4), 5)]
+    parts = [[rows for rows, _ in seen(Loader(dataset, (64, 64), 4, rank=r, world=world), 5)] for r in range(world)]
+    assert whole == [sum(rows, ()) for rows in zip(*parts)]
+    passes = [rows for rows, _ in seen(Loader(dataset, (64, 64), 4, accumulate=2), 5)]
+    assert whole == [passes[i] + passes[i + 1] for i in range(0, len(passes), 2)]
+
+
+@settings(max_examples=30)
+@given(count=st.integers(1, 40), batch=st.integers(1, 12), seed=st.integers(0, 9), epoch=st.integers(0, 9))
+def test_every_image_is_shown_once_before_any_is_shown_again(count: int, batch: int, seed: int, epoch: int) -> None:
+    order = Order(np.arange(count), None, batch, seed)
+    rows = order.epoch(epoch).ravel()
+    assert len(rows) == len(order) * batch
+    counts = Counter(rows.tolist())
+    assert len(counts) == count and max(counts.values()) <= -(-len(rows) // count)
+    assert np.array_equal(rows, order.epoch(epoch).ravel())
+
+
+def test_rare_classes_are_shown_more_often(dataset: Dataset) -> None:
+    rows = chosen_rows(dataset, Sampling(), 0)
+    factors = repeat_factors(dataset, rows, 0.4)
+    assert factors[1] == pytest.approx(2.0)  # forks are on a tenth of the images: sqrt(0.4 / 0.1)
+    assert np.delete(factors, 1).tolist() == [1.0] * 9
+    order = Order(rows, factors, 1, 0)
+    assert len(order) == 11
+    assert Counter(order.epoch(0).ravel().tolist())[1] == 2
+
+
+def test_subsets_by_fraction_class_and_background(dataset: Dataset) -> None:
+    assert chosen_rows(dataset, Sampling(classes=("fork",), background=0), 0).tolist() == [1]
+    assert chosen_rows(dataset, Sampling(classes=("fork",)), 0).tolist() == [1, 9]
+    assert chosen_rows(dataset, Sampling(background=0), 0).tolist() == list(range(9))
+    half = chosen_rows(dataset, Sampling(fraction=0.5), 0)
+    assert len(half) == 5 and not np.array_equal(half, chosen_rows(dataset, Sampling(fraction=0.5), 1))
+    with Loader(dataset, (64, 64), 1, sampling=Sampling(classes=("fork",), background=0)) as loader:
+        (batch,) = loader.epoch(0, STILL, 0)
+        assert batch.targets.labels.tolist() == [[1]]
+    with pytest.raises(ConfigError, match="Did you mean 'fork'"):
+        chosen_rows(dataset, Sampling(classes=("forks",)), 0)
+
+
+def test_objects_beyond_the_limit_are_dropped_in_order(dataset: Dataset) -> None:
+    sampling = Sampling(classes=("fork", "cup"), background=0)
+    with Loader(dataset.view([1]), (64, 96), 1, sampling=sampling, max_labels=1) as loader:
+        (batch,) = loader.epoch(0, STILL, 0)
+        assert batch.targets.boxes.tolist() == [[[10.0, 10.0, 40.0, 50.0]]]
+
+
+def test_damaged_image_names_itself(dataset: Dataset, tmp_path: Path) -> None:
+    broken = dataset.view([0])
+    path = broken.path(0)
+    content = path.read_bytes()
+    path.write_bytes(content[:60])
+    try:
+        for workers in (0, 1):
+            with Loader(broken, (64, 64), 1, workers=workers) as loader, pytest.raises(Exception, match=r"0\.png"):
+                list(loader.epoch(0, STILL, 0))
+    finally:
+        path.write_bytes(content)
