@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hostile_weights import STATE, all_hostile, onnx_bytes, safetensors_bytes, torch_bytes
+from hostile_torch import SIX, STATE, state_of, storage, tensor, torch_bytes, with_pickle
+from hostile_weights import CONV, IMAGES, all_hostile, onnx_bytes, onnx_tensor, outside, safetensors_bytes
 from onelook.errors import WeightsError
 from onelook.models.build import build
 from onelook.weights import load_weights, read_checkpoint, save_weights
@@ -90,6 +91,33 @@ def test_damage_at_any_place_is_an_error_or_harmless(tmp_path: Path) -> None:
     assert rounds > 100
 
 
+def test_many_tensors_of_one_storage_take_no_memory(tmp_path: Path) -> None:
+    count = 2_000_000
+    data = bytes(4 * count)
+    entries = b"".join(b"X\x04\x00\x00\x00%04d" % index + b"h\x07" for index in range(5_000))
+    made = tensor((count,), (1,), count=b"J" + count.to_bytes(4, "little"))
+    program = b"\x80\x02" + made + b"q\x070}(" + entries + b"u."
+    path = tmp_path / "x.pth"
+    path.write_bytes(with_pickle(program, d0=data))
+    start = time.perf_counter()
+    assert len(read_checkpoint(path).tensors) == 5_000
+    assert time.perf_counter() - start < 10
+
+
+def test_storage_of_two_types_is_an_error(tmp_path: Path) -> None:
+    program = state_of(tensor(), b"0" + storage("HalfStorage") + b"0" + tensor())
+    (tmp_path / "x.pth").write_bytes(with_pickle(program, d0=SIX))
+    with pytest.raises(WeightsError, match="two types"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+def test_enormous_files_are_refused_at_once(tmp_path: Path) -> None:
+    with open(tmp_path / "x.safetensors", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(WeightsError, match=r"1\.1 TB"):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
 def test_truncated_files_are_errors(tmp_path: Path) -> None:
     path = tmp_path / "weights.bin"
     for content in (torch_bytes(), torch_bytes(_use_new_zipfile_serialization=False)):
@@ -109,8 +137,6 @@ def test_what_is_no_file_is_an_error(kind: str, tmp_path: Path) -> None:
 
 
 def test_external_data_behind_a_link_is_refused(tmp_path: Path) -> None:
-    from hostile_weights import CONV, IMAGES, onnx_tensor, outside
-
     (tmp_path / "model").mkdir()
     (tmp_path / "secret.bin").write_bytes(bytes(24))
     (tmp_path / "model" / "link.bin").symlink_to(tmp_path / "secret.bin")
@@ -122,8 +148,6 @@ def test_external_data_behind_a_link_is_refused(tmp_path: Path) -> None:
 
 
 def test_external_data_beside_the_model_is_read(tmp_path: Path) -> None:
-    from hostile_weights import CONV, IMAGES, onnx_tensor, outside
-
     values = torch.arange(6.0)
     (tmp_path / "data.bin").write_bytes(bytes(8) + values.numpy().tobytes())
     stored = outside(location="data.bin", offset="8", length="24")

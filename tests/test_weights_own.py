@@ -25,8 +25,11 @@ from onelook.weights import load_weights, read_checkpoint, read_header, restore,
 from onelook.weights.classes import carry, plan_classes
 
 
-@pytest.mark.parametrize("form", ["training", "deploy"])
-@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [("training", torch.float32), ("training", torch.float16), ("deploy", torch.float32), ("deploy", torch.float64)],
+    ids=str,
+)
 def test_restore_gives_the_detector_back(form: str, kind: torch.dtype, tmp_path: Path) -> None:
     model = build("yolox-nano", classes=["zèbre", "x"]).eval()
     model = (deploy(model) if form == "deploy" else model).to(kind)

@@ -14,7 +14,7 @@ from torch import Tensor
 from onelook.errors import WeightsError
 from onelook.weights.problems import Refusal, byte_size
 
-_LARGEST_FILE = 16_000_000_000  # bytes; a training checkpoint of the largest model is below 2 GB
+_LARGEST_FILE = 8_000_000_000  # bytes; training checkpoints of the largest models are below 3 GB
 _MOST_DIMENSIONS = 16
 
 

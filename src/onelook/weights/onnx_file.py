@@ -37,6 +37,7 @@ _TYPES = {
 _TYPED_FIELDS = {4: 1, 10: 11}  # field number of packed values -> the type they are for: float_data, double_data
 _EXTERNAL = 1
 _LONGEST_NAME = 1_024
+_MOST_HALVES = 1 << 20  # of a tensor whose halves are written as a list of numbers, which Python reads one by one
 _OUTSIDE = "A model file that reads other files of the machine is not to be trusted; get it from its source again."
 _BESIDE = "Put all files of the model into one folder."
 
@@ -73,14 +74,17 @@ class _Outside:
         self._files: dict[str, memoryview] = {}
 
     def bytes_of(self, entries: dict[str, str], needed: int, what: str) -> memoryview:
-        """The `needed` bytes at the place that the entries of `external_data` name. Raises Refusal."""
+        """The `needed` bytes at the place that the entries of `external_data` name. Raises Refusal.
+
+        Places are multiples of 8, as exporters write them: others would be copied, and any number may overlap.
+        """
         location = entries.get("location", "")
         data = self._file(location, what)
         try:
             start, length = int(entries.get("offset", "0")[:20]), int(entries.get("length", str(needed))[:20])
         except ValueError as error:
             raise Refusal(f"{what} has a damaged place in '{shown(location)}'") from error
-        if start < 0 or length != needed or start + length > len(data):
+        if start < 0 or start % 8 or length != needed or start + length > len(data):
             raise Refusal(f"{what} claims {length} bytes at {start} of '{shown(location)}', which has {len(data)}")
         return data[start : start + length]
 
@@ -235,7 +239,7 @@ def _typed(typed: tuple[int, memoryview], code: int, shape: tuple[int, ...], wha
         return memoryview(bytearray(numbers.numpy().tobytes()))
     if code == 10 and number == 5:
         # Halves come as numbers of 16 bits, at most three bytes each.
-        numbers = torch.tensor(varints(part, min(prod(shape), len(part))), dtype=torch.int32)
+        numbers = torch.tensor(varints(part, min(prod(shape), _MOST_HALVES)), dtype=torch.int32)
         return memoryview(bytearray(numbers.to(torch.int16).numpy().tobytes()))
     return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -23,7 +23,7 @@ from onelook.weights.unpickle import Global, Unpickler
 
 STREAM_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number 0x1950a86a20f9469cfc6c
 ZIP_MAGIC = b"PK\x03\x04"
-_LARGEST_PICKLE = 64_000_000  # bytes of structure, without tensors
+_LARGEST_PICKLE = 32_000_000  # bytes of structure, without tensors
 _RESAVE = "Save the weights again with torch.save, on a little-endian machine."
 _STORAGES = {
     "torch.FloatStorage": torch.float32,
@@ -68,14 +68,17 @@ class TorchFile:
     form: str
     value: Any
     entries: dict[str, Entry]
+    _storages: dict[str, Tensor] = field(default_factory=dict)
 
     def tensor(self, stored: StoredTensor) -> Tensor:
         """The tensor itself, in the dtype of the file: a view of the file where it can be. Raises Refusal."""
         storage = stored.storage
-        entry = self.entries[storage.key]
-        entry.verify()
-        flat = tensor_from(entry.data, storage.dtype, (storage.count,))
-        return flat.as_strided(stored.shape, stored.stride, stored.offset)
+        if storage.key not in self._storages:
+            # Once for each storage: any number of tensors can share one.
+            entry = self.entries[storage.key]
+            entry.verify()
+            self._storages[storage.key] = tensor_from(entry.data, storage.dtype, (storage.count,))
+        return self._storages[storage.key].as_strided(stored.shape, stored.stride, stored.offset)
 
 
 def read_torch_file(data: memoryview, records: Sequence[str] = ()) -> TorchFile:
@@ -113,12 +116,12 @@ def _read_zip(data: memoryview, records: Sequence[str]) -> TorchFile:
     prefix = f"{root}data/"
     stored = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
 
-    def check(storage: Storage) -> None:
-        if storage.key not in stored:
-            raise Refusal(f"the tensor data '{shown(storage.key)}' is missing")
-        _check_size(storage, len(stored[storage.key].data))
-
-    value = Unpickler(structure.data, _globals(), records=records, persistent=_storages(check)).load()
+    value = Unpickler(
+        structure.data,
+        _globals(),
+        records=records,
+        persistent=_storages(lambda key: len(stored[key].data) if key in stored else None, {}),
+    ).load()
     return TorchFile("zip", value, stored)
 
 
@@ -134,14 +137,8 @@ def _read_stream(data: memoryview, records: Sequence[str]) -> TorchFile:
         raise Refusal("its stream has another version than 1001, or big-endian numbers", _RESAVE)
     wanted: dict[str, Storage] = {}
 
-    def check(storage: Storage) -> None:
-        _check_size(storage, len(data))
-        if wanted.setdefault(storage.key, storage) != storage:
-            raise Refusal(f"the tensor data '{shown(storage.key)}' has two types or sizes")
-
-    reader = Unpickler(
-        data[:_LARGEST_PICKLE], _globals(), records=records, persistent=_storages(check), position=position
-    )
+    storages = _storages(lambda key: len(data), wanted)
+    reader = Unpickler(data[:_LARGEST_PICKLE], _globals(), records=records, persistent=storages, position=position)
     value = reader.load()
     reader = Unpickler(data[: reader.position + _LARGEST_PICKLE], {}, position=reader.position)
     keys = reader.load()
@@ -167,14 +164,11 @@ def _read_stream(data: memoryview, records: Sequence[str]) -> TorchFile:
     return TorchFile("stream", value, entries)
 
 
-def _check_size(storage: Storage, available: int) -> None:
-    needed = storage.count * storage.dtype.itemsize
-    if needed > available:
-        raise Refusal(f"the tensor data '{shown(storage.key)}' claims {needed} bytes; the file has {available} for it")
+def _storages(available: Callable[[str], int | None], known: dict[str, Storage]) -> Callable[[Any], Storage]:
+    """Reads persistent ids: ("storage", type, key, device, count), in streams followed by the None of "no view".
 
-
-def _storages(check: Callable[[Storage], None]) -> Callable[[Any], Storage]:
-    """Reads persistent ids: ("storage", type, key, device, count), in streams followed by the None of "no view"."""
+    available: how many bytes the file has for a key, None for an unknown one.  known: receives every storage.
+    """
 
     def storage(identity: Any) -> Storage:
         if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
@@ -188,7 +182,13 @@ def _storages(check: Callable[[Storage], None]) -> Callable[[Any], Storage]:
         if not isinstance(key, str) or not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise Refusal("it has damaged references to tensor data")
         found = Storage(key, _STORAGES[kind.name], count)
-        check(found)
+        here, needed = available(key), count * found.dtype.itemsize
+        if here is None:
+            raise Refusal(f"the tensor data '{shown(key)}' is missing")
+        if needed > here:
+            raise Refusal(f"the tensor data '{shown(key)}' claims {needed} bytes; the file has {here} for it")
+        if known.setdefault(key, found) != found:
+            raise Refusal(f"the tensor data '{shown(key)}' has two types or sizes")
         return found
 
     return storage

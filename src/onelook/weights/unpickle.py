@@ -198,6 +198,10 @@ class Unpickler:
         self._push({})
         self._set_items(items)
 
+    def _empty_set(self) -> None:
+        self._pay(4)  # a set takes as much memory as several lists
+        self._push(set())
+
     def _add_items(self) -> None:
         items = self._to_mark()
         if not isinstance(self._stack[-1], set):
@@ -228,8 +232,12 @@ class Unpickler:
         if known is None:
             if not (module + ".").startswith(self._records or ("\n",)):
                 raise Refusal(f"it asks for '{shown(full)}', which is not data", _REMEDY)
-            known = Global(full, lambda *arguments: Record(full, arguments))
+            known = Global(full, lambda *arguments: self._record(full, arguments))
         self._push(known)
+
+    def _record(self, name: str, arguments: tuple[Any, ...]) -> Record:
+        self._pay(8)
+        return Record(name, arguments)
 
     def _stack_global(self) -> None:
         name, module = self._pop(), self._pop()
@@ -338,7 +346,7 @@ _OPERATIONS: dict[int, Callable[[Unpickler], Any]] = {
     ord("]"): lambda p: p._push([]),
     ord("}"): lambda p: p._push({}),
     ord(")"): lambda p: p._push(()),
-    0x8F: lambda p: p._push(set()),
+    0x8F: lambda p: p._empty_set(),
     ord("l"): lambda p: p._push(p._to_mark()),
     ord("t"): lambda p: p._push(tuple(p._to_mark())),
     0x85: lambda p: p._tuple(1),
