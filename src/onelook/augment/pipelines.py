@@ -71,7 +71,7 @@ class YoloxAugment:
     affine: from the mosaic's canvas to the input.  keep: which objects survive it, None for all.  mix: `MixUp`,
     `CopyPaste` (table 5) or None; done only where the mosaic shows an object.  hsv, flip, smallest: as in `Plain`.
 
-    The defaults are the published code at the date of the released weights, `LATER` is the code since October 2021.
+    The defaults (`PAPER`) are the published code at the date of the released weights, `LATER` since October 2021.
     Nano and Tiny are trained with `affine.scale` (0.5, 1.5) and without `mix`, Nano with `mosaic` 0.5. A picture
     without objects is neither jittered nor flipped; if all of its objects are too small, it keeps them and stays as
     it is (as published).
@@ -139,4 +139,5 @@ def large_enough(objects: Objects, smallest: float) -> tuple[Objects, bool]:
     return objects.rows(sides > 0), False
 
 
+PAPER = YoloxAugment()
 LATER = YoloxAugment(affine=RandomAffine(centred=False), keep=None, mix=MixUp(keep=None), hsv=HsvShift(), smallest=1.0)

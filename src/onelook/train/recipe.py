@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from onelook.augment.source import Draw
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError
 from onelook.losses.loss import DetectionLoss
@@ -22,11 +22,9 @@ AnySchedule = WarmCosine | MultiStep | Constant
 
 
 class Augment(Protocol):
-    """`draw(rng)` returns another random image of the set."""
+    """`draw(rng)` returns another random image of the set; `draw.size` is the training input's."""
 
-    def __call__(
-        self, sample: Sample, draw: Callable[[np.random.Generator], Sample], rng: np.random.Generator
-    ) -> Sample: ...
+    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample: ...
 
 
 @dataclass(frozen=True)

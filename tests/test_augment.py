@@ -1,0 +1,373 @@
+"""Augmentations: objects follow their pixels, draws are pure functions of their keys, and the textbook agrees."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baseline.augment import Textbook, hsv
+from onelook.augment.collage import Collage, Layer
+from onelook.augment.colour import HsvGain, HsvShift
+from onelook.augment.copy_paste import CopyPaste, hide
+from onelook.augment.geometry import (
+    BoxFilter,
+    RandomAffine,
+    affine,
+    mirror,
+    move_boxes,
+    outline_boxes,
+    shift,
+    stretch,
+)
+from onelook.augment.mixup import MixUp, half
+from onelook.augment.mosaic import Mosaic
+from onelook.augment.objects import Objects
+from onelook.augment.pipelines import LATER, PAPER, Plain, YoloxAugment
+from onelook.augment.source import DrawFrom, LazySample, generator, level_of, pixels
+from onelook.types import Sample
+
+SIZE = (160, 160)
+COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255], [0, 255, 255]])
+
+
+def scene(seed: int, objects: int = 2) -> Sample:
+    """A smooth picture with rectangles of pure colours, which are its objects; outlined."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(90, 260, 2).tolist()
+    image = cv2.resize(rng.integers(60, 180, (12, 12, 3), dtype=np.uint8), (width, height))
+    boxes = []
+    for i in range(objects):
+        x1, y1 = int(rng.integers(0, width // 2)), i * (height // objects)
+        x2, y2 = x1 + int(rng.integers(20, width // 2)), y1 + int(rng.integers(20, height // objects))
+        image[y1:y2, x1:x2] = COLOURS[i]
+        boxes.append([x1, y1, x2, y2])
+    found = np.array(boxes, np.float32).reshape(-1, 4)
+    outlines = tuple((np.array([[a, b], [c, b], [c, d], [a, d]], np.float32),) for a, b, c, d in boxes)
+    return Sample(image, found, np.arange(objects), outlines)
+
+
+SCENES = tuple(scene(seed) for seed in range(12))
+DRAW = DrawFrom(SCENES, SIZE)
+
+
+def extent(image: np.ndarray, colour: np.ndarray, tolerance: int = 100) -> np.ndarray | None:
+    """The box around the pixels of a colour."""
+    close = np.abs(image.astype(int) - colour).sum(-1) < tolerance
+    if not close.any():
+        return None
+    rows, columns = np.flatnonzero(close.any(1)), np.flatnonzero(close.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+
+
+# ---------------------------------------------------------------- geometry
+
+
+def test_the_affine_matrix_is_the_published_one() -> None:
+    """Python's generator with seed 0, degrees 10, translate 0.1, scale 0.1 to 2, shear 2, at 640 x 640."""
+    draws = random.Random(0)
+    angle, scale = draws.uniform(-10, 10), draws.uniform(0.1, 2)
+    shear_x, shear_y = (math.tan(math.radians(draws.uniform(-2, 2))) for _ in range(2))
+    matrix = affine(angle, scale, shear_x, shear_y)
+    matrix = shift(draws.uniform(-0.1, 0.1) * 640, draws.uniform(-0.1, 0.1) * 640) @ matrix
+    expected = [[1.5321053655, 0.1589791481, 1.4431643352], [-0.1931943849, 1.5279718729, -12.1684304063]]
+    np.testing.assert_allclose(matrix[:2], expected, atol=1e-9)
+    moved = np.clip(move_boxes(np.array([[10.0, 20, 200, 120]]), matrix), 0, 640)
+    np.testing.assert_allclose(moved, [[19.9438009518, 0, 326.9417352048, 169.2562504903]], atol=1e-9)
+
+
+def test_a_mosaic_places_images_as_published() -> None:
+    sample = LazySample(
+        lambda level: np.zeros((427, 640, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, int), None, (427, 640)
+    )
+    plan = Mosaic().plan((sample,) * 4, (500, 700), (640, 640))
+    assert plan.size == (1280, 1280)
+    assert [layer.region for layer in plan.layers] == [(140, 0, 640, 427), (0, 0, 640, 427)] * 2
+    corners = [(layer.matrix[:2, :2] @ layer.region[:2] + layer.matrix[:2, 2]).tolist() for layer in plan.layers]
+    assert corners == [[0, 273], [500, 273], [0, 700], [500, 700]]
+
+
+@given(st.integers(0, 2**20), st.floats(-40, 40), st.floats(0.3, 2.5))
+@settings(max_examples=25, deadline=None)
+def test_boxes_lie_on_the_pixels_they_followed(seed: int, angle: float, scale: float) -> None:
+    sample = scene(seed % 50, objects=2)
+    matrix = shift(500, 500) @ affine(angle, scale, 0.02, -0.03) @ shift(-60, -60)
+    height, width = sample.image.shape[:2]
+    layer = Layer(sample, np.eye(3), (0, 0, width, height))
+    collage = Collage((height, width), (layer,), Objects(sample.boxes, sample.labels)).moved(matrix, (1300, 1300))
+    image = collage.render()[..., :3]
+    for colour, box in zip(COLOURS, collage.objects.boxes):
+        found = extent(image, colour)
+        assert found is not None
+        # A turned corner is thin: its last pixels are mixed with what is behind.
+        np.testing.assert_allclose(found, box, atol=2 + 2 * scale)
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.4, 0.4), (2.0, 2.0), (1.5, 0.5)])
+def test_an_upright_box_is_exact_to_the_pixel(scale: tuple[float, float]) -> None:
+    sample = SCENES[3]
+    height, width = sample.image.shape[:2]
+    collage = Collage(
+        (400, 500), (Layer(sample, np.eye(3), (0, 0, width, height)),), Objects(sample.boxes, sample.labels)
+    )
+    moved = collage.moved(shift(7, 9) @ stretch(*scale), (400, 500))
+    for colour, box in zip(COLOURS, moved.objects.boxes):
+        np.testing.assert_allclose(extent(moved.render()[..., :3], colour), box, atol=1.01)
+
+
+def test_a_flip_twice_is_nothing() -> None:
+    sample = SCENES[0]
+    height, width = sample.image.shape[:2]
+    collage = Collage(
+        (height, width), (Layer(sample, np.eye(3), (0, 0, width, height)),), Objects(sample.boxes, sample.labels)
+    )
+    once = collage.moved(mirror(width), (height, width))
+    twice = once.moved(mirror(width), (height, width))
+    np.testing.assert_array_equal(collage.render()[..., :3], sample.image)
+    np.testing.assert_array_equal(once.render()[..., :3], sample.image[:, ::-1])
+    np.testing.assert_array_equal(twice.render(), collage.render())
+    np.testing.assert_allclose(twice.objects.boxes, sample.boxes)
+
+
+def test_outlines_give_tighter_boxes_than_corners() -> None:
+    turned = affine(30, 1, 0, 0)
+    circle = np.stack([40 * np.cos(np.linspace(0, 6.28, 50)), 40 * np.sin(np.linspace(0, 6.28, 50))], 1) + 100
+    objects = Objects(np.array([[60.0, 60, 140, 140]]), np.zeros(1, int), ((circle.astype(np.float32),),))
+    moved = objects.moved(shift(50, 120) @ turned)
+    hull, tight = moved.boxes[0], outline_boxes(moved.polygons or (), (400, 400))[0]
+    assert (tight[:2] > hull[:2] + 10).all() and (tight[2:] < hull[2:] - 10).all()
+    np.testing.assert_allclose(tight[2:] - tight[:2], 80, atol=1)
+    assert outline_boxes(((),), (10, 10)).tolist() == [[0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("after", "kept"),
+    [
+        ([0, 0, 10, 10], True),
+        ([0, 0, 2, 10], False),  # a side of 2 is not above 2
+        ([0, 0, 4, 4.5], False),  # 18 % of the area
+        ([0, 0, 3, 70], False),  # too long
+        ([5, 5, 5, 5], False),
+    ],
+)
+def test_the_filter_drops_what_is_published(after: list[float], kept: bool) -> None:
+    before = np.array([[0.0, 0, 10, 10]]) if after[3] < 50 else np.array([[0.0, 0, 3, 70]])
+    assert BoxFilter()(before, np.array([after], float)).tolist() == [kept]
+    assert BoxFilter()(np.zeros((0, 4)), np.zeros((0, 4))).shape == (0,)
+
+
+# ---------------------------------------------------------------- pixels
+
+
+def test_neighbouring_tiles_leave_no_gap() -> None:
+    white = Sample(np.full((100, 130, 3), 255, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, int))
+    canvas = Mosaic().plan((white,) * 4, (160, 160), SIZE)
+    for seed in range(20):
+        matrix, _ = RandomAffine(scale=(0.5, 1.9), translate=0.0).draw(generator(0, 0, seed), canvas.size, SIZE)
+        middle = canvas.moved(matrix, SIZE).render()[60:100, 60:100, :3]
+        assert (middle == 255).all()
+
+
+def test_what_is_not_seen_is_not_read_and_nothing_is_read_twice() -> None:
+    reads: list[int] = []
+
+    def lazy(index: int) -> LazySample:
+        sample = SCENES[index % len(SCENES)]
+
+        def read(level: int) -> np.ndarray:
+            reads.append(index)
+            return sample.image
+
+        return LazySample(read, sample.boxes, sample.labels, None, sample.image.shape[:2])
+
+    samples = tuple(lazy(index) for index in range(4))
+    canvas = Mosaic().plan(samples, (170, 170), SIZE)
+    assert canvas.moved(shift(-200, -200), SIZE).render().shape == (160, 160, 4)
+    assert reads == [3]
+    reads.clear()
+    canvas.moved(shift(-80, -80), SIZE).render()
+    assert sorted(reads) == [0, 1, 2, 3]
+
+
+def test_an_image_is_decoded_as_coarsely_as_it_is_shown() -> None:
+    assert [level_of(scale) for scale in (2, 1, 0.51, 0.5, 0.26, 0.25, 0.1, 0.01)] == [0, 0, 0, 1, 1, 2, 3, 3]
+    image = cv2.resize(np.random.default_rng(0).integers(0, 255, (9, 13, 3), dtype=np.uint8), (332, 222))
+    small = cv2.resize(image, (166, 111), interpolation=cv2.INTER_AREA)
+    levels: list[int] = []
+
+    def read(level: int) -> np.ndarray:
+        levels.append(level)
+        return small if level else image
+
+    sample = LazySample(read, np.zeros((0, 4)), np.zeros(0, int), None, image.shape[:2])
+    assert pixels(sample, 1)[1] == (0.5, 0.5)
+    layer = Layer(sample, stretch(0.45, 0.45), (0, 0, 332, 222))
+    coarse = Collage((90, 140), (layer,), Objects(np.zeros((0, 4)), np.zeros(0, int))).render()
+    assert levels == [1, 1]
+    fine = replace(layer, sample=Sample(image, sample.boxes, sample.labels))
+    whole = Collage((90, 140), (fine,), Objects(np.zeros((0, 4)), np.zeros(0, int))).render()
+    assert np.abs(coarse[:90, :140].astype(int) - whole).mean() < 1.5
+
+
+@given(st.integers(0, 1000), st.tuples(*[st.integers(30, 190)] * 2), st.sampled_from([0.985, 0.99, 1.0, 1.015]))
+@settings(max_examples=20, deadline=None)
+def test_gains_are_the_published_tables(seed: int, gains: tuple[int, int], hue: float) -> None:
+    """Equal but where a product is a whole number up to rounding."""
+    image = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    form, steps = HsvGain(), (hue, gains[0] / 100, gains[1] / 100)
+    difference = np.abs(form.apply(image, steps).astype(int) - hsv(image, form, steps))
+    assert difference.max() <= 2 and difference.mean() < 0.1
+
+
+def test_shifts_are_the_published_integers() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    for steps in [(5, 30, -30), (-5, -30, 30), (0, 0, 0), (4, 0, 29)]:
+        np.testing.assert_array_equal(HsvShift().apply(image, steps), hsv(image, HsvShift(), steps))
+    drawn = [HsvShift().draw(np.random.default_rng(seed)) for seed in range(200)]
+    assert {abs(steps[0]) for steps in drawn if steps} <= {0, 1, 2, 3, 4}
+    assert sum(steps[1] == 0 for steps in drawn if steps) > 60
+
+
+def test_the_mean_of_two_images_is_rounded_down() -> None:
+    first, second = np.meshgrid(np.arange(256), np.arange(256))
+    expected = ((first + second) // 2).astype(np.uint8)
+    np.testing.assert_array_equal(half(first.astype(np.uint8), second.astype(np.uint8)), expected)
+
+
+# ---------------------------------------------------------------- pipelines
+
+PIPELINES = {
+    "paper": PAPER,
+    "later": LATER,
+    "nano": YoloxAugment(mosaic=0.5, affine=RandomAffine(scale=(0.5, 1.5)), mix=None),
+    "copy-paste": YoloxAugment(mix=CopyPaste()),
+    "plain": Plain(),
+}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_sample_is_a_pure_function_of_its_key(name: str) -> None:
+    pipeline = PIPELINES[name]
+    before = [sample.image.copy() for sample in SCENES]
+    for index in range(6):
+        first = pipeline(SCENES[index], DRAW, generator(1, 2, index))
+        again = pipeline(SCENES[index], DRAW, generator(1, 2, index))
+        other = pipeline(SCENES[index], DRAW, generator(1, 3, index))
+        np.testing.assert_array_equal(first.image, again.image)
+        np.testing.assert_array_equal(first.boxes, again.boxes)
+        assert not np.array_equal(first.image, other.image)
+        assert first.image.shape == (*SIZE, 3) and first.image.dtype == np.uint8
+        assert first.boxes.dtype == np.float32 and first.labels.dtype == np.int64
+        assert len(first.boxes) == len(first.labels)
+        assert first.boxes.min(initial=0) >= 0 and first.boxes.max(initial=0) <= SIZE[0]
+    for sample, image in zip(SCENES, before):
+        np.testing.assert_array_equal(sample.image, image)
+
+
+@pytest.mark.parametrize("name", ["paper", "later", "nano"])
+def test_the_textbook_makes_the_same_samples(name: str) -> None:
+    """The same draws give the same objects; pixels differ by half a pixel of place and one resampling less."""
+    pipeline = PIPELINES[name]
+    assert isinstance(pipeline, YoloxAugment)
+    textbook, ours_levels, their_levels = Textbook(pipeline), [], []
+    for index in range(40):
+        sample = SCENES[index % len(SCENES)]
+        ours = pipeline(sample, DRAW, generator(0, 0, index))
+        theirs, rows = textbook(sample, DRAW, generator(0, 0, index))
+        np.testing.assert_array_equal(ours.labels, rows[:, 0])
+        np.testing.assert_allclose(ours.boxes, rows[:, 1:], atol=2)  # the textbook truncates twice
+        image = theirs.transpose(1, 2, 0)
+        assert np.abs(cv2.blur(ours.image, (5, 5)).astype(float) - cv2.blur(image, (5, 5))).mean() < 3
+        ours_levels.append([ours.image.mean(), ours.image.std()])
+        their_levels.append([image.mean(), image.std()])
+    np.testing.assert_allclose(np.mean(ours_levels, 0), np.mean(their_levels, 0), atol=0.5)
+
+
+def test_a_picture_without_objects_is_only_framed() -> None:
+    sample = replace(SCENES[0], boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), polygons=None)
+    empty = DrawFrom((sample,), SIZE)
+    framed = Plain()(sample, empty, generator(0, 0, 0))
+    np.testing.assert_array_equal(framed.image, Plain().frame(sample.image, SIZE)[0])
+    assert framed.boxes.shape == (0, 4)
+    mosaic = PAPER(sample, empty, generator(0, 0, 0))
+    still = replace(PAPER, hsv=None, flip=0.0, mix=None)(sample, empty, generator(0, 0, 0))
+    np.testing.assert_array_equal(mosaic.image, still.image)
+
+
+def test_objects_that_are_all_too_small_stay_and_the_picture_is_not_changed() -> None:
+    sample = replace(SCENES[0], boxes=np.array([[5, 5, 8, 9], [4, 4, 4, 9]], np.float32), polygons=None)
+    found = Plain(flip=1.0, smallest=50)(sample, DRAW, generator(0, 0, 1))
+    np.testing.assert_array_equal(found.image, Plain().frame(sample.image, SIZE)[0])
+    assert len(found.boxes) == 1
+
+
+def test_a_flip_stays_inside_the_frame() -> None:
+    sample = SCENES[1]
+    still = Plain(hsv=None, flip=0.0)(sample, DRAW, generator(0, 0, 0))
+    flipped = Plain(hsv=None, flip=1.0)(sample, DRAW, generator(0, 0, 0))
+    for colour, box in zip(COLOURS, flipped.boxes):
+        np.testing.assert_allclose(extent(flipped.image, colour), box, atol=1.5)
+    # The padding stays at the right and the bottom, as in prediction.
+    height, width = Plain().frame.place(sample.image.shape[:2], SIZE)[1]
+    assert (flipped.image[height:] == 114).all() and (flipped.image[:, width:] == 114).all()
+    np.testing.assert_array_equal(flipped.image[:height, :width], still.image[:height, :width][:, ::-1])
+
+
+def test_mixup_without_a_surviving_partner_blends_nothing() -> None:
+    strict = YoloxAugment(mix=MixUp(keep=BoxFilter(side=1e9)))
+    without = replace(strict, mix=None)
+    rng = generator(0, 0, 5)
+    mixed = strict(SCENES[5], DRAW, rng)
+    assert mixed.image.max() > 0
+    assert MixUp(keep=BoxFilter(side=1e9)).draw(DRAW, generator(0, 0, 1)) is None
+    assert MixUp(probability=0.0).draw(DRAW, generator(0, 0, 1)) is None
+    assert without.mix is None
+
+
+def test_mixup_partner_objects_lie_on_their_pixels() -> None:
+    for seed in range(20):
+        blend = MixUp(keep=None).draw(DRAW, generator(0, 1, seed))
+        assert blend is not None
+        for turned in (blend, blend.flipped()):
+            image = turned.partner.render()
+            for colour, box in zip(COLOURS, turned.found.boxes):
+                found = extent(image, colour)
+                if found is not None and (box[2:] - box[:2]).min() > 4:
+                    np.testing.assert_allclose(found, box, atol=2)
+
+
+def test_copy_paste_pastes_pixels_and_hides_what_is_behind() -> None:
+    pasted = 0
+    for seed in range(30):
+        paste = CopyPaste(part=1.0).draw(DRAW, generator(0, 2, seed))
+        if paste is None:
+            continue
+        pasted += 1
+        image = paste.pixels(np.full((*SIZE, 3), 200, np.uint8))
+        for label, box in zip(paste.pasted.labels, paste.pasted.boxes):
+            found = extent(image, COLOURS[label])
+            if found is not None:
+                assert (found[:2] >= box[:2] - 2).all() and (found[2:] <= box[2:] + 2).all()
+        everywhere = Objects(np.array([[0.0, 0, 160, 160]]), np.array([7]))
+        assert len(paste.objects(everywhere)) == len(paste.pasted) + 1
+    assert pasted > 10
+    outlineless = DrawFrom(tuple(replace(sample, polygons=None) for sample in SCENES), SIZE)
+    assert CopyPaste().draw(outlineless, generator(0, 0, 0)) is None
+
+
+def test_an_object_behind_a_pasted_one_keeps_what_is_seen() -> None:
+    square = np.array([[20, 20], [60, 20], [60, 60], [20, 60]], np.float32)
+    objects = Objects(np.array([[20.0, 20, 60, 60], [70, 70, 90, 90]]), np.array([1, 2]), ((square,), ()))
+    mask = np.zeros((100, 100), np.uint8)
+    mask[:, 40:65] = 255
+    seen = hide(objects, mask, 0.1)
+    np.testing.assert_allclose(seen.boxes, [[20, 20, 40, 60], [70, 70, 90, 90]], atol=1)
+    assert seen.polygons is not None and seen.polygons[0][0][:, 0].max() <= 40
+    mask[:, 10:65] = 255
+    assert hide(objects, mask, 0.1).labels.tolist() == [2]
