@@ -1,4 +1,7 @@
-"""Drawing of boxes with their names, legible from thumbnails to posters, and atomic writing of images."""
+"""Detections drawn on their picture, and pictures written whole or not at all.
+
+One colour a class; labels stay inside the picture and out of each other's way, from thumbnails to posters.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +9,55 @@ import colorsys
 import os
 import secrets
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
 from onelook.errors import UserError
 
-_FONT = cv2.FONT_HERSHEY_DUPLEX
-_SMALLEST_FONT = 0.35  # below, OpenCV's strokes run into each other
+LEAST_SIDE = 256
+"""`enlarged` makes the longer side of a smaller picture at least this: letters need about ten pixels."""
+
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+_LONGEST_NAME = 32  # letters of a class name; the rest is cut
+_WEIGHT = 520  # of variable fonts: a little bolder than regular, for letters of ten pixels
 
 Colour = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 
 @lru_cache(maxsize=4096)
 def class_colour(label: int) -> Colour:
-    """RGB of a class: always the same, and far from its neighbours' (hues by the golden ratio, two brightnesses)."""
-    hue = (0.58 + label * 0.618033988749895) % 1.0
-    bright = (0.95, 0.72, 0.85)[label % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.75, 0.95)[(label // 3) % 3], bright)
+    """The RGB of a class: hues a golden section apart, so that neighbours differ; brightness changes with each turn."""
+    hue = (0.58 + label * 0.618_033_988_75) % 1.0
+    saturation, value = ((0.80, 1.00), (0.55, 1.00), (0.90, 0.80), (0.65, 0.80))[label // 8 % 4]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def plain_text(text: str) -> str:
-    """What OpenCV's fonts can draw of a name: accents are dropped, other scripts become question marks."""
-    decomposed = unicodedata.normalize("NFKD", text)
-    kept = (mark for mark in decomposed if not unicodedata.combining(mark))
-    return "".join(mark if " " <= mark <= "~" else "?" for mark in kept)
+    """What can be drawn of a name: printable, not too long; with OpenCV 4, whose fonts are ASCII, without accents.
+
+    Empty where OpenCV 4 could draw no letter of it.
+    """
+    text = "".join(letter if letter.isprintable() else " " for letter in text).strip()
+    if not hasattr(cv2, "FontFace"):
+        text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().strip()
+    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 2] + ".."
+
+
+def enlarged(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """A picture of less than `LEAST_SIDE` enlarged by a whole factor, others as they are; and the factor."""
+    factor = -(-LEAST_SIDE // max(image.shape[:2]))
+    if factor == 1:
+        return image, 1
+    return np.ascontiguousarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)), factor
 
 
 def draw_detections(
@@ -49,93 +70,196 @@ def draw_detections(
     colour: Colour | None = None,
     text: bool = True,
 ) -> np.ndarray:
-    """A copy of an image with boxes on it, the best on top.
+    """A copy of an image with boxes on it; where labels have no room, the best lie on top.
 
     image: (H, W, 3) uint8 RGB.  boxes: (K, 4) xyxy pixels, best first.  scores: (K,), None to leave them out.
-    labels: (K,) which choose the colours, unless `colour` is given.  names: K names.  text: whether to write names.
+    labels: (K,) which choose the colours, unless `colour` is given.  names: K names, in any script: OpenCV 5 draws most
+    of Unicode, OpenCV 4 ASCII only, and writes the class number for a name without any.  text: whether to write names.
 
-    Lines and letters grow with the image; a name that has no room on a small image is left out.
+    Lines and letters grow with the image, letters shrink a little in a crowd. Text that is wider than the image is cut,
+    and left out where not even a letter fits (`enlarged` helps). Boxes that are not finite are left out, what lies
+    outside is cut.
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
     if not len(boxes) or not height or not width:
         return canvas
-    unit = max(height, width)
-    thickness = max(1, round(unit / 450))
-    corners = _corners(boxes, height, width)
-    colours = [colour or class_colour(int(label)) for label in labels]
-    for row in reversed(range(len(corners))):
-        left, top, right, bottom = corners[row]
-        cv2.rectangle(canvas, (left, top), (right, bottom), colours[row], thickness)
+    values = [""] * len(boxes) if scores is None else [f" {score:.2f}" for score in scores.tolist()]
+    shown = [
+        _Shown(
+            _corners(box, height, width), (plain_text(name) or f"class {label}") + value, colour or class_colour(label)
+        )
+        for box, value, label, name in zip(np.asarray(boxes, np.float64), values, labels.tolist(), names)
+        if np.isfinite(box).all()
+    ]
+    thickness = max(1, round((height + width) / 2 * 0.0028))
+    # Large boxes first: a small one inside stays visible.
+    for item in sorted(shown, key=lambda item: -_area(item.box)):
+        x1, y1, x2, y2 = item.box
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), item.colour, thickness)
     if text:
-        captions = list(names) if scores is None else [f"{n} {s:.2f}" for n, s in zip(names, scores.tolist())]
-        _write_captions(canvas, corners, [plain_text(caption) for caption in captions], colours, thickness)
+        crowd = min(1.0, max(0.65, (24 / max(len(shown), 1)) ** 0.5))
+        letters = max(10, round(min(height, width, 0.75 * max(height, width)) * 0.030 * crowd))
+        _draw_labels(canvas, shown, _pen(letters), thickness)
     return canvas
 
 
-def _corners(boxes: np.ndarray, height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """Whole pixels inside the image: OpenCV counts in int32, and a box may reach far beyond."""
-    finite = np.nan_to_num(np.asarray(boxes, np.float64), nan=0.0, posinf=1e9, neginf=-1e9)
-    limits = np.array([width, height, width, height], np.float64) - 1
-    return [tuple(row) for row in np.clip(np.round(finite), 0, limits).astype(int).tolist()]
+@dataclass(frozen=True)
+class _Shown:
+    box: Rectangle
+    text: str
+    colour: tuple[int, int, int]
 
 
-def _write_captions(
-    canvas: np.ndarray,
-    corners: Sequence[tuple[int, int, int, int]],
-    captions: Sequence[str],
-    colours: Sequence[Colour],
-    thickness: int,
-) -> None:
-    """Captions on a plate of their box's colour, where they hide no other; the best box chooses first."""
+def _draw_labels(canvas: np.ndarray, shown: Sequence[_Shown], pen: _Pen, thickness: int) -> None:
+    """The labels, worst score first, so that the best lie on top where there is no room."""
     height, width = canvas.shape[:2]
-    scale = max(_SMALLEST_FONT, min(height, width) / 1250)
-    stroke = max(1, round(scale * 1.1))
-    taken = np.zeros((0, 4))
-    for corner, caption, colour in zip(corners, captions, colours):
-        (text_width, text_height), baseline = cv2.getTextSize(caption, _FONT, scale, stroke)
-        pad = max(2, round(text_height * 0.3))
-        plate = (text_width + 2 * pad, text_height + baseline + pad)
-        if plate[0] > width or plate[1] > height / 4:
+    pad = max(1, pen.letters // 5)
+    placed: list[tuple[Rectangle, _Shown, str]] = []
+    taken = np.zeros((len(shown), 4))
+    for item in shown:
+        text, text_width = pen.fit(item.text, width - 2 * pad)
+        if not text:
             continue
-        left, top, hidden = _place(corner, plate, (height, width), taken, thickness)
-        if hidden > 0.5:
-            continue  # in a crowd, half a caption more would cost a whole one that is read
-        right, bottom = left + plate[0], top + plate[1]
-        taken = np.vstack([taken, [left, top, right, bottom]])
-        cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
-        ink = (0, 0, 0) if _luminance(colour) > 0.45 else (255, 255, 255)
-        place = (left + pad, top + pad // 2 + text_height)
-        cv2.putText(canvas, caption, place, _FONT, scale, ink, stroke, cv2.LINE_AA)
+        size = (text_width + 2 * pad, pen.ascent + pen.descent + 2 * pad)
+        if size[1] > height / 3:
+            continue
+        place = _place(item.box, size, (width, height), taken[: len(placed)], thickness)
+        taken[len(placed)] = place
+        placed.append((place, item, text))
+    for (x1, y1, x2, y2), item, text in reversed(placed):
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), item.colour, -1)
+        pen.write(canvas, text, (x1 + pad, y1 + pad + pen.ascent), _readable_on(item.colour))
 
 
 def _place(
-    corner: tuple[int, int, int, int],
-    plate: tuple[int, int],
-    size: tuple[int, int],
-    taken: np.ndarray,
-    thickness: int,
-) -> tuple[int, int, float]:
-    """Left and top of a caption, and the share of it that would hide others: above its box, inside it or below it."""
-    left, top, _, bottom = corner
-    edge = thickness // 2
-    x = min(max(0, left - edge), size[1] - plate[0])
-    options = [top - plate[1] - edge + 1, top + edge, bottom + edge, bottom - plate[1] - edge]
-    inside = [y for y in options if 0 <= y <= size[0] - plate[1]] or [max(0, size[0] - plate[1])]
-    hidden = [_overlap((x, y, x + plate[0], y + plate[1]), taken) for y in inside]
-    best = int(np.argmin(hidden))
-    return x, inside[best], hidden[best] / (plate[0] * plate[1])
+    box: Rectangle, size: tuple[int, int], limits: tuple[int, int], taken: np.ndarray, thickness: int
+) -> Rectangle:
+    """Where a label of `size` (width, height) goes: the first place by its box that is free, or the freest."""
+    x1, y1, x2, y2 = box
+    half = thickness // 2
+    left, right = x1 - half, x2 + half + 1 - size[0]
+    above, below = y1 - half - size[1], y2 + half + 1
+    choices = ((left, above), (left, y1 - half), (right, above), (left, below), (right, y1 - half), (right, below))
+    best, least = None, float("inf")
+    for order, (x, y) in enumerate(choices):
+        inside_x = min(max(x, 0), max(limits[0] - size[0], 0))
+        inside_y = min(max(y, 0), max(limits[1] - size[1], 0))
+        place = (inside_x, inside_y, inside_x + size[0], inside_y + size[1])
+        if order in (0, 2, 3, 5) and abs(inside_y - y) > 0:
+            continue  # no room above or below: it would cover the box's own edge at an odd place
+        covered = _shared(place, taken) / (size[0] * size[1])
+        if covered < least - 1e-9:
+            best, least = place, covered
+        if least == 0:
+            break
+    assert best is not None  # the second choice is never skipped
+    return best
 
 
-def _overlap(box: tuple[int, int, int, int], others: np.ndarray) -> float:
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    return float(sides.clip(min=0).prod(1).sum())
+def _shared(place: Rectangle, taken: np.ndarray) -> float:
+    """The area, in pixels, that the rectangles in `taken` cover of `place`; overlaps count twice."""
+    if not len(taken):
+        return 0.0
+    w = np.minimum(taken[:, 2], place[2]) - np.maximum(taken[:, 0], place[0])
+    h = np.minimum(taken[:, 3], place[3]) - np.maximum(taken[:, 1], place[1])
+    return float((w.clip(0) * h.clip(0)).sum())
 
 
-def _luminance(colour: Colour) -> float:
-    """Relative luminance of an sRGB colour, 0..1 (WCAG 2), which decides between black and white letters."""
-    linear = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+# --- letters ---------------------------------------------------------------------------------------------------------
+
+
+class _Pen(Protocol):
+    letters: int
+    ascent: int
+    descent: int
+
+    def fit(self, text: str, width: int) -> tuple[str, int]:
+        """The text, cut to `width` pixels if need be ("" if not even a letter fits), and its width."""
+        ...
+
+    def write(self, canvas: np.ndarray, text: str, origin: tuple[int, int], colour: tuple[int, int, int]) -> None: ...
+
+
+class _BuiltInFont:
+    """The TrueType fonts inside OpenCV 5."""
+
+    def __init__(self, letters: int) -> None:
+        self.letters, self.ascent, self.descent = letters, round(letters * 0.80), round(letters * 0.22)
+        self._sans, self._everything = _fonts()
+
+    def _font(self, text: str) -> Any:
+        return self._sans if text.isascii() else self._everything
+
+    def _width(self, text: str) -> int:
+        x, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), self._font(text), self.letters, _WEIGHT)
+        return int(x + width)
+
+    def fit(self, text: str, width: int) -> tuple[str, int]:
+        return _fit(text, width, self._width)
+
+    def write(self, canvas: np.ndarray, text: str, origin: tuple[int, int], colour: tuple[int, int, int]) -> None:
+        cv2.putText(canvas, text, origin, colour, self._font(text), self.letters, _WEIGHT)
+
+
+class _StrokeFont:
+    """The Hershey strokes of OpenCV 4: ASCII only."""
+
+    def __init__(self, letters: int) -> None:
+        self.letters, self.ascent, self.descent = letters, round(letters * 0.80), round(letters * 0.24)
+        self._thickness = max(1, round(letters / 13))
+        self._scale = cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_SIMPLEX, round(letters * 0.72), self._thickness)
+
+    def _width(self, text: str) -> int:
+        return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, self._scale, self._thickness)[0][0])
+
+    def fit(self, text: str, width: int) -> tuple[str, int]:
+        return _fit(text, width, self._width)
+
+    def write(self, canvas: np.ndarray, text: str, origin: tuple[int, int], colour: tuple[int, int, int]) -> None:
+        font, scale = cv2.FONT_HERSHEY_SIMPLEX, self._scale
+        cv2.putText(canvas, text, origin, font, scale, colour, self._thickness, cv2.LINE_AA)
+
+
+@lru_cache(maxsize=1)
+def _fonts() -> tuple[Any, Any]:
+    return cv2.FontFace("sans"), cv2.FontFace("uni")
+
+
+@lru_cache(maxsize=64)
+def _pen(letters: int) -> _Pen:
+    return _BuiltInFont(letters) if hasattr(cv2, "FontFace") else _StrokeFont(letters)
+
+
+def _fit(text: str, width: int, measure: Callable[[str], int]) -> tuple[str, int]:
+    """The text cut to a width: the score goes first, then the end of the name."""
+    for shorter in (text, text.rpartition(" ")[0], *(text[:end] + ".." for end in range(len(text) - 6, 0, -1))):
+        if shorter and (needed := measure(shorter)) <= width:
+            return shorter, needed
+    return "", 0
+
+
+# --- colours and corners ---------------------------------------------------------------------------------------------
+
+
+def _readable_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever contrasts more (relative luminance, WCAG)."""
+    red, green, blue = ((part / 255) ** 2.2 for part in colour)
+    return (0, 0, 0) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.19 else (255, 255, 255)
+
+
+def _corners(box: np.ndarray, height: int, width: int) -> Rectangle:
+    """A box in whole pixels, cut to the picture; boxes outside lie on its border."""
+    x1, x2 = np.clip(np.round(box[[0, 2]]), 0, width - 1).astype(int).tolist()
+    y1, y2 = np.clip(np.round(box[[1, 3]]), 0, height - 1).astype(int).tolist()
+    return x1, y1, x2, y2
+
+
+def _area(box: Rectangle) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def encode_image(image: np.ndarray, suffix: str = ".jpg", quality: int = 92) -> bytes:

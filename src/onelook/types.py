@@ -7,6 +7,7 @@ NumPy (no torch needed to detect with an exported model); what a network sees an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,8 @@ class Detections:
     boxes: (K, 4) float32 xyxy pixels of the original image (unclipped).  scores: (K,) float32 descending.
     labels: (K,) int64 index into `class_names`.  image: (H, W, 3) uint8 RGB, the picture they were found in,
     where kept.  source: the file it came from.  category_ids: the data set's own ids by label, for `to_coco`.
+    frame: number of the frame in a video, from 0.  size: (height, width) of the picture, also where it was not kept.
+    read_image: reads the picture again where it was not kept; what `save` then draws on.
     """
 
     boxes: np.ndarray
@@ -121,6 +124,9 @@ class Detections:
     image: np.ndarray | None = field(default=None, repr=False)
     source: str | None = None
     category_ids: tuple[int, ...] | None = field(default=None, repr=False)
+    frame: int | None = None
+    size: tuple[int, int] | None = None
+    read_image: Callable[[], np.ndarray] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -143,10 +149,11 @@ class Detections:
 
     def to_dict(self) -> dict[str, Any]:
         """One image's entry of `detections.json`: source, size, and each detection's box, score, label and name."""
-        height, width = self.image.shape[:2] if self.image is not None else (None, None)
+        known = self.image.shape[:2] if self.image is not None else self.size
+        height, width = (None, None) if known is None else known
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names)
         found = [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
-        return {"source": self.source, "frame": None, "width": width, "height": height, "detections": found}
+        return {"source": self.source, "frame": self.frame, "width": width, "height": height, "detections": found}
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Entries of a COCO results file; bbox is [x, y, width, height], category ids the data set's, else labels."""
@@ -178,11 +185,16 @@ class Detections:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Draws the detections on their image and writes it; returns the path. Needs the image (`detect` keeps it)."""
-        from onelook.draw import draw_detections, write_image
+        """Draws the detections on their image and writes it; returns the path. Needs the image, or its file.
 
-        if self.image is None:
+        A picture of less than 256 pixels is enlarged by a whole factor, so that its labels can be read.
+        """
+        from onelook.draw import draw_detections, enlarged, write_image
+
+        image = self.read_image() if self.image is None and self.read_image is not None else self.image
+        if image is None:
             from onelook.errors import UserError
 
             raise UserError(f"These detections hold no image to draw on, so '{path}' was not written.")
-        return write_image(path, draw_detections(self.image, self.boxes, self.scores, self.labels, self.names))
+        picture, factor = enlarged(image)
+        return write_image(path, draw_detections(picture, self.boxes * factor, self.scores, self.labels, self.names))

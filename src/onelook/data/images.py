@@ -107,7 +107,7 @@ def _header(data: bytes, name: str, limit: int | None) -> Header:
     except DamagedHeaderError as error:
         raise ImageError(f"'{name}' is a damaged image: {error}.", "Replace the file.") from error
     if header is None:
-        raise ImageError(f"'{name}' is not an image that can be read: {_kind(data)}.", _REMEDY)
+        raise ImageError(f"'{name}' is not an image that can be read: {kind_of(data)}.", _REMEDY)
     if header.height * header.width > (MAX_PIXELS if limit is None else limit):
         raise _too_large(name, header.height, header.width, limit)
     return header
@@ -128,7 +128,7 @@ _OTHERS = (
 )
 
 
-def _kind(data: bytes) -> str:
+def kind_of(data: bytes) -> str:
     """What the bytes of a file that is no image seem to be."""
     for magic, text in _OTHERS:
         if data.startswith(magic):

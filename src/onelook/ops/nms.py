@@ -223,10 +223,10 @@ def _empty() -> Found:
 
 
 def _check_fraction(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ConfigError(f"'{name}' is {value}.", f"Give '{name}' a number from 0 to 1.")
 
 
 def _check_count(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
+    if value is not None and (not isinstance(value, int) or value < 1):
         raise ConfigError(f"'{name}' is {value}.", f"Give '{name}' a whole number above 0, or None.")

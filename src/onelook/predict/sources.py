@@ -1,0 +1,236 @@
+"""Where pictures come from: files, folders, globs, lists, videos, cameras, stream addresses.
+
+`find_sources` says what there is; `frames.read_frames` reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Literal
+
+import numpy as np
+
+from onelook.augment.frame import Placement
+from onelook.data.headers import DamagedHeaderError, read_header
+from onelook.data.images import IMAGE_SUFFIXES
+from onelook.errors import ImageError
+from onelook.types import Detections
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "ts", "mts", "m2ts", "wmv", "asf", "flv"),
+        *("3gp", "ogv", "vob", "mjpeg", "mjpg"),
+    )
+)
+STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "rtp://", "tcp://", "srt://", "mms://")
+_LARGEST_LIST = 64 << 20  # bytes of a text file of paths
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file or stream. name: a relative path without suffix, unique among the sources, for what is written.
+
+    alone: whether the user gave it as the only thing, so that its damage is the command's error.  error: why there is
+    nothing to read.
+    """
+
+    kind: Literal["image", "video", "live", "missing"]
+    path: str
+    name: str
+    alone: bool = False
+    error: ImageError | None = None
+
+
+@dataclass(frozen=True)
+class Video:
+    """What a video says of itself. frames: 0 where unknown."""
+
+    fps: float
+    frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Framed:
+    """A picture in the network's frame. pixels: (H, W, 3) uint8.  frame: its number in a video, from 0.
+
+    image: the original pixels, where they were to be kept.
+    """
+
+    pixels: np.ndarray
+    placement: Placement
+    source: Source
+    frame: int | None = None
+    video: Video | None = None
+    image: np.ndarray | None = None
+
+    def attach(self, found: Detections) -> Detections:
+        """The detections with all that is known of their picture."""
+        return replace(found, image=self.image, source=self.source.path, frame=self.frame, size=self.placement.source)
+
+
+@dataclass(frozen=True, eq=False)
+class Damage:
+    """A source that could not be read, or not to its end."""
+
+    source: Source
+    error: ImageError
+
+    @property
+    def alone(self) -> bool:
+        return self.source.alone
+
+
+# --- finding ---------------------------------------------------------------------------------------------------------
+
+
+def find_sources(given: Sequence[str], *, leave_out: str | os.PathLike[str] | None = None) -> list[Source]:
+    """What the given names stand for, in their order, folders and globs sorted.
+
+    A folder is searched with its subfolders, by suffix (hidden ones left out, links to folders not followed); a `.txt`
+    file lists one path a line, relative to itself; a number is a camera unless a file is called so. leave_out: a folder
+    that is not searched, such as the one that results go to.
+
+    A name that cannot be used becomes a Source of kind "missing" with its error; ImageError only when nothing is given.
+    """
+    if not given:
+        raise ImageError(
+            "No source was given.", "Name images, folders, globs, videos, camera numbers or stream addresses."
+        )
+    hidden = os.path.realpath(leave_out) if leave_out is not None else None
+    found: list[Source] = []
+    for text in given:
+        try:
+            found += _expand(text, hidden, alone=len(given) == 1)
+        except ImageError as error:
+            found.append(Source("missing", text, "missing", alone=len(given) == 1, error=error))
+    return list(_unique(found))
+
+
+def _expand(text: str, hidden: str | None, alone: bool) -> list[Source]:
+    if text.lower().startswith(STREAMS):
+        return [Source("live", text, "stream", alone)]
+    try:
+        status = os.stat(text)
+    except (OSError, ValueError):
+        if text.isdecimal() and len(text) < 5:
+            return [Source("live", text, f"camera{int(text)}", alone)]
+        if any(letter in text for letter in "*?["):
+            return _globbed(text)
+        return [_file(text, PurePath(text).name, alone)]  # its reader says what is wrong with it
+    if stat.S_ISDIR(status.st_mode):
+        return _folder(text, hidden)
+    if PurePath(text).suffix.lower() == ".txt":
+        return _listed(text, alone)
+    return [_file(text, PurePath(text).name, alone)]
+
+
+def _file(path: str, name: str, alone: bool = False) -> Source:
+    """A file is an image by its first bytes or else its suffix, otherwise a video."""
+    suffix = PurePath(path).suffix.lower()
+    kind: Literal["image", "video"] = "video" if suffix in VIDEO_SUFFIXES else "image"
+    if suffix not in VIDEO_SUFFIXES | IMAGE_SUFFIXES and not _begins_like_image(path) and _begins_like_video(path):
+        kind = "video"
+    return Source(kind, path, os.path.splitext(name)[0] or "file", alone)
+
+
+def _beginning(path: str) -> bytes:
+    """The first bytes of a regular file; none where it cannot be read, which its reader will say."""
+    with contextlib.suppress(OSError, ValueError):
+        if stat.S_ISREG(os.stat(path).st_mode):
+            with open(path, "rb") as file:
+                return file.read(1024)
+    return b""
+
+
+def _begins_like_image(path: str) -> bool:
+    try:
+        return read_header(_beginning(path)) is not None
+    except DamagedHeaderError:
+        return True
+
+
+def _begins_like_video(path: str) -> bool:
+    head = _beginning(path)
+    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide") or head.startswith(
+        (b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"\0\0\1\xba", b"\0\0\1\xb3", b"OggS", b"0&\xb2u", b"G@")
+    )
+
+
+def _folder(text: str, hidden: str | None) -> list[Source]:
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    unreadable: list[OSError] = []
+    found: list[Source] = []
+    for folder, subfolders, names in os.walk(text, onerror=unreadable.append):
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) != hidden
+        )
+        for name in sorted(names):
+            if PurePath(name).suffix.lower() in known and not name.startswith("."):
+                path = os.path.join(folder, name)
+                found.append(_file(path, os.path.relpath(path, text)))
+    for error in unreadable:
+        reason = ImageError(
+            f"The folder '{error.filename}' cannot be read: {error.strerror}.", "Change its permissions."
+        )
+        found.append(Source("missing", str(error.filename), "missing", error=reason))
+    if not found:
+        raise ImageError(
+            f"There are no images and no videos in '{text}'.", "Name another folder, or the files themselves."
+        )
+    return found
+
+
+def _globbed(text: str) -> list[Source]:
+    matched = sorted(path for path in glob.iglob(text, recursive=True) if not os.path.isdir(path))
+    if not matched:
+        raise ImageError(f"No file matches '{text}'.", "Check the pattern; ** goes into subfolders.")
+    return [_file(path, PurePath(path).name) for path in matched]
+
+
+def _listed(text: str, alone: bool) -> list[Source]:
+    try:
+        if os.path.getsize(text) > _LARGEST_LIST:
+            raise ImageError(f"The list '{text}' is larger than {_LARGEST_LIST >> 20} MiB.", "Give shorter lists.")
+        content = Path(text).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ImageError(f"The list '{text}' cannot be read: {error.strerror}.", "Check the file.") from error
+    except UnicodeDecodeError as error:
+        raise ImageError(f"'{text}' is not a list of paths: it is no UTF-8 text.", "Give one path a line.") from error
+    folder = os.path.dirname(text)
+    found = []
+    for number, line in enumerate(content.splitlines(), 1):
+        path = line.strip()
+        if not path or path.startswith("#"):
+            continue
+        if len(path) > 4096 or not path.isprintable():
+            raise ImageError(f"Line {number} of '{text}' is not a path.", "Give one path a line.")
+        if path.lower().startswith(STREAMS):
+            raise ImageError(f"Line {number} of '{text}' is a stream address.", "Give streams on the command line.")
+        path = path if os.path.isabs(path) else os.path.join(folder, path)
+        found.append(_file(path, PurePath(path).name))
+    if not found:
+        raise ImageError(f"The list '{text}' names no files.", "Give one path a line.")
+    return found
+
+
+def _unique(sources: Sequence[Source]) -> Iterator[Source]:
+    """Names that differ, also where letters' case does not count."""
+    used: set[str] = set()
+    for source in sources:
+        name, number = source.name, 1
+        while name.lower() in used:
+            number += 1
+            name = f"{source.name}_{number}"
+        used.add(name.lower())
+        yield replace(source, name=name)
