@@ -18,6 +18,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -56,7 +57,9 @@ class Snapshot:
         for row, (name, path) in enumerate(self._files):
             try:
                 status = os.stat(path)
-                size, times[row] = status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
+                size = status.st_size
+                if stat.S_ISREG(status.st_mode):  # only these are ever opened: a pipe would wait for ever
+                    times[row] = max(status.st_mtime_ns, status.st_ctime_ns)
                 digest.update(f"{name}\0{size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode(errors="replace"))
             except OSError:
                 digest.update(f"{name}\0missing\n".encode(errors="replace"))

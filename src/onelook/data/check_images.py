@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,18 +49,21 @@ def look(path: str, *, quick: bool) -> Looked:
         return Looked(error=ImageError(f"The image '{path}' cannot be read: {error}.", "Check the file."))
 
 
-def _look_at_all(paths: Sequence[str], quick: bool) -> Iterator[Looked]:
+def _look_at_all(paths: Sequence[str], quick: bool) -> dict[str, Looked]:
     workers = min(8, os.cpu_count() or 1)
+    found: dict[str, Looked] = {}
     with ThreadPoolExecutor(workers) as pool, shown("Checking images") as progress:
         for start in range(0, len(paths), 64):  # in small parts, so that an interrupt is heeded at once
-            yield from pool.map(lambda path: look(path, quick=quick), paths[start : start + 64])
+            part = paths[start : start + 64]
+            found.update(zip(part, pool.map(lambda path: look(path, quick=quick), part)))
             progress(start + 64, len(paths))
+    return found
 
 
 def check_images(read: Sequence[ReadSplit], problems: Problems, *, quick: bool) -> None:
     """Looks at every image once, however many splits hold it."""
     paths = list(dict.fromkeys(part.image_path(row) for part in read for row in range(len(part.index))))
-    looked = dict(zip(paths, _look_at_all(paths, quick)))
+    looked = _look_at_all(paths, quick)
     reported: set[str] = set()
     for part in read:
         for row in range(len(part.index)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from array import array
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -159,7 +161,7 @@ class CocoFile:
 
     def _outlines(
         self, element: dict[str, Any], where: str, line: int, annotation: int | None
-    ) -> tuple[list[list[float]], Any]:
+    ) -> tuple[list[array[float]], Any]:
         """(polygons, run lengths or None)."""
         given = element.get("segmentation")
         if not given:
@@ -172,14 +174,25 @@ class CocoFile:
             return [], given
         rings = []
         for ring in given if isinstance(given, list) else [None]:
-            values = [number(value) for value in ring] if isinstance(ring, list) else [None]
-            if len(values) % 2 or any(value is None for value in values):
+            values = _coordinates(ring)
+            if values is None or len(values) % 2:
                 message = f"{where}: 'segmentation' must be lists of x, y, x, y, ..., not {_short(ring)}"
                 self._fault("segmentation", message, line, annotation)
                 return [], None
             if values:
                 rings.append(values)
-        return rings, None  # type: ignore[return-value]
+        return rings, None
+
+
+def _coordinates(ring: object) -> array[float] | None:
+    """The numbers of an outline; None where it is no list of finite numbers. Quick: most of a file are outlines."""
+    if not isinstance(ring, list):
+        return None
+    try:
+        values = array("d", ring)
+    except (TypeError, OverflowError):
+        return None
+    return values if math.isfinite(sum(values)) else None
 
 
 def _encodes(text: str) -> bool:
@@ -269,7 +282,9 @@ def _fill_sizes(arrays: dict[str, np.ndarray], folders: Sequence[Path], file: Co
     ends, text = arrays["name_offsets"], arrays["name_bytes"].tobytes()
     names = [text[ends[row] : ends[row + 1]].decode() for row in missing.tolist()]
     folder = image_folder(file.path, folders, names)
-    for row, size in zip(missing.tolist(), image_sizes([str(folder / name) for name in names], progress)):
+    for row, size in zip(
+        missing.tolist(), image_sizes([str(folder / name) for name in names], progress, stop=file.problems.strict)
+    ):
         if isinstance(size, ImageError):
             place = {"file": str(file.path), "line": file.images.lines[row]}
             file.problems.error("image-unreadable", size.message, size.remedy, **place)

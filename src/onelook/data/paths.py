@@ -59,10 +59,17 @@ def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 stack.append((entry.path, depth + 1))
             else:
                 yield entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def images_below(folder: Path) -> list[str]:
@@ -83,7 +90,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
             raise DataError(f"'{path}' is not an ordinary file.", "Replace it by a file.")
         with open(path, "rb") as file:
-            data = file.read(limit + 1)
+            data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)  # room is taken for all that is asked
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.", "Check the file.") from error
     if len(data) > limit:

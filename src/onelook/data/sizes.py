@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 
@@ -39,8 +39,14 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return height, width
 
 
-def image_sizes(paths: Sequence[str], progress: Progress = silent) -> Iterator[tuple[int, int] | ImageError]:
-    """The size of every file, in order, read by a few threads; an error takes the place of a size."""
+def image_sizes(
+    paths: Sequence[str], progress: Progress = silent, *, stop: bool = False
+) -> list[tuple[int, int] | ImageError]:
+    """The size of every file, in order, read by a few threads; an error takes the place of a size.
+
+    stop: read no further than a few thousand files after the first error; the list is shorter then.
+    """
+    found: list[tuple[int, int] | ImageError] = []
 
     def one(path: str) -> tuple[int, int] | ImageError:
         try:
@@ -50,8 +56,12 @@ def image_sizes(paths: Sequence[str], progress: Progress = silent) -> Iterator[t
 
     with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) * 2)) as pool:
         for start in range(0, len(paths), 4096):
-            yield from pool.map(one, paths[start : start + 4096], chunksize=64)
+            part = list(pool.map(one, paths[start : start + 4096], chunksize=64))
+            found += part
+            if stop and any(isinstance(size, ImageError) for size in part):
+                break
             progress(start, len(paths))
+    return found
 
 
 def _header(file: FileIO) -> Header | None:

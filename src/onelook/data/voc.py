@@ -278,7 +278,7 @@ def _fill_sizes(arrays: dict[str, np.ndarray], folder: Path, problems: Problems)
     missing = np.flatnonzero((arrays["sizes"] == 0).any(axis=1)).tolist()
     ends, text = arrays["name_offsets"], arrays["name_bytes"].tobytes()
     paths = [str(folder / text[ends[row] : ends[row + 1]].decode()) for row in missing]
-    for row, size in zip(missing, image_sizes(paths)):
+    for row, size in zip(missing, image_sizes(paths, stop=problems.strict)):
         if isinstance(size, ImageError):
             problems.error("image-unreadable", size.message, size.remedy, file=paths[missing.index(row)])
         else:

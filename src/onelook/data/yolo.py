@@ -49,8 +49,8 @@ def list_images(part: Part, root: Path) -> list[tuple[str, str]]:
 
 def _listed(place: Path, root: Path) -> list[str]:
     """The images of a list: absolute, or relative to the list's folder (`./...`), to the data set, or to the list."""
-    paths, base = [], str(place.parent)
-    for number, line in enumerate(read_text(place, LIST_LIMIT).split("\n"), 1):
+    paths, base, lines = [], str(place.parent), read_text(place, LIST_LIMIT).split("\n")
+    for line, number in {line: number for number, line in enumerate(lines, 1)}.items():
         name = line.strip().replace("\\", "/")
         if not name:
             continue
@@ -175,7 +175,7 @@ def read_split(
     names = source.names
     labels = Labels(None if names is None else len(names), source.keypoint_values, problems)
     images, unlabelled = Images(), 0
-    sizes = image_sizes([path for _, path in listed])
+    sizes = image_sizes([path for _, path in listed], stop=problems.strict)
     for number, ((name, path), size) in enumerate(zip(listed, sizes), 1):
         if isinstance(size, ImageError):
             problems.error("image-unreadable", size.message, size.remedy, file=path)

@@ -47,7 +47,7 @@ def yolo_yaml(path: Path) -> Source:
     try:
         content = read_yaml(path)
     except ConfigError as error:
-        raise DataError(error.message, error.remedy) from error
+        raise DataError(error.message, error.remedy or "Correct the file.") from error
     content = content if isinstance(content, dict) else {}
     given = {_SPLITS.get(str(key), str(key)): value for key, value in content.items() if _is_split(key, value, path)}
     if not given:
