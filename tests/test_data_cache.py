@@ -102,7 +102,7 @@ def test_a_flipped_byte_never_changes_what_is_read(tmp_path, monkeypatch, where)
     assert open_dataset(root).coco_ground_truth() == expected
 
 
-@pytest.mark.parametrize("length", [0, 1, 20, 64, 500, -1])
+@pytest.mark.parametrize("length", [0, 1, 20, 64, 500, 1500])
 def test_an_index_cut_short_is_built_anew(tmp_path, monkeypatch, length):
     root = make.coco(tmp_path / "data")
     expected = open_dataset(root).coco_ground_truth()

@@ -27,14 +27,14 @@ def cache_folder(tmp_path, monkeypatch):
 def refused(data: Path, *words: str) -> str:
     """Opens what must be refused, with a message holding these words; `check` must say so too, and not fail."""
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()  # of this process: others may keep the machine busy
     try:
         with pytest.raises(UserError) as caught:
             open_dataset(data)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - began < 10 and peak < 500e6
+    assert time.process_time() - began < 10 and peak < 500e6
     message = str(caught.value)
     for word in words:
         assert word in message, message
@@ -218,7 +218,7 @@ VOC = [
     ("deep tags", "<annotation>" + "<a>" * DEEP, ["nested"]),
     ("a long name", voc_xml(voc_object("x" * 5000)), ["longer than 4,096"]),
     ("a huge file", "<annotation>" + " " * (17 << 20), ["longer than"]),
-    ("too many objects", voc_xml("<object/>" * 135_000), ["more than 131,072 objects"]),
+    ("too many objects", voc_xml("<object/>" * 66_000), ["more than 65,536 objects"]),
     ("no box", voc_xml("<object>\n<name>cat</name></object>"), ["a.xml:4", "<xmin> of 'cat' is missing"]),
     ("a box of texts", voc_xml(voc_object(box=("a", 2, 3, 4))), ["'a', no number"]),
     ("NaN", voc_xml(voc_object(box=("nan", 2, 3, 4))), ["'nan', no number"]),
@@ -258,7 +258,7 @@ IMAGES = [
     ("a PNG cut in its header", make.png()[:18], ["a.png"]),
     ("a PNG of no size", make.png(0, 5), ["a.png"]),
     ("a JPEG without a frame", b"\xff\xd8\xff\xe0\x00\x04ab\xff\xd9", ["a.png"]),
-    ("a JPEG of endless segments", b"\xff\xd8" + b"\xff\xe0\x00\x02" * 200_000, ["a.png"]),
+    ("a JPEG of endless segments", b"\xff\xd8" + b"\xff\xe0\x00\x02" * 50_000, ["a.png"]),
 ]
 
 

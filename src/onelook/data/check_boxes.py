@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SLACK = 1.0  # pixels a box may stick out: rounding, and the two conventions of counting pixels
 MOSTLY = 0.3  # the share of boxes that must look like another unit before all are suspected
+ENOUGH = 5  # boxes: fewer are single faults
 _FIX = "Correct the box, or remove it."
 
 
@@ -63,7 +64,7 @@ def _other_unit(part: ReadSplit, known: np.ndarray, wrong: np.ndarray) -> tuple[
     left, top, w, h = part.index.boxes.T
     if part.source.format != "yolo" and (part.index.boxes <= 1.0).all() and (w + h > 0).any():
         return "All boxes lie within 0 to 1, so they seem to be fractions.", "This format gives boxes in pixels."
-    if wrong.mean() <= MOSTLY:
+    if wrong.mean() <= MOSTLY or wrong.sum() < ENOUGH:
         return None
     share = f"{100 * wrong.mean():.0f} % of the boxes reach out of their images"
     if part.source.format == "coco":

@@ -38,9 +38,11 @@ def _annotation_files(root: Path) -> list[Path]:
     for pattern in ("annotations/*.json", f"*/{_ROBOFLOW}", _ROBOFLOW, "*/*.json", "*.json"):
         files = [path for path in sorted(root.glob(pattern)) if path.is_file() and not path.name.startswith(".")]
         instances = [path for path in files if path.name.startswith("instances_")]
-        files = instances or [path for path in files if not path.name.startswith(_OTHER_TASKS)] or files
+        if instances:
+            return instances  # a damaged one is to be named, not lost
+        files = [path for path in files if not path.name.startswith(_OTHER_TASKS)] or files
         if pattern == "annotations/*.json" and files:
-            return [path for path in files if looks_like_coco(path)] or files  # a damaged one is to be named, not lost
+            return [path for path in files if looks_like_coco(path)] or files
         files = [path for path in files if looks_like_coco(path) or path.name == _ROBOFLOW]
         if files:
             return files

@@ -27,7 +27,7 @@ from onelook.errors import DataError, ImageError
 XML_LIMIT = 1 << 24  # bytes of one file
 DEPTH_LIMIT = 32
 TEXT_LIMIT = 4096
-OBJECT_LIMIT = 1 << 17
+OBJECT_LIMIT = 1 << 16
 _REMEDY = "Correct the file, or export it again."
 _FIELDS = ("name", "difficult", "truncated", "occluded", "pose")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
