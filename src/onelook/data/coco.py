@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from array import array
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,6 +14,7 @@ import numpy as np
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out, rows_of
 from onelook.data.jsonstream import JsonStream, integer, number
+from onelook.data.layout import CLASS_LIMIT
 from onelook.data.paths import plain_name
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent
@@ -99,8 +99,8 @@ class CocoFile:
         if not isinstance(name, str) or not name.strip() or len(name) > 1000 or not _encodes(name):
             message = f"categories[{position}]: 'name' must be a text, not {_short(name)}"
             return self._fault("category-name", message, line)
-        if len(self.categories) >= 1 << 20:
-            raise DataError(f"'{self.path}' has more than a million categories.", "Check the file.")
+        if len(self.categories) >= CLASS_LIMIT:
+            raise DataError(f"'{self.path}' has more than {CLASS_LIMIT:,} categories.", "Check the file.")
         extra = {key: value for key, value in element.items() if key not in ("id", "name")}
         self.categories.append((category_id, name.strip(), extra))
         return None
@@ -118,7 +118,7 @@ class CocoFile:
             return None
         area = element.get("area")
         pixels = box[2] * box[3] if area is None else number(area)
-        if pixels is None or pixels < 0:
+        if pixels is None or not 0 <= pixels <= PIXEL_LIMIT**2:
             return self._fault("area", f"{where}: 'area' must be a number from 0, not {_short(area)}", line, ids[0])
         flags = self._flags(element, where, line, ids[0])
         extra = {key: found for key, found in element.items() if key not in _OBJECT_FIELDS}
@@ -192,7 +192,7 @@ def _coordinates(ring: object) -> array[float] | None:
         values = array("d", ring)
     except (TypeError, OverflowError):
         return None
-    return values if math.isfinite(sum(values)) else None
+    return values if not values or (max(values) <= PIXEL_LIMIT and min(values) >= -PIXEL_LIMIT) else None
 
 
 def _encodes(text: str) -> bool:

@@ -278,6 +278,10 @@ def open_dataset(data: str | Path, split: str = "val") -> Dataset:
     if name == WHOLE != split:
         log.warning("'%s' is not divided into splits: all of it is used as '%s'.", source.described_by, split)
     index = cache.load(_key(source, name), source.root, lambda: files_of(source, name), lambda: _build(source, name))
+    if not len(index):
+        raise DataError(
+            f"The split '{name}' of '{source.described_by}' has no images.", "Add images, or use another split."
+        )
     notes = (*source.notes, *index.meta.get("notes", ()))
     for note in notes:
         log.info("'%s': %s", source.described_by, note)

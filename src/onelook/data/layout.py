@@ -14,6 +14,9 @@ Format = Literal["coco", "yolo", "voc"]
 WHOLE = "all"
 """The split of a data set that is not divided."""
 
+CLASS_LIMIT = 65_536
+"""The most classes a data set may have; three times those of the largest public one (ImageNet-21k)."""
+
 _WORDS = {
     "train": "train",
     "training": "train",

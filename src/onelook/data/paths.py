@@ -10,6 +10,8 @@ from onelook.data.headers import IMAGE_SUFFIXES
 from onelook.errors import DataError
 
 DEPTH_LIMIT = 32
+FOLDER_LIMIT = 50_000
+_SYSTEM = ("/proc", "/sys", "/dev")
 
 
 def plain_name(name: object) -> str | None:
@@ -44,6 +46,9 @@ def is_image(name: str) -> bool:
 
 def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Every file below a folder. Hidden names are left out; links are followed, but no folder is entered twice."""
+    place = os.path.realpath(folder)
+    if place == os.path.dirname(place) or place.startswith(tuple(f"{name}/" for name in _SYSTEM)) or place in _SYSTEM:
+        raise DataError(f"'{folder}' is a folder of the system, not of images.", "Name the folder of the images.")
     seen: set[tuple[int, int]] = set()
     stack = [(str(folder), 0)]
     while stack:
@@ -56,6 +61,8 @@ def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
         if (status.st_dev, status.st_ino) in seen or depth > DEPTH_LIMIT:
             continue
         seen.add((status.st_dev, status.st_ino))
+        if len(seen) > FOLDER_LIMIT:
+            raise DataError(f"'{folder}' holds more than {FOLDER_LIMIT:,} folders.", "Name the folder of the images.")
         for entry in entries:
             if entry.name.startswith("."):
                 continue

@@ -11,7 +11,7 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out
-from onelook.data.layout import Part, Source
+from onelook.data.layout import CLASS_LIMIT, Part, Source
 from onelook.data.paths import images_below, is_image, read_text
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent
@@ -145,7 +145,7 @@ class Labels:
 
     def _label(self, value: float, place: dict[str, Any]) -> int | None:
         label = int(value)
-        if label != value or label < 0 or label >= 1 << 20:
+        if label != value or label < 0 or label >= CLASS_LIMIT:
             self.problems.error("class-format", f"the class {value:g} is not a whole number from 0.", _REMEDY, **place)
             return None
         if self.num_classes is not None and label >= self.num_classes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onelook.config import read_yaml
-from onelook.data.layout import WHOLE, Part, Source, named_splits, split_word
+from onelook.data.layout import CLASS_LIMIT, WHOLE, Part, Source, named_splits, split_word
 from onelook.data.paths import has_images, is_image, read_text
 from onelook.errors import ConfigError, DataError
 
@@ -101,6 +101,8 @@ def _places(value: Any, root: Path, path: Path, split: str) -> Iterator[Path]:
 
 def _names(content: dict[str, Any], path: Path) -> tuple[str, ...] | None:
     names, count = content.get("names"), content.get("nc")
+    if count is not None and (type(count) is not int or not 0 < count <= CLASS_LIMIT):
+        raise DataError(f"'{path}': 'nc' must be the number of classes, not {str(count)[:60]!r}.", "Correct it.")
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise DataError(
@@ -108,16 +110,16 @@ def _names(content: dict[str, Any], path: Path) -> tuple[str, ...] | None:
             )
         names = [names[label] for label in range(len(names))]
     if names is None:
-        if type(count) is int and 0 < count <= 1 << 20:
-            return tuple(str(label) for label in range(count))
-        return None
+        return None if count is None else tuple(str(label) for label in range(count))
     if not isinstance(names, list):
         raise DataError(f"'{path}': 'names' must be a list of class names.", "Write names: [first, second].")
     for name in names:
         if isinstance(name, bool) or not isinstance(name, (str, int, float)) or not str(name).strip():
             raise DataError(f"'{path}': {name!r} in 'names' is not a class name.", "Put the name in quotes.")
     result = tuple(str(name).strip() for name in names)
-    if type(count) is int and count != len(result):
+    if len(result) > CLASS_LIMIT:
+        raise DataError(f"'{path}' names more than {CLASS_LIMIT:,} classes.", "Check the file.")
+    if count not in (None, len(result)):
         raise DataError(f"'{path}': 'nc' is {count}, but 'names' has {len(result)} classes.", "Make the two agree.")
     return _unique(result, path)
 
