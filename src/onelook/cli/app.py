@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("onelook.cli.export:export", "Write a model for another runtime, and prove it against PyTorch."),
     "detect": ("onelook.cli.detect:detect", "Find objects in images, folders, videos, cameras and streams."),
     "models": ("onelook.cli.models:models", "List the models: cost, input size, published accuracy, official weights."),
+    "val": ("onelook.cli.val:validate", "Average precision of a model on a data set."),
     "score": ("onelook.cli.score:score", "Evaluate a COCO results file against COCO annotations."),
     "diff": ("onelook.cli.diff:diff", "What one training changes against another."),
 }
