@@ -28,7 +28,7 @@ FORMATS = ("json", "images", "coco", "yolo", "csv", "video")
 
 
 class Writer(Protocol):
-    """One format. add: one picture.  close: finishes its files; `whole` is False where the run failed."""
+    """One format. add: one picture.  close: finishes its files.  discard: leaves none that is not whole."""
 
     def add(self, item: Framed, found: Detections) -> None: ...
 
@@ -63,6 +63,7 @@ class Writers:
 
     def __init__(self, folder: str | os.PathLike[str], formats: Sequence[str], class_names: Sequence[str]) -> None:
         self.folder = Path(folder)
+        self._is_new = not self.folder.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -81,6 +82,9 @@ class Writers:
                 writer.close()
             else:
                 writer.discard()
+        if self._is_new and kind is not None:
+            with contextlib.suppress(OSError):  # it holds something
+                self.folder.rmdir()
 
     def add(self, item: Framed, found: Detections) -> None:
         """One picture's detections into every format."""
