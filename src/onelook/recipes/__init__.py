@@ -11,7 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from onelook.assign.simota import SimOta
+from onelook.augment.colour import HsvGain, HsvShift
+from onelook.augment.copy_paste import CopyPaste
+from onelook.augment.geometry import BoxFilter, RandomAffine
+from onelook.augment.mixup import MixUp
+from onelook.augment.mosaic import Mosaic
+from onelook.augment.pipelines import Plain, YoloxAugment
 from onelook.config import from_plain, read_yaml_lines
+from onelook.data.order import Sampling
 from onelook.errors import ConfigError, nearest
 from onelook.losses.loss import DetectionLoss
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
@@ -27,7 +34,7 @@ __all__ = ["PUBLISHED", "RECIPE_FILE", "RECIPE_TYPES", "find_recipe", "published
 RECIPE_FILE = "recipe.yaml"
 
 # Family -> module:function of its published recipes.
-PUBLISHED: Mapping[str, str] = MappingProxyType({})
+PUBLISHED: Mapping[str, str] = MappingProxyType({"YOLOX": "onelook.recipes.yolox:published"})
 
 # Every type that a recipe file or a `path=value` may name: all that they can make the library construct.
 RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
@@ -36,6 +43,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
         for kind in (
             *(Recipe, Closing, Ema, MultiScale, Sgd, AdamW, WarmCosine, MultiStep, Constant),
             *(DetectionLoss, SimOta, BoxIou, Objectness, Classes, RawL1),
+            *(YoloxAugment, Plain, Mosaic, MixUp, CopyPaste, RandomAffine, BoxFilter, HsvGain, HsvShift, Sampling),
             *ARCHITECTURE_TYPES.values(),
         )
     }

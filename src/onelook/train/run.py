@@ -127,6 +127,10 @@ class Run:
         if resume:
             self.record = Record(**load_state(folder / "state.pt", learner))
         elif self.is_main:
+            if (folder / "state.pt").exists():
+                raise UserError(
+                    f"'{folder}' holds a run already.", "Go on with it: --resume; or choose another folder: --out."
+                )
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)
             write_yaml(folder / "recipe.yaml", to_plain(recipe))

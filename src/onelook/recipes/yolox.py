@@ -1,0 +1,50 @@
+"""The published trainings of YOLOX (Ge et al. 2021), as values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onelook.assign.simota import SimOta
+from onelook.augment.geometry import RandomAffine
+from onelook.augment.pipelines import YoloxAugment
+from onelook.losses.loss import DetectionLoss
+from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
+from onelook.models.published import Variant
+from onelook.train.ema import Ema
+from onelook.train.multiscale import MultiScale
+from onelook.train.optimizer import Sgd
+from onelook.train.recipe import Closing, Recipe
+from onelook.train.schedule import WarmCosine
+
+LOSS = DetectionLoss(SimOta(), (BoxIou(), Objectness(), Classes()))
+STRONG = YoloxAugment()
+WEAK = YoloxAugment(affine=RandomAffine(scale=(0.5, 1.5)), mix=None)  # small networks learn too little from more
+
+# The sizes of Nano and Tiny are 416, trained at 320 to 640; the others' 640, trained at 448 to 832.
+SMALL_SIZES = MultiScale(low=320 / 416, high=640 / 416)
+LARGE_SIZES = MultiScale(low=448 / 640, high=832 / 640)
+
+_AUGMENT = {"yolox-nano": replace(WEAK, mosaic=0.5), "yolox-tiny": WEAK}
+_SIZES = {"yolox-nano": SMALL_SIZES, "yolox-tiny": SMALL_SIZES}
+
+
+def published(model: Variant) -> Recipe:
+    """The training of a YOLOX variant on COCO from scratch, as the code at the date of the released weights had it.
+
+    Batch 64 (the paper says 128, with the same rate an image). Mosaic and MixUp close for the last 15 epochs (sec.
+    2.1; official code closes one epoch earlier), where an L1 term on the raw regression joins (official code only).
+    """
+    augment = _AUGMENT.get(model.name, STRONG)
+    return Recipe(
+        model=model.architecture,
+        loss=LOSS,
+        augment=augment,
+        optimizer=Sgd(lr_per_image=0.01 / 64, momentum=0.9, nesterov=True, weight_decay=5e-4),
+        schedule=WarmCosine(warmup_epochs=5, warmup_power=2, flat_epochs=15, floor=0.05),
+        epochs=300,
+        batch_size=64,
+        ema=Ema(decay=0.9998, warmup=2000),
+        multiscale=_SIZES.get(model.name, LARGE_SIZES),
+        closing=Closing(epochs=15, augment=augment.plain, loss=LOSS.plus(RawL1())),
+        evaluate_every=10,
+    )

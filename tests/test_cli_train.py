@@ -1,0 +1,120 @@
+"""`onelook train` on a small made-up data set: what the flags mean, and what a wrong one says."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from onelook.cli.app import run
+from onelook.cli.train import choose_recipe, free_folder
+from onelook.config import diff
+from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.errors import UsageError
+from onelook.recipes import find_recipe
+
+NAMES = ("a", "b", "c")
+
+
+def recipe(*overrides, **flags):
+    given = {
+        "model": "yolox-nano",
+        "recipe": None,
+        "epochs": None,
+        "size": None,
+        "batch": None,
+        "fine_tunes": False,
+        "on_cpu": False,
+    }
+    return choose_recipe(NAMES, overrides, **{**given, **flags})
+
+
+def test_the_published_recipe_holds_unless_told_otherwise():
+    changes = {one.path for one in diff(find_recipe("yolox-nano"), recipe())}
+    assert changes == {"model.num_classes"}
+
+
+def test_flags_and_settings_change_the_recipe():
+    changed = recipe("loss.assigner.radius=2.0", epochs=30, size=320, batch=16)
+    assert changed.loss.assigner.radius == 2.0 and changed.input_size == (320, 320) and changed.batch_size == 16
+    assert (changed.epochs, changed.schedule.warmup_epochs, changed.closing.epochs) == (30, 1, 6)
+    assert changed.model.num_classes == 3
+    assert recipe(on_cpu=True).batch_size == 16
+    assert recipe(fine_tunes=True).epochs == 50
+
+
+def test_a_missing_model_is_wrong_usage():
+    with pytest.raises(UsageError, match="model is missing"):
+        recipe(model=None)
+
+
+def test_folders_of_runs_do_not_overwrite_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = free_folder("yolox-nano")
+    first.mkdir(parents=True)
+    assert (str(first), str(free_folder("yolox-nano"))) == ("runs/yolox-nano", "runs/yolox-nano-2")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return write_synthetic(tmp_path_factory.mktemp("scenes"), Scenes(size=(64, 64)), {"train": 8, "val": 4})
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def train(scenes, *arguments):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return run(["train", str(scenes), "--device", "cpu", "--workers", "0", *arguments])
+    finally:
+        torch.set_num_threads(threads)
+
+
+SMALL = ("--model", "yolox-nano", "--size", "64", "--batch", "4", "--epochs", "1")
+
+
+def test_one_command_trains_evaluates_and_leaves_a_run(scenes, tmp_path, capsys):
+    out, report = tmp_path / "run", tmp_path / "result.json"
+    assert train(scenes, *SMALL, "--out", str(out), "--json", str(report), "multiscale=none") == 0
+    result = json.loads(report.read_text())
+    assert result["reason"] == "finished" and result["steps"] == 2
+    with (out / "metrics.csv").open() as file:
+        assert {"AP", "AP50", "loss/total", "lr"} <= set(next(csv.DictReader(file)))
+    assert "Weights: " in capsys.readouterr().out
+    # The recipe of the run is a recipe for another.
+    again = (
+        "--recipe",
+        str(out / "recipe.yaml"),
+        "--out",
+        str(tmp_path / "again"),
+        "--weights",
+        str(out / "best.safetensors"),
+    )
+    assert train(scenes, *again) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--model", "yolox-nanoo"], 1, "Did you mean 'yolox-nano'"),
+        ([*SMALL, "loss.assigner.radios=2"], 2, "radius"),
+        ([*SMALL, "epochs=many"], 2, "epochs"),
+        (["--resume"], 2, "--resume needs the folder"),
+        (["--resume", "--out", "nowhere"], 1, "no run in 'nowhere'"),
+        ([*SMALL, "--weights", "missing.pth"], 1, "missing.pth"),
+        ([*SMALL, "--log", "tensorbord"], 1, "tensorboard"),
+        ([*SMALL, "freeze=['bakbone.*']"], 1, "backbone"),
+        ([*SMALL, "--train-split", "trian"], 1, "trian"),
+    ],
+)
+@pytest.mark.usefixtures("elsewhere")
+def test_mistakes_get_one_message(scenes, capsys, arguments, code, said):
+    assert train(scenes, *arguments) == code
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
