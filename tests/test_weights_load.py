@@ -267,11 +267,10 @@ def test_checkpoints_of_any_class_count_load(classes: int, tmp_path: Path) -> No
     assert same(model, source)
 
 
-@pytest.mark.parametrize("kind", ["pth", "onnx", "safetensors"])
+@pytest.mark.parametrize("kind", ["pth", pytest.param("onnx", marks=needs_shared), "safetensors"])
 def test_another_network_is_named(kind: str, tmp_path: Path) -> None:
     if kind == "onnx":
-        if not (path := reference("yolox") / OFFICIAL).is_file():
-            pytest.skip("needs the reference")
+        path = reference("yolox") / OFFICIAL
     elif kind == "pth":
         torch.save({"model": official_state(build("yolox-nano"))}, path := tmp_path / "x.pth")
     else:

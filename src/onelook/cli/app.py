@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # name: (module:function, the first line of its docstring; a test holds the two equal).
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("onelook.cli.train:train", "Train a detector."),
+    "bench": ("onelook.cli.bench:app", "Measured latency, throughput and memory of Onelook's parts."),
     "check": (
         "onelook.cli.check:check",
         "List every problem of a data set, or, without one, describe this installation.",
