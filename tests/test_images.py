@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -307,3 +308,15 @@ def test_reading_a_header_ends_with_a_header_none_or_damage(rest, magic):
     except DamagedHeaderError:
         return
     assert header is None or header.height > 0
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_a_jpeg_is_decoded_smaller_when_asked(tmp_path: Path, level: int) -> None:
+    picture = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8), (333, 221))
+    for suffix, side in ((".jpg", 2**level), (".png", 1)):
+        path = tmp_path / f"picture{suffix}"
+        cv2.imwrite(str(path), picture[..., ::-1])
+        image = decode_image(path, level=level)
+        assert image.shape == (-(-221 // side), -(-333 // side), 3)
+        expected = cv2.resize(picture, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(image.astype(int) - expected).mean() < 4

@@ -18,6 +18,7 @@ from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
 from onelook.data.loader import Loader
 from onelook.data.order import Order, Sampling, chosen_rows, repeat_factors
+from onelook.data.pictures import DrawImages
 from onelook.errors import ConfigError
 
 STILL = Plain(hsv=None, flip=0.0)
@@ -143,3 +144,32 @@ def test_damaged_image_names_itself(dataset: Dataset, tmp_path: Path) -> None:
                 list(loader.epoch(0, STILL, 0))
     finally:
         path.write_bytes(content)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_changes_no_picture(dataset: Dataset, workers: int) -> None:
+    pipeline = YoloxAugment()
+    with Loader(dataset, (64, 64), 4) as plain, Loader(dataset, (64, 64), 4, workers=workers, cache=1 << 20) as cached:
+        for epoch in (0, 1):
+            assert equal(seen(plain, epoch, pipeline), seen(cached, epoch, pipeline))
+        assert cached.cache is not None and cached.cache.used > 0
+
+
+def test_reuse_draws_from_the_images_shown_before(dataset: Dataset) -> None:
+    sampling = Sampling(reuse=4)
+    asked: list[int] = []
+
+    class Draws:
+        def __call__(self, sample: object, draw: DrawImages, rng: np.random.Generator) -> object:
+            assert draw.rows is not None and len(draw.rows) == 4
+            asked.extend(int(row) for row in draw.rows)
+            return STILL(sample, draw, rng)  # type: ignore[arg-type]
+
+    with Loader(dataset, (64, 96), 5, sampling=sampling) as loader:
+        order = loader.order.epoch(0).reshape(-1).tolist()
+        seen(loader, 0, Draws())
+        expected = [order[(place - back) % len(order)] for place in range(len(order)) for back in (4, 3, 2, 1)]
+        assert asked == expected
+        whole = seen(loader, 0, YoloxAugment())
+        assert equal(whole[1:], seen(loader, 0, YoloxAugment(), first=1))
+        assert loader.cache is not None and loader.cache.used > 0

@@ -40,6 +40,11 @@ class Plain:
     smallest: float = 1.0
     frame: Frame = Letterbox()
 
+    @property
+    def uses_outlines(self) -> bool:
+        """It does not need the objects' outlines; where there are some, they follow."""
+        return False
+
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         """The sample at `draw.size`; nothing is drawn from the set."""
         gains = None if self.hsv is None else self.hsv.draw(rng)
@@ -85,6 +90,11 @@ class YoloxAugment:
     hsv: Hsv | None = HsvGain()
     flip: float = 0.5
     smallest: float = 8.0
+
+    @property
+    def uses_outlines(self) -> bool:
+        """Whether it needs the objects' outlines; a loader then reads them."""
+        return isinstance(self.mix, CopyPaste)
 
     @property
     def plain(self) -> Plain:

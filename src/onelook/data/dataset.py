@@ -126,11 +126,16 @@ class Dataset:
         image = self.image(i)
         return Sample(image, *self.learnt(i))
 
-    def learnt(self, i: int) -> tuple[np.ndarray, np.ndarray, tuple[tuple[np.ndarray, ...], ...] | None]:
-        """What `sample` holds besides the image: (M, 4) float32 boxes, (M,) labels, outlines; no pixel is read."""
+    def learnt(
+        self, i: int, outlines: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, tuple[tuple[np.ndarray, ...], ...] | None]:
+        """What `sample` holds besides the image: (M, 4) float32 boxes, (M,) labels, outlines; no pixel is read.
+
+        outlines: whether they are wanted; None in their place otherwise.
+        """
         boxes, kept = clean_boxes(self.index.boxes[self.span(i)], *self.index.sizes[self.row(i)].tolist())
         kept &= ~self.crowd(i)
-        polygons = self.polygons(i)
+        polygons = self.polygons(i) if outlines else None
         if polygons is not None:
             polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
         return boxes[kept].astype(np.float32), self.labels(i)[kept], polygons

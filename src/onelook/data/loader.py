@@ -8,8 +8,9 @@ closing the mosaic restarts nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from onelook.augment.source import LazySample
 from onelook.data.dataset import Dataset
-from onelook.data.images import decode_image
+from onelook.data.image_cache import ImageCache
 from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
+from onelook.data.pictures import DrawImages, Pictures, uses_outlines
 from onelook.types import Sample, Targets
 
 _AUGMENT = 0xA06  # keeps the augmentations' draws apart from the order's, which share the seed
@@ -44,50 +45,18 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a worker needs to make one batch besides the data set."""
+    """What a worker needs to make one batch besides the data set.
+
+    recent: the rows that this process's batches showed before, for `Sampling.reuse`: row n of the batch draws from
+    `recent[n : n + reuse]`.
+    """
 
     augment: Any
     epoch: int
     progress: float
     positions: np.ndarray
     rows: np.ndarray
-
-
-class Pictures:
-    """The images and objects of a data set as augmentations ask for them; lives in each worker.
-
-    labels: the classes that are learnt, None for all.
-    """
-
-    def __init__(self, dataset: Dataset, rows: np.ndarray, labels: np.ndarray | None) -> None:
-        self.dataset, self.rows = dataset, rows
-        self.keep = None if labels is None else np.isin(np.arange(len(dataset.names)), labels)
-
-    def sample(self, row: int) -> LazySample:
-        """An image of the data set with what is learnt of it (see `Dataset.sample`); pixels are read when needed."""
-        boxes, labels, polygons = self.dataset.learnt(row)
-        if self.keep is not None:
-            kept = self.keep[labels]
-            boxes, labels = boxes[kept], labels[kept]
-            if polygons is not None:
-                polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
-        height, width = self.dataset.sizes[row].tolist()
-        return LazySample(self._reader(row), boxes, labels, polygons, (height, width))
-
-    def _reader(self, row: int) -> Callable[[int], np.ndarray]:
-        path = self.dataset.path(row)
-        return lambda level: decode_image(path)
-
-
-class DrawImages:
-    """What an augmentation may draw on: further images of the set, at the training size."""
-
-    def __init__(self, pictures: Pictures, size: tuple[int, int], progress: float) -> None:
-        self.pictures, self.size, self.progress = pictures, size, progress
-
-    def __call__(self, rng: np.random.Generator) -> Sample:
-        """Another image, uniformly with replacement."""
-        return self.pictures.sample(int(self.pictures.rows[rng.integers(len(self.pictures.rows))]))
+    recent: np.ndarray | None = None
 
 
 class _Maker:
@@ -97,11 +66,15 @@ class _Maker:
         self.pictures, self.size, self.seed, self.max_labels = pictures, size, seed, max_labels
 
     def __getitem__(self, task: Task) -> Batch:
-        draw = DrawImages(self.pictures, self.size, task.progress)
+        outlines = uses_outlines(task.augment)
         samples = []
-        for position, row in zip(task.positions.tolist(), task.rows.tolist()):
+        for number, (position, row) in enumerate(zip(task.positions.tolist(), task.rows.tolist())):
             rng = np.random.default_rng((self.seed, _AUGMENT, task.epoch, position))
-            samples.append(task.augment(self.pictures.sample(row), draw, rng))
+            rows = None
+            if task.recent is not None:
+                rows = task.recent[number : number + len(task.recent) - len(task.rows) + 1]
+            draw = DrawImages(self.pictures, self.size, task.progress, rows, outlines)
+            samples.append(task.augment(self.pictures.sample(row, outlines), draw, rng))
         return collate(samples, tuple(task.rows.tolist()), self.max_labels)
 
 
@@ -132,7 +105,8 @@ class Loader:
 
     batch: images of a global batch; rank r of `world` processes makes the r-th of its equal parts, so the union over
     the processes does not depend on how many there are.  workers: processes, 0 to work in this one.  pin: whether
-    batches are made ready for an accelerator.  Close it, or use it as a context manager.
+    batches are made ready for an accelerator.  cache: bytes of decoded images that the workers share, 0 for none; it
+    changes no picture.  cache_folder: where they lie, None is memory.  Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -150,6 +124,8 @@ class Loader:
         world: int = 1,
         accumulate: int = 1,
         pin: bool = False,
+        cache: int = 0,
+        cache_folder: Path | None = None,
     ) -> None:
         sampling = sampling or Sampling()
         rows = chosen_rows(dataset, sampling, seed)
@@ -160,7 +136,9 @@ class Loader:
         self.epochs = epochs
         self._share = batch // (world * accumulate)
         self._rank, self._world, self._passes = rank, world, accumulate
-        pictures = Pictures(dataset, rows, class_labels(dataset.names, sampling.classes))
+        self._reuse = sampling.reuse
+        self.cache = _cache(dataset, rows, cache, sampling.reuse, cache_folder)
+        pictures = Pictures(dataset, rows, class_labels(dataset.names, sampling.classes), self.cache)
         self._maker = _Maker(pictures, size, seed, max_labels)
         self._tasks = _Tasks()
         self._workers = workers
@@ -186,10 +164,14 @@ class Loader:
         positions = np.arange(order.size).reshape(len(self.order), self._passes, self._world, self._share)
         rows = order.reshape(positions.shape)
         progress = epoch / max(self.epochs, 1)
-        tasks = []
+        tasks, own = [], rows[:, :, self._rank].reshape(-1)
         for number in range(first, len(self)):
             place = (*divmod(number, self._passes), self._rank)
-            tasks.append(Task(augment, epoch, progress, positions[place], rows[place]))
+            recent = None
+            if self._reuse:
+                start = number * self._share
+                recent = own[np.arange(start - self._reuse, start + self._share - 1) % len(own)]
+            tasks.append(Task(augment, epoch, progress, positions[place], rows[place], recent))
         self._tasks.waiting = tasks
         yield from self._loader if self._workers else map(self._maker.__getitem__, tasks)
 
@@ -199,12 +181,26 @@ class Loader:
         if iterator is not None:
             iterator._shutdown_workers()
             self._loader._iterator = None
+        if self.cache is not None:
+            self.cache.close()
 
     def __enter__(self) -> Loader:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _cache(dataset: Dataset, rows: np.ndarray, budget: int, reuse: int, folder: Path | None) -> ImageCache | None:
+    """The images that workers share: all that fit into the budget, or those that a pool for reuse needs."""
+    if not budget and not reuse:
+        return None
+    sizes = 3 * dataset.sizes[rows].astype(np.int64).prod(1)
+    if reuse:
+        # Half as much again for those that are decoded at a second size, and for workers that run ahead.
+        pool = max(int(1.5 * min(reuse, len(rows)) * np.percentile(sizes, 90)), 32 << 20)
+        budget = budget or pool
+    return ImageCache(len(dataset), budget, rotating=reuse > 0 and sizes.sum() > budget, folder=folder)
 
 
 class _Tasks:

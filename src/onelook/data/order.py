@@ -21,12 +21,16 @@ class Sampling:
     these objects), all when empty.  background: images without objects, as a share of them, that stay in (1 keeps
     all).  repeat_factor: images with rare classes are repeated: a class on a share f of the images asks for
     max(1, sqrt(repeat_factor / f)), an image follows its rarest class (LVIS, Gupta et al. 2019); 0 is off.
+    reuse: further images of a mosaic come from the last `reuse` images of the epoch's order (of this process) instead
+    of the whole set, so that a picture costs one decoding instead of four or five. Every image is still used as often
+    on average, but batches that follow each other share images; 0 is off, some hundred are a good pool.
     """
 
     fraction: float = 1.0
     classes: tuple[str, ...] = ()
     background: float = 1.0
     repeat_factor: float = 0.0
+    reuse: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -35,6 +39,8 @@ class Sampling:
             raise ValueError(f"background lies between 0 and 1, not {self.background}")
         if not 0 <= self.repeat_factor <= 1:
             raise ValueError(f"repeat_factor lies between 0 and 1, not {self.repeat_factor}")
+        if self.reuse < 0 or 0 < self.reuse < 4:
+            raise ValueError(f"reuse is 0 or at least 4 images, not {self.reuse}")
 
 
 def chosen_rows(dataset: Dataset, sampling: Sampling, seed: int) -> np.ndarray:

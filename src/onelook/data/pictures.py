@@ -1,0 +1,87 @@
+"""The images and objects of a data set as augmentations ask for them: read late, as finely as needed, cached or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onelook.augment.source import LazySample
+from onelook.data.dataset import Dataset
+from onelook.data.image_cache import ImageCache
+from onelook.data.images import decode_image
+from onelook.types import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What a training may see of a data set; lives in each worker.
+
+    rows: (I,) of the data set that are trained on.  labels: the classes that are learnt, None for all.  cache: decoded
+    images that are shared, None for none.
+    """
+
+    dataset: Dataset
+    rows: np.ndarray
+    labels: np.ndarray | None = None
+    cache: ImageCache | None = None
+
+    def sample(self, row: int, outlines: bool = True) -> LazySample:
+        """An image of the data set with what is learnt of it (see `Dataset.sample`); pixels are read when needed.
+
+        outlines: whether the objects' outlines are wanted; without, `polygons` is None.
+        """
+        boxes, labels, polygons = self.dataset.learnt(row, outlines)
+        if self.labels is not None:
+            kept = np.isin(labels, self.labels)
+            boxes, labels = boxes[kept], labels[kept]
+            if polygons is not None:
+                polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
+        height, width = self.dataset.index.sizes[self.dataset.row(row)].tolist()
+        return LazySample(Reader(self, row), boxes, labels, polygons, (height, width))
+
+    def read(self, row: int, level: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of an image at about 1 / 2 ** level of its size; perhaps read-only."""
+        if self.cache is not None and (found := self.cache.get(row, level)) is not None:
+            return found
+        image = decode_image(self.dataset.path(row), level=level)
+        if self.cache is not None:
+            self.cache.put(row, level, image)
+        return image
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads one image of a data set."""
+
+    pictures: Pictures
+    row: int
+
+    def __call__(self, level: int) -> np.ndarray:
+        return self.pictures.read(self.row, level)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawImages:
+    """A `Draw` (see `onelook.augment.source`) from rows of the data set, uniformly with replacement.
+
+    rows: what is drawn from; the pictures' own when None.
+    """
+
+    pictures: Pictures
+    size: tuple[int, int]
+    progress: float = 0.0
+    rows: Sequence[int] | np.ndarray | None = None
+    outlines: bool = True
+
+    def __call__(self, rng: np.random.Generator) -> Sample:
+        """Another image."""
+        rows = self.pictures.rows if self.rows is None else self.rows
+        return self.pictures.sample(int(rows[int(rng.integers(len(rows)))]), self.outlines)
+
+
+def uses_outlines(augment: Any) -> bool:
+    """Whether an augmentation wants the objects' outlines; one that does not say gets them."""
+    return bool(getattr(augment, "uses_outlines", True))
