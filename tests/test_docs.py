@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from onelook.cli.app import VERBS
 from onelook.cli.models import models
 from onelook.config import override
 from onelook.recipes import RECIPE_TYPES
@@ -29,8 +30,10 @@ def test_the_table_of_models_is_what_the_command_prints() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_commands_exist_and_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()
+    for verb in re.findall(r"(?:^|`)onelook ([a-z]+)\b", text, re.MULTILINE):
+        assert verb in VERBS, f"{page.name} speaks of 'onelook {verb}'"
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
 
