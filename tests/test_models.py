@@ -113,6 +113,7 @@ def test_depthwise_style_separates_only_spatial_convolutions() -> None:
     assert sum(isinstance(module, nn.Conv2d) for module in style.spatial(4, 8).modules()) == 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=4, max_size=4))
 def test_box_forms_are_inverses(values: list[float]) -> None:
     box = torch.tensor(values, dtype=torch.float64)
