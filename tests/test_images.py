@@ -242,6 +242,27 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
         decode_image(content[:-2] + content[scan:-2] * 5000 + content[-2:])
 
 
+def test_a_jpeg_of_a_few_bytes_and_many_pixels_is_truncated():
+    content = encoded(PLAIN, "JPEG")
+    place = content.index(b"\xff\xc0") + 5
+    with pytest.raises(ImageError, match="truncated"):
+        decode_image(content[:place] + struct.pack(">HH", 12_000, 12_000) + content[place + 4 :])
+
+
+def test_the_flattest_picture_is_not_taken_for_truncated():
+    flat = np.zeros((4000, 4000), np.uint8)
+    for options in ({"optimize": True}, {"progressive": True}):
+        assert decode_image(encoded(flat, "JPEG", quality=10, **options)).shape == (4000, 4000, 3)
+
+
+def test_jpeg_2000_tiles_that_begin_outside_are_refused():
+    content = bytearray(KINDS["JPEG 2000"][0])
+    start = content.index(b"\xff\x4f\xff\x51")
+    content[start + 39] = 0xA3  # the first tile's top; OpenCV 4.10 crashes on it
+    with pytest.raises(ImageError, match="tiles"):
+        decode_image(bytes(content))
+
+
 def test_missing_folder_pipe_and_odd_names(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     for name, words in [

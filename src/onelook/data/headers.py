@@ -31,8 +31,8 @@ class Header:
     """format: "JPEG", "PNG", ...  height, width: stored pixels, before any rotation.  orientation: EXIF, 1 to 8.
 
     depth: bits a sample; floating: whether samples are floating-point.  largest: the value of white where the file
-    states one (Netpbm), else 0.  progressive: JPEG of several scans.  pixel_data: where the compressed bytes of a JPEG
-    begin.
+    states one (Netpbm), else 0.  Of a JPEG, progressive: it has several scans; huffman: its codes are Huffman's;
+    pixel_data: where its compressed bytes begin.
     """
 
     format: str
@@ -43,6 +43,7 @@ class Header:
     floating: bool = False
     largest: int = 0
     progressive: bool = False
+    huffman: bool = False
     pixel_data: int = 0
 
     @property
@@ -93,15 +94,20 @@ def _jpeg(data: bytes) -> Header:
             raise DamagedHeaderError(f"its segment at byte {start - 1} has no length")
         if marker in _FRAMES and frame is None:
             depth, height, width = struct.unpack_from(">BHH", data, position + 2)
-            frame = (depth, height, width, marker in (0xC2, 0xC6, 0xCA, 0xCE))
+            frame = (depth, height, width, marker)
         elif marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0":
             orientation = _exif_orientation(data[position + 8 : position + length])
         position += length
         if marker == 0xDA:
             if frame is None:
                 raise DamagedHeaderError("its image data begins before its size is known")
-            depth, height, width, progressive = frame
-            return Header("JPEG", height, width, orientation, depth, progressive=progressive, pixel_data=position)
+            depth, height, width, kind = frame
+            return Header(
+                *("JPEG", height, width, orientation, depth),
+                progressive=kind in (0xC2, 0xC6, 0xCA, 0xCE),
+                huffman=kind < 0xC8,
+                pixel_data=position,
+            )
 
 
 def _exif_orientation(block: bytes) -> int:
@@ -243,9 +249,15 @@ def _jpeg2000(data: bytes) -> Header:
     start = data.find(b"\xff\x4f\xff\x51", 0, 1 << 20)
     if start < 0:
         raise DamagedHeaderError("its codestream is missing")
-    _, _, right, bottom, left, top = struct.unpack_from(">HHIIII", data, start + 4)
+    right, bottom, left, top, *tile = struct.unpack_from(">8I", data, start + 8)
+    tile_width, tile_height, tile_left, tile_top = tile
     (components,) = struct.unpack_from(">H", data, start + 40)
-    if components > 64:
+    # What the standard demands of the first tile; some decoders crash where it does not hold.
+    inside = tile_left <= left < tile_left + tile_width and tile_top <= top < tile_top + tile_height
+    if not inside or (right - left) * (bottom - top) > 65535 * tile_width * tile_height:
+        raise DamagedHeaderError("its tiles do not fit its size")
+    steps = data[start + 43 : start + 42 + 3 * components : 3] + data[start + 44 : start + 42 + 3 * components : 3]
+    if not 0 < components <= 64 or 0 in steps:
         raise DamagedHeaderError(f"it claims {components} components")
     return Header("JPEG 2000", bottom - top, right - left, depth=(data[start + 42] & 0x7F) + 1)
 

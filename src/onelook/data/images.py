@@ -35,6 +35,8 @@ The environment variable ONELOOK_MAX_PIXELS changes it for a whole process."""
 
 _MAX_FILE = 2 << 30  # bytes: more than an uncompressed 16-bit image at the pixel limit needs
 _MAX_SCANS = 200  # passes of a progressive JPEG; encoders write about ten
+_MAX_SCANNED = 8_000_000_000  # pixels in all passes together
+_PIXELS_PER_BYTE = 2048  # of a JPEG: a Huffman code has a bit a block of 8x8 at least; four times that is allowed
 _RGB_FLAG = getattr(cv2, "IMREAD_COLOR_RGB", None)  # OpenCV >= 4.11 decodes straight into RGB
 
 if "OPENCV_LOG_LEVEL" not in os.environ:  # what OpenCV would print about a damaged file, ImageError says
@@ -161,8 +163,15 @@ def _check_whole(data: bytes, header: Header, name: str) -> None:
         # behind the beginning of the data is the image's own.
         if data.rfind(b"\xff\xd9", header.pixel_data) < 0:
             raise _truncated(name)
-        if header.progressive and (scans := data.count(b"\xff\xda", header.pixel_data)) > _MAX_SCANS:
-            raise ImageError(f"'{name}' is a JPEG of {scans} scans; at most {_MAX_SCANS} are read.", "Write it again.")
+        pixels = header.height * header.width
+        if header.huffman and pixels > _PIXELS_PER_BYTE * (len(data) - header.pixel_data):
+            raise _truncated(name)
+        scans = data.count(b"\xff\xda", header.pixel_data) if header.progressive else 0
+        if scans > _MAX_SCANS or scans * pixels > _MAX_SCANNED:
+            raise ImageError(
+                f"'{name}' is a JPEG of {scans} scans over {pixels:,} pixels, which would take very long.",
+                "Write it again with fewer scans.",
+            )
     elif header.format == "PNG":
         _check_png(data, name)
     elif header.format == "WebP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
