@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from onelook.types import Targets
+from onelook.ops.priors import grid_priors
+from onelook.types import Priors, Targets
+
+
+def level_priors(height: int, width: int, strides: tuple[int, ...] = (8, 16, 32)) -> Priors:
+    """The cell centres of an image's levels."""
+    return grid_priors([(height // stride, width // stride) for stride in strides], strides)
 
 
 def targets_of(labels: np.ndarray, dtype: torch.dtype = torch.float32) -> Targets:

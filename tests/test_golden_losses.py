@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from golden_losses import targets_of
+from golden_losses import level_priors, targets_of
 from onelook.assign.simota import LATER, PAPER
+from onelook.bench.scenes import decode
 from onelook.losses.loss import DetectionLoss
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
-from scenes import decode, grid_priors
 from shared import SHARED, needs_shared, reference
 
 CASES = json.loads((reference("yolox") / "losses.json").read_text()) if SHARED is not None else {}
@@ -29,7 +29,7 @@ def arrays() -> dict[str, np.ndarray]:
 def problem(arrays, case, dtype):
     facts = CASES[case]
     raw = torch.from_numpy(arrays[f"{case}/raw"]).to(dtype).requires_grad_()
-    predictions = decode(raw, grid_priors(facts["height"], facts["width"], tuple(facts["strides"])))
+    predictions = decode(raw, level_priors(facts["height"], facts["width"], tuple(facts["strides"])))
     return raw, predictions, targets_of(arrays[f"{case}/labels"], dtype)
 
 

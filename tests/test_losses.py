@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from golden_losses import level_priors
 from onelook.assign.simota import SimOta
+from onelook.bench.scenes import decode, random_scene
 from onelook.losses.loss import DetectionLoss
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.ops.gather import gather_rows, pack
 from onelook.ops.iou import box_iou, pairwise_iou
 from onelook.types import Targets
-from scenes import decode, grid_priors, random_scene
 
 coordinate = st.floats(-50, 50, allow_nan=False, width=32)
 side = st.floats(0.5, 80, allow_nan=False, width=32)
@@ -89,7 +90,7 @@ def test_gathered_rows_keep_their_trailing_axes():
 
 
 def test_losses_are_float32_scalars_and_their_gradient_reaches_every_raw_value():
-    priors = grid_priors(64, 64)
+    priors = level_priors(64, 64)
     raw = torch.randn(2, len(priors.points), 8).bfloat16().requires_grad_()
     _, targets = random_scene(6, 2, 4, classes=3, size=(64, 64))
     decoded = decode(raw.float(), priors)
@@ -103,7 +104,7 @@ def test_losses_are_float32_scalars_and_their_gradient_reaches_every_raw_value()
 
 @pytest.mark.parametrize("objects", [0, 3])
 def test_a_batch_without_objects_teaches_only_objectness(objects):
-    priors = grid_priors(64, 64)
+    priors = level_priors(64, 64)
     raw = torch.randn(2, len(priors.points), 8, requires_grad=True)
     empty = Targets(torch.zeros(2, objects, 4), torch.zeros(2, objects).long(), torch.zeros(2, objects).bool())
     losses = LOSS(decode(raw, priors), empty)
@@ -113,7 +114,7 @@ def test_a_batch_without_objects_teaches_only_objectness(objects):
 
 
 def test_a_prediction_that_is_not_matched_cannot_spoil_the_others():
-    priors = grid_priors(64, 64)
+    priors = level_priors(64, 64)
     predictions = decode(torch.randn(1, len(priors.points), 8), priors)
     boxes = predictions.boxes.clone()
     boxes[0, 0] = torch.inf  # row 0 is what padded pairs point at

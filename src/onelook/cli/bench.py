@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Literal
 
 from cyclopts import App
 
 from onelook.bench import model as model_benchmark
+from onelook.bench.assign import AssignBenchmark, bench_assign
+from onelook.bench.train import TrainBenchmark, bench_train
+from onelook.config import change
+from onelook.data import open_dataset, splits
+from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.recipes import find_recipe
 
 app = App(name="bench", help="Measured latency, throughput and memory of Onelook's parts.")
 
@@ -56,3 +63,86 @@ def bench_model(
     """
     wish = model_benchmark.Wish(model, weights, size, batch, device, threads, half, nms, form, runs, warm_up)
     return model_benchmark.bench_model(wish)
+
+
+@app.command(name="assign")
+def assign(
+    *,
+    batch: int = 16,
+    size: int = 640,
+    objects: int = 20,
+    classes: int = 80,
+    device: str = "cpu",
+    threads: int | None = None,
+    runs: int = 7,
+) -> AssignBenchmark:
+    """SimOTA on a random batch, under both published rules, against a loop over images.
+
+    The loop is the textbook's, on the CPU, from benchmarks/baseline of a checkout; runs of both alternate, and their
+    matches must be identical (exit code 1 if not).
+
+    Examples:
+        onelook bench assign
+        onelook bench assign --batch 64 --objects 40 --device cuda
+
+    Args:
+        batch: Images.
+        size: Side of the images in pixels.
+        objects: Objects an image.
+        classes: Classes.
+        device: cpu or cuda, for ours.
+        threads: Threads on the CPU; PyTorch's choice if not given.
+        runs: Runs of each that are measured, after one of warm-up.
+
+    Returns:
+        Times, their ratio, and whether the matches agree.
+    """
+    return bench_assign(batch, size, objects, classes=classes, device=device, threads=threads, runs=runs)
+
+
+@app.command(name="train")
+def train(
+    data: str | None = None,
+    /,
+    *,
+    model: str = "yolox-nano",
+    size: int = 320,
+    batch: int = 16,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int = 1,
+    steps: int = 24,
+    warm_up: int = 4,
+) -> TrainBenchmark:
+    """A whole training step against the bare network: forward, backward of a sum, optimizer step.
+
+    Blocks of both take turns in one process, with the same model, batch and memory layout. The whole step includes the
+    loader with the published augmentation, assignment, losses, average and logging.
+
+    Examples:
+        onelook bench train
+        onelook bench train data/ --model yolox-s --size 640 --device cuda --workers 8
+
+    Args:
+        data: Data set; made-up pictures if not given.
+        model: Name of the model, trained by its published recipe without random shapes.
+        size: Side of the network's input in pixels.
+        batch: Images a step.
+        device: cpu, cuda, cuda:1, mps; the best one here unless given.
+        threads: Threads on the CPU; PyTorch's choice if not given.
+        workers: Processes that prepare images.
+        steps: Steps of each that are measured.
+        warm_up: Steps of each before, which do not count.
+
+    Returns:
+        Both times, their ratio, and where the difference goes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if data is None:
+            data = str(write_synthetic(Path(folder) / "scenes", Scenes(size=(320, 320)), {"train": 4 * batch}))
+        dataset = open_dataset(data, "train" if "train" in splits(data) else "trainval")
+        new = {"batch_size": batch, "size": (size, size), "multiscale": None, "model.num_classes": len(dataset.names)}
+        recipe = change(find_recipe(model), new)
+        return bench_train(
+            recipe, dataset, device=device, threads=threads, workers=workers, steps=steps, warm_up=warm_up
+        )

@@ -44,12 +44,20 @@ class Average:
         self.updates = 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._mine = _floating(self.model)
+        self._followed: nn.Module | None = None
+        self._theirs: list[torch.Tensor] = []
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Moves the average towards `model`'s present weights, without waiting for the device."""
+        """Moves the average towards `model`'s present weights, without waiting for the device.
+
+        The tensors of a model that is followed must stay where they are (change them in place): collecting hundreds of
+        them takes longer than averaging them.
+        """
+        if model is not self._followed:
+            self._followed, self._theirs = model, _floating(model)
         self.updates += 1
-        torch._foreach_lerp_(self._mine, _floating(model), 1.0 - self.settings.at(self.updates))
+        torch._foreach_lerp_(self._mine, self._theirs, 1.0 - self.settings.at(self.updates))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The averaged weights; `updates` is saved beside them by the caller."""

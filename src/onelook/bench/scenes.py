@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from onelook.ops.priors import grid_priors
 from onelook.types import Predictions, Priors, Targets
 
-
-def grid_priors(height: int, width: int, strides: tuple[int, ...] = (8, 16, 32)) -> Priors:
-    """Cell centres, level by level, row by row."""
-    points, each, levels = [], [], []
-    for level, stride in enumerate(strides):
-        y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
-        points.append((torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride)
-        each.append(torch.full((x.numel(),), float(stride)))
-        levels.append(torch.full((x.numel(),), level))
-    shapes = tuple((height // stride, width // stride) for stride in strides)
-    return Priors(torch.cat(points), torch.cat(each), torch.cat(levels), shapes=shapes)
+STRIDES = (8, 16, 32)
 
 
 def decode(raw: torch.Tensor, priors: Priors) -> Predictions:
@@ -52,7 +43,7 @@ def random_scene(
     boxes = torch.where(valid.unsqueeze(-1), boxes, 0.0)
     labels = torch.where(valid, torch.randint(0, classes, (batch, objects), generator=rng), 0)
 
-    priors = grid_priors(height, width)
+    priors = grid_priors([(height // stride, width // stride) for stride in STRIDES], STRIDES)
     raw = torch.randn(batch, len(priors.points), 5 + classes, generator=rng, dtype=dtype) * 0.5
     raw[..., 4:] -= 4
     predictions = decode(raw, priors)

@@ -1,0 +1,27 @@
+"""`onelook bench assign` and `onelook bench train` on sizes that take a moment."""
+
+from __future__ import annotations
+
+import json
+
+from onelook.cli.app import run
+
+
+def test_assignment_is_measured_against_the_textbook_and_agrees(tmp_path, capsys):
+    report = tmp_path / "assign.json"
+    arguments = ["--batch", "2", "--size", "96", "--objects", "4", "--classes", "3", "--runs", "2"]
+    assert run(["bench", "assign", *arguments, "--json", str(report)]) == 0
+    rules = json.loads(report.read_text())["rules"]
+    assert set(rules) == {"paper", "later"}
+    assert all(rule["identical"] and rule["ratio"] > 0 and rule["pairs"] > 0 for rule in rules.values())
+    assert "identical" in capsys.readouterr().out
+
+
+def test_a_training_step_is_measured_against_its_bare_network(tmp_path, capsys):
+    report = tmp_path / "train.json"
+    arguments = ["--size", "64", "--batch", "2", "--steps", "4", "--warm-up", "0", "--workers", "0", "--device", "cpu"]
+    assert run(["bench", "train", *arguments, "--json", str(report)]) == 0
+    result = json.loads(report.read_text())
+    assert result["ratio"] > 0 and result["setting"]["batch"] == 2
+    assert {"assignment", "average of the weights", "waiting for the loader"} <= set(result["parts_milliseconds"])
+    assert "times the bare loop" in capsys.readouterr().out
