@@ -70,7 +70,7 @@ def test_a_change_of_the_same_size_within_the_same_tick_is_noticed(tmp_path, kin
 def test_content_is_compared_while_times_cannot_tell(tmp_path):
     path = put(tmp_path / "a.txt", "one")
     files = [("a", str(path))]
-    before = cache.Snapshot(files)
+    before = cache.Snapshot(lambda: files)
     stamp = before.stamp()
     assert before.agrees(stamp, stamp["built"])
     stamp_of_other_content = {**stamp, "fresh": "0" * 32}

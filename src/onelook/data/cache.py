@@ -21,6 +21,7 @@ import shutil
 import stat
 import sys
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,39 +44,46 @@ FOLDER = ".onelook"
 
 log = logging.getLogger("onelook.data")
 
-Files = Iterable[tuple[str, str]]  # (name that stays the same when the data set moves, path)
+Files = Iterable[tuple[str, str | os.DirEntry[str]]]
+"""(name that stays the same when the data set moves, path or directory entry) of every file an index is made from."""
 
 
 class Snapshot:
-    """What a set of files looks like now: one digest of all names, sizes and times; contents only of young files."""
+    """What a set of files looks like now: one digest of all names, sizes and times; contents only of young files.
 
-    def __init__(self, files: Files) -> None:
-        self._files = list(files)
+    files: gives the files in a fixed order, each time it is called: nothing is kept of them here but the digest.
+    """
+
+    def __init__(self, files: Callable[[], Files]) -> None:
+        self._files = files
         self.taken = now()
-        digest = hashlib.blake2b(digest_size=16)
-        times = np.zeros(len(self._files), np.int64)
-        for row, (name, path) in enumerate(self._files):
-            try:
-                status = os.stat(path)
-                size = status.st_size
-                if stat.S_ISREG(status.st_mode):  # only these are ever opened: a pipe would wait for ever
-                    times[row] = max(status.st_mtime_ns, status.st_ctime_ns)
-                digest.update(f"{name}\0{size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode(errors="replace"))
-            except OSError:
-                digest.update(f"{name}\0missing\n".encode(errors="replace"))
-        self.digest, self._times = digest.hexdigest(), times
+        self._newest = 0
+        digest, facts = hashlib.blake2b(digest_size=16), array("q")
+        for name, file in files():
+            status = _status(file)
+            digest.update(name.encode(errors="replace") + b"\0")
+            if status is None:
+                facts.append(-1)
+                continue
+            facts.extend((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+            self._newest = max(self._newest, _written(status))
+        digest.update(facts.tobytes())
+        self.digest = digest.hexdigest()
 
     def any_since(self, moment: int) -> bool:
         """Whether a file may have been written at or after `moment - FRESH`."""
-        return bool(len(self._times) and self._times.max() >= moment - FRESH)
+        return self._newest >= moment - FRESH
 
     def contents_since(self, moment: int) -> str:
         """Digest of the contents of all files that may have been written at or after `moment - FRESH`."""
         digest = hashlib.blake2b(digest_size=16)
-        for row in np.flatnonzero(self._times >= moment - FRESH).tolist():
+        for _, file in self._files():
+            status = _status(file)
+            if status is None or _written(status) < moment - FRESH:
+                continue
             try:
-                with open(self._files[row][1], "rb") as file:
-                    while chunk := file.read(1 << 20):
+                with open(file, "rb") as stream:
+                    while chunk := stream.read(1 << 20):
                         digest.update(chunk)
             except OSError:
                 digest.update(b"missing")
@@ -95,6 +103,18 @@ class Snapshot:
         return not self.any_since(min(verified, self.taken)) or self.contents_since(built) == stamp["fresh"]
 
 
+def _status(file: str | os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return os.stat(file) if isinstance(file, str) else file.stat()
+    except (OSError, ValueError):
+        return None
+
+
+def _written(status: os.stat_result) -> int:
+    """When an ordinary file may last have been written; 0 for others, which are never opened: a pipe would wait."""
+    return max(status.st_mtime_ns, status.st_ctime_ns) if stat.S_ISREG(status.st_mode) else 0
+
+
 def load(
     key: str,
     beside: Path,
@@ -105,7 +125,7 @@ def load(
 
     key: names data set and split; part of the file name.  beside: the folder of the data set.
     """
-    snapshot = Snapshot(files())
+    snapshot = Snapshot(files)
     places = [place / _file_name(key, beside, place) for place in _places(beside)]
     for path in places:
         index = _kept(path, snapshot)

@@ -55,7 +55,7 @@ def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
         place, depth = stack.pop()
         try:
             status = os.stat(place)
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True)
         except OSError as error:
             raise DataError(f"The folder '{place}' cannot be read: {error.strerror}.", "Check permissions.") from error
         if (status.st_dev, status.st_ino) in seen or depth > DEPTH_LIMIT:
@@ -63,7 +63,8 @@ def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
         seen.add((status.st_dev, status.st_ino))
         if len(seen) > FOLDER_LIMIT:
             raise DataError(f"'{folder}' holds more than {FOLDER_LIMIT:,} folders.", "Name the folder of the images.")
-        for entry in entries:
+        while entries:
+            entry = entries.pop()  # an entry keeps what was asked of it: let go of each at once
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out
 from onelook.data.layout import CLASS_LIMIT, Part, Source
-from onelook.data.paths import images_below, is_image, read_text
+from onelook.data.paths import images_below, is_image, read_text, walk_files
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent
 from onelook.data.sizes import image_sizes
@@ -74,19 +75,28 @@ def label_path(image: str) -> str:
     return folder if os.path.exists(folder) or os.path.isdir(f"{before}/labels") else stem
 
 
-def files_of(source: Source, split: str) -> list[tuple[str, str]]:
-    """Every file the split depends on: its images (for their sizes) and labels, lists, and what names the classes."""
-    listed = list_images(source.parts[split], source.root)
-    files = [(f"{name}\0{label_path(path)}", path) for name, path in listed]
-    files += [(name, label_path(path)) for name, path in listed]
+def files_of(source: Source, split: str) -> Iterator[tuple[str, str | os.DirEntry[str]]]:
+    """Every file the split depends on: its images (for their sizes) and labels, lists, and what names the classes.
+
+    Of a folder, all that is in it and in its folder of labels: asking the directory is several times quicker than
+    asking for each file by its path.
+    """
     if source.described_by.is_file():
-        files.append((str(source.described_by), str(source.described_by)))
-    if source.names is None:
-        for other in source.parts.values():
-            files += [(name, label_path(path)) for name, path in list_images(other, source.root)]
-    else:
-        files.append(("|".join(source.names), ""))
-    return files
+        yield str(source.described_by), str(source.described_by)
+    yield "|".join(source.names or ()), ""
+    parts = [source.parts[split]] if source.names is not None else source.parts.values()
+    for place in dict.fromkeys(place for part in parts for place in part.images):
+        yield str(place), str(place)
+        if place.is_dir():
+            labels = label_path(f"{place}/images").rpartition("/")[0]
+            for folder in dict.fromkeys((str(place), labels)):
+                yield folder.removeprefix(f"{source.root}/"), folder
+                if os.path.isdir(folder):
+                    yield from ((entry.path[len(folder) :], entry) for entry in walk_files(Path(folder)))
+        elif place.is_file() and not is_image(place.name):
+            for path in _listed(place, source.root):
+                yield path.removeprefix(f"{source.root}/"), path
+                yield "labels", label_path(path)
 
 
 class Labels:
