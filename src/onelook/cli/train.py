@@ -23,12 +23,14 @@ from onelook.models.variants import variant
 from onelook.ops.nms import Nms
 from onelook.predict.backends import TorchBackend
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe
+from onelook.report.training import FIRST_BATCH, report_training
 from onelook.train.learner import Learner, Machine, Precision
+from onelook.train.preflight import inspect, positives_per_object, write_first_batch
 from onelook.train.processes import World, join
 from onelook.train.recipe import Recipe, shortened
 from onelook.train.run import Evaluate, Run, Trained, follow, refuse_changes
 from onelook.train.statistics import measure_statistics
-from onelook.weights import load_weights
+from onelook.weights import load_weights, restore
 
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
@@ -37,6 +39,8 @@ Layout = Literal["channels-last", "contiguous"]
 FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless told otherwise
 STATISTICS_IMAGES = 128  # that the statistics of folded batch norm are measured on
 CPU_BATCH = 16  # the published 64 images fill the memory of most computers without an accelerator
+FIRST_BATCHES = 2  # that are looked at before the first epoch
+FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
 EVALUATION = Nms(confidence=0.01, iou=0.65)  # as `onelook val`
 
 
@@ -137,9 +141,12 @@ def train(
         )
         for note in (*notes, *([str(loaded)] if loaded is not None else [])):
             run.journal.say(note)
+        if not resume:
+            preflight(run, training, validation, console)
         measure = None if validation is None else evaluator(validation, chosen, world)
         with loader_of(training, chosen, world, workers) as batches:
-            return follow(run, batches, measure)
+            trained = follow(run, batches, measure)
+        return trained if trained.reason == "interrupted" else conclude(run, trained, training, validation)
 
 
 def open_splits(data: str, train_split: str | None, val_split: str | None) -> tuple[Dataset, Dataset | None, list[str]]:
@@ -248,6 +255,42 @@ def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) 
         first = islice(batches.epoch(0, recipe.augment_at(0), 0), needed)
         detector.to(world.device)
         measure_statistics(detector, (batch.images.to(world.device).float() for batch in first))
+
+
+def preflight(run: Run, training: Dataset, validation: Dataset | None, console: Console) -> None:
+    """Looks at the data and the first batches before the first epoch; only the main process does."""
+    recipe, world = run.recipe, run.learner.world
+    if not world.is_main:
+        return
+    found = inspect(recipe, training, validation)
+    found.show(console)
+    for warning in found.warnings:
+        run.journal.log(f"warning: {warning}")
+    with loader_of(training, recipe, World(0, 1, world.device), workers=0) as batches:
+        first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
+    path = write_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
+    run.journal.say(f"The first batch is drawn in {path}.")
+    on_device = ((batch.images.to(world.device), batch.targets.to(world.device)) for batch in first)
+    positives = positives_per_object(run.learner.detector, recipe.loss.assigner, on_device)
+    if positives is not None:
+        run.journal.say(f"In the first batches an object is learnt by {positives:.1f} priors.")
+        if positives < FEW_POSITIVES:
+            run.journal.warn(
+                "Many objects are learnt by no prior at all: look at the drawn batch, and at the size of the objects."
+            )
+
+
+def conclude(run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> Trained:
+    """Evaluates the best weights once more and writes the report."""
+    world, best = run.learner.world, trained.folder / "best.safetensors"
+    evaluation = None
+    if validation is not None and best.is_file():
+        backend = TorchBackend(restore(best), world.device, size=run.recipe.input_size)
+        evaluation = evaluate(backend, validation, EVALUATION)
+    if world.is_main:
+        path = report_training(trained, run.recipe, training, validation, evaluation=evaluation, device=world.device)
+        run.journal.say(f"The report is {path}.")
+    return trained
 
 
 def evaluator(validation: Dataset, recipe: Recipe, world: World) -> Evaluate:

@@ -39,12 +39,16 @@ class Journal:
     ) -> None:
         self.end_epoch()
 
-    def say(self, text: str, style: str = "") -> None:
-        """A line for people and for the log."""
+    def log(self, text: str) -> None:
+        """A line for the log only."""
         if self.path is not None:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("".join(f"{stamp} {line}\n" for line in text.splitlines()))
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line for people and for the log."""
+        self.log(text)
         if self.console is not None:
             self.console.print(text, style=style or None, markup=False, soft_wrap=True)
 

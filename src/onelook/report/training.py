@@ -1,0 +1,100 @@
+"""The report of a finished run, made from what its folder holds and one evaluation of its best weights."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from onelook.config import to_text
+from onelook.data.dataset import Dataset
+from onelook.evaluate.coco import Evaluation
+from onelook.models.cost import count_gflops, count_parameters
+from onelook.models.variants import VARIANTS
+from onelook.recipes import RECIPE_FILE, published_recipe
+from onelook.report.build import evaluation_notes, examples, file_picture, read_history, recipe_changes
+from onelook.report.page import Picture, Report, write_report
+from onelook.train.journal import duration
+from onelook.train.recipe import Recipe
+from onelook.train.run import Trained
+
+FIRST_BATCH = "first_batch.jpg"
+
+
+def variant_name(recipe: Recipe) -> str | None:
+    """The published variant that a recipe trains, whatever its class count; None for an architecture of one's own."""
+    for name, row in VARIANTS.items():
+        if replace(row.architecture, num_classes=recipe.model.num_classes) == recipe.model:  # type: ignore[type-var]
+            return name
+    return None
+
+
+def report_training(
+    trained: Trained,
+    recipe: Recipe,
+    training: Dataset,
+    validation: Dataset | None,
+    *,
+    evaluation: Evaluation | None,
+    device: torch.device,
+) -> Path:
+    """Writes `report.html` into the run's folder and returns its path.
+
+    evaluation: of the best weights on `validation`; without one the report has the curves and the recipe only.
+    """
+    folder = trained.folder
+    name = variant_name(recipe)
+    published = published_recipe(name) if name is not None else None
+    worst: list[Picture] = []
+    best: list[Picture] = []
+    if evaluation is not None and validation is not None:
+        worst, best = examples(evaluation, validation, validation.names)
+    report = Report(
+        title=f"{name or type(recipe.model).__name__} on {training.described_by.name}",
+        history=read_history(folder / "metrics.csv"),
+        evaluation=evaluation,
+        facts=_facts(trained, recipe, training, validation) | {"hardware": hardware(device)},
+        recipe_text=(folder / RECIPE_FILE).read_text(encoding="utf-8"),
+        changes=[] if published is None else recipe_changes(published, recipe),
+        first_batch=file_picture(folder / FIRST_BATCH, "boxes are what the network is asked to find"),
+        worst=worst,
+        best=best,
+        notes=[] if evaluation is None else [*evaluation.notes, *evaluation_notes(evaluation)],
+    )
+    return write_report(folder / "report.html", report)
+
+
+def _facts(trained: Trained, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:
+    name = variant_name(recipe)
+    model = recipe.model.build()
+    height, width = recipe.input_size
+    cost = f"{count_parameters(model) / 1e6:.2f} M parameters, {count_gflops(model, recipe.input_size):.2f} GFLOPs"
+    best = "" if trained.best is None or trained.best_epoch is None else f" (best in epoch {trained.best_epoch + 1})"
+    return {
+        "model": f"{name or to_text(recipe.model)}, {cost} at {width}x{height}",
+        "training": training.describe(),
+        "validation": "none" if validation is None else validation.describe(),
+        "trained": f"{trained.epochs} epochs, {trained.steps:,} steps of {recipe.batch_size} images{best}",
+        "time": duration(trained.seconds),
+        "software": f"Python {platform.python_version()}, PyTorch {torch.__version__}",
+        "folder": str(trained.folder.resolve()),
+    }
+
+
+def hardware(device: torch.device) -> str:
+    """The device in words: the accelerator's name, or the processor and its cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}: {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
