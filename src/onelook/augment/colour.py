@@ -37,7 +37,8 @@ class HsvGain:
             return opaque(image)
         # OpenCV rounds to nearest; half less makes that truncation. Hue at 180 and above wraps when converted back.
         scale = np.column_stack((np.diag(steps), np.full(3, -0.5 + 1e-4)))
-        return _back(cv2.transform(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), scale))
+        hsv = cv2.transform(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), scale)
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
 
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
@@ -67,10 +68,14 @@ class HsvShift:
         """(H, W, 3 or 4) uint8 RGB -> (H, W, 3). Hue wraps around, saturation and value are clipped."""
         if steps is None:
             return opaque(image)
-        table = np.arange(256)[:, None] + np.array(steps, int)
-        table[:, 0] %= 180
-        table = np.clip(table, 0, 255).astype(np.uint8)[None]
-        return _back(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table))
+        # Hue wraps only at its upper end (when converted back). With red and blue exchanged hues run backwards, so that
+        # a step down is a step up.
+        to_hsv, to_rgb = cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB
+        if steps[0] < 0:
+            to_hsv, to_rgb = cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR
+        added = np.column_stack((np.eye(3), (abs(steps[0]), *steps[1:])))
+        hsv = cv2.transform(cv2.cvtColor(image, to_hsv), added)
+        return cv2.cvtColor(hsv, to_rgb, dst=hsv)
 
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
@@ -82,7 +87,3 @@ Hsv = HsvGain | HsvShift
 def opaque(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) of an image with three or four channels."""
     return image if image.shape[2] == 3 else cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
-
-
-def _back(hsv: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)

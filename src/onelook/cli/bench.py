@@ -8,6 +8,7 @@ from typing import Literal
 
 from cyclopts import App
 
+from onelook.bench import data as data_benchmark
 from onelook.bench import model as model_benchmark
 from onelook.bench.assign import AssignBenchmark, bench_assign
 from onelook.bench.train import TrainBenchmark, bench_train
@@ -146,3 +147,37 @@ def train(
         return bench_train(
             recipe, dataset, device=device, threads=threads, workers=workers, steps=steps, warm_up=warm_up
         )
+
+
+@app.command(name="data")
+def bench_data(
+    data: Path,
+    /,
+    *,
+    split: str = "train",
+    size: int = 640,
+    rules: Literal["paper", "later"] = "paper",
+    rounds: int = 20,
+    samples: int = 20,
+) -> data_benchmark.DataBenchmark:
+    """What a training sample costs: mosaic, MixUp, with and without images that are kept in memory.
+
+    One process and one thread; all contestants make the same samples in turn. A sample is ready for the batch: uint8
+    pixels and its boxes. "cache" has every image decoded; "reuse" draws a mosaic's further images from the last ones.
+
+    Examples:
+        onelook bench data coco/ --json data.json
+        onelook bench data coco/ --rules later --size 416
+
+    Args:
+        data: A data set: a folder, a YAML file or a COCO JSON file.
+        split: The split whose images are used.
+        size: Height and width of the training input in pixels.
+        rules: YOLOX's augmentation at the date of the released weights, or as it is since October 2021.
+        rounds: Rounds that are measured; medians of them are shown.
+        samples: Samples of every contestant in a round.
+
+    Returns:
+        The figures, in milliseconds and in decodings of one image.
+    """
+    return data_benchmark.bench_data(data, split, rules, size=size, rounds=rounds, samples=samples)

@@ -23,6 +23,7 @@ from onelook.augment.source import MAX_LEVEL
 from onelook.errors import ConfigError, UserError
 
 _LEVELS = MAX_LEVEL + 1
+_NEVER = 1 << 62
 _SLOT = np.dtype([("start", "<i8"), ("height", "<i4"), ("width", "<i4")])
 _HEAD = 64  # bytes in front of the table: where the next image goes (never wraps), as one int64
 
@@ -60,26 +61,37 @@ class ImageCache:
         self._slots["start"] = -1
 
     def _map(self) -> None:
+        self._oldest = _NEVER
         self._memory = mmap.mmap(self._file, self._table + self.budget)
         self._head = np.frombuffer(self._memory, np.int64, 1)
         self._slots = np.frombuffer(self._memory, _SLOT, self.rows * _LEVELS, _HEAD).reshape(self.rows, _LEVELS)
         self._pixels = np.frombuffer(self._memory, np.uint8, self.budget, self._table)
 
     def get(self, row: int, level: int) -> np.ndarray | None:
-        """(H, W, 3) uint8, read-only; None where it is not there."""
+        """(H, W, 3) uint8, read-only; None where it is not there. See `settle` for a rotating cache."""
         start, height, width = self._slots[row, level].tolist()
         if start < 0:
             return None
-        place, size = start % self.budget, height * width * 3
-        if not self.rotating:
-            return self._view(place, height, width)
-        if start < int(self._head[0]) - self.budget:
-            return None
-        # A newer image may be written over it meanwhile: a copy is good if it is still within the budget afterwards.
-        copy = self._pixels[place : place + size].copy()
+        if self.rotating:
+            # Not among those that are overwritten next.
+            if start < int(self._head[0]) - self.budget + self.budget // 4:
+                return None
+            self._oldest = min(self._oldest, start)
+        place = start % self.budget
+        view = self._pixels[place : place + height * width * 3].reshape(height, width, 3)
+        view.flags.writeable = False
+        return view
+
+    def settle(self) -> bool:
+        """Whether all images that `get` gave since the last call were whole until now: nothing was written over them.
+
+        Always true without `rotating`. What was made of them is good if they were, and has to be made again if not.
+        """
+        oldest, self._oldest = self._oldest, _NEVER
+        if oldest == _NEVER:
+            return True
         with self._lock:
-            whole = start >= int(self._head[0]) - self.budget and self._slots[row, level]["start"] == start
-        return copy.reshape(height, width, 3) if whole else None
+            return oldest >= int(self._head[0]) - self.budget
 
     def put(self, row: int, level: int, image: np.ndarray) -> None:
         """Keeps a copy of (H, W, 3) uint8, where there is room."""
@@ -101,11 +113,6 @@ class ImageCache:
             self._pixels[place : place + size] = image.reshape(-1)
             slot["height"], slot["width"] = height, width
             slot["start"] = start
-
-    def _view(self, place: int, height: int, width: int) -> np.ndarray:
-        view = self._pixels[place : place + height * width * 3].reshape(height, width, 3)
-        view.flags.writeable = False
-        return view
 
     @property
     def used(self) -> int:

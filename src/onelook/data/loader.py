@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,17 @@ class _Maker:
         self.pictures, self.size, self.seed, self.max_labels = pictures, size, seed, max_labels
 
     def __getitem__(self, task: Task) -> Batch:
-        outlines = uses_outlines(task.augment)
-        samples = []
-        for number, (position, row) in enumerate(zip(task.positions.tolist(), task.rows.tolist())):
-            rng = np.random.default_rng((self.seed, _AUGMENT, task.epoch, position))
-            rows = None
-            if task.recent is not None:
-                rows = task.recent[number : number + len(task.recent) - len(task.rows) + 1]
-            draw = DrawImages(self.pictures, self.size, task.progress, rows, outlines)
-            samples.append(task.augment(self.pictures.sample(row, outlines), draw, rng))
+        samples = [self.pictures.make(partial(self.sample, task, number)) for number in range(len(task.rows))]
         return collate(samples, tuple(task.rows.tolist()), self.max_labels)
+
+    def sample(self, task: Task, number: int, pictures: Pictures) -> Sample:
+        """The task's sample of this number."""
+        rows, outlines = None, uses_outlines(task.augment)
+        if task.recent is not None:
+            rows = task.recent[number : number + len(task.recent) - len(task.rows) + 1]
+        draw = DrawImages(pictures, self.size, task.progress, rows, outlines)
+        rng = np.random.default_rng((self.seed, _AUGMENT, task.epoch, int(task.positions[number])))
+        return task.augment(pictures.sample(int(task.rows[number]), outlines), draw, rng)
 
 
 def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int) -> Batch:
@@ -138,7 +140,8 @@ class Loader:
         self._rank, self._world, self._passes = rank, world, accumulate
         self._reuse = sampling.reuse
         self.cache = _cache(dataset, rows, cache, sampling.reuse, cache_folder)
-        pictures = Pictures(dataset, rows, class_labels(dataset.names, sampling.classes), self.cache)
+        labels = class_labels(dataset.names, sampling.classes)
+        pictures = Pictures(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
         self._maker = _Maker(pictures, size, seed, max_labels)
         self._tasks = _Tasks()
         self._workers = workers
@@ -197,8 +200,8 @@ def _cache(dataset: Dataset, rows: np.ndarray, budget: int, reuse: int, folder: 
         return None
     sizes = 3 * dataset.sizes[rows].astype(np.int64).prod(1)
     if reuse:
-        # Half as much again for those that are decoded at a second size, and for workers that run ahead.
-        pool = max(int(1.5 * min(reuse, len(rows)) * np.percentile(sizes, 90)), 32 << 20)
+        # Twice the images that are asked for: workers run ahead, and the oldest quarter is not given out any more.
+        pool = max(int(2.0 * min(reuse, len(rows)) * np.percentile(sizes, 90)), 32 << 20)
         budget = budget or pool
     return ImageCache(len(dataset), budget, rotating=reuse > 0 and sizes.sum() > budget, folder=folder)
 

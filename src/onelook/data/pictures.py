@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,15 @@ class Pictures:
     """What a training may see of a data set; lives in each worker.
 
     rows: (I,) of the data set that are trained on.  labels: the classes that are learnt, None for all.  cache: decoded
-    images that are shared, None for none.
+    images that are shared, None for none.  whole: whether images are read whole even where they are shown small: one
+    decoding then serves all (see `Sampling.reuse`).
     """
 
     dataset: Dataset
     rows: np.ndarray
     labels: np.ndarray | None = None
     cache: ImageCache | None = None
+    whole: bool = False
 
     def sample(self, row: int, outlines: bool = True) -> LazySample:
         """An image of the data set with what is learnt of it (see `Dataset.sample`); pixels are read when needed.
@@ -44,12 +46,21 @@ class Pictures:
 
     def read(self, row: int, level: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of an image at about 1 / 2 ** level of its size; perhaps read-only."""
+        level = 0 if self.whole else level
         if self.cache is not None and (found := self.cache.get(row, level)) is not None:
             return found
         image = decode_image(self.dataset.path(row), level=level)
         if self.cache is not None:
             self.cache.put(row, level, image)
         return image
+
+    def make(self, recipe: Callable[[Pictures], Sample]) -> Sample:
+        """A sample of these pictures; made again in the rare case that the cache dropped an image under its hands."""
+        for _ in range(3):
+            sample = recipe(self)
+            if self.cache is None or self.cache.settle():
+                return sample
+        return recipe(replace(self, cache=None))
 
 
 @dataclass(frozen=True, eq=False)

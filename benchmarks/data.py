@@ -1,0 +1,124 @@
+"""Training samples against the textbook pipeline: time, objects, and statistics of the pixels.
+
+    python benchmarks/data.py DATA [--split train] [--rules paper|later] [--rounds 20] [--samples 20]
+
+The textbook (`baseline/augment.py`) decodes whole, pastes on a canvas of twice the size, warps that, blends in floating
+point, and ends with float32 in channel-first order, as published. Both draw the same parameters, so that every sample
+has the same objects and nearly the same pixels. All take turns in one process with one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from baseline.augment import Textbook
+from onelook.augment.pipelines import YoloxAugment
+from onelook.augment.source import generator
+from onelook.bench.data import RULES, Contestant, DataBenchmark, bench_data
+from onelook.data import open_dataset
+from onelook.data.dataset import Dataset
+from onelook.data.pictures import DrawImages, Pictures
+
+MOSAIC, MIXUP = "textbook mosaic", "textbook mosaic + MixUp"
+MOST_DECODINGS = {
+    "mosaic": 4.5,
+    "mosaic + MixUp": 6.5,
+    "mosaic, reuse": 2.5,
+    "mosaic, cache": 2.5,
+    "mosaic + MixUp, cache": 2.5,
+}
+LEAST_SPEED = {("mosaic", MOSAIC): 2.3, ("mosaic + MixUp", MIXUP): 2.5, ("mosaic + MixUp, cache", MIXUP): 7.0}
+SIZE = (640, 640)
+
+
+def textbook(dataset: Dataset, augment: YoloxAugment) -> dict[str, Contestant]:
+    """The textbook's contestants, with the samples of ours."""
+    pictures = Pictures(dataset, np.arange(len(dataset)))
+    order = np.random.default_rng(0).permutation(len(dataset))
+    draw = DrawImages(pictures, SIZE, outlines=False)
+
+    def making(settings: YoloxAugment) -> Contestant:
+        steps = Textbook(settings)
+        return lambda n: steps(pictures.sample(int(order[n % len(order)]), False), draw, generator(0, 0, n))
+
+    return {MOSAIC: making(replace(augment, mix=None)), MIXUP: making(augment)}
+
+
+def statistics(image: np.ndarray) -> list[float]:
+    """Mean, standard deviation, share of the padding's grey, mean steps to the pixel below and to the right."""
+    grey = image.mean(2)
+    steps = [np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1)]
+    return [image.mean(), image.std(), (np.abs(image - 114).max(2) < 2).mean(), *steps]
+
+
+def compare(dataset: Dataset, augment: YoloxAugment, samples: int) -> dict[str, object]:
+    """Objects and pixels of the same samples, ours and the textbook's."""
+    pictures = Pictures(dataset, np.arange(len(dataset)))
+    draw, steps = DrawImages(pictures, SIZE, outlines=False), Textbook(augment)
+    ours, theirs, objects, farthest, equal = [], [], 0, 0.0, 0
+    for n in range(samples):
+        sample = augment(pictures.sample(n % len(dataset), False), draw, generator(1, 0, n))
+        pixels, rows = steps(pictures.sample(n % len(dataset), False), draw, generator(1, 0, n))
+        same = np.array_equal(rows[:, 0], sample.labels)
+        equal += same
+        if same and len(rows):
+            farthest = max(farthest, float(np.abs(rows[:, 1:] - sample.boxes).max()))
+        objects += len(rows)
+        ours.append(statistics(sample.image.astype(np.float32)))
+        theirs.append(statistics(pixels.transpose(1, 2, 0)))
+    names = ("mean", "deviation", "grey", "step_down", "step_right")
+    means = {
+        name: [round(float(a), 4), round(float(b), 4)]
+        for name, a, b in zip(names, np.mean(ours, 0), np.mean(theirs, 0))
+    }
+    return {
+        "objects": objects,
+        "samples": samples,
+        "with_the_same_objects": equal,
+        "farthest_box_px": round(farthest, 2),
+        "ours_and_theirs": means,
+    }
+
+
+def judge(found: DataBenchmark) -> list[str]:
+    """Every promise with its figure."""
+    lines = []
+    for name, most in MOST_DECODINGS.items():
+        value = found.decodings(name)
+        lines.append(f"{'kept' if value <= most else 'BROKEN':7}{name}: {value:.2f} decodings, at most {most}")
+    for (name, other), least in LEAST_SPEED.items():
+        value = found.ratio(other, name)
+        lines.append(
+            f"{'kept' if value >= least else 'BROKEN':7}{name}: {value:.2f} times as fast as {other}, at least {least}"
+        )
+    return lines
+
+
+def main() -> None:
+    """Measures, compares, prints; exits with 1 where a promise is broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--rules", choices=tuple(RULES), default="paper")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=20)
+    wish = parser.parse_args()
+    dataset, augment = open_dataset(wish.data, wish.split), RULES[wish.rules]
+    more = textbook(dataset, augment)
+    found = bench_data(wish.data, wish.split, wish.rules, rounds=wish.rounds, samples=wish.samples, more=more)
+    found.show(Console())
+    print()
+    lines = judge(found)
+    print("\n".join(lines))
+    print("\nstatistics", json.dumps(compare(dataset, augment, 200), indent=1))
+    raise SystemExit(any(line.startswith("BROKEN") for line in lines))
+
+
+if __name__ == "__main__":
+    main()
