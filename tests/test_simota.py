@@ -111,6 +111,16 @@ def test_permuted_objects_give_permuted_matches(rule, scene, seed):
 
 
 @each_rule
+@pytest.mark.parametrize("classes", [1, 4])
+def test_predictions_are_left_as_they_are(rule, classes):
+    predictions, targets = random_scene(8, 2, 5, classes=classes, size=(64, 64))
+    before = predictions.classes.clone(), predictions.objectness.clone(), predictions.boxes.clone()
+    rule(predictions, targets)
+    for old, new in zip(before, (predictions.classes, predictions.objectness, predictions.boxes)):
+        assert torch.equal(old, new)
+
+
+@each_rule
 def test_image_without_objects_has_no_pairs(rule):
     for objects, missing in ((0, 0.0), (4, 1.0)):
         predictions, targets = random_scene(1, 2, objects, classes=3, size=(64, 64), missing=missing)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from onelook.ops.gather import gather_rows, pack
-from onelook.ops.iou import pairwise_iou
 from onelook.ops.precision import at_least_float32
 from onelook.types import Matches, Predictions, Priors, Targets
 
@@ -62,8 +61,7 @@ class SimOta:
             own = own.gather(2, index.unsqueeze(1).expand(-1, num_objects, -1))
 
         pair = real.unsqueeze(1) & targets.valid.unsqueeze(2)
-        iou = pairwise_iou(boxes, at_least_float32(_rows(predictions.boxes, index)), epsilon=0.0)
-        iou.masked_fill_(~pair, 0.0)
+        iou = _overlaps(boxes, at_least_float32(_rows(predictions.boxes, index))).masked_fill_(~pair, 0.0)
         cost = self._class_cost(predictions, targets.labels, index)
         # In place: at 640 pixels these are millions of numbers, and fresh memory costs more than the arithmetic.
         cost.sub_((iou + 1e-8).log_(), alpha=self.iou_weight)
@@ -107,10 +105,13 @@ class SimOta:
             raise TypeError("SimOta needs a head with objectness")
         classes = at_least_float32(_rows(predictions.classes, index))
         objectness = at_least_float32(_rows(predictions.objectness, index))
-        probability = classes.sigmoid().mul_(objectness.sigmoid().unsqueeze(-1)).sqrt_()
-        present = _take_labels(probability, labels).log().clamp_(min=_LOG_FLOOR)
+        # Classes before points: what an object needs is then one row, and no later pass strides through memory.
+        probability = classes.transpose(1, 2).clone(memory_format=torch.contiguous_format).sigmoid_()
+        probability.mul_(objectness.sigmoid().unsqueeze(1)).sqrt_()
+        image = torch.arange(len(labels), device=labels.device).unsqueeze(1)
+        present = probability[image, labels].log_().clamp_(min=_LOG_FLOOR)
         absent = probability.neg_().log1p_().clamp_(min=_LOG_FLOOR)
-        return (_take_labels(absent, labels) - present).sub_(absent.sum(-1).unsqueeze(1))
+        return present.neg_().add_(absent[image, labels]).sub_(absent.sum(1).unsqueeze(1))
 
     def _choose(self, cost: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
         """Each object's cheapest points, (B, M, candidates) columns of `cost`, and which of them it takes."""
@@ -143,9 +144,13 @@ def _rows(values: Tensor, index: Tensor | None) -> Tensor:
     return values if index is None else gather_rows(values, index)
 
 
-def _take_labels(values: Tensor, labels: Tensor) -> Tensor:
-    """Column `labels` (B, M) of `values` (B, P, C): (B, M, P)."""
-    return values.gather(2, labels.unsqueeze(1).expand(-1, values.shape[1], -1)).transpose(1, 2)
+def _overlaps(objects: Tensor, boxes: Tensor) -> Tensor:
+    """IoU of boxes (B, M, 4) and (B, P, 4): `pairwise_iou` in three buffers instead of a dozen."""
+    left, top, right, bottom = objects.unsqueeze(-1).unbind(-2)
+    x1, y1, x2, y2 = (side.unsqueeze(1) for side in boxes.transpose(1, 2).contiguous().unbind(1))
+    overlap = torch.minimum(right, x2).sub_(torch.maximum(left, x1)).clamp_(min=0)
+    overlap *= torch.minimum(bottom, y2).sub_(torch.maximum(top, y1)).clamp_(min=0)
+    return overlap.div_((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - overlap)
 
 
 def _no_pairs(predictions: Predictions) -> Matches:

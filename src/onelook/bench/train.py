@@ -18,8 +18,10 @@ from onelook.models.build import build
 from onelook.train.learner import Learner, Machine
 from onelook.train.loop import Step, train
 from onelook.train.meter import Meter
+from onelook.train.optimizer import set_rates
 from onelook.train.processes import World, choose_device
 from onelook.train.recipe import Recipe
+from onelook.train.schedule import Rates
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,6 +90,7 @@ def bench_train(
         workers=workers,
         pin=world.device.type == "cuda",
     )
+    set_rates(bare.optimizer, Rates(0.0), 0.0)  # a sum has no minimum: its steps are made, but lead nowhere
     whole_times: list[float] = []
     bare_times: list[float] = []
     with loader:
@@ -133,8 +136,7 @@ def _bare_step(learner: Learner, images: torch.Tensor) -> None:
 
 def _sum(predictions: Predictions) -> torch.Tensor:
     total = predictions.regression.float().sum() + predictions.classes.float().sum()
-    # Small, so that no weight runs away while the bare network learns nothing.
-    return (total if predictions.objectness is None else total + predictions.objectness.float().sum()) * 1e-9
+    return total if predictions.objectness is None else total + predictions.objectness.float().sum()
 
 
 def _parts(recipe: Recipe, learner: Learner, images: torch.Tensor, targets: Any, world: World) -> dict[str, float]:
