@@ -173,3 +173,15 @@ def test_reuse_draws_from_the_images_shown_before(dataset: Dataset) -> None:
         whole = seen(loader, 0, YoloxAugment())
         assert equal(whole[1:], seen(loader, 0, YoloxAugment(), first=1))
         assert loader.cache is not None and loader.cache.used > 0
+
+
+def test_leaving_in_the_middle_of_an_epoch_ends_the_workers(dataset: Dataset) -> None:
+    """What is still in their queues is thrown away; a worker that aborts would raise here."""
+    loader = Loader(dataset, (320, 320), 2, workers=2)
+    for epoch in range(2):
+        for number, _ in enumerate(loader.epoch(epoch, YoloxAugment(), 0)):
+            if number == 1:
+                break
+    workers = list(loader._loader._iterator._workers)  # type: ignore[union-attr]
+    loader.close()
+    assert [worker.exitcode for worker in workers] == [0, 0]

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,6 @@ def _quiet_worker(worker: int) -> None:
     """Each worker is one thread: threads inside workers would fight for the cores the workers have filled."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    # A worker that is told to end while its queue still holds batches would finalise Python under the thread that sends
+    # them: torn out of PyTorch's code, it aborts the process. This ends it after all else that has to be tidied up.
+    util.Finalize(None, os._exit, args=(0,), exitpriority=-1000)
