@@ -22,8 +22,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("weights",),
     ("predict",),
     ("train", "evaluate", "export", "search"),
-    ("recipes", "report"),
-    ("bench", "serve"),
+    ("recipes",),
+    ("bench", "report", "serve"),
     ("cli",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -106,7 +106,10 @@ def demo(
     counts = {"train": images, "val": max(1, images // 4), "new": PICTURES}
     data = write_synthetic(out / "data", scenes, counts)
     done("draw the data")
-    train(str(data), *SHORT, f"seed={seed}", model=model, epochs=epochs, size=size, batch=16, out=str(run))
+    settings = (*SHORT, f"seed={seed}")
+    trained = train(str(data), *settings, model=model, epochs=epochs, size=size, batch=16, out=str(run))
+    if trained.reason == "interrupted":
+        raise KeyboardInterrupt
     done("train")
     weights = run / "best.safetensors"
     stats = validate(data, model=weights).stats
