@@ -33,6 +33,7 @@ from onelook.models.yolox.architecture import Yolox
 from onelook.models.yolox.head import decode
 from onelook.ops.nms import Nms
 from onelook.ops.priors import grid_priors
+from onelook.weights import save_weights
 from shared import needs_shared, reference
 
 SIZE = (64, 96)
@@ -276,6 +277,13 @@ def test_detector_of_unknown_architecture_cannot_be_exported(tmp_path: Path) -> 
 def test_mistakes_are_one_message(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", *arguments]) == 1
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_weights_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save_weights(build("yolox-nano"), tmp_path / "a.safetensors")
+    before = path.read_bytes()
+    assert run(["export", "--model", str(path), "--out", str(tmp_path / "." / "a.safetensors")]) == 1
+    assert "overwrite" in capsys.readouterr().err and path.read_bytes() == before
 
 
 @needs_shared

@@ -214,6 +214,8 @@ def test_load_says_what_is_missing(tmp_path: Path) -> None:
     assert "https://" in caught.value.remedy
     with pytest.raises(WeightsError, match="does not exist"):
         onelook.load(tmp_path / "none.safetensors")
+    with pytest.raises(WeightsError, match="does not exist"):
+        onelook.load(tmp_path / "none.onnx")
     with pytest.raises(WeightsError, match=r"best\.safetensors"):
         onelook.load(tmp_path)
 
@@ -236,6 +238,21 @@ def test_a_run_and_its_file_load_alike(tmp_path: Path) -> None:
         onelook.load("yolox-s", tmp_path / "best.safetensors")
     with pytest.raises(ConfigError, match="Two sets"):
         onelook.load(tmp_path, tmp_path / "best.safetensors")
+
+
+def test_weights_of_unnamed_classes_make_a_model_of_as_many(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained = build("yolox-nano", classes=3)
+    assert trained.architecture is not None
+    names = trained.architecture.official_names()
+    torch.save({"model": {names[name]: tensor for name, tensor in trained.state_dict().items()}}, tmp_path / "a.pth")
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    expected = Predictor(TorchBackend(trained, "cpu", size=(64, 64))).detect(image, confidence=0.0)
+    for model, weights in [("yolox-nano", tmp_path / "a.pth"), (tmp_path / "a.pth", None)]:
+        predictor = onelook.load(model, weights, device="cpu", size=64)
+        found = predictor.detect(image, confidence=0.0)
+        assert predictor.class_names == () and set(found.names) == {"0", "1", "2"}
+        np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 # --- official answers ------------------------------------------------------------------------------------------------
@@ -316,3 +333,9 @@ def test_without_torch_weights_of_other_origin_say_what_is_missing(tmp_path: Pat
     for arguments in [f"'yolox-nano', weights={str(other)!r}", repr(str(other)), "'yolox-nano'"]:
         done = without({"torch"}, f"import onelook; onelook.load({arguments})")
         assert "MissingDependencyError" in done.stderr and "torch" in done.stderr, done.stderr
+
+
+def test_commands_that_need_torch_say_so_without_it() -> None:
+    done = without({"torch"}, "from onelook.cli.app import main; main(['models'])")
+    assert done.returncode == 1
+    assert "needs the package 'torch', which is not installed" in " ".join(done.stderr.split())

@@ -248,13 +248,14 @@ def _bench_torch(wish: Wish) -> ModelBenchmark:
     import torch
 
     from onelook.predict.backends import TorchBackend
+    from onelook.weights import open_detector
 
     if wish.threads is not None:
         torch.set_num_threads(wish.threads)
     before = peak_memory()
-    detector = _detector(wish)
-    size = None if wish.size is None else (wish.size, wish.size)
-    backend = TorchBackend(detector, wish.device, size=size, half=wish.half, deployed=wish.form == "deploy")
+    opened = open_detector(wish.model, wish.weights, untrained=True)  # an untrained network takes the same time
+    size = opened.size if wish.size is None else (wish.size, wish.size)
+    backend = TorchBackend(opened.detector, wish.device, size=size, half=wish.half, deployed=wish.form == "deploy")
     cuda = backend.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(backend.device)
@@ -276,17 +277,3 @@ def _bench_torch(wish: Wish) -> ModelBenchmark:
     if cuda:
         found.memory["device"] = torch.cuda.max_memory_allocated(backend.device)
     return found
-
-
-def _detector(wish: Wish) -> Any:
-    """The detector to measure; freshly initialised where no weights are given, which takes the same time."""
-    from onelook.models.build import build
-    from onelook.models.variants import VARIANTS
-    from onelook.weights import load_weights, restore
-
-    if wish.model not in VARIANTS and Path(wish.model).suffix:
-        return restore(wish.model)
-    detector = build(wish.model)
-    if wish.weights is not None:
-        load_weights(detector, wish.weights)
-    return detector

@@ -189,7 +189,7 @@ def report(error: Exception) -> int:
 
         print_error(*usage_message(error))
         return 2
-    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").split(".")[0]) in _INSTALL:
+    if (package := _missing(error)) in _INSTALL:
         print_error(f"This needs the package '{package}', which is not installed.", f"Install it: {_INSTALL[package]}")
         return 1
     if isinstance(error, OSError) and error.strerror:
@@ -205,6 +205,13 @@ def report(error: Exception) -> int:
         "This is a fault of Onelook, not yours. Add --debug to see the traceback, and please report it.",
     )
     return 1
+
+
+def _missing(error: BaseException | None) -> str:
+    """The package that is not installed, "" for other errors; cyclopts wraps those of a verb's own module."""
+    while isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__
+    return (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

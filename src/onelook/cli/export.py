@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onelook.errors import ExportError, UserError, WeightsError
+from onelook.errors import ExportError, UserError
 from onelook.export.onnx import Exported, export_onnx
 from onelook.export.openvino import export_openvino
-from onelook.models.build import build
-from onelook.models.detector import Detector
-from onelook.models.variants import VARIANTS, variant
 from onelook.ops.nms import Nms
+from onelook.weights import open_detector
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,8 +90,8 @@ def export(
         onelook export --model runs/a/best.safetensors --nms --dynamic --half --out detector.onnx
 
     Args:
-        model: name of a model, a weights file of Onelook, or the folder of a run.
-        weights: official weights file for a named model; none exports it untrained.
+        model: name of a model, a weights file, or the folder of a run.
+        weights: weights file for a named model; "none" exports it untrained.
         to: the runtime's format; ncnn and TensorRT are made from the ONNX file with their own tools.
         nms: build non-maximum suppression in, so that the file gives final detections.
         half: float16 weights and features.
@@ -112,10 +110,14 @@ def export(
     _refuse_unsupported(to, nms, int8)
     if batch < 1:
         raise UserError(f"The batch size is {batch}.", "Give --batch a number above 0.")
-    detector, name = _detector(model, weights)
-    path = out if out is not None else Path(name + {"onnx": ".onnx", "openvino": ".xml"}[to])
+    opened = open_detector(model, None if weights == "none" else weights, untrained=weights == "none")
+    detector = opened.detector.eval()
+    path = Path(out) if out is not None else Path(opened.name + {"onnx": ".onnx", "openvino": ".xml"}[to])
+    sources = [Path(one).resolve() for one in (model, weights) if one is not None]
+    if path.resolve() in sources:
+        raise UserError(f"The export would overwrite '{path}', which it is made of.", "Give another file with --out.")
     suppression = Nms(confidence, iou, limit=limit) if nms else None
-    frame = None if size is None else (size, size)
+    frame = opened.size if size is None else (size, size)
     if to == "openvino":
         exported = export_openvino(detector, path, half=half, dynamic=dynamic, batch=batch, size=frame)
     else:
@@ -140,41 +142,4 @@ def _refuse_unsupported(to: str, nms: bool, int8: bool) -> None:
         raise ExportError(
             "An OpenVINO file cannot have suppression built in.",
             "Export without --nms, or to ONNX, which OpenVINO reads.",
-        )
-
-
-def _detector(model: str, weights: str | None) -> tuple[Detector, str]:
-    """The detector with its weights, and a name for its file."""
-    if model in VARIANTS:
-        if weights is None:
-            raise UserError(
-                f"'{model}' has no weights yet.",
-                f"Give --weights {variant(model).weights_file or 'FILE'}, or --weights none for an untrained network.",
-            )
-        detector = build(model)
-        if weights != "none":
-            _load(detector, weights)
-        return detector.eval(), model
-    path = Path(model)
-    if path.is_dir():
-        path = path / "best.safetensors"
-    if not path.exists():
-        if path.name == model and not path.suffix:
-            variant(model)  # says which names there are
-        raise UserError(f"The model file '{path}' does not exist.", "Give a model's name, a weights file or a run.")
-    if weights is not None:
-        raise UserError(f"Both '{path}' and --weights '{weights}' name weights.", "Leave one of them away.")
-    from onelook.weights import restore
-
-    return restore(path).eval(), path.stem
-
-
-def _load(detector: Detector, weights: str) -> None:
-    from onelook.weights import load_weights
-
-    report = load_weights(detector, weights)
-    if report.new_classes:
-        raise WeightsError(
-            f"'{weights}' has no weights for the class '{report.new_classes[0]}'.",
-            "Train the model on these classes first, and export the run's best.safetensors.",
         )

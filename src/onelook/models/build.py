@@ -28,6 +28,8 @@ def build(model: str | Architecture, classes: int | Sequence[str] | None = None)
         classes = architecture.num_classes
     if isinstance(classes, str):
         raise ConfigError(f"The classes are the single text '{classes}'.", "Give a number or a list of names.")
+    if isinstance(classes, bool) or not isinstance(classes, int | Sequence):
+        raise ConfigError(f"The classes are {classes!r}.", "Give a whole number or a list of names.")
     if isinstance(classes, int):
         count, names = classes, COCO_CLASSES if classes == len(COCO_CLASSES) else ()
     else:

@@ -16,12 +16,14 @@ class ClassPlan:
     """Which class of the model takes the rows of which class of the file.
 
     pairs: (class of the model, class of the file).  total: classes of the model.  by_name: whether names decided;
-    otherwise classes are taken in their order.
+    otherwise classes are taken in their order.  theirs: the names of the file's classes, or how many they are where
+    nobody knows their names.
     """
 
     pairs: tuple[tuple[int, int], ...]
     total: int
     by_name: bool
+    theirs: tuple[str, ...] | int
 
     @property
     def fresh(self) -> list[int]:
@@ -47,9 +49,9 @@ def plan_classes(ours: Sequence[str], count: int, theirs: Sequence[str], their_c
             places.setdefault(_normalised(name), label)
         found = enumerate(places.get(_normalised(name)) for name in ours)
         pairs = tuple((label, place) for label, place in found if place is not None)
-        return ClassPlan(pairs, count, by_name=True)
+        return ClassPlan(pairs, count, by_name=True, theirs=tuple(theirs))
     same = tuple((label, label) for label in range(count)) if count == their_count else ()
-    return ClassPlan(same, count, by_name=False)
+    return ClassPlan(same, count, by_name=False, theirs=tuple(theirs) or their_count)
 
 
 def _normalised(name: str) -> str:

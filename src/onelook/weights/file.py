@@ -31,7 +31,7 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
             _check_kind(name, os.fstat(file.fileno()))
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     except FileNotFoundError as error:
-        raise WeightsError(f"There is no weights file '{name}'.", "Check the path.") from error
+        raise WeightsError(f"The weights file '{name}' does not exist.", "Check the path.") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise WeightsError(f"'{name}' cannot be opened: {reason}.", "Check the path and its permissions.") from error

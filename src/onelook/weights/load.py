@@ -174,5 +174,6 @@ def _report(
         sum(tensor.numel() for tensor in model.state_dict().values()),
         tuple(labels[ours] for ours, _ in plan.pairs),
         tuple(labels[label] for label in plan.fresh),
+        plan.theirs,
         tuple(notes),
     )

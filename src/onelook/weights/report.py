@@ -17,7 +17,8 @@ class LoadReport:
 
     format: what the file is.  form: "training" or "deploy", the form of the file's weights.  tensors, parameters: how
     many tensors of the model were set, and their values.  kept_classes, new_classes: names (or numbers) of the model's
-    classes whose rows came from the file, and of those that keep their initialisation.  notes: assumptions made.
+    classes whose rows came from the file, and of those that keep their initialisation.  file_classes: the names of the
+    file's classes, or how many they are where nobody knows their names.  notes: assumptions made.
     """
 
     path: str
@@ -28,6 +29,7 @@ class LoadReport:
     parameters: int
     kept_classes: tuple[str, ...]
     new_classes: tuple[str, ...]
+    file_classes: tuple[str, ...] | int
     notes: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:

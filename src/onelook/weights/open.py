@@ -1,0 +1,95 @@
+"""From a model's name, a weights file or a run's folder to a detector with its weights."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from onelook.errors import ConfigError, WeightsError
+from onelook.models.build import build
+from onelook.models.detector import Detector
+from onelook.models.variants import VARIANTS, variant
+from onelook.weights.checkpoint import read_checkpoint
+from onelook.weights.load import load_weights
+from onelook.weights.lookalike import lookalike
+from onelook.weights.own import restore
+
+BEST = "best.safetensors"
+_FILES = (".safetensors", ".onnx", ".pth", ".pt", ".weights")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A detector, how files made of it are called, and the (height, width) that its weights were made for."""
+
+    detector: Detector
+    name: str
+    size: tuple[int, int]
+
+
+def open_detector(
+    model: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None, *, untrained: bool = False
+) -> Opened:
+    """The detector that `model` means, with the classes of its weights.
+
+    model: a variant's name (with `weights`), a weights file of any supported format, or the folder of a run (its
+    `best.safetensors`). A file that does not say what it holds is recognised by its tensors.  untrained: a name without
+    weights is freshly initialised, where it otherwise is a WeightsError.
+
+    Raises ConfigError for an unknown name and for two sets of weights, WeightsError for files that cannot be used.
+    """
+    path = Path(model)
+    if path.is_dir():
+        _refuse_second(weights, path)
+        return _of_file(_best(path), path.name)
+    if path.suffix.lower() in _FILES or path.is_file():
+        _refuse_second(weights, path)
+        return _of_file(path, path.stem)
+    name = os.fspath(model)
+    row = variant(name)  # the name is checked before anything is read
+    if weights is not None:
+        return _of_file(Path(weights), name, name)
+    if not untrained:
+        where = f" The official ones are at {row.url}." if row.url else ""
+        raise WeightsError(f"The model '{name}' has no weights yet.", f"Give a file: --weights FILE.{where}")
+    return Opened(build(name), name, row.architecture.size)
+
+
+def _of_file(path: Path, called: str, name: str | None = None) -> Opened:
+    """The detector of a weights file, which must be a `name` if one is given."""
+    checkpoint = read_checkpoint(path)
+    header = checkpoint.header
+    if header is not None:
+        if name is not None and header.model != name:
+            raise WeightsError(f"'{path}' holds weights of {header.model}, not of {name}.", f"Use --model {path}.")
+        return Opened(restore(path), called, (header.size[0], header.size[1]))
+    name = name or lookalike(checkpoint)
+    if name is None or name not in VARIANTS:
+        raise WeightsError(
+            f"'{path}' does not say which model it holds, and its tensors are of none that is known.",
+            f"Name the model: --model NAME --weights {path}.",
+        )
+    detector = build(name)
+    report = load_weights(detector, path)
+    if report.file_classes != detector.class_names:
+        detector = build(name, report.file_classes)  # weights for other classes make a model of those
+        load_weights(detector, path)
+    return Opened(detector, called, VARIANTS[name].architecture.size)
+
+
+def _best(folder: Path) -> Path:
+    if (folder / BEST).is_file():
+        return folder / BEST
+    inside = sorted(path.name for path in folder.iterdir() if path.suffix in _FILES)
+    if inside:
+        raise WeightsError(f"The folder '{folder}' has no {BEST}.", f"Name the file: {folder / inside[0]}.")
+    raise WeightsError(f"The folder '{folder}' is not a run: it has no {BEST}.", "Name the folder of a training.")
+
+
+def _refuse_second(weights: str | os.PathLike[str] | None, model: Path) -> None:
+    if weights is not None:
+        raise ConfigError(
+            f"Two sets of weights were given: '{model}' and '{weights}'.",
+            "Name the model by its variant, or leave one out.",
+        )
