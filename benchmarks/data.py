@@ -1,10 +1,13 @@
 """Training samples against the textbook pipeline: time, objects, and statistics of the pixels.
 
-    python benchmarks/data.py DATA [--split train] [--rules paper|later] [--rounds 20] [--samples 20]
+    python benchmarks/data.py DATA [--split train] [--rules later|paper] [--rounds 20] [--samples 20]
 
 The textbook (`baseline/augment.py`) decodes whole, pastes on a canvas of twice the size, warps that, blends in floating
 point, and ends with float32 in channel-first order, as published. Both draw the same parameters, so that every sample
 has the same objects and nearly the same pixels. All take turns in one process with one thread.
+
+The limits are for the pipeline as published today ("later"). With "paper" the window lies in the middle of the mosaic
+instead of in its corner: it shows, and so has to decode, 3.4 images on average instead of 2.4.
 """
 
 from __future__ import annotations
@@ -105,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--split", default="train")
-    parser.add_argument("--rules", choices=tuple(RULES), default="paper")
+    parser.add_argument("--rules", choices=tuple(RULES), default="later")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--samples", type=int, default=20)
     wish = parser.parse_args()

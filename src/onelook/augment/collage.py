@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from onelook.augment.colour import opaque
 from onelook.augment.objects import Objects
 from onelook.augment.source import level_of, pixels
 from onelook.types import Sample
@@ -46,23 +47,48 @@ class Collage:
         layers = tuple(replace(layer, matrix=matrix @ layer.matrix) for layer in self.layers)
         return replace(self, size=size, layers=layers, objects=self.objects.moved(matrix))
 
-    def render(self, jitter: Jitter | None = None) -> np.ndarray:
-        """(H, W, 4) uint8 RGB and an unused fourth channel: OpenCV warps four channels twice as fast as three.
+    def render(self) -> np.ndarray:
+        """(H, W, 4) uint8 RGB and an unused fourth channel: OpenCV warps four channels twice as fast as three."""
+        return self._painted(self._views(), None)
 
-        jitter: a change of colour, pixel by pixel. It is made on the source where that has fewer pixels than what is
-        seen of it; bilinear interpolation of changed colours or change of interpolated ones differ by rounding and at
-        saturated edges only.
+    def jittered(self, jitter: Jitter) -> np.ndarray:
+        """(H, W, 3) uint8 RGB with a change of colour, pixel by pixel.
+
+        It is made on the source where that has fewer pixels than what is seen of it; bilinear interpolation of changed
+        colours or change of interpolated ones differ by rounding and at saturated edges only.
         """
-        views = [(layer, view) for layer in self.layers if (view := seen(layer, self.size)) is not None]
-        early = jitter is not None and sum(view.source_area for _, view in views) < _hull_area([v for _, v in views])
-        fill = np.full((1, 1, 3), self.fill, np.uint8)
-        picture = np.empty((*self.size, 4), np.uint8)
-        _fill(picture, jitter(fill) if jitter is not None and early else fill)
-        for layer, view in views:
-            paint(picture, layer, view, jitter if early else None)
-        if jitter is not None and not early:
-            _jitter_inside(picture, [view for _, view in views], jitter, fill)
+        views = self._views()
+        left, top, right, bottom = _hull([view for _, view in views])
+        if sum(view.source_area for _, view in views) < (right - left) * (bottom - top):
+            return opaque(self._painted(views, jitter))
+        painted = self._painted(views, None)
+        if (bottom - top, right - left) == self.size:
+            return jitter(painted)
+        # Outside all views the picture is one grey.
+        picture = cv2.merge([np.full(self.size, level) for level in jitter(self._grey())[0, 0]])
+        if left < right:
+            picture[top:bottom, left:right] = jitter(painted[top:bottom, left:right])
         return picture
+
+    def _grey(self) -> np.ndarray:
+        return np.full((1, 1, 3), self.fill, np.uint8)
+
+    def _views(self) -> list[tuple[Layer, View]]:
+        return [(layer, view) for layer in self.layers if (view := seen(layer, self.size)) is not None]
+
+    def _painted(self, views: list[tuple[Layer, View]], jitter: Jitter | None) -> np.ndarray:
+        grey = self._grey()
+        words = np.empty(self.size, np.uint32)
+        words.fill(_word(grey if jitter is None else jitter(grey)))
+        picture = words.view(np.uint8).reshape(*self.size, 4)
+        for layer, view in views:
+            paint(picture, layer, view, jitter)
+        return picture
+
+
+def _word(colour: np.ndarray) -> int:
+    """A colour (1, 1, 3) and a full fourth channel as the four bytes of one number: a picture is filled in words."""
+    return int(np.append(colour, np.uint8(255)).view(np.uint32)[0])
 
 
 @dataclass(frozen=True)
@@ -161,23 +187,3 @@ def _hull(views: list[View]) -> tuple[int, int, int, int]:
     lows = [min(getattr(view, side) for view in views) for side in ("left", "top")]
     highs = [max(getattr(view, side) for view in views) for side in ("right", "bottom")]
     return lows[0], lows[1], highs[0], highs[1]
-
-
-def _hull_area(views: list[View]) -> int:
-    left, top, right, bottom = _hull(views)
-    return (right - left) * (bottom - top)
-
-
-def _jitter_inside(picture: np.ndarray, views: list[View], jitter: Jitter, fill: np.ndarray) -> None:
-    """Changes the colours of a picture that is `fill` (1, 1, 3) outside all views, in place."""
-    left, top, right, bottom = _hull(views)
-    inside = jitter(picture[top:bottom, left:right]) if right > left else None
-    if (bottom - top, right - left) != picture.shape[:2]:
-        _fill(picture, jitter(fill))
-    if inside is not None:
-        cv2.cvtColor(inside, cv2.COLOR_RGB2RGBA, dst=picture[top:bottom, left:right])
-
-
-def _fill(picture: np.ndarray, colour: np.ndarray) -> None:
-    """Sets all of (H, W, 4) `picture` to a colour (1, 1, 3), as whole words."""
-    picture.view(np.uint32)[:] = np.append(colour, np.uint8(255)).view(np.uint32)[0]

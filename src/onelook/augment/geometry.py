@@ -35,15 +35,12 @@ def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def corners(boxes: np.ndarray) -> np.ndarray:
-    """(M, 4, 2) corners of (M, 4) boxes, around the box."""
-    return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-
-
 def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(M, 4) axis-aligned hulls of the moved corners; float64, not clipped."""
-    moved = move_points(corners(boxes).reshape(-1, 2), matrix).reshape(-1, 4, 2)
-    return np.concatenate((moved.min(1), moved.max(1)), 1)
+    """(M, 4) axis-aligned hulls of the moved boxes' corners; float64, not clipped."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) * 0.5, (boxes[:, 2:] - boxes[:, :2]) * 0.5
+    # A corner is the centre plus or minus each half side: the farthest one takes every contribution's magnitude.
+    centre, half = centre @ matrix[:2, :2].T + matrix[:2, 2], half @ np.abs(matrix[:2, :2]).T
+    return np.concatenate((centre - half, centre + half), 1)
 
 
 def move_polygons(polygons: Polygons | None, matrix: np.ndarray) -> Polygons | None:
@@ -55,7 +52,7 @@ def move_polygons(polygons: Polygons | None, matrix: np.ndarray) -> Polygons | N
 
 def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(M, 4) boxes inside an image of `size` (height, width); one that was outside becomes empty."""
-    return np.clip(boxes, 0.0, (size[1], size[0], size[1], size[0]))
+    return np.minimum(np.maximum(boxes, 0.0), np.array((size[1], size[0], size[1], size[0]), np.float64))
 
 
 def outline_boxes(polygons: Polygons, size: tuple[int, int], points: int = 1000) -> np.ndarray:

@@ -63,9 +63,13 @@ class Partner:
 
     def render(self) -> np.ndarray:
         """(H, W, 3) uint8: the picture without anything else in it."""
-        picture = np.zeros((*self.size, 3), np.uint8)
+        picture = np.empty((*self.size, 3), np.uint8)
         x1, y1, x2, y2 = self.frame
-        picture[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = self.fill
+        if x1 <= 0 and y1 <= 0 and y2 >= self.size[0] and x2 >= self.size[1]:
+            picture.fill(self.fill)
+        else:
+            picture.fill(0)
+            picture[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = self.fill
         x1, y1, x2, y2 = self.window()
         if x1 < x2 and y1 < y2:
             picture[y1:y2, x1:x2] = self.visible()

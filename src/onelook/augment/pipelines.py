@@ -129,11 +129,11 @@ class YoloxAugment:
             picture, objects = picture.moved(turned, picture.size), objects.moved(turned)
             extra = None if extra is None else extra.flipped()
         jitter = None if self.hsv is None or gains is None or not changes else partial(self.hsv.apply, steps=gains)
-        if extra is None:
-            image = opaque(picture.render(jitter))
-        else:
+        if extra is not None:
             image = extra.pixels(picture.render())
             image = image if jitter is None else jitter(image)
+        else:
+            image = opaque(picture.render()) if jitter is None else picture.jittered(jitter)
         return Sample(image, objects.boxes.astype(np.float32), objects.labels, objects.polygons)
 
 
