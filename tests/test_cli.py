@@ -132,7 +132,7 @@ SITUATIONS: list[tuple[str, str, int, str, str]] = [
     ),
     ("interrupted", "work apple --fail interrupt", 130, "", "error: Interrupted."),
     ("package missing", "work apple --fail no-torch", 1, "", "needs the package 'torch', which is not installed."),
-    ("disk full", "work apple --fail full", 1, "", "error: out.bin: No space left on device."),
+    ("disk full", "work apple --fail full", 1, "", "error: 'out.bin': No space left on device."),
     ("memory", "work apple --fail memory", 1, "", "error: Not enough memory."),
 ]
 
@@ -254,3 +254,34 @@ def test_every_verb_has_a_summary_and_an_example(verb: str) -> None:
 def test_python_m_is_the_same_command() -> None:
     done = python("-m", "onelook", "--version")
     assert (done.returncode, done.stdout.strip()) == (0, __version__)
+
+
+def test_json_goes_into_a_pipe_and_through_a_link_without_replacing_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link.json", tmp_path / "target.json"
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert command_line.run(["work", "apple", "--json", str(pipe)]) == 0
+        assert json.loads(os.read(reader, 1000)) == {"value": ["apple"]}
+    finally:
+        os.close(reader)
+    assert not pipe.is_file()
+    assert command_line.run(["work", "apple", "--json", str(link)]) == 0
+    assert link.is_symlink()
+    assert json.loads(target.read_text()) == {"value": ["apple"]}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_json_on_a_full_disk_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.run(["work", "apple", "--json", "/dev/full"]) == 1
+    assert "error: '/dev/full' cannot be written: no space left on device.\nGive" in capsys.readouterr().err
+    assert not Path("/dev/full").is_file()
+
+
+def test_public_functions_keep_their_names_when_folders_named_alike_are_imported() -> None:
+    code = "import onelook.train.schedule, onelook.export, onelook; print(callable(onelook.train), onelook.export)"
+    done = python("-c", code)
+    assert done.stdout.startswith("True <function export"), done.stderr

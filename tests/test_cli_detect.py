@@ -276,3 +276,30 @@ def test_formats_are_parsed_from_text() -> None:
         parse_formats("json,pdf")
     with pytest.raises(ImageError, match="No source"):
         find_sources([])
+
+
+def test_a_typo_is_answered_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "photo.png")
+    assert detect(tmp_path / "foto.png", "--model", tmp_path / "no.onnx") == 1
+    assert "foto.png' does not exist. Did you mean 'photo.png'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["--confidence=2", "--iou=-1", "--size=0", "--batch=0", "--format=jsn", "--format="])
+def test_a_value_out_of_range_is_wrong_usage(
+    model: Path, tmp_path: Path, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "a.png")
+    assert detect(tmp_path / "a.png", "--model", model, "--out", tmp_path / "out", wrong) == 2
+    assert detect("--model", model) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path) -> None:
+    from onelook.predict.writers import _Growing
+
+    growing = _Growing(tmp_path / "detections.json")
+    growing.file.close()
+    growing.file = open("/dev/full", "w")  # noqa: SIM115
+    growing.file.write("x")
+    growing.discard()
+    assert not list(tmp_path.iterdir())

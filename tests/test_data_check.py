@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,3 +160,10 @@ def test_the_real_sample_is_sound_and_the_known_faults_of_bccd_are_found():
     result = check(data("bccd"), quick=True)
     assert {problem.code for problem in result.problems if problem.severity == "error"} == {"box-degenerate"}
     assert sum(problem.code == "box-degenerate" for problem in result.problems) == 2
+
+
+def test_a_damaged_voc_file_is_named_once_with_its_line(tmp_path: Path) -> None:
+    problems = check(make.voc(tmp_path / "data", "<annotation>\n<filename>a.jpg<")).problems
+    (damaged,) = [problem for problem in problems if problem.code == "xml-unreadable"]
+    assert damaged.line == 2
+    assert damaged.message.startswith("not valid XML")

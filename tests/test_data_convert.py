@@ -165,3 +165,11 @@ def test_real_data_survives(tmp_path, name, to):
     convert(data(name), to=to, out=tmp_path / "out")
     for split in splits(data(name)):
         same(content(open_dataset(data(name), split)), content(open_dataset(tmp_path / "out", split)))
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    make.coco(tmp_path / "data")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file/out' cannot be written: ") as caught:
+        convert(tmp_path / "data", to="yolo", out=tmp_path / "file" / "out")
+    assert "--out" in caught.value.remedy

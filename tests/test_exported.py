@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import onelook
-from onelook.errors import ExportError
+from onelook.errors import ExportError, WeightsError
 from onelook.exported import ExportedMetadata
 
 METADATA = ExportedMetadata(
@@ -70,3 +70,18 @@ def test_reading_metadata_needs_no_torch() -> None:
     code = "import sys, onelook.exported; sys.exit('torch' in sys.modules)"
     place = os.environ | {"PYTHONPATH": str(Path(onelook.__file__).parents[1])}
     assert subprocess.run([sys.executable, "-c", code], check=False, env=place).returncode == 0
+
+
+@pytest.mark.slow
+def test_an_export_without_its_description_is_refused(tmp_path: Path) -> None:
+    """Its boxes would be read as raw outputs, and its colours as BGR: answers that look right and are not."""
+    onnx = pytest.importorskip("onnx")
+    onelook.save_weights(onelook.build("yolox-nano"), tmp_path / "nano.safetensors")
+    onelook.export(str(tmp_path / "nano.safetensors"), size=64, out=tmp_path / "nano.onnx")
+    model = onnx.load(tmp_path / "nano.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    with pytest.raises(WeightsError, match="its description is gone"):
+        onelook.load(tmp_path / "bare.onnx")
+    with pytest.raises(WeightsError, match="its description is gone"):
+        onelook.load("yolox-nano", weights=tmp_path / "bare.onnx")

@@ -339,3 +339,10 @@ def test_commands_that_need_torch_say_so_without_it() -> None:
     done = without({"torch"}, "from onelook.cli.app import main; main(['models'])")
     assert done.returncode == 1
     assert "needs the package 'torch', which is not installed" in " ".join(done.stderr.split())
+
+
+def test_detections_introduce_themselves_in_one_line(detector: Predictor) -> None:
+    found = detector.detect(np.full((60, 80, 3), 200, np.uint8), confidence=0.0)
+    assert repr(found).startswith(f"Detections({len(found)}")
+    assert len(repr(found)) < 400
+    assert repr(found[:0]) == "Detections(0)"

@@ -106,6 +106,9 @@ class Matches:
     ignored: Tensor | None = None
 
 
+_SHOWN = 8  # detections in a representation: a picture may have hundreds
+
+
 @dataclass(frozen=True, eq=False)
 class Detections:
     """The objects found in one image, best first.
@@ -127,6 +130,11 @@ class Detections:
     frame: int | None = None
     size: tuple[int, int] | None = None
     read_image: Callable[[], np.ndarray] | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {score:.2f}" for name, score in zip(self.names[:_SHOWN], self.scores.tolist()))
+        more = ", ..." if len(self) > _SHOWN else ""
+        return f"Detections({len(self)}{': ' if len(self) else ''}{found}{more})"
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -10,6 +10,8 @@ Verbs are imported when they are called, so that `onelook --help` stays quick an
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +50,13 @@ HELP_FLAGS = ("--help", "-h")
 FIRST_STEPS = ("onelook detect photo.jpg --model yolox-s --weights yolox_s.pth", "onelook detect --help")
 
 # What an import of these top-level packages means to somebody who has not installed them.
+_OS_REMEDIES = {
+    errno.EACCES: "Change the permissions, or choose another place.",
+    errno.EPERM: "Change the permissions, or choose another place.",
+    errno.EROFS: "Choose another place: nothing can be written there.",
+    errno.ENOSPC: "Make room on the disk, or choose another place.",
+    errno.EMFILE: "Allow the process more open files (ulimit -n).",
+}
 _INSTALL = {
     "torch": "pip install torch",
     "onnxruntime": "pip install 'onelook[onnx]'",
@@ -193,8 +202,9 @@ def report(error: Exception) -> int:
         print_error(f"This needs the package '{package}', which is not installed.", f"Install it: {_INSTALL[package]}")
         return 1
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        print_error(f"{where}{error.strerror}.", "Add --debug to see where it happened.")
+        where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
+        remedy = _OS_REMEDIES.get(error.errno or 0, "Check the path.")
+        print_error(f"{where}{error.strerror}.", f"{remedy} Add --debug to see where it happened.")
         return 1
     if isinstance(error, MemoryError):
         print_error("Not enough memory.", "Use a smaller size or batch, or add --debug to see where it happened.")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onelook.data.progress import Progress, shown, silent
-from onelook.errors import ConfigError, ImageError, UserError
+from onelook.errors import ImageError, UsageError, UserError
 from onelook.predict.frames import read_frames
 from onelook.predict.load import load
 from onelook.predict.predictor import Predictor, batches
@@ -137,8 +137,11 @@ def detect(
         Counts, failures, and the files that were written.
     """
     formats = parse_formats(format)
+    if not sources:
+        remedy = "Name images, folders, globs, videos, camera numbers or stream addresses."
+        raise UsageError("No source was given.", remedy)
     if batch is not None and not 0 < batch <= 1024:
-        raise ConfigError(f"The batch size is {batch}.", "Give a number from 1 to 1024.")
+        raise UsageError(f"The batch size is {batch}.", "Give a number from 1 to 1024.")
     with _quiet_native_errors():
         found = find_sources(sources, leave_out=out)
         _check_alone(found)

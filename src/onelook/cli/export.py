@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onelook.errors import ExportError, UserError
+from onelook.errors import ExportError, UsageError, UserError
 from onelook.export.onnx import Exported, export_onnx
 from onelook.export.openvino import export_openvino
 from onelook.ops.nms import Nms
@@ -109,7 +109,7 @@ def export(
     """
     _refuse_unsupported(to, nms, int8)
     if batch < 1:
-        raise UserError(f"The batch size is {batch}.", "Give --batch a number above 0.")
+        raise UsageError(f"The batch size is {batch}.", "Give --batch a number above 0.")
     opened = open_detector(model, None if weights == "none" else weights, untrained=weights == "none")
     detector = opened.detector.eval()
     path = Path(out) if out is not None else Path(opened.name + {"onnx": ".onnx", "openvino": ".xml"}[to])

@@ -64,8 +64,7 @@ class ModelList:
         table.add_column("family", no_wrap=True)
         for title in ("parameters", "GFLOPs", "size", "AP"):
             table.add_column(title, justify="right", no_wrap=True)
-        table.add_column("official weights", overflow="fold")
-        table.add_column("licence", overflow="fold")
+        table.add_column("licence", no_wrap=True)
         for row in self.rows:
             model = row.variant
             height, width = model.architecture.size
@@ -76,7 +75,6 @@ class ModelList:
                 f"{row.gflops:.2f}",
                 f"{height}" if height == width else f"{height}x{width}",
                 f"{model.published.ap:.1f}" if model.published else "-",
-                model.weights_file or "-",
                 model.licence,
             )
         console.print(table)
@@ -85,7 +83,9 @@ class ModelList:
             " published AP on COCO.",
             style="dim",
         )
-        if len(self.rows) == 1 and (address := self.rows[0].variant.url):
+        if len(self.rows) > 1:
+            console.print("Where a model's official weights are: onelook models NAME", style="dim")
+        elif address := self.rows[0].variant.url:
             console.print(f"Official weights: {address}", soft_wrap=True)
 
 

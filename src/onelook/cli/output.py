@@ -107,7 +107,10 @@ class JsonTarget:
             self._stdout.write(text)
             self._stdout.flush()
         elif self.path is not None:
-            write_text(self.path, text)
+            try:
+                write_text(self.path, text)
+            except OSError as error:
+                raise _unwritable(self.path, error.strerror or str(error)) from error
 
 
 @contextlib.contextmanager
@@ -146,7 +149,15 @@ def plain_json(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file whole or not at all; folders that are missing are made."""
+    """Writes a UTF-8 text file whole or not at all; folders that are missing are made.
+
+    A device or a pipe is written to, and a link is followed, instead of being replaced by a file.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -166,8 +177,21 @@ def write_text(path: Path, text: str) -> None:
 def _check_writable(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"'{path}' is a folder, so the JSON was not written.", "Give --json the name of a file.")
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"'{path}' cannot be written.", "Give --json a file in a folder that you can write to.")
+    try:
+        if path.exists():
+            if not os.access(path, os.W_OK):
+                raise _unwritable(path, "permission denied")
+            if not path.is_file():
+                return
+        folder = path.resolve().parent
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):  # what a folder allows, only trying tells: root may all but /proc
+            pass
+    except OSError as error:
+        raise _unwritable(path, error.strerror or str(error)) from error
+
+
+def _unwritable(path: Path, reason: str) -> UserError:
+    remedy = "Give --json a file in a folder that you can write to."
+    return UserError(f"'{path}' cannot be written: {reason[:1].lower() + reason[1:]}.", remedy)

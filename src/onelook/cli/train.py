@@ -191,6 +191,10 @@ def choose_recipe(
     if batch is not None:
         new["batch_size"] = batch
     if size is not None:
+        if size < 32 or size % 32:
+            below, above = size // 32 * 32, (max(size, 0) // 32 + 1) * 32
+            near = f"{below} or {above}" if below > 0 else str(above)
+            raise UsageError(f"The size {size} is no multiple of 32.", f"Use --size {near}.")
         new["size"] = (size, size)
     return override(change(chosen, new), *overrides, types=RECIPE_TYPES)
 

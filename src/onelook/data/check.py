@@ -89,7 +89,9 @@ class CheckResult:
         from rich.table import Table
 
         console.print(f"{self.summary['format']} data set [bold]{escape(self.summary['data'])}[/]")
-        table = Table("split", *(name for name in next(iter(self.summary["splits"].values()), {})))
+        table = Table("split", box=None, pad_edge=False, header_style="bold")
+        for name in next(iter(self.summary["splits"].values()), {}):
+            table.add_column(name, justify="right")
         for split, counts in self.summary["splits"].items():
             table.add_row(escape(split), *(str(count) for count in counts.values()))
         console.print(table)
@@ -106,7 +108,8 @@ class CheckResult:
             elif seen[key] == SHOWN_OF_A_CODE + 1:
                 more = self.summary["codes"][problem.code] - SHOWN_OF_A_CODE
                 console.print(f"  ... and {more} more of this kind (--json has them)", soft_wrap=True)
-        console.print(f"{self.summary['errors']} errors, {self.summary['warnings']} warnings")
+        counts = ((self.summary["errors"], "error"), (self.summary["warnings"], "warning"))
+        console.print(", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts))
 
 
 def check(data: str | Path, *, quick: bool = False) -> CheckResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import os
 import shutil
@@ -22,6 +23,7 @@ from onelook.errors import DataError
 if TYPE_CHECKING:
     from rich.console import Console
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 To = Literal["coco", "yolo", "voc"]
 
 
@@ -109,8 +111,11 @@ def convert(data: str | Path, *, to: To, out: str | Path, copy: bool = False) ->
     writers: dict[To, Callable[[], Writer]] = {"coco": CocoWriter, "yolo": YoloWriter, "voc": VocWriter}
     writer = writers[to]()
     losses, notes = Losses(), dict.fromkeys(note for dataset in opened.values() for note in dataset.notes)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
+    except OSError as error:
+        raise _unwritable(out, error) from error
     try:
         taken: dict[str, tuple[Dataset, int]] = {}
         linked = not copy
@@ -128,8 +133,10 @@ def convert(data: str | Path, *, to: To, out: str | Path, copy: bool = False) ->
         if target.exists():
             target.rmdir()
         os.replace(work, target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise _unwritable(out, error) from error
         raise
     if WHOLE in opened:
         notes["the data set has no splits, so all of it is written as 'train'"] = None
@@ -137,6 +144,11 @@ def convert(data: str | Path, *, to: To, out: str | Path, copy: bool = False) ->
         notes["the images are hard links to the originals" if linked else "the images were copied"] = None
     counts = {s: {"images": len(d), "boxes": int(d.num_objects.sum())} for s, d in opened.items()}
     return Conversion(str(data), str(target), to, counts, dict(losses.counts), tuple(notes))
+
+
+def _unwritable(out: str | Path, error: OSError) -> DataError:
+    remedy = "Give --out a folder that you can write to, with room for the images."
+    return DataError(f"'{out}' cannot be written: {error.strerror or error}.", remedy)
 
 
 def _open_all(data: str | Path) -> dict[str, Dataset]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -88,5 +89,9 @@ class Problems:
         except DataError as error:
             if self.strict:
                 raise
-            self.error(code, error.message, error.remedy or remedy, **place)
+            # A reader's message may begin with the place, which the problem has in fields of its own.
+            said = re.match(rf"{re.escape(str(place.get('file')))}(?::(\d+))?: (.+)", error.message, re.DOTALL)
+            if said and said[1] and place.get("line") is None:
+                place["line"] = int(said[1])
+            self.error(code, said[2] if said else error.message, error.remedy or remedy, **place)
             return None

@@ -167,7 +167,7 @@ def read_split(
     rows = np.searchsorted(np.array(images.ids, np.int64), np.array(objects.image_ids, np.int64))
     arrays = lay_out(images, objects, labels, rows, labels >= 0)
     _fill_sizes(arrays, images_in, problems)
-    notes = [f"{len(unlabelled)} images have no annotation file and count as background"] if unlabelled else []
+    notes = [f"images without an annotation file, which count as background: {len(unlabelled)}"] if unlabelled else []
     return arrays, {"names": list(classes), "category_ids": list(range(len(classes))), "notes": notes}
 
 

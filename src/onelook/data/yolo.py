@@ -143,7 +143,7 @@ class Labels:
         values = values[1:] if is_polygon else values[1:5]
         if min(values) < -TOLERANCE or max(values) > 1 + TOLERANCE:
             worst = max(values, key=lambda value: abs(value - 0.5))
-            hint = ": are these pixels?" if worst > 2 else ""
+            hint = " and seems to be in pixels" if worst > 2 else ""
             message = f"{worst:g} is outside of 0 to 1{hint}"
             remedy = "Labels are fractions of the image's width and height. " + _REMEDY
             return self.problems.error("not-normalised", f"{message}.", remedy, **place)
@@ -199,7 +199,7 @@ def read_split(
     arrays = lay_out(images, labels.objects, np.array(labels.objects.categories, np.int64), rows)
     if names is None:
         names = tuple(str(label) for label in range(max(labels.highest, _highest(source, split)) + 1))
-    notes = [f"{unlabelled} images have no label file and count as background"] if unlabelled else []
+    notes = [f"images without a label file, which count as background: {unlabelled}"] if unlabelled else []
     return arrays, {"names": list(names), "category_ids": list(range(len(names))), "notes": notes}
 
 

@@ -17,6 +17,7 @@ from onelook.evaluate.tables import GroundTruth, Results, box_problem, shown, wh
 
 LARGEST_COUNT = 40_000_000
 _KEYS = ("image_id", "category_id", "bbox", "score")
+_ELSEWHERE = "Name another file, in a folder that you can write to and that has room."
 _WRITTEN_AT_ONCE = 20_000
 
 
@@ -47,6 +48,8 @@ def write_results(path: str | Path, truth: GroundTruth, results: Results) -> Pat
     The file appears whole or not at all.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"'{path}' cannot be written: it is not a regular file.", _ELSEWHERE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -63,7 +66,7 @@ def write_results(path: str | Path, truth: GroundTruth, results: Results) -> Pat
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}.") from error
+        raise UserError(f"'{path}' cannot be written: {error.strerror or error}.", _ELSEWHERE) from error
     return path
 
 
@@ -137,4 +140,4 @@ def _score_problem(score: object) -> str:
 def _remedy(problem: str) -> str:
     if "is not in the annotations" in problem:
         return "Are these the annotations of the images that the detections were made on?"
-    return ""
+    return "Correct the entry, or write the results again."

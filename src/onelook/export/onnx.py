@@ -27,6 +27,8 @@ from onelook.models.detector import Architecture, Detector
 from onelook.models.variants import VARIANTS
 from onelook.ops.nms import Nms
 
+_ELSEWHERE = "Give --out a file in a folder that you can write to and that has room."
+
 if TYPE_CHECKING:
     from onnx import ModelProto
 
@@ -195,16 +197,18 @@ def _write(model: ModelProto, metadata: ExportedMetadata, path: Path) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"The exported graph is not valid ONNX: {error}") from error
     except OSError as error:
-        raise ExportError(f"'{path.parent}' cannot be written: {error.strerror}.") from error
+        raise ExportError(f"'{path}' cannot be written: {error.strerror}.", _ELSEWHERE) from error
 
 
 @contextmanager
 def _temporary_beside(path: Path) -> Iterator[Path]:
     """A name for a draft in the folder of `path`, removed at the end if it is still there."""
+    if path.exists() and not path.is_file():
+        raise ExportError(f"'{path}' cannot be written: it is not a regular file.", _ELSEWHERE)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
     except OSError as error:
-        raise ExportError(f"'{path.parent}' cannot be written: {error.strerror}.") from error
+        raise ExportError(f"'{path}' cannot be written: {error.strerror}.", _ELSEWHERE) from error
     os.close(handle)
     draft = Path(name)
     draft.chmod(0o644)

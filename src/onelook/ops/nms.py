@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onelook.errors import ConfigError
+from onelook.errors import UsageError
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes (K, 4) float32 xyxy, scores (K,) float32 descending, labels (K,) int64 of one image."""
@@ -224,9 +224,9 @@ def _empty() -> Found:
 
 def _check_fraction(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ConfigError(f"'{name}' is {value}.", f"Give '{name}' a number from 0 to 1.")
+        raise UsageError(f"'{name}' is {value}.", f"Give '{name}' a number from 0 to 1.")
 
 
 def _check_count(name: str, value: int | None) -> None:
     if value is not None and (not isinstance(value, int) or value < 1):
-        raise ConfigError(f"'{name}' is {value}.", f"Give '{name}' a whole number above 0, or None.")
+        raise UsageError(f"'{name}' is {value}.", f"Give '{name}' a whole number above 0, or None.")

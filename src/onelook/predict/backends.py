@@ -14,7 +14,7 @@ import numpy as np
 
 from onelook.augment.frame import Frame, Letterbox, Stretch
 from onelook.config import from_plain
-from onelook.errors import ConfigError, ExportError, missing_package
+from onelook.errors import ConfigError, ExportError, UsageError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.ops.nms import Found, Nms, Select
 
@@ -281,8 +281,9 @@ def _check_interface(session: Any, metadata: ExportedMetadata, path: str) -> Non
 def _check_multiple(size: tuple[int, int], stride: int) -> None:
     for side in size:
         if side < stride or side % stride:
-            near = max(stride, round(side / stride) * stride)
-            raise ConfigError(
+            below, above = side // stride * stride, (side // stride + 1) * stride
+            near = f"{below} or {above}" if below > 0 else above
+            raise UsageError(
                 f"The input size {size[0]} x {size[1]} does not fit.", f"Use multiples of {stride}: {near}."
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from onelook.errors import ConfigError, MissingDependencyError, WeightsError
+from onelook.errors import ConfigError, MissingDependencyError, UsageError, WeightsError
 from onelook.predict.backends import Backend, OnnxBackend, TorchBackend, exported_metadata, open_session
 from onelook.predict.predictor import Predictor
 
@@ -95,5 +95,5 @@ def _sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if sides is not None and not (
         len(sides) == 2 and all(isinstance(side, int) and 0 < side <= 8192 for side in sides)
     ):
-        raise ConfigError(f"The size {size} is not usable.", "Give a side, or height and width, up to 8192 pixels.")
+        raise UsageError(f"The size {size} is not usable.", "Give a side, or height and width, up to 8192 pixels.")
     return sides

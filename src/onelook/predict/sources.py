@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import itertools
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from onelook.augment.frame import Placement
 from onelook.data.headers import DamagedHeaderError, read_header
 from onelook.data.images import IMAGE_SUFFIXES
-from onelook.errors import ImageError
+from onelook.errors import ImageError, nearest
 from onelook.types import Detections
 
 VIDEO_SUFFIXES = frozenset(
@@ -125,12 +126,22 @@ def _expand(text: str, hidden: str | None, alone: bool) -> list[Source]:
             return [Source("live", text, f"camera{int(text)}", alone)]
         if any(letter in text for letter in "*?["):
             return _globbed(text)
+        if "\0" not in text and not os.path.lexists(text):  # said before a model is loaded
+            raise ImageError(f"'{text}' does not exist.{_similar(text)}", "Check the path.") from None
         return [_file(text, PurePath(text).name, alone)]  # its reader says what is wrong with it
     if stat.S_ISDIR(status.st_mode):
         return _folder(text, hidden)
     if PurePath(text).suffix.lower() == ".txt":
         return _listed(text, alone)
     return [_file(text, PurePath(text).name, alone)]
+
+
+def _similar(path: str) -> str:
+    """' Did you mean ...?' of the names in the path's folder; of so many that it takes no time."""
+    folder, name = os.path.split(path)
+    with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+        return nearest(name, [entry.name for entry in itertools.islice(entries, 5000)])
+    return ""
 
 
 def _file(path: str, name: str, alone: bool = False) -> Source:

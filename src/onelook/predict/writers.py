@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from onelook.draw import draw_detections, enlarged, write_image
-from onelook.errors import ConfigError, UserError, nearest
+from onelook.errors import UsageError, UserError, nearest
 from onelook.predict.sources import Framed
 from onelook.types import Detections
 
@@ -43,15 +43,15 @@ class Writer(Protocol):
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """The formats of a comma-separated list; ConfigError for an unknown one, and for none."""
+    """The formats of a comma-separated list; UsageError for an unknown one, and for none."""
     names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip()))
     for name in names:
         if name not in FORMATS:
-            raise ConfigError(
+            raise UsageError(
                 f"There is no format '{name}'.{nearest(name, FORMATS)}", f"Formats are {', '.join(FORMATS)}."
             )
     if not names:
-        raise ConfigError("No format was given.", f"Formats are {', '.join(FORMATS)}.")
+        raise UsageError("No format was given.", f"Formats are {', '.join(FORMATS)}.")
     return names
 
 
@@ -145,7 +145,8 @@ class _Growing:
 
     def discard(self) -> None:
         with contextlib.suppress(OSError):
-            self.file.close()
+            self.file.close()  # fails where the disk is full
+        with contextlib.suppress(OSError):
             self._beside.unlink()
 
 

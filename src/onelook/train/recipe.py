@@ -84,7 +84,7 @@ class Recipe:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
         if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
-            raise ValueError(f"size is (height, width), each a multiple of 32, not {self.size}")
+            raise ValueError(f"the size is (height, width), each a multiple of 32, not {self.size}")
         if self.closing is not None and self.closing.epochs > self.epochs:
             raise ValueError(f"closing.epochs {self.closing.epochs} is more than epochs {self.epochs}")
         for loss in (self.loss, self.closing.loss if self.closing is not None else None):

@@ -124,6 +124,10 @@ def _is_onnx(head: bytes) -> bool:
     )
 
 
+_EXPORTED = "detector."  # how the tensors of `onelook export` begin: its wrapper around the network
+_LOST = "It is an export of Onelook that another program rewrote: export the model again, or keep its metadata."
+
+
 def _read_onnx(path: str, data: memoryview) -> Checkpoint:
     file = read_onnx_file(data, path)
     links, convolutions = graph_of_file(file)
@@ -135,6 +139,8 @@ def _read_onnx(path: str, data: memoryview) -> Checkpoint:
             exported = ExportedMetadata.from_json(file.metadata[METADATA_KEY], path)
         except UserError as error:
             raise Refusal(error.message.rstrip("."), error.remedy) from error
+    elif any(name.startswith(_EXPORTED) for name in file.tensors):
+        raise Refusal("its description is gone, without which its colours and boxes mean nothing", _LOST)
     graph = NetworkGraph(links, convolutions)
     kind = "ONNX file" if exported is None else "ONNX file exported by Onelook"
     return Checkpoint(path, kind, file.tensors, True, graph=graph, exported=exported)

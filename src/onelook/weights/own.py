@@ -73,7 +73,7 @@ def restore(path: str | os.PathLike[str]) -> Detector:
     if header is None:
         raise WeightsError(
             f"'{checkpoint.path}' does not say which network it is for.",
-            "Build the model by name, and load the file with load_weights(model, path).",
+            f"Name the model: --model NAME --weights {checkpoint.path}; in Python, load_weights(build(NAME), path).",
         )
     try:
         architecture = _architecture(header)

@@ -85,6 +85,8 @@ class Mismatch:
         ):
             if names:
                 parts.append(f"  {len(names)} {title}: {_listed(names, _LISTED)}")
+        if lookalike == model:
+            return WeightsError("\n".join(parts), "The file seems to be of another version or changed: take another.")
         return WeightsError("\n".join(parts), suggestion(lookalike))
 
 

@@ -66,7 +66,10 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     try:
         header = _parse_header(map_file(path))[1]
         if header is None:
-            raise Refusal("it has no description by Onelook", "Load it with load_weights into a model that you build.")
+            remedy = (
+                f"Name the model: --model NAME --weights {os.fspath(path)}; in Python, load_weights(build(NAME), path)."
+            )
+            raise Refusal("it has no description by Onelook", remedy)
     except Refusal as refusal:
         raise refusal.error(path, "a weights file of Onelook") from refusal
     return header
