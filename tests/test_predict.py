@@ -346,3 +346,17 @@ def test_detections_introduce_themselves_in_one_line(detector: Predictor) -> Non
     assert repr(found).startswith(f"Detections({len(found)}")
     assert len(repr(found)) < 400
     assert repr(found[:0]) == "Detections(0)"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "is empty"), (b"\x08\x07\xff" * 50, "damaged, cut off, or no ONNX file")]
+)
+def test_an_onnx_file_that_is_none_is_named_without_the_runtimes_words(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(ExportError, match=words) as caught:
+        onelook.load(tmp_path / "a.onnx")
+    assert "ONNXRuntimeError" not in str(caught.value)
+    with pytest.raises(ConfigError, match="No model was named"):
+        onelook.load("")

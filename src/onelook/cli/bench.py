@@ -44,7 +44,7 @@ def bench_model(
 
     Examples:
         onelook bench model yolox-s --batch 8
-        onelook bench model yolox_nano.onnx --threads 1 --nms out --json nano.json
+        onelook bench model exported.onnx --threads 1 --nms out --json -
 
     Args:
         model: A model's name, a weights file of Onelook's, or an exported ONNX file.

@@ -92,7 +92,7 @@ class DetectResult:
             for failure in self.failures[:_SHOWN_FAILURES]:
                 console.print(Text(f"  {failure['message']}"), soft_wrap=True)
             if more := len(self.failures) - _SHOWN_FAILURES:
-                console.print(f"  and {more} more") if more > 0 else None
+                console.print(f"  and {more} more (--json has them all)") if more > 0 else None
         for path in self.written:
             console.print(Text(f"wrote {path}{os.sep if path.is_dir() else ''}"), soft_wrap=True)
 

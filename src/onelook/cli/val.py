@@ -39,7 +39,7 @@ def validate(
 
     Examples:
         onelook val data/coco --model yolox-nano --weights yolox_nano.onnx --size 416
-        onelook val data/coco --model exported.onnx --json scores.json --detections detections.json
+        onelook val data/coco --model exported.onnx --json scores.json
 
     Args:
         data: Folder, or YAML or JSON file, of a data set.

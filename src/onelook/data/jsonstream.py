@@ -20,7 +20,7 @@ SKIP_DEPTH = 200
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
-_REMEDY = "Export the annotations again, or restore the file from its source."
+_REMEDY = "Write the file again, or restore it from its source."
 
 
 def _no_constant(name: str) -> Any:

@@ -110,8 +110,8 @@ class OnnxBackend:
         if metadata is None:
             raise ExportError(
                 f"'{self.path}' was not exported by Onelook: it does not say what its inputs and outputs are.",
-                "Export the model with `onelook export`, or load the file as weights of a named model: "
-                f"--model NAME --weights {self.path}.",
+                "Export the model with `onelook export`, or, where it holds official weights, give the model's name "
+                f"and --weights {self.path}.",
             )
         self.metadata = metadata
         self.size = (metadata.size[0], metadata.size[1])
@@ -185,6 +185,10 @@ def open_session(path: str, device: str | None = None, threads: int | None = Non
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise ExportError(f"The model '{path}' {what}.", "Check the path.")
+    if not os.access(path, os.R_OK):
+        raise ExportError(f"The model '{path}' may not be read: permission denied.", "Change the file's permissions.")
+    if not os.path.getsize(path):
+        raise ExportError(f"The model '{path}' is empty (0 bytes).", "Download or export it again.")
     providers = _providers(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -193,8 +197,11 @@ def open_session(path: str, device: str | None = None, threads: int | None = Non
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime raises classes of its own, made at run time
+        said = _first_line(error)
+        if "Protobuf parsing failed" in said:
+            said = "it is damaged, cut off, or no ONNX file."
         raise ExportError(
-            f"'{path}' is not an ONNX model that can be run: {_first_line(error)}", "Export the model again."
+            f"'{path}' is not an ONNX model that can be run: {said}", "Download or export it again."
         ) from error
 
 

@@ -39,6 +39,8 @@ def open_detector(
 
     Raises ConfigError for an unknown name and for two sets of weights, WeightsError for files that cannot be used.
     """
+    if not os.fspath(model):
+        raise ConfigError("No model was named.", "Give a name (see `onelook models`), a file, or the folder of a run.")
     path = Path(model)
     if path.is_dir():
         _refuse_second(weights, path)
