@@ -269,7 +269,6 @@ def test_detector_of_unknown_architecture_cannot_be_exported(tmp_path: Path) -> 
         (["--model", "yolox-nano", "--weights", "none", "--to", "tensorrt"], "trtexec"),
         (["--model", "yolox-nano", "--weights", "none", "--to", "ncnn"], "pnnx"),
         (["--model", "yolox-nano", "--weights", "none", "--to", "openvino", "--nms"], "suppression"),
-        (["--model", "yolox-nano", "--weights", "none", "--batch", "0"], "batch"),
         (["--model", "yolox-nano", "--weights", "none", "--size", "100"], "multiples of 32"),
         (["--model", "yolox-nano", "--weights", "none", "--out", "nowhere/x.onnx"], "does not exist"),
     ],

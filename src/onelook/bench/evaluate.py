@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onelook.bench.model import available_cores, processor
 from onelook.evaluate import GroundTruth, Results, evaluate, score
 from onelook.evaluate.runner import LabelledImages, Model
 
@@ -74,7 +75,8 @@ def bench_score(images: int = 5000, per_image: int = 100, classes: int = 80, rou
         start = perf_counter()
         score(truth, results)
         seconds.append(perf_counter() - start)
-    setup = {"images": images, "objects": len(truth.labels), "detections": len(results), "classes": classes}
+    setup: dict[str, Any] = {"images": images, "objects": len(truth.labels), "detections": len(results)}
+    setup |= {"classes": classes, "device": processor(), "warm-up": 1}
     return EvaluateBench((Timing.of("score", seconds),), setup)
 
 
@@ -123,7 +125,8 @@ def bench_val(
         evaluate(model, dataset, select, batch=batch)
         whole.append(perf_counter() - start)
     ratios = [one / other for one, other in zip(whole[1:], bare[1:])]
-    setup = {"images": len(dataset), "size": f"{model.size[0]}x{model.size[1]}", "batch": batch, "nms": "in val only"}
+    setup: dict[str, Any] = {"images": len(dataset), "size": f"{model.size[0]}x{model.size[1]}", "batch": batch}
+    setup |= {"nms": "in val only", "warm-up": 1, **_surroundings(model)}
     timings = (Timing.of("bare loop", bare[1:]), Timing.of("val", whole[1:]))
     return EvaluateBench(timings, setup, float(np.median(ratios)))
 
@@ -149,6 +152,22 @@ def bare_forward(model: Any) -> Callable[[np.ndarray], Any]:
         return predictions
 
     return forward
+
+
+def _surroundings(model: Any) -> dict[str, Any]:
+    """Device, threads and precision of a back-end of `predict`; the processor alone of anything else."""
+    from onelook.predict.backends import OnnxBackend, TorchBackend
+
+    if isinstance(model, OnnxBackend):
+        return {"device": processor(), "threads": available_cores(), "precision": model.metadata.precision}
+    if not isinstance(model, TorchBackend):
+        return {"device": processor()}
+    import torch
+
+    precision = str(next(model.detector.parameters()).dtype).removeprefix("torch.")
+    if model.device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(model.device), "precision": precision}
+    return {"device": processor(), "threads": torch.get_num_threads(), "precision": precision}
 
 
 def _bare_loop(model: Model, forward: Callable[[np.ndarray], Any], dataset: LabelledImages, batch: int) -> float:

@@ -11,10 +11,14 @@ from cyclopts import App
 from onelook.bench import data as data_benchmark
 from onelook.bench import model as model_benchmark
 from onelook.bench.assign import AssignBenchmark, bench_assign
+from onelook.bench.evaluate import EvaluateBench, bare_forward, bench_score, bench_val
 from onelook.bench.train import TrainBenchmark, bench_train
+from onelook.cli.checks import check_batch
 from onelook.config import change
 from onelook.data import open_dataset, splits
 from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.errors import UsageError
+from onelook.predict.load import load
 from onelook.recipes import find_recipe
 
 app = App(name="bench", help="Measured latency, throughput and memory of Onelook's parts.")
@@ -181,3 +185,54 @@ def bench_data(
         The figures, in milliseconds and in decodings of one image.
     """
     return data_benchmark.bench_data(data, split, rules, size=size, rounds=rounds, samples=samples)
+
+
+@app.command(name="evaluate")
+def bench_evaluate(
+    data: Path | None = None,
+    /,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    split: str = "val",
+    size: int | None = None,
+    batch: int = 8,
+    device: str | None = None,
+    images: int = 5000,
+    rounds: int = 5,
+) -> EvaluateBench:
+    """A whole validation against a bare loop over the same images; without a model, the scoring alone.
+
+    The bare loop decodes, frames and runs the network, and does nothing else; both take turns in one process, and the
+    ratio is the median of the rounds' ratios. Scoring alone takes random objects and detections, 100 an image.
+
+    Examples:
+        onelook bench evaluate
+        onelook bench evaluate data/ --model yolox-nano --weights yolox_nano.onnx --size 416
+
+    Args:
+        data: Data set for the whole validation.
+        model: A model's name, a weights or exported file, or the folder of a run.
+        weights: Weights for a model that was given by name.
+        split: Part of the data set.
+        size: Side of the network's input in pixels; the model's own if not given.
+        batch: Images that the model sees at once.
+        device: cpu, cuda, cuda:1, mps; the first GPU if there is one.
+        images: Images of the scoring alone.
+        rounds: Rounds that are measured, after one of warm-up.
+
+    Returns:
+        Seconds of every part, with percentiles, and the ratio.
+    """
+    if (data is None) != (model is None):
+        raise UsageError("A validation needs a data set and a model.", "Give DATA and --model, or neither.")
+    for flag, value in (("rounds", rounds), ("images", images)):
+        if value < 1:
+            raise UsageError(f"--{flag} is {value}.", "Give a number of 1 or more.")
+    check_batch(batch)
+    if data is None or model is None:
+        return bench_score(images, rounds=rounds)
+    predictor = load(model, weights=weights, device=device, size=size)
+    forward = bare_forward(predictor.backend)
+    dataset = open_dataset(data, split=split)
+    return bench_val(predictor.backend, forward, dataset, predictor.settings(0.01, 0.65), batch=batch, rounds=rounds)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onelook.cli.checks import check_batch, check_thresholds
 from onelook.data.progress import Progress, shown, silent
 from onelook.errors import ImageError, UsageError, UserError
 from onelook.predict.frames import read_frames
@@ -140,8 +141,8 @@ def detect(
     if not sources:
         remedy = "Name images, folders, globs, videos, camera numbers or stream addresses."
         raise UsageError("No source was given.", remedy)
-    if batch is not None and not 0 < batch <= 1024:
-        raise UsageError(f"The batch size is {batch}.", "Give a number from 1 to 1024.")
+    check_thresholds(confidence, iou)
+    check_batch(1 if batch is None else batch)
     with _quiet_native_errors():
         found = find_sources(sources, leave_out=out)
         _check_alone(found)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onelook.errors import ExportError, UsageError, UserError
+from onelook.cli.checks import check_batch, check_thresholds
+from onelook.errors import ExportError, UserError
 from onelook.export.onnx import Exported, export_onnx
 from onelook.export.openvino import export_openvino
 from onelook.ops.nms import Nms
@@ -108,8 +109,8 @@ def export(
         The file and the differences.
     """
     _refuse_unsupported(to, nms, int8)
-    if batch < 1:
-        raise UsageError(f"The batch size is {batch}.", "Give --batch a number above 0.")
+    check_batch(batch)
+    check_thresholds(confidence, iou)
     opened = open_detector(model, None if weights == "none" else weights, untrained=weights == "none")
     detector = opened.detector.eval()
     path = Path(out) if out is not None else Path(opened.name + {"onnx": ".onnx", "openvino": ".xml"}[to])

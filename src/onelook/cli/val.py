@@ -10,8 +10,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from onelook.cli.checks import check_batch, check_thresholds
 from onelook.data import open_dataset
-from onelook.errors import ConfigError, UserError
+from onelook.errors import UserError
 from onelook.evaluate import Evaluation, evaluate, write_results
 from onelook.evaluate.shards import shard
 from onelook.predict.load import load
@@ -29,7 +30,7 @@ def validate(
     iou: float = 0.65,
     batch: int = 8,
     device: str | None = None,
-    detections: Path | None = None,
+    detections: str | Path | None = None,
 ) -> Evaluation:
     """Average precision of a model on a data set.
 
@@ -57,9 +58,9 @@ def validate(
         The evaluation; `to_dict()` is what `--json` writes.
     """
     begin = perf_counter()
-    if not 1 <= batch <= 4096:
-        raise ConfigError(f"--batch is {batch}.", "Give a number of images from 1 to 4096.")
-    if detections is not None and detections.is_dir():
+    check_batch(batch)
+    check_thresholds(confidence, iou)
+    if detections is not None and Path(detections).is_dir():
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
     predictor = load(model, weights=weights, device=device, size=size)
     dataset = open_dataset(data, split=split)
@@ -69,7 +70,7 @@ def validate(
         evaluation = evaluate(predictor.backend, dataset, select, batch=batch, progress=told)
     written: tuple[Path, ...] = ()
     if detections is not None and shard()[0] == 0:
-        written = (write_results(detections, evaluation.truth, evaluation.results),)
+        written = (write_results(Path(detections), evaluation.truth, evaluation.results),)
     evaluation.seconds.update(loading=loaded - begin, total=perf_counter() - begin)
     return replace(evaluation, written=written)
 

@@ -10,7 +10,6 @@ import os
 import stat
 import struct
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -274,8 +273,3 @@ def _reason(header: Header) -> str:
     if header.format == "JPEG" and header.depth != 8:
         return f"JPEG of {header.depth} bits is not supported"
     return f"its {header.format} data is damaged or of an unsupported kind"
-
-
-def is_image_name(path: str | os.PathLike[str]) -> bool:
-    """Whether a file's suffix says that it is an image."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES

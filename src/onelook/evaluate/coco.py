@@ -101,12 +101,12 @@ class Evaluation:
 
     stats: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, each 0..1, or -1 where no object defines it.
     per_class: class name -> AP and AP50, in the order of the labels.  seconds: wall time by stage.  notes: what a
-    reader must know to read the numbers right.  written: files that hold
-    more.  Everything else is computed when first asked for.
+    reader must know to read the numbers right.  written: files that hold more.
+    Everything else is computed when first asked for.
     """
 
-    truth: GroundTruth
-    results: Results
+    truth: GroundTruth = field(repr=False)
+    results: Results = field(repr=False)
     stats: dict[str, float]
     per_class: dict[str, dict[str, float]]
     seconds: dict[str, float] = field(default_factory=dict)

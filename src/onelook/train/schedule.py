@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -18,12 +17,6 @@ class Rates:
     scale: float
     bias_scale: float | None = None
     momentum: float | None = None
-
-
-class Schedule(Protocol):
-    """Rates of a step (0-based, over the whole training)."""
-
-    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates: ...
 
 
 @dataclass(frozen=True)

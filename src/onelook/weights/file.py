@@ -6,7 +6,6 @@ import mmap
 import os
 import stat
 from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -70,8 +69,3 @@ def check_shape(shape: object, what: str) -> tuple[int, ...]:
     if prod(shape) >= 1 << 48:
         raise Refusal(f"{what} claims {prod(shape)} elements")
     return tuple(shape)
-
-
-def display_name(path: str | os.PathLike[str]) -> str:
-    """The file's own name, for reports."""
-    return Path(path).name

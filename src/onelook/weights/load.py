@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,15 +17,6 @@ from onelook.weights.lookalike import lookalike, model_name
 from onelook.weights.naming import COUNTER, Blueprint, Form, Named, classes_in, named, unfolded
 from onelook.weights.problems import Refusal, shown
 from onelook.weights.report import LoadReport, compare, suggestion
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A file's tensors in the form that the model needs, and what is known of their classes."""
-
-    tensors: dict[str, Tensor]
-    classes: int
-    class_names: tuple[str, ...]
 
 
 def load_weights(model: Detector, path: str | os.PathLike[str]) -> LoadReport:
