@@ -143,7 +143,7 @@ def test_yolo_pose_rows_are_boxes_where_the_description_says_so(tmp_path):
 def test_missing_and_empty_labels_keep_their_meaning(tmp_path):
     dataset = open_dataset(make.yolo(tmp_path))
     assert dataset.labelled.tolist() == [True, False, True] and dataset.num_objects.tolist() == [2, 0, 0]
-    assert "1 images have no label file" in dataset.describe()
+    assert "images without a label file, which count as background: 1" in dataset.describe()
 
 
 def test_classes_without_names_agree_between_splits(tmp_path):
