@@ -177,7 +177,13 @@ class Detector(nn.Module):
             )
 
     def features(self, images: Tensor) -> Pyramid:
-        """(B, 3, H, W) RGB 0..255 -> the neck's outputs, finest first. UserError for sides that do not fit."""
+        """(B, 3, H, W) RGB 0..255 -> the neck's outputs, finest first. UserError for images that do not fit."""
+        if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            kind = str(images.dtype).removeprefix("torch.")
+            raise UserError(
+                f"A batch of images is (B, 3, H, W) and of floating point, not {list(images.shape)} and {kind}.",
+                "Give RGB of 0..255 as float32; for files and uint8 arrays use onelook.load(...).detect(...).",
+            )
         self.check_sides(images.shape[2], images.shape[3])
         return self.neck(self.backbone(self.pixels(images)))
 
