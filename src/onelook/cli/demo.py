@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PICTURES = 6
-# A few thousand steps from scratch are few: a higher rate, an average with a shorter memory, and pictures near their own
+# Few thousand steps from scratch are few: a higher rate, an average with a shorter memory, and pictures near their own
 # scale and seldom in a mosaic teach more in them than the published settings, made for a hundred times as many.
 SHORT = (
     "optimizer.lr_per_image=0.00125",
