@@ -219,7 +219,7 @@ def test_wrong_use_is_one_message(
 
 
 def test_ctrl_c_keeps_what_was_done(model: Path, tmp_path: Path) -> None:
-    source = video(tmp_path / "long.avi", 4000, (16, 16), codec="MJPG")
+    source = video(tmp_path / "long.avi", 40_000, (16, 16), codec="MJPG")
     arguments = ["detect", str(source), "--model", str(model), "--out", str(tmp_path / "out"), "--format", "json,csv"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "onelook", *arguments]
