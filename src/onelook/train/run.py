@@ -132,8 +132,9 @@ class Run:
                     f"'{folder}' holds a run already.", "Go on with it: --resume; or choose another folder: --out."
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            sweep(folder)
             write_yaml(folder / "recipe.yaml", to_plain(recipe))
+        if self.is_main:
+            sweep(folder)
         self.journal = Journal(
             console if self.is_main else None, folder / "train.log" if self.is_main else None, learner.world.device
         )
