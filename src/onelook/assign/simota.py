@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onelook.ops.gather import gather_rows, pack
+from onelook.assign.cost import cheapest, class_cost, no_pairs, overlaps, rows_of
+from onelook.ops.gather import pack
 from onelook.ops.precision import at_least_float32
 from onelook.types import Matches, Predictions, Priors, Targets
-
-_LOG_FLOOR = -100.0  # of binary cross-entropy, as PyTorch clamps it
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class SimOta:
         boxes = at_least_float32(targets.boxes)
         num_objects, num_priors = boxes.shape[1], predictions.boxes.shape[1]
         if num_objects == 0 or num_priors == 0:
-            return _no_pairs(predictions)
+            return no_pairs(predictions)
 
         near, own = self.regions(predictions.priors, boxes, targets.valid)
         candidate = near.any(1)
@@ -61,13 +60,13 @@ class SimOta:
             own = own.gather(2, index.unsqueeze(1).expand(-1, num_objects, -1))
 
         pair = real.unsqueeze(1) & targets.valid.unsqueeze(2)
-        iou = _overlaps(boxes, at_least_float32(_rows(predictions.boxes, index))).masked_fill_(~pair, 0.0)
-        cost = self._class_cost(predictions, targets.labels, index)
+        iou = overlaps(boxes, at_least_float32(rows_of(predictions.boxes, index))).masked_fill_(~pair, 0.0)
+        cost = class_cost(predictions, targets.labels, index)
         # In place: at 640 pixels these are millions of numbers, and fresh memory costs more than the arithmetic.
         cost.sub_((iou + 1e-8).log_(), alpha=self.iou_weight)
         cost.add_(own.logical_not(), alpha=self.penalty)
         cost.masked_fill_(pair.logical_not_(), torch.inf)
-        wanted, chosen = self._choose(cost, iou)
+        wanted, chosen = cheapest(cost, iou, self.candidates)
         return _settle(cost, iou, wanted, chosen, index)
 
     def regions(self, priors: Priors, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,32 +94,6 @@ class SimOta:
         anchors = num_priors // sum(height * width for height, width in priors.shapes)
         return min(num_priors, num_objects * side * side * anchors * len(priors.shapes))
 
-    def _class_cost(self, predictions: Predictions, labels: Tensor, index: Tensor | None) -> Tensor:
-        """(B, M, P): binary cross-entropy of sqrt(class * objectness) against the object's class, over all classes.
-
-        For all objects of an image the sum over classes differs only in the object's own class, so it is made once a
-        point and corrected: C + M numbers a point, not C * M.
-        """
-        if predictions.objectness is None:
-            raise TypeError("SimOta needs a head with objectness")
-        classes = at_least_float32(_rows(predictions.classes, index))
-        objectness = at_least_float32(_rows(predictions.objectness, index))
-        # Classes before points: what an object needs is then one row, and no later pass strides through memory.
-        probability = classes.transpose(1, 2).clone(memory_format=torch.contiguous_format).sigmoid_()
-        probability.mul_(objectness.sigmoid().unsqueeze(1)).sqrt_()
-        image = torch.arange(len(labels), device=labels.device).unsqueeze(1)
-        present = probability[image, labels].log_().clamp_(min=_LOG_FLOOR)
-        absent = probability.neg_().log1p_().clamp_(min=_LOG_FLOOR)
-        return present.neg_().add_(absent[image, labels]).sub_(absent.sum(1).unsqueeze(1))
-
-    def _choose(self, cost: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
-        """Each object's cheapest points, (B, M, candidates) columns of `cost`, and which of them it takes."""
-        limit = min(self.candidates, cost.shape[2])
-        k = iou.topk(limit, dim=2, sorted=False).values.sum(2).to(torch.int64).clamp_(1, limit)
-        cheapest = cost.topk(limit, dim=2, largest=False)
-        takes = torch.arange(limit, device=cost.device) < k.unsqueeze(-1)
-        return cheapest.indices, takes & cheapest.values.isfinite()
-
 
 def _settle(cost: Tensor, iou: Tensor, wanted: Tensor, chosen: Tensor, index: Tensor | None) -> Matches:
     """One object a point: a point wanted once stays, one wanted more often goes to the cheapest object of all."""
@@ -138,25 +111,6 @@ def _settle(cost: Tensor, iou: Tensor, wanted: Tensor, chosen: Tensor, index: Te
     quality = iou.gather(2, column.unsqueeze(1).expand(-1, num_objects, -1)).gather(1, objects.unsqueeze(1)).squeeze(1)
     priors = column if index is None else index.gather(1, column)
     return Matches(torch.where(valid, priors, 0), objects, torch.where(valid, quality, 0.0), valid)
-
-
-def _rows(values: Tensor, index: Tensor | None) -> Tensor:
-    return values if index is None else gather_rows(values, index)
-
-
-def _overlaps(objects: Tensor, boxes: Tensor) -> Tensor:
-    """IoU of boxes (B, M, 4) and (B, P, 4): `pairwise_iou` in three buffers instead of a dozen."""
-    left, top, right, bottom = objects.unsqueeze(-1).unbind(-2)
-    x1, y1, x2, y2 = (side.unsqueeze(1) for side in boxes.transpose(1, 2).contiguous().unbind(1))
-    overlap = torch.minimum(right, x2).sub_(torch.maximum(left, x1)).clamp_(min=0)
-    overlap *= torch.minimum(bottom, y2).sub_(torch.maximum(top, y1)).clamp_(min=0)
-    return overlap.div_((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - overlap)
-
-
-def _no_pairs(predictions: Predictions) -> Matches:
-    boxes = at_least_float32(predictions.boxes)
-    none = torch.zeros(boxes.shape[0], 0, dtype=torch.int64, device=boxes.device)
-    return Matches(none, none, boxes.new_zeros(none.shape), none.bool())
 
 
 PAPER = SimOta()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -98,6 +98,23 @@ class Pairs:
         valid = self.valid.reshape(self.valid.shape + (1,) * (values.dim() - 2))
         return torch.where(valid, values, 0.0).sum() / self.count
 
+    @cached_property
+    def level_shares(self) -> Tensor:
+        """(B, P) one divided by the pairs of the pair's level in the batch, 0 for padding (processes as in `count`)."""
+        priors = self.predictions.priors
+        if not priors.shapes:
+            raise TypeError("means over levels need priors that say the shapes of their levels")
+        level = priors.levels[self.matches.priors]
+        valid = self.valid.to(self.boxes.dtype)
+        counts = valid.new_zeros(len(priors.shapes)).scatter_add_(0, level.flatten(), valid.flatten())
+        if self.across_processes:
+            counts = mean_over_processes(counts)
+        return valid / counts.where(counts > 0, 1.0)[level]
+
+    def per_level(self, values: Tensor) -> Tensor:
+        """The mean of `values` (B, P) over the pairs of each level, added over the levels."""
+        return torch.where(self.valid, values * self.level_shares, 0.0).sum()
+
     def _rows_or_unit(self, boxes: Tensor, index: Tensor) -> Tensor:
         boxes = at_least_float32(boxes)
         unit = torch.arange(4, device=boxes.device).div(2, rounding_mode="floor").to(boxes.dtype)  # 0, 0, 1, 1
@@ -107,23 +124,63 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class Auxiliary:
+    """How an auxiliary head learns beside the lead head (YOLOv7 sec. 4.2, fig. 5).
+
+    weight: on top of the terms' own.  assigner: who learns what; None takes the lead head's matches over (fig. 5d;
+    both heads then need the same priors).  guide: the head whose predictions the assigner looks at: "own" is the
+    independent assigner of fig. 5c, "lead" the coarse-to-fine one of fig. 5e.  terms: None for those of the lead head.
+    """
+
+    weight: float = 0.25
+    assigner: Assigner | None = None
+    guide: Literal["lead", "own"] = "lead"
+    terms: tuple[Term, ...] | None = None
+
+    def matches(self, lead: Predictions, auxiliary: Predictions, targets: Targets, known: Matches) -> Matches:
+        """The pairs of the auxiliary head; `known` are those of the lead head."""
+        if self.assigner is None:
+            return known
+        return self.assigner(lead if self.guide == "lead" else auxiliary, targets)
+
+
+@dataclass(frozen=True)
 class DetectionLoss:
     """An assigner and a tuple of weighted terms.
 
     across_processes: whether sums are divided by the mean count of positives of all processes (see `Pairs.count`).
+    auxiliary: the loss of the head's auxiliary predictions, None for none.  scale: what every term is multiplied by
+    (official YOLOv7 multiplies by the images of a step and keeps its learning rate for every batch).
     """
 
     assigner: Assigner
     terms: tuple[Term, ...]
     across_processes: bool = True
+    auxiliary: Auxiliary | None = None
+    scale: float = 1.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> dict[str, Tensor]:
-        """Every term's name and weighted value, a float32 scalar on the device; the loss is their sum."""
-        return self.of(Pairs(predictions, targets, self.assigner(predictions, targets), self.across_processes))
+        """Every term's name and weighted value, a float32 scalar on the device; the loss is their sum.
+
+        Terms of the auxiliary head come after the others, as "auxiliary_" and their name. Raises TypeError where they
+        are wanted and the predictions have none.
+        """
+        matches = self.assigner(predictions, targets)
+        losses = self.of(Pairs(predictions, targets, matches, self.across_processes))
+        extra = self.auxiliary
+        if extra is None:
+            return losses
+        if predictions.auxiliary is None:
+            raise TypeError("the loss has an auxiliary part, and the head gives no auxiliary predictions")
+        matches = extra.matches(predictions, predictions.auxiliary, targets, matches)
+        pairs = Pairs(predictions.auxiliary, targets, matches, self.across_processes)
+        terms = self.terms if extra.terms is None else extra.terms
+        weighted = {f"auxiliary_{term.name}": self.scale * extra.weight * term.weight * term(pairs) for term in terms}
+        return losses | weighted
 
     def of(self, pairs: Pairs) -> dict[str, Tensor]:
-        """The same for pairs that are known."""
-        return {term.name: term.weight * term(pairs) for term in self.terms}
+        """The terms of the lead head, for pairs that are known."""
+        return {term.name: self.scale * term.weight * term(pairs) for term in self.terms}
 
     def plus(self, *terms: Term) -> DetectionLoss:
         """This loss and more terms."""
@@ -131,8 +188,12 @@ class DetectionLoss:
 
     def needs(self) -> Mapping[str, str]:
         """What the head must give -> the first part that asks for it."""
+        parts: list[object] = [self.assigner, *self.terms]
         asked: dict[str, str] = {}
-        for part in (self.assigner, *self.terms):
+        if self.auxiliary is not None:
+            asked["auxiliary"] = type(self.auxiliary).__name__
+            parts += [self.auxiliary.assigner, *(self.auxiliary.terms or ())]
+        for part in parts:
             for need in getattr(part, "needs", ()):
                 asked.setdefault(need, type(part).__name__)
         return asked

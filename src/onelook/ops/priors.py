@@ -48,6 +48,18 @@ def grid_priors(
     )
 
 
+def level_starts(priors: Priors) -> list[int]:
+    """The row at which every level begins, and the number of all rows; known without asking the device.
+
+    Raises TypeError for priors that do not know the shapes of their grids.
+    """
+    if not priors.shapes:
+        raise TypeError("these priors do not say the shapes of their levels")
+    cells = [height * width for height, width in priors.shapes]
+    copies = len(priors.points) // sum(cells)
+    return [copies * sum(cells[:level]) for level in range(len(cells) + 1)]
+
+
 def flatten_levels(maps: Sequence[Tensor], anchors: int = 1) -> Tensor:
     """Maps (B, anchors * R, H, W) of every level -> (B, N, R), rows in the order of `grid_priors`.
 

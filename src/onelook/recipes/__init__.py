@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
+from onelook.assign.anchor_cells import AnchorCells
+from onelook.assign.anchor_ota import AnchorOta
 from onelook.assign.simota import SimOta
 from onelook.augment.colour import HsvGain, HsvShift
 from onelook.augment.copy_paste import CopyPaste
@@ -20,7 +22,8 @@ from onelook.augment.pipelines import Plain, YoloxAugment
 from onelook.config import from_plain, read_yaml_lines
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError, nearest
-from onelook.losses.loss import DetectionLoss
+from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
+from onelook.losses.loss import Auxiliary, DetectionLoss
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS
 from onelook.train.ema import Ema
@@ -42,7 +45,8 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
         kind.__name__: kind
         for kind in (
             *(Recipe, Closing, Ema, MultiScale, Sgd, AdamW, WarmCosine, MultiStep, Constant),
-            *(DetectionLoss, SimOta, BoxIou, Objectness, Classes, RawL1),
+            *(DetectionLoss, Auxiliary, SimOta, AnchorCells, AnchorOta),
+            *(BoxIou, Objectness, Classes, RawL1, LevelBoxIou, LevelObjectness, LevelClasses),
             *(YoloxAugment, Plain, Mosaic, MixUp, CopyPaste, RandomAffine, BoxFilter, HsvGain, HsvShift, Sampling),
             *ARCHITECTURE_TYPES.values(),
         )

@@ -1,0 +1,69 @@
+"""What dynamic-k assigners share: the cost of a class, and how many of its cheapest candidates an object takes.
+
+Everything works in place where it can: at 640 pixels these are millions of numbers, and fresh memory costs more than
+the arithmetic.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from onelook.ops.gather import gather_rows
+from onelook.ops.precision import at_least_float32
+from onelook.types import Matches, Predictions
+
+_LOG_FLOOR = -100.0  # of binary cross-entropy, as PyTorch clamps it
+
+
+def rows_of(values: Tensor, index: Tensor | None) -> Tensor:
+    """Rows `index` (B, P) of `values` (B, N, ...); all of them for None."""
+    return values if index is None else gather_rows(values, index)
+
+
+def class_cost(predictions: Predictions, labels: Tensor, index: Tensor | None) -> Tensor:
+    """(B, M, P): binary cross-entropy of sqrt(class * objectness) against the object's class, over all classes.
+
+    labels: (B, M).  index: (B, P) the candidates, None for all priors. For all objects of an image the sum over classes
+    differs only in the object's own class, so it is made once a candidate and corrected: C + M numbers, not C * M.
+    Raises TypeError for a head without objectness.
+    """
+    if predictions.objectness is None:
+        raise TypeError("this class cost needs a head with objectness")
+    classes = at_least_float32(rows_of(predictions.classes, index))
+    objectness = at_least_float32(rows_of(predictions.objectness, index))
+    # Classes before points: what an object needs is then one row, and no later pass strides through memory.
+    probability = classes.transpose(1, 2).clone(memory_format=torch.contiguous_format).sigmoid_()
+    probability.mul_(objectness.sigmoid().unsqueeze(1)).sqrt_()
+    image = torch.arange(len(labels), device=labels.device).unsqueeze(1)
+    present = probability[image, labels].log_().clamp_(min=_LOG_FLOOR)
+    absent = probability.neg_().log1p_().clamp_(min=_LOG_FLOOR)
+    return present.neg_().add_(absent[image, labels]).sub_(absent.sum(1).unsqueeze(1))
+
+
+def overlaps(objects: Tensor, boxes: Tensor) -> Tensor:
+    """IoU of boxes (B, M, 4) and (B, P, 4): `pairwise_iou` in three buffers instead of a dozen."""
+    left, top, right, bottom = objects.unsqueeze(-1).unbind(-2)
+    x1, y1, x2, y2 = (side.unsqueeze(1) for side in boxes.transpose(1, 2).contiguous().unbind(1))
+    overlap = torch.minimum(right, x2).sub_(torch.maximum(left, x1)).clamp_(min=0)
+    overlap *= torch.minimum(bottom, y2).sub_(torch.maximum(top, y1)).clamp_(min=0)
+    return overlap.div_((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - overlap)
+
+
+def cheapest(cost: Tensor, iou: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
+    """Each object's cheapest candidates, (B, M, K) columns of `cost` (B, M, P), and which of them it takes.
+
+    It takes as many as its `candidates` best IoUs sum up to, rounded down, but one; never one of infinite cost.
+    """
+    limit = min(candidates, cost.shape[2])
+    k = iou.topk(limit, dim=2, sorted=False).values.sum(2).to(torch.int64).clamp_(1, limit)
+    best = cost.topk(limit, dim=2, largest=False)
+    takes = torch.arange(limit, device=cost.device) < k.unsqueeze(-1)
+    return best.indices, takes & best.values.isfinite()
+
+
+def no_pairs(predictions: Predictions) -> Matches:
+    """The matches of a batch without objects: P is 0."""
+    boxes = at_least_float32(predictions.boxes)
+    none = torch.zeros(boxes.shape[0], 0, dtype=torch.int64, device=boxes.device)
+    return Matches(none, none, boxes.new_zeros(none.shape), none.bool())
