@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -11,9 +13,13 @@ import torch
 from onelook.cli.app import run
 from onelook.cli.train import choose_recipe, free_folder
 from onelook.config import diff
+from onelook.data.loader import collate
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
+from onelook.models.build import build
 from onelook.recipes import find_recipe
+from onelook.train.distill import Distillation
+from onelook.weights import restore, save_weights
 
 NAMES = ("a", "b", "c")
 
@@ -26,6 +32,7 @@ def recipe(*overrides, **flags):
         "size": None,
         "batch": None,
         "fine_tunes": False,
+        "teaches": False,
         "on_cpu": False,
     }
     return choose_recipe(NAMES, overrides, **{**given, **flags})
@@ -99,6 +106,45 @@ def test_one_command_trains_evaluates_and_leaves_a_run(scenes, tmp_path, capsys)
     assert train(scenes, *again) == 0
 
 
+@pytest.fixture(scope="module")
+def teacher(scenes, tmp_path_factory):
+    """A weights file of a larger model, for other classes than the scenes'."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("teacher")
+    return save_weights(build("yolox-tiny", ("cat", "dog")), folder / "tiny.safetensors")
+
+
+def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    # Sends the signal of Ctrl-C as the second batch is made.
+    made = []
+    monkeypatch.setattr(
+        "onelook.data.loader.collate",
+        lambda *given: made.append(1) or (len(made) == 5 and os.kill(os.getpid(), signal.SIGINT)) or collate(*given),
+    )
+    told = ("--teacher", str(teacher), "distillation.weight=0.5", "multiscale=none")
+    code = train(scenes, *SMALL[:-1], "2", "--out", str(out), *told)
+    assert code == 130
+    record = json.loads((out / "teacher.json").read_text())
+    assert record["model"] == str(teacher) and record["fingerprint"].startswith("sha256:")
+    assert f"Learning from {teacher} as well, at strides 8, 16, 32." in (out / "train.log").read_text()
+    monkeypatch.undo()
+
+    moved = teacher.rename(tmp_path / "moved.safetensors")
+    assert train(scenes, "--out", str(out), "--resume") == 1
+    assert "tiny.safetensors" in capsys.readouterr().err
+    other = save_weights(build("yolox-nano", 3), tmp_path / "other.safetensors")
+    assert train(scenes, "--out", str(out), "--resume", "--teacher", str(other)) == 1
+    assert "another teacher" in capsys.readouterr().err
+    assert train(scenes, "--out", str(out), "--resume", "--teacher", str(moved)) == 0
+    moved.rename(teacher)
+    with (out / "metrics.csv").open() as file:
+        assert all(float(row["loss/distillation"]) > 0 for row in csv.DictReader(file))
+    # The student's file has nothing of the teacher in it.
+    assert restore(out / "best.safetensors").state_dict().keys() == build("yolox-nano", 3).state_dict().keys()
+    assert find_recipe(out).distillation == Distillation(weight=0.5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -111,6 +157,13 @@ def test_one_command_trains_evaluates_and_leaves_a_run(scenes, tmp_path, capsys)
         ([*SMALL, "--log", "tensorbord"], 1, "tensorboard"),
         ([*SMALL, "freeze=['bakbone.*']"], 1, "backbone"),
         ([*SMALL, "--train-split", "trian"], 1, "trian"),
+        ([*SMALL, "--teacher", "yolox-ss"], 1, "Did you mean 'yolox-s'"),
+        ([*SMALL, "--teacher", "yolox-s"], 1, "no weights yet"),
+        ([*SMALL, "--teacher", "missing.safetensors"], 1, "missing.safetensors"),
+        ([*SMALL, "--teacher-weights", "x.pth"], 2, "--teacher NAME"),
+        ([*SMALL, "distillation=Distillation()"], 2, "Add --teacher"),
+        ([*SMALL, "--teacher", "yolox-s", "distillation=none"], 2, "has no teacher"),
+        ([*SMALL, "--teacher", "yolox-s", "distillation.los=Mgd()"], 2, "loss"),
     ],
 )
 @pytest.mark.usefixtures("elsewhere")

@@ -22,14 +22,16 @@ from onelook.models.build import build
 from onelook.models.variants import variant
 from onelook.ops.nms import Nms
 from onelook.predict.backends import TorchBackend
-from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe
+from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.report.training import FIRST_BATCH, report_training
+from onelook.train.distill import Distillation
 from onelook.train.learner import Learner, Machine, Precision
 from onelook.train.preflight import inspect, positives_per_object, write_first_batch
 from onelook.train.processes import World, join
 from onelook.train.recipe import Recipe, shortened
 from onelook.train.run import Evaluate, Run, Trained, follow, refuse_changes
 from onelook.train.statistics import measure_statistics
+from onelook.train.teacher import TeacherRecord, open_teacher, record_teacher, resumed_teacher
 from onelook.weights import load_weights, restore
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ def train(
     layout: Layout | None = None,
     compile: bool = False,
     deterministic: bool = False,
+    teacher: str | None = None,
+    teacher_weights: str | None = None,
     log: tuple[str, ...] = (),
 ) -> Trained:
     """Train a detector.
@@ -75,6 +79,7 @@ def train(
     Examples:
         onelook train data/ --model yolox-s --weights yolox_s.pth --epochs 50
         onelook train data/ --model yolox-nano --size 320 --batch 16 loss.assigner.radius=2.0
+        onelook train data/ --model yolox-nano --teacher runs/yolox-s
         onelook train data/ --out runs/mine --resume
 
     Args:
@@ -96,11 +101,15 @@ def train(
         layout: Memory layout of the network; the faster one of the device unless given.
         compile: Compile the network with torch.compile.
         deterministic: Same numbers in every run on CUDA too, slower.
+        teacher: Model whose features are learnt as well: a name, a weights file, or the folder of a run.
+        teacher_weights: File with the weights of a --teacher that is given by name.
         log: Also log to tensorboard, mlflow or wandb.
     """
     training, validation, notes = open_splits(data, train_split, val_split)
     if resume and out is None:
         raise UsageError("--resume needs the folder of the run.", "Add --out with the folder that was printed.")
+    if teacher_weights is not None and teacher is None:
+        raise UsageError("--teacher-weights needs the teacher's name.", "Add --teacher NAME.")
     folder = Path(out) if out is not None else free_folder(model or recipe or "run")
     start = None if weights in (None, "none") else weights
     with join(device) as world:
@@ -116,6 +125,7 @@ def train(
                 size=size,
                 batch=batch,
                 fine_tunes=start is not None,
+                teaches=teacher is not None,
                 on_cpu=world.device.type == "cpu",
             )
         check_batch(chosen, world, training)
@@ -128,7 +138,8 @@ def train(
         loaded = load_weights(detector, start) if start is not None and not resume else None
         if loaded is not None and loaded.form == "deploy":
             unfold(detector, training, chosen, world)
-        learner = Learner(chosen, detector, world, machine)
+        told = find_teacher(chosen, folder, teacher, teacher_weights, resume)
+        learner = Learner(chosen, detector, world, machine, None if told is None else told[0])
         run = Run(
             folder,
             chosen,
@@ -139,6 +150,12 @@ def train(
             resume_with=f"onelook train {shlex.quote(data)} --out {shlex.quote(str(folder))} --resume",
             name_of=lambda row: str(training.path(row)),
         )
+        if told is not None:
+            notes.append(
+                f"Learning from {told[1]} as well, at strides {', '.join(map(str, learner.teaching_strides))}."
+            )
+            if world.is_main and not resume:
+                record_teacher(folder, told[1])
         for note in (*notes, *([str(loaded)] if loaded is not None else [])):
             run.journal.say(note)
         if not resume:
@@ -172,12 +189,15 @@ def choose_recipe(
     size: int | None,
     batch: int | None,
     fine_tunes: bool,
+    teaches: bool,
     on_cpu: bool,
 ) -> Recipe:
     """The recipe that the command line describes, for these classes."""
     if model is None and recipe is None:
         raise UsageError("The model is missing.", "Add --model yolox-s, or see: onelook models")
-    chosen = find_recipe(recipe if recipe is not None else str(model))
+    chosen = find_recipe(recipe) if recipe is not None else published_recipe(str(model), distilled=teaches)
+    if teaches and chosen.distillation is None:
+        chosen = replace(chosen, distillation=Distillation())
     published = recipe is None
     if model is not None and recipe is not None:
         chosen = replace(chosen, model=variant(model).architecture)
@@ -206,6 +226,21 @@ def resumed_recipe(folder: Path, overrides: tuple[str, ...]) -> Recipe:
     before = find_recipe(folder)
     refuse_changes(folder, before, override(before, *overrides, types=RECIPE_TYPES))
     return before
+
+
+def find_teacher(
+    recipe: Recipe, folder: Path, teacher: str | None, weights: str | None, resume: bool
+) -> tuple[Detector, TeacherRecord] | None:
+    """The teacher of a run, None where its recipe has none; UserError where the two do not agree."""
+    if recipe.distillation is None:
+        if teacher is not None:
+            raise UsageError("The recipe has no teacher.", "Leave --teacher away, or distillation=none.")
+        return None
+    if resume:
+        return resumed_teacher(folder, teacher, weights)
+    if teacher is None:
+        raise UsageError("The recipe learns from a teacher.", "Add --teacher, or distillation=none.")
+    return open_teacher(teacher, weights)
 
 
 def check_batch(recipe: Recipe, world: World, training: Dataset) -> None:

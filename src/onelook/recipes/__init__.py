@@ -22,10 +22,12 @@ from onelook.augment.pipelines import Plain, YoloxAugment
 from onelook.config import from_plain, read_yaml_lines
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError, nearest
+from onelook.losses.distill import Cwd, Mgd, Mimic
 from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.loss import Auxiliary, DetectionLoss
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS
+from onelook.train.distill import Distillation
 from onelook.train.ema import Ema
 from onelook.train.multiscale import MultiScale
 from onelook.train.optimizer import AdamW, Sgd
@@ -39,6 +41,9 @@ RECIPE_FILE = "recipe.yaml"
 # Family -> module:function of its published recipes.
 PUBLISHED: Mapping[str, str] = MappingProxyType({"YOLOX": "onelook.recipes.yolox:published"})
 
+# The same of the families that have published trainings with a teacher.
+DISTILLED: Mapping[str, str] = MappingProxyType({})
+
 # Every type that a recipe file or a `path=value` may name: all that they can make the library construct.
 RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
     {
@@ -47,6 +52,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
             *(Recipe, Closing, Ema, MultiScale, Sgd, AdamW, WarmCosine, MultiStep, Constant),
             *(DetectionLoss, Auxiliary, SimOta, AnchorCells, AnchorOta),
             *(BoxIou, Objectness, Classes, RawL1, LevelBoxIou, LevelObjectness, LevelClasses),
+            *(Distillation, Cwd, Mgd, Mimic),
             *(YoloxAugment, Plain, Mosaic, MixUp, CopyPaste, RandomAffine, BoxFilter, HsvGain, HsvShift, Sampling),
             *ARCHITECTURE_TYPES.values(),
         )
@@ -71,13 +77,18 @@ def find_recipe(name: str | Path) -> Recipe:
     return published_recipe(str(name))
 
 
-def published_recipe(name: str) -> Recipe:
-    """How the model of that name was trained as published. Raises ConfigError for a name without a known training."""
+def published_recipe(name: str, distilled: bool = False) -> Recipe:
+    """How the model of that name was trained as published. Raises ConfigError for a name without a known training.
+
+    distilled: with a teacher, where the family has published that; otherwise the training without one.
+    """
     known = [row.name for row in VARIANTS.values() if row.family in PUBLISHED]
     if name not in known:
         remedy = f"Models with a recipe: {', '.join(known) or 'none yet'}. Or give a recipe file or a run's folder."
         raise ConfigError(f"There is no recipe '{name}'.{nearest(name, known)}", remedy)
-    module, _, function = PUBLISHED[VARIANTS[name].family].partition(":")
+    family = VARIANTS[name].family
+    found = DISTILLED[family] if distilled and family in DISTILLED else PUBLISHED[family]
+    module, _, function = found.partition(":")
     recipe = getattr(import_module(module), function)(VARIANTS[name])
     assert isinstance(recipe, Recipe)
     return recipe

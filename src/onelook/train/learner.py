@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from onelook.errors import ConfigError, nearest
+from onelook.models.deploy import deploy
 from onelook.ops.reduce import mean_over_processes
+from onelook.train.distill import Align, Teaching, check_sizes
 from onelook.train.ema import Average
 from onelook.train.processes import World, distribute, synchronise_batch_norm
 from onelook.train.step import TrainingStep
@@ -49,9 +51,15 @@ class Machine:
 
 
 class Learner:
-    """The four places where a training's state lives: modules, optimizer (with its scaler), average, step counter."""
+    """The four places where a training's state lives: modules, optimizer (with its scaler), average, step counter.
 
-    def __init__(self, recipe: Recipe, detector: Detector, world: World, machine: Machine) -> None:
+    teacher: a trained detector, which a recipe with distillation needs and no other takes. It stays as it is; a copy in
+    deploy form is looked at. What learns between the two (`align`) is in the training's state, but not in the detector.
+    """
+
+    def __init__(
+        self, recipe: Recipe, detector: Detector, world: World, machine: Machine, teacher: Detector | None = None
+    ) -> None:
         device, precision = world.device, machine.precision_on(world.device)
         channels_last = machine.channels_last_on(device)
         _prepare(device, machine.deterministic)
@@ -64,17 +72,37 @@ class Learner:
         self.world = world
         self.detector = detector
         self.average = Average(detector, recipe.ema) if recipe.ema is not None else None
-        self.optimizer = recipe.optimizer.build(detector, recipe.batch_size)
+        self.teaching = _teaching(recipe, detector, teacher, world.device, channels_last)
+        self.align = None if self.teaching is None else self.teaching.align
+        learning = detector if self.align is None else nn.ModuleList((detector, self.align))
+        self.optimizer = recipe.optimizer.build(learning, recipe.batch_size)
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self.steps = 0
         self._half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
         self._clip = recipe.clip
-        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
         self._statistics = [buffer for buffer in detector.buffers() if buffer.is_floating_point()]
         self._kept = [buffer.clone() for buffer in self._statistics]
         if machine.compile:
-            detector.compile(dynamic=recipe.multiscale is not None or None)
-        self.step = distribute(TrainingStep(detector, channels_last=channels_last), world)
+            self._compile(recipe.multiscale is not None or None)
+        step = TrainingStep(detector, channels_last=channels_last, teaching=self.teaching)
+        self.step = distribute(step, world)
+
+    def _compile(self, dynamic: bool | None) -> None:
+        if self.teaching is None:
+            self.detector.compile(dynamic=dynamic)
+            return
+        # The features are looked at between the parts, so the parts are compiled one by one.
+        teacher = self.teaching.teacher
+        for part in (self.detector.backbone, self.detector.neck, self.detector.head, teacher.backbone, teacher.neck):
+            part.compile(dynamic=dynamic)
+
+    @property
+    def teaching_strides(self) -> tuple[int, ...]:
+        """Strides of the levels that a teacher's features are learnt at; () without one."""
+        if self.align is None:
+            return ()
+        return tuple(self.detector.neck.strides[ours] for ours, _ in self.align.levels)
 
     @property
     def best_model(self) -> Detector:
@@ -145,6 +173,26 @@ class Learner:
                 torch.where(finite, buffer, kept, out=buffer)
         elif self._statistics and not bool(finite):
             torch._foreach_copy_(self._statistics, self._kept)
+
+
+def _teaching(
+    recipe: Recipe, detector: Detector, teacher: Detector | None, device: torch.device, channels_last: bool
+) -> Teaching | None:
+    settings = recipe.distillation
+    if settings is None and teacher is None:
+        return None
+    if settings is None:
+        raise ConfigError("There is a teacher, but the recipe does not distil.", "Set distillation=Distillation().")
+    if teacher is None:
+        raise ConfigError("The recipe distils, but there is no teacher.", "Name one, or set distillation=none.")
+    check_sizes(recipe, teacher)
+    torch.manual_seed(recipe.seed)
+    align = Align(settings, detector.neck, teacher.neck).to(device)
+    copied = deploy(teacher).to(device)
+    if channels_last:
+        align.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Teaching(copied, align)
 
 
 def freeze(detector: nn.Module, patterns: Iterable[str]) -> None:

@@ -94,7 +94,8 @@ def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step |
             set_rates(learner.optimizer, rates, base_rate)
             learner.keep_statistics()
             size = _size(recipe, passes[0], number)
-            losses = _gradients(learner, passes, size, loss)
+            teaching = recipe.teaching_at(number, steps_per_epoch)
+            losses = _gradients(learner, passes, size, loss, teaching)
             learner.update(torch.stack(list(losses.values())).sum())
             ends = learner.steps % steps_per_epoch == 0
             seen = tuple(int(row) for batch in passes for row in batch.indices)
@@ -108,7 +109,7 @@ def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step |
 
 
 def _gradients(
-    learner: Learner, passes: Sequence[Batch], size: tuple[int, int], loss: DetectionLoss
+    learner: Learner, passes: Sequence[Batch], size: tuple[int, int], loss: DetectionLoss, teaching: float
 ) -> dict[str, Tensor]:
     """Forward and backward of one step's passes: their mean gradient in the learner, their mean losses returned."""
     device = learner.world.device
@@ -118,7 +119,7 @@ def _gradients(
         targets = batch.targets.to(device, non_blocking=True)
         with learner.gathering(last=index == len(passes)):
             with learner.autocast():
-                losses = learner.step(images, targets, size, loss)
+                losses = learner.step(images, targets, size, loss, teaching)
             learner.backward(torch.stack(list(losses.values())).sum() / len(passes))
         parts.append(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, (sum(parts[1:], parts[0]) / len(parts)).unbind()))

@@ -12,6 +12,7 @@ from onelook.data.order import Sampling
 from onelook.errors import ConfigError
 from onelook.losses.loss import DetectionLoss
 from onelook.models.detector import Architecture
+from onelook.train.distill import TERM, Distillation
 from onelook.train.ema import Ema
 from onelook.train.multiscale import MultiScale
 from onelook.train.optimizer import AdamW, Sgd
@@ -46,11 +47,12 @@ class Recipe:
 
     batch_size: images an optimizer step, over all processes and accumulated passes.  size: (height, width) of the
     training input, None for the architecture's own.  accumulate: passes whose gradients are summed into one step.
-    clip: largest gradient norm.  max_labels: objects an image keeps.  freeze: parameter names (glob patterns) that do
-    not learn.  sampling: which images, and how often.  sync_batch_norm: statistics over the images of all processes.
-    nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
+    clip: largest gradient norm of the detector.  max_labels: objects an image keeps.  freeze: parameter names (glob
+    patterns) that do not learn.  sampling: which images, and how often.  sync_batch_norm: statistics over the images of
+    all processes.  nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
     evaluate_every: epochs between evaluations; the closing epochs are evaluated each (YOLOX).  metric: what "best"
-    means.  patience: evaluations without improvement after which training stops, None never.
+    means.  patience: evaluations without improvement after which training stops, None never.  distillation: what is
+    learnt from a teacher's features; which teacher, the run says.
     """
 
     model: Architecture
@@ -65,6 +67,7 @@ class Recipe:
     ema: Ema | None = Ema()
     multiscale: MultiScale | None = None
     closing: Closing | None = None
+    distillation: Distillation | None = None
     accumulate: int = 1
     clip: float | None = None
     max_labels: int = 120
@@ -112,6 +115,18 @@ class Recipe:
         """The loss of an epoch (0-based)."""
         closing = self.closing if self.is_closing(epoch) else None
         return self.loss if closing is None or closing.loss is None else closing.loss
+
+    def teaching_at(self, step: int, steps_per_epoch: int) -> float:
+        """The weight of the teacher's term in a step (0-based); 0 where there is no teacher."""
+        if self.distillation is None:
+            return 0.0
+        closing = 0 if self.closing is None else self.closing.epochs
+        return self.distillation.at(step, steps_per_epoch, self.epochs, closing)
+
+    def terms_at(self, epoch: int) -> tuple[str, ...]:
+        """What the losses of an epoch (0-based) are called, in the order of logs."""
+        teacher = () if self.distillation is None else (TERM,)
+        return (*(term.name for term in self.loss_at(epoch).terms), *teacher)
 
     def evaluates(self, epoch: int) -> bool:
         """Whether the model is evaluated after an epoch (0-based): the last one always is."""

@@ -1,7 +1,8 @@
 """What resuming needs, in one file: tensors and JSON, written whole or not at all, and never unpickled.
 
 `state.pt` is in the safetensors format. Tensors are named after what they belong to ("model/...", "average/...",
-"optimizer/<parameter>/<buffer>"); numbers and the caller's notes are JSON in its header.
+"align/..." of a training with a teacher, "optimizer/<parameter>/<buffer>"); numbers and the caller's notes are JSON in
+its header.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from onelook.errors import UserError
 from onelook.train.files import replacing
@@ -45,12 +46,14 @@ def load_state(path: Path, learner: Learner) -> dict[str, Any]:
     numbers, notes = _open(path)
     with safe_open(path, framework="pt") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "align": {}, "average": {}, "optimizer": {}}
     for name, tensor in found.items():
         part, _, rest = name.partition("/")
         parts.setdefault(part, {})[rest] = tensor
     try:
         learner.detector.load_state_dict(parts["model"])
+        if learner.align is not None:
+            learner.align.load_state_dict(parts["align"])
         if learner.average is not None:
             learner.average.load_state_dict(parts["average"], int(numbers["average_updates"]))
         if learner.scaler is not None and numbers["scaler"] is not None:
@@ -81,17 +84,27 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _tensors(learner: Learner) -> dict[str, Tensor]:
     tensors = {f"model/{name}": tensor for name, tensor in learner.detector.state_dict().items()}
+    if learner.align is not None:
+        tensors |= {f"align/{name}": tensor for name, tensor in learner.align.state_dict().items()}
     if learner.average is not None:
         tensors |= {f"average/{name}": tensor for name, tensor in learner.average.state_dict().items()}
-    for name, parameter in learner.detector.named_parameters():
+    for name, parameter in _parameters(learner).items():
         for key, value in learner.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{name}/{key}"] = value
     return tensors
 
 
-def _load_optimizer(learner: Learner, saved: dict[str, Tensor], path: Path) -> None:
+def _parameters(learner: Learner) -> dict[str, nn.Parameter]:
+    """All that the optimizer may hold, by a name of its own: no part of a detector is called "align"."""
     parameters = dict(learner.detector.named_parameters())
+    if learner.align is not None:
+        parameters |= learner.align.named_parameters(prefix="align")
+    return parameters
+
+
+def _load_optimizer(learner: Learner, saved: dict[str, Tensor], path: Path) -> None:
+    parameters = _parameters(learner)
     for name, value in saved.items():
         owner, _, key = name.rpartition("/")
         parameter = parameters.get(owner)

@@ -1,0 +1,229 @@
+"""Distillation: the published losses, and trainings with a teacher of any family."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from onelook.errors import ConfigError
+from onelook.losses.distill import Cwd, Mgd, Mimic, normalised
+from onelook.models.build import build
+from onelook.models.detector import FeaturePart
+from onelook.models.yolox.architecture import Yolox
+from onelook.train.distill import CODE, PAPER, TERM, Align, Distillation, matched_levels
+from onelook.train.learner import Learner, Machine
+from onelook.train.loop import Step, train
+from onelook.train.optimizer import Sgd
+from onelook.train.recipe import Closing
+from onelook.train.state import load_state, save_state
+from shared import fill_module, needs_shared, reference
+from test_train_loop import assert_same, one_thread, run, weights_of  # noqa: F401
+from training import ALONE, RECIPE, Squares, changed, detector_of
+
+LOSSES = {"cwd": Cwd(), "mgd": Mgd(), "mimic": Mimic()}
+
+
+class Part(FeaturePart):
+    """What the align module must know of a neck."""
+
+    def __init__(self, channels, strides=(8, 16, 32)):
+        super().__init__()
+        self.channels, self.strides = tuple(channels), strides
+
+
+@pytest.fixture(scope="module")
+def golden():
+    folder = reference("damo_yolo")
+    with np.load(folder / "distillation.npz") as file:
+        return {key: file[key] for key in file.files}, json.loads((folder / "distillation.json").read_text())
+
+
+def aligned(settings, facts):
+    """The align module with the reference's weights, and what of them the reference calls how."""
+    fill = fill_module().fill
+    align = Align(settings, Part(facts["student_channels"]), Part(facts["teacher_channels"]))
+    with torch.no_grad():
+        for level, project in enumerate(align.project):
+            for name, parameter in project.named_parameters():
+                parameter.copy_(torch.from_numpy(fill(f"align_module.{level}.{name}", tuple(parameter.shape))))
+        for level, learnt in enumerate(align.learnt):
+            for name, parameter in learnt.named_parameters():
+                official = f"feature_loss.generation.{level}.{name}"
+                parameter.copy_(torch.from_numpy(fill(official, tuple(parameter.shape))))
+    return align
+
+
+@needs_shared
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_and_gradients_equal_the_published_ones(golden, name, monkeypatch):
+    arrays, facts = golden
+    expected = facts["results"][name]
+    align = aligned(Distillation(loss=LOSSES[name]), facts)
+    student = tuple(torch.from_numpy(arrays[f"student_{k}"]).requires_grad_() for k in range(3))
+    teacher = tuple(torch.from_numpy(arrays[f"teacher_{k}"]) for k in range(3))
+    draws = iter([torch.from_numpy(arrays[f"mgd_uniform_{k}"]) for k in range(3)])
+    monkeypatch.setattr(torch, "rand_like", lambda like: next(draws))
+    loss = align(student, teacher)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected["loss"], rel=1e-5)
+    for level in range(3):
+        gradient = student[level].grad
+        assert gradient.norm().item() == pytest.approx(expected["grad_norm_student"][level], rel=1e-5)
+        index = torch.from_numpy(arrays[f"{name}_grad_student_{level}_index"])
+        wanted = torch.from_numpy(arrays[f"{name}_grad_student_{level}_value"])
+        torch.testing.assert_close(gradient.flatten()[index], wanted, rtol=1e-5, atol=1e-5 * wanted.abs().max().item())
+        weight, bias = align.project[level].weight.grad, align.project[level].bias.grad
+        assert weight.norm().item() == pytest.approx(expected["grad_norm_align_weight"][level], rel=1e-5)
+        assert bias.norm().item() < 1e-7  # normalisation takes every constant away
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["cwd", "mimic"])
+def test_every_level_has_its_published_value(golden, name):
+    arrays, facts = golden
+    align = aligned(Distillation(loss=LOSSES[name]), facts)
+    for level in range(3):
+        told = normalised(align.project[level](torch.from_numpy(arrays[f"student_{level}"])))
+        wanted = normalised(torch.from_numpy(arrays[f"teacher_{level}"]))
+        value = LOSSES[name](told, wanted, nn.Identity()).item()
+        assert value == pytest.approx(facts["results"][name]["per_level"][level], rel=1e-5)
+
+
+@needs_shared
+def test_the_weight_falls_as_published():
+    wanted = json.loads((reference("damo_yolo") / "schedules.json").read_text())["distill_weight"]
+    for step, weight in wanted["values"].items():
+        assert CODE.at(int(step), 100, wanted["total_iterations"] // 100, 16) == pytest.approx(weight, rel=1e-12)
+
+
+def test_the_paper_lets_the_student_finish_alone():
+    weights = [PAPER.at(step, 10, 30, 4) for step in range(300)]
+    assert weights[0] == 0.5 and weights[130] == pytest.approx(0.5 * 0.55)
+    assert weights[259] == pytest.approx(0.05, rel=1e-3) and set(weights[260:]) == {0.0}
+    assert CODE.at(299, 10, 30, 4) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_equal_features_are_no_loss_and_scale_does_not_matter():
+    maps = torch.randn(2, 6, 5, 7)
+    for loss in (Cwd(), Mimic()):
+        assert loss(normalised(maps), normalised(3.0 * maps + 2.0), nn.Identity()).item() == pytest.approx(0, abs=1e-5)
+    assert Cwd(temperature=4.0)(maps, maps + 1.0, nn.Identity()).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_masked_part_is_what_it_says():
+    torch.manual_seed(0)
+    ones = torch.ones(4, 2, 50, 50)
+    plain = nn.Identity()
+    for masked in (0.0, 0.65):
+        loss = Mgd(masked=masked, scale=1.0)(ones, torch.zeros_like(ones), plain) / ones[0].numel()
+        assert loss.item() == pytest.approx(1.0 - masked, abs=0.02)
+    assert all(p.requires_grad for p in Mgd().learnt(3).parameters())
+    assert not any(p.requires_grad for p in Mgd(trains=False).learnt(3).parameters())
+
+
+def test_levels_meet_by_stride():
+    assert matched_levels(Part((1, 2, 3)), Part((4, 5, 6, 7), (4, 8, 16, 32))) == ((0, 1), (1, 2), (2, 3))
+    # A neck that feeds an auxiliary head has every stride twice: its lead levels count.
+    assert matched_levels(Part((1,) * 4, (8, 16, 8, 16)), Part((1,) * 3)) == ((0, 0), (1, 1))
+    with pytest.raises(ConfigError, match=r"\(4\) is one of the student's \(8, 16, 32\)"):
+        matched_levels(Part((1, 2, 3)), Part((1,), (4,)))
+
+
+# --- Trainings -------------------------------------------------------------------------------------------------------
+
+TAUGHT = changed(epochs=3, distillation=Distillation())
+
+
+def teacher_of(width=0.25, **settings):
+    torch.manual_seed(99)
+    return build(Yolox(depth=0.33, width=width, num_classes=7, size=(64, 64), **settings))
+
+
+def pupil(recipe=TAUGHT, **machine):
+    return Learner(recipe, detector_of(recipe), ALONE, Machine(**machine), teacher_of())
+
+
+@pytest.mark.parametrize("loss", [Cwd(), Mgd(masked=0.3, scale=1e-3), Mimic()], ids=LOSSES)
+def test_a_student_approaches_the_features_of_its_teacher(loss):
+    settings = Distillation(loss=loss, final=1.0)
+    recipe = changed(epochs=4, distillation=settings, closing=None, optimizer=Sgd(lr_per_image=0.05 / 8))
+    steps = [event for event in train(recipe, pupil(recipe), Squares()) if isinstance(event, Step)]
+    told = [float(step.losses[TERM]) for step in steps]
+    assert list(steps[0].losses) == ["box", "objectness", "classes", TERM] == list(recipe.terms_at(0)[:4])
+    assert all(math.isfinite(value) for value in told) and sum(told[-3:]) < sum(told[:3])
+
+
+def test_the_teacher_and_what_is_saved_do_not_change():
+    learner, teacher = pupil(), teacher_of()
+    before = {name: tensor.clone() for name, tensor in learner.teaching.teacher.state_dict().items()}
+    projection = learner.align.project[0].weight.clone()
+    run(TAUGHT, learner)
+    assert_same(before, learner.teaching.teacher.state_dict())
+    assert not learner.teaching.teacher.training and not any(m.training for m in learner.teaching.teacher.modules())
+    assert learner.step.training
+    assert not torch.equal(projection, learner.align.project[0].weight)  # it is in the optimizer
+    assert learner.best_model.state_dict().keys() == detector_of(TAUGHT).state_dict().keys()
+    images = torch.rand(1, 3, 64, 64) * 255
+    for ours, theirs in zip(learner.teaching.features(images), teacher.eval().features(images)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_without_weight_the_student_learns_as_without_a_teacher():
+    alone, told = (changed(epochs=2, clip=0.5, distillation=d) for d in (None, Distillation(weight=0.0)))
+    one = Learner(alone, detector_of(alone), ALONE, Machine())
+    two = pupil(told)
+    assert run(alone, one) == run(told, two)
+    assert_same(weights_of(one), weights_of(two))
+
+
+@pytest.mark.parametrize(("loss", "stop"), [(Cwd(), 1), (Mgd(), 4)], ids=["cwd", "mgd"])
+def test_resume_with_a_teacher_is_bit_equal_to_no_break(tmp_path, loss, stop):
+    recipe = changed(epochs=2, distillation=Distillation(loss=loss), accumulate=2)
+    whole, broken, fresh = (pupil(recipe) for _ in range(3))
+    batches = Squares(batch=4)
+    curve = run(recipe, whole, batches)
+    before = run(recipe, broken, batches, stop_after=stop)
+    save_state(tmp_path / "state.pt", broken, {})
+    with torch.no_grad():
+        fresh.align.project[0].weight.add_(1)  # whatever it was, the state decides
+    load_state(tmp_path / "state.pt", fresh)
+    assert before + run(recipe, fresh, batches) == curve
+    assert_same(weights_of(whole), weights_of(fresh))
+    assert_same(dict(whole.align.state_dict()), dict(fresh.align.state_dict()))
+
+
+def test_in_the_papers_second_stage_the_teacher_does_not_look(monkeypatch):
+    recipe = changed(epochs=3, distillation=PAPER, closing=Closing(epochs=1))
+    learner = pupil(recipe)
+    looks = []
+    features = learner.teaching.teacher.features
+    monkeypatch.setattr(learner.teaching.teacher, "features", lambda images: looks.append(1) or features(images))
+    told = [float(e.losses[TERM]) for e in train(recipe, learner, Squares()) if isinstance(e, Step)]
+    assert len(looks) == 6 and all(value > 0 for value in told[:6]) and told[6:] == [0.0] * 3
+
+
+def test_half_precision_and_other_layouts_take_a_teacher():
+    for machine in ({"precision": "bf16"}, {"channels_last": False}):
+        recipe = changed(epochs=1, distillation=Distillation(), closing=None)
+        steps = [event for event in train(recipe, pupil(recipe, **machine), Squares()) if isinstance(event, Step)]
+        assert all(step.losses[TERM].dtype == torch.float32 and step.losses[TERM].isfinite() for step in steps)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ConfigError, match="distils, but there is no teacher"):
+        Learner(TAUGHT, detector_of(TAUGHT), ALONE, Machine())
+    with pytest.raises(ConfigError, match="does not distil"):
+        Learner(RECIPE, detector_of(RECIPE), ALONE, Machine(), teacher_of())
+    far = teacher_of()
+    far.backbone.strides = (8, 16, 128)
+    with pytest.raises(ConfigError, match="64x64 do not fit the teacher"):
+        Learner(TAUGHT, detector_of(TAUGHT), ALONE, Machine(), far)
+    for wrong in ({"weight": -1.0}, {"final": 2.0}):
+        with pytest.raises(ValueError, match="weight is 0 or more"):
+            replace(CODE, **wrong)
