@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from onelook.errors import ConfigError
 from onelook.layers.conv import ACTIVATIONS, ConvBnAct, ConvStyle, activation_named
+from onelook.layers.rep import RepConv
 from onelook.layers.stem import space_to_depth
 from onelook.models.build import build
 from onelook.models.coco_names import COCO_CLASSES
@@ -70,6 +71,22 @@ def test_folded_batch_norm_gives_the_same_answer(seed: int, kernel: int, depthwi
     nn.init.normal_(block.bn.bias)
     x = torch.randn(2, 4, 5, 6, dtype=torch.float64)
     torch.testing.assert_close(block.deploy()(x), block(x), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("stride", "groups", "identity"), [(1, 1, True), (1, 2, True), (2, 1, True), (1, 4, False)])
+def test_branches_merge_into_one_convolution(stride: int, groups: int, identity: bool) -> None:
+    torch.manual_seed(0)
+    block = RepConv(4, 4, ConvStyle(), stride=stride, groups=groups, identity=identity).double().eval()
+    assert (block.skip is not None) == (identity and stride == 1)
+    for norm in block.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.running_var, 0.01, 3)
+            nn.init.normal_(norm.running_mean)
+            nn.init.normal_(norm.weight)
+    x = torch.randn(2, 4, 5, 6, dtype=torch.float64)
+    merged = block.deploy()
+    assert sum(1 for module in merged.modules() if isinstance(module, nn.Conv2d)) == 1
+    torch.testing.assert_close(merged(x), block(x), rtol=1e-10, atol=1e-12)
 
 
 def test_convolution_that_already_has_a_bias_folds_too() -> None:

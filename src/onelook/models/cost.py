@@ -45,7 +45,7 @@ class _ConvolutionCounter(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not F.conv2d:
-            return func(*args, **(kwargs or {}))
+            return func(*(_on_cpu(value) for value in args), **(kwargs or {}))
         x, weight, _, stride, padding, dilation, _ = args
         sides = (
             (side + 2 * pad - gap * (width - 1) - 1) // step + 1
@@ -54,3 +54,8 @@ class _ConvolutionCounter(TorchFunctionMode):
         result = x.new_zeros((len(x), len(weight), *sides))
         self.multiply_accumulates += result.numel() * weight[0].numel()
         return result
+
+
+def _on_cpu(value: Any) -> Any:
+    """Learnt factors of a detector on the meta device have no values, and features here have."""
+    return torch.zeros(value.shape) if isinstance(value, torch.Tensor) and value.is_meta else value

@@ -6,17 +6,27 @@ from types import MappingProxyType
 
 from onelook.augment.frame import Letterbox, Stretch
 from onelook.errors import ConfigError, nearest
+from onelook.models.damo_yolo import architecture as damo_yolo
+from onelook.models.damo_yolo.head import ZeroHead
+from onelook.models.damo_yolo.neck import RepGfpn
+from onelook.models.damo_yolo.structures import Stage, Structure
 from onelook.models.detector import PixelFormat
 from onelook.models.published import Published, Variant
 from onelook.models.yolox import architecture as yolox
 
 __all__ = ["ARCHITECTURE_TYPES", "VARIANTS", "Published", "Variant", "variant"]
 
-VARIANTS = MappingProxyType({row.name: row for row in (*yolox.VARIANTS,)})
+VARIANTS = MappingProxyType({row.name: row for row in (*yolox.VARIANTS, *damo_yolo.VARIANTS)})
 
 # Every type that a stored architecture may consist of: all that a weights file can make the library construct.
 ARCHITECTURE_TYPES = MappingProxyType(
-    {kind.__name__: kind for kind in (yolox.Yolox, PixelFormat, Letterbox, Stretch)},
+    {
+        kind.__name__: kind
+        for kind in (
+            *(yolox.Yolox, PixelFormat, Letterbox, Stretch),
+            *(damo_yolo.DamoYolo, Structure, Stage, RepGfpn, ZeroHead),
+        )
+    },
 )
 
 

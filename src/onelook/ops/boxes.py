@@ -16,3 +16,8 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """(..., 4) corners -> (..., 4) centre and size, in the same unit."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat(((low + high) / 2, high - low), -1)
+
+
+def distances_to_xyxy(points: Tensor, distances: Tensor) -> Tensor:
+    """Points (N, 2) and distances (..., N, 4) to the left, top, right and bottom side -> (..., N, 4) corners."""
+    return torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)

@@ -1,0 +1,76 @@
+"""Convolutions that train with several branches and run as one (RepVGG, Ding et al. 2021, sec. 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from onelook.layers.conv import ConvAct, ConvBnAct, ConvStyle, activation_named
+from onelook.ops.fold import fold_batch_norm, folded_convolution, pad_kernel
+
+
+class RepConv(nn.Module):
+    """A k x k and a 1x1 convolution of the same input, each with batch norm, summed and then activated.
+
+    activation: None for the style's.  identity: a third branch, batch norm alone, where channels agree and the stride
+    is 1; DAMO-YOLO never has it.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        style: ConvStyle,
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str | None = None,
+        identity: bool = False,
+    ) -> None:
+        super().__init__()
+
+        def branch(size: int) -> ConvBnAct:
+            return ConvBnAct(
+                inputs,
+                outputs,
+                size,
+                stride,
+                groups=groups,
+                activation="identity",
+                eps=style.eps,
+                momentum=style.momentum,
+            )
+
+        self.spatial = branch(kernel)
+        self.point = branch(1)
+        self.skip: nn.BatchNorm2d | None = None
+        if identity and inputs == outputs and stride == 1:
+            self.skip = nn.BatchNorm2d(inputs, eps=style.eps, momentum=style.momentum)
+        self.activation = activation_named(style.activation if activation is None else activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.spatial(x) + self.point(x)
+        return self.activation(y if self.skip is None else y + self.skip(x))
+
+    def deploy(self) -> ConvAct:
+        """One convolution with bias, equal in evaluation: kernels of all branches, padded and summed in float64."""
+        conv = self.spatial.conv
+        parts = [fold_batch_norm(branch.conv.weight, None, branch.bn) for branch in (self.spatial, self.point)]
+        if self.skip is not None:
+            parts.append(fold_batch_norm(identity_kernel(conv), None, self.skip))
+        if conv.weight.is_meta:
+            return ConvAct(folded_convolution(conv, *parts[0]), self.activation)
+        size = conv.weight.shape[-1]
+        weight = torch.stack([pad_kernel(kernel.double(), size) for kernel, _ in parts]).sum(0)
+        bias = torch.stack([shift.double() for _, shift in parts]).sum(0)
+        return ConvAct(
+            folded_convolution(conv, weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)), self.activation
+        )
+
+
+def identity_kernel(conv: nn.Conv2d) -> Tensor:
+    """The 1x1 kernel that changes nothing, in the groups, dtype and device of `conv` (as many inputs as outputs)."""
+    width = conv.in_channels // conv.groups
+    kernel = torch.eye(width, dtype=conv.weight.dtype, device=conv.weight.device).repeat(conv.groups, 1)
+    return kernel[:, :, None, None]

@@ -1,0 +1,134 @@
+"""DAMO-YOLO as a value, and its seven published models (Xu et al. 2022, arXiv 2211.15444)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from onelook.augment.frame import Frame, Letterbox, Stretch
+from onelook.layers.conv import ConvStyle
+from onelook.models.damo_yolo.backbone import SearchedBackbone
+from onelook.models.damo_yolo.head import ZeroHead
+from onelook.models.damo_yolo.neck import RepGfpn, initialise_separable
+from onelook.models.damo_yolo.official import official_names
+from onelook.models.damo_yolo.structures import (
+    MAE_CSP_L,
+    MAE_CSP_M,
+    MAE_RESNET_S,
+    MAE_RESNET_T,
+    MOBILE_NL,
+    MOBILE_NM,
+    MOBILE_NS,
+    Structure,
+)
+from onelook.models.detector import Detector, PixelFormat, Pixels
+from onelook.models.published import Published, Variant
+
+RAW_RGB = PixelFormat()
+# What weights released before v0.3.0 were trained and tested with: the aspect is kept, black to the right and below.
+LEGACY_FRAME = Letterbox(fill=0, anchor="corner")
+
+
+@dataclass(frozen=True)
+class DamoYolo:
+    """A DAMO-YOLO network.
+
+    backbone: a structure, searched or written by hand.  neck, head: their settings.  size: (height, width) that the
+    weights are evaluated at.
+    """
+
+    backbone: Structure
+    neck: RepGfpn
+    head: ZeroHead = ZeroHead()
+    num_classes: int = 80
+    size: tuple[int, int] = (640, 640)
+    frame: Frame = Stretch()
+    pixels: PixelFormat = RAW_RGB
+
+    gives: ClassVar[frozenset[str]] = frozenset({"bins"})
+    multi_label: ClassVar[bool] = True  # every class of a prior above the threshold is a detection (official code)
+
+    def build(self) -> Detector:
+        """The detector in training form, initialised as published."""
+        style = ConvStyle(self.neck.activation)
+        backbone = SearchedBackbone(self.backbone, style)
+        neck = self.neck.build(backbone, style)
+        initialise_separable(neck)
+        head = self.head.build(neck, self.num_classes, replace(style, activation=self.neck.activation))
+        detector = Detector(Pixels(self.pixels), backbone, neck, head)
+        detector.architecture = self
+        return detector
+
+    def official_names(self) -> dict[str, str]:
+        """Our tensor name -> the official repository's, one to one, for the training form."""
+        with torch.device("meta"):
+            return official_names(self.build().state_dict(), csp=self.backbone.csp)
+
+
+_NANO_HEAD = ZeroHead(bins=8, kernel=1)
+_NANO_SIZE = (416, 416)
+
+
+def _nano_neck(*channels: int) -> RepGfpn:
+    low, middle, high = channels
+    return RepGfpn((low, middle, high), depth=0.5, activation="silu", depthwise=True)
+
+
+_TABLE: tuple[tuple[str, DamoYolo, float, str], ...] = (
+    # name, architecture, AP on COCO val2017 of the released weights (without distillation), their file
+    (
+        "damo-yolo-ns",
+        DamoYolo(MOBILE_NS, _nano_neck(40, 80, 160), _NANO_HEAD, size=_NANO_SIZE),
+        32.3,
+        "ckpt/before_distill/damoyolo_nano_small.pth",
+    ),
+    (
+        "damo-yolo-nm",
+        DamoYolo(MOBILE_NM, _nano_neck(64, 128, 256), _NANO_HEAD, size=_NANO_SIZE),
+        38.2,
+        "ckpt/before_distill/damoyolo_nano_middle.pth",
+    ),
+    (
+        "damo-yolo-nl",
+        DamoYolo(MOBILE_NL, _nano_neck(80, 160, 320), _NANO_HEAD, size=_NANO_SIZE),
+        40.5,
+        "ckpt/before_distill/damoyolo_nano_large.pth",
+    ),
+    (
+        "damo-yolo-t",
+        DamoYolo(MAE_RESNET_T, RepGfpn((64, 128, 256))),
+        42.0,
+        "clean_model_0317/damoyolo_tinynasL20_T_420.pth",
+    ),
+    (
+        "damo-yolo-s",
+        DamoYolo(MAE_RESNET_S, RepGfpn((128, 256, 512), hidden=0.75)),
+        46.0,
+        "clean_model_0317/damoyolo_tinynasL25_S_460.pth",
+    ),
+    (
+        "damo-yolo-m",
+        DamoYolo(MAE_CSP_M, RepGfpn((128, 256, 512), depth=1.5, activation="silu")),
+        49.2,
+        "clean_model_0317/damoyolo_tinynasL35_M_492.pth",
+    ),
+    (
+        "damo-yolo-l",
+        DamoYolo(MAE_CSP_L, RepGfpn((128, 256, 512), depth=2.0, activation="silu")),
+        50.8,
+        "clean_model_0317/damoyolo_tinynasL45_L_508.pth",
+    ),
+)
+# The authors' addresses, as published; they no longer answer.
+_RELEASE = "https://idstcv.oss-cn-zhangjiakou.aliyuncs.com/DAMO-YOLO/release_model/"
+VARIANTS = tuple(
+    Variant(name, "DAMO-YOLO", architecture, Published(ap), file.rpartition("/")[2], "Apache-2.0", _RELEASE + file)
+    for name, architecture, ap, file in _TABLE
+)
+
+
+def legacy(architecture: DamoYolo) -> DamoYolo:
+    """The same network for weights of before v0.3.0: one class output more, and images that keep their aspect."""
+    return replace(architecture, head=replace(architecture.head, spare_class=True), frame=LEGACY_FRAME)
