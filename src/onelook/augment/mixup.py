@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from onelook.augment.colour import opaque
@@ -60,6 +61,28 @@ class Blend:
     def pixels(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3 or 4) -> (H, W, 3): the mean of both, rounded down as published."""
         return half(opaque(image), self.partner.render())
+
+
+@dataclass(frozen=True)
+class BetaMixUp:
+    """Blends a second mosaic into the picture, in a random ratio (Zhang et al. 2018; YOLOv7's code).
+
+    probability: of doing it at all.  alpha: both parameters of the Beta distribution of the ratio; at 8 it is mostly
+    between 0.3 and 0.7.
+    """
+
+    probability: float = 0.15
+    alpha: float = 8.0
+
+    def draw(self, rng: np.random.Generator) -> float | None:
+        """The share of the first picture; None for no blend."""
+        return float(rng.beta(self.alpha, self.alpha)) if rng.random() < self.probability else None
+
+    @staticmethod
+    def pixels(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
+        """`share` of the first picture and the rest of the second, rounded down as published; uint8."""
+        # OpenCV rounds to nearest; half less makes that truncation.
+        return cv2.addWeighted(first, share, second, 1.0 - share, -0.5 + 1e-4)
 
 
 def half(first: np.ndarray, second: np.ndarray) -> np.ndarray:

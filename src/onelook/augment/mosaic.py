@@ -1,4 +1,4 @@
-"""Mosaic (YOLOv4 sec. 3.3): four images around a random point, as a plan on a canvas of twice the size."""
+"""Mosaics as plans on a canvas of twice the size: four images (YOLOv4 sec. 3.3) or nine (YOLOv7's code)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from onelook.augment.collage import Collage, Layer
 from onelook.augment.colour import opaque
-from onelook.augment.frame import Frame, Letterbox
+from onelook.augment.frame import Frame, Letterbox, Placement
 from onelook.augment.geometry import shift, stretch
 from onelook.augment.objects import Objects, join
 from onelook.augment.source import Draw, size_of
@@ -38,23 +38,105 @@ class Mosaic:
 
         size: (height, width) of the input, half the canvas. Boxes are clipped to the canvas; none is dropped.
         """
+        return collage(self.tiles(samples, meeting, size), (2 * size[0], 2 * size[1]))
+
+    def tiles(
+        self, samples: tuple[Sample, ...], meeting: tuple[int, int], size: tuple[int, int]
+    ) -> list[tuple[Layer | None, Objects]]:
+        """The same, each image with its own objects."""
         canvas = (2 * size[0], 2 * size[1])
-        layers, objects = [], []
-        for tile, sample in enumerate(samples):
+        parts = []
+        for number, sample in enumerate(samples):
             placement, (height, width) = self.frame.place(size_of(sample), size)
-            left = meeting[0] - (width if tile in (0, 2) else 0)
-            top = meeting[1] - (height if tile in (0, 1) else 0)
-            matrix = shift(left, top) @ stretch(placement.scale_x, placement.scale_y)
-            seen = (max(-left, 0), max(-top, 0), min(width, canvas[1] - left), min(height, canvas[0] - top))
-            gain = (placement.scale_x, placement.scale_y) * 2
-            region = tuple(side / scale for side, scale in zip(seen, gain))
-            layers.append(Layer(sample, matrix, cast(tuple[float, float, float, float], region)))
-            own = Objects(sample.boxes, sample.labels, sample.polygons)
-            objects.append(own.moved(matrix).clipped(canvas))
-        return Collage(canvas, tuple(layers), join(objects))
+            left = meeting[0] - (width if number in (0, 2) else 0)
+            top = meeting[1] - (height if number in (0, 1) else 0)
+            parts.append(tile(sample, placement, (height, width), (left, top), canvas))
+        return parts
 
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         """The whole canvas as a picture, twice `draw.size`."""
-        plan = self.plan(*self.draw(sample, draw, rng), draw.size)
-        found = plan.objects
-        return Sample(opaque(plan.render()), found.boxes.astype(np.float32), found.labels, found.polygons)
+        return picture(self.plan(*self.draw(sample, draw, rng), draw.size))
+
+
+@dataclass(frozen=True)
+class Mosaic9:
+    """Nine images, the sample in the middle and the others around it, seen through a window of twice the input's size.
+
+    frame: how each image comes to the input's size (its alignment does not matter here). The others are drawn from the
+    set with replacement and laid clockwise from the top, each touching the one before; the window's place on a canvas
+    of three times the input's size is random.
+    """
+
+    frame: Frame = Letterbox()
+
+    def draw(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> tuple[tuple[Sample, ...], tuple[int, int]]:
+        """The nine samples and the window's corner (x, y), whole pixels."""
+        y, x = (int(rng.uniform(0, side)) for side in draw.size)
+        return (sample, *(draw(rng) for _ in range(8))), (x, y)
+
+    def plan(self, samples: tuple[Sample, ...], corner: tuple[int, int], size: tuple[int, int]) -> Collage:
+        """The window of nine samples; nothing is read. Boxes are clipped to it; none is dropped.
+
+        size: (height, width) of the input, half the window.
+        """
+        window = (2 * size[0], 2 * size[1])
+        placed = [self.frame.place(size_of(sample), size) for sample in samples]
+        corners = _around(size, [sides for _, sides in placed])
+        return collage(
+            [
+                tile(sample, placement, sides, (left - corner[0], top - corner[1]), window)
+                for sample, (placement, sides), (left, top) in zip(samples, placed, corners)
+            ],
+            window,
+        )
+
+    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+        """The whole window as a picture, twice `draw.size`."""
+        return picture(self.plan(*self.draw(sample, draw, rng), draw.size))
+
+
+def _around(size: tuple[int, int], sides: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Corners (x, y) of nine images of `sides` (height, width): the first at `size`, the others clockwise around it."""
+    y, x = size
+    bottom, right = y + sides[0][0], x + sides[0][1]
+    h, w = zip(*sides)
+    return [
+        (x, y),
+        (x, y - h[1]),
+        (x + w[1], y - h[2]),
+        (right, y),
+        (right, y + h[3]),
+        (right - w[5], bottom),
+        (right - w[5] - w[6], bottom),
+        (x - w[7], bottom - h[7]),
+        (x - w[8], bottom - h[7] - h[8]),
+    ]
+
+
+def tile(
+    sample: Sample, placement: Placement, sides: tuple[int, int], corner: tuple[int, int], canvas: tuple[int, int]
+) -> tuple[Layer | None, Objects]:
+    """A sample resized to `sides` (height, width) with its corner at (x, y) of a canvas, and its objects there.
+
+    None where nothing of it is on the canvas.
+    """
+    (height, width), (left, top) = sides, corner
+    matrix = shift(left, top) @ stretch(placement.scale_x, placement.scale_y)
+    objects = Objects(sample.boxes, sample.labels, sample.polygons).moved(matrix).clipped(canvas)
+    seen = (max(-left, 0), max(-top, 0), min(width, canvas[1] - left), min(height, canvas[0] - top))
+    if seen[0] >= seen[2] or seen[1] >= seen[3]:
+        return None, objects
+    region = tuple(side / scale for side, scale in zip(seen, (placement.scale_x, placement.scale_y) * 2))
+    return Layer(sample, matrix, cast(tuple[float, float, float, float], region)), objects
+
+
+def collage(parts: list[tuple[Layer | None, Objects]], canvas: tuple[int, int]) -> Collage:
+    """Tiles, from the back to the front, and all of their objects."""
+    layers = tuple(layer for layer, _ in parts if layer is not None)
+    return Collage(canvas, layers, join([objects for _, objects in parts]))
+
+
+def picture(plan: Collage) -> Sample:
+    """A plan as a sample."""
+    found = plan.objects
+    return Sample(opaque(plan.render()), found.boxes.astype(np.float32), found.labels, found.polygons)

@@ -16,9 +16,11 @@ from onelook.assign.simota import SimOta
 from onelook.augment.colour import HsvGain, HsvShift
 from onelook.augment.copy_paste import CopyPaste
 from onelook.augment.geometry import BoxFilter, RandomAffine
-from onelook.augment.mixup import MixUp
-from onelook.augment.mosaic import Mosaic
+from onelook.augment.mixup import BetaMixUp, MixUp
+from onelook.augment.mosaic import Mosaic, Mosaic9
+from onelook.augment.paste_in import PasteIn
 from onelook.augment.pipelines import Plain, YoloxAugment
+from onelook.augment.yolov7 import Yolov7Augment
 from onelook.config import from_plain, read_yaml_lines
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError, nearest
@@ -32,14 +34,16 @@ from onelook.train.ema import Ema
 from onelook.train.multiscale import MultiScale
 from onelook.train.optimizer import AdamW, Sgd
 from onelook.train.recipe import Closing, Recipe
-from onelook.train.schedule import Constant, MultiStep, WarmCosine
+from onelook.train.schedule import Constant, MultiStep, OneCycle, WarmCosine
 
 __all__ = ["PUBLISHED", "RECIPE_FILE", "RECIPE_TYPES", "find_recipe", "published_recipe", "read_recipe"]
 
 RECIPE_FILE = "recipe.yaml"
 
 # Family -> module:function of its published recipes.
-PUBLISHED: Mapping[str, str] = MappingProxyType({"YOLOX": "onelook.recipes.yolox:published"})
+PUBLISHED: Mapping[str, str] = MappingProxyType(
+    {"YOLOX": "onelook.recipes.yolox:published", "YOLOv7": "onelook.recipes.yolov7:published"}
+)
 
 # The same of the families that have published trainings with a teacher.
 DISTILLED: Mapping[str, str] = MappingProxyType({})
@@ -49,11 +53,12 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
     {
         kind.__name__: kind
         for kind in (
-            *(Recipe, Closing, Ema, MultiScale, Sgd, AdamW, WarmCosine, MultiStep, Constant),
+            *(Recipe, Closing, Ema, MultiScale, Sgd, AdamW, WarmCosine, OneCycle, MultiStep, Constant),
             *(DetectionLoss, Auxiliary, SimOta, AnchorCells, AnchorOta),
             *(BoxIou, Objectness, Classes, RawL1, LevelBoxIou, LevelObjectness, LevelClasses),
             *(Distillation, Cwd, Mgd, Mimic),
-            *(YoloxAugment, Plain, Mosaic, MixUp, CopyPaste, RandomAffine, BoxFilter, HsvGain, HsvShift, Sampling),
+            *(YoloxAugment, Yolov7Augment, Plain, Mosaic, Mosaic9, MixUp, BetaMixUp, CopyPaste, PasteIn),
+            *(RandomAffine, BoxFilter, HsvGain, HsvShift, Sampling),
             *ARCHITECTURE_TYPES.values(),
         )
     }

@@ -16,10 +16,10 @@ from onelook.train.distill import TERM, Distillation
 from onelook.train.ema import Ema
 from onelook.train.multiscale import MultiScale
 from onelook.train.optimizer import AdamW, Sgd
-from onelook.train.schedule import Constant, MultiStep, WarmCosine
+from onelook.train.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.types import Sample
 
-AnySchedule = WarmCosine | MultiStep | Constant
+AnySchedule = WarmCosine | OneCycle | MultiStep | Constant
 
 
 class Augment(Protocol):
@@ -136,8 +136,9 @@ class Recipe:
 def shortened(recipe: Recipe, epochs: int) -> Recipe:
     """The recipe for another number of epochs: what it counts in epochs shrinks (never grows) with it.
 
-    Warm-up shrinks in proportion but lasts an epoch at least; the closing phase takes a fifth of the training at most;
-    there are some ten evaluations before it. A schedule's flat end follows the closing phase.
+    Warm-up shrinks in proportion but lasts an epoch at least (what it counts in steps shrinks all the way); the closing
+    phase takes a fifth of the training at most; there are some ten evaluations before it. A schedule's flat end follows
+    the closing phase.
     """
     if epochs < 1:
         raise ConfigError(f"epochs is at least 1, not {epochs}.")
@@ -151,6 +152,8 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
         if known.get("warmup_epochs"):
             share = known["warmup_epochs"] * epochs / recipe.epochs
             changes["warmup_epochs"] = min(known["warmup_epochs"], max(1.0, share), float(epochs))
+        if known.get("warmup_steps"):
+            changes["warmup_steps"] = min(known["warmup_steps"], round(known["warmup_steps"] * epochs / recipe.epochs))
         if known.get("flat_epochs"):
             changes["flat_epochs"] = min(known["flat_epochs"], float(epochs // 5))
     every = max(1, min(recipe.evaluate_every, epochs // 10))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,49 @@ class WarmCosine:
             return Rates(self.floor)
         cosine = 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (end - warmup)))
         return Rates(self.floor + (1.0 - self.floor) * cosine)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """One fall from the base rate to `floor`, epoch by epoch, and a warm-up of rates and momentum (YOLOv5, YOLOv7).
+
+    floor: factor on the base rate at the end.  fall: half a cosine, or a line.  warmup_epochs, warmup_steps: the
+    warm-up lasts the longer of the two.  In it, the rate of weights rises from 0, that of biases falls from
+    `warmup_bias` (a factor on the base rate), and the momentum rises from `warmup_momentum` to `momentum`, all in
+    lines.
+
+    A short training shortens both warm-ups. Official code counts its steps in batches of the machine and accumulates
+    fewer of them at first; here steps are the optimizer's and are always of the whole batch.
+    """
+
+    floor: float = 0.1
+    fall: Literal["cosine", "line"] = "cosine"
+    warmup_epochs: float = 3.0
+    warmup_steps: int = 1000
+    warmup_bias: float = 10.0
+    warmup_momentum: float = 0.8
+    momentum: float = 0.937
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs < 0 or self.warmup_steps < 0:
+            raise ValueError("warmup_epochs and warmup_steps cannot be negative")
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"floor is a factor between 0 and 1, not {self.floor}")
+
+    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
+        scale = self.at(step // steps_per_epoch, epochs)
+        warmup = max(round(self.warmup_epochs * steps_per_epoch), self.warmup_steps)
+        if step >= warmup:
+            return Rates(scale, momentum=self.momentum)
+        part = step / warmup
+        momentum = self.warmup_momentum + part * (self.momentum - self.warmup_momentum)
+        return Rates(part * scale, self.warmup_bias + part * (scale - self.warmup_bias), momentum)
+
+    def at(self, epoch: int, epochs: int) -> float:
+        """The factor of an epoch (0-based) after the warm-up."""
+        if self.fall == "line":
+            return (1.0 - epoch / max(epochs - 1, 1)) * (1.0 - self.floor) + self.floor
+        return (1.0 - math.cos(math.pi * epoch / epochs)) / 2 * (self.floor - 1.0) + 1.0
 
 
 @dataclass(frozen=True)
