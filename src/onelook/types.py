@@ -75,6 +75,7 @@ class Predictions:
     boxes: (B, N, 4) decoded, xyxy pixels of the network input.  classes: (B, N, C) logits.
     objectness: (B, N) logits, None where the head has none.  regression: (B, N, R) raw regression values in the layout
     of the head (R = 4, or 4 * bins for distributions).  auxiliary: the same of an auxiliary head, only in training.
+    scored_by_objectness: whether objectness alone is the score, as where a single class leaves nothing to tell apart.
     """
 
     boxes: Tensor
@@ -83,9 +84,12 @@ class Predictions:
     regression: Tensor
     priors: Priors
     auxiliary: Predictions | None = None
+    scored_by_objectness: bool = False
 
     def scores(self) -> Tensor:
         """(B, N, C) final class scores in [0, 1]: class probability, times objectness where there is one."""
+        if self.scored_by_objectness and self.objectness is not None:
+            return self.objectness.sigmoid().unsqueeze(-1).expand_as(self.classes)
         scores = self.classes.sigmoid()
         return scores if self.objectness is None else scores * self.objectness.sigmoid().unsqueeze(-1)
 

@@ -74,3 +74,19 @@ def identity_kernel(conv: nn.Conv2d) -> Tensor:
     width = conv.in_channels // conv.groups
     kernel = torch.eye(width, dtype=conv.weight.dtype, device=conv.weight.device).repeat(conv.groups, 1)
     return kernel[:, :, None, None]
+
+
+class RepResidual(nn.Module):
+    """The reversed dark block: a re-parameterised 3x3, then a 1x1, plus the input (YOLOv7, fig. 7).
+
+    The 3x3 of the dark block enters the sum at once, which is an identity path already, so that it may have no identity
+    branch (the plan of sec. 4.1). With the order reversed it may, where `hidden` equals `channels`.
+    """
+
+    def __init__(self, channels: int, hidden: int, style: ConvStyle) -> None:
+        super().__init__()
+        self.rep = RepConv(channels, hidden, style, identity=True)
+        self.point = style.conv(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.point(self.rep(x))

@@ -96,19 +96,26 @@ class Backbone(FeaturePart):
 
 
 class Neck(FeaturePart):
-    """forward: Pyramid -> Pyramid. A neck that feeds an auxiliary head returns the lead levels, then the auxiliary."""
+    """forward: Pyramid -> Pyramid. In training, levels for an auxiliary head follow those of the lead head.
+
+    channels, strides: of the lead levels.  auxiliary_channels: of the others, finest first.
+    """
+
+    auxiliary_channels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ClassRows:
     """Which rows of a prediction layer belong to classes: `anchors` blocks of `before` rows, C classes, `after` rows.
 
-    YOLOX's class layers are ClassRows(); a YOLOv7 or YOLOv4 layer is ClassRows(anchors=3, before=5).
+    YOLOX's class layers are ClassRows(); a YOLOv7 or YOLOv4 layer is ClassRows(anchors=3, before=5).  axis: where the
+    rows lie; 0 in weights and biases.
     """
 
     anchors: int = 1
     before: int = 0
     after: int = 0
+    axis: int = 0
 
 
 class Head(nn.Module):
@@ -117,7 +124,7 @@ class Head(nn.Module):
     num_classes: int
 
     def class_rows(self) -> dict[str, ClassRows]:
-        """Every tensor (name inside the head) whose first axis grows with the class count, and where classes lie in it.
+        """Every tensor (name inside the head) that grows with the class count, and where classes lie in it.
 
         What fine-tuning on another class list needs: all rows of classes both lists name, and all other rows, are kept.
         """
@@ -141,7 +148,8 @@ class Architecture(Protocol):
     def gives(self) -> frozenset[str]:
         """What the head gives beside boxes and classes, in the words of the losses that need it.
 
-        "objectness"; "cell offsets": raw regression as offsets in cells and logarithms of sides.
+        "objectness"; "cell offsets": raw regression as offsets in cells and logarithms of sides; "anchors": priors
+        with sizes; "auxiliary": predictions of an auxiliary head, in training.
         """
         ...
 

@@ -15,15 +15,15 @@ def grid_priors(
     strides: Sequence[int],
     *,
     offset: float = 0.5,
-    anchors: Sequence[Sequence[tuple[float, float]]] | None = None,
+    anchors: Sequence[Sequence[tuple[float, float]] | Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> Priors:
     """One prior a cell, or one an anchor and cell; rows go level by level, anchor by anchor, then row-major.
 
     shapes: (height, width) of every level in cells.  strides: pixels a cell.  offset: where in its cell a prior sits:
-    0.5 is the centre, 0 the top-left corner.  anchors: for every level the (width, height) of its anchors in pixels;
-    None for anchor-free heads.
+    0.5 is the centre, 0 the top-left corner.  anchors: for every level the (width, height) of its anchors in pixels, as
+    tensors where they shall not be copied to the device again; None for anchor-free heads.
     """
     points, all_strides, levels, sizes = [], [], [], []
     for level, ((height, width), stride) in enumerate(zip(shapes, strides, strict=True)):
@@ -33,7 +33,7 @@ def grid_priors(
         copies = 1
         if anchors is not None:
             copies = len(anchors[level])
-            boxes = torch.tensor(anchors[level], dtype=dtype, device=device)
+            boxes = torch.as_tensor(anchors[level], dtype=dtype, device=device)
             sizes.append(boxes.repeat_interleave(height * width, 0))
         points.append(cells.repeat(copies, 1))
         rows = copies * height * width

@@ -63,12 +63,12 @@ def carry(plan: ClassPlan, rows: ClassRows, current: Tensor, stored: Tensor) -> 
 
     Rows that belong to no class are all taken.
     """
-    mine = current.detach().clone().unflatten(0, (rows.anchors, -1))
-    file = stored.to(mine).unflatten(0, (rows.anchors, -1))
+    mine = current.detach().clone().movedim(rows.axis, 0).unflatten(0, (rows.anchors, -1))
+    file = stored.to(mine).movedim(rows.axis, 0).unflatten(0, (rows.anchors, -1))
     mine[:, : rows.before] = file[:, : rows.before]
     if rows.after:
         mine[:, -rows.after :] = file[:, -rows.after :]
     if plan.pairs:
         ours, theirs = (torch.tensor(labels) + rows.before for labels in zip(*plan.pairs))
         mine[:, ours] = file[:, theirs]
-    return mine.flatten(0, 1)
+    return mine.flatten(0, 1).movedim(0, rows.axis)

@@ -79,7 +79,7 @@ class Blueprint:
 
     @cached_property
     def class_rows(self) -> dict[str, ClassRows]:
-        """Every tensor with a row for each class, by its full name; the same in both forms."""
+        """Every tensor with a row for each class, by its full name; the deploy form may have fewer of them."""
         return {f"head.{name}": rows for name, rows in self.training.head.class_rows().items()}
 
     def shapes(self, form: Form, classes: int | None = None) -> dict[str, tuple[int, ...]]:
@@ -87,9 +87,10 @@ class Blueprint:
         detector = self.training if form == "training" else self.deployed
         found = {name: tuple(tensor.shape) for name, tensor in detector.state_dict().items()}
         for name, rows in self.class_rows.items():
-            if classes is None:
-                break
-            found[name] = (rows.anchors * (rows.before + classes + rows.after), *found[name][1:])
+            if classes is not None and name in found:
+                sides = list(found[name])
+                sides[rows.axis] = rows.anchors * (rows.before + classes + rows.after)
+                found[name] = tuple(sides)
         return found
 
 
@@ -146,9 +147,9 @@ def classes_in(tensors: Mapping[str, Tensor], blueprint: Blueprint) -> int | Non
     """How many classes the tensors are for; None if they have no rows for classes, or do not agree."""
     counts = set()
     for name, rows in blueprint.class_rows.items():
-        if name not in tensors or tensors[name].dim() == 0:
+        if name not in tensors or tensors[name].dim() <= rows.axis:
             return None
-        each, rest = divmod(tensors[name].shape[0], rows.anchors)
+        each, rest = divmod(tensors[name].shape[rows.axis], rows.anchors)
         counts.add(-1 if rest else each - rows.before - rows.after)
     count = counts.pop() if len(counts) == 1 else 0
     return count if count > 0 else None

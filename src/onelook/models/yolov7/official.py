@@ -1,0 +1,104 @@
+"""Our tensor names against those of the official YOLOv7 repository, which numbers layers in the order of computing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from torch import nn
+
+from onelook.layers.rep import RepConv
+from onelook.models.detector import Detector
+from onelook.models.yolov7.backbone import SpaceToDepth
+from onelook.models.yolov7.blocks import DownBoth, DownC, Elan, ExtendedElan, LightSppCsp, Pool, SppCspc
+from onelook.models.yolov7.neck import ElanNeck, Route
+
+# A layer of the official list: where our parameters of it begin, and what its kind renames in them. None has none.
+Rules = tuple[tuple[str, str], ...]
+Layer = tuple[str, Rules] | None
+
+# Our block -> the layers that the official list has for it: its parts, and None for a layer without parameters
+# (pooling, concatenation, upsampling, addition).
+_PARTS: dict[type[nn.Module], tuple[str | None, ...]] = {
+    Elan: ("around", "enter", "chain", None, "transition"),
+    DownBoth: (None, "pooled", "reduce", "strided", None),
+    Route: ("reduce", None, "lateral", None),
+    LightSppCsp: ("around", "enter", None, None, None, None, "mix", None, "join"),
+    Pool: (None,),
+    SpaceToDepth: (None,),
+}
+# Blocks that are one layer there, too, and how their parts are called.
+_REP = (
+    (r"^spatial\.conv\.", "rbr_dense.0."),
+    (r"^spatial\.bn\.", "rbr_dense.1."),
+    (r"^point\.conv\.", "rbr_1x1.0."),
+    (r"^point\.bn\.", "rbr_1x1.1."),
+    (r"^skip\.", "rbr_identity."),
+)
+_DOWN_C = ((r"^keep\.", "cv1."), (r"^strided\.", "cv2."), (r"^pooled\.", "cv3."))
+_SPPCSPC = (
+    (r"^before\.0\.", "cv1."),
+    (r"^around\.", "cv2."),
+    (r"^before\.1\.", "cv3."),
+    (r"^before\.2\.", "cv4."),
+    (r"^after\.0\.", "cv5."),
+    (r"^after\.1\.", "cv6."),
+    (r"^join\.", "cv7."),
+)
+_LAYERS: dict[type[nn.Module], Rules] = {RepConv: _REP, DownC: _DOWN_C, SppCspc: _SPPCSPC}
+_HEAD = (
+    (r"^lead\.(\d)\.conv\.", r"m.\1."),
+    (r"^lead\.(\d)\.add$", r"ia.\1.implicit"),
+    (r"^lead\.(\d)\.multiply$", r"im.\1.implicit"),
+    (r"^lead\.(\d)\.", r"m.\1."),
+    (r"^auxiliary\.(\d)\.", r"m2.\1."),
+)
+
+
+def official_names(detector: Detector) -> dict[str, str]:
+    """Our tensor name -> the official one, for a detector in training form."""
+    places = [(index, *layer) for index, layer in enumerate(_layers(detector)) if layer is not None]
+    found = {}
+    for name in detector.state_dict():
+        index, prefix, rules = next(place for place in places if name.startswith(place[1]))
+        rest = name.removeprefix(prefix)
+        for pattern, replacement in rules:
+            rest = re.sub(pattern, replacement, rest)
+        found[name] = f"model.{index}.{rest}"
+    return found
+
+
+def _layers(detector: Detector) -> Iterator[Layer]:
+    """The official list of layers, in order."""
+    backbone, neck = detector.backbone, detector.neck
+    assert isinstance(neck, ElanNeck)  # the only one that this family builds
+    for name, part in backbone.named_children():
+        yield from _of(part, f"backbone.{name}")
+    yield from _of(neck.pool, "neck.pool")
+    for index, (route, block) in enumerate(zip(neck.routes, neck.top_down)):
+        yield from _of(route, f"neck.routes.{index}")
+        yield from _of(block, f"neck.top_down.{index}")
+    for index, (down, block) in enumerate(zip(neck.downs, neck.bottom_up)):
+        # In both repositories the lateral map joins a transition's own concatenation where it has one.
+        yield from _of(down, f"neck.downs.{index}")
+        if not isinstance(down, DownBoth):
+            yield None
+        yield from _of(block, f"neck.bottom_up.{index}")
+    yield from _of(neck.lead, "neck.lead")
+    yield from _of(neck.auxiliary, "neck.auxiliary")
+    yield "head.", _HEAD
+
+
+def _of(module: nn.Module, name: str) -> Iterator[Layer]:
+    """The official layers of one of our modules, in order."""
+    if isinstance(module, nn.Sequential | nn.ModuleList):
+        for child, part in module.named_children():
+            yield from _of(part, f"{name}.{child}")
+    elif isinstance(module, ExtendedElan):
+        yield from _of(module.branches, f"{name}.branches")
+        yield from (None for _ in module.branches[1:])
+    elif type(module) in _PARTS:
+        for place in _PARTS[type(module)]:
+            yield from (None,) if place is None else _of(getattr(module, place), f"{name}.{place}")
+    else:
+        yield f"{name}.", _LAYERS.get(type(module), ())
