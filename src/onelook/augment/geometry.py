@@ -55,6 +55,12 @@ def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.minimum(np.maximum(boxes, 0.0), np.array((size[1], size[0], size[1], size[0]), np.float64))
 
 
+def common_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(M, 4) what pairs of boxes have in common; without area where that is nothing."""
+    low = np.maximum(first[:, :2], second[:, :2])
+    return np.concatenate((low, np.maximum(np.minimum(first[:, 2:], second[:, 2:]), low)), 1)
+
+
 def outline_boxes(polygons: Polygons, size: tuple[int, int], points: int = 1000) -> np.ndarray:
     """(M, 4) extents of the outlines inside an image of `size`: boxes that stay tight under rotation (YOLOv7).
 

@@ -11,7 +11,7 @@ import numpy as np
 from onelook.augment.collage import Collage
 from onelook.augment.colour import Hsv, HsvGain, opaque
 from onelook.augment.frame import Frame, Letterbox
-from onelook.augment.geometry import BoxFilter, RandomAffine, mirror, outline_boxes, shift, stretch
+from onelook.augment.geometry import BoxFilter, RandomAffine, common_boxes, mirror, outline_boxes, shift, stretch
 from onelook.augment.mixup import BetaMixUp
 from onelook.augment.mosaic import Mosaic, Mosaic9, collage, tile
 from onelook.augment.objects import Objects, join
@@ -92,7 +92,7 @@ class Yolov7Augment:
         if objects.polygons is not None:
             outlined = np.array([len(rings) > 0 for rings in objects.polygons], bool)
             # What lies beyond the canvas is no pixel of the picture, though the outline goes on.
-            tight = _common(outline_boxes(objects.polygons, draw.size), objects.boxes)
+            tight = common_boxes(outline_boxes(objects.polygons, draw.size), objects.boxes)
             objects = replace(objects, boxes=np.where(outlined[:, None], tight, objects.boxes))
             loose = replace(self.keep, area=self.outlined_area)
             kept = np.where(outlined, loose(before, objects.boxes), kept)
@@ -107,9 +107,3 @@ def turned(image: np.ndarray, objects: Objects, vertically: bool, horizontally: 
     if horizontally:
         image, objects = cv2.flip(image, 1), objects.moved(mirror(width))
     return Sample(image, objects.boxes.astype(np.float32), objects.labels, objects.polygons)
-
-
-def _common(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(M, 4) what pairs of boxes have in common; without area where that is nothing."""
-    low = np.maximum(first[:, :2], second[:, :2])
-    return np.concatenate((low, np.maximum(np.minimum(first[:, 2:], second[:, 2:]), low)), 1)

@@ -13,8 +13,10 @@ from types import MappingProxyType
 from onelook.assign.anchor_cells import AnchorCells
 from onelook.assign.anchor_ota import AnchorOta
 from onelook.assign.simota import SimOta
+from onelook.augment.box_level import BoxLevel, Policy
 from onelook.augment.colour import HsvGain, HsvShift
 from onelook.augment.copy_paste import CopyPaste
+from onelook.augment.damo_yolo import DamoAugment
 from onelook.augment.geometry import BoxFilter, RandomAffine
 from onelook.augment.mixup import BetaMixUp, MixUp
 from onelook.augment.mosaic import Mosaic, Mosaic9
@@ -58,6 +60,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
             *(BoxIou, Objectness, Classes, RawL1, LevelBoxIou, LevelObjectness, LevelClasses),
             *(Distillation, Cwd, Mgd, Mimic),
             *(YoloxAugment, Yolov7Augment, Plain, Mosaic, Mosaic9, MixUp, BetaMixUp, CopyPaste, PasteIn),
+            *(DamoAugment, BoxLevel, Policy),
             *(RandomAffine, BoxFilter, HsvGain, HsvShift, Sampling),
             *ARCHITECTURE_TYPES.values(),
         )
