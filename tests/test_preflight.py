@@ -17,7 +17,9 @@ from onelook.data import open_dataset
 from onelook.train.preflight import count, draw_batch, inspect, positives_per_object
 from onelook.types import Matches, Targets
 
-RECIPE = SimpleNamespace(input_size=(320, 320))
+RECIPE = SimpleNamespace(
+    input_size=(320, 320), loss=SimpleNamespace(assigner=None), model=SimpleNamespace(anchors=None)
+)
 
 
 def make(root: Path, boxes: list[list[float]], *, classes: tuple[str, ...] = ("cup", "fork"), images: int = 2) -> Path:

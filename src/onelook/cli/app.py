@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "onelook.cli.check:check",
         "List every problem of a data set, or, without one, describe this installation.",
     ),
+    "anchors": ("onelook.cli.anchors:anchors", "Find anchor boxes that fit the objects of a data set."),
     "convert": ("onelook.cli.convert:convert", "Write a data set in another format."),
     "export": ("onelook.cli.export:export", "Write a model for another runtime, and prove it against PyTorch."),
     "detect": ("onelook.cli.detect:detect", "Find objects in images, folders, videos, cameras and streams."),

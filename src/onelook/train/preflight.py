@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from onelook.data.anchors import fit_of, flat
 from onelook.data.dataset import Dataset, clean_boxes
-from onelook.data.index import CROWD
+from onelook.data.objects import flat_objects, object_sizes
 from onelook.draw import draw_detections, write_image
 from onelook.types import Targets
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from onelook.train.recipe import Recipe
 
 SMALLEST = 4.0  # pixels of the network input; smaller objects are half a cell of the finest usual level
+WORST_RECALL = 0.98  # share of objects that anchors must fit, as published
 MOST_CLASSES = 40  # rows of the printed table; the JSON form has all
 
 
@@ -108,11 +110,10 @@ def inspect(recipe: Recipe, training: Dataset, validation: Dataset | None, notes
 
 def count(dataset: Dataset, size: tuple[int, int], name: str) -> SplitCounts:
     """A split in numbers, from its flat arrays; sides are measured at the training size."""
-    images, boxes, labels, crowds, sizes = _objects(dataset)
-    clipped, kept = clean_boxes(boxes, *sizes[images].T)
+    images, boxes, labels, crowds = flat_objects(dataset)
+    _, kept = clean_boxes(boxes, *dataset.sizes[images].T)
     usable = kept & ~crowds
-    ratio = np.minimum(size[0] / sizes[:, 0].clip(min=1), size[1] / sizes[:, 1].clip(min=1))
-    sides = np.sqrt((clipped[usable, 2:] - clipped[usable, :2]).prod(1)) * ratio[images[usable]]
+    sides = np.sqrt(object_sizes(dataset, size).prod(1))
     with_objects = np.bincount(images[usable], minlength=len(dataset)) > 0
     return SplitCounts(
         name,
@@ -125,20 +126,6 @@ def count(dataset: Dataset, size: tuple[int, int], name: str) -> SplitCounts:
         np.bincount(labels[usable], minlength=len(dataset.names)),
         float(np.median(sides)) if len(sides) else 0.0,
     )
-
-
-def _objects(dataset: Dataset) -> tuple[np.ndarray, ...]:
-    """Of all objects: row of the image, annotated box, label, crowd; and the images' sizes."""
-    index, rows = dataset.index, dataset.rows
-    rows = np.arange(len(index)) if rows is None else rows
-    counts = dataset.num_objects
-    images = np.repeat(np.arange(len(rows)), counts)
-    within = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
-    objects = index.object_offsets[:-1][rows][images] + within
-    labels = index.labels[objects].astype(np.int64)
-    if dataset.relabel is not None:
-        labels = dataset.relabel[labels]
-    return images, index.boxes[objects], labels, (index.object_flags[objects] & CROWD) > 0, dataset.sizes
 
 
 def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe) -> list[str]:
@@ -159,6 +146,7 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe) ->
             f"Half of the objects are smaller than {counts.median_side:.1f} pixels at the training size "
             f"{recipe.input_size[1]}x{recipe.input_size[0]}: train at a larger --size, or check the unit of the boxes."
         )
+    found += _anchor_warnings(dataset, recipe)
     absent = [name for name, number in zip(dataset.names, counts.per_class) if number == 0]
     if absent:
         found.append(f"No training object has the class {_listed(absent)}: it cannot be learnt.")
@@ -168,6 +156,23 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe) ->
             "background. If they do show objects, annotate or remove them."
         )
     return found
+
+
+def _anchor_warnings(dataset: Dataset, recipe: Recipe) -> list[str]:
+    """A hint where the assigner goes by the ratio of sides, and that leaves objects without an anchor."""
+    assigner = recipe.loss.assigner
+    ratio = getattr(getattr(assigner, "cells", assigner), "ratio", None)
+    anchors = getattr(recipe.model, "anchors", None)
+    if ratio is None or anchors is None:
+        return []
+    recall = fit_of(flat(anchors), object_sizes(dataset, recipe.input_size), ratio).recall
+    if recall >= WORST_RECALL:
+        return []
+    count = sum(len(level) for level in anchors)
+    return [
+        f"The model's anchors fit {recall:.1%} of the objects at this size. Others may fit more of them; run: "
+        f"onelook anchors {dataset.described_by} --count {count} --size {max(recipe.input_size)}"
+    ]
 
 
 def _validation_warnings(names: Sequence[str], training: SplitCounts, validation: SplitCounts) -> list[str]:
