@@ -10,6 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from onelook.losses.deception import no_objects
 from onelook.ops.gather import gather_rows
 from onelook.ops.precision import at_least_float32
 from onelook.ops.reduce import mean_over_processes
@@ -181,6 +182,10 @@ class DetectionLoss:
     def of(self, pairs: Pairs) -> dict[str, Tensor]:
         """The terms of the lead head, for pairs that are known."""
         return {term.name: self.scale * term.weight * term(pairs) for term in self.terms}
+
+    def deception(self, predictions: Predictions) -> Tensor:
+        """What self-adversarial training lowers by altering the picture (see `no_objects`)."""
+        return no_objects(predictions)
 
     def plus(self, *terms: Term) -> DetectionLoss:
         """This loss and more terms."""

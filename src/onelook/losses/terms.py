@@ -67,10 +67,23 @@ class Objectness:
 
 @dataclass(frozen=True)
 class Classes:
-    """Binary cross-entropy over all classes of every pair; the object's class is as true as the pair's quality."""
+    """Binary cross-entropy over all classes of every pair; the object's class is as true as the pair's quality.
+
+    smoothing: e makes targets y * (1 - e) + e / 2 (class label smoothing, Szegedy et al. 2016, in Darknet's form for
+    one probability a class).  focal: g counts a value |target - probability|^g times (focal loss, Lin et al. 2017,
+    eq. 4 for soft targets; 2 in the paper, without its class balance).
+    """
 
     weight: float = 1.0
+    smoothing: float = 0.0
+    focal: float = 0.0
     name: str = "classes"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1 or self.focal < 0:
+            raise ValueError(
+                f"smoothing lies in [0, 1) and focal is not negative, not {self.smoothing} and {self.focal}"
+            )
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -79,7 +92,12 @@ class Classes:
     def __call__(self, pairs: Pairs) -> Tensor:
         quality = pairs.matches.quality.to(pairs.classes.dtype).unsqueeze(-1)
         wanted = torch.zeros_like(pairs.classes).scatter_(2, pairs.labels.unsqueeze(-1), quality)
-        return pairs.total(binary_cross_entropy_with_logits(pairs.classes, wanted, reduction="none"))
+        if self.smoothing:
+            wanted = wanted * (1 - self.smoothing) + self.smoothing / 2
+        loss = binary_cross_entropy_with_logits(pairs.classes, wanted, reduction="none")
+        if self.focal:
+            loss = loss * (wanted - pairs.classes.sigmoid()).abs() ** self.focal
+        return pairs.total(loss)
 
 
 @dataclass(frozen=True)

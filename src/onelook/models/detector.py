@@ -163,13 +163,19 @@ class Architecture(Protocol):
 
 
 class Detector(nn.Module):
-    """A whole detector. `architecture`, `class_names` and `deployed` say what it is; no part reads them."""
+    """A whole detector. `architecture`, `class_names` and `deployed` say what it is; no part reads them.
+
+    after_backbone, after_neck: what a training puts between the parts (Pyramid -> Pyramid, no parameters); nothing, and
+    the identity in evaluation, for everybody else.
+    """
 
     def __init__(self, pixels: nn.Module, backbone: Backbone, neck: Neck, head: Head) -> None:
         super().__init__()
         self.pixels = pixels
         self.backbone = backbone
+        self.after_backbone: nn.Module = nn.Identity()
         self.neck = neck
+        self.after_neck: nn.Module = nn.Identity()
         self.head = head
         self.architecture: Architecture | None = None
         self.class_names: tuple[str, ...] = ()
@@ -193,7 +199,7 @@ class Detector(nn.Module):
                 "Give RGB of 0..255 as float32; for files and uint8 arrays use onelook.load(...).detect(...).",
             )
         self.check_sides(images.shape[2], images.shape[3])
-        return self.neck(self.backbone(self.pixels(images)))
+        return self.after_neck(self.neck(self.after_backbone(self.backbone(self.pixels(images)))))
 
     def forward(self, images: Tensor) -> Predictions:
         """(B, 3, H, W) float RGB 0..255, sides multiples of the largest stride -> Predictions."""

@@ -26,17 +26,20 @@ from onelook.augment.yolov7 import Yolov7Augment
 from onelook.config import from_plain, read_yaml_lines
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError, nearest
+from onelook.layers.batch_norm import Cbn, Cmbn
 from onelook.losses.distill import Cwd, Mgd, Mimic
 from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.loss import Auxiliary, DetectionLoss
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS
+from onelook.train.adversarial import Adversarial
 from onelook.train.distill import Distillation
+from onelook.train.dropblock import DropBlock
 from onelook.train.ema import Ema
-from onelook.train.multiscale import MultiScale
+from onelook.train.multiscale import DarknetShapes, MultiScale
 from onelook.train.optimizer import AdamW, Sgd
 from onelook.train.recipe import Closing, Recipe
-from onelook.train.schedule import Constant, MultiStep, OneCycle, WarmCosine
+from onelook.train.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
 
 __all__ = ["PUBLISHED", "RECIPE_FILE", "RECIPE_TYPES", "find_recipe", "published_recipe", "read_recipe"]
 
@@ -55,7 +58,9 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
     {
         kind.__name__: kind
         for kind in (
-            *(Recipe, Closing, Ema, MultiScale, Sgd, AdamW, WarmCosine, OneCycle, MultiStep, Constant),
+            *(Recipe, Closing, Ema, MultiScale, DarknetShapes, Sgd, AdamW),
+            *(WarmCosine, OneCycle, MultiStep, Polynomial, CosineRestarts, Constant),
+            *(Cmbn, Cbn, DropBlock, Adversarial),
             *(DetectionLoss, Auxiliary, SimOta, AnchorCells, AnchorOta),
             *(BoxIou, Objectness, Classes, RawL1, LevelBoxIou, LevelObjectness, LevelClasses),
             *(Distillation, Cwd, Mgd, Mimic),

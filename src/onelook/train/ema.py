@@ -33,7 +33,7 @@ class Ema:
 
 
 class Average:
-    """The running average of a model: every floating-point entry, batch-norm statistics included.
+    """The running average of a model: every floating-point entry of its state, batch-norm statistics included.
 
     Integer entries (batch counters) keep the values they had at the start. `model` is a whole detector in evaluation
     mode, to be evaluated, saved or deployed at any time.
@@ -70,5 +70,4 @@ class Average:
 
 
 def _floating(model: nn.Module) -> list[torch.Tensor]:
-    tensors = [*model.parameters(), *model.buffers()]
-    return [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+    return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from onelook.errors import ConfigError, nearest
+from onelook.layers.batch_norm import CrossIterationNorm, CrossMiniBatchNorm
 from onelook.models.deploy import deploy
 from onelook.ops.reduce import mean_over_processes
 from onelook.train.distill import Align, Teaching, check_sizes
@@ -69,6 +70,11 @@ class Learner:
         freeze(detector, recipe.freeze)
         if recipe.sync_batch_norm and world.size > 1:
             synchronise_batch_norm(detector, device)
+        if recipe.normalization is not None:
+            recipe.normalization.adopt(detector)
+        self._dropblock = recipe.dropblock
+        self._drop = None if recipe.dropblock is None else recipe.dropblock.insert(detector).to(device)
+        self._forgetful = [module for module in detector.modules() if isinstance(module, CrossMiniBatchNorm)]
         self.world = world
         self.detector = detector
         self.average = Average(detector, recipe.ema) if recipe.ema is not None else None
@@ -78,6 +84,7 @@ class Learner:
         self.optimizer = recipe.optimizer.build(learning, recipe.batch_size)
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self.steps = 0
+        self.progress, self.teaching_weight = 0.0, 0.0
         self._half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
         self._clip = recipe.clip
         self._parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
@@ -109,6 +116,17 @@ class Learner:
         """What is evaluated and saved: the average where there is one."""
         return self.detector if self.average is None else self.average.model  # type: ignore[return-value]
 
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """What layers remember from step to step beside the model's state: a resumed training needs it too."""
+        return {
+            f"{name}.{key}": buffer
+            for name, module in self.detector.named_modules()
+            if isinstance(module, CrossIterationNorm)
+            for key, buffer in module.named_buffers()
+            if key in module._non_persistent_buffers_set
+        }
+
     def train_mode(self) -> None:
         """Training mode, but for frozen batch norm, whose statistics are part of what is frozen."""
         self.step.train()
@@ -129,8 +147,17 @@ class Learner:
             return contextlib.nullcontext()
         return self.step.no_sync()  # type: ignore[operator]
 
-    def keep_statistics(self) -> None:
-        """Before the passes of a step: remembers what `update` takes back when the step comes to nothing."""
+    def begin_step(self, progress: float, teaching: float = 0.0) -> None:
+        """Before the passes of a step: remembers what `update` takes back when the step comes to nothing.
+
+        progress: 0 to 1, the part of the training that is done; what layers do may depend on it.  teaching: weight of
+        the teacher's term.
+        """
+        self.progress, self.teaching_weight = progress, teaching
+        if self._dropblock is not None and self._drop is not None:
+            self._drop.probability.fill_(self._dropblock.at(progress))
+        for module in self._forgetful:
+            module.begin_step()
         if self._statistics:
             torch._foreach_copy_(self._kept, self._statistics)
 

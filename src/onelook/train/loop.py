@@ -14,26 +14,15 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from onelook.train.adversarial import deceived
 from onelook.train.learner import Learner
+from onelook.train.multiscale import rescale
 from onelook.train.optimizer import set_rates
-from onelook.types import Targets
+from onelook.train.passes import Batch, join
 
 if TYPE_CHECKING:
     from onelook.losses.loss import DetectionLoss
     from onelook.train.recipe import Augment, Recipe
-
-
-class Batch(Protocol):
-    """A batch as the loader gives it: uint8 RGB (B, 3, H, W), the objects in pixels of it, rows of the data set."""
-
-    @property
-    def images(self) -> Tensor: ...
-
-    @property
-    def targets(self) -> Targets: ...
-
-    @property
-    def indices(self) -> Sequence[int]: ...
 
 
 class Batches(Protocol):
@@ -80,6 +69,7 @@ def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step |
     """
     steps_per_epoch = -(-len(batches) // recipe.accumulate)
     base_rate = recipe.optimizer.lr_per_image * recipe.batch_size
+    passes: Sequence[Batch]
     while learner.steps < recipe.epochs * steps_per_epoch:
         epoch, first = divmod(learner.steps, steps_per_epoch)
         loss = recipe.loss_at(epoch)
@@ -92,10 +82,11 @@ def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step |
             torch.manual_seed(_seed(recipe.seed, number, learner.world.rank))
             rates = recipe.schedule(number, steps_per_epoch, recipe.epochs)
             set_rates(learner.optimizer, rates, base_rate)
-            learner.keep_statistics()
-            size = _size(recipe, passes[0], number)
             teaching = recipe.teaching_at(number, steps_per_epoch)
-            losses = _gradients(learner, passes, size, loss, teaching)
+            learner.begin_step(progress=number / (recipe.epochs * steps_per_epoch), teaching=teaching)
+            size = _size(recipe, passes[0], number, recipe.epochs * steps_per_epoch)
+            passes = _joined(recipe, passes, size)
+            losses = _gradients(recipe, learner, passes, size, loss)
             learner.update(torch.stack(list(losses.values())).sum())
             ends = learner.steps % steps_per_epoch == 0
             seen = tuple(int(row) for batch in passes for row in batch.indices)
@@ -109,28 +100,46 @@ def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step |
 
 
 def _gradients(
-    learner: Learner, passes: Sequence[Batch], size: tuple[int, int], loss: DetectionLoss, teaching: float
+    recipe: Recipe,
+    learner: Learner,
+    passes: Sequence[Batch],
+    size: tuple[int, int],
+    loss: DetectionLoss,
 ) -> dict[str, Tensor]:
     """Forward and backward of one step's passes: their mean gradient in the learner, their mean losses returned."""
-    device = learner.world.device
+    device, attack = learner.world.device, recipe.adversarial
     parts = []
     for index, batch in enumerate(passes, 1):
         images = batch.images.to(device, non_blocking=True)
         targets = batch.targets.to(device, non_blocking=True)
+        place = (recipe.seed, learner.steps, index, learner.world.rank)
+        if attack is not None and (rate := attack.strength(learner.progress, place)) > 0:
+            images, targets = rescale(images.float(), targets, size)
+            images = deceived(learner.detector, images, loss, rate, learner.autocast())
         with learner.gathering(last=index == len(passes)):
             with learner.autocast():
-                losses = learner.step(images, targets, size, loss, teaching)
+                losses = learner.step(images, targets, size, loss, learner.teaching_weight)
             learner.backward(torch.stack(list(losses.values())).sum() / len(passes))
         parts.append(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, (sum(parts[1:], parts[0]) / len(parts)).unbind()))
 
 
-def _size(recipe: Recipe, batch: Batch, step: int) -> tuple[int, int]:
+def _size(recipe: Recipe, batch: Batch, step: int, steps: int) -> tuple[int, int]:
     """(height, width) that the network sees in a step."""
     height, width = batch.images.shape[-2:]
     if recipe.multiscale is None:
         return height, width
-    return recipe.multiscale.size((height, width), recipe.seed, step)
+    return recipe.multiscale.size((height, width), recipe.seed, step, steps)
+
+
+def _joined(recipe: Recipe, passes: Sequence[Batch], size: tuple[int, int]) -> Sequence[Batch]:
+    """The passes of a step as fewer equal ones, as long as one has no more pixels than a pass of the largest size."""
+    if not recipe.join_passes or recipe.multiscale is None:
+        return passes
+    height, width = recipe.multiscale.largest((passes[0].images.shape[-2], passes[0].images.shape[-1]))
+    room = height * width // (size[0] * size[1])
+    count = max(number for number in range(1, len(passes) + 1) if len(passes) % number == 0 and number <= max(room, 1))
+    return [join(passes[first : first + count]) for first in range(0, len(passes), count)]
 
 
 def _seed(seed: int, step: int, rank: int) -> int:

@@ -32,14 +32,60 @@ class MultiScale:
         if self.every < 1 or self.stride < 1:
             raise ValueError("every and stride are at least 1")
 
-    def size(self, base: tuple[int, int], seed: int, step: int) -> tuple[int, int]:
-        """(height, width) of the input in this step; the same in every process."""
+    def size(self, base: tuple[int, int], seed: int, step: int, steps: int | None = None) -> tuple[int, int]:
+        """(height, width) of the input in this step (of `steps`, which it does not need); the same in every process."""
         draw = step // self.every
         if draw == 0:
             return base
         low, high = round(self.low * base[0] / self.stride), round(self.high * base[0] / self.stride)
         cells = int(np.random.default_rng((seed, draw, 0x5CA1E)).integers(max(low, 1), max(high, 1), endpoint=True))
+        return self._sides(base, cells)
+
+    def largest(self, base: tuple[int, int]) -> tuple[int, int]:
+        """The largest size that is drawn."""
+        return max(base, self._sides(base, max(1, round(self.high * base[0] / self.stride))))
+
+    def _sides(self, base: tuple[int, int], cells: int) -> tuple[int, int]:
         return self.stride * cells, self.stride * max(1, int(cells * base[1] / base[0]))
+
+
+@dataclass(frozen=True)
+class DarknetShapes:
+    """Random training shapes as Darknet draws them (`random=1`): between 1 / `factor` and `factor` of the size.
+
+    factor: 1.4 is Darknet's.  every: steps between two draws.  Sizes are multiples of `stride`, one `stride` more than
+    the drawn part of the size rounds to; what was drawn as smaller never grows. The first draw and the last `closing`
+    steps take the largest.
+    """
+
+    factor: float = 1.4
+    every: int = 10
+    stride: int = 32
+    closing: int = 100
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise ValueError(f"factor is at least 1, not {self.factor}")
+        if self.every < 1 or self.stride < 1 or self.closing < 0:
+            raise ValueError("every and stride are at least 1, closing at least 0")
+
+    def size(self, base: tuple[int, int], seed: int, step: int, steps: int | None = None) -> tuple[int, int]:
+        """(height, width) of the input in this step of `steps`; the same in every process."""
+        draw = step // self.every
+        if draw == 0 or (steps is not None and step >= steps - self.closing):
+            return self.largest(base)
+        rng = np.random.default_rng((seed, draw, 0x5CA1E))
+        ratio = rng.uniform(1.0, self.factor)
+        ratio = 1 / ratio if rng.random() < 0.5 else ratio
+        height, width = (self._side(side, ratio) for side in base)
+        return (min(height, base[0]), min(width, base[1])) if ratio < 1 else (height, width)
+
+    def largest(self, base: tuple[int, int]) -> tuple[int, int]:
+        """The largest size that is drawn."""
+        return self._side(base[0], self.factor), self._side(base[1], self.factor)
+
+    def _side(self, side: int, ratio: float) -> int:
+        return (int(side * ratio / self.stride + 0.5) + 1) * self.stride
 
 
 def rescale(images: Tensor, targets: Targets, size: tuple[int, int]) -> tuple[Tensor, Targets]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from onelook.errors import UserError
+from onelook.layers.batch_norm import update_running
 from onelook.ops.reduce import num_processes, sum_over_processes
 from onelook.train.step import TrainingStep
 
@@ -127,11 +128,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         centred = input - mean[:, None, None]
         variance = sum_over_processes(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
-            if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-                self.num_batches_tracked += 1
-                momentum = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
-                self.running_mean.lerp_(mean, momentum)
-                self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+            update_running(self, mean, variance, count)
         scale = (variance + self.eps).rsqrt()
         if self.affine:
             return centred * (scale * self.weight)[:, None, None] + self.bias[:, None, None]

@@ -10,16 +10,19 @@ import numpy as np
 from onelook.augment.source import Draw
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError
+from onelook.layers.batch_norm import Cbn, Cmbn
 from onelook.losses.loss import DetectionLoss
 from onelook.models.detector import Architecture
+from onelook.train.adversarial import Adversarial
 from onelook.train.distill import TERM, Distillation
+from onelook.train.dropblock import DropBlock
 from onelook.train.ema import Ema
-from onelook.train.multiscale import MultiScale
+from onelook.train.multiscale import DarknetShapes, MultiScale
 from onelook.train.optimizer import AdamW, Sgd
-from onelook.train.schedule import Constant, MultiStep, OneCycle, WarmCosine
+from onelook.train.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
 from onelook.types import Sample
 
-AnySchedule = WarmCosine | OneCycle | MultiStep | Constant
+AnySchedule = WarmCosine | OneCycle | MultiStep | Polynomial | CosineRestarts | Constant
 
 
 class Augment(Protocol):
@@ -49,7 +52,10 @@ class Recipe:
     training input, None for the architecture's own.  accumulate: passes whose gradients are summed into one step.
     clip: largest gradient norm of the detector.  max_labels: objects an image keeps.  freeze: parameter names (glob
     patterns) that do not learn.  sampling: which images, and how often.  sync_batch_norm: statistics over the images of
-    all processes.  nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
+    all processes.  normalization: what batch norm becomes in training, None leaves it.  dropblock, adversarial: None
+    for without.  join_passes: whether passes of a step become one where the drawn input size is small, as long as it
+    has no more pixels than a pass of the largest (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).
+    nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
     evaluate_every: epochs between evaluations; the closing epochs are evaluated each (YOLOX).  metric: what "best"
     means.  patience: evaluations without improvement after which training stops, None never.  distillation: what is
     learnt from a teacher's features; which teacher, the run says.
@@ -65,7 +71,7 @@ class Recipe:
     size: tuple[int, int] | None = None
     seed: int = 0
     ema: Ema | None = Ema()
-    multiscale: MultiScale | None = None
+    multiscale: MultiScale | DarknetShapes | None = None
     closing: Closing | None = None
     distillation: Distillation | None = None
     accumulate: int = 1
@@ -74,6 +80,10 @@ class Recipe:
     freeze: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
     sync_batch_norm: bool = False
+    normalization: Cmbn | Cbn | None = None
+    dropblock: DropBlock | None = None
+    adversarial: Adversarial | None = None
+    join_passes: bool = False
     nonfinite: Literal["stop", "skip"] = "stop"
     evaluate_every: int = 10
     metric: str = "AP"
@@ -86,6 +96,10 @@ class Recipe:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
+        if self.sync_batch_norm and self.normalization is not None:
+            raise ValueError("sync_batch_norm and normalization both change batch norm: use one of them")
+        if self.join_passes and (self.accumulate == 1 or self.multiscale is None):
+            raise ValueError("join_passes needs a multiscale, and accumulate above 1: passes that can be joined")
         if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
             raise ValueError(f"the size is (height, width), each a multiple of 32, not {self.size}")
         if self.closing is not None and self.closing.epochs > self.epochs:

@@ -100,14 +100,16 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class MultiStep:
-    """The base rate times `factor` at each milestone, after a linear warm-up.
+    """The base rate times `factor` at each milestone, after a warm-up.
 
-    milestones: fractions of the training, ascending, e.g. (0.8, 0.9) as Darknet's step policy.
+    milestones: fractions of the training, ascending, e.g. (0.8, 0.9) as Darknet's step policy.  warmup_power: 1 is a
+    linear rise, 4 Darknet's burn-in.
     """
 
     milestones: tuple[float, ...] = (0.8, 0.9)
     factor: float = 0.1
     warmup_epochs: float = 0.0
+    warmup_power: float = 1.0
 
     def __post_init__(self) -> None:
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m <= 1 for m in self.milestones):
@@ -116,9 +118,56 @@ class MultiStep:
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
         warmup = self.warmup_epochs * steps_per_epoch
         if step < warmup:
-            return Rates(step / warmup)
+            return Rates((step / warmup) ** self.warmup_power)
         passed = sum(step >= milestone * epochs * steps_per_epoch for milestone in self.milestones)
         return Rates(self.factor**passed)
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """(1 - step / all steps) ^ power of the base rate (Darknet's `poly`, for classifiers), after a warm-up."""
+
+    power: float = 4.0
+    warmup_epochs: float = 0.0
+    warmup_power: float = 4.0
+
+    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
+        warmup = self.warmup_epochs * steps_per_epoch
+        if step < warmup:
+            return Rates((step / warmup) ** self.warmup_power)
+        return Rates(max(0.0, 1.0 - step / (steps_per_epoch * epochs)) ** self.power)
+
+
+@dataclass(frozen=True)
+class CosineRestarts:
+    """Half a cosine, again and again (SGDR, Loshchilov & Hutter 2017; Darknet's `sgdr`), after a warm-up.
+
+    cycle: length of the first half cosine, as a part of the training after the warm-up; 1 never restarts: cosine
+    annealing.  growth: each is so many times as long as the one before.  floor: factor on the base rate at the end of
+    each.
+    """
+
+    cycle: float = 1.0
+    growth: float = 2.0
+    floor: float = 0.0
+    warmup_epochs: float = 0.0
+    warmup_power: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0.001 <= self.cycle <= 1 or self.growth < 1 or not 0 <= self.floor <= 1:
+            raise ValueError("cycle lies in [0.001, 1], growth is at least 1, floor lies between 0 and 1")
+
+    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
+        warmup = self.warmup_epochs * steps_per_epoch
+        if step < warmup:
+            return Rates((step / warmup) ** self.warmup_power)
+        place = (step - warmup) / max(epochs * steps_per_epoch - warmup, 1.0)
+        length = self.cycle
+        while place >= length and length < 1:
+            place -= length
+            length *= self.growth
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(place / length, 1.0)))
+        return Rates(self.floor + (1.0 - self.floor) * cosine)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What resuming needs, in one file: tensors and JSON, written whole or not at all, and never unpickled.
 
 `state.pt` is in the safetensors format. Tensors are named after what they belong to ("model/...", "average/...",
-"align/..." of a training with a teacher, "optimizer/<parameter>/<buffer>"); numbers and the caller's notes are JSON in
-its header.
+"align/..." of a training with a teacher, "memory/..." of layers that remember earlier steps,
+"optimizer/<parameter>/<buffer>"); numbers and the caller's notes are JSON in its header.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def load_state(path: Path, learner: Learner) -> dict[str, Any]:
     numbers, notes = _open(path)
     with safe_open(path, framework="pt") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "align": {}, "average": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "align": {}, "average": {}, "memory": {}, "optimizer": {}}
     for name, tensor in found.items():
         part, _, rest = name.partition("/")
         parts.setdefault(part, {})[rest] = tensor
@@ -56,6 +56,8 @@ def load_state(path: Path, learner: Learner) -> dict[str, Any]:
             learner.align.load_state_dict(parts["align"])
         if learner.average is not None:
             learner.average.load_state_dict(parts["average"], int(numbers["average_updates"]))
+        for name, buffer in learner.memory.items():
+            buffer.copy_(parts["memory"][name])
         if learner.scaler is not None and numbers["scaler"] is not None:
             learner.scaler.load_state_dict(numbers["scaler"])
     except (RuntimeError, KeyError, TypeError) as error:
@@ -88,6 +90,7 @@ def _tensors(learner: Learner) -> dict[str, Tensor]:
         tensors |= {f"align/{name}": tensor for name, tensor in learner.align.state_dict().items()}
     if learner.average is not None:
         tensors |= {f"average/{name}": tensor for name, tensor in learner.average.state_dict().items()}
+    tensors |= {f"memory/{name}": tensor for name, tensor in learner.memory.items()}
     for name, parameter in _parameters(learner).items():
         for key, value in learner.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):

@@ -1,0 +1,42 @@
+"""DropBlock as a setting of a training, for the network of any family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from onelook.layers.dropblock import DropBlocks
+
+
+@dataclass(frozen=True)
+class DropBlock:
+    """Drops squares of the feature maps between two parts of the network (Ghiasi et al. 2018).
+
+    probability: share of the values that are dropped once it has risen.  size: side of the squares in cells.
+    place: whose outputs lose squares: the backbone's (the paper's last groups) or the neck's.  ramp: part of the
+    training over which the probability rises linearly from 0 (sec. 3: "scheduled"; Darknet's 0.85, which lets the
+    squares grow too); 0 is none.
+    """
+
+    probability: float = 0.1
+    size: int = 7
+    place: Literal["backbone", "neck"] = "backbone"
+    ramp: float = 0.85
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability < 1 or not 0 <= self.ramp <= 1:
+            raise ValueError(f"probability is in [0, 1) and ramp in [0, 1], not {self.probability} and {self.ramp}")
+        if self.size < 1:
+            raise ValueError(f"size is at least 1 cell, not {self.size}")
+
+    def insert(self, model: nn.Module) -> DropBlocks:
+        """Puts it into a network, in place; returns what is to be told the probability."""
+        drop = DropBlocks(self.size)
+        setattr(model, f"after_{self.place}", drop)
+        return drop
+
+    def at(self, progress: float) -> float:
+        """The probability when this part of the training (0 to 1) is done."""
+        return self.probability * (min(1.0, progress / self.ramp) if self.ramp else 1.0)
