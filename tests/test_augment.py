@@ -84,7 +84,7 @@ def test_the_affine_matrix_is_the_published_one() -> None:
 
 def test_a_mosaic_places_images_as_published() -> None:
     sample = LazySample(
-        lambda level: np.zeros((427, 640, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, int), None, (427, 640)
+        lambda level, rows: np.zeros((427, 640, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, int), None, (427, 640)
     )
     plan = Mosaic().plan((sample,) * 4, (500, 700), (640, 640))
     assert plan.size == (1280, 1280)
@@ -180,7 +180,7 @@ def test_what_is_not_seen_is_not_read_and_nothing_is_read_twice() -> None:
     def lazy(index: int) -> LazySample:
         sample = SCENES[index % len(SCENES)]
 
-        def read(level: int) -> np.ndarray:
+        def read(level: int, rows: int | None) -> np.ndarray:
             reads.append(index)
             return sample.image
 
@@ -195,13 +195,37 @@ def test_what_is_not_seen_is_not_read_and_nothing_is_read_twice() -> None:
     assert sorted(reads) == [0, 1, 2, 3]
 
 
+@given(st.integers(0, 2**20))
+@settings(max_examples=40, deadline=None)
+def test_what_is_left_out_of_an_image_is_not_seen(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image = SCENES[seed % len(SCENES)].image
+    none = np.zeros((0, 4)), np.zeros(0, int)
+
+    def read(level: int, rows: int | None) -> np.ndarray:
+        assert rows is not None
+        return image[:rows]
+
+    height, width = image.shape[:2]
+    layers = [
+        Layer(sample, np.eye(3), (0, 0, width, height))
+        for sample in (Sample(image, *none), LazySample(read, *none, None, (height, width)))
+    ]
+    matrix = shift(*rng.uniform(-200, 100, 2)) @ affine(*rng.uniform((-40, 0.6, -0.1, -0.1), (40, 2.5, 0.1, 0.1)))
+    whole, part = (Collage(SIZE, (layer,), Objects(*none)).moved(matrix, SIZE).render() for layer in layers)
+    np.testing.assert_array_equal(whole, part)
+    in_sight = cv2.warpAffine(np.full_like(image, 255), matrix[:2], SIZE[::-1])[..., 0] > 250
+    if in_sight.any():
+        assert (whole[in_sight][:, :3] != 114).any()  # it was not taken for out of sight
+
+
 def test_an_image_is_decoded_as_coarsely_as_it_is_shown() -> None:
     assert [level_of(scale) for scale in (2, 1, 0.51, 0.5, 0.26, 0.25, 0.1, 0.01)] == [0, 0, 0, 1, 1, 2, 3, 3]
     image = cv2.resize(np.random.default_rng(0).integers(0, 255, (9, 13, 3), dtype=np.uint8), (332, 222))
     small = cv2.resize(image, (166, 111), interpolation=cv2.INTER_AREA)
     levels: list[int] = []
 
-    def read(level: int) -> np.ndarray:
+    def read(level: int, rows: int | None) -> np.ndarray:
         levels.append(level)
         return small if level else image
 

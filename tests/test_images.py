@@ -341,3 +341,31 @@ def test_a_jpeg_is_decoded_smaller_when_asked(tmp_path: Path, level: int) -> Non
         assert image.shape == (-(-221 // side), -(-333 // side), 3)
         expected = cv2.resize(picture, image.shape[1::-1], interpolation=cv2.INTER_AREA)
         assert np.abs(image.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 2}, {"optimize": True}], ids=str)
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_the_first_rows_of_a_jpeg_are_those_of_the_whole(options, level, capfd):
+    file = encoded(cv2.resize(noise(40, 50), (333, 241)), "JPEG", quality=90, **options)
+    whole = decode_image(file, level=level)
+    for rows in (1, 60, 100, 200, 230, 241, 900):
+        found = decode_image(file, level=level, rows=rows)
+        wanted = min(-(-rows // 2**level), len(whole))
+        assert wanted <= len(found) <= wanted + 33 and found.shape[1] == whole.shape[1]
+        np.testing.assert_array_equal(found[:wanted], whole[:wanted])
+    assert capfd.readouterr() == ("", "")  # a decoder that feels it was given too much would say so
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        encoded(noise(), "JPEG", progressive=True),
+        encoded(noise(), "JPEG", restart_marker_blocks=4),
+        encoded(noise(), "JPEG", exif=exif(6)),
+        encoded(noise(), "PNG"),
+    ],
+    ids=["progressive", "restart markers", "turned", "PNG"],
+)
+def test_files_whose_rows_do_not_come_in_order_are_decoded_whole(file, capfd):
+    np.testing.assert_array_equal(decode_image(file, rows=50), decode_image(file))
+    assert capfd.readouterr() == ("", "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -44,8 +44,8 @@ class Collage:
 
     def moved(self, matrix: np.ndarray, size: tuple[int, int]) -> Collage:
         """The same picture under a matrix, seen through a window of `size`; boxes are hulls, not clipped."""
-        layers = tuple(replace(layer, matrix=matrix @ layer.matrix) for layer in self.layers)
-        return replace(self, size=size, layers=layers, objects=self.objects.moved(matrix))
+        layers = tuple(Layer(layer.sample, matrix @ layer.matrix, layer.region) for layer in self.layers)
+        return Collage(size, layers, self.objects.moved(matrix), self.fill)
 
     def render(self) -> np.ndarray:
         """(H, W, 4) uint8 RGB and an unused fourth channel: OpenCV warps four channels twice as fast as three."""
@@ -116,31 +116,44 @@ class View:
 def seen(layer: Layer, size: tuple[int, int]) -> View | None:
     """The part of a picture of `size` that a layer covers; None where it is out of sight."""
     (a, b, c), (d, e, f) = layer.matrix[:2].tolist()
-    x1, y1, x2, y2 = layer.region
-    around = [(a * x + b * y + c, d * x + e * y + f) for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))]
-    left = max(0, math.floor(min(x for x, _ in around)))
-    top = max(0, math.floor(min(y for _, y in around)))
-    right = min(size[1], math.ceil(max(x for x, _ in around)))
-    bottom = min(size[0], math.ceil(max(y for _, y in around)))
     determinant = a * e - b * d
-    if left >= right or top >= bottom or determinant == 0:
+    if determinant == 0:
         return None
-    back = [
+    height, width = size
+    corners = [  # of the picture, in pixels of the source
         ((e * (x - c) - b * (y - f)) / determinant, (a * (y - f) - d * (x - c)) / determinant)
-        for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))
+        for x, y in ((0, 0), (width, 0), (width, height), (0, height))
     ]
-    source = (
-        max(x1, min(x for x, _ in back)),
-        max(y1, min(y for _, y in back)),
-        min(x2, max(x for x, _ in back)),
-        min(y2, max(y for _, y in back)),
-    )
-    if source[0] >= source[2] or source[1] >= source[3]:
+    common = _cut(corners, layer.region)
+    if not common:
+        return None
+    xs, ys = [x for x, _ in common], [y for _, y in common]
+    source = min(xs), min(ys), max(xs), max(ys)
+    xs, ys = [a * x + b * y + c for x, y in common], [d * x + e * y + f for x, y in common]
+    left, top = max(0, math.floor(min(xs))), max(0, math.floor(min(ys)))
+    right, bottom = min(width, math.ceil(max(xs))), min(height, math.ceil(max(ys)))
+    if source[0] >= source[2] or source[1] >= source[3] or left >= right or top >= bottom:
         return None
     # The larger singular value of the 2 x 2 part.
     half, rest = (a * a + b * b + d * d + e * e) / 2, determinant * determinant
     scale = math.sqrt(half + math.sqrt(max(0.0, half * half - rest)))
     return View(left, top, right, bottom, source, scale)
+
+
+def _cut(corners: list[tuple[float, float]], region: tuple[float, float, float, float]) -> list[tuple[float, float]]:
+    """The corners of a convex polygon inside a rectangle (x1, y1, x2, y2), one side after another; perhaps none."""
+    for axis, sign, limit in ((0, 1, region[0]), (1, 1, region[1]), (0, -1, region[2]), (1, -1, region[3])):
+        kept: list[tuple[float, float]] = []
+        for before, here in zip(corners[-1:] + corners, corners):
+            # How far inside this side of the rectangle.
+            first, second = sign * (before[axis] - limit), sign * (here[axis] - limit)
+            if (first < 0) != (second < 0):
+                part = first / (first - second)
+                kept.append((before[0] + part * (here[0] - before[0]), before[1] + part * (here[1] - before[1])))
+            if second >= 0:
+                kept.append(here)
+        corners = kept
+    return corners
 
 
 def paint(picture: np.ndarray, layer: Layer, view: View, jitter: Jitter | None = None) -> None:
@@ -149,7 +162,9 @@ def paint(picture: np.ndarray, layer: Layer, view: View, jitter: Jitter | None =
     The border pixels of the region are repeated once, so that neighbouring layers leave no gap: a layer may cover one
     of its own pixels more than its region.
     """
-    image, (scale_x, scale_y) = pixels(layer.sample, level_of(view.scale))
+    level = level_of(view.scale)
+    rows = math.ceil(view.source[3]) + (3 << level)
+    image, (scale_x, scale_y) = pixels(layer.sample, level, rows)
     x1, y1, x2, y2 = layer.region
     # Two more pixels on each side: what bilinear interpolation reads. The region ends at whole pixels.
     left = max(round(x1 * scale_x), math.floor(view.source[0] * scale_x) - 2, 0)

@@ -10,6 +10,7 @@ import numpy as np
 from onelook.augment.source import Draw
 from onelook.types import Sample
 
+STRIP = 40_000  # pixels that fit into a processor's nearest caches, with what is made of them
 Steps = tuple[float, float, float]  # for hue, saturation and value
 
 
@@ -37,8 +38,7 @@ class HsvGain:
             return opaque(image)
         # OpenCV rounds to nearest; half less makes that truncation. Hue at 180 and above wraps when converted back.
         scale = np.column_stack((np.diag(steps), np.full(3, -0.5 + 1e-4)))
-        hsv = cv2.transform(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), scale)
-        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
+        return _in_hsv(image, scale, cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB)
 
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
@@ -74,14 +74,27 @@ class HsvShift:
         if steps[0] < 0:
             to_hsv, to_rgb = cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR
         added = np.column_stack((np.eye(3), (abs(steps[0]), *steps[1:])))
-        hsv = cv2.transform(cv2.cvtColor(image, to_hsv), added)
-        return cv2.cvtColor(hsv, to_rgb, dst=hsv)
+        return _in_hsv(image, added, to_hsv, to_rgb)
 
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
 
 
 Hsv = HsvGain | HsvShift
+
+
+def _in_hsv(image: np.ndarray, matrix: np.ndarray, to_hsv: int, to_rgb: int) -> np.ndarray:
+    """(H, W, 3 or 4) uint8 -> (H, W, 3): hue, saturation and value under an affine map (3, 4), rounded and clipped.
+
+    Strip by strip: what one step writes is then still near the processor when the next one reads it.
+    """
+    height, width = image.shape[:2]
+    result = np.empty((height, width, 3), np.uint8)
+    rows = max(1, STRIP // max(width, 1))
+    for top in range(0, height, rows):
+        hsv = cv2.transform(cv2.cvtColor(image[top : top + rows], to_hsv), matrix)
+        cv2.cvtColor(hsv, to_rgb, dst=result[top : top + rows])
+    return result
 
 
 def opaque(image: np.ndarray) -> np.ndarray:

@@ -37,10 +37,20 @@ def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """(M, 4) axis-aligned hulls of the moved boxes' corners; float64, not clipped."""
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) * 0.5, (boxes[:, 2:] - boxes[:, :2]) * 0.5
-    # A corner is the centre plus or minus each half side: the farthest one takes every contribution's magnitude.
-    centre, half = centre @ matrix[:2, :2].T + matrix[:2, 2], half @ np.abs(matrix[:2, :2]).T
-    return np.concatenate((centre - half, centre + half), 1)
+    (a, b, x), (c, d, y) = matrix[:2].tolist()
+    # The lower end of a hull takes the lower end of each contribution: of the box's lower side where the number is
+    # positive, of its upper side where it is negative. One product of matrices instead of a dozen small operations.
+    rises = (max(a, 0.0), max(b, 0.0), max(c, 0.0), max(d, 0.0))
+    falls = (a - rises[0], b - rises[1], c - rises[2], d - rises[3])
+    ends = np.array(
+        (
+            (rises[0], rises[2], falls[0], falls[2]),
+            (rises[1], rises[3], falls[1], falls[3]),
+            (falls[0], falls[2], rises[0], rises[2]),
+            (falls[1], falls[3], rises[1], rises[3]),
+        )
+    )
+    return boxes @ ends + np.array((x, y, x, y))
 
 
 def move_polygons(polygons: Polygons | None, matrix: np.ndarray) -> Polygons | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from onelook.augment.colour import opaque
+from onelook.augment.colour import STRIP, opaque
 from onelook.augment.frame import Letterbox
 from onelook.augment.geometry import BoxFilter, mirror
 from onelook.augment.objects import Objects, join
@@ -86,8 +86,12 @@ class BetaMixUp:
 
 
 def half(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(first + second) // 2 of uint8 images, in their memory: nothing wider than a byte is ever held."""
-    difference = np.bitwise_xor(first, second)
-    np.right_shift(difference, 1, out=difference)
-    np.bitwise_and(first, second, out=second)
-    return np.add(difference, second, out=difference)
+    """(first + second) // 2 of uint8 images, into the second: strip by strip, and nothing wider than a byte."""
+    rows = max(1, STRIP // max(first.shape[1], 1))
+    for top in range(0, len(first), rows):
+        one, other = first[top : top + rows], second[top : top + rows]
+        common = np.bitwise_and(one, other)
+        np.bitwise_xor(one, other, out=other)
+        np.right_shift(other, 1, out=other)
+        np.add(other, common, out=other)
+    return second

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
 from onelook.augment.collage import Collage, Layer
 from onelook.augment.colour import opaque
 from onelook.augment.frame import Frame, Letterbox, Placement
-from onelook.augment.geometry import shift, stretch
 from onelook.augment.objects import Objects, join
 from onelook.augment.source import Draw, size_of
 from onelook.types import Sample
@@ -121,13 +119,13 @@ def tile(
     None where nothing of it is on the canvas.
     """
     (height, width), (left, top) = sides, corner
-    matrix = shift(left, top) @ stretch(placement.scale_x, placement.scale_y)
+    x, y = placement.scale_x, placement.scale_y
+    matrix = np.array(((x, 0.0, left), (0.0, y, top), (0.0, 0.0, 1.0)))
     objects = Objects(sample.boxes, sample.labels, sample.polygons).moved(matrix).clipped(canvas)
     seen = (max(-left, 0), max(-top, 0), min(width, canvas[1] - left), min(height, canvas[0] - top))
     if seen[0] >= seen[2] or seen[1] >= seen[3]:
         return None, objects
-    region = tuple(side / scale for side, scale in zip(seen, (placement.scale_x, placement.scale_y) * 2))
-    return Layer(sample, matrix, cast(tuple[float, float, float, float], region)), objects
+    return Layer(sample, matrix, (seen[0] / x, seen[1] / y, seen[2] / x, seen[3] / y)), objects
 
 
 def collage(parts: list[tuple[Layer | None, Objects]], canvas: tuple[int, int]) -> Collage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,11 +29,11 @@ class Objects:
 
     def moved(self, matrix: np.ndarray) -> Objects:
         """Under a matrix; boxes become hulls of their moved corners."""
-        return replace(self, boxes=move_boxes(self.boxes, matrix), polygons=move_polygons(self.polygons, matrix))
+        return Objects(move_boxes(self.boxes, matrix), self.labels, move_polygons(self.polygons, matrix))
 
     def clipped(self, size: tuple[int, int]) -> Objects:
         """With boxes cut at the border of an image of `size` (height, width); outlines may go beyond."""
-        return replace(self, boxes=clip_boxes(self.boxes, size))
+        return Objects(clip_boxes(self.boxes, size), self.labels, self.polygons)
 
     def shorter_sides(self) -> np.ndarray:
         """(M,) the shorter side of each box."""

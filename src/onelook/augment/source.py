@@ -9,6 +9,8 @@ import numpy as np
 
 from onelook.types import Sample
 
+Read = Callable[[int, int | None], np.ndarray]
+
 MAX_LEVEL = 3  # JPEG files can be decoded at 1/2, 1/4 and 1/8
 
 
@@ -18,26 +20,27 @@ class _Whole:
     def __init__(self, image: np.ndarray) -> None:
         self.image = image
 
-    def __call__(self, level: int) -> np.ndarray:
+    def __call__(self, level: int, rows: int | None) -> np.ndarray:
         return self.image
 
 
 class LazySample(Sample):
     """A `Sample` whose image is read on demand: `image` reads it whole, `pixels(sample, level)` perhaps smaller.
 
-    read: level -> (H, W, 3) uint8 RGB, whose sides are those of `size` divided by 2 ** level, rounded up, or (where a
-    file cannot be decoded smaller) `size` itself.  size: (height, width) of the whole image.
+    read: (level, rows) -> (H, W, 3) uint8 RGB, whose sides are those of `size` divided by 2 ** level, rounded up, or
+    (where a file cannot be decoded smaller) `size` itself; below the first `rows` rows of the whole image, rows may be
+    missing (None: they may not).  size: (height, width) of the whole image.
     """
 
     def __init__(
         self,
-        image: np.ndarray | Callable[[int], np.ndarray],
+        image: np.ndarray | Read,
         boxes: np.ndarray,
         labels: np.ndarray,
         polygons: tuple[tuple[np.ndarray, ...], ...] | None = None,
         size: tuple[int, int] | None = None,
     ) -> None:
-        read: Callable[[int], np.ndarray]
+        read: Read
         if isinstance(image, np.ndarray):
             read, size = _Whole(image), (image.shape[0], image.shape[1])
         elif size is None:
@@ -48,13 +51,13 @@ class LazySample(Sample):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "size", size)
 
-    read: Callable[[int], np.ndarray]
+    read: Read
     size: tuple[int, int]
 
     @property
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB, read anew each time."""
-        return self.read(0)
+        return self.read(0, None)
 
 
 class Draw(Protocol):
@@ -106,13 +109,19 @@ def level_of(scale: float) -> int:
     return level
 
 
-def pixels(sample: Sample, level: int = 0) -> tuple[np.ndarray, tuple[float, float]]:
-    """A sample's pixels at about 1/2 ** level, and the exact scales (x, y) from the whole image to them."""
+def pixels(sample: Sample, level: int = 0, rows: int | None = None) -> tuple[np.ndarray, tuple[float, float]]:
+    """A sample's pixels at about 1/2 ** level, and the exact scales (x, y) from the whole image to them.
+
+    rows: how many of the whole image's rows, from the top, have to be there; None for all.
+    """
     if not isinstance(sample, LazySample):
         return sample.image, (1.0, 1.0)
-    image = sample.read(level)
+    image = sample.read(level, rows)
     (height, width), (whole_height, whole_width) = image.shape[:2], sample.size
-    return image, (_scale(width, whole_width), _scale(height, whole_height))
+    scale = _scale(width, whole_width)
+    if rows is not None and height < int(whole_height * scale):  # rows were left out
+        return image, (scale, scale)
+    return image, (scale, _scale(height, whole_height))
 
 
 def _scale(side: int, whole: int) -> float:
@@ -121,8 +130,3 @@ def _scale(side: int, whole: int) -> float:
         return 1.0
     step = 1 << max(0, round(np.log2(whole / side)))
     return 1.0 / step if side == -(-whole // step) else side / whole
-
-
-def contiguous(image: np.ndarray) -> np.ndarray:
-    """The image as OpenCV wants it (rows may be strided, pixels not)."""
-    return image if image.strides[1:] == (image.shape[2], 1) else np.ascontiguousarray(image)

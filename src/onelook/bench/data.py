@@ -17,6 +17,7 @@ from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
 from onelook.data.images import decode_image
+from onelook.data.memory import keep_memory
 from onelook.data.pictures import DrawImages, Pictures
 from onelook.errors import UsageError
 from onelook.types import Sample
@@ -132,6 +133,7 @@ def contestants(dataset: Dataset, augment: YoloxAugment, size: tuple[int, int]) 
 def measure(known: Mapping[str, Contestant], rounds: int, samples: int) -> dict[str, list[float]]:
     """Seconds a sample of every contestant in every round; each round, all make the same samples, one after another."""
     seconds: dict[str, list[float]] = {name: [] for name in known}
+    keep_memory()  # as in a loader's worker
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

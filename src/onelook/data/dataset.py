@@ -133,12 +133,14 @@ class Dataset:
 
         outlines: whether they are wanted; None in their place otherwise.
         """
-        boxes, kept = clean_boxes(self.index.boxes[self.span(i)], *self.index.sizes[self.row(i)].tolist())
-        kept &= ~self.crowd(i)
+        span, (height, width) = self.span(i), self.index.sizes[self.row(i)].tolist()
+        boxes, kept = clean_boxes(self.index.boxes[span], height, width)
+        kept &= (self.index.object_flags[span] & CROWD) == 0
         polygons = self.polygons(i) if outlines else None
         if polygons is not None:
             polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
-        return boxes[kept].astype(np.float32), self.labels(i)[kept], polygons
+        labels = self.index.labels[span][kept].astype(np.int64)
+        return boxes[kept].astype(np.float32), labels if self.relabel is None else self.relabel[labels], polygons
 
     def coco_ground_truth(self) -> dict[str, Any]:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas, nothing cleaned up.
@@ -259,10 +261,11 @@ def clean_boxes(boxes: np.ndarray, height: int | np.ndarray, width: int | np.nda
 
     height, width: of the image, or (M,) of each box's image.
     """
-    start = np.maximum(boxes[:, :2], 0)
-    stop = np.minimum(start + np.maximum(boxes[:, 2:], 0), np.stack([width, height], -1))
-    sides = stop - start
-    return np.concatenate([start, stop], axis=1), (sides > 0).all(axis=1)
+    corners = np.maximum(boxes, 0)
+    start, stop = corners[:, :2], corners[:, 2:]
+    stop += start
+    np.minimum(stop, np.array((width, height)).T, out=stop)
+    return corners, (stop > start).all(axis=1)
 
 
 def splits(data: str | Path) -> tuple[str, ...]:

@@ -32,7 +32,8 @@ class Header:
 
     depth: bits a sample; floating: whether samples are floating-point.  largest: the value of white where the file
     states one (Netpbm), else 0.  Of a JPEG, progressive: it has several scans; huffman: its codes are Huffman's;
-    pixel_data: where its compressed bytes begin.
+    pixel_data: where its compressed bytes begin; height_at: where its height is stored, if its rows follow one another
+    in one scan without restart markers, else 0.
     """
 
     format: str
@@ -45,6 +46,7 @@ class Header:
     progressive: bool = False
     huffman: bool = False
     pixel_data: int = 0
+    height_at: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,7 +79,7 @@ _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
 
 
 def _jpeg(data: bytes) -> Header:
-    position, orientation, frame = 2, 1, None
+    position, orientation, frame, restarts = 2, 1, None, False
     while True:
         start = data.find(b"\xff", position)  # bytes between segments are tolerated by every decoder
         if start < 0:
@@ -94,19 +96,24 @@ def _jpeg(data: bytes) -> Header:
             raise DamagedHeaderError(f"its segment at byte {start - 1} has no length")
         if marker in _FRAMES and frame is None:
             depth, height, width = struct.unpack_from(">BHH", data, position + 2)
-            frame = (depth, height, width, marker)
+            frame = (depth, height, width, marker, data[position + 7], position + 3)
         elif marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0":
             orientation = _exif_orientation(data[position + 8 : position + length])
+        elif marker == 0xDD:
+            restarts = data[position + 2 : position + 4] != b"\0\0"
+        parts = data[position + 2 : position + 3]  # of the frame that a scan holds
         position += length
         if marker == 0xDA:
             if frame is None:
                 raise DamagedHeaderError("its image data begins before its size is known")
-            depth, height, width, kind = frame
+            depth, height, width, kind, components, height_at = frame
+            one_scan = kind in (0xC0, 0xC1) and parts == bytes((components,))
             return Header(
                 *("JPEG", height, width, orientation, depth),
                 progressive=kind in (0xC2, 0xC6, 0xCA, 0xCE),
                 huffman=kind < 0xC8,
                 pixel_data=position,
+                height_at=height_at if one_scan and not restarts else 0,
             )
 
 

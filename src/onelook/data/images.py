@@ -43,12 +43,18 @@ if "OPENCV_LOG_LEVEL" not in os.environ:  # what OpenCV would print about a dama
 
 
 def decode_image(
-    source: str | os.PathLike[str] | bytes, *, limit: int | None = None, name: str = "", level: int = 0
+    source: str | os.PathLike[str] | bytes,
+    *,
+    limit: int | None = None,
+    name: str = "",
+    level: int = 0,
+    rows: int | None = None,
 ) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an image file, or of the bytes of one; C-contiguous and writable.
 
     limit: most pixels; None is MAX_PIXELS.  name: what errors call the image when `source` is bytes.  level: 0 to 3;
-    a JPEG is decoded at 1 / 2 ** level of its sides, rounded up, which is quicker; other formats ignore it.
+    a JPEG is decoded at 1 / 2 ** level of its sides, rounded up, which is quicker; other formats ignore it.  rows:
+    those of the whole image, from the top, that are wanted; many a JPEG gives hardly more, which is quicker.
 
     The image is upright (EXIF orientation applied). Grey becomes three equal channels; CMYK is converted; an alpha
     channel is dropped, as the official pipelines do (no background is assumed); of an animation or a multi-page file
@@ -66,7 +72,7 @@ def decode_image(
         data = _read(name)
     header = _header(data, name, limit)
     _check_whole(data, header, name)
-    image = _decode(data, header, level)
+    image = _decode(data if rows is None else _top(data, header, rows), header, level)
     if image is None:
         raise ImageError(
             f"'{name}' cannot be decoded: {_reason(header)}.", "Replace the file, or write it again as PNG or JPEG."
@@ -197,6 +203,23 @@ def _check_png(data: bytes, name: str) -> None:
 
 def _truncated(name: str) -> ImageError:
     return ImageError(f"'{name}' is truncated: the end of the image is missing.", "Copy or download the file again.")
+
+
+_ROWS = 16  # a JPEG's rows come in blocks of 8 or 16; colour at half resolution looks one row ahead
+
+
+def _top(data: bytes, header: Header, rows: int) -> bytes:
+    """The file of an image with at least the first `rows` rows of a JPEG's, where its rows are decoded in order.
+
+    Those rows are the same, bit for bit. The file claims to be lower, and has no end: a decoder would count the
+    remaining bytes in front of it, and complain of them.
+    """
+    kept = -(-(rows + _ROWS) // _ROWS) * _ROWS
+    if not header.height_at or header.orientation != 1 or kept >= header.height:
+        return data
+    low = bytearray(data[: data.find(b"\xff\xd9", header.pixel_data)])
+    struct.pack_into(">H", low, header.height_at, kept)
+    return bytes(low)
 
 
 _REDUCED = (0, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_COLOR_8)

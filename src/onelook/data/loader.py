@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
+from onelook.data.memory import keep_memory
 from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
 from onelook.data.pictures import DrawImages, Pictures, uses_outlines
 from onelook.types import Sample, Targets
@@ -222,6 +223,7 @@ class _Tasks:
 
 def _quiet_worker(worker: int) -> None:
     """Each worker is one thread: threads inside workers would fight for the cores the workers have filled."""
+    keep_memory()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     # A worker that is told to end while its queue still holds batches would finalise Python under the thread that sends

@@ -44,14 +44,18 @@ class Pictures:
         height, width = self.dataset.index.sizes[self.dataset.row(row)].tolist()
         return LazySample(Reader(self, row), boxes, labels, polygons, (height, width))
 
-    def read(self, row: int, level: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of an image at about 1 / 2 ** level of its size; perhaps read-only."""
+    def read(self, row: int, level: int, rows: int | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of an image at about 1 / 2 ** level of its size; perhaps read-only.
+
+        rows: those of the whole image, from the top, that are wanted; the others may be missing.
+        """
         level = 0 if self.whole else level
         if self.cache is not None and (found := self.cache.get(row, level)) is not None:
             return found
+        if self.cache is None:
+            return decode_image(self.dataset.path(row), level=level, rows=rows)
         image = decode_image(self.dataset.path(row), level=level)
-        if self.cache is not None:
-            self.cache.put(row, level, image)
+        self.cache.put(row, level, image)
         return image
 
     def make(self, recipe: Callable[[Pictures], Sample]) -> Sample:
@@ -70,8 +74,8 @@ class Reader:
     pictures: Pictures
     row: int
 
-    def __call__(self, level: int) -> np.ndarray:
-        return self.pictures.read(self.row, level)
+    def __call__(self, level: int, rows: int | None) -> np.ndarray:
+        return self.pictures.read(self.row, level, rows)
 
 
 @dataclass(frozen=True, eq=False)
