@@ -20,6 +20,7 @@ class Counting:
     size = (64, 96)
     frame = Letterbox()
     class_names = ("thing",)
+    select = Nms()
 
     def __init__(self) -> None:
         self.runs = 0

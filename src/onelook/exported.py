@@ -17,6 +17,8 @@ The interface of an exported file (`FORMAT` 1):
              boxes       (B, L, 4) float32 xyxy in pixels of the input
              scores      (B, L) float32, descending
              labels      (B, L) int64 index into `names`
+             Of a model that was trained one to one they are its best rows, without suppression: there is no input
+             `iou` then, and nms["iou"] is 1.
 
 B is free where `batch` is None. The two optional inputs are initialisers that are also graph inputs: a runtime that is
 not given them uses the defaults. (ONNX Runtime warns of that on loading, unless `log_severity_level` is 3.) Values
@@ -63,6 +65,11 @@ class ExportedMetadata:
     architecture: Mapping[str, Any]
     version: str
     format: int = FORMAT
+
+    @property
+    def one_to_one(self) -> bool:
+        """Whether the model needs no suppression: its best rows are its detections."""
+        return self.architecture.get("one_to_one") is True
 
     def to_json(self) -> str:
         """One JSON object with exactly these fields."""

@@ -76,6 +76,7 @@ class Predictions:
     objectness: (B, N) logits, None where the head has none.  regression: (B, N, R) raw regression values in the layout
     of the head (R = 4, or 4 * bins for distributions).  auxiliary: the same of an auxiliary head, only in training.
     scored_by_objectness: whether objectness alone is the score, as where a single class leaves nothing to tell apart.
+    unique: (B, N) logits that a prior is the one that speaks for its object, of heads that need no NMS; None of others.
     """
 
     boxes: Tensor
@@ -86,12 +87,17 @@ class Predictions:
     auxiliary: Predictions | None = None
     scored_by_objectness: bool = False
 
+    unique: Tensor | None = None
+
     def scores(self) -> Tensor:
-        """(B, N, C) final class scores in [0, 1]: class probability, times objectness where there is one."""
+        """(B, N, C) final class scores in [0, 1]: class probability, times objectness and uniqueness where given."""
         if self.scored_by_objectness and self.objectness is not None:
             return self.objectness.sigmoid().unsqueeze(-1).expand_as(self.classes)
         scores = self.classes.sigmoid()
-        return scores if self.objectness is None else scores * self.objectness.sigmoid().unsqueeze(-1)
+        for factor in (self.objectness, self.unique):
+            if factor is not None:
+                scores = scores * factor.sigmoid().unsqueeze(-1)
+        return scores
 
 
 @dataclass(frozen=True, eq=False)

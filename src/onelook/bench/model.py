@@ -17,7 +17,7 @@ import numpy as np
 
 from onelook.data.synthetic import Scenes
 from onelook.errors import UsageError
-from onelook.ops.nms import Found, Nms
+from onelook.ops.nms import Found, with_thresholds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onelook.predict.backends import Backend
 
 PERCENTILES = (50, 90, 99)
+DETECTING = (0.25, 0.45)  # confidence and IoU, as `onelook detect`
 _SCENE = 480  # pixels a side of the pictures shown to the network; the frame brings them to its input
 
 
@@ -132,7 +133,7 @@ def measure(
     started_with: resident bytes before the model was made.  wait: returns when the device has finished.
     """
     batch = pictures(backend, setting.batch)
-    select = Untouched() if setting.nms == "out" else Nms()
+    select = Untouched() if setting.nms == "out" else with_thresholds(backend.select, *DETECTING)
     found: list[Found] = []
     seconds = []
     for _ in range(setting.warm_up):

@@ -51,9 +51,10 @@ class ExportResult:
         console.print(f"Exported {metadata.model} to {self.exported.path} ({megabytes:.1f} MB)", soft_wrap=True)
         console.print(f"  input      {metadata.batch or 'any'} x 3 x {height} x {width}, float32, RGB, 0..255")
         if metadata.nms:
+            iou = " (no NMS needed)" if metadata.one_to_one else f" and IoU {metadata.nms['iou']:g}"
             console.print(
                 f"  output     detections: at most {metadata.nms['limit']} an image, confidence"
-                f" {metadata.nms['confidence']:g} and IoU {metadata.nms['iou']:g} unless the caller gives others"
+                f" {metadata.nms['confidence']:g}{iou} unless the caller gives others"
             )
         else:
             console.print("  output     boxes and class scores of all rows")
@@ -94,7 +95,8 @@ def export(
         model: name of a model, a weights file, or the folder of a run.
         weights: weights file for a named model; "none" exports it untrained.
         to: the runtime's format; ncnn and TensorRT are made from the ONNX file with their own tools.
-        nms: build non-maximum suppression in, so that the file gives final detections.
+        nms: build non-maximum suppression in, so that the file gives final detections; of a model that needs none, its
+            best rows.
         half: float16 weights and features.
         int8: 8-bit weights and features (not supported yet).
         dynamic: accept any batch size.

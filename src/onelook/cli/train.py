@@ -20,7 +20,7 @@ from onelook.errors import UsageError, UserError
 from onelook.evaluate import evaluate
 from onelook.models.build import build
 from onelook.models.variants import variant
-from onelook.ops.nms import Nms
+from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import TorchBackend
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.report.training import FIRST_BATCH, report_training
@@ -43,7 +43,7 @@ STATISTICS_IMAGES = 128  # that the statistics of folded batch norm are measured
 CPU_BATCH = 16  # the published 64 images fill the memory of most computers without an accelerator
 FIRST_BATCHES = 2  # that are looked at before the first epoch
 FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
-EVALUATION = Nms(confidence=0.01, iou=0.65)  # as `onelook val`
+EVALUATION = (0.01, 0.65)  # confidence and IoU, as `onelook val`
 
 
 def train(
@@ -325,7 +325,7 @@ def conclude(run: Run, trained: Trained, training: Dataset, validation: Dataset 
     evaluation = None
     if validation is not None and best.is_file():
         backend = TorchBackend(restore(best), world.device, size=run.recipe.input_size)
-        evaluation = evaluate(backend, validation, EVALUATION)
+        evaluation = evaluate(backend, validation, with_thresholds(backend.select, *EVALUATION))
     if world.is_main:
         path = report_training(trained, run.recipe, training, validation, evaluation=evaluation, device=world.device)
         run.journal.say(f"The report is {path}.")
@@ -337,7 +337,7 @@ def evaluator(validation: Dataset, recipe: Recipe, world: World) -> Evaluate:
 
     def metrics(detector: Detector) -> Mapping[str, float]:
         backend = TorchBackend(detector, world.device, size=recipe.input_size)
-        return evaluate(backend, validation, EVALUATION).stats
+        return evaluate(backend, validation, with_thresholds(backend.select, *EVALUATION)).stats
 
     return metrics
 

@@ -60,6 +60,7 @@ def export_onnx(
     """Writes the deploy form of `detector` and proves it.
 
     nms: what final detections the file shall give (`limit` None becomes 300); None gives boxes and scores of all rows.
+    A model that was trained one to one gives its best rows instead, and nothing in the file suppresses any.
     half: float16 weights and features.  dynamic: any batch size; else exactly `batch`.  size: (height, width) of the
     input, None is the architecture's. The interface of the file is described in `onelook.exported`.
 
@@ -75,6 +76,8 @@ def export_onnx(
     architecture = _architecture(detector)
     if nms is not None and nms.limit is None:
         nms = replace(nms, limit=DEFAULT_LIMIT)
+    if nms is not None and getattr(architecture, "one_to_one", False):
+        nms = replace(nms, iou=1.0, agnostic=False)
     metadata = replace(
         _metadata(detector, architecture),
         size=size or architecture.size,
@@ -101,7 +104,8 @@ def _write_verified(
     model = to_model(graph, metadata.size, metadata.batch, ROW_OUTPUTS)
     agreement, rows = verify_rows(onnx_runner(model.SerializeToString()), ROW_OUTPUTS, reference, metadata)
     num_rows = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    limit = append_suppression(model, nms, num_rows, metadata.num_classes)
+    suppress = not metadata.one_to_one
+    limit = append_suppression(model, nms, num_rows, metadata.num_classes, suppress=suppress)
     metadata = replace(metadata, outputs="detections", multi_label=nms.multi_label, nms=_nms_settings(nms, limit))
     _write(model, metadata, draft)
     verify_detections(onnx_runner(draft), metadata, rows)

@@ -60,6 +60,10 @@ _SUPPRESS = """
     nms_nothing = Sub(nms_pairs, nms_pairs)
     nms_kept = ScatterND(nms_nothing, nms_places, nms_values)
 """
+# Of a model that was trained one to one, every candidate is kept.
+_KEEP_ALL = """
+    nms_kept = Identity(nms_pairs)
+"""
 _BEST_ROWS = """
     scores, nms_rows = TopK<axis = 1>(nms_kept, nms_limit)
     nms_found_labels = GatherElements<axis = 1>(nms_labels, nms_rows)
@@ -82,24 +86,26 @@ _PAD = """
 """
 
 
-def append_suppression(model: ModelProto, nms: Nms, num_rows: int, num_classes: int) -> int:
+def append_suppression(model: ModelProto, nms: Nms, num_rows: int, num_classes: int, *, suppress: bool = True) -> int:
     """Puts `nms` behind `model`, whose outputs are `ROW_OUTPUTS`; edits it. Returns L, the rows of the padded outputs.
 
     The model gets the optional inputs `confidence` and `iou` with the values of `nms` as defaults, and the outputs
-    count, boxes, scores and labels. ExportError for settings that standard nodes cannot express.
+    count, boxes, scores and labels. Without `suppress` the best rows are its detections: no node suppresses anything,
+    and there is no input `iou`. ExportError for settings that standard nodes cannot express.
     """
     from onnx import parser
 
     if nms.pool is not None:
         raise ExportError("NMS inside a file cannot limit its candidates ('pool').", "Use Nms(pool=None).")
-    multi_label = nms.multi_label and not nms.agnostic  # a row's classes share a box, so at most one survives
+    # A row's classes share a box, so at most one survives an agnostic suppression.
+    multi_label = nms.multi_label and not (nms.agnostic and suppress)
     pairs = num_rows * num_classes if multi_label else num_rows
     limit = min(nms.limit or pairs, pairs)
     classes = ", ".join(map(str, range(num_classes)))
-    if multi_label:
-        steps = [_CLEAN, _ALL_CLASSES, _SUPPRESS, _BEST_PAIRS, _PAD]
-    else:
-        steps = [_CLEAN, _BEST_CLASS, _AGNOSTIC if nms.agnostic else _BY_CLASS, _SUPPRESS, _BEST_ROWS, _PAD]
+    by_class = [] if not suppress else [_AGNOSTIC if nms.agnostic else _BY_CLASS]
+    candidates = [_ALL_CLASSES] if multi_label else [_BEST_CLASS, *by_class]
+    best = _BEST_PAIRS if multi_label else _BEST_ROWS
+    steps = [_CLEAN, *candidates, _SUPPRESS if suppress else _KEEP_ALL, best, _PAD]
     batch = model.graph.output[0].type.tensor_type.shape.dim[0]
     size = batch.dim_param or str(batch.dim_value)
     graph = parser.parse_graph(
@@ -120,7 +126,8 @@ def append_suppression(model: ModelProto, nms: Nms, num_rows: int, num_classes: 
     model.graph.node.extend(graph.node)
     model.graph.initializer.extend(constant for constant in graph.initializer if constant.name in used)
     # Initialisers that are inputs too: defaults that a runtime may override.
-    model.graph.input.extend(value for value in graph.input if value.name in ("confidence", "iou"))
+    settings = ("confidence", "iou") if suppress else ("confidence",)
+    model.graph.input.extend(value for value in graph.input if value.name in settings)
     del model.graph.output[:]
     model.graph.output.extend(graph.output)
     return limit

@@ -138,7 +138,8 @@ def verify_detections(run: Runner, metadata: ExportedMetadata, rows: Rows) -> No
     settings = dict(metadata.nms or {})
     for batch, boxes, scores in rows.batches:
         crowded = _confidence_for(scores, 100 * len(batch))
-        for thresholds in ({}, {"confidence": crowded, "iou": 0.45}, {"confidence": crowded, "iou": 0.7}):
+        overlaps = [{}] if metadata.one_to_one else [{"iou": 0.45}, {"iou": 0.7}]
+        for thresholds in ({}, *({"confidence": crowded, **overlap} for overlap in overlaps)):
             feed = {key: np.array(value, np.float32) for key, value in thresholds.items()}
             outputs = run(["count", "boxes", "scores", "labels"], {"images": batch, **feed})
             chosen = Nms(**{**settings, **{key: float(value) for key, value in feed.items()}})

@@ -149,7 +149,8 @@ class Architecture(Protocol):
         """What the head gives beside boxes and classes, in the words of the losses that need it.
 
         "objectness"; "cell offsets": raw regression as offsets in cells and logarithms of sides; "anchors": priors
-        with sizes; "auxiliary": predictions of an auxiliary head, in training.
+        with sizes, "anchor-free": without; "one to one": which prior speaks for an object; "auxiliary": predictions of
+        an auxiliary head, in training.
         """
         ...
 

@@ -7,7 +7,7 @@ host. What chooses is a value with three settings-free steps (`Select`); other k
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -108,6 +108,14 @@ class TopK:
             order = best_first(image_scores)[: self.limit]
             found.append((image_boxes[order], image_scores[order], labels[order]))
         return found
+
+
+def with_thresholds(select: Select, confidence: float, iou: float, agnostic: bool | None = None) -> Select:
+    """The same way of selecting with these thresholds, as far as it has them; `agnostic` None leaves that."""
+    if isinstance(select, Nms):
+        agnostic = select.agnostic if agnostic is None else agnostic
+        return replace(select, confidence=confidence, iou=iou, agnostic=agnostic)
+    return replace(select, confidence=confidence) if isinstance(select, TopK) else select
 
 
 def candidates(boxes: Any, scores: Any, confidence: float, multi_label: bool = False) -> list[Found]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from onelook.augment.frame import Frame, Letterbox, Stretch
 from onelook.config import from_plain
 from onelook.errors import ConfigError, ExportError, UsageError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
-from onelook.ops.nms import Found, Nms, Select
+from onelook.ops.nms import Found, Nms, Select, TopK
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,11 @@ class Backend(Protocol):
     def __call__(self, batch: np.ndarray, select: Select) -> list[Found]:
         """(B, H, W, 3) uint8 RGB framed images -> what `select` keeps of each, boxes in pixels of the input."""
         ...
+
+
+def natural_select(*, one_to_one: bool, multi_label: bool) -> Select:
+    """How detections are made of what a model says: the best rows where it was trained one to one, else NMS."""
+    return TopK(multi_label=multi_label) if one_to_one else Nms(multi_label=multi_label)
 
 
 class TorchBackend:
@@ -76,7 +81,10 @@ class TorchBackend:
         self.frame = detector.architecture.frame
         self.class_names = tuple(detector.class_names)
         self.num_classes = detector.architecture.num_classes
-        self.select: Select = Nms(multi_label=getattr(detector.architecture, "multi_label", False))
+        self.select: Select = natural_select(
+            one_to_one=getattr(detector.architecture, "one_to_one", False),
+            multi_label=getattr(detector.architecture, "multi_label", False),
+        )
         self._dtype = torch.float16 if half else torch.float32
         network = deploy(detector) if deployed else copy.deepcopy(detector).eval()
         # Images arrive with the channels last, so the network stays in that layout: nothing is reordered.
@@ -118,8 +126,8 @@ class OnnxBackend:
         self.frame = _frame(metadata, self.path)
         self.class_names = metadata.names
         self.num_classes = metadata.num_classes
-        self.select: Select = Nms(multi_label=metadata.multi_label)
-        if metadata.nms is not None:
+        self.select: Select = natural_select(one_to_one=metadata.one_to_one, multi_label=metadata.multi_label)
+        if metadata.nms is not None and not metadata.one_to_one:
             inside = {name: metadata.nms[name] for name in ("confidence", "iou", "agnostic", "multi_label")}
             self.select = Nms(**inside)
         self._session = session
@@ -153,17 +161,16 @@ class OnnxBackend:
             ) from error
 
     def _detections(self, pixels: np.ndarray, select: Select) -> list[Found]:
-        """What the NMS inside the file keeps."""
-        if not isinstance(select, Nms):
+        """What the NMS inside the file keeps, or the best rows of a model that needs none."""
+        values = {"confidence": getattr(select, "confidence", 0.0)}
+        if self.metadata.one_to_one:
+            if not isinstance(select, TopK):
+                raise ConfigError(f"'{self.path}' gives its best rows and cannot use {type(select).__name__}.", _NO_NMS)
+        elif isinstance(select, Nms):
+            _check_inside(self.path, select, self.metadata.nms or {})
+            values["iou"] = select.iou
+        else:
             raise ConfigError(f"'{self.path}' has NMS inside and cannot use {type(select).__name__}.", _NO_NMS)
-        inside = self.metadata.nms or {}
-        for setting in ("agnostic", "multi_label"):
-            if getattr(select, setting) != inside[setting]:
-                wanted = getattr(select, setting)
-                raise ConfigError(
-                    f"'{self.path}' has NMS inside, with {setting}={inside[setting]}, not {wanted}.", _NO_NMS
-                )
-        values = {"confidence": select.confidence, "iou": select.iou}
         settings = {name: np.array(value, np.float32) for name, value in values.items()}
         counts, boxes, scores, labels = self._run(pixels, ["count", "boxes", "scores", "labels"], settings)
         found = []
@@ -171,6 +178,14 @@ class OnnxBackend:
             kept = slice(0, min(max(int(count), 0), select.limit or boxes.shape[1]))
             found.append((boxes[row, kept], scores[row, kept], labels[row, kept]))
         return found
+
+
+def _check_inside(path: str, select: Nms, inside: Mapping[str, Any]) -> None:
+    """ConfigError where `select` wants what the NMS inside the file does otherwise."""
+    for setting in ("agnostic", "multi_label"):
+        wanted = getattr(select, setting)
+        if wanted != inside[setting]:
+            raise ConfigError(f"'{path}' has NMS inside, with {setting}={inside[setting]}, not {wanted}.", _NO_NMS)
 
 
 _NO_NMS = "Export the model without --nms to choose this freely."

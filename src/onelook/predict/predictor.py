@@ -13,7 +13,7 @@ import numpy as np
 from onelook.augment.frame import Frame, Placement
 from onelook.data.images import MAX_PIXELS, decode_image
 from onelook.errors import ImageError
-from onelook.ops.nms import Found, Nms, Select, TopK
+from onelook.ops.nms import Found, Select, with_thresholds
 from onelook.predict.backends import Backend
 from onelook.predict.frames import read_frames
 from onelook.predict.sources import Damage, find_sources
@@ -147,12 +147,7 @@ class Predictor:
 
     def settings(self, confidence: float, iou: float, agnostic: bool | None = None) -> Select:
         """The predictor's way of selecting, with these thresholds."""
-        if isinstance(self.select, Nms):
-            agnostic = self.select.agnostic if agnostic is None else agnostic
-            return replace(self.select, confidence=confidence, iou=iou, agnostic=agnostic)
-        if isinstance(self.select, TopK):
-            return replace(self.select, confidence=confidence)
-        return self.select
+        return with_thresholds(self.select, confidence, iou, agnostic)
 
 
 def batches(items: Iterator[Any], count: int) -> Generator[list[Any], None, None]:

@@ -12,6 +12,9 @@ from types import MappingProxyType
 
 from onelook.assign.anchor_cells import AnchorCells
 from onelook.assign.anchor_ota import AnchorOta
+from onelook.assign.best_anchor import BestAnchor
+from onelook.assign.centre import CentreCell
+from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
 from onelook.augment.box_level import BoxLevel, Policy
 from onelook.augment.colour import HsvGain, HsvShift
@@ -30,6 +33,7 @@ from onelook.layers.batch_norm import Cbn, Cmbn
 from onelook.losses.distill import Cwd, Mgd, Mimic
 from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.loss import Auxiliary, DetectionLoss
+from onelook.losses.selection import Selection
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS
 from onelook.train.adversarial import Adversarial
@@ -63,6 +67,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
             *(Cmbn, Cbn, DropBlock, Adversarial),
             *(DetectionLoss, Auxiliary, SimOta, AnchorCells, AnchorOta),
             *(BoxIou, Objectness, Classes, RawL1, LevelBoxIou, LevelObjectness, LevelClasses),
+            *(CentreCell, BestAnchor, OneToOne, Selection),
             *(Distillation, Cwd, Mgd, Mimic),
             *(YoloxAugment, Yolov7Augment, Plain, Mosaic, Mosaic9, MixUp, BetaMixUp, CopyPaste, PasteIn),
             *(DamoAugment, BoxLevel, Policy),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 
@@ -12,10 +12,17 @@ from onelook.layers.conv import ConvStyle
 from onelook.models.detector import Backbone, Detector, Neck, PixelFormat, Pixels
 from onelook.models.published import Published, Variant
 from onelook.models.yolox.backbone import CspDarknet, Darknet53
-from onelook.models.yolox.head import DecoupledHead
+from onelook.models.yolox.head import Anchors, YoloxHead
+from onelook.models.yolox.levels import CoupledLevel, DecoupledLevel
 from onelook.models.yolox.neck import Fpn, Pafpn
 from onelook.models.yolox.official import official_names
 
+# The nine anchors of YOLOv3 (sec. 2.3), clustered on COCO at 416 pixels.
+YOLOV3_ANCHORS: Anchors = (
+    ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
+    ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
+    ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
+)
 CORNER_LETTERBOX = Letterbox()
 RAW_BGR = PixelFormat(order="bgr")
 # Weights released before August 2021 (official "legacy" files).
@@ -24,11 +31,15 @@ NORMALISED_RGB = PixelFormat(divisor=255.0, mean=(0.485, 0.456, 0.406), std=(0.2
 
 @dataclass(frozen=True)
 class Yolox:
-    """A YOLOX network.
+    """A YOLOX network, and the networks that the paper compares it with.
 
     depth, width: factors on the repeats and channels of the largest published form, both truncated or rounded to whole
-    numbers, not to multiples of 8; Darknet-53 has no factors, its head has `width`.  depthwise: separable convolutions
-    wherever a 3x3 is (nano).  size: (height, width) that the weights are evaluated at.
+    numbers, not to multiples of 8 (Darknet-53 is published with 1 only).  depthwise: separable convolutions wherever a
+    3x3 is (nano).  size: (height, width) that the weights are evaluated at.
+
+    head, anchors, one_to_one: the steps of table 2.  head: "coupled" is YOLOv3's.  anchors: (width, height) of the
+    anchor boxes in pixels, as many at each of the three levels; None for an anchor-free head.  one_to_one: whether the
+    head says which of the priors that see an object may speak for it, so that no NMS is needed.
     """
 
     depth: float = 1.0
@@ -40,28 +51,48 @@ class Yolox:
     size: tuple[int, int] = (640, 640)
     frame: Frame = CORNER_LETTERBOX
     pixels: PixelFormat = RAW_BGR
+    head: Literal["decoupled", "coupled"] = "decoupled"
+    anchors: Anchors | None = None
+    one_to_one: bool = False
 
-    gives: ClassVar[frozenset[str]] = frozenset({"objectness", "cell offsets"})
+    def __post_init__(self) -> None:
+        if self.anchors is not None and (len(self.anchors) != 3 or len(set(map(len, self.anchors))) != 1):
+            raise ValueError("anchors are (width, height) pairs, as many for each of the three levels")
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """What the head gives beside boxes and classes."""
+        kind = {"cell offsets", "anchor-free"} if self.anchors is None else {"anchors"}
+        return frozenset({"objectness", *kind, *(("one to one",) if self.one_to_one else ())})
 
     def build(self) -> Detector:
         """The detector in training form, initialised as published: nothing pretrained, PyTorch's defaults."""
         style = ConvStyle(self.activation, self.depthwise)
         backbone, neck = self._features(style)
-        head = DecoupledHead(neck, int(256 * self.width), self.num_classes, style)
+        kind = DecoupledLevel if self.head == "decoupled" else CoupledLevel
+        hidden, anchors = int(256 * self.width), 1 if self.anchors is None else len(self.anchors[0])
+        levels = [
+            kind(inputs, hidden, self.num_classes, style, anchors=anchors, selects=self.one_to_one)
+            for inputs in neck.channels
+        ]
+        head = YoloxHead(levels, neck.strides, self.num_classes, self.anchors)
         detector = Detector(Pixels(self.pixels), backbone, neck, head)
         detector.architecture = self
         return detector
 
     def _features(self, style: ConvStyle) -> tuple[Backbone, Neck]:
         if self.backbone == "darknet53":
-            darknet = Darknet53(style)
+            darknet = Darknet53(style, self.depth, self.width)
             return darknet, Fpn(darknet, style)
         repeats = round(3 * self.depth)
         csp_darknet = CspDarknet(int(64 * self.width), max(repeats, 1), style)
         return csp_darknet, Pafpn(csp_darknet, repeats, style)
 
     def official_names(self) -> dict[str, str]:
-        """Our tensor name -> the official repository's, one to one, for the training form."""
+        """Our tensor name -> the official repository's, one to one, for the training form.
+
+        What the repository does not have (coupled levels, selectors) keeps our name.
+        """
         with torch.device("meta"):
             return official_names(self.build().state_dict(), self.backbone)
 

@@ -56,23 +56,30 @@ class CspDarknet(_FourStages):
 
 
 class Darknet53(_FourStages):
-    """Darknet-53 (YOLOv3, table 1) whose last stage ends in the five convolutions and the SPP of YOLOv3-SPP."""
+    """Darknet-53 (YOLOv3, table 1) whose last stage ends in the five convolutions and the SPP of YOLOv3-SPP.
 
-    channels = (256, 512, 512)
+    depth, width: factors on the residual blocks (at least one a stage) and on the channels; the papers know 1 only.
+    """
 
-    def __init__(self, style: ConvStyle) -> None:
+    def __init__(self, style: ConvStyle, depth: float = 1.0, width: float = 1.0) -> None:
         super().__init__()
-        self.stem = nn.Sequential(style.conv(3, 32, 3), *_residuals(32, 64, 1, style))
-        self.stage2 = nn.Sequential(*_residuals(64, 128, 2, style))
-        self.stage3 = nn.Sequential(*_residuals(128, 256, 8, style))
-        self.stage4 = nn.Sequential(*_residuals(256, 512, 8, style))
+        c0, c1, c2, c3, c4, c5 = (int(32 * width * 2**level) for level in range(6))
+        self.channels = (c3, c4, c4)
+
+        def blocks(inputs: int, outputs: int, count: int) -> Iterator[nn.Module]:
+            return _residuals(inputs, outputs, max(round(count * depth), 1), style)
+
+        self.stem = nn.Sequential(style.conv(3, c0, 3), *blocks(c0, c1, 1))
+        self.stage2 = nn.Sequential(*blocks(c1, c2, 2))
+        self.stage3 = nn.Sequential(*blocks(c2, c3, 8))
+        self.stage4 = nn.Sequential(*blocks(c3, c4, 8))
         self.stage5 = nn.Sequential(
-            *_residuals(512, 1024, 4, style),
-            style.conv(1024, 512),
-            style.conv(512, 1024, 3),
-            Spp(1024, 512, style),
-            style.conv(512, 1024, 3),
-            style.conv(1024, 512),
+            *blocks(c4, c5, 4),
+            style.conv(c5, c4),
+            style.conv(c4, c5, 3),
+            Spp(c5, c4, style),
+            style.conv(c4, c5, 3),
+            style.conv(c5, c4),
         )
 
 
