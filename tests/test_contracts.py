@@ -1,0 +1,141 @@
+"""Every head with every assigner: what fits trains, what does not is refused when the recipe is made."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from onelook.assign.anchor_ota import AnchorOta
+from onelook.assign.simota import SimOta
+from onelook.config import change
+from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
+from onelook.losses.loss import Auxiliary, DetectionLoss
+from onelook.losses.terms import BoxIou, Classes, Objectness
+from onelook.models.build import build
+from onelook.models.detector import Architecture
+from onelook.models.variants import VARIANTS, variant
+from onelook.recipes import PUBLISHED, RECIPE_TYPES, published_recipe
+from onelook.recipes.yolov7 import SCHEMES
+from onelook.train.recipe import Recipe
+from onelook.types import Targets
+from training import RECIPE, TINY
+
+# A narrow network of every family, and of each kind of head in it.
+NARROW: dict[str, Architecture] = {
+    "YOLOX": TINY,
+    "YOLOv7": replace(variant("yolov7-tiny").architecture, width_multiple=0.125, num_classes=3),
+    "YOLOv7 with auxiliary head": replace(variant("yolov7-w6").architecture, width_multiple=0.03, num_classes=3),
+    "DAMO-YOLO": replace(variant("damo-yolo-ns").architecture, num_classes=3),
+}
+ASSIGNERS = {name: kind for name, kind in RECIPE_TYPES.items() if kind.__module__.startswith("onelook.assign.")}
+
+
+def test_every_family_and_every_assigner_is_asked() -> None:
+    assert {row.family for row in VARIANTS.values()} == {name.split(" with ")[0] for name in NARROW}
+    assert {"SimOta", "AnchorCells", "AnchorOta"} <= set(ASSIGNERS)
+
+
+def recipe_of(model: Architecture, loss: DetectionLoss) -> Recipe:
+    return replace(RECIPE, model=model, loss=loss, closing=None)
+
+
+def step(recipe: Recipe, seed: int = 0) -> dict[str, torch.Tensor]:
+    """The losses of one step on noise with objects in it; every gradient must be finite and some must be there."""
+    torch.manual_seed(seed)
+    detector = build(recipe.model, 3).train()
+    boxes = torch.tensor([[[4.0, 6, 40, 50], [30, 20, 60, 61]], [[10, 10, 30, 34], [0, 0, 0, 0]]])
+    targets = Targets(boxes, torch.tensor([[0, 2], [1, 0]]), torch.tensor([[True, True], [True, False]]))
+    losses = recipe.loss(detector(torch.rand(2, 3, 64, 64) * 255), targets)
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = [parameter.grad for parameter in detector.parameters() if parameter.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients)
+    return losses
+
+
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+@pytest.mark.parametrize("head", NARROW)
+def test_an_assigner_trains_a_head_or_is_refused(head: str, assigner: str) -> None:
+    model, rule = NARROW[head], ASSIGNERS[assigner]()
+    objectness = (Objectness(),) if "objectness" in model.gives else ()
+    loss = DetectionLoss(rule, (BoxIou(), Classes(), *objectness))
+    lacking = [need for need in getattr(rule, "needs", ()) if need not in model.gives]
+    if lacking:
+        message = f"{assigner} needs {lacking[0]}, which the head of {type(model).__name__} does not give"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            recipe_of(model, loss)
+    else:
+        assert all(loss.isfinite() and loss > 0 for loss in step(recipe_of(model, loss)).values())
+
+
+@pytest.mark.parametrize("head", NARROW)
+def test_terms_by_level_fit_every_head_that_gives_what_they_need(head: str) -> None:
+    model = NARROW[head]
+    rule = AnchorOta() if "anchors" in model.gives else SimOta()
+    loss = DetectionLoss(rule, (LevelBoxIou(), LevelObjectness(), LevelClasses()))
+    if "objectness" in model.gives:
+        step(recipe_of(model, loss))
+    else:
+        with pytest.raises(ValueError, match="needs objectness"):
+            recipe_of(model, loss)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_auxiliary_scheme_trains_and_teaches_the_auxiliary_head(scheme: str) -> None:
+    model = NARROW["YOLOv7 with auxiliary head"]
+    loss = replace(published_recipe("yolov7-w6").loss, auxiliary=SCHEMES[scheme])
+    losses = step(recipe_of(model, loss))
+    assert {name for name in losses if name.startswith("auxiliary_")} == {
+        "auxiliary_box",
+        "auxiliary_objectness",
+        "auxiliary_classes",
+    }
+
+
+@pytest.mark.parametrize("head", ["YOLOX", "YOLOv7", "DAMO-YOLO"])
+def test_an_auxiliary_loss_is_refused_where_there_is_no_auxiliary_head(head: str) -> None:
+    loss = DetectionLoss(lambda *_: None, (BoxIou(),), auxiliary=Auxiliary())
+    with pytest.raises(ValueError, match="Auxiliary needs auxiliary"):
+        recipe_of(NARROW[head], loss)
+
+
+@pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.family in PUBLISHED])
+def test_every_model_has_a_published_training(name: str) -> None:
+    recipe = published_recipe(name)
+    assert recipe.model is variant(name).architecture
+    assert change(recipe, {"model.num_classes": 3}).epochs == recipe.epochs
+
+
+def test_simota_teaches_a_yolov7_head() -> None:
+    """Fifteen steps on one batch: the loss falls far."""
+    torch.manual_seed(0)
+    detector = build(NARROW["YOLOv7"], 3).train()
+    loss = DetectionLoss(SimOta(), (BoxIou(), Objectness(), Classes()))
+    optimizer = torch.optim.SGD(detector.parameters(), lr=0.01, momentum=0.9)
+    images = torch.rand(2, 3, 64, 64) * 255
+    targets = Targets(
+        torch.tensor([[[4.0, 6, 40, 50]], [[20, 10, 60, 40]]]), torch.tensor([[0], [1]]), torch.ones(2, 1).bool()
+    )
+    seen = []
+    for _ in range(15):
+        total = sum(loss(detector(images), targets).values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        seen.append(total.item())
+    assert seen[-1] < 0.8 * seen[0], seen
+
+
+def test_tables_of_the_paper_are_changes() -> None:
+    """Table 6: how the auxiliary head is assigned; table 7: a bound by distance; table 8: the partial head."""
+    recipe = published_recipe("yolov7-w6")
+    for scheme in SCHEMES.values():
+        assert change(recipe, {"loss.auxiliary": scheme}).loss.auxiliary == scheme
+    without = change(recipe, {"model.auxiliary": None, "loss.auxiliary": None})
+    assert "auxiliary" not in without.model.gives
+    assert change(published_recipe("yolov7-e6e"), {"model.partial_auxiliary": False}).model.copies == 2
+    with pytest.raises(ValueError, match="Auxiliary needs auxiliary"):
+        replace(recipe, model=replace(recipe.model, auxiliary=None))
