@@ -126,5 +126,5 @@ def test_a_prediction_that_is_not_matched_cannot_spoil_the_others():
 
 
 def test_a_loss_says_what_it_needs_of_a_head():
-    assert LOSS.needs() == {"objectness": "SimOta", "cell offsets": "RawL1"}
+    assert LOSS.needs() == {"objectness": "Objectness", "cell offsets": "RawL1"}
     assert DetectionLoss(SimOta(), (BoxIou(),)).plus(RawL1()).terms == (BoxIou(), RawL1())

@@ -20,7 +20,7 @@ class Bare(Yolox):
 
 
 def test_a_term_that_the_head_cannot_serve_is_refused_when_the_recipe_is_made():
-    with pytest.raises(ValueError, match="SimOta needs objectness, which the head of Bare does not give"):
+    with pytest.raises(ValueError, match="Objectness needs objectness, which the head of Bare does not give"):
         replace(RECIPE, model=Bare())
     assert replace(RECIPE, model=TINY, loss=LOSS.plus(BoxIou(name="more"))).loss.terms[-1].name == "more"
 

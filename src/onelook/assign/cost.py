@@ -11,9 +11,9 @@ from torch import Tensor
 
 from onelook.ops.gather import gather_rows
 from onelook.ops.precision import at_least_float32
-from onelook.types import Matches, Predictions
+from onelook.types import Matches, Predictions, Priors
 
-_LOG_FLOOR = -100.0  # of binary cross-entropy, as PyTorch clamps it
+LOG_FLOOR = -100.0  # of binary cross-entropy, as PyTorch clamps it
 
 
 def rows_of(values: Tensor, index: Tensor | None) -> Tensor:
@@ -26,19 +26,42 @@ def class_cost(predictions: Predictions, labels: Tensor, index: Tensor | None) -
 
     labels: (B, M).  index: (B, P) the candidates, None for all priors. For all objects of an image the sum over classes
     differs only in the object's own class, so it is made once a candidate and corrected: C + M numbers, not C * M.
-    Raises TypeError for a head without objectness.
+    Without objectness it is the square root of the class alone.
     """
-    if predictions.objectness is None:
-        raise TypeError("this class cost needs a head with objectness")
-    classes = at_least_float32(rows_of(predictions.classes, index))
-    objectness = at_least_float32(rows_of(predictions.objectness, index))
-    # Classes before points: what an object needs is then one row, and no later pass strides through memory.
-    probability = classes.transpose(1, 2).clone(memory_format=torch.contiguous_format).sigmoid_()
-    probability.mul_(objectness.sigmoid().unsqueeze(1)).sqrt_()
+    probability = probabilities(predictions, index).sqrt_()
     image = torch.arange(len(labels), device=labels.device).unsqueeze(1)
-    present = probability[image, labels].log_().clamp_(min=_LOG_FLOOR)
-    absent = probability.neg_().log1p_().clamp_(min=_LOG_FLOOR)
+    present = probability[image, labels].log_().clamp_(min=LOG_FLOOR)
+    absent = probability.neg_().log1p_().clamp_(min=LOG_FLOOR)
     return present.neg_().add_(absent[image, labels]).sub_(absent.sum(1).unsqueeze(1))
+
+
+def probabilities(predictions: Predictions, index: Tensor | None) -> Tensor:
+    """(B, C, P): class probability, times objectness where there is one, of the candidates `index`; a new tensor.
+
+    Classes before candidates: what an object needs is then one row, and no later pass strides through memory.
+    """
+    classes = at_least_float32(rows_of(predictions.classes, index))
+    probability = classes.transpose(1, 2).clone(memory_format=torch.contiguous_format).sigmoid_()
+    if predictions.objectness is not None:
+        probability.mul_(at_least_float32(rows_of(predictions.objectness, index)).sigmoid().unsqueeze(1))
+    return probability
+
+
+def near_centres(priors: Priors, boxes: Tensor, valid: Tensor, radius: float) -> Tensor:
+    """(B, M, N) which points lie less than `radius` strides beside an object's centre, on both axes: an open square."""
+    x, y = priors.points.to(boxes.dtype).unbind(-1)
+    reach = radius * priors.strides.to(boxes.dtype)
+    left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
+    near = ((x - (left + right) / 2).abs_() < reach) & ((y - (top + bottom) / 2).abs_() < reach)
+    return near.logical_and_(valid.unsqueeze(-1))
+
+
+def inside_boxes(priors: Priors, boxes: Tensor, valid: Tensor) -> Tensor:
+    """(B, M, N) which points lie inside an object's box, not on its border."""
+    x, y = priors.points.to(boxes.dtype).unbind(-1)
+    left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
+    inside = ((x > left) & (x < right)) & ((y > top) & (y < bottom))
+    return inside.logical_and_(valid.unsqueeze(-1))
 
 
 def overlaps(objects: Tensor, boxes: Tensor) -> Tensor:
@@ -60,6 +83,28 @@ def cheapest(cost: Tensor, iou: Tensor, candidates: int) -> tuple[Tensor, Tensor
     best = cost.topk(limit, dim=2, largest=False)
     takes = torch.arange(limit, device=cost.device) < k.unsqueeze(-1)
     return best.indices, takes & best.values.isfinite()
+
+
+def settle(cost: Tensor, iou: Tensor, wanted: Tensor, chosen: Tensor, index: Tensor | None) -> Matches:
+    """One object a candidate: one wanted once stays, one wanted more often goes to the cheapest object of all.
+
+    cost, iou: (B, M, P).  wanted, chosen: (B, M, K) as `cheapest` gives them.  index: the priors that candidates are,
+    None where all are. Quality is the IoU of the pair.
+    """
+    num_objects, limit = wanted.shape[1:]
+    column, takes = wanted.flatten(1), chosen.flatten(1)
+    slot = torch.arange(num_objects * limit, device=cost.device).expand_as(column)
+    own = slot // limit
+    wishes = torch.zeros_like(cost[:, 0], dtype=torch.int64).scatter_add_(1, column, takes.long())
+    first = torch.full_like(wishes, num_objects * limit)
+    first.scatter_reduce_(1, column, torch.where(takes, slot, num_objects * limit), "amin")
+    columns = cost.gather(2, column.unsqueeze(1).expand(-1, num_objects, -1))
+    objects = torch.where(wishes.gather(1, column) > 1, columns.argmin(1), own)
+    valid = takes & (first.gather(1, column) == slot)
+    objects = torch.where(valid, objects, 0)
+    quality = iou.gather(2, column.unsqueeze(1).expand(-1, num_objects, -1)).gather(1, objects.unsqueeze(1)).squeeze(1)
+    priors = column if index is None else index.gather(1, column)
+    return Matches(torch.where(valid, priors, 0), objects, torch.where(valid, quality, 0.0), valid)
 
 
 def no_pairs(predictions: Predictions) -> Matches:

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onelook.assign.cost import cheapest, class_cost, no_pairs, overlaps, rows_of
+from onelook.assign.cost import (
+    cheapest,
+    class_cost,
+    inside_boxes,
+    near_centres,
+    no_pairs,
+    overlaps,
+    rows_of,
+    settle,
+)
 from onelook.ops.gather import pack
 from onelook.ops.precision import at_least_float32
 from onelook.types import Matches, Predictions, Priors, Targets
@@ -24,6 +33,8 @@ class SimOta:
     candidates: how many of an object's best IoUs are summed into its k.
     iou_weight: of the IoU cost -log(IoU) against the class cost (lambda of eq. 1, which the paper leaves open).
     penalty: cost of a candidate outside the object's own region.
+
+    A head without objectness is judged by its classes alone.
 
     Every object wants its 1 to `candidates` cheapest points; a point that several want goes to the object for which it
     is cheapest among all objects, also those that did not want it, so an object can end with none. An image without
@@ -41,7 +52,7 @@ class SimOta:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("objectness",)
+        return ()
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
@@ -66,24 +77,18 @@ class SimOta:
         cost.sub_((iou + 1e-8).log_(), alpha=self.iou_weight)
         cost.add_(own.logical_not(), alpha=self.penalty)
         cost.masked_fill_(pair.logical_not_(), torch.inf)
-        wanted, chosen = cheapest(cost, iou, self.candidates)
-        return _settle(cost, iou, wanted, chosen, index)
+        return settle(cost, iou, *cheapest(cost, iou, self.candidates), index)
 
     def regions(self, priors: Priors, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """For objects (B, M): which points are candidates because of them, and which are free of the penalty.
 
         Two (B, M, N) masks. The centre region is an open square, the inside of a box is open too.
         """
-        x, y = priors.points.to(boxes.dtype).unbind(-1)
-        reach = self.radius * priors.strides.to(boxes.dtype)
-        left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
-        centre = ((x - (left + right) / 2).abs_() < reach) & ((y - (top + bottom) / 2).abs_() < reach)
-        centre &= valid.unsqueeze(-1)
+        near = near_centres(priors, boxes, valid, self.radius)
         if not self.inside_box:
-            return centre, centre
-        inside = ((x > left) & (x < right)) & ((y > top) & (y < bottom))
-        inside &= valid.unsqueeze(-1)
-        return centre | inside, centre & inside
+            return near, near
+        inside = inside_boxes(priors, boxes, valid)
+        return near | inside, near & inside
 
     def _capacity(self, priors: Priors, num_objects: int) -> int:
         """A bound on the candidates of an image that Python knows: the centre region holds few points of each level."""
@@ -93,24 +98,6 @@ class SimOta:
         side = math.ceil(2 * self.radius)  # an open interval of 2r strides holds at most ceil(2r) points of a grid
         anchors = num_priors // sum(height * width for height, width in priors.shapes)
         return min(num_priors, num_objects * side * side * anchors * len(priors.shapes))
-
-
-def _settle(cost: Tensor, iou: Tensor, wanted: Tensor, chosen: Tensor, index: Tensor | None) -> Matches:
-    """One object a point: a point wanted once stays, one wanted more often goes to the cheapest object of all."""
-    num_objects, limit = wanted.shape[1:]
-    column, takes = wanted.flatten(1), chosen.flatten(1)
-    slot = torch.arange(num_objects * limit, device=cost.device).expand_as(column)
-    own = slot // limit
-    wishes = torch.zeros_like(cost[:, 0], dtype=torch.int64).scatter_add_(1, column, takes.long())
-    first = torch.full_like(wishes, num_objects * limit)
-    first.scatter_reduce_(1, column, torch.where(takes, slot, num_objects * limit), "amin")
-    columns = cost.gather(2, column.unsqueeze(1).expand(-1, num_objects, -1))
-    objects = torch.where(wishes.gather(1, column) > 1, columns.argmin(1), own)
-    valid = takes & (first.gather(1, column) == slot)
-    objects = torch.where(valid, objects, 0)
-    quality = iou.gather(2, column.unsqueeze(1).expand(-1, num_objects, -1)).gather(1, objects.unsqueeze(1)).squeeze(1)
-    priors = column if index is None else index.gather(1, column)
-    return Matches(torch.where(valid, priors, 0), objects, torch.where(valid, quality, 0.0), valid)
 
 
 PAPER = SimOta()

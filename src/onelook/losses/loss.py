@@ -16,6 +16,9 @@ from onelook.ops.precision import at_least_float32
 from onelook.ops.reduce import mean_over_processes
 from onelook.types import Matches, Predictions, Targets
 
+Emphasis = Literal["pairs", "scores", "quality"]
+"""What a pair counts: 1, the highest class score of its prior at present, or the assigner's quality."""
+
 
 class Assigner(Protocol):
     """Who learns what. No gradient flows through it."""
@@ -98,6 +101,28 @@ class Pairs:
         """The sum over real pairs of `values` (B, P) or (B, P, ...), divided by `count`."""
         valid = self.valid.reshape(self.valid.shape + (1,) * (values.dim() - 2))
         return torch.where(valid, values, 0.0).sum() / self.count
+
+    @cached_property
+    def certainty(self) -> Tensor:
+        """(B, P) the highest class score of the pair's prior, without gradient."""
+        return self.classes.detach().amax(-1).sigmoid()
+
+    def emphasis(self, by: Emphasis) -> Tensor:
+        """(B, P) what every pair counts, 0 for padding; no gradient."""
+        if by == "pairs":
+            return self.valid.to(self.boxes.dtype)
+        return torch.where(self.valid, self.certainty if by == "scores" else self.matches.quality, 0.0)
+
+    def divisor(self, by: Emphasis) -> Tensor:
+        """The sum of what the pairs of the batch count, at least 1, a scalar (processes as in `count`)."""
+        if by == "pairs":
+            return self.count
+        total = self.emphasis(by).sum()
+        return (mean_over_processes(total) if self.across_processes else total).clamp(min=1.0)
+
+    def weighted(self, values: Tensor, by: Emphasis) -> Tensor:
+        """The mean of `values` (B, P) over real pairs, each counted by `by`."""
+        return torch.where(self.valid, values * self.emphasis(by), 0.0).sum() / self.divisor(by)
 
     @cached_property
     def level_shares(self) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from onelook.losses.loss import Pairs
+from onelook.losses.loss import Emphasis, Pairs
 from onelook.ops.gather import gather_rows
 from onelook.ops.iou import IouKind, box_iou
 from onelook.ops.precision import at_least_float32
@@ -20,11 +20,13 @@ class BoxIou:
 
     kind: "iou", "giou", "diou" or "ciou".  squared: 1 - overlap^2, as official YOLOX (the paper says "IoU loss"); an
     overlap below 0 (GIoU and its kin) then counts as the negative of its square, so that it stays the worst.
+    emphasis: what a pair counts in the mean.
     """
 
     weight: float = 5.0
     kind: IouKind = "iou"
     squared: bool = True
+    emphasis: Emphasis = "pairs"
     name: str = "box"
 
     @property
@@ -35,7 +37,7 @@ class BoxIou:
         overlap = box_iou(pairs.boxes, pairs.target_boxes, self.kind)
         if self.squared:
             overlap = overlap**2 if self.kind == "iou" else overlap * overlap.abs()
-        return pairs.total(1 - overlap)
+        return pairs.weighted(1 - overlap, self.emphasis)
 
 
 @dataclass(frozen=True)

@@ -25,3 +25,16 @@ def pack(mask: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
     columns = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
     index = columns.new_zeros(mask.shape[0], capacity + 1).scatter_(1, place, columns)[:, :capacity]
     return index, torch.arange(capacity, device=mask.device) < count[:, -1:]
+
+
+def best_of_each(rows: Tensor, worth: Tensor, wanted: Tensor, num_rows: int) -> Tensor:
+    """(B, P) which of the columns that point at the same row wins it: that of the greatest worth, of equals the first.
+
+    rows: (B, P) int64 below `num_rows`.  worth: (B, P) float.  wanted: (B, P) bool, the columns that compete.
+    """
+    offered = worth.masked_fill(~wanted, -torch.inf)
+    best = worth.new_full((len(rows), num_rows), -torch.inf).scatter_reduce_(1, rows, offered, "amax")
+    wins = wanted & (offered == best.gather(1, rows))
+    column = torch.arange(rows.shape[1], device=rows.device).expand_as(rows).masked_fill(~wins, rows.shape[1])
+    first = rows.new_full((len(rows), num_rows), rows.shape[1]).scatter_reduce_(1, rows, column, "amin")
+    return wins & (first.gather(1, rows) == column)

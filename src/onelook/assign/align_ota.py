@@ -1,0 +1,101 @@
+"""AlignOTA, the label assignment of DAMO-YOLO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onelook.assign.cost import (
+    LOG_FLOOR,
+    cheapest,
+    inside_boxes,
+    near_centres,
+    no_pairs,
+    overlaps,
+    probabilities,
+    settle,
+)
+from onelook.ops.precision import at_least_float32
+from onelook.types import Matches, Predictions, Priors, Targets
+
+
+@dataclass(frozen=True)
+class AlignOta:
+    """Dynamic-k assignment whose class cost knows how well the box fits (DAMO-YOLO sec. 2.4, eqs. 1 and 2).
+
+    radius: half side of the centre region, in strides.
+    candidates: how many of an object's best IoUs are summed into its k.
+    class_weight, iou_weight: of the class cost and of -log(IoU).
+    focus: exponent of |target - score|, which multiplies the cross-entropy of a class; 0 is none.
+    soft: whether the target of the object's class is the IoU; otherwise it is 1.
+    all_classes: whether the other classes, whose target is 0, count too.
+    penalty: cost of a candidate that is not both inside the box and in the centre region.
+
+    Candidates are the points inside the box or the centre region of any object of the image. The rest is SimOTA's: an
+    object wants its 1 to `candidates` cheapest points, and a point that several want goes to the object for which it is
+    cheapest among all objects. The defaults are the published code's, `PAPER` is eq. 2. In float32 the penalty swallows
+    all differences below 8, as published: which penalised points an object without enough others takes is arbitrary.
+
+    P is M * `candidates`, and the quality is the IoU of the pair. Scores are those of `Predictions.scores`.
+    """
+
+    radius: float = 2.5
+    candidates: int = 10
+    class_weight: float = 1.0
+    iou_weight: float = 3.0
+    focus: float = 2.0
+    soft: bool = True
+    all_classes: bool = True
+    penalty: float = 1e8
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ()
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
+        """Targets (B, M), predictions (B, N) -> Matches (B, M * candidates); float32 at least, whatever comes in."""
+        boxes = at_least_float32(targets.boxes)
+        if boxes.shape[1] == 0 or predictions.boxes.shape[1] == 0:
+            return no_pairs(predictions)
+        near, own = self.regions(predictions.priors, boxes, targets.valid)
+        pair = near.any(1).unsqueeze(1) & targets.valid.unsqueeze(2)
+        iou = overlaps(boxes, at_least_float32(predictions.boxes)).masked_fill_(~pair, 0.0)
+        cost = self._class_cost(predictions, targets.labels, iou).mul_(self.class_weight)
+        cost.sub_((iou + 1e-7).log_(), alpha=self.iou_weight)
+        cost.add_(own.logical_not_(), alpha=self.penalty)
+        cost.masked_fill_(pair.logical_not_(), torch.inf)
+        return settle(cost, iou, *cheapest(cost, iou, self.candidates), None)
+
+    def regions(self, priors: Priors, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """For objects (B, M): which points are candidates because of them, and which are free of the penalty.
+
+        Two (B, M, N) masks.
+        """
+        near = near_centres(priors, boxes, valid, self.radius)
+        inside = inside_boxes(priors, boxes, valid)
+        return near | inside, near & inside
+
+    def _class_cost(self, predictions: Predictions, labels: Tensor, iou: Tensor) -> Tensor:
+        """(B, M, N). All objects of an image share the cost of the other classes but for their own: C + M numbers a
+        point, not C * M."""
+        probability = probabilities(predictions, None)
+        image = torch.arange(len(labels), device=labels.device).unsqueeze(1)
+        score = probability[image, labels]
+        target = iou if self.soft else torch.ones_like(iou)
+        present = target * score.log().clamp_(min=LOG_FLOOR)
+        present += (1 - target) * (-score).log1p_().clamp_(min=LOG_FLOOR)
+        cost = present.neg_()
+        if self.focus:
+            cost.mul_((target - score).abs_() ** self.focus)
+        if self.all_classes:
+            absent = (-probability).log1p_().clamp_(min=LOG_FLOOR).neg_()
+            if self.focus:
+                absent.mul_(probability**self.focus)
+            cost.add_(absent.sum(1).unsqueeze(1)).sub_(absent[image, labels])
+        return cost
+
+
+PAPER = AlignOta(iou_weight=1.0, all_classes=False)
