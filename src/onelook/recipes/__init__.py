@@ -10,12 +10,15 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
+from onelook.assign.align_ota import AlignOta
 from onelook.assign.anchor_cells import AnchorCells
 from onelook.assign.anchor_ota import AnchorOta
+from onelook.assign.atss import Atss
 from onelook.assign.best_anchor import BestAnchor
 from onelook.assign.centre import CentreCell
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
+from onelook.assign.task_aligned import TaskAligned
 from onelook.augment.box_level import BoxLevel, Policy
 from onelook.augment.colour import HsvGain, HsvShift
 from onelook.augment.copy_paste import CopyPaste
@@ -33,6 +36,7 @@ from onelook.layers.batch_norm import Cbn, Cmbn
 from onelook.losses.distill import Cwd, Mgd, Mimic
 from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.loss import Auxiliary, DetectionLoss
+from onelook.losses.quality import DistributionFocal, QualityFocal
 from onelook.losses.selection import Selection
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS
@@ -51,7 +55,11 @@ RECIPE_FILE = "recipe.yaml"
 
 # Family -> module:function of its published recipes.
 PUBLISHED: Mapping[str, str] = MappingProxyType(
-    {"YOLOX": "onelook.recipes.yolox:published", "YOLOv7": "onelook.recipes.yolov7:published"}
+    {
+        "DAMO-YOLO": "onelook.recipes.damo_yolo:published",
+        "YOLOX": "onelook.recipes.yolox:published",
+        "YOLOv7": "onelook.recipes.yolov7:published",
+    }
 )
 
 # The same of the families that have published trainings with a teacher.
@@ -65,6 +73,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
             *(Recipe, Closing, Ema, MultiScale, DarknetShapes, Sgd, AdamW),
             *(WarmCosine, OneCycle, MultiStep, Polynomial, CosineRestarts, Constant),
             *(Cmbn, Cbn, DropBlock, Adversarial),
+            *(AlignOta, Atss, TaskAligned, QualityFocal, DistributionFocal),
             *(DetectionLoss, Auxiliary, SimOta, AnchorCells, AnchorOta),
             *(BoxIou, Objectness, Classes, RawL1, LevelBoxIou, LevelObjectness, LevelClasses),
             *(CentreCell, BestAnchor, OneToOne, Selection),

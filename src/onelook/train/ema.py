@@ -12,24 +12,29 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Ema:
-    """Settings of the average: at update u (1-based) its decay is decay * (1 - exp(-u / warmup)).
+    """Settings of the average: at update u its decay is decay * (1 - exp(-u / warmup)).
 
     decay: limit of the decay.  warmup: updates after which it has reached 63 % of its limit, so that an early average
     forgets the first, random weights. YOLOX: 0.9998 and 2000; the same form serves YOLOv7 and DAMO-YOLO.
+    first: what u of the first update is. With 0 the average begins as the weights after the first step (DAMO-YOLO).
     """
 
     decay: float = 0.9998
     warmup: float = 2000.0
+    first: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay lies in [0, 1), not {self.decay}")
         if self.warmup < 0:
             raise ValueError(f"warmup is a number of updates, not {self.warmup}")
+        if self.first < 0:
+            raise ValueError(f"first is 0 or more, not {self.first}")
 
     def at(self, update: int) -> float:
         """The decay of an update, counted from 1."""
-        return self.decay * (1.0 - math.exp(-update / self.warmup)) if self.warmup else self.decay
+        passed = update - 1 + self.first
+        return self.decay * (1.0 - math.exp(-passed / self.warmup)) if self.warmup else self.decay
 
 
 class Average:

@@ -1,6 +1,6 @@
 """Optimizers as values, and the published parameter groups.
 
-All four papers decay the kernels of convolutions only: not normalisation weights, biases or learnt scalars.
+All four papers decay the kernels of convolutions and neither normalisation weights nor biases; learnt scalars only one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from onelook.train.schedule import Rates
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float, *, decay_scalars: bool = False) -> list[dict[str, Any]]:
     """The trainable parameters in three groups: "norm" (no decay), "weights" (decayed), "biases" (no decay).
 
-    Scalars and vectors that are neither (scales, implicit knowledge) go with the normalisation weights. Frozen
-    parameters are left out, so that neither decay nor momentum moves them.
+    Vectors that are neither (implicit knowledge) go with the normalisation weights, and so do scalars, unless they are
+    decayed too. Frozen parameters are left out, so that neither decay nor momentum moves them.
     """
     groups: dict[str, list[nn.Parameter]] = {"norm": [], "weights": [], "biases": []}
     for module in model.modules():
@@ -30,7 +30,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
                 continue
             if name == "bias":
                 groups["biases"].append(parameter)
-            elif name == "weight" and not normalises and parameter.ndim >= 2:
+            elif (name == "weight" and not normalises and parameter.ndim >= 2) or (
+                decay_scalars and not parameter.ndim
+            ):
                 groups["weights"].append(parameter)
             else:
                 groups["norm"].append(parameter)
@@ -53,16 +55,18 @@ class Sgd:
     """Stochastic gradient descent.
 
     lr_per_image: the base rate is this times the global batch size (YOLOX: 0.01 for a batch of 64).
+    decay_scalars: whether the decay moves learnt scalars too (as DAMO-YOLO's code does).
     """
 
     lr_per_image: float = 0.01 / 64
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
+    decay_scalars: bool = False
 
     def build(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
         """The optimizer of a model's trainable parameters, at the base rate of a global batch of `batch_size`."""
-        groups = parameter_groups(model, self.weight_decay)
+        groups = parameter_groups(model, self.weight_decay, decay_scalars=self.decay_scalars)
         return torch.optim.SGD(
             groups,
             lr=self.lr_per_image * batch_size,
@@ -76,16 +80,17 @@ class Sgd:
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), with the same groups.
 
-    lr_per_image: the base rate is this times the global batch size.
+    lr_per_image: the base rate is this times the global batch size.  decay_scalars: as in `Sgd`.
     """
 
     lr_per_image: float = 0.001 / 64
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.05
+    decay_scalars: bool = False
 
     def build(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
         """The optimizer of a model's trainable parameters, at the base rate of a global batch of `batch_size`."""
-        groups = parameter_groups(model, self.weight_decay)
+        groups = parameter_groups(model, self.weight_decay, decay_scalars=self.decay_scalars)
         return torch.optim.AdamW(groups, lr=self.lr_per_image * batch_size, betas=self.betas, fused=_fused(groups))
 
 

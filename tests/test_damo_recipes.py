@@ -1,0 +1,85 @@
+"""DAMO-YOLO's trainings: rates, averages and parameter groups are the recorded ones; the parts fit other families."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from onelook.assign.align_ota import AlignOta
+from onelook.assign.atss import Atss
+from onelook.assign.simota import SimOta
+from onelook.assign.task_aligned import TaskAligned
+from onelook.config import change, diff, from_plain, to_plain
+from onelook.losses.quality import DistributionFocal
+from onelook.models.build import build
+from onelook.recipes import RECIPE_TYPES, published_recipe
+from onelook.train.optimizer import AdamW
+from onelook.train.recipe import shortened
+from shared import SHARED, needs_shared, reference
+
+FACTS = json.loads((reference("damo_yolo") / "schedules.json").read_text()) if SHARED is not None else {}
+NAMES = ("t", "s", "m", "l", "ns", "nm", "nl")
+
+
+@needs_shared
+@pytest.mark.parametrize(("row", "name"), [("T/S/M/L", "t"), ("T/S/M/L", "l"), ("Nano", "ns"), ("Nano", "nl")])
+def test_learning_rates_are_the_recorded_ones(row, name):
+    facts, recipe = FACTS[row], published_recipe(f"damo-yolo-{name}")
+    base = recipe.optimizer.lr_per_image * recipe.batch_size
+    assert base == pytest.approx(facts["base_lr"], rel=1e-12)
+    assert recipe.epochs == facts["total_epochs"] and recipe.closing.epochs == facts["no_aug_epochs"]
+    for step, rate in zip(facts["iterations"], facts["lr"]):
+        found = recipe.schedule(step, facts["iters_per_epoch"], recipe.epochs)
+        assert base * found.scale == pytest.approx(rate, rel=1e-9, abs=1e-15), step
+
+
+@needs_shared
+def test_the_average_follows_the_recorded_momentum():
+    ema = published_recipe("damo-yolo-s").ema
+    for step, momentum in FACTS["ema_momentum"].items():
+        assert ema.at(int(step) + 1) == pytest.approx(momentum, rel=1e-12, abs=1e-15)
+
+
+@needs_shared
+@pytest.mark.parametrize("name", NAMES)
+def test_optimizers_and_their_groups_are_the_recorded_ones(name):
+    facts = FACTS["optimiser_groups"][{"ns": "Ns", "nm": "Nm", "nl": "Nl"}.get(name, name.upper())]
+    recipe = published_recipe(f"damo-yolo-{name}")
+    assert isinstance(recipe.optimizer, AdamW) == (facts["optimiser"] == "AdamW")
+    with torch.device("meta"):
+        optimizer = recipe.optimizer.build(build(f"damo-yolo-{name}"), recipe.batch_size)
+    decayed = [p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]]
+    undecayed = [p for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]]
+    assert (len(decayed), sum(p.numel() for p in decayed)) == (facts["decayed"], facts["decayed_elements"])
+    assert (len(undecayed), sum(p.numel() for p in undecayed)) == (facts["undecayed"], facts["undecayed_elements"])
+    assert sum(p.ndim == 0 for p in decayed) == len(facts["decayed_scalars"])
+    for setting, value in facts["defaults"].items():
+        wanted = tuple(value) if isinstance(value, list) else value
+        found = decayed and next(group for group in optimizer.param_groups if group["weight_decay"])[setting]
+        assert found == pytest.approx(wanted), setting
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipes_survive_a_file_and_a_shorter_training(name):
+    recipe = published_recipe(f"damo-yolo-{name}")
+    assert from_plain(to_plain(recipe), RECIPE_TYPES) == recipe
+    short = shortened(recipe, 30)
+    assert (short.closing.epochs, short.schedule.flat_epochs, short.schedule.warmup_epochs) == (6, 6, 1)
+    assert short.closing.augment.mosaic == 0 and short.closing.augment.box_level == recipe.augment.box_level
+
+
+@pytest.mark.parametrize("assigner", [Atss(), SimOta(), TaskAligned(), AlignOta()], ids=lambda a: type(a).__name__)
+def test_table_6_is_one_setting(assigner):
+    recipe = published_recipe("damo-yolo-s")
+    changed = change(recipe, {"loss.assigner": assigner})
+    assert {difference.path for difference in diff(recipe, changed)} <= {"loss.assigner"}
+    assert changed.loss.assigner == assigner
+
+
+def test_distributions_are_refused_for_a_head_without_bins():
+    yolox = published_recipe("yolox-s")
+    with pytest.raises(ValueError, match="DistributionFocal needs bins, which the head of Yolox does not give"):
+        replace(yolox, loss=yolox.loss.plus(DistributionFocal()))
