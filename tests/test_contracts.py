@@ -26,6 +26,10 @@ from training import RECIPE, TINY
 # A narrow network of every family, and of each kind of head in it.
 NARROW: dict[str, Architecture] = {
     "YOLOX": TINY,
+    "YOLOv4": replace(variant("yolov4-tiny").architecture, width=0.25, num_classes=3),
+    "YOLOv4 with Gaussian head": replace(
+        variant("yolov4").architecture, width=0.125, depth=0.1, gaussian=True, num_classes=3
+    ),
     "YOLOv7": replace(variant("yolov7-tiny").architecture, width_multiple=0.125, num_classes=3),
     "YOLOv7 with auxiliary head": replace(variant("yolov7-w6").architecture, width_multiple=0.03, num_classes=3),
     "DAMO-YOLO": replace(variant("damo-yolo-ns").architecture, num_classes=3),
@@ -95,7 +99,7 @@ def test_every_auxiliary_scheme_trains_and_teaches_the_auxiliary_head(scheme: st
     }
 
 
-@pytest.mark.parametrize("head", ["YOLOX", "YOLOv7", "DAMO-YOLO"])
+@pytest.mark.parametrize("head", ["YOLOX", "YOLOv4", "YOLOv7", "DAMO-YOLO"])
 def test_an_auxiliary_loss_is_refused_where_there_is_no_auxiliary_head(head: str) -> None:
     loss = DetectionLoss(lambda *_: None, (BoxIou(),), auxiliary=Auxiliary())
     with pytest.raises(ValueError, match="Auxiliary needs auxiliary"):

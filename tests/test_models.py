@@ -29,8 +29,8 @@ def test_every_variant_is_a_complete_row(name: str) -> None:
     assert isinstance(row.architecture, Architecture)
     assert type(row.architecture).__name__ in ARCHITECTURE_TYPES
     assert hash(row) == hash(variant(name))
-    if row.weights_file is not None:
-        assert row.url is not None and row.url.endswith(row.weights_file)
+    if row.url is not None:  # some files are published where addresses do not name them
+        assert row.weights_file is not None and row.url.endswith(row.weights_file)
 
 
 def test_unknown_name_gets_the_nearest_one() -> None:

@@ -53,12 +53,14 @@ class Targets:
 
 @dataclass(frozen=True, eq=False)
 class Priors:
-    """Where predictions sit, in row order: level by level (finest first), inside a level as the family's papers do.
+    """Where predictions sit, in row order: level by level, inside a level as the family's papers do.
+
+    Levels go from the finest to the coarsest; where official files have another order (YOLOv4-tiny), rows follow those.
 
     points: (N, 2) x, y in pixels of the network input: the centre of the cell (its corner in DAMO-YOLO).
     strides: (N,) pixels.  sizes: (N, 2) anchor width and height in pixels, None for anchor-free heads.
-    levels: (N,) int64, 0 for the finest.  shapes: (height, width) of every level's grid, in Python numbers, so that
-    bounds are known without asking the device; () where nobody said.
+    levels: (N,) int64, 0 for the level of the first rows.  shapes: (height, width) of every level's grid, in the order
+    of rows and in Python numbers, so that bounds are known without asking the device; () where nobody said.
     """
 
     points: Tensor
@@ -77,6 +79,7 @@ class Predictions:
     of the head (R = 4, or 4 * bins for distributions).  auxiliary: the same of an auxiliary head, only in training.
     scored_by_objectness: whether objectness alone is the score, as where a single class leaves nothing to tell apart.
     unique: (B, N) logits that a prior is the one that speaks for its object, of heads that need no NMS; None of others.
+    certainty: (B, N) in [0, 1], a factor on all scores of a prior, None where the head does not know how sure it is.
     """
 
     boxes: Tensor
@@ -86,18 +89,18 @@ class Predictions:
     priors: Priors
     auxiliary: Predictions | None = None
     scored_by_objectness: bool = False
-
     unique: Tensor | None = None
+    certainty: Tensor | None = None
 
     def scores(self) -> Tensor:
-        """(B, N, C) final class scores in [0, 1]: class probability, times objectness and uniqueness where given."""
+        """(B, N, C) final class scores in [0, 1]: class probability, times objectness, uniqueness, certainty."""
         if self.scored_by_objectness and self.objectness is not None:
             return self.objectness.sigmoid().unsqueeze(-1).expand_as(self.classes)
         scores = self.classes.sigmoid()
         for factor in (self.objectness, self.unique):
             if factor is not None:
                 scores = scores * factor.sigmoid().unsqueeze(-1)
-        return scores
+        return scores if self.certainty is None else scores * self.certainty.unsqueeze(-1)
 
 
 @dataclass(frozen=True, eq=False)

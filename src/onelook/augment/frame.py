@@ -62,11 +62,32 @@ def resize(image: np.ndarray, size: tuple[int, int], interpolation: Interpolatio
 
 
 def _resize_aligned(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear with aligned corners, as Darknet does: output i reads source i * (source - 1) / (output - 1)."""
-    height, width = image.shape[:2]
-    rows = np.linspace(0, height - 1, size[0], dtype=np.float32)[:, None].repeat(size[1], 1)
-    columns = np.linspace(0, width - 1, size[1], dtype=np.float32)[None].repeat(size[0], 0)
-    return cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    """Bilinear with aligned corners, as Darknet does: output i reads source i * (source - 1) / (output - 1).
+
+    In float32, row by row and then column by column; whole numbers are rounded. OpenCV's own interpolation at given
+    places knows 32 steps between two pixels only.
+    """
+    top, bottom, part = _aligned(image.shape[0], size[0])
+    rows = _between(image[top], image[bottom], part[:, None, None])
+    left, right, part = _aligned(image.shape[1], size[1])
+    result = _between(rows[:, left], rows[:, right], part[:, None])
+    return result if image.dtype.kind == "f" else np.rint(result).astype(image.dtype)
+
+
+def _aligned(source: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For every output pixel of a line: the source pixels before and behind it, and how far it is between them."""
+    place = np.linspace(0, source - 1, size, dtype=np.float64)
+    before = np.minimum(place.astype(np.int64), max(source - 2, 0))
+    return before, np.minimum(before + 1, source - 1), (place - before).astype(np.float32)
+
+
+def _between(first: np.ndarray, second: np.ndarray, part: np.ndarray) -> np.ndarray:
+    start = first.astype(np.float32)
+    step = second.astype(np.float32)
+    step -= start
+    step *= part
+    step += start
+    return step
 
 
 @dataclass(frozen=True)
@@ -76,13 +97,13 @@ class Letterbox:
     fill: grey value of the padding.  anchor: where the image lies: "corner" is top left (YOLOX), "centre" YOLOv7 and
     Darknet.  enlarge: whether images smaller than the frame grow.  rounding: of the resized sides: "truncate" (YOLOX)
     or "round" (YOLOv7, half to even).  One ratio holds for both sides, so a resized side may be a fraction of a pixel
-    shorter than ratio * side.
+    shorter than ratio * side; but "whole" (Darknet) truncates and gives each side the ratio that it then has.
     """
 
     fill: int = 114
     anchor: Literal["corner", "centre"] = "corner"
     enlarge: bool = True
-    rounding: Literal["truncate", "round"] = "truncate"
+    rounding: Literal["truncate", "round", "whole"] = "truncate"
     interpolation: Interpolation = "linear"
 
     def place(self, source: tuple[int, int], size: tuple[int, int]) -> tuple[Placement, tuple[int, int]]:
@@ -90,7 +111,11 @@ class Letterbox:
         ratio = min(size[0] / source[0], size[1] / source[1])
         if not self.enlarge:
             ratio = min(ratio, 1.0)
-        whole = int if self.rounding == "truncate" else round
+        if self.rounding == "whole" and self.enlarge:
+            height, width = _whole_sides(source, size)
+            top, left = ((size[0] - height) // 2, (size[1] - width) // 2) if self.anchor == "centre" else (0, 0)
+            return Placement(width / source[1], height / source[0], left, top, source, size), (height, width)
+        whole = round if self.rounding == "round" else int
         height, width = max(1, whole(source[0] * ratio)), max(1, whole(source[1] * ratio))
         top = left = 0
         if self.anchor == "centre":
@@ -112,6 +137,13 @@ class Letterbox:
         else:
             inner[:] = resize(image, (height, width), self.interpolation)
         return canvas, placement
+
+
+def _whole_sides(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Sides of the largest image of the aspect of `source` in `size`, in whole numbers throughout."""
+    if size[1] * source[0] < size[0] * source[1]:  # the width decides
+        return max(1, source[0] * size[1] // source[1]), size[1]
+    return size[0], max(1, source[1] * size[0] // source[0])
 
 
 @dataclass(frozen=True)

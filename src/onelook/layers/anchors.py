@@ -16,11 +16,12 @@ Decode = Callable[[Tensor, Priors], Tensor]
 
 
 def anchor_predictions(
-    maps: Sequence[Tensor], strides: Sequence[int], anchors: Sequence[Tensor], decode: Decode
+    maps: Sequence[Tensor], strides: Sequence[int], anchors: Sequence[Tensor], decode: Decode, *, box_values: int = 4
 ) -> Predictions:
     """Raw maps (B, A * (5 + C), H, W), finest level first -> Predictions, decoded in float32 at least.
 
-    The 5 + C values of an anchor are tx, ty, tw, th, objectness, classes.  anchors: (A, 2) width and height in pixels
+    The 5 + C values of an anchor are tx, ty, tw, th, objectness, classes (`box_values` before the objectness, where a
+    head has more).  anchors: (A, 2) width and height in pixels
     for every level.  Rows go level by level, anchor by anchor, then row-major: row = offset of the level
     + (anchor * H + y) * W + x. Points are the centres of the cells.
     """
@@ -29,7 +30,7 @@ def anchor_predictions(
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     shapes = [(level.shape[2], level.shape[3]) for level in maps]
     priors = grid_priors(shapes, strides, anchors=anchors, dtype=rows.dtype, device=rows.device)
-    regression, objectness, classes = rows.split((4, 1, rows.shape[-1] - 5), -1)
+    regression, objectness, classes = rows.split((box_values, 1, rows.shape[-1] - box_values - 1), -1)
     return Predictions(decode(regression, priors), classes, objectness.squeeze(-1), regression, priors)
 
 

@@ -20,6 +20,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": partial(nn.ReLU, inplace=True),
     "leaky_relu": partial(nn.LeakyReLU, 0.1, inplace=True),  # slope 0.1 in all Darknet-like networks, not 0.01
     "mish": partial(nn.Mish, inplace=True),
+    "sigmoid": nn.Sigmoid,
     "identity": nn.Identity,
 }
 
@@ -46,7 +47,7 @@ class ConvAct(nn.Module):
 
 
 class ConvBnAct(nn.Module):
-    """Convolution without bias, batch norm, activation. Odd kernels keep the size at stride 1."""
+    """Convolution without bias, batch norm, activation. Odd kernels keep the size at stride 1, whatever `dilation`."""
 
     def __init__(
         self,
@@ -56,12 +57,14 @@ class ConvBnAct(nn.Module):
         stride: int = 1,
         *,
         groups: int = 1,
+        dilation: int = 1,
         activation: str = "silu",
         eps: float = 1e-3,
         momentum: float = 0.03,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
+        padding = dilation * (kernel - 1) // 2
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=eps, momentum=momentum)
         self.activation = activation_named(activation)
 
@@ -99,15 +102,26 @@ class ConvStyle:
     eps: float = 1e-3
     momentum: float = 0.03
 
-    def conv(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, groups: int = 1) -> ConvBnAct:
-        """A full convolution, whatever `depthwise` says."""
+    def conv(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        dilation: int = 1,
+        activation: str | None = None,
+    ) -> ConvBnAct:
+        """A full convolution, whatever `depthwise` says; `activation` replaces the style's."""
         return ConvBnAct(
             inputs,
             outputs,
             kernel,
             stride,
             groups=groups,
-            activation=self.activation,
+            dilation=dilation,
+            activation=activation or self.activation,
             eps=self.eps,
             momentum=self.momentum,
         )

@@ -82,5 +82,5 @@ class _ConvolutionCounter(TorchFunctionMode):
 
 
 def _on_cpu(value: Any) -> Any:
-    """Learnt factors of a detector on the meta device have no values, and features here have."""
-    return torch.zeros(value.shape) if isinstance(value, torch.Tensor) and value.is_meta else value
+    """Factors and anchors of a detector on the meta device have no values, and features here have."""
+    return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) and value.is_meta else value

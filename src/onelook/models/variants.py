@@ -12,19 +12,22 @@ from onelook.models.damo_yolo.neck import RepGfpn
 from onelook.models.damo_yolo.structures import Stage, Structure
 from onelook.models.detector import PixelFormat
 from onelook.models.published import Published, Variant
+from onelook.models.yolov4 import architecture as yolov4
 from onelook.models.yolov7 import architecture as yolov7
 from onelook.models.yolox import architecture as yolox
 
 __all__ = ["ARCHITECTURE_TYPES", "VARIANTS", "Published", "Variant", "variant"]
 
-VARIANTS = MappingProxyType({row.name: row for row in (*yolox.VARIANTS, *yolov7.VARIANTS, *damo_yolo.VARIANTS)})
+VARIANTS = MappingProxyType(
+    {row.name: row for row in (*yolox.VARIANTS, *yolov4.VARIANTS, *yolov7.VARIANTS, *damo_yolo.VARIANTS)}
+)
 
 # Every type that a stored architecture may consist of: all that a weights file can make the library construct.
 ARCHITECTURE_TYPES = MappingProxyType(
     {
         kind.__name__: kind
         for kind in (
-            *(yolox.Yolox, PixelFormat, Letterbox, Stretch),
+            *(yolox.Yolox, yolov4.Yolov4, PixelFormat, Letterbox, Stretch),
             *(yolov7.Yolov7, yolov7.ElanStage),
             *(damo_yolo.DamoYolo, Structure, Stage, RepGfpn, ZeroHead),
         )

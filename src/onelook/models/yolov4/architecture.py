@@ -1,0 +1,177 @@
+"""YOLOv4 as a value, and its published models as rows (Bochkovskiy et al. 2020, arXiv 2004.10934; Wang et al. 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from torch import nn
+
+from onelook.augment.frame import Frame, Letterbox, Stretch
+from onelook.layers.conv import ConvStyle
+from onelook.layers.fusion import Normalization, Residual, residual_sum
+from onelook.models.detector import Backbone, Detector, Neck, PixelFormat, Pixels
+from onelook.models.published import Published, Variant
+from onelook.models.yolov4.backbone import CspDarknet53, CspResnext50, CspTiny
+from onelook.models.yolov4.head import AnchorHead, Anchors, Coordinates
+from onelook.models.yolov4.neck import Attention, BiFpn, Context, Fusion, Pan, TinyFpn
+from onelook.models.yolov4.official import official_names
+
+FRACTIONS = PixelFormat(divisor=255.0)
+STRETCH = Stretch("linear_aligned")
+LETTERBOX = Letterbox(128, "centre", rounding="whole", interpolation="linear_aligned")
+
+# Pixels of the input, whatever its size; of 512 x 512 images, k-means on COCO (sec. 3.4, "optimal anchors").
+ANCHORS: Anchors = (
+    ((12, 16), (19, 36), (40, 28)),
+    ((36, 75), (76, 55), (72, 146)),
+    ((142, 110), (192, 243), (459, 401)),
+)
+# The smallest of the six, (10, 14), belongs to no level, and (81, 82) to both: as published.
+TINY_ANCHORS: Anchors = (((23, 27), (37, 58), (81, 82)), ((81, 82), (135, 169), (344, 319)))
+
+
+@dataclass(frozen=True)
+class Yolov4:
+    """A YOLOv4 network; its parts are those of the paper's "bag of specials".
+
+    backbone: "csp_darknet" is CSPDarknet-53 with a plain residual unit as first stage (YOLOv4-CSP).  neck: "csp_pan" is
+    made of cross stage partial blocks, "bifpn" of learnt sums, "tiny" goes top-down only.  width, depth: factors on
+    channels and repeats, which CSPResNeXt-50 does not have.  activation, neck_activation: of the backbone, and of neck
+    and head.  context: what widens the receptive field of the coarsest level, for `Pan` and `BiFpn`: "spp" or "aspp",
+    and "rfb" after it.  attention: the gate in each branch that feeds a prediction layer, for "pan" and "csp_pan":
+    "pointwise" is the paper's SAM, "spatial" CBAM's.  fusion: between the neck's finished levels ("asff", "sfam").
+    residual, residual_normalization: sums of the backbone's units, see `WeightedSum` (MiWRC).
+
+    anchors: (width, height) in pixels for every level, finest first; two levels or three in the tiny neck.
+    grid_scales: reach of centres beyond their cells, for every level.  coordinates: see `AnchorHead`.
+    gaussian: uncertainties (the paper's G).  size: (height, width) that the weights are evaluated at.
+    norm_momentum: weight of a new batch in batch norm's running statistics.
+    """
+
+    backbone: Literal["csp_darknet53", "csp_darknet", "csp_resnext50", "tiny"] = "csp_darknet53"
+    neck: Literal["pan", "csp_pan", "bifpn", "tiny"] = "pan"
+    width: float = 1.0
+    depth: float = 1.0
+    activation: str = "mish"
+    neck_activation: str = "leaky_relu"
+    context: tuple[Context, ...] = ("spp",)
+    attention: Attention | None = None
+    fusion: Fusion | None = None
+    residual: Residual = "plain"
+    residual_normalization: Normalization = "relu"
+    anchors: Anchors = ANCHORS
+    grid_scales: tuple[float, ...] = (1.2, 1.1, 1.05)
+    coordinates: Coordinates = "exponential"
+    gaussian: bool = False
+    num_classes: int = 80
+    size: tuple[int, int] = (608, 608)
+    frame: Frame = STRETCH
+    pixels: PixelFormat = FRACTIONS
+    norm_momentum: float = 0.01
+
+    multi_label: ClassVar[bool] = True  # a row may be a detection of several classes in the published evaluation
+
+    @property
+    def gives(self) -> frozenset[str]:
+        given = {"objectness", "anchors", "box offsets"}
+        return frozenset(given | {"uncertainty"} if self.gaussian else given)
+
+    def build(self) -> Detector:
+        """The detector in training form, initialised as published: kernels uniform, variance 2 / 3 over the fan-in."""
+        style = ConvStyle(self.neck_activation, eps=1e-5, momentum=self.norm_momentum)
+        backbone = self._backbone()
+        neck = self._neck(backbone, style)
+        head = AnchorHead(
+            neck,
+            self.anchors,
+            self.grid_scales,
+            self.num_classes,
+            style,
+            expand=self.neck != "tiny",
+            coordinates=self.coordinates,
+            coarse_first=self.neck == "tiny",
+            gaussian=self.gaussian,
+        )
+        detector = Detector(Pixels(self.pixels), backbone, neck, head)
+        initialise(detector)
+        detector.architecture = self
+        return detector
+
+    def _backbone(self) -> Backbone:
+        style = ConvStyle(self.activation, eps=1e-5, momentum=self.norm_momentum)
+        join = partial(residual_sum, self.residual, self.residual_normalization, 1)
+        if self.backbone == "csp_resnext50":
+            return CspResnext50(style, join)
+        if self.backbone == "tiny":
+            return CspTiny(self.width, style)
+        return CspDarknet53(self.width, self.depth, style, join, first=self.backbone == "csp_darknet53")
+
+    def _neck(self, backbone: Backbone, style: ConvStyle) -> Neck:
+        if self.neck == "tiny":
+            return TinyFpn(backbone, self.width, style, levels=len(self.anchors))
+        sizes = {"width": self.width, "depth": self.depth}
+        if self.neck == "bifpn":
+            return BiFpn(backbone, style, **sizes, context=self.context, fusion=self.fusion)
+        csp = self.neck == "csp_pan"
+        settings = {"context": self.context, "attention": self.attention, "fusion": self.fusion}
+        return Pan(backbone, style, **sizes, csp=csp, **settings)  # type: ignore[arg-type]
+
+    def official_names(self) -> dict[str, str]:
+        """Our tensor name -> its number in the published files (see `official`), one to one, for the training form."""
+        with torch.device("meta"):
+            return official_names(self.build())
+
+
+def initialise(detector: Detector) -> None:
+    """Kernels of convolutions uniform within sqrt(2 / fan-in), biases 0 (Darknet; He et al. 2015 go sqrt 3 further)."""
+    for module in detector.modules():
+        if isinstance(module, nn.Conv2d):
+            bound = (2 / module.weight[0].numel()) ** 0.5
+            nn.init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+CSP = Yolov4(
+    "csp_darknet",
+    "csp_pan",
+    neck_activation="mish",
+    grid_scales=(2.0, 2.0, 2.0),
+    coordinates="sigmoid",
+    size=(512, 512),
+    frame=LETTERBOX,
+)
+TINY = Yolov4("tiny", "tiny", activation="leaky_relu", anchors=TINY_ANCHORS, grid_scales=(1.05, 1.05), size=(416, 416))
+TINY_3L = replace(TINY, anchors=ANCHORS, grid_scales=(1.05,) * 3, size=(608, 608))
+_OLD, _NEW = "darknet_yolo_v3_optimal", "darknet_yolo_v4_pre"  # folders of the releases
+_TABLE: tuple[tuple[str, Yolov4, float | None, str | None, str | None], ...] = (
+    # name, architecture, AP on COCO test-dev of the released weights, their file, its folder where it has one
+    ("yolov4", Yolov4(), 43.5, "yolov4.weights", _OLD),
+    ("yolov4-tiny", TINY, None, "yolov4-tiny.weights", _NEW),
+    ("yolov4-tiny-3l", TINY_3L, None, None, None),
+    ("yolov4-csp", CSP, 46.2, "yolov4-csp.weights", _NEW),
+    ("yolov4x-mish", replace(CSP, width=1.25, depth=1.25, size=(640, 640)), 50.1, "yolov4x-mish.weights", _NEW),
+    (
+        "csresnext50-panet-spp",
+        Yolov4("csp_resnext50", activation="leaky_relu"),
+        43.2,
+        "csresnext50-panet-spp-original-optimal_final.weights",
+        None,
+    ),
+)
+_RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/"
+VARIANTS = tuple(
+    Variant(
+        name,
+        "YOLOv4",
+        architecture,
+        None if ap is None else Published(ap, "test-dev2017"),
+        file,
+        "public domain (Darknet)",
+        None if folder is None else f"{_RELEASE}{folder}/{file}",
+    )
+    for name, architecture, ap, file, folder in _TABLE
+)

@@ -1,0 +1,55 @@
+"""Our tensor names against the order of Darknet's files, which know layers by number only.
+
+The i-th convolution of a file is `conv{i}`, its batch norm `bn{i}`, the j-th weighted sum `shortcut{j}`. Blocks hold
+their layers in the order of the files; what is left to say is where the prediction layers stand between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from onelook.layers.fusion import WeightedSum
+from onelook.models.detector import Detector
+
+
+def official_names(detector: Detector) -> dict[str, str]:
+    """Our tensor name -> the official one, for the training form.
+
+    Parts that no published file has (attention, fusion) are numbered where they stand; what has no convolution and no
+    weights of a sum keeps its own name.
+    """
+    known: dict[str, str] = {}
+    counts = {"conv": 0, "shortcut": 0}
+    for name, module in _file_order(detector):
+        if isinstance(module, nn.Conv2d):
+            number = counts["conv"]
+            counts["conv"] += 1
+            known |= {f"{name}.{one}": f"conv{number}.{one}" for one in ("weight", "bias")}
+        elif isinstance(module, nn.BatchNorm2d):
+            number = counts["conv"] - 1
+            known |= {f"{name}.{one}": f"bn{number}.{one}" for one in module.state_dict()}
+        elif isinstance(module, WeightedSum):
+            known[f"{name}.weight"] = f"shortcut{counts['shortcut']}.weight"
+            counts["shortcut"] += 1
+    return {name: known.get(name, name) for name in detector.state_dict()}
+
+
+def _file_order(detector: Detector) -> Iterator[tuple[str, nn.Module]]:
+    """All modules with their names, in the order of the published files."""
+    yield from detector.backbone.named_modules(prefix="backbone")
+    neck, head = detector.neck, detector.head
+    levels = iter(getattr(head, "order", ()))
+    done: set[str] = set()
+    for part in getattr(neck, "parts", ()):
+        for child in part:
+            yield from neck.get_submodule(child).named_modules(prefix=f"neck.{child}")
+        done.update(part)
+        level = next(levels)
+        yield from head.get_submodule(f"levels.{level}").named_modules(prefix=f"head.levels.{level}")
+    for child, module in neck.named_children():
+        if child not in done:
+            yield from module.named_modules(prefix=f"neck.{child}")
+    for level in levels:
+        yield from head.get_submodule(f"levels.{level}").named_modules(prefix=f"head.levels.{level}")
