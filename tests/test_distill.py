@@ -135,6 +135,30 @@ def test_levels_meet_by_stride():
         matched_levels(Part((1, 2, 3)), Part((1,), (4,)))
 
 
+PAIRS = [
+    ("yolox-nano", "yolox-s"),
+    ("damo-yolo-ns", "yolox-s"),
+    ("yolox-nano", "damo-yolo-t"),
+    ("yolov7-tiny", "yolox-s"),
+]
+
+
+@pytest.mark.parametrize(("student", "teacher"), PAIRS, ids=[" from ".join(pair) for pair in PAIRS])
+def test_a_student_of_any_family_gets_a_gradient_from_a_teacher_of_any(student, teacher):
+    """For 3 classes and for 80: only features meet."""
+    torch.manual_seed(0)
+    small, large = build(student, 3).train(), build(teacher).eval()
+    align = Align(Distillation(), small.neck, large.neck)
+    images = torch.rand(2, 3, 64, 96) * 255
+    with torch.no_grad():
+        wanted = large.features(images)
+    align(small.features(images), wanted).backward()
+    assert len(align.levels) == 3
+    for part in (small.backbone, small.neck, align):
+        missing = [n for n, p in part.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+        assert not missing
+
+
 # --- Trainings -------------------------------------------------------------------------------------------------------
 
 TAUGHT = changed(epochs=3, distillation=Distillation())

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from onelook.losses.distill import Mimic
+from onelook.models.build import build
+from onelook.models.detector import Detector
+from onelook.models.yolox.architecture import Yolox
+from onelook.train.distill import Distillation
 from onelook.train.learner import Learner, Machine
 from onelook.train.loop import Step, train
 from onelook.train.processes import join
+from onelook.train.recipe import Recipe
 from training import Squares, changed, detector_of
 
 # Rounding grows tenfold a step in a network that has learnt nothing yet, so equality is looked at in float64, where
@@ -19,13 +26,35 @@ from training import Squares, changed, detector_of
 STEPS = 7
 
 
-def main(folder: Path, accumulate: int) -> None:
+def in_double(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(images.double() for images in inputs)
+
+
+def taught(recipe: Recipe) -> tuple[Recipe, Detector]:
+    """The recipe with a teacher that stops before the last epoch, and the teacher.
+
+    Channels as they are: they are normalised over the images of a process, which depends on how many there are.
+    """
+    settings = Distillation(loss=Mimic(), weight=0.01, closing=False, normalise=False)
+    torch.manual_seed(5)
+    teacher = build(Yolox(depth=0.33, width=0.25, num_classes=7, size=(64, 64)))
+    return replace(recipe, distillation=settings, ema=None), teacher.double()
+
+
+def main(folder: Path, accumulate: int, teaches: bool) -> None:
     torch.set_num_threads(1)
     with join("cpu") as world:
         recipe = changed(epochs=3, sync_batch_norm=True, accumulate=accumulate)
         detector = detector_of(recipe).double()
-        detector.register_forward_pre_hook(lambda module, inputs: tuple(images.double() for images in inputs))
-        learner = Learner(recipe, detector, world, Machine())
+        detector.backbone.register_forward_pre_hook(in_double)
+        teacher = None
+        if teaches:
+            recipe, teacher = taught(recipe)
+        torch.set_default_dtype(torch.float64)  # of what the learner makes itself
+        learner = Learner(recipe, detector, world, Machine(), teacher)
+        torch.set_default_dtype(torch.float32)
+        if learner.teaching is not None:
+            learner.teaching.teacher.backbone.register_forward_pre_hook(in_double)
         curve = []
         batches = Squares(batch=8 // accumulate, rank=world.rank, world=world.size)
         for event in train(recipe, learner, batches):
@@ -42,4 +71,4 @@ def main(folder: Path, accumulate: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(os.environ.get("ACCUMULATE", "1")))
+    main(Path(sys.argv[1]), int(os.environ.get("ACCUMULATE", "1")), bool(os.environ.get("TEACHER")))
