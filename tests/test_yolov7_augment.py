@@ -13,6 +13,7 @@ from onelook.augment.geometry import BoxFilter, RandomAffine
 from onelook.augment.mixup import BetaMixUp
 from onelook.augment.mosaic import Mosaic9
 from onelook.augment.paste_in import PasteIn
+from onelook.augment.perspective import Perspective, project, project_points
 from onelook.augment.source import DrawFrom, LazySample, generator
 from onelook.augment.yolov7 import Yolov7Augment, turned
 from onelook.types import Sample
@@ -26,6 +27,7 @@ PIPELINES = {
     "four": Yolov7Augment(nine=0.0, mix=BetaMixUp(1.0), paste=PasteIn(1.0)),
     "nine": Yolov7Augment(nine=1.0, mix=BetaMixUp(1.0), paste=PasteIn(1.0), flip_vertical=0.5),
     "no mosaic": Yolov7Augment(mosaic=0.0, paste=PasteIn(1.0)),
+    "tilted": Yolov7Augment(perspective=Perspective(0.001), affine=RandomAffine(10.0, 0.1, (0.8, 1.2), 2.0)),
     "turned": Yolov7Augment(affine=RandomAffine(30.0, 0.2, (0.5, 1.6), 5.0)),
 }
 
@@ -162,6 +164,29 @@ def test_pasted_objects_show_their_colour_where_it_is_free():
     outlineless = DrawFrom(tuple(replace(sample, polygons=None) for sample in SCENES), SIZE)
     assert paste.draw(canvas.objects, outlineless, generator(0, 0, 0)) == ()
     assert PasteIn(0.0).draw(canvas.objects, DRAW, generator(0, 0, 0)) == ()
+
+
+def test_a_tilted_picture_carries_its_objects_along():
+    for seed in range(8):
+        pipeline = replace(QUIET, mosaic=0.0, perspective=Perspective(0.002))
+        made = pipeline(SCENES[seed], DRAW, generator(0, 3, seed))
+        framed = pipeline.framed(SCENES[seed], DRAW)
+        assert np.abs(made.boxes - framed.objects.boxes).max() > 0.5
+        for colour, box in zip(COLOURS, made.boxes):
+            np.testing.assert_allclose(extent(made.image, colour), box, atol=2.5)
+
+
+def test_perspective_without_tilt_is_the_affine_map_and_the_horizon_hides():
+    canvas = QUIET.framed(SCENES[0], DRAW)
+    matrix = Perspective(0.0).draw(np.random.default_rng(0), canvas.size)
+    np.testing.assert_array_equal(project(canvas.objects, matrix).boxes, canvas.objects.boxes)
+    np.testing.assert_array_equal(Perspective.moved(canvas, matrix, SIZE).render()[..., :3], canvas.render()[..., :3])
+    tilt = np.array([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]])  # a horizon at x = 100
+    moved, before = project_points(np.array([[50.0, 10], [150, 10]]), tilt)
+    np.testing.assert_allclose(moved[0], [100, 20])
+    assert before.tolist() == [True, False]
+    behind = project(replace(canvas.objects, boxes=np.array([[80.0, 0, 120, 9]] * len(canvas.objects))), tilt)
+    assert not behind.boxes.any() and behind.polygons == ((),) * len(behind)
 
 
 def test_flips_turn_picture_boxes_and_outlines():

@@ -16,6 +16,7 @@ from onelook.augment.mixup import BetaMixUp
 from onelook.augment.mosaic import Mosaic, Mosaic9, collage, tile
 from onelook.augment.objects import Objects, join
 from onelook.augment.paste_in import PasteIn
+from onelook.augment.perspective import Perspective
 from onelook.augment.source import Draw, size_of
 from onelook.types import Sample
 
@@ -28,7 +29,8 @@ class Yolov7Augment:
     mosaics that show nine images.  layout, layout_nine: how mosaics are laid.  frame: of an image without mosaic.
     affine: from canvas to input.  keep: which objects survive it.  outlined_area: replaces `keep.area` for objects with
     an outline, whose boxes are made anew around what of the outline is seen.  mix: blends a second mosaic in, only into
-    mosaics.  hsv: colour jitter.  paste: objects pasted after it.  flip, flip_vertical: probabilities.
+    mosaics.  hsv: colour jitter.  paste: objects pasted after it.  flip, flip_vertical: probabilities.  perspective:
+    a tilt before the affine, published as none.
 
     The defaults are those of P5 and P6 models; tiny has `affine` RandomAffine(0, 0.1, (0.5, 1.6), 0) and probabilities
     of 0.05 for `mix` and `paste`. The published scale is 1 - s to 1.1 + s. Nothing closes in the last epochs.
@@ -47,6 +49,7 @@ class Yolov7Augment:
     paste: PasteIn | None = PasteIn()
     flip: float = 0.5
     flip_vertical: float = 0.0
+    perspective: Perspective | None = None
 
     @property
     def uses_outlines(self) -> bool:
@@ -86,7 +89,10 @@ class Yolov7Augment:
     def window(self, canvas: Collage, draw: Draw, rng: np.random.Generator) -> Collage:
         """The canvas seen through a random affine's window, with the objects that survive."""
         matrix, scale = self.affine.draw(rng, canvas.size, draw.size)
-        picture = canvas.moved(matrix, draw.size)
+        if self.perspective is None:
+            picture = canvas.moved(matrix, draw.size)
+        else:
+            picture = self.perspective.moved(canvas, matrix @ self.perspective.draw(rng, canvas.size), draw.size)
         objects, before = picture.objects.clipped(draw.size), canvas.objects.boxes * scale
         kept = self.keep(before, objects.boxes)
         if objects.polygons is not None:

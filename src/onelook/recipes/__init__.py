@@ -27,6 +27,7 @@ from onelook.augment.geometry import BoxFilter, RandomAffine
 from onelook.augment.mixup import BetaMixUp, MixUp
 from onelook.augment.mosaic import Mosaic, Mosaic9
 from onelook.augment.paste_in import PasteIn
+from onelook.augment.perspective import Perspective
 from onelook.augment.pipelines import Plain, YoloxAugment
 from onelook.augment.yolov7 import Yolov7Augment
 from onelook.config import from_plain, read_yaml_lines
@@ -80,7 +81,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
             *(Distillation, Cwd, Mgd, Mimic),
             *(YoloxAugment, Yolov7Augment, Plain, Mosaic, Mosaic9, MixUp, BetaMixUp, CopyPaste, PasteIn),
             *(DamoAugment, BoxLevel, Policy),
-            *(RandomAffine, BoxFilter, HsvGain, HsvShift, Sampling),
+            *(RandomAffine, Perspective, BoxFilter, HsvGain, HsvShift, Sampling),
             *ARCHITECTURE_TYPES.values(),
         )
     }

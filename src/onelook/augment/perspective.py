@@ -1,0 +1,72 @@
+"""Random perspective: the part of a geometric augmentation that is no affine map (off in every published training)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from onelook.augment.collage import Collage, Layer
+from onelook.augment.colour import opaque
+from onelook.augment.geometry import Polygons, shift
+from onelook.augment.objects import Objects
+from onelook.types import Sample
+
+_NEAREST = 1e-3  # of the homogeneous coordinate: what lies at the horizon or behind it is not seen
+
+
+@dataclass(frozen=True)
+class Perspective:
+    """Tilts the canvas about its centre, before the affine map.
+
+    strength: both terms lie within plus or minus this, an inverse of pixels: at 0.001 a point 500 pixels beside the
+    centre comes half as far away, or twice as near. Published code searches up to 0.001.
+
+    Such a picture is warped twice, once into the mosaic and once out of it.
+    """
+
+    strength: float = 0.0005
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 0.01:
+            raise ValueError(f"strength lies between 0 and 0.01, not {self.strength}")
+
+    def draw(self, rng: np.random.Generator, canvas: tuple[int, int]) -> np.ndarray:
+        """A matrix from a canvas of this size (height, width) to itself."""
+        tilt = np.eye(3)
+        tilt[2, :2] = rng.uniform(-self.strength, self.strength, 2)
+        return shift(canvas[1] / 2, canvas[0] / 2) @ tilt @ shift(-canvas[1] / 2, -canvas[0] / 2)
+
+    @staticmethod
+    def moved(canvas: Collage, matrix: np.ndarray, size: tuple[int, int]) -> Collage:
+        """The canvas under a matrix of perspective, seen through a window of `size`: `Collage.moved` of one picture."""
+        grey = (canvas.fill,) * 3
+        centred = shift(-0.5, -0.5) @ matrix @ shift(0.5, 0.5)  # OpenCV counts pixel centres
+        image = cv2.warpPerspective(opaque(canvas.render()), centred, (size[1], size[0]), borderValue=grey)
+        none = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        layer = Layer(none, np.eye(3), (0.0, 0.0, float(size[1]), float(size[0])))
+        return Collage(size, (layer,), project(canvas.objects, matrix), canvas.fill)
+
+
+def project(objects: Objects, matrix: np.ndarray) -> Objects:
+    """Objects under a matrix of perspective: boxes are hulls of the moved corners; what reaches behind the picture's
+    horizon has an empty box and no outline."""
+    x1, y1, x2, y2 = objects.boxes.T
+    corners, before = project_points(np.stack([x1, y1, x2, y1, x2, y2, x1, y2], 1).reshape(-1, 2), matrix)
+    corners, in_front = corners.reshape(-1, 4, 2), np.all(before.reshape(-1, 4), axis=1)
+    boxes = np.where(in_front[:, None], np.concatenate([corners.min(1), corners.max(1)], 1), 0.0)
+    polygons: Polygons | None = None
+    if objects.polygons is not None:
+        polygons = tuple(
+            tuple(project_points(ring, matrix)[0].astype(np.float32) for ring in rings) if seen else ()
+            for rings, seen in zip(objects.polygons, in_front)
+        )
+    return Objects(boxes, objects.labels, polygons)
+
+
+def project_points(points: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(V, 2) points under a matrix of perspective, and whether each lies before the horizon; float64."""
+    moved = points @ matrix[:, :2].T + matrix[:, 2]
+    depth = moved[:, 2]
+    return moved[:, :2] / np.maximum(depth, _NEAREST)[:, None], depth > _NEAREST
