@@ -26,13 +26,15 @@ class Sample:
 
     image: (H, W, 3) uint8 RGB.  boxes: (M, 4) float32 xyxy pixels of this image.  labels: (M,) int64.
     polygons: None where the data has no masks, else one entry an object: a tuple of (V, 2) float32 outlines in pixels,
-    empty for an object without an outline.
+    empty for an object without an outline.  shares: (M,) float32 in pictures for classifiers, whose "objects" are the
+    classes of the whole picture: how much of it shows each, 1 in sum; None in detection.
     """
 
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     polygons: tuple[tuple[np.ndarray, ...], ...] | None = None
+    shares: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +42,19 @@ class Targets:
     """The objects of a batch, padded to the longest image: pixels of the network input.
 
     boxes: (B, M, 4) float.  labels: (B, M) int64.  valid: (B, M) bool; invalid rows hold zeros and mean nothing.
+    shares: (B, M) float, see `Sample`; None in detection.
     """
 
     boxes: Tensor
     labels: Tensor
     valid: Tensor
+    shares: Tensor | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> Targets:
         """The same targets on another device (`Tensor.to` arguments that do not change the dtype)."""
-        return Targets(self.boxes.to(*args, **kwargs), self.labels.to(*args, **kwargs), self.valid.to(*args, **kwargs))
+        shares = None if self.shares is None else self.shares.to(*args, **kwargs)
+        boxes, labels, valid = (value.to(*args, **kwargs) for value in (self.boxes, self.labels, self.valid))
+        return Targets(boxes, labels, valid, shares)
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,44 @@ class HsvShift:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
 
 
-Hsv = HsvGain | HsvShift
+@dataclass(frozen=True)
+class HsvScale:
+    """Multiplies saturation and value, and adds to hue (Darknet).
+
+    hue: part of the colour circle that is added or taken away at most.  saturation, exposure: largest factor, or its
+    inverse; a number below 1 means the same as its inverse. Hue below 0 is cut, above it wraps (official behaviour).
+    """
+
+    hue: float = 0.1
+    saturation: float = 1.5
+    exposure: float = 1.5
+
+    def __post_init__(self) -> None:
+        if self.saturation <= 0 or self.exposure <= 0:
+            raise ValueError("saturation and exposure are factors above 0")
+
+    def draw(self, rng: np.random.Generator) -> Steps | None:
+        """What is added to hue (degrees / 2), and the factors of saturation and value."""
+        hue = 179.0 * rng.uniform(-self.hue, self.hue)
+        largest = (self.saturation, self.exposure)
+        saturation, exposure = (rng.uniform(1.0, max(factor, 1 / factor)) for factor in largest)
+        inverts = rng.random(2) < 0.5
+        return hue, 1 / saturation if inverts[0] else saturation, 1 / exposure if inverts[1] else exposure
+
+    def apply(self, image: np.ndarray, steps: Steps | None) -> np.ndarray:
+        """(H, W, 3 or 4) uint8 RGB -> (H, W, 3)."""
+        if steps is None:
+            return opaque(image)
+        hue, saturation, value = steps
+        change = np.array([[1.0, 0, 0, hue], [0, saturation, 0, 0], [0, 0, value, 0]])
+        hsv = cv2.transform(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), change)
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
+
+    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+        return replace(sample, image=self.apply(sample.image, self.draw(rng)))
+
+
+Hsv = HsvGain | HsvShift | HsvScale
 
 
 def _in_hsv(image: np.ndarray, matrix: np.ndarray, to_hsv: int, to_rgb: int) -> np.ndarray:

@@ -42,7 +42,8 @@ class Batch:
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory, from which an accelerator can fetch it while it works."""
         t = self.targets
-        targets = Targets(t.boxes.pin_memory(), t.labels.pin_memory(), t.valid.pin_memory())
+        shares = None if t.shares is None else t.shares.pin_memory()
+        targets = Targets(t.boxes.pin_memory(), t.labels.pin_memory(), t.valid.pin_memory(), shares)
         return replace(self, images=self.images.pin_memory(), targets=targets)
 
 
@@ -91,7 +92,13 @@ def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int
     for row, (sample, count) in enumerate(zip(samples, counts)):
         boxes[row, :count], labels[row, :count] = sample.boxes[:count], sample.labels[:count]
     valid = np.arange(most) < np.array(counts)[:, None]
-    targets = Targets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(valid))
+    shares = None
+    if any(sample.shares is not None for sample in samples):
+        shares = torch.zeros(len(samples), most)
+        for row, sample in enumerate(samples):
+            if sample.shares is not None:
+                shares[row, : counts[row]] = torch.from_numpy(sample.shares[: counts[row]])
+    targets = Targets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(valid), shares)
     return Batch(images.permute(0, 3, 1, 2), targets, indices)
 
 

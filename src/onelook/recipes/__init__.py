@@ -19,10 +19,14 @@ from onelook.assign.centre import CentreCell
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
+from onelook.augment.blur import Blur
 from onelook.augment.box_level import BoxLevel, Policy
-from onelook.augment.colour import HsvGain, HsvShift
+from onelook.augment.colour import HsvGain, HsvScale, HsvShift
+from onelook.augment.combine import CutMix, MixPictures, MosaicPictures, OneOf
 from onelook.augment.copy_paste import CopyPaste
 from onelook.augment.damo_yolo import DamoAugment
+from onelook.augment.darknet import DarknetAugment
+from onelook.augment.erase import CutOut, GridMask, HideAndSeek, RandomErase
 from onelook.augment.geometry import BoxFilter, RandomAffine
 from onelook.augment.mixup import BetaMixUp, MixUp
 from onelook.augment.mosaic import Mosaic, Mosaic9
@@ -81,7 +85,9 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
             *(Distillation, Cwd, Mgd, Mimic),
             *(YoloxAugment, Yolov7Augment, Plain, Mosaic, Mosaic9, MixUp, BetaMixUp, CopyPaste, PasteIn),
             *(DamoAugment, BoxLevel, Policy),
-            *(RandomAffine, Perspective, BoxFilter, HsvGain, HsvShift, Sampling),
+            *(DarknetAugment, CutMix, MixPictures, MosaicPictures, OneOf),
+            *(Blur, CutOut, RandomErase, HideAndSeek, GridMask),
+            *(RandomAffine, Perspective, BoxFilter, HsvGain, HsvShift, HsvScale, Sampling),
             *ARCHITECTURE_TYPES.values(),
         )
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -98,4 +98,4 @@ def rescale(images: Tensor, targets: Targets, size: tuple[int, int]) -> tuple[Te
     ratio_y, ratio_x = size[0] / height, size[1] / width
     x1, y1, x2, y2 = targets.boxes.unbind(-1)
     boxes = torch.stack((x1 * ratio_x, y1 * ratio_y, x2 * ratio_x, y2 * ratio_y), -1)
-    return images, Targets(boxes, targets.labels, targets.valid)
+    return images, replace(targets, boxes=boxes)

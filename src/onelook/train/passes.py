@@ -43,6 +43,7 @@ def join(batches: Sequence[Batch]) -> Joined:
         padding = [part.new_zeros(len(part), most - part.shape[1], *part.shape[2:]) for part in parts]
         return torch.cat([torch.cat(pair, 1) for pair in zip(parts, padding)])
 
-    targets = Targets(column("boxes"), column("labels"), column("valid"))
+    shares = None if batches[0].targets.shares is None else column("shares")
+    targets = Targets(column("boxes"), column("labels"), column("valid"), shares)
     rows = tuple(int(row) for batch in batches for row in batch.indices)
     return Joined(torch.cat([batch.images for batch in batches]), targets, rows)

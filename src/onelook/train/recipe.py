@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from onelook.augment.combine import WithExtras
 from onelook.augment.source import Draw
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError
@@ -55,6 +56,8 @@ class Recipe:
     all processes.  normalization: what batch norm becomes in training, None leaves it.  dropblock, adversarial: None
     for without.  join_passes: whether passes of a step become one where the drawn input size is small, as long as it
     has no more pixels than a pass of the largest (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).
+    extras: what is made of the augmentation's finished pictures, in order (CutMix, blur, erasing); they end where
+    closing brings an augmentation of its own.
     nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
     evaluate_every: epochs between evaluations; the closing epochs are evaluated each (YOLOX).  metric: what "best"
     means.  patience: evaluations without improvement after which training stops, None never.  distillation: what is
@@ -84,6 +87,7 @@ class Recipe:
     dropblock: DropBlock | None = None
     adversarial: Adversarial | None = None
     join_passes: bool = False
+    extras: tuple[Augment, ...] = ()
     nonfinite: Literal["stop", "skip"] = "stop"
     evaluate_every: int = 10
     metric: str = "AP"
@@ -123,7 +127,9 @@ class Recipe:
     def augment_at(self, epoch: int) -> Augment:
         """The augmentation of an epoch (0-based)."""
         closing = self.closing if self.is_closing(epoch) else None
-        return self.augment if closing is None or closing.augment is None else closing.augment
+        if closing is not None and closing.augment is not None:
+            return closing.augment
+        return WithExtras(self.augment, self.extras) if self.extras else self.augment
 
     def loss_at(self, epoch: int) -> DetectionLoss:
         """The loss of an epoch (0-based)."""
