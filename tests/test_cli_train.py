@@ -16,6 +16,7 @@ from onelook.config import diff
 from onelook.data.loader import collate
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
+from onelook.losses.distill import Mgd
 from onelook.models.build import build
 from onelook.recipes import find_recipe
 from onelook.train.distill import Distillation
@@ -50,6 +51,17 @@ def test_flags_and_settings_change_the_recipe():
     assert changed.model.num_classes == 3
     assert recipe(on_cpu=True).batch_size == 16
     assert recipe(fine_tunes=True).epochs == 50
+
+
+def test_a_teacher_brings_its_published_settings_or_the_defaults():
+    changes = {
+        model: {one.path: one.after for one in diff(recipe(model=model), recipe(model=model, teaches=True))}
+        for model in ("yolox-nano", "damo-yolo-ns")
+    }
+    assert changes["yolox-nano"] == {"distillation": Distillation()}
+    assert changes["damo-yolo-ns"] == {"distillation": Distillation(), "clip": 30.0}
+    told = recipe("distillation=Distillation(loss=Mgd(masked=0.5), closing=false)", "clip=none", teaches=True)
+    assert told.distillation == Distillation(loss=Mgd(masked=0.5), closing=False) and told.clip is None
 
 
 def test_a_missing_model_is_wrong_usage():

@@ -16,11 +16,13 @@ from onelook.losses.distill import Cwd, Mgd, Mimic, normalised
 from onelook.models.build import build
 from onelook.models.detector import FeaturePart
 from onelook.models.yolox.architecture import Yolox
+from onelook.recipes import published_recipe
 from onelook.train.distill import CODE, PAPER, TERM, Align, Distillation, matched_levels
 from onelook.train.learner import Learner, Machine
 from onelook.train.loop import Step, train
 from onelook.train.optimizer import Sgd
 from onelook.train.recipe import Closing
+from onelook.train.schedule import Constant
 from onelook.train.state import load_state, save_state
 from shared import fill_module, needs_shared, reference
 from test_train_loop import assert_same, one_thread, run, weights_of  # noqa: F401
@@ -251,3 +253,28 @@ def test_what_does_not_fit_is_refused():
     for wrong in ({"weight": -1.0}, {"final": 2.0}):
         with pytest.raises(ValueError, match="weight is 0 or more"):
             replace(CODE, **wrong)
+
+
+@pytest.mark.parametrize("name", ["yolox-nano", "damo-yolo-ns"])
+def test_yolox_s_teaches_for_a_few_steps(name):
+    """The student's own published recipe, with pictures of 64 pixels; its own terms stay, and the teacher's falls."""
+    recipe = published_recipe(name, distilled=True)
+    recipe = replace(
+        recipe,
+        model=replace(recipe.model, num_classes=3),
+        distillation=Distillation(final=1.0),
+        optimizer=replace(recipe.optimizer, lr_per_image=1e-3 if name == "damo-yolo-ns" else 6e-3),
+        schedule=Constant(),
+        epochs=2,
+        batch_size=8,
+        size=(64, 64),
+        multiscale=None,
+        closing=None,
+        ema=None,
+    )
+    torch.manual_seed(1)
+    learner = Learner(recipe, build(recipe.model), ALONE, Machine(), build("yolox-s"))
+    told = [event.losses for event in train(recipe, learner, Squares()) if isinstance(event, Step)]
+    assert list(told[0]) == list(recipe.terms_at(0)) and len(told) == 6
+    assert all(value.isfinite() for losses in told for value in losses.values())
+    assert sum(float(losses[TERM]) for losses in told[-2:]) < sum(float(losses[TERM]) for losses in told[:2])

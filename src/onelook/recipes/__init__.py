@@ -68,7 +68,7 @@ PUBLISHED: Mapping[str, str] = MappingProxyType(
 )
 
 # The same of the families that have published trainings with a teacher.
-DISTILLED: Mapping[str, str] = MappingProxyType({})
+DISTILLED: Mapping[str, str] = MappingProxyType({"DAMO-YOLO": "onelook.recipes.damo_yolo:distilled"})
 
 # Every type that a recipe file or a `path=value` may name: all that they can make the library construct.
 RECIPE_TYPES: Mapping[str, type] = MappingProxyType(

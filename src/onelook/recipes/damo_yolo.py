@@ -10,6 +10,7 @@ from onelook.losses.loss import DetectionLoss
 from onelook.losses.quality import DistributionFocal, QualityFocal
 from onelook.losses.terms import BoxIou
 from onelook.models.published import Variant
+from onelook.train.distill import CODE
 from onelook.train.ema import Ema
 from onelook.train.optimizer import AdamW, Sgd
 from onelook.train.recipe import Closing, Recipe
@@ -60,3 +61,11 @@ def published(model: Variant) -> Recipe:
         sync_batch_norm=True,
         evaluate_every=10,
     )
+
+
+def distilled(model: Variant) -> Recipe:
+    """The same with a teacher, as the code has it (the paper's way is `onelook.train.distill.PAPER`).
+
+    Published are T learning from S, S from M, M from L and L from itself; no Nano model. Gradients are clipped.
+    """
+    return replace(published(model), distillation=CODE, clip=30.0)
