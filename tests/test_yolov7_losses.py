@@ -295,3 +295,19 @@ def test_anchors_are_needed_and_the_refusal_says_so():
         replace(recipe, loss=DetectionLoss(AnchorOta(), recipe.loss.terms), closing=None)
     with pytest.raises(ValueError, match="Auxiliary needs auxiliary, which the head of Yolox does not give"):
         replace(recipe, loss=replace(recipe.loss, auxiliary=Auxiliary()), closing=None)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_nothing_asks_the_device_for_a_number(rule):
+    """On the meta device there are shapes and no values: whatever waits for one raises."""
+    predictions, targets = scene()
+
+    def shapes(value):
+        moved = {name: part.to("meta") for name, part in vars(value).items() if isinstance(part, torch.Tensor)}
+        return replace(value, **moved)
+
+    lead = replace(shapes(predictions), priors=shapes(predictions.priors))
+    terms = (LevelBoxIou(), LevelObjectness(reach=0.5, focal=1.5), LevelClasses(smoothing=0.1))
+    loss = DetectionLoss(RULES[rule], terms, auxiliary=Auxiliary(assigner=RULES[rule], guide="own"))
+    losses = loss(replace(lead, auxiliary=lead), shapes(targets))
+    assert len(losses) == 6 and all(value.shape == () for value in losses.values())
