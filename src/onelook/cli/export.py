@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
 
 from onelook.cli.checks import check_batch, check_thresholds
 from onelook.errors import ExportError, UserError
 from onelook.export.onnx import Exported, export_onnx
 from onelook.export.openvino import export_openvino
+from onelook.models.build import build
+from onelook.models.detector import Architecture, Detector
 from onelook.ops.nms import Nms
-from onelook.weights import open_detector
+from onelook.weights import load_weights, open_detector
+from onelook.weights.darknet import DarknetHeader, header_of, write_darknet
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "darknet": ".weights"}
 
 
 @dataclass(frozen=True)
@@ -66,11 +74,39 @@ class ExportResult:
         )
 
 
+@dataclass(frozen=True)
+class WrittenWeights:
+    """A weights file of another program: not run, but read back and compared number by number."""
+
+    path: Path
+    model: str
+    format: str
+    tensors: int
+    seen: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` writes."""
+        return {
+            "file": str(self.path),
+            "format": self.format,
+            "model": self.model,
+            "bytes": self.path.stat().st_size,
+            "tensors": self.tensors,
+            "seen": self.seen,
+        }
+
+    def show(self, console: Console) -> None:
+        """The file, and what it says of the training."""
+        megabytes = self.path.stat().st_size / 1e6
+        console.print(f"Exported {self.model} to {self.path} ({megabytes:.1f} MB)", soft_wrap=True)
+        console.print(f"  verified   {self.tensors} tensors read back identical; {self.seen:,} images seen in training")
+
+
 def export(
     model: str,
     *,
     weights: str | None = None,
-    to: Literal["onnx", "openvino", "ncnn", "tensorrt"] = "onnx",
+    to: Literal["onnx", "openvino", "ncnn", "tensorrt", "darknet"] = "onnx",
     nms: bool = False,
     half: bool = False,
     int8: bool = False,
@@ -81,7 +117,7 @@ def export(
     iou: float = 0.45,
     limit: int = 300,
     out: Path | None = None,
-) -> ExportResult:
+) -> ExportResult | WrittenWeights:
     """Write a model for another runtime, and prove it against PyTorch.
 
     The file takes framed RGB images, float32 0..255, whatever its precision, and says itself what it needs: frame,
@@ -90,11 +126,13 @@ def export(
     Examples:
         onelook export --model yolox-s --weights yolox_s.pth --to onnx
         onelook export --model runs/a/best.safetensors --nms --dynamic --half --out detector.onnx
+        onelook export --model runs/b/best.safetensors --to darknet --out b.weights
 
     Args:
         model: name of a model, a weights file, or the folder of a run.
         weights: weights file for a named model; "none" exports it untrained.
-        to: the runtime's format; ncnn and TensorRT are made from the ONNX file with their own tools.
+        to: the runtime's format; ncnn and TensorRT are made from the ONNX file with their own tools. Darknet's .weights
+            hold the training form of a YOLOv4 model in float32; of the other settings, only `out` concerns them.
         nms: build non-maximum suppression in, so that the file gives final detections; of a model that needs none, its
             best rows.
         half: float16 weights and features.
@@ -115,10 +153,12 @@ def export(
     check_thresholds(confidence, iou)
     opened = open_detector(model, None if weights == "none" else weights, untrained=weights == "none")
     detector = opened.detector.eval()
-    path = Path(out) if out is not None else Path(opened.name + {"onnx": ".onnx", "openvino": ".xml"}[to])
+    path = Path(out) if out is not None else Path(opened.name + _SUFFIXES[to])
     sources = [Path(one).resolve() for one in (model, weights) if one is not None]
     if path.resolve() in sources:
         raise UserError(f"The export would overwrite '{path}', which it is made of.", "Give another file with --out.")
+    if to == "darknet":
+        return _write_darknet(detector, path, sources, opened.name)
     suppression = Nms(confidence, iou, limit=limit) if nms else None
     frame = opened.size if size is None else (size, size)
     if to == "openvino":
@@ -126,6 +166,24 @@ def export(
     else:
         exported = export_onnx(detector, path, nms=suppression, half=half, dynamic=dynamic, batch=batch, size=frame)
     return ExportResult(exported, to)
+
+
+def _write_darknet(detector: Detector, path: Path, sources: list[Path], name: str) -> WrittenWeights:
+    """The file, with the header of the Darknet file that the weights come from, if they do; read back and compared."""
+    headers = (header_of(source) for source in sources if source.is_file())
+    header = next((one for one in headers if one is not None), DarknetHeader())
+    write_darknet(detector, path, header)
+    again = build(cast(Architecture, detector.architecture))
+    load_weights(again, path)
+    state = again.state_dict()
+    wrong = [
+        key
+        for key, tensor in detector.state_dict().items()
+        if tensor.is_floating_point() and not torch.equal(tensor.float(), state[key])
+    ]
+    if wrong:
+        raise ExportError(f"'{path}' does not read back: {wrong[0]} differs.", "Try again, to another place.")
+    return WrittenWeights(path, name, "darknet", len(state), header.seen)
 
 
 def _refuse_unsupported(to: str, nms: bool, int8: bool) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from onelook.errors import UserError, WeightsError
 from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.weights.convolutions import Convolution, FoldedConvolution, graph_of_file
+from onelook.weights.darknet import DarknetFile, is_darknet, read_darknet
 from onelook.weights.file import map_file
 from onelook.weights.header import Header
 from onelook.weights.onnx_file import read_onnx_file
@@ -39,7 +40,7 @@ class Checkpoint:
 
     format: for people.  header: of our own files.  folded: whether batch norm is folded into convolutions.  graph: of
     files that carry a network (ONNX), whose tensor names mean nothing.  exported: what a file that Onelook exported
-    says of itself.
+    says of itself.  numbers: of Darknet's files, which an architecture cuts into tensors.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Checkpoint:
     header: Header | None = None
     graph: NetworkGraph | None = None
     exported: ExportedMetadata | None = None
+    numbers: DarknetFile | None = None
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,17 @@ def _read_safetensors(path: str, data: memoryview) -> Checkpoint:
     return Checkpoint(path, kind, tensors, is_folded(tensors), header=header)
 
 
+def _read_darknet(path: str, data: memoryview) -> Checkpoint:
+    return Checkpoint(path, "Darknet file", {}, False, numbers=read_darknet(data, path))
+
+
 FORMATS: tuple[Format, ...] = (
     Format("a torch checkpoint", _is_torch, _read_torch),
     Format("a safetensors file", _is_safetensors, _read_safetensors),
     Format("an ONNX file", _is_onnx, _read_onnx),
+    Format("a Darknet file", is_darknet, _read_darknet),
 )
-_READABLE = "safetensors files, torch checkpoints (.pth, .pt) and ONNX files"
+_READABLE = "safetensors files, torch checkpoints (.pth, .pt), ONNX files and Darknet's .weights"
 _LOOKS = (
     (b"version https://git-lfs", "is a Git LFS pointer: the file itself was not fetched"),
     (b"<", "looks like a web page: the download failed"),

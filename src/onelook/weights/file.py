@@ -1,11 +1,15 @@
-"""A file on disk as bytes that can be looked at without reading it whole, and typed slices of it as tensors."""
+"""Files as bytes that can be looked at without reading them whole, slices of them as tensors, and safe writing."""
 
 from __future__ import annotations
 
 import mmap
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from math import prod
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -69,3 +73,46 @@ def check_shape(shape: object, what: str) -> tuple[int, ...]:
     if prod(shape) >= 1 << 48:
         raise Refusal(f"{what} claims {prod(shape)} elements")
     return tuple(shape)
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The name of a file to write, which takes the place of `path` at the end: a crash leaves the previous one whole.
+
+    Makes the folders. WeightsError if the place cannot be written.
+    """
+    target = Path(path)
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WeightsError(f"'{target}' cannot be written: {reason}.", "Check the place and its free space.") from error
+    finally:
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the renaming itself durable, where the system lets a folder be opened."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

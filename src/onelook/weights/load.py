@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -45,13 +46,20 @@ def _load(model: Detector, architecture: Architecture, checkpoint: Checkpoint, b
         known = lookalike(checkpoint)
         reason = f"'{checkpoint.path}' does not fit {model_name(architecture)}: the network is another one."
         raise WeightsError(reason, suggestion(known))
+    numbers = checkpoint.numbers
+    partial = numbers is not None and numbers.backbone and not model.deployed
+    if partial:
+        held = len(source.tensors)
+        source = replace(source, tensors=model.state_dict() | source.tensors)
     # Weights of the other form meet in the training form, which knows what to fold.
     direct = model.deployed and source.form == "deploy" and source.pixels_folded
     tensors = source.tensors if direct or source.form == "training" else unfolded(source, blueprint)
     form: Form = "deploy" if direct else "training"
     their_classes = _check_fit(tensors, checkpoint, blueprint, form, source)
     _check_values(tensors)
-    names, notes = _class_names(checkpoint, their_classes)
+    names, notes = ((), []) if partial else _class_names(checkpoint, their_classes)
+    if partial:
+        notes.append(f"the file holds the first {held} tensors of the network: the others keep their values")
     plan = plan_classes(model.class_names, architecture.num_classes, names, their_classes)
     if form == "deploy" or not model.deployed:
         _assign(model, tensors, plan, blueprint)

@@ -36,6 +36,9 @@ def lookalike(checkpoint: Checkpoint) -> str | None:
         theirs = Counter(one.shape for one in checkpoint.graph.links.values())
     else:
         theirs = _kernels(checkpoint.tensors)
+    if checkpoint.numbers is not None:
+        fits = (name for name, row in VARIANTS.items() if checkpoint.numbers.fits(row.architecture))
+        return next(fits, None)
     best, found = _SIMILAR, None
     for row in VARIANTS.values():
         with torch.device("meta"):

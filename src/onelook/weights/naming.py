@@ -99,6 +99,8 @@ def named(checkpoint: Checkpoint, blueprint: Blueprint) -> Named | None:
 
     Names that are not known stay as they are, so that a comparison can list them.
     """
+    if checkpoint.numbers is not None:
+        checkpoint = replace(checkpoint, tensors=checkpoint.numbers.cut(blueprint.architecture))
     if checkpoint.graph is not None:
         return _from_graph(checkpoint, checkpoint.graph, blueprint)
     form: Form = "deploy" if checkpoint.folded else "training"

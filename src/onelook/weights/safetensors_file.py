@@ -7,9 +7,7 @@ because every claim of the header is compared with the file before anything is m
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from onelook.errors import WeightsError
-from onelook.weights.file import check_shape, map_file, tensor_from
+from onelook.weights.file import check_shape, map_file, tensor_from, whole_file
 from onelook.weights.header import HEADER_KEY, Header, parse_json
 from onelook.weights.problems import Refusal, shown
 
@@ -122,40 +119,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
 
     WeightsError if the place cannot be written.
     """
-    target = Path(path)
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        os.close(handle)
+    with whole_file(path) as temporary:
         save_file(own, temporary, metadata={HEADER_KEY: header.to_json()})
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise WeightsError(f"'{target}' cannot be written: {reason}.", "Check the place and its free space.") from error
-    finally:
-        if temporary is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-    return target
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the renaming itself durable, where the system lets a folder be opened."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    return Path(path)

@@ -72,6 +72,7 @@ class Yolov4:
     pixels: PixelFormat = FRACTIONS
     norm_momentum: float = 0.01
 
+    numbered: ClassVar[bool] = True  # official files know layers by their number only
     multi_label: ClassVar[bool] = True  # a row may be a detection of several classes in the published evaluation
 
     @property

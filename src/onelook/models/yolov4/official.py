@@ -15,7 +15,7 @@ from onelook.models.detector import Detector
 
 
 def official_names(detector: Detector) -> dict[str, str]:
-    """Our tensor name -> the official one, for the training form.
+    """Our tensor name -> the official one, for the training form, in the order of the files.
 
     Parts that no published file has (attention, fusion) are numbered where they stand; what has no convolution and no
     weights of a sum keeps its own name.
@@ -33,7 +33,9 @@ def official_names(detector: Detector) -> dict[str, str]:
         elif isinstance(module, WeightedSum):
             known[f"{name}.weight"] = f"shortcut{counts['shortcut']}.weight"
             counts["shortcut"] += 1
-    return {name: known.get(name, name) for name in detector.state_dict()}
+    state = detector.state_dict()
+    numbered = {name: official for name, official in known.items() if name in state}
+    return numbered | {name: name for name in state if name not in numbered}
 
 
 def _file_order(detector: Detector) -> Iterator[tuple[str, nn.Module]]:
