@@ -6,11 +6,14 @@ the arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from onelook.ops.gather import gather_rows
 from onelook.ops.precision import at_least_float32
+from onelook.ops.priors import grids
 from onelook.types import Matches, Predictions, Priors
 
 LOG_FLOOR = -100.0  # of binary cross-entropy, as PyTorch clamps it
@@ -28,11 +31,12 @@ def class_cost(predictions: Predictions, labels: Tensor, index: Tensor | None) -
     differs only in the object's own class, so it is made once a candidate and corrected: C + M numbers, not C * M.
     Without objectness it is the square root of the class alone.
     """
-    probability = probabilities(predictions, index).sqrt_()
-    image = torch.arange(len(labels), device=labels.device).unsqueeze(1)
-    present = probability[image, labels].log_().clamp_(min=LOG_FLOOR)
+    probability = _by_candidate(predictions, index).sqrt_()
+    own = labels.unsqueeze(1).expand(-1, probability.shape[1], -1)
+    cost = probability.gather(2, own).log_().clamp_(min=LOG_FLOOR).neg_()
     absent = probability.neg_().log1p_().clamp_(min=LOG_FLOOR)
-    return present.neg_().add_(absent[image, labels]).sub_(absent.sum(1).unsqueeze(1))
+    cost.add_(absent.gather(2, own)).sub_(absent.sum(2, keepdim=True))
+    return cost.transpose(1, 2).contiguous()
 
 
 def probabilities(predictions: Predictions, index: Tensor | None) -> Tensor:
@@ -40,28 +44,55 @@ def probabilities(predictions: Predictions, index: Tensor | None) -> Tensor:
 
     Classes before candidates: what an object needs is then one row, and no later pass strides through memory.
     """
+    return _by_candidate(predictions, index).transpose(1, 2).contiguous()
+
+
+def _by_candidate(predictions: Predictions, index: Tensor | None) -> Tensor:
+    """(B, P, C): the same with candidates before classes."""
     classes = at_least_float32(rows_of(predictions.classes, index))
-    probability = classes.transpose(1, 2).clone(memory_format=torch.contiguous_format).sigmoid_()
+    probability = classes.sigmoid() if index is None else classes.sigmoid_()
     if predictions.objectness is not None:
-        probability.mul_(at_least_float32(rows_of(predictions.objectness, index)).sigmoid().unsqueeze(1))
+        probability.mul_(at_least_float32(rows_of(predictions.objectness, index)).sigmoid().unsqueeze(2))
     return probability
 
 
 def near_centres(priors: Priors, boxes: Tensor, valid: Tensor, radius: float) -> Tensor:
     """(B, M, N) which points lie less than `radius` strides beside an object's centre, on both axes: an open square."""
-    x, y = priors.points.to(boxes.dtype).unbind(-1)
-    reach = radius * priors.strides.to(boxes.dtype)
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
-    near = ((x - (left + right) / 2).abs_() < reach) & ((y - (top + bottom) / 2).abs_() < reach)
-    return near.logical_and_(valid.unsqueeze(-1))
+
+    def near(x: Tensor, y: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
+        reach = radius * stride
+        return (x - (left + right) / 2).abs_() < reach, (y - (top + bottom) / 2).abs_() < reach
+
+    return _on_both_axes(priors, valid, boxes.dtype, near)
 
 
 def inside_boxes(priors: Priors, boxes: Tensor, valid: Tensor) -> Tensor:
     """(B, M, N) which points lie inside an object's box, not on its border."""
-    x, y = priors.points.to(boxes.dtype).unbind(-1)
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
-    inside = ((x > left) & (x < right)) & ((y > top) & (y < bottom))
-    return inside.logical_and_(valid.unsqueeze(-1))
+    return _on_both_axes(
+        priors, valid, boxes.dtype, lambda x, y, stride: ((x > left) & (x < right), (y > top) & (y < bottom))
+    )
+
+
+def _on_both_axes(
+    priors: Priors, valid: Tensor, dtype: torch.dtype, test: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+) -> Tensor:
+    """(B, M, N) which points pass a test of x and one of y.
+
+    test: (x, y, stride) of points -> (B, M, X), (B, M, Y) bool. A column of a grid decides for all of its points, and
+    so does a row; where the grids' shapes are not known, every point is looked at by itself.
+    """
+    wanted = valid.unsqueeze(-1)
+    if not priors.shapes:
+        points = priors.points.to(dtype)
+        along_x, along_y = test(points[:, 0], points[:, 1], priors.strides.to(dtype))
+        return (along_x & along_y).logical_and_(wanted)
+    parts = []
+    for x, y, stride in grids(priors, dtype):
+        columns, rows = test(x, y, stride)
+        parts.append(((rows & wanted).unsqueeze(3) & columns.unsqueeze(2)).flatten(2))
+    return torch.cat(parts, 2)
 
 
 def overlaps(objects: Tensor, boxes: Tensor) -> Tensor:

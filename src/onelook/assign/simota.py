@@ -66,6 +66,8 @@ class SimOta:
         candidate = near.any(1)
         index, real = None, candidate
         capacity = self._capacity(predictions.priors, num_objects)
+        if boxes.device.type == "cpu":  # nobody waits for a count there
+            capacity = min(capacity, max(1, int(candidate.sum(1).max())))
         if capacity < num_priors:
             index, real = pack(candidate, capacity)
             own = own.gather(2, index.unsqueeze(1).expand(-1, num_objects, -1))

@@ -10,6 +10,10 @@ def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     """Rows `index` (B, P) of `values` (B, N, ...), image by image: (B, P, ...)."""
     if values.dim() == 2:
         return values.gather(1, index)
+    if values.device.type == "cpu":
+        # Whole rows are copied at once; `gather` would look up every number.
+        first = torch.arange(len(values)).unsqueeze(1) * values.shape[1]
+        return values.flatten(0, 1).index_select(0, (index + first).flatten()).unflatten(0, index.shape)
     shape = index.shape + values.shape[2:]
     return values.gather(1, index.reshape(index.shape + (1,) * (values.dim() - 2)).expand(shape))
 

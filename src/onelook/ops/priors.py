@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -58,6 +58,19 @@ def level_starts(priors: Priors) -> list[int]:
     cells = [height * width for height, width in priors.shapes]
     copies = len(priors.points) // sum(cells)
     return [copies * sum(cells[:level]) for level in range(len(cells) + 1)]
+
+
+def grids(priors: Priors, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Every grid of points, in the order of the rows: x of its columns (W,), y of its rows (H,), its stride (a scalar).
+
+    A level with several anchors a cell has its grid once an anchor. Raises TypeError for priors without shapes.
+    """
+    starts = level_starts(priors)
+    points, strides = priors.points.to(dtype), priors.strides.to(dtype)
+    for (height, width), first, end in zip(priors.shapes, starts, starts[1:]):
+        for start in range(first, end, height * width):
+            cells = points[start : start + height * width]
+            yield cells[:width, 0], cells[::width, 1], strides[start]
 
 
 def flatten_levels(maps: Sequence[Tensor], anchors: int = 1) -> Tensor:
