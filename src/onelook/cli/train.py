@@ -158,12 +158,19 @@ def train(
                 record_teacher(folder, told[1])
         for note in (*notes, *([str(loaded)] if loaded is not None else [])):
             run.journal.say(note)
-        if not resume:
-            preflight(run, training, validation, console)
-        measure = None if validation is None else evaluator(validation, chosen, world)
-        with loader_of(training, chosen, world, workers) as batches:
-            trained = follow(run, batches, measure)
-        return trained if trained.reason == "interrupted" else conclude(run, trained, training, validation)
+        return carry_out(run, training, validation, console, workers=workers, begins=not resume)
+
+
+def carry_out(
+    run: Run, training: Dataset, validation: Dataset | None, console: Console, *, workers: int | None, begins: bool
+) -> Trained:
+    """A run, from a look at its data (where it begins) to its report."""
+    if begins:
+        preflight(run, training, validation, console)
+    measure = None if validation is None else evaluator(validation, run.recipe, run.learner.world)
+    with loader_of(training, run.recipe, run.learner.world, workers) as batches:
+        trained = follow(run, batches, measure)
+    return trained if trained.reason == "interrupted" else conclude(run, trained, training, validation)
 
 
 def open_splits(data: str, train_split: str | None, val_split: str | None) -> tuple[Dataset, Dataset | None, list[str]]:
@@ -203,10 +210,15 @@ def choose_recipe(
         chosen = replace(chosen, model=variant(model).architecture)
     if epochs is None and published and fine_tunes:
         epochs = FINE_TUNING_EPOCHS
-    if epochs is not None and epochs != chosen.epochs:
-        chosen = shortened(chosen, epochs)
     if batch is None and published and on_cpu:
         batch = CPU_BATCH
+    return override(adapted(chosen, names, epochs, size, batch), *overrides, types=RECIPE_TYPES)
+
+
+def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:
+    """The recipe for these classes, and for what the command line says; None is as it is."""
+    if epochs is not None and epochs != chosen.epochs:
+        chosen = shortened(chosen, epochs)
     new: dict[str, Any] = {"model.num_classes": len(names)}
     if batch is not None:
         new["batch_size"] = batch
@@ -216,7 +228,7 @@ def choose_recipe(
             near = f"{below} or {above}" if below > 0 else str(above)
             raise UsageError(f"The size {size} is no multiple of 32.", f"Use --size {near}.")
         new["size"] = (size, size)
-    return override(change(chosen, new), *overrides, types=RECIPE_TYPES)
+    return change(chosen, new)
 
 
 def resumed_recipe(folder: Path, overrides: tuple[str, ...]) -> Recipe:

@@ -95,7 +95,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
 
 
 def find_recipe(name: str | Path) -> Recipe:
-    """A recipe by the name of a model (its published training), of a recipe file, or of a run's folder.
+    """A recipe by the name of a model (its published training), a recipe file, a run's folder, or as ROADMAP:ROW.
 
     Raises ConfigError that says what is wrong with the name, or where in the file.
     """
@@ -108,6 +108,10 @@ def find_recipe(name: str | Path) -> Recipe:
         return read_recipe(path)
     if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1:
         raise ConfigError(f"{path}: there is no such file.")
+    if ":" in str(name):
+        from onelook.recipes.roadmaps import row_recipe
+
+        return row_recipe(str(name))
     return published_recipe(str(name))
 
 

@@ -72,6 +72,43 @@ def line_chart(
     return _svg(width, height, "".join(parts), f"{y_label} by {x_label}") + _legend(legend)
 
 
+@dataclass(frozen=True)
+class Point:
+    """One detector: its name, where it lies, and how far its y value varies to both sides."""
+
+    name: str
+    x: float
+    y: float
+    spread: float = 0.0
+
+
+def scatter_limits(points: Sequence[Point]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The ranges of x and y of a scatter chart: all points with their spread, and some room around."""
+    xs = [point.x for point in points] or [0.0, 1.0]
+    ys = [point.y + side * point.spread for point in points for side in (-1, 1)] or [0.0, 1.0]
+    ranges = []
+    for values in (xs, ys):
+        room = 0.08 * (max(values) - min(values)) or 0.5
+        ranges.append((max(min(values) - room, 0.0), max(values) + room))
+    return ranges[0], ranges[1]
+
+
+def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, *, size: tuple[int, int] = (720, 420)) -> str:
+    """Named points with their spread, in the order given."""
+    width, height = size
+    xs, ys = scatter_limits(points)
+    plot = _Plot(xs, ys, width - 130, height)  # names stand to the right of their points
+    parts = [_axes(plot, x_label, y_label)]
+    for index, point in enumerate(points):
+        colour, x, y = COLOURS[index % len(COLOURS)], plot.x(point.x), plot.y(point.y)
+        if point.spread:
+            low, high = plot.y(point.y - point.spread), plot.y(point.y + point.spread)
+            parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>')
+        parts.append(_text(x + 8, y + 4, point.name, "start", colour=_INK))
+    return _svg(width, height, "".join(parts), f"{y_label} by {x_label}")
+
+
 def bar_chart(names: Sequence[str], values: Sequence[float], label: str, *, width: int = 520) -> str:
     """Horizontal bars with their values, in the order given."""
     row, left = 26, 120

@@ -1,0 +1,36 @@
+"""The tables of the four papers as lists of trainings, each row a change of another (`roadmap.Roadmap`).
+
+A row is also a recipe of its own, called TABLE:ROW: `onelook diff yolox-table2:anchor-free yolox-table2:simota`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from onelook.errors import ConfigError, nearest
+from onelook.recipes.roadmaps import yolox
+from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
+from onelook.train.recipe import Recipe
+
+__all__ = ["ROADMAPS", "Figures", "Roadmap", "Row", "roadmap", "row_recipe"]
+
+ROADMAPS: Mapping[str, Roadmap] = MappingProxyType(
+    {table.name: table for table in (yolox.TABLE_1, yolox.TABLE_2, yolox.TABLE_5)}
+)
+
+
+def roadmap(name: str) -> Roadmap:
+    """The roadmap of that name; ConfigError with the nearest names for an unknown one."""
+    if name not in ROADMAPS:
+        raise ConfigError(
+            f"There is no roadmap '{name}'.{nearest(name, ROADMAPS)}", f"Known roadmaps: {', '.join(ROADMAPS)}."
+        )
+    return ROADMAPS[name]
+
+
+def row_recipe(name: str) -> Recipe:
+    """The recipe that TABLE:ROW names; ConfigError for what there is not."""
+    table, _, row = name.partition(":")
+    found = roadmap(table)
+    return found.recipes[found.row(row).key]

@@ -1,0 +1,87 @@
+"""A paper's table as a value: trainings, each of which changes one thing of another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from onelook.config import change
+from onelook.errors import ConfigError, nearest
+from onelook.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a paper prints in a row; None where it prints nothing, or where what it printed is not certain.
+
+    ap: COCO AP in per cent.  parameters: millions.  gflops: as the paper counts.  latency: milliseconds an image.
+    """
+
+    ap: float | None = None
+    parameters: float | None = None
+    gflops: float | None = None
+    latency: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    key: how the command line calls it.  name: what the paper calls it.  change: settings, by dotted path, that differ
+    from the row `base`; None is the row before.  start: the recipe of a row that is compared with none above it (the
+    first one's is the roadmap's own).  note: why a figure cannot be as printed, where that is so.
+    """
+
+    key: str
+    name: str
+    change: Mapping[str, object] = field(default_factory=dict)
+    published: Figures = Figures()
+    base: str | None = None
+    start: Recipe | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Roadmap:
+    """A table.
+
+    name: how the command line calls it.  title: what it shows.  source: paper and table.  setting: on what the paper
+    measured.  counts: whether GFLOPs are counted as the papers' profilers do ("profiler"), or convolutions only.
+    start: the recipe of the first row.
+    """
+
+    name: str
+    title: str
+    source: str
+    setting: str
+    start: Recipe
+    rows: tuple[Row, ...]
+    counts: str = "convolutions"
+
+    @cached_property
+    def recipes(self) -> Mapping[str, Recipe]:
+        """Every row's recipe, by its key."""
+        made: dict[str, Recipe] = {}
+        for row in self.rows:
+            base = self.base_of(row)
+            start = row.start if row.start is not None else self.start if base is None else made[base]
+            made[row.key] = change(start, row.change)
+        return made
+
+    def base_of(self, row: Row) -> str | None:
+        """The key of the row that this one changes; None for one that is compared with none."""
+        index = self.rows.index(row)
+        if index == 0 or row.start is not None:
+            return None
+        return row.base if row.base is not None else self.rows[index - 1].key
+
+    def row(self, key: str) -> Row:
+        """The row of that key, or of that number from 1. ConfigError with the nearest keys for an unknown one."""
+        keys = [row.key for row in self.rows]
+        if key.isascii() and key.isdigit() and 1 <= int(key) <= len(keys):
+            return self.rows[int(key) - 1]
+        if key not in keys:
+            remedy = f"Rows: {', '.join(keys)}; or their numbers from 1 to {len(keys)}."
+            raise ConfigError(f"{self.name} has no row '{key}'.{nearest(key, keys)}", remedy)
+        return self.rows[keys.index(key)]

@@ -1,0 +1,117 @@
+"""The tables of the YOLOX paper (Ge et al. 2021, arXiv 2107.08430) that compare trainings.
+
+What the paper leaves open, and what is chosen here for all of them: the published training of the repository, without
+the L1 term that the paper does not mention. YOLOv3's nine anchors and its box decoding; the objectness is the paper's
+"IoU-aware branch", as in its figure 2, and classes are as true as the IoU, in every row alike. The other choices are
+with the parts: `BestAnchor`, `CentreCell`, `OneToOne`, `Selection`, `Selector`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onelook.assign.best_anchor import BestAnchor
+from onelook.assign.centre import CentreCell
+from onelook.assign.one_to_one import OneToOne
+from onelook.assign.simota import SimOta
+from onelook.augment.copy_paste import CopyPaste
+from onelook.augment.mixup import MixUp
+from onelook.losses.selection import Selection
+from onelook.models.variants import variant
+from onelook.models.yolox.architecture import YOLOV3_ANCHORS
+from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
+from onelook.recipes.yolox import LOSS, STRONG, published
+from onelook.train.recipe import Closing, Recipe
+
+_END_TO_END = {
+    "model.one_to_one": True,
+    "loss.terms": (*LOSS.terms, Selection(OneToOne())),
+}
+
+
+def _without_l1(name: str) -> Recipe:
+    recipe = published(variant(name))
+    assert recipe.closing is not None
+    return replace(recipe, closing=replace(recipe.closing, loss=None))
+
+
+# The baseline's augmentation is flip, colour jitter and several sizes: a YOLOX pipeline without mosaic is just that.
+_DARKNET = _without_l1("yolox-darknet53")
+BASELINE = replace(
+    _DARKNET,
+    model=replace(variant("yolox-darknet53").architecture, head="coupled", anchors=YOLOV3_ANCHORS),  # type: ignore[type-var]
+    loss=replace(LOSS, assigner=BestAnchor()),
+    augment=replace(STRONG, mosaic=0.0, mix=None),
+    closing=None,
+)
+
+_V100 = "COCO, 640x640, V100, FP16, batch 1, without NMS"
+
+TABLE_1 = Roadmap(
+    name="yolox-table1",
+    title="Decoupled head for end-to-end YOLO",
+    source="YOLOX, table 1",
+    setting=_V100,
+    counts="profiler",
+    start=BASELINE,
+    rows=(
+        Row("coupled", "Vanilla YOLO, coupled head", {}, Figures(38.5)),
+        Row("decoupled", "Vanilla YOLO, decoupled head", {"model.head": "decoupled"}, Figures(39.6)),
+        Row("end-to-end-coupled", "End-to-end YOLO, coupled head", _END_TO_END, Figures(34.3), base="coupled"),
+        Row("end-to-end-decoupled", "End-to-end YOLO, decoupled head", {"model.head": "decoupled"}, Figures(38.8)),
+    ),
+)
+
+TABLE_2 = Roadmap(
+    name="yolox-table2",
+    title="Roadmap of YOLOX-Darknet53",
+    source="YOLOX, table 2",
+    setting=_V100,
+    counts="profiler",
+    start=BASELINE,
+    rows=(
+        Row("baseline", "YOLOv3 baseline", {}, Figures(38.5, 63.00, 157.3, 10.5)),
+        Row("decoupled-head", "+decoupled head", {"model.head": "decoupled"}, Figures(39.6, 63.86, 186.0, 11.6)),
+        Row(
+            "strong-augmentation",
+            "+strong augmentation",
+            {
+                "augment.mosaic": STRONG.mosaic,
+                "augment.mix": STRONG.mix,
+                "closing": Closing(epochs=15, augment=STRONG.plain),
+            },
+            Figures(42.0, 63.86, 186.0, 11.6),
+        ),
+        Row(
+            "anchor-free",
+            "+anchor-free",
+            {"model.anchors": None, "loss.assigner": CentreCell(cells=1)},
+            Figures(42.9, 63.72, 185.3, 11.1),
+        ),
+        Row("multi-positives", "+multi positives", {"loss.assigner.cells": 3}, Figures(45.0, 63.72, 185.3, 11.1)),
+        Row("simota", "+SimOTA", {"loss.assigner": SimOta()}, Figures(47.3, 63.72, 185.3, 11.1)),
+        Row("nms-free", "+NMS free (optional)", _END_TO_END, Figures(46.5, 67.27, 205.1, 13.5)),
+    ),
+)
+
+_LARGE = replace(_without_l1("yolox-l"), augment=replace(STRONG, mix=None))
+TABLE_5 = Roadmap(
+    name="yolox-table5",
+    title="Data augmentation for models of different sizes",
+    source="YOLOX, table 5",
+    setting="COCO, 416x416 (Nano) and 640x640 (L)",
+    counts="profiler",
+    start=_without_l1("yolox-nano"),
+    rows=(
+        Row("nano", "YOLOX-Nano, scale 0.5 to 1.5", {}, Figures(25.3)),
+        Row(
+            "nano-mixup",
+            "YOLOX-Nano, scale 0.1 to 2.0, MixUp",
+            {"augment.affine.scale": STRONG.affine.scale, "augment.mix": MixUp()},
+            Figures(24.0),
+        ),
+        Row("l", "YOLOX-L, scale 0.1 to 2.0", {}, Figures(48.6), start=_LARGE),
+        Row("l-mixup", "YOLOX-L, MixUp", {"augment.mix": MixUp()}, Figures(49.5)),
+        Row("l-copy-paste", "YOLOX-L, copy-paste", {"augment.mix": CopyPaste()}, Figures(49.4)),
+    ),
+)

@@ -1,0 +1,185 @@
+"""`onelook roadmap` on a small made-up data set: runs, tables, going on after a kill, and mistakes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from onelook.cli.app import run
+from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.recipes.roadmaps import Figures
+from onelook.report.roadmap import MeasuredRow, RoadmapTable
+from onelook.train import run as training_run
+
+SMALL = ("--scale", "depth=0.1,width=0.0625", "--size", "64", "--batch", "4", "--epochs", "1", "--workers", "0")
+SMALL += ("--device", "cpu", "multiscale=none")
+ROWS = ("--rows", "simota,multi-positives")
+DASH, SIGN = "\N{EN DASH}", "\N{PLUS-MINUS SIGN}"
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("scenes"), Scenes(size=(64, 64)), {"train": 8, "val": 2})
+
+
+def roadmap(*arguments: str) -> int:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return run(["roadmap", *arguments])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def numbers(folder: Path) -> list[dict[str, str]]:
+    """The table without what a clock says."""
+    rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    return [{name: value for name, value in row.items() if name not in ("latency", "seconds")} for row in rows]
+
+
+class Killed(BaseException):
+    """As a kill: nothing catches it."""
+
+
+def test_a_killed_roadmap_goes_on_at_its_row_and_ends_with_the_same_table(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("yolox-table2", str(scenes), *ROWS, *SMALL, "--out")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert roadmap(*command, str(whole)) == 0
+
+    saved = training_run.save_state
+    left = 3  # of the two states of each row, the last is not written
+
+    def save(*arguments: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        saved(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training_run, "save_state", save)
+    with pytest.raises(Killed):
+        roadmap(*command, str(broken))
+    monkeypatch.undo()
+    assert (broken / "multi-positives" / "seed-0" / "result.json").is_file()
+    assert (broken / "simota" / "seed-0" / "state.pt").is_file()
+    assert not (broken / "simota" / "seed-0" / "result.json").exists()
+    first = (broken / "multi-positives" / "seed-0" / "last.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    assert roadmap(*command, str(broken)) == 0
+    assert "multi-positives" not in capsys.readouterr().err
+    assert (broken / "multi-positives" / "seed-0" / "last.safetensors").stat().st_mtime_ns == first
+    assert numbers(broken) == numbers(whole)
+    assert [row["key"] for row in numbers(whole)] == ["multi-positives", "simota"]
+    for row in ("multi-positives", "simota"):
+        one, other = (load_file(folder / row / "seed-0" / "last.safetensors") for folder in (whole, broken))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_seeds_are_trained_apart_and_the_table_is_written_in_every_form(scenes: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "out", tmp_path / "table.json"
+    arguments = ("--rows", "7", "--seeds", "2", *SMALL, "--out", str(out), "--json", str(report))
+    assert roadmap("yolox-table2", str(scenes), *arguments) == 0
+    (row,) = json.loads(report.read_text())["rows"]
+    assert set(row["ap_by_seed"]) == {"0", "1"} and row["spread"] is not None and row["latency"] > 0
+    assert row["published"]["ap"] == 46.5 and row["gain"] is None
+    recipes = [(out / "nms-free" / f"seed-{seed}" / "recipe.yaml").read_text() for seed in (0, 1)]
+    assert recipes[0] != recipes[1] and recipes[0] == recipes[1].replace("seed: 1", "seed: 0")
+    assert "+NMS free" in (out / "table.md").read_text() and "46.5" in (out / "table.html").read_text()
+    assert (out / "picture.svg").read_text().startswith("<svg") and cv2.imread(str(out / "picture.png")) is not None
+    # The same folder is not for another roadmap, and its runs are not for another recipe.
+    assert roadmap("yolox-table1", str(scenes), *SMALL, "--out", str(out)) == 1
+    assert roadmap("yolox-table2", str(scenes), "--rows", "nms-free", *SMALL, "--out", str(out)) == 0
+
+
+MISTAKES = [
+    (["yolox-table3"], 1, "yolox-table2"),
+    (["yolox-table2", "DATA", "--rows", "simotta"], 1, "simota"),
+    (["yolox-table2", "DATA", "--rows", ","], 2, "names no row"),
+    (["yolox-table2", "DATA", "--scale", "width"], 2, "name=factor"),
+    (["yolox-table2", "DATA", "--scale", "wide=0.5"], 1, "width"),
+    (["yolox-table2", "DATA", "--scale", "head=0.5"], 2, "no factor"),
+    (["yolox-table2", "DATA", "--seeds", "0"], 2, "--seeds"),
+    (["yolox-table2", "DATA", "loss.assigner.cells=5"], 2, "anchor-free"),
+    (["yolox-table2", "DATA", "--size", "65"], 2, "multiple of 32"),
+    (["yolox-table2", "nowhere"], 1, "nowhere"),
+    (["yolox-table2", "DATA", "--val-split", "none"], 1, "evaluate"),
+]
+
+
+def test_mistakes_get_one_message(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments, code, said in MISTAKES:
+        assert roadmap(*(str(scenes) if one == "DATA" else one for one in arguments)) == code, arguments
+        error = capsys.readouterr().err
+        assert said in error and "Traceback" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_data_the_rows_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert roadmap() == 0
+    assert "yolox-table2" in capsys.readouterr().out
+    assert roadmap("yolox-table2", "--rows", "1,2") == 0
+    shown = capsys.readouterr().out
+    assert "model.head='decoupled'" in shown and "63.86" in shown and "186.0" in shown and "SimOTA" not in shown
+
+
+def table(*aps: dict[int, float]) -> RoadmapTable:
+    rows = [
+        MeasuredRow(
+            str(index),
+            f"row | {index}",
+            None if index == 0 else str(index - 1),
+            ("a=1",),
+            found,
+            1.5,
+            20.0,
+            3.5 + index,
+            Figures(40.0 + index, 1.5),
+        )
+        for index, found in enumerate(aps)
+    ]
+    return RoadmapTable("name", "title", "source", rows)
+
+
+def test_mean_spread_and_gain_are_those_of_the_seeds() -> None:
+    found = table({0: 10.0, 1: 12.0}, {0: 13.0, 1: 17.0})
+    assert (found.rows[1].ap, found.rows[0].spread) == (15.0, pytest.approx(2**0.5))
+    assert found.gain(found.rows[1]) == (4.0, 1.0)
+    assert found.gain(found.rows[0]) == (None, None)
+    assert table({0: 10.0}).rows[0].spread is None
+    lines = found.markdown().splitlines()
+    cells = lines[3].strip("| ").split(" | ")
+    assert cells[:9] == ["row / 1", f"15.0 {SIGN} 2.8", "41.0", "+4.0", "+1.0", "1.50", "1.50", "20.0", DASH]
+    assert {line.count("|") for line in lines[:4]} == {lines[0].count("|")}
+    assert found.svg().count("<circle") == 2
+
+
+@pytest.mark.slow
+def test_sigkill_in_a_row_leaves_a_roadmap_that_goes_on(scenes: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "onelook", "roadmap", "yolox-table2", str(scenes), *ROWS, *SMALL, "--out"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(broken)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (broken / "simota" / "seed-0" / "state.pt").is_file():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (broken / "table.csv").exists()
+    subprocess.run([*command, str(broken)], check=True, capture_output=True)
+    assert numbers(broken) == numbers(whole)

@@ -1,0 +1,130 @@
+"""The papers' tables: every row builds, learns, costs what is printed, and changes exactly what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from onelook.cli.diff import diff as diff_command
+from onelook.config import change, diff
+from onelook.errors import ConfigError
+from onelook.models.cost import count_gflops, count_parameters, count_profiler_gflops
+from onelook.models.detector import Detector
+from onelook.models.yolox.architecture import Yolox
+from onelook.recipes import find_recipe
+from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row, roadmap
+from onelook.train.recipe import Recipe
+from onelook.types import Predictions, Targets
+
+ROWS = [(table, row) for table in ROADMAPS.values() for row in table.rows]
+each_row = pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table.name}:{row.key}" for table, row in ROWS])
+
+
+def narrow(model: Any) -> Any:
+    """The same architecture with few channels and three classes."""
+    if isinstance(model, Yolox):
+        return replace(model, depth=0.1, width=0.0625, num_classes=3, size=(64, 64))
+    raise TypeError(f"no narrow {type(model).__name__}")
+
+
+@cache
+def seen(model: Any) -> tuple[Detector, Predictions]:
+    """A detector, and what it says of two images; one for all rows that have the same."""
+    torch.manual_seed(0)
+    detector = model.build()
+    return detector, detector(torch.rand(2, 3, 64, 64) * 255)
+
+
+def objects(batch: int) -> Targets:
+    boxes = torch.tensor([[5.0, 5, 40, 30], [20, 20, 60, 60], [0, 0, 0, 0]]).expand(batch, 3, 4)
+    labels = torch.tensor([0, 2, 0]).expand(batch, 3)
+    return Targets(boxes, labels, torch.tensor([True, True, False]).expand(batch, 3))
+
+
+def losses(recipe: Recipe) -> Iterator[Any]:
+    yield recipe.loss
+    if recipe.closing is not None and recipe.closing.loss is not None:
+        yield recipe.closing.loss
+
+
+@each_row
+def test_every_row_builds_loses_and_back_propagates(table: Roadmap, row: Row) -> None:
+    recipe = table.recipes[row.key]
+    detector, predictions = seen(narrow(recipe.model))
+    for loss in losses(recipe):
+        detector.zero_grad()
+        terms: dict[str, Tensor] = loss(predictions, objects(2))
+        total = torch.stack(list(terms.values())).sum()
+        assert total.isfinite() and total > 0
+        total.backward(retain_graph=True)
+        silent = [name for name, parameter in detector.named_parameters() if parameter.grad is None]
+        assert not silent
+        assert all(parameter.grad.isfinite().all() for parameter in detector.parameters())
+
+
+@each_row
+def test_a_row_changes_exactly_what_it_says(table: Roadmap, row: Row) -> None:
+    base = table.base_of(row)
+    if base is None:
+        assert row.start is not None or row is table.rows[0]
+        return
+    assert row.change
+    before, after = table.recipes[base], table.recipes[row.key]
+    assert {one.path for one in diff(before, after)} == set(row.change)
+    assert change(before, row.change) == after
+    printed = diff_command(f"{table.name}:{base}", f"{table.name}:{row.key}").to_dict()["differences"]
+    assert {one["path"] for one in printed} == set(row.change)
+
+
+@each_row
+def test_parameters_and_arithmetic_are_the_printed_ones(table: Roadmap, row: Row) -> None:
+    recipe, printed = table.recipes[row.key], row.published
+    if row.note or (printed.parameters is None and printed.gflops is None):
+        return
+    with torch.device("meta"):
+        detector = recipe.model.build()
+    if printed.parameters is not None:
+        assert count_parameters(detector) / 1e6 == pytest.approx(
+            printed.parameters, abs=_last_digit(printed.parameters)
+        )
+    if printed.gflops is not None:
+        count = count_profiler_gflops if table.counts == "profiler" else count_gflops
+        assert count(detector, recipe.model.size) == pytest.approx(printed.gflops, abs=_last_digit(printed.gflops))
+
+
+def _last_digit(value: float) -> float:
+    """Half a unit of the last printed digit, and what a rounding of halves may add."""
+    text = repr(value)
+    return 0.5001 * 10.0 ** -len(text.partition(".")[2]) if not text.endswith(".0") else 0.051
+
+
+@pytest.mark.parametrize("name", ROADMAPS)
+def test_keys_are_unique_and_rows_are_found_by_key_and_number(name: str) -> None:
+    table = roadmap(name)
+    keys = [row.key for row in table.rows]
+    assert len(set(keys)) == len(keys)
+    assert table.row(keys[-1]) is table.rows[-1]
+    assert table.row("1") is table.rows[0]
+    assert find_recipe(f"{name}:{keys[-1]}") == table.recipes[keys[-1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("yolox-tabel2:simota", "yolox-table2"), ("yolox-table2:simotta", "simota"), ("yolox-table2:99", "no row '99'")],
+)
+def test_unknown_rows_get_the_nearest(name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        find_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("row", "model"), [("yolox-table2:simota", "yolox-darknet53"), ("yolox-table5:nano", "yolox-nano")]
+)
+def test_the_road_ends_at_the_published_training_but_for_the_l1_term(row: str, model: str) -> None:
+    assert [one.path for one in diff(find_recipe(row), find_recipe(model))] == ["closing.loss"]
