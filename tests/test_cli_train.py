@@ -152,6 +152,7 @@ def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_pa
     moved.rename(teacher)
     with (out / "metrics.csv").open() as file:
         assert all(float(row["loss/distillation"]) > 0 for row in csv.DictReader(file))
+    assert str(teacher) in (out / "report.html").read_text()
     # The student's file has nothing of the teacher in it.
     assert restore(out / "best.safetensors").state_dict().keys() == build("yolox-nano", 3).state_dict().keys()
     assert find_recipe(out).distillation == Distillation(weight=0.5)

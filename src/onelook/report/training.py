@@ -20,6 +20,7 @@ from onelook.report.page import Picture, Report, write_report
 from onelook.train.journal import duration
 from onelook.train.recipe import Recipe
 from onelook.train.run import Trained
+from onelook.train.teacher import read_teacher
 
 FIRST_BATCH = "first_batch.jpg"
 
@@ -75,6 +76,7 @@ def _facts(trained: Trained, recipe: Recipe, training: Dataset, validation: Data
     best = "" if trained.best is None or trained.best_epoch is None else f" (best in epoch {trained.best_epoch + 1})"
     return {
         "model": f"{name or to_text(recipe.model)}, {cost} at {width}x{height}",
+        **({} if recipe.distillation is None else {"teacher": str(read_teacher(trained.folder))}),
         "training": training.describe(),
         "validation": "none" if validation is None else validation.describe(),
         "trained": f"{trained.epochs} epochs, {trained.steps:,} steps of {recipe.batch_size} images{best}",
