@@ -10,7 +10,7 @@ import torch
 
 from onelook.assign.anchor_ota import AnchorOta
 from onelook.assign.simota import SimOta
-from onelook.config import change
+from onelook.config import change, from_plain, to_plain
 from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.loss import Auxiliary, DetectionLoss
 from onelook.losses.terms import BoxIou, Classes, Objectness
@@ -107,9 +107,10 @@ def test_an_auxiliary_loss_is_refused_where_there_is_no_auxiliary_head(head: str
 
 
 @pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.family in PUBLISHED])
-def test_every_model_has_a_published_training(name: str) -> None:
+def test_every_model_has_a_published_training_that_a_file_can_hold(name: str) -> None:
     recipe = published_recipe(name)
     assert recipe.model is variant(name).architecture
+    assert from_plain(to_plain(recipe), RECIPE_TYPES) == recipe
     assert change(recipe, {"model.num_classes": 3}).epochs == recipe.epochs
 
 
