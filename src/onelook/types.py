@@ -116,6 +116,7 @@ class Matches:
     priors, objects: (B, P) int64 row of the prior and of the object.  quality: (B, P) in [0, 1], the soft class target.
     valid: (B, P) bool; the rest is padding that indexes row 0.  ignored: (B, N) bool priors that are neither positive
     nor negative, None where an assigner knows none. A prior may serve several objects where a paper wants it (YOLOv4).
+    objectness: (B, N) what the objectness of every prior learns, None where that is 1 with an object and 0 without.
     """
 
     priors: Tensor
@@ -123,6 +124,7 @@ class Matches:
     quality: Tensor
     valid: Tensor
     ignored: Tensor | None = None
+    objectness: Tensor | None = None
 
 
 _SHOWN = 8  # detections in a representation: a picture may have hundreds

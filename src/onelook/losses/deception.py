@@ -9,6 +9,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from onelook.ops.precision import at_least_float32
 from onelook.types import Predictions
 
+LARGEST = (
+    100.0  # side of a box, in pictures; Darknet has no bound, and an exponential that overflows spoils the picture
+)
 SEEN = 0.25  # score from which Darknet takes a class for detected
 
 
@@ -21,9 +24,10 @@ def no_objects(predictions: Predictions) -> Tensor:
     Without objectness the classes of every prior should be 0.
     """
     boxes, classes = at_least_float32(predictions.boxes.detach()), at_least_float32(predictions.classes)
-    extent = predictions.priors.points.to(boxes.dtype).amax(0)
+    priors = predictions.priors
+    extent = (priors.points + priors.strides.unsqueeze(1) / 2).to(boxes.dtype).amax(0)
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0.0).nan_to_num(0.0) / extent
-    weight = sides.prod(-1).sqrt().clamp(max=1.0)
+    weight = sides.prod(-1).sqrt().clamp(max=LARGEST)
     if predictions.objectness is None:
         return (weight.unsqueeze(-1) * _cross_entropy(classes, torch.zeros_like(classes))).sum()
     objectness = at_least_float32(predictions.objectness)

@@ -16,6 +16,7 @@ from onelook.assign.anchor_ota import AnchorOta
 from onelook.assign.atss import Atss
 from onelook.assign.best_anchor import BestAnchor
 from onelook.assign.centre import CentreCell
+from onelook.assign.darknet import DarknetAnchors
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
@@ -38,6 +39,7 @@ from onelook.config import from_plain, read_yaml_lines
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError, nearest
 from onelook.layers.batch_norm import Cbn, Cmbn
+from onelook.losses.darknet import DarknetBox, DarknetClasses, DarknetObjectness, DarknetSquares, GaussianBox
 from onelook.losses.distill import Cwd, Mgd, Mimic
 from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.loss import Auxiliary, DetectionLoss
@@ -63,6 +65,7 @@ PUBLISHED: Mapping[str, str] = MappingProxyType(
     {
         "DAMO-YOLO": "onelook.recipes.damo_yolo:published",
         "YOLOX": "onelook.recipes.yolox:published",
+        "YOLOv4": "onelook.recipes.yolov4:published",
         "YOLOv7": "onelook.recipes.yolov7:published",
     }
 )
@@ -81,6 +84,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
             *(AlignOta, Atss, TaskAligned, QualityFocal, DistributionFocal),
             *(DetectionLoss, Auxiliary, SimOta, AnchorCells, AnchorOta),
             *(BoxIou, Objectness, Classes, RawL1, LevelBoxIou, LevelObjectness, LevelClasses),
+            *(DarknetAnchors, DarknetBox, DarknetSquares, DarknetObjectness, DarknetClasses, GaussianBox),
             *(CentreCell, BestAnchor, OneToOne, Selection),
             *(Distillation, Cwd, Mgd, Mimic),
             *(YoloxAugment, Yolov7Augment, Plain, Mosaic, Mosaic9, MixUp, BetaMixUp, CopyPaste, PasteIn),

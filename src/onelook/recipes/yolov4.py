@@ -1,0 +1,88 @@
+"""The published trainings of YOLOv4 (Bochkovskiy et al. 2020; Wang et al. 2021), as Darknet's settings had them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from onelook.assign.darknet import DarknetAnchors
+from onelook.augment.darknet import DarknetAugment
+from onelook.losses.darknet import DarknetBox, DarknetClasses, DarknetObjectness
+from onelook.losses.loss import DetectionLoss
+from onelook.models.published import Variant
+from onelook.train.ema import Ema
+from onelook.train.multiscale import DarknetShapes
+from onelook.train.optimizer import Sgd
+from onelook.train.recipe import Recipe
+from onelook.train.schedule import MultiStep
+
+BATCH = 64
+BURN_IN = 1000  # steps, in which the rate rises by the fourth power
+_COCO_STEPS = 118_287 / BATCH  # an epoch of COCO train2017
+
+LOSS = DetectionLoss(DarknetAnchors(), (DarknetBox(), DarknetObjectness(), DarknetClasses()))
+# A single anchor an object. The tiny model's smallest belongs to no level: objects that it fits best are not learnt.
+SINGLE = replace(LOSS, assigner=DarknetAnchors(iou_threshold=1.0))
+TINY_LOSS = replace(LOSS, assigner=DarknetAnchors(iou_threshold=1.0, unused=((10.0, 14.0),)))
+CSP_LOSS = DetectionLoss(
+    DarknetAnchors(iou_threshold=0.2, soft=(False, True, True)),
+    (DarknetBox(weight=0.05), DarknetObjectness(balance=(4.0, 1.0, 0.4), squares=True), DarknetClasses(squares=True)),
+)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a model's file of settings says. lr: of a batch of 64.  steps: in all, and where the rate falls."""
+
+    lr: float
+    loss: DetectionLoss
+    augment: DarknetAugment
+    momentum: float = 0.949
+    steps: tuple[int, int, int] = (500_500, 400_000, 450_000)
+    shapes: DarknetShapes | None = None
+    size: tuple[int, int] | None = None
+    ema: Ema | None = None
+
+
+_LARGE = _Settings(0.0013, LOSS, DarknetAugment(), shapes=DarknetShapes(), size=(512, 512))
+_CSP = _Settings(0.001, CSP_LOSS, DarknetAugment(jitter=0.1, resize=1.5, letterbox=True))
+_TINY_AUGMENT = DarknetAugment(resize=1.5, mosaic=0.0)
+_TABLE = {
+    "yolov4": _LARGE,
+    "csresnext50-panet-spp": replace(_LARGE, lr=0.00261, size=None),
+    "yolov4-tiny": _Settings(0.00261, TINY_LOSS, _TINY_AUGMENT, momentum=0.9, steps=(2_000_200, 1_600_000, 1_800_000)),
+    "yolov4-tiny-3l": _Settings(0.00261, SINGLE, _TINY_AUGMENT, momentum=0.9, steps=(500_200, 400_000, 450_000)),
+    "yolov4-csp": replace(_CSP, ema=Ema(decay=0.9998, warmup=2000)),
+    "yolov4x-mish": _CSP,
+}
+
+
+def published(model: Variant) -> Recipe:
+    """The training of a YOLOv4 variant on COCO, from the settings that Darknet's authors shipped.
+
+    They differ from the paper's text (rate 0.01, momentum 0.9) and from its table of what YOLOv4 uses: there are no
+    CmBN, DropBlock, self-adversarial training and class smoothing in them. All are settings here. Backbones start from
+    ImageNet there. Batches are split into 8 passes there (1 for the tiny models), which `accumulate` does. The average
+    of yolov4-csp's weights begins in the middle of the training there. Where mosaic and letterbox are both on, Darknet
+    of 2025 refuses to train.
+    """
+    own = _TABLE[model.name]
+    total, *falls = own.steps
+    return Recipe(
+        model=model.architecture,
+        loss=own.loss,
+        augment=own.augment,
+        optimizer=Sgd(lr_per_image=own.lr / BATCH, momentum=own.momentum, nesterov=False, weight_decay=5e-4),
+        schedule=MultiStep(
+            milestones=tuple(step / total for step in falls),
+            factor=0.1,
+            warmup_epochs=BURN_IN / _COCO_STEPS,
+            warmup_power=4.0,
+        ),
+        epochs=round(total / _COCO_STEPS),
+        batch_size=BATCH,
+        size=own.size,
+        ema=own.ema,
+        multiscale=own.shapes,
+        max_labels=200,
+        evaluate_every=10,
+    )
