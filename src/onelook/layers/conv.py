@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from onelook.errors import ConfigError, nearest
@@ -46,6 +47,17 @@ class ConvAct(nn.Module):
         return self.activation(self.conv(x))
 
 
+def neutral_norm(norm: nn.BatchNorm2d, bias: Tensor) -> dict[str, Tensor]:
+    """The tensors of `norm` with which it adds `bias` and does nothing else, in float32."""
+    return {
+        "weight": torch.ones(bias.shape),
+        "bias": bias,
+        "running_mean": torch.zeros(bias.shape),
+        "running_var": torch.full(bias.shape, 1 - norm.eps),
+        "num_batches_tracked": torch.tensor(0),
+    }
+
+
 class ConvBnAct(nn.Module):
     """Convolution without bias, batch norm, activation. Odd kernels keep the size at stride 1, whatever `dilation`."""
 
@@ -75,6 +87,14 @@ class ConvBnAct(nn.Module):
         """The same without batch norm, equal in evaluation."""
         weight, bias = fold_batch_norm(self.conv.weight, self.conv.bias, self.bn)
         return ConvAct(folded_convolution(self.conv, weight, bias), self.activation)
+
+    def undeploy(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """The tensors of this form that deploy to a convolution of `weight` and `bias`, in float32.
+
+        The batch norm does nothing but add the bias: gain 1, mean 0 and variance 1 - eps make
+        `gain / sqrt(variance + eps)` one, so that answers agree to the last bit. All of it can be trained.
+        """
+        return {"conv.weight": weight, **{f"bn.{name}": value for name, value in neutral_norm(self.bn, bias).items()}}
 
 
 class DepthwiseSeparable(nn.Module):

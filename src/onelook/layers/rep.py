@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from onelook.layers.conv import ConvAct, ConvBnAct, ConvStyle, activation_named
+from onelook.layers.conv import ConvAct, ConvBnAct, ConvStyle, activation_named, neutral_norm
 from onelook.ops.fold import fold_batch_norm, folded_convolution, pad_kernel
 
 
@@ -67,6 +67,20 @@ class RepConv(nn.Module):
         return ConvAct(
             folded_convolution(conv, weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)), self.activation
         )
+
+    def undeploy(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """The tensors of this form that deploy to a convolution of `weight` and `bias`, in float32.
+
+        The largest kernel has all of it; the 1x1 is zero and the identity has no gain, and both can be trained.
+        """
+        point = torch.zeros(*weight.shape[:2], 1, 1)
+        branches = {
+            "spatial": self.spatial.undeploy(weight, bias),
+            "point": self.point.undeploy(point, torch.zeros(bias.shape)),
+        }
+        if self.skip is not None:
+            branches["skip"] = neutral_norm(self.skip, torch.zeros(bias.shape)) | {"weight": torch.zeros(bias.shape)}
+        return {f"{branch}.{name}": value for branch, values in branches.items() for name, value in values.items()}
 
 
 def identity_kernel(conv: nn.Conv2d) -> Tensor:

@@ -7,8 +7,9 @@ what it sees.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +161,33 @@ class Architecture(Protocol):
 
     def official_names(self) -> dict[str, str]:
         """Our tensor name -> the official repository's, one to one, for the training form."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OfficialFile:
+    """An official checkpoint as one architecture reads it.
+
+    architecture: the same with what the file fixes beside weights, such as anchors.  tensors: under the official names
+    of the training form, without those constants.
+    """
+
+    architecture: Architecture
+    tensors: dict[str, Tensor]
+
+
+@runtime_checkable
+class ReadsOfficialFiles(Protocol):
+    """An architecture whose official files hold more than the tensors of `official_names`, or number them otherwise."""
+
+    def official_file(
+        self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], kinds: frozenset[str]
+    ) -> OfficialFile | None:
+        """How this architecture reads a file; None if the file says that it is of another network.
+
+        settings, kinds: what a pickled network says of itself, unchecked (`weights.modules.PickledModule`); empty for
+        a state dict. Tensors with names that it does not know stay as they are.
+        """
         ...
 
 

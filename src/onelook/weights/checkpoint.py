@@ -18,10 +18,12 @@ from onelook.weights.convolutions import Convolution, FoldedConvolution, graph_o
 from onelook.weights.darknet import DarknetFile, is_darknet, read_darknet
 from onelook.weights.file import map_file
 from onelook.weights.header import Header
+from onelook.weights.modules import MODULE_PACKAGES, PickledModule, read_module
 from onelook.weights.onnx_file import read_onnx_file
 from onelook.weights.problems import Refusal, shown
 from onelook.weights.safetensors_file import read_safetensors
-from onelook.weights.torch_file import STREAM_MAGIC, ZIP_MAGIC, StoredTensor, TorchFile, read_torch_file
+from onelook.weights.torch_file import STREAM_MAGIC, ZIP_MAGIC, StoredTensor, read_torch_file
+from onelook.weights.unpickle import Record
 
 _HEAD = 512  # bytes that formats are told apart by
 
@@ -40,7 +42,8 @@ class Checkpoint:
 
     format: for people.  header: of our own files.  folded: whether batch norm is folded into convolutions.  graph: of
     files that carry a network (ONNX), whose tensor names mean nothing.  exported: what a file that Onelook exported
-    says of itself.  numbers: of Darknet's files, which an architecture cuts into tensors.
+    says of itself.  numbers: of Darknet's files, which an architecture cuts into tensors.  said: of torch's files,
+    what a network that was pickled whole says beside its tensors.
     """
 
     path: str
@@ -51,6 +54,7 @@ class Checkpoint:
     graph: NetworkGraph | None = None
     exported: ExportedMetadata | None = None
     numbers: DarknetFile | None = None
+    said: PickledModule | None = None
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,35 @@ def _is_torch(head: bytes) -> bool:
 
 
 def _read_torch(path: str, data: memoryview) -> Checkpoint:
-    file = read_torch_file(data)
-    stored = _state_dict(file)
-    tensors = {name: file.tensor(tensor) for name, tensor in stored.items()}
-    return Checkpoint(path, f"torch {file.form} checkpoint", tensors, is_folded(tensors))
+    file = read_torch_file(data, MODULE_PACKAGES)
+    value = _weights_of(file.value)
+    if isinstance(value, Record):
+        network = read_module(value)
+        kind = f"torch {file.form} checkpoint of a pickled network"
+    else:
+        network = PickledModule(_state_dict(value))
+        kind = f"torch {file.form} checkpoint"
+    tensors = {name: file.tensor(tensor) for name, tensor in network.tensors.items()}
+    return Checkpoint(path, kind, tensors, is_folded(tensors), said=network)
 
 
-def _state_dict(file: TorchFile) -> dict[str, StoredTensor]:
-    """The entry "model" of a training checkpoint, or the whole of a bare state dict; `module.` prefixes removed."""
-    value: Any = file.value
-    if isinstance(value, dict) and isinstance(value.get("model"), dict):
-        value = value["model"]
+def _weights_of(value: Any) -> Any:
+    """What of a checkpoint is to be used: its moving average where it has one, else its model, else all of it."""
+    if isinstance(value, dict):
+        average, model = value.get("ema"), value.get("model")
+        if isinstance(average, Record) or _is_state_dict(average):
+            return average
+        if isinstance(model, Record | dict):
+            return model
+    return value
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(entry, StoredTensor) for entry in value.values())
+
+
+def _state_dict(value: Any) -> dict[str, StoredTensor]:
+    """A state dict, checked; `module.` prefixes removed."""
     if not isinstance(value, dict) or not value:
         raise Refusal(f"it holds {_described(value)}, no state dict", "Save model.state_dict() with torch.save.")
     for name, entry in value.items():

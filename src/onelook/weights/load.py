@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from onelook.config import diff
 from onelook.errors import WeightsError
 from onelook.models.coco_names import COCO_CLASSES
 from onelook.models.deploy import deploy
@@ -53,13 +54,14 @@ def _load(model: Detector, architecture: Architecture, checkpoint: Checkpoint, b
         source = replace(source, tensors=model.state_dict() | source.tensors)
     # Weights of the other form meet in the training form, which knows what to fold.
     direct = model.deployed and source.form == "deploy" and source.pixels_folded
-    tensors = source.tensors if direct or source.form == "training" else unfolded(source, blueprint)
+    tensors = source.tensors if direct else unfolded(source, blueprint)
     form: Form = "deploy" if direct else "training"
     their_classes = _check_fit(tensors, checkpoint, blueprint, form, source)
     _check_values(tensors)
     names, notes = ((), []) if partial else _class_names(checkpoint, their_classes)
     if partial:
         notes.append(f"the file holds the first {held} tensors of the network: the others keep their values")
+    notes += _differences(architecture, source, tensors, blueprint)
     plan = plan_classes(model.class_names, architecture.num_classes, names, their_classes)
     if form == "deploy" or not model.deployed:
         _assign(model, tensors, plan, blueprint)
@@ -82,7 +84,13 @@ def _check_fit(
     count = classes_in(tensors, blueprint)
     wanted = blueprint.shapes(form, count)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wanted = {name: shape for name, shape in wanted.items() if not name.endswith(COUNTER) or name in found}
+    # A file of a deployed network has nothing of what only training needs; a part of it would be damage.
+    lacking = blueprint.training_only if blueprint.training_only.isdisjoint(found) else frozenset()
+    wanted = {
+        name: shape
+        for name, shape in wanted.items()
+        if name not in lacking and (not name.endswith(COUNTER) or name in found)
+    }
     difference = compare(wanted, found)
     if difference:
         known = lookalike(checkpoint)
@@ -97,7 +105,21 @@ def _file_names(source: Named, blueprint: Blueprint) -> dict[str, str]:
     """Our name -> the name as the file has it, for messages."""
     if source.naming != "official":
         return {}
-    return blueprint.official if source.form == "training" else blueprint.official_deployed
+    return blueprint.official | blueprint.official_folded
+
+
+def _differences(
+    architecture: Architecture, source: Named, tensors: dict[str, Tensor], blueprint: Blueprint
+) -> list[str]:
+    """Notes on what the file lacks, and on what it fixes that the model has otherwise."""
+    notes = []
+    if blueprint.training_only and blueprint.training_only.isdisjoint(tensors):
+        notes.append("the file has no auxiliary head: the model's keeps its initialisation")
+    if source.architecture is not None:
+        for one in diff(architecture, source.architecture):
+            if one.path != "num_classes":
+                notes.append(f"the file is of a network with {one.path}={one.after}; the model keeps {one.before}")
+    return notes
 
 
 def _check_values(tensors: dict[str, Tensor]) -> None:
@@ -123,10 +145,12 @@ def _class_names(checkpoint: Checkpoint, count: int) -> tuple[tuple[str, ...], l
     elif checkpoint.exported is not None:
         names = checkpoint.exported.names
     else:
-        names = ()
-    if header is not None:
-        if names and len(names) != count:
+        names = () if checkpoint.said is None else checkpoint.said.class_names
+    if names and len(names) != count:
+        if header is not None:
             raise Refusal(f"it names {len(names)} classes and has weights for {count}")
+        return (), [f"the file names {len(names)} classes and has weights for {count}: the names were left"]
+    if names or header is not None:
         return names, []
     if count == len(COCO_CLASSES):
         return COCO_CLASSES, ["the file names no classes: its 80 are taken for COCO's"]

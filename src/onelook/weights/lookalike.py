@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from onelook.layers.rep import RepConv
+from onelook.layers.training import TrainingOnly
 from onelook.models.detector import Architecture
 from onelook.models.variants import VARIANTS
 from onelook.weights.checkpoint import Checkpoint
+from onelook.weights.naming import read_official
 
-_SIMILAR = 0.9  # of all kernels; neighbours in a table share less than half, other class counts cost a few per cent
+_FREE = ("num_classes", "size", "anchors")  # what may change while a model keeps its name
+_SIMILAR = 0.9  # of all kernels; neighbours in a table share less than half
 
 
 def model_name(architecture: Architecture) -> str:
-    """The variant that this is, of any class count and input size; else the name of the architecture's type."""
+    """The variant that this is, of any class count, size and anchors; else the name of the architecture's type."""
     for row in VARIANTS.values():
         if type(row.architecture) is type(architecture):
-            same: Any = {"num_classes": architecture.num_classes, "size": architecture.size}
+            free = (name for name in _FREE if hasattr(architecture, name))
+            same: Any = {name: getattr(architecture, name) for name in free}
             if replace(cast(Any, row.architecture), **same) == architecture:
                 return row.name
     return type(architecture).__name__
@@ -32,22 +40,71 @@ def lookalike(checkpoint: Checkpoint) -> str | None:
     said = checkpoint.header or checkpoint.exported
     if said is not None and said.model in VARIANTS:
         return said.model
-    if checkpoint.graph is not None:
-        theirs = Counter(one.shape for one in checkpoint.graph.links.values())
-    else:
-        theirs = _kernels(checkpoint.tensors)
+    found = recognised(checkpoint)
+    return None if found is None else found[0]
+
+
+def recognised(checkpoint: Checkpoint) -> tuple[str, Architecture] | None:
+    """The variant whose kernels a file has, or nearly, with what the file fixes beside weights; None if there is none.
+
+    Names and order do not count, so that other versions of a repository, and files that lack what only training needs,
+    are recognised too. Variants that are called like the file are tried first, and an exact one ends the search.
+    """
     if checkpoint.numbers is not None:
-        fits = (name for name, row in VARIANTS.items() if checkpoint.numbers.fits(row.architecture))
-        return next(fits, None)
+        fits = (row for row in VARIANTS.values() if checkpoint.numbers.fits(row.architecture))
+        return next(((row.name, row.architecture) for row in fits), None)
+    hint = Path(checkpoint.path).stem.lower().replace("_", "-")
+    rows = sorted(VARIANTS.values(), key=lambda row: -SequenceMatcher(None, row.name, hint).ratio())
     best, found = _SIMILAR, None
-    for row in VARIANTS.values():
-        with torch.device("meta"):
-            ours = _kernels(row.architecture.build().state_dict())
-        share = (ours & theirs).total() / (ours | theirs).total()
+    for row in rows:
+        official = read_official(row.architecture, checkpoint)
+        if official is None:
+            continue
+        share = _share(official.architecture, checkpoint, official.tensors)
         if share > best:
-            best, found = share, row.name
+            best, found = share, (row.name, official.architecture)
+        if share == 1:
+            break
     return found
 
 
-def _kernels(tensors: Mapping[str, Tensor]) -> Counter[tuple[int, ...]]:
-    return Counter(tuple(tensor.shape) for tensor in tensors.values() if tensor.dim() == 4)
+def _share(architecture: Architecture, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> float:
+    """How much of all kernels, of this network in either form and of the file, both have; class layers do not count."""
+    if checkpoint.graph is not None:
+        theirs = Counter(one.shape for one in checkpoint.graph.links.values())
+    else:
+        theirs = Counter(
+            tuple(tensor.shape) for name, tensor in tensors.items() if tensor.dim() == 4 and name.endswith("weight")
+        )
+    return max(_common(form, theirs) for form in _forms(architecture))  # type: ignore[arg-type]  # every one is frozen
+
+
+@dataclass(frozen=True)
+class _Kernels:
+    """The kernels of one form of a network by shape, and how many class layers it has beside them."""
+
+    counts: Counter[tuple[int, ...]]
+    class_layers: int
+
+
+def _common(ours: _Kernels, theirs: Counter[tuple[int, ...]]) -> float:
+    extra = max((theirs - ours.counts).total() - ours.class_layers, 0)
+    return (ours.counts & theirs).total() / (ours.counts.total() + extra)
+
+
+@lru_cache(maxsize=256)
+def _forms(architecture: Any) -> tuple[_Kernels, ...]:
+    """The network as files have it: whole, without what only training needs, and with its branches merged, too."""
+    with torch.device("meta"):
+        detector = architecture.build()
+    rows = {f"head.{name}" for name in detector.head.class_rows()}
+    modules = list(detector.named_modules())
+    extras = tuple(f"{name}." for name, module in modules if isinstance(module, TrainingOnly))
+    branches = tuple(f"{name}.point." for name, module in modules if isinstance(module, RepConv))
+    layers = [(name, module) for name, module in modules if isinstance(module, nn.Conv2d)]
+    found = []
+    for gone in ((), extras, extras + branches):
+        kept = [(name, module) for name, module in layers if not name.startswith(gone)]
+        shapes = [tuple(module.weight.shape) for name, module in kept if f"{name}.weight" not in rows]
+        found.append(_Kernels(Counter(shapes), len(kept) - len(shapes)))
+    return tuple(found)

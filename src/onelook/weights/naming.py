@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from onelook.layers.conv import ConvBnAct
+from onelook.layers.rep import RepConv
+from onelook.layers.training import TrainingOnly
 from onelook.models.deploy import deploy
-from onelook.models.detector import Architecture, ClassRows, Detector, Pixels
+from onelook.models.detector import Architecture, ClassRows, Detector, OfficialFile, Pixels, ReadsOfficialFiles
 from onelook.weights.checkpoint import Checkpoint, NetworkGraph
 from onelook.weights.convolutions import Convolution, graph_of_detector, match
+from onelook.weights.modules import PickledModule
 
 Form = Literal["training", "deploy"]
 COUNTER = ".num_batches_tracked"  # of batch norm; some writers leave it out, and nothing here reads it
@@ -26,13 +29,15 @@ class Named:
     """Tensors under our names.
 
     form: which form of the detector they belong to.  pixels_folded: whether the first convolution sees plain RGB.
-    naming: whose names the file uses, for people.
+    naming: whose names the file uses, for people.  architecture: of the network that the file is of, if it fixes more
+    than weights.
     """
 
     tensors: dict[str, Tensor]
     form: Form
     pixels_folded: bool
     naming: str
+    architecture: Architecture | None = None
 
 
 class Blueprint:
@@ -67,15 +72,28 @@ class Blueprint:
         return self.architecture.official_names()
 
     @cached_property
-    def official_deployed(self) -> dict[str, str]:
-        """Our name in the deploy form -> the official one: folding adds biases beside the convolutions."""
-        known = {}
-        for name in self.deployed.state_dict():
-            if name in self.official:
-                known[name] = self.official[name]
-            elif name.endswith(".bias") and f"{name.removesuffix('bias')}weight" in self.official:
-                known[name] = self.official[f"{name.removesuffix('bias')}weight"].removesuffix("weight") + "bias"
+    def official_folded(self) -> dict[str, str]:
+        """Our names of folded convolutions -> the official ones: folding adds biases beside kernels.
+
+        Several branches that became one convolution lie, in every repository that took them from RepVGG, under
+        `rbr_reparam` beside the branches.
+        """
+        known: dict[str, str] = {}
+        for name, module in self.training.named_modules():
+            if isinstance(module, RepConv):
+                place = self.official[f"{name}.spatial.conv.weight"].partition(".rbr_dense.")[0]
+                known |= {f"{name}.conv.{kind}": f"{place}.rbr_reparam.{kind}" for kind in ("weight", "bias")}
+            elif isinstance(module, ConvBnAct) and f"{name}.conv.weight" in self.official:
+                known[f"{name}.conv.bias"] = self.official[f"{name}.conv.weight"].removesuffix("weight") + "bias"
         return known
+
+    @cached_property
+    def training_only(self) -> frozenset[str]:
+        """The tensors that a deployed network lacks."""
+        parts = [name for name, module in self.training.named_modules() if isinstance(module, TrainingOnly)]
+        return frozenset(
+            name for name in self.training.state_dict() if any(name.startswith(f"{part}.") for part in parts)
+        )
 
     @cached_property
     def class_rows(self) -> dict[str, ClassRows]:
@@ -104,14 +122,24 @@ def named(checkpoint: Checkpoint, blueprint: Blueprint) -> Named | None:
     if checkpoint.graph is not None:
         return _from_graph(checkpoint, checkpoint.graph, blueprint)
     form: Form = "deploy" if checkpoint.folded else "training"
-    official = blueprint.official_deployed if checkpoint.folded else blueprint.official
-    schemes = {"own": {name: name for name in blueprint.shapes(form)}, "official": official}
-    found = checkpoint.tensors.keys()
+    official = read_official(blueprint.architecture, checkpoint)
+    if official is None:
+        return None
+    schemes = {"own": {name: name for name in blueprint.shapes(form)}, "official": blueprint.official}
+    naming = max(schemes, key=lambda scheme: len(checkpoint.tensors.keys() & set(schemes[scheme].values())))
+    if naming == "own":
+        return Named(dict(checkpoint.tensors), form, form == "deploy", naming)
+    ours = {theirs: name for name, theirs in (blueprint.official | blueprint.official_folded).items()}
+    tensors = {ours.get(name, name): tensor for name, tensor in official.tensors.items()}
+    return Named(tensors, form, False, naming, official.architecture)
 
-    naming = max(schemes, key=lambda scheme: len(found & set(schemes[scheme].values())))
-    ours = {theirs: name for name, theirs in schemes[naming].items()}
-    tensors = {ours.get(name, name): tensor for name, tensor in checkpoint.tensors.items()}
-    return Named(tensors, form, form == "deploy" and naming == "own", naming)
+
+def read_official(architecture: Architecture, checkpoint: Checkpoint) -> OfficialFile | None:
+    """The checkpoint as an official file of `architecture`; None if it says that it is of another network."""
+    if not isinstance(architecture, ReadsOfficialFiles):
+        return OfficialFile(architecture, dict(checkpoint.tensors))
+    said = checkpoint.said or PickledModule({})
+    return architecture.official_file(checkpoint.tensors, said.settings, said.kinds)
 
 
 def _from_graph(checkpoint: Checkpoint, graph: NetworkGraph, blueprint: Blueprint) -> Named | None:
@@ -131,8 +159,8 @@ def places_in_graph(links: Mapping[str, Convolution], blueprint: Blueprint) -> d
 
     The number of classes may be another one: what is left of the graph's kernels must be the class layers.
     """
-    rows = {name.removesuffix(".weight"): one for name, one in blueprint.class_rows.items() if name.endswith(".weight")}
     deployed = {name: one for name, one in blueprint.deployed.named_modules() if isinstance(one, nn.Conv2d)}
+    rows = deployed.keys() & {name.removesuffix(".weight") for name in blueprint.class_rows}
     fixed = Counter(tuple(one.weight.shape) for name, one in deployed.items() if name not in rows)
     left = Counter(one.shape for one in links.values()) - fixed
     if sum(left.values()) != len(rows) or len({shape[0] for shape in left}) != 1:
@@ -149,6 +177,8 @@ def classes_in(tensors: Mapping[str, Tensor], blueprint: Blueprint) -> int | Non
     """How many classes the tensors are for; None if they have no rows for classes, or do not agree."""
     counts = set()
     for name, rows in blueprint.class_rows.items():
+        if name in blueprint.training_only and name not in tensors:
+            continue
         if name not in tensors or tensors[name].dim() <= rows.axis:
             return None
         each, rest = divmod(tensors[name].shape[rows.axis], rows.anchors)
@@ -158,27 +188,31 @@ def classes_in(tensors: Mapping[str, Tensor], blueprint: Blueprint) -> int | Non
 
 
 def unfolded(source: Named, blueprint: Blueprint) -> dict[str, Tensor]:
-    """Tensors of the deploy form as those of the training form, with batch norms that do nothing.
+    """The tensors as those of the training form, whatever of them is folded or merged.
 
-    Gain 1, mean 0 and variance 1 - eps make `gain / sqrt(variance + eps)` one, so answers agree to the last bit and
-    folding gives the same kernels again; the folded bias is the norm's. All of it can be trained. What the training
-    form lacks or has beyond that stays visible to the comparison of names.
+    A block knows itself which tensors of its training form deploy to a given convolution (`undeploy`). Files may hold
+    blocks of both forms. What the training form lacks or has beyond that stays visible to the comparison of names.
     """
     tensors = dict(source.tensors)
     for name, module in blueprint.training.named_modules():
-        if isinstance(module, ConvBnAct) and f"{name}.conv.bias" in tensors:
-            bias = tensors.pop(f"{name}.conv.bias")
-            tensors |= {
-                f"{name}.bn.weight": torch.ones(bias.shape),
-                f"{name}.bn.bias": bias,
-                f"{name}.bn.running_mean": torch.zeros(bias.shape),
-                f"{name}.bn.running_var": torch.full(bias.shape, 1 - module.bn.eps),
-                f"{name}.bn{COUNTER}": torch.tensor(0),
-            }
+        undeploy = getattr(module, "undeploy", None)
+        kernel, bias = f"{name}.conv.weight", f"{name}.conv.bias"
+        if undeploy is None or bias not in tensors or kernel not in tensors:
+            continue
+        whole = {f"{name}.{part}": value for part, value in undeploy(tensors[kernel], tensors[bias]).items()}
+        if any(part not in tensors for part in whole if not part.endswith(COUNTER)):
+            del tensors[kernel], tensors[bias]
+            tensors |= whole
+    if source.form == "deploy" and source.pixels_folded:
+        _unfold_pixels(tensors, blueprint)
+    return tensors
+
+
+def _unfold_pixels(tensors: dict[str, Tensor], blueprint: Blueprint) -> None:
+    """Makes the first convolution see the pixels that the training form gives it."""
     pixels, first = blueprint.training.pixels, blueprint.training.backbone.first_convolution()
     folds = not isinstance(blueprint.deployed.pixels, Pixels)
-    if source.pixels_folded and folds and isinstance(pixels, Pixels) and first is not None:
+    if folds and isinstance(pixels, Pixels) and first is not None:
         stem = next(name for name, module in blueprint.training.named_modules() if module is first) + ".weight"
         if stem in tensors and tensors[stem].shape == first.weight.shape:
             tensors[stem] = pixels.unfold(tensors[stem])
-    return tensors

@@ -12,7 +12,8 @@ from onelook.models.detector import Detector
 from onelook.models.variants import VARIANTS, variant
 from onelook.weights.checkpoint import read_checkpoint
 from onelook.weights.load import load_weights
-from onelook.weights.lookalike import lookalike
+from onelook.weights.lookalike import recognised
+from onelook.weights.naming import read_official
 from onelook.weights.own import restore
 
 BEST = "best.safetensors"
@@ -66,18 +67,27 @@ def _of_file(path: Path, called: str, name: str | None = None) -> Opened:
         if name is not None and header.model != name:
             raise WeightsError(f"'{path}' holds weights of {header.model}, not of {name}.", f"Use --model {path}.")
         return Opened(restore(path), called, (header.size[0], header.size[1]))
-    name = name or lookalike(checkpoint)
-    if name is None or name not in VARIANTS:
-        raise WeightsError(
-            f"'{path}' does not say which model it holds, and its tensors are of none that is known.",
-            f"Name the model: --model NAME --weights {path}.",
-        )
-    detector = build(name)
+    exported = checkpoint.exported
+    if name is None and exported is not None and exported.model in VARIANTS:
+        name = exported.model
+    if name is None:
+        found = recognised(checkpoint)
+        if found is None:
+            raise WeightsError(
+                f"'{path}' does not say which model it holds, and its tensors are of none that is known.",
+                f"Name the model: --model NAME --weights {path}.",
+            )
+        name, architecture = found
+    else:
+        architecture = VARIANTS[name].architecture
+        official = read_official(architecture, checkpoint)
+        architecture = architecture if official is None else official.architecture
+    detector = build(architecture)
     report = load_weights(detector, path)
     if report.file_classes != detector.class_names:
-        detector = build(name, report.file_classes)  # weights for other classes make a model of those
+        detector = build(architecture, report.file_classes)  # weights for other classes make a model of those
         load_weights(detector, path)
-    return Opened(detector, called, VARIANTS[name].architecture.size)
+    return Opened(detector, called, architecture.size)
 
 
 def _best(folder: Path) -> Path:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from onelook.augment.frame import Frame, Letterbox
 from onelook.layers.conv import ConvStyle
-from onelook.models.detector import Detector, PixelFormat, Pixels
+from onelook.models.detector import Detector, OfficialFile, PixelFormat, Pixels
 from onelook.models.published import Published, Variant
 from onelook.models.yolov7.backbone import ElanBackbone, ElanStage, StemKind
 from onelook.models.yolov7.blocks import Chain, Downsample
 from onelook.models.yolov7.head import AnchorHead, Anchors
 from onelook.models.yolov7.neck import ElanNeck, Level
-from onelook.models.yolov7.official import official_names
+from onelook.models.yolov7.official import official_names, stated_width, without_constants
+
+_ACTIVATIONS = {"silu": "SiLU", "leaky_relu": "LeakyReLU", "relu": "ReLU", "mish": "Mish"}  # as torch calls them
 
 CENTRED_LETTERBOX = Letterbox(anchor="centre", rounding="round")
 RGB_FRACTIONS = PixelFormat(divisor=255.0)
@@ -140,6 +144,21 @@ class Yolov7:
         """Our tensor name -> the official repository's, one to one, for the training form."""
         with torch.device("meta"):
             return official_names(self.build())
+
+    def official_file(
+        self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], kinds: frozenset[str]
+    ) -> OfficialFile | None:
+        """This network with the file's anchors and width; None for one of another activation."""
+        used = {name for name, kind in _ACTIVATIONS.items() if f"torch.nn.modules.activation.{kind}" in kinds}
+        if used and self.activation not in used:
+            return None
+        levels = 0 if self.auxiliary is None else len(self.neck)
+        kept, anchors = without_constants(tensors, levels)
+        found = replace(self, width_multiple=stated_width(settings))
+        if anchors is not None and len(anchors) == len(self.neck) and bool((anchors > 0).all()):
+            levels_of_file = anchors.tolist()
+            found = replace(found, anchors=tuple(tuple((w, h) for w, h in level) for level in levels_of_file))
+        return OfficialFile(found, kept)
 
 
 TINY = Yolov7(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from onelook.layers.anchors import anchor_predictions, decode_sigmoid
 from onelook.layers.conv import ConvAct
+from onelook.layers.training import TrainingOnly
 from onelook.models.detector import ClassRows, Head, Neck
 from onelook.ops.fold import folded_convolution
 from onelook.types import Predictions
@@ -34,8 +35,8 @@ class ImplicitConv(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv
-        self.add = nn.Parameter(torch.empty(1, conv.in_channels, 1, 1).normal_(0, 0.02))
-        self.multiply = nn.Parameter(torch.empty(1, conv.out_channels, 1, 1).normal_(1, 0.02))
+        self.add = _drawn(conv.in_channels, 0.0)
+        self.multiply = _drawn(conv.out_channels, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.multiply * self.conv(x + self.add)
@@ -53,12 +54,20 @@ class ImplicitConv(nn.Module):
         folded = folded_convolution(self.conv, kernel.to(weight.dtype), (moved * gain).to(bias.dtype))
         return ConvAct(folded, nn.Identity())
 
+    def undeploy(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """The tensors of this form that deploy to a convolution of `weight` and `bias`: knowledge that does nothing."""
+        return {
+            "conv.weight": weight,
+            "conv.bias": bias,
+            "add": torch.zeros(1, weight.shape[1], 1, 1),
+            "multiply": torch.ones(1, weight.shape[0], 1, 1),
+        }
 
-class AuxiliaryLayers(nn.ModuleList):
-    """The prediction layers of the auxiliary head; gone when deployed."""
 
-    def deploy(self) -> nn.ModuleList:
-        return nn.ModuleList()
+def _drawn(channels: int, mean: float) -> nn.Parameter:
+    values = torch.empty(1, channels, 1, 1)
+    # Drawing on the meta device makes torch import its compiler, which takes seconds.
+    return nn.Parameter(values if values.is_meta else values.normal_(mean, 0.02))
 
 
 class AnchorHead(Head):
@@ -86,7 +95,7 @@ class AnchorHead(Head):
         self.register_buffer("anchors", torch.tensor(anchors, device="cpu"), persistent=False)
         lead = self._layers(neck.channels)
         self.lead = nn.ModuleList(ImplicitConv(layer) if implicit else layer for layer in lead)
-        self.auxiliary = AuxiliaryLayers(self._layers(neck.auxiliary_channels))
+        self.auxiliary = TrainingOnly(self._layers(neck.auxiliary_channels))
 
     anchors: Tensor
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from onelook.layers.conv import ConvStyle
 from onelook.layers.rep import RepConv
 from onelook.layers.resize import upsample
+from onelook.layers.training import TrainingOnly
 from onelook.models.detector import Backbone, Neck
 from onelook.models.yolov7.blocks import Chain, Downsample, ExtendedElan, LightSppCsp, SppCspc, downsample
 
@@ -43,13 +44,6 @@ class Route(nn.Module):
 
     def forward(self, coarser: Tensor, lateral: Tensor) -> Tensor:
         return torch.cat((self.lateral(lateral), upsample(self.reduce(coarser))), 1)
-
-
-class AuxiliaryConvolutions(nn.ModuleList):
-    """The convolutions before the auxiliary heads; gone when deployed."""
-
-    def deploy(self) -> nn.ModuleList:
-        return nn.ModuleList()
 
 
 class ElanNeck(Neck):
@@ -98,7 +92,7 @@ class ElanNeck(Neck):
             RepConv(level.width, level.lead, style) if lead == "rep" else style.conv(level.width, level.lead, 3)
             for level in levels
         )
-        self.auxiliary = AuxiliaryConvolutions(
+        self.auxiliary = TrainingOnly(
             style.conv(level.width, level.auxiliary, 3) for level in levels if level.auxiliary
         )
 

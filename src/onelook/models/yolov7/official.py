@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from onelook.layers.rep import RepConv
 from onelook.models.detector import Detector
@@ -102,3 +103,33 @@ def _of(module: nn.Module, name: str) -> Iterator[Layer]:
             yield from (None,) if place is None else _of(getattr(module, place), f"{name}.{place}")
     else:
         yield f"{name}.", _LAYERS.get(type(module), ())
+
+
+_HEAD_LAYER = re.compile(r"model\.(\d+)\.((?:m|m2|ia|im)\.\d+\..+|anchors|anchor_grid)")
+_WIDEST = 8.0
+
+
+def without_constants(tensors: Mapping[str, Tensor], auxiliary_levels: int) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The tensors without anchors, the head numbered as in the training form; and the anchors (L, A, 2) in pixels.
+
+    auxiliary_levels: of the training form. The deploy configuration lacks their layers, which come before the head, so
+    that its head has a smaller number; tensors of an auxiliary head (`m2`) tell the forms apart.
+    """
+    head = {name: found for name in tensors if (found := _HEAD_LAYER.fullmatch(name))}
+    shift = 0 if any(found[2].startswith("m2.") for found in head.values()) else auxiliary_levels
+    kept, anchors = {}, None
+    for name, tensor in tensors.items():
+        if name not in head:
+            kept[name] = tensor
+        elif head[name][2] == "anchor_grid":
+            anchors = tensor.float().flatten(1, -2) if tensor.dim() == 6 else None
+        elif head[name][2] != "anchors":  # the same in cells
+            kept[f"model.{int(head[name][1]) + shift}.{head[name][2]}"] = tensor
+    return kept, anchors
+
+
+def stated_width(settings: Mapping[str, Any]) -> float:
+    """The width multiple of a pickled network, 1 where it says none that can be."""
+    width = settings.get("width_multiple", 1.0)
+    known = isinstance(width, int | float) and not isinstance(width, bool) and 0 < width <= _WIDEST
+    return float(width) if known else 1.0

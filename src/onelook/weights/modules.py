@@ -1,0 +1,95 @@
+"""A pickled `torch.nn.Module` as the state dict it would give, and what it says of itself. Its code is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onelook.weights.problems import Refusal, shown
+from onelook.weights.torch_file import StoredTensor
+from onelook.weights.unpickle import Record
+
+# Whose classes may appear in a file, as inert records: torch's own modules, and the packages in which the official
+# repositories of pickled detectors keep theirs.
+MODULE_PACKAGES = ("torch.nn.modules.", "models.", "utils.")
+_DEEPEST = 64
+_MOST_PARTS = 100_000  # modules, tensors, class names
+_LONGEST_NAME = 256
+
+
+@dataclass(frozen=True)
+class PickledModule:
+    """What a pickled network holds.
+
+    tensors: parameters and persistent buffers by name, in the order of `state_dict()`.  class_names: by label, () where
+    it knows none.  settings: the plain values that it was configured with, unchecked.  kinds: the names of the classes
+    of all modules in it.
+    """
+
+    tensors: dict[str, StoredTensor]
+    class_names: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    kinds: frozenset[str] = frozenset()
+
+
+def read_module(module: Record) -> PickledModule:
+    """The content of a pickled module. Raises Refusal for what is no module, or nested without end."""
+    tensors: dict[str, StoredTensor] = {}
+    kinds = set()
+    for count, (prefix, part) in enumerate(_walk(module, "", 0)):
+        kinds.add(part.name)
+        tensors.update(_own_tensors(prefix, part))
+        if max(count, len(tensors)) > _MOST_PARTS:
+            raise Refusal(f"its network has more than {_MOST_PARTS} parts")
+    if not tensors:
+        raise Refusal(f"its '{shown(module.name)}' has no tensors")
+    settings = module.state.get("yaml")
+    return PickledModule(
+        tensors,
+        _class_names(module.state.get("names")),
+        settings if isinstance(settings, dict) else {},
+        frozenset(kinds),
+    )
+
+
+def _walk(module: Record, prefix: str, depth: int) -> Iterator[tuple[str, Record]]:
+    """The module and all below it, each with the prefix of its tensors."""
+    if depth > _DEEPEST:
+        raise Refusal(f"its network is nested deeper than {_DEEPEST} levels")
+    yield prefix, module
+    for name, child in _table(module, "_modules").items():
+        if child is not None:
+            if not isinstance(child, Record):
+                raise Refusal(f"its module '{shown(prefix + name)}' is a {type(child).__name__}")
+            yield from _walk(child, f"{prefix}{name}.", depth + 1)
+
+
+def _own_tensors(prefix: str, module: Record) -> dict[str, StoredTensor]:
+    passing = module.state.get("_non_persistent_buffers_set") or ()  # older torch knows none
+    found = {}
+    for table in ("_parameters", "_buffers"):
+        for name, tensor in _table(module, table).items():
+            if tensor is None or (table == "_buffers" and isinstance(passing, set) and name in passing):
+                continue
+            if not isinstance(tensor, StoredTensor):
+                raise Refusal(f"its tensor '{shown(prefix + name)}' is a {type(tensor).__name__}")
+            found[f"{prefix}{name}"] = tensor
+    return found
+
+
+def _table(module: Record, name: str) -> dict[str, Any]:
+    found = module.state.get(name, {})
+    if not isinstance(found, dict) or not all(isinstance(key, str) and len(key) <= _LONGEST_NAME for key in found):
+        raise Refusal(f"its '{shown(module.name)}' is a damaged module")
+    return found
+
+
+def _class_names(names: Any) -> tuple[str, ...]:
+    """Names as a list, or as a table by label; () for anything else."""
+    if isinstance(names, dict) and names.keys() == set(range(len(names))):
+        names = [names[label] for label in range(len(names))]
+    if isinstance(names, list | tuple) and 0 < len(names) <= _MOST_PARTS:
+        found = tuple(str(name) for name in names if isinstance(name, str | int))
+        return found if len(found) == len(names) == len(set(found)) else ()
+    return ()
