@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from onelook.cli.app import run
-from onelook.cli.train import choose_recipe, free_folder
+from onelook.cli.train_start import choose_recipe, free_folder
 from onelook.config import diff
 from onelook.data.loader import collate
 from onelook.data.synthetic import Scenes, write_synthetic
@@ -100,12 +100,14 @@ SMALL = ("--model", "yolox-nano", "--size", "64", "--batch", "4", "--epochs", "1
 
 def test_one_command_trains_evaluates_and_leaves_a_run(scenes, tmp_path, capsys):
     out, report = tmp_path / "run", tmp_path / "result.json"
-    assert train(scenes, *SMALL, "--out", str(out), "--json", str(report), "multiscale=none") == 0
+    asked = (*SMALL, "--cache", "ram", "--out", str(out), "--json", str(report))
+    assert train(scenes, *asked, "multiscale=none") == 0
     result = json.loads(report.read_text())
     assert result["reason"] == "finished" and result["steps"] == 2
     with (out / "metrics.csv").open() as file:
         assert {"AP", "AP50", "loss/total", "lr"} <= set(next(csv.DictReader(file)))
     assert "Weights: " in capsys.readouterr().out
+    assert "Decoded images are kept in memory: up to" in (out / "train.log").read_text()
     # The recipe of the run is a recipe for another.
     again = (
         "--recipe",
@@ -170,6 +172,8 @@ def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_pa
         ([*SMALL, "--log", "tensorbord"], 1, "tensorboard"),
         ([*SMALL, "freeze=['bakbone.*']"], 1, "backbone"),
         ([*SMALL, "--train-split", "trian"], 1, "trian"),
+        ([*SMALL, "--cache", "rma"], 2, "Did you mean 'ram'"),
+        ([*SMALL, "--batch", "all"], 2, "batch"),
         ([*SMALL, "--teacher", "yolox-ss"], 1, "Did you mean 'yolox-s'"),
         ([*SMALL, "--teacher", "yolox-s"], 1, "no weights yet"),
         ([*SMALL, "--teacher", "missing.safetensors"], 1, "missing.safetensors"),

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from onelook.bench.model import Untouched, pictures
-from onelook.cli.train import CPU_BATCH, adapted, carry_out, check_batch, make_detector, open_splits
+from onelook.cli.train import carry_out
+from onelook.cli.train_start import CPU_BATCH, adapted, check_batch, make_detector, open_splits
 from onelook.config import change, get, override, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
@@ -240,7 +241,7 @@ class Job:
         learner = Learner(recipe, make_detector(recipe, self.training.names), self.world, Machine())
         again = f"onelook roadmap {self.table_of.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
         run = Run(folder, recipe, learner, console=console, resume=resume, resume_with=again)
-        trained = carry_out(run, self.training, self.validation, console, workers=self.workers, begins=not resume)
+        trained = carry_out(run, self.training, self.validation, workers=self.workers, begins=not resume)
         if trained.reason == "interrupted":
             raise KeyboardInterrupt
         result = {"AP": trained.last["AP"], "epochs": trained.epochs, "seconds": trained.seconds}

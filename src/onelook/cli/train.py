@@ -5,42 +5,40 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from rich.console import Console
 
-from onelook.config import change, override
-from onelook.data import Dataset, open_dataset, splits
-from onelook.data.loader import Loader, default_workers
-from onelook.errors import UsageError, UserError
+from onelook.cli.train_start import (
+    check_batch,
+    choose_recipe,
+    fill_memory,
+    find_teacher,
+    loader_of,
+    open_splits,
+    resumed_recipe,
+    run_folder,
+    starting_point,
+)
+from onelook.data import Dataset
+from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.evaluate import evaluate
-from onelook.models.build import build
-from onelook.models.variants import variant
 from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import TorchBackend
-from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.report.training import FIRST_BATCH, report_training
-from onelook.train.distill import Distillation
 from onelook.train.learner import Learner, Machine, Precision
 from onelook.train.preflight import inspect, positives_per_object, write_first_batch
 from onelook.train.processes import World, join
-from onelook.train.recipe import Recipe, shortened
-from onelook.train.run import Evaluate, Run, Trained, follow, refuse_changes
-from onelook.train.statistics import measure_statistics
-from onelook.train.teacher import TeacherRecord, open_teacher, record_teacher, resumed_teacher
-from onelook.weights import load_weights, restore
+from onelook.train.recipe import Recipe
+from onelook.train.run import Evaluate, Run, Trained, follow
+from onelook.train.teacher import TeacherRecord, record_teacher
+from onelook.weights import restore
 
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
 
 Layout = Literal["channels-last", "contiguous"]
-FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless told otherwise
-STATISTICS_IMAGES = 128  # that the statistics of folded batch norm are measured on
-CPU_BATCH = 16  # the published 64 images fill the memory of most computers without an accelerator
 FIRST_BATCHES = 2  # that are looked at before the first epoch
 FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
 EVALUATION = (0.01, 0.65)  # confidence and IoU, as `onelook val`
@@ -55,13 +53,14 @@ def train(
     recipe: str | None = None,
     epochs: int | None = None,
     size: int | None = None,
-    batch: int | None = None,
+    batch: int | Literal["auto"] | None = None,
     device: str | None = None,
     out: str | None = None,
     resume: bool = False,
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
+    cache: str | None = None,
     precision: Precision | None = None,
     layout: Layout | None = None,
     compile: bool = False,
@@ -90,13 +89,14 @@ def train(
         recipe: Another recipe: its name, a recipe.yaml, or the folder of a run.
         epochs: Passes over the data; 50 with weights, else as published.
         size: Side of the network's input in pixels, a multiple of 32.
-        batch: Images a step, over all processes; as published (64) on a GPU, 16 on a CPU.
+        batch: Images a step, over all processes; as published (64) on a GPU, 16 on a CPU; auto fills a GPU's memory.
         device: cpu, cuda, cuda:1, mps; the best one here unless given.
         out: Folder of the run.
         resume: Go on with the run in --out.
         train_split: Split to train on; train, or trainval where that is what there is.
         val_split: Split to evaluate on; val, or test where that is what there is; none evaluates nothing.
         workers: Processes that prepare images.
+        cache: Keep decoded images: ram, disk (in the run's folder), or a size of memory such as 4GB.
         precision: fp32, fp16 or bf16; fp16 on CUDA unless given.
         layout: Memory layout of the network; the faster one of the device unless given.
         compile: Compile the network with torch.compile.
@@ -105,14 +105,13 @@ def train(
         teacher_weights: File with the weights of a --teacher that is given by name.
         log: Also log to tensorboard, mlflow or wandb.
     """
+    start = None if resume or weights in (None, "none") else weights
+    folder = run_folder(out, resume, model or recipe)
     training, validation, notes = open_splits(data, train_split, val_split)
-    if resume and out is None:
-        raise UsageError("--resume needs the folder of the run.", "Add --out with the folder that was printed.")
-    if teacher_weights is not None and teacher is None:
-        raise UsageError("--teacher-weights needs the teacher's name.", "Add --teacher NAME.")
-    folder = Path(out) if out is not None else free_folder(model or recipe or "run")
-    start = None if weights in (None, "none") else weights
+    channels_last = None if layout is None else layout == "channels-last"
+    machine = Machine(precision=precision, channels_last=channels_last, compile=compile, deterministic=deterministic)
     with join(device) as world:
+        plan = None if cache is None else plan_cache(cache, training, folder, world.size)
         if resume:
             chosen = resumed_recipe(folder, overrides)
         else:
@@ -123,198 +122,72 @@ def train(
                 recipe=recipe,
                 epochs=epochs,
                 size=size,
-                batch=batch,
+                batch=None if batch == "auto" else batch,
                 fine_tunes=start is not None,
                 teaches=teacher is not None,
                 on_cpu=world.device.type == "cpu",
             )
-        check_batch(chosen, world, training)
-        console = Console(file=sys.stderr, highlight=False)
-        detector = make_detector(chosen, training.names)
-        channels_last = None if layout is None else layout == "channels-last"
-        machine = Machine(
-            precision=precision, channels_last=channels_last, compile=compile, deterministic=deterministic
-        )
-        loaded = load_weights(detector, start) if start is not None and not resume else None
-        if loaded is not None and loaded.form == "deploy":
-            unfold(detector, training, chosen, world)
         told = find_teacher(chosen, folder, teacher, teacher_weights, resume)
-        learner = Learner(chosen, detector, world, machine, None if told is None else told[0])
+        teaching = None if told is None else told[0]
+        detector, said = starting_point(chosen, training, world, start)
+        notes += said
+        if batch == "auto" and not resume:
+            chosen, note = fill_memory(
+                chosen, world, len(training), detector=detector, machine=machine, teacher=teaching
+            )
+            notes.append(note)
+        check_batch(chosen, world, training)
         run = Run(
             folder,
             chosen,
-            learner,
-            console=console,
+            Learner(chosen, detector, world, machine, teaching),
+            console=Console(file=sys.stderr, highlight=False),
             sinks=log,
             resume=resume,
             resume_with=f"onelook train {shlex.quote(data)} --out {shlex.quote(str(folder))} --resume",
             name_of=lambda row: str(training.path(row)),
         )
-        if told is not None:
-            notes.append(
-                f"Learning from {told[1]} as well, at strides {', '.join(map(str, learner.teaching_strides))}."
-            )
-            if world.is_main and not resume:
-                record_teacher(folder, told[1])
-        for note in (*notes, *([str(loaded)] if loaded is not None else [])):
-            run.journal.say(note)
-        return carry_out(run, training, validation, console, workers=workers, begins=not resume)
+        announce(run, notes if plan is None else [*notes, str(plan)], None if told is None else told[1], resume)
+        return carry_out(run, training, validation, workers=workers, cache=plan, begins=not resume)
 
 
 def carry_out(
-    run: Run, training: Dataset, validation: Dataset | None, console: Console, *, workers: int | None, begins: bool
+    run: Run,
+    training: Dataset,
+    validation: Dataset | None,
+    *,
+    workers: int | None,
+    cache: CachePlan | None = None,
+    begins: bool = True,
 ) -> Trained:
     """A run, from a look at its data (where it begins) to its report."""
     if begins:
-        preflight(run, training, validation, console)
+        preflight(run, training, validation)
     measure = None if validation is None else evaluator(validation, run.recipe, run.learner.world)
-    with loader_of(training, run.recipe, run.learner.world, workers) as batches:
+    with loader_of(training, run.recipe, run.learner.world, workers, cache) as batches:
         trained = follow(run, batches, measure)
     return trained if trained.reason == "interrupted" else conclude(run, trained, training, validation)
 
 
-def open_splits(data: str, train_split: str | None, val_split: str | None) -> tuple[Dataset, Dataset | None, list[str]]:
-    """The split to train on, the one to evaluate on (with the same class order), and what to say about them."""
-    there = splits(data)
-    voc = "trainval" in there and "test" in there
-    training = open_dataset(data, train_split or ("trainval" if voc or "train" not in there else "train"))
-    notes = [f"Training on {training.describe()}."]
-    wanted = val_split or ("test" if voc or ("val" not in there and "test" in there) else "val")
-    if wanted == "none" or (val_split is None and wanted not in there):
-        return training, None, [*notes, "Nothing to evaluate on: the last weights will count as the best."]
-    validation = open_dataset(data, wanted).with_names(training.names)
-    return training, validation, [*notes, f"Evaluating on {validation.describe()}."]
+def announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:
+    """Says what the training begins with, and records the teacher of a new run."""
+    if teacher is not None:
+        strides = ", ".join(map(str, run.learner.teaching_strides))
+        notes = [*notes, f"Learning from {teacher} as well, at strides {strides}."]
+        if run.learner.world.is_main and not resume:
+            record_teacher(run.folder, teacher)
+    for note in notes:
+        run.journal.say(note)
 
 
-def choose_recipe(
-    names: tuple[str, ...],
-    overrides: tuple[str, ...],
-    *,
-    model: str | None,
-    recipe: str | None,
-    epochs: int | None,
-    size: int | None,
-    batch: int | None,
-    fine_tunes: bool,
-    teaches: bool,
-    on_cpu: bool,
-) -> Recipe:
-    """The recipe that the command line describes, for these classes."""
-    if model is None and recipe is None:
-        raise UsageError("The model is missing.", "Add --model yolox-s, or see: onelook models")
-    chosen = find_recipe(recipe) if recipe is not None else published_recipe(str(model), distilled=teaches)
-    if teaches and chosen.distillation is None:
-        chosen = replace(chosen, distillation=Distillation())
-    published = recipe is None
-    if model is not None and recipe is not None:
-        chosen = replace(chosen, model=variant(model).architecture)
-    if epochs is None and published and fine_tunes:
-        epochs = FINE_TUNING_EPOCHS
-    if batch is None and published and on_cpu:
-        batch = CPU_BATCH
-    return override(adapted(chosen, names, epochs, size, batch), *overrides, types=RECIPE_TYPES)
-
-
-def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:
-    """The recipe for these classes, and for what the command line says; None is as it is."""
-    if epochs is not None and epochs != chosen.epochs:
-        chosen = shortened(chosen, epochs)
-    new: dict[str, Any] = {"model.num_classes": len(names)}
-    if batch is not None:
-        new["batch_size"] = batch
-    if size is not None:
-        if size < 32 or size % 32:
-            below, above = size // 32 * 32, (max(size, 0) // 32 + 1) * 32
-            near = f"{below} or {above}" if below > 0 else str(above)
-            raise UsageError(f"The size {size} is no multiple of 32.", f"Use --size {near}.")
-        new["size"] = (size, size)
-    return change(chosen, new)
-
-
-def resumed_recipe(folder: Path, overrides: tuple[str, ...]) -> Recipe:
-    """The recipe of the run in a folder; UserError if the command line would change it."""
-    if not (folder / RECIPE_FILE).is_file():
-        raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")
-    before = find_recipe(folder)
-    refuse_changes(folder, before, override(before, *overrides, types=RECIPE_TYPES))
-    return before
-
-
-def find_teacher(
-    recipe: Recipe, folder: Path, teacher: str | None, weights: str | None, resume: bool
-) -> tuple[Detector, TeacherRecord] | None:
-    """The teacher of a run, None where its recipe has none; UserError where the two do not agree."""
-    if recipe.distillation is None:
-        if teacher is not None:
-            raise UsageError("The recipe has no teacher.", "Leave --teacher away, or distillation=none.")
-        return None
-    if resume:
-        return resumed_teacher(folder, teacher, weights)
-    if teacher is None:
-        raise UsageError("The recipe learns from a teacher.", "Add --teacher, or distillation=none.")
-    return open_teacher(teacher, weights)
-
-
-def check_batch(recipe: Recipe, world: World, training: Dataset) -> None:
-    """UserError where the batch cannot be shared out, or the data does not fill one."""
-    shares = world.size * recipe.accumulate
-    if recipe.batch_size % shares:
-        raise UserError(
-            f"A batch of {recipe.batch_size} images cannot be shared by {world.size} processes "
-            f"in {recipe.accumulate} passes.",
-            f"Choose a --batch that is a multiple of {shares}.",
-        )
-    if not len(training):
-        raise UserError("The training split has no images.", "Choose another with --train-split.")
-
-
-def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
-    """The detector of a recipe, with the weights that its seed draws."""
-    torch.manual_seed(recipe.seed)
-    return build(recipe.model, names)
-
-
-def loader_of(training: Dataset, recipe: Recipe, world: World, workers: int | None = None) -> Loader:
-    """The batches of a recipe for one process."""
-    on_cpu = world.device.type == "cpu"
-    if workers is None:
-        workers = min(default_workers(), 1) if on_cpu else default_workers()  # the network needs the other cores
-    return Loader(
-        training,
-        recipe.input_size,
-        recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        sampling=recipe.sampling,
-        max_labels=recipe.max_labels,
-        workers=workers,
-        rank=world.rank,
-        world=world.size,
-        accumulate=recipe.accumulate,
-        pin=world.device.type == "cuda",
-    )
-
-
-def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) -> None:
-    """Gives batch norm that was folded away its statistics back, from the first images of the training.
-
-    The same images in every process, so that all start with the same weights.
-    """
-    alone = World(0, 1, world.device)
-    with loader_of(training, recipe, alone, workers=0) as batches:
-        needed = -(-STATISTICS_IMAGES * recipe.accumulate // recipe.batch_size)
-        first = islice(batches.epoch(0, recipe.augment_at(0), 0), needed)
-        detector.to(world.device)
-        measure_statistics(detector, (batch.images.to(world.device).float() for batch in first))
-
-
-def preflight(run: Run, training: Dataset, validation: Dataset | None, console: Console) -> None:
+def preflight(run: Run, training: Dataset, validation: Dataset | None) -> None:
     """Looks at the data and the first batches before the first epoch; only the main process does."""
     recipe, world = run.recipe, run.learner.world
     if not world.is_main:
         return
     found = inspect(recipe, training, validation)
-    found.show(console)
+    if run.journal.console is not None:
+        found.show(run.journal.console)
     for warning in found.warnings:
         run.journal.log(f"warning: {warning}")
     with loader_of(training, recipe, World(0, 1, world.device), workers=0) as batches:
@@ -352,13 +225,3 @@ def evaluator(validation: Dataset, recipe: Recipe, world: World) -> Evaluate:
         return evaluate(backend, validation, with_thresholds(backend.select, *EVALUATION)).stats
 
     return metrics
-
-
-def free_folder(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2 and so on: the first that does not exist."""
-    base = Path("runs") / Path(name).stem
-    folder, count = base, 1
-    while folder.exists():
-        count += 1
-        folder = base.with_name(f"{base.name}-{count}")
-    return folder

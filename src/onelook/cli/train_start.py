@@ -1,0 +1,224 @@
+"""What a training begins with: the splits, the recipe, the batch, the weights, the teacher, the folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from onelook.config import change, override
+from onelook.data import Dataset, open_dataset, splits
+from onelook.data.cache_budget import CachePlan
+from onelook.data.loader import Loader, default_workers
+from onelook.errors import UsageError, UserError
+from onelook.models.build import build
+from onelook.models.variants import variant
+from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
+from onelook.train.batch_size import largest_batch, training_trial
+from onelook.train.distill import Distillation
+from onelook.train.learner import Machine
+from onelook.train.processes import World
+from onelook.train.recipe import Recipe, shortened
+from onelook.train.run import refuse_changes
+from onelook.train.statistics import measure_statistics
+from onelook.train.teacher import TeacherRecord, open_teacher, resumed_teacher
+from onelook.weights import load_weights
+
+if TYPE_CHECKING:
+    from onelook.models.detector import Detector
+
+FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless told otherwise
+STATISTICS_IMAGES = 128  # that the statistics of folded batch norm are measured on
+CPU_BATCH = 16  # the published 64 images fill the memory of most computers without an accelerator
+
+
+def open_splits(data: str, train_split: str | None, val_split: str | None) -> tuple[Dataset, Dataset | None, list[str]]:
+    """The split to train on, the one to evaluate on (with the same class order), and what to say about them."""
+    there = splits(data)
+    voc = "trainval" in there and "test" in there
+    training = open_dataset(data, train_split or ("trainval" if voc or "train" not in there else "train"))
+    notes = [f"Training on {training.describe()}."]
+    wanted = val_split or ("test" if voc or ("val" not in there and "test" in there) else "val")
+    if wanted == "none" or (val_split is None and wanted not in there):
+        return training, None, [*notes, "Nothing to evaluate on: the last weights will count as the best."]
+    validation = open_dataset(data, wanted).with_names(training.names)
+    return training, validation, [*notes, f"Evaluating on {validation.describe()}."]
+
+
+def choose_recipe(
+    names: tuple[str, ...],
+    overrides: tuple[str, ...],
+    *,
+    model: str | None,
+    recipe: str | None,
+    epochs: int | None,
+    size: int | None,
+    batch: int | None,
+    fine_tunes: bool,
+    teaches: bool,
+    on_cpu: bool,
+) -> Recipe:
+    """The recipe that the command line describes, for these classes."""
+    if model is None and recipe is None:
+        raise UsageError("The model is missing.", "Add --model yolox-s, or see: onelook models")
+    chosen = find_recipe(recipe) if recipe is not None else published_recipe(str(model), distilled=teaches)
+    if teaches and chosen.distillation is None:
+        chosen = replace(chosen, distillation=Distillation())
+    published = recipe is None
+    if model is not None and recipe is not None:
+        chosen = replace(chosen, model=variant(model).architecture)
+    if epochs is None and published and fine_tunes:
+        epochs = FINE_TUNING_EPOCHS
+    if batch is None and published and on_cpu:
+        batch = CPU_BATCH
+    return override(adapted(chosen, names, epochs, size, batch), *overrides, types=RECIPE_TYPES)
+
+
+def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:
+    """The recipe for these classes, and for what the command line says; None is as it is."""
+    if epochs is not None and epochs != chosen.epochs:
+        chosen = shortened(chosen, epochs)
+    new: dict[str, Any] = {"model.num_classes": len(names)}
+    if batch is not None:
+        new["batch_size"] = batch
+    if size is not None:
+        if size < 32 or size % 32:
+            below, above = size // 32 * 32, (max(size, 0) // 32 + 1) * 32
+            near = f"{below} or {above}" if below > 0 else str(above)
+            raise UsageError(f"The size {size} is no multiple of 32.", f"Use --size {near}.")
+        new["size"] = (size, size)
+    return change(chosen, new)
+
+
+def resumed_recipe(folder: Path, overrides: tuple[str, ...]) -> Recipe:
+    """The recipe of the run in a folder; UserError if the command line would change it."""
+    if not (folder / RECIPE_FILE).is_file():
+        raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")
+    before = find_recipe(folder)
+    refuse_changes(folder, before, override(before, *overrides, types=RECIPE_TYPES))
+    return before
+
+
+def find_teacher(
+    recipe: Recipe, folder: Path, teacher: str | None, weights: str | None, resume: bool
+) -> tuple[Detector, TeacherRecord] | None:
+    """The teacher of a run, None where its recipe has none; UserError where the two do not agree."""
+    if weights is not None and teacher is None:
+        raise UsageError("--teacher-weights needs the teacher's name.", "Add --teacher NAME.")
+    if recipe.distillation is None:
+        if teacher is not None:
+            raise UsageError("The recipe has no teacher.", "Leave --teacher away, or distillation=none.")
+        return None
+    if resume:
+        return resumed_teacher(folder, teacher, weights)
+    if teacher is None:
+        raise UsageError("The recipe learns from a teacher.", "Add --teacher, or distillation=none.")
+    return open_teacher(teacher, weights)
+
+
+def check_batch(recipe: Recipe, world: World, training: Dataset) -> None:
+    """UserError where the batch cannot be shared out, or the data does not fill one."""
+    shares = world.size * recipe.accumulate
+    if recipe.batch_size % shares:
+        raise UserError(
+            f"A batch of {recipe.batch_size} images cannot be shared by {world.size} processes "
+            f"in {recipe.accumulate} passes.",
+            f"Choose a --batch that is a multiple of {shares}.",
+        )
+    if not len(training):
+        raise UserError("The training split has no images.", "Choose another with --train-split.")
+
+
+def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
+    """The detector of a recipe, with the weights that its seed draws."""
+    torch.manual_seed(recipe.seed)
+    return build(recipe.model, names)
+
+
+def starting_point(recipe: Recipe, training: Dataset, world: World, weights: str | None) -> tuple[Detector, list[str]]:
+    """The detector as training begins, and what to say of its weights; drawn by the seed where there are none."""
+    detector = make_detector(recipe, training.names)
+    if weights is None:
+        return detector, []
+    loaded = load_weights(detector, weights)
+    if loaded.form == "deploy":
+        unfold(detector, training, recipe, world)
+    return detector, [str(loaded)]
+
+
+def fill_memory(
+    recipe: Recipe, world: World, images: int, *, detector: Detector, machine: Machine, teacher: Detector | None
+) -> tuple[Recipe, str]:
+    """The recipe with the largest batch that the device holds, and what to say of it.
+
+    images: in the data set; a batch is never larger. A CPU shares its memory with everything else, so that there is
+    nothing to fill: the batch stays. Raises UsageError for several processes, which cannot be out of memory together.
+    """
+    if world.size > 1:
+        raise UsageError("--batch auto is for one process.", "Find it out with one, then give its multiple as --batch.")
+    if world.device.type != "cuda":
+        return recipe, f"--batch auto fills a GPU's memory; without one the batch is {recipe.batch_size} images."
+    trial = training_trial(recipe, detector, world.device, machine, teacher)
+    share = largest_batch(trial, max(1, images))
+    found = change(recipe, {"batch_size": share * recipe.accumulate})
+    return found, f"The device holds {share} images: the batch is {found.batch_size}."
+
+
+def loader_of(
+    training: Dataset, recipe: Recipe, world: World, workers: int | None = None, cache: CachePlan | None = None
+) -> Loader:
+    """The batches of a recipe for one process."""
+    on_cpu = world.device.type == "cpu"
+    if workers is None:
+        workers = min(default_workers(), 1) if on_cpu else default_workers()  # the network needs the other cores
+    return Loader(
+        training,
+        recipe.input_size,
+        recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        sampling=recipe.sampling,
+        max_labels=recipe.max_labels,
+        workers=workers,
+        rank=world.rank,
+        world=world.size,
+        accumulate=recipe.accumulate,
+        pin=world.device.type == "cuda",
+        cache=0 if cache is None else cache.budget,
+        cache_folder=None if cache is None else cache.folder,
+    )
+
+
+def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) -> None:
+    """Gives batch norm that was folded away its statistics back, from the first images of the training.
+
+    The same images in every process, so that all start with the same weights.
+    """
+    alone = World(0, 1, world.device)
+    with loader_of(training, recipe, alone, workers=0) as batches:
+        needed = -(-STATISTICS_IMAGES * recipe.accumulate // recipe.batch_size)
+        first = islice(batches.epoch(0, recipe.augment_at(0), 0), needed)
+        detector.to(world.device)
+        measure_statistics(detector, (batch.images.to(world.device).float() for batch in first))
+
+
+def run_folder(out: str | None, resume: bool, name: str | None) -> Path:
+    """Where the run's files go. Raises UsageError where a run shall go on and nobody says which."""
+    if out is not None:
+        return Path(out)
+    if resume:
+        raise UsageError("--resume needs the folder of the run.", "Add --out with the folder that was printed.")
+    return free_folder(name or "run")
+
+
+def free_folder(name: str) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on: the first that does not exist."""
+    base = Path("runs") / Path(name).stem
+    folder, count = base, 1
+    while folder.exists():
+        count += 1
+        folder = base.with_name(f"{base.name}-{count}")
+    return folder

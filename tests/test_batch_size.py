@@ -1,0 +1,73 @@
+"""`--batch auto`: doubled until a device that is made up here is full."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from onelook.cli.train_start import fill_memory
+from onelook.errors import UsageError, UserError
+from onelook.train.batch_size import largest_batch, training_trial
+from onelook.train.learner import Machine
+from onelook.train.multiscale import MultiScale
+from onelook.train.processes import World
+from training import ALONE, CPU, changed, detector_of
+
+
+class Memory:
+    """A device with room for so many images, which counts the trials."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.tried = room, []
+
+    def __call__(self, batch: int) -> None:
+        self.tried.append(batch)
+        if batch > self.room:
+            raise torch.OutOfMemoryError("out of memory")
+
+
+@pytest.mark.parametrize(("room", "most", "found"), [(1, 99, 1), (7, 99, 4), (64, 999, 64), (1000, 100, 64)])
+def test_the_batch_is_doubled_until_memory_or_images_run_out(room, most, found):
+    device = Memory(room)
+    assert largest_batch(device, most) == found
+    assert device.tried == [2**n for n in range(len(device.tried))]
+
+
+def test_a_model_that_never_fits_is_said_to_be_too_large():
+    with pytest.raises(UserError, match="Not even one image fits"):
+        largest_batch(Memory(0), 8)
+
+
+def test_other_errors_are_not_taken_for_a_full_memory():
+    def broken(batch):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        largest_batch(broken, 8)
+
+
+def test_a_trial_is_a_whole_step_at_the_largest_size_and_changes_nothing():
+    recipe = changed(multiscale=MultiScale(0.5, 1.5), accumulate=2, clip=1.0)
+    detector = detector_of(recipe)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    seen = []
+    backbone = type(detector.backbone).forward
+
+    def forward(self, images):
+        seen.append(tuple(images.shape))
+        return backbone(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(detector.backbone), "forward", forward)
+        training_trial(recipe, detector, CPU, Machine())(2)
+    assert [shape[0] for shape in seen] == [2, 2] and detector.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
+
+
+def test_the_batch_of_a_cpu_stays_and_several_processes_are_refused():
+    recipe = changed()
+    given = {"detector": detector_of(recipe), "machine": Machine(), "teacher": None}
+    same, said = fill_memory(recipe, ALONE, 24, **given)
+    assert same is recipe and said == "--batch auto fills a GPU's memory; without one the batch is 8 images."
+    with pytest.raises(UsageError, match="for one process"):
+        fill_memory(recipe, World(0, 2, CPU), 24, **given)

@@ -1,0 +1,68 @@
+"""What `--cache` asks for, and what it gets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from data_sets import HEIGHT, WIDTH, coco
+from onelook.data import open_dataset
+from onelook.data.cache_budget import plan_cache
+from onelook.data.loader import Loader
+from onelook.errors import UsageError
+
+GIGABYTE = 10**9
+
+
+class Large:
+    """A data set of 1,000 images of 640 x 480."""
+
+    sizes = np.full((1000, 2), (480, 640))
+
+
+ALL = 1000 * 640 * 480 * 4  # three bytes a pixel, and a third more for the smaller decodings
+
+
+@pytest.mark.parametrize(
+    ("wish", "free", "processes", "budget"),
+    [
+        ("ram", 100 * GIGABYTE, 1, ALL),
+        ("ram", GIGABYTE, 1, GIGABYTE // 2),
+        ("ram", GIGABYTE, 4, GIGABYTE // 8),
+        ("disk", GIGABYTE, 1, GIGABYTE // 2),
+        ("500MB", None, 1, 500 * 10**6),
+        ("0.5g", None, 2, 250 * 10**6),
+        ("70000000", None, 1, 70_000_000),
+        ("4TB", None, 1, ALL),
+    ],
+)
+def test_the_budget_is_what_is_asked_for_or_half_of_what_is_free(tmp_path, wish, free, processes, budget):
+    plan = plan_cache(wish, Large(), tmp_path / "run", processes, free)
+    assert plan.budget == budget
+    assert plan.folder == (tmp_path / "run" if wish == "disk" else None)
+    assert ("all fit" in str(plan)) == (budget >= ALL // processes)
+
+
+@pytest.mark.parametrize("wish", ["rma", "-4", "4 apples", "12kB", ""])
+def test_what_is_no_place_and_no_size_is_refused(tmp_path, wish):
+    with pytest.raises(UsageError, match="--cache"):
+        plan_cache(wish, Large(), tmp_path)
+
+
+@pytest.mark.parametrize("wish", ["ram", "disk"])
+def test_the_system_says_what_is_free_and_a_loader_fills_it(tmp_path, wish):
+    dataset = open_dataset(coco(tmp_path / "data"))
+    plan = plan_cache(wish, dataset, tmp_path / "run")
+    assert plan.budget == plan.needed == 1 << 20 > 3 * 3 * WIDTH * HEIGHT
+    with Loader(dataset, (64, 64), 3, cache=plan.budget, cache_folder=plan.folder) as loader:
+        assert loader.cache is not None and loader.cache.used == 0
+        list(
+            loader.epoch(
+                0,
+                lambda sample, draw, rng: sample.__class__(
+                    np.ascontiguousarray(sample.image), sample.boxes, sample.labels
+                ),
+                0,
+            )
+        )
+        assert loader.cache.used >= 2 * 3 * WIDTH * HEIGHT
