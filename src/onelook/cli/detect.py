@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from onelook.cli.checks import check_batch, check_thresholds
 from onelook.data.progress import Progress, shown, silent
 from onelook.errors import ImageError, UsageError, UserError
+from onelook.predict.backends import SelectKind, select_of_kind
 from onelook.predict.frames import read_frames
 from onelook.predict.load import load
 from onelook.predict.predictor import Predictor, batches
@@ -105,6 +106,7 @@ def detect(
     confidence: float = 0.25,
     iou: float = 0.45,
     agnostic: bool = False,
+    select: SelectKind | None = None,
     size: int | None = None,
     out: Path | None = None,
     format: str = "json,images,video",
@@ -128,6 +130,7 @@ def detect(
         confidence: least score of a detection.
         iou: boxes of one class that overlap a better one by more are dropped.
         agnostic: let boxes of different classes suppress each other, as the official YOLOX demos do.
+        select: how boxes become detections: nms, diou, soft or best, as in `onelook val`.
         size: side of the network's input; what the weights were made for unless given.
         out: folder to write to; runs/detect, runs/detect-2, ... unless given.
         format: what to write, separated by commas: json, images, coco, yolo, csv, video.
@@ -148,6 +151,8 @@ def detect(
         _check_alone(found)
         predictor = load(model, weights, device, size)
         predictor.batch = batch or predictor.batch
+        if select is not None:
+            predictor.select = select_of_kind(select, predictor.select)
         predictor.select = predictor.settings(confidence, iou, agnostic or None)
         folder = out if out is not None else next(path for path in free_folder(DEFAULT_FOLDER) if not path.exists())
         return _run(predictor, found, folder, formats)

@@ -159,7 +159,8 @@ def export(
         raise UserError(f"The export would overwrite '{path}', which it is made of.", "Give another file with --out.")
     if to == "darknet":
         return _write_darknet(detector, path, sources, opened.name)
-    suppression = Nms(confidence, iou, limit=limit) if nms else None
+    multi_label = getattr(detector.architecture, "multi_label", False)
+    suppression = Nms(confidence, iou, multi_label=multi_label, limit=limit) if nms else None
     frame = opened.size if size is None else (size, size)
     if to == "openvino":
         exported = export_openvino(detector, path, half=half, dynamic=dynamic, batch=batch, size=frame)

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 from onelook.cli.checks import check_batch, check_thresholds
 from onelook.data import open_dataset
 from onelook.errors import UserError
 from onelook.evaluate import Evaluation, evaluate, write_results
 from onelook.evaluate.shards import shard
-from onelook.predict.backends import natural_select
+from onelook.predict.backends import SelectKind, select_of_kind
 from onelook.predict.load import load
 
 
@@ -29,7 +29,7 @@ def validate(
     size: int | None = None,
     confidence: float = 0.01,
     iou: float = 0.65,
-    select: Literal["nms", "best"] | None = None,
+    select: SelectKind | None = None,
     batch: int = 8,
     device: str | None = None,
     detections: str | Path | None = None,
@@ -52,8 +52,9 @@ def validate(
         size: Side of the network's input in pixels; the model's own unless given.
         confidence: Least score of a detection.
         iou: Overlap above which the weaker of two detections of a class is dropped.
-        select: How boxes become detections: nms, or best (the best rows as they are); best for a model that was trained
-            without need of NMS, else nms.
+        select: How boxes become detections: nms, diou (NMS by overlap and distance, as YOLOv4's numbers are made), soft
+            (scores shrink instead), or best (the best rows as they are); best for a model that was trained without need
+            of NMS, else nms.
         batch: Images that the model sees at once.
         device: Where to run: cpu, cuda, cuda:1, ...; the best there is unless given.
         detections: COCO results file to write.
@@ -69,8 +70,7 @@ def validate(
     predictor = load(model, weights=weights, device=device, size=size)
     dataset = open_dataset(data, split=split)
     if select is not None:
-        multi_label = getattr(predictor.select, "multi_label", False)
-        predictor.select = natural_select(one_to_one=select == "best", multi_label=multi_label)
+        predictor.select = select_of_kind(select, predictor.select)
     chosen = predictor.settings(confidence, iou)
     loaded = perf_counter()
     with _progress(len(dataset)) as told:

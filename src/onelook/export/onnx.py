@@ -165,7 +165,7 @@ def _metadata(detector: Detector, architecture: Architecture) -> ExportedMetadat
         size=architecture.size,
         frame=to_plain(architecture.frame),
         outputs="raw",
-        multi_label=False,
+        multi_label=getattr(architecture, "multi_label", False),
         nms=None,
         batch=None,
         precision="float32",

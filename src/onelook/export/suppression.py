@@ -95,6 +95,8 @@ def append_suppression(model: ModelProto, nms: Nms, num_rows: int, num_classes: 
     """
     from onnx import parser
 
+    if nms.kind != "iou":
+        raise ExportError(f"NMS inside a file cannot be of the kind '{nms.kind}'.", "Use Nms(kind='iou').")
     if nms.pool is not None:
         raise ExportError("NMS inside a file cannot limit its candidates ('pool').", "Use Nms(pool=None).")
     # A row's classes share a box, so at most one survives an agnostic suppression.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -20,6 +21,8 @@ Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 Overlap = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(n, 4) and (m, 4) float64 boxes -> (n, m) overlap, at most 0 for boxes that do not touch."""
+
+NmsKind = Literal["iou", "diou", "linear", "gaussian"]
 
 _BLOCK = 256  # rows compared at once: their matrix stays in the cache
 _SLAB, _PATCH = 64, 16  # rows of a block that are neighbours in x, and of those in y
@@ -46,6 +49,12 @@ class Nms:
     (YOLOv7's evaluation), or only of its best.  limit: how many detections are kept.  pool: how many of the best
     candidates are looked at (YOLOv7 30,000); None is all.
 
+    kind: "diou" takes (d^2 / c^2) ^ `distance_power` off the IoU, d the distance of the centres and c the diagonal
+        around both boxes: boxes apart from each other stay (DIoU-NMS, Zheng et al. 2020, eq. 11, where the power is 1;
+        Darknet's "greedynms" and "diounms" have 0.6). "linear" and "gaussian" drop nothing, but lower the scores of
+        what overlaps a better box: by 1 - IoU above `iou`, or by exp(-IoU^2 / `sigma`) (soft-NMS, Bodla et al. 2017);
+        what falls below `confidence` then is left out.
+
     Equal scores are ordered by row, then class. Rows with a box or a best score that is not finite are left out. Boxes
     without area overlap nothing. IoU is computed in float64.
     """
@@ -56,12 +65,19 @@ class Nms:
     multi_label: bool = False
     limit: int | None = None
     pool: int | None = None
+    kind: NmsKind = "iou"
+    distance_power: float = 0.6
+    sigma: float = 0.5
 
     def __post_init__(self) -> None:
         _check_fraction("confidence", self.confidence)
         _check_fraction("iou", self.iou)
         _check_count("limit", self.limit)
         _check_count("pool", self.pool)
+        if self.kind not in get_args(NmsKind):
+            raise UsageError(f"There is no NMS of the kind '{self.kind}'.", f"Known: {', '.join(get_args(NmsKind))}.")
+        if self.distance_power <= 0 or self.sigma <= 0:
+            raise UsageError("'distance_power' and 'sigma' are above 0.")
 
     def __call__(self, boxes: Any, scores: Any) -> Found:
         return self.batch(boxes[None], scores[None])[0]
@@ -73,15 +89,28 @@ class Nms:
         """The kept ones of (K, 4) boxes, (K,) scores and (K,) labels in row order, best first."""
         order = best_first(scores)[: self.pool]
         boxes, scores, labels = boxes[order], scores[order], labels[order]
-        if self.agnostic:
-            keep = greedy(boxes, self.iou)
-        else:
-            keep = np.zeros(len(boxes), bool)
+        groups = [np.arange(len(boxes))]
+        if not self.agnostic:
             by_class = np.argsort(labels, kind="stable")
-            for rows in np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1):
-                keep[rows] = greedy(boxes[rows], self.iou)
+            groups = np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1)
+        if self.kind in ("linear", "gaussian"):
+            return self._softened(boxes, scores, labels, groups)
+        keep = np.zeros(len(boxes), bool)
+        overlap = (
+            partial(distance_overlap, power=self.distance_power) if self.kind == "diou" else intersection_over_union
+        )
+        for rows in groups:
+            keep[rows] = greedy(boxes[rows], self.iou, overlap)
         chosen = np.flatnonzero(keep)[: self.limit]
         return boxes[chosen], scores[chosen], labels[chosen]
+
+    def _softened(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, groups: list[np.ndarray]) -> Found:
+        lowered = np.empty_like(scores)
+        for rows in groups:
+            lowered[rows] = soften(boxes[rows], scores[rows], self.iou if self.kind == "linear" else None, self.sigma)
+        order = best_first(lowered)
+        chosen = order[lowered[order] >= self.confidence][: self.limit]
+        return boxes[chosen], lowered[chosen], labels[chosen]
 
 
 @dataclass(frozen=True)
@@ -172,6 +201,34 @@ def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray
     union -= shared
     shared /= np.maximum(union, np.finfo(union.dtype).tiny, out=union)
     return shared
+
+
+def distance_overlap(first: np.ndarray, second: np.ndarray, power: float = 1.0) -> np.ndarray:
+    """(n, 4) and (m, 4) boxes -> (n, m): IoU less a power of the squared distance over the squared diagonal."""
+    centres = [(boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (first, second)]
+    distance = np.square(centres[0][:, None] - centres[1]).sum(-1)
+    around = np.maximum(first[:, None, 2:], second[:, 2:]) - np.minimum(first[:, None, :2], second[:, :2])
+    diagonal = np.square(around).sum(-1)
+    part = distance / np.maximum(diagonal, np.finfo(diagonal.dtype).tiny)
+    return intersection_over_union(first, second) - part**power
+
+
+def soften(boxes: np.ndarray, scores: np.ndarray, threshold: float | None, sigma: float) -> np.ndarray:
+    """(K,) scores of (K, 4) boxes after soft-NMS: linear above a threshold, or Gaussian where that is None.
+
+    The best of those left lowers all others left, again and again: K passes over what is left.
+    """
+    scores = scores.astype(np.float64)
+    boxes = boxes.astype(np.float64)
+    left = np.arange(len(scores))
+    result = np.empty_like(scores)
+    while left.size:
+        best = left[scores[left].argmax()]  # the first of equals
+        result[best] = scores[best]
+        left = left[left != best]
+        iou = intersection_over_union(boxes[best : best + 1], boxes[left])[0]
+        scores[left] *= np.exp(-(iou**2) / sigma) if threshold is None else np.where(iou > threshold, 1 - iou, 1.0)
+    return result.astype(np.float32)
 
 
 def area(boxes: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from onelook.augment.frame import Frame, Letterbox, Stretch
 from onelook.config import from_plain
 from onelook.errors import ConfigError, ExportError, UsageError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
-from onelook.ops.nms import Found, Nms, Select, TopK
+from onelook.ops.nms import Found, Nms, NmsKind, Select, TopK
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,18 @@ class Backend(Protocol):
 def natural_select(*, one_to_one: bool, multi_label: bool) -> Select:
     """How detections are made of what a model says: the best rows where it was trained one to one, else NMS."""
     return TopK(multi_label=multi_label) if one_to_one else Nms(multi_label=multi_label)
+
+
+SelectKind = Literal["nms", "best", "diou", "soft"]
+
+
+def select_of_kind(kind: SelectKind, natural: Select) -> Select:
+    """NMS of that kind or the best rows, for a model whose own way is `natural`."""
+    multi_label = getattr(natural, "multi_label", False)
+    if kind == "best":
+        return TopK(multi_label=multi_label)
+    kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
+    return Nms(multi_label=multi_label, kind=kinds[kind])
 
 
 class TorchBackend:
@@ -182,6 +194,8 @@ class OnnxBackend:
 
 def _check_inside(path: str, select: Nms, inside: Mapping[str, Any]) -> None:
     """ConfigError where `select` wants what the NMS inside the file does otherwise."""
+    if select.kind != "iou":
+        raise ConfigError(f"'{path}' has NMS inside, which is not of the kind '{select.kind}'.", _NO_NMS)
     for setting in ("agnostic", "multi_label"):
         wanted = getattr(select, setting)
         if wanted != inside[setting]:
