@@ -146,6 +146,23 @@ def test_outlines_give_tighter_boxes_than_corners() -> None:
     assert outline_boxes(((),), (10, 10)).tolist() == [[0, 0, 0, 0]]
 
 
+@given(st.integers(0, 2**20), st.floats(5, 300), st.integers(3, 9))
+@settings(max_examples=60, deadline=None)
+def test_extents_of_outlines_are_those_of_many_points_on_them(seed: int, reach: float, corners: int) -> None:
+    rng = np.random.default_rng(seed)
+    ring = (rng.uniform(-reach, reach, (corners, 2)) + rng.uniform(0, 100, 2)).astype(np.float32)
+    if seed % 3 == 0:
+        ring = ring.round(-1)  # edges along the border, and points on it
+    closed, at = np.concatenate((ring, ring[:1])), np.linspace(0, corners, 20_000)
+    dense = np.stack([np.interp(at, np.arange(corners + 1), closed[:, axis]) for axis in (0, 1)], 1)
+    dense = dense[((dense >= 0) & (dense <= (100, 80))).all(1)]
+    (found,) = outline_boxes(((ring,),), (80, 100))
+    if len(dense):
+        np.testing.assert_allclose(found, [*dense.min(0), *dense.max(0)], atol=0.35)
+    else:
+        assert np.ptp(found.reshape(2, 2), 0).max() < 0.35
+
+
 @pytest.mark.parametrize(
     ("after", "kept"),
     [

@@ -71,27 +71,42 @@ def common_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.concatenate((low, np.maximum(np.minimum(first[:, 2:], second[:, 2:]), low)), 1)
 
 
-def outline_boxes(polygons: Polygons, size: tuple[int, int], points: int = 1000) -> np.ndarray:
+def outline_boxes(polygons: Polygons, size: tuple[int, int]) -> np.ndarray:
     """(M, 4) extents of the outlines inside an image of `size`: boxes that stay tight under rotation (YOLOv7).
 
-    Outlines are resampled to `points` points, and those inside count; an object without any gets an empty box at 0.
+    An object without any part of an outline inside gets an empty box at 0. Official code samples 1000 points of an
+    outline and takes those inside; the extents here are what more and more points come to.
     """
-    boxes = np.zeros((len(polygons), 4))
+    boxes, limit = np.zeros((len(polygons), 4)), np.array((size[1], size[0]), np.float64)
     for box, rings in zip(boxes, polygons):
         if not rings:
             continue
-        dense = np.concatenate([_resampled(ring, max(2, points // len(rings))) for ring in rings])
-        dense = dense[((dense >= 0) & (dense <= (size[1], size[0]))).all(1)]
-        if len(dense):
-            box[:2], box[2:] = dense.min(0), dense.max(0)
+        points = rings[0] if len(rings) == 1 else np.concatenate(rings)
+        low, high = points.min(0), points.max(0)
+        if (low < 0).any() or (high > limit).any():
+            if (high < 0).any() or (low > limit).any():
+                continue
+            points = np.concatenate([_edges_inside(ring, limit) for ring in rings])
+            if not len(points):
+                continue
+            low, high = points.min(0), points.max(0)
+        box[:2], box[2:] = low, high
     return boxes
 
 
-def _resampled(ring: np.ndarray, points: int) -> np.ndarray:
-    closed = np.concatenate((ring, ring[:1]))
-    at = np.linspace(0, len(closed) - 1, points)
-    known = np.arange(len(closed))
-    return np.stack([np.interp(at, known, closed[:, axis]) for axis in (0, 1)], 1)
+def _edges_inside(ring: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """(V, 2) the ends of what the edges of an outline have inside the rectangle from 0 to `limit` (x, y)."""
+    start = ring.astype(np.float64)
+    along = np.roll(start, -1, 0) - start
+    # Where along an edge (0 to 1) it enters and leaves each of the two strips; parallel ones are inside or outside.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first, second = -start / along, (limit - start) / along
+    still, inside = along == 0, (start >= 0) & (start <= limit)
+    enters = np.where(still, np.where(inside, 0.0, 2.0), np.minimum(first, second)).max(1).clip(min=0.0)
+    leaves = np.where(still, 1.0, np.maximum(first, second)).min(1).clip(max=1.0)
+    seen = enters <= leaves
+    start, along = start[seen], along[seen]
+    return np.concatenate((start + enters[seen, None] * along, start + leaves[seen, None] * along)).clip(0.0, limit)
 
 
 @dataclass(frozen=True)
