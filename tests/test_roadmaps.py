@@ -16,6 +16,7 @@ from onelook.config import change, diff
 from onelook.errors import ConfigError
 from onelook.models.cost import count_gflops, count_parameters, count_profiler_gflops
 from onelook.models.detector import Detector
+from onelook.models.yolov4.architecture import Yolov4
 from onelook.models.yolox.architecture import Yolox
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row, roadmap
@@ -30,6 +31,8 @@ def narrow(model: Any) -> Any:
     """The same architecture with few channels and three classes."""
     if isinstance(model, Yolox):
         return replace(model, depth=0.1, width=0.0625, num_classes=3, size=(64, 64))
+    if isinstance(model, Yolov4):
+        return replace(model, depth=0.1, width=0.125, num_classes=3, size=(64, 64))
     raise TypeError(f"no narrow {type(model).__name__}")
 
 

@@ -39,7 +39,7 @@ class Yolov4:
 
     backbone: "csp_darknet" is CSPDarknet-53 with a plain residual unit as first stage (YOLOv4-CSP).  neck: "csp_pan" is
     made of cross stage partial blocks, "bifpn" of learnt sums, "tiny" goes top-down only.  width, depth: factors on
-    channels and repeats, which CSPResNeXt-50 does not have.  activation, neck_activation: of the backbone, and of neck
+    channels and repeats.  activation, neck_activation: of the backbone, and of neck
     and head.  context: what widens the receptive field of the coarsest level, for `Pan` and `BiFpn`: "spp" or "aspp",
     and "rfb" after it.  attention: the gate in each branch that feeds a prediction layer, for "pan" and "csp_pan":
     "pointwise" is the paper's SAM, "spatial" CBAM's.  fusion: between the neck's finished levels ("asff", "sfam").
@@ -105,7 +105,7 @@ class Yolov4:
         style = ConvStyle(self.activation, eps=1e-5, momentum=self.norm_momentum)
         join = partial(residual_sum, self.residual, self.residual_normalization, 1)
         if self.backbone == "csp_resnext50":
-            return CspResnext50(style, join)
+            return CspResnext50(self.width, self.depth, style, join)
         if self.backbone == "tiny":
             return CspTiny(self.width, style)
         return CspDarknet53(self.width, self.depth, style, join, first=self.backbone == "csp_darknet53")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, gcd
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Join = Callable[[int], nn.Module]
 """Channels -> what sums a residual path and its input."""
 
-GROUPS = 32  # of every 3x3 in a residual unit of ResNeXt-50 (Xie et al. 2017, table 1)
+GROUPS = 32  # of every 3x3 in a residual unit of ResNeXt-50 (Xie et al. 2017, table 1); fewer where channels are
 
 
 class DarknetUnit(nn.Module):
@@ -48,7 +48,7 @@ class ResnextUnit(nn.Module):
     def __init__(self, inputs: int, outputs: int, style: ConvStyle, join: Join) -> None:
         super().__init__()
         self.reduce = style.conv(inputs, outputs)
-        self.spatial = style.conv(outputs, outputs, 3, groups=GROUPS)
+        self.spatial = style.conv(outputs, outputs, 3, groups=gcd(GROUPS, outputs))
         self.expand = style.conv(outputs, outputs, activation="identity")
         self.join = join(outputs)
         self.activation = activation_named(style.activation)
@@ -143,27 +143,28 @@ class CspDarknet53(_Stages):
 class CspResnext50(_Stages):
     """CSPResNeXt-50 (CSPNet, table 1; YOLOv4, table 1).
 
-    The convolutions that enter a stage have no activation in the second and third (as published).
+    width, depth: as in `CspDarknet53`. The convolutions that enter a stage have no activation in the second and third
+    (as published).
     """
 
-    channels = (512, 1024, 2048)
-
-    def __init__(self, style: ConvStyle, join: Join) -> None:
+    def __init__(self, width: float, depth: float, style: ConvStyle, join: Join) -> None:
         super().__init__()
-        self.stem = nn.Sequential(style.conv(3, 64, 7, 2), SamePool(2, 2))
+        stem, *channels = (int(c * width) for c in (64, 128, 256, 512, 1024))
+        self.channels = tuple(2 * c for c in channels[1:])
+        self.stem = nn.Sequential(style.conv(3, stem, 7, 2), SamePool(2, 2))
         stages = []
-        inputs, enter = 64, 64
-        for number, units in enumerate((3, 3, 5, 2)):
-            width = 128 * 2**number
-            down = style.conv(inputs, width, 3, 2, groups=GROUPS) if number else nn.Identity()
+        inputs = enter = stem
+        for number, (own, units) in enumerate(zip(channels, (3, 3, 5, 2))):
+            down: nn.Module = nn.Identity()
             if number:
-                inputs = enter = width
+                down = style.conv(inputs, own, 3, 2, groups=gcd(GROUPS, own))
+                inputs = enter = own
             chain = nn.Sequential(
-                *(ResnextUnit(enter if unit == 0 else width, width, style, join) for unit in range(units))
+                *(ResnextUnit(enter if unit == 0 else own, own, style, join) for unit in range(ceil(units * depth)))
             )
             entry = "identity" if number in (1, 2) else None
-            stages.append(CspStage(down, chain, Widths(inputs, enter, width, 2 * width), style, entry=entry))
-            inputs = 2 * width
+            stages.append(CspStage(down, chain, Widths(inputs, enter, own, 2 * own), style, entry=entry))
+            inputs = 2 * own
         self.stages = nn.ModuleList(stages)
 
 
