@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from onelook.train.statistics import measure_statistics
+from onelook.train.statistics import measure_statistics, settle_filters
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -59,3 +59,47 @@ def test_nothing_breaks_without_images_or_contrast(batches: list[torch.Tensor]) 
     assert measure_statistics(model, batches) == 2 * len(batches)
     torch.testing.assert_close(model(x), before, rtol=1e-6, atol=1e-6)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def losses(model: nn.Module, x: torch.Tensor):
+    return [lambda part=part: (model(part) - 1).square().sum() for part in x.split(4)]
+
+
+def pace(model: nn.Module, x: torch.Tensor, index: int) -> float:
+    """|gradient| / |filter| of a layer, root mean square over the batches."""
+    filters, squares = model[index].weight, []
+    for loss in losses(model, x):
+        model.zero_grad()
+        loss().backward()
+        squares.append(filters.grad.square().sum())
+    return float(torch.stack(squares).mean().sqrt() / filters.detach().norm())
+
+
+def small_filters() -> nn.Sequential:
+    layers = [nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8, eps=1e-9), nn.SiLU(), nn.Conv2d(8, 4, 3)]
+    torch.manual_seed(0)
+    model = nn.Sequential(*layers).double()
+    with torch.no_grad():
+        model[0].weight.mul_(1e-3)
+    return model
+
+
+def test_small_filters_grow_until_they_turn_calmly_and_no_answer_changes() -> None:
+    model, x = small_filters(), images() * 60
+    assert pace(model.train(), x, 0) > 10
+    measure_statistics(model, [x])
+    before, statistics = model.eval()(x), model[1].running_mean.clone()
+    bias = model[3].weight.clone()
+    grown = settle_filters(model.eval(), losses(model, x), calm=0.5)
+    assert set(grown) == {"0"} and grown["0"] > 1
+    torch.testing.assert_close(model(x), before, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(model[1].running_mean, statistics * grown["0"], rtol=1e-6, atol=1e-9)
+    assert torch.equal(model[3].weight, bias) and all(one.grad is None for one in model.parameters())
+    assert pace(model.train(), x, 0) == pytest.approx(0.5, rel=0.01)
+
+
+def test_calm_filters_stay_as_they_are() -> None:
+    model, x = small_filters(), images()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert settle_filters(model, losses(model, x), calm=1e9) == {}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 from onelook.config import change, override
 from onelook.data import Dataset, open_dataset, splits
 from onelook.data.cache_budget import CachePlan
-from onelook.data.loader import Loader, default_workers
+from onelook.data.loader import Batch, Loader, default_workers
 from onelook.errors import UsageError, UserError
 from onelook.models.build import build
 from onelook.models.variants import variant
@@ -23,7 +24,7 @@ from onelook.train.learner import Machine
 from onelook.train.processes import World
 from onelook.train.recipe import Recipe, shortened
 from onelook.train.run import refuse_changes
-from onelook.train.statistics import measure_statistics
+from onelook.train.statistics import measure_statistics, settle_filters
 from onelook.train.teacher import TeacherRecord, open_teacher, resumed_teacher
 from onelook.weights import load_weights
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless told otherwise
 STATISTICS_IMAGES = 128  # that the statistics of folded batch norm are measured on
+SETTLING_BATCHES = 4  # whose gradients say how large folded filters have to be
 CPU_BATCH = 16  # the published 64 images fill the memory of most computers without an accelerator
 
 
@@ -193,16 +195,23 @@ def loader_of(
 
 
 def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) -> None:
-    """Gives batch norm that was folded away its statistics back, from the first images of the training.
+    """Makes folded weights trainable, with the first images of the training (see `onelook.train.statistics`).
 
     The same images in every process, so that all start with the same weights.
     """
     alone = World(0, 1, world.device)
     with loader_of(training, recipe, alone, workers=0) as batches:
         needed = -(-STATISTICS_IMAGES * recipe.accumulate // recipe.batch_size)
-        first = islice(batches.epoch(0, recipe.augment_at(0), 0), needed)
-        detector.to(world.device)
-        measure_statistics(detector, (batch.images.to(world.device).float() for batch in first))
+        first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), needed))
+    detector.to(world.device)
+    measure_statistics(detector, (batch.images.to(world.device).float() for batch in first))
+    loss = recipe.loss_at(0)
+
+    def of(batch: Batch) -> torch.Tensor:
+        predictions = detector(batch.images.to(world.device).float())
+        return torch.stack(list(loss(predictions, batch.targets.to(world.device)).values())).sum()
+
+    settle_filters(detector, (partial(of, batch) for batch in first[:SETTLING_BATCHES]))
 
 
 def run_folder(out: str | None, resume: bool, name: str | None) -> Path:
