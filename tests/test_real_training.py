@@ -66,5 +66,4 @@ def test_closing_settings_at_a_low_rate_keep_what_official_weights_know(tmp_path
     command = ["train", str(data("coco_mini")), "--model", "yolox-nano", "--weights", str(weights)]
     assert run([*command, *flags, *low, "--out", str(out)]) == 0
     before = json.loads((data("coco_mini") / "reference_yolox_nano.json").read_text())
-    after = json.loads((out / "metrics.json").read_text()) if (out / "metrics.json").is_file() else best(out)
-    assert after["AP"] > before["stats"]["AP"] - 0.01
+    assert best(out)["AP"] > before["stats"]["AP"] - 0.01

@@ -118,14 +118,15 @@ def demo(
     stats = validate(data, model=weights).stats
     detect(str(data / "new"), model=str(weights), out=out / "detections", format="json,images")
     done("detect")
-    exported = export(str(weights), nms=True, out=out / "detector.onnx").exported
+    exported = out / "detector.onnx"
+    export(str(weights), nms=True, out=exported)
     done("export")
-    exported_stats = validate(data, model=exported.path).stats
+    exported_stats = validate(data, model=exported).stats
     done("validate")
     paths = {
         "report": run / "report.html",
         "weights": weights,
-        "exported": exported.path,
+        "exported": exported,
         "pictures": out / "detections",
         "data": data,
     }

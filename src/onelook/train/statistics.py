@@ -90,8 +90,8 @@ def settle_filters(model: nn.Module, batches: Iterable[Callable[[], Tensor]], ca
     """Enlarges filters in front of batch norms that a training step would turn too fast; no answer changes.
 
     batches: each gives the loss of one batch, computed by `model` in training mode; a few are enough.  calm: the
-    largest |gradient| / |filter| left, both over a whole layer. Returns the layers that grew, by name, with their factors. The
-    statistics of batch norm are not moved by looking at the batches, and no gradient is left behind.
+    largest |gradient| / |filter| left, both over a whole layer. Returns the layers that grew, by name, with their
+    factors. Looking at the batches moves no statistics of batch norm, and no gradient is left behind.
     """
     pairs = _Pairs(model)
     squares: dict[nn.Conv2d, float] = {}
@@ -99,7 +99,7 @@ def settle_filters(model: nn.Module, batches: Iterable[Callable[[], Tensor]], ca
     with _frozen_statistics(model), pairs.watched():
         for loss in batches:
             model.zero_grad(set_to_none=True)
-            loss().backward()  # type: ignore[no-untyped-call]
+            loss().backward()
             count += 1
             for conv in pairs.found:
                 if conv.weight.grad is not None:
