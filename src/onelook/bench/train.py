@@ -14,6 +14,7 @@ import torch
 
 from onelook.data import Dataset
 from onelook.data.loader import Loader
+from onelook.losses.loss import DetectionLoss
 from onelook.models.build import build
 from onelook.train.learner import Learner, Machine
 from onelook.train.loop import Step, train
@@ -141,6 +142,8 @@ def _sum(predictions: Predictions) -> torch.Tensor:
 
 def _parts(recipe: Recipe, learner: Learner, images: torch.Tensor, targets: Any, world: World) -> dict[str, float]:
     """Median seconds of the assignment, of loss and assignment with their gradients, and of the average."""
+    assert isinstance(recipe.loss, DetectionLoss)
+    assigner = recipe.loss.assigner
     with torch.no_grad():
         predictions = learner.detector(images.float())
 
@@ -157,7 +160,7 @@ def _parts(recipe: Recipe, learner: Learner, images: torch.Tensor, targets: Any,
         return float(np.median([_time(work, world) for _ in range(5)]))
 
     parts = {
-        "assignment": median(lambda: recipe.loss.assigner(predictions, targets)),
+        "assignment": median(lambda: assigner(predictions, targets)),
         "assignment, losses and their gradients": median(losses),
     }
     average = learner.average

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
-from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import Literal
 
 from rich.console import Console
 
+from onelook.cli.tasks import preflight, task_of
 from onelook.cli.train_start import (
     check_batch,
     choose_recipe,
@@ -23,25 +23,12 @@ from onelook.cli.train_start import (
 )
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
-from onelook.evaluate import evaluate
-from onelook.ops.nms import with_thresholds
-from onelook.predict.backends import TorchBackend
-from onelook.report.training import FIRST_BATCH, report_training
 from onelook.train.learner import Learner, Machine, Precision
-from onelook.train.preflight import inspect, positives_per_object, write_first_batch
-from onelook.train.processes import World, join
-from onelook.train.recipe import Recipe
-from onelook.train.run import Evaluate, Run, Trained, follow
+from onelook.train.processes import join
+from onelook.train.run import Run, Trained, follow
 from onelook.train.teacher import TeacherRecord, record_teacher
-from onelook.weights import restore
-
-if TYPE_CHECKING:
-    from onelook.models.detector import Detector
 
 Layout = Literal["channels-last", "contiguous"]
-FIRST_BATCHES = 2  # that are looked at before the first epoch
-FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
-EVALUATION = (0.01, 0.65)  # confidence and IoU, as `onelook val`
 
 
 def train(
@@ -69,11 +56,14 @@ def train(
     teacher_weights: str | None = None,
     log: tuple[str, ...] = (),
 ) -> Trained:
-    """Train a detector.
+    """Train a detector, or a classifier of pictures.
 
     The model's published training is used unless --recipe names another; what it counts in epochs shrinks with
     --epochs. Flags are the run; path=value changes the recipe (see onelook diff for the paths). Stop with Ctrl-C and go
     on with --resume. In several processes: torchrun --nproc-per-node 8 -m onelook train ...
+
+    Where DATA is a folder with a folder of pictures for each class (perhaps in train/ and val/), a classifier is
+    trained on the model's backbone. Its weights start a detector: --weights.
 
     Examples:
         onelook train data/ --model yolox-s --weights yolox_s.pth --epochs 50
@@ -82,7 +72,7 @@ def train(
         onelook train data/ --out runs/mine --resume
 
     Args:
-        data: Data set: a folder, a YAML file or a COCO JSON file.
+        data: Data set: a folder, a YAML file or a COCO JSON file; or a folder of class folders.
         overrides: Changes of the recipe, each path=value.
         model: Name of the model. Needed unless --recipe or --resume gives one.
         weights: File to start from; none starts from scratch.
@@ -125,8 +115,10 @@ def train(
                 batch=None if batch == "auto" else batch,
                 fine_tunes=start is not None,
                 teaches=teacher is not None,
+                classifies=training.format == "classes",
                 on_cpu=world.device.type == "cpu",
             )
+        task_of(chosen, training)  # says so where the data set is for another task
         told = find_teacher(chosen, folder, teacher, teacher_weights, resume)
         teaching = None if told is None else told[0]
         detector, said = starting_point(chosen, training, world, start)
@@ -161,12 +153,15 @@ def carry_out(
     begins: bool = True,
 ) -> Trained:
     """A run, from a look at its data (where it begins) to its report."""
+    task = task_of(run.recipe, training)
     if begins:
-        preflight(run, training, validation)
-    measure = None if validation is None else evaluator(validation, run.recipe, run.learner.world)
+        preflight(task, run, training, validation)
+    measure = None if validation is None else partial(task.metrics, validation=validation, run=run)
     with loader_of(training, run.recipe, run.learner.world, workers, cache) as batches:
         trained = follow(run, batches, measure)
-    return trained if trained.reason == "interrupted" else conclude(run, trained, training, validation)
+    if trained.reason != "interrupted":
+        task.conclude(run, trained, training, validation)
+    return trained
 
 
 def announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:
@@ -178,50 +173,3 @@ def announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: 
             record_teacher(run.folder, teacher)
     for note in notes:
         run.journal.say(note)
-
-
-def preflight(run: Run, training: Dataset, validation: Dataset | None) -> None:
-    """Looks at the data and the first batches before the first epoch; only the main process does."""
-    recipe, world = run.recipe, run.learner.world
-    if not world.is_main:
-        return
-    found = inspect(recipe, training, validation)
-    if run.journal.console is not None:
-        found.show(run.journal.console)
-    for warning in found.warnings:
-        run.journal.log(f"warning: {warning}")
-    with loader_of(training, recipe, World(0, 1, world.device), workers=0) as batches:
-        first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
-    path = write_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
-    run.journal.say(f"The first batch is drawn in {path}.")
-    on_device = ((batch.images.to(world.device), batch.targets.to(world.device)) for batch in first)
-    positives = positives_per_object(run.learner.detector, recipe.loss.assigner, on_device)
-    if positives is not None:
-        run.journal.say(f"In the first batches an object is learnt by {positives:.1f} priors.")
-        if positives < FEW_POSITIVES:
-            run.journal.warn(
-                "Many objects are learnt by no prior at all: look at the drawn batch, and at the size of the objects."
-            )
-
-
-def conclude(run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> Trained:
-    """Evaluates the best weights once more and writes the report."""
-    world, best = run.learner.world, trained.folder / "best.safetensors"
-    evaluation = None
-    if validation is not None and best.is_file():
-        backend = TorchBackend(restore(best), world.device, size=run.recipe.input_size)
-        evaluation = evaluate(backend, validation, with_thresholds(backend.select, *EVALUATION))
-    if world.is_main:
-        path = report_training(trained, run.recipe, training, validation, evaluation=evaluation, device=world.device)
-        run.journal.say(f"The report is {path}.")
-    return trained
-
-
-def evaluator(validation: Dataset, recipe: Recipe, world: World) -> Evaluate:
-    """What evaluates a detector on the validation split, sharded over the processes."""
-
-    def metrics(detector: Detector) -> Mapping[str, float]:
-        backend = TorchBackend(detector, world.device, size=recipe.input_size)
-        return evaluate(backend, validation, with_thresholds(backend.select, *EVALUATION)).stats
-
-    return metrics

@@ -16,8 +16,10 @@ from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Batch, Loader, default_workers
 from onelook.errors import UsageError, UserError
 from onelook.models.build import build
+from onelook.models.classifier import Classification
 from onelook.models.variants import variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
+from onelook.recipes.classifier import published_classifier
 from onelook.train.batch_size import largest_batch, training_trial
 from onelook.train.distill import Distillation
 from onelook.train.learner import Machine
@@ -62,16 +64,23 @@ def choose_recipe(
     fine_tunes: bool,
     teaches: bool,
     on_cpu: bool,
+    classifies: bool = False,
 ) -> Recipe:
-    """The recipe that the command line describes, for these classes."""
+    """The recipe that the command line describes, for these classes; classifies: of a classifier of pictures."""
     if model is None and recipe is None:
         raise UsageError("The model is missing.", "Add --model yolox-s, or see: onelook models")
-    chosen = find_recipe(recipe) if recipe is not None else published_recipe(str(model), distilled=teaches)
+    if recipe is not None:
+        chosen = find_recipe(recipe)
+    elif classifies:
+        chosen = published_classifier(variant(str(model)))
+    else:
+        chosen = published_recipe(str(model), distilled=teaches)
     if teaches and chosen.distillation is None:
         chosen = replace(chosen, distillation=Distillation())
     published = recipe is None
     if model is not None and recipe is not None:
-        chosen = replace(chosen, model=variant(model).architecture)
+        network = "model.network" if isinstance(chosen.model, Classification) else "model"
+        chosen = change(chosen, {network: variant(model).architecture})
     if epochs is None and published and fine_tunes:
         epochs = FINE_TUNING_EPOCHS
     if batch is None and published and on_cpu:

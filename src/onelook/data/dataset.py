@@ -212,9 +212,9 @@ class Dataset:
 
     def describe(self) -> str:
         """One line: format, split, counts, and whatever is worth knowing about how it was found."""
-        total = int(self.num_objects.sum())
         text = f"{FORMATS[self.format]} '{self.described_by}', split '{self.split}': {len(self)} images, "
-        text += f"{total} boxes, {len(self.names)} classes"
+        boxes = "" if self.format == "classes" else f"{int(self.num_objects.sum())} boxes, "
+        text += f"{boxes}{len(self.names)} classes"
         return "; ".join((text, *self.notes))
 
     def __getstate__(self) -> dict[str, Any]:

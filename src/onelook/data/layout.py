@@ -10,7 +10,7 @@ from typing import Literal
 
 from onelook.errors import DataError, nearest
 
-Format = Literal["coco", "yolo", "voc"]
+Format = Literal["coco", "yolo", "voc", "classes"]
 WHOLE = "all"
 """The split of a data set that is not divided."""
 
@@ -28,14 +28,15 @@ _WORDS = {
     "trainval": "trainval",
     "minival": "minival",
 }
-FORMATS = {"coco": "COCO JSON", "yolo": "YOLO text", "voc": "Pascal VOC"}
+FORMATS = {"coco": "COCO JSON", "yolo": "YOLO text", "voc": "Pascal VOC", "classes": "class folders"}
 
 
 @dataclass(frozen=True)
 class Part:
     """One split: its annotation file (COCO JSON, list of VOC ids) where there is one, and where its images are.
 
-    images: COCO: folders to try.  YOLO: folders of images and `.txt` lists of them.  VOC: nothing.
+    images: COCO: folders to try.  YOLO: folders of images and `.txt` lists of them.  VOC: nothing.  Class folders: the
+    folder that holds them.
     """
 
     annotations: Path | None = None
@@ -100,6 +101,7 @@ def find_source(data: str | Path) -> Source:
 
     data: a folder, or a YAML or JSON file. Raises `DataError` where it is none, saying what was looked for.
     """
+    from onelook.data.class_folders import class_folder
     from onelook.data.coco_layout import coco_file, coco_folder
     from onelook.data.voc_layout import voc_folder
     from onelook.data.yolo_layout import described_in_yaml, yolo_folder, yolo_yaml
@@ -122,12 +124,14 @@ def find_source(data: str | Path) -> Source:
     described = described_in_yaml(path)
     found = [described] if described else [find(path) for find in (coco_folder, voc_folder, yolo_folder)]
     sources = [source for source in found if source is not None]
+    if not sources and (classes := class_folder(path)) is not None:
+        return classes
     if not sources:
         raise DataError(
             f"No data set was recognised in '{data}'.",
             "Expected COCO (annotations/instances_{split}.json beside {split}/, or {split}/_annotations.coco.json), "
             "YOLO (data.yaml, images/{split} + labels/{split}, or {split}/images + {split}/labels), or Pascal VOC "
-            "(JPEGImages, Annotations, ImageSets/Main/{split}.txt).",
+            "(JPEGImages, Annotations, ImageSets/Main/{split}.txt); or, for a classifier, a folder for each class.",
         )
     if len(sources) > 1:
         others = " and ".join(FORMATS[source.format] for source in sources[1:])

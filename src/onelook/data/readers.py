@@ -1,4 +1,4 @@
-"""The three readers behind one interface: what a split is made from, its arrays, where its images are."""
+"""The readers behind one interface: what a split is made from, its arrays, where its images are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.data import coco, voc, voc_layout, yolo
+from onelook.data import class_folders, coco, voc, voc_layout, yolo
 from onelook.data.cache import Files
 from onelook.data.index import Index
 from onelook.data.layout import Part, Source
@@ -20,6 +20,8 @@ def files_of(source: Source, split: str) -> Files:
     if source.format == "coco":
         annotations = coco_annotations(source.parts[split])
         return [(annotations.name, str(annotations))]
+    if source.format == "classes":
+        return class_folders.files_of(source, split)
     return yolo.files_of(source, split) if source.format == "yolo" else voc.files_of(source, split)
 
 
@@ -32,12 +34,14 @@ def build_split(
         return coco.read_split(coco_annotations(part), part.images, problems, progress)
     if source.format == "yolo":
         return yolo.read_split(source, split, problems, progress)
+    if source.format == "classes":
+        return class_folders.read_split(source, split, problems, progress)
     return voc.read_split(source, split, problems, progress)
 
 
 def image_root(source: Source, split: str, index: Index) -> Path:
     """The folder that the names of the images are relative to."""
-    if source.format == "yolo":
+    if source.format in ("yolo", "classes"):
         return source.root
     if source.format == "voc":
         return voc_layout.image_folder(source, split)

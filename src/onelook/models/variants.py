@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from onelook.augment.frame import Letterbox, Stretch
 from onelook.errors import ConfigError, nearest
+from onelook.models.classifier import Classification
 from onelook.models.damo_yolo import architecture as damo_yolo
 from onelook.models.damo_yolo.head import ZeroHead
 from onelook.models.damo_yolo.neck import RepGfpn
@@ -27,7 +28,7 @@ ARCHITECTURE_TYPES = MappingProxyType(
     {
         kind.__name__: kind
         for kind in (
-            *(yolox.Yolox, yolov4.Yolov4, PixelFormat, Letterbox, Stretch),
+            *(yolox.Yolox, yolov4.Yolov4, PixelFormat, Letterbox, Stretch, Classification),
             *(yolov7.Yolov7, yolov7.ElanStage),
             *(damo_yolo.DamoYolo, Structure, Stage, RepGfpn, ZeroHead),
         )

@@ -22,6 +22,7 @@ from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
 from onelook.augment.blur import Blur
 from onelook.augment.box_level import BoxLevel, Policy
+from onelook.augment.classify import CentreCrop, ClassAugment
 from onelook.augment.colour import HsvGain, HsvScale, HsvShift
 from onelook.augment.combine import CutMix, MixPictures, MosaicPictures, OneOf
 from onelook.augment.copy_paste import CopyPaste
@@ -39,6 +40,7 @@ from onelook.config import from_plain, read_yaml_lines
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError, nearest
 from onelook.layers.batch_norm import Cbn, Cmbn
+from onelook.losses.classify import ClassLoss
 from onelook.losses.darknet import DarknetBox, DarknetClasses, DarknetObjectness, DarknetSquares, GaussianBox
 from onelook.losses.distill import Cwd, Mgd, Mimic
 from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
@@ -89,6 +91,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
             *(Distillation, Cwd, Mgd, Mimic),
             *(YoloxAugment, Yolov7Augment, Plain, Mosaic, Mosaic9, MixUp, BetaMixUp, CopyPaste, PasteIn),
             *(DamoAugment, BoxLevel, Policy),
+            *(ClassLoss, ClassAugment, CentreCrop),
             *(DarknetAugment, CutMix, MixPictures, MosaicPictures, OneOf),
             *(Blur, CutOut, RandomErase, HideAndSeek, GridMask),
             *(RandomAffine, Perspective, BoxFilter, HsvGain, HsvShift, HsvScale, Sampling),

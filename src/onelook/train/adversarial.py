@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from onelook.losses.loss import DetectionLoss
+    from onelook.train.recipe import AnyLoss
 
 _DRAWS = 0x5A7  # keeps these draws apart from others that share the seed
 
@@ -51,7 +51,7 @@ class Adversarial:
 def deceived(
     model: nn.Module,
     images: Tensor,
-    loss: DetectionLoss,
+    loss: AnyLoss,
     rate: float,
     autocast: AbstractContextManager[object] | None = None,
 ) -> Tensor:

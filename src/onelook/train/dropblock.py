@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import nn
 
+from onelook.errors import ConfigError
 from onelook.layers.dropblock import DropBlocks
 
 
@@ -32,7 +33,12 @@ class DropBlock:
             raise ValueError(f"size is at least 1 cell, not {self.size}")
 
     def insert(self, model: nn.Module) -> DropBlocks:
-        """Puts it into a network, in place; returns what is to be told the probability."""
+        """Puts it into a network, in place; returns what is to be told the probability.
+
+        Raises ConfigError where the network has no such part.
+        """
+        if not hasattr(model, f"after_{self.place}"):
+            raise ConfigError(f"dropblock.place={self.place}: this network has no {self.place}.", "Use place=backbone.")
         drop = DropBlocks(self.size)
         setattr(model, f"after_{self.place}", drop)
         return drop

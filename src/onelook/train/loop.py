@@ -21,8 +21,7 @@ from onelook.train.optimizer import set_rates
 from onelook.train.passes import Batch, join
 
 if TYPE_CHECKING:
-    from onelook.losses.loss import DetectionLoss
-    from onelook.train.recipe import Augment, Recipe
+    from onelook.train.recipe import AnyLoss, Augment, Recipe
 
 
 class Batches(Protocol):
@@ -104,7 +103,7 @@ def _gradients(
     learner: Learner,
     passes: Sequence[Batch],
     size: tuple[int, int],
-    loss: DetectionLoss,
+    loss: AnyLoss,
 ) -> dict[str, Tensor]:
     """Forward and backward of one step's passes: their mean gradient in the learner, their mean losses returned."""
     device, attack = learner.world.device, recipe.adversarial

@@ -160,7 +160,7 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe) ->
 
 def _anchor_warnings(dataset: Dataset, recipe: Recipe) -> list[str]:
     """A hint where the assigner goes by the ratio of sides, and that leaves objects without an anchor."""
-    assigner = recipe.loss.assigner
+    assigner = getattr(recipe.loss, "assigner", None)
     ratio = getattr(getattr(assigner, "cells", assigner), "ratio", None)
     anchors = getattr(recipe.model, "anchors", None)
     if ratio is None or anchors is None:

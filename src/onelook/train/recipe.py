@@ -12,6 +12,7 @@ from onelook.augment.source import Draw
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError
 from onelook.layers.batch_norm import Cbn, Cmbn
+from onelook.losses.classify import ClassLoss
 from onelook.losses.loss import DetectionLoss
 from onelook.models.detector import Architecture
 from onelook.train.adversarial import Adversarial
@@ -23,6 +24,7 @@ from onelook.train.optimizer import AdamW, Sgd
 from onelook.train.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
 from onelook.types import Sample
 
+AnyLoss = DetectionLoss | ClassLoss
 AnySchedule = WarmCosine | OneCycle | MultiStep | Polynomial | CosineRestarts | Constant
 
 
@@ -38,7 +40,7 @@ class Closing:
 
     epochs: int
     augment: Augment | None = None
-    loss: DetectionLoss | None = None
+    loss: AnyLoss | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -65,7 +67,7 @@ class Recipe:
     """
 
     model: Architecture
-    loss: DetectionLoss
+    loss: AnyLoss
     augment: Augment
     optimizer: Sgd | AdamW
     schedule: AnySchedule
@@ -108,7 +110,11 @@ class Recipe:
             raise ValueError(f"the size is (height, width), each a multiple of 32, not {self.size}")
         if self.closing is not None and self.closing.epochs > self.epochs:
             raise ValueError(f"closing.epochs {self.closing.epochs} is more than epochs {self.epochs}")
+        if "image classes" in self.model.gives and self.distillation is not None:
+            raise ValueError("a classifier of pictures has no neck whose features a teacher could teach")
         for loss in (self.loss, self.closing.loss if self.closing is not None else None):
+            if isinstance(loss, DetectionLoss) and "image classes" in self.model.gives:
+                raise ValueError("a classifier of pictures learns by a ClassLoss, not by a DetectionLoss")
             for need, part in () if loss is None else loss.needs().items():
                 if need not in self.model.gives:
                     raise ValueError(
@@ -131,7 +137,7 @@ class Recipe:
             return closing.augment
         return WithExtras(self.augment, self.extras) if self.extras else self.augment
 
-    def loss_at(self, epoch: int) -> DetectionLoss:
+    def loss_at(self, epoch: int) -> AnyLoss:
         """The loss of an epoch (0-based)."""
         closing = self.closing if self.is_closing(epoch) else None
         return self.loss if closing is None or closing.loss is None else closing.loss

@@ -12,9 +12,9 @@ from onelook.train.multiscale import rescale
 from onelook.types import Targets
 
 if TYPE_CHECKING:
-    from onelook.losses.loss import DetectionLoss
     from onelook.models.detector import Detector
     from onelook.train.distill import Teaching
+    from onelook.train.recipe import AnyLoss
 
 
 class TrainingStep(nn.Module):
@@ -32,7 +32,12 @@ class TrainingStep(nn.Module):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def forward(
-        self, images: Tensor, targets: Targets, size: tuple[int, int], loss: DetectionLoss, teaching: float = 0.0
+        self,
+        images: Tensor,
+        targets: Targets,
+        size: tuple[int, int],
+        loss: AnyLoss,
+        teaching: float = 0.0,
     ) -> dict[str, Tensor]:
         """(B, 3, H, W) uint8 RGB and the objects in it -> every term's weighted value, float32 scalars.
 

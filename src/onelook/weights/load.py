@@ -17,8 +17,11 @@ from onelook.weights.checkpoint import Checkpoint, read_checkpoint
 from onelook.weights.classes import ClassPlan, carry, plan_classes
 from onelook.weights.lookalike import lookalike, model_name
 from onelook.weights.naming import COUNTER, Blueprint, Form, Named, classes_in, named, unfolded
+from onelook.weights.own import is_classifier
 from onelook.weights.problems import Refusal, shown
 from onelook.weights.report import LoadReport, compare, suggestion
+
+BACKBONE = "backbone."
 
 
 def load_weights(model: Detector, path: str | os.PathLike[str]) -> LoadReport:
@@ -27,7 +30,8 @@ def load_weights(model: Detector, path: str | os.PathLike[str]) -> LoadReport:
     path: any supported file, told by its content: our own `.safetensors`, an official checkpoint (`.pth`), an ONNX file
     of the same network. Training and deploy form load into each other; tensors take the model's dtype and device.
     Another list of classes: rows of classes that both name (in any order) are taken, the rest keep their values. A
-    model without class names takes those of the file.
+    model without class names takes those of the file. Of a classifier of ours the backbone is taken; neck and head keep
+    their values.
     WeightsError, with the model left as it was, if the file cannot be read or is of another network.
     """
     architecture = model.architecture
@@ -36,6 +40,8 @@ def load_weights(model: Detector, path: str | os.PathLike[str]) -> LoadReport:
     checkpoint = read_checkpoint(path)
     blueprint = Blueprint(architecture, model)
     try:
+        if is_classifier(checkpoint):
+            return _load_backbone(model, architecture, checkpoint)
         return _load(model, architecture, checkpoint, blueprint)
     except Refusal as refusal:
         raise refusal.error(checkpoint.path, f"a {checkpoint.format}") from refusal
@@ -75,6 +81,37 @@ def _load(model: Detector, architecture: Architecture, checkpoint: Checkpoint, b
     if not plan.by_name and plan.pairs:
         notes.append("the file names no classes: they were taken in order")
     return _report(model, checkpoint, source, plan, notes)
+
+
+def _load_backbone(model: Detector, architecture: Architecture, checkpoint: Checkpoint) -> LoadReport:
+    """Copies the backbone of a classifier; WeightsError unless all of it fits."""
+    if model.deployed:
+        raise Refusal(
+            "it holds a classifier, and this model is deployed", "Load it into a model that is to be trained."
+        )
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(BACKBONE)}
+    ours = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(BACKBONE)}
+    wanted, found = ({name: tuple(one.shape) for name, one in state.items()} for state in (ours, tensors))
+    if difference := compare(wanted, found):
+        raise difference.error(checkpoint.path, f"the backbone of {model_name(architecture)}", None)
+    _check_values(tensors)
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(tensors[name])
+    labels = model.class_names or tuple(str(label) for label in range(architecture.num_classes))
+    header = checkpoint.header
+    return LoadReport(
+        path=checkpoint.path,
+        format=f"{checkpoint.format}, a classifier",
+        model=model_name(architecture),
+        form="training",
+        tensors=len(ours),
+        parameters=sum(tensor.numel() for tensor in ours.values()),
+        kept_classes=(),
+        new_classes=labels,
+        file_classes=() if header is None else header.class_names,
+        part=f"the backbone; {len(model.state_dict()) - len(ours)} of neck and head are initialised, to be trained",
+    )
 
 
 def _check_fit(

@@ -14,7 +14,7 @@ from onelook.weights.checkpoint import read_checkpoint
 from onelook.weights.load import load_weights
 from onelook.weights.lookalike import recognised
 from onelook.weights.naming import read_official
-from onelook.weights.own import restore
+from onelook.weights.own import is_classifier, restore
 
 BEST = "best.safetensors"
 _FILES = (".safetensors", ".onnx", ".pth", ".pt", ".weights")
@@ -63,6 +63,11 @@ def _of_file(path: Path, called: str, name: str | None = None) -> Opened:
     """The detector of a weights file, which must be a `name` if one is given."""
     checkpoint = read_checkpoint(path)
     header = checkpoint.header
+    if is_classifier(checkpoint):
+        raise WeightsError(
+            f"'{path}' holds a classifier of pictures, not a detector.",
+            f"Train a detector from its backbone: onelook train DATA --model NAME --weights {path}.",
+        )
     if header is not None:
         if name is not None and header.model != name:
             raise WeightsError(f"'{path}' holds weights of {header.model}, not of {name}.", f"Use --model {path}.")

@@ -17,10 +17,11 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from onelook import __version__
 from onelook.config import from_plain, to_plain
 from onelook.errors import ConfigError, WeightsError
+from onelook.models.classifier import Classification
 from onelook.models.deploy import deploy
 from onelook.models.detector import Architecture, Detector
 from onelook.models.variants import ARCHITECTURE_TYPES
-from onelook.weights.checkpoint import read_checkpoint
+from onelook.weights.checkpoint import Checkpoint, read_checkpoint
 from onelook.weights.header import Header
 from onelook.weights.lookalike import model_name
 from onelook.weights.problems import Refusal
@@ -60,6 +61,11 @@ def save_weights(
         metrics={name: float(value) for name, value in (metrics or {}).items()},
     )
     return write_safetensors(path, model.state_dict(), header)
+
+
+def is_classifier(checkpoint: Checkpoint) -> bool:
+    """Whether a file of ours says that it holds a classifier of pictures, not a detector."""
+    return checkpoint.header is not None and checkpoint.header.architecture.get("type") == Classification.__name__
 
 
 def restore(path: str | os.PathLike[str]) -> Detector:

@@ -18,7 +18,8 @@ class LoadReport:
     format: what the file is.  form: "training" or "deploy", the form of the file's weights.  tensors, parameters: how
     many tensors of the model were set, and their values.  kept_classes, new_classes: names (or numbers) of the model's
     classes whose rows came from the file, and of those that keep their initialisation.  file_classes: the names of the
-    file's classes, or how many they are where nobody knows their names.  notes: assumptions made.
+    file's classes, or how many they are where nobody knows their names.  notes: assumptions made.  part: what of the
+    model they are.
     """
 
     path: str
@@ -31,12 +32,13 @@ class LoadReport:
     new_classes: tuple[str, ...]
     file_classes: tuple[str, ...] | int
     notes: tuple[str, ...] = field(default=())
+    part: str = "one to one"
 
     def __str__(self) -> str:
         lines = [
             f"Loaded '{shown(self.path, 200)}' into {self.model}",
             f"  format   {self.format}, {self.form} form",
-            f"  tensors  {self.tensors} ({self.parameters:,} values), one to one",
+            f"  tensors  {self.tensors} ({self.parameters:,} values), {self.part}",
             f"  classes  {_classes(self.kept_classes, self.new_classes)}",
         ]
         return "\n".join([*lines, *(f"  note     {note}" for note in self.notes)])

@@ -1,0 +1,137 @@
+"""What trainings of different tasks do differently: how they are looked at before, measured, and concluded.
+
+The loop, the run's folder and everything else is one and the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from onelook.cli.train_start import loader_of
+from onelook.data import Dataset
+from onelook.data.loader import Batch
+from onelook.errors import UserError
+from onelook.evaluate import evaluate
+from onelook.evaluate.classes import top_k
+from onelook.losses.classify import ClassLoss
+from onelook.ops.nms import with_thresholds
+from onelook.predict.backends import TorchBackend
+from onelook.report.training import FIRST_BATCH, report_training
+from onelook.train.preflight import inspect, positives_per_object, write_first_batch
+from onelook.train.processes import World
+from onelook.train.recipe import Recipe
+from onelook.train.run import Run, Trained
+from onelook.weights import restore
+
+if TYPE_CHECKING:
+    from onelook.losses.loss import DetectionLoss
+
+FIRST_BATCHES = 2  # that are looked at before the first epoch
+FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
+EVALUATION = (0.01, 0.65)  # confidence and IoU, as `onelook val`
+
+
+class Task(Protocol):
+    """One task."""
+
+    def look(self, run: Run, batches: Sequence[Batch]) -> None:
+        """Says what the first batches tell before training begins."""
+        ...
+
+    def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
+        """What is measured on the validation split, over all processes."""
+        ...
+
+    def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
+        """What is made of a finished run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Detecting:
+    """Finding objects."""
+
+    loss: DetectionLoss
+
+    def look(self, run: Run, batches: Sequence[Batch]) -> None:
+        device = run.learner.world.device
+        on_device = ((batch.images.to(device), batch.targets.to(device)) for batch in batches)
+        positives = positives_per_object(run.learner.detector, self.loss.assigner, on_device)
+        if positives is None:
+            return
+        run.journal.say(f"In the first batches an object is learnt by {positives:.1f} priors.")
+        if positives < FEW_POSITIVES:
+            run.journal.warn(
+                "Many objects are learnt by no prior at all: look at the drawn batch, and at the size of the objects."
+            )
+
+    def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
+        backend = TorchBackend(network, run.learner.world.device, size=run.recipe.input_size)
+        return evaluate(backend, validation, with_thresholds(backend.select, *EVALUATION)).stats
+
+    def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
+        """Evaluates the best weights once more and writes the report."""
+        world, best = run.learner.world, trained.folder / "best.safetensors"
+        evaluation = None
+        if validation is not None and best.is_file():
+            backend = TorchBackend(restore(best), world.device, size=run.recipe.input_size)
+            evaluation = evaluate(backend, validation, with_thresholds(backend.select, *EVALUATION))
+        if world.is_main:
+            path = report_training(
+                trained, run.recipe, training, validation, evaluation=evaluation, device=world.device
+            )
+            run.journal.say(f"The report is {path}.")
+
+
+@dataclass(frozen=True)
+class Classifying:
+    """Naming whole pictures."""
+
+    def look(self, run: Run, batches: Sequence[Batch]) -> None:
+        """There is nothing to say."""
+
+    def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
+        return top_k(network, validation, run.recipe.input_size, run.learner.world.device)
+
+    def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
+        """Says how the weights go on: metrics.csv has all there is to report."""
+        best = trained.folder / "best.safetensors"
+        run.journal.say(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
+
+
+def task_of(recipe: Recipe, training: Dataset) -> Task:
+    """The task of a recipe; UserError where the data set is for another one."""
+    loss, has_classes = recipe.loss, training.format == "classes"
+    if isinstance(loss, ClassLoss):
+        if has_classes:
+            return Classifying()
+        raise UserError(
+            f"'{training.described_by}' has boxes, and the recipe trains a classifier of pictures.",
+            "Give a folder with one folder of pictures a class, or the recipe of a detector.",
+        )
+    if has_classes:
+        raise UserError(
+            f"'{training.described_by}' has class folders and no boxes, and the recipe trains a detector.",
+            "Leave --recipe away to train a classifier, or give a data set with boxes.",
+        )
+    return Detecting(loss)
+
+
+def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | None) -> None:
+    """Looks at the data and the first batches before the first epoch; only the main process does."""
+    recipe, world = run.recipe, run.learner.world
+    if not world.is_main:
+        return
+    found = inspect(recipe, training, validation)
+    if run.journal.console is not None:
+        found.show(run.journal.console)
+    for warning in found.warnings:
+        run.journal.log(f"warning: {warning}")
+    with loader_of(training, recipe, World(0, 1, world.device), workers=0) as batches:
+        first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
+    path = write_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
+    run.journal.say(f"The first batch is drawn in {path}.")
+    task.look(run, first)
