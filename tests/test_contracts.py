@@ -43,6 +43,8 @@ def test_every_family_and_every_assigner_is_asked() -> None:
 
 
 def recipe_of(model: Architecture, loss: DetectionLoss) -> Recipe:
+    if "auxiliary" in model.gives and loss.auxiliary is None:
+        loss = replace(loss, auxiliary=Auxiliary())
     return replace(RECIPE, model=model, loss=loss, closing=None)
 
 
@@ -104,6 +106,12 @@ def test_an_auxiliary_loss_is_refused_where_there_is_no_auxiliary_head(head: str
     loss = DetectionLoss(lambda *_: None, (BoxIou(),), auxiliary=Auxiliary())
     with pytest.raises(ValueError, match="Auxiliary needs auxiliary"):
         recipe_of(NARROW[head], loss)
+
+
+def test_an_auxiliary_head_that_would_learn_nothing_is_refused() -> None:
+    recipe = published_recipe("yolov7-w6")
+    with pytest.raises(ValueError, match="the auxiliary head would learn nothing"):
+        replace(recipe, loss=replace(recipe.loss, auxiliary=None))
 
 
 @pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.family in PUBLISHED])

@@ -113,13 +113,19 @@ class Recipe:
         if "image classes" in self.model.gives and self.distillation is not None:
             raise ValueError("a classifier of pictures has no neck whose features a teacher could teach")
         for loss in (self.loss, self.closing.loss if self.closing is not None else None):
-            if isinstance(loss, DetectionLoss) and "image classes" in self.model.gives:
-                raise ValueError("a classifier of pictures learns by a ClassLoss, not by a DetectionLoss")
-            for need, part in () if loss is None else loss.needs().items():
-                if need not in self.model.gives:
-                    raise ValueError(
-                        f"{part} needs {need}, which the head of {type(self.model).__name__} does not give"
-                    )
+            if loss is not None:
+                self._check_needs(loss)
+
+    def _check_needs(self, loss: AnyLoss) -> None:
+        """ValueError for a loss that needs what the head does not give, or teaches nothing to a part of it."""
+        if isinstance(loss, DetectionLoss) and "image classes" in self.model.gives:
+            raise ValueError("a classifier of pictures learns by a ClassLoss, not by a DetectionLoss")
+        for need, part in loss.needs().items():
+            if need not in self.model.gives:
+                raise ValueError(f"{part} needs {need}, which the head of {type(self.model).__name__} does not give")
+        if isinstance(loss, DetectionLoss) and "auxiliary" in self.model.gives and loss.auxiliary is None:
+            # It would cost time and learn nothing, and several processes would wait for its gradients.
+            raise ValueError("the auxiliary head would learn nothing: set loss.auxiliary, or build without that head")
 
     @property
     def input_size(self) -> tuple[int, int]:
