@@ -22,8 +22,10 @@ from onelook.recipes.roadmaps import Figures
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
 from onelook.train import run as training_run
 
-SMALL = ("--scale", "depth=0.1,width=0.0625", "--size", "64", "--batch", "4", "--epochs", "1", "--workers", "0")
-SMALL += ("--device", "cpu", "multiscale=none")
+SMALL: tuple[str, ...] = (
+    *("--scale", "depth=0.1,width=0.0625", "--size", "64", "--batch", "4", "--epochs", "1", "--workers", "0"),
+    *("--device", "cpu", "multiscale=none"),
+)
 ROWS = ("--rows", "simota,multi-positives")
 DASH, SIGN = "\N{EN DASH}", "\N{PLUS-MINUS SIGN}"
 

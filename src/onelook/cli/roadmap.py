@@ -15,14 +15,13 @@ import torch
 
 from onelook.bench.model import Untouched, pictures
 from onelook.cli.train import carry_out
-from onelook.cli.train_start import CPU_BATCH, adapted, check_batch, make_detector, open_splits
+from onelook.cli.train_start import CPU_BATCH, adapted, check_batch, find_teacher, make_detector, open_splits
 from onelook.config import change, get, override, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
-from onelook.models.cost import count_gflops, count_parameters, count_profiler_gflops
 from onelook.predict.backends import TorchBackend
 from onelook.recipes import RECIPE_TYPES
-from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
+from onelook.recipes.roadmaps import COUNTS, ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
 from onelook.report.training import hardware
@@ -31,6 +30,7 @@ from onelook.train.learner import Learner, Machine
 from onelook.train.processes import World, join
 from onelook.train.recipe import Recipe
 from onelook.train.run import Run
+from onelook.train.teacher import record_teacher
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,6 +79,7 @@ def roadmap(
     batch: int | None = None,
     device: str | None = None,
     out: Path | None = None,
+    teacher: str | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
@@ -106,6 +107,7 @@ def roadmap(
         batch: Images a step; as published on a GPU, at most 16 on a CPU.
         device: cpu, cuda, cuda:1, mps; the best one here unless given.
         out: Folder of the runs and the table; runs/NAME unless given.
+        teacher: Weights file or folder of a run whose features the rows with distillation learn.
         train_split: Split to train on; train, or trainval where that is what there is.
         val_split: Split to evaluate on; val, or test where that is what there is.
         workers: Processes that prepare images.
@@ -142,8 +144,12 @@ def roadmap(
             )
             for row in chosen
         }
+        if teacher is None and (learning := [row.key for row in chosen if recipes[row.key].distillation is not None]):
+            raise UsageError(
+                f"The row '{learning[0]}' learns from a teacher.", "Add --teacher, or leave it out: --rows."
+            )
         keep_plan(folder, {"roadmap": table.name, "data": str(Path(data).resolve())})
-        job = Job(table, recipes, folder, training, validation, world, workers)
+        job = Job(table, recipes, folder, training, validation, world, workers, teacher)
         for seed in range(seeds):
             for row in chosen:
                 job.train(row, seed)
@@ -225,6 +231,7 @@ class Job:
     validation: Dataset
     world: World
     workers: int | None
+    teacher: str | None
 
     def train(self, row: Row, seed: int) -> None:
         """One training, from where it is; nothing if it is done. KeyboardInterrupt where Ctrl-C stopped it."""
@@ -238,9 +245,13 @@ class Job:
         console = Console(file=sys.stderr, highlight=False)
         console.print(f"\n{row.name}, seed {seed}", style="bold")
         resume = (folder / "state.pt").is_file()
-        learner = Learner(recipe, make_detector(recipe, self.training.names), self.world, Machine())
+        told = find_teacher(recipe, folder, self.teacher if recipe.distillation else None, None, resume)
+        detector = make_detector(recipe, self.training.names)
+        learner = Learner(recipe, detector, self.world, Machine(), None if told is None else told[0])
         again = f"onelook roadmap {self.table_of.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
         run = Run(folder, recipe, learner, console=console, resume=resume, resume_with=again)
+        if told is not None and not resume:
+            record_teacher(folder, told[1])
         trained = carry_out(run, self.training, self.validation, workers=self.workers, begins=not resume)
         if trained.reason == "interrupted":
             raise KeyboardInterrupt
@@ -295,15 +306,9 @@ class Job:
             "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {width}x{height}",
             "AP": f"in per cent, of the last epoch's weights; {spread}",
             "ms": f"median of {RUNS} images, batch 1, float32, deploy form, NMS not in it; {device}",
-            "GFLOPs": COUNTED[self.table_of.counts],
+            "parameters and GFLOPs": f"{COUNTS[self.table_of.counts]}; at the size trained at",
             "paper": self.table_of.setting,
         }
-
-
-COUNTED = {
-    "profiler": "at the size trained at, counted as the paper's profiler does: batch norm too",
-    "convolutions": "at the size trained at: 2 for every multiply-add of the convolutions",
-}
 
 
 def untrained_row(table: Roadmap, row: Row, recipes: Mapping[str, Recipe]) -> MeasuredRow:
@@ -315,17 +320,15 @@ def measured_row(
     table: Roadmap, row: Row, recipe: Recipe, *, aps: Mapping[int, float], latency: float | None, seconds: float
 ) -> MeasuredRow:
     """The row with its cost: parameters and GFLOPs of the model as it is trained."""
-    with torch.device("meta"):
-        detector = recipe.model.build()
-    count = count_profiler_gflops if table.counts == "profiler" else count_gflops
+    parameters, gflops = table.cost(row, recipe.model, recipe.input_size)
     return MeasuredRow(
         key=row.key,
         name=row.name,
         base=table.base_of(row),
         change=tuple(f"{path}={to_text(value)}" for path, value in row.change.items()),
         aps=aps,
-        parameters=count_parameters(detector) / 1e6,
-        gflops=count(detector, recipe.input_size),
+        parameters=parameters,
+        gflops=gflops,
         latency=latency,
         published=row.published,
         note=row.note,

@@ -19,18 +19,20 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def count_gflops(detector: Detector, size: tuple[int, int]) -> float:
+def count_gflops(detector: Detector, size: tuple[int, int], *, biases: bool = False) -> float:
     """2e-9 x the multiply-accumulates of all convolutions of the deploy form, for one image of `size` (height, width).
 
-    Biases, activations, pooling and decoding are not counted. No convolution is computed, so that a detector on the
-    meta device can be counted too.
+    Activations, pooling and decoding are not counted; biases, one operation more for every element of an output, only
+    where wanted: that is how YOLOv7's paper counts. No convolution is computed, so that a detector on the meta device
+    can be counted too.
     """
     deployed = detector if detector.deployed else deploy(detector)
     # Both sides of every map are proportional to the image's, so the smallest image is enough.
     smallest = max(deployed.neck.strides)
     with torch.no_grad(), _ConvolutionCounter() as counter:
         deployed.head(deployed.neck(deployed.backbone(torch.zeros(1, 3, smallest, smallest))))
-    return 2e-9 * counter.multiply_accumulates * (size[0] * size[1]) / smallest**2
+    counted = counter.multiply_accumulates + (counter.biases if biases else 0)
+    return 2e-9 * counted * (size[0] * size[1]) / smallest**2
 
 
 def count_profiler_gflops(detector: Detector, size: tuple[int, int]) -> float:
@@ -50,7 +52,7 @@ def count_profiler_gflops(detector: Detector, size: tuple[int, int]) -> float:
 class _ConvolutionCounter(TorchFunctionMode):
     """Counts the multiply-accumulates of every convolution called under it, and gives zeros of the right shape.
 
-    Also the elements that batch norms and leaky ReLUs see; those give back what they got.
+    Also the biases added, and the elements that batch norms and leaky ReLUs see; those give back what they got.
 
     Only the shape of weights is read. PyTorch could follow shapes itself on its meta device, but that imports its
     compiler, which takes longer than counting all models.
@@ -59,6 +61,7 @@ class _ConvolutionCounter(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.multiply_accumulates = 0
+        self.biases = 0
         self.normalised = 0
         self.leaky = 0
 
@@ -71,12 +74,13 @@ class _ConvolutionCounter(TorchFunctionMode):
             return args[0]
         if func is not F.conv2d:
             return func(*(_on_cpu(value) for value in args), **(kwargs or {}))
-        x, weight, _, stride, padding, dilation, _ = args
+        x, weight, bias, stride, padding, dilation, _ = args
         sides = (
             (side + 2 * pad - gap * (width - 1) - 1) // step + 1
             for side, pad, gap, width, step in zip(x.shape[2:], padding, dilation, weight.shape[2:], stride)
         )
         result = x.new_zeros((len(x), len(weight), *sides))
+        self.biases += 0 if bias is None else result.numel()
         self.multiply_accumulates += result.numel() * weight[0].numel()
         return result
 

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from onelook.errors import ConfigError, nearest
-from onelook.recipes.roadmaps import yolov4, yolox
-from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
+from onelook.recipes.roadmaps import damo_yolo, yolov4, yolov7, yolox
+from onelook.recipes.roadmaps.roadmap import COUNTS, Figures, Roadmap, Row
 from onelook.train.recipe import Recipe
 
-__all__ = ["ROADMAPS", "Figures", "Roadmap", "Row", "roadmap", "row_recipe"]
+__all__ = ["COUNTS", "ROADMAPS", "Figures", "Roadmap", "Row", "roadmap", "row_recipe"]
 
 ROADMAPS: Mapping[str, Roadmap] = MappingProxyType(
-    {table.name: table for table in (yolox.TABLE_1, yolox.TABLE_2, yolox.TABLE_5, yolov4.TABLE_5)}
+    {table.name: table for table in (*yolox.TABLES, *yolov7.TABLES, *damo_yolo.TABLES, *yolov4.TABLES)}
 )
 
 

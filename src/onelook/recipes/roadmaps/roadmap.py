@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
+
+import torch
 
 from onelook.config import change
 from onelook.errors import ConfigError, nearest
+from onelook.models.cost import count_gflops, count_parameters, count_profiler_gflops
+from onelook.models.deploy import deploy
+from onelook.models.detector import Architecture
 from onelook.train.recipe import Recipe
+
+Counts = Literal["convolutions", "biases", "profiler"]
+# How costs are counted, in words: parameters, then GFLOPs.
+COUNTS = {
+    "convolutions": "of the training form; 2 for every multiply-add of the deploy form's convolutions",
+    "biases": "of the deploy form; 2 for every multiply-add of its convolutions and every bias that is added",
+    "profiler": "of the training form, counted as YOLOX's profiler does: batch norm and leaky ReLU too",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,8 @@ class Row:
 
     key: how the command line calls it.  name: what the paper calls it.  change: settings, by dotted path, that differ
     from the row `base`; None is the row before.  start: the recipe of a row that is compared with none above it (the
-    first one's is the roadmap's own).  note: why a figure cannot be as printed, where that is so.
+    first one's is the roadmap's own).  note: why a figure cannot be as printed, where that is so.  counts: how the
+    paper counted this row, None as the others.
     """
 
     key: str
@@ -40,6 +55,7 @@ class Row:
     base: str | None = None
     start: Recipe | None = None
     note: str = ""
+    counts: Counts | None = None
 
 
 @dataclass(frozen=True)
@@ -47,8 +63,7 @@ class Roadmap:
     """A table.
 
     name: how the command line calls it.  title: what it shows.  source: paper and table.  setting: on what the paper
-    measured.  counts: whether GFLOPs are counted as the papers' profilers do ("profiler"), or convolutions only.
-    start: the recipe of the first row.
+    measured.  counts: how costs are counted (`COUNTS`), which is the paper's way.  start: the recipe of the first row.
     """
 
     name: str
@@ -57,7 +72,7 @@ class Roadmap:
     setting: str
     start: Recipe
     rows: tuple[Row, ...]
-    counts: str = "convolutions"
+    counts: Counts = "convolutions"
 
     @cached_property
     def recipes(self) -> Mapping[str, Recipe]:
@@ -68,6 +83,17 @@ class Roadmap:
             start = row.start if row.start is not None else self.start if base is None else made[base]
             made[row.key] = change(start, row.change)
         return made
+
+    def cost(self, row: Row, model: Architecture, size: tuple[int, int]) -> tuple[float, float]:
+        """Millions of parameters, and GFLOPs at a size, of a row's model (perhaps scaled), as the paper counts."""
+        counts = row.counts or self.counts
+        with torch.device("meta"):
+            detector = model.build()
+        if counts == "profiler":
+            return count_parameters(detector) / 1e6, count_profiler_gflops(detector, size)
+        deployed = deploy(detector)
+        counted = count_parameters(deployed if counts == "biases" else detector) / 1e6
+        return counted, count_gflops(deployed, size, biases=counts == "biases")
 
     def base_of(self, row: Row) -> str | None:
         """The key of the row that this one changes; None for one that is compared with none."""

@@ -30,3 +30,5 @@ TABLE_5 = Roadmap(
         Row("asff-rfb", "PANet-SPP-ASFF-RFB", {"model.fusion": "asff"}, base="rfb"),
     ),
 )
+
+TABLES = (TABLE_5,)

@@ -115,3 +115,5 @@ TABLE_5 = Roadmap(
         Row("l-copy-paste", "YOLOX-L, copy-paste", {"augment.mix": CopyPaste()}, Figures(49.4)),
     ),
 )
+
+TABLES = (TABLE_1, TABLE_2, TABLE_5)

@@ -1,0 +1,168 @@
+"""The ablations of the DAMO-YOLO paper (Xu et al. 2022, arXiv 2211.15444), at the scale of S unless said.
+
+Latencies are the paper's, on a T4 with TensorRT in FP16. What a table does not say is the published S: its training
+and its neck. The paper's neck in table 2 is not that of the released S; of both nothing but AP is compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onelook.assign.align_ota import AlignOta
+from onelook.assign.atss import Atss
+from onelook.assign.simota import SimOta
+from onelook.assign.task_aligned import TaskAligned
+from onelook.losses.distill import Cwd, Mgd, Mimic
+from onelook.models.damo_yolo.neck import RepGfpn
+from onelook.models.damo_yolo.structures import MAE_CSP_M, MAE_RESNET_S, Stage, Structure
+from onelook.models.variants import variant
+from onelook.recipes.damo_yolo import published
+from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
+from onelook.train.distill import Distillation
+from onelook.train.recipe import Recipe
+
+_T4 = "COCO, 640x640, T4, TensorRT FP16"
+_S, _M, _T = (published(variant(f"damo-yolo-{size}")) for size in "smt")
+# The backbone of YOLOX-S, in the form of a structure.
+_CSP_DARKNET = Structure(
+    stem=32,
+    stages=(Stage(64, 32, 2, 1), Stage(128, 64, 2, 3), Stage(256, 128, 2, 3), Stage(512, 256, 2, 1)),
+    csp=True,
+    reparameterised=False,
+)
+_MAE_RESNET = {
+    "model.backbone.stages": MAE_RESNET_S.stages,
+    "model.backbone.csp": False,
+    "model.backbone.reparameterised": True,
+}
+_CHANGED = "The paper's structure is not published: the same stages, joined in the other way."
+
+
+def _with_neck(recipe: Recipe, **settings: object) -> Recipe:
+    model = recipe.model
+    return replace(recipe, model=replace(model, neck=replace(model.neck, **settings)))  # type: ignore[attr-defined, type-var]
+
+
+TABLE_1 = Roadmap(
+    name="damo-yolo-table1",
+    title="Backbones",
+    source="DAMO-YOLO, table 1",
+    setting=_T4,
+    start=replace(_S, model=replace(_S.model, backbone=_CSP_DARKNET)),  # type: ignore[type-var]
+    rows=(
+        Row("csp-darknet", "CSP-Darknet, S", {}, Figures(44.9, latency=3.92)),
+        Row("mae-resnet", "MAE-ResNet, S", _MAE_RESNET, Figures(45.6, latency=3.83)),
+        Row("mae-csp", "MAE-CSP, S", {"model.backbone.csp": True}, Figures(45.3, latency=3.79), note=_CHANGED),
+        Row(
+            "mae-resnet-m",
+            "MAE-ResNet, M",
+            {},
+            Figures(48.0),
+            start=replace(_M, model=replace(_M.model, backbone=replace(MAE_CSP_M, csp=False))),  # type: ignore[type-var]
+            note=_CHANGED,
+        ),
+        Row("mae-csp-m", "MAE-CSP, M", {"model.backbone.csp": True}, Figures(48.7)),
+    ),
+)
+
+TABLE_2 = Roadmap(
+    name="damo-yolo-table2",
+    title="Depth and width of the neck",
+    source="DAMO-YOLO, table 2",
+    setting=_T4,
+    start=replace(_S, model=replace(_S.model, neck=RepGfpn((192, 192, 192), depth=2 / 3))),  # type: ignore[type-var]
+    rows=(
+        Row("2-192", "depth 2, width 192, 192, 192", {}, Figures(44.2)),
+        Row("2-128", "depth 2, width 128, 256, 512", {"model.neck.channels": (128, 256, 512)}, Figures(45.1)),
+        Row(
+            "3-160",
+            "depth 3, width 160, 160, 160",
+            {"model.neck.depth": 1.0, "model.neck.channels": (160, 160, 160)},
+            Figures(44.9),
+        ),
+        Row("3-96", "depth 3, width 96, 192, 384", {"model.neck.channels": (96, 192, 384)}, Figures(45.6)),
+        Row(
+            "4-64",
+            "depth 4, width 64, 128, 256",
+            {"model.neck.depth": 4 / 3, "model.neck.channels": (64, 128, 256)},
+            Figures(45.3),
+        ),
+    ),
+)
+
+TABLE_3 = Roadmap(
+    name="damo-yolo-table3",
+    title="Links of the queen fusion",
+    source="DAMO-YOLO, table 3",
+    setting=_T4,
+    start=_with_neck(_S, extra_down=False, extra_up=False),
+    rows=(
+        Row("none", "no extra links", {}, Figures(44.2)),
+        Row("up", "extra upsampling", {"model.neck.extra_up": True}, Figures(44.5), "none"),
+        Row("down", "extra downsampling", {"model.neck.extra_down": True}, Figures(45.6), "none"),
+        Row("both", "both", {"model.neck.extra_up": True}, Figures(45.9), "down"),
+    ),
+)
+
+TABLE_4 = Roadmap(
+    name="damo-yolo-table4",
+    title="What fuses features",
+    source="DAMO-YOLO, table 4",
+    setting=_T4,
+    start=_with_neck(_S, fusion="conv"),
+    rows=(
+        Row("conv", "Conv", {}, Figures(40.2)),
+        Row("csp", "CSP", {"model.neck.fusion": "csp"}, Figures(44.4)),
+        Row("rep", "CSP + reparameterisation", {"model.neck.fusion": "csp_rep"}, Figures(45.0)),
+        Row("elan", "CSP + reparameterisation + ELAN", {"model.neck.fusion": "csp_rep_elan"}, Figures(45.6)),
+    ),
+)
+
+
+def _depths(neck: float, head: int) -> dict[str, object]:
+    return {"model.neck.depth": neck, "model.head.depth": head}
+
+
+TABLE_5 = Roadmap(
+    name="damo-yolo-table5",
+    title="ZeroHead: a deep neck against a deep head",
+    source="DAMO-YOLO, table 5",
+    setting=_T4,
+    start=_S,
+    rows=(
+        Row("zero-head", "neck 1.0, head 0", {}, Figures(45.6)),
+        Row("one", "neck 0.5, head 1", _depths(0.5, 1), Figures(44.9)),
+        Row("two", "neck 0.33, head 2", _depths(0.33, 2), Figures(43.7)),
+        Row("three", "neck 0, head 3", _depths(0.0, 3), Figures(41.2)),
+    ),
+)
+
+TABLE_6 = Roadmap(
+    name="damo-yolo-table6",
+    title="Label assignment",
+    source="DAMO-YOLO, table 6",
+    setting=_T4,
+    start=replace(_S, loss=replace(_S.loss, assigner=Atss())),
+    rows=(
+        Row("atss", "ATSS", {}, Figures(43.1)),
+        Row("simota", "SimOTA", {"loss.assigner": SimOta()}, Figures(44.2)),
+        Row("tood", "TOOD", {"loss.assigner": TaskAligned()}, Figures(45.4)),
+        Row("align-ota", "AlignOTA", {"loss.assigner": AlignOta()}, Figures(45.6)),
+    ),
+)
+
+TABLE_7 = Roadmap(
+    name="damo-yolo-table7",
+    title="Ways of distillation",
+    source="DAMO-YOLO, table 7",
+    setting=f"{_T4}, 36 epochs",
+    start=replace(_T, epochs=36, closing=None),
+    rows=(
+        Row("student", "student alone", {}, Figures(38.2)),
+        Row("mimicking", "Mimicking", {"distillation": Distillation(Mimic())}, Figures(40.2), "student"),
+        Row("mgd", "MGD", {"distillation": Distillation(Mgd())}, Figures(39.6), "student"),
+        Row("cwd", "CWD", {"distillation": Distillation(Cwd())}, Figures(40.7), "student"),
+    ),
+)
+
+TABLES = (TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7)

@@ -1,0 +1,137 @@
+"""The ablations of the YOLOv7 paper (Wang, Bochkovskiy and Liao 2022, arXiv 2207.02696).
+
+AP of the rows that equal published models, and of table 3, whose costs agree with the counts; the rest is left empty
+until somebody has the paper at hand. Table 5 (planned RepResidual, on YOLOR-W6's reversed dark blocks) is left out:
+that network is not one of this family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onelook.models.variants import variant
+from onelook.models.yolov7.architecture import YOLOV7, X
+from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
+from onelook.recipes.yolov7 import SCHEMES, published
+
+_COCO = "COCO, V100"
+_X, _E6, _E6E, _P5 = (published(variant(name)) for name in ("yolov7x", "yolov7-e6", "yolov7-e6e", "yolov7"))
+
+TABLE_3 = Roadmap(
+    name="yolov7-table3",
+    title="Compound scaling of a concatenation-based model",
+    source="YOLOv7, table 3",
+    setting="COCO, 640x640",
+    counts="biases",
+    start=replace(_X, model=replace(X, depth=4, width=1.0)),
+    rows=(
+        Row("base", "base (v7-X light)", {}, Figures(51.7, 47.0, 125.5)),
+        # What the paper prints of these two is the training form with batch norm counted, unlike the others.
+        Row(
+            "width-only",
+            "width only (1.25 w)",
+            {"model.width_multiple": 1.25},
+            Figures(52.4, 73.4, 195.5),
+            "base",
+            counts="profiler",
+        ),
+        Row(
+            "depth-only",
+            "depth only (2.0 d)",
+            {"model.depth": 8},
+            Figures(52.7, 69.3, 187.6),
+            "base",
+            counts="profiler",
+        ),
+        Row(
+            "compound",
+            "compound (v7-X): 1.5 d of blocks, 1.25 w of transitions",
+            {"model.depth": 6, "model.width": 1.25},
+            Figures(52.9, 71.3, 189.9),
+            "base",
+        ),
+    ),
+)
+
+# A chain of three whose convolutions are all joined: "3-stacked ELAN". Which positions the paper's figures (a) to (f)
+# replace is not in its text: all single ones, pairs and the whole chain are here.
+_THREE = replace(YOLOV7, depth=3, step=1)
+TABLE_4 = Roadmap(
+    name="yolov7-table4",
+    title="Planned re-parameterised convolution in a concatenation-based model",
+    source="YOLOv7, table 4",
+    setting="COCO, 640x640",
+    counts="biases",
+    start=replace(_P5, model=_THREE),
+    rows=(
+        Row("base", "base (3-stacked ELAN)"),
+        Row("first", "RepConvN first", {"model.rep": (0,)}, base="base"),
+        Row("second", "RepConvN second", {"model.rep": (1,)}, base="base"),
+        Row("third", "RepConvN third", {"model.rep": (2,)}, base="base"),
+        Row("first-second", "RepConvN first and second", {"model.rep": (0, 1)}, base="base"),
+        Row("second-third", "RepConvN second and third", {"model.rep": (1, 2)}, base="base"),
+        Row("all", "RepConvN everywhere", {"model.rep": (0, 1, 2)}, base="base"),
+        Row("unplanned", "RepConv everywhere, with identity", {"model.rep_identity": "always"}, base="all"),
+    ),
+)
+
+_WITHOUT = replace(_E6, model=replace(_E6.model, auxiliary=None), loss=replace(_E6.loss, auxiliary=None))  # type: ignore[type-var]
+_WITH = {"model.auxiliary": 1.0}
+
+TABLE_6 = Roadmap(
+    name="yolov7-table6",
+    title="Label assignment of the auxiliary head",
+    source="YOLOv7, table 6",
+    setting=f"{_COCO}, 1280x1280",
+    counts="biases",
+    start=_WITHOUT,
+    rows=(
+        Row("base", "base (v7-E6)"),
+        Row("independent", "independent", {**_WITH, "loss.auxiliary": SCHEMES["independent"]}),
+        Row("lead-guided", "lead guided", {"loss.auxiliary.assigner": None, "loss.auxiliary.guide": "lead"}),
+        Row(
+            "coarse-to-fine",
+            "coarse-to-fine lead guided",
+            {"loss.auxiliary.assigner": SCHEMES["coarse-to-fine"].assigner},
+            Figures(55.9),
+        ),
+    ),
+)
+
+TABLE_7 = Roadmap(
+    name="yolov7-table7",
+    title="Constrained auxiliary head",
+    source="YOLOv7, table 7",
+    setting=f"{_COCO}, 1280x1280",
+    counts="biases",
+    start=_WITHOUT,
+    rows=(
+        Row("base", "base (v7-E6)"),
+        Row(
+            "without-constraint",
+            "auxiliary head without constraint",
+            {**_WITH, "loss.auxiliary": SCHEMES["coarse-to-fine"]},
+        ),
+        Row("with-constraint", "with constraint", {"loss.auxiliary.terms": SCHEMES["constrained"].terms}),
+    ),
+)
+
+TABLE_8 = Roadmap(
+    name="yolov7-table8",
+    title="Partial auxiliary head of E-ELAN",
+    source="YOLOv7, table 8",
+    setting=f"{_COCO}, 1280x1280",
+    counts="biases",
+    start=replace(
+        _E6E,
+        model=replace(_E6E.model, auxiliary=None, partial_auxiliary=False),  # type: ignore[type-var]
+        loss=replace(_E6E.loss, auxiliary=None),
+    ),
+    rows=(
+        Row("base", "base (v7-E6E)"),
+        Row("auxiliary", "auxiliary head", {**_WITH, "loss.auxiliary": SCHEMES["coarse-to-fine"]}),
+        Row("partial", "partial auxiliary head", {"model.partial_auxiliary": True}, Figures(56.8)),
+    ),
+)
+
+TABLES = (TABLE_3, TABLE_4, TABLE_6, TABLE_7, TABLE_8)
