@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("onelook.cli.demo:demo", "Run the whole main job on a data set that the program draws itself."),
     "train": ("onelook.cli.train:train", "Train a detector, or a classifier of pictures."),
     "roadmap": ("onelook.cli.roadmap:roadmap", "A paper's table, trained row by row."),
+    "tune": ("onelook.cli.tune:tune", "Search for better settings of a training."),
     "bench": ("onelook.cli.bench:app", "Measured latency, throughput and memory of Onelook's parts."),
     "check": (
         "onelook.cli.check:check",

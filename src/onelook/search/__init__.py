@@ -1,0 +1,1 @@
+"""Searches over settings: what to try next, given what was tried."""

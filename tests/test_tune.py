@@ -1,0 +1,176 @@
+"""The search for settings: it finds what was planted, goes on after a kill, and trains through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onelook.cli.app import run
+from onelook.cli.tune import Launcher, begin_study, finish, is_range, run_study
+from onelook.config import get, read_yaml
+from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.errors import ConfigError, UserError
+from onelook.recipes import published_recipe, read_recipe
+from onelook.search.genes import Evolution, Gene, default_genes, read_gene
+from onelook.search.study import Study
+from onelook.train.files import write_text
+from onelook.train.recipe import Recipe
+from training import changed
+
+HERE = Path(__file__).parent
+RATE, MOMENTUM, BOX = "optimizer.lr_per_image", "optimizer.momentum", "loss.terms.box.weight"
+GENES = (Gene(RATE, 1e-6, 1e-2), Gene(MOMENTUM, 0.5, 0.99), Gene(BOX, 1.0, 9.0))
+PLANTED = (1e-3, 0.9, 3.0)
+
+
+def yolox() -> Recipe:
+    return changed(augment=published_recipe("yolox-nano").augment)
+
+
+def toy(values) -> float:
+    """1 at the planted optimum, less the farther away (in places between the bounds)."""
+    gaps = [gene.place(value) - gene.place(best) for gene, value, best in zip(GENES, values, PLANTED)]
+    return float(np.exp(-4 * np.square(gaps).sum()))
+
+
+def search(trials, seed, evolution=None):
+    done, start = [], (1e-5, 0.6, 8.0)
+    for number in range(trials):
+        rng = np.random.default_rng((seed, number))
+        values = (evolution or Evolution()).propose(GENES, start, done, rng, number)
+        done.append((values, toy(values)))
+    return done
+
+
+def test_the_planted_optimum_is_found_better_than_by_chance():
+    bests, chances = [], []
+    for seed in range(5):
+        done = search(60, seed)
+        assert done[0][0] == (1e-5, 0.6, 8.0)  # the recipe itself comes first
+        bests.append(max(fitness for _, fitness in done))
+        chances.append(max(fitness for _, fitness in search(60, seed, Evolution(founders=60))))
+    assert min(bests) > 0.97 and np.mean(bests) > np.mean(chances) + 0.005
+
+
+@given(st.floats(1e-9, 1e3), st.floats(1.5, 1e4), st.floats(-1, 2), st.booleans())
+def test_genes_stay_inside_their_bounds_and_places_come_back(low, factor, place, whole):
+    bounds = (max(1.0, round(low)), round(low * factor) + 2.0) if whole else (low, low * factor)
+    gene = Gene("x", *bounds, whole)
+    value = gene.value(place)
+    assert gene.low <= value <= gene.high
+    if whole:
+        assert isinstance(value, int)
+    elif 0 <= place <= 1:
+        assert gene.place(value) == pytest.approx(place, abs=1e-3)
+
+
+def test_ranges_are_read_against_the_recipe():
+    recipe = changed()
+    assert read_gene("optimizer.momentum=0.8..0.98", recipe) == Gene(MOMENTUM, 0.8, 0.98)
+    assert read_gene("epochs=1..9", recipe).whole
+    assert is_range("a=1..2") and not is_range("a=1.2")
+    for text, said in (("epochs=9..1", "below"), ("epochs=a..b", "no range"), ("model=1..2", "no number")):
+        with pytest.raises(ConfigError, match=said):
+            read_gene(text, recipe)
+    with pytest.raises(ConfigError, match=r"Did you mean 'optimizer\.momentum'"):
+        read_gene("optimizer.momentun=1..2", recipe)
+    paths = {gene.path for gene in default_genes(recipe)}
+    assert {RATE, MOMENTUM, BOX} <= paths and all(isinstance(get(recipe, path), float) for path in paths)
+
+
+# A training that takes no time: its metric is the toy objective.
+class Toy(Launcher):
+    wait = 0.0
+
+    def start(self, study, trial):
+        from onelook.config import to_plain, write_yaml
+
+        recipe = write_yaml(self.folder / f"{trial.name}.yaml", to_plain(study.recipe_of(trial)))
+        # The objective is computed here: a process that imports torch would take seconds.
+        values = tuple(study.settings(trial).values())
+        code = (
+            f"import json, time; time.sleep({self.wait}); "
+            f"json.dump({{'best': {toy(values)}, 'reason': 'finished'}}, open({str(self.result(trial))!r}, 'w'))"
+            if trial.number != 2
+            else "raise SystemExit('RuntimeError: this one fails')"
+        )
+        assert recipe.is_file()
+        with self.output(trial).open("ab") as output:
+            return subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output)
+
+
+def toy_search(folder: Path, trials: int, wait: float = 0.0) -> Study:
+    """Begins a search with the toy objective, or goes on with it."""
+    Toy.wait = wait
+    if (folder / "study.json").exists():
+        study = Study.read(folder, read_recipe(folder / "base.yaml"), write_text)
+    else:
+        study = begin_study(folder, yolox(), GENES, seed=3)
+    run_study(study, trials, Toy("data", folder, [], [None]), parallel=1)
+    return study
+
+
+def test_results_and_the_best_recipe_are_files_and_failures_are_rows(tmp_path):
+    study = toy_search(tmp_path, 8)
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows].count("failed") == 1 and rows[2]["status"] == "failed"
+    assert study.trials[2].error == "RuntimeError: this one fails"
+    best = max((row for row in rows if row["fitness"]), key=lambda row: float(row["fitness"]))
+    recipe = read_recipe(tmp_path / "best.yaml")
+    assert [get(recipe, gene.path) for gene in GENES] == [float(best[gene.path]) for gene in GENES]
+    result = finish(study, interrupted=False)
+    assert result.exit_code == 0 and result.to_dict()["best"] == int(best["trial"])
+
+
+def test_a_search_of_failures_says_why(tmp_path):
+    study = begin_study(tmp_path, yolox(), GENES, seed=0)
+    study.note(study.begin(), status="failed", error="no memory")
+    with pytest.raises(UserError, match="All 1 trials failed: no memory"):
+        finish(study, interrupted=False)
+
+
+def test_a_killed_search_goes_on_to_the_same_trials(tmp_path):
+    whole = toy_search(tmp_path / "whole", 7)
+    broken = tmp_path / "broken"
+    paths = os.pathsep.join(str(HERE.parent / part) for part in ("src", "tests", "benchmarks"))
+    code = f"from pathlib import Path; from test_tune import toy_search; toy_search(Path({str(broken)!r}), 7, 0.4)"
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (broken / "trial-003.yaml").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < len(json.loads((broken / "study.json").read_text())["trials"]) < 7
+    again = toy_search(broken, 7)
+    assert [trial.values for trial in again.trials] == [trial.values for trial in whole.trials]
+    assert [trial.fitness for trial in again.trials] == [trial.fitness for trial in whole.trials]
+
+
+def test_the_command_trains_in_parallel_and_its_best_recipe_trains(tmp_path, capsys):
+    scenes = write_synthetic(tmp_path / "scenes", Scenes(size=(64, 64)), {"train": 4, "val": 2})
+    out = tmp_path / "search"
+    flags = ("--model", "yolox-nano", "--size", "64", "--batch", "4", "--epochs", "1", "--workers", "0")
+    settings = ("multiscale=none", "optimizer.momentum=0.8..0.95", "loss.terms.box.weight=1..10")
+    search = ["tune", str(scenes), "--out", str(out), "--device", "cpu", "--trials", "2", "--parallel", "2"]
+    assert run([*search, *flags, *settings]) == 0
+    assert "The best recipe:" in capsys.readouterr().out
+    recipe = read_yaml(out / "best.yaml")
+    assert recipe["epochs"] == 1 and recipe["multiscale"] is None
+    assert (out / "trial-000" / "best.safetensors").is_file() and (out / "trial-001" / "metrics.csv").is_file()
+    assert read_recipe(out / "best.yaml").model.num_classes == len(Scenes().names)
+    # A search that is over only shows its results again; one with settings is not gone on with.
+    assert run([*search, "--resume"]) == 0
+    assert run([*search, "--resume", "epochs=2"]) == 2
+    assert run([*search, *flags]) == 1 and "holds a search already" in capsys.readouterr().err
