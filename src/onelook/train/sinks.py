@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,7 +69,11 @@ class TensorBoardSink:
 
 
 class MlflowSink:
-    """A run of MLflow, where its environment variables say."""
+    """A run of MLflow, where its environment variables say; where they do not, `mlruns` in the run's folder.
+
+    Left to itself, MLflow 3 writes a database into the working directory, for which `mlflow-skinny` has no driver; the
+    files it can write it only writes where that is allowed.
+    """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         try:
@@ -76,6 +81,9 @@ class MlflowSink:
         except ImportError as error:
             raise missing_package("mlflow-skinny", "mlflow", "Logging to MLflow") from error
         self.mlflow: Any = mlflow
+        if not mlflow.is_tracking_uri_set():
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            mlflow.set_tracking_uri((folder.absolute() / "mlruns").as_uri())
         mlflow.start_run(run_name=folder.name)
         mlflow.log_dict(dict(settings), "recipe.json")
 
