@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from onelook.assign.centre import CentreCell
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
 from onelook.bench.scenes import random_scene
+from onelook.export.onnx import export_onnx
 from onelook.losses.loss import DetectionLoss, Pairs
 from onelook.losses.selection import Selection
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
@@ -27,6 +30,7 @@ from onelook.models.yolox.architecture import YOLOV3_ANCHORS, Yolox
 from onelook.ops.iou import pairwise_iou
 from onelook.ops.nms import Nms, TopK
 from onelook.ops.priors import grid_priors
+from onelook.predict.backends import OnnxBackend, TorchBackend
 from onelook.types import Matches, Predictions, Targets
 
 DARKNET = Yolox(backbone="darknet53", activation="leaky_relu")
@@ -304,10 +308,7 @@ def test_selection_is_the_cross_entropy_of_the_final_score() -> None:
 
 
 def test_the_backend_of_a_head_without_need_of_nms_keeps_overlapping_boxes() -> None:
-    from onelook.predict.backends import TorchBackend
-
-    with torch.device("cpu"):
-        backend = TorchBackend(narrow(HEADS["one to one"]), "cpu", size=(64, 64))
+    backend = TorchBackend(narrow(HEADS["one to one"]), "cpu", size=(64, 64))
     assert backend.select == TopK(multi_label=False)
     assert TorchBackend(narrow(HEADS["decoupled, anchors"]), "cpu", size=(64, 64)).select == Nms()
 
@@ -317,3 +318,23 @@ def test_narrow_darknet_has_its_channels_and_blocks_scaled() -> None:
         small, whole = build(replace(DARKNET, depth=0.33, width=0.25)), build(DARKNET)
     assert small.backbone.channels == (64, 128, 128) and small.neck.channels == (32, 64, 128)
     assert count_parameters(small) < count_parameters(whole) / 16
+
+
+@pytest.mark.parametrize(
+    "inside", [pytest.param(False, marks=pytest.mark.slow, id="rows"), pytest.param(True, id="detections")]
+)
+def test_an_exported_head_without_need_of_nms_has_none(tmp_path: Path, inside: bool) -> None:
+    onnx = pytest.importorskip("onnx")
+    detector = narrow(HEADS["one to one"]).eval()
+    path = tmp_path / "model.onnx"
+    export_onnx(detector, path, nms=Nms(confidence=0.0, iou=0.45, limit=40) if inside else None)
+    graph = onnx.load(path).graph
+    assert not {node.op_type for node in graph.node} & {"NonMaxSuppression", "Loop", "If"}
+    assert [one.name for one in graph.input] == (["images", "confidence"] if inside else ["images"])
+    exported, torch_backend = OnnxBackend(path), TorchBackend(detector, "cpu")
+    assert exported.select == torch_backend.select == TopK(multi_label=False)
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    select = TopK(limit=40, confidence=0.0, multi_label=False)
+    (found,), (expected,) = exported(images, select), torch_backend(images, select)
+    assert len(found[1]) == len(expected[1]) == 40
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-3)
