@@ -14,6 +14,7 @@ from torch import nn
 
 from onelook.errors import UserError
 from onelook.train.processes import SyncedBatchNorm, choose_device, synchronise_batch_norm
+from shared import needs_shared
 
 HERE = Path(__file__).parent
 
@@ -43,6 +44,15 @@ def test_two_processes_learn_like_one_with_the_same_batch(tmp_path, how):
     assert both[0]["curve"] == pytest.approx(alone["curve"], rel=1e-8)
     assert both[0]["weights"] == pytest.approx(alone["weights"], rel=1e-6, abs=2e-7)
     assert both[0] == both[1]
+
+
+@pytest.mark.slow
+@needs_shared
+def test_two_processes_fine_tune_like_one_for_twenty_steps(tmp_path):
+    alone, both = (launch(tmp_path, processes, FINE_TUNE="1")[0]["curve"] for processes in (1, 2))
+    assert len(both) == 20
+    assert both == pytest.approx(alone, rel=1e-4)
+    assert alone[-1] < 0.8 * alone[0]  # it learns
 
 
 def test_devices_are_found_by_name_and_missing_ones_named():
