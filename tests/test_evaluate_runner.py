@@ -17,6 +17,7 @@ from onelook.augment.frame import Frame, Letterbox, Stretch
 from onelook.errors import DataError, ImageError
 from onelook.evaluate import evaluate
 from onelook.evaluate.frames import framed_batches
+from onelook.evaluate.rectangular import square_groups
 
 
 @dataclass
@@ -171,7 +172,7 @@ def test_only_a_few_batches_are_decoded_ahead() -> None:
             return super().image(row)
 
     data = Counting(count=100)
-    batches = framed_batches(data, range(100), Letterbox(), (64, 64), batch=4)
+    batches = framed_batches(data, square_groups(range(100), (64, 64), 4), Letterbox())
     next(batches)
     time.sleep(0.2)
     assert data.decoded <= 12

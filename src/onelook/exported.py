@@ -49,7 +49,8 @@ class ExportedMetadata:
     outputs: see the module.  multi_label: whether one row may be a detection of several classes (how the family's NMS
     treats rows; holds for raw outputs too).  nms: None for raw outputs, else confidence, iou, agnostic, multi_label and
     limit as built in.  batch: fixed batch size, None where it is free.  precision: of weights and activations.
-    architecture: its plain form.  version: of this library.
+    architecture: its plain form.  version: of this library.  detecting, evaluating: the plain form of NMS outside of
+    the file, where the family publishes another for the two uses than `multi_label` says; files may lack them.
     """
 
     model: str
@@ -65,6 +66,8 @@ class ExportedMetadata:
     architecture: Mapping[str, Any]
     version: str
     format: int = FORMAT
+    detecting: Mapping[str, Any] | None = None
+    evaluating: Mapping[str, Any] | None = None
 
     @property
     def one_to_one(self) -> bool:
@@ -91,6 +94,8 @@ class ExportedMetadata:
                 f"'{source}' was exported in format {data['format']}; this version reads up to {FORMAT}.",
                 "Update Onelook, or export the model again with this version.",
             )
+        for name in _OPTIONAL:
+            data.setdefault(name, None)
         wanted = {field.name for field in fields(ExportedMetadata)}
         if missing := sorted(wanted - data.keys()):
             raise _damaged(source, f"'{missing[0]}' is missing")
@@ -104,6 +109,9 @@ class ExportedMetadata:
         if (data["nms"] is None) != (data["outputs"] == "raw"):
             raise _damaged(source, "'nms' and 'outputs' contradict each other")
         return ExportedMetadata(**known)
+
+
+_OPTIONAL = ("detecting", "evaluating")  # younger than the first files of this format
 
 
 def _damaged(source: str, reason: str) -> ExportError:
@@ -128,7 +136,13 @@ def _nms(value: Any) -> bool:
     )
 
 
+def _outside(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and isinstance(value.get("type"), str))
+
+
 _CHECKS = {
+    "detecting": (_outside, "null or a way of selecting"),
+    "evaluating": (_outside, "null or a way of selecting"),
     "format": (_count, "a positive whole number"),
     "model": (lambda value: isinstance(value, str), "text"),
     "names": (

@@ -98,6 +98,8 @@ class Letterbox:
     Darknet.  enlarge: whether images smaller than the frame grow.  rounding: of the resized sides: "truncate" (YOLOX)
     or "round" (YOLOv7, half to even).  One ratio holds for both sides, so a resized side may be a fraction of a pixel
     shorter than ratio * side; but "whole" (Darknet) truncates and gives each side the ratio that it then has.
+    longest: what the longer side of an image becomes where the frame has room for more; None fills the frame.  shrink:
+    the interpolation where images get smaller, None for the same.
     """
 
     fill: int = 114
@@ -105,10 +107,14 @@ class Letterbox:
     enlarge: bool = True
     rounding: Literal["truncate", "round", "whole"] = "truncate"
     interpolation: Interpolation = "linear"
+    longest: int | None = None
+    shrink: Interpolation | None = None
 
     def place(self, source: tuple[int, int], size: tuple[int, int]) -> tuple[Placement, tuple[int, int]]:
         """The placement of an image of `source` (height, width) in a frame of `size`, and its resized sides."""
         ratio = min(size[0] / source[0], size[1] / source[1])
+        if self.longest is not None:
+            ratio = min(ratio, self.longest / max(source))
         if not self.enlarge:
             ratio = min(ratio, 1.0)
         if self.rounding == "whole" and self.enlarge:
@@ -127,15 +133,16 @@ class Letterbox:
         """(H, W, 3) uint8 in a frame of `size` (height, width): the framed image, and where it lies."""
         placement, (height, width) = self.place(image.shape[:2], size)
         top, left = int(placement.top), int(placement.left)
+        interpolation = (self.shrink if placement.scale_x < 1 else None) or self.interpolation
         if (height, width) == size:
-            return resize(image, size, self.interpolation), placement
+            return resize(image, size, interpolation), placement
         canvas = np.full((*size, image.shape[2]), self.fill, image.dtype)
         inner = canvas[top : top + height, left : left + width]
-        if self.interpolation in _OPENCV and image.shape[:2] != (height, width):
+        if interpolation in _OPENCV and image.shape[:2] != (height, width):
             # OpenCV writes into the canvas: no second copy of the pixels.
-            cv2.resize(image, (width, height), dst=inner, interpolation=_OPENCV[self.interpolation])
+            cv2.resize(image, (width, height), dst=inner, interpolation=_OPENCV[interpolation])
         else:
-            inner[:] = resize(image, (height, width), self.interpolation)
+            inner[:] = resize(image, (height, width), interpolation)
         return canvas, placement
 
 

@@ -111,6 +111,7 @@ def detect(
     out: Path | None = None,
     format: str = "json,images,video",
     batch: int | None = None,
+    tta: bool = False,
     device: str | None = None,
 ) -> DetectResult:
     """Find objects in images, folders, videos, cameras and streams.
@@ -135,6 +136,7 @@ def detect(
         out: folder to write to; runs/detect, runs/detect-2, ... unless given.
         format: what to write, separated by commas: json, images, coco, yolo, csv, video.
         batch: most pictures in one run of the network; 1 on a CPU, 8 on a GPU unless given.
+        tta: look at every picture in three scales, once mirrored (test-time augmentation).
         device: cpu, cuda, cuda:1, mps; a GPU where there is one unless given.
 
     Returns:
@@ -149,7 +151,7 @@ def detect(
     with _quiet_native_errors():
         found = find_sources(sources, leave_out=out)
         _check_alone(found)
-        predictor = load(model, weights, device, size)
+        predictor = load(model, weights, device, size, tta=tta)
         predictor.batch = batch or predictor.batch
         if select is not None:
             predictor.select = select_of_kind(select, predictor.select)

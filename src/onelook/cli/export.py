@@ -133,8 +133,8 @@ def export(
         weights: weights file for a named model; "none" exports it untrained.
         to: the runtime's format; ncnn and TensorRT are made from the ONNX file with their own tools. Darknet's .weights
             hold the training form of a YOLOv4 model in float32; of the other settings, only `out` concerns them.
-        nms: build non-maximum suppression in, so that the file gives final detections; of a model that needs none, its
-            best rows.
+        nms: build non-maximum suppression in, so that the file gives final detections as evaluation counts them; of a
+            model that needs none, its best rows.
         half: float16 weights and features.
         int8: 8-bit weights and features (not supported yet).
         dynamic: accept any batch size.

@@ -70,7 +70,7 @@ class Detecting:
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
         backend = TorchBackend(network, run.learner.world.device, size=run.recipe.input_size)
-        return evaluate(backend, validation, with_thresholds(backend.select, *EVALUATION)).stats
+        return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
 
     def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
@@ -78,7 +78,7 @@ class Detecting:
         evaluation = None
         if validation is not None and best.is_file():
             backend = TorchBackend(restore(best), world.device, size=run.recipe.input_size)
-            evaluation = evaluate(backend, validation, with_thresholds(backend.select, *EVALUATION))
+            evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
         if world.is_main:
             path = report_training(
                 trained, run.recipe, training, validation, evaluation=evaluation, device=world.device

@@ -14,7 +14,9 @@ from onelook.cli.checks import check_batch, check_thresholds
 from onelook.data import open_dataset
 from onelook.errors import UserError
 from onelook.evaluate import Evaluation, evaluate, write_results
+from onelook.evaluate.rectangular import Rectangular
 from onelook.evaluate.shards import shard
+from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import SelectKind, select_of_kind
 from onelook.predict.load import load
 
@@ -31,6 +33,8 @@ def validate(
     iou: float = 0.65,
     select: SelectKind | None = None,
     batch: int = 8,
+    rectangular: bool = False,
+    tta: bool = False,
     device: str | None = None,
     detections: str | Path | None = None,
 ) -> Evaluation:
@@ -56,6 +60,9 @@ def validate(
             (scores shrink instead), or best (the best rows as they are); best for a model that was trained without need
             of NMS, else nms.
         batch: Images that the model sees at once.
+        rectangular: Batch images of like aspect ratio, in inputs no larger than they need; how YOLOv7's published
+            numbers were made.
+        tta: Look at every image in three scales, once mirrored (test-time augmentation).
         device: Where to run: cpu, cuda, cuda:1, ...; the best there is unless given.
         detections: COCO results file to write.
 
@@ -67,14 +74,16 @@ def validate(
     check_thresholds(confidence, iou)
     if detections is not None and Path(detections).is_dir():
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
-    predictor = load(model, weights=weights, device=device, size=size)
+    predictor = load(model, weights=weights, device=device, size=size, tta=tta)
     dataset = open_dataset(data, split=split)
+    natural = predictor.backend.evaluating
     if select is not None:
-        predictor.select = select_of_kind(select, predictor.select)
-    chosen = predictor.settings(confidence, iou)
+        natural = select_of_kind(select, natural)
+    chosen = with_thresholds(natural, confidence, iou)
     loaded = perf_counter()
     with _progress(len(dataset)) as told:
-        evaluation = evaluate(predictor.backend, dataset, chosen, batch=batch, progress=told)
+        shapes = Rectangular() if rectangular else None
+        evaluation = evaluate(predictor.backend, dataset, chosen, batch=batch, progress=told, rectangular=shapes)
     written: tuple[Path, ...] = ()
     if detections is not None and shard()[0] == 0:
         written = (write_results(Path(detections), evaluation.truth, evaluation.results),)

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from onelook.augment.frame import Frame, Placement
+from onelook.evaluate.rectangular import Group
 
 _BATCHES_AHEAD = 2  # decoded before they are asked for; one alone would leave threads idle at each batch's end
 
@@ -50,39 +51,40 @@ def default_workers() -> int:
 
 
 def framed_batches(
-    images: Images, rows: Sequence[int], frame: Frame, size: tuple[int, int], *, batch: int, workers: int | None = None
+    images: Images, groups: Sequence[Group], frame: Frame, *, workers: int | None = None
 ) -> Iterator[Batch]:
-    """The images of `rows` in this order, in batches of `batch` (the last may be smaller).
+    """The images of every group, framed to its size, in this order.
 
     An image that cannot be decoded raises where its batch would come. Leaving the loop early, by an error or Ctrl-C,
     stops the threads after the images they are at.
     """
-    groups = [tuple(rows[start : start + batch]) for start in range(0, len(rows), batch)]
+    largest = max((len(rows) * height * width * 3 for rows, (height, width) in groups), default=0)
     # One buffer is in use by the model, the others are being filled.
-    free = [np.empty((batch, *size, 3), np.uint8) for _ in range(min(_BATCHES_AHEAD + 1, len(groups)))]
+    free = [np.empty(largest, np.uint8) for _ in range(min(_BATCHES_AHEAD + 1, len(groups)))]
     upcoming = iter(groups)
-    filling: deque[tuple[tuple[int, ...], np.ndarray, list[Future[tuple[Placement, float]]]]] = deque()
+    filling: deque[_Filling] = deque()
     pool = ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="onelook-decode")
     try:
         while True:
             while free and (group := next(upcoming, None)):
-                pixels = free.pop()
-                filling.append(
-                    (
-                        group,
-                        pixels,
-                        [pool.submit(_fill, images, row, frame, size, slot) for row, slot in zip(group, pixels)],
-                    )
-                )
+                (rows, size), buffer = group, free.pop()
+                shape = (len(rows), *size, 3)
+                pixels = buffer[: len(rows) * size[0] * size[1] * 3].reshape(shape)
+                futures = [pool.submit(_fill, images, row, frame, size, slot) for row, slot in zip(rows, pixels)]
+                filling.append((rows, buffer, pixels, futures))
             if not filling:
                 return
-            group, pixels, futures = filling.popleft()
+            rows, buffer, pixels, futures = filling.popleft()
             filled = [future.result() for future in futures]
             placements, seconds = tuple(done[0] for done in filled), sum(done[1] for done in filled)
-            yield Batch(pixels[: len(group)], group, placements, seconds)
-            free.append(pixels)
+            yield Batch(pixels, rows, placements, seconds)
+            free.append(buffer)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+# Rows, the buffer that their pixels lie in, these, and what becomes of each.
+_Filling = tuple[tuple[int, ...], np.ndarray, np.ndarray, list[Future[tuple[Placement, float]]]]
 
 
 def _fill(images: Images, row: int, frame: Frame, size: tuple[int, int], slot: np.ndarray) -> tuple[Placement, float]:

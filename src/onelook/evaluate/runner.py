@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from onelook.augment.frame import Frame
-from onelook.errors import DataError
+from onelook.errors import DataError, UsageError
 from onelook.evaluate.coco import Evaluation, score
 from onelook.evaluate.frames import framed_batches
+from onelook.evaluate.rectangular import Group, Rectangular, square_groups
 from onelook.evaluate.shards import gather, shard
 from onelook.evaluate.tables import LARGEST, GroundTruth, Results
 
@@ -49,6 +50,9 @@ class LabelledImages(Protocol):
     @property
     def image_ids(self) -> np.ndarray: ...
 
+    @property
+    def sizes(self) -> np.ndarray: ...  # (I, 2) height and width
+
     def image(self, row: int, /) -> np.ndarray: ...
 
     def coco_ground_truth(self) -> dict[str, Any]: ...
@@ -62,15 +66,19 @@ def evaluate(
     batch: int = 8,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
+    rectangular: Rectangular | None = None,
 ) -> Evaluation:
     """The COCO numbers of a model on a data set.
 
     select: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: told the number of
-    images that have been done since the last call. Classes are matched by name; a model without names by number.
+    images that have been done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
+    they need, where the model takes any; None is the model's own size. Classes are matched by name; a model without
+    names by number.
 
-    When torch.distributed is initialised, each process does every n-th image and all get the same Evaluation, equal to
-    that of one process; `seconds` are this process's. Raises DataError when model and data have no class in common,
-    ImageError for an image that cannot be decoded.
+    When torch.distributed is initialised, each process does every n-th image (or rectangle of them) and all get the
+    same Evaluation, equal to that of one process; `seconds` are this process's. Raises DataError when model and data
+    have no class in common, ImageError for an image that cannot be decoded, UsageError for rectangles and a model that
+    cannot take them.
     """
     begin = perf_counter()
     truth = GroundTruth.from_coco(dataset.coco_ground_truth())
@@ -78,9 +86,13 @@ def evaluate(
     image_rows = truth.rows_of_images(np.asarray(dataset.image_ids))
     first, step = shard()
     rows = range(first, len(dataset), step)
+    groups, frame = square_groups(rows, model.size, batch), model.frame
+    if rectangular is not None:
+        groups, frame = _rectangles(model, dataset, batch, rectangular)
+        groups = groups[first::step]
     found = _Collector(labels)
     in_model = decoding = 0.0
-    for frames in framed_batches(dataset, rows, model.frame, model.size, batch=batch, workers=workers):
+    for frames in framed_batches(dataset, groups, frame, workers=workers):
         start = perf_counter()
         outputs = model(frames.pixels, select)
         in_model += perf_counter() - start
@@ -99,6 +111,19 @@ def evaluate(
         waiting=end - begin - in_model, model=in_model, score=perf_counter() - end, decoding=decoding
     )
     return evaluation
+
+
+def _rectangles(
+    model: Model, dataset: LabelledImages, batch: int, rectangular: Rectangular
+) -> tuple[list[Group], Frame]:
+    stride = getattr(model, "stride", None)
+    if stride is None:
+        raise UsageError(
+            "An exported file takes images of one size only, not of the rectangle they need.",
+            "Evaluate the weights that it was made of, or leave the rectangles away.",
+        )
+    longest = max(model.size)
+    return rectangular.groups(dataset.sizes, longest, stride, batch), rectangular.frame(model.frame, longest)
 
 
 def match_classes(

@@ -171,7 +171,15 @@ def _metadata(detector: Detector, architecture: Architecture) -> ExportedMetadat
         precision="float32",
         architecture=plain,
         version=__version__,
+        detecting=_own_select(architecture, "detecting"),
+        evaluating=_own_select(architecture, "evaluating"),
     )
+
+
+def _own_select(architecture: Architecture, use: str) -> dict[str, Any] | None:
+    """The NMS that an architecture publishes for one use, None where it publishes none of its own."""
+    select = getattr(architecture, use, None)
+    return to_plain(select) if isinstance(select, Nms) else None
 
 
 def _free(plain: dict[str, Any]) -> dict[str, Any]:

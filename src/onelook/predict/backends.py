@@ -8,19 +8,21 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from onelook.augment.frame import Frame, Letterbox, Stretch
 from onelook.config import from_plain
-from onelook.errors import ConfigError, ExportError, UsageError, missing_package
+from onelook.errors import ConfigError, ExportError, UsageError, UserError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.ops.nms import Found, Nms, NmsKind, Select, TopK
 
 if TYPE_CHECKING:
     import torch
 
+    from onelook.models.augmented import TestTimeAugmentation
     from onelook.models.detector import Detector
 
 
@@ -28,13 +30,15 @@ class Backend(Protocol):
     """A network with all that must travel with it.
 
     size: (height, width) of its input.  frame: how images come into it.  class_names: by label; empty where unknown.
-    select: how its output becomes detections unless something else is wanted.
+    select: how its output becomes detections unless something else is wanted.  evaluating: the same where a model is
+    evaluated, as its published numbers were made.
     """
 
     size: tuple[int, int]
     frame: Frame
     class_names: tuple[str, ...]
     select: Select
+    evaluating: Select
 
     def __call__(self, batch: np.ndarray, select: Select) -> list[Found]:
         """(B, H, W, 3) uint8 RGB framed images -> what `select` keeps of each, boxes in pixels of the input."""
@@ -55,7 +59,20 @@ def select_of_kind(kind: SelectKind, natural: Select) -> Select:
     if kind == "best":
         return TopK(multi_label=multi_label)
     kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
+    if isinstance(natural, Nms):
+        return replace(natural, kind=kinds[kind])
     return Nms(multi_label=multi_label, kind=kinds[kind])
+
+
+def selects_of(architecture: Any) -> tuple[Select, Select]:
+    """How an architecture's output becomes detections when detecting, and when evaluated.
+
+    An architecture may say so (`detecting`, `evaluating`); else both are natural to its `one_to_one` and `multi_label`.
+    """
+    natural = natural_select(
+        one_to_one=getattr(architecture, "one_to_one", False), multi_label=getattr(architecture, "multi_label", False)
+    )
+    return getattr(architecture, "detecting", natural), getattr(architecture, "evaluating", natural)
 
 
 class TorchBackend:
@@ -63,7 +80,8 @@ class TorchBackend:
 
     detector: left as it is; a deployed copy runs (`deployed=False`: a plain copy, for measuring what deploying gives).
     size: (height, width) of the input, None for the architecture's; a multiple of the largest stride.  half: float16,
-    on a GPU only. The batch goes to the device as uint8, once, and only candidates come back.
+    on a GPU only.  tta: copies of every image that are looked at, too. The batch goes to the device as uint8, once, and
+    only candidates come back.
 
     Raises ConfigError for a device that does not exist, a size that does not fit, half precision on a CPU.
     """
@@ -76,6 +94,7 @@ class TorchBackend:
         size: tuple[int, int] | None = None,
         half: bool = False,
         deployed: bool = True,
+        tta: TestTimeAugmentation | None = None,
     ) -> None:
         import torch
 
@@ -89,14 +108,13 @@ class TorchBackend:
                 "Half precision was asked for on a CPU, where it is slow.", "Use a GPU, or leave it away."
             )
         self.size = detector.architecture.size if size is None else size
-        _check_multiple(self.size, max(detector.neck.strides))
+        self.stride = max(detector.neck.strides)  # the network takes any multiples of it
+        _check_multiple(self.size, self.stride)
         self.frame = detector.architecture.frame
         self.class_names = tuple(detector.class_names)
         self.num_classes = detector.architecture.num_classes
-        self.select: Select = natural_select(
-            one_to_one=getattr(detector.architecture, "one_to_one", False),
-            multi_label=getattr(detector.architecture, "multi_label", False),
-        )
+        self.select, self.evaluating = selects_of(detector.architecture)
+        self.tta = tta
         self._dtype = torch.float16 if half else torch.float32
         network = deploy(detector) if deployed else copy.deepcopy(detector).eval()
         # Images arrive with the channels last, so the network stays in that layout: nothing is reordered.
@@ -108,7 +126,10 @@ class TorchBackend:
 
         with torch.inference_mode():
             pixels = torch.from_numpy(batch).to(self.device)
-            predictions = self.detector(pixels.permute(0, 3, 1, 2).to(self._dtype))
+            images = pixels.permute(0, 3, 1, 2).to(self._dtype)
+            if self.tta is not None:
+                return select.batch(*self.tta(self.detector, images))
+            predictions = self.detector(images)
             return select.batch(predictions.boxes, predictions.scores())
 
 
@@ -138,10 +159,12 @@ class OnnxBackend:
         self.frame = _frame(metadata, self.path)
         self.class_names = metadata.names
         self.num_classes = metadata.num_classes
-        self.select: Select = natural_select(one_to_one=metadata.one_to_one, multi_label=metadata.multi_label)
+        natural = natural_select(one_to_one=metadata.one_to_one, multi_label=metadata.multi_label)
+        self.select: Select = _nms(metadata.detecting, self.path) or natural
+        self.evaluating: Select = _nms(metadata.evaluating, self.path) or natural
         if metadata.nms is not None and not metadata.one_to_one:
             inside = {name: metadata.nms[name] for name in ("confidence", "iou", "agnostic", "multi_label")}
-            self.select = Nms(**inside)
+            self.select = self.evaluating = Nms(**inside)
         self._session = session
         _check_interface(session, metadata, self.path)
 
@@ -283,13 +306,22 @@ def _providers(device: str | None, available: list[str]) -> list[Any]:
 
 
 def _frame(metadata: ExportedMetadata, path: str) -> Frame:
-    types: dict[str, type] = {"Letterbox": Letterbox, "Stretch": Stretch}
-    try:
-        frame = from_plain(metadata.frame, types)
-    except ConfigError as error:
-        raise ExportError(f"The description inside '{path}' is damaged: {error.message}", "Export it again.") from error
+    frame = _described(metadata.frame, {"Letterbox": Letterbox, "Stretch": Stretch}, path)
     assert isinstance(frame, Letterbox | Stretch)  # from_plain makes nothing else of a mapping with a type
     return frame
+
+
+def _nms(plain: Mapping[str, Any] | None, path: str) -> Nms | None:
+    nms = None if plain is None else _described(plain, {"Nms": Nms}, path)
+    assert nms is None or isinstance(nms, Nms)  # as above
+    return nms
+
+
+def _described(plain: Mapping[str, Any], types: Mapping[str, type], path: str) -> object:
+    try:
+        return from_plain(plain, types)
+    except UserError as error:
+        raise ExportError(f"The description inside '{path}' is damaged: {error.message}", "Export it again.") from error
 
 
 def _check_interface(session: Any, metadata: ExportedMetadata, path: str) -> None:

@@ -15,17 +15,20 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     device: str | None = None,
     size: int | tuple[int, int] | None = None,
+    *,
+    tta: bool = False,
 ) -> Predictor:
     """A detector that is ready to be used.
 
     model: a variant's name (with `weights`), a weights file, an exported `.onnx` file, or the folder of a run (its
     `best.safetensors`).  device: "cpu", "cuda", "cuda:1", "mps"; None is the first GPU, or the CPU.  size: side or
-    (height, width) of the network's input; None is what the weights were made for.
+    (height, width) of the network's input; None is what the weights were made for.  tta: test-time augmentation: every
+    image is looked at in three scales, once mirrored.
 
     Exported ONNX files need neither torch nor `weights`. Raises UserError for a model that does not exist, weights that
     do not fit, a device that is not there, a size that is no multiple of the network's stride.
     """
-    backend = load_backend(model, weights, device, size)
+    backend = load_backend(model, weights, device, size, tta=tta)
     on_gpu = getattr(getattr(backend, "device", None), "type", "cpu") != "cpu"
     return Predictor(backend, batch=8 if on_gpu else 1)  # a CPU is as busy with one image as with eight
 
@@ -35,6 +38,8 @@ def load_backend(
     weights: str | os.PathLike[str] | None = None,
     device: str | None = None,
     size: int | tuple[int, int] | None = None,
+    *,
+    tta: bool = False,
 ) -> Backend:
     """The same, without what makes detections of its output; what evaluation runs."""
     wanted = _sides(size)
@@ -42,16 +47,23 @@ def load_backend(
     if file is not None:
         backend = _onnx(file, device, wanted)
         if backend is not None:
+            if tta:
+                raise UsageError(
+                    f"'{file}' is an exported file, which takes images of one size only.",
+                    "Use the weights that it was made of for test-time augmentation.",
+                )
             if weights is not None and backend.metadata.model != os.fspath(model):
                 raise WeightsError(
                     f"'{file}' is an exported {backend.metadata.model}, not {os.fspath(model)}.", f"Use --model {file}."
                 )
             return backend
     _need_torch(os.fspath(model if weights is None else weights))
+    from onelook.models.augmented import TestTimeAugmentation
     from onelook.weights import open_detector
 
     opened = open_detector(model, weights)
-    return TorchBackend(opened.detector, device, size=wanted or opened.size)
+    augmentation = TestTimeAugmentation() if tta else None
+    return TorchBackend(opened.detector, device, size=wanted or opened.size, tta=augmentation)
 
 
 def _exported(model: str | os.PathLike[str], weights: str | os.PathLike[str] | None) -> Path | None:

@@ -19,6 +19,7 @@ from onelook.models.yolov7.blocks import Chain, Downsample
 from onelook.models.yolov7.head import AnchorHead, Anchors
 from onelook.models.yolov7.neck import ElanNeck, Level
 from onelook.models.yolov7.official import official_names, stated_width, without_constants
+from onelook.ops.nms import Nms
 
 _ACTIVATIONS = {"silu": "SiLU", "leaky_relu": "LeakyReLU", "relu": "ReLU", "mish": "Mish"}  # as torch calls them
 
@@ -89,6 +90,9 @@ class Yolov7:
     pixels: PixelFormat = RGB_FRACTIONS
 
     multi_label: ClassVar[bool] = True
+    # As published: of the best 30,000 candidates at most 300 an image; evaluation counts every class of a row.
+    detecting: ClassVar[Nms] = Nms(limit=300, pool=30_000)
+    evaluating: ClassVar[Nms] = Nms(multi_label=True, limit=300, pool=30_000)
 
     @property
     def gives(self) -> frozenset[str]:
