@@ -14,6 +14,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from onelook.ops.reduce import num_processes, sum_over_processes
+
 
 @dataclass(frozen=True)
 class Cmbn:
@@ -23,11 +25,12 @@ class Cmbn:
     all of them would. With one pass a step it is plain batch norm. Nothing is remembered from one step to the next.
     """
 
-    def adopt(self, model: nn.Module) -> None:
-        """Makes every batch norm of a model one across passes, in place."""
+    def adopt(self, model: nn.Module, *, across_processes: bool = False) -> None:
+        """Makes every batch norm of a model one across passes, and perhaps processes, in place."""
         for module in model.modules():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = CrossMiniBatchNorm
+                cast(CrossMiniBatchNorm, module).across_processes = across_processes
                 like = next(iter(module.buffers()))
                 for name, shape in (("passes", ()), ("mean", like.shape), ("variance", like.shape)):
                     module.register_buffer(name, torch.zeros(shape, device=like.device), persistent=False)
@@ -51,8 +54,8 @@ class Cbn:
         if self.window < 2 or self.burn_in < 0:
             raise ValueError(f"window is at least 2 and burn_in at least 0, not {self.window} and {self.burn_in}")
 
-    def adopt(self, model: nn.Module) -> None:
-        """Makes every batch norm that follows a convolution one across iterations, in place."""
+    def adopt(self, model: nn.Module, *, across_processes: bool = False) -> None:
+        """Makes every batch norm that follows a convolution one across iterations, in place; never across processes."""
         for convolution, norm in list(_pairs(model)):
             past, weight = self.window - 1, convolution.weight
             norm.__class__ = CrossIterationNorm
@@ -80,6 +83,7 @@ class CrossMiniBatchNorm(nn.BatchNorm2d):
     this pass's alone.) Running statistics move with every pass, as with plain batch norm.
     """
 
+    across_processes: bool
     passes: Tensor
     mean: Tensor
     variance: Tensor
@@ -92,7 +96,13 @@ class CrossMiniBatchNorm(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        variance, mean = torch.var_mean(input.float(), (0, 2, 3), correction=0)
+        count = torch.full_like(self.passes, input.numel() / input.shape[1])
+        if self.across_processes and num_processes() > 1:
+            count = sum_over_processes(count)
+            mean = sum_over_processes(input.float().sum((0, 2, 3))) / count
+            variance = sum_over_processes((input.float() - mean[:, None, None]).square().sum((0, 2, 3))) / count
+        else:
+            variance, mean = torch.var_mean(input.float(), (0, 2, 3), correction=0)
         share = 1 / (self.passes + 1)
         gap = mean - self.mean
         # Chan et al. 1979: the moments of a union from those of its parts, without a difference of large squares.
@@ -102,7 +112,7 @@ class CrossMiniBatchNorm(nn.BatchNorm2d):
             self.passes += 1
             self.mean.copy_(mean)
             self.variance.copy_(variance)
-            update_running(self, mean, variance, self.passes * (input.numel() // input.shape[1]))
+            update_running(self, mean, variance, self.passes * count)
         return normalise(self, input, mean, variance)
 
 

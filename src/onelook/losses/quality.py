@@ -22,13 +22,19 @@ class QualityFocal:
 
     The target of a pair's class is the pair's quality, of all else 0. Where a prior has several pairs of one class, the
     greatest quality holds. Priors that the assigner ignores count nothing. divided_by: what the sum is divided by: the
-    number of pairs (DAMO-YOLO), or the sum of their qualities (TOOD).
+    number of pairs (DAMO-YOLO), or the sum of their qualities (TOOD).  smoothing: e makes the targets of priors that
+    have a pair t * (1 - e) + e / 2, as in `Classes`; the others' stay 0.
     """
 
     weight: float = 1.0
     focus: float = 2.0
     divided_by: Emphasis = "pairs"
+    smoothing: float = 0.0
     name: str = "classes"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing lies in [0, 1), not {self.smoothing}")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -37,6 +43,10 @@ class QualityFocal:
     def __call__(self, pairs: Pairs) -> Tensor:
         logits = at_least_float32(pairs.predictions.classes)
         target = _targets(pairs, logits)
+        if self.smoothing:
+            paired = torch.zeros_like(logits[..., 0])
+            paired.scatter_reduce_(1, pairs.matches.priors, pairs.valid.to(logits.dtype), "amax")
+            target = torch.lerp(target, torch.full_like(target, 0.5), self.smoothing * paired.unsqueeze(-1))
         loss = binary_cross_entropy_with_logits(logits, target, reduction="none")
         loss = loss * (target - logits.sigmoid()).abs() ** self.focus
         if pairs.matches.ignored is not None:

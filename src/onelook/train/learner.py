@@ -68,10 +68,10 @@ class Learner:
         if channels_last:
             detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         freeze(detector, recipe.freeze)
-        if recipe.sync_batch_norm and world.size > 1:
+        if recipe.sync_batch_norm and world.size > 1 and recipe.normalization is None:
             synchronise_batch_norm(detector, device)
         if recipe.normalization is not None:
-            recipe.normalization.adopt(detector)
+            recipe.normalization.adopt(detector, across_processes=recipe.sync_batch_norm)
         self._dropblock = recipe.dropblock
         self._drop = None if recipe.dropblock is None else recipe.dropblock.insert(detector).to(device)
         self._forgetful = [module for module in detector.modules() if isinstance(module, CrossMiniBatchNorm)]

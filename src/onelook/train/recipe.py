@@ -102,8 +102,8 @@ class Recipe:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
-        if self.sync_batch_norm and self.normalization is not None:
-            raise ValueError("sync_batch_norm and normalization both change batch norm: use one of them")
+        if self.sync_batch_norm and isinstance(self.normalization, Cbn):
+            raise ValueError("Cbn remembers the passes of one process: it cannot have sync_batch_norm as well")
         if self.join_passes and (self.accumulate == 1 or self.multiscale is None):
             raise ValueError("join_passes needs a multiscale, and accumulate above 1: passes that can be joined")
         if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):

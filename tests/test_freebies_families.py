@@ -1,0 +1,102 @@
+"""YOLOv4's methods in trainings of other families: each is one setting of the published recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+
+from onelook.augment.source import DrawFrom, generator
+from onelook.config import diff, override
+from onelook.data.loader import collate
+from onelook.losses.quality import QualityFocal
+from onelook.recipes import RECIPE_TYPES, published_recipe
+from onelook.train.recipe import Recipe
+from test_augment import SCENES
+from test_train_loop import run
+from training import learner_of
+
+FAMILIES = ("yolox-nano", "damo-yolo-ns")
+SWITCHES = {
+    "SAT": "adversarial=Adversarial(rate=100, probability=1.0, ramp=false)",
+    "DropBlock": "dropblock=DropBlock(size=2, ramp=0)",
+    "CutMix": "extras=(CutMix(1.0),)",
+    "label smoothing": "loss.terms.classes.smoothing=0.1",
+    "CmBN": "normalization=Cmbn()",
+}
+
+
+@dataclass(frozen=True)
+class Scenery:
+    """Batches of two scenes, augmented as the recipe says."""
+
+    size: int = 64
+
+    def __len__(self) -> int:
+        return 2
+
+    def epoch(self, epoch: int, augment: Any, first: int):
+        draw = DrawFrom(SCENES, (self.size, self.size))
+        for number in range(first, len(self)):
+            rows = (2 * number, 2 * number + 1)
+            made = [augment(SCENES[row], draw, generator(0, epoch, row)) for row in rows]
+            yield collate([replace(one, labels=one.labels % 3) for one in made], rows, 50)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small(name: str) -> Recipe:
+    """A published training, of one step of two passes."""
+    recipe = published_recipe(name)
+    model = replace(recipe.model, num_classes=3)
+    changes = {"epochs": 1, "batch_size": 4, "accumulate": 2, "size": (64, 64), "multiscale": None, "closing": None}
+    return replace(recipe, model=model, ema=None, **changes)
+
+
+@pytest.fixture(scope="module")
+def published():
+    return {name: run(small(name), learner_of(small(name)), Scenery()) for name in FAMILIES}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", SWITCHES)
+def test_a_method_is_one_setting_of_any_family(published, family, method):
+    recipe = override(small(family), SWITCHES[method], types=RECIPE_TYPES)
+    assert len(diff(small(family), recipe)) == 1
+    learner = learner_of(recipe)
+    before = [parameter.clone() for parameter in learner.detector.parameters()]
+    curve = run(recipe, learner, Scenery())
+    assert len(curve) == 1 and torch.tensor(curve).isfinite().all() and curve != published[family]
+    after = list(learner.detector.parameters())
+    assert all(parameter.isfinite().all() for parameter in after)
+    if recipe.schedule(0, 1, 1).scale > 0:
+        assert any(not torch.equal(one, two) for one, two in zip(before, after))
+
+
+def test_smoothing_of_quality_focal_touches_priors_with_a_pair_only():
+    from onelook.losses.loss import Pairs
+    from onelook.types import Matches, Predictions, Priors, Targets
+
+    priors = Priors(torch.zeros(3, 2), torch.ones(3), torch.zeros(3, dtype=torch.long))
+    boxes = torch.tensor([[[0.0, 0, 1, 1]]])
+
+    def value(logits: torch.Tensor) -> torch.Tensor:
+        predictions = Predictions(boxes.expand(1, 3, 4), logits[None], None, boxes.expand(1, 3, 4), priors)
+        zero, sure = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1) > 0
+        matches = Matches(torch.ones(1, 1, dtype=torch.long), zero, torch.full((1, 1), 0.8), sure)
+        return QualityFocal(smoothing=0.2)(Pairs(predictions, Targets(boxes, zero, sure), matches))
+
+    wanted = torch.tensor([[0.0, 0.0], [0.8 * 0.8 + 0.1, 0.1], [0.0, 0.0]])
+    best = torch.logit(wanted, eps=1e-9)
+    for step in (-0.5, 0.5):
+        moved = best.clone()
+        moved[1] += step
+        assert value(moved) > value(best)
