@@ -16,7 +16,7 @@ from onelook.losses.distill import Cwd, Mgd, Mimic
 from onelook.models.damo_yolo.neck import RepGfpn
 from onelook.models.damo_yolo.structures import MAE_CSP_M, MAE_RESNET_S, Stage, Structure
 from onelook.models.variants import variant
-from onelook.recipes.damo_yolo import published
+from onelook.recipes.damo_yolo import LOSS, published
 from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
 from onelook.train.distill import Distillation
 from onelook.train.recipe import Recipe
@@ -142,7 +142,7 @@ TABLE_6 = Roadmap(
     title="Label assignment",
     source="DAMO-YOLO, table 6",
     setting=_T4,
-    start=replace(_S, loss=replace(_S.loss, assigner=Atss())),
+    start=replace(_S, loss=replace(LOSS, assigner=Atss())),
     rows=(
         Row("atss", "ATSS", {}, Figures(43.1)),
         Row("simota", "SimOTA", {"loss.assigner": SimOta()}, Figures(44.2)),

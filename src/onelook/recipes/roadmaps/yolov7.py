@@ -12,7 +12,7 @@ from dataclasses import replace
 from onelook.models.variants import variant
 from onelook.models.yolov7.architecture import YOLOV7, X
 from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
-from onelook.recipes.yolov7 import SCHEMES, published
+from onelook.recipes.yolov7 import AUXILIARY_LOSS, SCHEMES, published
 
 _COCO = "COCO, V100"
 _X, _E6, _E6E, _P5 = (published(variant(name)) for name in ("yolov7x", "yolov7-e6", "yolov7-e6e", "yolov7"))
@@ -75,7 +75,7 @@ TABLE_4 = Roadmap(
     ),
 )
 
-_WITHOUT = replace(_E6, model=replace(_E6.model, auxiliary=None), loss=replace(_E6.loss, auxiliary=None))  # type: ignore[type-var]
+_WITHOUT = replace(_E6, model=replace(_E6.model, auxiliary=None), loss=replace(AUXILIARY_LOSS, auxiliary=None))  # type: ignore[type-var]
 _WITH = {"model.auxiliary": 1.0}
 
 TABLE_6 = Roadmap(
@@ -125,7 +125,7 @@ TABLE_8 = Roadmap(
     start=replace(
         _E6E,
         model=replace(_E6E.model, auxiliary=None, partial_auxiliary=False),  # type: ignore[type-var]
-        loss=replace(_E6E.loss, auxiliary=None),
+        loss=replace(AUXILIARY_LOSS, auxiliary=None),
     ),
     rows=(
         Row("base", "base (v7-E6E)"),
