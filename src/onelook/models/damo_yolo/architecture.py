@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from onelook.augment.frame import Frame, Letterbox, Stretch
 from onelook.layers.conv import ConvStyle
@@ -23,12 +25,13 @@ from onelook.models.damo_yolo.structures import (
     MOBILE_NS,
     Structure,
 )
-from onelook.models.detector import Detector, PixelFormat, Pixels
+from onelook.models.detector import Detector, OfficialFile, PixelFormat, Pixels
 from onelook.models.published import Published, Variant
 
 RAW_RGB = PixelFormat()
 # What weights released before v0.3.0 were trained and tested with: the aspect is kept, black to the right and below.
 LEGACY_FRAME = Letterbox(fill=0, anchor="corner")
+_LEGACY_ROWS = 81  # of their class layers: COCO's, and one that is never there
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,20 @@ class DamoYolo:
         """Our tensor name -> the official repository's, one to one, for the training form."""
         with torch.device("meta"):
             return official_names(self.build().state_dict(), csp=self.backbone.csp)
+
+    def official_file(
+        self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], kinds: frozenset[str]
+    ) -> OfficialFile:
+        """The file as it is, but for weights of before v0.3.0: without their spare class, and with their frame.
+
+        An architecture that has the spare class itself keeps it.
+        """
+        rows = {name for name in tensors if name.startswith("head.gfl_cls.")}
+        old = rows and all(tensors[name].dim() and len(tensors[name]) == _LEGACY_ROWS for name in rows)
+        if self.head.spare_class or not old:
+            return OfficialFile(self, dict(tensors))
+        kept = {name: tensor[: _LEGACY_ROWS - 1] if name in rows else tensor for name, tensor in tensors.items()}
+        return OfficialFile(replace(self, frame=LEGACY_FRAME), kept)
 
 
 _NANO_HEAD = ZeroHead(bins=8, kernel=1)
