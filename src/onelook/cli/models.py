@@ -85,8 +85,8 @@ class ModelList:
         )
         if len(self.rows) > 1:
             console.print("Where a model's official weights are: onelook models NAME", style="dim")
-        elif address := self.rows[0].variant.url:
-            console.print(f"Official weights: {address}", soft_wrap=True)
+        elif place := self.rows[0].variant.url or self.rows[0].variant.weights_file:
+            console.print(f"Official weights: {place}", soft_wrap=True)
 
 
 def models(name: str | None = None, /) -> ModelList:

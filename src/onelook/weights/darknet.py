@@ -1,4 +1,4 @@
-"""Darknet's `.weights`: a header and the numbers of all layers in a row, without any name (written by `save_weights`).
+"""Darknet's `.weights`: a header and the numbers of all layers in a row, without any name.
 
     int32 major, minor, revision    0, 2, 5 today
     seen                            images trained on: uint64 from version 0.2, uint32 before
@@ -55,8 +55,10 @@ class DarknetHeader:
 
 @dataclass(frozen=True, eq=False)
 class DarknetFile:
-    """The content of a file: its header and its numbers, a view of the mapped file.  backbone: whether its name says
-    that it holds only the first layers of a network."""
+    """The content of a file: its header and its numbers, a view of the mapped file.
+
+    backbone: whether its name says that it holds only the first layers of a network.
+    """
 
     header: DarknetHeader
     values: Tensor
@@ -80,8 +82,11 @@ class DarknetFile:
             start += prod(shape)
         return tensors
 
-    def fits(self, architecture: Architecture) -> bool:
-        """Whether the file has as many numbers as the network, for some number of classes."""
+    def fits(self, architecture: Architecture, *, exact: bool = False) -> bool:
+        """Whether the file has as many numbers as the network, for its own (`exact`) or some number of classes."""
+        if exact:
+            layers = layout(architecture) or ()
+            return len(self.values) == sum(prod(layer.shape(architecture.num_classes)) for layer in layers)
         try:
             return bool(self.cut(architecture))
         except Refusal:
@@ -115,8 +120,11 @@ class DarknetFile:
 
 @dataclass(frozen=True)
 class Layer:
-    """One tensor of a file. name: the official one.  own: the model's name.  rows: its first axis, for C classes
-    anchors * (before + C).  begins: whether it is the first of a layer."""
+    """One tensor of a file.
+
+    name: the official one.  own: the model's.  sides: its shape; where `anchors` is not 0, the first side is
+    anchors * (before + C) for C classes.  begins: whether it is the first tensor of a layer.
+    """
 
     name: str
     own: str

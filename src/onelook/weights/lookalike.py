@@ -51,8 +51,9 @@ def recognised(checkpoint: Checkpoint) -> tuple[str, Architecture] | None:
     are recognised too. Variants that are called like the file are tried first, and an exact one ends the search.
     """
     if checkpoint.numbers is not None:
-        fits = (row for row in VARIANTS.values() if checkpoint.numbers.fits(row.architecture))
-        return next(((row.name, row.architecture) for row in fits), None)
+        fits = [(row.name, row.architecture) for row in VARIANTS.values() if checkpoint.numbers.fits(row.architecture)]
+        exact = [one for one in fits if checkpoint.numbers.fits(one[1], exact=True)]
+        return next(iter(exact or fits), None)
     hint = Path(checkpoint.path).stem.lower().replace("_", "-")
     rows = sorted(VARIANTS.values(), key=lambda row: -SequenceMatcher(None, row.name, hint).ratio())
     best, found = _SIMILAR, None
