@@ -32,6 +32,7 @@ from onelook.ops.nms import Nms, TopK
 from onelook.ops.priors import grid_priors
 from onelook.predict.backends import OnnxBackend, TorchBackend
 from onelook.types import Matches, Predictions, Targets
+from onelook.weights import restore, save_weights
 
 DARKNET = Yolox(backbone="darknet53", activation="leaky_relu")
 HEADS = {
@@ -338,3 +339,13 @@ def test_an_exported_head_without_need_of_nms_has_none(tmp_path: Path, inside: b
     (found,), (expected,) = exported(images, select), torch_backend(images, select)
     assert len(found[1]) == len(expected[1]) == 40
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("head", ["coupled", "one to one"])
+def test_weights_bring_their_architecture_along(tmp_path: Path, head: str) -> None:
+    detector = narrow(HEADS[head])
+    save_weights(detector, tmp_path / "model.safetensors")
+    again = restore(tmp_path / "model.safetensors")
+    assert again.architecture == detector.architecture
+    images = torch.rand(1, 3, 64, 64) * 255
+    torch.testing.assert_close(again.eval()(images).scores(), detector.eval()(images).scores())
