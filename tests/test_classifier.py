@@ -22,7 +22,7 @@ from onelook.models.variants import VARIANTS, variant
 from onelook.recipes.classifier import published_classifier
 from onelook.train.dropblock import DropBlock
 from onelook.types import Targets
-from onelook.weights import load_weights, open_detector, restore
+from onelook.weights import load_weights, open_detector, restore, save_weights
 from training import TINY, changed
 
 
@@ -205,6 +205,9 @@ def test_files_and_data_of_different_tasks_get_one_message(trained, pictures, tm
         open_detector(best)
     with pytest.raises(WeightsError, match=r"does not fit the backbone of Yolox|does not fit the backbone of yolox"):
         load_weights(build("yolox-s"), best)
+    detector = save_weights(build(TINY), tmp_path / "detector.safetensors")
+    assert run(["val", str(pictures), "--model", str(detector), "--device", "cpu"]) == 1
+    assert "class folders and no boxes" in capsys.readouterr().err
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text((trained / "recipe.yaml").read_text())
     scenes = write_synthetic(tmp_path / "scenes", Scenes(size=(64, 64)), {"train": 2, "val": 2})

@@ -76,6 +76,8 @@ def validate(
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
     predictor = load(model, weights=weights, device=device, size=size, tta=tta)
     dataset = open_dataset(data, split=split)
+    if dataset.format == "classes":
+        raise UserError(f"'{data}' has class folders and no boxes to compare with.", "Give a data set with boxes.")
     natural = predictor.backend.evaluating
     if select is not None:
         natural = select_of_kind(select, natural)
