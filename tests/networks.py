@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,29 @@ import numpy as np
 import torch
 
 from onelook.models.build import build
+from onelook.models.damo_yolo.architecture import DamoYolo
 from onelook.models.detector import Detector
+from onelook.models.yolov4.architecture import Yolov4
+from onelook.models.yolov7.architecture import Yolov7
+from onelook.models.yolox.architecture import Yolox
 from shared import SHARED, fill_module, reference
+
+
+def narrow(model: Any) -> Any:
+    """The same architecture with few channels and three classes."""
+    if isinstance(model, Yolox):
+        return replace(model, depth=0.1, width=0.0625, num_classes=3, size=(64, 64))
+    if isinstance(model, Yolov4):
+        return replace(model, depth=0.1, width=0.125, num_classes=3, size=(64, 64))
+    if isinstance(model, Yolov7):
+        return replace(model, width_multiple=0.0625 * model.width_multiple, num_classes=3, size=(64, 64))
+    if isinstance(model, DamoYolo):
+        stages = tuple(replace(stage, outputs=8, bottleneck=8) for stage in model.backbone.stages)
+        low, middle, high = (width // 16 for width in model.neck.channels)
+        neck = replace(model.neck, channels=(low, middle, high))
+        backbone = replace(model.backbone, stem=8, stages=stages)
+        return replace(model, backbone=backbone, neck=neck, num_classes=3, size=(64, 64))
+    raise TypeError(f"no narrow {type(model).__name__}")
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,14 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from networks import narrow
 from onelook.cli.diff import diff as diff_command
 from onelook.config import change, diff
 from onelook.errors import ConfigError
-from onelook.models.damo_yolo.architecture import DamoYolo
 from onelook.models.detector import Detector
-from onelook.models.yolov4.architecture import Yolov4
-from onelook.models.yolov7.architecture import Yolov7
-from onelook.models.yolox.architecture import Yolox
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row, roadmap
 from onelook.train.recipe import Recipe
@@ -26,23 +22,6 @@ from onelook.types import Predictions, Targets
 
 ROWS = [(table, row) for table in ROADMAPS.values() for row in table.rows]
 each_row = pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table.name}:{row.key}" for table, row in ROWS])
-
-
-def narrow(model: Any) -> Any:
-    """The same architecture with few channels and three classes."""
-    if isinstance(model, Yolox):
-        return replace(model, depth=0.1, width=0.0625, num_classes=3, size=(64, 64))
-    if isinstance(model, Yolov4):
-        return replace(model, depth=0.1, width=0.125, num_classes=3, size=(64, 64))
-    if isinstance(model, Yolov7):
-        return replace(model, width_multiple=0.0625 * model.width_multiple, num_classes=3, size=(64, 64))
-    if isinstance(model, DamoYolo):
-        stages = tuple(replace(stage, outputs=8, bottleneck=8) for stage in model.backbone.stages)
-        low, middle, high = (width // 16 for width in model.neck.channels)
-        neck = replace(model.neck, channels=(low, middle, high))
-        backbone = replace(model.backbone, stem=8, stages=stages)
-        return replace(model, backbone=backbone, neck=neck, num_classes=3, size=(64, 64))
-    raise TypeError(f"no narrow {type(model).__name__}")
 
 
 @cache
