@@ -74,7 +74,7 @@ class Tuned:
             table.add_row(str(row["trial"]), fitness, f"{row['seconds']:.0f}", *rest, style=style)
         console.print(table)
         if self.interrupted:
-            console.print(f"Stopped. To go on: the same command with --out {self.folder} --resume", soft_wrap=True)
+            console.print(f"Stopped. To go on: onelook tune DATA --out {self.folder} --resume", soft_wrap=True)
         if self.best is not None:
             console.print(f"The best recipe: {self.folder / BEST}", soft_wrap=True)
 
