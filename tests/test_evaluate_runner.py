@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from onelook.augment.frame import Frame, Letterbox, Stretch
-from onelook.errors import DataError, ImageError
+from onelook.errors import DataError, ImageError, UsageError
 from onelook.evaluate import evaluate
 from onelook.evaluate.frames import framed_batches
-from onelook.evaluate.rectangular import square_groups
+from onelook.evaluate.rectangular import Rectangular, square_groups
 
 
 @dataclass
@@ -53,6 +53,10 @@ class Rectangles:
         x, y, w, h = self.box(row)
         image[y : y + h, x : x + w] = 200 + row % 2 * 50
         return image
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return np.array([self.image(row).shape[:2] for row in range(self.count)])
 
     def coco_ground_truth(self) -> dict[str, Any]:
         ids = self.image_ids.tolist()
@@ -104,6 +108,32 @@ def test_boxes_come_back_to_the_images_and_classes_to_their_names(frame: Frame, 
     assert found.notes == ()
     assert set(found.seconds) == {"waiting", "model", "score", "decoding"}
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 50])
+def test_rectangles_find_the_same_in_smaller_inputs(batch: int) -> None:
+    @dataclass
+    class TakesAnySize(FindsBright):
+        stride: int = 32
+        pixels: int = 0
+
+        def __call__(self, batch: np.ndarray, select: Any) -> Any:
+            self.pixels += batch.size
+            assert max(batch.shape[1:3]) == 352  # 320, a half cell, rounded up
+            return [self.find(image.copy()) for image in batch]
+
+    square, rectangles = TakesAnySize(size=(352, 352)), TakesAnySize(size=(320, 320))
+    evaluate(square, Rectangles(), None, batch=batch)
+    found = evaluate(rectangles, Rectangles(), None, batch=batch, rectangular=Rectangular())
+    assert found.per_class["cat"]["AP50"] == pytest.approx(1)
+    assert len(found.results) == 46
+    # A batch of all images has tall and wide ones, and is square.
+    assert rectangles.pixels <= square.pixels and (batch == 50 or rectangles.pixels < 0.95 * square.pixels)
+
+
+def test_model_of_one_size_takes_no_rectangles() -> None:
+    with pytest.raises(UsageError, match="images of one size only"):
+        evaluate(FindsBright(), Rectangles(), None, rectangular=Rectangular())
 
 
 def test_batch_and_threads_change_nothing() -> None:
