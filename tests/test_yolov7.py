@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from networks import Golden, filled_detector, goldens, manifest
+from official_layers import head_inputs
 from onelook.models.build import build
 from onelook.models.cost import count_gflops, count_parameters
 from onelook.models.deploy import deploy
@@ -68,6 +70,31 @@ def test_batch_norm_is_the_published_one(name: str) -> None:
     norms = [module for module in _structure(name).modules() if isinstance(module, nn.BatchNorm2d)]
     entry = manifest("yolov7")[name]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(entry["bn_eps"], entry["bn_momentum"])}
+
+
+@needs_shared
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_slow(name)) for name in MODELS])
+def test_layers_are_connected_as_the_official_list_says(name: str) -> None:
+    """For the models without golden outputs, too: every join in the official order, every source the official one."""
+    entry = manifest("yolov7")[name]
+    torch.manual_seed(0)
+    detector = build(name).eval()
+    assert detector.architecture is not None
+    names = detector.architecture.official_names()
+    state = {names[key]: tensor for key, tensor in detector.state_dict().items()}
+    detector.neck.train()
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    images = torch.rand(1, 3, 64, 128)
+    activation = F.silu if name != "yolov7-tiny" else lambda x: F.leaky_relu(x, 0.1)
+    with torch.no_grad():
+        found = detector.features(images * 255)
+        wanted = head_inputs(entry["layers"], state, images, activation, entry["bn_eps"])
+    assert len(found) == len(wanted)
+    for ours, theirs in zip(found, wanted):
+        spread = theirs.std().clamp(min=1e-6)
+        torch.testing.assert_close(ours / spread, theirs / spread, rtol=1e-3, atol=1e-3)
 
 
 def _official(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
