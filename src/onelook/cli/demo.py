@@ -12,7 +12,7 @@ from onelook.cli.export import export
 from onelook.cli.train import train
 from onelook.cli.val import validate
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.errors import UserError
+from onelook.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,6 +69,24 @@ class Demo:
         console.print(places, soft_wrap=True)
 
 
+@dataclass(frozen=True)
+class DrawnData:
+    """A data set that was drawn and nothing else. pictures: of each split."""
+
+    folder: Path
+    names: tuple[str, ...]
+    pictures: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"folder": str(self.folder), "classes": list(self.names), "pictures": self.pictures}
+
+    def show(self, console: Console) -> None:
+        """Prints what there is and where."""
+        counts = ", ".join(f"{count} {split}" for split, count in self.pictures.items())
+        console.print(f"{self.folder}: {counts} pictures of {', '.join(self.names)}, in COCO's format.", soft_wrap=True)
+
+
 def demo(
     *,
     out: Path = Path("runs/demo"),
@@ -76,8 +94,11 @@ def demo(
     epochs: int = 40,
     size: int = 160,
     images: int = 480,
+    difficulty: float = 0.2,
+    classes: int = CLASSES,
     seed: int = 0,
-) -> Demo:
+    data_only: Path | None = None,
+) -> Demo | DrawnData:
     """Run the whole main job on a data set that the program draws itself.
 
     Draws labelled pictures, trains a small detector on them from scratch, validates it, detects, exports the detector,
@@ -86,6 +107,7 @@ def demo(
     Examples:
         onelook demo
         onelook demo --out runs/demo --epochs 60
+        onelook demo --data-only scenes --images 2000 --size 320 --difficulty 0.6
 
     Args:
         out: Folder for everything the demo makes; a finished training in it is not overwritten.
@@ -93,8 +115,14 @@ def demo(
         epochs: Passes over the pictures.
         size: Side of the pictures and of the network's input, a multiple of 32.
         images: Pictures to train on; a quarter as many are kept for validation.
+        difficulty: Of the pictures, 0 to 1: how much clutter, hiding, noise and odd light there is in them.
+        classes: Kinds of things in the pictures.
         seed: Of the pictures and of the training.
+        data_only: Draw the data set into this folder and do nothing else; it is a COCO data set like any other.
     """
+    scenes, counts = _asked(size, images, difficulty, classes, seed)
+    if data_only is not None:
+        return DrawnData(write_synthetic(data_only, scenes, counts), scenes.names, counts)
     run = out / "run"
     if (run / "report.html").exists():
         raise UserError(f"{run} holds a finished demo already.", "Remove the folder, or choose another with --out.")
@@ -105,8 +133,6 @@ def demo(
         nonlocal clock
         seconds[stage], clock = perf_counter() - clock, perf_counter()
 
-    scenes = Scenes(size=(size, size), things=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=CLASSES, seed=seed)
-    counts = {"train": images, "val": max(1, images // 4), "new": PICTURES}
     data = write_synthetic(out / "data", scenes, counts)
     done("draw the data")
     settings = (*SHORT, f"seed={seed}")
@@ -131,3 +157,14 @@ def demo(
         "data": data,
     }
     return Demo(out, seconds, stats, exported_stats, paths)
+
+
+def _asked(size: int, images: int, difficulty: float, classes: int, seed: int) -> tuple[Scenes, dict[str, int]]:
+    """The scenes that the options describe, and the pictures of each split; UsageError where there can be none."""
+    if images < 1 or seed < 0:
+        raise UsageError("--images is at least 1, and --seed at least 0.")
+    try:
+        scenes = Scenes((size, size), (1, 4), (0.2, 0.6), difficulty, classes=classes, seed=seed)
+    except ValueError as error:
+        raise UsageError(f"Such pictures cannot be drawn: {error}.", "See: onelook demo --help") from None
+    return scenes, {"train": images, "val": max(1, images // 4), "new": PICTURES}
