@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.console import Console
 from onelook.config import read_yaml, to_plain
 from onelook.errors import UserError
 from onelook.train import sinks
+from onelook.train.journal import Journal
 from onelook.train.loop import train
 from onelook.train.run import Run, follow, refuse_changes
 from onelook.weights import read_header, restore
@@ -113,6 +115,17 @@ class Interrupting(Squares):
         if type(self).at == 0:
             os.kill(os.getpid(), signal.SIGINT)
         return super().take(rows)
+
+
+def test_an_epoch_has_one_bar_also_where_its_first_losses_are_not_known(tmp_path, monkeypatch):
+    from test_train_loop import SumOfBoxes
+
+    shown = []
+    monkeypatch.setattr(Journal, "begin_epoch", lambda journal, epoch, epochs, steps, done: shown.append((epoch, done)))
+    first = int(np.random.default_rng((7, 0)).permutation(16)[0])  # of the first batch: its step is skipped
+    recipe = changed(epochs=2, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite="skip")
+    start(tmp_path, recipe, Squares(count=16, broken=first))
+    assert shown == [(0, 0), (1, 0)]
 
 
 @pytest.mark.parametrize("at", [1, 4, 6])

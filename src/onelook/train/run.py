@@ -207,6 +207,7 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
     meter = Meter() if record.meter is None else Meter.from_dict(record.meter)
     clock = Clock(record.seconds, learner.steps, recipe.epochs * steps)
     read_every = READ_EVERY if learner.world.device.type == "cuda" else 1
+    shown = None
     if learner.steps == 0:
         run.save()
     with StopRequest() as stop, journal:
@@ -214,8 +215,9 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
         for event in () if stopped else train(recipe, learner, batches):
             if isinstance(event, Step):
                 done = event.number % steps + 1
-                if not meter.steps:
+                if shown != event.epoch:  # the first step of the epoch in this sitting
                     journal.begin_epoch(event.epoch, recipe.epochs, steps, done - 1)
+                    shown = event.epoch
                 meter.add(event)
                 if done % read_every and not event.ends_epoch:
                     continue
