@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from onelook.cli.app import run
-from onelook.cli.train_start import choose_recipe, free_folder
-from onelook.config import diff
+from onelook.cli.train_start import choose_recipe, free_folder, resumed_recipe
+from onelook.config import diff, to_plain, write_yaml
 from onelook.data.loader import collate
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.errors import UsageError
+from onelook.errors import UsageError, UserError
 from onelook.losses.distill import Mgd
 from onelook.models.build import build
 from onelook.recipes import find_recipe
@@ -118,6 +118,29 @@ def test_one_command_trains_evaluates_and_leaves_a_run(scenes, tmp_path, capsys)
         str(out / "best.safetensors"),
     )
     assert train(scenes, *again) == 0
+
+
+RUN = {"model": "yolox-nano", "epochs": 1, "size": 64, "batch": 4}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"epochs": 2}, r"epochs was 1, now 2"),
+        ({"size": 96}, r"size was \(64, 64\), now \(96, 96\)"),
+        ({"batch": 8}, r"batch_size was 4, now 8"),
+        ({"model": "yolox-tiny"}, r"model\.depthwise was True, now False"),
+        ({"recipe": "yolox-tiny"}, r"own recipe"),
+        ({"overrides": ("seed=3",)}, r"seed was 0, now 3"),
+    ],
+)
+def test_a_run_goes_on_as_it_began_or_says_what_would_change(tmp_path, asked, said):
+    before = recipe("loss.assigner.radius=2.0", **RUN)
+    write_yaml(tmp_path / "recipe.yaml", to_plain(before))
+    assert resumed_recipe(tmp_path, ()) == before
+    assert resumed_recipe(tmp_path, ("loss.assigner.radius=2.0",), **RUN) == before
+    with pytest.raises(UserError, match=said):
+        resumed_recipe(tmp_path, asked.pop("overrides", ()), **asked)
 
 
 @pytest.fixture(scope="module")

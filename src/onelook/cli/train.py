@@ -103,7 +103,8 @@ def train(
     with join(device) as world:
         plan = None if cache is None else plan_cache(cache, training, folder, world.size)
         if resume:
-            chosen = resumed_recipe(folder, overrides)
+            same = {"model": model, "recipe": recipe, "epochs": epochs, "size": size}
+            chosen = resumed_recipe(folder, overrides, **same, batch=None if batch == "auto" else batch)
         else:
             chosen = choose_recipe(
                 training.names,

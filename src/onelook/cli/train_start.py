@@ -104,12 +104,31 @@ def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: in
     return change(chosen, new)
 
 
-def resumed_recipe(folder: Path, overrides: tuple[str, ...]) -> Recipe:
+def resumed_recipe(
+    folder: Path,
+    overrides: tuple[str, ...],
+    *,
+    model: str | None = None,
+    recipe: str | None = None,
+    epochs: int | None = None,
+    size: int | None = None,
+    batch: int | None = None,
+) -> Recipe:
     """The recipe of the run in a folder; UserError if the command line would change it."""
     if not (folder / RECIPE_FILE).is_file():
         raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")
+    if recipe is not None:
+        raise UsageError("A run goes on with its own recipe.", "Leave --recipe away, or start a new run: --out.")
     before = find_recipe(folder)
-    refuse_changes(folder, before, override(before, *overrides, types=RECIPE_TYPES))
+    asked: dict[str, Any] = {}
+    if model is not None:
+        network = "model.network" if isinstance(before.model, Classification) else "model"
+        asked[network] = variant(model).architecture
+    asked |= {name: value for name, value in (("epochs", epochs), ("batch_size", batch)) if value is not None}
+    if size is not None and before.input_size != (size, size):
+        asked["size"] = (size, size)
+    wanted = change(change(before, asked), {"model.num_classes": before.model.num_classes})
+    refuse_changes(folder, before, override(wanted, *overrides, types=RECIPE_TYPES))
     return before
 
 
