@@ -195,6 +195,8 @@ def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_pa
         ([*SMALL, "--log", "tensorbord"], 1, "tensorboard"),
         ([*SMALL, "freeze=['bakbone.*']"], 1, "backbone"),
         ([*SMALL, "--train-split", "trian"], 1, "trian"),
+        ([*SMALL, "metric=AP51"], 1, "Choose one of: AP, AP50"),
+        ([*SMALL, "--val-split", "none", "patience=3"], 1, "nothing to evaluate on"),
         ([*SMALL, "--cache", "rma"], 2, "Did you mean 'ram'"),
         ([*SMALL, "--batch", "all"], 2, "batch"),
         ([*SMALL, "--teacher", "yolox-ss"], 1, "Did you mean 'yolox-s'"),

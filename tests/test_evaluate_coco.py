@@ -18,10 +18,9 @@ from rich.console import Console
 
 from onelook.evaluate import GroundTruth, read_results, score, write_results
 from onelook.evaluate.annotations import read_ground_truth
+from onelook.evaluate.coco import STATS
 from onelook.evaluate.tables import Results
 from shared import SHARED, data, needs_shared
-
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 def coco(images: Any, annotations: Any, categories: Any = ("a", "b")) -> dict[str, Any]:
@@ -93,7 +92,7 @@ def test_twelve_numbers_equal_pycocotools(annotations: list[Any], detections: li
     ground_truth = coco([9, 4, 1, 2], annotations, ("a", "b", "c"))
     truth = GroundTruth.from_coco(ground_truth)
     ours = score(truth, results(truth, detections))
-    assert list(ours.stats) == list(NAMES)
+    assert list(ours.stats) == list(STATS)
     assert list(ours.stats.values()) == pytest.approx(judged(ground_truth, detections), abs=1e-12)
 
 
@@ -146,9 +145,9 @@ def test_stored_detections_of_real_images() -> None:
 ONE = [(1, 3, [10.0, 10.0, 20.0, 20.0], False)]
 SMALL_SETS = {
     "no detections": (ONE, [], {"AP": 0.0, "APs": 0.0, "APm": -1.0, "APl": -1.0, "AR100": 0.0}),
-    "no objects, no detections": ([], [], dict.fromkeys(NAMES, -1.0)),
-    "no objects": ([], [(1, 3, [0.0, 0.0, 9.0, 9.0], 0.9)], dict.fromkeys(NAMES, -1.0)),
-    "only a crowd": ([(*ONE[0][:3], True)], [(1, 3, [10.0, 10.0, 20.0, 20.0], 0.9)], dict.fromkeys(NAMES, -1.0)),
+    "no objects, no detections": ([], [], dict.fromkeys(STATS, -1.0)),
+    "no objects": ([], [(1, 3, [0.0, 0.0, 9.0, 9.0], 0.9)], dict.fromkeys(STATS, -1.0)),
+    "only a crowd": ([(*ONE[0][:3], True)], [(1, 3, [10.0, 10.0, 20.0, 20.0], 0.9)], dict.fromkeys(STATS, -1.0)),
     "perfect": (ONE, [(1, 3, [10.0, 10.0, 20.0, 20.0], 0.9)], {"AP": 1.0, "APs": 1.0, "APm": -1.0, "AR1": 1.0}),
     "other class": (ONE, [(1, 5, [10.0, 10.0, 20.0, 20.0], 0.9)], {"AP": 0.0}),
     "image without objects": (ONE, [(2, 3, [10.0, 10.0, 20.0, 20.0], 0.9)], {"AP": 0.0}),

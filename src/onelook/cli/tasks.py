@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from onelook.cli.train_start import loader_of
 from onelook.data import Dataset
 from onelook.data.loader import Batch
-from onelook.errors import UserError
+from onelook.errors import UserError, nearest
 from onelook.evaluate import evaluate
 from onelook.evaluate.classes import top_k
+from onelook.evaluate.coco import STATS
 from onelook.losses.classify import ClassLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import TorchBackend
@@ -35,7 +36,9 @@ EVALUATION = (0.01, 0.65)  # confidence and IoU, as `onelook val`
 
 
 class Task(Protocol):
-    """One task."""
+    """One task. measures: the names of what `metrics` gives."""
+
+    measures: ClassVar[tuple[str, ...]]
 
     def look(self, run: Run, batches: Sequence[Batch]) -> None:
         """Says what the first batches tell before training begins."""
@@ -55,6 +58,7 @@ class Detecting:
     """Finding objects."""
 
     loss: DetectionLoss
+    measures: ClassVar[tuple[str, ...]] = STATS
 
     def look(self, run: Run, batches: Sequence[Batch]) -> None:
         device = run.learner.world.device
@@ -90,6 +94,8 @@ class Detecting:
 class Classifying:
     """Naming whole pictures."""
 
+    measures: ClassVar[tuple[str, ...]] = ("top1", "top5")
+
     def look(self, run: Run, batches: Sequence[Batch]) -> None:
         """There is nothing to say."""
 
@@ -118,6 +124,21 @@ def task_of(recipe: Recipe, training: Dataset) -> Task:
             "Leave --recipe away to train a classifier, or give a data set with boxes.",
         )
     return Detecting(loss)
+
+
+def check_judging(task: Task, recipe: Recipe, validation: Dataset | None) -> None:
+    """UserError for a "best" that no evaluation of the training will tell: now, not when the first one is made."""
+    if validation is None:
+        if recipe.patience is not None:
+            raise UserError(
+                "There is nothing to evaluate on, so that patience could never stop the training.",
+                "Give --val-split, or leave patience away.",
+            )
+    elif recipe.metric not in task.measures:
+        raise UserError(
+            f"metric={recipe.metric} is nothing that the evaluation measures.{nearest(recipe.metric, task.measures)}",
+            f"Choose one of: {', '.join(task.measures)}.",
+        )
 
 
 def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | None) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from onelook.cli.tasks import preflight, task_of
+from onelook.cli.tasks import check_judging, preflight, task_of
 from onelook.cli.train_start import (
     check_batch,
     choose_recipe,
@@ -103,8 +103,10 @@ def train(
     with join(device) as world:
         plan = None if cache is None else plan_cache(cache, training, folder, world.size)
         if resume:
-            same = {"model": model, "recipe": recipe, "epochs": epochs, "size": size}
-            chosen = resumed_recipe(folder, overrides, **same, batch=None if batch == "auto" else batch)
+            images = None if batch == "auto" else batch
+            chosen = resumed_recipe(
+                folder, overrides, model=model, recipe=recipe, epochs=epochs, size=size, batch=images
+            )
         else:
             chosen = choose_recipe(
                 training.names,
@@ -119,7 +121,7 @@ def train(
                 classifies=training.format == "classes",
                 on_cpu=world.device.type == "cpu",
             )
-        task_of(chosen, training)  # says so where the data set is for another task
+        check_judging(task_of(chosen, training), chosen, validation)
         told = find_teacher(chosen, folder, teacher, teacher_weights, resume)
         teaching = None if told is None else told[0]
         detector, said = starting_point(chosen, training, world, start)

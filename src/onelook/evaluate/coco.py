@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 UNDEFINED = -1.0
+STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # area ranges: any, < 32^2, 32^2..96^2, > 96^2 square pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -241,6 +242,8 @@ def freeze(detector: nn.Module, patterns: Iterable[str]) -> None:
 
 def _prepare(device: torch.device, deterministic: bool) -> None:
     if deterministic:
+        # Without a workspace of its own cuBLAS adds in any order; it is read when cuBLAS is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # Some backward kernels have no deterministic form; PyTorch then warns once instead of refusing to train.
         torch.use_deterministic_algorithms(True, warn_only=True)
     if device.type == "cuda":
