@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
@@ -77,14 +78,30 @@ class Partner:
 
     def visible(self) -> np.ndarray:
         """The pixels inside `window`."""
-        height, width = self.extent
-        source_height, source_width = size_of(self.sample)
-        image, _ = pixels(self.sample, level_of(max(height / source_height, width / source_width)))
-        resized = image if image.shape[:2] == self.extent else cv2.resize(image, (width, height))
         x1, y1, x2, y2 = (side - start for side, start in zip(self.window(), self.place * 2))
-        if not self.mirrored:
-            return resized[y1:y2, x1:x2]
-        return cv2.flip(resized[y1:y2, width - x2 : width - x1], 1)
+        if self.mirrored:
+            x1, x2 = self.extent[1] - x2, self.extent[1] - x1
+        resized = self._resized(y2, x2)[y1:y2, x1:x2]
+        return cv2.flip(resized, 1) if self.mirrored else resized
+
+    def _resized(self, rows: int, columns: int) -> np.ndarray:
+        """The resized image, not mirrored; below and right of these rows and columns, pixels may be missing.
+
+        What is cut off is neither decoded nor resized; the rest is the same, bit for bit.
+        """
+        (height, width), (source_height, source_width) = self.extent, size_of(self.sample)
+        scale_y, scale_x = height / source_height, width / source_width
+        level = level_of(max(scale_y, scale_x))
+        if level:
+            image, _ = pixels(self.sample, level)
+            return image if image.shape[:2] == self.extent else cv2.resize(image, (width, height))
+        # Two more than end there: what bilinear interpolation reads.
+        bottom = min(source_height, math.ceil(rows / scale_y) + 2)
+        right = min(source_width, math.ceil(columns / scale_x) + 2)
+        image, _ = pixels(self.sample, 0, bottom)
+        if (source_height, source_width) == self.extent:
+            return image
+        return cv2.resize(image[:bottom, :right], None, fx=scale_x, fy=scale_y)
 
 
 def draw_partner(frame: Letterbox, scale: tuple[float, float], draw: Draw, rng: np.random.Generator) -> Partner | None:

@@ -133,7 +133,9 @@ class Dataset:
 
         outlines: whether they are wanted; None in their place otherwise.
         """
-        span, (height, width) = self.span(i), self.index.sizes[self.row(i)].tolist()
+        row = self.row(i)
+        start, stop = self.index.object_offsets[row : row + 2].tolist()
+        span, (height, width) = slice(start, stop), self.index.sizes[row].tolist()
         boxes, kept = clean_boxes(self.index.boxes[span], height, width)
         kept &= (self.index.object_flags[span] & CROWD) == 0
         polygons = self.polygons(i) if outlines else None
