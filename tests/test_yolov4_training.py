@@ -13,32 +13,36 @@ from onelook.data.synthetic import Scenes, write_synthetic
 
 
 @pytest.mark.slow
-def test_tiny_learns_eight_pictures_by_heart_and_its_darknet_file_knows_them(tmp_path: Path) -> None:
-    """A narrow yolov4-tiny with its published loss, several anchors an object, no augmentation.
+def test_a_narrow_tiny_learns_twenty_pictures_by_heart_and_every_file_of_it_knows_them(tmp_path: Path) -> None:
+    """Its published loss, several anchors an object, no augmentation; then Darknet's file, ONNX, and ONNX with NMS.
 
     At 160 pixels boxes weigh little against objectness, because their weight counts cells; 1 makes up for that.
     """
     scenes = Scenes(size=(160, 160), things=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
-    data = write_synthetic(tmp_path / "data", scenes, {"train": 8})
+    data = write_synthetic(tmp_path / "data", scenes, {"train": 20})
     settings = (
         "model.width=0.25",
         "model.norm_momentum=0.1",
         "augment=Plain(hsv=none,flip=0.0,frame=Stretch())",
         "optimizer.lr_per_image=0.000375",
-        "schedule=CosineRestarts(warmup_epochs=10,warmup_power=2)",
+        "schedule=CosineRestarts(warmup_epochs=5,warmup_power=2)",
         "loss.assigner.iou_threshold=0.213",
         "loss.terms.box.weight=1",
         "evaluate_every=200",
     )
     out = tmp_path / "run"
-    options = ("--val-split", "train", "--size", "160", "--batch", "8", "--epochs", "90", "--workers", "0")
+    options = ("--val-split", "train", "--size", "160", "--batch", "10", "--epochs", "50", "--workers", "0")
     assert run(["train", str(data), "--model", "yolov4-tiny", "--out", str(out), *options, *settings]) == 0
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
-    assert float(rows[-1]["AP50"]) > 0.9
+    assert float(rows[-1]["AP50"]) > 0.7
 
     best = str(out / "best.safetensors")
     file = tmp_path / "mine.weights"
     assert run(["export", "--model", best, "--to", "darknet", "--out", str(file)]) == 0
     assert file.stat().st_size > 20
     plain, distant = (validate(data, model=best, split="train", select=kind).stats for kind in ("nms", "diou"))
-    assert plain["AP50"] > 0.9 and distant["AP50"] > 0.9
+    assert plain["AP50"] > 0.7 and distant["AP50"] > 0.7
+    for nms in ((), ("--nms", "--confidence", "0.01", "--iou", "0.65")):
+        exported = tmp_path / "exported.onnx"
+        assert run(["export", "--model", best, "--size", "160", "--out", str(exported), *nms]) == 0
+        assert validate(data, model=exported, split="train").stats == pytest.approx(plain, abs=1e-4)
