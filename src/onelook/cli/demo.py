@@ -97,7 +97,7 @@ def demo(
     *,
     out: Path = Path("runs/demo"),
     model: str = "yolox-nano",
-    epochs: int = 40,
+    epochs: int = 52,
     size: int = 160,
     images: int = 480,
     difficulty: float = 0.2,
@@ -112,7 +112,7 @@ def demo(
 
     Examples:
         onelook demo
-        onelook demo --out runs/demo --epochs 60
+        onelook demo --out runs/demo --epochs 100
         onelook demo --data-only scenes --images 2000 --size 320 --difficulty 0.6
 
     Args:
