@@ -198,7 +198,7 @@ def test_distributions_need_bins() -> None:
         DistributionFocal()(Pairs(predictions, targets, AlignOta()(predictions, targets)))
 
 
-@pytest.mark.parametrize("assigner", [Atss, TaskAligned])
+@pytest.mark.parametrize("assigner", [AlignOta, Atss, TaskAligned])
 def test_impossible_settings_are_refused(assigner) -> None:
     with pytest.raises(ValueError):
         assigner(candidates=0)

@@ -297,3 +297,9 @@ def test_uncertainty_learns_the_size_of_the_error() -> None:
         if len(own) == 1:
             wants_more = raw.grad[b, row, 1::2] < 0
             assert torch.equal(wants_more, own[0].abs() > (0.5**3 / 0.8) ** 0.5)
+
+
+@pytest.mark.parametrize("setting", ["iou_threshold", "ignore", "seen"])
+def test_thresholds_that_no_overlap_can_have_are_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match=setting):
+        DarknetAnchors(**{setting: -1.0})

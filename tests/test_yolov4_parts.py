@@ -17,9 +17,11 @@ from onelook.layers.context import Aspp, Rfb
 from onelook.layers.conv import ConvStyle, activation_named
 from onelook.layers.fusion import Asff, PlainSum, Sfam, WeightedSum
 from onelook.layers.spp import MaxPyramid, SamePool
+from onelook.losses.darknet import DarknetSquares, GaussianBox
 from onelook.models.deploy import deploy
-from onelook.models.variants import ARCHITECTURE_TYPES
+from onelook.models.variants import ARCHITECTURE_TYPES, variant
 from onelook.models.yolov4.architecture import CSP, LETTERBOX, TINY, Yolov4
+from onelook.recipes.yolov4 import published
 from shared import needs_shared, reference
 
 SMALL = Yolov4(width=0.125, depth=0.1, num_classes=3, size=(64, 64))
@@ -188,6 +190,40 @@ def test_every_special_is_one_change_of_a_model(name: str) -> None:
     with torch.no_grad():
         expected, deployed = detector.eval()(images), deploy(detector)(images)
     torch.testing.assert_close(deployed.scores(), expected.scores(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (Yolov4(), {"grid_scales": (1.2,)}),
+        (Yolov4(), {"anchors": Yolov4().anchors[:2], "grid_scales": (1.2, 1.1)}),
+        (Yolov4(), {"anchors": (((1.0, 2.0),), *Yolov4().anchors[1:])}),
+        (Yolov4(), {"anchors": (((0.0, 2.0),),) * 3}),
+        (Yolov4(), {"context": ("spp", "aspp")}),
+        (Yolov4(), {"neck": "bifpn", "attention": "pointwise"}),
+        (Yolov4(), {"width": 0.001}),
+        (Yolov4(), {"depth": -1.0}),
+        (TINY, {"neck": "pan"}),
+        (TINY, {"attention": "pointwise"}),
+        (TINY, {"fusion": "asff"}),
+        (TINY, {"context": ("rfb",)}),
+        (TINY, {"residual": "per_feature"}),
+        (TINY, {"depth": 2.0}),
+    ],
+)
+def test_settings_that_would_fail_or_do_nothing_are_refused(model: Yolov4, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        replace(model, **settings)
+
+
+@pytest.mark.parametrize("box", [DarknetSquares(), GaussianBox()])
+def test_boxes_are_not_taught_in_another_head_s_code(box: DarknetSquares | GaussianBox) -> None:
+    """Squared errors of raw values mean nothing where the head codes its sides in another way."""
+    model = replace(Yolov4(), coordinates="sigmoid", grid_scales=(2.0,) * 3, gaussian=True)
+    recipe = published(variant("yolov4"))
+    terms = (box, *recipe.loss.terms[1:])  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="exponential sides"):
+        replace(recipe, model=model, loss=replace(recipe.loss, terms=terms))
 
 
 @pytest.mark.parametrize(

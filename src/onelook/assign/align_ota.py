@@ -50,6 +50,10 @@ class AlignOta:
     all_classes: bool = True
     penalty: float = 1e8
 
+    def __post_init__(self) -> None:
+        if self.candidates < 1 or self.radius <= 0 or self.focus < 0 or self.penalty < 0:
+            raise ValueError("candidates is at least 1, radius above 0, focus and penalty not negative")
+
     @property
     def needs(self) -> tuple[str, ...]:
         return ()

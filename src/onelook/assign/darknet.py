@@ -9,6 +9,7 @@ from torch import Tensor
 
 from onelook.assign.cells import per_level
 from onelook.assign.cost import overlaps
+from onelook.errors import ConfigError
 from onelook.ops.precision import at_least_float32
 from onelook.ops.priors import level_starts
 from onelook.types import Matches, Predictions, Priors, Targets
@@ -38,6 +39,13 @@ class DarknetAnchors:
     seen: float = 0.25
     soft: tuple[bool, ...] = ()
     unused: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("iou_threshold", "ignore", "seen"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} lies between 0 and 1, not {getattr(self, name)}")
+        if any(side <= 0 for anchor in self.unused for side in anchor):
+            raise ValueError(f"the sides of an anchor are pixels above 0, not {self.unused}")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -94,7 +102,10 @@ class DarknetAnchors:
         if not any(self.soft):
             return None
         if len(self.soft) != len(priors.shapes):
-            raise TypeError(f"soft speaks of {len(self.soft)} levels, and the head has {len(priors.shapes)}")
+            raise ConfigError(
+                f"soft speaks of {len(self.soft)} levels, and the head has {len(priors.shapes)}.",
+                "Give true or false a level, or () for none.",
+            )
         levels = [priors.levels == level for level, soft in enumerate(self.soft) if soft]
         return torch.stack(levels).any(0)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
+from onelook.errors import ConfigError
 from onelook.losses.loss import Pairs
 from onelook.ops.gather import gather_rows
 from onelook.ops.iou import IouKind, box_iou
@@ -71,7 +72,7 @@ class DarknetSquares:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("anchors", "box offsets")
+        return ("anchors", "box offsets", f"{self.coordinates} sides")
 
     def __call__(self, pairs: Pairs) -> Tensor:
         errors = box_errors(pairs, self.coordinates).square().sum(-1)
@@ -92,7 +93,7 @@ class GaussianBox:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("anchors", "uncertainty")
+        return ("anchors", "uncertainty", "exponential sides")
 
     def __call__(self, pairs: Pairs) -> Tensor:
         raw = at_least_float32(gather_rows(pairs.predictions.regression, pairs.matches.priors))
@@ -139,7 +140,10 @@ class DarknetObjectness:
 
     def _gains(self, priors: Priors, like: Tensor) -> Tensor:
         if len(self.balance) != len(priors.shapes):
-            raise TypeError(f"balance speaks of {len(self.balance)} levels, and the head has {len(priors.shapes)}")
+            raise ConfigError(
+                f"balance speaks of {len(self.balance)} levels, and the head has {len(priors.shapes)}.",
+                "Give one number a level, or () for 1 each.",
+            )
         gains = torch.zeros_like(like[0])
         for level, gain in enumerate(self.balance):
             gains = gains.masked_fill(priors.levels == level, gain)

@@ -75,9 +75,44 @@ class Yolov4:
     numbered: ClassVar[bool] = True  # official files know layers by their number only
     multi_label: ClassVar[bool] = True  # a row may be a detection of several classes in the published evaluation
 
+    def __post_init__(self) -> None:
+        if not 1 / 32 <= self.width <= 16 or not 0 < self.depth <= 16 or not 0 < self.norm_momentum <= 1:
+            raise ValueError("width lies between 1/32 and 16, depth and norm_momentum above 0, at most 16 and 1")
+        if len(set(self.context)) < len(self.context) or {"spp", "aspp"} <= set(self.context):
+            raise ValueError(f"context has spp or aspp, once, and may have rfb, once; not {self.context}")
+        self._check_anchors()
+        self._check_used()
+
+    def _check_anchors(self) -> None:
+        """ValueError unless every level has anchors, as many as the others, and a grid scale."""
+        levels = (2, 3) if self.neck == "tiny" else (3,)
+        if len(self.anchors) not in levels or not self.anchors[0] or len({len(own) for own in self.anchors}) > 1:
+            wanted = " or ".join(str(level) for level in levels)
+            raise ValueError(f"the neck '{self.neck}' has {wanted} levels, each with as many anchors as the others")
+        if min(side for own in self.anchors for anchor in own for side in anchor) <= 0:
+            raise ValueError("the sides of an anchor are pixels above 0")
+        if len(self.grid_scales) != len(self.anchors):
+            raise ValueError(f"grid_scales speak of {len(self.grid_scales)} levels, anchors of {len(self.anchors)}")
+
+    def _check_used(self) -> None:
+        """ValueError for a setting that the chosen parts do not have: it would change nothing, and say nothing."""
+        tiny = self.neck == "tiny"
+        unused = {
+            "attention": self.attention is not None and self.neck not in ("pan", "csp_pan"),
+            "fusion": self.fusion is not None and tiny,
+            "context": self.context not in ((), ("spp",)) and tiny,  # the tiny models' rows keep the default
+        }
+        for name, is_unused in unused.items():
+            if is_unused:
+                raise ValueError(f"the neck '{self.neck}' has no {name}")
+        if self.backbone == "tiny" and self.residual != "plain":
+            raise ValueError("the tiny backbone has no residual sums to be weighted")
+        if self.backbone == "tiny" and tiny and self.depth != 1:
+            raise ValueError("the tiny networks have no units to repeat: depth is 1")
+
     @property
     def gives(self) -> frozenset[str]:
-        given = {"objectness", "anchors", "box offsets"}
+        given = {"objectness", "anchors", "box offsets", f"{self.coordinates} sides"}
         return frozenset(given | {"uncertainty"} if self.gaussian else given)
 
     def build(self) -> Detector:
