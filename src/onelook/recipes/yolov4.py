@@ -62,8 +62,9 @@ def published(model: Variant) -> Recipe:
     They differ from the paper's text (rate 0.01, momentum 0.9) and from its table of what YOLOv4 uses: there are no
     CmBN, DropBlock, self-adversarial training and class smoothing in them. All are settings here. Backbones start from
     ImageNet there. Batches are split into 8 passes there (1 for the tiny models), which `accumulate` does. The average
-    of yolov4-csp's weights begins in the middle of the training there. Where mosaic and letterbox are both on, Darknet
-    of 2025 refuses to train.
+    of yolov4-csp's weights begins in the middle of the training there, and yolov4x-mish's backbone is frozen for the
+    first 800 steps. Darknet cuts the box gradients of three models at 5 or 2; those are not gradients of this loss, and
+    nothing is cut here. Where mosaic and letterbox are both on, Darknet of 2025 refuses to train.
     """
     own = _TABLE[model.name]
     total, *falls = own.steps
