@@ -7,6 +7,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from onelook.cli.detect import detect
 from onelook.cli.export import export
 from onelook.cli.train import train
@@ -97,7 +99,7 @@ def demo(
     *,
     out: Path = Path("runs/demo"),
     model: str = "yolox-nano",
-    epochs: int = 52,
+    epochs: int = 46,
     size: int = 160,
     images: int = 480,
     difficulty: float = 0.2,
@@ -142,7 +144,15 @@ def demo(
     data = write_synthetic(out / "data", scenes, counts)
     done("draw the data")
     settings = (*SHORT, f"seed={seed}")
-    trained = train(str(data), *settings, model=model, epochs=epochs, size=_input_side(size), batch=BATCH, out=str(run))
+    # The network is so small that threads which wait for each other would take the loader's time.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        trained = train(
+            str(data), *settings, model=model, epochs=epochs, size=_input_side(size), batch=BATCH, out=str(run)
+        )
+    finally:
+        torch.set_num_threads(threads)
     if trained.reason == "interrupted":
         raise KeyboardInterrupt
     done("train")
