@@ -35,6 +35,7 @@ ERRORS: dict[str, BaseException] = {
     "no-torch": ModuleNotFoundError("No module named 'torch'", name="torch"),
     "full": OSError(28, "No space left on device", "out.bin"),
     "memory": MemoryError(),
+    "worker": RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),  # PyTorch's words
 }
 
 
@@ -134,6 +135,7 @@ SITUATIONS: list[tuple[str, str, int, str, str]] = [
     ("package missing", "work apple --fail no-torch", 1, "", "needs the package 'torch', which is not installed."),
     ("disk full", "work apple --fail full", 1, "", "error: 'out.bin': No space left on device."),
     ("memory", "work apple --fail memory", 1, "", "error: Not enough memory."),
+    ("worker killed", "work apple --fail worker", 1, "", "error: A process that prepares images was ended"),
 ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -185,3 +187,15 @@ def test_leaving_in_the_middle_of_an_epoch_ends_the_workers(dataset: Dataset) ->
     workers = list(loader._loader._iterator._workers)  # type: ignore[union-attr]
     loader.close()
     assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def test_what_a_terminal_sends_to_all_processes_does_not_end_the_workers(dataset: Dataset) -> None:
+    """Ctrl-C reaches them too: a training that stops between two steps still needs the batch that it waits for."""
+    with Loader(dataset, (64, 64), 1, workers=1) as loader:
+        batches = loader.epoch(0, STILL, 0)
+        next(batches)
+        (worker,) = loader._loader._iterator._workers  # type: ignore[union-attr]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker.pid, number)
+        assert len(list(batches)) == 9
+    assert worker.exitcode == 0

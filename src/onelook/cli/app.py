@@ -212,6 +212,12 @@ def report(error: Exception) -> int:
     if isinstance(error, MemoryError):
         print_error("Not enough memory.", "Use a smaller size or batch, or add --debug to see where it happened.")
         return 1
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        print_error(
+            f"A process that prepares images was ended from outside ({error}).",
+            "Most often memory ran out: take fewer --workers (0 needs none) or a smaller --batch, and try again.",
+        )
+        return 1
     detail = f": {error}" if str(error) else ""
     print_error(
         f"Onelook failed unexpectedly ({type(error).__name__}{detail}).",

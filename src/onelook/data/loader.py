@@ -8,6 +8,7 @@ closing the mosaic restarts nothing.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -192,6 +193,9 @@ class Loader:
         iterator = getattr(self._loader, "_iterator", None)
         if iterator is not None:
             iterator._shutdown_workers()
+            for worker in iterator._workers:
+                if worker.is_alive():
+                    worker.kill()  # it did not end by itself, and is deaf to what PyTorch sent it
             self._loader._iterator = None
         if self.cache is not None:
             self.cache.close()
@@ -229,7 +233,13 @@ class _Tasks:
 
 
 def _quiet_worker(worker: int) -> None:
-    """Each worker is one thread: threads inside workers would fight for the cores the workers have filled."""
+    """Each worker is one thread: threads inside workers would fight for the cores the workers have filled.
+
+    A terminal sends Ctrl-C, and a scheduler its warning, to all processes at once. The training answers it between two
+    steps, for which it still needs its batches: only the loader ends a worker.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     keep_memory()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
