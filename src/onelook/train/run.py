@@ -90,8 +90,9 @@ class Trained:
         if self.reason == "interrupted":
             console.print(f"Stopped after {self.steps} steps. Nothing is lost: {self.folder} holds it all.")
             return
-        why = "No better for a while, stopped early" if self.reason == "patience" else "Trained"
-        console.print(f"{why} after {self.epochs} epochs in {duration(self.seconds)}.")
+        why = "No better for a while, stopped early after" if self.reason == "patience" else "Trained for"
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        console.print(f"{why} {epochs} in {duration(self.seconds)}.")
         if self.best is not None and self.best_epoch is not None:
             console.print(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch + 1}.")
         console.print(f"Weights: {self.folder / 'best.safetensors'}", soft_wrap=True)

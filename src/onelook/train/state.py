@@ -61,14 +61,20 @@ def load_state(path: Path, learner: Learner) -> dict[str, Any]:
         if learner.scaler is not None and numbers["scaler"] is not None:
             learner.scaler.load_state_dict(numbers["scaler"])
     except (RuntimeError, KeyError, TypeError) as error:
-        first = str(error).splitlines()[0]
+        lines = str(error).splitlines() or [type(error).__name__]
+        first = (
+            lines[min(1, len(lines) - 1)].strip().rstrip(".")
+        )  # PyTorch's first line is a heading, if there are more
         raise UserError(f"'{path}' is the state of another model ({first}).", _REMEDY) from error
     _load_optimizer(learner, parts["optimizer"], path)
     learner.steps = int(numbers["steps"])
     return notes
 
 
-_REMEDY = "Resume with the recipe the run was started with, or start a new run in another folder."
+_REMEDY = (
+    "Resume with the data set, whose classes are the model's outputs, and the recipe that the run was started with, or "
+    "start a new run in another folder."
+)
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
