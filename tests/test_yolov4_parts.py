@@ -208,7 +208,6 @@ def test_every_special_is_one_change_of_a_model(name: str) -> None:
         (TINY, {"fusion": "asff"}),
         (TINY, {"context": ("rfb",)}),
         (TINY, {"residual": "per_feature"}),
-        (TINY, {"depth": 2.0}),
     ],
 )
 def test_settings_that_would_fail_or_do_nothing_are_refused(model: Yolov4, settings: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ class Yolov4:
 
     backbone: "csp_darknet" is CSPDarknet-53 with a plain residual unit as first stage (YOLOv4-CSP).  neck: "csp_pan" is
     made of cross stage partial blocks, "bifpn" of learnt sums, "tiny" goes top-down only.  width, depth: factors on
-    channels and repeats.  activation, neck_activation: of the backbone, and of neck
+    channels and repeats (of which the tiny parts have none).  activation, neck_activation: of the backbone, and of neck
     and head.  context: what widens the receptive field of the coarsest level, for `Pan` and `BiFpn`: "spp" or "aspp",
     and "rfb" after it.  attention: the gate in each branch that feeds a prediction layer, for "pan" and "csp_pan":
     "pointwise" is the paper's SAM, "spatial" CBAM's.  fusion: between the neck's finished levels ("asff", "sfam").
@@ -107,8 +107,6 @@ class Yolov4:
                 raise ValueError(f"the neck '{self.neck}' has no {name}")
         if self.backbone == "tiny" and self.residual != "plain":
             raise ValueError("the tiny backbone has no residual sums to be weighted")
-        if self.backbone == "tiny" and tiny and self.depth != 1:
-            raise ValueError("the tiny networks have no units to repeat: depth is 1")
 
     @property
     def gives(self) -> frozenset[str]:
