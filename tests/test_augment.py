@@ -9,7 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from baseline.augment import Textbook, hsv
@@ -147,6 +147,7 @@ def test_outlines_give_tighter_boxes_than_corners() -> None:
 
 
 @given(st.integers(0, 2**20), st.floats(5, 300), st.integers(3, 9))
+@example(6, 274.0, 6)
 @settings(max_examples=60, deadline=None)
 def test_extents_of_outlines_are_those_of_many_points_on_them(seed: int, reach: float, corners: int) -> None:
     rng = np.random.default_rng(seed)
@@ -155,12 +156,14 @@ def test_extents_of_outlines_are_those_of_many_points_on_them(seed: int, reach: 
         ring = ring.round(-1)  # edges along the border, and points on it
     closed, at = np.concatenate((ring, ring[:1])), np.linspace(0, corners, 20_000)
     dense = np.stack([np.interp(at, np.arange(corners + 1), closed[:, axis]) for axis in (0, 1)], 1)
-    dense = dense[((dense >= 0) & (dense <= (100, 80))).all(1)]
+    inside = dense[((dense >= 0) & (dense <= (100, 80))).all(1)]
+    # An edge may touch the picture in one point, a corner's, that none of many points on the edge hits.
+    near = dense[((dense >= -0.5) & (dense <= (100.5, 80.5))).all(1)]
     (found,) = outline_boxes(((ring,),), (80, 100))
-    if len(dense):
-        np.testing.assert_allclose(found, [*dense.min(0), *dense.max(0)], atol=0.35)
-    else:
-        assert np.ptp(found.reshape(2, 2), 0).max() < 0.35
+    if len(inside):
+        assert (found[:2] <= inside.min(0) + 1e-3).all() and (found[2:] >= inside.max(0) - 1e-3).all()
+    if np.ptp(found.reshape(2, 2), 0).max() > 0.35:
+        assert (found[:2] >= near.min(0) - 0.35).all() and (found[2:] <= near.max(0) + 0.35).all()
 
 
 @pytest.mark.parametrize(
