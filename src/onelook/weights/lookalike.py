@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from difflib import SequenceMatcher
 from functools import lru_cache
 from pathlib import Path
@@ -28,9 +28,8 @@ def model_name(architecture: Architecture) -> str:
     """The variant that this is, of any class count, size and anchors; else the name of the architecture's type."""
     for row in VARIANTS.values():
         if type(row.architecture) is type(architecture):
-            free = (name for name in _FREE if hasattr(architecture, name))
-            same: Any = {name: getattr(architecture, name) for name in free}
-            if replace(cast(Any, row.architecture), **same) == architecture:
+            kept = (field.name for field in fields(cast(Any, architecture)) if field.name not in _FREE)
+            if all(getattr(row.architecture, name) == getattr(architecture, name) for name in kept):
                 return row.name
     return type(architecture).__name__
 
