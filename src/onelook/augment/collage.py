@@ -7,8 +7,8 @@ matrices; nothing is read before `render`, and then only what is seen, as finely
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,7 +18,11 @@ from onelook.augment.objects import Objects
 from onelook.augment.source import level_of, pixels
 from onelook.types import Sample
 
-Jitter = Callable[[np.ndarray], np.ndarray]  # (h, w, 3 or 4) uint8 -> (h, w, 3), each pixel for itself
+
+class Jitter(Protocol):
+    """(h, w, 3 or 4) uint8 -> (h, w, 3), each pixel for itself; or into `out` (h, w, 4), which saves a copy."""
+
+    def __call__(self, image: np.ndarray, /, *, out: np.ndarray | None = None) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,11 +177,8 @@ def paint(picture: np.ndarray, layer: Layer, view: View, jitter: Jitter | None =
     bottom = min(round(y2 * scale_y), math.ceil(view.source[3] * scale_y) + 2, image.shape[0])
     if left >= right or top >= bottom:
         return
-    part = image[top:bottom, left:right]
-    if jitter is not None:
-        part = jitter(part)
     padded = np.empty((bottom - top + 2, right - left + 2, 4), np.uint8)
-    cv2.cvtColor(part, cv2.COLOR_RGB2RGBA, dst=padded[1:-1, 1:-1])
+    (opaque if jitter is None else jitter)(image[top:bottom, left:right], out=padded[1:-1, 1:-1])
     padded[0], padded[-1] = padded[1], padded[-2]
     padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
 

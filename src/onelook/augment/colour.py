@@ -32,13 +32,12 @@ class HsvGain:
         hue, saturation, value = (1 + steps * (self.hue, self.saturation, self.value)).tolist()
         return (hue, saturation, value) if applies else None
 
-    def apply(self, image: np.ndarray, steps: Steps | None) -> np.ndarray:
-        """(H, W, 3 or 4) uint8 RGB -> (H, W, 3). Results are truncated and clipped; hue wraps around."""
+    def apply(self, image: np.ndarray, steps: Steps | None, out: np.ndarray | None = None) -> np.ndarray:
+        """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3). Results are truncated and clipped; hue wraps around."""
         if steps is None:
-            return opaque(image)
+            return opaque(image, out)
         # OpenCV rounds to nearest; half less makes that truncation. Hue at 180 and above wraps when converted back.
-        scale = np.column_stack((np.diag(steps), np.full(3, -0.5 + 1e-4)))
-        return _in_hsv(image, scale, cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB)
+        return _in_hsv(image, _diagonal(steps, (-0.4999,) * 3), cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, out)
 
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
@@ -64,17 +63,17 @@ class HsvShift:
         hue, saturation, value = steps.astype(int).tolist()  # truncated towards 0
         return (hue, saturation, value) if applies else None
 
-    def apply(self, image: np.ndarray, steps: Steps | None) -> np.ndarray:
-        """(H, W, 3 or 4) uint8 RGB -> (H, W, 3). Hue wraps around, saturation and value are clipped."""
+    def apply(self, image: np.ndarray, steps: Steps | None, out: np.ndarray | None = None) -> np.ndarray:
+        """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3). Hue wraps around, saturation and value are clipped."""
         if steps is None:
-            return opaque(image)
+            return opaque(image, out)
         # Hue wraps only at its upper end (when converted back). With red and blue exchanged hues run backwards, so that
         # a step down is a step up.
         to_hsv, to_rgb = cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB
         if steps[0] < 0:
             to_hsv, to_rgb = cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR
-        added = np.column_stack((np.eye(3), (abs(steps[0]), *steps[1:])))
-        return _in_hsv(image, added, to_hsv, to_rgb)
+        added = _diagonal((1.0, 1.0, 1.0), (abs(steps[0]), *steps[1:]))
+        return _in_hsv(image, added, to_hsv, to_rgb, out)
 
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
@@ -104,14 +103,13 @@ class HsvScale:
         inverts = rng.random(2) < 0.5
         return hue, 1 / saturation if inverts[0] else saturation, 1 / exposure if inverts[1] else exposure
 
-    def apply(self, image: np.ndarray, steps: Steps | None) -> np.ndarray:
-        """(H, W, 3 or 4) uint8 RGB -> (H, W, 3)."""
+    def apply(self, image: np.ndarray, steps: Steps | None, out: np.ndarray | None = None) -> np.ndarray:
+        """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3)."""
         if steps is None:
-            return opaque(image)
+            return opaque(image, out)
         hue, saturation, value = steps
-        change = np.array([[1.0, 0, 0, hue], [0, saturation, 0, 0], [0, 0, value, 0]])
-        hsv = cv2.transform(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), change)
-        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
+        change = _diagonal((1.0, saturation, value), (hue, 0.0, 0.0))
+        return _in_hsv(image, change, cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, out)
 
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
@@ -120,20 +118,29 @@ class HsvScale:
 Hsv = HsvGain | HsvShift | HsvScale
 
 
-def _in_hsv(image: np.ndarray, matrix: np.ndarray, to_hsv: int, to_rgb: int) -> np.ndarray:
-    """(H, W, 3 or 4) uint8 -> (H, W, 3): hue, saturation and value under an affine map (3, 4), rounded and clipped.
+def _diagonal(factors: Steps, added: Steps) -> np.ndarray:
+    """(3, 4) the affine map that multiplies each channel by its factor and then adds."""
+    (a, b, c), (x, y, z) = factors, added
+    return np.array(((a, 0.0, 0.0, x), (0.0, b, 0.0, y), (0.0, 0.0, c, z)))
+
+
+def _in_hsv(image: np.ndarray, matrix: np.ndarray, to_hsv: int, to_rgb: int, out: np.ndarray | None) -> np.ndarray:
+    """(H, W, 3 or 4) uint8 -> `out` (H, W, 3 or 4), or (H, W, 3): hue, saturation and value under an affine map (3, 4),
+    rounded and clipped.
 
     Strip by strip: what one step writes is then still near the processor when the next one reads it.
     """
     height, width = image.shape[:2]
-    result = np.empty((height, width, 3), np.uint8)
+    result = np.empty((height, width, 3), np.uint8) if out is None else out
     rows = max(1, STRIP // max(width, 1))
     for top in range(0, height, rows):
         hsv = cv2.transform(cv2.cvtColor(image[top : top + rows], to_hsv), matrix)
-        cv2.cvtColor(hsv, to_rgb, dst=result[top : top + rows])
+        cv2.cvtColor(hsv, to_rgb, dst=result[top : top + rows], dstCn=result.shape[2])
     return result
 
 
-def opaque(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of an image with three or four channels."""
+def opaque(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """(H, W, 3) of an image with three or four channels; or a (H, W, 3) one in `out` (H, W, 4)."""
+    if out is not None:
+        return cv2.cvtColor(image, cv2.COLOR_RGB2RGBA, dst=out)
     return image if image.shape[2] == 3 else cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)

@@ -38,6 +38,8 @@ def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """(M, 4) axis-aligned hulls of the moved boxes' corners; float64, not clipped."""
     (a, b, x), (c, d, y) = matrix[:2].tolist()
+    if b == 0 == c and a > 0 < d:  # what every image of a mosaic goes through: no turn, so each side by itself
+        return boxes * np.array((a, d, a, d)) + np.array((x, y, x, y))
     # The lower end of a hull takes the lower end of each contribution: of the box's lower side where the number is
     # positive, of its upper side where it is negative. One product of matrices instead of a dozen small operations.
     rises = (max(a, 0.0), max(b, 0.0), max(c, 0.0), max(d, 0.0))

@@ -141,8 +141,11 @@ class Dataset:
         polygons = self.polygons(i) if outlines else None
         if polygons is not None:
             polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
-        labels = self.index.labels[span][kept].astype(np.int64)
-        return boxes[kept].astype(np.float32), labels if self.relabel is None else self.relabel[labels], polygons
+        labels = self.index.labels[span]
+        if np.count_nonzero(kept) < len(kept):
+            boxes, labels = boxes[kept], labels[kept]
+        labels = labels.astype(np.int64) if self.relabel is None else self.relabel[labels]
+        return boxes.astype(np.float32), labels, polygons
 
     def coco_ground_truth(self) -> dict[str, Any]:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas, nothing cleaned up.
@@ -267,7 +270,8 @@ def clean_boxes(boxes: np.ndarray, height: int | np.ndarray, width: int | np.nda
     start, stop = corners[:, :2], corners[:, 2:]
     stop += start
     np.minimum(stop, np.array((width, height)).T, out=stop)
-    return corners, (stop > start).all(axis=1)
+    large = stop > start
+    return corners, large[:, 0] & large[:, 1]
 
 
 def splits(data: str | Path) -> tuple[str, ...]:
