@@ -40,12 +40,24 @@ class Batch:
     targets: Targets
     indices: tuple[int, ...]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A tensor goes to another process as a file of its own, handed over in a conversation of several messages, for
+        # each of which one side has to get a turn on a busy machine. Objects are few bytes: they go with the message.
+        t = self.targets
+        columns = (t.boxes, t.labels, t.valid) if t.shares is None else (t.boxes, t.labels, t.valid, t.shares)
+        return _arrived, (self.images, [column.numpy() for column in columns], self.indices)
+
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory, from which an accelerator can fetch it while it works."""
         t = self.targets
         shares = None if t.shares is None else t.shares.pin_memory()
         targets = Targets(t.boxes.pin_memory(), t.labels.pin_memory(), t.valid.pin_memory(), shares)
         return replace(self, images=self.images.pin_memory(), targets=targets)
+
+
+def _arrived(images: Tensor, columns: Sequence[np.ndarray], indices: tuple[int, ...]) -> Batch:
+    """A batch from what `Batch.__reduce__` sent."""
+    return Batch(images, Targets(*(torch.from_numpy(column) for column in columns)), indices)
 
 
 @dataclass(frozen=True, eq=False)
