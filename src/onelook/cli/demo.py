@@ -23,11 +23,11 @@ PICTURES = 6
 # Few thousand steps from scratch are few: a higher rate, an average with a shorter memory, and pictures near their own
 # scale and seldom in a mosaic teach more in them than the published settings, made for a hundred times as many.
 SHORT = (
-    "optimizer.lr_per_image=0.00125",
+    "optimizer.lr_per_image=0.0025",
     "ema.decay=0.998",
     "ema.warmup=200",
     "multiscale=none",
-    "augment.mosaic=0.3",
+    "augment.mosaic=0.1",
     "augment.affine.scale=(0.7,1.3)",
     "evaluate_every=10",
 )
@@ -99,7 +99,7 @@ def demo(
     *,
     out: Path = Path("runs/demo"),
     model: str = "yolox-nano",
-    epochs: int = 46,
+    epochs: int = 50,
     size: int = 160,
     images: int = 480,
     difficulty: float = 0.2,
