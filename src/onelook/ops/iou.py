@@ -39,12 +39,18 @@ def box_iou(first: Tensor, second: Tensor, kind: IouKind = "iou", epsilon: float
     diou = iou - distance / (hull_w**2 + hull_h**2 + epsilon)
     if kind == "diou":
         return diou
-    angle = torch.atan2(b[2] - b[0], b[3] - b[1]) - torch.atan2(a[2] - a[0], a[3] - a[1])
+    angle = _slope(b[2] - b[0], b[3] - b[1]) - _slope(a[2] - a[0], a[3] - a[1])
     aspect = 4 / math.pi**2 * angle**2
     with torch.no_grad():
         # Where boxes agree in everything, v and 1 - IoU + v are both 0 and so is the term.
         weight = aspect / (1 - iou + aspect).clamp(min=torch.finfo(aspect.dtype).tiny)
     return diou - weight * aspect
+
+
+def _slope(width: Tensor, height: Tensor) -> Tensor:
+    """The angle of a box's diagonal; of a point 0, without a gradient (PyTorch before 2.7 gives one that is NaN)."""
+    point = (width == 0) & (height == 0)
+    return torch.atan2(width.masked_fill(point, 0.0), height.masked_fill(point, 1.0))
 
 
 def pairwise_iou(first: Tensor, second: Tensor, kind: IouKind = "iou", epsilon: float = 1e-16) -> Tensor:
