@@ -1,4 +1,4 @@
-"""Augmentations: objects follow their pixels, draws are pure functions of their keys, and the textbook agrees."""
+"""Augmentations: objects follow their pixels, and every pixel is read once, as far as it is seen."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from baseline.augment import Textbook, hsv
+from baseline.augment import hsv
 from onelook.augment.collage import Collage, Layer
 from onelook.augment.colour import HsvGain, HsvShift
-from onelook.augment.copy_paste import CopyPaste, hide
 from onelook.augment.geometry import (
     BoxFilter,
     RandomAffine,
@@ -26,45 +25,12 @@ from onelook.augment.geometry import (
     shift,
     stretch,
 )
-from onelook.augment.mixup import MixUp, half
+from onelook.augment.mixup import half
 from onelook.augment.mosaic import Mosaic
 from onelook.augment.objects import Objects
-from onelook.augment.pipelines import LATER, PAPER, Plain, YoloxAugment
-from onelook.augment.source import DrawFrom, LazySample, generator, level_of, pixels
+from onelook.augment.source import LazySample, generator, level_of, pixels
 from onelook.types import Sample
-
-SIZE = (160, 160)
-COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255], [0, 255, 255]])
-
-
-def scene(seed: int, objects: int = 2) -> Sample:
-    """A smooth picture with rectangles of pure colours, which are its objects; outlined."""
-    rng = np.random.default_rng(seed)
-    height, width = rng.integers(90, 260, 2).tolist()
-    image = cv2.resize(rng.integers(60, 180, (12, 12, 3), dtype=np.uint8), (width, height))
-    boxes = []
-    for i in range(objects):
-        x1, y1 = int(rng.integers(0, width // 2)), i * (height // objects)
-        x2, y2 = x1 + int(rng.integers(20, width // 2)), y1 + int(rng.integers(20, height // objects))
-        image[y1:y2, x1:x2] = COLOURS[i]
-        boxes.append([x1, y1, x2, y2])
-    found = np.array(boxes, np.float32).reshape(-1, 4)
-    outlines = tuple((np.array([[a, b], [c, b], [c, d], [a, d]], np.float32),) for a, b, c, d in boxes)
-    return Sample(image, found, np.arange(objects), outlines)
-
-
-SCENES = tuple(scene(seed) for seed in range(12))
-DRAW = DrawFrom(SCENES, SIZE)
-
-
-def extent(image: np.ndarray, colour: np.ndarray, tolerance: int = 100) -> np.ndarray | None:
-    """The box around the pixels of a colour."""
-    close = np.abs(image.astype(int) - colour).sum(-1) < tolerance
-    if not close.any():
-        return None
-    rows, columns = np.flatnonzero(close.any(1)), np.flatnonzero(close.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-
+from scenes import COLOURS, SCENES, SIZE, extent, scene
 
 # ---------------------------------------------------------------- geometry
 
@@ -284,136 +250,3 @@ def test_the_mean_of_two_images_is_rounded_down() -> None:
     first, second = np.meshgrid(np.arange(256), np.arange(256))
     expected = ((first + second) // 2).astype(np.uint8)
     np.testing.assert_array_equal(half(first.astype(np.uint8), second.astype(np.uint8)), expected)
-
-
-# ---------------------------------------------------------------- pipelines
-
-PIPELINES = {
-    "paper": PAPER,
-    "later": LATER,
-    "nano": YoloxAugment(mosaic=0.5, affine=RandomAffine(scale=(0.5, 1.5)), mix=None),
-    "copy-paste": YoloxAugment(mix=CopyPaste()),
-    "plain": Plain(),
-}
-
-
-@pytest.mark.parametrize("name", PIPELINES)
-def test_a_sample_is_a_pure_function_of_its_key(name: str) -> None:
-    pipeline = PIPELINES[name]
-    before = [sample.image.copy() for sample in SCENES]
-    for index in range(6):
-        first = pipeline(SCENES[index], DRAW, generator(1, 2, index))
-        again = pipeline(SCENES[index], DRAW, generator(1, 2, index))
-        other = pipeline(SCENES[index], DRAW, generator(1, 3, index))
-        np.testing.assert_array_equal(first.image, again.image)
-        np.testing.assert_array_equal(first.boxes, again.boxes)
-        assert not np.array_equal(first.image, other.image)
-        assert first.image.shape == (*SIZE, 3) and first.image.dtype == np.uint8
-        assert first.boxes.dtype == np.float32 and first.labels.dtype == np.int64
-        assert len(first.boxes) == len(first.labels)
-        assert first.boxes.min(initial=0) >= 0 and first.boxes.max(initial=0) <= SIZE[0]
-    for sample, image in zip(SCENES, before):
-        np.testing.assert_array_equal(sample.image, image)
-
-
-@pytest.mark.parametrize("name", ["paper", "later", "nano"])
-def test_the_textbook_makes_the_same_samples(name: str) -> None:
-    """The same draws give the same objects; pixels differ by half a pixel of place and one resampling less."""
-    pipeline = PIPELINES[name]
-    assert isinstance(pipeline, YoloxAugment)
-    textbook, ours_levels, their_levels = Textbook(pipeline), [], []
-    for index in range(40):
-        sample = SCENES[index % len(SCENES)]
-        ours = pipeline(sample, DRAW, generator(0, 0, index))
-        theirs, rows = textbook(sample, DRAW, generator(0, 0, index))
-        np.testing.assert_array_equal(ours.labels, rows[:, 0])
-        np.testing.assert_allclose(ours.boxes, rows[:, 1:], atol=2)  # the textbook truncates twice
-        image = theirs.transpose(1, 2, 0)
-        assert np.abs(cv2.blur(ours.image, (5, 5)).astype(float) - cv2.blur(image, (5, 5))).mean() < 3
-        ours_levels.append([ours.image.mean(), ours.image.std()])
-        their_levels.append([image.mean(), image.std()])
-    np.testing.assert_allclose(np.mean(ours_levels, 0), np.mean(their_levels, 0), atol=0.5)
-
-
-def test_a_picture_without_objects_is_only_framed() -> None:
-    sample = replace(SCENES[0], boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), polygons=None)
-    empty = DrawFrom((sample,), SIZE)
-    framed = Plain()(sample, empty, generator(0, 0, 0))
-    np.testing.assert_array_equal(framed.image, Plain().frame(sample.image, SIZE)[0])
-    assert framed.boxes.shape == (0, 4)
-    mosaic = PAPER(sample, empty, generator(0, 0, 0))
-    still = replace(PAPER, hsv=None, flip=0.0, mix=None)(sample, empty, generator(0, 0, 0))
-    np.testing.assert_array_equal(mosaic.image, still.image)
-
-
-def test_objects_that_are_all_too_small_stay_and_the_picture_is_not_changed() -> None:
-    sample = replace(SCENES[0], boxes=np.array([[5, 5, 8, 9], [4, 4, 4, 9]], np.float32), polygons=None)
-    found = Plain(flip=1.0, smallest=50)(sample, DRAW, generator(0, 0, 1))
-    np.testing.assert_array_equal(found.image, Plain().frame(sample.image, SIZE)[0])
-    assert len(found.boxes) == 1
-
-
-def test_a_flip_stays_inside_the_frame() -> None:
-    sample = SCENES[1]
-    still = Plain(hsv=None, flip=0.0)(sample, DRAW, generator(0, 0, 0))
-    flipped = Plain(hsv=None, flip=1.0)(sample, DRAW, generator(0, 0, 0))
-    for colour, box in zip(COLOURS, flipped.boxes):
-        np.testing.assert_allclose(extent(flipped.image, colour), box, atol=1.5)
-    # The padding stays at the right and the bottom, as in prediction.
-    height, width = Plain().frame.place(sample.image.shape[:2], SIZE)[1]
-    assert (flipped.image[height:] == 114).all() and (flipped.image[:, width:] == 114).all()
-    np.testing.assert_array_equal(flipped.image[:height, :width], still.image[:height, :width][:, ::-1])
-
-
-def test_mixup_without_a_surviving_partner_blends_nothing() -> None:
-    strict = YoloxAugment(mix=MixUp(keep=BoxFilter(side=1e9)))
-    without = replace(strict, mix=None)
-    rng = generator(0, 0, 5)
-    mixed = strict(SCENES[5], DRAW, rng)
-    assert mixed.image.max() > 0
-    assert MixUp(keep=BoxFilter(side=1e9)).draw(DRAW, generator(0, 0, 1)) is None
-    assert MixUp(probability=0.0).draw(DRAW, generator(0, 0, 1)) is None
-    assert without.mix is None
-
-
-def test_mixup_partner_objects_lie_on_their_pixels() -> None:
-    for seed in range(20):
-        blend = MixUp(keep=None).draw(DRAW, generator(0, 1, seed))
-        assert blend is not None
-        for turned in (blend, blend.flipped()):
-            image = turned.partner.render()
-            for colour, box in zip(COLOURS, turned.found.boxes):
-                found = extent(image, colour)
-                if found is not None and (box[2:] - box[:2]).min() > 4:
-                    np.testing.assert_allclose(found, box, atol=2)
-
-
-def test_copy_paste_pastes_pixels_and_hides_what_is_behind() -> None:
-    pasted = 0
-    for seed in range(30):
-        paste = CopyPaste(part=1.0).draw(DRAW, generator(0, 2, seed))
-        if paste is None:
-            continue
-        pasted += 1
-        image = paste.pixels(np.full((*SIZE, 3), 200, np.uint8))
-        for label, box in zip(paste.pasted.labels, paste.pasted.boxes):
-            found = extent(image, COLOURS[label])
-            if found is not None:
-                assert (found[:2] >= box[:2] - 2).all() and (found[2:] <= box[2:] + 2).all()
-        everywhere = Objects(np.array([[0.0, 0, 160, 160]]), np.array([7]))
-        assert len(paste.objects(everywhere)) == len(paste.pasted) + 1
-    assert pasted > 10
-    outlineless = DrawFrom(tuple(replace(sample, polygons=None) for sample in SCENES), SIZE)
-    assert CopyPaste().draw(outlineless, generator(0, 0, 0)) is None
-
-
-def test_an_object_behind_a_pasted_one_keeps_what_is_seen() -> None:
-    square = np.array([[20, 20], [60, 20], [60, 60], [20, 60]], np.float32)
-    objects = Objects(np.array([[20.0, 20, 60, 60], [70, 70, 90, 90]]), np.array([1, 2]), ((square,), ()))
-    mask = np.zeros((100, 100), np.uint8)
-    mask[:, 40:65] = 255
-    seen = hide(objects, mask, 0.1)
-    np.testing.assert_allclose(seen.boxes, [[20, 20, 40, 60], [70, 70, 90, 90]], atol=1)
-    assert seen.polygons is not None and seen.polygons[0][0][:, 0].max() <= 40
-    mask[:, 10:65] = 255
-    assert hide(objects, mask, 0.1).labels.tolist() == [2]

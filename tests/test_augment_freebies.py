@@ -30,8 +30,8 @@ from onelook.augment.source import DrawFrom, generator
 from onelook.config import from_plain, to_plain
 from onelook.recipes import RECIPE_TYPES
 from onelook.types import Sample
+from scenes import SCENES, SIZE
 from shared import needs_shared, reference
-from test_augment import SCENES, SIZE
 from training import changed
 
 DRAW = DrawFrom(SCENES, SIZE)

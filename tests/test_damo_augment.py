@@ -15,7 +15,7 @@ from onelook.augment.geometry import RandomAffine
 from onelook.augment.mixup import MixUp
 from onelook.augment.source import DrawFrom, generator
 from onelook.types import Sample
-from test_augment import COLOURS, SCENES, SIZE, extent
+from scenes import COLOURS, SCENES, SIZE, extent
 
 DRAW = DrawFrom(SCENES, SIZE, progress=1.0)
 OFTEN = BoxLevel(tuple(replace(p, colour_probability=1.0, geometry_probability=1.0) for p in POLICIES), selected=1.0)

@@ -17,8 +17,8 @@ from onelook.augment.perspective import Perspective, project, project_points
 from onelook.augment.source import DrawFrom, LazySample, generator
 from onelook.augment.yolov7 import Yolov7Augment, turned
 from onelook.types import Sample
+from scenes import COLOURS, DRAW, SCENES, SIZE, extent
 from shared import needs_shared, reference
-from test_augment import COLOURS, DRAW, SCENES, SIZE, extent
 
 STILL = RandomAffine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), shear=0.0)
 QUIET = Yolov7Augment(affine=STILL, mix=None, hsv=None, paste=None, flip=0.0)
