@@ -48,10 +48,11 @@ def test_two_processes_learn_like_one_with_the_same_batch(tmp_path, how):
 
 @pytest.mark.slow
 @needs_shared
-def test_two_processes_fine_tune_like_one_for_twenty_steps(tmp_path):
-    alone, both = (launch(tmp_path, processes, FINE_TUNE="1")[0]["curve"] for processes in (1, 2))
+@pytest.mark.parametrize(("precision", "equal"), [("float64", 1e-10), ("float32", 1e-4)])
+def test_two_processes_fine_tune_like_one_for_twenty_steps(tmp_path, precision, equal):
+    alone, both = (launch(tmp_path, processes, FINE_TUNE=precision)[0]["curve"] for processes in (1, 2))
     assert len(both) == 20
-    assert both == pytest.approx(alone, rel=1e-4)
+    assert both == pytest.approx(alone, rel=equal)
     assert alone[-1] < 0.8 * alone[0]  # it learns
 
 
