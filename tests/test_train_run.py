@@ -179,6 +179,26 @@ def test_a_sink_that_fails_never_stops_training(tmp_path, monkeypatch):
     assert (tmp_path / "train.log").read_text().count("wandb: write failed (ConnectionError: nobody is there)") == 1
 
 
+def test_rows_that_could_not_be_written_are_written_later(tmp_path, monkeypatch):
+    write, calls = sinks.write_text, []
+
+    def full(path, text):
+        calls.append(path)
+        if len(calls) in (1, 3, 4):
+            raise OSError(28, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr(sinks, "write_text", full)
+    result = start(tmp_path, changed(epochs=3, closing=None))
+    assert result.reason == "finished" and len(rows_of(tmp_path)) == 2
+    log = (tmp_path / "train.log").read_text()
+    assert log.count("could not be written (No space left on device)") == 3
+    assert log.count("written with the next epoch's") == 2 and log.count("--resume writes them") == 1
+    # All epochs are done, and going on does nothing but that.
+    start(tmp_path, changed(epochs=3, closing=None), resume=True)
+    assert [row["epoch"] for row in rows_of(tmp_path)] == ["1", "2", "3"]
+
+
 def test_unknown_sinks_and_changed_recipes_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no sink 'tensorbord'\. Did you mean 'tensorboard'"):
         start(tmp_path, sinks=("tensorbord",))

@@ -143,7 +143,7 @@ class Run:
         self.sinks = (
             open_sinks(sinks, csv, folder, to_plain(recipe), self.journal.warn)
             if self.is_main
-            else Sinks({}, self.journal.warn)
+            else Sinks(None, {}, self.journal.warn)
         )
 
     def save(self, meter: Meter | None = None) -> None:

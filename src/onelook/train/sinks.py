@@ -1,6 +1,7 @@
-"""Where the numbers of a training go besides its own `metrics.csv`.
+"""Where the numbers of a training go: always `metrics.csv`, and services that are asked for.
 
-A sink is a convenience: one that fails says so once and is left out from then on; training goes on.
+A service is a convenience: one that fails says so once and is left out from then on. `metrics.csv` is not: what could
+not be written is written with the next row, or in the end. Training goes on either way.
 """
 
 from __future__ import annotations
@@ -29,24 +30,32 @@ class Sink(Protocol):
 class CsvSink:
     """`metrics.csv`: one row an epoch, always the whole file at once. Columns may grow; missing values are empty.
 
-    Rows of epochs that a resumed run repeats are replaced.
+    Rows of epochs that a resumed run repeats are replaced. A row whose writing fails is not lost: the next `write` or
+    `close` writes it as well.
     """
 
     def __init__(self, path: Path, rows: Sequence[Mapping[str, Any]] = ()) -> None:
         self.path = path
         self.rows = [dict(row) for row in rows]
+        self._waiting = bool(self.rows)  # the file of a resumed run may be older than its rows
 
     def write(self, epoch: int, row: Mapping[str, float]) -> None:
         self.rows = [old for old in self.rows if int(old["epoch"]) < epoch] + [{"epoch": epoch, **row}]
+        self._waiting = True
+        self._write()
+
+    def close(self) -> None:
+        if self._waiting:
+            self._write()
+
+    def _write(self) -> None:
         columns = list(dict.fromkeys(name for old in self.rows for name in old))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
-
-    def close(self) -> None:
-        pass
+        self._waiting = False
 
 
 class TensorBoardSink:
@@ -120,27 +129,41 @@ SINKS: dict[str, Callable[[Path, Mapping[str, Any]], Sink]] = {
 
 
 class Sinks:
-    """Several sinks as one that never fails. `warn` is told of each one that is given up."""
+    """A CSV (where there is one) and several services as one sink that never fails.
 
-    def __init__(self, sinks: Mapping[str, Sink], warn: Callable[[str], None]) -> None:
-        self._sinks = dict(sinks)
+    `warn` is told of each service that is given up, and of each time that the CSV cannot be written.
+    """
+
+    def __init__(self, csv_sink: CsvSink | None, services: Mapping[str, Sink], warn: Callable[[str], None]) -> None:
+        self._csv = csv_sink
+        self._services = dict(services)
         self._warn = warn
 
     def write(self, epoch: int, row: Mapping[str, float]) -> None:
-        """Gives the row to every sink that still works."""
+        """Gives the row to the CSV and to every service that still works."""
+        self._keep(lambda csv_sink: csv_sink.write(epoch, row), "Its rows are kept, and written with the next epoch's.")
         self._each("write", lambda sink: sink.write(epoch, row))
 
     def close(self) -> None:
-        """Closes every sink that still works."""
+        """Closes the CSV and every service that still works."""
+        self._keep(lambda csv_sink: csv_sink.close(), "The state has its rows: --resume writes them.")
         self._each("close", lambda sink: sink.close())
 
+    def _keep(self, do: Callable[[CsvSink], None], otherwise: str) -> None:
+        if self._csv is None:
+            return
+        try:
+            do(self._csv)
+        except OSError as error:
+            self._warn(f"'{self._csv.path}' could not be written ({error.strerror or error}). {otherwise}")
+
     def _each(self, what: str, do: Callable[[Sink], None]) -> None:
-        for name, sink in list(self._sinks.items()):
+        for name, sink in list(self._services.items()):
             try:
                 do(sink)
             except Exception as error:  # whatever a logging service does, training goes on
                 self._warn(f"{name}: {what} failed ({type(error).__name__}: {error}); nothing more is sent there.")
-                del self._sinks[name]
+                del self._services[name]
 
 
 def open_sinks(
@@ -151,7 +174,7 @@ def open_sinks(
     UserError for an unknown name and for a service whose package is missing: those are mistakes of the command line,
     made before training starts. A service that cannot be reached is only warned of.
     """
-    sinks: dict[str, Sink] = {"metrics.csv": csv_sink}
+    sinks: dict[str, Sink] = {}
     for name in names:
         if name not in SINKS:
             raise UserError(f"There is no sink '{name}'.{nearest(name, SINKS)}", f"Known: {', '.join(SINKS)}.")
@@ -161,4 +184,4 @@ def open_sinks(
             raise
         except Exception as error:  # no network, no key, a full disk: not a reason to leave the training undone
             warn(f"{name} could not be opened ({type(error).__name__}: {error}); nothing is sent there.")
-    return Sinks(sinks, warn)
+    return Sinks(csv_sink, sinks, warn)
