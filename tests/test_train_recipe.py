@@ -7,9 +7,33 @@ from typing import ClassVar
 
 import pytest
 
+from onelook.assign.simota import SimOta
 from onelook.losses.terms import BoxIou, RawL1
 from onelook.models.yolox.architecture import Yolox
+from onelook.train.optimizer import AdamW, Sgd
 from training import LOSS, RECIPE, TINY
+
+REFUSED = {
+    "a negative seed": lambda: replace(RECIPE, seed=-1),
+    "a norm to clip to that is not above 0": lambda: replace(RECIPE, clip=0.0),
+    "no patience at all": lambda: replace(RECIPE, patience=0),
+    "a negative rate": lambda: Sgd(lr_per_image=-0.1),
+    "no rate": lambda: AdamW(lr_per_image=0.0),
+    "an endless rate": lambda: Sgd(lr_per_image=float("inf")),
+    "a negative decay": lambda: AdamW(weight_decay=-1.0),
+    "a momentum of 1": lambda: Sgd(momentum=1.0),
+    "Nesterov's momentum without momentum": lambda: Sgd(momentum=0.0),
+    "a beta of 1": lambda: AdamW(betas=(0.9, 1.0)),
+    "a negative weight of a term": lambda: LOSS.plus(RawL1(weight=-1.0)),
+    "a region without size": lambda: SimOta(radius=0.0),
+    "no candidates": lambda: SimOta(candidates=0),
+}
+
+
+@pytest.mark.parametrize("make", REFUSED.values(), ids=list(REFUSED))
+def test_a_number_that_cannot_be_meant_is_refused_when_it_is_set(make):
+    with pytest.raises(ValueError, match="not"):
+        make()
 
 
 @dataclass(frozen=True)

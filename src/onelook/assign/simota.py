@@ -50,6 +50,12 @@ class SimOta:
     iou_weight: float = 3.0
     penalty: float = 1e5
 
+    def __post_init__(self) -> None:
+        if self.radius <= 0 or self.candidates < 1:
+            raise ValueError(f"radius is above 0 and candidates at least 1, not {self.radius} and {self.candidates}")
+        if self.iou_weight < 0 or self.penalty < 0:
+            raise ValueError(f"iou_weight and penalty are not negative: {self.iou_weight} and {self.penalty}")
+
     @property
     def needs(self) -> tuple[str, ...]:
         return ()

@@ -185,6 +185,11 @@ class DetectionLoss:
     auxiliary: Auxiliary | None = None
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        for term in self.terms:
+            if not term.weight >= 0:
+                raise ValueError(f"weights are not negative; that of {term.name} is {term.weight}")
+
     def __call__(self, predictions: Predictions, targets: Targets) -> dict[str, Tensor]:
         """Every term's name and weighted value, a float32 scalar on the device; the loss is their sum.
 

@@ -5,6 +5,7 @@ All four papers decay the kernels of convolutions and neither normalisation weig
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,14 @@ def _fused(groups: list[dict[str, Any]]) -> bool:
     return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
 
 
+def _check(lr_per_image: float, weight_decay: float) -> None:
+    """ValueError for a rate or a decay that no optimizer takes."""
+    if not lr_per_image > 0 or not math.isfinite(lr_per_image):
+        raise ValueError(f"lr_per_image is above 0, not {lr_per_image}")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay is not negative: {weight_decay}")
+
+
 @dataclass(frozen=True)
 class Sgd:
     """Stochastic gradient descent.
@@ -63,6 +72,11 @@ class Sgd:
     nesterov: bool = True
     weight_decay: float = 5e-4
     decay_scalars: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.lr_per_image, self.weight_decay)
+        if not 0 <= self.momentum < 1 or (self.nesterov and self.momentum == 0):
+            raise ValueError(f"momentum lies in [0, 1), above 0 with nesterov, not {self.momentum}")
 
     def build(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
         """The optimizer of a model's trainable parameters, at the base rate of a global batch of `batch_size`."""
@@ -87,6 +101,11 @@ class AdamW:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.05
     decay_scalars: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.lr_per_image, self.weight_decay)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas lie in [0, 1), not {self.betas}")
 
     def build(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
         """The optimizer of a model's trainable parameters, at the base rate of a global batch of `batch_size`."""

@@ -96,10 +96,7 @@ class Recipe:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "accumulate", "max_labels", "evaluate_every")
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        self._check_numbers()
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
         if self.sync_batch_norm and isinstance(self.normalization, Cbn):
@@ -115,6 +112,16 @@ class Recipe:
         for loss in (self.loss, self.closing.loss if self.closing is not None else None):
             if loss is not None:
                 self._check_needs(loss)
+
+    def _check_numbers(self) -> None:
+        """ValueError for a number that cannot be meant."""
+        for name in ("epochs", "batch_size", "accumulate", "max_labels", "evaluate_every", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed is a whole number from 0 on, not {self.seed}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is a norm above 0, or none, not {self.clip}")
 
     def _check_needs(self, loss: AnyLoss) -> None:
         """ValueError for a loss that needs what the head does not give, or teaches nothing to a part of it."""
