@@ -17,7 +17,7 @@ from onelook.data import open_dataset
 from onelook.evaluate.coco import Evaluation, score
 from onelook.evaluate.tables import GroundTruth, Results
 from onelook.report.build import evaluation_notes, examples, read_history
-from onelook.report.charts import Series, heatmap, line_chart, ticks
+from onelook.report.charts import Series, heatmap, line_chart, tick_labels, ticks
 from onelook.report.page import Picture, Report, render, write_report
 from shared import data, needs_shared
 
@@ -108,6 +108,25 @@ def test_training_without_evaluation_or_changes_still_has_a_report(tmp_path: Pat
     path = write_report(tmp_path / "report.html", report(evaluation=None, changes=[], worst=[], history=[]))
     assert "Exactly the published recipe." in path.read_text(encoding="utf-8")
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0, 0.0005, 0.001, 0.0015, 0.002], ["0", "0.5e-3", "1e-3", "1.5e-3", "2e-3"]),
+        ([0, 0.2, 0.4], ["0", "0.2", "0.4"]),
+        ([0, 0.005, 0.01], ["0", "0.005", "0.01"]),
+        ([0, 20_000.0, 100_000.0], ["0", "0.2e5", "1e5"]),
+        ([0.0], ["0"]),
+    ],
+)
+def test_labels_of_an_axis_are_written_alike(values: list[float], labels: list[str]) -> None:
+    assert tick_labels(values) == labels
+
+
+def test_epochs_have_no_fractions() -> None:
+    assert ticks(1, 3, whole=True) == [1, 2, 3] and ticks(0.5, 1.5, whole=True) == [1]
+    assert ticks(1, 300, whole=True) == [100, 200, 300] and 1.5 in ticks(1, 3)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))

@@ -11,7 +11,7 @@ import numpy as np
 
 COLOURS = ("#2563a8", "#d9782d", "#3b8f5a", "#b8405e", "#7a5aa6", "#8a7a2f", "#2f8f9d", "#8c564b", "#5f6b7a", "#c2549d")
 _INK, _MUTED, _GRID = "#1f2933", "#66717f", "#e4e8ee"
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 14, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,13 @@ class Series:
     faint: bool = False
 
 
-def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) that cover low..high."""
+def ticks(low: float, high: float, wanted: int = 5, *, whole: bool = False) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) that cover low..high; whole: only whole ones."""
     if not high > low:
         return [low]
     rough = (high - low) / wanted
+    if whole:
+        rough = max(rough, 1.0)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if rough <= power * factor * 1.0001)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -44,6 +46,15 @@ def number(value: float) -> str:
     return f"{value:.10f}".rstrip("0").rstrip(".") if abs(value) < 1 else f"{value:g}"
 
 
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Labels of an axis, all written alike: 0, 0.5e-3, 1e-3, 1.5e-3, not 5e-4 beside 0.001."""
+    largest = max((abs(value) for value in values), default=0.0)
+    if largest == 0 or 0.01 <= largest < 10_000:
+        return [number(value) for value in values]
+    power = math.floor(math.log10(largest) + 1e-9)
+    return ["0" if abs(value) < 1e-9 * largest else f"{value / 10.0**power:.6g}e{power}" for value in values]
+
+
 def line_chart(
     series: Sequence[Series],
     x_label: str,
@@ -53,11 +64,15 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     x_range: tuple[float, float] | None = None,
     mark: tuple[float, str] | None = None,
+    whole: bool = False,
 ) -> str:
-    """Lines over a common x axis, with a legend below; `size` is (width, height), `mark` a labelled vertical line."""
+    """Lines over a common x axis, with a legend below.
+
+    size: (width, height).  mark: a labelled vertical line.  whole: whether x counts, so that it has no fractions.
+    """
     width, height = size
     plot = _Plot(_limits(series, x_range, "xs"), _limits(series, y_range, "ys"), width, height)
-    parts = [_axes(plot, x_label, y_label)]
+    parts = [_axes(plot, x_label, y_label, whole)]
     named = [s for s in series if not s.faint]
     parts += [_polyline(plot, s, "#c3cbd6", 1.0, "") for s in series if s.faint]
     for index, one in enumerate(named):
@@ -188,14 +203,15 @@ def _limits(series: Sequence[Series], given: tuple[float, float] | None, axis: s
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _axes(plot: _Plot, x_label: str, y_label: str) -> str:
+def _axes(plot: _Plot, x_label: str, y_label: str, whole: bool = False) -> str:
     parts = []
-    for value in ticks(*plot.ys):
+    across, up = ticks(*plot.xs, whole=whole), ticks(*plot.ys)
+    for value, label in zip(up, tick_labels(up)):
         y = plot.y(value)
         parts.append(f'<line x1="{_LEFT}" x2="{plot.right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>')
-        parts.append(_text(_LEFT - 6, y + 4, number(value), "end"))
-    for value in ticks(*plot.xs):
-        parts.append(_text(plot.x(value), plot.bottom + 15, number(value), "middle"))
+        parts.append(_text(_LEFT - 6, y + 4, label, "end"))
+    for value, label in zip(across, tick_labels(across)):
+        parts.append(_text(plot.x(value), plot.bottom + 15, label, "middle"))
     parts.append(f'<line x1="{_LEFT}" x2="{plot.right}" y1="{plot.bottom}" y2="{plot.bottom}" stroke="{_MUTED}"/>')
     middle = (_TOP + plot.bottom) / 2
     parts.append(_text((_LEFT + plot.right) / 2, plot.bottom + 32, x_label, "middle"))

@@ -15,6 +15,7 @@ from onelook.evaluate.coco import RECALLS, Evaluation
 from onelook.report.charts import Series, bar_chart, heatmap, line_chart
 from onelook.report.style import STYLE
 
+MOST_BESIDE = 9  # rows of a confusion matrix that stands beside the kinds of error
 MOST_LINES = 10  # classes drawn one by one; more become a background of faint lines behind their mean
 
 
@@ -62,6 +63,7 @@ def render(report: Report) -> str:
             "First training batch",
             "What the network saw in its first step.",
             [report.first_batch] if report.first_batch else [],
+            whole=True,
         ),
         _recipe(report),
     ]
@@ -120,11 +122,11 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> str:
     scores = [Series(key, epochs, column(key)) for key in ("AP", "AP50", "AP75") if key in keys]
     charts = []
     if losses:
-        charts.append(line_chart(losses, "epoch", "loss"))
+        charts.append(line_chart(losses, "epoch", "loss", whole=True))
     if scores:
-        charts.append(line_chart(_joined(scores), "epoch", "average precision", y_range=(0.0, 1.0)))
+        charts.append(line_chart(_joined(scores), "epoch", "average precision", y_range=(0.0, 1.0), whole=True))
     if "lr" in keys:
-        charts.append(line_chart([Series("learning rate", epochs, column("lr"))], "epoch", "learning rate"))
+        charts.append(line_chart([Series("learning rate", epochs, column("lr"))], "epoch", "learning rate", whole=True))
     return _section("Training", _row(charts))
 
 
@@ -169,11 +171,13 @@ def _quality(evaluation: Evaluation | None) -> list[str]:
     labels = [*names, "background"]
     matrix = heatmap(confusion.matrix, labels, labels, "annotated", "detected")
     lead = f"At confidence {f1.best_confidence:.2f}, where the mean F1 is highest ({f1.best_f1:.3f})."
+    errors_part = _section("Kinds of error", bars, "TIDE (Bolya et al. 2020).")
+    confusion_part = _section("Confusion", f'<div class="wide">{matrix}</div>', lead)
+    beside = len(labels) <= MOST_BESIDE
     return [
         _section("Classes", _class_table(evaluation)),
         _section("Precision, recall, confidence", _row(curves)),
-        _section("Kinds of error", bars, "TIDE (Bolya et al. 2020)."),
-        _section("Confusion", f'<div class="wide">{matrix}</div>', lead),
+        f'<div class="beside">{errors_part}{confusion_part}</div>' if beside else errors_part + confusion_part,
     ]
 
 
@@ -206,7 +210,7 @@ def _class_table(evaluation: Evaluation) -> str:
     )
 
 
-def _pictures(title: str, lead: str, pictures: Sequence[Picture]) -> str:
+def _pictures(title: str, lead: str, pictures: Sequence[Picture], *, whole: bool = False) -> str:
     if not pictures:
         return ""
     figures = "".join(
@@ -214,7 +218,7 @@ def _pictures(title: str, lead: str, pictures: Sequence[Picture]) -> str:
         f"<figcaption>{escape(p.caption)}</figcaption></figure>"
         for p in pictures
     )
-    return _section(title, f'<div class="pictures">{figures}</div>', lead)
+    return _section(title, f'<div class="{"whole" if whole else "pictures"}">{figures}</div>', lead)
 
 
 def _recipe(report: Report) -> str:

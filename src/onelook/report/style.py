@@ -31,12 +31,15 @@ td.bar span { position: relative; }
 svg { max-width: 100%; height: auto; font-family: inherit; }
 .wide { overflow-x: auto; }
 .wide svg { max-width: none; }
-.legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12px; color: var(--muted); padding-left: 54px; }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 12px; color: var(--muted); padding-left: 62px; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 5px; }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 0 18px; }
+.beside section { min-width: 0; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px; }
 figure { margin: 0; }
 figure img { width: 100%; height: 260px; object-fit: contain; background: #f0f2f5;
   border-radius: 6px; display: block; }
+.whole img { height: auto; max-width: 960px; margin: 0 auto; }
 figcaption { font-size: 12.5px; color: var(--muted); margin-top: 4px; overflow-wrap: anywhere; }
 pre { background: #f6f7f9; padding: 14px; border-radius: 6px; overflow-x: auto; font-size: 12.5px; }
 code { font-size: 13px; }

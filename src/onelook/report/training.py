@@ -90,7 +90,8 @@ def hardware(device: torch.device) -> str:
     """The device in words: the accelerator's name, or the processor and its cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}: {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    cores, threads = os.cpu_count(), torch.get_num_threads()
+    return f"{device.type}: {_processor()}, {cores} core{'s' * (cores != 1)}, {threads} thread{'s' * (threads != 1)}"
 
 
 def _processor() -> str:
