@@ -263,6 +263,12 @@ def test_objects_of_another_type_and_tuples_of_another_length_differ_as_a_whole(
     ]
 
 
+def test_a_whole_number_that_a_file_gives_as_a_fraction_is_no_difference() -> None:
+    assert diff(Near(radius=2), Near(radius=2.0)) == []
+    assert diff(Term("x", weight=1), Term("x", weight=True)) == [Difference("weight", 1, True)]
+    assert diff(Root(flag=False), Root(flag=0)) == [Difference("flag", False, 0)]  # type: ignore[arg-type]
+
+
 def test_values_of_different_types_cannot_be_compared() -> None:
     with pytest.raises(ConfigError, match="Near and Term"):
         diff(Near(), Term("x"))

@@ -228,6 +228,7 @@ def _differences(a: Any, b: Any, path: str) -> Iterator[Difference]:
 
 
 def same(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
+    """Whether two settings are equal: 2 and 2.0 are, as a file's number may be read as either; 1 and true are not."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b)):
         return a == b or (math.isnan(a) and math.isnan(b))
     return type(a) is type(b) and a == b
