@@ -69,6 +69,12 @@ def test_a_missing_model_is_wrong_usage():
         recipe(model=None)
 
 
+@pytest.mark.parametrize(("flags", "said"), [({"epochs": 0}, "--epochs"), ({"batch": -4}, "--batch")])
+def test_counts_that_cannot_be_meant_are_wrong_usage(flags, said):
+    with pytest.raises(UsageError, match=f"{said} is at least 1"):
+        recipe(**flags)
+
+
 def test_folders_of_runs_do_not_overwrite_each_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = free_folder("yolox-nano")

@@ -14,7 +14,9 @@ import torch
 from rich.console import Console
 
 from onelook.data import open_dataset
-from onelook.train.preflight import count, draw_batch, inspect, positives_per_object
+from onelook.data.order import Sampling
+from onelook.errors import DataError
+from onelook.train.preflight import check_files, count, draw_batch, inspect, positives_per_object
 from onelook.types import Matches, Targets
 
 RECIPE = SimpleNamespace(
@@ -88,6 +90,21 @@ def test_class_that_only_validation_has_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(whole))
     found = inspect(RECIPE, open_dataset(root, "train"), open_dataset(root, "val"))
     assert any("Validation judges 'fork'" in warning for warning in found.warnings)
+
+
+def test_image_files_that_are_not_there_are_named_before_training(tmp_path: Path) -> None:
+    root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]], images=4)
+    training, validation = open_dataset(root, "train"), open_dataset(root, "val")
+    recipe = SimpleNamespace(sampling=Sampling(), seed=0)
+    check_files(recipe, training, validation)
+    (root / "val" / "2.png").unlink()
+    check_files(recipe, training, None)
+    with pytest.raises(DataError, match=r"1 of 4 images of .*split 'val', do not exist, such as .*2\.png"):
+        check_files(recipe, training, validation)
+    (root / "train" / "3.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 4 images of .*split 'train'.*3\.png"):
+        check_files(recipe, training, None)
+    check_files(SimpleNamespace(sampling=Sampling(background=0.0), seed=0), training, None)  # it is not trained on
 
 
 def targets() -> Targets:

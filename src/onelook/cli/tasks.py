@@ -21,7 +21,7 @@ from onelook.losses.classify import ClassLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import TorchBackend
 from onelook.report.training import FIRST_BATCH, report_training
-from onelook.train.preflight import inspect, positives_per_object, write_first_batch
+from onelook.train.preflight import check_files, inspect, positives_per_object, write_first_batch
 from onelook.train.processes import World
 from onelook.train.recipe import Recipe
 from onelook.train.run import Run, Trained
@@ -146,6 +146,7 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
     recipe, world = run.recipe, run.learner.world
     if not world.is_main:
         return
+    check_files(recipe, training, validation)
     found = inspect(recipe, training, validation)
     if run.journal.console is not None:
         found.show(run.journal.console)

@@ -90,6 +90,9 @@ def choose_recipe(
 
 def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:
     """The recipe for these classes, and for what the command line says; None is as it is."""
+    for flag, number in (("--epochs", epochs), ("--batch", batch)):
+        if number is not None and number < 1:
+            raise UsageError(f"{flag} is at least 1, not {number}.")
     if epochs is not None and epochs != chosen.epochs:
         chosen = shortened(chosen, epochs)
     new: dict[str, Any] = {"model.num_classes": len(names)}
@@ -202,6 +205,8 @@ def loader_of(
 ) -> Loader:
     """The batches of a recipe for one process."""
     on_cpu = world.device.type == "cpu"
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers is a number of processes, not {workers}.", "0 prepares images without any.")
     if workers is None:
         workers = min(default_workers(), 1) if on_cpu else default_workers()  # the network needs the other cores
     return Loader(

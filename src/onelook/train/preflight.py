@@ -6,6 +6,7 @@ another order, objects that vanish at the training size. Each has a warning here
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from torch import nn
 from onelook.data.anchors import fit_of, flat
 from onelook.data.dataset import Dataset, clean_boxes
 from onelook.data.objects import flat_objects, object_sizes
+from onelook.data.order import chosen_rows
 from onelook.draw import draw_detections, write_image
+from onelook.errors import DataError
 from onelook.types import Targets
 
 if TYPE_CHECKING:
@@ -106,6 +109,36 @@ def inspect(recipe: Recipe, training: Dataset, validation: Dataset | None, notes
         splits.append(count(validation, recipe.input_size, "validation"))
         warnings += _validation_warnings(training.names, splits[0], splits[1])
     return Preflight(training.names, tuple(splits), tuple(warnings), tuple(notes))
+
+
+def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -> None:
+    """DataError where an image file that the training will read does not exist; only folders are listed."""
+    rows = chosen_rows(training, recipe.sampling, recipe.seed)
+    for dataset, wanted in ((training, rows), (validation, None)):
+        if dataset is None:
+            continue
+        paths = [str(dataset.path(row)) for row in (range(len(dataset)) if wanted is None else wanted.tolist())]
+        missing = _missing(paths)
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(paths)} images of '{dataset.described_by}', split '{dataset.split}', do not "
+                f"exist, such as '{missing[0]}'.",
+                "Add the files, or take the images out of the annotations. All problems: onelook check "
+                f"{dataset.described_by}",
+            )
+
+
+def _missing(paths: Sequence[str]) -> list[str]:
+    """Those that name no file. A folder is listed once: asking for each of many files takes minutes on a network."""
+    listed: dict[str, set[str]] = {}
+    found = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in listed:
+            listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        if name not in listed[folder] and not os.path.exists(path):  # it may be written with other capitals
+            found.append(path)
+    return found
 
 
 def count(dataset: Dataset, size: tuple[int, int], name: str) -> SplitCounts:
