@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from onelook.train import sinks
 from onelook.train.journal import Journal
 from onelook.train.loop import train
 from onelook.train.run import Run, follow, refuse_changes
-from onelook.weights import read_header, restore
+from onelook.weights import read_header, restore, save_weights
 from training import LOSS, Squares, changed, learner_of
 
 HERE = Path(__file__).parent
@@ -197,6 +198,31 @@ def test_rows_that_could_not_be_written_are_written_later(tmp_path, monkeypatch)
     # All epochs are done, and going on does nothing but that.
     start(tmp_path, changed(epochs=3, closing=None), resume=True)
     assert [row["epoch"] for row in rows_of(tmp_path)] == ["1", "2", "3"]
+
+
+@pytest.fixture
+def small_files():
+    """The system lets nobody write a file of more than 100 kB: as a full disk, for what is larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_state_and_weights_that_cannot_be_written_are_a_message(tmp_path, small_files):
+    with pytest.raises(UserError, match=r"state\.pt' could not be written: File too large") as caught:
+        start(tmp_path)
+    assert "--resume" in caught.value.remedy
+    with pytest.raises(UserError, match=r"x\.safetensors' cannot be written: File too large"):
+        save_weights(learner_of(RECIPE).detector, tmp_path / "x.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml"}
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path):
+    (tmp_path / "train.log").mkdir(parents=True)
+    console = Console(file=io.StringIO(), width=200)
+    assert start(tmp_path, changed(epochs=2, closing=None), console=console).reason == "finished"
+    assert console.file.getvalue().count("train.log' could not be written (Is a directory)") == 1
 
 
 def test_unknown_sinks_and_changed_recipes_are_refused(tmp_path):

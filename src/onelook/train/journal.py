@@ -30,6 +30,7 @@ class Journal:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_line = time.monotonic()
+        self._log_failed = False
 
     def __enter__(self) -> Journal:
         return self
@@ -40,11 +41,18 @@ class Journal:
         self.end_epoch()
 
     def log(self, text: str) -> None:
-        """A line for the log only."""
-        if self.path is not None:
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        """A line for the log only. A log that cannot be written is said once, and stops nothing."""
+        if self.path is None:
+            return
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("".join(f"{stamp} {line}\n" for line in text.splitlines()))
+        except OSError as error:
+            if not self._log_failed and self.console is not None:
+                reason = f"warning: '{self.path}' could not be written ({error.strerror or error})."
+                self.console.print(reason, style="yellow", markup=False, soft_wrap=True)
+            self._log_failed = True
 
     def say(self, text: str, style: str = "") -> None:
         """A line for people and for the log."""

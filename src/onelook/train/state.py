@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from onelook.errors import UserError
 from onelook.train.files import replacing
 from onelook.train.learner import Learner
+from onelook.weights.safetensors_file import save_tensors
 
 FORMAT = "onelook-state-1"
 
@@ -32,8 +32,15 @@ def save_state(path: Path, learner: Learner, notes: dict[str, Any]) -> None:
     }
     metadata = {"format": FORMAT, "numbers": json.dumps(numbers), "notes": json.dumps(notes)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(learner).items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+    try:
+        with replacing(path) as temporary:
+            save_tensors(tensors, temporary, metadata)
+    except OSError as error:
+        raise UserError(
+            f"'{path}' could not be written: {error.strerror or error}.",
+            "The state before is whole, if there was one: make room on the disk, or mend the place, and go on with "
+            "--resume.",
+        ) from error
 
 
 def read_notes(path: Path) -> dict[str, Any]:

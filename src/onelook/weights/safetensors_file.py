@@ -7,12 +7,14 @@ because every claim of the header is compared with the file before anything is m
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -121,5 +123,19 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     """
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
-        save_file(own, temporary, metadata={HEADER_KEY: header.to_json()})
+        save_tensors(own, temporary, {HEADER_KEY: header.to_json()})
     return Path(path)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
+    """Writes tensors and texts; OSError where the disk is full or the place cannot be written, as for any other file.
+
+    safetensors tells of both in an error of its own, with the system's number in its text.
+    """
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
