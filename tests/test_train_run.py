@@ -22,9 +22,10 @@ from onelook.errors import UserError
 from onelook.train import sinks
 from onelook.train.journal import Journal
 from onelook.train.loop import train
+from onelook.train.processes import World
 from onelook.train.run import Run, follow, refuse_changes
 from onelook.weights import read_header, restore, save_weights
-from training import LOSS, Squares, changed, learner_of
+from training import CPU, LOSS, Squares, changed, learner_of
 
 HERE = Path(__file__).parent
 RECIPE = changed(epochs=3, evaluate_every=1)
@@ -161,6 +162,25 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_
     assert all(
         torch.isfinite(value).all() for value in restore(tmp_path / "skip/last.safetensors").state_dict().values()
     )
+
+
+def test_an_epoch_without_a_finite_loss_ends_the_training_even_where_steps_are_skipped(tmp_path):
+    from test_train_loop import SumOfBoxes
+
+    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite="skip")
+    with pytest.raises(UserError, match="No step of epoch 1 had a finite loss"):
+        start(tmp_path, recipe, Squares(count=8, broken=5))
+
+
+def test_a_process_that_writes_nothing_still_warns_of_its_images(tmp_path):
+    from test_train_loop import SumOfBoxes
+
+    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite="skip")
+    console = Console(file=io.StringIO(), width=200)
+    run = Run(tmp_path, recipe, learner_of(recipe, World(1, 1, CPU)), console=console, name_of=lambda row: f"pic-{row}")
+    follow(run, Squares(count=16, broken=5), None)
+    assert "warning (process 1): The loss of step" in console.file.getvalue() and "pic-5" in console.file.getvalue()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sink_that_fails_never_stops_training(tmp_path, monkeypatch):

@@ -124,6 +124,7 @@ class Run:
         self.saved = time.monotonic()
         self.name_of = name_of
         self.is_main = learner.world.is_main
+        self._console = console
         self.record = Record()
         if resume:
             self.record = Record(**load_state(folder / "state.pt", learner))
@@ -145,6 +146,13 @@ class Run:
             if self.is_main
             else Sinks(None, {}, self.journal.warn)
         )
+
+    def warn_of_share(self, text: str) -> None:
+        """A warning of this process's share of the data: the main process does not know of that of another."""
+        if self.is_main:
+            self.journal.warn(text)
+        elif self._console is not None:
+            self._console.print(f"warning (process {self.learner.world.rank}): {text}", markup=False, soft_wrap=True)
 
     def save(self, meter: Meter | None = None) -> None:
         """The state, inside an epoch with the losses it has so far."""
@@ -249,6 +257,11 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
 def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Evaluate | None) -> None:
     """Evaluates where the recipe says so, writes the epoch's row and the weights."""
     recipe, learner, record, journal = run.recipe, run.learner, run.record, run.journal
+    if not meter.steps:
+        raise NonFiniteLossError(
+            f"No step of epoch {event.number + 1} had a finite loss: the training has diverged.",
+            f"Start again with a lower learning rate, or with clip=10. The run so far is in {run.folder}.",
+        )
     average_statistics(learner.detector, *([learner.best_model] if learner.average is not None else []))
     trained = record.seconds - sum(row["seconds"] for row in record.rows)
     row: dict[str, Any] = {f"loss/{name}": value for name, value in meter.means().items()}
@@ -298,7 +311,7 @@ def _report_broken(run: Run, broken: Sequence[tuple[Step, Mapping[str, float]]])
                 f"No weight was changed by it. Check the images and their boxes (onelook check), lower the learning "
                 f"rate, or go on without such steps: nonfinite=skip. The run so far is in {run.folder}.",
             )
-        run.journal.warn(f"{message} The step was skipped.")
+        run.warn_of_share(f"{message} The step was skipped.")
 
 
 def _line(epoch: int, recipe: Recipe, row: Mapping[str, float], better: bool) -> str:
