@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import random
 import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors import safe_open
 
 from onelook.config import read_yaml, to_plain
 from onelook.errors import UserError
@@ -252,33 +255,57 @@ def test_unknown_sinks_and_changed_recipes_are_refused(tmp_path):
         refuse_changes(tmp_path, RECIPE, changed(epochs=3, evaluate_every=1, batch_size=4))
 
 
+LONGER = Squares(count=32)
+ALWAYS = {"AP": 0.5}
+
+
 def kill_loop(folder: Path) -> None:
     """Runs (or goes on with) the whole training in `folder`; called in a process that may be killed at any moment."""
     torch.set_num_threads(1)
-    start(folder, evaluate=lambda detector: {"AP": 0.5}, resume=(folder / "state.pt").exists(), save_minutes=0.0005)
+    print("ready", flush=True)
+    resume = (folder / "state.pt").exists()
+    start(folder, batches=LONGER, evaluate=lambda detector: ALWAYS, resume=resume, save_minutes=0.0005)
+
+
+def killable(folder: Path) -> subprocess.Popen:
+    """A process that has imported everything and now begins to train in `folder`, or goes on."""
+    paths = os.pathsep.join(str(HERE.parent / part) for part in ("src", "tests", "benchmarks"))
+    code = f"from pathlib import Path; from test_train_run import kill_loop; kill_loop(Path({str(folder)!r}))"
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as said:
+        assert said.readline() == "ready\n"
+    return process
 
 
 @pytest.mark.slow
 def test_sigkill_at_ten_random_moments_leaves_a_run_that_ends_in_the_same_bits(tmp_path):
-    start(tmp_path / "whole", evaluate=lambda detector: {"AP": 0.5})
-    rng, folder, kills = random.Random(5), tmp_path / "broken", 0
-    paths = os.pathsep.join(str(HERE.parent / part) for part in ("src", "tests", "benchmarks"))
-    code = f"from pathlib import Path; from test_train_run import kill_loop; kill_loop(Path({str(folder)!r}))"
-    while True:
-        process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
+    whole, begin = killable(tmp_path / "whole"), time.monotonic()
+    assert whole.wait(600) == 0
+    length = time.monotonic() - begin
+    rng, folder, kills, reached = random.Random(5), tmp_path / "broken", 0, set()
+    while kills < 10:
+        process = killable(folder)
         try:
-            # The process needs seconds to import; the moments are spread over what comes after.
-            delay = rng.uniform(4, 12) if kills < 10 else 600
-            assert process.wait(delay) == 0
-            if kills >= 10:
-                break
-            (folder / "state.pt").unlink()  # it was quicker than the killer: once more from the start
+            assert process.wait(rng.uniform(0, length)) == 0
+            (folder / "state.pt").unlink()  # it came to its end before it was killed: once more from the start
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             kills += 1
+            if (folder / "state.pt").exists():
+                reached.add(steps_of(folder))
+    assert killable(folder).wait(600) == 0
     assert bytes_of(folder) == bytes_of(tmp_path / "whole")
     assert not list(folder.glob(".*.part"))
+    assert len(reached) > 2  # the kills met the training at different steps
+
+
+def steps_of(folder: Path) -> int:
+    """The optimizer steps of a run's state."""
+    with safe_open(folder / "state.pt", framework="pt") as file:
+        return int(json.loads(file.metadata()["numbers"])["steps"])
 
 
 def test_a_run_starts_with_a_state_so_that_a_kill_in_the_first_epoch_is_no_loss(tmp_path):
