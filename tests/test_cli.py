@@ -187,6 +187,17 @@ def test_json_in_a_file_is_what_was_shown(tmp_path: Path, capsys: pytest.Capture
     assert "shown" in capsys.readouterr().out
 
 
+def test_of_several_processes_the_first_shows_the_result(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank, shows in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert command_line.run(["work", "apple"]) == 0
+        assert ("shown: ['apple']" in capsys.readouterr().out) is shows
+    assert command_line.run(["work", "apple", "--fail", "user"]) == 1
+    assert "is damaged" in capsys.readouterr().err
+
+
 def test_json_is_refused_before_the_work_where_it_cannot_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

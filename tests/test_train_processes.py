@@ -47,6 +47,14 @@ def test_two_processes_learn_like_one_with_the_same_batch(tmp_path, how):
 
 
 @pytest.mark.slow
+def test_the_losses_of_a_run_are_those_of_all_processes(tmp_path):
+    (alone,), both = launch(tmp_path, 1, RUN="1")[0], launch(tmp_path, 2, RUN="1")
+    expected = {name: value for name, value in alone.items() if name.startswith("loss/")}
+    for (row,) in both:  # a share alone differs by percents
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
 @needs_shared
 @pytest.mark.parametrize(("precision", "equal"), [("float64", 1e-10), ("float32", 1e-4)])
 def test_two_processes_fine_tune_like_one_for_twenty_steps(tmp_path, precision, equal):

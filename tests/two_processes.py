@@ -19,6 +19,7 @@ from onelook.train.learner import Learner, Machine
 from onelook.train.loop import Step, train
 from onelook.train.processes import join
 from onelook.train.recipe import Recipe
+from onelook.train.run import Run, follow
 from onelook.train.schedule import WarmCosine
 from onelook.train.statistics import measure_statistics
 from onelook.weights import load_weights
@@ -102,7 +103,20 @@ def record(folder: Path, recipe: Recipe, learner: Learner, batches: Squares, ste
     Path(folder / f"{world.size}-{world.rank}.json").write_text(json.dumps({"curve": curve, "weights": digest}))
 
 
-if __name__ == "__main__" and os.environ.get("FINE_TUNE"):
+def run(folder: Path) -> None:
+    """An epoch of two steps with all that a run writes: rounding has no time to grow."""
+    torch.set_num_threads(1)
+    with join("cpu") as world:
+        recipe = changed(epochs=1, closing=None, sync_batch_norm=True)
+        learner = Learner(recipe, detector_of(recipe), world, Machine())
+        place = Run(folder / f"run-{world.size}", recipe, learner)
+        follow(place, Squares(count=16, rank=world.rank, world=world.size), None)
+        Path(folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(place.record.rows))
+
+
+if __name__ == "__main__" and os.environ.get("RUN"):
+    run(Path(sys.argv[1]))
+elif __name__ == "__main__" and os.environ.get("FINE_TUNE"):
     fine_tune(Path(sys.argv[1]), os.environ["FINE_TUNE"] == "float64")
 elif __name__ == "__main__":
     main(Path(sys.argv[1]), int(os.environ.get("ACCUMULATE", "1")), bool(os.environ.get("TEACHER")))

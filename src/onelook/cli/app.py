@@ -172,8 +172,10 @@ def run(arguments: Sequence[str]) -> int:
             out, _ = consoles(to_stderr=target.is_stdout)
             result = call(rest, out)
             if isinstance(result, Result):
-                result.show(out)
-                target.write(result.to_dict())
+                # torchrun starts several processes, whose results are the same; errors are each one's own.
+                if os.environ.get("RANK", "0") == "0":
+                    result.show(out)
+                    target.write(result.to_dict())
             elif options.json is not None and not {*HELP_FLAGS, "--version"} & set(rest):
                 raise UsageError("This command has nothing to write as JSON.", "Leave --json away.")
         sys.stdout.flush()

@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
 
 from onelook.config import diff, to_plain, write_yaml
 from onelook.errors import UserError, nearest
+from onelook.ops.reduce import mean_over_processes
 from onelook.train.files import sweep
 from onelook.train.interrupt import StopRequest
 from onelook.train.journal import Journal, duration, loss_text
@@ -264,7 +266,7 @@ def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Eval
         )
     average_statistics(learner.detector, *([learner.best_model] if learner.average is not None else []))
     trained = record.seconds - sum(row["seconds"] for row in record.rows)
-    row: dict[str, Any] = {f"loss/{name}": value for name, value in meter.means().items()}
+    row: dict[str, Any] = {f"loss/{name}": value for name, value in _over_processes(meter.means(), run).items()}
     row |= {"lr": run.rate, "images_per_second": images / max(trained, 1e-9), "waited": meter.waited}
     begin = time.monotonic()
     better = False
@@ -288,6 +290,12 @@ def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Eval
     if better or evaluate is None:
         run.write_weights("best", row)
     run.write_weights("last", row)
+
+
+def _over_processes(values: Mapping[str, float], run: Run) -> dict[str, float]:
+    """The mean of each number over the processes: every one of them has seen a share of the batches only."""
+    shared = mean_over_processes(torch.tensor(list(values.values()), device=run.learner.world.device))
+    return dict(zip(values, shared.tolist())) if run.learner.world.size > 1 else dict(values)
 
 
 def _out_of_patience(run: Run) -> bool:
