@@ -210,6 +210,7 @@ CLASS_CASES = [
     ("another order", ("a", "b", "c"), ("c", "a", "b"), (2, 0, 1)),
     ("case and space", ("Traffic Light", " dog"), ("dog ", "traffic light"), (1, 0)),
     ("fewer", ("a", "b", "c"), ("c",), (2,)),
+    ("the first ones, in their order", ("a", "b", "c"), ("a", "b"), (0, 1)),
     ("more", ("a", "b"), ("x", "b", "y", "a"), (None, 1, None, 0)),
     ("none in common", ("a", "b"), ("x", "y"), (None, None)),
     ("the model has no names", ("a", "b", "c"), 3, (0, 1, 2)),
@@ -220,7 +221,7 @@ CLASS_CASES = [
 
 @pytest.mark.parametrize(
     "case",
-    [*CLASS_CASES, *(("deployed: " + case[0], *case[1:]) for case in CLASS_CASES[1:5:3])],
+    [*CLASS_CASES, *(("deployed: " + case[0], *case[1:]) for case in CLASS_CASES[1:6:4])],
     ids=lambda case: case[0],
 )
 def test_class_rows_follow_names(case: tuple[str, Any, Any, tuple[int | None, ...]], tmp_path: Path) -> None:

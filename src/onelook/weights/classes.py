@@ -33,8 +33,9 @@ class ClassPlan:
 
     @property
     def is_identity(self) -> bool:
-        """Whether every class keeps its place."""
-        return not self.fresh and all(ours == theirs for ours, theirs in self.pairs)
+        """Whether every class keeps its place, and the file has no others."""
+        there = self.theirs if isinstance(self.theirs, int) else len(self.theirs)
+        return there == self.total == len(self.pairs) and all(ours == theirs for ours, theirs in self.pairs)
 
 
 def plan_classes(ours: Sequence[str], count: int, theirs: Sequence[str], their_count: int) -> ClassPlan:
