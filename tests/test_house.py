@@ -82,6 +82,48 @@ def test_imports_only_go_down(module: str) -> None:
             assert allowed, f"{module} (layer {LEVEL[part]}) imports {other} (layer {LEVEL[target]})"
 
 
+FAMILIES = sorted(path.parent.name for path in PACKAGE.glob("models/*/architecture.py"))
+KNOWS_NO_FAMILY = ("train", "evaluate", "export", "predict")
+
+
+def words_of(tree: ast.AST) -> Iterator[str]:
+    """What the code says: names, imports and texts, without docstrings and comments."""
+    explained = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, explained) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and id(node) not in docstrings:
+                yield node.value
+        else:
+            for field in ("id", "attr", "name", "asname", "arg", "module"):
+                if isinstance(word := getattr(node, field, None), str):
+                    yield word
+
+
+def families_in(tree: ast.AST) -> list[str]:
+    said = [word.lower().replace("-", "").replace("_", "") for word in words_of(tree)]
+    return [word for word in said if any(family.replace("_", "") in word for family in FAMILIES)]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) in KNOWS_NO_FAMILY])
+def test_what_serves_all_families_names_none(module: str) -> None:
+    assert families_in(ast.parse(MODULES[module].read_text(encoding="utf-8"))) == []
+
+
+def test_a_family_is_found_where_code_names_one() -> None:
+    assert FAMILIES == ["damo_yolo", "yolov4", "yolov7", "yolox"]
+    spoken = """
+'''As YOLOX does.'''  # and YOLOv7
+from onelook.models.yolov7.head import AnchorHead
+kind = isinstance(model, Yolov4) or family == "DAMO-YOLO"
+"""
+    assert sorted(families_in(ast.parse(spoken))) == ["damoyolo", "onelook.models.yolov7.head", "yolov4"]
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_nothing_imports_torchvision(module: str) -> None:
     assert not any(name.split(".")[0] == "torchvision" for name in imports_of(module, lazy=True))
