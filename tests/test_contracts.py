@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from onelook import assign
 from onelook.assign.anchor_ota import AnchorOta
 from onelook.assign.simota import SimOta
 from onelook.config import change, from_plain, to_plain
@@ -17,6 +20,7 @@ from onelook.losses.terms import BoxIou, Classes, Objectness
 from onelook.models.build import build
 from onelook.models.detector import Architecture
 from onelook.models.variants import VARIANTS, variant
+from onelook.models.yolox.architecture import YOLOV3_ANCHORS
 from onelook.recipes import PUBLISHED, RECIPE_TYPES, published_recipe
 from onelook.recipes.yolov7 import SCHEMES
 from onelook.train.recipe import Recipe
@@ -26,10 +30,14 @@ from training import RECIPE, TINY
 # A narrow network of every family, and of each kind of head in it.
 NARROW: dict[str, Architecture] = {
     "YOLOX": TINY,
+    "YOLOX with coupled head": replace(TINY, head="coupled"),
+    "YOLOX with anchors": replace(TINY, anchors=YOLOV3_ANCHORS),
+    "YOLOX with one-to-one head": replace(TINY, one_to_one=True),
     "YOLOv4": replace(variant("yolov4-tiny").architecture, width=0.25, num_classes=3),
     "YOLOv4 with Gaussian head": replace(
         variant("yolov4").architecture, width=0.125, depth=0.1, gaussian=True, num_classes=3
     ),
+    "YOLOv4 with bounded sides": replace(variant("yolov4-csp").architecture, width=0.125, depth=0.1, num_classes=3),
     "YOLOv7": replace(variant("yolov7-tiny").architecture, width_multiple=0.125, num_classes=3),
     "YOLOv7 with auxiliary head": replace(variant("yolov7-w6").architecture, width_multiple=0.03, num_classes=3),
     "DAMO-YOLO": replace(variant("damo-yolo-ns").architecture, num_classes=3),
@@ -37,9 +45,40 @@ NARROW: dict[str, Architecture] = {
 ASSIGNERS = {name: kind for name, kind in RECIPE_TYPES.items() if kind.__module__.startswith("onelook.assign.")}
 
 
+# What an assigner asks for, of all that a head may give beside boxes and classes; the others take every head.
+ASKED = {
+    "AnchorCells": ("anchors",),
+    "AnchorOta": ("anchors", "objectness"),
+    "BestAnchor": ("anchors",),
+    "CentreCell": ("anchor-free",),
+    "DarknetAnchors": ("objectness", "anchors"),
+}
+
+
 def test_every_family_and_every_assigner_is_asked() -> None:
     assert {row.family for row in VARIANTS.values()} == {name.split(" with ")[0] for name in NARROW}
-    assert {"SimOta", "AnchorCells", "AnchorOta"} <= set(ASSIGNERS)
+    files = Path(assign.__path__[0]).glob("*.py")
+    written = [
+        node.name
+        for file in files
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(part, ast.FunctionDef) and part.name == "__call__" for part in node.body)
+    ]
+    assert sorted(written) == sorted(ASSIGNERS)
+    assert {name: kind().needs for name, kind in ASSIGNERS.items() if kind().needs} == ASKED
+
+
+def test_heads_give_what_they_say() -> None:
+    for name, model in NARROW.items():
+        found = build(model, 3)(torch.rand(2, 3, 64, 64) * 255)
+        given = {
+            "objectness": found.objectness is not None,
+            "anchors": found.priors.sizes is not None,
+            "anchor-free": found.priors.sizes is None,
+            "auxiliary": found.auxiliary is not None,
+        }
+        assert {what for what, there in given.items() if there} == model.gives & given.keys(), name
 
 
 def recipe_of(model: Architecture, loss: DetectionLoss) -> Recipe:

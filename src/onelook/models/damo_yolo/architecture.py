@@ -50,7 +50,7 @@ class DamoYolo:
     frame: Frame = Stretch()
     pixels: PixelFormat = RAW_RGB
 
-    gives: ClassVar[frozenset[str]] = frozenset({"bins"})
+    gives: ClassVar[frozenset[str]] = frozenset({"bins", "anchor-free"})
     multi_label: ClassVar[bool] = True  # every class of a prior above the threshold is a detection (official code)
 
     def build(self) -> Detector:
