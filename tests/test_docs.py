@@ -10,8 +10,8 @@ import pytest
 
 from onelook.cli.app import VERBS
 from onelook.cli.models import models
-from onelook.config import override
-from onelook.recipes import RECIPE_TYPES
+from onelook.config import get, override
+from onelook.recipes import RECIPE_TYPES, published_recipe
 from test_cli_diff import recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,3 +50,16 @@ def test_every_setting_of_the_page_can_be_set() -> None:
     for example in examples:
         (setting,) = shlex.split(example)
         override(recipe(), setting, types=RECIPE_TYPES)
+
+
+def test_every_setting_of_yolov7_can_be_set() -> None:
+    """What the page says with a value is set to it; what it only names is there."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / "docs" / "yolov7.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    large = published_recipe("yolov7-e6e")
+    spans = [span for span in re.findall(r"`([^`]+)`", text) if re.match(r"\"?(model|loss|augment|ema)\.", span)]
+    with_value = [span for span in spans if "=" in span]
+    assert len(with_value) > 8 and len(spans) - len(with_value) > 15
+    for span in with_value:
+        override(large, *shlex.split(span), types=RECIPE_TYPES)
+    for path in set(spans) - set(with_value):
+        get(large, path)
