@@ -19,13 +19,13 @@ from shared import needs_shared
 HERE = Path(__file__).parent
 
 
-def launch(folder: Path, processes: int, **environment: str) -> list[dict]:
+def launch(folder: Path, processes: int, script: str = "two_processes.py", **environment: str) -> list[dict]:
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     paths = os.pathsep.join(str(HERE.parent / part) for part in ("src", "tests", "benchmarks"))
     done = subprocess.run(
-        [*start, str(HERE / "two_processes.py"), str(folder)],
+        [*start, str(HERE / script), str(folder)],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,

@@ -1,0 +1,64 @@
+"""What each of two processes does in `test_every_variant_works.py`: some steps of every model, narrowed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from networks import narrow
+from onelook.models.build import build
+from onelook.models.variants import VARIANTS, variant
+from onelook.recipes import published_recipe
+from onelook.train.learner import Learner, Machine
+from onelook.train.loop import Step, train
+from onelook.train.processes import World, join
+from training import MemoryBatch, Squares, Untouched
+
+STEPS = 2  # the rate of some warm-ups begins at 0
+
+
+class SomeEmpty(Squares):
+    """Squares, of which the second process sees none in the second batch."""
+
+    def epoch(self, epoch: int, augment: object, first: int):
+        for number, batch in enumerate(super().epoch(epoch, augment, first), first):
+            hides = number == 1 and self.rank == 1
+            targets = replace(batch.targets, valid=batch.targets.valid & (not hides))
+            yield MemoryBatch(batch.images, targets, batch.indices)
+
+
+def digests(name: str, world: World) -> list[float]:
+    """A number that says what the weights are: before the first step, and after every one."""
+    recipe = published_recipe(name)
+    model = replace(narrow(variant(name).architecture), num_classes=3)
+    recipe = replace(recipe, model=model, augment=Untouched(), closing=None, multiscale=None, batch_size=4, epochs=1)
+    torch.manual_seed(0)
+    detector = build(recipe.model, classes=("red", "green", "blue"))
+    learner = Learner(recipe, detector, world, Machine())
+
+    def digest() -> float:
+        return float(torch.stack([part.detach().double().abs().sum() for part in detector.parameters()]).sum())
+
+    found = [digest()]
+    for event in train(recipe, learner, SomeEmpty(count=4 * STEPS, batch=4, rank=world.rank, world=world.size)):
+        if isinstance(event, Step):
+            assert all(bool(loss.isfinite()) for loss in event.losses.values()), (name, event.losses)
+            found.append(digest())
+        if len(found) == STEPS + 1:
+            break
+    return found
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    with join("cpu") as world:
+        found = {name: digests(name, world) for name in VARIANTS}
+        (folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
