@@ -154,7 +154,8 @@ def test_dropblock_rises_is_off_in_evaluation_and_leaves_no_trace():
 
 
 def test_the_altered_picture_hides_its_objects_and_nothing_else_changes():
-    recipe = changed(epochs=25, optimizer=AdamW(0.003 / 8), schedule=Constant(), ema=None, closing=None)
+    # A network that does not see the objects yet has none to hide: its objectness errs by seeing things elsewhere.
+    recipe = changed(epochs=60, optimizer=AdamW(0.003 / 8), schedule=Constant(), ema=None, closing=None)
     learner, batches = learner_of(recipe), Squares(count=8)
     for module in learner.detector.modules():
         if isinstance(module, nn.BatchNorm2d):
