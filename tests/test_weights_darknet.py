@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from onelook.cli.export import export
 from onelook.errors import WeightsError
 from onelook.models.build import build
 from onelook.models.detector import Detector
+from onelook.models.variants import variant
 from onelook.models.yolov4.architecture import CSP, TINY, Yolov4
 from onelook.weights import load_weights, open_detector
 from onelook.weights.darknet import DarknetHeader, header_of, layout, write_darknet
@@ -114,6 +116,24 @@ def test_rows_of_another_class_count_are_found(tmp_path: Path) -> None:
         for part in (few.head.levels[0].predict.weight, many.head.levels[0].predict.weight)
     ]
     torch.testing.assert_close(rows[0][:, :7], rows[1][:, [0, 1, 2, 3, 4, 5 + 16, 5 + 22]])
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions", "size"),
+    [
+        ("yolov4", 92, 170_038_676),  # yolov4.conv.137
+        ("yolov4-tiny", 17, 19_789_716),  # yolov4-tiny.conv.29
+        ("yolov4-csp", 93, 146_548_116),  # yolov4-csp.conv.142
+        ("yolov4x-mish", 111, 277_307_668),  # yolov4x-mish.conv.166
+        ("csresnext50-panet-spp", 78, 140_311_316),  # csresnext50-panet-spp.conv.112
+    ],
+)
+def test_the_published_backbone_files_end_between_two_layers(name: str, convolutions: int, size: int) -> None:
+    layers = layout(variant(name).architecture)
+    assert layers is not None
+    held = [layer for layer in layers if int(layer.name.partition(".")[0].lstrip("convb")) < convolutions]
+    assert 20 + 4 * sum(prod(layer.shape(80)) for layer in held) == size
+    assert held == list(layers[: len(held)]) and layers[len(held)].begins
 
 
 def test_the_first_layers_alone_start_a_training(file: Path) -> None:
