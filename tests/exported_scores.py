@@ -102,13 +102,14 @@ class Scores:
     """COCO's numbers of one exported file.
 
     metadata: what the file says of itself.  wanted, reached: of PyTorch and of the file by the annotations, with the
-    least score that gives about `DETECTIONS` an image.  own: of the file by what PyTorch finds.  found: how many that
-    is.
+    least score that gives about `DETECTIONS` an image.  own_wanted, own: the same by what PyTorch finds, `found` boxes;
+    PyTorch's AP is 1 there.
     """
 
     metadata: ExportedMetadata
     wanted: dict[str, float]
     reached: dict[str, float]
+    own_wanted: dict[str, float]
     own: dict[str, float]
     found: int
 
@@ -124,11 +125,11 @@ def scores_of_exports(
     assert isinstance(reference.evaluating, Nms)
     truth, (own, confidence) = annotated(), findings(reference, least, iou)
     select = with_thresholds(reference.evaluating, confidence, iou)
-    wanted = evaluate(reference, truth, select).stats
+    wanted, own_wanted = evaluate(reference, truth, select).stats, evaluate(reference, own, select).stats
     inside = Nms(0.25, 0.45, multi_label=reference.evaluating.multi_label, limit=300)
     for number, nms in enumerate((None, inside)):
         path = export_onnx(detector, folder / f"model-{number}.onnx", nms=nms, size=size).path
         backend = OnnxBackend(path)
         select = with_thresholds(backend.evaluating, confidence, iou)
         reached, again = evaluate(backend, truth, select).stats, evaluate(backend, own, select).stats
-        yield Scores(backend.metadata, wanted, reached, again, sum(map(len, own.labels)))
+        yield Scores(backend.metadata, wanted, reached, own_wanted, again, sum(map(len, own.labels)))
