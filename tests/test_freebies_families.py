@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ from scenes import SCENES
 from test_train_loop import run
 from training import learner_of
 
-FAMILIES = ("yolox-nano", "damo-yolo-ns")
+FAMILIES = ("yolox-nano", "yolov4-tiny", "yolov7-tiny", "damo-yolo-ns")
 SWITCHES = {
     "SAT": "adversarial=Adversarial(rate=100, probability=1.0, ramp=false)",
     "DropBlock": "dropblock=DropBlock(size=2, ramp=0)",
@@ -26,6 +27,10 @@ SWITCHES = {
     "label smoothing": "loss.terms.classes.smoothing=0.1",
     "CmBN": "normalization=Cmbn()",
 }
+EXTRAS = (
+    *("CutMix(1.0)", "MixPictures(1.0)", "MosaicPictures(1.0)", "Blur(whole=1.0,background=0.0)"),
+    *("Blur(whole=0.0,background=1.0)", "CutOut(1.0)", "RandomErase(1.0)", "HideAndSeek(1.0)", "GridMask(1.0)"),
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,22 @@ def test_a_method_is_one_setting_of_any_family(published, family, method):
     assert all(parameter.isfinite().all() for parameter in after)
     if recipe.schedule(0, 1, 1).scale > 0:
         assert any(not torch.equal(one, two) for one, two in zip(before, after))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_what_is_made_of_pictures_is_one_setting_of_any_family(family, extra):
+    plain = published_recipe(family)
+    recipe = override(plain, f"extras=({extra},)", types=RECIPE_TYPES)
+    assert len(diff(plain, recipe)) == 1
+    draw, changes = DrawFrom(SCENES, (160, 160)), 0
+    for row in range(4):
+        rngs = (generator(0, 0, row), generator(0, 0, row))
+        with_it, without = (one.augment_at(0)(SCENES[row], draw, rng) for one, rng in zip((recipe, plain), rngs))
+        assert with_it.image.shape == without.image.shape == (160, 160, 3)
+        assert len(with_it.boxes) == len(with_it.labels) and np.isfinite(with_it.boxes).all()
+        changes += not np.array_equal(with_it.image, without.image)
+    assert changes >= 2  # small objects forbid much blur
 
 
 def test_smoothing_of_quality_focal_touches_priors_with_a_pair_only():
