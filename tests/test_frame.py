@@ -64,6 +64,12 @@ def centred_cases() -> list[dict[str, object]]:
     return [case for case in cases if not case["arguments"]["auto"]]
 
 
+def test_a_box_as_large_as_its_type_comes_back_infinite_without_a_warning() -> None:
+    placement, _ = Letterbox().place((640, 640), (320, 320))
+    boxes = placement.back(np.array([[-3e38, 0, 3e38, 10]], np.float32))
+    assert boxes.tolist() == [[-np.inf, 0, np.inf, 20]]
+
+
 @needs_shared
 def test_the_centred_letterbox_is_that_of_yolov7() -> None:
     cases = centred_cases()

@@ -42,8 +42,12 @@ class Placement:
         return boxes * self._gain(boxes.dtype) + self._offset(boxes.dtype)
 
     def back(self, boxes: np.ndarray) -> np.ndarray:
-        """(N, 4) xyxy boxes of the frame in pixels of the original image; not clipped."""
-        return (boxes - self._offset(boxes.dtype)) / self._gain(boxes.dtype)
+        """(N, 4) xyxy boxes of the frame in pixels of the original image; not clipped.
+
+        Sides that are exponentials may be as large as their type goes: what is beyond it comes back infinite.
+        """
+        with np.errstate(over="ignore"):
+            return (boxes - self._offset(boxes.dtype)) / self._gain(boxes.dtype)
 
     def _gain(self, dtype: np.dtype) -> np.ndarray:
         return np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], dtype)

@@ -20,7 +20,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": partial(nn.SiLU, inplace=True),
     "relu": partial(nn.ReLU, inplace=True),
     "leaky_relu": partial(nn.LeakyReLU, 0.1, inplace=True),  # slope 0.1 in all Darknet-like networks, not 0.01
-    "mish": partial(nn.Mish, inplace=True),
+    "mish": partial(nn.Mish, inplace=True),  # x tanh(ln(1 + e^x)), Misra 2019
     "sigmoid": nn.Sigmoid,
     "identity": nn.Identity,
 }
