@@ -37,6 +37,13 @@ def test_one_model_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "0.91 M" in shown and "1.05" in shown and row["url"] in shown
 
 
+def test_files_to_train_from_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = _json(capsys, "yolov4")
+    assert row["backbone"].endswith("/yolov4.conv.137") and row["url"].endswith("/yolov4.weights")
+    assert run(["models", "csresnext50-panet-spp"]) == 0
+    assert "to train from: csresnext50-panet-spp.conv.112" in capsys.readouterr().out
+
+
 def test_unknown_model_is_one_message_with_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "yolox-nanno"]) == 1
     assert "Did you mean 'yolox-nano'" in " ".join(capsys.readouterr().err.split())

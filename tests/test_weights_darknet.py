@@ -119,18 +119,18 @@ def test_rows_of_another_class_count_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "convolutions", "size"),
+    ("name", "file", "convolutions", "size"),
     [
-        ("yolov4", 92, 170_038_676),  # yolov4.conv.137
-        ("yolov4-tiny", 17, 19_789_716),  # yolov4-tiny.conv.29
-        ("yolov4-csp", 93, 146_548_116),  # yolov4-csp.conv.142
-        ("yolov4x-mish", 111, 277_307_668),  # yolov4x-mish.conv.166
-        ("csresnext50-panet-spp", 78, 140_311_316),  # csresnext50-panet-spp.conv.112
+        ("yolov4", "yolov4.conv.137", 92, 170_038_676),
+        ("yolov4-tiny", "yolov4-tiny.conv.29", 17, 19_789_716),
+        ("yolov4-csp", "yolov4-csp.conv.142", 93, 146_548_116),
+        ("yolov4x-mish", "yolov4x-mish.conv.166", 111, 277_307_668),
+        ("csresnext50-panet-spp", "csresnext50-panet-spp.conv.112", 78, 140_311_316),
     ],
 )
-def test_the_published_backbone_files_end_between_two_layers(name: str, convolutions: int, size: int) -> None:
+def test_published_backbone_files_end_between_two_layers(name: str, file: str, convolutions: int, size: int) -> None:
     layers = layout(variant(name).architecture)
-    assert layers is not None
+    assert layers is not None and (variant(name).backbone or "").rpartition("/")[2] == file
     held = [layer for layer in layers if int(layer.name.partition(".")[0].lstrip("convb")) < convolutions]
     assert 20 + 4 * sum(prod(layer.shape(80)) for layer in held) == size
     assert held == list(layers[: len(held)]) and layers[len(held)].begins

@@ -27,7 +27,7 @@ class Row:
     gflops: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as `--json` writes it; `ap` and `weights` are null where nothing is published."""
+        """The row as `--json` writes it; `ap`, `weights` and `backbone` are null where nothing is published."""
         model = self.variant
         return {
             "name": model.name,
@@ -41,6 +41,7 @@ class Row:
             "ap_split": model.published.split if model.published else None,
             "weights": model.weights_file,
             "url": model.url,
+            "backbone": model.backbone,
             "licence": model.licence,
         }
 
@@ -85,8 +86,12 @@ class ModelList:
         )
         if len(self.rows) > 1:
             console.print("Where a model's official weights are: onelook models NAME", style="dim")
-        elif place := self.rows[0].variant.url or self.rows[0].variant.weights_file:
+            return
+        model = self.rows[0].variant
+        if place := model.url or model.weights_file:
             console.print(f"Official weights: {place}", soft_wrap=True)
+        if model.backbone:
+            console.print(f"Of the backbone alone, to train from: {model.backbone}", soft_wrap=True)
 
 
 def models(name: str | None = None, /) -> ModelList:

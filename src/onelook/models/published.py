@@ -22,7 +22,8 @@ class Published:
 class Variant:
     """A published model: name, family, architecture, accuracy, and the official weights with licence and address.
 
-    published, weights_file and url are None where nothing is published.
+    published, weights_file and url are None where nothing is published.  backbone: address, or name where it has none,
+    of the file with its first layers only that its training starts from.
     """
 
     name: str
@@ -32,3 +33,4 @@ class Variant:
     weights_file: str | None
     licence: str
     url: str | None
+    backbone: str | None = None

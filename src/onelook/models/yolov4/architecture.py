@@ -179,24 +179,34 @@ CSP = Yolov4(
     frame=LETTERBOX,
 )
 TINY = Yolov4("tiny", "tiny", activation="leaky_relu", anchors=TINY_ANCHORS, grid_scales=(1.05, 1.05), size=(416, 416))
+XMISH = replace(CSP, width=1.25, depth=1.25, size=(640, 640))
 TINY_3L = replace(TINY, anchors=ANCHORS, grid_scales=(1.05,) * 3, size=(608, 608))
 _OLD, _NEW = "darknet_yolo_v3_optimal", "darknet_yolo_v4_pre"  # folders of the releases
-_TABLE: tuple[tuple[str, Yolov4, float | None, str | None, str | None], ...] = (
-    # name, architecture, AP on COCO test-dev of the released weights, their file, its folder where it has one
-    ("yolov4", Yolov4(), 43.5, "yolov4.weights", _OLD),
-    ("yolov4-tiny", TINY, None, "yolov4-tiny.weights", _NEW),
-    ("yolov4-tiny-3l", TINY_3L, None, None, None),
-    ("yolov4-csp", CSP, 46.2, "yolov4-csp.weights", _NEW),
-    ("yolov4x-mish", replace(CSP, width=1.25, depth=1.25, size=(640, 640)), 50.1, "yolov4x-mish.weights", _NEW),
+_TABLE: tuple[tuple[str, Yolov4, float | None, str | None, str | None, str | None], ...] = (
+    # name, architecture, AP on COCO test-dev of the released weights, their file, that of the first layers alone, and
+    # the folder of both where they have one
+    ("yolov4", Yolov4(), 43.5, "yolov4.weights", "yolov4.conv.137", _OLD),
+    ("yolov4-tiny", TINY, None, "yolov4-tiny.weights", "yolov4-tiny.conv.29", _NEW),
+    ("yolov4-tiny-3l", TINY_3L, None, None, None, None),
+    ("yolov4-csp", CSP, 46.2, "yolov4-csp.weights", "yolov4-csp.conv.142", _NEW),
+    ("yolov4x-mish", XMISH, 50.1, "yolov4x-mish.weights", "yolov4x-mish.conv.166", _NEW),
     (
         "csresnext50-panet-spp",
         Yolov4("csp_resnext50", activation="leaky_relu"),
         43.2,
         "csresnext50-panet-spp-original-optimal_final.weights",
+        "csresnext50-panet-spp.conv.112",
         None,
     ),
 )
 _RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/"
+
+
+def _place(folder: str | None, file: str | None) -> str | None:
+    """The address of a released file."""
+    return None if folder is None or file is None else f"{_RELEASE}{folder}/{file}"
+
+
 VARIANTS = tuple(
     Variant(
         name,
@@ -205,7 +215,8 @@ VARIANTS = tuple(
         None if ap is None else Published(ap, "test-dev2017"),
         file,
         "public domain (Darknet)",
-        None if folder is None else f"{_RELEASE}{folder}/{file}",
+        _place(folder, file),
+        _place(folder, backbone) or backbone,
     )
-    for name, architecture, ap, file, folder in _TABLE
+    for name, architecture, ap, file, backbone, folder in _TABLE
 )
