@@ -105,17 +105,25 @@ def test_detections_are_those_of_the_published_nms(case, confidence, iou, limit)
 
 @pytest.mark.slow
 def test_t_learns_eight_pictures_by_heart(tmp_path):
-    """Through the command's own parts: eight drawn pictures, no augmentation, AP50 above 0.9."""
+    """Through the command's own parts: eight drawn pictures, no augmentation, AP50 above 0.95.
+
+    Closing epochs would bring their own augmentation. The warm-up is a third of the training because of what the
+    published loss does in a hurry: boxes are weighted by their prior's score, so an object whose scores fall to zero
+    before its boxes fit never learns, and without augmentation nothing ever changes its picture (after a warm-up of two
+    steps, two of these 18 objects stay like that for good).
+    """
     scenes = Scenes(size=(128, 128), things=(1, 3), extent=(0.25, 0.6), difficulty=0.2, classes=3, seed=1)
     data = write_synthetic(tmp_path / "data", scenes, {"train": 8, "val": 1})
-    settings = ("augment.mosaic=0", "augment.flip=0", "augment.box_level=none", "ema.decay=0.9", "ema.warmup=20")
+    still = ("augment.mosaic=0", "augment.flip=0", "augment.box_level=none", "closing=none")
     training = train(
         str(data),
-        *settings,
-        "optimizer.lr_per_image=0.0025",
-        "evaluate_every=1000",
+        *still,
+        "optimizer.lr_per_image=0.00125",
+        "schedule.warmup_epochs=40",
+        "ema.decay=0.9",
+        "ema.warmup=20",
         model="damo-yolo-t",
-        epochs=60,
+        epochs=120,
         size=128,
         batch=8,
         out=str(tmp_path / "run"),
@@ -125,4 +133,4 @@ def test_t_learns_eight_pictures_by_heart(tmp_path):
     )
     assert training.reason == "finished"
     stats = validate(data, model=tmp_path / "run" / "last.safetensors", split="train").stats
-    assert stats["AP50"] > 0.9
+    assert stats["AP50"] > 0.95
