@@ -1,0 +1,53 @@
+"""Exported DAMO-YOLO networks are evaluated like the networks that they were made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from exported_scores import DETECTIONS, IMAGES, annotated, scores_of_exports
+from networks import filled_detector, manifest
+from onelook.models.detector import Detector
+from shared import needs_shared
+
+SIZE = (160, 160)
+
+
+def calibrated(name: str) -> Detector:
+    """The reference's weights, with batch norm's statistics of the images that are evaluated.
+
+    The stored statistics are of pixels from 0 to 1. With real ones, up to 255, nearly all scores are exactly 0 or 1:
+    tens of thousands are equal, and which of their boxes suppression keeps is chance, in every runtime another.
+    """
+    constants = manifest("damo_yolo")[name]["constants"]
+    known = {key: np.asarray(values, np.float32) for key, values in constants.items()}
+    detector = filled_detector(f"damo-yolo-{name.lower()}", known)
+    assert detector.architecture is not None
+    pictures, frame = annotated(), detector.architecture.frame
+    framed = np.stack([frame(pictures.image(row), SIZE)[0] for row in range(IMAGES)])
+    norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        detector.train().features(torch.from_numpy(framed).permute(0, 3, 1, 2).float())
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    return detector.eval()
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Ns", "T", "M"])
+def test_exported_files_score_like_pytorch(name: str, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    for scores in scores_of_exports(calibrated(name), tmp_path, SIZE, least=0.98):
+        assert scores.metadata.multi_label
+        assert scores.metadata.model == f"damo-yolo-{name.lower()}"
+        assert scores.found >= IMAGES * DETECTIONS
+        assert scores.reached == pytest.approx(scores.wanted, abs=1e-4)
+        assert scores.own["AP"] == pytest.approx(1.0, abs=1e-4)  # what PyTorch scores by its own findings
