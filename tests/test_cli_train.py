@@ -206,7 +206,7 @@ def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_pa
         ([*SMALL, "--cache", "rma"], 2, "Did you mean 'ram'"),
         ([*SMALL, "--batch", "all"], 2, "batch"),
         ([*SMALL, "--teacher", "yolox-ss"], 1, "Did you mean 'yolox-s'"),
-        ([*SMALL, "--teacher", "yolox-s"], 1, "no weights yet"),
+        ([*SMALL, "--teacher", "yolox-s"], 1, "--teacher-weights FILE"),
         ([*SMALL, "--teacher", "missing.safetensors"], 1, "missing.safetensors"),
         ([*SMALL, "--teacher-weights", "x.pth"], 2, "--teacher NAME"),
         ([*SMALL, "distillation=Distillation()"], 2, "Add --teacher"),

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from onelook.config import to_plain
-from onelook.errors import UserError
+from onelook.errors import UserError, WeightsError
+from onelook.models.variants import VARIANTS
 from onelook.train.files import write_text
 from onelook.weights import open_detector
 
@@ -42,6 +43,10 @@ def open_teacher(model: str, weights: str | None = None) -> tuple[Detector, Teac
 
     UserError as `open_detector` has it: a teacher without weights has nothing to teach.
     """
+    row = None if weights is not None or Path(model).exists() else VARIANTS.get(model)
+    if row is not None:
+        where = f" The official ones are at {row.url}." if row.url else ""
+        raise WeightsError(f"The teacher '{model}' has no weights yet.", f"Give a file: --teacher-weights FILE.{where}")
     detector = open_detector(model, weights).detector
     named = [
         None if name is None else str(Path(name).resolve()) if Path(name).exists() else name
