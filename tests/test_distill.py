@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from onelook.errors import ConfigError
+from onelook.errors import ConfigError, WeightsError
 from onelook.losses.distill import Cwd, Mgd, Mimic, normalised
 from onelook.models.build import build
 from onelook.models.detector import FeaturePart
@@ -24,6 +24,8 @@ from onelook.train.optimizer import Sgd
 from onelook.train.recipe import Closing
 from onelook.train.schedule import Constant
 from onelook.train.state import load_state, save_state
+from onelook.train.teacher import open_teacher
+from onelook.weights import save_weights
 from shared import fill_module, needs_shared, reference
 from test_train_loop import assert_same, one_thread, run, weights_of  # noqa: F401
 from training import ALONE, RECIPE, Squares, changed, detector_of
@@ -159,6 +161,21 @@ def test_a_student_of_any_family_gets_a_gradient_from_a_teacher_of_any(student, 
     for part in (small.backbone, small.neck, align):
         missing = [n for n, p in part.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
         assert not missing
+
+
+def test_a_teacher_is_a_name_with_weights_a_file_or_the_folder_of_a_run(tmp_path):
+    torch.manual_seed(0)
+    file = save_weights(build("damo-yolo-ns", 2), tmp_path / "run" / "best.safetensors")
+    ways = [("damo-yolo-ns", str(file)), (str(file), None), (str(file.parent), None)]
+    records = [open_teacher(*way)[1] for way in ways]
+    assert len({record.fingerprint for record in records}) == 1
+    assert [(record.model, record.weights) for record in records] == ways  # by absolute path, to be found again
+    for model, weights, said in (
+        ("damo-yolo-ns", None, "--teacher-weights FILE"),
+        ("yolox-s", str(file), "not of yolox-s"),
+    ):
+        with pytest.raises(WeightsError, match=said):
+            open_teacher(model, weights)
 
 
 # --- Trainings -------------------------------------------------------------------------------------------------------
