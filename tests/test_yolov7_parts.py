@@ -14,6 +14,7 @@ from onelook.config import diff
 from onelook.layers.anchors import decode_sigmoid
 from onelook.layers.conv import ConvStyle
 from onelook.layers.csp import Bottleneck
+from onelook.layers.implicit import ImplicitConv
 from onelook.layers.rep import RepConv, RepResidual
 from onelook.models.build import build
 from onelook.models.cost import count_parameters
@@ -22,7 +23,6 @@ from onelook.models.detector import Detector
 from onelook.models.variants import variant
 from onelook.models.yolov7.architecture import D6, E6, E6E, W6, YOLOV7, X
 from onelook.models.yolov7.blocks import Chain, Elan
-from onelook.models.yolov7.head import ImplicitConv
 from shared import needs_shared, reference
 
 STYLE = ConvStyle()
