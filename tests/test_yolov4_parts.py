@@ -168,6 +168,10 @@ SPECIALS: dict[str, dict[str, object]] = {
     "MiWRC": {"residual": "per_feature"},
     "MiWRC by channel, softmax": {"residual": "per_channel", "residual_normalization": "softmax"},
     "swish": {"activation": "silu"},
+    "re-parameterised units": {"unit": "dark_rep"},
+    "reversed units": {"unit": "reversed"},
+    "reversed, re-parameterised units": {"unit": "reversed_rep"},
+    "YOLOR's implicit knowledge": {"implicit": True},
     "CSP neck with sigmoid coordinates": {"neck": "csp_pan", "coordinates": "sigmoid"},
 }
 

@@ -14,7 +14,7 @@ from onelook.layers.conv import ConvStyle
 from onelook.layers.fusion import Normalization, Residual, residual_sum
 from onelook.models.detector import Backbone, Detector, Neck, PixelFormat, Pixels
 from onelook.models.published import Published, Variant
-from onelook.models.yolov4.backbone import CspDarknet53, CspResnext50, CspTiny
+from onelook.models.yolov4.backbone import CspDarknet53, CspResnext50, CspTiny, Unit
 from onelook.models.yolov4.head import AnchorHead, Anchors, Coordinates
 from onelook.models.yolov4.neck import Attention, BiFpn, Context, Fusion, Pan, TinyFpn
 from onelook.models.yolov4.official import official_names
@@ -43,11 +43,13 @@ class Yolov4:
     and head.  context: what widens the receptive field of the coarsest level, for `Pan` and `BiFpn`: "spp" or "aspp",
     and "rfb" after it.  attention: the gate in each branch that feeds a prediction layer, for "pan" and "csp_pan":
     "pointwise" is the paper's SAM, "spatial" CBAM's.  fusion: between the neck's finished levels ("asff", "sfam").
-    residual, residual_normalization: sums of the backbone's units, see `WeightedSum` (MiWRC).
+    residual, residual_normalization: sums of the backbone's units, see `WeightedSum` (MiWRC).  unit: the residual units
+    of the Darknets, see `darknet_unit` (table 5 of YOLOv7); no published file has another than "dark".
 
     anchors: (width, height) in pixels for every level, finest first; two levels or three in the tiny neck.
     grid_scales: reach of centres beyond their cells, for every level.  coordinates: see `AnchorHead`.
-    gaussian: uncertainties (the paper's G).  size: (height, width) that the weights are evaluated at.
+    gaussian: uncertainties (the paper's G).  implicit: implicit knowledge around the prediction layers, which makes of
+    YOLOv4-CSP with SiLU the network of YOLOR-CSP.  size: (height, width) that the weights are evaluated at.
     norm_momentum: weight of a new batch in batch norm's running statistics.
     """
 
@@ -62,17 +64,18 @@ class Yolov4:
     fusion: Fusion | None = None
     residual: Residual = "plain"
     residual_normalization: Normalization = "relu"
+    unit: Unit = "dark"
     anchors: Anchors = ANCHORS
     grid_scales: tuple[float, ...] = (1.2, 1.1, 1.05)
     coordinates: Coordinates = "exponential"
     gaussian: bool = False
+    implicit: bool = False
     num_classes: int = 80
     size: tuple[int, int] = (608, 608)
     frame: Frame = STRETCH
     pixels: PixelFormat = FRACTIONS
     norm_momentum: float = 0.01
 
-    numbered: ClassVar[bool] = True  # official files know layers by their number only
     multi_label: ClassVar[bool] = True  # a row may be a detection of several classes in the published evaluation
 
     def __post_init__(self) -> None:
@@ -107,6 +110,10 @@ class Yolov4:
                 raise ValueError(f"the neck '{self.neck}' has no {name}")
         if self.backbone == "tiny" and self.residual != "plain":
             raise ValueError("the tiny backbone has no residual sums to be weighted")
+        if self.unit != "dark" and self.backbone not in ("csp_darknet53", "csp_darknet"):
+            raise ValueError(f"the backbone '{self.backbone}' has no Darknet units")
+        if self.unit in ("reversed", "reversed_rep") and self.residual != "plain":
+            raise ValueError("reversed units have plain sums")
 
     @property
     def gives(self) -> frozenset[str]:
@@ -128,6 +135,7 @@ class Yolov4:
             coordinates=self.coordinates,
             coarse_first=self.neck == "tiny",
             gaussian=self.gaussian,
+            implicit=self.implicit,
         )
         detector = Detector(Pixels(self.pixels), backbone, neck, head)
         initialise(detector)
@@ -141,7 +149,7 @@ class Yolov4:
             return CspResnext50(self.width, self.depth, style, join)
         if self.backbone == "tiny":
             return CspTiny(self.width, style)
-        return CspDarknet53(self.width, self.depth, style, join, first=self.backbone == "csp_darknet53")
+        return CspDarknet53(self.width, self.depth, style, join, first=self.backbone == "csp_darknet53", unit=self.unit)
 
     def _neck(self, backbone: Backbone, style: ConvStyle) -> Neck:
         if self.neck == "tiny":
@@ -153,10 +161,20 @@ class Yolov4:
         settings = {"context": self.context, "attention": self.attention, "fusion": self.fusion}
         return Pan(backbone, style, **sizes, csp=csp, **settings)  # type: ignore[arg-type]
 
+    @property
+    def numbered(self) -> bool:
+        """Whether it can be in the published form of files, which know layers by their number only: a convolution, and
+        a batch norm behind it."""
+        return not self.implicit and self.unit in ("dark", "reversed")
+
     def official_names(self) -> dict[str, str]:
-        """Our tensor name -> its number in the published files (see `official`), one to one, for the training form."""
+        """Our tensor name -> its number in the published files (see `official`), one to one, for the training form.
+
+        Networks that those files cannot hold keep our names.
+        """
         with torch.device("meta"):
-            return official_names(self.build())
+            detector = self.build()
+        return official_names(detector) if self.numbered else {name: name for name in detector.state_dict()}
 
 
 def initialise(detector: Detector) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, gcd
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from onelook.layers.conv import ConvStyle, activation_named
+from onelook.layers.rep import RepConv, RepResidual
 from onelook.layers.spp import SamePool
 from onelook.models.detector import Backbone
 
@@ -23,20 +24,47 @@ if TYPE_CHECKING:
 Join = Callable[[int], nn.Module]
 """Channels -> what sums a residual path and its input."""
 
+Unit = Literal["dark", "dark_rep", "reversed", "reversed_rep"]
+
 GROUPS = 32  # of every 3x3 in a residual unit of ResNeXt-50 (Xie et al. 2017, table 1); fewer where channels are
 
 
 class DarknetUnit(nn.Module):
-    """1x1 to `inner` channels, 3x3 back, plus the input (YOLOv3, table 1). No activation after the sum."""
+    """1x1 to `inner` channels, 3x3 back, plus the input (YOLOv3, table 1). No activation after the sum.
 
-    def __init__(self, channels: int, inner: int, style: ConvStyle, join: Join) -> None:
+    rep: whether the 3x3 is re-parameterised, with an identity branch where channels agree. It enters the sum at once,
+    which is an identity already: what the plan of YOLOv7 (sec. 4.1) forbids.
+    """
+
+    def __init__(self, channels: int, inner: int, style: ConvStyle, join: Join, *, rep: bool = False) -> None:
         super().__init__()
         self.reduce = style.conv(channels, inner)
-        self.expand = style.conv(inner, channels, 3)
+        self.expand = RepConv(inner, channels, style, identity=True) if rep else style.conv(inner, channels, 3)
         self.join = join(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.join(self.expand(self.reduce(x)), x)
+
+
+class ReversedUnit(nn.Module):
+    """The reversed dark block: 3x3 to `inner` channels, 1x1 back, plus the input (YOLOv7 sec. 5.4.2)."""
+
+    def __init__(self, channels: int, inner: int, style: ConvStyle) -> None:
+        super().__init__()
+        self.spatial = style.conv(channels, inner, 3)
+        self.point = style.conv(inner, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.point(self.spatial(x))
+
+
+def darknet_unit(kind: Unit, channels: int, inner: int, style: ConvStyle, join: Join) -> nn.Module:
+    """A residual unit of CSPDarknet-53: 1x1 and 3x3, or "reversed"; "_rep" where the 3x3 is re-parameterised."""
+    if kind == "reversed":
+        return ReversedUnit(channels, inner, style)
+    if kind == "reversed_rep":
+        return RepResidual(channels, inner, style)
+    return DarknetUnit(channels, inner, style, join, rep=kind == "dark_rep")
 
 
 class ResnextUnit(nn.Module):
@@ -114,10 +142,12 @@ class CspDarknet53(_Stages):
 
     width: factor on all channels; the stem's 32 do not grow.  depth: on the units of all stages, rounded up.
     first: whether the first stage is cross stage partial (YOLOv4), with all channels on both paths, or one plain
-    residual unit (YOLOv4-CSP), which costs less.
+    residual unit (YOLOv4-CSP), which costs less.  unit: see `darknet_unit`.
     """
 
-    def __init__(self, width: float, depth: float, style: ConvStyle, join: Join, *, first: bool) -> None:
+    def __init__(
+        self, width: float, depth: float, style: ConvStyle, join: Join, *, first: bool, unit: Unit = "dark"
+    ) -> None:
         super().__init__()
         stem, *channels = (int(c * width) for c in (32, 64, 128, 256, 512, 1024))
         stem = min(stem, 32)
@@ -129,13 +159,13 @@ class CspDarknet53(_Stages):
             down = style.conv(inputs, outputs, 3, 2)
             if number:
                 half, count = outputs // 2, ceil(units * depth)
-                chain = nn.Sequential(*(DarknetUnit(half, half, style, join) for _ in range(count)))
+                chain = nn.Sequential(*(darknet_unit(unit, half, half, style, join) for _ in range(count)))
                 stages.append(CspStage(down, chain, Widths(outputs, half, half, outputs), style))
             elif first:
-                chain = nn.Sequential(DarknetUnit(outputs, outputs // 2, style, join))
+                chain = nn.Sequential(darknet_unit(unit, outputs, outputs // 2, style, join))
                 stages.append(CspStage(down, chain, Widths(outputs, outputs, outputs, outputs), style))
             else:
-                stages.append(nn.Sequential(down, DarknetUnit(outputs, outputs // 2, style, join)))
+                stages.append(nn.Sequential(down, darknet_unit(unit, outputs, outputs // 2, style, join)))
             inputs = outputs
         self.stages = nn.ModuleList(stages)
 

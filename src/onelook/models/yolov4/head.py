@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from onelook.layers.anchors import anchor_predictions, decode_sigmoid
 from onelook.layers.conv import ConvStyle
+from onelook.layers.implicit import ImplicitConv
 from onelook.models.detector import ClassRows, Head, Neck
 from onelook.ops.boxes import cxcywh_to_xyxy
 from onelook.types import Predictions, Priors
@@ -25,10 +26,11 @@ Anchors = tuple[tuple[tuple[float, float], ...], ...]
 class PredictionLevel(nn.Module):
     """One level: a 3x3 to twice the channels (where `expand`), then a 1x1 to `outputs` raw values an anchor."""
 
-    def __init__(self, inputs: int, outputs: int, style: ConvStyle, *, expand: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, style: ConvStyle, *, expand: bool, implicit: bool = False) -> None:
         super().__init__()
         self.expand = style.conv(inputs, 2 * inputs, 3) if expand else nn.Identity()
-        self.predict = nn.Conv2d(2 * inputs if expand else inputs, outputs, 1)
+        predict = nn.Conv2d(2 * inputs if expand else inputs, outputs, 1)
+        self.predict = ImplicitConv(predict) if implicit else predict
 
     def forward(self, x: Tensor) -> Tensor:
         return self.predict(self.expand(x))
@@ -43,6 +45,7 @@ class AnchorHead(Head):
     2 (Darknet's `new_coords`).  coarse_first: rows start with the coarsest level (the tiny models' files do).
     gaussian: every box value has an uncertainty (Gaussian YOLO, Choi et al. 2019, sec. 3): an anchor's first eight raw
     values are mean and uncertainty of x, of y, of the width, of the height; scores shrink by the mean uncertainty.
+    implicit: whether the prediction layers have implicit knowledge (YOLOR).
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class AnchorHead(Head):
         coordinates: Coordinates = "exponential",
         coarse_first: bool = False,
         gaussian: bool = False,
+        implicit: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -65,7 +69,7 @@ class AnchorHead(Head):
         self.box_values = 8 if gaussian else 4
         outputs = self.box_values + 1 + num_classes
         self.levels = nn.ModuleList(
-            PredictionLevel(inputs, len(own) * outputs, style, expand=expand)
+            PredictionLevel(inputs, len(own) * outputs, style, expand=expand, implicit=implicit)
             for inputs, own in zip(neck.channels, anchors, strict=True)
         )
         self.order = tuple(range(len(anchors)))[:: -1 if coarse_first else 1]
@@ -99,9 +103,13 @@ class AnchorHead(Head):
 
     def class_rows(self) -> dict[str, ClassRows]:
         rows: dict[str, ClassRows] = {}
-        for index in range(len(self.levels)):
+        for index, level in enumerate(self.levels):
             own = ClassRows(anchors=len(getattr(self, f"anchors_{index}")), before=self.box_values + 1)
-            rows |= {f"levels.{index}.predict.{kind}": own for kind in ("weight", "bias")}
+            name = f"levels.{index}.predict"
+            if isinstance(level.predict, ImplicitConv):
+                rows[f"{name}.multiply"] = replace(own, axis=1)
+                name = f"{name}.conv"
+            rows |= {f"{name}.{kind}": own for kind in ("weight", "bias")}
         return rows
 
 
