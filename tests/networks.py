@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from onelook.models.build import build
+from onelook.models.classifier import Classification
 from onelook.models.damo_yolo.architecture import DamoYolo
 from onelook.models.detector import Detector
 from onelook.models.yolov4.architecture import Yolov4
@@ -34,6 +35,8 @@ def narrow(model: Any) -> Any:
         neck = replace(model.neck, channels=(low, middle, high))
         backbone = replace(model.backbone, stem=8, stages=stages)
         return replace(model, backbone=backbone, neck=neck, num_classes=3, size=(64, 64))
+    if isinstance(model, Classification):
+        return replace(model, network=narrow(model.network), num_classes=3, size=(64, 64))
     raise TypeError(f"no narrow {type(model).__name__}")
 
 

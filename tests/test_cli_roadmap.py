@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from class_sets import write_class_folders
 from onelook.cli.app import run
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.recipes.roadmaps import Figures
@@ -33,6 +34,11 @@ DASH, SIGN = "\N{EN DASH}", "\N{PLUS-MINUS SIGN}"
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_synthetic(tmp_path_factory.mktemp("scenes"), Scenes(size=(64, 64)), {"train": 8, "val": 2})
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_class_folders(tmp_path_factory.mktemp("classes"), {"train": 8, "val": 2}, size=72)
 
 
 def roadmap(*arguments: str) -> int:
@@ -106,6 +112,46 @@ def test_seeds_are_trained_apart_and_the_table_is_written_in_every_form(scenes: 
     assert roadmap("yolox-table2", str(scenes), "--rows", "nms-free", *SMALL, "--out", str(out)) == 0
 
 
+CLASSIFIERS = (*("--scale", "depth=0.1,width=0.125", "--size", "64", "--batch", "8", "--epochs", "1"), *SMALL[-5:-1])
+
+
+def test_rows_that_are_classifiers_are_measured_by_top_1_and_top_5(classes: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "out", tmp_path / "table.json"
+    arguments = (*CLASSIFIERS, "--out", str(out), "--json", str(report))
+    assert roadmap("yolov4-table3", str(classes), *arguments) == 0
+    found = json.loads(report.read_text())
+    assert [row["key"] for row in found["rows"]] == ["baseline", "bof", "bof-mish"]
+    for row in found["rows"]:
+        assert 0 <= row["top1"] <= row["top5"] <= 100 and row["top1_by_seed"] == {"0": row["top1"]}
+        assert row["latency"] > 0 and row["gflops"] > 0 and "ap" not in row
+    assert (out / "table.md").read_text().startswith("| row | top-1 | paper | gain | paper | top-5 | paper |")
+    assert list(numbers(out)[0])[:4] == ["key", "name", "top1", "spread"]
+    assert "top-1" in (out / "picture.svg").read_text()
+
+
+def test_backbones_are_trained_as_classifiers_before_their_detectors(
+    scenes: Path, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("yolov4-table6", str(scenes), "--rows", "darknet-bof", *CLASSIFIERS, "multiscale=none")
+    before = ("pretraining.epochs=1", "pretraining.size=(64, 64)", "pretraining.batch_size=8")
+    out = tmp_path / "out"
+    assert roadmap(*command, "--out", str(out)) == 2
+    assert "--pictures" in capsys.readouterr().err
+    whole = (*command, *before, "--pictures", str(classes), "--seeds", "2", "--out", str(out))
+    assert roadmap(*whole) == 0
+    assert "the backbone" in capsys.readouterr().err
+    row = out / "darknet-bof"
+    classifier = load_file(row / "backbone" / "last.safetensors")
+    assert classifier["classes.weight"].shape[0] == 3
+    recipe = (row / "seed-0" / "recipe.yaml").read_text()
+    assert "pretraining" in recipe and (row / "seed-1" / "result.json").is_file()
+    assert "backbones trained on" in (out / "table.md").read_text()
+    # The row as a training of its own says what it begins with.
+    single = ["train", str(scenes), "--recipe", "yolov4-table6:darknet-bof", "--out", str(tmp_path / "single")]
+    assert run([*single, "--device", "cpu"]) == 2
+    assert "--weights" in capsys.readouterr().err
+
+
 MISTAKES = [
     (["yolox-table3"], 1, "yolox-table2"),
     (["yolox-table2", "DATA", "--rows", "simotta"], 1, "simota"),
@@ -117,16 +163,21 @@ MISTAKES = [
     (["yolox-table2", "DATA", "loss.assigner.cells=5"], 2, "anchor-free"),
     (["yolox-table2", "DATA", "--size", "65"], 2, "multiple of 32"),
     (["yolox-table2", "nowhere"], 1, "nowhere"),
+    (["yolox-table2", "DATA", "--pictures", "nowhere"], 2, "Leave --pictures away"),
+    (["yolox-table2", "CLASSES"], 1, "no boxes"),
+    (["yolov4-table2", "DATA"], 1, "has boxes"),
+    (["yolov4-table6", "DATA", "--pictures", "DATA"], 1, "has boxes"),
     (["yolox-table2", "DATA", "--val-split", "none"], 1, "evaluate"),
 ]
 
 
 def test_mistakes_get_one_message(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scenes: Path, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for arguments, code, said in MISTAKES:
-        assert roadmap(*(str(scenes) if one == "DATA" else one for one in arguments)) == code, arguments
+        places = {"DATA": str(scenes), "CLASSES": str(classes)}
+        assert roadmap(*(places.get(one, one) for one in arguments)) == code, arguments
         error = capsys.readouterr().err
         assert said in error and "Traceback" not in error
     assert not (tmp_path / "runs").exists()
@@ -147,7 +198,7 @@ def table(*aps: dict[int, float]) -> RoadmapTable:
             f"row | {index}",
             None if index == 0 else str(index - 1),
             ("a=1",),
-            found,
+            {"AP": found} if found else {},
             1.5,
             20.0,
             3.5 + index,
@@ -160,10 +211,10 @@ def table(*aps: dict[int, float]) -> RoadmapTable:
 
 def test_mean_spread_and_gain_are_those_of_the_seeds() -> None:
     found = table({0: 10.0, 1: 12.0}, {0: 13.0, 1: 17.0})
-    assert (found.rows[1].ap, found.rows[0].spread) == (15.0, pytest.approx(2**0.5))
+    assert (found.rows[1].mean("AP"), found.rows[0].spread("AP")) == (15.0, pytest.approx(2**0.5))
     assert found.gain(found.rows[1]) == (4.0, 1.0)
     assert found.gain(found.rows[0]) == (None, None)
-    assert table({0: 10.0}).rows[0].spread is None
+    assert table({0: 10.0}).rows[0].spread("AP") is None
     lines = found.markdown().splitlines()
     cells = lines[3].strip("| ").split(" | ")
     assert cells[:9] == ["row / 1", f"15.0 {SIGN} 2.8", "41.0", "+4.0", "+1.0", "1.50", "1.50", "20.0", DASH]

@@ -14,6 +14,8 @@ from networks import narrow
 from onelook.cli.diff import diff as diff_command
 from onelook.config import change, diff
 from onelook.errors import ConfigError
+from onelook.models.classifier import Classifier
+from onelook.models.cost import count_gflops, count_parameters
 from onelook.models.detector import Detector
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row, roadmap
@@ -25,8 +27,8 @@ each_row = pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table.name}:{
 
 
 @cache
-def seen(model: Any) -> tuple[Detector, Predictions]:
-    """A detector, and what it says of two images; one for all rows that have the same."""
+def seen(model: Any) -> tuple[Detector | Classifier, Predictions | Tensor]:
+    """A network, and what it says of two images; one for all rows that have the same."""
     torch.manual_seed(0)
     detector = model.build()
     return detector, detector(torch.rand(2, 3, 64, 64) * 255)
@@ -58,6 +60,15 @@ def learning_rows() -> list[Any]:
 @pytest.mark.parametrize(("table", "row"), learning_rows())
 def test_every_row_builds_loses_and_back_propagates(table: Roadmap, row: Row) -> None:
     recipe = table.recipes[row.key]
+    learns(recipe)
+    if recipe.pretraining is not None:
+        learns(recipe.pretraining)
+        before, after = (narrow(one.model).build().backbone for one in (recipe.pretraining, recipe))
+        shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (before, after)]
+        assert shapes[0] == shapes[1]  # the classifier's backbone goes on as the detector's
+
+
+def learns(recipe: Recipe) -> None:
     detector, predictions = seen(narrow(recipe.model))
     for loss in losses(recipe):
         detector.zero_grad()
@@ -102,6 +113,17 @@ def _last_digit(value: float) -> float:
     """Half a unit of the last printed digit, and what a rounding of halves may add."""
     text = repr(value)
     return 0.5001 * 10.0 ** -len(text.partition(".")[2]) if not text.endswith(".0") else 0.051
+
+
+def test_backbones_and_yolor_csp_have_the_parameters_that_are_known_of_them() -> None:
+    """YOLOv4's table 1 (with 1000 classes; BFLOPs of 512 x 512 images), and what the official code of YOLOv7 counts."""
+    for name, parameters in (("yolov4-table2", 20.6), ("yolov4-table3", 27.6)):
+        with torch.device("meta"):
+            classifier = roadmap(name).start.model.build()
+        assert count_parameters(classifier) / 1e6 == pytest.approx(parameters, abs=0.05)
+        assert count_gflops(classifier, (256, 256)) > 5
+    with torch.device("meta"):
+        assert count_parameters(roadmap("yolov7-table5").start.model.build()) == 52_923_994
 
 
 @pytest.mark.parametrize("name", ROADMAPS)

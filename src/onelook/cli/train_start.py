@@ -85,7 +85,13 @@ def choose_recipe(
         epochs = FINE_TUNING_EPOCHS
     if batch is None and published and on_cpu:
         batch = CPU_BATCH
-    return override(adapted(chosen, names, epochs, size, batch), *overrides, types=RECIPE_TYPES)
+    found = override(adapted(chosen, names, epochs, size, batch), *overrides, types=RECIPE_TYPES)
+    if found.pretraining is not None and not fine_tunes:
+        raise UsageError(
+            "The recipe begins with a backbone that was trained as a classifier.",
+            "Add --weights with that classifier, or pretraining=none.",
+        )
+    return found
 
 
 def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:

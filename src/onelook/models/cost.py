@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from onelook.models.classifier import Classifier
 from onelook.models.deploy import deploy
 from onelook.models.detector import Detector
 
@@ -19,34 +20,46 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def count_gflops(detector: Detector, size: tuple[int, int], *, biases: bool = False) -> float:
+def count_gflops(detector: Detector | Classifier, size: tuple[int, int], *, biases: bool = False) -> float:
     """2e-9 x the multiply-accumulates of all convolutions of the deploy form, for one image of `size` (height, width).
 
     Activations, pooling and decoding are not counted; biases, one operation more for every element of an output, only
     where wanted: that is how YOLOv7's paper counts. No convolution is computed, so that a detector on the meta device
     can be counted too.
     """
-    deployed = detector if detector.deployed else deploy(detector)
-    # Both sides of every map are proportional to the image's, so the smallest image is enough.
-    smallest = max(deployed.neck.strides)
+    deployed: Detector | Classifier = detector
+    if not detector.deployed:
+        deployed = deploy(detector)
     with torch.no_grad(), _ConvolutionCounter() as counter:
-        deployed.head(deployed.neck(deployed.backbone(torch.zeros(1, 3, smallest, smallest))))
+        smallest = _run_smallest(deployed)
     counted = counter.multiply_accumulates + (counter.biases if biases else 0)
     return 2e-9 * counted * (size[0] * size[1]) / smallest**2
 
 
-def count_profiler_gflops(detector: Detector, size: tuple[int, int]) -> float:
+def count_profiler_gflops(detector: Detector | Classifier, size: tuple[int, int]) -> float:
     """The same as YOLOX's paper counts, with the profiler (thop) of its time: of the training form, and more.
 
     2e-9 x (multiply-accumulates + 2 for every element that a batch norm sees + 1 for every element that a leaky ReLU
     sees): inferred, and equal to the printed figures of all its models. SiLU is not counted.
     """
     network = deepcopy(detector).eval()  # in training, batch norms would count this as a batch
-    smallest = max(network.neck.strides)
     with torch.no_grad(), _ConvolutionCounter() as counter:
-        network.head(network.neck(network.backbone(torch.zeros(1, 3, smallest, smallest))))
+        smallest = _run_smallest(network)
     counted = counter.multiply_accumulates + 2 * counter.normalised + counter.leaky
     return 2e-9 * counted * (size[0] * size[1]) / smallest**2
+
+
+def _run_smallest(network: Detector | Classifier) -> int:
+    """Runs the convolutions for the smallest image, and returns its side.
+
+    Both sides of every map are proportional to the image's, so that it tells of all sizes.
+    """
+    parts = () if isinstance(network, Classifier) else (network.neck, network.head)
+    smallest = max(network.backbone.strides if isinstance(network, Classifier) else network.neck.strides)
+    found: Any = network.backbone(torch.zeros(1, 3, smallest, smallest))
+    for part in parts:
+        found = part(found)
+    return smallest
 
 
 class _ConvolutionCounter(TorchFunctionMode):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import TypeVar
 
 from torch import nn
 
+from onelook.models.classifier import Classifier
 from onelook.models.detector import Detector, Pixels
 
+Network = TypeVar("Network", bound=Detector | Classifier)
 
-def deploy(detector: Detector) -> Detector:
+
+def deploy(detector: Network) -> Network:
     """A copy with the same answers in evaluation mode; the original is left as it is.
 
     A block says itself what it becomes: its `deploy()` returns an equal module, in which the walk goes on. All sums are
@@ -23,7 +27,8 @@ def deploy(detector: Detector) -> Detector:
     if isinstance(pixels, Pixels) and stem is not None and pixels.fold_into(stem):
         deployed.pixels = nn.Identity()
     deployed.deployed = True
-    return deployed.eval().requires_grad_(False)
+    deployed.eval().requires_grad_(False)
+    return deployed
 
 
 def _deploy_children(module: nn.Module) -> None:

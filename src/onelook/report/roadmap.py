@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _NOTHING = "\N{EN DASH}"
+TITLES = {"AP": "AP", "top1": "top-1", "top5": "top-5"}  # of what an evaluation measures
 
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """One row. change: what it changes of the row `base`, as text.  aps: AP of the last epoch in per cent, by seed.
+    """One row. change: what it changes of the row `base`, as text.
 
+    results: what the last epoch's evaluation measured, in per cent, by measure and seed; of `AP`, or `top1` and `top5`.
     parameters: millions.  latency: milliseconds an image; None where nothing was measured.
     """
 
@@ -34,7 +36,7 @@ class MeasuredRow:
     name: str
     base: str | None
     change: tuple[str, ...]
-    aps: Mapping[int, float]
+    results: Mapping[str, Mapping[int, float]]
     parameters: float
     gflops: float
     latency: float | None
@@ -42,21 +44,26 @@ class MeasuredRow:
     note: str = ""
     seconds: float = 0.0
 
-    @property
-    def ap(self) -> float | None:
+    def mean(self, measure: str) -> float | None:
         """The mean over seeds."""
-        return statistics.fmean(self.aps.values()) if self.aps else None
+        found = self.results.get(measure)
+        return statistics.fmean(found.values()) if found else None
 
-    @property
-    def spread(self) -> float | None:
+    def spread(self, measure: str) -> float | None:
         """The sample standard deviation over seeds; None of fewer than two."""
-        return statistics.stdev(self.aps.values()) if len(self.aps) > 1 else None
+        found = self.results.get(measure, {})
+        return statistics.stdev(found.values()) if len(found) > 1 else None
+
+    def printed(self, measure: str) -> float | None:
+        """What the paper has."""
+        value: float | None = getattr(self.published, measure.lower())
+        return value
 
 
 @dataclass(frozen=True)
 class RoadmapTable:
     """The rows, with what was measured and how. facts: what the figures depend on, by name.  folder: None if nothing
-    was trained."""
+    was trained.  measures: what an evaluation measures, the one that rows are compared by first."""
 
     name: str
     title: str
@@ -64,18 +71,20 @@ class RoadmapTable:
     rows: Sequence[MeasuredRow]
     facts: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    measures: tuple[str, ...] = ("AP",)
 
     @property
     def trained(self) -> bool:
         """Whether there is anything measured to show."""
-        return any(row.aps for row in self.rows)
+        return any(row.results for row in self.rows)
 
     def gain(self, row: MeasuredRow) -> tuple[float | None, float | None]:
-        """What a row adds to the AP of its base, here and in the paper."""
+        """What a row adds to its base's AP (or top-1), here and in the paper."""
         base = next((other for other in self.rows if other.key == row.base), None)
         if base is None:
             return None, None
-        return _difference(row.ap, base.ap), _difference(row.published.ap, base.published.ap)
+        main = self.measures[0]
+        return _difference(row.mean(main), base.mean(main)), _difference(row.printed(main), base.printed(main))
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` writes."""
@@ -88,9 +97,7 @@ class RoadmapTable:
                     "name": row.name,
                     "base": row.base,
                     "change": list(row.change),
-                    "ap": row.ap,
-                    "spread": row.spread,
-                    "ap_by_seed": {str(seed): ap for seed, ap in row.aps.items()},
+                    **self._measured(row),
                     "gain": here,
                     "parameters": row.parameters,
                     "gflops": row.gflops,
@@ -109,11 +116,24 @@ class RoadmapTable:
             "rows": rows,
         }
 
+    def _measured(self, row: MeasuredRow) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for place, measure in enumerate(self.measures):
+            key = measure.lower()
+            seeds = row.results.get(measure, {})
+            found[key] = row.mean(measure)
+            found[f"{key}_spread" if place else "spread"] = row.spread(measure)
+            found[f"{key}_by_seed"] = {str(seed): value for seed, value in seeds.items()}
+        return found
+
     def columns(self) -> tuple[str, ...]:
         """The titles of the table; what was measured first, the paper's figure after it."""
-        measured = ("AP", "paper", "gain", "paper") if self.trained else ("AP in the paper",)
-        last = ("ms", "paper") if self.trained else ("ms in the paper",)
-        return ("row", *measured, "M parameters", "paper", "GFLOPs", "paper", *last)
+        titles = [TITLES[measure] for measure in self.measures]
+        costs = ("M parameters", "paper", "GFLOPs", "paper")
+        if not self.trained:
+            return ("row", *(f"{title} in the paper" for title in titles), *costs, "ms in the paper")
+        others = (cell for title in titles[1:] for cell in (title, "paper"))
+        return ("row", titles[0], "paper", "gain", "paper", *others, *costs, "ms", "paper")
 
     def cells(self, row: MeasuredRow) -> tuple[str, ...]:
         """The texts of one row, in the order of `columns`."""
@@ -125,15 +145,15 @@ class RoadmapTable:
             _text(paper.gflops, 1 if (paper.gflops or 0) >= 10 else 2),
         )
         if not self.trained:
-            return (row.name, _text(paper.ap, 1), *costs, _text(paper.latency, 1))
+            return (row.name, *(_text(row.printed(one), 1) for one in self.measures), *costs, _text(paper.latency, 1))
         here, there = self.gain(row)
-        spread = "" if row.spread is None else f" \N{PLUS-MINUS SIGN} {row.spread:.1f}"
+        main, *others = ((_with_spread(row, one), _text(row.printed(one), 1)) for one in self.measures)
         return (
             row.name,
-            f"{_text(row.ap, 1)}{spread}",
-            _text(paper.ap, 1),
+            *main,
             _text(here, 1, "+"),
             _text(there, 1, "+"),
+            *(cell for pair in others for cell in pair),
             *costs,
             _text(row.latency, 1),
             _text(paper.latency, 1),
@@ -169,14 +189,15 @@ class RoadmapTable:
         """One line a row, all numbers at full precision."""
         text = io.StringIO()
         plain = self.to_dict()["rows"]
-        seeds = sorted({seed for row in self.rows for seed in row.aps})
-        names = ("key", "name", "ap", "spread", *(f"ap_seed_{seed}" for seed in seeds), "gain")
+        seeds = sorted({seed for row in self.rows for found in row.results.values() for seed in found})
+        main, *others = (measure.lower() for measure in self.measures)
+        names = ("key", "name", main, "spread", *(f"{main}_seed_{seed}" for seed in seeds), "gain", *others)
         names += ("parameters", "gflops", "latency", "seconds")
-        paper = ("ap", "gain", "parameters", "gflops", "latency")
+        paper = (main, "gain", *others, "parameters", "gflops", "latency")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow((*names, *(f"paper_{name}" for name in paper)))
         for row in plain:
-            values = {**row, **{f"ap_seed_{seed}": row["ap_by_seed"].get(str(seed)) for seed in seeds}}
+            values = {**row, **{f"{main}_seed_{seed}": row[f"{main}_by_seed"].get(str(seed)) for seed in seeds}}
             found = [*(values[name] for name in names), *(row["published"][name] for name in paper)]
             writer.writerow("" if value is None else value for value in found)
         return text.getvalue()
@@ -214,13 +235,17 @@ class RoadmapTable:
         )
 
     def points(self) -> list[Point]:
-        """AP against latency, as measured here."""
-        known = [row for row in self.rows if row.ap is not None and row.latency is not None]
-        return [Point(row.name, row.latency or 0.0, row.ap or 0.0, row.spread or 0.0) for row in known]
+        """AP (or top-1) against latency, as measured here."""
+        main, found = self.measures[0], []
+        for row in self.rows:
+            mean = row.mean(main)
+            if mean is not None and row.latency is not None:
+                found.append(Point(row.name, row.latency, mean, row.spread(main) or 0.0))
+        return found
 
     def svg(self) -> str:
         """The picture like the papers' first figures."""
-        return scatter_chart(self.points(), "ms an image", "AP")
+        return scatter_chart(self.points(), "ms an image", TITLES[self.measures[0]])
 
     def write(self) -> None:
         """Writes table.csv, table.md, table.html, picture.svg and picture.png into the folder."""
@@ -230,7 +255,12 @@ class RoadmapTable:
         write_text(self.folder / "table.md", self.markdown())
         write_text(self.folder / "table.html", self.html())
         write_text(self.folder / "picture.svg", self.svg())
-        scatter_picture(self.folder / "picture.png", self.points(), "ms an image", "AP")
+        scatter_picture(self.folder / "picture.png", self.points(), "ms an image", TITLES[self.measures[0]])
+
+
+def _with_spread(row: MeasuredRow, measure: str) -> str:
+    spread = row.spread(measure)
+    return _text(row.mean(measure), 1) + ("" if spread is None else f" \N{PLUS-MINUS SIGN} {spread:.1f}")
 
 
 def _difference(one: float | None, other: float | None) -> float | None:

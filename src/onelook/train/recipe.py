@@ -63,7 +63,8 @@ class Recipe:
     nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
     evaluate_every: epochs between evaluations; the closing epochs are evaluated each (YOLOX).  metric: what "best"
     means.  patience: evaluations without improvement after which training stops, None never.  distillation: what is
-    learnt from a teacher's features; which teacher, the run says.
+    learnt from a teacher's features; which teacher, the run says.  pretraining: how the backbone was trained as a
+    classifier before, whose weights the run brings; None begins with what it brings, or with nothing.
     """
 
     model: Architecture
@@ -94,6 +95,7 @@ class Recipe:
     evaluate_every: int = 10
     metric: str = "AP"
     patience: int | None = None
+    pretraining: Recipe | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -109,6 +111,8 @@ class Recipe:
             raise ValueError(f"closing.epochs {self.closing.epochs} is more than epochs {self.epochs}")
         if "image classes" in self.model.gives and self.distillation is not None:
             raise ValueError("a classifier of pictures has no neck whose features a teacher could teach")
+        if self.pretraining is not None and "image classes" not in self.pretraining.model.gives:
+            raise ValueError("pretraining is the training of a classifier, whose backbone goes on as the detector's")
         for loss in (self.loss, self.closing.loss if self.closing is not None else None):
             if loss is not None:
                 self._check_needs(loss)

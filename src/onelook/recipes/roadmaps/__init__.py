@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from onelook.errors import ConfigError, nearest
-from onelook.recipes.roadmaps import damo_yolo, yolov4, yolov7, yolox
+from onelook.recipes.roadmaps import damo_yolo, yolov4, yolov4_backbones, yolov7, yolox
 from onelook.recipes.roadmaps.roadmap import COUNTS, Figures, Roadmap, Row
 from onelook.train.recipe import Recipe
 
 __all__ = ["COUNTS", "ROADMAPS", "Figures", "Roadmap", "Row", "roadmap", "row_recipe"]
 
 ROADMAPS: Mapping[str, Roadmap] = MappingProxyType(
-    {table.name: table for table in (*yolox.TABLES, *yolov7.TABLES, *damo_yolo.TABLES, *yolov4.TABLES)}
+    {table.name: table for module in (yolox, yolov7, damo_yolo, yolov4, yolov4_backbones) for table in module.TABLES}
 )
 
 

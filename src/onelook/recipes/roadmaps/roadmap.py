@@ -30,12 +30,15 @@ class Figures:
     """What a paper prints in a row; None where it prints nothing, or where what it printed is not certain.
 
     ap: COCO AP in per cent.  parameters: millions.  gflops: as the paper counts.  latency: milliseconds an image.
+    top1, top5: of a classifier, in per cent.
     """
 
     ap: float | None = None
     parameters: float | None = None
     gflops: float | None = None
     latency: float | None = None
+    top1: float | None = None
+    top5: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ class Roadmap:
             start = row.start if row.start is not None else self.start if base is None else made[base]
             made[row.key] = change(start, row.change)
         return made
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What the rows are measured by, as the evaluation calls it; they are compared by the first."""
+        return ("top1", "top5") if "image classes" in self.start.model.gives else ("AP",)
 
     def cost(self, row: Row, model: Architecture, size: tuple[int, int]) -> tuple[float, float]:
         """Millions of parameters, and GFLOPs at a size, of a row's model (perhaps scaled), as the paper counts."""

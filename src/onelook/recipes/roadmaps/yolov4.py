@@ -3,7 +3,7 @@
 The published training of CSPResNeXt50-PANet-SPP ("original-optimal") at the table's size is the start. Where the paper
 says no more than a block's name, its place is the one that the block's own paper, or Darknet's, gives it: see `Rfb`,
 `PointwiseAttention`, `Asff` and `AnchorHead`. The papers' figures are left empty: none could be checked. Tables 2, 3
-and 6 are not here: what their rows differ in is how a classifier was trained (`onelook.recipes.classifier`).
+and 6, whose rows differ in how the backbone was trained as a classifier, are in `yolov4_backbones`.
 """
 
 from __future__ import annotations
