@@ -97,16 +97,36 @@ def test_a_row_changes_exactly_what_it_says(table: Roadmap, row: Row) -> None:
     assert {one["path"] for one in printed} == set(row.change)
 
 
-@each_row
+# Rows whose printed costs are not the counted ones, which docs/roadmaps.md lists with the reasons: counted GFLOPs.
+DIFFERENT = {"damo-yolo-table2:3-96": 37.62}
+COSTED = [(table, row) for table, row in ROWS if row.published.parameters or row.published.gflops]
+
+
+@pytest.mark.parametrize(("table", "row"), COSTED, ids=[f"{table.name}:{row.key}" for table, row in COSTED])
 def test_parameters_and_arithmetic_are_the_printed_ones(table: Roadmap, row: Row) -> None:
     recipe, printed = table.recipes[row.key], row.published
-    if row.note or (printed.parameters is None and printed.gflops is None):
-        return
     parameters, gflops = table.cost(row, recipe.model, recipe.model.size)
     if printed.parameters is not None:
         assert parameters == pytest.approx(printed.parameters, abs=_last_digit(printed.parameters))
-    if printed.gflops is not None:
+    name = f"{table.name}:{row.key}"
+    if name in DIFFERENT:
+        assert row.note and gflops == pytest.approx(DIFFERENT[name], abs=0.005)
+        assert gflops != pytest.approx(printed.gflops, abs=_last_digit(printed.gflops or 0))
+    elif printed.gflops is not None:
         assert gflops == pytest.approx(printed.gflops, abs=_last_digit(printed.gflops))
+
+
+def test_the_rows_with_printed_costs_are_those_that_the_papers_print() -> None:
+    count = {table.name: sum(one is table for one, _ in COSTED) for table in ROADMAPS.values()}
+    assert {name: number for name, number in count.items() if number} == {
+        "yolox-table2": 7,
+        "yolov7-table3": 4,
+        "damo-yolo-table2": 1,
+    }
+
+
+def test_table_2_of_damo_yolo_reaches_the_published_s() -> None:
+    assert diff(roadmap("damo-yolo-table2").recipes["3-96"], find_recipe("damo-yolo-s")) == []
 
 
 def _last_digit(value: float) -> float:
