@@ -144,12 +144,13 @@ class Job:
         )
 
     def cost(self, row: Row) -> dict[str, Any]:
-        """The row's latency, measured once and kept."""
-        path = self.folder / row.key / COST
+        """The row's latency, measured once and kept; rows with the same network have the same one."""
+        recipe, device = self.recipes[row.key], self.world.device
+        alike = (key for key, other in self.recipes.items() if (other.model, other.size) == (recipe.model, recipe.size))
+        path = self.folder / next(alike) / COST
         if not path.is_file():
-            recipe, device = self.recipes[row.key], self.world.device
-            found = latency(forward(recipe, self.training.names, device), device)
-            write_text(path, json.dumps({"latency": found, "device": hardware(device)}) + "\n")
+            milliseconds = latency(forward(recipe, self.training.names, device), device)
+            write_text(path, json.dumps({"latency": milliseconds, "device": hardware(device)}) + "\n")
         found = json.loads(path.read_text(encoding="utf-8"))
         assert isinstance(found, dict)
         return found

@@ -108,19 +108,40 @@ def scatter_limits(points: Sequence[Point]) -> tuple[tuple[float, float], tuple[
     return ranges[0], ranges[1]
 
 
+def label_heights(places: Sequence[tuple[float, float]], line: float, reach: float) -> list[float]:
+    """Where the names of points stand, so that none covers another: y in the picture, downwards, for each point.
+
+    places: (x, y) of the points.  line: height of a name.  reach: how far to the right names go. Of names that would
+    lie over each other the lower ones move down.
+    """
+    heights = [y for _, y in places]
+    done: list[int] = []
+    for index in sorted(range(len(places)), key=lambda one: places[one][1]):
+        for other in done:  # from the top down, so that what moves below one is compared with all lower ones
+            if abs(places[index][0] - places[other][0]) < reach and heights[index] < heights[other] + line:
+                heights[index] = max(heights[index], heights[other] + line)
+        done.append(index)
+        done.sort(key=lambda one: heights[one])
+    return heights
+
+
 def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, *, size: tuple[int, int] = (720, 420)) -> str:
     """Named points with their spread, in the order given."""
     width, height = size
     xs, ys = scatter_limits(points)
     plot = _Plot(xs, ys, width - 130, height)  # names stand to the right of their points
     parts = [_axes(plot, x_label, y_label)]
+    heights = label_heights([(plot.x(one.x), plot.y(one.y)) for one in points], 13.0, 120.0)
     for index, point in enumerate(points):
         colour, x, y = COLOURS[index % len(COLOURS)], plot.x(point.x), plot.y(point.y)
         if point.spread:
             low, high = plot.y(point.y - point.spread), plot.y(point.y + point.spread)
             parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>')
-        parts.append(_text(x + 8, y + 4, point.name, "start", colour=_INK))
+        at = heights[index]
+        if at != y:
+            parts.append(f'<line x1="{x:.1f}" x2="{x + 7:.1f}" y1="{y:.1f}" y2="{at:.1f}" stroke="{colour}"/>')
+        parts.append(_text(x + 8, at + 4, point.name, "start", colour=_INK))
     return _svg(width, height, "".join(parts), f"{y_label} by {x_label}")
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from onelook.draw import write_image
-from onelook.report.charts import COLOURS, Point, number, scatter_limits, ticks
+from onelook.report.charts import COLOURS, Point, label_heights, number, scatter_limits, ticks
 
 _SIZE = (1240, 760)  # (width, height)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 110, 240, 40, 90  # names stand to the right of their points
@@ -38,13 +38,17 @@ def scatter_picture(path: Path, points: Sequence[Point], x_label: str, y_label: 
     cv2.line(canvas, (_LEFT, height - _BOTTOM), (width - _RIGHT, height - _BOTTOM), _MUTED, 2)
     _write(canvas, x_label, ((_LEFT + width - _RIGHT) // 2, height - 22), anchor=0.5)
     _write(canvas, y_label, (_LEFT - 14, _TOP - 14), anchor=1.0)
+    heights = label_heights([place(point.x, point.y) for point in points], 24.0, 220.0)
     for index, point in enumerate(points):
         colour = _rgb(COLOURS[index % len(COLOURS)])
         x, y = place(point.x, point.y)
         for end in (-point.spread, point.spread) if point.spread else ():
             cv2.line(canvas, (x, y), (x, place(point.x, point.y + end)[1]), colour, 2, cv2.LINE_AA)
         cv2.circle(canvas, (x, y), 8, colour, -1, cv2.LINE_AA)
-        _write(canvas, point.name, (x + 16, y + 7), anchor=0.0, colour=_INK)
+        at = round(heights[index])
+        if at != y:
+            cv2.line(canvas, (x, y), (x + 14, at), colour, 1, cv2.LINE_AA)
+        _write(canvas, point.name, (x + 16, at + 7), anchor=0.0, colour=_INK)
     return write_image(path, canvas)
 
 

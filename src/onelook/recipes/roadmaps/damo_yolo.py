@@ -4,8 +4,8 @@ Latencies are the paper's, on a T4 with TensorRT in FP16. What a table does not 
 and its neck.
 
 Widths of table 2: three of its rows are 1, 0.75 and 0.5 times 128, 256, 512, the second of which has the cost and the
-AP of the published S, whose outputs are 128, 256, 512 and whose fusions are 0.75 times as wide inside. So they are taken
-as widths inside (`hidden`); where all levels are alike, outputs and insides are that wide.
+AP of the published S, whose outputs are 128, 256, 512 and whose fusions are 0.75 times as wide inside. So they are
+taken as widths inside (`hidden`); where all levels are alike, outputs and insides are that wide.
 """
 
 from __future__ import annotations

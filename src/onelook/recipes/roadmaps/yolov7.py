@@ -5,8 +5,8 @@ table 3 the last row is that of a published model, too; the figures of the other
 paper's text, but their parameters and GFLOPs equal the counts, all six.
 
 Table 5 compares residual units in YOLOR-W6, whose layers are not known here: its rows are the same units in YOLOR-CSP,
-the smallest network of the same authors, which is YOLOv4-CSP with SiLU and implicit knowledge (52,923,994 parameters, as
-in the official code). It is trained as YOLOv7 is.
+which is YOLOv4-CSP with SiLU and implicit knowledge (52,923,994 parameters, as in the official code). It is trained as
+YOLOv7 is.
 """
 
 from __future__ import annotations
