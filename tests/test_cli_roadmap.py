@@ -111,6 +111,8 @@ def test_seeds_are_trained_apart_and_the_table_is_written_in_every_form(scenes: 
     # The same folder is not for another roadmap, and its runs are not for another recipe.
     assert roadmap("yolox-table1", str(scenes), *SMALL, "--out", str(out)) == 1
     assert roadmap("yolox-table2", str(scenes), "--rows", "nms-free", *SMALL, "--out", str(out)) == 0
+    assert roadmap("yolox-table2", str(scenes), "--rows", "nms-free", *SMALL, "ema=none", "--out", str(out)) == 1
+    assert "depth times 0.1, width times 0.0625, multiscale=none" in (out / "table.md").read_text()
 
 
 CLASSIFIERS = (*("--scale", "depth=0.1,width=0.125", "--size", "64", "--batch", "8", "--epochs", "1"), *SMALL[-5:-1])

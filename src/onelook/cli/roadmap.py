@@ -136,7 +136,8 @@ def roadmap(
             )
         classes = open_pictures(pictures, recipes)
         keep_plan(folder, {"roadmap": table.name, "data": str(Path(data).resolve())})
-        job = Job(table, recipes, folder, training, validation, world, workers, teacher, classes)
+        changed = (*(f"{name} times {factor:g}" for name, factor in factors.items()), *overrides)
+        job = Job(table, recipes, folder, training, validation, world, workers, teacher, classes, changed)
         for seed in range(seeds):
             for row in chosen:
                 job.train(row, seed)

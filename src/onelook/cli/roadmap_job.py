@@ -16,12 +16,13 @@ import torch
 from onelook.bench.model import Untouched, pictures
 from onelook.cli.train import carry_out
 from onelook.cli.train_start import check_batch, find_teacher, make_detector, starting_point
-from onelook.config import change, to_text
+from onelook.config import change, from_plain, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UserError
 from onelook.losses.classify import ClassLoss
 from onelook.models.deploy import deploy
 from onelook.predict.backends import TorchBackend
+from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
 from onelook.report.training import hardware
@@ -29,7 +30,7 @@ from onelook.train.files import write_text
 from onelook.train.learner import Learner, Machine
 from onelook.train.processes import World
 from onelook.train.recipe import Recipe
-from onelook.train.run import Run
+from onelook.train.run import Run, refuse_changes
 from onelook.train.teacher import record_teacher
 
 RESULT, COST, PLAN, BACKBONE = "result.json", "cost.json", "roadmap.json", "backbone"
@@ -54,7 +55,7 @@ class Job:
     """A roadmap on its way: its folder says at any moment what is done.
 
     pictures: the class folders, training and validation, that the rows' backbones are trained on where they begin as
-    classifiers; None where no row's does.
+    classifiers; None where no row's does.  changed: what was set for all rows alike, as it was written.
     """
 
     table_of: Roadmap
@@ -66,12 +67,13 @@ class Job:
     workers: int | None
     teacher: str | None
     pictures: tuple[Dataset, Dataset] | None = None
+    changed: tuple[str, ...] = ()
 
     def train(self, row: Row, seed: int) -> None:
         """One training, from where it is; nothing if it is done. KeyboardInterrupt where Ctrl-C stopped it."""
         recipe = change(self.recipes[row.key], {"seed": self.recipes[row.key].seed + seed})
         folder = self.folder / row.key / f"seed-{seed}"
-        if not (folder / RESULT).is_file():
+        if not is_done(folder, recipe):
             weights = None if recipe.pretraining is None else self.backbone(row, recipe.pretraining)
             self.run(folder, recipe, f"{row.name}, seed {seed}", (self.training, self.validation), weights)
 
@@ -80,7 +82,7 @@ class Job:
         assert self.pictures is not None  # `roadmap` asked for them
         recipe = change(recipe, {"model.num_classes": len(self.pictures[0].names)})
         folder = self.folder / row.key / BACKBONE
-        if not (folder / RESULT).is_file():
+        if not is_done(folder, recipe):
             self.run(folder, recipe, f"{row.name}, the backbone", self.pictures)
         return folder / "last.safetensors"
 
@@ -166,6 +168,7 @@ class Job:
             "trained on": self.training.describe(),
             "evaluated on": self.validation.describe(),
             "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {width}x{height}",
+            **({"changed in all rows": ", ".join(self.changed)} if self.changed else {}),
             ", ".join(TITLES[one] for one in self.table_of.measures): (
                 f"in per cent, of the last epoch's weights; {spread}"
             ),
@@ -173,6 +176,15 @@ class Job:
             "parameters and GFLOPs": f"{COUNTS[self.table_of.counts]}; at the size trained at",
             "paper": self.table_of.setting,
         }
+
+
+def is_done(folder: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds the finished training of a recipe; UserError if it is of another recipe."""
+    if not (folder / RESULT).is_file():
+        return False
+    # As the file has it: a whole number may be a float there.
+    refuse_changes(folder, find_recipe(folder), from_plain(to_plain(recipe), RECIPE_TYPES))
+    return True
 
 
 def measured_row(
