@@ -162,6 +162,7 @@ MISTAKES = [
     (["yolox-table2", "DATA", "--scale", "width"], 2, "name=factor"),
     (["yolox-table2", "DATA", "--scale", "wide=0.5"], 1, "width"),
     (["yolox-table2", "DATA", "--scale", "head=0.5"], 2, "no factor"),
+    (["damo-yolo-table2", "DATA", "--scale", "size=0.5"], 2, "no factor"),
     (["yolox-table2", "DATA", "--seeds", "0"], 2, "--seeds"),
     (["yolox-table2", "DATA", "loss.assigner.cells=5"], 2, "anchor-free"),
     (["yolox-table2", "DATA", "--size", "65"], 2, "multiple of 32"),
@@ -192,6 +193,24 @@ def test_without_data_the_rows_are_shown(capsys: pytest.CaptureFixture[str]) -> 
     assert roadmap("yolox-table2", "--rows", "1,2") == 0
     shown = capsys.readouterr().out
     assert "model.head='decoupled'" in shown and "63.86" in shown and "186.0" in shown and "SimOTA" not in shown
+
+
+def test_scaled_rows_cost_less_in_every_family(capsys: pytest.CaptureFixture[str]) -> None:
+    scales = {
+        "yolox-table1": "depth=0.33,width=0.125",
+        "yolov4-table5": "depth=0.33,width=0.125",
+        "yolov4-table2": "width=0.125",
+        "yolov4-table6": "width=0.125",
+        "yolov7-table4": "width_multiple=0.25",
+        "damo-yolo-table5": "depth=0.34,width=0.25",
+    }
+    for name, scale in scales.items():
+        found = []
+        for factors in ([], ["--scale", scale]):
+            assert roadmap(name, "--rows", "1", *factors, "--json", "-") == 0
+            found.append(json.loads(capsys.readouterr().out)["rows"][0])
+        assert found[1]["parameters"] < 0.2 * found[0]["parameters"], name
+        assert found[1]["gflops"] < 0.2 * found[0]["gflops"], name
 
 
 def table(*aps: dict[int, float]) -> RoadmapTable:

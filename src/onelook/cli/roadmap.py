@@ -14,6 +14,7 @@ from onelook.config import change, get, override, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
 from onelook.models.classifier import Classification
+from onelook.models.damo_yolo.architecture import DamoYolo
 from onelook.recipes import RECIPE_TYPES
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
@@ -200,6 +201,10 @@ def parse_scale(text: str | None) -> dict[str, float]:
 
 def scaled(recipe: Recipe, factors: Mapping[str, float]) -> Recipe:
     """The recipe with settings of its model multiplied, and of the classifier's that its backbone was before."""
+    if isinstance(recipe.model, DamoYolo):
+        if unknown := next((name for name in factors if name not in ("depth", "width")), None):
+            raise UsageError(f"--scale has '{unknown}', which is no factor.", "Scale depth or width.")
+        return change(recipe, {"model": recipe.model.scaled(**factors)}) if factors else recipe
     networks = ["model.network" if isinstance(recipe.model, Classification) else "model"]
     if recipe.pretraining is not None:
         networks.append("pretraining.model.network")

@@ -64,6 +64,31 @@ class DamoYolo:
         detector.architecture = self
         return detector
 
+    def scaled(self, *, depth: float = 1.0, width: float = 1.0) -> DamoYolo:
+        """A smaller or larger network of the same form: its channels and blocks times the factors.
+
+        Channels become multiples of 8, at least 8; a stage keeps a block at least, and the neck rounds as ever.
+        """
+
+        def channels(count: int) -> int:
+            return max(8, round(count * width / 8) * 8)
+
+        stages = tuple(
+            replace(
+                stage,
+                outputs=channels(stage.outputs),
+                bottleneck=channels(stage.bottleneck),
+                depth=max(1, round(stage.depth * depth)),
+            )
+            for stage in self.backbone.stages
+        )
+        low, middle, high = (channels(count) for count in self.neck.channels)
+        return replace(
+            self,
+            backbone=replace(self.backbone, stem=channels(self.backbone.stem), stages=stages),
+            neck=replace(self.neck, channels=(low, middle, high), depth=self.neck.depth * depth),
+        )
+
     def official_names(self) -> dict[str, str]:
         """Our tensor name -> the official repository's, one to one, for the training form."""
         with torch.device("meta"):
