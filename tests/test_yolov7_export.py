@@ -19,6 +19,7 @@ from onelook.evaluate.rectangular import square_groups
 from onelook.export.onnx import export_onnx
 from onelook.models.detector import Detector
 from onelook.models.variants import variant
+from onelook.models.yolov7.head import ImplicitConv
 from onelook.ops.nms import Nms, with_thresholds
 from onelook.predict.backends import OnnxBackend, TorchBackend
 from shared import data, needs_shared
@@ -87,7 +88,8 @@ def tensor_of(pixels: np.ndarray) -> Tensor:
 def detector_of(name: str, pixels: Tensor) -> Detector:
     """Filled by names, with statistics as the reference's rule makes them, of real pictures (B, 3, H, W).
 
-    Those of the golden files are of noise: on pictures heads are saturated, boxes have no area, and all scores are 1.
+    Those of the golden files are of noise. What the head says is brought to a spread of 1 on every level: logits that
+    are far from 0 make boxes without area, which match nothing, and scores that are all 1.
     """
     detector = filled_detector(name)
 
@@ -95,11 +97,15 @@ def detector_of(name: str, pixels: Tensor) -> Detector:
         variance, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
         norm.running_var, norm.running_mean = variance, mean - variance.sqrt()
 
+    def tame(layer: ImplicitConv, _: tuple[Tensor, ...], output: Tensor) -> None:
+        layer.multiply.data /= output.std()
+
     hooks = [
         part.register_forward_pre_hook(measure)  # type: ignore[arg-type]
         for part in detector.modules()
         if isinstance(part, nn.BatchNorm2d)
     ]
+    hooks += [part.register_forward_hook(tame) for part in detector.modules() if isinstance(part, ImplicitConv)]  # type: ignore[arg-type]
     with torch.no_grad():
         detector(pixels)
     for hook in hooks:
