@@ -186,6 +186,14 @@ def test_a_process_that_writes_nothing_still_warns_of_its_images(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_goes_on_with_its_own_classes_only(tmp_path):
+    start(tmp_path, changed(epochs=1, closing=None))
+    learner = learner_of(RECIPE)
+    learner.detector.class_names = ("red", "blue", "green")
+    with pytest.raises(UserError, match="class 1 was 'green', now 'blue'"):
+        Run(tmp_path, RECIPE, learner, resume=True)
+
+
 def test_a_sink_that_fails_never_stops_training(tmp_path, monkeypatch):
     class Broken:
         def __init__(self, folder, settings):

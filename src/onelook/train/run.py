@@ -52,6 +52,7 @@ class Record:
     meter: dict[str, Any] | None = None
     finished: bool = False
     reason: str = "finished"
+    names: list[str] = field(default_factory=list)
 
     def judge(self, value: float | None, epoch: int) -> bool:
         """Notes an evaluation; whether it is the best so far. What is not finite is never best."""
@@ -130,6 +131,7 @@ class Run:
         self.record = Record()
         if resume:
             self.record = Record(**load_state(folder / "state.pt", learner))
+            self._check_names()
         elif self.is_main:
             if (folder / "state.pt").exists():
                 raise UserError(
@@ -137,6 +139,7 @@ class Run:
                 )
             folder.mkdir(parents=True, exist_ok=True)
             write_yaml(folder / "recipe.yaml", to_plain(recipe))
+        self.record.names = list(learner.detector.class_names)
         if self.is_main:
             sweep(folder)
         self.journal = Journal(
@@ -148,6 +151,17 @@ class Run:
             if self.is_main
             else Sinks(None, {}, self.journal.warn)
         )
+
+    def _check_names(self) -> None:
+        """UserError where the data set's classes are others, or in another order, than those of the run."""
+        before, now = self.record.names, list(self.learner.detector.class_names)
+        if before and before != now:
+            place = next((i for i, (old, new) in enumerate(zip(before, now)) if old != new), min(len(before), len(now)))
+            old, new = (f"'{names[place]}'" if place < len(names) else "none" for names in (before, now))
+            raise UserError(
+                f"The run in '{self.folder}' has other classes than the data set: class {place} was {old}, now {new}.",
+                "Resume with the data set that the run was started with, its classes in the same order.",
+            )
 
     def warn_of_share(self, text: str) -> None:
         """A warning of this process's share of the data: the main process does not know of that of another."""
