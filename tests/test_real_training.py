@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -53,8 +54,8 @@ BY_HEART = {"yolox-nano": ("multiscale=none", "closing=none", "optimizer.lr_per_
 @pytest.mark.parametrize("name", BY_HEART)
 def test_eight_pictures_are_learnt_by_heart_from_scratch(name, tmp_path):
     pictures, out = eight_pictures(tmp_path / "eight"), tmp_path / "run"
-    plain = ("augment=Plain(hsv=none)", "evaluate_every=50", "ema.warmup=200")
-    flags = ("--size", "320", "--batch", "8", "--epochs", "300", "--workers", "0", "--device", "cpu")
+    plain = ("augment=Plain(hsv=none,flip=0.0)", "evaluate_every=50", "ema.warmup=200")
+    flags = ("--size", "320", "--batch", "8", "--epochs", "400", "--workers", "0", "--device", "cpu")
     assert run(["train", str(pictures), "--model", name, *flags, *plain, *BY_HEART[name], "--out", str(out)]) == 0
     assert best(out)["AP50"] > 0.9
 
@@ -66,4 +67,5 @@ def test_closing_settings_at_a_low_rate_keep_what_official_weights_know(tmp_path
     command = ["train", str(data("coco_mini")), "--model", "yolox-nano", "--weights", str(weights)]
     assert run([*command, *flags, *low, "--out", str(out)]) == 0
     before = json.loads((data("coco_mini") / "reference_yolox_nano.json").read_text())
-    assert best(out)["AP"] > before["stats"]["AP"] - 0.01
+    rows = [float(row["AP"]) for row in csv.DictReader((out / "metrics.csv").open()) if row["AP"]]
+    assert len(rows) == 3 and min(rows) > before["stats"]["AP"] - 0.01
