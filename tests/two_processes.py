@@ -68,7 +68,7 @@ def fine_tune(folder: Path, double: bool) -> None:
     """YOLOX-Nano from its official weights, with the published warm-up of 5 epochs.
 
     In float64 these are the 15 steps that the pictures make, so that all rates are seen. In float32 the curves agree to
-    1e-5 for eight of such steps; then rounding gives an object to another prior, and from there on they are two
+    1e-5 for seven of such steps; then rounding gives an object to another prior, and from there on they are two
     trainings that differ by a few percent. There the warm-up has 300 steps: the published 5 epochs of COCO have 9,245.
     """
     torch.set_num_threads(1)
