@@ -114,6 +114,16 @@ def test_what_serves_all_families_names_none(module: str) -> None:
     assert families_in(ast.parse(MODULES[module].read_text(encoding="utf-8"))) == []
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_only_tables_and_recipes_know_the_families(module: str) -> None:
+    """What begs for an `if family` elsewhere becomes a part that the family's own folder answers."""
+    own = module.split(".")[2] if module.startswith("onelook.models.") else ""
+    if own in (*FAMILIES, "variants") or part_of(module) == "recipes":
+        return
+    folders = tuple(f"onelook.{part}.{family}" for part in ("models", "recipes") for family in FAMILIES)
+    assert not [name for name in imports_of(module, lazy=True) if name.startswith(folders)]
+
+
 def test_a_family_is_found_where_code_names_one() -> None:
     assert FAMILIES == ["damo_yolo", "yolov4", "yolov7", "yolox"]
     spoken = """

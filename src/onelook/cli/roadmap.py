@@ -14,7 +14,7 @@ from onelook.config import change, get, override, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
 from onelook.models.classifier import Classification
-from onelook.models.damo_yolo.architecture import DamoYolo
+from onelook.models.detector import Scalable
 from onelook.recipes import RECIPE_TYPES
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
@@ -201,17 +201,19 @@ def parse_scale(text: str | None) -> dict[str, float]:
 
 def scaled(recipe: Recipe, factors: Mapping[str, float]) -> Recipe:
     """The recipe with settings of its model multiplied, and of the classifier's that its backbone was before."""
-    if isinstance(recipe.model, DamoYolo):
-        if unknown := next((name for name in factors if name not in ("depth", "width")), None):
-            raise UsageError(f"--scale has '{unknown}', which is no factor.", "Scale depth or width.")
-        return change(recipe, {"model": recipe.model.scaled(**factors)}) if factors else recipe
     networks = ["model.network" if isinstance(recipe.model, Classification) else "model"]
     if recipe.pretraining is not None:
         networks.append("pretraining.model.network")
     new: dict[str, object] = {}
-    for name, factor in factors.items():
-        for network in networks:
-            present = get(get(recipe, network), name)
+    for network in networks if factors else ():
+        model = get(recipe, network)
+        if isinstance(model, Scalable):
+            if unknown := next((name for name in factors if name not in ("depth", "width")), None):
+                raise UsageError(f"--scale has '{unknown}', which is no factor.", "Scale depth or width.")
+            new[network] = model.scaled(**factors)
+            continue
+        for name, factor in factors.items():
+            present = get(model, name)
             if isinstance(present, bool) or not isinstance(present, float):
                 raise UsageError(
                     f"--scale has '{name}', which is {to_text(present)} and no factor.", "Scale depth or width."

@@ -164,6 +164,15 @@ class Architecture(Protocol):
         ...
 
 
+@runtime_checkable
+class Scalable(Protocol):
+    """An architecture that is scaled as a whole: its depth and width are lists, and not factors among its settings."""
+
+    def scaled(self, *, depth: float = 1.0, width: float = 1.0) -> Architecture:
+        """A smaller or larger network of the same form: its blocks and channels times the factors."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class OfficialFile:
     """An official checkpoint as one architecture reads it.
