@@ -136,7 +136,7 @@ def roadmap(
                 f"The row '{learning[0]}' learns from a teacher.", "Add --teacher, or leave it out: --rows."
             )
         classes = open_pictures(pictures, recipes)
-        keep_plan(folder, {"roadmap": table.name, "data": str(Path(data).resolve())})
+        keep_plan(folder, plan_of(table, data, pictures, {"train": train_split, "val": val_split}))
         changed = (*(f"{name} times {factor:g}" for name, factor in factors.items()), *overrides)
         job = Job(table, recipes, folder, training, validation, world, workers, teacher, classes, changed)
         for seed in range(seeds):
@@ -145,6 +145,14 @@ def roadmap(
         found = job.table(chosen, seeds)
         found.write()
         return found
+
+
+def plan_of(table: Roadmap, data: str, pictures: str | None, splits: Mapping[str, str | None]) -> dict[str, str]:
+    """What the rows of a folder have in common beside their recipes; only what was asked for."""
+    plan = {"roadmap": table.name, "data": str(Path(data).resolve())}
+    if pictures is not None:
+        plan["pictures"] = str(Path(pictures).resolve())
+    return plan | {f"{use} split": name for use, name in splits.items() if name is not None}
 
 
 def open_both(data: str, train_split: str | None, val_split: str | None) -> tuple[Dataset, Dataset]:
