@@ -119,16 +119,14 @@ def roadmap(
     with join(device) as world:
         if world.size > 1:
             raise UsageError("A roadmap is trained by one process.", "Train single rows: --recipe ROADMAP:ROW.")
-        if batch is None and world.device.type == "cpu":
-            batch = min(CPU_BATCH, *(recipe.batch_size for recipe in table.recipes.values()))
-        recipes = {
-            row.key: override(
-                scaled(adapted(table.recipes[row.key], training.names, epochs, size, batch), factors),
-                *overrides,
-                types=RECIPE_TYPES,
-            )
-            for row in chosen
-        }
+        on_cpu, published = world.device.type == "cpu", table.recipes
+        if batch is None and on_cpu:
+            batch = min(CPU_BATCH, *(recipe.batch_size for recipe in published.values()))
+        recipes = {}
+        for row in chosen:
+            start = lighter(published[row.key]) if on_cpu else published[row.key]
+            start = scaled(adapted(start, training.names, epochs, size, batch), factors)
+            recipes[row.key] = override(start, *overrides, types=RECIPE_TYPES)
         for recipe in recipes.values():
             task_of(recipe, training)  # which refuses data of another task
         if teacher is None and (learning := [row.key for row in chosen if recipes[row.key].distillation is not None]):
@@ -228,6 +226,14 @@ def scaled(recipe: Recipe, factors: Mapping[str, float]) -> Recipe:
                 )
             new[f"{network}.{name}"] = present * factor
     return change(recipe, new)
+
+
+def lighter(recipe: Recipe) -> Recipe:
+    """The recipe whose backbone is trained before in batches that a computer without an accelerator can hold."""
+    before = recipe.pretraining
+    if before is None or before.batch_size <= CPU_BATCH:
+        return recipe
+    return change(recipe, {"pretraining.batch_size": CPU_BATCH})
 
 
 def refuse_conflicts(table: Roadmap, rows: list[Row], overrides: tuple[str, ...]) -> None:
