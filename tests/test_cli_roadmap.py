@@ -19,11 +19,13 @@ from safetensors.torch import load_file
 from class_sets import write_class_folders
 from onelook.cli.app import run
 from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.models.build import build
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import Figures
 from onelook.report.charts import label_heights
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
 from onelook.train import run as training_run
+from onelook.weights import save_weights
 
 SMALL: tuple[str, ...] = (
     *("--scale", "depth=0.1,width=0.0625", "--size", "64", "--batch", "4", "--epochs", "1", "--workers", "0"),
@@ -161,6 +163,26 @@ def test_backbones_are_trained_as_classifiers_before_their_detectors(
     single = ["train", str(scenes), "--recipe", "yolov4-table6:darknet-bof", "--out", str(tmp_path / "single")]
     assert run([*single, "--device", "cpu"]) == 2
     assert "--weights" in capsys.readouterr().err
+
+
+def test_rows_with_distillation_learn_from_one_teacher(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teachers = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        teachers.append(str(save_weights(build("damo-yolo-ns", 3), tmp_path / f"{seed}.safetensors")))
+    settings = ("--scale", "depth=0.34,width=0.125", *SMALL[2:])
+    command = ("damo-yolo-table7", str(scenes), "--rows", "student,cwd", *settings, "--out", str(tmp_path / "out"))
+    assert roadmap(*command) == 2
+    assert "--teacher" in capsys.readouterr().err
+    assert roadmap(*command, "--teacher", teachers[0]) == 0
+    student, taught = (tmp_path / "out" / key / "seed-0" for key in ("student", "cwd"))
+    assert "loss/distillation" in (taught / "metrics.csv").read_text()
+    assert "loss/distillation" not in (student / "metrics.csv").read_text()
+    assert roadmap(*command, "--teacher", teachers[1]) == 1
+    assert "another teacher" in " ".join(capsys.readouterr().err.split())
+    assert roadmap(*command, "--teacher", teachers[0]) == 0
 
 
 MISTAKES = [

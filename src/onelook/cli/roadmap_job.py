@@ -73,9 +73,11 @@ class Job:
         """One training, from where it is; nothing if it is done. KeyboardInterrupt where Ctrl-C stopped it."""
         recipe = change(self.recipes[row.key], {"seed": self.recipes[row.key].seed + seed})
         folder = self.folder / row.key / f"seed-{seed}"
-        if not is_done(folder, recipe):
-            weights = None if recipe.pretraining is None else self.backbone(row, recipe.pretraining)
-            self.run(folder, recipe, f"{row.name}, seed {seed}", (self.training, self.validation), weights)
+        if is_done(folder, recipe):
+            find_teacher(recipe, folder, self.teacher if recipe.distillation else None, None, True)  # refuses another
+            return
+        weights = None if recipe.pretraining is None else self.backbone(row, recipe.pretraining)
+        self.run(folder, recipe, f"{row.name}, seed {seed}", (self.training, self.validation), weights)
 
     def backbone(self, row: Row, recipe: Recipe) -> Path:
         """The weights that the row's trainings begin with: trained as a classifier, once for all seeds."""
