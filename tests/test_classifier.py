@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from onelook.evaluate.classes import top_k
 from onelook.losses.classify import ClassLoss
 from onelook.models.build import build
 from onelook.models.classifier import Classification
+from onelook.models.cost import count_gflops
 from onelook.models.variants import VARIANTS, variant
 from onelook.recipes.classifier import published_classifier
 from onelook.train.dropblock import DropBlock
@@ -109,6 +111,20 @@ def test_the_backbone_of_every_family_can_be_a_classifier_with_the_detector_s_na
     assert logits.shape == (1, 1000)
     inside = {key: tensor.shape for key, tensor in classifier.state_dict().items() if key.startswith("backbone.")}
     assert inside == {k: v.shape for k, v in detector.state_dict().items() if k.startswith("backbone.")} != {}
+
+
+def test_the_arithmetic_of_a_classifier_is_that_of_its_backbones_convolutions():
+    network = replace(variant("csresnext50-panet-spp").architecture, width=0.125)
+    classifier, counted = Classification(network).build().eval(), []
+
+    def count(layer, inputs, output):
+        counted.append(2 * output.numel() * layer.weight[0].numel())
+
+    for layer in classifier.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(count)
+    classifier(torch.zeros(1, 3, 64, 96))
+    assert count_gflops(Classification(network).build(), (64, 96)) == pytest.approx(sum(counted) / 1e9, rel=1e-12)
 
 
 def test_losses_and_networks_of_different_tasks_are_refused():

@@ -15,7 +15,7 @@ from onelook.cli.diff import diff as diff_command
 from onelook.config import change, diff
 from onelook.errors import ConfigError
 from onelook.models.classifier import Classifier
-from onelook.models.cost import count_gflops, count_parameters
+from onelook.models.cost import count_parameters
 from onelook.models.detector import Detector
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row, roadmap
@@ -136,12 +136,11 @@ def _last_digit(value: float) -> float:
 
 
 def test_backbones_and_yolor_csp_have_the_parameters_that_are_known_of_them() -> None:
-    """YOLOv4's table 1 (with 1000 classes; BFLOPs of 512 x 512 images), and what the official code of YOLOv7 counts."""
+    """YOLOv4's table 1 (with 1000 classes), and what the official code of YOLOv7 counts."""
     for name, parameters in (("yolov4-table2", 20.6), ("yolov4-table3", 27.6)):
         with torch.device("meta"):
             classifier = roadmap(name).start.model.build()
         assert count_parameters(classifier) / 1e6 == pytest.approx(parameters, abs=0.05)
-        assert count_gflops(classifier, (256, 256)) > 5
     with torch.device("meta"):
         assert count_parameters(roadmap("yolov7-table5").start.model.build()) == 52_923_994
 

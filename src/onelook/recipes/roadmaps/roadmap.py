@@ -47,8 +47,8 @@ class Row:
 
     key: how the command line calls it.  name: what the paper calls it.  change: settings, by dotted path, that differ
     from the row `base`; None is the row before.  start: the recipe of a row that is compared with none above it (the
-    first one's is the roadmap's own).  note: why a figure cannot be as printed, where that is so.  counts: how the
-    paper counted this row, None as the others.
+    first one's is the roadmap's own).  note: what to know of its figures, such as why one cannot be as printed.
+    counts: how the paper counted this row, None as the others.
     """
 
     key: str
