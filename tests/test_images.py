@@ -369,3 +369,10 @@ def test_the_first_rows_of_a_jpeg_are_those_of_the_whole(options, level, capfd):
 def test_files_whose_rows_do_not_come_in_order_are_decoded_whole(file, capfd):
     np.testing.assert_array_equal(decode_image(file, rows=50), decode_image(file))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("rest", [b"", b"\0" * 64, b"film \xff\xd9 film"], ids=["nothing", "padding", "a film"])
+def test_what_lies_behind_the_end_of_a_jpeg_is_not_given_to_the_decoder(rest, capfd):
+    file = encoded(cv2.resize(noise(40, 50), (333, 241)), "JPEG", quality=90)
+    np.testing.assert_array_equal(decode_image(file + rest, rows=50)[:50], decode_image(file)[:50])
+    assert capfd.readouterr() == ("", "")
