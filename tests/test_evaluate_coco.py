@@ -212,6 +212,32 @@ def test_confusion_rows_are_annotated_columns_detected() -> None:
     assert score(truth, results(truth, entries)).confusion().matrix.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
 
 
+def test_every_kind_of_mistake_is_counted_as_what_it_is_and_mending_it_gains() -> None:
+    """TIDE (Bolya et al. 2020, sec. 2.2): foreground from IoU 0.5 on, background below 0.1."""
+    objects = [(1, 3, [100.0 * place, 10.0, 40.0, 40.0], False) for place in range(5)]
+    truth = GroundTruth.from_coco(coco([1], [*objects, (1, 5, [10.0, 400.0, 40.0, 40.0], False)]))
+    found = {
+        "right": (3, [0.0, 10.0, 40.0, 40.0], 0.5),
+        "Dupe": (3, [2.0, 10.0, 40.0, 40.0], 0.4),
+        "Cls": (5, [100.0, 10.0, 40.0, 40.0], 0.9),
+        "Loc": (3, [220.0, 10.0, 40.0, 40.0], 0.8),  # IoU 1/3
+        "Both": (5, [320.0, 10.0, 40.0, 40.0], 0.7),
+        "Bkg": (3, [10.0, 250.0, 40.0, 40.0], 0.6),
+    }
+    entries = [
+        {"image_id": 1, "category_id": label, "bbox": box, "score": confidence}
+        for label, box, confidence in found.values()
+    ]
+    errors = score(truth, results(truth, entries)).error_types
+    # The fourth object, found in the wrong class and place, is missed, as are the fifth and that of the other class.
+    assert errors.counts == {"Cls": 1, "Loc": 1, "Both": 1, "Dupe": 1, "Bkg": 1, "Miss": 3}
+    assert all(errors.gain[kind] > 0 for kind in ("Cls", "Loc", "Bkg", "Miss", "FP", "FN"))
+    right = [{"image_id": 1, "category_id": c, "bbox": box, "score": 0.5} for _, c, box, _ in objects]
+    right.append({"image_id": 1, "category_id": 5, "bbox": [10.0, 400.0, 40.0, 40.0], "score": 0.5})
+    perfect = score(truth, results(truth, right)).error_types
+    assert perfect.ap50 == 1 and not any(perfect.counts.values()) and not any(perfect.gain.values())
+
+
 def test_image_scores_list_the_worst_image_first() -> None:
     truth = GroundTruth.from_coco(
         coco([4, 8], [(4, 3, [10.0, 10.0, 20.0, 20.0], False), (8, 3, [9.0, 9.0, 20.0, 20.0], False)])
