@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
 
 import pytest
@@ -169,6 +170,17 @@ def test_half_precision_trains_with_losses_in_float32(precision):
         if isinstance(event, Step):
             assert all(value.dtype == torch.float32 and value.isfinite() for value in event.losses.values())
     assert all(p.dtype == torch.float32 for p in learner.detector.parameters())
+
+
+def test_the_deterministic_mode_trains_and_gives_the_same_numbers(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back in the end
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        curves = [run(changed(epochs=1), learner_of(deterministic=True)) for _ in range(2)]
+        assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert curves[0] == curves[1]
 
 
 def test_memory_layouts_agree():
