@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from networks import narrow
 from onelook import assign
 from onelook.assign.anchor_ota import AnchorOta
 from onelook.assign.simota import SimOta
@@ -87,13 +89,18 @@ def recipe_of(model: Architecture, loss: DetectionLoss) -> Recipe:
     return replace(RECIPE, model=model, loss=loss, closing=None)
 
 
+TARGETS = Targets(
+    torch.tensor([[[4.0, 6, 40, 50], [30, 20, 60, 61]], [[10, 10, 30, 34], [0, 0, 0, 0]]]),
+    torch.tensor([[0, 2], [1, 0]]),
+    torch.tensor([[True, True], [True, False]]),
+)
+
+
 def step(recipe: Recipe, seed: int = 0) -> dict[str, torch.Tensor]:
     """The losses of one step on noise with objects in it; every gradient must be finite and some must be there."""
     torch.manual_seed(seed)
     detector = build(recipe.model, 3).train()
-    boxes = torch.tensor([[[4.0, 6, 40, 50], [30, 20, 60, 61]], [[10, 10, 30, 34], [0, 0, 0, 0]]])
-    targets = Targets(boxes, torch.tensor([[0, 2], [1, 0]]), torch.tensor([[True, True], [True, False]]))
-    losses = recipe.loss(detector(torch.rand(2, 3, 64, 64) * 255), targets)
+    losses = recipe.loss(detector(torch.rand(2, 3, 64, 64) * 255), TARGETS)
     torch.stack(list(losses.values())).sum().backward()
     gradients = [parameter.grad for parameter in detector.parameters() if parameter.grad is not None]
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)
@@ -114,6 +121,35 @@ def test_an_assigner_trains_a_head_or_is_refused(head: str, assigner: str) -> No
             recipe_of(model, loss)
     else:
         assert all(loss.isfinite() and loss > 0 for loss in step(recipe_of(model, loss)).values())
+
+
+def without_values(value: Any) -> Any:
+    """The same on the meta device, where there are shapes and no values: whatever waits for one raises."""
+    if isinstance(value, torch.Tensor):
+        return value.to("meta")
+    if not is_dataclass(value):
+        return value
+    parts = {one.name: getattr(value, one.name) for one in fields(value)}
+    return replace(value, **{name: without_values(part) for name, part in parts.items()})  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+@pytest.mark.parametrize("head", NARROW)
+def test_no_assigner_asks_the_device_for_a_number(head: str, assigner: str) -> None:
+    rule = ASSIGNERS[assigner]()
+    if all(need in NARROW[head].gives for need in getattr(rule, "needs", ())):
+        predictions = without_values(build(NARROW[head], 3).train()(torch.rand(2, 3, 64, 64) * 255))
+        matches = rule(predictions, without_values(TARGETS))
+        assert matches.priors.device.type == "meta" and matches.priors.shape == matches.valid.shape
+
+
+@pytest.mark.parametrize("name", ["yolox-nano", "yolov4-tiny", "yolov7-tiny", "yolov7-w6", "damo-yolo-ns"])
+def test_no_published_loss_asks_the_device_for_a_number(name: str) -> None:
+    recipe = published_recipe(name)
+    predictions = without_values(build(narrow(recipe.model), 3).train()(torch.rand(2, 3, 64, 64) * 255))
+    for epoch in {0, recipe.epochs - 1}:
+        losses = recipe.loss_at(epoch)(predictions, without_values(TARGETS))
+        assert len(losses) > 2 and all(value.shape == () for value in losses.values())
 
 
 @pytest.mark.parametrize("head", NARROW)
