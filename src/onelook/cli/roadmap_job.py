@@ -148,15 +148,15 @@ class Job:
         )
 
     def cost(self, row: Row) -> dict[str, Any]:
-        """The row's latency, measured once and kept; rows with the same network have the same one."""
+        """The row's latency, measured once on a computer and kept; rows with the same network have the same one."""
         recipe, device = self.recipes[row.key], self.world.device
         alike = (key for key, other in self.recipes.items() if (other.model, other.size) == (recipe.model, recipe.size))
         path = self.folder / next(alike) / COST
-        if not path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if found.get("device") != hardware(device):
             milliseconds = latency(forward(recipe, self.training.names, device), device)
-            write_text(path, json.dumps({"latency": milliseconds, "device": hardware(device)}) + "\n")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(found, dict)
+            found = {"latency": milliseconds, "device": hardware(device)}
+            write_text(path, json.dumps(found) + "\n")
         return found
 
     def facts(self, seeds: int) -> dict[str, str]:
