@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -192,6 +193,20 @@ def test_a_run_goes_on_with_its_own_classes_only(tmp_path):
     learner.detector.class_names = ("red", "blue", "green")
     with pytest.raises(UserError, match="class 1 was 'green', now 'blue'"):
         Run(tmp_path, RECIPE, learner, resume=True)
+
+
+def test_a_loader_that_cannot_keep_up_is_told_of_with_figures(tmp_path):
+    class Slow(Squares):
+        def take(self, rows):
+            time.sleep(0.6)
+            return super().take(rows)
+
+    start(tmp_path / "slow", changed(epochs=1, closing=None), Slow(count=16))
+    found = re.search(r"kept training waiting for (\S+) of (\S+) s", (tmp_path / "slow" / "train.log").read_text())
+    assert found and 1.2 <= float(found[1]) <= float(found[2])
+    assert float(rows_of(tmp_path / "slow")[0]["waited"]) >= 1.2
+    start(tmp_path / "quick", changed(epochs=1, closing=None), Squares(count=16))
+    assert "waiting" not in (tmp_path / "quick" / "train.log").read_text()
 
 
 def test_a_sink_that_fails_never_stops_training(tmp_path, monkeypatch):
