@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -187,6 +188,23 @@ def test_memory_layouts_agree():
     curves = [run(changed(epochs=1), learner_of(channels_last=layout)) for layout in (True, False)]
     # Later steps differ more: rounding decides now and then which prior an object gets.
     assert curves[0][:2] == pytest.approx(curves[1][:2], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("multiscale", [None, MultiScale(0.5, 1.5, every=1)], ids=["one size", "several sizes"])
+def test_a_compiled_network_learns_the_same(multiscale, monkeypatch):
+    """Traced by PyTorch's compiler and run by PyTorch itself: generated code needs a C++ compiler, and rounds anew."""
+    compiled = []
+
+    def run_as_traced(graph, inputs):
+        compiled.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=run_as_traced))
+    recipe = changed(epochs=1, closing=None, multiscale=multiscale)
+    plain, traced = (run(recipe, learner_of(recipe, compile=compiles)) for compiles in (False, True))
+    torch._dynamo.reset()
+    assert compiled and traced == pytest.approx(plain, rel=1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
