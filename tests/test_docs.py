@@ -7,9 +7,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from cyclopts import MissingArgumentError
+from rich.console import Console
 
-from onelook.cli.app import VERBS
+from onelook.cli.app import VERBS, make_app, split_options
 from onelook.cli.models import models
+from onelook.cli.train_start import choose_recipe
 from onelook.config import get, override
 from onelook.recipes import RECIPE_TYPES, published_recipe
 from test_cli_diff import recipe
@@ -36,6 +39,36 @@ def test_commands_exist_and_links_lead_somewhere(page: Path) -> None:
         assert verb in VERBS, f"{page.name} speaks of 'onelook {verb}'"
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The command lines of a page, in blocks and in sentences."""
+    text = page.read_text()
+    lines = re.findall(r"^\s*(?:torchrun .* -m )?onelook ([a-z]+ .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    return [shlex.split(line) for line in (*lines, *re.findall(r"`onelook ([a-z]+\b[^`]*)`", text))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_the_pages_is_understood(page: Path) -> None:
+    """Its flags exist and take what they are given, and a training's settings can be set."""
+    for command in commands_of(page):
+        arguments, _ = split_options(command)
+        try:
+            app = make_app(command[0])
+            _, bound, _ = app.parse_args(arguments, console=Console(quiet=True), exit_on_error=False, print_error=False)
+        except MissingArgumentError:
+            assert len(command) < 3, f"{page.name}: onelook {shlex.join(command)}"  # a sentence speaks of the command
+            continue
+        given = bound.arguments
+        if command[0] == "train" and "model" in given:
+            settings = tuple(one for one in given.get("overrides", ()) if not re.search(r"\.\.\.|=N$", one))
+            flags = {name: given.get(name) for name in ("model", "recipe", "epochs", "size", "batch")}
+            means = {"fine_tunes": "weights" in given, "teaches": "teacher" in given, "on_cpu": True}
+            assert choose_recipe(("a", "b"), settings, **flags, **means)
+
+
+def test_the_pages_have_commands() -> None:
+    assert sum(len(commands_of(page)) for page in PAGES) > 60
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
