@@ -7,7 +7,7 @@ network itself finds in the images is a second truth, by which its own AP is 1.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from shared import data
 
 IMAGES = 20
 DETECTIONS = 20  # an image, on average, of those that a network finds
+LIMIT = 300  # detections an image, of the suppression inside a file and of every other
 
 
 @dataclass
@@ -82,7 +83,7 @@ def findings(backend: TorchBackend, least: float, iou: float) -> tuple[Pictures,
     least: a score below the confidence, so that not every pair of a row and a class is a candidate.
     """
     truth = annotated()
-    select = with_thresholds(backend.evaluating, least, iou)
+    select = limited(backend, least, iou)
     found = []
     for frames in framed_batches(truth, square_groups(range(IMAGES), backend.size, 1), backend.frame):
         ((boxes, scores, labels),) = backend(frames.pixels, select)
@@ -95,6 +96,13 @@ def findings(backend: TorchBackend, least: float, iou: float) -> tuple[Pictures,
         truth.boxes.append(boxes[scores > confidence])
         truth.labels.append(labels[scores > confidence])
     return truth, confidence
+
+
+def limited(backend: TorchBackend | OnnxBackend, confidence: float, iou: float) -> Nms:
+    """The suppression that a model is evaluated with, of at most `LIMIT` detections."""
+    select = with_thresholds(backend.evaluating, confidence, iou)
+    assert isinstance(select, Nms)
+    return replace(select, limit=LIMIT)
 
 
 @dataclass(frozen=True)
@@ -122,14 +130,13 @@ def scores_of_exports(
     least: as in `findings`.  iou: of the suppression, outside or inside.
     """
     reference = TorchBackend(detector, "cpu", size=size)
-    assert isinstance(reference.evaluating, Nms)
     truth, (own, confidence) = annotated(), findings(reference, least, iou)
-    select = with_thresholds(reference.evaluating, confidence, iou)
+    select = limited(reference, confidence, iou)
     wanted, own_wanted = evaluate(reference, truth, select).stats, evaluate(reference, own, select).stats
-    inside = Nms(0.25, 0.45, multi_label=reference.evaluating.multi_label, limit=300)
+    inside = Nms(0.25, 0.45, multi_label=select.multi_label, limit=LIMIT)
     for number, nms in enumerate((None, inside)):
         path = export_onnx(detector, folder / f"model-{number}.onnx", nms=nms, size=size).path
         backend = OnnxBackend(path)
-        select = with_thresholds(backend.evaluating, confidence, iou)
+        select = limited(backend, confidence, iou)
         reached, again = evaluate(backend, truth, select).stats, evaluate(backend, own, select).stats
         yield Scores(backend.metadata, wanted, reached, own_wanted, again, sum(map(len, own.labels)))
