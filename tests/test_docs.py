@@ -15,6 +15,7 @@ from onelook.cli.models import models
 from onelook.cli.train_start import choose_recipe
 from onelook.config import get, override
 from onelook.recipes import RECIPE_TYPES, published_recipe
+from onelook.recipes.roadmaps import ROADMAPS
 from test_cli_diff import recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,8 +43,8 @@ def test_commands_exist_and_links_lead_somewhere(page: Path) -> None:
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """The command lines of a page, in blocks and in sentences."""
-    text = page.read_text()
+    """The command lines of a page, in blocks and in sentences; a line that ends with a backslash goes on."""
+    text = re.sub(r"\\\n\s*", "", page.read_text())
     lines = re.findall(r"^\s*(?:torchrun .* -m )?onelook ([a-z]+ .*?)(?:\s+#.*)?$", text, re.MULTILINE)
     return [shlex.split(line) for line in (*lines, *re.findall(r"`onelook ([a-z]+\b[^`]*)`", text))]
 
@@ -60,8 +61,11 @@ def test_every_command_of_the_pages_is_understood(page: Path) -> None:
             assert len(command) < 3, f"{page.name}: onelook {shlex.join(command)}"  # a sentence speaks of the command
             continue
         given = bound.arguments
-        if command[0] == "train" and "model" in given:
-            settings = tuple(one for one in given.get("overrides", ()) if not re.search(r"\.\.\.|=N$", one))
+        settings = tuple(one for one in given.get("overrides", ()) if not re.search(r"\.\.\.|=N$", one))
+        if command[0] == "roadmap" and settings:
+            for start in ROADMAPS[given["name"]].recipes.values():
+                override(start, *settings, types=RECIPE_TYPES)
+        if command[0] == "train" and {"model", "recipe"} & given.keys() and not Path(str(given.get("recipe"))).suffix:
             flags = {name: given.get(name) for name in ("model", "recipe", "epochs", "size", "batch")}
             means = {"fine_tunes": "weights" in given, "teaches": "teacher" in given, "on_cpu": True}
             assert choose_recipe(("a", "b"), settings, **flags, **means)
