@@ -50,4 +50,5 @@ def test_exported_files_score_like_pytorch(name: str, tmp_path: Path) -> None:
         assert scores.metadata.model == f"damo-yolo-{name.lower()}"
         assert scores.found >= IMAGES * DETECTIONS
         assert scores.reached == pytest.approx(scores.wanted, abs=1e-4)
-        assert scores.own["AP"] == pytest.approx(1.0, abs=1e-4)  # what PyTorch scores by its own findings
+        assert scores.own_wanted["AP"] > 0.8  # not 1 where a picture has more than the 100 findings that COCO counts
+        assert scores.own == pytest.approx(scores.own_wanted, abs=1e-4)
