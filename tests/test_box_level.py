@@ -110,6 +110,11 @@ def test_any_picture_stays_one_and_its_objects_stay(boxes, policy, level, seed):
     np.testing.assert_array_equal(found.image, again.image)
 
 
+def test_a_gaussian_of_next_to_no_width_is_one_line():
+    found = gaussian((3, 5), (2.0, 1.0), (1e-30, 1e30))
+    np.testing.assert_array_equal(found, np.eye(5, dtype=np.float32)[[2, 2, 2]])
+
+
 def test_a_copy_lies_where_its_box_says():
     sample = sample_of([(4, 6, 16, 20)])
     augment = always(Policy("brightness", 0, 5, "translate_x", 1, 2))

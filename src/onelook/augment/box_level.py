@@ -137,10 +137,11 @@ class BoxLevel:
 
 def gaussian(size: tuple[int, int], centre: tuple[float, float], sigma: tuple[float, float]) -> np.ndarray:
     """(H, W) float32, 1 at the centre (x, y), with deviations (x, y) in pixels."""
-    across, down = (
-        np.exp(-0.5 * ((np.arange(side, dtype=np.float32) - middle) / deviation) ** 2)
-        for side, middle, deviation in zip(size[::-1], centre, sigma)
-    )
+    with np.errstate(over="ignore"):  # thousands of deviations away it is 0
+        across, down = (
+            np.exp(-0.5 * ((np.arange(side, dtype=np.float32) - middle) / deviation) ** 2)
+            for side, middle, deviation in zip(size[::-1], centre, sigma)
+        )
     return down[:, None] * across
 
 

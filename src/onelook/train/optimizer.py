@@ -53,8 +53,8 @@ def _fused(groups: list[dict[str, Any]]) -> bool:
 
 def _check(lr_per_image: float, weight_decay: float) -> None:
     """ValueError for a rate or a decay that no optimizer takes."""
-    if not lr_per_image > 0 or not math.isfinite(lr_per_image):
-        raise ValueError(f"lr_per_image is above 0, not {lr_per_image}")
+    if not 0 <= lr_per_image < math.inf:
+        raise ValueError(f"lr_per_image is 0 (nothing is learnt) or above, not {lr_per_image}")
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay is not negative: {weight_decay}")
 
