@@ -120,6 +120,15 @@ def test_outlines_survive_where_yolo_can_hold_them(tmp_path):
     )
 
 
+def test_a_split_of_any_name_keeps_it_through_formats(tmp_path):
+    make.coco(tmp_path / "a", split="train")
+    make.coco(tmp_path / "a", split="autumn")
+    convert(tmp_path / "a", to="yolo", out=tmp_path / "b")
+    convert(tmp_path / "b", to="coco", out=tmp_path / "c")
+    for folder in "abc":
+        assert sorted(splits(tmp_path / folder)) == ["autumn", "train"]
+
+
 def test_images_of_one_name_are_kept_apart(tmp_path):
     root = make.voc(tmp_path / "in")
     for split, grey in (("train", 50), ("val", 90)):

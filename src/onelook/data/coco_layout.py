@@ -27,7 +27,9 @@ def coco_folder(root: Path) -> Source | None:
     parts = {}
     for path in files:
         inside = path.parent not in (root, root / "annotations")
-        parts[path.parent.name if inside else path.stem] = Part(path, _image_folders(path, root))
+        # Here `instances_` is the format's word, whatever split follows: kept, a conversion would write it twice.
+        split = path.parent.name if inside else path.stem.removeprefix("instances_") or path.stem
+        parts[split] = Part(path, _image_folders(path, root))
     if len(parts) < len(files):
         repeated = ", ".join(f"'{path.relative_to(root)}'" for path in files)
         raise DataError(f"'{root}' has several annotation files for one split: {repeated}.", "Give one of the files.")
