@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from onelook.cli.app import run
 from onelook.cli.score import score
 from onelook.errors import DataError, UserError
 from onelook.evaluate import GroundTruth, Results, read_results, write_results
@@ -305,3 +306,10 @@ def test_score_reads_both_files_and_has_the_layout_of_the_contract(tmp_path: Pat
     assert list(plain) == ["stats", "per_class", "images", "detections", "seconds"]
     assert plain["stats"]["AP"] == pytest.approx(1) and plain["per_class"]["dog"] == {"AP": -1, "AP50": -1}
     assert (plain["images"], plain["detections"]) == (2, 2)
+
+
+def test_one_is_counted_in_the_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
+    (tmp_path / "found.json").write_text(json.dumps([GOOD]))
+    assert run(["score", str(tmp_path / "truth.json"), str(tmp_path / "found.json")]) == 0
+    assert capsys.readouterr().out.startswith("2 images, 1 object, 1 detection\n")

@@ -30,7 +30,9 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
 
     stats = evaluation.stats
     images, objects = len(evaluation.truth.image_ids), int(evaluation.objects.sum())
-    console.print(f"{images} images, {objects} objects, {len(evaluation.results)} detections", highlight=False)
+    counts = ((images, "image"), (objects, "object"), (len(evaluation.results), "detection"))
+    told = (f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+    console.print(", ".join(told), highlight=False)
     numbers = Table(box=None, pad_edge=False)
     for heading in ("", "AP", "AR"):
         numbers.add_column(heading, justify="right" if heading else "left")
@@ -69,7 +71,7 @@ def _show_classes(evaluation: Evaluation, console: Console) -> None:
     if ranked:
         console.print(table)
     if absent := len(evaluation.per_class) - len(defined):
-        console.print(f"classes without objects here, which do not count: {absent}", highlight=False)
+        console.print(f"classes without objects here, which do not count: {absent}", highlight=False, markup=False)
 
 
 def _number(value: float) -> str:
