@@ -219,3 +219,11 @@ def test_mistakes_get_one_message(scenes, capsys, arguments, code, said):
     assert train(scenes, *arguments) == code
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_file_where_the_run_should_be_is_named(scenes, tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    assert train(scenes, *SMALL, "--out", str(tmp_path / "taken")) == 1
+    error = capsys.readouterr().err
+    assert f"'{tmp_path / 'taken'}' is not a folder." in error and "--out" in error and "--debug" not in error

@@ -26,7 +26,7 @@ from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
 from onelook.report.training import hardware
-from onelook.train.files import write_text
+from onelook.train.files import make_folder, write_text
 from onelook.train.learner import Learner, Machine
 from onelook.train.processes import World
 from onelook.train.recipe import Recipe
@@ -46,7 +46,7 @@ def keep_plan(folder: Path, plan: Mapping[str, str]) -> None:
             said = ", ".join(f"{key} {value}" for key, value in before.items())
             raise UserError(f"'{folder}' holds another roadmap: {said}.", "Choose another folder with --out.")
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(path, json.dumps(plan, indent=1) + "\n")
 
 

@@ -23,7 +23,7 @@ from onelook.errors import UsageError, UserError
 from onelook.recipes import read_recipe
 from onelook.search.genes import Gene, default_genes, read_gene
 from onelook.search.study import STUDY, Study, Trial
-from onelook.train.files import write_text
+from onelook.train.files import make_folder, write_text
 from onelook.train.interrupt import StopRequest
 from onelook.train.processes import choose_device
 
@@ -74,9 +74,10 @@ class Tuned:
             table.add_row(str(row["trial"]), fitness, f"{row['seconds']:.0f}", *rest, style=style)
         console.print(table)
         if self.interrupted:
-            console.print(f"Stopped. To go on: onelook tune DATA --out {self.folder} --resume", soft_wrap=True)
+            stopped = f"Stopped. To go on: onelook tune DATA --out {self.folder} --resume"
+            console.print(stopped, soft_wrap=True, markup=False)
         if self.best is not None:
-            console.print(f"The best recipe: {self.folder / BEST}", soft_wrap=True)
+            console.print(f"The best recipe: {self.folder / BEST}", soft_wrap=True, markup=False)
 
 
 def tune(
@@ -181,7 +182,7 @@ def flags_of(**given: Any) -> list[str]:
 
 def begin_study(folder: Path, recipe: Recipe, genes: Sequence[Gene], seed: int) -> Study:
     """A new search in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_yaml(folder / BASE, to_plain(recipe))
     study = Study(folder, recipe, genes, seed, write_text)
     study.save()
@@ -294,7 +295,8 @@ def say(console: Console, study: Study, trial: Trial) -> None:
     reached = f"{study.recipe.metric} {trial.fitness:.4f}" if trial.fitness is not None else trial.status
     best = "  best" if study.best is trial else ""
     note = f"  {trial.error} (see {study.folder / trial.name}.log)" if trial.error else ""
-    console.print(f"trial {trial.number}  {reached}  {trial.seconds:.0f} s  {values}{best}{note}", soft_wrap=True)
+    line = f"trial {trial.number}  {reached}  {trial.seconds:.0f} s  {values}{best}{note}"
+    console.print(line, soft_wrap=True, markup=False)
 
 
 def finish(study: Study, interrupted: bool) -> Tuned:

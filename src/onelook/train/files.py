@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from onelook.errors import UserError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -36,6 +38,18 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder that `--out` named; UserError where something else is there, or nothing may be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"'{folder}' is not a folder.", "Name another one with --out.") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        remedy = "Name a folder that you can write to with --out."
+        raise UserError(f"The folder '{folder}' cannot be made: {reason[:1].lower() + reason[1:]}.", remedy) from error
 
 
 def sweep(folder: Path) -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from onelook.config import diff, to_plain, write_yaml
 from onelook.errors import UserError, nearest
 from onelook.ops.reduce import mean_over_processes
-from onelook.train.files import sweep
+from onelook.train.files import make_folder, sweep
 from onelook.train.interrupt import StopRequest
 from onelook.train.journal import Journal, duration, loss_text
 from onelook.train.learner import Learner
@@ -91,14 +91,15 @@ class Trained:
     def show(self, console: Console) -> None:
         """Prints where things are, and how good."""
         if self.reason == "interrupted":
-            console.print(f"Stopped after {self.steps} steps. Nothing is lost: {self.folder} holds it all.")
+            stopped = f"Stopped after {self.steps} steps. Nothing is lost: {self.folder} holds it all."
+            console.print(stopped, soft_wrap=True, markup=False)
             return
         why = "No better for a while, stopped early after" if self.reason == "patience" else "Trained for"
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
         console.print(f"{why} {epochs} in {duration(self.seconds)}.")
         if self.best is not None and self.best_epoch is not None:
             console.print(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch + 1}.")
-        console.print(f"Weights: {self.folder / 'best.safetensors'}", soft_wrap=True)
+        console.print(f"Weights: {self.folder / 'best.safetensors'}", soft_wrap=True, markup=False)
 
 
 class Run:
@@ -137,7 +138,7 @@ class Run:
                 raise UserError(
                     f"'{folder}' holds a run already.", "Go on with it: --resume; or choose another folder: --out."
                 )
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_yaml(folder / "recipe.yaml", to_plain(recipe))
         self.record.names = list(learner.detector.class_names)
         if self.is_main:
