@@ -57,6 +57,17 @@ def test_view_counts_only_its_images(tmp_path: Path) -> None:
     assert count(dataset.view([0, 0, 1]), (320, 320), "training").usable == 2
 
 
+def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    root = make(tmp_path / "a [b]", [], classes=("cup [red]", "fork [/x]"))
+    training, validation = (open_dataset(root, split) for split in ("train", "val"))
+    console = Console(file=io.StringIO(), width=60)
+    inspect(RECIPE, training, validation, [f"A note of '{root}'."]).show(console)
+    lines = console.file.getvalue().splitlines()
+    assert any("cup [red]" in line for line in lines) and any("fork [/x]" in line for line in lines)
+    assert f"A note of '{root}'." in lines
+    assert any(line.startswith("warning: ") and line.endswith(f"Run: onelook check {root}") for line in lines)
+
+
 WARNINGS = {
     "no objects at all": ([], "no objects to learn"),
     "only crowds": ([[0, 1, 1, 50, 50, 1]], "no objects to learn"),

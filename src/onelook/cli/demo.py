@@ -54,6 +54,7 @@ class Demo:
     def show(self, console: Console) -> None:
         """Prints the stages, the numbers, and where everything is."""
         from rich.table import Table
+        from rich.text import Text
 
         stages = Table(box=None, header_style="bold", pad_edge=False)
         for column, side in (("stage", "left"), ("seconds", "right"), ("what came of it", "left")):
@@ -67,7 +68,7 @@ class Demo:
         console.print(stages)
         places = Table(box=None, show_header=False, pad_edge=False)
         for name, path in self.paths.items():
-            places.add_row(name, str(path), style=None)
+            places.add_row(name, Text(str(path)), style=None)
         console.print()
         console.print(places, soft_wrap=True)
 
@@ -87,7 +88,8 @@ class DrawnData:
     def show(self, console: Console) -> None:
         """Prints what there is and where."""
         counts = ", ".join(f"{count} {split}" for split, count in self.pictures.items())
-        console.print(f"{self.folder}: {counts} pictures of {', '.join(self.names)}, in COCO's format.", soft_wrap=True)
+        text = f"{self.folder}: {counts} pictures of {', '.join(self.names)}, in COCO's format."
+        console.print(text, soft_wrap=True, markup=False)
 
 
 def _input_side(picture: int) -> int:

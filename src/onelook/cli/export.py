@@ -56,7 +56,8 @@ class ExportResult:
         metadata, agreement = self.exported.metadata, self.exported.agreement
         height, width = metadata.size
         megabytes = self.exported.path.stat().st_size / 1e6
-        console.print(f"Exported {metadata.model} to {self.exported.path} ({megabytes:.1f} MB)", soft_wrap=True)
+        exported = f"Exported {metadata.model} to {self.exported.path} ({megabytes:.1f} MB)"
+        console.print(exported, soft_wrap=True, markup=False)
         console.print(f"  input      {metadata.batch or 'any'} x 3 x {height} x {width}, float32, RGB, 0..255")
         if metadata.nms:
             iou = " (no NMS needed)" if metadata.one_to_one else f" and IoU {metadata.nms['iou']:g}"
@@ -98,7 +99,7 @@ class WrittenWeights:
     def show(self, console: Console) -> None:
         """The file, and what it says of the training."""
         megabytes = self.path.stat().st_size / 1e6
-        console.print(f"Exported {self.model} to {self.path} ({megabytes:.1f} MB)", soft_wrap=True)
+        console.print(f"Exported {self.model} to {self.path} ({megabytes:.1f} MB)", soft_wrap=True, markup=False)
         console.print(f"  verified   {self.tensors} tensors read back identical; {self.seen:,} images seen in training")
 
 

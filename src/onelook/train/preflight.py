@@ -82,23 +82,26 @@ class Preflight:
     def show(self, console: Console) -> None:
         """Prints the counts of the splits, the classes, and every warning."""
         from rich.table import Table
+        from rich.text import Text
 
+        # Names of splits, classes and files are the user's: brackets in them are no markup.
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column("")
         for split in self.splits:
-            table.add_column(split.split, justify="right")
+            table.add_column(Text(split.split), justify="right")
         lines = [("images", "images"), ("  without objects", "background"), ("objects", "usable"), ("crowds", "crowds")]
         for label, attribute in lines:
             table.add_row(label, *(f"{getattr(split, attribute):,}" for split in self.splits))
         for index, name in list(enumerate(self.names))[:MOST_CLASSES]:
-            table.add_row(f"  {name}", *(f"{int(split.per_class[index]):,}" for split in self.splits), style="dim")
+            per_split = (f"{int(split.per_class[index]):,}" for split in self.splits)
+            table.add_row(Text(f"  {name}"), *per_split, style="dim")
         if len(self.names) > MOST_CLASSES:
             table.add_row(f"  ... and {len(self.names) - MOST_CLASSES} more classes", style="dim")
         console.print(table)
         for note in self.notes:
-            console.print(note, highlight=False)
+            console.print(Text(note), soft_wrap=True)
         for warning in self.warnings:
-            console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+            console.print(Text.assemble(("warning: ", "yellow"), warning), soft_wrap=True)
 
 
 def inspect(recipe: Recipe, training: Dataset, validation: Dataset | None, notes: Sequence[str] = ()) -> Preflight:
