@@ -107,8 +107,9 @@ def test_detections_are_those_of_the_published_nms(case, confidence, iou, limit)
 def test_t_learns_eight_pictures_by_heart(tmp_path):
     """Through the command's own parts: eight drawn pictures, no augmentation, AP50 above 0.95.
 
-    Closing epochs would bring their own augmentation. The flat end is long because batch norm's running statistics follow
-    with a momentum of 0.03 (as published): the network knows its pictures long before, but by their own statistics only.
+    Closing epochs would bring their own augmentation. The flat end is long because batch norm's running statistics
+    follow with a momentum of 0.03 (as published): the network knows its pictures long before, but by their own
+    statistics only.
     """
     scenes = Scenes(size=(128, 128), things=(1, 3), extent=(0.25, 0.6), difficulty=0.2, classes=3, seed=1)
     data = write_synthetic(tmp_path / "data", scenes, {"train": 8, "val": 1})
