@@ -208,7 +208,7 @@ def _truncated(name: str) -> ImageError:
 _ROWS = 16  # a JPEG's rows come in blocks of 8 or 16; colour at half resolution looks one row ahead
 
 
-def _top(data: bytes, header: Header, rows: int) -> bytes:
+def _top(data: bytes, header: Header, rows: int) -> bytes | bytearray:
     """The file of an image with at least the first `rows` rows of a JPEG's, where its rows are decoded in order.
 
     Those rows are the same, bit for bit. The file claims to be lower, and has no end: a decoder would count the
@@ -219,15 +219,15 @@ def _top(data: bytes, header: Header, rows: int) -> bytes:
         return data
     # Nearly all files end with their only end; looking for the first one takes as long as decoding a few rows.
     ends_once = data.endswith(b"\xff\xd9") and data.find(b"MPF\0", 0, header.pixel_data) < 0
-    low = bytearray(data[: -2 if ends_once else data.find(b"\xff\xd9", header.pixel_data)])
+    low = bytearray(memoryview(data)[: -2 if ends_once else data.find(b"\xff\xd9", header.pixel_data)])
     struct.pack_into(">H", low, header.height_at, kept)
-    return bytes(low)
+    return low
 
 
 _REDUCED = (0, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_COLOR_8)
 
 
-def _decode(data: bytes, header: Header, level: int = 0) -> np.ndarray | None:
+def _decode(data: bytes | bytearray, header: Header, level: int = 0) -> np.ndarray | None:
     """(H, W, 3) uint8 RGB; None where OpenCV cannot."""
     buffer = np.frombuffer(data, np.uint8)
     if level and header.format == "JPEG":
