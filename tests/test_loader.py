@@ -85,6 +85,23 @@ def test_epoch_goes_on_where_it_stopped(dataset: Dataset) -> None:
         assert equal(seen(loader, 2, YoloxAugment())[2:], seen(loader, 2, YoloxAugment(), first=2))
 
 
+def test_workers_go_on_with_the_next_epoch_by_themselves(dataset: Dataset) -> None:
+    """While its first batches are not asked for; what the training then asks for decides."""
+
+    def ahead(loader: Loader) -> int:
+        return loader._loader._iterator._tasks_outstanding  # type: ignore[union-attr]
+
+    other = YoloxAugment()
+    asked = [(0, STILL, 0), (1, STILL, 0), (2, other, 0), (3, STILL, 1), (3, STILL, 0), (4, STILL, 0), (5, STILL, 0)]
+    with Loader(dataset, (64, 64), 4, epochs=5) as alone, Loader(dataset, (64, 64), 4, epochs=5, workers=1) as busy:
+        for epoch, augment, first in asked:
+            assert equal(seen(alone, epoch, augment, first), seen(busy, epoch, augment, first))
+            assert (ahead(busy) > 0) == (epoch < 4)  # of five epochs, the fifth is the last
+        next(busy.epoch(0, STILL, 0))
+        assert equal(seen(alone, 0, STILL, 1), seen(busy, 0, STILL, 1))
+        assert busy._loader._iterator._rcvd_idx == 3  # type: ignore[union-attr]  # went on where somebody stopped
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_share_each_global_batch(dataset: Dataset, world: int) -> None:
     whole = [rows for rows, _ in seen(Loader(dataset, (64, 64), 4), 5)]

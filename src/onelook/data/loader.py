@@ -130,7 +130,7 @@ class Loader:
     batch: images of a global batch; rank r of `world` processes makes the r-th of its equal parts, so the union over
     the processes does not depend on how many there are.  workers: processes, 0 to work in this one.  pin: whether
     batches are made ready for an accelerator.  cache: bytes of decoded images that the workers share, 0 for none; it
-    changes no picture.  cache_folder: where they lie, None is memory.  Close it, or use it as a context manager.
+    changes no picture.  cache_folder: where they lie, None is memory.  epochs: how many there will be.  Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -166,7 +166,9 @@ class Loader:
         pictures = Pictures(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
         self._maker = _Maker(pictures, size, seed, max_labels)
         self._tasks = _Tasks()
-        self._workers = workers
+        self._workers, self._pin = workers, pin
+        self._stream: Iterator[Batch] | None = None  # of the workers, and the (epoch, augment, number) it gives next
+        self._next: tuple[int, Any, int] | None = None
         self._loader: DataLoader[Batch] = DataLoader(
             self._maker,  # type: ignore[arg-type]
             sampler=self._tasks,
@@ -184,21 +186,53 @@ class Loader:
         return len(self.order) * self._passes
 
     def epoch(self, epoch: int, augment: Any, first: int) -> Iterator[Batch]:
-        """The batches of an epoch (0-based) from number `first` on; made ahead by the workers."""
+        """The batches of an epoch (0-based) from number `first` on; made ahead by the workers.
+
+        At the end of an epoch the workers go on with the next one, so that nobody waits for its first batches.
+        """
+        if not self._workers:
+            for task in self._tasks_of(epoch, augment, first):
+                batch = self._maker[task]
+                yield batch.pin_memory() if self._pin else batch
+            return
+        for number in range(first, len(self)):
+            if self._stream is None or not self._leads_to(epoch, augment, number):
+                self._tasks.waiting = self._tasks_from(epoch, augment, number)
+                self._stream = iter(self._loader)
+            self._next = None  # nothing is known of a stream that fails
+            batch = next(self._stream)
+            last = number + 1 == len(self)
+            self._next = (epoch + 1, augment, 0) if last else (epoch, augment, number + 1)
+            yield batch
+
+    def _leads_to(self, epoch: int, augment: Any, number: int) -> bool:
+        """Whether this is the batch that the workers' stream gives next."""
+        return (
+            self._next is not None
+            and self._next[1] is augment
+            and self._next[::2] == (epoch, number)
+            and (number > 0 or epoch < self.epochs)
+        )
+
+    def _tasks_from(self, epoch: int, augment: Any, first: int) -> Iterator[Task]:
+        """The tasks of an epoch from number `first` on, then those of the epochs after it, as if nothing changed."""
+        yield from self._tasks_of(epoch, augment, first)
+        for later in range(epoch + 1, self.epochs):
+            yield from self._tasks_of(later, augment, 0)
+
+    def _tasks_of(self, epoch: int, augment: Any, first: int) -> Iterator[Task]:
         order = self.order.epoch(epoch)
         positions = np.arange(order.size).reshape(len(self.order), self._passes, self._world, self._share)
         rows = order.reshape(positions.shape)
         progress = epoch / max(self.epochs, 1)
-        tasks, own = [], rows[:, :, self._rank].reshape(-1)
+        own = rows[:, :, self._rank].reshape(-1)
         for number in range(first, len(self)):
             place = (*divmod(number, self._passes), self._rank)
             recent = None
             if self._reuse:
                 start = number * self._share
                 recent = own[np.arange(start - self._reuse, start + self._share - 1) % len(own)]
-            tasks.append(Task(augment, epoch, progress, positions[place], rows[place], recent))
-        self._tasks.waiting = tasks
-        yield from self._loader if self._workers else map(self._maker.__getitem__, tasks)
+            yield Task(augment, epoch, progress, positions[place], rows[place], recent)
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -209,6 +243,7 @@ class Loader:
                 if worker.is_alive():
                     worker.kill()  # it did not end by itself, and is deaf to what PyTorch sent it
             self._loader._iterator = None
+        self._stream = self._next = None
         if self.cache is not None:
             self.cache.close()
 
@@ -232,16 +267,13 @@ def _cache(dataset: Dataset, rows: np.ndarray, budget: int, reuse: int, folder: 
 
 
 class _Tasks:
-    """The sampler of a DataLoader: the tasks of the epoch to come."""
+    """The sampler of a DataLoader: the tasks to come."""
 
     def __init__(self) -> None:
-        self.waiting: list[Task] = []
+        self.waiting: Iterator[Task] = iter(())
 
     def __iter__(self) -> Iterator[Task]:
-        return iter(self.waiting)
-
-    def __len__(self) -> int:
-        return len(self.waiting)
+        return self.waiting
 
 
 def _quiet_worker(worker: int) -> None:
