@@ -20,8 +20,13 @@ def test_assignment_is_measured_against_the_textbook_and_agrees(tmp_path, capsys
 def test_a_training_step_is_measured_against_its_bare_network(tmp_path, capsys):
     report = tmp_path / "train.json"
     arguments = ["--size", "64", "--batch", "2", "--steps", "4", "--warm-up", "0", "--workers", "0", "--device", "cpu"]
+    arguments += ["--precision", "bf16", "--layout", "contiguous"]
     assert run(["bench", "train", *arguments, "--json", str(report)]) == 0
     result = json.loads(report.read_text())
     assert result["ratio"] > 0 and result["setting"]["batch"] == 2
+    assert result["setting"]["precision"] == "bf16" and result["setting"]["layout"] == "contiguous"
+    rates = result["images_per_second"]
+    assert rates.keys() == {"bare", "whole", "without the loader", "the loader alone"} and min(rates.values()) > 0
+    assert rates["bare"] == 2e3 / result["milliseconds"]["bare"]["mean"]
     assert {"assignment", "average of the weights", "waiting for the loader"} <= set(result["parts_milliseconds"])
     assert "times the bare loop" in capsys.readouterr().out

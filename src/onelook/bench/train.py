@@ -1,11 +1,10 @@
-"""What a whole training costs against its bare network: forward, backward of a sum, optimizer step."""
+"""What a whole training costs against its bare network (forward, backward of a sum, optimizer step), and its loader."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +12,16 @@ import numpy as np
 import torch
 
 from onelook.data import Dataset
-from onelook.data.loader import Loader
+from onelook.data.loader import Batch, Loader
 from onelook.losses.loss import DetectionLoss
 from onelook.models.build import build
 from onelook.train.learner import Learner, Machine
-from onelook.train.loop import Step, train
+from onelook.train.loop import Epoch, Step, train
 from onelook.train.meter import Meter
 from onelook.train.optimizer import set_rates
 from onelook.train.processes import World, choose_device
-from onelook.train.recipe import Recipe
+from onelook.train.recipe import Augment, Recipe
+from onelook.train.run import READ_EVERY
 from onelook.train.schedule import Rates
 
 if TYPE_CHECKING:
@@ -30,16 +30,21 @@ if TYPE_CHECKING:
     from onelook.types import Predictions
 
 BLOCK = 4  # steps of one kind in a row, before the other has its turn
+_MANY = 1 << 20  # epochs, for a loader that is read as long as somebody likes
 
 
 @dataclass(frozen=True)
 class TrainBenchmark:
-    """bare, whole: seconds a step, in order, of the bare loop and of the training.  parts: median seconds a step of
-    what a training does besides, each measured alone; they need not add up to the difference (waiting overlaps)."""
+    """bare, whole, alone: seconds a step, in order, of the bare loop, of the training, and of the training on a batch
+    that is always there.  On a GPU, which is waited for only after some steps, each is the mean of a block.
+    loader: images a second that the loader makes while nobody else works.  parts: median seconds a step of what a
+    training does besides, each measured alone; they need not add up to the difference (waiting overlaps)."""
 
     setting: dict[str, Any]
     bare: Sequence[float]
     whole: Sequence[float]
+    alone: Sequence[float]
+    loader: float
     parts: dict[str, float]
 
     @property
@@ -48,14 +53,22 @@ class TrainBenchmark:
         return float(np.mean(self.whole) / np.mean(self.bare))
 
     def to_dict(self) -> dict[str, Any]:
-        """Setting, milliseconds a step and the ratio."""
-        rows = {"bare": self.bare, "whole": self.whole}
+        """Setting, milliseconds a step, images a second and the ratio."""
+        rows = {"bare": self.bare, "whole": self.whole, "without the loader": self.alone}
         steps = {
             name: {"mean": float(np.mean(row) * 1e3)} | {f"p{p}": float(np.percentile(row, p) * 1e3) for p in (50, 90)}
             for name, row in rows.items()
         }
         parts = {name: value * 1e3 for name, value in self.parts.items()}
-        return {"setting": self.setting, "milliseconds": steps, "ratio": self.ratio, "parts_milliseconds": parts}
+        rates = {name: float(self.setting["batch"] / np.mean(row)) for name, row in rows.items()}
+        rates["the loader alone"] = self.loader
+        return {
+            "setting": self.setting,
+            "milliseconds": steps,
+            "images_per_second": rates,
+            "ratio": self.ratio,
+            "parts_milliseconds": parts,
+        }
 
     def show(self, console: Console) -> None:
         """The setting, both times, their ratio, and where the difference goes."""
@@ -64,10 +77,13 @@ class TrainBenchmark:
         console.print(", ".join(f"{name} {value}" for name, value in self.setting.items()), highlight=False)
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
         table.add_column("ms a step")
-        for title in ("mean", "p50", "p90"):
+        for title in ("mean", "p50", "p90", "images a second"):
             table.add_column(title, justify="right")
-        for name, row in self.to_dict()["milliseconds"].items():
-            table.add_row(name, *(f"{row[key]:.1f}" for key in ("mean", "p50", "p90")))
+        figures = self.to_dict()
+        rates = figures["images_per_second"]
+        for name, row in figures["milliseconds"].items():
+            table.add_row(name, *(f"{row[key]:.1f}" for key in ("mean", "p50", "p90")), f"{rates[name]:.1f}")
+        table.add_row("the loader alone", "", "", "", f"{self.loader:.1f}")
         for name, value in self.parts.items():
             table.add_row(f"  {name}", "", f"{value * 1e3:.1f}", "", style="dim")
         console.print(table)
@@ -75,51 +91,129 @@ class TrainBenchmark:
 
 
 def bench_train(
-    recipe: Recipe, dataset: Dataset, *, device: str | None, threads: int | None, workers: int, steps: int, warm_up: int
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    device: str | None,
+    threads: int | None,
+    workers: int,
+    steps: int,
+    warm_up: int,
+    machine: Machine | None = None,
 ) -> TrainBenchmark:
     """Blocks of whole training steps and of bare steps in turn, on batches of the same shape and layout."""
     if threads is not None:
         torch.set_num_threads(threads)
-    world = World(0, 1, choose_device(device))
-    learner, bare = (Learner(recipe, build(recipe.model, dataset.names), world, Machine()) for _ in range(2))
-    loader = Loader(
+    world, machine = World(0, 1, choose_device(device)), machine or Machine()
+    on_cpu = world.device.type == "cpu"
+    learner, steady, bare = (Learner(recipe, build(recipe.model, dataset.names), world, machine) for _ in range(3))
+    loader = _loader(recipe, dataset, workers, pin=not on_cpu)
+    set_rates(bare.optimizer, Rates(0.0), 0.0)  # a sum has no minimum: its steps are made, but lead nowhere
+    times: dict[str, list[float]] = {"whole": [], "alone": [], "bare": []}
+    meter = Meter()
+    with loader:
+        batch = next(loader.epoch(0, recipe.augment, 0))
+        resident = Batch(batch.images.to(world.device), batch.targets.to(world.device), batch.indices)
+        images = resident.images.contiguous(memory_format=_layout(machine, world))
+        turns = {
+            "whole": _turn(train(recipe, learner, loader), meter),
+            "alone": _turn(train(recipe, steady, _Resident(resident, len(loader))), Meter()),
+            "bare": lambda: _bare_step(bare, images),
+        }
+        block = BLOCK if on_cpu else READ_EVERY
+        while len(times["whole"]) < warm_up + steps:
+            for name, turn in turns.items():
+                times[name] += _block(turn, meter if name == "whole" else None, block, world)
+        rate = _loader_rate(loader, recipe, workers)
+    parts = _parts(recipe, learner, resident.images, resident.targets, world)
+    parts["waiting for the loader"] = meter.waited / len(times["whole"])
+    setting = _setting(recipe, machine, world, workers) | {"warm-up": warm_up, "steps": steps}
+    measured = {name: row[warm_up:][:steps] for name, row in times.items()}
+    return TrainBenchmark(setting, measured["bare"], measured["whole"], measured["alone"], rate, parts)
+
+
+def _loader(recipe: Recipe, dataset: Dataset, workers: int, *, pin: bool) -> Loader:
+    return Loader(
         dataset,
         recipe.input_size,
         recipe.batch_size,
+        epochs=_MANY,
         seed=recipe.seed,
         sampling=recipe.sampling,
         workers=workers,
-        pin=world.device.type == "cuda",
+        pin=pin,
     )
-    set_rates(bare.optimizer, Rates(0.0), 0.0)  # a sum has no minimum: its steps are made, but lead nowhere
-    whole_times: list[float] = []
-    bare_times: list[float] = []
-    with loader:
-        batch = next(loader.epoch(0, recipe.augment, 0))
-        images = batch.images.to(world.device)
-        stream, meter = train(recipe, learner, loader), Meter()
-        while len(whole_times) < warm_up + steps:
-            begin = perf_counter()
-            for event in islice((event for event in stream if isinstance(event, Step)), BLOCK):
-                meter.add(event)
-                meter.read()  # what logging costs
-                whole_times.append(perf_counter() - begin)
-                begin = perf_counter()
-            bare_times += [_time(lambda: _bare_step(bare, images), world) for _ in range(BLOCK)]
-    parts = _parts(recipe, learner, images, batch.targets.to(world.device), world)
-    parts["waiting for the loader"] = meter.waited / max(len(whole_times), 1)
-    setting = {
+
+
+def _setting(recipe: Recipe, machine: Machine, world: World, workers: int) -> dict[str, Any]:
+    return {
         "device": torch.cuda.get_device_name() if world.device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "workers": workers,
-        "precision": Machine().precision_on(world.device),
-        "layout": "channels last" if Machine().channels_last_on(world.device) else "contiguous",
+        "precision": machine.precision_on(world.device),
+        "layout": "channels last" if machine.channels_last_on(world.device) else "contiguous",
+        "compiled": machine.compile,
         "batch": recipe.batch_size,
         "size": recipe.input_size,
-        "warm-up": warm_up,
-        "steps": steps,
     }
-    return TrainBenchmark(setting, bare_times[warm_up:][:steps], whole_times[warm_up:][:steps], parts)
+
+
+def _layout(machine: Machine, world: World) -> torch.memory_format:
+    return torch.channels_last if machine.channels_last_on(world.device) else torch.contiguous_format
+
+
+@dataclass(frozen=True)
+class _Resident:
+    """One batch, always the same, on the device where it is needed (`train.loop.Batches`)."""
+
+    batch: Batch
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def epoch(self, epoch: int, augment: Augment, first: int) -> Iterator[Batch]:
+        for _ in range(first, self.count):
+            yield self.batch
+
+
+def _turn(stream: Iterator[Step | Epoch], meter: Meter) -> Callable[[], None]:
+    """What takes the next step of a training."""
+    steps = (event for event in stream if isinstance(event, Step))
+    return lambda: meter.add(next(steps))
+
+
+def _block(turn: Callable[[], None], meter: Meter | None, count: int, world: World) -> list[float]:
+    """Seconds of that many turns. What logging costs is in them: losses are read as seldom as a training reads them."""
+    at_once = 1 if world.device.type == "cpu" else count
+
+    def turns() -> None:
+        for _ in range(at_once):
+            turn()
+        if meter is not None:
+            meter.read()
+
+    seconds: list[float] = []
+    for _ in range(count // at_once):
+        seconds += [_time(turns, world) / at_once] * at_once
+    return seconds
+
+
+def _loader_rate(loader: Loader, recipe: Recipe, workers: int) -> float:
+    """Images a second of a loader whose batches are taken at once; what it had made ahead is not counted."""
+    ahead = 2 * workers
+
+    def batches() -> Iterator[Batch]:
+        for epoch in range(1, _MANY):
+            yield from loader.epoch(epoch, recipe.augment, 0)
+
+    endless = batches()
+    for _ in range(ahead):
+        next(endless)
+    begin, count = perf_counter(), max(ahead, 4)
+    for _ in range(count):
+        next(endless)
+    return count * recipe.batch_size / (perf_counter() - begin)
 
 
 def _bare_step(learner: Learner, images: torch.Tensor) -> None:

@@ -14,12 +14,14 @@ from onelook.bench.assign import AssignBenchmark, bench_assign
 from onelook.bench.evaluate import EvaluateBench, bare_forward, bench_score, bench_val
 from onelook.bench.train import TrainBenchmark, bench_train
 from onelook.cli.checks import check_batch
+from onelook.cli.train import Layout
 from onelook.config import change
 from onelook.data import open_dataset, splits
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
 from onelook.predict.load import load
 from onelook.recipes import find_recipe
+from onelook.train.learner import Machine, Precision
 
 app = App(name="bench", help="Measured latency, throughput and memory of Onelook's parts.")
 
@@ -116,13 +118,17 @@ def train(
     device: str | None = None,
     threads: int | None = None,
     workers: int = 1,
+    precision: Precision | None = None,
+    layout: Layout | None = None,
+    compile: bool = False,
     steps: int = 24,
     warm_up: int = 4,
 ) -> TrainBenchmark:
     """A whole training step against the bare network: forward, backward of a sum, optimizer step.
 
     Blocks of both take turns in one process, with the same model, batch and memory layout. The whole step includes the
-    loader with the published augmentation, assignment, losses, average and logging.
+    loader with the published augmentation, assignment, losses, average and logging. The loader works ahead while others
+    have their turn: whether it keeps up shows in what it makes alone, and what a step takes without it.
 
     Examples:
         onelook bench train
@@ -136,12 +142,17 @@ def train(
         device: cpu, cuda, cuda:1, mps; the best one here unless given.
         threads: Threads on the CPU; PyTorch's choice if not given.
         workers: Processes that prepare images.
+        precision: fp32, fp16 or bf16; fp16 on CUDA unless given.
+        layout: Memory layout of the network; the faster one of the device unless given.
+        compile: Compile the network with torch.compile.
         steps: Steps of each that are measured.
         warm_up: Steps of each before, which do not count.
 
     Returns:
-        Both times, their ratio, and where the difference goes.
+        All times, the ratio of whole and bare, images a second, and where the difference goes.
     """
+    channels_last = None if layout is None else layout == "channels-last"
+    machine = Machine(precision=precision, channels_last=channels_last, compile=compile)
     with tempfile.TemporaryDirectory() as folder:
         if data is None:
             data = str(write_synthetic(Path(folder) / "scenes", Scenes(size=(320, 320)), {"train": 4 * batch}))
@@ -149,7 +160,14 @@ def train(
         new = {"batch_size": batch, "size": (size, size), "multiscale": None, "model.num_classes": len(dataset.names)}
         recipe = change(find_recipe(model), new)
         return bench_train(
-            recipe, dataset, device=device, threads=threads, workers=workers, steps=steps, warm_up=warm_up
+            recipe,
+            dataset,
+            device=device,
+            threads=threads,
+            workers=workers,
+            steps=steps,
+            warm_up=warm_up,
+            machine=machine,
         )
 
 

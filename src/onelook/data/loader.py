@@ -130,7 +130,8 @@ class Loader:
     batch: images of a global batch; rank r of `world` processes makes the r-th of its equal parts, so the union over
     the processes does not depend on how many there are.  workers: processes, 0 to work in this one.  pin: whether
     batches are made ready for an accelerator.  cache: bytes of decoded images that the workers share, 0 for none; it
-    changes no picture.  cache_folder: where they lie, None is memory.  epochs: how many there will be.  Close it, or use it as a context manager.
+    changes no picture.  cache_folder: where they lie, None is memory.  epochs: how many there will be.  Close it, or
+    use it as a context manager.
     """
 
     def __init__(
