@@ -210,7 +210,7 @@ class Loader:
         """Whether this is the batch that the workers' stream gives next."""
         return (
             self._next is not None
-            and self._next[1] is augment
+            and (self._next[1] is augment or self._next[1] == augment)
             and self._next[::2] == (epoch, number)
             and (number > 0 or epoch < self.epochs)
         )
