@@ -112,6 +112,7 @@ def detect(
     format: str = "json,images,video",
     batch: int | None = None,
     tta: bool = False,
+    half: bool = False,
     device: str | None = None,
 ) -> DetectResult:
     """Find objects in images, folders, videos, cameras and streams.
@@ -137,6 +138,7 @@ def detect(
         format: what to write, separated by commas: json, images, coco, yolo, csv, video.
         batch: most pictures in one run of the network; 1 on a CPU, 8 on a GPU unless given.
         tta: look at every picture in three scales, once mirrored (test-time augmentation).
+        half: compute in float16; on a GPU only.
         device: cpu, cuda, cuda:1, mps; a GPU where there is one unless given.
 
     Returns:
@@ -151,7 +153,7 @@ def detect(
     with _quiet_native_errors():
         found = find_sources(sources, leave_out=out)
         _check_alone(found)
-        predictor = load(model, weights, device, size, tta=tta)
+        predictor = load(model, weights, device, size, tta=tta, half=half)
         predictor.batch = batch or predictor.batch
         if select is not None:
             predictor.select = select_of_kind(select, predictor.select)

@@ -35,6 +35,7 @@ def validate(
     batch: int = 8,
     rectangular: bool = False,
     tta: bool = False,
+    half: bool = False,
     device: str | None = None,
     detections: str | Path | None = None,
 ) -> Evaluation:
@@ -63,6 +64,7 @@ def validate(
         rectangular: Batch images of like aspect ratio, in inputs no larger than they need; how YOLOv7's published
             numbers were made.
         tta: Look at every image in three scales, once mirrored (test-time augmentation).
+        half: Compute in float16; on a GPU only.
         device: Where to run: cpu, cuda, cuda:1, ...; the best there is unless given.
         detections: COCO results file to write.
 
@@ -74,7 +76,7 @@ def validate(
     check_thresholds(confidence, iou)
     if detections is not None and Path(detections).is_dir():
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
-    predictor = load(model, weights=weights, device=device, size=size, tta=tta)
+    predictor = load(model, weights=weights, device=device, size=size, tta=tta, half=half)
     dataset = open_dataset(data, split=split)
     if dataset.format == "classes":
         raise UserError(f"'{data}' has class folders and no boxes to compare with.", "Give a data set with boxes.")

@@ -17,18 +17,19 @@ def load(
     size: int | tuple[int, int] | None = None,
     *,
     tta: bool = False,
+    half: bool = False,
 ) -> Predictor:
     """A detector that is ready to be used.
 
     model: a variant's name (with `weights`), a weights file, an exported `.onnx` file, or the folder of a run (its
     `best.safetensors`).  device: "cpu", "cuda", "cuda:1", "mps"; None is the first GPU, or the CPU.  size: side or
     (height, width) of the network's input; None is what the weights were made for.  tta: test-time augmentation: every
-    image is looked at in three scales, once mirrored.
+    image is looked at in three scales, once mirrored.  half: float16, on a GPU only; boxes are made in float32.
 
     Exported ONNX files need neither torch nor `weights`. Raises UserError for a model that does not exist, weights that
     do not fit, a device that is not there, a size that is no multiple of the network's stride.
     """
-    backend = load_backend(model, weights, device, size, tta=tta)
+    backend = load_backend(model, weights, device, size, tta=tta, half=half)
     on_gpu = getattr(getattr(backend, "device", None), "type", "cpu") != "cpu"
     return Predictor(backend, batch=8 if on_gpu else 1)  # a CPU is as busy with one image as with eight
 
@@ -40,6 +41,7 @@ def load_backend(
     size: int | tuple[int, int] | None = None,
     *,
     tta: bool = False,
+    half: bool = False,
 ) -> Backend:
     """The same, without what makes detections of its output; what evaluation runs."""
     wanted = _sides(size)
@@ -52,6 +54,10 @@ def load_backend(
                     f"'{file}' is an exported file, which takes images of one size only.",
                     "Use the weights that it was made of for test-time augmentation.",
                 )
+            if half:
+                raise UsageError(
+                    f"'{file}' is an exported file, whose precision is built in.", "Export it with --half instead."
+                )
             if weights is not None and backend.metadata.model != os.fspath(model):
                 raise WeightsError(
                     f"'{file}' is an exported {backend.metadata.model}, not {os.fspath(model)}.", f"Use --model {file}."
@@ -63,7 +69,7 @@ def load_backend(
 
     opened = open_detector(model, weights)
     augmentation = TestTimeAugmentation() if tta else None
-    return TorchBackend(opened.detector, device, size=wanted or opened.size, tta=augmentation)
+    return TorchBackend(opened.detector, device, size=wanted or opened.size, half=half, tta=augmentation)
 
 
 def _exported(model: str | os.PathLike[str], weights: str | os.PathLike[str] | None) -> Path | None:
