@@ -104,7 +104,7 @@ def bench_assign(
         identical = None if expected is None else _same(matches, expected)
         rules.append(RuleTimes(name, ours, theirs, identical, int(matches.valid.sum())))
     setting = {
-        "device": device if device != "cpu" else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name() if device != "cpu" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "precision": "float32",
         "batch": batch,
