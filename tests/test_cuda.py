@@ -43,7 +43,10 @@ from shared import data, needs_shared, reference
 from test_train_loop import LOSS, SumOfBoxes
 from training import Squares, changed, learner_of
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode", "ignore:.*torch.jit:DeprecationWarning"),
+]
 
 GPU = torch.device("cuda")
 ALONE = World(0, 1, GPU)

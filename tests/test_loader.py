@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from onelook.augment.pipelines import Plain, YoloxAugment
 from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
-from onelook.data.loader import Loader
+from onelook.data.loader import Loader, default_workers
 from onelook.data.order import Order, Sampling, chosen_rows, repeat_factors
 from onelook.data.pictures import DrawImages
 from onelook.errors import ConfigError
@@ -216,3 +216,12 @@ def test_what_a_terminal_sends_to_all_processes_does_not_end_the_workers(dataset
             os.kill(worker.pid, number)
         assert len(list(batches)) == 9
     assert worker.exitcode == 0
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "workers"), [(1, 1, 1), (2, 1, 1), (16, 1, 15), (64, 1, 16), (64, 8, 7), (4, 8, 1)]
+)
+def test_workers_share_the_cores(cores: int, processes: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert default_workers() == workers

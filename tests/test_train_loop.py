@@ -191,6 +191,7 @@ def test_memory_layouts_agree():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own
 @pytest.mark.parametrize("multiscale", [None, MultiScale(0.5, 1.5, every=1)], ids=["one size", "several sizes"])
 def test_a_compiled_network_learns_the_same(multiscale, monkeypatch):
     """Traced by PyTorch's compiler and run by PyTorch itself: generated code needs a C++ compiler, and rounds anew."""
@@ -208,6 +209,7 @@ def test_a_compiled_network_learns_the_same(multiscale, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_step_on_cuda_never_waits_for_the_device():
     from onelook.train.processes import World
 

@@ -89,6 +89,30 @@ def test_only_kernels_are_decayed_and_frozen_parameters_are_left_out() -> None:
     }
 
 
+@pytest.mark.parametrize("settings", [Sgd(lr_per_image=0.1), AdamW(lr_per_image=0.1)], ids=["sgd", "adamw"])
+def test_a_first_step_that_is_skipped_leaves_nothing_behind(settings: Sgd | AdamW) -> None:
+    """In float16 the first gradients often overflow; fused optimizers then skip the step."""
+    models = [nn.Conv2d(3, 50, 3) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    skipping, straight = (settings.build(model, 1) for model in models)
+    assert skipping.defaults["fused"]
+    rubbish = [torch.full((50, 3, 3, 3), torch.nan) for _ in range(64)]
+    del rubbish  # what an allocator hands out again as it is
+    before = [parameter.clone() for parameter in models[0].parameters()]
+    for parameter in models[0].parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    skipping.found_inf = torch.ones(())  # type: ignore[attr-defined]  # as a gradient scaler tells it
+    skipping.step()
+    assert all(torch.equal(one, other) for one, other in zip(before, models[0].parameters()))
+    skipping.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+    for model, optimizer in zip(models, (skipping, straight)):
+        for parameter in model.parameters():
+            parameter.grad = torch.linspace(-1, 1, parameter.numel()).reshape(parameter.shape)
+        optimizer.step()
+    for one, other in zip(models[0].parameters(), models[1].parameters()):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("settings", [Sgd(), AdamW()], ids=["sgd", "adamw"])
 def test_rates_reach_the_groups(settings: Sgd | AdamW) -> None:
     optimizer = settings.build(network(), batch_size=32)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from onelook.data import Dataset
+from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Batch, Loader
 from onelook.losses.loss import DetectionLoss
 from onelook.models.build import build
@@ -100,39 +101,55 @@ def bench_train(
     steps: int,
     warm_up: int,
     machine: Machine | None = None,
+    cache: CachePlan | None = None,
 ) -> TrainBenchmark:
-    """Blocks of whole training steps and of bare steps in turn, on batches of the same shape and layout."""
+    """Blocks of whole training steps and of bare steps in turn, on batches of the same shape and layout.
+
+    Before them, and before any worker is there, steps of a training on one batch.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     world, machine = World(0, 1, choose_device(device)), machine or Machine()
     on_cpu = world.device.type == "cpu"
-    learner, steady, bare = (Learner(recipe, build(recipe.model, dataset.names), world, machine) for _ in range(3))
-    loader = _loader(recipe, dataset, workers, pin=not on_cpu)
+    learner, bare = (Learner(recipe, build(recipe.model, dataset.names), world, machine) for _ in range(2))
     set_rates(bare.optimizer, Rates(0.0), 0.0)  # a sum has no minimum: its steps are made, but lead nowhere
-    times: dict[str, list[float]] = {"whole": [], "alone": [], "bare": []}
+    batch = next(_loader(recipe, dataset, 0).epoch(0, recipe.augment, 0))
+    resident = Batch(batch.images.to(world.device), batch.targets.to(world.device), batch.indices)
+    images = resident.images.contiguous(memory_format=_layout(machine, world))
+    count = warm_up + steps
+    alone = steps_alone(recipe, dataset, machine, world, resident, count=count)
+    whole_times: list[float] = []
+    bare_times: list[float] = []
     meter = Meter()
-    with loader:
-        batch = next(loader.epoch(0, recipe.augment, 0))
-        resident = Batch(batch.images.to(world.device), batch.targets.to(world.device), batch.indices)
-        images = resident.images.contiguous(memory_format=_layout(machine, world))
-        turns = {
-            "whole": _turn(train(recipe, learner, loader), meter),
-            "alone": _turn(train(recipe, steady, _Resident(resident, len(loader))), Meter()),
-            "bare": lambda: _bare_step(bare, images),
-        }
-        block = BLOCK if on_cpu else READ_EVERY
-        while len(times["whole"]) < warm_up + steps:
-            for name, turn in turns.items():
-                times[name] += _block(turn, meter if name == "whole" else None, block, world)
+    with _loader(recipe, dataset, workers, pin=not on_cpu, cache=cache) as loader:
+        turn = _turn(train(recipe, learner, loader), meter)
+        while len(whole_times) < count:
+            whole_times += _block(turn, meter, world)
+            bare_times += _block(lambda: _bare_step(bare, images), None, world)
         rate = _loader_rate(loader, recipe, workers)
     parts = _parts(recipe, learner, resident.images, resident.targets, world)
-    parts["waiting for the loader"] = meter.waited / len(times["whole"])
-    setting = _setting(recipe, machine, world, workers) | {"warm-up": warm_up, "steps": steps}
-    measured = {name: row[warm_up:][:steps] for name, row in times.items()}
-    return TrainBenchmark(setting, measured["bare"], measured["whole"], measured["alone"], rate, parts)
+    parts["waiting for the loader"] = meter.waited / len(whole_times)
+    kept_images = "none" if cache is None else "memory" if cache.folder is None else "disk"
+    setting = _setting(recipe, machine, world, workers) | {"cache": kept_images, "warm-up": warm_up, "steps": steps}
+    kept = slice(warm_up, count)
+    return TrainBenchmark(setting, bare_times[kept], whole_times[kept], alone[kept], rate, parts)
 
 
-def _loader(recipe: Recipe, dataset: Dataset, workers: int, *, pin: bool) -> Loader:
+def steps_alone(
+    recipe: Recipe, dataset: Dataset, machine: Machine, world: World, batch: Batch, *, count: int
+) -> list[float]:
+    """Seconds of so many steps of a training whose batch is always there: no worker is at work meanwhile."""
+    learner, meter = Learner(recipe, build(recipe.model, dataset.names), world, machine), Meter()
+    turn = _turn(train(recipe, learner, _Resident(batch, _MANY)), meter)
+    times: list[float] = []
+    while len(times) < count:
+        times += _block(turn, meter, world)
+    return times[:count]
+
+
+def _loader(
+    recipe: Recipe, dataset: Dataset, workers: int, *, pin: bool = False, cache: CachePlan | None = None
+) -> Loader:
     return Loader(
         dataset,
         recipe.input_size,
@@ -142,6 +159,8 @@ def _loader(recipe: Recipe, dataset: Dataset, workers: int, *, pin: bool) -> Loa
         sampling=recipe.sampling,
         workers=workers,
         pin=pin,
+        cache=0 if cache is None else cache.budget,
+        cache_folder=None if cache is None else cache.folder,
     )
 
 
@@ -183,9 +202,9 @@ def _turn(stream: Iterator[Step | Epoch], meter: Meter) -> Callable[[], None]:
     return lambda: meter.add(next(steps))
 
 
-def _block(turn: Callable[[], None], meter: Meter | None, count: int, world: World) -> list[float]:
-    """Seconds of that many turns. What logging costs is in them: losses are read as seldom as a training reads them."""
-    at_once = 1 if world.device.type == "cpu" else count
+def _block(turn: Callable[[], None], meter: Meter | None, world: World) -> list[float]:
+    """Seconds of some turns. What logging costs is in them: losses are read as seldom as a training reads them."""
+    count, at_once = (READ_EVERY, READ_EVERY) if world.device.type == "cuda" else (BLOCK, 1)
 
     def turns() -> None:
         for _ in range(at_once):

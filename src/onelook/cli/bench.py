@@ -17,6 +17,7 @@ from onelook.cli.checks import check_batch
 from onelook.cli.train import Layout
 from onelook.config import change
 from onelook.data import open_dataset, splits
+from onelook.data.cache_budget import plan_cache
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
 from onelook.predict.load import load
@@ -118,6 +119,7 @@ def train(
     device: str | None = None,
     threads: int | None = None,
     workers: int = 1,
+    cache: str | None = None,
     precision: Precision | None = None,
     layout: Layout | None = None,
     compile: bool = False,
@@ -142,6 +144,7 @@ def train(
         device: cpu, cuda, cuda:1, mps; the best one here unless given.
         threads: Threads on the CPU; PyTorch's choice if not given.
         workers: Processes that prepare images.
+        cache: Keep decoded images: ram, disk, or a size of memory such as 4GB.
         precision: fp32, fp16 or bf16; fp16 on CUDA unless given.
         layout: Memory layout of the network; the faster one of the device unless given.
         compile: Compile the network with torch.compile.
@@ -168,6 +171,7 @@ def train(
             steps=steps,
             warm_up=warm_up,
             machine=machine,
+            cache=None if cache is None else plan_cache(cache, dataset, Path(folder) / "cache"),
         )
 
 

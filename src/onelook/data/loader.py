@@ -116,12 +116,13 @@ def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int
 
 
 def default_workers() -> int:
-    """Worker processes that pay off here: one a core, but never more than 8, and one on the smallest machines.
+    """Worker processes that pay off here: one a core but one, 16 at most, and one on the smallest machines.
 
-    Where the network itself trains on the CPU, a worker's time is taken from it: the loop's caller may ask for fewer.
+    Trainings that torchrun started together on this machine share its cores. Where the network itself trains on the
+    CPU, a worker's time is taken from it: the loop's caller may ask for fewer.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores - 1))
+    return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
 class Loader:

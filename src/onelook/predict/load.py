@@ -84,8 +84,8 @@ def _exported(model: str | os.PathLike[str], weights: str | os.PathLike[str] | N
 
 def _onnx(path: Path, device: str | None, size: tuple[int, int] | None) -> OnnxBackend | None:
     """The exported file's backend; None for an ONNX file of other origin, which may hold weights."""
-    if exported_metadata(open_session(str(path), device), str(path)) is None:
-        return None
+    if exported_metadata(open_session(str(path), "cpu"), str(path)) is None:
+        return None  # its weights may go to a device that ONNX Runtime has not
     backend = OnnxBackend(path, device)
     if size is not None and size != backend.size:
         height, width = backend.size

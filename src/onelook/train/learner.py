@@ -89,7 +89,7 @@ class Learner:
         self._half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
         self._clip = recipe.clip
         self._parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
-        self._statistics = [buffer for buffer in detector.buffers() if buffer.is_floating_point()]
+        self._statistics = [buffer.view(-1) for buffer in detector.buffers() if buffer.is_floating_point()]
         self._kept = [buffer.clone() for buffer in self._statistics]
         if machine.compile:
             self._compile(recipe.multiscale is not None or None)
@@ -196,10 +196,12 @@ class Learner:
             self.optimizer.step()
 
     def _restore_unless(self, finite: Tensor) -> None:
-        if finite.device.type == "cuda":
-            for buffer, kept in zip(self._statistics, self._kept):
-                torch.where(finite, buffer, kept, out=buffer)
-        elif self._statistics and not bool(finite):
+        if not self._statistics:
+            return
+        if finite.device.type == "cuda":  # a few kernels, not one for each of hundreds of small tensors
+            found = torch.where(finite, torch.cat(self._statistics), torch.cat(self._kept))
+            torch._foreach_copy_(self._statistics, found.split([len(row) for row in self._statistics]))
+        elif not bool(finite):
             torch._foreach_copy_(self._statistics, self._kept)
 
 

@@ -81,13 +81,19 @@ class Sgd:
     def build(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
         """The optimizer of a model's trainable parameters, at the base rate of a global batch of `batch_size`."""
         groups = parameter_groups(model, self.weight_decay, decay_scalars=self.decay_scalars)
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             groups,
             lr=self.lr_per_image * batch_size,
             momentum=self.momentum,
             nesterov=self.nesterov,
             fused=_fused(groups),
         )
+        if self.momentum:
+            # Made here, because PyTorch makes them in the first step, and where that step is skipped (its gradients
+            # overflow in float16) they are left as whatever the memory held: the second step makes NaN of it.
+            for parameter in (parameter for group in groups for parameter in group["params"]):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
 
 
 @dataclass(frozen=True)
