@@ -45,7 +45,7 @@ from training import Squares, changed, learner_of
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.filterwarnings("ignore:Synchronization debug mode", "ignore:.*torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),
 ]
 
 GPU = torch.device("cuda")
@@ -214,6 +214,7 @@ def test_every_precision_and_layout_learns(precision: Any, channels_last: bool) 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
 def test_a_compiled_network_learns_the_same() -> None:
     recipe = changed(epochs=2, closing=None)
     curves = [_curve(learner_of(recipe, ALONE, precision="fp32", compile=on), recipe) for on in (False, True)]
@@ -299,7 +300,7 @@ def test_an_interrupted_run_goes_on(
         ("--precision", "fp32", "--layout", "contiguous"),
         ("--batch", "auto"),
         ("--cache", "ram"),
-        pytest.param(("--compile",), marks=pytest.mark.slow),
+        pytest.param(("--compile",), marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore")]),
     ],
     ids=" ".join,
 )
