@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -216,6 +219,60 @@ def test_what_a_terminal_sends_to_all_processes_does_not_end_the_workers(dataset
             os.kill(worker.pid, number)
         assert len(list(batches)) == 9
     assert worker.exitcode == 0
+
+
+KILLED = """
+import sys, time
+from onelook.augment.pipelines import Plain
+from onelook.data import open_dataset
+from onelook.data.loader import Loader
+
+if __name__ == "__main__":
+    loader = Loader(open_dataset(sys.argv[1], "train"), (64, 64), 8, epochs=50, max_labels=2000, workers=1)
+    next(loader.epoch(0, Plain(hsv=None, flip=0.0), 0))
+    print(loader._loader._iterator._workers[0].pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_workers_end_with_a_training_that_is_killed(tmp_path: Path) -> None:
+    """Even while they wait for somebody to take what they have made, which is more than a pipe holds."""
+    (tmp_path / "train").mkdir()
+    (tmp_path / "annotations").mkdir()
+    cv2.imwrite(str(tmp_path / "train" / "0.png"), np.zeros((64, 64, 3), np.uint8))
+    images = [{"id": 0, "file_name": "0.png", "height": 64, "width": 64}]
+    box = {"image_id": 0, "category_id": 0, "bbox": [5, 5, 40, 40], "area": 1600, "iscrowd": 0}
+    whole = {"images": images, "annotations": [{"id": number, **box} for number in range(1, 1501)]}
+    whole["categories"] = [{"id": 0, "name": "cup"}]
+    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(whole))
+    (tmp_path / "killed.py").write_text(KILLED)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(tmp_path / "killed.py"), str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        worker = int(training.stdout.readline())
+        time.sleep(1)  # its pipe fills
+        training.kill()
+    deadline = time.monotonic() + 20
+    try:
+        while time.monotonic() < deadline:
+            os.kill(worker, 0)  # raises when it is gone
+            if _is_zombie(worker):
+                return
+            time.sleep(0.1)
+    except ProcessLookupError:
+        return
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker lives on")
+
+
+def _is_zombie(process: int) -> bool:
+    """Whether it has ended, but nobody has asked how: in a container there may be nobody who does."""
+    try:
+        return ") Z " in Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ closing the mosaic restarts nothing.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import util
+from multiprocessing import connection, util
 from pathlib import Path
 from typing import Any
 
@@ -286,9 +288,21 @@ def _quiet_worker(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_memory()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     # A worker that is told to end while its queue still holds batches would finalise Python under the thread that sends
     # them: torn out of PyTorch's code, it aborts the process. This ends it after all else that has to be tidied up.
     util.Finalize(None, os._exit, args=(0,), exitpriority=-1000)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the training is no more, whatever ended it.
+
+    PyTorch's worker notices, too, but then wants to hand over what it has made, and waits for ever where nobody reads.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
