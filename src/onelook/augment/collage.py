@@ -7,6 +7,7 @@ matrices; nothing is read before `render`, and then only what is seen, as finely
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from onelook.types import Sample
 
 
 class Jitter(Protocol):
-    """(h, w, 3 or 4) uint8 -> (h, w, 3), each pixel for itself; or into `out` (h, w, 4), which saves a copy."""
+    """(h, w, 3 or 4) uint8 -> (h, w, 3), each pixel for itself; or into `out` (h, w, 3 or 4), which saves a copy."""
 
     def __call__(self, image: np.ndarray, /, *, out: np.ndarray | None = None) -> np.ndarray: ...
 
@@ -69,9 +70,9 @@ class Collage:
         if (bottom - top, right - left) == self.size:
             return jitter(painted)
         # Outside all views the picture is one grey.
-        picture = cv2.merge([np.full(self.size, level) for level in jitter(self._grey())[0, 0]])
+        picture = _around((left, top, right, bottom), jitter(self._grey()), self.size)
         if left < right:
-            picture[top:bottom, left:right] = jitter(painted[top:bottom, left:right])
+            jitter(painted[top:bottom, left:right], out=picture[top:bottom, left:right])
         return picture
 
     def _grey(self) -> np.ndarray:
@@ -92,7 +93,17 @@ class Collage:
 
 def _word(colour: np.ndarray) -> int:
     """A colour (1, 1, 3) and a full fourth channel as the four bytes of one number: a picture is filled in words."""
-    return int(np.append(colour, np.uint8(255)).view(np.uint32)[0])
+    return int.from_bytes(bytes((*colour[0, 0].tolist(), 255)), sys.byteorder)
+
+
+def _around(hull: tuple[int, int, int, int], colour: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) of one colour (1, 1, 3) outside of `hull` (left, top, right, bottom), and not yet filled inside."""
+    left, top, right, bottom = hull
+    picture = np.empty((*size, 3), np.uint8)
+    lines, line = picture.reshape(size[0], -1), np.tile(colour.reshape(3), size[1])
+    lines[:top], lines[bottom:] = line, line
+    lines[top:bottom, : 3 * left], lines[top:bottom, 3 * right :] = line[: 3 * left], line[3 * right :]
+    return picture
 
 
 @dataclass(frozen=True)
@@ -147,15 +158,21 @@ def seen(layer: Layer, size: tuple[int, int]) -> View | None:
 def _cut(corners: list[tuple[float, float]], region: tuple[float, float, float, float]) -> list[tuple[float, float]]:
     """The corners of a convex polygon inside a rectangle (x1, y1, x2, y2), one side after another; perhaps none."""
     for axis, sign, limit in ((0, 1, region[0]), (1, 1, region[1]), (0, -1, region[2]), (1, -1, region[3])):
+        # How far inside this side of the rectangle.
+        depths = [sign * (corner[axis] - limit) for corner in corners]
+        if min(depths) >= 0:
+            continue
+        if max(depths) < 0:
+            return []
         kept: list[tuple[float, float]] = []
-        for before, here in zip(corners[-1:] + corners, corners):
-            # How far inside this side of the rectangle.
-            first, second = sign * (before[axis] - limit), sign * (here[axis] - limit)
+        before, first = corners[-1], depths[-1]
+        for here, second in zip(corners, depths):
             if (first < 0) != (second < 0):
                 part = first / (first - second)
                 kept.append((before[0] + part * (here[0] - before[0]), before[1] + part * (here[1] - before[1])))
             if second >= 0:
                 kept.append(here)
+            before, first = here, second
         corners = kept
     return corners
 
@@ -177,10 +194,11 @@ def paint(picture: np.ndarray, layer: Layer, view: View, jitter: Jitter | None =
     bottom = min(round(y2 * scale_y), math.ceil(view.source[3] * scale_y) + 2, image.shape[0])
     if left >= right or top >= bottom:
         return
-    padded = np.empty((bottom - top + 2, right - left + 2, 4), np.uint8)
+    words = np.empty((bottom - top + 2, right - left + 2), np.uint32)
+    padded = words.view(np.uint8).reshape(*words.shape, 4)
     (opaque if jitter is None else jitter)(image[top:bottom, left:right], out=padded[1:-1, 1:-1])
-    padded[0], padded[-1] = padded[1], padded[-2]
-    padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
+    words[0], words[-1] = words[1], words[-2]
+    words[:, 0], words[:, -1] = words[:, 1], words[:, -2]
 
     # OpenCV counts pixel centres: pixel k of `padded` has its centre at (left - 1 + k + 0.5) / scale_x of the source.
     (a, b, c), (d, e, f) = layer.matrix[:2].tolist()

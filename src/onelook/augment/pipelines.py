@@ -126,7 +126,8 @@ class YoloxAugment:
         objects, changes = large_enough(objects, self.smallest)
         if changes and flips:
             turned = mirror(picture.size[1])
-            picture, objects = picture.moved(turned, picture.size), objects.moved(turned)
+            picture = replace(picture, objects=objects).moved(turned, picture.size)
+            objects = picture.objects
             extra = None if extra is None else extra.flipped()
         jitter = None if self.hsv is None or gains is None or not changes else partial(self.hsv.apply, steps=gains)
         if extra is not None:
@@ -144,9 +145,9 @@ def large_enough(objects: Objects, smallest: float) -> tuple[Objects, bool]:
     without area).
     """
     sides = objects.shorter_sides()
-    if (sides > smallest).any():
-        return objects.rows(sides > smallest), True
-    return objects.rows(sides > 0), False
+    kept = sides > smallest
+    changes = bool(kept.any())
+    return objects.rows(kept if changes else sides > 0), changes
 
 
 PAPER = YoloxAugment()

@@ -133,15 +133,14 @@ class Dataset:
 
         outlines: whether they are wanted; None in their place otherwise.
         """
-        row = self.row(i)
-        start, stop = self.index.object_offsets[row : row + 2].tolist()
-        span, (height, width) = slice(start, stop), self.index.sizes[row].tolist()
-        boxes, kept = clean_boxes(self.index.boxes[span], height, width)
-        kept &= (self.index.object_flags[span] & CROWD) == 0
+        index, row = self.index, self.row(i)
+        span, (height, width) = slice(*index.object_offsets[row : row + 2].tolist()), index.sizes[row].tolist()
+        boxes, kept = clean_boxes(index.boxes[span], height, width)
+        kept &= (index.object_flags[span] & CROWD) == 0
         polygons = self.polygons(i) if outlines else None
         if polygons is not None:
             polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
-        labels = self.index.labels[span]
+        labels = index.labels[span]
         if np.count_nonzero(kept) < len(kept):
             boxes, labels = boxes[kept], labels[kept]
         labels = labels.astype(np.int64) if self.relabel is None else self.relabel[labels]
@@ -269,7 +268,7 @@ def clean_boxes(boxes: np.ndarray, height: int | np.ndarray, width: int | np.nda
     corners = np.maximum(boxes, 0)
     start, stop = corners[:, :2], corners[:, 2:]
     stop += start
-    np.minimum(stop, np.array((width, height)).T, out=stop)
+    np.minimum(stop, np.array((width, height), np.float64).T, out=stop)
     large = stop > start
     return corners, large[:, 0] & large[:, 1]
 
