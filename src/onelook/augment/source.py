@@ -47,9 +47,8 @@ class LazySample(Sample):
             raise ValueError("an image that is read later needs its size")
         else:
             read = image
-        for name, value in (("boxes", boxes), ("labels", labels), ("polygons", polygons), ("read", read)):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "size", size)
+        # All at once: a frozen dataclass would set them one by one.
+        self.__dict__.update(boxes=boxes, labels=labels, polygons=polygons, read=read, size=size)
 
     read: Read
     size: tuple[int, int]
