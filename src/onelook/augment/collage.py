@@ -133,9 +133,15 @@ def seen(layer: Layer, size: tuple[int, int]) -> View | None:
     if determinant == 0:
         return None
     height, width = size
-    corners = [  # of the picture, in pixels of the source
-        ((e * (x - c) - b * (y - f)) / determinant, (a * (y - f) - d * (x - c)) / determinant)
-        for x, y in ((0, 0), (width, 0), (width, height), (0, height))
+    # The picture's corners in pixels of the source: the matrix backwards, each product once.
+    near_x, far_x, near_y, far_y = -c, width - c, -f, height - f
+    left_x, right_x, left_y, right_y = e * near_x, e * far_x, d * near_x, d * far_x
+    top_x, bottom_x, top_y, bottom_y = b * near_y, b * far_y, a * near_y, a * far_y
+    corners = [
+        ((left_x - top_x) / determinant, (top_y - left_y) / determinant),
+        ((right_x - top_x) / determinant, (top_y - right_y) / determinant),
+        ((right_x - bottom_x) / determinant, (bottom_y - right_y) / determinant),
+        ((left_x - bottom_x) / determinant, (bottom_y - left_y) / determinant),
     ]
     common = _cut(corners, layer.region)
     if not common:

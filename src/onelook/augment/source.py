@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -127,5 +128,5 @@ def _scale(side: int, whole: int) -> float:
     """1 / 2 ** n where the last pixel stands for less than 2 ** n, as a JPEG decoder leaves it; else the ratio."""
     if side == whole:
         return 1.0
-    step = 1 << max(0, round(np.log2(whole / side)))
+    step = 1 << max(0, round(math.log2(whole / side)))
     return 1.0 / step if side == -(-whole // step) else side / whole
