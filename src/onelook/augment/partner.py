@@ -84,7 +84,10 @@ class Partner:
         resized = self._resized(y2, x2)[y1:y2, x1:x2]
         if self.mirrored:
             return cv2.flip(resized, 1, dst=out)
-        return resized if out is None else cv2.copyTo(resized, None, out)
+        if out is None:
+            return resized
+        out[:] = resized
+        return out
 
     def _resized(self, rows: int, columns: int) -> np.ndarray:
         """The resized image, not mirrored; below and right of these rows and columns, pixels may be missing.

@@ -135,7 +135,7 @@ class Dataset:
     def learnt(
         self, i: int, outlines: bool = True
     ) -> tuple[np.ndarray, np.ndarray, tuple[tuple[np.ndarray, ...], ...] | None, tuple[int, int]]:
-        """(M, 4) float32 boxes, (M,) labels and outlines of `sample`, and the image's (height, width); no pixel is read.
+        """(M, 4) float32 boxes, (M,) labels, outlines of `sample`, and the image's (height, width); no pixel is read.
 
         outlines: whether they are wanted; None in their place otherwise.
         """
