@@ -28,9 +28,8 @@ class HsvGain:
 
     def draw(self, rng: np.random.Generator) -> Steps | None:
         """The three gains, None for no change."""
-        applies, steps = rng.random() < self.probability, rng.uniform(-1, 1, 3)
-        hue, saturation, value = (1 + steps * (self.hue, self.saturation, self.value)).tolist()
-        return (hue, saturation, value) if applies else None
+        applies, (hue, saturation, value) = rng.random() < self.probability, rng.uniform(-1, 1, 3).tolist()
+        return (1 + hue * self.hue, 1 + saturation * self.saturation, 1 + value * self.value) if applies else None
 
     def apply(self, image: np.ndarray, steps: Steps | None, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3). Results are truncated and clipped; hue wraps around."""
@@ -140,7 +139,7 @@ def _in_hsv(image: np.ndarray, matrix: np.ndarray, to_hsv: int, to_rgb: int, out
 
 
 def opaque(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """(H, W, 3) of an image with three or four channels; or a (H, W, 3) one in `out` (H, W, 4)."""
+    """(H, W, 3) of an image with three or four channels; or the image in `out`, which has the other number of them."""
     if out is not None:
-        return cv2.cvtColor(image, cv2.COLOR_RGB2RGBA, dst=out)
+        return cv2.cvtColor(image, cv2.COLOR_RGB2RGBA if image.shape[2] == 3 else cv2.COLOR_RGBA2RGB, dst=out)
     return image if image.shape[2] == 3 else cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)

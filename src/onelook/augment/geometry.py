@@ -125,10 +125,11 @@ class BoxFilter:
 
     def __call__(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """(M,) bool of (M, 4) boxes before (unclipped, at the new scale) and after (clipped)."""
-        old, new = before[:, 2:] - before[:, :2], after[:, 2:] - after[:, :2]
-        part = new.prod(1) / (old.prod(1) + 1e-16)
-        longer = new.max(1, initial=0.0) / (new.min(1, initial=np.inf) + 1e-16)
-        return (new > self.side).all(1) & (part > self.area) & (longer < self.aspect)
+        # Column by column: reducing rows of two takes several times as long.
+        (old_width, old_height), (width, height) = before.T[2:] - before.T[:2], after.T[2:] - after.T[:2]
+        part = width * height / (old_width * old_height + 1e-16)
+        shorter, longer = np.minimum(width, height), np.maximum(width, height)
+        return (shorter > self.side) & (part > self.area) & (longer / (shorter + 1e-16) < self.aspect)
 
 
 @dataclass(frozen=True)

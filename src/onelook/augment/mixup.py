@@ -60,7 +60,7 @@ class Blend:
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3 or 4) -> (H, W, 3): the mean of both, rounded down as published."""
-        return half(opaque(image), self.partner.render())
+        return half(image, self.partner.render())
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,14 @@ class BetaMixUp:
 
 
 def half(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(first + second) // 2 of uint8 images, into the second: strip by strip, and nothing wider than a byte."""
+    """(first + second) // 2 of uint8 images, into the second: strip by strip, and nothing wider than a byte.
+
+    first: as large, but may have four channels where the second has three: the fourth does not count.
+    """
     rows = max(1, STRIP // max(first.shape[1], 1))
     for top in range(0, len(first), rows):
         one, other = first[top : top + rows], second[top : top + rows]
+        one = one if one.shape == other.shape else opaque(one)
         common = np.bitwise_and(one, other)
         np.bitwise_xor(one, other, out=other)
         np.right_shift(other, 1, out=other)

@@ -41,7 +41,7 @@ class Mosaic:
     def tiles(
         self, samples: tuple[Sample, ...], meeting: tuple[int, int], size: tuple[int, int]
     ) -> list[tuple[Layer | None, Objects]]:
-        """The same, each image with its own objects."""
+        """The same, each image with its own objects, which are not clipped."""
         canvas = (2 * size[0], 2 * size[1])
         parts = []
         for number, sample in enumerate(samples):
@@ -116,12 +116,12 @@ def tile(
 ) -> tuple[Layer | None, Objects]:
     """A sample resized to `sides` (height, width) with its corner at (x, y) of a canvas, and its objects there.
 
-    None where nothing of it is on the canvas.
+    Objects are not clipped. None where nothing of it is on the canvas.
     """
     (height, width), (left, top) = sides, corner
     x, y = placement.scale_x, placement.scale_y
     matrix = np.array(((x, 0.0, left), (0.0, y, top), (0.0, 0.0, 1.0)))
-    objects = Objects(sample.boxes, sample.labels, sample.polygons).moved(matrix).clipped(canvas)
+    objects = Objects(sample.boxes, sample.labels, sample.polygons).moved(matrix)
     seen = (max(-left, 0), max(-top, 0), min(width, canvas[1] - left), min(height, canvas[0] - top))
     if seen[0] >= seen[2] or seen[1] >= seen[3]:
         return None, objects
@@ -129,9 +129,9 @@ def tile(
 
 
 def collage(parts: list[tuple[Layer | None, Objects]], canvas: tuple[int, int]) -> Collage:
-    """Tiles, from the back to the front, and all of their objects."""
+    """Tiles, from the back to the front, and all of their objects, clipped to the canvas."""
     layers = tuple(layer for layer, _ in parts if layer is not None)
-    return Collage(canvas, layers, join([objects for _, objects in parts]))
+    return Collage(canvas, layers, join([objects for _, objects in parts]).clipped(canvas))
 
 
 def picture(plan: Collage) -> Sample:

@@ -37,7 +37,8 @@ class Objects:
 
     def shorter_sides(self) -> np.ndarray:
         """(M,) the shorter side of each box."""
-        return (self.boxes[:, 2:] - self.boxes[:, :2]).min(1, initial=np.inf)
+        width, height = self.boxes.T[2:] - self.boxes.T[:2]
+        return np.minimum(width, height)
 
 
 def join(parts: list[Objects]) -> Objects:

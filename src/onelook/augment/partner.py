@@ -73,16 +73,21 @@ class Partner:
             picture[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = self.fill
         x1, y1, x2, y2 = self.window()
         if x1 < x2 and y1 < y2:
-            picture[y1:y2, x1:x2] = self.visible()
+            self.visible(picture[y1:y2, x1:x2])
         return picture
 
-    def visible(self) -> np.ndarray:
-        """The pixels inside `window`."""
+    def visible(self, out: np.ndarray | None = None) -> np.ndarray:
+        """The pixels inside `window`; in `out`, where it is given."""
         x1, y1, x2, y2 = (side - start for side, start in zip(self.window(), self.place * 2))
         if self.mirrored:
             x1, x2 = self.extent[1] - x2, self.extent[1] - x1
         resized = self._resized(y2, x2)[y1:y2, x1:x2]
-        return cv2.flip(resized, 1) if self.mirrored else resized
+        if self.mirrored:
+            return cv2.flip(resized, 1, dst=out)
+        if out is None:
+            return resized
+        out[:] = resized
+        return out
 
     def _resized(self, rows: int, columns: int) -> np.ndarray:
         """The resized image, not mirrored; below and right of these rows and columns, pixels may be missing.

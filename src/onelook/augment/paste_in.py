@@ -93,7 +93,8 @@ class PasteIn:
         for _ in range(_MOSAICS):
             samples, meeting = self.layout.draw(draw(rng), draw, rng)
             tiles = self.layout.tiles(samples, meeting, draw.size)
-            own = [cutout for layer, objects in tiles for cutout in _cutouts(layer, objects)]
+            canvas = (2 * draw.size[0], 2 * draw.size[1])
+            own = [cutout for layer, objects in tiles for cutout in _cutouts(layer, objects.clipped(canvas))]
             chosen = rng.permutation(len(own))[: round(self.part * len(own))]
             found += [own[row] for row in chosen.tolist()]
             if not found or len(found) >= self.pool:

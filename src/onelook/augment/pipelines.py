@@ -6,7 +6,7 @@ is read that is not seen and none is resampled twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import cv2
@@ -118,7 +118,7 @@ class YoloxAugment:
         objects = picture.objects.clipped(size)
         if self.keep is not None:
             objects = objects.rows(self.keep(canvas.objects.boxes * scale, objects.boxes))
-        return replace(picture, objects=objects)
+        return Collage(size, picture.layers, objects, picture.fill)
 
     def render(self, picture: Collage, extra: Blend | Paste | None, gains: Steps | None, flips: bool) -> Sample:
         """The picture with its objects: a pure function of what was drawn."""
@@ -126,7 +126,8 @@ class YoloxAugment:
         objects, changes = large_enough(objects, self.smallest)
         if changes and flips:
             turned = mirror(picture.size[1])
-            picture, objects = picture.moved(turned, picture.size), objects.moved(turned)
+            picture = Collage(picture.size, picture.layers, objects, picture.fill).moved(turned, picture.size)
+            objects = picture.objects
             extra = None if extra is None else extra.flipped()
         jitter = None if self.hsv is None or gains is None or not changes else partial(self.hsv.apply, steps=gains)
         if extra is not None:
@@ -144,9 +145,9 @@ def large_enough(objects: Objects, smallest: float) -> tuple[Objects, bool]:
     without area).
     """
     sides = objects.shorter_sides()
-    if (sides > smallest).any():
-        return objects.rows(sides > smallest), True
-    return objects.rows(sides > 0), False
+    kept = sides > smallest
+    changes = bool(kept.any())
+    return objects.rows(kept if changes else sides > 0), changes
 
 
 PAPER = YoloxAugment()

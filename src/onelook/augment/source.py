@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -47,9 +48,8 @@ class LazySample(Sample):
             raise ValueError("an image that is read later needs its size")
         else:
             read = image
-        for name, value in (("boxes", boxes), ("labels", labels), ("polygons", polygons), ("read", read)):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "size", size)
+        # All at once: a frozen dataclass would set them one by one.
+        self.__dict__.update(boxes=boxes, labels=labels, polygons=polygons, read=read, size=size)
 
     read: Read
     size: tuple[int, int]
@@ -128,5 +128,5 @@ def _scale(side: int, whole: int) -> float:
     """1 / 2 ** n where the last pixel stands for less than 2 ** n, as a JPEG decoder leaves it; else the ratio."""
     if side == whole:
         return 1.0
-    step = 1 << max(0, round(np.log2(whole / side)))
+    step = 1 << max(0, round(math.log2(whole / side)))
     return 1.0 / step if side == -(-whole // step) else side / whole

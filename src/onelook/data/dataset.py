@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +79,10 @@ class Dataset:
         """Where the image is."""
         return self.root / self.file_name(i)
 
+    def file(self, i: int) -> str:
+        """The same as text, for who opens thousands: making a `Path` takes longer than opening the file."""
+        return os.path.join(self.root, self.file_name(i))
+
     def image(self, i: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB. Raises `ImageError`."""
         from onelook.data.images import decode_image
@@ -124,28 +129,30 @@ class Dataset:
         above 0. It differs from clipping all four corners where x1 < 0: the width is kept, as published.
         """
         image = self.image(i)
-        return Sample(image, *self.learnt(i))
+        boxes, labels, polygons, _ = self.learnt(i)
+        return Sample(image, boxes, labels, polygons)
 
     def learnt(
         self, i: int, outlines: bool = True
-    ) -> tuple[np.ndarray, np.ndarray, tuple[tuple[np.ndarray, ...], ...] | None]:
-        """What `sample` holds besides the image: (M, 4) float32 boxes, (M,) labels, outlines; no pixel is read.
+    ) -> tuple[np.ndarray, np.ndarray, tuple[tuple[np.ndarray, ...], ...] | None, tuple[int, int]]:
+        """(M, 4) float32 boxes, (M,) labels, outlines of `sample`, and the image's (height, width); no pixel is read.
 
         outlines: whether they are wanted; None in their place otherwise.
         """
-        row = self.row(i)
-        start, stop = self.index.object_offsets[row : row + 2].tolist()
-        span, (height, width) = slice(start, stop), self.index.sizes[row].tolist()
-        boxes, kept = clean_boxes(self.index.boxes[span], height, width)
-        kept &= (self.index.object_flags[span] & CROWD) == 0
+        index, row = self.index, self.row(i)
+        span, (height, width) = slice(*index.object_offsets[row : row + 2].tolist()), index.sizes[row].tolist()
+        boxes, kept = clean_boxes(index.boxes[span], height, width)
+        flags = index.object_flags[span]
+        if any(flags.tobytes()):  # hardly ever
+            kept &= (flags & CROWD) == 0
         polygons = self.polygons(i) if outlines else None
         if polygons is not None:
             polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
-        labels = self.index.labels[span]
-        if np.count_nonzero(kept) < len(kept):
+        labels = index.labels[span]
+        if not kept.all():
             boxes, labels = boxes[kept], labels[kept]
         labels = labels.astype(np.int64) if self.relabel is None else self.relabel[labels]
-        return boxes.astype(np.float32), labels, polygons
+        return boxes.astype(np.float32), labels, polygons, (height, width)
 
     def coco_ground_truth(self) -> dict[str, Any]:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas, nothing cleaned up.
@@ -266,10 +273,10 @@ def clean_boxes(boxes: np.ndarray, height: int | np.ndarray, width: int | np.nda
 
     height, width: of the image, or (M,) of each box's image.
     """
-    corners = np.maximum(boxes, 0)
+    corners = np.maximum(boxes, 0.0)
     start, stop = corners[:, :2], corners[:, 2:]
     stop += start
-    np.minimum(stop, np.array((width, height)).T, out=stop)
+    np.minimum(stop, np.array((width, height), np.float64).T, out=stop)
     large = stop > start
     return corners, large[:, 0] & large[:, 1]
 

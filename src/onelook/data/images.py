@@ -72,7 +72,7 @@ def decode_image(
         data = _read(name)
     header = _header(data, name, limit)
     _check_whole(data, header, name)
-    image = _decode(data if rows is None else _top(data, header, rows), header, level)
+    image = _decode(data if rows is None else _top(data, header, rows, level), header, level)
     if image is None:
         raise ImageError(
             f"'{name}' cannot be decoded: {_reason(header)}.", "Replace the file, or write it again as PNG or JPEG."
@@ -205,17 +205,18 @@ def _truncated(name: str) -> ImageError:
     return ImageError(f"'{name}' is truncated: the end of the image is missing.", "Copy or download the file again.")
 
 
-_ROWS = 16  # a JPEG's rows come in blocks of 8 or 16; colour at half resolution looks one row ahead
+_LARGEST_BLOCK = 32  # rows: a JPEG is decoded in blocks of 8, 16, or (hardly ever) 24 or 32 rows
 
 
-def _top(data: bytes, header: Header, rows: int) -> bytes | bytearray:
+def _top(data: bytes, header: Header, rows: int, level: int) -> bytes | bytearray:
     """The file of an image with at least the first `rows` rows of a JPEG's, where its rows are decoded in order.
 
     Those rows are the same, bit for bit. The file claims to be lower, and has no end: a decoder would count the
-    remaining bytes in front of it, and complain of them.
+    remaining bytes in front of it, and complain of them. It has to have such bytes: one whose last block is needed is
+    left as it is.
     """
-    kept = -(-(rows + _ROWS) // _ROWS) * _ROWS
-    if not header.height_at or header.orientation != 1 or kept >= header.height:
+    kept = rows + (2 << level)  # colour at half resolution looks one row ahead
+    if not header.height_at or header.orientation != 1 or kept + _LARGEST_BLOCK > header.height:
         return data
     # Nearly all files end with their only end; looking for the first one takes as long as decoding a few rows.
     ends_once = data.endswith(b"\xff\xd9") and data.find(b"MPF\0", 0, header.pixel_data) < 0

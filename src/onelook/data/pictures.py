@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,13 @@ class Pictures:
 
         outlines: whether the objects' outlines are wanted; without, `polygons` is None.
         """
-        boxes, labels, polygons = self.dataset.learnt(row, outlines)
+        boxes, labels, polygons, size = self.dataset.learnt(row, outlines)
         if self.labels is not None:
             kept = np.isin(labels, self.labels)
             boxes, labels = boxes[kept], labels[kept]
             if polygons is not None:
                 polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
-        height, width = self.dataset.index.sizes[self.dataset.row(row)].tolist()
-        return LazySample(Reader(self, row), boxes, labels, polygons, (height, width))
+        return LazySample(partial(self.read, row), boxes, labels, polygons, size)
 
     def read(self, row: int, level: int, rows: int | None = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB of an image at about 1 / 2 ** level of its size; perhaps read-only.
@@ -53,8 +53,8 @@ class Pictures:
         if self.cache is not None and (found := self.cache.get(row, level)) is not None:
             return found
         if self.cache is None:
-            return decode_image(self.dataset.path(row), level=level, rows=rows)
-        image = decode_image(self.dataset.path(row), level=level)
+            return decode_image(self.dataset.file(row), level=level, rows=rows)
+        image = decode_image(self.dataset.file(row), level=level)
         self.cache.put(row, level, image)
         return image
 
@@ -65,17 +65,6 @@ class Pictures:
             if self.cache is None or self.cache.settle():
                 return sample
         return recipe(replace(self, cache=None))
-
-
-@dataclass(frozen=True, eq=False)
-class Reader:
-    """Reads one image of a data set."""
-
-    pictures: Pictures
-    row: int
-
-    def __call__(self, level: int, rows: int | None) -> np.ndarray:
-        return self.pictures.read(self.row, level, rows)
 
 
 @dataclass(frozen=True, eq=False)
