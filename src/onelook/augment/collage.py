@@ -181,6 +181,9 @@ def _cut(corners: list[tuple[float, float]], region: tuple[float, float, float, 
     return corners
 
 
+_AT_ONCE = 32  # pixels
+
+
 def paint(picture: np.ndarray, layer: Layer, view: View, jitter: Jitter | None = None) -> None:
     """Warps the seen part of a layer into (H, W, 4) `picture`, bilinearly.
 
@@ -198,9 +201,15 @@ def paint(picture: np.ndarray, layer: Layer, view: View, jitter: Jitter | None =
     bottom = min(round(y2 * scale_y), math.ceil(view.source[3] * scale_y) + 2, image.shape[0])
     if left >= right or top >= bottom:
         return
-    words = np.empty((bottom - top + 2, right - left + 2), np.uint32)
-    padded = words.view(np.uint8).reshape(*words.shape, 4)
-    (opaque if jitter is None else jitter)(image[top:bottom, left:right], out=padded[1:-1, 1:-1])
+    # Some columns more, where there are some: OpenCV takes 32 pixels at once, and the rest of a row one by one.
+    wide = -(-(right - left) // _AT_ONCE) * _AT_ONCE
+    first = max(0, min(left, image.shape[1] - wide))
+    source = image[top:bottom, first : first + wide]
+    words = np.empty((bottom - top + 2, source.shape[1] + 2), np.uint32)
+    colours = words.view(np.uint8).reshape(*words.shape, 4)
+    (opaque if jitter is None else jitter)(source, out=colours[1:-1, 1:-1])
+    start, stop = left - first, right - first + 2
+    words, padded = words[:, start:stop], colours[:, start:stop]
     words[0], words[-1] = words[1], words[-2]
     words[:, 0], words[:, -1] = words[:, 1], words[:, -2]
 
