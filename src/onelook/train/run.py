@@ -274,7 +274,7 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
 def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Evaluate | None) -> None:
     """Evaluates where the recipe says so, writes the epoch's row and the weights."""
     recipe, learner, record, journal = run.recipe, run.learner, run.record, run.journal
-    if not meter.steps:
+    if any_process(not meter.steps, learner.world.device):  # all of them stop: nobody waits for one that is gone
         raise NonFiniteLossError(
             f"No step of epoch {event.number + 1} had a finite loss: the training has diverged.",
             f"Start again with a lower learning rate, or with clip=10. The run so far is in {run.folder}.",
