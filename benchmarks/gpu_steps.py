@@ -22,7 +22,7 @@ from onelook.recipes import find_recipe
 from onelook.train.learner import Machine
 from onelook.train.processes import World
 
-WARM_UP, STEPS = 20, 40  # whole blocks of the 20 steps after which a training reads its losses
+WARM_UP, STEPS = 10, 40  # blocks of the 20 steps after which a training reads its losses
 KINDS = {
     "fp16, channels last": Machine(precision="fp16"),
     "bf16, channels last": Machine(precision="bf16"),
@@ -44,13 +44,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = open_dataset(write_synthetic(Path(folder), Scenes(size=(320, 320)), {"train": asked.batch}), "train")
         for name in asked.models:
-            new = {"batch_size": asked.batch, "size": (asked.size, asked.size), "multiscale": None}
+            new = {
+                "batch_size": asked.batch,
+                "size": (asked.size, asked.size),
+                "multiscale": None,
+                "accumulate": 1,
+                "join_passes": False,
+            }
             recipe = change(find_recipe(name), {**new, "model.num_classes": len(dataset.names)})
             batch = next(Loader(dataset, recipe.input_size, asked.batch).epoch(0, recipe.augment, 0))
             here = Batch(batch.images.to(world.device), batch.targets.to(world.device), batch.indices)
             for kind, machine in KINDS.items():
                 torch.cuda.reset_peak_memory_stats()
-                times = steps_alone(recipe, dataset, machine, world, here, count=WARM_UP + STEPS)[WARM_UP:]
+                times = steps_alone(recipe, dataset, machine, world, here, steps=STEPS, warm_up=WARM_UP)
                 mean, memory = float(np.mean(times)), torch.cuda.max_memory_allocated() / 2**30
                 said = f"{1e3 * mean:7.1f} ms a step {asked.batch / mean:8.0f} images a second {memory:6.1f} GiB"
                 print(f"{name:12} {kind:30} {said}", flush=True)

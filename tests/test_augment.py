@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from baseline.augment import hsv
 from onelook.augment.collage import Collage, Layer
-from onelook.augment.colour import HsvGain, HsvShift
+from onelook.augment.colour import HsvGain, HsvShift, opaque
 from onelook.augment.geometry import (
     BoxFilter,
     RandomAffine,
@@ -250,3 +250,14 @@ def test_the_mean_of_two_images_is_rounded_down() -> None:
     first, second = np.meshgrid(np.arange(256), np.arange(256))
     expected = ((first + second) // 2).astype(np.uint8)
     np.testing.assert_array_equal(half(first.astype(np.uint8), second.astype(np.uint8)), expected)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("out_channels", [3, 4])
+@pytest.mark.parametrize("change", [opaque, lambda image, out: HsvGain().apply(image, (1.0, 1.0, 1.0), out)])
+def test_colours_go_into_the_array_that_is_given(change, out_channels, channels):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, channels), np.uint8)
+    image[..., 3:] = 255
+    out = np.full((20, 30, out_channels), 7, np.uint8)
+    assert change(image, out).shape == out.shape
+    assert np.abs(out[..., :3].astype(int) - image[..., :3]).max() <= 6 and (out[..., 3:] == 255).all()

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+import torch
+
 from onelook.cli.app import run
+from onelook.config import change, to_plain, write_yaml
+from onelook.recipes import published_recipe
 
 
 def test_assignment_is_measured_against_the_textbook_and_agrees(tmp_path, capsys):
@@ -30,3 +35,29 @@ def test_a_training_step_is_measured_against_its_bare_network(tmp_path, capsys):
     assert rates["bare"] == 2e3 / result["milliseconds"]["bare"]["mean"]
     assert {"assignment", "average of the weights", "waiting for the loader"} <= set(result["parts_milliseconds"])
     assert "times the bare loop" in capsys.readouterr().out
+
+
+def test_what_is_slow_before_the_measured_steps_is_not_counted(monkeypatch):
+    """Kernels are chosen and networks compiled in the first steps, also where many steps are measured at once."""
+    from onelook.bench import train as measured
+
+    class Gpu:
+        device = torch.device("cuda")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    clock, turns = [0.0], []
+    monkeypatch.setattr(measured, "perf_counter", lambda: clock[0])
+
+    def turn():
+        turns.append(1)
+        clock[0] += 1.0 if len(turns) <= 4 else 0.01
+
+    measured._warm(turn, None, 4, Gpu())
+    assert measured._block(turn, None, Gpu()) == pytest.approx([0.01] * measured.READ_EVERY)
+
+
+def test_the_step_of_an_accumulating_training_is_one_pass(tmp_path):
+    write_yaml(tmp_path / "recipe.yaml", to_plain(change(published_recipe("yolox-nano"), {"accumulate": 4})))
+    report = tmp_path / "train.json"
+    arguments = ["--size", "64", "--batch", "2", "--steps", "2", "--warm-up", "1", "--workers", "0", "--device", "cpu"]
+    assert run(["bench", "train", "--model", str(tmp_path / "recipe.yaml"), *arguments, "--json", str(report)]) == 0

@@ -105,6 +105,30 @@ def test_workers_go_on_with_the_next_epoch_by_themselves(dataset: Dataset) -> No
         assert busy._loader._iterator._rcvd_idx == 3  # type: ignore[union-attr]  # went on where somebody stopped
 
 
+def test_an_interrupted_change_of_epochs_leaves_no_batch_of_the_other(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C between two epochs, in a notebook that then goes on with the same loader."""
+    iterators = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
+    put, asked = iterators._try_put_index, []
+
+    def interrupted(iterator: object) -> None:
+        asked.append(iterator)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        put(iterator)
+
+    other = YoloxAugment()
+    with Loader(dataset, (64, 64), 4, epochs=5) as alone, Loader(dataset, (64, 64), 4, epochs=5, workers=1) as busy:
+        seen(busy, 0)
+        monkeypatch.setattr(iterators, "_try_put_index", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(busy.epoch(3, other, 0))
+        monkeypatch.undo()
+        for epoch, augment in ((1, STILL), (3, other)):
+            assert equal(seen(alone, epoch, augment), seen(busy, epoch, augment))
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_share_each_global_batch(dataset: Dataset, world: int) -> None:
     whole = [rows for rows, _ in seen(Loader(dataset, (64, 64), 4), 5)]
@@ -276,9 +300,10 @@ def _is_zombie(process: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("cores", "processes", "workers"), [(1, 1, 1), (2, 1, 1), (16, 1, 15), (64, 1, 16), (64, 8, 7), (4, 8, 1)]
+    ("cores", "processes", "workers"),
+    [(1, "1", 1), (2, "1", 1), (16, "1", 15), (64, "1", 16), (64, "8", 7), (4, "8", 1), (4, "0", 3), (4, "x", 3)],
 )
-def test_workers_share_the_cores(cores: int, processes: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_the_cores(cores: int, processes: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     assert default_workers() == workers

@@ -139,7 +139,10 @@ def _in_hsv(image: np.ndarray, matrix: np.ndarray, to_hsv: int, to_rgb: int, out
 
 
 def opaque(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """(H, W, 3) of an image with three or four channels; or the image in `out`, which has the other number of them."""
+    """(H, W, 3) of an image with three or four channels; or the image in `out` (H, W, 3 or 4)."""
     if out is not None:
+        if image.shape == out.shape:
+            np.copyto(out, image)
+            return out
         return cv2.cvtColor(image, cv2.COLOR_RGB2RGBA if image.shape[2] == 3 else cv2.COLOR_RGBA2RGB, dst=out)
     return image if image.shape[2] == 3 else cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)

@@ -82,10 +82,12 @@ class Partner:
         if self.mirrored:
             x1, x2 = self.extent[1] - x2, self.extent[1] - x1
         resized = self._resized(y2, x2)[y1:y2, x1:x2]
+        if out is None:
+            return cv2.flip(resized, 1) if self.mirrored else resized
+        if out.shape != resized.shape:  # OpenCV would leave it as it is, and flip into an array of its own
+            raise ValueError(f"pixels of the shape {resized.shape} do not fit into {out.shape}")
         if self.mirrored:
             return cv2.flip(resized, 1, dst=out)
-        if out is None:
-            return resized
         out[:] = resized
         return out
 

@@ -36,10 +36,14 @@ _MANY = 1 << 20  # epochs, for a loader that is read as long as somebody likes
 
 @dataclass(frozen=True)
 class TrainBenchmark:
-    """bare, whole, alone: seconds a step, in order, of the bare loop, of the training, and of the training on a batch
-    that is always there.  On a GPU, which is waited for only after some steps, each is the mean of a block.
-    loader: images a second that the loader makes while nobody else works.  parts: median seconds a step of what a
-    training does besides, each measured alone; they need not add up to the difference (waiting overlaps)."""
+    """What was measured, under which setting.
+
+    bare, whole, alone: seconds a step, in order, of the bare loop, of the training, and of the training on a batch that
+        is always there. On a GPU, which is waited for only after some steps, each is the mean of a block.
+    loader: images a second that the loader makes while nobody else works.
+    parts: median seconds a step of what a training does besides, each measured alone; they need not add up to the
+        difference (waiting overlaps).
+    """
 
     setting: dict[str, Any]
     bare: Sequence[float]
@@ -110,20 +114,20 @@ def bench_train(
     if threads is not None:
         torch.set_num_threads(threads)
     world, machine = World(0, 1, choose_device(device)), machine or Machine()
-    on_cpu = world.device.type == "cpu"
     learner, bare = (Learner(recipe, build(recipe.model, dataset.names), world, machine) for _ in range(2))
     set_rates(bare.optimizer, Rates(0.0), 0.0)  # a sum has no minimum: its steps are made, but lead nowhere
     batch = next(_loader(recipe, dataset, 0).epoch(0, recipe.augment, 0))
     resident = Batch(batch.images.to(world.device), batch.targets.to(world.device), batch.indices)
     images = resident.images.contiguous(memory_format=_layout(machine, world))
-    count = warm_up + steps
-    alone = steps_alone(recipe, dataset, machine, world, resident, count=count)
+    alone = steps_alone(recipe, dataset, machine, world, resident, steps=steps, warm_up=warm_up)
     whole_times: list[float] = []
     bare_times: list[float] = []
     meter = Meter()
-    with _loader(recipe, dataset, workers, pin=not on_cpu, cache=cache) as loader:
+    with _loader(recipe, dataset, workers, pin=world.device.type == "cuda", cache=cache) as loader:
         turn = _turn(train(recipe, learner, loader), meter)
-        while len(whole_times) < count:
+        _warm(turn, meter, warm_up, world)
+        _warm(lambda: _bare_step(bare, images), None, warm_up, world)
+        while len(whole_times) < steps:
             whole_times += _block(turn, meter, world)
             bare_times += _block(lambda: _bare_step(bare, images), None, world)
         rate = _loader_rate(loader, recipe, workers)
@@ -131,20 +135,20 @@ def bench_train(
     parts["waiting for the loader"] = meter.waited / len(whole_times)
     kept_images = "none" if cache is None else "memory" if cache.folder is None else "disk"
     setting = _setting(recipe, machine, world, workers) | {"cache": kept_images, "warm-up": warm_up, "steps": steps}
-    kept = slice(warm_up, count)
-    return TrainBenchmark(setting, bare_times[kept], whole_times[kept], alone[kept], rate, parts)
+    return TrainBenchmark(setting, bare_times[:steps], whole_times[:steps], alone, rate, parts)
 
 
 def steps_alone(
-    recipe: Recipe, dataset: Dataset, machine: Machine, world: World, batch: Batch, *, count: int
+    recipe: Recipe, dataset: Dataset, machine: Machine, world: World, batch: Batch, *, steps: int, warm_up: int
 ) -> list[float]:
     """Seconds of so many steps of a training whose batch is always there: no worker is at work meanwhile."""
     learner, meter = Learner(recipe, build(recipe.model, dataset.names), world, machine), Meter()
     turn = _turn(train(recipe, learner, _Resident(batch, _MANY)), meter)
+    _warm(turn, meter, warm_up, world)
     times: list[float] = []
-    while len(times) < count:
+    while len(times) < steps:
         times += _block(turn, meter, world)
-    return times[:count]
+    return times[:steps]
 
 
 def _loader(
@@ -157,6 +161,7 @@ def _loader(
         epochs=_MANY,
         seed=recipe.seed,
         sampling=recipe.sampling,
+        max_labels=recipe.max_labels,
         workers=workers,
         pin=pin,
         cache=0 if cache is None else cache.budget,
@@ -200,6 +205,15 @@ def _turn(stream: Iterator[Step | Epoch], meter: Meter) -> Callable[[], None]:
     """What takes the next step of a training."""
     steps = (event for event in stream if isinstance(event, Step))
     return lambda: meter.add(next(steps))
+
+
+def _warm(turn: Callable[[], None], meter: Meter | None, count: int, world: World) -> None:
+    """Turns that do not count: kernels are chosen, networks compiled, workers started."""
+    for _ in range(count):
+        _time(turn, world)
+    if meter is not None:
+        meter.read()
+        meter.waited = 0.0
 
 
 def _block(turn: Callable[[], None], meter: Meter | None, world: World) -> list[float]:

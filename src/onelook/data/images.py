@@ -73,6 +73,9 @@ def decode_image(
     header = _header(data, name, limit)
     _check_whole(data, header, name)
     image = _decode(data if rows is None else _top(data, header, rows, level), header, level)
+    if image is None and rows is not None:
+        # So little may be left behind the cut (a few bytes of an even area) that a decoder's look-ahead meets its end.
+        image = _decode(data, header, level)
     if image is None:
         raise ImageError(
             f"'{name}' cannot be decoded: {_reason(header)}.", "Replace the file, or write it again as PNG or JPEG."

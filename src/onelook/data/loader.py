@@ -124,17 +124,22 @@ def default_workers() -> int:
     CPU, a worker's time is taken from it: the loop's caller may ask for fewer.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+    together = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, min(16, cores // (int(together) if together.isdecimal() and int(together) else 1) - 1))
 
 
 class Loader:
     """The batches of one process of a training (`train.loop.Batches`).
 
     batch: images of a global batch; rank r of `world` processes makes the r-th of its equal parts, so the union over
-    the processes does not depend on how many there are.  workers: processes, 0 to work in this one.  pin: whether
-    batches are made ready for an accelerator.  cache: bytes of decoded images that the workers share, 0 for none; it
-    changes no picture.  cache_folder: where they lie, None is memory.  epochs: how many there will be.  Close it, or
-    use it as a context manager.
+        the processes does not depend on how many there are.
+    epochs: how many there will be: behind the last one, nothing is made ahead.
+    workers: processes, 0 to work in this one.
+    pin: whether batches are made ready for an accelerator.
+    cache: bytes of decoded images that the workers share, 0 for none; it changes no picture.
+    cache_folder: where they lie, None is memory.
+
+    Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -200,14 +205,23 @@ class Loader:
                 yield batch.pin_memory() if self._pin else batch
             return
         for number in range(first, len(self)):
-            if self._stream is None or not self._leads_to(epoch, augment, number):
-                self._tasks.waiting = self._tasks_from(epoch, augment, number)
-                self._stream = iter(self._loader)
+            goes_on = self._stream is not None and self._leads_to(epoch, augment, number)
             self._next = None  # nothing is known of a stream that fails
+            if self._stream is None or not goes_on:
+                self._tasks.waiting = self._tasks_from(epoch, augment, number)
+                self._stream = self._started()
             batch = next(self._stream)
             last = number + 1 == len(self)
             self._next = (epoch + 1, augment, 0) if last else (epoch, augment, number + 1)
             yield batch
+
+    def _started(self) -> Iterator[Batch]:
+        """A stream of the tasks that wait now."""
+        try:
+            return iter(self._loader)
+        except BaseException:
+            self._end_workers()  # who may be between two streams: the next one begins with new ones
+            raise
 
     def _leads_to(self, epoch: int, augment: Any, number: int) -> bool:
         """Whether this is the batch that the workers' stream gives next."""
@@ -240,6 +254,11 @@ class Loader:
 
     def close(self) -> None:
         """Ends the worker processes."""
+        self._end_workers()
+        if self.cache is not None:
+            self.cache.close()
+
+    def _end_workers(self) -> None:
         iterator = getattr(self._loader, "_iterator", None)
         if iterator is not None:
             iterator._shutdown_workers()
@@ -248,8 +267,6 @@ class Loader:
                     worker.kill()  # it did not end by itself, and is deaf to what PyTorch sent it
             self._loader._iterator = None
         self._stream = self._next = None
-        if self.cache is not None:
-            self.cache.close()
 
     def __enter__(self) -> Loader:
         return self

@@ -7,6 +7,7 @@ import fnmatch
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from onelook.train.recipe import Recipe
 
 Precision = Literal["fp32", "fp16", "bf16"]
+_SMALL = 1 << 16  # numbers of a tensor that is copied rather than given a kernel of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,11 +200,19 @@ class Learner:
     def _restore_unless(self, finite: Tensor) -> None:
         if not self._statistics:
             return
-        if finite.device.type == "cuda":  # a few kernels, not one for each of hundreds of small tensors
-            found = torch.where(finite, torch.cat(self._statistics), torch.cat(self._kept))
-            torch._foreach_copy_(self._statistics, found.split([len(row) for row in self._statistics]))
-        elif not bool(finite):
-            torch._foreach_copy_(self._statistics, self._kept)
+        if finite.device.type != "cuda":
+            if not bool(finite):
+                torch._foreach_copy_(self._statistics, self._kept)
+            return
+        # A few kernels for hundreds of small tensors; large ones (what Cbn remembers) are not worth the copies.
+        small = [len(row) <= _SMALL for row in self._statistics]
+        rows, kept = list(compress(self._statistics, small)), list(compress(self._kept, small))
+        if rows:
+            found = torch.where(finite, torch.cat(rows), torch.cat(kept))
+            torch._foreach_copy_(rows, found.split([len(row) for row in rows]))
+        for row, before, is_small in zip(self._statistics, self._kept, small):
+            if not is_small:
+                torch.where(finite, row, before, out=row)
 
 
 def _teaching(
