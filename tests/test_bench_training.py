@@ -37,6 +37,23 @@ def test_a_training_step_is_measured_against_its_bare_network(tmp_path, capsys):
     assert "times the bare loop" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--steps", "0"),
+        ("--warm-up", "-3"),
+        ("--threads", "0"),
+        ("--workers", "-1"),
+        ("--size", "65"),
+        ("--batch", "0"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(flag, value, capsys):
+    assert run(["bench", "train", flag, value]) == 2
+    error = capsys.readouterr().err
+    assert value in error and "fault of Onelook" not in error
+
+
 def test_what_is_slow_before_the_measured_steps_is_not_counted(monkeypatch):
     """Kernels are chosen and networks compiled in the first steps, also where many steps are measured at once."""
     from onelook.bench import train as measured

@@ -219,6 +219,21 @@ def test_wrong_use_is_one_message(
     assert words in error and "Traceback" not in error and error.startswith("error: ")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are text")
+def test_names_that_are_long_or_no_text_are_written(model: Path, tmp_path: Path) -> None:
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    pictures.mkdir()
+    longest, no_text = "x" * 246 + ".png", os.fsdecode(b"bad\xff.png")
+    for name in (longest, no_text, "plain.png"):
+        picture(pictures / "plain.png")
+        (pictures / "plain.png").rename(pictures / name)
+    formats = ["--format", "json,images,coco,yolo,csv"]
+    assert detect(str(pictures), "--model", model, "--out", str(out), *formats) == 0
+    found = [Path(entry["source"]).name for entry in json.loads((out / "detections.json").read_text())]
+    assert sorted(found) == sorted(["plain.png", longest, no_text])
+    assert (out / "images" / f"{'x' * 246}.jpg").is_file() and (out / "labels" / f"{'x' * 246}.txt").is_file()
+
+
 def test_ctrl_c_keeps_what_was_done(model: Path, tmp_path: Path) -> None:
     source = video(tmp_path / "long.avi", 8000, (16, 16), codec="MJPG")
     arguments = ["detect", str(source), "--model", str(model), "--out", str(tmp_path / "out"), "--format", "json,csv"]

@@ -100,7 +100,9 @@ def test_a_killed_roadmap_goes_on_at_its_row_and_ends_with_the_same_table(
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_seeds_are_trained_apart_and_the_table_is_written_in_every_form(scenes: Path, tmp_path: Path) -> None:
+def test_seeds_are_trained_apart_and_the_table_is_written_in_every_form(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, report = tmp_path / "out", tmp_path / "table.json"
     arguments = ("--rows", "7", "--seeds", "2", *SMALL, "--out", str(out), "--json", str(report))
     assert roadmap("yolox-table2", str(scenes), *arguments) == 0
@@ -122,6 +124,13 @@ def test_seeds_are_trained_apart_and_the_table_is_written_in_every_form(scenes: 
     assert roadmap("yolox-table2", str(scenes), "--rows", "nms-free", *SMALL, "--out", str(out)) == 0
     assert json.loads(cost.read_text())["latency"] > 0 and "-1.0" not in (out / "table.csv").read_text()
     assert roadmap("yolox-table2", str(scenes), "--rows", "nms-free", *SMALL, "ema=none", "--out", str(out)) == 1
+    for damaged in (cost, out / "nms-free" / "seed-0" / "result.json", out / "roadmap.json"):
+        whole, _ = damaged.read_text(), capsys.readouterr()
+        damaged.write_text(whole[:-4])
+        assert roadmap("yolox-table2", str(scenes), "--rows", "nms-free", *SMALL, "--out", str(out)) == 1
+        error = capsys.readouterr().err
+        assert f"'{damaged}' is damaged" in error and "Delete it" in error and "fault" not in error
+        damaged.write_text(whole)
     assert "depth times 0.1, width times 0.0625, multiscale=none" in (out / "table.md").read_text()
 
 

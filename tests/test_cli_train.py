@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -205,6 +207,8 @@ def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_pa
         ([*SMALL, "--val-split", "none", "patience=3"], 1, "nothing to evaluate on"),
         ([*SMALL, "--cache", "rma"], 2, "Did you mean 'ram'"),
         ([*SMALL, "--batch", "all"], 2, "batch"),
+        ([*SMALL[:4], "--batch", "9999"], 1, "show each of the 8 images again and again"),
+        ([*SMALL, "--out", ""], 2, "--out names no folder"),
         ([*SMALL, "--teacher", "yolox-ss"], 1, "Did you mean 'yolox-s'"),
         ([*SMALL, "--teacher", "yolox-s"], 1, "--teacher-weights FILE"),
         ([*SMALL, "--teacher", "missing.safetensors"], 1, "missing.safetensors"),
@@ -227,3 +231,32 @@ def test_a_file_where_the_run_should_be_is_named(scenes, tmp_path, capsys):
     assert train(scenes, *SMALL, "--out", str(tmp_path / "taken")) == 1
     error = capsys.readouterr().err
     assert f"'{tmp_path / 'taken'}' is not a folder." in error and "--out" in error and "--debug" not in error
+
+
+def test_a_damaged_run_says_how_its_weights_go_on(scenes, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(scenes, *SMALL, "--out", str(out)) == 0
+    recipe = (out / "recipe.yaml").read_bytes()
+    (out / "recipe.yaml").unlink()
+    assert train(scenes, "--out", str(out), "--resume") == 1
+    error = capsys.readouterr().err
+    assert "lost its recipe.yaml" in error and f"--weights {out / 'last.safetensors'}" in error
+    (out / "recipe.yaml").write_bytes(recipe)
+    (out / "state.pt").write_bytes((out / "state.pt").read_bytes()[:1000])
+    assert train(scenes, "--out", str(out), "--resume") == 1
+    error = capsys.readouterr().err
+    assert (
+        "damaged" in error and "--out in another folder" in error and f"--weights {out / 'last.safetensors'}" in error
+    )
+    again = ("--out", str(tmp_path / "again"), "--weights", str(out / "last.safetensors"))
+    assert train(scenes, *SMALL, *again) == 0
+
+
+def test_the_report_of_two_processes_has_the_last_weights(scenes, tmp_path):
+    """Its only epoch is the best: all processes evaluate the weights that the main one has just written."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "onelook"]
+    asked = ["train", str(scenes), *SMALL, "--device", "cpu", "--workers", "0", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*start, *asked], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run" / "report.html").is_file()

@@ -209,6 +209,22 @@ def test_a_loader_that_cannot_keep_up_is_told_of_with_figures(tmp_path):
     assert "waiting" not in (tmp_path / "quick" / "train.log").read_text()
 
 
+def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):
+    """As where two are started at once, or one lives on when the program that started it was killed."""
+    start(tmp_path)
+    locking = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); "
+    command = [sys.executable, "-c", locking + "time.sleep(60)", str(tmp_path / "recipe.yaml")]
+    before = bytes_of(tmp_path)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match="in the hands of another training"):
+            start(tmp_path, resume=True)
+        other.kill()
+    assert bytes_of(tmp_path) == before
+    start(tmp_path, resume=True)
+
+
 def test_a_sink_that_fails_never_stops_training(tmp_path, monkeypatch):
     class Broken:
         def __init__(self, folder, settings):

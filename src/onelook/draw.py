@@ -280,7 +280,7 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> Path:
     """Writes (H, W, 3) uint8 RGB in the format of the path's suffix; atomic, folders are made. Returns the path."""
     path = Path(path)
     content = encode_image(image, path.suffix, quality)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")  # names may be long already
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)

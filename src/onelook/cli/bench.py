@@ -154,6 +154,18 @@ def train(
     Returns:
         All times, the ratio of whole and bare, images a second, and where the difference goes.
     """
+    for flag, value, least in (
+        ("steps", steps, 1),
+        ("warm-up", warm_up, 0),
+        ("workers", workers, 0),
+        ("batch", batch, 1),
+    ):
+        if value < least:
+            raise UsageError(f"--{flag} is {value}.", f"Give a number of {least} or more.")
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads is {threads}.", "Give a number of 1 or more, or leave it away.")
+    if size < 32 or size % 32:
+        raise UsageError(f"The size {size} is no multiple of 32.", "Give a multiple of 32 with --size.")
     channels_last = None if layout is None else layout == "channels-last"
     machine = Machine(precision=precision, channels_last=channels_last, compile=compile)
     with tempfile.TemporaryDirectory() as folder:

@@ -41,13 +41,26 @@ def keep_plan(folder: Path, plan: Mapping[str, str]) -> None:
     """Notes in the folder what it is for; UserError if it is for something else."""
     path = folder / PLAN
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _kept(path)
         if before != plan:
             said = ", ".join(f"{key} {value}" for key, value in before.items())
             raise UserError(f"'{folder}' holds another roadmap: {said}.", "Choose another folder with --out.")
         return
     make_folder(folder)
     write_text(path, json.dumps(plan, indent=1) + "\n")
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What an earlier sitting wrote; UserError where the file is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"'{path}' is damaged ({error}).", "Delete it, and give the same command: what it held is made again."
+        ) from error
+    return found
 
 
 @dataclass(frozen=True)
@@ -126,7 +139,7 @@ class Job:
             results = {}
             for seed in range(seeds):
                 path = self.folder / row.key / f"seed-{seed}" / RESULT
-                results[seed] = json.loads(path.read_text(encoding="utf-8"))
+                results[seed] = _kept(path)
             cost = self.cost(row)
             recipe = self.recipes[row.key]
             measured.append(
@@ -152,7 +165,7 @@ class Job:
         recipe, device = self.recipes[row.key], self.world.device
         alike = (key for key, other in self.recipes.items() if (other.model, other.size) == (recipe.model, recipe.size))
         path = self.folder / next(alike) / COST
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = _kept(path) if path.is_file() else {}
         if found.get("device") != hardware(device):
             milliseconds = latency(forward(recipe, self.training.names, device), device)
             found = {"latency": milliseconds, "device": hardware(device)}

@@ -22,7 +22,7 @@ from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import TorchBackend
 from onelook.report.training import FIRST_BATCH, report_training
 from onelook.train.preflight import check_files, inspect, positives_per_object, write_first_batch
-from onelook.train.processes import World
+from onelook.train.processes import World, any_process
 from onelook.train.recipe import Recipe
 from onelook.train.run import Run, Trained
 from onelook.weights import restore
@@ -79,6 +79,7 @@ class Detecting:
     def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
         world, best = run.learner.world, trained.folder / "best.safetensors"
+        any_process(True, world.device)  # the main process has written the weights when all have come here
         evaluation = None
         if validation is not None and best.is_file():
             backend = TorchBackend(restore(best), world.device, size=run.recipe.input_size)

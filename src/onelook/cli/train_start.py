@@ -75,6 +75,8 @@ def choose_recipe(
         chosen = published_classifier(variant(str(model)))
     else:
         chosen = published_recipe(str(model), distilled=teaches)
+    if teaches and "image classes" in chosen.model.gives:
+        raise UsageError("A classifier of pictures has no teacher.", "Leave --teacher away, or train a detector.")
     if teaches and chosen.distillation is None:
         chosen = replace(chosen, distillation=Distillation())
     published = recipe is None
@@ -125,6 +127,12 @@ def resumed_recipe(
 ) -> Recipe:
     """The recipe of the run in a folder; UserError if the command line would change it."""
     if not (folder / RECIPE_FILE).is_file():
+        if (folder / "state.pt").is_file():
+            raise UserError(
+                f"The run in '{folder}' has lost its {RECIPE_FILE}, without which it cannot go on.",
+                f"Put that file back, or start another run with --out in another folder; it can begin with the weights "
+                f"so far: --weights {folder / 'last.safetensors'}.",
+            )
         raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")
     if recipe is not None:
         raise UsageError("A run goes on with its own recipe.", "Leave --recipe away, or start a new run: --out.")
@@ -169,6 +177,11 @@ def check_batch(recipe: Recipe, world: World, training: Dataset) -> None:
         )
     if not len(training):
         raise UserError("The training split has no images.", "Choose another with --train-split.")
+    if recipe.batch_size > max(64, 16 * len(training)):
+        raise UserError(
+            f"A batch of {recipe.batch_size} images would show each of the {len(training)} images again and again.",
+            f"Choose a --batch of {len(training)} or less.",
+        )
 
 
 def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
@@ -255,6 +268,8 @@ def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) 
 
 def run_folder(out: str | None, resume: bool, name: str | None) -> Path:
     """Where the run's files go. Raises UsageError where a run shall go on and nobody says which."""
+    if out is not None and not out.strip():
+        raise UsageError("--out names no folder.", "Give a path, or leave it away: a folder in runs/ is taken then.")
     if out is not None:
         return Path(out)
     if resume:

@@ -123,10 +123,13 @@ class _Growing:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        self._beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")  # names may be long already
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file: IO[str] = open(self._beside, "w", encoding="utf-8", newline="")  # noqa: SIM115
+            # A file's name may hold bytes that are no text: they are written as \udc.., which JSON reads back as such.
+            self.file: IO[str] = open(  # noqa: SIM115
+                self._beside, "w", encoding="utf-8", errors="backslashreplace", newline=""
+            )
         except OSError as error:
             raise _cannot_write(path, error) from error
 
@@ -328,7 +331,7 @@ class Videos:
 
     def _begin(self, item: Framed, size: tuple[int, int]) -> None:
         path = self._folder / f"{item.source.name}.mp4"
-        beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.mp4")
+        beside = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.mp4")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

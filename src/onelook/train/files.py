@@ -34,6 +34,31 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def held(file: Path) -> Iterator[None]:
+    """Keeps other processes that ask for it out of a file while the block runs; UserError where one is in it.
+
+    The system lifts the lock when this process ends, however it ends. Where it has none (on Windows, on some network
+    drives), nobody is kept out.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with file.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"'{file.parent}' is in the hands of another training at this moment.",
+                "Wait until it has ended, or end it; or start another run with --out in another folder.",
+            ) from None
+        except OSError:
+            pass
+        yield
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with replacing(path) as temporary:

@@ -7,6 +7,7 @@ last state to exactly the numbers it would have had.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from rich.console import Console
 from onelook.config import diff, to_plain, write_yaml
 from onelook.errors import UserError, nearest
 from onelook.ops.reduce import mean_over_processes
-from onelook.train.files import make_folder, sweep
+from onelook.train.files import held, make_folder, sweep
 from onelook.train.interrupt import StopRequest
 from onelook.train.journal import Journal, duration, loss_text
 from onelook.train.learner import Learner
@@ -171,6 +172,10 @@ class Run:
         elif self._console is not None:
             self._console.print(f"warning (process {self.learner.world.rank}): {text}", markup=False, soft_wrap=True)
 
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody else trains in this folder meanwhile; UserError where somebody does already."""
+        return held(self.folder / "recipe.yaml") if self.is_main else contextlib.nullcontext()
+
     def save(self, meter: Meter | None = None) -> None:
         """The state, inside an epoch with the losses it has so far."""
         self.record.meter = None if meter is None else meter.to_dict()
@@ -234,9 +239,9 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
     clock = Clock(record.seconds, learner.steps, recipe.epochs * steps)
     read_every = READ_EVERY if learner.world.device.type == "cuda" else 1
     shown = None
-    if learner.steps == 0:
-        run.save()
-    with StopRequest() as stop, journal:
+    with run.held(), StopRequest() as stop, journal:
+        if learner.steps == 0:
+            run.save()
         stopped = record.finished
         for event in () if stopped else train(recipe, learner, batches):
             if isinstance(event, Step):

@@ -94,7 +94,11 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"There is no '{path}' to resume from.", "Start the training without --resume.") from None
     except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise UserError(f"'{path}' is damaged or no training state ({error}).", "Start the training anew.") from error
+        best = path.with_name("last.safetensors")
+        raise UserError(
+            f"'{path}' is damaged or no training state ({error}).",
+            f"Start another run with --out in another folder; it can begin with the weights so far: --weights {best}.",
+        ) from error
 
 
 def _tensors(learner: Learner) -> dict[str, Tensor]:
