@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,13 @@ def resumed_teacher(folder: Path, model: str | None, weights: str | None) -> tup
     model, weights: where it is now, None if it has not moved. UserError where another one is found.
     """
     before = read_teacher(folder)
+    gone = [place for place in (before.model, before.weights) if place and os.path.isabs(place)]
+    gone = [place for place in gone if not os.path.exists(place)]
+    if model is None and gone:
+        raise UserError(
+            f"The run in '{folder}' learns from a teacher that was at '{gone[0]}', where nothing is any more.",
+            "Say where it is now: --teacher FILE (or a run's folder), or --teacher NAME --teacher-weights FILE.",
+        )
     detector, now = open_teacher(*((before.model, before.weights) if model is None else (model, weights)))
     if now.fingerprint != before.fingerprint:
         raise UserError(
