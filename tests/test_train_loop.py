@@ -6,11 +6,13 @@ import math
 import os
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise, product
 
 import pytest
 import torch
 
 from onelook.errors import ConfigError, UserError
+from onelook.train.learner import Learner
 from onelook.train.loop import Epoch, Step, train
 from onelook.train.meter import Meter
 from onelook.train.multiscale import MultiScale
@@ -18,6 +20,7 @@ from onelook.train.optimizer import AdamW, Sgd
 from onelook.train.recipe import Recipe
 from onelook.train.schedule import Constant
 from onelook.train.state import load_state, read_notes, save_state
+from onelook.train.undo import Undo
 from training import LOSS, RECIPE, Squares, changed, learner_of
 
 
@@ -137,6 +140,53 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_names_its_images():
         same = all(torch.equal(states[number][name], states[number + 1][name]) for name in floats)
         assert same == (number == step.number)
     assert meter.steps == 2 and meter.means()["total"] < 1e3
+
+
+class BadGradient:
+    """Makes the gradient of a parameter infinite, or none, in one backward pass (0-based)."""
+
+    def __init__(self, learner: Learner, at: int, value: float = math.inf) -> None:
+        self.at, self.value, self.passes = at, value, 0
+        next(learner.detector.parameters()).register_hook(self)
+
+    def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        return torch.full_like(gradient, self.value) if self.passes == self.at + 1 else gradient
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_finite_changes_no_weight_though_the_loss_is(clip, value):
+    recipe = changed(epochs=1, schedule=Constant(), closing=None, clip=clip)
+    learner, meter = learner_of(recipe), Meter()
+    BadGradient(learner, at=1, value=value)
+    states = [{name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}]
+    broken = []
+    for event in train(recipe, learner, Squares()):
+        if isinstance(event, Step):
+            states.append({name: tensor.clone() for name, tensor in learner.detector.state_dict().items()})
+            meter.add(event)
+            broken += meter.read()
+    assert [step.number for step, _ in broken] == [1]
+    assert all(math.isfinite(value) for value in broken[0][1].values())
+    floats = {name for name, tensor in states[0].items() if tensor.is_floating_point()}
+    unchanged = [all(torch.equal(one[name], two[name]) for name in floats) for one, two in pairwise(states)]
+    assert unchanged == [False, True, False] and meter.steps == 2
+
+
+def test_statistics_come_back_with_and_without_a_look_at_the_host():
+    """On an accelerator the choice is the device's own: the same work is tried here on the CPU."""
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(8), torch.nn.BatchNorm2d(70_000))  # a small and a large one
+    statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    undo = Undo(model)
+    for restore, sound in product((undo.restore_unless, undo.choose), (False, True)):
+        undo.keep()
+        before = [buffer.clone() for buffer in statistics]
+        for buffer in statistics:
+            buffer.add_(1)
+        after = [buffer.clone() for buffer in statistics] if sound else before
+        restore(torch.tensor(sound))
+        assert all(torch.equal(*pair) for pair in zip(statistics, after))
 
 
 def test_accumulated_passes_give_the_gradient_of_their_mean():

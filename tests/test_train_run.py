@@ -168,6 +168,17 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_
     )
 
 
+def test_a_gradient_that_is_not_finite_stops_too_and_says_which(tmp_path):
+    from test_train_loop import BadGradient
+
+    recipe = changed(epochs=1, closing=None)
+    learner = learner_of(recipe)
+    BadGradient(learner, at=0)
+    run = Run(tmp_path, recipe, learner, name_of=lambda row: f"pic-{row}")
+    with pytest.raises(UserError, match=r"gradient of step 0 \(epoch 1\) is not finite, though its loss is\. .*: pic-"):
+        follow(run, Squares(count=16), None)
+
+
 def test_an_epoch_without_a_finite_loss_ends_the_training_even_where_steps_are_skipped(tmp_path):
     from test_train_loop import SumOfBoxes
 

@@ -7,7 +7,6 @@ import fnmatch
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import compress
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -22,13 +21,13 @@ from onelook.train.distill import Align, Teaching, check_sizes
 from onelook.train.ema import Average
 from onelook.train.processes import World, distribute, synchronise_batch_norm
 from onelook.train.step import TrainingStep
+from onelook.train.undo import Undo, all_finite
 
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
     from onelook.train.recipe import Recipe
 
 Precision = Literal["fp32", "fp16", "bf16"]
-_SMALL = 1 << 16  # numbers of a tensor that is copied rather than given a kernel of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +90,8 @@ class Learner:
         self._half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
         self._clip = recipe.clip
         self._parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
-        self._statistics = [buffer.view(-1) for buffer in detector.buffers() if buffer.is_floating_point()]
-        self._kept = [buffer.clone() for buffer in self._statistics]
+        self._learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self._undo = Undo(detector)
         if machine.compile:
             self._compile(recipe.multiscale is not None or None)
         step = TrainingStep(detector, channels_last=channels_last, teaching=self.teaching)
@@ -161,19 +160,21 @@ class Learner:
             self._drop.probability.fill_(self._dropblock.at(progress))
         for module in self._forgetful:
             module.begin_step()
-        if self._statistics:
-            torch._foreach_copy_(self._kept, self._statistics)
+        self._undo.keep()
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of a loss."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
-    def update(self, loss: Tensor) -> None:
-        """The optimizer's step and the average's, unless the loss (in any process) is not finite.
+    def update(self, loss: Tensor) -> Tensor:
+        """The optimizer's step and the average's, unless the loss (in any process) or the gradient is not finite.
 
-        The decision stays on the device: fused optimizers read it there, and nothing waits.
+        Returns whether the gradient was to blame although every loss was finite: one bool on the device. In float16 it
+        never is, as the scaler looks for its scale by overflowing. The decision stays on the device: fused optimizers
+        read it there, and nothing waits.
         """
         finite = mean_over_processes(loss.detach().isfinite().float()) == 1
+        sound = finite
         if self.scaler is not None:
             if self._clip is not None:
                 self.scaler.unscale_(self.optimizer)
@@ -181,38 +182,24 @@ class Learner:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
+            # The gradients are those of all processes by now, so that all decide alike.
+            sound = finite & all_finite((parameter.grad for parameter in self._learning), finite.device)
             if self._clip is not None:
                 nn.utils.clip_grad_norm_(self._parameters, self._clip)
-            self._step_if(finite)
-        self._restore_unless(finite)
+            self._step_if(sound)
+        self._undo.restore_unless(sound)
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.detector)
         self.steps += 1
+        return finite & ~sound
 
-    def _step_if(self, finite: Tensor) -> None:
-        if self.optimizer.defaults.get("fused") and finite.device.type == "cuda":
-            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    def _step_if(self, sound: Tensor) -> None:
+        if self.optimizer.defaults.get("fused") and sound.device.type == "cuda":
+            self.optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]
             self.optimizer.step()
-        elif bool(finite):
+        elif bool(sound):
             self.optimizer.step()
-
-    def _restore_unless(self, finite: Tensor) -> None:
-        if not self._statistics:
-            return
-        if finite.device.type != "cuda":
-            if not bool(finite):
-                torch._foreach_copy_(self._statistics, self._kept)
-            return
-        # A few kernels for hundreds of small tensors; large ones (what Cbn remembers) are not worth the copies.
-        small = [len(row) <= _SMALL for row in self._statistics]
-        rows, kept = list(compress(self._statistics, small)), list(compress(self._kept, small))
-        if rows:
-            found = torch.where(finite, torch.cat(rows), torch.cat(kept))
-            torch._foreach_copy_(rows, found.split([len(row) for row in rows]))
-        for row, before, is_small in zip(self._statistics, self._kept, small):
-            if not is_small:
-                torch.where(finite, row, before, out=row)
 
 
 def _teaching(

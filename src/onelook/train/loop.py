@@ -41,13 +41,15 @@ class Step:
     """One optimizer step, as it was taken. `losses` stay on the device: reading them is the caller's to time.
 
     number: 0-based, over the whole training.  ends_epoch: whether an `Epoch` follows.  losses: every term, weighted,
-    mean over the passes.  images: rows of the data set that this process saw.  waited: seconds without a batch.
+    mean over the passes.  bad_gradient: whether the gradient was not finite although the losses were; a bool on the
+    device.  images: rows of the data set that this process saw.  waited: seconds without a batch.
     """
 
     number: int
     epoch: int
     ends_epoch: bool
     losses: dict[str, Tensor]
+    bad_gradient: Tensor
     rate: float
     size: tuple[int, int]
     images: tuple[int, ...]
@@ -86,10 +88,10 @@ def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step |
             size = _size(recipe, passes[0], number, recipe.epochs * steps_per_epoch)
             passes = _joined(recipe, passes, size)
             losses = _gradients(recipe, learner, passes, size, loss)
-            learner.update(torch.stack(list(losses.values())).sum())
+            bad = learner.update(torch.stack(list(losses.values())).sum())
             ends = learner.steps % steps_per_epoch == 0
             seen = tuple(int(row) for batch in passes for row in batch.indices)
-            yield Step(number, epoch, ends, losses, base_rate * rates.scale, size, seen, waited)
+            yield Step(number, epoch, ends, losses, bad, base_rate * rates.scale, size, seen, waited)
             asked = perf_counter()
         if learner.steps % steps_per_epoch:
             raise RuntimeError(

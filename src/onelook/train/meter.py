@@ -36,15 +36,15 @@ class Meter:
         self.waited += step.waited
 
     def read(self) -> list[tuple[Step, dict[str, float]]]:
-        """Counts the steps that wait; those with a loss that is not finite are returned instead, with their losses."""
+        """Counts the steps that wait; those with a loss or a gradient that is not finite are returned, with losses."""
         steps, self._waiting = self._waiting, []
         if not steps:
             return []
-        table = torch.stack([torch.stack(list(step.losses.values())) for step in steps]).tolist()
+        rows = [torch.stack([*step.losses.values(), step.bad_gradient.float()]) for step in steps]
         broken = []
-        for step, row in zip(steps, table):
+        for step, (*row, bad_gradient) in zip(steps, torch.stack(rows).tolist()):
             losses = dict(zip(step.losses, row))
-            if not all(math.isfinite(value) for value in row):
+            if bad_gradient or not all(math.isfinite(value) for value in row):
                 broken.append((step, losses))
                 continue
             self.steps += 1

@@ -328,11 +328,13 @@ def _out_of_patience(run: Run) -> bool:
 
 
 def _report_broken(run: Run, broken: Sequence[tuple[Step, Mapping[str, float]]]) -> None:
-    """Names the images of steps whose loss is not finite; raises NonFiniteLossError where the recipe says stop."""
+    """Names the images of steps that came to nothing; raises NonFiniteLossError where the recipe says stop."""
     for step, losses in broken:
         bad = ", ".join(f"{name} {value}" for name, value in losses.items() if not math.isfinite(value))
         images = ", ".join(run.name_of(row) for row in step.images)
-        message = f"The loss of step {step.number} (epoch {step.epoch + 1}) is not finite: {bad}. Its images: {images}."
+        what, how = ("loss", f": {bad}") if bad else ("gradient", ", though its loss is")
+        where = f"step {step.number} (epoch {step.epoch + 1})"
+        message = f"The {what} of {where} is not finite{how}. Its images: {images}."
         if run.recipe.nonfinite == "stop":
             raise NonFiniteLossError(
                 message,

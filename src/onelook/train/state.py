@@ -94,10 +94,10 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"There is no '{path}' to resume from.", "Start the training without --resume.") from None
     except (SafetensorError, ValueError, KeyError, OSError) as error:
-        best = path.with_name("last.safetensors")
+        last = path.with_name("last.safetensors")
         raise UserError(
             f"'{path}' is damaged or no training state ({error}).",
-            f"Start another run with --out in another folder; it can begin with the weights so far: --weights {best}.",
+            f"Start another run with --out in another folder; it can begin with the weights so far: --weights {last}.",
         ) from error
 
 
