@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import compress
 
 import torch
@@ -52,7 +52,7 @@ class Undo:
 
 def all_finite(tensors: Iterable[Tensor | None], device: torch.device) -> Tensor:
     """Whether every number of some tensors of a device is finite: one bool there. None counts as finite."""
-    found: Sequence[Tensor] = [tensor for tensor in tensors if tensor is not None and tensor.numel()]
+    found = [tensor for tensor in tensors if tensor is not None and tensor.numel()]
     if not found:
         return torch.ones((), dtype=torch.bool, device=device)
     return torch.stack(torch._foreach_norm(found, torch.inf)).isfinite().all()
