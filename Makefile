@@ -24,11 +24,11 @@ $(INSTALLED): pyproject.toml
 	@set -e; \
 	if [ ! -x $(BIN)/python ]; then \
 	  chosen=; \
-	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
-	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then chosen=$$python; break; fi; \
+	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then chosen=$$python; break; fi; \
 	  done; \
 	  if [ -z "$$chosen" ]; then \
-	    echo "error: Onelook needs Python 3.11 or newer; none was found." >&2; \
+	    echo "error: Onelook needs Python 3.10 or newer; none was found." >&2; \
 	    echo "Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; \
 	  fi; \
 	  echo "Making $(VENV) with $$("$$chosen" --version) ..."; \
