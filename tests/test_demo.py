@@ -33,6 +33,10 @@ def test_demo_trains_detects_exports_and_reports(tmp_path: Path) -> None:
         path.name for path in (out / "run").iterdir()
     }
     assert run("demo", "--out", str(out), *small) == 1  # a finished demo is not overwritten
+    (out / "detector.onnx").unlink()  # as if it had been stopped after the training
+    before = (out / "run" / "state.pt").read_bytes()
+    assert run("demo", "--out", str(out), *small) == 0
+    assert (out / "detector.onnx").exists() and (out / "run" / "state.pt").read_bytes() == before
 
 
 def test_the_data_set_alone_is_one_that_every_command_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

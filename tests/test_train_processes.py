@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from onelook.errors import UserError
@@ -62,6 +65,34 @@ def test_two_processes_fine_tune_like_one_for_twenty_steps(tmp_path, precision, 
     assert len(both) == 20
     assert both == pytest.approx(alone, rel=equal)
     assert alone[-1] < 0.8 * alone[0]  # it learns
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_stopped_inside_an_epoch_go_on_bit_for_bit(tmp_path):
+    one, two = launch(tmp_path, 2, GO_ON="1")
+    assert one == two == ["interrupted", 7, "finished", 12]
+    whole, broken = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "broken"))
+    assert whole.keys() == broken.keys()
+    assert not [name for name, tensor in whole.items() if not torch.equal(tensor, broken[name])]
+    columns = [[row["loss/total"] for row in rows_of(tmp_path / name)] for name in ("whole", "broken")]
+    assert columns[0] == columns[1]
+
+
+@pytest.mark.slow
+def test_a_broken_loss_in_another_process_is_told_by_the_main_one(tmp_path):
+    main, other = launch(tmp_path, 2, BREAK_DOWN="1")
+    assert main[0] == other[0] == "finished"
+    logged = (tmp_path / "skip" / "train.log").read_text()
+    assert "The loss of step 0 (epoch 1) is not finite: " in logged and "The step was skipped." in logged
+    assert main[1].startswith("NonFiniteLossError: The loss of step 0 (epoch 1) is not finite: ")
+    assert other[1].startswith("ElsewhereError: ")
+    images = re.findall(r"pic-\d+", main[1])
+    assert len(images) == 4  # the other process's share
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def test_devices_are_found_by_name_and_missing_ones_named():

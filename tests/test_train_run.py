@@ -26,10 +26,9 @@ from onelook.errors import UserError
 from onelook.train import sinks
 from onelook.train.journal import Journal
 from onelook.train.loop import train
-from onelook.train.processes import World
 from onelook.train.run import Run, follow, refuse_changes
 from onelook.weights import read_header, restore, save_weights
-from training import CPU, LOSS, Squares, changed, learner_of
+from training import LOSS, Squares, changed, learner_of
 
 HERE = Path(__file__).parent
 RECIPE = changed(epochs=3, evaluate_every=1)
@@ -187,17 +186,6 @@ def test_an_epoch_without_a_finite_loss_ends_the_training_even_where_steps_are_s
         start(tmp_path, recipe, Squares(count=8, broken=5))
 
 
-def test_a_process_that_writes_nothing_still_warns_of_its_images(tmp_path):
-    from test_train_loop import SumOfBoxes
-
-    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite="skip")
-    console = Console(file=io.StringIO(), width=200)
-    run = Run(tmp_path, recipe, learner_of(recipe, World(1, 1, CPU)), console=console, name_of=lambda row: f"pic-{row}")
-    follow(run, Squares(count=16, broken=5), None)
-    assert "warning (process 1): The loss of step" in console.file.getvalue() and "pic-5" in console.file.getvalue()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_run_goes_on_with_its_own_classes_only(tmp_path):
     start(tmp_path, changed(epochs=1, closing=None))
     learner = learner_of(RECIPE)
@@ -223,14 +211,21 @@ def test_a_loader_that_cannot_keep_up_is_told_of_with_figures(tmp_path):
 def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):
     """As where two are started at once, or one lives on when the program that started it was killed."""
     start(tmp_path)
-    locking = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); "
-    command = [sys.executable, "-c", locking + "time.sleep(60)", str(tmp_path / "recipe.yaml")]
+    locking = "import fcntl, os, sys, time; folder = os.open(sys.argv[1], os.O_RDONLY); "
+    locking += "fcntl.flock(folder, fcntl.LOCK_EX); print(flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", locking, str(tmp_path)]
+    written = tmp_path / ".state.pt.abc.part"  # what the other one is just writing
+    written.touch()
+    recipe = (tmp_path / "recipe.yaml").read_bytes()
     before = bytes_of(tmp_path)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         with pytest.raises(UserError, match="in the hands of another training"):
             start(tmp_path, resume=True)
+        with pytest.raises(UserError, match="in the hands of another training"):
+            start(tmp_path, changed(epochs=2))
+        assert written.exists() and (tmp_path / "recipe.yaml").read_bytes() == recipe
         other.kill()
     assert bytes_of(tmp_path) == before
     start(tmp_path, resume=True)

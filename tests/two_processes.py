@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from onelook.errors import UserError
 from onelook.losses.distill import Mimic
 from onelook.models.build import build
 from onelook.models.detector import Detector
@@ -19,12 +22,13 @@ from onelook.train.learner import Learner, Machine
 from onelook.train.loop import Step, train
 from onelook.train.processes import join
 from onelook.train.recipe import Recipe
-from onelook.train.run import Run, follow
+from onelook.train.run import Run, Trained, follow
 from onelook.train.schedule import WarmCosine
 from onelook.train.statistics import measure_statistics
 from onelook.weights import load_weights
 from shared import reference
-from training import Squares, changed, detector_of
+from test_train_loop import SumOfBoxes
+from training import LOSS, MemoryBatch, Squares, changed, detector_of
 
 # Rounding grows tenfold a step in a network that has learnt nothing yet, so equality is looked at in float64, where
 # the first steps have room for it.
@@ -114,8 +118,59 @@ def run(folder: Path) -> None:
         Path(folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(place.record.rows))
 
 
+class Stopping(Squares):
+    """Ctrl-C in the main process while the third batch of the second epoch is prepared."""
+
+    def epoch(self, epoch: int, augment: object, first: int) -> Iterator[MemoryBatch]:
+        for number, batch in enumerate(super().epoch(epoch, augment, first)):
+            if (epoch, number, self.rank) == (1, 2, 0):
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+
+def go_on(folder: Path) -> None:
+    """A run without a break, and one that is stopped inside an epoch and goes on: statistics are each process's own."""
+    torch.set_num_threads(1)
+    with join("cpu") as world:
+        recipe = changed(epochs=3)
+
+        def sitting(name: str, batches: type[Squares], resume: bool = False) -> Trained:
+            learner = Learner(recipe, detector_of(recipe), world, Machine())
+            place = Run(folder / name, recipe, learner, resume=resume)
+            return follow(place, batches(count=32, rank=world.rank, world=world.size), None)
+
+        sitting("whole", Squares)
+        stopped = sitting("broken", Stopping)
+        again = sitting("broken", Squares, resume=True)
+        told = [stopped.reason, stopped.steps, again.reason, again.steps]
+        Path(folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(told))
+
+
+def break_down(folder: Path) -> None:
+    """A loss that is not a number in the second process alone: what each of them raises, and the log."""
+    torch.set_num_threads(1)
+    with join("cpu") as world:
+        told = []
+        for policy in ("skip", "stop"):
+            recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite=policy)
+            learner = Learner(recipe, detector_of(recipe), world, Machine())
+            place = Run(folder / policy, recipe, learner, name_of=lambda row: f"pic-{row}")
+            batches = Squares(count=16, rank=world.rank, world=world.size)
+            broken = next(batches.epoch(0, None, 0)).indices[0] if world.rank == 1 else None
+            try:
+                follow(place, replace(batches, broken=broken), None)
+                told.append("finished")
+            except UserError as error:
+                told.append(f"{type(error).__name__}: {error.message}")
+        Path(folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(told))
+
+
 if __name__ == "__main__" and os.environ.get("RUN"):
     run(Path(sys.argv[1]))
+elif __name__ == "__main__" and os.environ.get("GO_ON"):
+    go_on(Path(sys.argv[1]))
+elif __name__ == "__main__" and os.environ.get("BREAK_DOWN"):
+    break_down(Path(sys.argv[1]))
 elif __name__ == "__main__" and os.environ.get("FINE_TUNE"):
     fine_tune(Path(sys.argv[1]), os.environ["FINE_TUNE"] == "float64")
 elif __name__ == "__main__":

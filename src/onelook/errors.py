@@ -42,6 +42,10 @@ class UsageError(ConfigError):
     """A command line that cannot be meant: a flag or a `path=value` that is wrong (exit code 2 instead of 1)."""
 
 
+class ElsewhereError(UserError):
+    """An error that another process of the same training reports: this one ends without a word of its own."""
+
+
 class ExportError(UserError):
     """An exported file that cannot be written, run, or does not agree with the model."""
 

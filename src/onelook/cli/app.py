@@ -21,7 +21,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from onelook import __version__
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
-from onelook.errors import UsageError, UserError
+from onelook.errors import ElsewhereError, UsageError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -195,6 +195,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def report(error: Exception) -> int:
     """Prints an error as one message with a remedy; the exit code it stands for."""
+    if isinstance(error, ElsewhereError):
+        return 1
     if isinstance(error, UserError):
         print_error(error.message, error.remedy)
         return 2 if isinstance(error, UsageError) else 1

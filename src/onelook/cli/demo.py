@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -122,7 +123,7 @@ def demo(
         onelook demo --data-only scenes --images 2000 --size 320 --difficulty 0.6
 
     Args:
-        out: Folder for everything the demo makes; a finished training in it is not overwritten.
+        out: Folder for everything the demo makes; a demo that was stopped in it goes on, a finished one stays.
         model: Name of the model.
         epochs: Passes over the pictures.
         size: Side of the pictures, a multiple of 32; the network sees them at three fifths of it.
@@ -135,9 +136,9 @@ def demo(
     scenes, counts = _asked(size, images, difficulty, classes, seed)
     if data_only is not None:
         return DrawnData(write_synthetic(data_only, scenes, counts), scenes.names, counts)
-    run = out / "run"
-    if (run / "report.html").exists():
-        raise UserError(f"{run} holds a finished demo already.", "Remove the folder, or choose another with --out.")
+    run, exported = out / "run", out / "detector.onnx"
+    if exported.exists():
+        raise UserError(f"{out} holds a finished demo already.", "Remove the folder, or choose another with --out.")
     seconds: dict[str, float] = {}
     clock = perf_counter()
 
@@ -153,18 +154,25 @@ def demo(
     torch.set_num_threads(max(1, threads - 1))
     try:
         trained = train(
-            str(data), *settings, model=model, epochs=epochs, size=_input_side(size), batch=BATCH, out=str(run)
+            str(data),
+            *settings,
+            model=model,
+            epochs=epochs,
+            size=_input_side(size),
+            batch=BATCH,
+            out=str(run),
+            resume=(run / "state.pt").exists(),
         )
     finally:
         torch.set_num_threads(threads)
     if trained.reason == "interrupted":
+        print("The same onelook demo again goes on from there, and makes the rest.", file=sys.stderr)
         raise KeyboardInterrupt
     done("train")
     weights = run / "best.safetensors"
     stats = validate(data, model=weights).stats
     detect(str(data / "new"), model=str(weights), out=out / "detections", format="json,images")
     done("detect")
-    exported = out / "detector.onnx"
     export(str(weights), nms=True, out=exported)
     done("export")
     exported_stats = validate(data, model=exported).stats

@@ -30,7 +30,7 @@ from onelook.train.files import make_folder, write_text
 from onelook.train.learner import Learner, Machine
 from onelook.train.processes import World
 from onelook.train.recipe import Recipe
-from onelook.train.run import Run, refuse_changes
+from onelook.train.run import Run, alone_in, refuse_changes
 from onelook.train.teacher import record_teacher
 
 RESULT, COST, PLAN, BACKBONE = "result.json", "cost.json", "roadmap.json", "backbone"
@@ -121,10 +121,11 @@ class Job:
         detector, _ = starting_point(recipe, training, self.world, None if weights is None or resume else str(weights))
         learner = Learner(recipe, detector, self.world, Machine(), None if told is None else told[0])
         again = f"onelook roadmap {self.table_of.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
-        run = Run(folder, recipe, learner, console=console, resume=resume, resume_with=again)
-        if told is not None and not resume:
-            record_teacher(folder, told[1])
-        trained = carry_out(run, training, validation, workers=self.workers, begins=not resume)
+        with alone_in(folder, self.world, new=not resume):
+            run = Run(folder, recipe, learner, console=console, resume=resume, resume_with=again)
+            if told is not None and not resume and self.world.is_main:
+                record_teacher(folder, told[1])
+            trained = carry_out(run, training, validation, workers=self.workers, begins=not resume)
         if trained.reason == "interrupted":
             raise KeyboardInterrupt
         measures = ("top1", "top5") if isinstance(recipe.loss, ClassLoss) else ("AP",)

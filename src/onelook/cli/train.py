@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from functools import partial
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 from rich.console import Console
 
 from onelook.cli.tasks import check_judging, preflight, task_of
+from onelook.cli.train_flags import Flags, Layout, again, flags_of_run
 from onelook.cli.train_start import (
     check_batch,
     choose_recipe,
@@ -23,12 +23,10 @@ from onelook.cli.train_start import (
 )
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
-from onelook.train.learner import Learner, Machine, Precision
+from onelook.train.learner import Learner, Precision
 from onelook.train.processes import join
-from onelook.train.run import Run, Trained, follow
+from onelook.train.run import Run, Trained, alone_in, follow
 from onelook.train.teacher import TeacherRecord, record_teacher
-
-Layout = Literal["channels-last", "contiguous"]
 
 
 def train(
@@ -82,7 +80,7 @@ def train(
         batch: Images a step, over all processes; as published (64) on a GPU, 16 on a CPU; auto fills a GPU's memory.
         device: cpu, cuda, cuda:1, mps; the best one here unless given.
         out: Folder of the run.
-        resume: Go on with the run in --out.
+        resume: Go on with the run in --out, which knows its recipe, splits and flags.
         train_split: Split to train on; train, or trainval where that is what there is.
         val_split: Split to evaluate on; val, or test where that is what there is; none evaluates nothing.
         workers: Processes that prepare images.
@@ -97,11 +95,23 @@ def train(
     """
     start = None if resume or weights in (None, "none") else weights
     folder = run_folder(out, resume, model or recipe)
-    training, validation, notes = open_splits(data, train_split, val_split)
-    channels_last = None if layout is None else layout == "channels-last"
-    machine = Machine(precision=precision, channels_last=channels_last, compile=compile, deterministic=deterministic)
-    with join(device) as world:
-        plan = None if cache is None else plan_cache(cache, training, folder, world.size)
+    flags = Flags(
+        device=device,
+        train_split=train_split,
+        val_split=val_split,
+        workers=workers,
+        cache=cache,
+        precision=precision,
+        layout=layout,
+        compile=compile,
+        deterministic=deterministic,
+        log=log,
+    )
+    if resume:
+        flags = flags.after(flags_of_run(folder))
+    training, validation, notes = open_splits(data, flags.train_split, flags.val_split)
+    with join(flags.device) as world:
+        plan = None if flags.cache is None else plan_cache(flags.cache, training, folder, world.size)
         if resume:
             images = None if batch == "auto" else batch
             chosen = resumed_recipe(
@@ -128,22 +138,25 @@ def train(
         notes += said
         if batch == "auto" and not resume:
             chosen, note = fill_memory(
-                chosen, world, len(training), detector=detector, machine=machine, teacher=teaching
+                chosen, world, len(training), detector=detector, machine=flags.machine, teacher=teaching
             )
             notes.append(note)
         check_batch(chosen, world, training)
-        run = Run(
-            folder,
-            chosen,
-            Learner(chosen, detector, world, machine, teaching),
-            console=Console(file=sys.stderr, highlight=False),
-            sinks=log,
-            resume=resume,
-            resume_with=f"onelook train {shlex.quote(data)} --out {shlex.quote(str(folder))} --resume",
-            name_of=lambda row: str(training.path(row)),
-        )
-        announce(run, notes if plan is None else [*notes, str(plan)], None if told is None else told[1], resume)
-        return carry_out(run, training, validation, workers=workers, cache=plan, begins=not resume)
+        learner = Learner(chosen, detector, world, flags.machine, teaching)
+        with alone_in(folder, world, new=not resume):
+            run = Run(
+                folder,
+                chosen,
+                learner,
+                console=Console(file=sys.stderr, highlight=False),
+                sinks=flags.log,
+                resume=resume,
+                resume_with=again(data, folder, world),
+                name_of=lambda row: str(training.path(row)),
+            )
+            run.record.flags = flags.to_dict()
+            announce(run, notes if plan is None else [*notes, str(plan)], None if told is None else told[1], resume)
+            return carry_out(run, training, validation, workers=flags.workers, cache=plan, begins=not resume)
 
 
 def carry_out(
@@ -155,15 +168,22 @@ def carry_out(
     cache: CachePlan | None = None,
     begins: bool = True,
 ) -> Trained:
-    """A run, from a look at its data (where it begins) to its report."""
+    """A run, from a look at its data (where it begins) to its report. What ends it is in its log too."""
     task = task_of(run.recipe, training)
-    if begins:
-        preflight(task, run, training, validation)
-    measure = None if validation is None else partial(task.metrics, validation=validation, run=run)
-    with loader_of(training, run.recipe, run.learner.world, workers, cache) as batches:
-        trained = follow(run, batches, measure)
-    if trained.reason != "interrupted":
-        task.conclude(run, trained, training, validation)
+    try:
+        run.identify(
+            {"training": training.identity(), "validation": None if validation is None else validation.identity()}
+        )
+        if begins:
+            preflight(task, run, training, validation)
+        measure = None if validation is None else partial(task.metrics, validation=validation, run=run)
+        with loader_of(training, run.recipe, run.learner.world, workers, cache) as batches:
+            trained = follow(run, batches, measure)
+        if trained.reason != "interrupted":
+            task.conclude(run, trained, training, validation)
+    except Exception as error:
+        run.journal.log(f"error: {error}")
+        raise
     return trained
 
 

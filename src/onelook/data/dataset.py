@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -228,6 +229,15 @@ class Dataset:
         boxes = "" if self.format == "classes" else f"{int(self.num_objects.sum())} boxes, "
         text += f"{boxes}{len(self.names)} classes"
         return "; ".join((text, *self.notes))
+
+    def identity(self) -> dict[str, Any]:
+        """What tells whether a training that goes on has the same data: the split, counts, and a digest of the rest."""
+        found = hashlib.blake2b(json.dumps(self.names).encode(), digest_size=16)
+        index = self.index
+        arrays = (index.name_bytes, index.sizes, index.object_offsets, index.boxes, index.labels, index.object_flags)
+        for array in (*arrays, self.rows, self.relabel):
+            found.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+        return {"split": self.split, "images": len(self), "digest": found.hexdigest()}
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)

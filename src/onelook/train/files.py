@@ -34,29 +34,44 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-@contextlib.contextmanager
-def held(file: Path) -> Iterator[None]:
-    """Keeps other processes that ask for it out of a file while the block runs; UserError where one is in it.
+_HELD: dict[Path, int] = {}  # folders that this process holds, and how often
 
-    The system lifts the lock when this process ends, however it ends. Where it has none (on Windows, on some network
-    drives), nobody is kept out.
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other processes that ask for it out of a folder while the block runs; UserError where one is in it.
+
+    A block inside a block of the same process is let in. The system lifts the lock when this process ends, however it
+    ends. Where it has none (on Windows, on some network drives), nobody is kept out.
     """
+    place = folder.resolve()
+    with contextlib.ExitStack() as stack:
+        if not _HELD.get(place):
+            _lock(folder, stack)
+        _HELD[place] = _HELD.get(place, 0) + 1
+        try:
+            yield
+        finally:
+            _HELD[place] -= 1
+
+
+def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
     try:
         import fcntl
-    except ImportError:
-        yield
+
+        handle = os.open(folder, os.O_RDONLY)  # the folder itself: files in it are replaced
+    except (ImportError, OSError):
         return
-    with file.open("rb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"'{file.parent}' is in the hands of another training at this moment.",
-                "Wait until it has ended, or end it; or start another run with --out in another folder.",
-            ) from None
-        except OSError:
-            pass
-        yield
+    stack.callback(os.close, handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"'{folder}' is in the hands of another training at this moment.",
+            "Wait until it has ended, or end it; or start another run with --out in another folder.",
+        ) from None
+    except OSError:
+        pass
 
 
 def write_text(path: Path, text: str) -> None:

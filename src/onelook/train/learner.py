@@ -119,6 +119,11 @@ class Learner:
         return self.detector if self.average is None else self.average.model  # type: ignore[return-value]
 
     @property
+    def models(self) -> tuple[nn.Module, ...]:
+        """The detector, and its average where there is one."""
+        return (self.detector,) if self.average is None else (self.detector, self.average.model)
+
+    @property
     def memory(self) -> dict[str, Tensor]:
         """What layers remember from step to step beside the model's state: a resumed training needs it too."""
         return {

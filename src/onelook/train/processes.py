@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -24,6 +24,9 @@ from onelook.errors import UserError
 from onelook.layers.batch_norm import update_running
 from onelook.ops.reduce import num_processes, sum_over_processes
 from onelook.train.step import TrainingStep
+
+# What communication says when the process at the other end is gone.
+_SIGNS_OF_AN_END = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,13 @@ def join(device: str | None = None) -> Iterator[World]:
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), size, chosen)
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in _SIGNS_OF_AN_END):
+            raise UserError(
+                f"Process {dist.get_rank()} of {size} stops, because another one has ended.",
+                "What happened is in the other one's message; without one, the system has killed it.",
+            ) from error
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -91,27 +101,65 @@ def distribute(step: TrainingStep, world: World) -> nn.Module:
 @torch.no_grad()
 def average_statistics(*models: nn.Module) -> None:
     """Makes the batch-norm statistics of every process their mean, so that all evaluate and save the same model."""
-    processes = num_processes()
-    if processes == 1:
+    processes, flat = num_processes(), _statistics(models)
+    if processes == 1 or flat is None:
         return
-    buffers = [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
-    if not buffers:
-        return
-    flat = torch.cat([buffer.flatten().float() for buffer in buffers])
     dist.all_reduce(flat)
-    start = 0
-    for buffer in buffers:
-        buffer.copy_(flat[start : start + buffer.numel()].view_as(buffer) / processes)
-        start += buffer.numel()
+    _set_statistics(models, flat / processes)
+
+
+@torch.no_grad()
+def gather_statistics(*models: nn.Module) -> Tensor | None:
+    """(processes, N): the statistics that every process has for itself inside an epoch; None where there is one."""
+    flat = _statistics(models)
+    if num_processes() == 1 or flat is None:
+        return None
+    rows = [torch.empty_like(flat) for _ in range(num_processes())]
+    dist.all_gather(rows, flat)
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def restore_statistics(rows: Tensor, world: World, *models: nn.Module) -> None:
+    """Gives this process its own row of what was gathered; the mean where the processes were more or fewer.
+
+    RuntimeError where the models are others.
+    """
+    _set_statistics(models, rows[world.rank] if len(rows) == world.size else rows.mean(0))
+
+
+def _statistics(models: Sequence[nn.Module]) -> Tensor | None:
+    buffers = [buffer.flatten() for model in models for buffer in model.buffers() if buffer.is_floating_point()]
+    return torch.cat(buffers) if buffers else None
+
+
+def _set_statistics(models: Sequence[nn.Module], flat: Tensor) -> None:
+    buffers = [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
+    for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers])):
+        buffer.copy_(part.view_as(buffer))
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether any process says so. Waits for the device where there are several."""
+    return any_of((flag,), device)[0]
+
+
+def any_of(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Of each flag, whether any process says so. Waits for the device where there are several."""
     if num_processes() == 1:
-        return flag
-    votes = torch.tensor(float(flag), device=device)
+        return list(flags)
+    votes = torch.tensor([float(flag) for flag in flags], device=device)
     dist.all_reduce(votes)
-    return bool(votes.item() > 0)
+    return [vote > 0 for vote in votes.tolist()]
+
+
+def gather(value: Any) -> list[Any]:
+    """What every process has to say, in the order of their ranks; small things that can be pickled."""
+    if num_processes() == 1:
+        return [value]
+    found: list[Any] = [None] * num_processes()
+    dist.all_gather_object(found, value)
+    return found
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 
 from onelook.config import diff, to_plain, write_yaml
-from onelook.errors import UserError, nearest
+from onelook.errors import ElsewhereError, UserError, nearest
 from onelook.ops.reduce import mean_over_processes
 from onelook.train.files import held, make_folder, sweep
 from onelook.train.interrupt import StopRequest
@@ -27,7 +27,7 @@ from onelook.train.journal import Journal, duration, loss_text
 from onelook.train.learner import Learner
 from onelook.train.loop import Batches, Epoch, Step, train
 from onelook.train.meter import Meter, NonFiniteLossError
-from onelook.train.processes import any_process, average_statistics
+from onelook.train.processes import World, any_of, any_process, average_statistics, gather, gather_statistics
 from onelook.train.sinks import CsvSink, Sinks, open_sinks
 from onelook.train.state import load_state, save_state
 from onelook.weights import save_weights
@@ -43,14 +43,20 @@ Evaluate = Callable[["Detector"], Mapping[str, float]]
 
 @dataclass
 class Record:
-    """What a run has seen so far: JSON, saved with the state. Epochs count from 0, metrics.csv from 1."""
+    """What a run has seen so far: JSON, saved with the state. Epochs count from 0, metrics.csv from 1.
+
+    flags: of the command that began the run, so that going on needs none.  data: what it learns from and is judged on
+    (`Dataset.identity`).  meters: of every process, inside an epoch.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    flags: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
     best: float | None = None
     best_epoch: int | None = None
     misses: int = 0
     seconds: float = 0.0
-    meter: dict[str, Any] | None = None
+    meters: list[dict[str, Any]] | None = None
     finished: bool = False
     reason: str = "finished"
     names: list[str] = field(default_factory=list)
@@ -103,6 +109,21 @@ class Trained:
         console.print(f"Weights: {self.folder / 'best.safetensors'}", soft_wrap=True, markup=False)
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path, world: World, *, new: bool) -> Iterator[None]:
+    """The main process makes the folder of a new run and keeps all other trainings out of it meanwhile.
+
+    UserError where one is in it, or where it cannot be made.
+    """
+    if not world.is_main:
+        yield
+        return
+    if new:
+        make_folder(folder)
+    with held(folder):
+        yield
+
+
 class Run:
     """A folder, and what is written into it. Only the main process writes.
 
@@ -129,21 +150,20 @@ class Run:
         self.saved = time.monotonic()
         self.name_of = name_of
         self.is_main = learner.world.is_main
-        self._console = console
         self.record = Record()
-        if resume:
-            self.record = Record(**load_state(folder / "state.pt", learner))
-            self._check_names()
-        elif self.is_main:
-            if (folder / "state.pt").exists():
-                raise UserError(
-                    f"'{folder}' holds a run already.", "Go on with it: --resume; or choose another folder: --out."
-                )
-            make_folder(folder)
-            write_yaml(folder / "recipe.yaml", to_plain(recipe))
+        with alone_in(folder, learner.world, new=not resume):
+            if resume:
+                self.record = Record(**load_state(folder / "state.pt", learner))
+                self._check_names()
+            elif self.is_main:
+                if (folder / "state.pt").exists():
+                    raise UserError(
+                        f"'{folder}' holds a run already.", "Go on with it: --resume; or choose another folder: --out."
+                    )
+                write_yaml(folder / "recipe.yaml", to_plain(recipe))
+            if self.is_main:
+                sweep(folder)
         self.record.names = list(learner.detector.class_names)
-        if self.is_main:
-            sweep(folder)
         self.journal = Journal(
             console if self.is_main else None, folder / "train.log" if self.is_main else None, learner.world.device
         )
@@ -165,23 +185,34 @@ class Run:
                 "Resume with the data set that the run was started with, its classes in the same order.",
             )
 
-    def warn_of_share(self, text: str) -> None:
-        """A warning of this process's share of the data: the main process does not know of that of another."""
-        if self.is_main:
-            self.journal.warn(text)
-        elif self._console is not None:
-            self._console.print(f"warning (process {self.learner.world.rank}): {text}", markup=False, soft_wrap=True)
+    def identify(self, data: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Says what the run learns from and is judged on, by its part ("training", "validation").
 
-    def held(self) -> contextlib.AbstractContextManager[None]:
-        """Nobody else trains in this folder meanwhile; UserError where somebody does already."""
-        return held(self.folder / "recipe.yaml") if self.is_main else contextlib.nullcontext()
+        A run that goes on must have the same: UserError where it has not. Other boxes on the same images are its user's
+        to know: a warning.
+        """
+        for part, now in data.items():
+            before = self.record.data.get(part, now)
+            if before == now:
+                continue
+            if before is None or now is None or any(before[key] != now[key] for key in ("split", "images")):
+                raise UserError(
+                    f"The {part} of the run in '{self.folder}' was with {_told(before)}, now it is with {_told(now)}.",
+                    f"Resume with the data set and the split that the run was started with "
+                    f"(--{'train' if part == 'training' else 'val'}-split), or start a new run with --out.",
+                )
+            self.journal.warn(
+                f"The annotations of the {part} images have changed since the run began: it learns other things now."
+            )
+        self.record.data = dict(data)
 
     def save(self, meter: Meter | None = None) -> None:
-        """The state, inside an epoch with the losses it has so far."""
-        self.record.meter = None if meter is None else meter.to_dict()
+        """The state, inside an epoch with the losses it has so far. All processes take part."""
+        self.record.meters = None if meter is None else gather(meter.to_dict())
         self.saved = time.monotonic()
+        statistics = gather_statistics(*self.learner.models)
         if self.is_main:
-            save_state(self.folder / "state.pt", self.learner, asdict(self.record))
+            save_state(self.folder / "state.pt", self.learner, asdict(self.record), statistics)
 
     @property
     def is_due(self) -> bool:
@@ -235,11 +266,11 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
     """Trains to the end, or until patience or Ctrl-C stops it; the run's folder is up to date either way."""
     recipe, learner, record, journal = run.recipe, run.learner, run.record, run.journal
     steps = -(-len(batches) // recipe.accumulate)
-    meter = Meter() if record.meter is None else Meter.from_dict(record.meter)
+    meter = _meter(record, learner.world)
     clock = Clock(record.seconds, learner.steps, recipe.epochs * steps)
     read_every = READ_EVERY if learner.world.device.type == "cuda" else 1
     shown = None
-    with run.held(), StopRequest() as stop, journal:
+    with alone_in(run.folder, learner.world, new=False), StopRequest() as stop, journal:
         if learner.steps == 0:
             run.save()
         stopped = record.finished
@@ -252,12 +283,15 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
                 meter.add(event)
                 if done % read_every and not event.ends_epoch:
                     continue
-                _report_broken(run, meter.read())
+                broken = meter.read()
+                found, asked, due = any_of((bool(broken), stop.asked, run.is_due), learner.world.device)
+                if found:
+                    _report_broken(run, broken)
                 pace = clock.pace(learner.steps)
                 journal.step(done, steps, meter.smooth(), recipe.batch_size / pace, clock.left(learner.steps))
                 record.seconds = clock.seconds()
-                stopped = any_process(stop.asked, learner.world.device) and not event.ends_epoch
-                if stopped or (run.is_due and not event.ends_epoch):
+                stopped = asked and not event.ends_epoch
+                if stopped or (due and not event.ends_epoch):
                     run.save(meter)
             else:
                 journal.end_epoch()
@@ -284,7 +318,7 @@ def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Eval
             f"No step of epoch {event.number + 1} had a finite loss: the training has diverged.",
             f"Start again with a lower learning rate, or with clip=10. The run so far is in {run.folder}.",
         )
-    average_statistics(learner.detector, *([learner.best_model] if learner.average is not None else []))
+    average_statistics(*learner.models)
     trained = record.seconds - sum(row["seconds"] for row in record.rows)
     row: dict[str, Any] = {f"loss/{name}": value for name, value in _over_processes(meter.means(), run).items()}
     row |= {"lr": run.rate, "images_per_second": images / max(trained, 1e-9), "waited": meter.waited}
@@ -328,20 +362,38 @@ def _out_of_patience(run: Run) -> bool:
 
 
 def _report_broken(run: Run, broken: Sequence[tuple[Step, Mapping[str, float]]]) -> None:
-    """Names the images of steps that came to nothing; raises NonFiniteLossError where the recipe says stop."""
-    for step, losses in broken:
-        bad = ", ".join(f"{name} {value}" for name, value in losses.items() if not math.isfinite(value))
-        images = ", ".join(run.name_of(row) for row in step.images)
-        what, how = ("loss", f": {bad}") if bad else ("gradient", ", though its loss is")
-        where = f"step {step.number} (epoch {step.epoch + 1})"
-        message = f"The {what} of {where} is not finite{how}. Its images: {images}."
+    """Names the images of steps that came to nothing, in whatever process; NonFiniteLossError where all shall stop."""
+    messages = [_of_broken(run, step, losses) for step, losses in broken]
+    for message in (message for own in gather(messages) for message in own):
+        if run.recipe.nonfinite == "stop" and not run.is_main:
+            raise ElsewhereError(message)
         if run.recipe.nonfinite == "stop":
             raise NonFiniteLossError(
                 message,
                 f"No weight was changed by it. Check the images and their boxes (onelook check), lower the learning "
                 f"rate, or go on without such steps: nonfinite=skip. The run so far is in {run.folder}.",
             )
-        run.warn_of_share(f"{message} The step was skipped.")
+        run.journal.warn(f"{message} The step was skipped.")
+
+
+def _of_broken(run: Run, step: Step, losses: Mapping[str, float]) -> str:
+    """What a step came to nothing by."""
+    bad = ", ".join(f"{name} {value}" for name, value in losses.items() if not math.isfinite(value))
+    images = ", ".join(run.name_of(row) for row in step.images)
+    what, how = ("loss", f": {bad}") if bad else ("gradient", ", though its loss is")
+    where = f"step {step.number} (epoch {step.epoch + 1})"
+    return f"The {what} of {where} is not finite{how}. Its images: {images}."
+
+
+def _meter(record: Record, world: World) -> Meter:
+    """This process's losses of an epoch that was broken off."""
+    if not record.meters:
+        return Meter()
+    return Meter.from_dict(record.meters[world.rank if len(record.meters) == world.size else 0])
+
+
+def _told(data: Mapping[str, Any] | None) -> str:
+    return "nothing" if data is None else f"{data['images']} images of the split '{data['split']}'"
 
 
 def _line(epoch: int, recipe: Recipe, row: Mapping[str, float], better: bool) -> str:

@@ -2,12 +2,15 @@
 
 `state.pt` is in the safetensors format. Tensors are named after what they belong to ("model/...", "average/...",
 "align/..." of a training with a teacher, "memory/..." of layers that remember earlier steps,
-"optimizer/<parameter>/<buffer>"); numbers and the caller's notes are JSON in its header.
+"optimizer/<parameter>/<buffer>", "statistics" of every process where there are several); numbers, a checksum of the
+tensors and the caller's notes are JSON in its header.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +21,26 @@ from torch import Tensor, nn
 from onelook.errors import UserError
 from onelook.train.files import replacing
 from onelook.train.learner import Learner
+from onelook.train.processes import restore_statistics
 from onelook.weights.safetensors_file import save_tensors
 
-FORMAT = "onelook-state-1"
+FORMAT = "onelook-state-2"
 
 
-def save_state(path: Path, learner: Learner, notes: dict[str, Any]) -> None:
-    """Writes the learner, and the caller's JSON-able notes, atomically."""
+def save_state(path: Path, learner: Learner, notes: dict[str, Any], statistics: Tensor | None = None) -> None:
+    """Writes the learner, and the caller's JSON-able notes, atomically.
+
+    statistics: of every process, as `gather_statistics` gives them.
+    """
     numbers = {
         "steps": learner.steps,
         "average_updates": learner.average.updates if learner.average is not None else None,
         "scaler": learner.scaler.state_dict() if learner.scaler is not None else None,
     }
+    named = _tensors(learner) | ({} if statistics is None else {"statistics": statistics})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+    numbers["checksum"] = _checksum(tensors)
     metadata = {"format": FORMAT, "numbers": json.dumps(numbers), "notes": json.dumps(notes)}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(learner).items()}
     try:
         with replacing(path) as temporary:
             save_tensors(tensors, temporary, metadata)
@@ -53,6 +62,8 @@ def load_state(path: Path, learner: Learner) -> dict[str, Any]:
     numbers, notes = _open(path)
     with safe_open(path, framework="pt") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    if numbers.get("checksum") != _checksum(found):
+        raise _damaged(path, "its checksum does not agree")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "align": {}, "average": {}, "memory": {}, "optimizer": {}}
     for name, tensor in found.items():
         part, _, rest = name.partition("/")
@@ -65,6 +76,8 @@ def load_state(path: Path, learner: Learner) -> dict[str, Any]:
             learner.average.load_state_dict(parts["average"], int(numbers["average_updates"]))
         for name, buffer in learner.memory.items():
             buffer.copy_(parts["memory"][name])
+        if "statistics" in found:
+            restore_statistics(found["statistics"], learner.world, *learner.models)
         if learner.scaler is not None and numbers["scaler"] is not None:
             learner.scaler.load_state_dict(numbers["scaler"])
     except (RuntimeError, KeyError, TypeError) as error:
@@ -94,11 +107,22 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"There is no '{path}' to resume from.", "Start the training without --resume.") from None
     except (SafetensorError, ValueError, KeyError, OSError) as error:
-        last = path.with_name("last.safetensors")
-        raise UserError(
-            f"'{path}' is damaged or no training state ({error}).",
-            f"Start another run with --out in another folder; it can begin with the weights so far: --weights {last}.",
-        ) from error
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    last = path.with_name("last.safetensors")
+    weights = f"; it can begin with the weights so far: --weights {last}" if last.is_file() else ""
+    remedy = f"Start another run with --out in another folder{weights}."
+    return UserError(f"'{path}' is damaged or no training state ({why}).", remedy)
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 of all tensors' bytes, in the order of their names."""
+    found = 0
+    for _, tensor in sorted(tensors.items()):
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return found
 
 
 def _tensors(learner: Learner) -> dict[str, Tensor]:
