@@ -359,7 +359,9 @@ def _report_broken(run: Run, broken: Sequence[tuple[Step, Mapping[str, float]]])
 
 def _line(epoch: int, recipe: Recipe, row: Mapping[str, Any], better: bool) -> str:
     losses = {name: row[f"loss/{name}"] for name in ("total", *recipe.terms_at(epoch - 1))}
-    metrics = "  ".join(f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "top1", "top5") if row.get(name) is not None)
+    metrics = "  ".join(
+        f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "top1", "top5") if row.get(name) is not None
+    )
     width = len(str(recipe.epochs))
     return (
         f"epoch {epoch:{width}}/{recipe.epochs}  {loss_text(losses)}  lr {row['lr']:.2e}  "
