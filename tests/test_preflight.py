@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,10 @@ from onelook.augment.copy_paste import CopyPaste
 from onelook.augment.erase import CutOut
 from onelook.augment.pipelines import Plain, YoloxAugment
 from onelook.augment.yolov7 import Yolov7Augment
+from onelook.cli.tasks import Detecting
 from onelook.data import open_dataset
 from onelook.data.index import DIFFICULT
+from onelook.data.loader import Batch
 from onelook.data.order import Sampling, chosen_rows
 from onelook.errors import DataError
 from onelook.evaluate import score
@@ -27,6 +30,7 @@ from onelook.evaluate.coco import STATS
 from onelook.evaluate.tables import Results
 from onelook.models.yolox.architecture import Yolox
 from onelook.train.optimizer import Sgd
+from onelook.train.passes import parts
 from onelook.train.preflight import (
     check_files,
     count,
@@ -35,10 +39,11 @@ from onelook.train.preflight import (
     positives_per_object,
     undefined_for,
 )
+from onelook.train.processes import World
 from onelook.train.recipe import Closing, Recipe
 from onelook.train.schedule import WarmCosine
 from onelook.types import UNDEFINED, Matches, Targets
-from training import LOSS
+from training import CPU, LOSS, Squares, changed, learner_of
 
 RECIPE = Recipe(
     model=Yolox(num_classes=2, size=(320, 320)),
@@ -276,6 +281,65 @@ def test_positives_are_counted_over_objects_and_the_model_stays_as_it_was() -> N
     empty = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.long), torch.zeros(2, 0, dtype=torch.bool))
     assert positives_per_object(model, assigner, []) is None
     assert positives_per_object(model, assigner, [(images, empty)]) is None
+
+
+def test_the_model_looks_in_the_trainings_precision_and_the_assigner_in_full() -> None:
+    inside = []
+
+    @contextmanager
+    def autocast():
+        inside.append("in")
+        yield
+        inside.append("out")
+
+    class Model(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            inside.append("model")
+            return images
+
+    def assigner(predictions: torch.Tensor, targets: Targets) -> Matches:
+        inside.append("assigner")
+        pairs = torch.zeros(2, 1, dtype=torch.long)
+        return Matches(pairs, pairs, pairs.float(), pairs.bool())
+
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    positives_per_object(Model(), assigner, [(images, targets())] * 2, autocast)
+    assert inside == ["in", "model", "out", "assigner"] * 2
+
+
+def test_the_parts_of_a_batch_are_its_images_padded_to_their_own_objects() -> None:
+    images = torch.arange(5)[:, None, None, None].expand(5, 3, 2, 2)
+    valid = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0], [1, 1, 1]]).bool()
+    labels = torch.arange(15).reshape(5, 3)
+    whole = Batch(images, Targets(torch.rand(5, 3, 4), labels, valid, torch.rand(5, 3)), tuple(range(5)))
+    found = list(parts(whole, 2))
+    assert [part[:, 0, 0, 0].tolist() for part, _ in found] == [[0, 1], [2, 3], [4]]
+    assert [own.labels.shape for _, own in found] == [(2, 2), (2, 0), (1, 3)]
+    for rows, (_, own) in zip((slice(0, 2), slice(2, 4), slice(4, 5)), found):
+        most = own.labels.shape[1]
+        for name in ("boxes", "labels", "valid", "shares"):
+            assert torch.equal(getattr(own, name), getattr(whole.targets, name)[rows, :most])
+
+
+@pytest.mark.parametrize(("processes", "accumulate", "share"), [(1, 1, 8), (4, 1, 2), (2, 2, 2), (8, 1, 1)])
+def test_the_look_at_the_first_batches_takes_no_more_than_a_pass_of_the_training(
+    processes: int, accumulate: int, share: int
+) -> None:
+    recipe = changed(batch_size=8, accumulate=accumulate)
+    learner = learner_of(recipe, precision="bf16")
+    learner.world = World(0, processes, CPU)  # the learner itself is built alone: there is nobody to talk to
+    sizes, precisions, said = [], [], []
+
+    def watch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(inputs[0]))
+        precisions.append(torch.is_autocast_enabled("cpu"))
+
+    learner.detector.register_forward_pre_hook(watch)
+    run = SimpleNamespace(learner=learner, recipe=recipe, journal=SimpleNamespace(say=said.append, warn=said.append))
+    batches = [Squares(batch=8 // accumulate).take(tuple(range(8 // accumulate)))] * 2
+    Detecting(LOSS).look(run, batches)
+    assert set(sizes) == {share} and sum(sizes) == 16 // accumulate
+    assert all(precisions) and "an object is learnt by" in said[0]
 
 
 def test_first_batch_is_a_grid_with_its_boxes() -> None:

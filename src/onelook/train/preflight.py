@@ -6,9 +6,10 @@ another order, objects that vanish at the training size. Each has a warning here
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -271,22 +272,41 @@ def _listed(names: Sequence[str]) -> str:
 
 @torch.no_grad()
 def positives_per_object(
-    model: nn.Module, assigner: Assigner, batches: Iterable[tuple[torch.Tensor, Targets]]
+    model: nn.Module,
+    assigner: Assigner,
+    batches: Iterable[tuple[torch.Tensor, Targets]],
+    autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> float | None:
     """Priors that learn an object, on average over the objects of some batches; None where they hold no object.
 
     Below 1, objects exist that nothing learns: too small for the levels, or matched by no anchor. The model's weights,
-    batch statistics and mode are left as they are.
+    batch statistics and mode are left as they are, and no memory of an accelerator is kept.
+
+    autocast: the precision of the model's passes; who learns what is decided without, as in a step.
     """
     was_training = model.training
     model.eval()
     pairs = objects = 0
     for images, targets in batches:
-        matches = assigner(model(images.float()), targets)
-        pairs += int(matches.valid.sum())
+        pairs += _positives(model, assigner, images, targets, autocast)
         objects += int(targets.valid.sum())
     model.train(was_training)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the training's passes are of other sizes
     return pairs / objects if objects else None
+
+
+def _positives(
+    model: nn.Module,
+    assigner: Assigner,
+    images: torch.Tensor,
+    targets: Targets,
+    autocast: Callable[[], contextlib.AbstractContextManager[object]],
+) -> int:
+    """Of one batch; what it took is given back before the next."""
+    with autocast():
+        predictions = model(images.float())
+    return int(assigner(predictions, targets).valid.sum())
 
 
 def draw_batch(images: np.ndarray, targets: Targets, names: Sequence[str], most: int = 16) -> np.ndarray:
