@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -101,3 +102,11 @@ def voc(root: Path, xml: str | bytes | None = None, split: str = "val") -> Path:
     put(root / "Annotations" / "b.xml", voc_xml(voc_object("cat", more="<difficult>1</difficult>")))
     put(root / "ImageSets" / "Main" / f"{split}.txt", "a\nb\nc\n")
     return root
+
+
+def without_objects(data: Path, folder: Path, split: str = "val") -> Path:
+    """A copy of a COCO data set, one of whose splits shows no object."""
+    shutil.copytree(data, folder)
+    path = folder / "annotations" / f"instances_{split}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    return folder

@@ -17,6 +17,7 @@ from onelook.cli.app import run
 from onelook.data import open_dataset
 from onelook.data.anchors import AnchorFit, by_level, fit_of, flat, search
 from onelook.data.objects import object_sizes
+from onelook.data.order import Sampling
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import DataError
 from onelook.train.preflight import inspect
@@ -109,6 +110,7 @@ def test_too_few_sizes_are_no_basis():
 def test_a_training_says_when_anchors_fit_badly(data, assigner, warns):
     model = SimpleNamespace(anchors=(((400, 400), (500, 500)), ((600, 600), (700, 700))))
     recipe = SimpleNamespace(input_size=(64, 64), model=model, loss=SimpleNamespace(assigner=assigner))
+    recipe.sampling, recipe.seed, recipe.epochs, recipe.augment_at = Sampling(), 0, 1, lambda epoch: None
     found = inspect(recipe, open_dataset(data, "train"), None)
     assert any("onelook anchors" in warning and "--count 4 --size 64" in warning for warning in found.warnings) == warns
     good = SimpleNamespace(**{**vars(recipe), "model": SimpleNamespace(anchors=(((12, 12), (20, 20)),))})

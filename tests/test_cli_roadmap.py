@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from class_sets import write_class_folders
+from data_sets import without_objects
 from onelook.cli.app import run
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.models.build import build
@@ -98,6 +99,15 @@ def test_a_killed_roadmap_goes_on_at_its_row_and_ends_with_the_same_table(
     for row in ("multi-positives", "simota"):
         one, other = (load_file(folder / row / "seed-0" / "last.safetensors") for folder in (whole, broken))
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_roadmap_is_refused_where_validation_cannot_tell_its_rows_apart(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = without_objects(scenes, tmp_path / "empty")
+    assert roadmap("yolox-table2", str(empty), *ROWS, *SMALL, "--out", str(tmp_path / "out")) == 1
+    assert "has no objects: AP, which a roadmap compares, is undefined on it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_seeds_are_trained_apart_and_the_table_is_written_in_every_form(

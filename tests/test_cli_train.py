@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
+from data_sets import without_objects
 from onelook.cli.app import run
 from onelook.cli.train_start import choose_recipe, free_folder, resumed_recipe
 from onelook.config import diff, to_plain, write_yaml
+from onelook.data import open_dataset
 from onelook.data.loader import collate
+from onelook.data.order import shown_classes
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError, UserError
 from onelook.losses.distill import Mgd
@@ -126,6 +130,28 @@ def test_one_command_trains_evaluates_and_leaves_a_run(scenes, tmp_path, capsys)
         str(out / "best.safetensors"),
     )
     assert train(scenes, *again) == 0
+
+
+def test_a_validation_without_objects_is_foretold_and_the_last_weights_are_the_best(scenes, tmp_path, capsys):
+    out, report = tmp_path / "run", tmp_path / "result.json"
+    asked = (*SMALL[:-1], "3", "--out", str(out), "--json", str(report), "patience=1", "evaluate_every=1")
+    assert train(without_objects(scenes, tmp_path / "empty"), *asked) == 0
+    said = capsys.readouterr()
+    assert "The validation split has no objects: AP is undefined on it" in said.err
+    assert "AP was never defined on the validation set: best is the last epoch." in said.out
+    result = json.loads(report.read_text())
+    assert (result["reason"], result["epochs"], result["best"]) == ("finished", 3, None)
+    best, last = (restore(out / f"{name}.safetensors").state_dict() for name in ("best", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in last)
+    assert "AP was never defined on the validation set" in (out / "report.html").read_text()
+
+
+def test_the_sampling_of_the_recipe_is_what_is_looked_at(scenes, tmp_path, capsys):
+    names = open_dataset(scenes, "train").names
+    label = int(np.bincount(shown_classes(open_dataset(scenes, "train"))[1]).argmax())
+    asked = (*SMALL, "--out", str(tmp_path / "run"), f"sampling.classes=({names[label]},)")
+    assert train(scenes, *asked) == 0
+    assert "which training never shows" in capsys.readouterr().err
 
 
 RUN = {"model": "yolox-nano", "epochs": 1, "size": 64, "batch": 4}

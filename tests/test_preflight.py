@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,14 +15,44 @@ import pytest
 import torch
 from rich.console import Console
 
+from onelook.augment.copy_paste import CopyPaste
+from onelook.augment.erase import CutOut
+from onelook.augment.pipelines import Plain, YoloxAugment
+from onelook.augment.yolov7 import Yolov7Augment
+from onelook.cli.tasks import Detecting
 from onelook.data import open_dataset
-from onelook.data.order import Sampling
+from onelook.data.index import DIFFICULT
+from onelook.data.loader import Batch
+from onelook.data.order import Sampling, chosen_rows
 from onelook.errors import DataError
-from onelook.train.preflight import check_files, count, draw_batch, inspect, positives_per_object
-from onelook.types import Matches, Targets
+from onelook.evaluate import score
+from onelook.evaluate.coco import STATS
+from onelook.evaluate.tables import Results
+from onelook.models.yolox.architecture import Yolox
+from onelook.train.optimizer import Sgd
+from onelook.train.passes import parts
+from onelook.train.preflight import (
+    check_files,
+    count,
+    draw_batch,
+    inspect,
+    positives_per_object,
+    undefined_for,
+)
+from onelook.train.processes import World
+from onelook.train.recipe import Closing, Recipe
+from onelook.train.schedule import WarmCosine
+from onelook.types import UNDEFINED, Matches, Targets
+from training import CPU, LOSS, Squares, changed, learner_of
 
-RECIPE = SimpleNamespace(
-    input_size=(320, 320), loss=SimpleNamespace(assigner=None), model=SimpleNamespace(anchors=None)
+RECIPE = Recipe(
+    model=Yolox(num_classes=2, size=(320, 320)),
+    loss=LOSS,
+    augment=YoloxAugment(),
+    optimizer=Sgd(),
+    schedule=WarmCosine(),
+    epochs=2,
+    batch_size=8,
 )
 
 
@@ -103,6 +135,118 @@ def test_class_that_only_validation_has_is_named(tmp_path: Path) -> None:
     assert any("Validation judges 'fork'" in warning for warning in found.warnings)
 
 
+def test_only_what_sampling_leaves_is_counted_and_warned_of(tmp_path: Path) -> None:
+    root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 2, 2, 0], [1, 0, 0, 300, 200, 1]], images=4)
+    training, validation = open_dataset(root, "train"), open_dataset(root, "val")
+    subset = replace(RECIPE, sampling=Sampling(classes=("fork",), background=0.0))
+    found = inspect(subset, training, validation)
+    seen, judged = found.splits
+    assert (seen.images, seen.objects, seen.usable, seen.crowds) == (1, 2, 1, 1)
+    assert seen.per_class.tolist() == [0, 1] and judged.per_class.tolist() == [1, 1]
+    assert seen.median_side == pytest.approx(2)
+    assert any("Validation judges 'cup', which training never shows" in warning for warning in found.warnings)
+    assert any("smaller than 2.0 pixels" in warning for warning in found.warnings)
+    assert not any("No training object" in warning for warning in found.warnings)  # leaving out cups was the wish
+
+
+def test_a_fraction_of_the_images_is_counted_as_it_was_drawn(tmp_path: Path) -> None:
+    root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]], images=4)
+    training, validation = open_dataset(root, "train"), open_dataset(root, "val")
+    seen = {}
+    for seed in range(20):
+        recipe = replace(RECIPE, sampling=Sampling(fraction=0.5), seed=seed)
+        found = inspect(recipe, training, validation)
+        drawn = 0 in chosen_rows(training, recipe.sampling, seed)
+        assert (found.splits[0].images, found.splits[0].usable) == (2, 2 * drawn)
+        assert any("no objects to learn" in warning for warning in found.warnings) != drawn
+        seen[drawn] = True
+    assert len(seen) == 2
+
+
+def outlines(root: Path, crowd: int = 0) -> None:
+    """Gives the first training object an outline."""
+    path = root / "annotations" / "instances_train.json"
+    whole = json.loads(path.read_text())
+    whole["annotations"][0] |= {"segmentation": [[10, 10, 60, 10, 60, 60]], "iscrowd": crowd}
+    path.write_text(json.dumps(whole))
+
+
+PASTING = {
+    "copy-paste": (replace(RECIPE, augment=YoloxAugment(mix=CopyPaste())), True),
+    "with extras": (replace(RECIPE, augment=YoloxAugment(mix=CopyPaste()), extras=(CutOut(),)), True),
+    "in the closing epochs": (replace(RECIPE, closing=Closing(1, YoloxAugment(mix=CopyPaste()))), True),
+    "YOLOv7's paste-in": (replace(RECIPE, augment=Yolov7Augment()), True),
+    "YOLOv7 without it": (replace(RECIPE, augment=Yolov7Augment(paste=None)), False),
+    "MixUp": (RECIPE, False),
+    "nothing": (replace(RECIPE, augment=Plain()), False),
+}
+
+
+@pytest.mark.parametrize(("recipe", "pastes"), PASTING.values(), ids=list(PASTING))
+def test_pasting_without_outlines_is_warned_of(tmp_path: Path, recipe: Recipe, pastes: bool) -> None:
+    root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]])
+    assert any("nothing will be pasted" in warning for warning in warnings_of(recipe, root)) == pastes
+    outlines(root)
+    assert not any("nothing will be pasted" in warning for warning in warnings_of(recipe, root))
+    without = replace(recipe, sampling=Sampling(classes=("fork",)))  # the outlined cup is not learnt
+    assert any("nothing will be pasted" in warning for warning in warnings_of(without, root)) == pastes
+    outlines(root, crowd=1)
+    assert any("nothing will be pasted" in warning for warning in warnings_of(recipe, root)) == pastes
+
+
+def warnings_of(recipe: Recipe, root: Path) -> tuple[str, ...]:
+    return inspect(recipe, open_dataset(root, "train"), open_dataset(root, "val")).warnings
+
+
+# Areas are those of the annotations, in pixels of the image; boundaries belong to both sides.
+JUDGED = {
+    "nothing": [],
+    "only crowds": [[0, 1, 1, 50, 50, 1]],
+    "small": [[0, 10, 10, 30, 30, 0]],
+    "small and medium at once": [[0, 10, 10, 32, 32, 0]],
+    "medium": [[0, 10, 10, 33, 32, 0]],
+    "medium and large at once": [[0, 10, 10, 96, 96, 0]],
+    "large": [[0, 10, 10, 97, 96, 0]],
+    "small and large": [[0, 10, 10, 30, 30, 0], [1, 10, 10, 100, 100, 0]],
+    "outside its image, which evaluation does not ask": [[0, 400, 10, 5, 5, 0]],
+}
+
+
+@pytest.mark.parametrize("boxes", JUDGED.values(), ids=list(JUDGED))
+def test_metrics_are_foreseen_as_undefined_exactly_where_evaluation_leaves_them_so(
+    tmp_path: Path, boxes: list[list[float]]
+) -> None:
+    validation = open_dataset(make(tmp_path, boxes), "val")
+    stats = score(validation.coco_ground_truth(), Results.empty()).stats
+    foreseen = {metric for metric in STATS if undefined_for(metric, validation)}
+    assert foreseen == {metric for metric, value in stats.items() if value == UNDEFINED}
+
+
+def test_difficult_objects_define_nothing(tmp_path: Path) -> None:
+    validation = open_dataset(make(tmp_path, [[0, 10, 10, 30, 30, 0]]), "val")
+    flags = np.array([DIFFICULT], np.uint8)
+    index = SimpleNamespace(**{name: getattr(validation.index, name) for name in ("areas", "object_offsets")})
+    index.object_flags = flags
+    assert undefined_for("AP", validation) is None
+    assert undefined_for("AP", replace(validation, index=index, rows=np.arange(2))) == "objects"
+
+
+@pytest.mark.parametrize(
+    ("metric", "boxes", "said"),
+    [
+        ("AP", [], "no objects: AP is undefined"),
+        ("APs", [[0, 10, 10, 50, 50, 0]], "no small objects (below 32x32 pixels): APs is undefined"),
+        ("ARl", [[0, 10, 10, 50, 50, 0]], "no large objects (above 96x96 pixels): ARl is undefined"),
+        ("APm", [[0, 10, 10, 50, 50, 0]], None),
+        ("AP", [[0, 10, 10, 50, 50, 0]], None),
+    ],
+)
+def test_a_metric_that_no_epoch_can_tell_is_warned_of(tmp_path: Path, metric, boxes, said) -> None:
+    found = warnings_of(replace(RECIPE, metric=metric), make(tmp_path, boxes))
+    told = [warning for warning in found if "undefined" in warning]
+    assert len(told) == (said is not None) and (said is None or said in told[0])
+
+
 def test_image_files_that_are_not_there_are_named_before_training(tmp_path: Path) -> None:
     root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]], images=4)
     training, validation = open_dataset(root, "train"), open_dataset(root, "val")
@@ -137,6 +281,65 @@ def test_positives_are_counted_over_objects_and_the_model_stays_as_it_was() -> N
     empty = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.long), torch.zeros(2, 0, dtype=torch.bool))
     assert positives_per_object(model, assigner, []) is None
     assert positives_per_object(model, assigner, [(images, empty)]) is None
+
+
+def test_the_model_looks_in_the_trainings_precision_and_the_assigner_in_full() -> None:
+    inside = []
+
+    @contextmanager
+    def autocast():
+        inside.append("in")
+        yield
+        inside.append("out")
+
+    class Model(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            inside.append("model")
+            return images
+
+    def assigner(predictions: torch.Tensor, targets: Targets) -> Matches:
+        inside.append("assigner")
+        pairs = torch.zeros(2, 1, dtype=torch.long)
+        return Matches(pairs, pairs, pairs.float(), pairs.bool())
+
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    positives_per_object(Model(), assigner, [(images, targets())] * 2, autocast)
+    assert inside == ["in", "model", "out", "assigner"] * 2
+
+
+def test_the_parts_of_a_batch_are_its_images_padded_to_their_own_objects() -> None:
+    images = torch.arange(5)[:, None, None, None].expand(5, 3, 2, 2)
+    valid = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0], [1, 1, 1]]).bool()
+    labels = torch.arange(15).reshape(5, 3)
+    whole = Batch(images, Targets(torch.rand(5, 3, 4), labels, valid, torch.rand(5, 3)), tuple(range(5)))
+    found = list(parts(whole, 2))
+    assert [part[:, 0, 0, 0].tolist() for part, _ in found] == [[0, 1], [2, 3], [4]]
+    assert [own.labels.shape for _, own in found] == [(2, 2), (2, 0), (1, 3)]
+    for rows, (_, own) in zip((slice(0, 2), slice(2, 4), slice(4, 5)), found):
+        most = own.labels.shape[1]
+        for name in ("boxes", "labels", "valid", "shares"):
+            assert torch.equal(getattr(own, name), getattr(whole.targets, name)[rows, :most])
+
+
+@pytest.mark.parametrize(("processes", "accumulate", "share"), [(1, 1, 8), (4, 1, 2), (2, 2, 2), (8, 1, 1)])
+def test_the_look_at_the_first_batches_takes_no_more_than_a_pass_of_the_training(
+    processes: int, accumulate: int, share: int
+) -> None:
+    recipe = changed(batch_size=8, accumulate=accumulate)
+    learner = learner_of(recipe, precision="bf16")
+    learner.world = World(0, processes, CPU)  # the learner itself is built alone: there is nobody to talk to
+    sizes, precisions, said = [], [], []
+
+    def watch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(inputs[0]))
+        precisions.append(torch.is_autocast_enabled("cpu"))
+
+    learner.detector.register_forward_pre_hook(watch)
+    run = SimpleNamespace(learner=learner, recipe=recipe, journal=SimpleNamespace(say=said.append, warn=said.append))
+    batches = [Squares(batch=8 // accumulate).take(tuple(range(8 // accumulate)))] * 2
+    Detecting(LOSS).look(run, batches)
+    assert set(sizes) == {share} and sum(sizes) == 16 // accumulate
+    assert all(precisions) and "an object is learnt by" in said[0]
 
 
 def test_first_batch_is_a_grid_with_its_boxes() -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from onelook.train import sinks
 from onelook.train.journal import Journal
 from onelook.train.loop import train
 from onelook.train.run import Run, follow, refuse_changes
+from onelook.types import UNDEFINED
 from onelook.weights import read_header, restore, save_weights
 from training import LOSS, Squares, changed, learner_of
 
@@ -102,6 +104,53 @@ def test_patience_stops_early(tmp_path):
     # Resuming a run that is done does nothing.
     again = start(tmp_path, changed(epochs=5, evaluate_every=1, patience=2), resume=True)
     assert (again.reason, again.steps) == ("patience", 8)
+
+
+def measured(values):
+    """Evaluations that give these values, one after the other."""
+    left = iter(values)
+    return lambda detector: {"AP": next(left), "AP50": UNDEFINED}
+
+
+def test_the_last_weights_are_the_best_where_the_metric_was_never_defined(tmp_path):
+    recipe = changed(epochs=4, evaluate_every=1, patience=1)
+    result = start(tmp_path, recipe, evaluate=measured([UNDEFINED] * 4))
+    assert (result.reason, result.epochs, result.best, result.best_epoch) == ("finished", 4, None, None)
+    weights = bytes_of(tmp_path)
+    assert weights["best.safetensors"] == weights["last.safetensors"]
+    assert [row["AP"] for row in rows_of(tmp_path)] == [""] * 4
+    assert json.loads(json.dumps(result.to_dict()))["last"]["AP"] is None
+    assert "AP" not in read_header(tmp_path / "best.safetensors").metrics
+    assert "AP " not in (tmp_path / "train.log").read_text()
+    out = io.StringIO()
+    result.show(Console(file=out, width=200))
+    assert "AP was never defined on the validation set: best is the last epoch." in out.getvalue()
+    assert "Best AP" not in out.getvalue()
+
+
+def test_the_first_judgement_is_the_best_whatever_was_undefined_before(tmp_path):
+    recipe = changed(epochs=5, evaluate_every=1, patience=2)
+    result = start(tmp_path, recipe, evaluate=measured([UNDEFINED, 0.0, 0.0, UNDEFINED, UNDEFINED]))
+    assert (result.reason, result.epochs, result.best, result.best_epoch) == ("finished", 5, 0.0, 1)
+    assert read_header(tmp_path / "best.safetensors").metrics["AP"] == 0.0
+    assert [row["AP"] for row in rows_of(tmp_path)] == ["", "0.0", "0.0", "", ""]
+    out = io.StringIO()
+    result.show(Console(file=out, width=200))
+    assert "Best AP 0.0000, in epoch 2." in out.getvalue() and "never defined" not in out.getvalue()
+
+
+def test_nothing_is_said_of_a_metric_where_nothing_is_evaluated(tmp_path):
+    out = io.StringIO()
+    start(tmp_path, changed(epochs=1, closing=None)).show(Console(file=out, width=200))
+    assert "never defined" not in out.getvalue()
+
+
+def test_services_get_no_number_that_nothing_defines(tmp_path, monkeypatch):
+    rows = []
+    sink = SimpleNamespace(write=lambda epoch, row: rows.append(row), close=lambda: None)
+    monkeypatch.setitem(sinks.SINKS, "mlflow", lambda folder, settings: sink)
+    start(tmp_path, changed(epochs=1, closing=None), evaluate=measured([UNDEFINED]), sinks=["mlflow"])
+    assert len(rows) == 1 and "AP" not in rows[0] and rows[0]["loss/total"] > 0
 
 
 def test_an_unknown_metric_is_named(tmp_path):

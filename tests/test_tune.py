@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook.cli.app import run
-from onelook.cli.tune import Launcher, begin_study, finish, is_range, run_study
+from onelook.cli.tune import Launcher, begin_study, collect, finish, is_range, run_study
 from onelook.config import get, read_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError
@@ -139,6 +139,24 @@ def test_a_search_of_failures_says_why(tmp_path):
     study.note(study.begin(), status="failed", error="no memory")
     with pytest.raises(UserError, match="All 1 trials failed: no memory"):
         finish(study, interrupted=False)
+
+
+def test_a_trial_whose_metric_was_never_defined_failed_and_says_so(tmp_path):
+    study = begin_study(tmp_path, yolox(), GENES, seed=0)
+    launcher, trial = Launcher("data", tmp_path, [], [None]), study.begin()
+    launcher.result(trial).write_text('{"best": null, "reason": "finished"}')
+    launcher.output(trial).write_text("Weights: somewhere")
+    collect(study, trial, launcher, 0, 1.0)
+    with pytest.raises(UserError, match="All 1 trials failed: AP was never defined on the validation set"):
+        finish(study, interrupted=False)
+
+
+def test_a_search_by_what_validation_cannot_tell_is_refused(tmp_path, capsys):
+    scenes = write_synthetic(tmp_path / "scenes", Scenes(size=(64, 64)), {"train": 4, "val": 2})
+    search = ("tune", str(scenes), "--model", "yolox-nano", "--size", "64", "--device", "cpu", "metric=APl")
+    assert run([*search, "--out", str(tmp_path / "search")]) == 1
+    assert "no large objects (above 96x96 pixels): APl is undefined on it" in capsys.readouterr().err
+    assert not (tmp_path / "search").exists()
 
 
 def test_a_killed_search_goes_on_to_the_same_trials(tmp_path):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Pyramid = tuple[Tensor, ...]  # feature maps (B, channels, H / stride, W / stride), finest first
 
+UNDEFINED = -1.0  # what a measure is that no object defines, as COCO's own tool writes it
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:

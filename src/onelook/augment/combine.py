@@ -56,6 +56,11 @@ class WithExtras:
         """What the augmentation needs; extras need none."""
         return bool(getattr(self.augment, "uses_outlines", True))
 
+    @property
+    def needs_outlines(self) -> bool:
+        """Whether a part of it does nothing where objects have none."""
+        return bool(getattr(self.augment, "needs_outlines", False))
+
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         picture, finished = self.augment(sample, draw, rng), DrawFinished(self.augment, draw)
         for extra in self.extras:

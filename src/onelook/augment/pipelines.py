@@ -97,6 +97,11 @@ class YoloxAugment:
         return isinstance(self.mix, CopyPaste)
 
     @property
+    def needs_outlines(self) -> bool:
+        """Whether a part of it does nothing where objects have none."""
+        return isinstance(self.mix, CopyPaste)
+
+    @property
     def plain(self) -> Plain:
         """What happens to an image that gets no mosaic."""
         return Plain(self.hsv, self.flip, self.smallest, self.layout.frame)

@@ -56,6 +56,11 @@ class Yolov7Augment:
         """Boxes are made of outlines where there are some."""
         return True
 
+    @property
+    def needs_outlines(self) -> bool:
+        """Whether a part of it does nothing where objects have none."""
+        return self.paste is not None
+
     def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         """A picture of `draw.size` around the sample and up to seventeen others of the set."""
         in_mosaic = bool(rng.random() < self.mosaic)

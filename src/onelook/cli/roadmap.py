@@ -19,6 +19,7 @@ from onelook.recipes import RECIPE_TYPES
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
+from onelook.train.preflight import undefined_for
 from onelook.train.processes import join
 from onelook.train.recipe import Recipe
 
@@ -129,6 +130,12 @@ def roadmap(
             recipes[row.key] = override(start, *overrides, types=RECIPE_TYPES)
         for recipe in recipes.values():
             task_of(recipe, training)  # which refuses data of another task
+        if lacking := undefined_for(table.measures[0], validation):
+            raise UserError(
+                f"The validation split of '{data}' has no {lacking}: {table.measures[0]}, which a roadmap compares, is "
+                "undefined on it.",
+                "Choose another with --val-split.",
+            )
         if teacher is None and (learning := [row.key for row in chosen if recipes[row.key].distillation is not None]):
             raise UsageError(
                 f"The row '{learning[0]}' learns from a teacher.", "Add --teacher, or leave it out: --rows."

@@ -21,6 +21,7 @@ from onelook.losses.classify import ClassLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import TorchBackend
 from onelook.report.training import FIRST_BATCH, report_training
+from onelook.train.passes import parts
 from onelook.train.preflight import check_files, inspect, positives_per_object, write_first_batch
 from onelook.train.processes import World, any_process
 from onelook.train.recipe import Recipe
@@ -61,9 +62,12 @@ class Detecting:
     measures: ClassVar[tuple[str, ...]] = STATS
 
     def look(self, run: Run, batches: Sequence[Batch]) -> None:
-        device = run.learner.world.device
-        on_device = ((batch.images.to(device), batch.targets.to(device)) for batch in batches)
-        positives = positives_per_object(run.learner.detector, self.loss.assigner, on_device)
+        learner, world = run.learner, run.learner.world
+        # The batches are those of all processes: more than this one's device need hold.
+        share = run.recipe.batch_size // (world.size * run.recipe.accumulate)
+        passes = (part for batch in batches for part in parts(batch, share))
+        on_device = ((images.to(world.device), targets.to(world.device)) for images, targets in passes)
+        positives = positives_per_object(learner.detector, self.loss.assigner, on_device, learner.autocast)
         if positives is None:
             return
         run.journal.say(f"In the first batches an object is learnt by {positives:.1f} priors.")

@@ -25,6 +25,7 @@ from onelook.search.genes import Gene, default_genes, read_gene
 from onelook.search.study import STUDY, Study, Trial
 from onelook.train.files import make_folder, write_text
 from onelook.train.interrupt import StopRequest
+from onelook.train.preflight import undefined_for
 from onelook.train.processes import choose_device
 
 if TYPE_CHECKING:
@@ -162,6 +163,12 @@ def tune(
             on_cpu=first.type == "cpu",
             classifies=training.format == "classes",
         )
+        if lacking := undefined_for(chosen.metric, validation):
+            raise UserError(
+                f"The validation split has no {lacking}: {chosen.metric} is undefined on it, so no trial is better "
+                "than another.",
+                "Choose another with --val-split, or another metric.",
+            )
         genes = tuple(read_gene(setting, chosen) for setting in settings if is_range(setting)) or default_genes(chosen)
         study = begin_study(folder, chosen, genes, seed)
     flags = flags_of(weights=weights, train_split=train_split, val_split=val_split, workers=workers)
@@ -272,6 +279,9 @@ def collect(study: Study, trial: Trial, launcher: Launcher, code: int, seconds: 
         study.note(trial, seconds=seconds)
     elif code == 0 and isinstance(result.get("best"), float | int):
         study.note(trial, status="done", fitness=float(result["best"]), seconds=seconds)
+    elif code == 0 and result.get("best", 0) is None:
+        error = f"{study.recipe.metric} was never defined on the validation set"
+        study.note(trial, status="failed", seconds=seconds, error=error)
     else:
         said = launcher.output(trial).read_bytes()[-LAST_WORDS:].decode(errors="replace").strip().splitlines()
         reason = next((line for line in reversed(said) if "rror" in line), said[-1] if said else f"exit code {code}")

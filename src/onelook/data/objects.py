@@ -5,21 +5,40 @@ from __future__ import annotations
 import numpy as np
 
 from onelook.data.dataset import Dataset, clean_boxes
-from onelook.data.index import CROWD
+from onelook.data.index import CROWD, DIFFICULT
 
 
 def flat_objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of all objects, crowds included: row of the image, annotated box (left, top, width, height), label, crowd."""
+    index, (images, objects) = dataset.index, _places(dataset)
+    labels = index.labels[objects].astype(np.int64)
+    if dataset.relabel is not None:
+        labels = dataset.relabel[labels]
+    return images, index.boxes[objects], labels, (index.object_flags[objects] & CROWD) > 0
+
+
+def judged_areas(dataset: Dataset) -> np.ndarray:
+    """(M,) annotated areas in square pixels of the objects that an evaluation counts: no crowds, nothing difficult."""
+    _, objects = _places(dataset)
+    counted = (dataset.index.object_flags[objects] & (CROWD | DIFFICULT)) == 0
+    return dataset.index.areas[objects[counted]]
+
+
+def outlined(dataset: Dataset) -> np.ndarray:
+    """(M,) bool of all objects, crowds included: whether an outline is annotated."""
+    _, objects = _places(dataset)
+    rings = dataset.index.lazy("ring_offsets")
+    return rings[objects + 1] > rings[objects] if len(rings) else np.zeros(len(objects), bool)
+
+
+def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Of all objects: row of the image, and where the object is in the arrays of the index."""
     index, rows = dataset.index, dataset.rows
     rows = np.arange(len(index)) if rows is None else rows
     counts = dataset.num_objects
     images = np.repeat(np.arange(len(rows)), counts)
     within = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
-    objects = index.object_offsets[:-1][rows][images] + within
-    labels = index.labels[objects].astype(np.int64)
-    if dataset.relabel is not None:
-        labels = dataset.relabel[labels]
-    return images, index.boxes[objects], labels, (index.object_flags[objects] & CROWD) > 0
+    return images, index.object_offsets[:-1][rows][images] + within
 
 
 def shrinking(dataset: Dataset, size: tuple[int, int]) -> np.ndarray:
@@ -28,9 +47,14 @@ def shrinking(dataset: Dataset, size: tuple[int, int]) -> np.ndarray:
     return np.minimum(size[0] / height, size[1] / width)
 
 
-def object_sizes(dataset: Dataset, size: tuple[int, int]) -> np.ndarray:
-    """(M, 2) width and height of the objects that are trained on, in pixels of an input of `size`."""
-    images, boxes, _, crowds = flat_objects(dataset)
+def object_sizes(dataset: Dataset, size: tuple[int, int], labels: np.ndarray | None = None) -> np.ndarray:
+    """(M, 2) width and height of the objects that are trained on, in pixels of an input of `size`.
+
+    labels: the classes that are learnt, None for all.
+    """
+    images, boxes, found, crowds = flat_objects(dataset)
     clipped, kept = clean_boxes(boxes, *dataset.sizes[images].T)
     usable = kept & ~crowds
+    if labels is not None:
+        usable &= np.isin(found, labels)
     return (clipped[usable, 2:] - clipped[usable, :2]) * shrinking(dataset, size)[images[usable], None]

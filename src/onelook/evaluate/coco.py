@@ -18,11 +18,11 @@ import numpy as np
 
 from onelook.evaluate.show import show_evaluation
 from onelook.evaluate.tables import GroundTruth, Results
+from onelook.types import UNDEFINED
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-UNDEFINED = -1.0
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)

@@ -1,8 +1,8 @@
-"""What one pass of the network takes, and several of them as one."""
+"""What one pass of the network takes, several of them as one, and one as several."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +32,17 @@ class Joined:
     images: Tensor
     targets: Targets
     indices: tuple[int, ...]
+
+
+def parts(batch: Batch, size: int) -> Iterator[tuple[Tensor, Targets]]:
+    """The batch in pieces of `size` images (the last may have fewer); each is padded to the longest of its own."""
+    every = batch.targets
+    for first in range(0, len(batch.images), size):
+        rows = slice(first, first + size)
+        most = int(every.valid[rows].any(0).sum())  # objects come first, padding behind them
+        shares = None if every.shares is None else every.shares[rows, :most]
+        targets = Targets(every.boxes[rows, :most], every.labels[rows, :most], every.valid[rows, :most], shares)
+        yield batch.images[rows], targets
 
 
 def join(batches: Sequence[Batch]) -> Joined:

@@ -6,8 +6,10 @@ another order, objects that vanish at the training size. Each has a warning here
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +20,8 @@ from torch import nn
 
 from onelook.data.anchors import fit_of, flat
 from onelook.data.dataset import Dataset, clean_boxes
-from onelook.data.objects import flat_objects, object_sizes
-from onelook.data.order import chosen_rows
+from onelook.data.objects import flat_objects, judged_areas, object_sizes, outlined
+from onelook.data.order import chosen_rows, class_labels
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError
 from onelook.types import Targets
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
 
 SMALLEST = 4.0  # pixels of the network input; smaller objects are half a cell of the finest usual level
 WORST_RECALL = 0.98  # share of objects that anchors must fit, as published
+SIZES = {  # what the last letter of APs, ARm and the like means: square pixels of the image, both ends included
+    "s": ("small objects (below 32x32 pixels)", 0.0, 32.0**2),
+    "m": ("medium objects (from 32x32 to 96x96 pixels)", 32.0**2, 96.0**2),
+    "l": ("large objects (above 96x96 pixels)", 96.0**2, math.inf),
+}
 MOST_CLASSES = 40  # rows of the printed table; the JSON form has all
 
 
@@ -105,11 +112,22 @@ class Preflight:
 
 
 def inspect(recipe: Recipe, training: Dataset, validation: Dataset | None, notes: Sequence[str] = ()) -> Preflight:
-    """Counts the splits and warns of what would keep AP at 0. Both splits must index the same class names."""
-    splits = [count(training, recipe.input_size, "training")]
-    warnings = _training_warnings(training, splits[0], recipe)
+    """Counts the splits and warns of what would keep AP at 0. Both splits must index the same class names.
+
+    Of the training split only what the recipe's sampling leaves is counted.
+    """
+    sampling = recipe.sampling
+    labels = class_labels(training.names, sampling.classes)
+    seen = training.view(chosen_rows(training, sampling, recipe.seed))
+    splits = [count(seen, recipe.input_size, "training", labels)]
+    warnings = _training_warnings(seen, splits[0], recipe, labels)
     if validation is not None:
         splits.append(count(validation, recipe.input_size, "validation"))
+        if lacking := undefined_for(recipe.metric, validation):
+            warnings.append(
+                f"The validation split has no {lacking}: {recipe.metric} is undefined on it, so that no epoch can be "
+                "called the best. The last weights will count as the best."
+            )
         warnings += _validation_warnings(training.names, splits[0], splits[1])
     return Preflight(training.names, tuple(splits), tuple(warnings), tuple(notes))
 
@@ -144,31 +162,44 @@ def _missing(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def count(dataset: Dataset, size: tuple[int, int], name: str) -> SplitCounts:
-    """A split in numbers, from its flat arrays; sides are measured at the training size."""
+def undefined_for(metric: str, validation: Dataset) -> str | None:
+    """What a split has none of, so that a metric is undefined on it ("small objects"); None where it can be told."""
+    areas = judged_areas(validation)
+    if not len(areas):
+        return "objects"
+    if metric[:2] not in ("AP", "AR") or metric[2:] not in SIZES:
+        return None
+    what, low, high = SIZES[metric[2:]]
+    return None if ((areas >= low) & (areas <= high)).any() else what
+
+
+def count(dataset: Dataset, size: tuple[int, int], name: str, wanted: np.ndarray | None = None) -> SplitCounts:
+    """A split in numbers, from its flat arrays; sides are measured at the training size.
+
+    wanted: labels of the classes that count, None for all.
+    """
     images, boxes, labels, crowds = flat_objects(dataset)
     _, kept = clean_boxes(boxes, *dataset.sizes[images].T)
-    usable = kept & ~crowds
-    sides = np.sqrt(object_sizes(dataset, size).prod(1))
+    counted = np.ones(len(boxes), bool) if wanted is None else np.isin(labels, wanted)
+    usable = kept & ~crowds & counted
+    sides = np.sqrt(object_sizes(dataset, size, wanted).prod(1))
     with_objects = np.bincount(images[usable], minlength=len(dataset)) > 0
     return SplitCounts(
         name,
         len(dataset),
         int((~with_objects).sum()),
         int((~dataset.labelled).sum()),
-        len(boxes),
+        int(counted.sum()),
         int(usable.sum()),
-        int(crowds.sum()),
+        int((crowds & counted).sum()),
         np.bincount(labels[usable], minlength=len(dataset.names)),
         float(np.median(sides)) if len(sides) else 0.0,
     )
 
 
-def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe) -> list[str]:
+def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe, labels: np.ndarray | None) -> list[str]:
     found = []
     where = f"'{dataset.described_by}'"
-    if counts.images == 0:
-        return [f"{where} has no training images."]
     if counts.usable == 0:
         return [f"{where} has no objects to learn: AP will stay 0. Run: onelook check {dataset.described_by}"]
     lost = counts.objects - counts.crowds - counts.usable
@@ -182,8 +213,10 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe) ->
             f"Half of the objects are smaller than {counts.median_side:.1f} pixels at the training size "
             f"{recipe.input_size[1]}x{recipe.input_size[0]}: train at a larger --size, or check the unit of the boxes."
         )
-    found += _anchor_warnings(dataset, recipe)
-    absent = [name for name, number in zip(dataset.names, counts.per_class) if number == 0]
+    found += _anchor_warnings(dataset, recipe, labels)
+    found += _outline_warnings(dataset, recipe, labels)
+    learnt = range(len(dataset.names)) if labels is None else labels.tolist()
+    absent = [dataset.names[label] for label in learnt if counts.per_class[label] == 0]
     if absent:
         found.append(f"No training object has the class {_listed(absent)}: it cannot be learnt.")
     if counts.unlabelled > 0.5 * counts.images:
@@ -194,14 +227,14 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe) ->
     return found
 
 
-def _anchor_warnings(dataset: Dataset, recipe: Recipe) -> list[str]:
+def _anchor_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | None) -> list[str]:
     """A hint where the assigner goes by the ratio of sides, and that leaves objects without an anchor."""
     assigner = getattr(recipe.loss, "assigner", None)
     ratio = getattr(getattr(assigner, "cells", assigner), "ratio", None)
     anchors = getattr(recipe.model, "anchors", None)
     if ratio is None or anchors is None:
         return []
-    recall = fit_of(flat(anchors), object_sizes(dataset, recipe.input_size), ratio).recall
+    recall = fit_of(flat(anchors), object_sizes(dataset, recipe.input_size, labels), ratio).recall
     if recall >= WORST_RECALL:
         return []
     count = sum(len(level) for level in anchors)
@@ -211,9 +244,22 @@ def _anchor_warnings(dataset: Dataset, recipe: Recipe) -> list[str]:
     ]
 
 
+def _outline_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | None) -> list[str]:
+    """A hint where objects are to be cut out along outlines that nobody drew."""
+    augments = (recipe.augment_at(0), recipe.augment_at(recipe.epochs - 1))
+    if not any(getattr(augment, "needs_outlines", False) for augment in augments):
+        return []
+    _, _, found, crowds = flat_objects(dataset)
+    drawn = outlined(dataset) & ~crowds
+    if (drawn if labels is None else drawn & np.isin(found, labels)).any():
+        return []
+    return [
+        "The augmentation pastes objects along their outlines (segmentations), of which the training set has none: "
+        "nothing will be pasted."
+    ]
+
+
 def _validation_warnings(names: Sequence[str], training: SplitCounts, validation: SplitCounts) -> list[str]:
-    if validation.usable == 0:
-        return ["The validation split has no objects: its AP is undefined, and no epoch can be called the best."]
     pairs = zip(names, training.per_class, validation.per_class)
     unseen = [name for name, learnt, judged in pairs if judged and not learnt]
     return [f"Validation judges {_listed(unseen)}, which training never shows."] if unseen else []
@@ -226,22 +272,41 @@ def _listed(names: Sequence[str]) -> str:
 
 @torch.no_grad()
 def positives_per_object(
-    model: nn.Module, assigner: Assigner, batches: Iterable[tuple[torch.Tensor, Targets]]
+    model: nn.Module,
+    assigner: Assigner,
+    batches: Iterable[tuple[torch.Tensor, Targets]],
+    autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> float | None:
     """Priors that learn an object, on average over the objects of some batches; None where they hold no object.
 
     Below 1, objects exist that nothing learns: too small for the levels, or matched by no anchor. The model's weights,
-    batch statistics and mode are left as they are.
+    batch statistics and mode are left as they are, and no memory of an accelerator is kept.
+
+    autocast: the precision of the model's passes; who learns what is decided without, as in a step.
     """
     was_training = model.training
     model.eval()
     pairs = objects = 0
     for images, targets in batches:
-        matches = assigner(model(images.float()), targets)
-        pairs += int(matches.valid.sum())
+        pairs += _positives(model, assigner, images, targets, autocast)
         objects += int(targets.valid.sum())
     model.train(was_training)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the training's passes are of other sizes
     return pairs / objects if objects else None
+
+
+def _positives(
+    model: nn.Module,
+    assigner: Assigner,
+    images: torch.Tensor,
+    targets: Targets,
+    autocast: Callable[[], contextlib.AbstractContextManager[object]],
+) -> int:
+    """Of one batch; what it took is given back before the next."""
+    with autocast():
+        predictions = model(images.float())
+    return int(assigner(predictions, targets).valid.sum())
 
 
 def draw_batch(images: np.ndarray, targets: Targets, names: Sequence[str], most: int = 16) -> np.ndarray:

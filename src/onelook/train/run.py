@@ -30,6 +30,7 @@ from onelook.train.meter import Meter, NonFiniteLossError
 from onelook.train.processes import World, any_of, any_process, average_statistics, gather, gather_statistics
 from onelook.train.sinks import CsvSink, Sinks, open_sinks
 from onelook.train.state import load_state, save_state
+from onelook.types import UNDEFINED
 from onelook.weights import save_weights
 
 if TYPE_CHECKING:
@@ -62,7 +63,12 @@ class Record:
     names: list[str] = field(default_factory=list)
 
     def judge(self, value: float | None, epoch: int) -> bool:
-        """Notes an evaluation; whether it is the best so far. What is not finite is never best."""
+        """Notes an evaluation; whether it is the best so far. What is not finite is never best.
+
+        What no object defines is no judgement: neither the best nor a miss.
+        """
+        if value == UNDEFINED:
+            return False
         if value is not None and math.isfinite(value) and (self.best is None or value > self.best):
             self.best, self.best_epoch, self.misses = value, epoch, 0
             return True
@@ -88,6 +94,11 @@ class Trained:
     last: Mapping[str, Any]
 
     @property
+    def never_defined(self) -> bool:
+        """Whether there were evaluations, none of which could tell the metric."""
+        return self.best is None and self.metric in self.last
+
+    @property
     def exit_code(self) -> int:
         return 130 if self.reason == "interrupted" else 0
 
@@ -106,6 +117,8 @@ class Trained:
         console.print(f"{why} {epochs} in {duration(self.seconds)}.")
         if self.best is not None and self.best_epoch is not None:
             console.print(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch + 1}.")
+        elif self.never_defined:
+            console.print(f"{self.metric} was never defined on the validation set: best is the last epoch.")
         console.print(f"Weights: {self.folder / 'best.safetensors'}", soft_wrap=True, markup=False)
 
 
@@ -231,7 +244,7 @@ class Run:
                 self.learner.best_model,
                 self.folder / f"{name}.safetensors",
                 recipe=to_plain(self.recipe),
-                metrics=dict(row),
+                metrics={name: value for name, value in row.items() if value is not None},
                 size=self.recipe.input_size,
             )
 
@@ -331,7 +344,7 @@ def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Eval
                 f"metric={recipe.metric} is nothing that the evaluation measures.{nearest(recipe.metric, metrics)}",
                 f"Choose one of: {', '.join(metrics)}.",
             )
-        row |= metrics
+        row |= {name: None if value == UNDEFINED else value for name, value in metrics.items()}
         better = record.judge(metrics[recipe.metric], event.number)
     record.seconds += time.monotonic() - begin
     row["seconds"] = trained + time.monotonic() - begin
@@ -341,7 +354,7 @@ def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Eval
     if meter.waited > 0.2 * trained and meter.waited > 1:
         journal.warn(f"The loader kept training waiting for {meter.waited:.1f} of {trained:.1f} s; try more --workers.")
     run.sinks.write(event.number + 1, row)
-    if better or evaluate is None:
+    if better or record.best is None:  # the last epoch stands in for the best until one is judged
         run.write_weights("best", row)
     run.write_weights("last", row)
 
@@ -396,9 +409,11 @@ def _told(data: Mapping[str, Any] | None) -> str:
     return "nothing" if data is None else f"{data['images']} images of the split '{data['split']}'"
 
 
-def _line(epoch: int, recipe: Recipe, row: Mapping[str, float], better: bool) -> str:
+def _line(epoch: int, recipe: Recipe, row: Mapping[str, Any], better: bool) -> str:
     losses = {name: row[f"loss/{name}"] for name in ("total", *recipe.terms_at(epoch - 1))}
-    metrics = "  ".join(f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "top1", "top5") if name in row)
+    metrics = "  ".join(
+        f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "top1", "top5") if row.get(name) is not None
+    )
     width = len(str(recipe.epochs))
     return (
         f"epoch {epoch:{width}}/{recipe.epochs}  {loss_text(losses)}  lr {row['lr']:.2e}  "

@@ -39,7 +39,7 @@ class CsvSink:
         self.rows = [dict(row) for row in rows]
         self._waiting = bool(self.rows)  # the file of a resumed run may be older than its rows
 
-    def write(self, epoch: int, row: Mapping[str, float]) -> None:
+    def write(self, epoch: int, row: Mapping[str, float | None]) -> None:
         self.rows = [old for old in self.rows if int(old["epoch"]) < epoch] + [{"epoch": epoch, **row}]
         self._waiting = True
         self._write()
@@ -139,10 +139,11 @@ class Sinks:
         self._services = dict(services)
         self._warn = warn
 
-    def write(self, epoch: int, row: Mapping[str, float]) -> None:
-        """Gives the row to the CSV and to every service that still works."""
+    def write(self, epoch: int, row: Mapping[str, float | None]) -> None:
+        """Gives the row to the CSV and to every service that still works; None is a number that nothing defines."""
         self._keep(lambda csv_sink: csv_sink.write(epoch, row), "Its rows are kept, and written with the next epoch's.")
-        self._each("write", lambda sink: sink.write(epoch, row))
+        known = {name: value for name, value in row.items() if value is not None}
+        self._each("write", lambda sink: sink.write(epoch, known))
 
     def close(self) -> None:
         """Closes the CSV and every service that still works."""
