@@ -29,6 +29,7 @@ from onelook.data.image_cache import ImageCache
 from onelook.data.memory import keep_memory
 from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
 from onelook.data.pictures import DrawImages, Pictures, uses_outlines
+from onelook.errors import UserError
 from onelook.types import Sample, Targets
 
 _AUGMENT = 0xA06  # keeps the augmentations' draws apart from the order's, which share the seed
@@ -84,7 +85,15 @@ class _Maker:
     def __init__(self, pictures: Pictures, size: tuple[int, int], seed: int, max_labels: int) -> None:
         self.pictures, self.size, self.seed, self.max_labels = pictures, size, seed, max_labels
 
-    def __getitem__(self, task: Task) -> Batch:
+    def __getitem__(self, task: Task) -> Batch | UserError:
+        # What a worker raises, PyTorch makes a text of, with its traceback: a message for people goes as a value.
+        try:
+            return self.make(task)
+        except UserError as error:
+            return error
+
+    def make(self, task: Task) -> Batch:
+        """The batch of a task."""
         samples = [self.pictures.make(partial(self.sample, task, number)) for number in range(len(task.rows))]
         return collate(samples, tuple(task.rows.tolist()), self.max_labels)
 
@@ -176,9 +185,10 @@ class Loader:
         self._maker = _Maker(pictures, size, seed, max_labels)
         self._tasks = _Tasks()
         self._workers, self._pin = workers, pin
-        self._stream: Iterator[Batch] | None = None  # of the workers, and the (epoch, augment, number) it gives next
+        # Of the workers, and the (epoch, augment, number) it gives next.
+        self._stream: Iterator[Batch | UserError] | None = None
         self._next: tuple[int, Any, int] | None = None
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[Batch | UserError] = DataLoader(
             self._maker,  # type: ignore[arg-type]
             sampler=self._tasks,
             batch_size=None,
@@ -201,7 +211,7 @@ class Loader:
         """
         if not self._workers:
             for task in self._tasks_of(epoch, augment, first):
-                batch = self._maker[task]
+                batch = self._maker.make(task)
                 yield batch.pin_memory() if self._pin else batch
             return
         for number in range(first, len(self)):
@@ -210,12 +220,14 @@ class Loader:
             if self._stream is None or not goes_on:
                 self._tasks.waiting = self._tasks_from(epoch, augment, number)
                 self._stream = self._started()
-            batch = next(self._stream)
+            made = next(self._stream)
+            if isinstance(made, UserError):
+                raise made
             last = number + 1 == len(self)
             self._next = (epoch + 1, augment, 0) if last else (epoch, augment, number + 1)
-            yield batch
+            yield made
 
-    def _started(self) -> Iterator[Batch]:
+    def _started(self) -> Iterator[Batch | UserError]:
         """A stream of the tasks that wait now."""
         try:
             return iter(self._loader)
