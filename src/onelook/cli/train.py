@@ -101,7 +101,7 @@ def train(
     channels_last = None if layout is None else layout == "channels-last"
     machine = Machine(precision=precision, channels_last=channels_last, compile=compile, deterministic=deterministic)
     with join(device) as world:
-        plan = None if cache is None else plan_cache(cache, training, folder, world.size)
+        plan = None if cache is None else plan_cache(cache, training, folder)
         if resume:
             images = None if batch == "auto" else batch
             chosen = resumed_recipe(

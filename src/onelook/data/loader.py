@@ -29,6 +29,7 @@ from onelook.data.image_cache import ImageCache
 from onelook.data.memory import keep_memory
 from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
 from onelook.data.pictures import DrawImages, Pictures, uses_outlines
+from onelook.data.shared_file import Gather, alone
 from onelook.errors import UserError
 from onelook.types import Sample, Targets
 
@@ -147,6 +148,8 @@ class Loader:
     pin: whether batches are made ready for an accelerator.
     cache: bytes of decoded images that the workers share, 0 for none; it changes no picture.
     cache_folder: where they lie, None is memory.
+    gather: how the processes of a training, which then all make their loader, tell each other of the cache: there is
+        one a computer. Without, each has its own.
 
     Close it, or use it as a context manager.
     """
@@ -168,6 +171,7 @@ class Loader:
         pin: bool = False,
         cache: int = 0,
         cache_folder: Path | None = None,
+        gather: Gather = alone,
     ) -> None:
         sampling = sampling or Sampling()
         rows = chosen_rows(dataset, sampling, seed)
@@ -179,7 +183,7 @@ class Loader:
         self._share = batch // (world * accumulate)
         self._rank, self._world, self._passes = rank, world, accumulate
         self._reuse = sampling.reuse
-        self.cache = _cache(dataset, rows, cache, sampling.reuse, cache_folder)
+        self.cache = _cache(dataset, rows, sampling.reuse, cache, folder=cache_folder, gather=gather)
         labels = class_labels(dataset.names, sampling.classes)
         pictures = Pictures(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
         self._maker = _Maker(pictures, size, seed, max_labels)
@@ -287,16 +291,22 @@ class Loader:
         self.close()
 
 
-def _cache(dataset: Dataset, rows: np.ndarray, budget: int, reuse: int, folder: Path | None) -> ImageCache | None:
-    """The images that workers share: all that fit into the budget, or those that a pool for reuse needs."""
+def _cache(
+    dataset: Dataset, rows: np.ndarray, reuse: int, budget: int, *, folder: Path | None, gather: Gather
+) -> ImageCache | None:
+    """The images that workers share: all that fit into the budget, or those that a pool for reuse needs.
+
+    A pool is each process's own: what is reused are the images that it has shown itself.
+    """
     if not budget and not reuse:
         return None
     sizes = 3 * dataset.sizes[rows].astype(np.int64).prod(1)
     if reuse:
         # Twice the images that are asked for: workers run ahead, and the oldest quarter is not given out any more.
         pool = max(int(2.0 * min(reuse, len(rows)) * np.percentile(sizes, 90)), 32 << 20)
-        budget = budget or pool
-    return ImageCache(len(dataset), budget, rotating=reuse > 0 and sizes.sum() > budget, folder=folder)
+        budget, gather = (budget, gather) if budget else (pool, alone)
+    rotating = reuse > 0 and bool(sizes.sum() > budget)
+    return ImageCache(len(dataset), budget, rotating=rotating, folder=folder, gather=gather)
 
 
 class _Tasks:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,8 @@ from onelook.errors import UserError
 from onelook.layers.batch_norm import update_running
 from onelook.ops.reduce import num_processes, sum_over_processes
 from onelook.train.step import TrainingStep
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,14 @@ def any_process(flag: bool, device: torch.device) -> bool:
     votes = torch.tensor(float(flag), device=device)
     dist.all_reduce(votes)
     return bool(votes.item() > 0)
+
+
+def gather(value: T) -> list[T]:
+    """What every process calls this with, by rank."""
+    found = [value] * num_processes()
+    if len(found) > 1:
+        dist.all_gather_object(found, value)
+    return found
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
