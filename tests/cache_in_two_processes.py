@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with join("cpu") as world:
         if world.is_main:
-            open_dataset(coco(folder / "data", split="train"), "train")  # which writes its index
+            coco(folder / "data", split="train")
         torch.distributed.barrier()
         dataset = open_dataset(folder / "data", "train")
         recipe = adapted(published_recipe("yolox-nano"), tuple(NAMES), 1, 64, 2)
