@@ -24,23 +24,32 @@ ALL = 1000 * 640 * 480 * 4  # three bytes a pixel, and a third more for the smal
 
 
 @pytest.mark.parametrize(
-    ("wish", "free", "processes", "budget"),
+    ("wish", "free", "budget"),
     [
-        ("ram", 100 * GIGABYTE, 1, ALL),
-        ("ram", GIGABYTE, 1, GIGABYTE // 2),
-        ("ram", GIGABYTE, 4, GIGABYTE // 8),
-        ("disk", GIGABYTE, 1, GIGABYTE // 2),
-        ("500MB", None, 1, 500 * 10**6),
-        ("0.5g", None, 2, 250 * 10**6),
-        ("70000000", None, 1, 70_000_000),
-        ("4TB", None, 1, ALL),
+        ("ram", 100 * GIGABYTE, ALL),
+        ("ram", GIGABYTE, GIGABYTE // 2),
+        ("disk", GIGABYTE, GIGABYTE // 2),
+        ("500MB", GIGABYTE, 500 * 10**6),
+        ("0.5g", 10 * GIGABYTE, 500 * 10**6),
+        ("70000000", GIGABYTE, 70_000_000),
+        ("4TB", 100 * GIGABYTE, ALL),
+        ("400GB", GIGABYTE, 800 * 10**6),
     ],
 )
-def test_the_budget_is_what_is_asked_for_or_half_of_what_is_free(tmp_path, wish, free, processes, budget):
-    plan = plan_cache(wish, Large(), tmp_path / "run", processes, free)
+def test_the_budget_is_what_is_asked_for_or_a_part_of_what_is_free(tmp_path, wish, free, budget):
+    plan = plan_cache(wish, Large(), tmp_path / "run", free)
     assert plan.budget == budget
     assert plan.folder == (tmp_path / "run" if wish == "disk" else None)
-    assert ("all fit" in str(plan)) == (budget >= ALL // processes)
+    assert ("all fit" in str(plan)) == (budget >= ALL)
+
+
+def test_a_size_that_is_not_free_is_said_to_be_less(tmp_path):
+    said = str(plan_cache("400GB", Large(), tmp_path, GIGABYTE))
+    assert said == "Decoded images are kept in memory: up to 800 MB, as 1 GB are free; all would need 1.23 GB."
+    assert "free" not in str(plan_cache("400GB", Large(), tmp_path, 100 * GIGABYTE))
+    much = Large()
+    much.sizes = np.full((1000, 2), 1 << 20)  # more than any computer has
+    assert plan_cache("4000TB", much, tmp_path).budget < 4000 * 10**12
 
 
 @pytest.mark.parametrize("wish", ["rma", "-4", "4 apples", "12kB", ""])

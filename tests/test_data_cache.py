@@ -145,6 +145,18 @@ def test_a_pickle_is_refused_once_its_index_was_replaced(tmp_path):
         pickle.loads(packed)
 
 
+def test_a_pickle_outlives_an_equal_index(tmp_path):
+    """Processes that start a training together each build the index; the last one's stays."""
+    root = make.coco(tmp_path / "set")
+    dataset = open_dataset(root)
+    (file,) = kept(root)
+    before = file.read_bytes()
+    file.unlink()
+    open_dataset(root)
+    assert file.read_bytes() != before  # it tells when it was made
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset)).sizes, dataset.sizes)
+
+
 def test_processes_that_build_at_once_agree(tmp_path):
     root = make.yolo(tmp_path / "data")
     code = (

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from onelook.data import image_cache
 from onelook.data.image_cache import ImageCache
+from onelook.data.shared_file import SharedFile
 from onelook.errors import ConfigError, UserError
 
 MEGABYTE = 1 << 20
@@ -78,6 +86,145 @@ def test_a_budget_without_room_is_refused(tmp_path: Path) -> None:
         ImageCache(2, 1 << 60, folder=tmp_path)
     with pytest.raises(ConfigError, match="holds nothing"):
         ImageCache(2, 10)
+
+
+class Device:
+    """A file system that has so much room, whatever it says that it has."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def allocate(self, file: int, start: int, size: int) -> None:
+        if size > self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= size
+
+
+@pytest.mark.parametrize("rotating", [False, True])
+def test_room_that_is_not_there_is_noticed_before_it_is_written_to(
+    rotating: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapping of a file without room ends the process that writes to it."""
+    device = Device(7 * MEGABYTE)
+    monkeypatch.setattr(os, "posix_fallocate", device.allocate, raising=False)
+    first = ImageCache(2, 6 * MEGABYTE, rotating=rotating, folder=tmp_path)
+    with pytest.raises(UserError, match=r"wants 6 MiB in .* \(No space left on device\)") as caught:
+        ImageCache(2, 6 * MEGABYTE, rotating=rotating, folder=tmp_path)
+    assert caught.value.remedy
+    first.put(0, 0, picture(0))
+    np.testing.assert_array_equal(first.get(0, 0), picture(0))
+
+
+def test_a_cache_whose_room_others_take_stays_as_full_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(3 * MEGABYTE)
+    monkeypatch.setattr(os, "posix_fallocate", device.allocate, raising=False)
+    monkeypatch.setattr(image_cache, "_STEP", MEGABYTE)
+    cache = ImageCache(20, 5 * MEGABYTE, folder=tmp_path)
+    assert device.room < 2 * MEGABYTE  # the table, and the first step
+    for row in range(20):
+        cache.put(row, 0, picture(row))
+    kept = [row for row in range(20) if cache.get(row, 0) is not None]
+    assert kept == list(range(7)) and 1.5 * MEGABYTE < cache.used <= 2 * MEGABYTE
+    for row in kept:
+        np.testing.assert_array_equal(cache.get(row, 0), picture(row))
+    device.room = 100 * MEGABYTE
+    cache.put(19, 0, picture(19))  # nobody asks again and again
+    assert cache.get(19, 0) is None and device.room == 100 * MEGABYTE
+
+
+def test_where_nothing_can_be_reserved_it_works_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    def works() -> bool:
+        cache = ImageCache(2, 2 * MEGABYTE, folder=tmp_path)
+        cache.put(0, 0, picture(0))
+        return np.array_equal(cache.get(0, 0), picture(0))
+
+    monkeypatch.setattr(os, "posix_fallocate", cannot, raising=False)
+    assert works()  # a network folder
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert works()  # macOS
+
+
+class Meeting:
+    """The `Gather` of threads in place of processes."""
+
+    def __init__(self, count: int) -> None:
+        self.barrier, self.given = threading.Barrier(count, timeout=20), [None] * count
+
+    def of(self, rank: int) -> Any:
+        def gather(value: Any) -> list[Any]:
+            self.given[rank] = value
+            self.barrier.wait()
+            found = list(self.given)
+            self.barrier.wait()
+            return found
+
+        return gather
+
+
+def met(folders: list[Path], budgets: list[int]) -> list[Any]:
+    """The caches, or the errors, of processes that make theirs together."""
+    meeting = Meeting(len(folders))
+
+    def make(rank: int) -> Any:
+        try:
+            return ImageCache(9, budgets[rank], folder=folders[rank], gather=meeting.of(rank))
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(len(folders)) as threads:
+        return list(threads.map(make, range(len(folders))))
+
+
+def test_there_is_one_cache_a_computer(tmp_path: Path) -> None:
+    """Here, computers are folders; they may number their processes in turn."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    # The processes measured what is free at different times.
+    caches = met([*folders, *folders], [2 * MEGABYTE, 3 * MEGABYTE, 4 * MEGABYTE, 5 * MEGABYTE])
+    assert [list(folder.iterdir()) for folder in folders] == [[], []]
+    assert [cache.budget for cache in caches] == [2 * MEGABYTE, 3 * MEGABYTE] * 2
+    caches[0].put(1, 0, picture(1))
+    caches[3].put(2, 0, picture(2))
+    for place, cache in enumerate(caches):
+        row, other = (1, 2) if place % 2 == 0 else (2, 1)
+        np.testing.assert_array_equal(cache.get(row, 0), picture(row))
+        assert cache.get(other, 0) is None and cache.used == picture(row).size
+    caches[2].put(3, 0, picture(3))
+    np.testing.assert_array_equal(caches[0].get(3, 0), picture(3))
+
+
+def test_what_one_process_cannot_do_is_said_by_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    found = met([tmp_path / "here"] * 3, [1 << 60, MEGABYTE, MEGABYTE])
+    assert all(isinstance(error, UserError) and "MiB are free" in error.message for error in found)
+
+    def cannot(*_: str) -> None:
+        raise UserError("It cannot be opened.")
+
+    monkeypatch.setattr(SharedFile, "_open", cannot)
+    found = met([tmp_path / "here"] * 2, [MEGABYTE] * 2)
+    assert [str(error) for error in found] == ["It cannot be opened."] * 2
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def end_inside(file: SharedFile) -> None:
+    with file.locked():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_locks_nobody_out(tmp_path: Path) -> None:
+    file = SharedFile(tmp_path, None)
+    process = multiprocessing.get_context("spawn").Process(target=end_inside, args=(file,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    with file.locked():
+        pass
+    file.close()
 
 
 def fill(cache: ImageCache, first: int) -> None:

@@ -24,7 +24,7 @@ from onelook.data.dataset import Dataset
 from onelook.data.loader import Loader, default_workers
 from onelook.data.order import Order, Sampling, chosen_rows, repeat_factors
 from onelook.data.pictures import DrawImages
-from onelook.errors import ConfigError
+from onelook.errors import ConfigError, ImageError
 
 STILL = Plain(hsv=None, flip=0.0)
 
@@ -179,17 +179,37 @@ def test_objects_beyond_the_limit_are_dropped_in_order(dataset: Dataset) -> None
         assert batch.targets.boxes.tolist() == [[[10.0, 10.0, 40.0, 50.0]]]
 
 
-def test_damaged_image_names_itself(dataset: Dataset, tmp_path: Path) -> None:
+def test_damaged_image_names_itself(dataset: Dataset) -> None:
+    """With the same words whoever reads it, and no traceback of a worker among them."""
     broken = dataset.view([0])
     path = broken.path(0)
     content = path.read_bytes()
     path.write_bytes(content[:60])
+    said = []
     try:
-        for workers in (0, 1):
-            with Loader(broken, (64, 64), 1, workers=workers) as loader, pytest.raises(Exception, match=r"0\.png"):
+        for workers in (0, 1, 2):
+            with Loader(broken, (64, 64), 1, workers=workers) as loader, pytest.raises(ImageError) as caught:
                 list(loader.epoch(0, STILL, 0))
+            said.append((caught.value.message, caught.value.remedy))
     finally:
         path.write_bytes(content)
+    message, remedy = said[0]
+    assert "0.png" in message and "\n" not in message and remedy
+    assert said == [(message, remedy)] * 3
+
+
+def test_a_loader_goes_on_after_an_image_that_was_damaged(dataset: Dataset) -> None:
+    path = dataset.path(3)
+    content = path.read_bytes()
+    with Loader(dataset, (64, 64), 1, workers=1) as loader:
+        path.write_bytes(content[:60])
+        try:
+            with pytest.raises(ImageError):
+                list(loader.epoch(0, STILL, 0))
+        finally:
+            path.write_bytes(content)
+        with Loader(dataset, (64, 64), 1) as alone:
+            assert equal(seen(loader, 0), seen(alone, 0))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -113,3 +113,13 @@ def test_synchronised_batch_norm_keeps_names_and_is_ordinary_alone():
     synchronise_batch_norm(model, torch.device("cpu"))
     assert type(model[1]) is SyncedBatchNorm and list(model.state_dict()) == names
     torch.testing.assert_close(model(images), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_processes_of_a_computer_share_one_cache(tmp_path, cache):
+    """Each shows its own images in an epoch, and finds those of the other in the next one."""
+    both = launch(tmp_path, 2, "cache_in_two_processes.py", CACHE=cache)
+    assert both[0]["seen"] != both[1]["seen"]
+    assert all(found["there"] == [0, 1, 2] and found["names"] == 0 for found in both)
+    assert both[0]["file"] == both[1]["file"] and both[0]["budget"] == both[1]["budget"] == 1 << 20

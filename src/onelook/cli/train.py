@@ -111,7 +111,7 @@ def train(
         flags = flags.after(flags_of_run(folder))
     training, validation, notes = open_splits(data, flags.train_split, flags.val_split)
     with join(flags.device) as world:
-        plan = None if flags.cache is None else plan_cache(flags.cache, training, folder, world.size)
+        plan = None if flags.cache is None else plan_cache(flags.cache, training, folder)
         if resume:
             images = None if batch == "auto" else batch
             chosen = resumed_recipe(

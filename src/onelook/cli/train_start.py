@@ -14,6 +14,7 @@ from onelook.config import change, override
 from onelook.data import Dataset, open_dataset, splits
 from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Batch, Loader, default_workers
+from onelook.data.shared_file import alone
 from onelook.errors import UsageError, UserError
 from onelook.models.build import build
 from onelook.models.classifier import Classification
@@ -23,7 +24,7 @@ from onelook.recipes.classifier import published_classifier
 from onelook.train.batch_size import largest_batch, training_trial
 from onelook.train.distill import Distillation
 from onelook.train.learner import Machine
-from onelook.train.processes import World
+from onelook.train.processes import World, gather
 from onelook.train.recipe import Recipe, shortened
 from onelook.train.run import refuse_changes
 from onelook.train.statistics import measure_statistics, settle_filters
@@ -243,6 +244,7 @@ def loader_of(
         pin=world.device.type == "cuda",
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,
+        gather=gather if world.size > 1 else alone,
     )
 
 

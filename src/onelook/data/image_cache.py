@@ -1,31 +1,32 @@
 """Decoded images that several processes share: in memory within a budget, or in a file on disk.
 
 What is in it never changes a result, only the time: an entry is exactly what decoding gives. The pages belong to one
-file without a name (in `/dev/shm` for memory), so that worker processes hold no copies and nothing is left behind,
-however the training ends.
+file without a name (in `/dev/shm` for memory), so that the processes of a training and their workers hold no copies,
+and nothing is left behind, however the training ends.
 """
 
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import os
 import shutil
-import sys
-import tempfile
-from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onelook.augment.source import MAX_LEVEL
+from onelook.data.shared_file import Gather, SharedFile, agreed, alone, memory_folder
 from onelook.errors import ConfigError, UserError
 
 _LEVELS = MAX_LEVEL + 1
 _NEVER = 1 << 62
 _SLOT = np.dtype([("start", "<i8"), ("height", "<i4"), ("width", "<i4")])
-_HEAD = 64  # bytes in front of the table: where the next image goes (never wraps), as one int64
+_HEAD = 64  # bytes in front of the table, as int64: _NEXT, _RESERVED, _LIMIT
+_NEXT = 0  # where the next image goes; never wraps
+_RESERVED = 1  # bytes of pixels that have room for certain
+_LIMIT = 2  # bytes of pixels that there may be: the budget, or less once the room has run out
+_STEP = 64 << 20  # bytes that are reserved at a time
 
 
 class ImageCache:
@@ -33,37 +34,65 @@ class ImageCache:
 
     rows: of the data set.  budget: bytes of pixels.  rotating: whether the oldest images make room for new ones (a
     pool for images that are wanted again soon); otherwise what is in stays, and what comes when it is full does not
-    get in.  folder: where the file lies; None is memory. Raises `UserError` where there is no room for the budget.
+    get in.  folder: where the file lies; None is memory.  gather: of the processes that train together, which all make
+    this cache: there is one a computer, with the budget that its first process asks for. Raises `UserError` where there
+    is no room for the budget.
+
+    Room is taken when images come, since all that they may need is often much more than they do (see `Pictures.read`).
+    Where others took it meanwhile, the cache stays as full as it is; one that rotates takes all at once.
 
     `get` and `put` may be called by any process that the cache was sent to when it was started (spawn, forkserver).
     """
 
-    def __init__(self, rows: int, budget: int, *, rotating: bool = False, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        rows: int,
+        budget: int,
+        *,
+        rotating: bool = False,
+        folder: Path | None = None,
+        gather: Gather = alone,
+    ) -> None:
         if budget < 1 << 20:
             raise ConfigError(f"An image cache of {budget} bytes holds nothing.", "Give it some hundred megabytes.")
-        if sys.platform == "win32":
-            raise UserError("The image cache needs files without names, which Windows does not have.", "Leave it out.")
-        self.rows, self.budget, self.rotating = rows, budget, rotating
-        self._table = _HEAD + rows * _LEVELS * _SLOT.itemsize
-        size = self._table + budget
-        place = Path(folder) if folder is not None else _memory_folder()
+        place = Path(folder) if folder is not None else memory_folder()
+        self._shared = SharedFile(place, (rows, budget, rotating), gather)
+        try:
+            self._agree()
+            agreed(gather, lambda: self._begin(place) if self._shared.leads else None)
+            self._map()
+        except BaseException:
+            self.close()
+            raise
+
+    def _agree(self) -> None:
+        self.rows, self.budget, self.rotating = self._shared.told
+        self._table = _HEAD + self.rows * _LEVELS * _SLOT.itemsize
+
+    def _begin(self, place: Path) -> None:
+        """Makes the file an empty cache."""
+        size = self._table + self.budget
         free = shutil.disk_usage(place).free
-        if free < size:
+        first = self.budget if self.rotating else min(_STEP, self.budget)
+        try:
+            if free < size:
+                raise OSError
+            os.ftruncate(self._shared.file, size)
+            self._shared.reserve(0, self._table + first)
+        except OSError as error:
             raise UserError(
-                f"The image cache wants {size / 2**20:.0f} MiB in '{place}', where {free / 2**20:.0f} MiB are free.",
+                f"The image cache wants {size / 2**20:.0f} MiB in '{place}', where {free / 2**20:.0f} MiB are free"
+                f"{f' ({error.strerror})' if error.strerror else ''}.",
                 "Give it a smaller budget, or a folder with more room.",
-            )
-        self._file, name = tempfile.mkstemp(dir=place)
-        os.unlink(name)
-        os.ftruncate(self._file, size)
-        self._lock = multiprocessing.get_context("spawn").Lock()
+            ) from None
         self._map()
         self._slots["start"] = -1
+        self._head[_RESERVED], self._head[_LIMIT] = first, self.budget
 
     def _map(self) -> None:
         self._oldest = _NEVER
-        self._memory = mmap.mmap(self._file, self._table + self.budget)
-        self._head = np.frombuffer(self._memory, np.int64, 1)
+        self._memory = mmap.mmap(self._shared.file, self._table + self.budget)
+        self._head = np.frombuffer(self._memory, np.int64, 3)
         self._slots = np.frombuffer(self._memory, _SLOT, self.rows * _LEVELS, _HEAD).reshape(self.rows, _LEVELS)
         self._pixels = np.frombuffer(self._memory, np.uint8, self.budget, self._table)
 
@@ -74,7 +103,7 @@ class ImageCache:
             return None
         if self.rotating:
             # Not among those that are overwritten next.
-            if start < int(self._head[0]) - self.budget + self.budget // 4:
+            if start < int(self._head[_NEXT]) - self.budget + self.budget // 4:
                 return None
             self._oldest = min(self._oldest, start)
         place = start % self.budget
@@ -90,51 +119,60 @@ class ImageCache:
         oldest, self._oldest = self._oldest, _NEVER
         if oldest == _NEVER:
             return True
-        with self._lock:
-            return oldest >= int(self._head[0]) - self.budget
+        if self._shared.file < 0:
+            return False
+        with self._shared.locked():
+            return oldest >= int(self._head[_NEXT]) - self.budget
 
     def put(self, row: int, level: int, image: np.ndarray) -> None:
         """Keeps a copy of (H, W, 3) uint8, where there is room."""
         size, (height, width) = image.size, image.shape[:2]
-        if size > self.budget:
+        if size > self.budget or self._shared.file < 0:
             return
-        with self._lock:
-            slot, head = self._slots[row, level], int(self._head[0])
+        with self._shared.locked():
+            slot, head = self._slots[row, level], int(self._head[_NEXT])
             if slot["start"] >= 0 and (not self.rotating or slot["start"] >= head - self.budget):
                 return  # another process was quicker
             start = head
             if start % self.budget + size > self.budget:  # no image lies across the end
                 start += self.budget - start % self.budget
-            if not self.rotating and start + size > self.budget:
+            if not self.rotating and not self._has_room(start + size):
                 return
             # Readers must see the images that are written over disappear before they do.
-            self._head[0] = start + size
+            self._head[_NEXT] = start + size
             place = start % self.budget
             self._pixels[place : place + size] = image.reshape(-1)
             slot["height"], slot["width"] = height, width
             slot["start"] = start
 
+    def _has_room(self, end: int) -> bool:
+        """Whether there is room up to this byte of the pixels. The caller holds the lock."""
+        if end > self._head[_LIMIT]:
+            return False
+        reserved = int(self._head[_RESERVED])
+        if end > reserved:
+            more = min(max(_STEP, end - reserved), self.budget - reserved)
+            try:
+                self._shared.reserve(self._table + reserved, more)
+            except OSError:
+                self._head[_LIMIT] = reserved
+                return False
+            self._head[_RESERVED] = reserved + more
+        return True
+
     @property
     def used(self) -> int:
         """Bytes of pixels in it."""
-        return min(int(self._head[0]), self.budget)
+        return min(int(self._head[_NEXT]), self.budget)
 
     def close(self) -> None:
         """Gives the memory back; the images handed out go on living."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._shared.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name in ("rows", "budget", "rotating")}
-        return {**state, "_table": self._table, "_lock": self._lock, "_file": reduction.DupFd(self._file)}
+        return {"_shared": self._shared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._file = state["_file"].detach()
+        self._shared = state["_shared"]
+        self._agree()
         self._map()
-
-
-def _memory_folder() -> Path:
-    shared = Path("/dev/shm")
-    return shared if shared.is_dir() else Path(tempfile.gettempdir())

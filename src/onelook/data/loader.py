@@ -29,6 +29,8 @@ from onelook.data.image_cache import ImageCache
 from onelook.data.memory import keep_memory
 from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
 from onelook.data.pictures import DrawImages, Pictures, uses_outlines
+from onelook.data.shared_file import Gather, alone
+from onelook.errors import UserError
 from onelook.types import Sample, Targets
 
 _AUGMENT = 0xA06  # keeps the augmentations' draws apart from the order's, which share the seed
@@ -84,7 +86,15 @@ class _Maker:
     def __init__(self, pictures: Pictures, size: tuple[int, int], seed: int, max_labels: int) -> None:
         self.pictures, self.size, self.seed, self.max_labels = pictures, size, seed, max_labels
 
-    def __getitem__(self, task: Task) -> Batch:
+    def __getitem__(self, task: Task) -> Batch | UserError:
+        # What a worker raises, PyTorch makes a text of, with its traceback: a message for people goes as a value.
+        try:
+            return self.make(task)
+        except UserError as error:
+            return error
+
+    def make(self, task: Task) -> Batch:
+        """The batch of a task."""
         samples = [self.pictures.make(partial(self.sample, task, number)) for number in range(len(task.rows))]
         return collate(samples, tuple(task.rows.tolist()), self.max_labels)
 
@@ -138,6 +148,8 @@ class Loader:
     pin: whether batches are made ready for an accelerator.
     cache: bytes of decoded images that the workers share, 0 for none; it changes no picture.
     cache_folder: where they lie, None is memory.
+    gather: how the processes of a training, which then all make their loader, tell each other of the cache: there is
+        one a computer. Without, each has its own.
 
     Close it, or use it as a context manager.
     """
@@ -159,6 +171,7 @@ class Loader:
         pin: bool = False,
         cache: int = 0,
         cache_folder: Path | None = None,
+        gather: Gather = alone,
     ) -> None:
         sampling = sampling or Sampling()
         rows = chosen_rows(dataset, sampling, seed)
@@ -170,15 +183,16 @@ class Loader:
         self._share = batch // (world * accumulate)
         self._rank, self._world, self._passes = rank, world, accumulate
         self._reuse = sampling.reuse
-        self.cache = _cache(dataset, rows, cache, sampling.reuse, cache_folder)
+        self.cache = _cache(dataset, rows, sampling.reuse, cache, folder=cache_folder, gather=gather)
         labels = class_labels(dataset.names, sampling.classes)
         pictures = Pictures(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
         self._maker = _Maker(pictures, size, seed, max_labels)
         self._tasks = _Tasks()
         self._workers, self._pin = workers, pin
-        self._stream: Iterator[Batch] | None = None  # of the workers, and the (epoch, augment, number) it gives next
+        # Of the workers, and the (epoch, augment, number) it gives next.
+        self._stream: Iterator[Batch | UserError] | None = None
         self._next: tuple[int, Any, int] | None = None
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[Batch | UserError] = DataLoader(
             self._maker,  # type: ignore[arg-type]
             sampler=self._tasks,
             batch_size=None,
@@ -201,7 +215,7 @@ class Loader:
         """
         if not self._workers:
             for task in self._tasks_of(epoch, augment, first):
-                batch = self._maker[task]
+                batch = self._maker.make(task)
                 yield batch.pin_memory() if self._pin else batch
             return
         for number in range(first, len(self)):
@@ -210,12 +224,14 @@ class Loader:
             if self._stream is None or not goes_on:
                 self._tasks.waiting = self._tasks_from(epoch, augment, number)
                 self._stream = self._started()
-            batch = next(self._stream)
+            made = next(self._stream)
+            if isinstance(made, UserError):
+                raise made
             last = number + 1 == len(self)
             self._next = (epoch + 1, augment, 0) if last else (epoch, augment, number + 1)
-            yield batch
+            yield made
 
-    def _started(self) -> Iterator[Batch]:
+    def _started(self) -> Iterator[Batch | UserError]:
         """A stream of the tasks that wait now."""
         try:
             return iter(self._loader)
@@ -275,16 +291,22 @@ class Loader:
         self.close()
 
 
-def _cache(dataset: Dataset, rows: np.ndarray, budget: int, reuse: int, folder: Path | None) -> ImageCache | None:
-    """The images that workers share: all that fit into the budget, or those that a pool for reuse needs."""
+def _cache(
+    dataset: Dataset, rows: np.ndarray, reuse: int, budget: int, *, folder: Path | None, gather: Gather
+) -> ImageCache | None:
+    """The images that workers share: all that fit into the budget, or those that a pool for reuse needs.
+
+    A pool is each process's own: what is reused are the images that it has shown itself.
+    """
     if not budget and not reuse:
         return None
     sizes = 3 * dataset.sizes[rows].astype(np.int64).prod(1)
     if reuse:
         # Twice the images that are asked for: workers run ahead, and the oldest quarter is not given out any more.
         pool = max(int(2.0 * min(reuse, len(rows)) * np.percentile(sizes, 90)), 32 << 20)
-        budget = budget or pool
-    return ImageCache(len(dataset), budget, rotating=reuse > 0 and sizes.sum() > budget, folder=folder)
+        budget, gather = (budget, gather) if budget else (pool, alone)
+    rotating = reuse > 0 and bool(sizes.sum() > budget)
+    return ImageCache(len(dataset), budget, rotating=rotating, folder=folder, gather=gather)
 
 
 class _Tasks:

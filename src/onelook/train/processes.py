@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,8 @@ from onelook.errors import UserError
 from onelook.layers.batch_norm import update_running
 from onelook.ops.reduce import num_processes, sum_over_processes
 from onelook.train.step import TrainingStep
+
+T = TypeVar("T")
 
 # What communication says when the process at the other end is gone.
 _SIGNS_OF_AN_END = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
@@ -153,12 +155,11 @@ def any_of(flags: Sequence[bool], device: torch.device) -> list[bool]:
     return [vote > 0 for vote in votes.tolist()]
 
 
-def gather(value: Any) -> list[Any]:
-    """What every process has to say, in the order of their ranks; small things that can be pickled."""
-    if num_processes() == 1:
-        return [value]
-    found: list[Any] = [None] * num_processes()
-    dist.all_gather_object(found, value)
+def gather(value: T) -> list[T]:
+    """What every process calls this with, in the order of their ranks; small things that can be pickled."""
+    found = [value] * num_processes()
+    if len(found) > 1:
+        dist.all_gather_object(found, value)
     return found
 
 
