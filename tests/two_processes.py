@@ -22,7 +22,8 @@ from onelook.train.learner import Learner, Machine
 from onelook.train.loop import Step, train
 from onelook.train.processes import join
 from onelook.train.recipe import Recipe
-from onelook.train.run import Run, Trained, follow
+from onelook.train.record import Trained
+from onelook.train.run import Run, follow
 from onelook.train.schedule import WarmCosine
 from onelook.train.statistics import measure_statistics
 from onelook.weights import load_weights

@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from onelook.train.learner import Learner
 from onelook.train.loop import Batches, Epoch, Step, train
 from onelook.train.meter import Meter, NonFiniteLossError
 from onelook.train.processes import World, any_of, any_process, average_statistics, gather, gather_statistics
+from onelook.train.record import Record, Trained
 from onelook.train.sinks import CsvSink, Sinks, open_sinks
 from onelook.train.state import load_state, save_state
 from onelook.types import UNDEFINED
@@ -40,86 +41,6 @@ if TYPE_CHECKING:
 READ_EVERY = 20  # steps between two looks at the losses on an accelerator, which has to stop for each
 
 Evaluate = Callable[["Detector"], Mapping[str, float]]
-
-
-@dataclass
-class Record:
-    """What a run has seen so far: JSON, saved with the state. Epochs count from 0, metrics.csv from 1.
-
-    flags: of the command that began the run, so that going on needs none.  data: what it learns from and is judged on
-    (`Dataset.identity`).  meters: of every process, inside an epoch.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    flags: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    best: float | None = None
-    best_epoch: int | None = None
-    misses: int = 0
-    seconds: float = 0.0
-    meters: list[dict[str, Any]] | None = None
-    finished: bool = False
-    reason: str = "finished"
-    names: list[str] = field(default_factory=list)
-
-    def judge(self, value: float | None, epoch: int) -> bool:
-        """Notes an evaluation; whether it is the best so far. What is not finite is never best.
-
-        What no object defines is no judgement: neither the best nor a miss.
-        """
-        if value == UNDEFINED:
-            return False
-        if value is not None and math.isfinite(value) and (self.best is None or value > self.best):
-            self.best, self.best_epoch, self.misses = value, epoch, 0
-            return True
-        self.misses += 1
-        return False
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The result of a training, or of the part of it until it was stopped.
-
-    reason: "finished", "patience" (early stopping) or "interrupted".  metric, best: what best means, and its value.
-    """
-
-    folder: Path
-    reason: str
-    epochs: int
-    steps: int
-    seconds: float
-    metric: str
-    best: float | None
-    best_epoch: int | None
-    last: Mapping[str, Any]
-
-    @property
-    def never_defined(self) -> bool:
-        """Whether there were evaluations, none of which could tell the metric."""
-        return self.best is None and self.metric in self.last
-
-    @property
-    def exit_code(self) -> int:
-        return 130 if self.reason == "interrupted" else 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {**asdict(self), "folder": str(self.folder), "last": dict(self.last)}
-
-    def show(self, console: Console) -> None:
-        """Prints where things are, and how good."""
-        if self.reason == "interrupted":
-            stopped = f"Stopped after {self.steps} steps. Nothing is lost: {self.folder} holds it all."
-            console.print(stopped, soft_wrap=True, markup=False)
-            return
-        why = "No better for a while, stopped early after" if self.reason == "patience" else "Trained for"
-        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        console.print(f"{why} {epochs} in {duration(self.seconds)}.")
-        if self.best is not None and self.best_epoch is not None:
-            console.print(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch + 1}.")
-        elif self.never_defined:
-            console.print(f"{self.metric} was never defined on the validation set: best is the last epoch.")
-        console.print(f"Weights: {self.folder / 'best.safetensors'}", soft_wrap=True, markup=False)
 
 
 @contextlib.contextmanager
@@ -199,25 +120,9 @@ class Run:
             )
 
     def identify(self, data: Mapping[str, Mapping[str, Any] | None]) -> None:
-        """Says what the run learns from and is judged on, by its part ("training", "validation").
-
-        A run that goes on must have the same: UserError where it has not. Other boxes on the same images are its user's
-        to know: a warning.
-        """
-        for part, now in data.items():
-            before = self.record.data.get(part, now)
-            if before == now:
-                continue
-            if before is None or now is None or any(before[key] != now[key] for key in ("split", "images")):
-                raise UserError(
-                    f"The {part} of the run in '{self.folder}' was with {_told(before)}, now it is with {_told(now)}.",
-                    f"Resume with the data set and the split that the run was started with "
-                    f"(--{'train' if part == 'training' else 'val'}-split), or start a new run with --out.",
-                )
-            self.journal.warn(
-                f"The annotations of the {part} images have changed since the run began: it learns other things now."
-            )
-        self.record.data = dict(data)
+        """Says what the run learns from and is judged on; see `Record.identify`."""
+        for warning in self.record.identify(data, self.folder):
+            self.journal.warn(warning)
 
     def save(self, meter: Meter | None = None) -> None:
         """The state, inside an epoch with the losses it has so far. All processes take part."""
@@ -279,7 +184,7 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
     """Trains to the end, or until patience or Ctrl-C stops it; the run's folder is up to date either way."""
     recipe, learner, record, journal = run.recipe, run.learner, run.record, run.journal
     steps = -(-len(batches) // recipe.accumulate)
-    meter = _meter(record, learner.world)
+    meter = record.meter(learner.world)
     clock = Clock(record.seconds, learner.steps, recipe.epochs * steps)
     read_every = READ_EVERY if learner.world.device.type == "cuda" else 1
     shown = None
@@ -396,17 +301,6 @@ def _of_broken(run: Run, step: Step, losses: Mapping[str, float]) -> str:
     what, how = ("loss", f": {bad}") if bad else ("gradient", ", though its loss is")
     where = f"step {step.number} (epoch {step.epoch + 1})"
     return f"The {what} of {where} is not finite{how}. Its images: {images}."
-
-
-def _meter(record: Record, world: World) -> Meter:
-    """This process's losses of an epoch that was broken off."""
-    if not record.meters:
-        return Meter()
-    return Meter.from_dict(record.meters[world.rank if len(record.meters) == world.size else 0])
-
-
-def _told(data: Mapping[str, Any] | None) -> str:
-    return "nothing" if data is None else f"{data['images']} images of the split '{data['split']}'"
 
 
 def _line(epoch: int, recipe: Recipe, row: Mapping[str, Any], better: bool) -> str:
