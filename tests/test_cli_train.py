@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -250,6 +251,30 @@ def test_a_damaged_run_says_how_its_weights_go_on(scenes, tmp_path, capsys):
     )
     again = ("--out", str(tmp_path / "again"), "--weights", str(out / "last.safetensors"))
     assert train(scenes, *SMALL, *again) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
+@pytest.mark.parametrize("later", [0.4, 1.2])  # seconds: while the workers import what they need, in the one case
+def test_a_ctrl_c_while_the_workers_start_is_no_failure(scenes, tmp_path, later):
+    command = [sys.executable, "-m", "onelook", "train", str(scenes), "--device", "cpu", "--workers", "2"]
+    training = subprocess.Popen(
+        [*command, *SMALL[:-1], "50", "--out", str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    with training:
+        said = []
+        for line in training.stderr:
+            said.append(line)
+            if "In the first batches" in line:
+                time.sleep(later)
+                os.killpg(training.pid, signal.SIGINT)  # as a terminal does: to all processes
+    told = "".join(said)
+    assert training.returncode == 130 and "Traceback" not in told and "error: A process" not in told, told
+    assert "Stopped and saved" in told or "Interrupted." in told
 
 
 def test_the_report_of_two_processes_has_the_last_weights(scenes, tmp_path):

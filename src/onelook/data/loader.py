@@ -7,6 +7,7 @@ closing the mosaic restarts nothing.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import connection, util
+from multiprocessing import connection, resource_tracker, util
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from onelook.data.pictures import DrawImages, Pictures, uses_outlines
 from onelook.types import Sample, Targets
 
 _AUGMENT = 0xA06  # keeps the augmentations' draws apart from the order's, which share the seed
+_STOPS = (signal.SIGINT, signal.SIGTERM)  # what a terminal or a scheduler sends to all processes of a training
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,8 +219,10 @@ class Loader:
 
     def _started(self) -> Iterator[Batch]:
         """A stream of the tasks that wait now."""
+        begins = getattr(self._loader, "_iterator", None) is None
         try:
-            return iter(self._loader)
+            with _deaf_children() if begins else contextlib.nullcontext():
+                return iter(self._loader)
         except BaseException:
             self._end_workers()  # who may be between two streams: the next one begins with new ones
             raise
@@ -297,14 +301,35 @@ class _Tasks:
         return self.waiting
 
 
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that are started in here begin with `_STOPS` blocked, until they can say what they do with them.
+
+    A new worker imports for seconds before `_quiet_worker` runs, and Ctrl-C would end it. Blocked here, the signals
+    are inherited so; what comes to this process meanwhile waits, and is answered at the end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # What multiprocessing starts beside the first worker; in doing so it unblocks these signals (Python 3.11).
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _quiet_worker(worker: int) -> None:
     """Each worker is one thread: threads inside workers would fight for the cores the workers have filled.
 
     A terminal sends Ctrl-C, and a scheduler its warning, to all processes at once. The training answers it between two
     steps, for which it still needs its batches: only the loader ends a worker.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # see `_deaf_children`
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_memory()
     cv2.setNumThreads(1)
