@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from onelook.cli.app import run
-from onelook.cli.train_start import choose_recipe, free_folder, resumed_recipe
+from onelook.cli.train_start import choose_recipe, faster, free_folder, rates_too_low, resumed_recipe
 from onelook.config import diff, to_plain, write_yaml
 from onelook.data.loader import collate
 from onelook.data.synthetic import Scenes, write_synthetic
@@ -23,6 +25,7 @@ from onelook.losses.distill import Mgd
 from onelook.models.build import build
 from onelook.recipes import find_recipe
 from onelook.train.distill import Distillation
+from onelook.train.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.weights import restore, save_weights
 
 NAMES = ("a", "b", "c")
@@ -83,6 +86,42 @@ def test_folders_of_runs_do_not_overwrite_each_other(tmp_path, monkeypatch):
     first = free_folder("yolox-nano")
     first.mkdir(parents=True)
     assert (str(first), str(free_folder("yolox-nano"))) == ("runs/yolox-nano", "runs/yolox-nano-2")
+
+
+@pytest.mark.parametrize(
+    ("workers", "cached", "said", "unsaid"),
+    [
+        (1, False, "try more --workers than 1, up to 2", "--cache"),
+        (2, False, "than cores (2) do not help, but --cache ram, pictures that are stored smaller or", "try more"),
+        (4, True, "than cores (2) do not help, but pictures that are stored smaller or", "--cache"),
+    ],
+)
+def test_what_a_slow_loader_is_told_depends_on_the_cores(monkeypatch, workers, cached, said, unsaid):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    told = faster(SimpleNamespace(workers=workers, cache=object() if cached else None))
+    assert said in told and unsaid not in told
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "said"),
+    [
+        (WarmCosine(warmup_epochs=1.0, flat_epochs=0.0), 1, "The only step of this training would have the learning"),
+        (
+            WarmCosine(warmup_epochs=1.0, flat_epochs=0.0),
+            2,
+            "All 2 steps of this training lie in the warm-up, up to 25",
+        ),
+        (WarmCosine(warmup_epochs=0.5, flat_epochs=0.0), 4, ""),
+        (WarmCosine(warmup_epochs=0.5, warmup_start=0.5), 1, ""),
+        (OneCycle(warmup_steps=1000), 10, "All 10 steps of this training lie in the warm-up, up to 0.9 %"),
+        (Constant(), 1, ""),
+        (MultiStep(), 1, ""),
+    ],
+)
+def test_a_training_within_its_warm_up_is_warned_of(schedule, steps, said):
+    told = rates_too_low(replace(recipe(epochs=1), schedule=schedule), steps)
+    assert told.startswith(said) and bool(told) == bool(said)
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +263,14 @@ def test_mistakes_get_one_message(scenes, capsys, arguments, code, said):
     assert train(scenes, *arguments) == code
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
+
+
+def test_a_training_that_would_learn_nothing_says_so_before_it_begins(scenes, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(scenes, *SMALL[:4], "--epochs", "1", "--batch", "8", "--out", str(out), "multiscale=none") == 0
+    log = (out / "train.log").read_text()
+    assert "warning: The only step of this training would have the learning rate 0, and nothing would be learnt" in log
+    assert log.index("learning rate 0") < log.index("epoch 1/1") and "more --epochs, a smaller --batch" in log
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -26,6 +26,7 @@ from onelook.errors import UserError
 from onelook.train import sinks
 from onelook.train.journal import Journal
 from onelook.train.loop import train
+from onelook.train.meter import Meter
 from onelook.train.processes import World
 from onelook.train.run import Run, follow, refuse_changes
 from onelook.weights import read_header, restore, save_weights
@@ -206,18 +207,40 @@ def test_a_run_goes_on_with_its_own_classes_only(tmp_path):
         Run(tmp_path, RECIPE, learner, resume=True)
 
 
-def test_a_loader_that_cannot_keep_up_is_told_of_with_figures(tmp_path):
-    class Slow(Squares):
-        def take(self, rows):
-            time.sleep(0.6)
-            return super().take(rows)
+class Slow(Squares):
+    """Whose batches take so many seconds, one after the other."""
 
-    start(tmp_path / "slow", changed(epochs=1, closing=None), Slow(count=16))
-    found = re.search(r"kept training waiting for (\S+) of (\S+) s", (tmp_path / "slow" / "train.log").read_text())
+    seconds: tuple[float, ...] = (0.6, 0.6, 0.6)
+
+    def epoch(self, epoch, augment, first):
+        for wait, batch in zip(self.seconds[first:], super().epoch(epoch, augment, first)):
+            time.sleep(wait)
+            yield batch
+
+
+def test_a_loader_that_cannot_keep_up_is_told_of_with_figures(tmp_path):
+    recipe = changed(epochs=1, closing=None)
+    follow(Run(tmp_path / "slow", recipe, learner_of(recipe)), Slow(), None, faster="take more")
+    said = (tmp_path / "slow" / "train.log").read_text()
+    found = re.search(r"kept training waiting for (\S+) of (\S+) s: take more\.", said)
     assert found and 1.2 <= float(found[1]) <= float(found[2])
-    assert float(rows_of(tmp_path / "slow")[0]["waited"]) >= 1.2
+    assert float(rows_of(tmp_path / "slow")[0]["waited"]) >= 1.8
     start(tmp_path / "quick", changed(epochs=1, closing=None), Squares(count=16))
     assert "waiting" not in (tmp_path / "quick" / "train.log").read_text()
+
+
+def test_the_start_of_the_workers_is_not_held_against_the_loader(tmp_path):
+    class Starting(Slow):
+        seconds = (1.5, 0.0, 0.0)
+
+    start(tmp_path, changed(epochs=1, closing=None), Starting())
+    assert "waiting" not in (tmp_path / "train.log").read_text() and float(rows_of(tmp_path)[0]["waited"]) >= 1.5
+
+
+def test_the_start_of_an_earlier_sitting_is_remembered():
+    before = Meter({"box": 1.0}, 1, waited=3.0, starting=2.0)
+    assert Meter.from_dict(before.to_dict()).starting == 2.0
+    assert Meter.from_dict({"sums": {}, "steps": 0, "waited": 1.0}).starting == 0.0
 
 
 def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from onelook.config import change, override
 from onelook.data import Dataset, open_dataset, splits
 from onelook.data.cache_budget import CachePlan
-from onelook.data.loader import Batch, Loader, default_workers
+from onelook.data.loader import Batch, Loader, cores, default_workers
 from onelook.errors import UsageError, UserError
 from onelook.models.build import build
 from onelook.models.classifier import Classification
@@ -244,6 +244,35 @@ def loader_of(
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,
     )
+
+
+def faster(batches: Loader) -> str:
+    """What to try where training waits for its batches. More workers than cores take each other's time."""
+    if batches.workers < cores():
+        return f"try more --workers than {batches.workers}, up to {cores()}"
+    helps = ["pictures that are stored smaller", "sampling.reuse=200 where mosaics decode several pictures for one"]
+    if batches.cache is None:
+        helps.insert(0, "--cache ram")
+    return f"more --workers than cores ({cores()}) do not help, but {', '.join(helps[:-1])} or {helps[-1]} may"
+
+
+def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
+    """What to warn of where the learning rate only ever warms up in this training; "" where it does more."""
+    steps, before, first = recipe.epochs * steps_per_epoch, 0.0, 0.0
+    for step in range(steps):
+        scale = recipe.schedule(step, steps_per_epoch, recipe.epochs).scale
+        if scale >= 1 or scale < before:
+            return ""
+        before, first = scale, scale if step == 0 else first
+    count = "The only step" if steps == 1 else f"All {steps} steps"
+    if before == 0:
+        problem = f"{count} of this training would have the learning rate 0, and nothing would be learnt"
+    elif before > first:
+        problem = f"{count} of this training lie in the warm-up, up to {100 * before:.2g} % of the learning rate"
+    else:
+        return ""
+    shorter = ", or a shorter schedule.warmup_epochs" if hasattr(recipe.schedule, "warmup_epochs") else ""
+    return f"{problem}: give more --epochs, a smaller --batch{shorter}."
 
 
 def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) -> None:

@@ -119,15 +119,19 @@ def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int
     return Batch(images.permute(0, 3, 1, 2), targets, indices)
 
 
+def cores() -> int:
+    """Processor cores for this process; trainings that torchrun started together on this machine share its cores."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    together = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, here // (int(together) if together.isdecimal() and int(together) else 1))
+
+
 def default_workers() -> int:
     """Worker processes that pay off here: one a core but one, 16 at most, and one on the smallest machines.
 
-    Trainings that torchrun started together on this machine share its cores. Where the network itself trains on the
-    CPU, a worker's time is taken from it: the loop's caller may ask for fewer.
+    Where the network itself trains on the CPU, a worker's time is taken from it: the loop's caller may ask for fewer.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    together = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, min(16, cores // (int(together) if together.isdecimal() and int(together) else 1) - 1))
+    return max(1, min(16, cores() - 1))
 
 
 class Loader:
@@ -177,7 +181,7 @@ class Loader:
         pictures = Pictures(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
         self._maker = _Maker(pictures, size, seed, max_labels)
         self._tasks = _Tasks()
-        self._workers, self._pin = workers, pin
+        self.workers, self._pin = workers, pin
         self._stream: Iterator[Batch] | None = None  # of the workers, and the (epoch, augment, number) it gives next
         self._next: tuple[int, Any, int] | None = None
         self._loader: DataLoader[Batch] = DataLoader(
@@ -201,7 +205,7 @@ class Loader:
 
         At the end of an epoch the workers go on with the next one, so that nobody waits for its first batches.
         """
-        if not self._workers:
+        if not self.workers:
             for task in self._tasks_of(epoch, augment, first):
                 batch = self._maker[task]
                 yield batch.pin_memory() if self._pin else batch
