@@ -298,6 +298,13 @@ def test_a_damaged_run_says_how_its_weights_go_on(scenes, tmp_path, capsys):
     )
     again = ("--out", str(tmp_path / "again"), "--weights", str(out / "last.safetensors"))
     assert train(scenes, *SMALL, *again) == 0
+    capsys.readouterr()
+    (out / "last.safetensors").unlink()  # as in the first epoch
+    for lost in (out / "state.pt", out / "recipe.yaml"):
+        lost.unlink() if lost.suffix == ".yaml" else lost.write_bytes(b"")
+        assert train(scenes, "--out", str(out), "--resume") == 1
+        error = capsys.readouterr().err
+        assert "--out in another folder." in error and "--weights" not in error
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")

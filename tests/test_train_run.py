@@ -169,6 +169,25 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_
     )
 
 
+def test_what_to_do_after_a_loss_that_is_not_finite_is_possible(tmp_path):
+    from test_train_loop import SumOfBoxes
+
+    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None)
+    with pytest.raises(UserError) as raised:
+        start(tmp_path, recipe, Squares(count=16, broken=5))
+    assert "start a new run in another --out. The run so far" in raised.value.remedy  # no weights in the first epoch
+    longer = changed(epochs=2, loss=LOSS.plus(SumOfBoxes()), closing=None)
+
+    class Later(Squares):
+        def epoch(self, epoch, augment, first):
+            yield from (super().epoch if epoch else Squares(count=16).epoch)(epoch, augment, first)
+
+    with pytest.raises(UserError) as raised:
+        start(tmp_path / "later", longer, Later(count=16, broken=5))
+    last = tmp_path / "later" / "last.safetensors"
+    assert f"in another --out; it can begin with the weights so far: --weights {last}." in raised.value.remedy
+
+
 def test_a_gradient_that_is_not_finite_stops_too_and_says_which(tmp_path):
     from test_train_loop import BadGradient
 

@@ -26,6 +26,7 @@ from onelook.train.learner import Machine
 from onelook.train.processes import World
 from onelook.train.recipe import Recipe, shortened
 from onelook.train.run import refuse_changes
+from onelook.train.state import weights_so_far
 from onelook.train.statistics import measure_statistics, settle_filters
 from onelook.train.teacher import TeacherRecord, open_teacher, resumed_teacher
 from onelook.weights import load_weights
@@ -130,8 +131,7 @@ def resumed_recipe(
         if (folder / "state.pt").is_file():
             raise UserError(
                 f"The run in '{folder}' has lost its {RECIPE_FILE}, without which it cannot go on.",
-                f"Put that file back, or start another run with --out in another folder; it can begin with the weights "
-                f"so far: --weights {folder / 'last.safetensors'}.",
+                f"Put that file back, or start another run with --out in another folder{weights_so_far(folder)}.",
             )
         raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")
     if recipe is not None:

@@ -29,7 +29,7 @@ from onelook.train.loop import Batches, Epoch, Step, train
 from onelook.train.meter import Meter, NonFiniteLossError
 from onelook.train.processes import any_process, average_statistics
 from onelook.train.sinks import CsvSink, Sinks, open_sinks
-from onelook.train.state import load_state, save_state
+from onelook.train.state import load_state, save_state, weights_so_far
 from onelook.weights import save_weights
 
 if TYPE_CHECKING:
@@ -344,8 +344,9 @@ def _report_broken(run: Run, broken: Sequence[tuple[Step, Mapping[str, float]]])
         if run.recipe.nonfinite == "stop":
             raise NonFiniteLossError(
                 message,
-                f"No weight was changed by it. Check the images and their boxes (onelook check), lower the learning "
-                f"rate, or go on without such steps: nonfinite=skip. The run so far is in {run.folder}.",
+                "No weight was changed by it. Check the images and their boxes (onelook check). A lower learning rate, "
+                "or nonfinite=skip, which goes on without such steps, is another recipe, which --resume refuses: start "
+                f"a new run in another --out{weights_so_far(run.folder)}. The run so far is in {run.folder}.",
             )
         run.warn_of_share(f"{message} The step was skipped.")
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ _REMEDY = (
 )
 
 
+def weights_so_far(folder: Path) -> str:
+    """How another run begins with the weights of the run in a folder; "" where it has not written any yet."""
+    last = folder / "last.safetensors"
+    return f"; it can begin with the weights so far: --weights {shlex.quote(str(last))}" if last.is_file() else ""
+
+
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -94,10 +101,9 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"There is no '{path}' to resume from.", "Start the training without --resume.") from None
     except (SafetensorError, ValueError, KeyError, OSError) as error:
-        last = path.with_name("last.safetensors")
         raise UserError(
             f"'{path}' is damaged or no training state ({error}).",
-            f"Start another run with --out in another folder; it can begin with the weights so far: --weights {last}.",
+            f"Start another run with --out in another folder{weights_so_far(path.parent)}.",
         ) from error
 
 
