@@ -274,6 +274,34 @@ def test_a_training_that_would_learn_nothing_says_so_before_it_begins(scenes, tm
 
 
 @pytest.mark.usefixtures("elsewhere")
+def test_a_folder_of_a_run_in_the_wrong_place_is_shown_the_right_one(scenes, tmp_path, capsys):
+    said = []
+    once, files = tmp_path / "runs" / "b 1", ("best.safetensors", "recipe.yaml")
+    once.mkdir(parents=True)
+    write_yaml(once / "recipe.yaml", to_plain(recipe()))
+    for weights in (False, True):
+        if weights:
+            (once / "best.safetensors").write_bytes(b"x")
+        for model in ("runs/b 1", *(f"runs/b 1/{name}" for name in files[not weights :])):
+            assert train(scenes, "--model", model, "--epochs", "1") == 2
+            said.append(" ".join(capsys.readouterr().err.split()))
+    train_as, begin = "To train as it did: --recipe 'runs/b 1'.", "--model NAME --weights 'runs/b 1/best.safetensors'."
+    assert "is the folder of a run" in said[0] and train_as in said[0] and "--weights" not in said[0]
+    assert "is a file" in said[1] and "--recipe 'runs/b 1/recipe.yaml'." in said[1]
+    assert train_as in said[2] and begin in said[2]
+    assert "is a file" in said[3] and begin in said[3]
+    assert train(scenes, "--model", "yolox-nano", "--weights", "runs/b 1") == 1
+    assert "Name a file inside it: runs/b 1/best.safetensors" in capsys.readouterr().err
+    (once / "best.safetensors").unlink()
+    assert train(scenes, "--model", "yolox-nano", "--weights", "runs/b 1") == 1
+    assert "Name a file inside it.\n" in capsys.readouterr().err
+    assert train(scenes, "--model", "runs", "--epochs", "1") == 1  # no folder of a run: an unknown name
+    # A folder that is called as a model is no reason to refuse the model.
+    (tmp_path / "yolox-nano").mkdir()
+    assert train(scenes, *SMALL) == 0
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_a_file_where_the_run_should_be_is_named(scenes, tmp_path, capsys):
     (tmp_path / "taken").write_text("")
     assert train(scenes, *SMALL, "--out", str(tmp_path / "taken")) == 1

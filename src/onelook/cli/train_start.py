@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -17,7 +18,7 @@ from onelook.data.loader import Batch, Loader, cores, default_workers
 from onelook.errors import UsageError, UserError
 from onelook.models.build import build
 from onelook.models.classifier import Classification
-from onelook.models.variants import variant
+from onelook.models.variants import VARIANTS, variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.train.batch_size import largest_batch, training_trial
@@ -30,6 +31,7 @@ from onelook.train.state import weights_so_far
 from onelook.train.statistics import measure_statistics, settle_filters
 from onelook.train.teacher import TeacherRecord, open_teacher, resumed_teacher
 from onelook.weights import load_weights
+from onelook.weights.file import BEST
 
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
@@ -70,6 +72,7 @@ def choose_recipe(
     """The recipe that the command line describes, for these classes; classifies: of a classifier of pictures."""
     if model is None and recipe is None:
         raise UsageError("The model is missing.", "Add --model yolox-s, or see: onelook models")
+    check_name(model)
     if recipe is not None:
         chosen = find_recipe(recipe)
     elif classifies:
@@ -95,6 +98,24 @@ def choose_recipe(
             "Add --weights with that classifier, or pretraining=none.",
         )
     return found
+
+
+def check_name(model: str | None) -> None:
+    """UsageError for a --model that is a run's folder or a file: other verbs take those, a training has other flags."""
+    if model is None or model in VARIANTS or not Path(model).exists():
+        return
+    place, best = Path(model), Path(model) / BEST
+    with_weights = "To begin with its weights: --model NAME --weights {}"
+    if (place / RECIPE_FILE).is_file():
+        remedy = f"To train as it did: --recipe {shlex.quote(model)}."
+        if best.is_file():
+            remedy += f" {with_weights.format(shlex.quote(str(best)))}."
+        raise UsageError(f"'{model}' is the folder of a run, and --model is the name of a model.", remedy)
+    if place.is_file():
+        yaml = place.suffix in (".yaml", ".yml", ".json")
+        remedy = "If it holds a recipe: --recipe {}" if yaml else with_weights
+        remedy = f"{remedy.format(shlex.quote(model))}."
+        raise UsageError(f"'{model}' is a file, and --model is the name of a model.", remedy)
 
 
 def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:
@@ -138,6 +159,7 @@ def resumed_recipe(
         raise UsageError("A run goes on with its own recipe.", "Leave --recipe away, or start a new run: --out.")
     before = find_recipe(folder)
     asked: dict[str, Any] = {}
+    check_name(model)
     if model is not None:
         network = "model.network" if isinstance(before.model, Classification) else "model"
         asked[network] = variant(model).architecture
