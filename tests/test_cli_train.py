@@ -70,6 +70,13 @@ def test_a_teacher_brings_its_published_settings_or_the_defaults():
     assert told.distillation == Distillation(loss=Mgd(masked=0.5), closing=False) and told.clip is None
 
 
+def test_one_class_needs_no_brackets():
+    for text in ("classes=dog", "classes=(dog)", "classes=('dog',)"):
+        assert recipe(f"sampling.{text}").sampling.classes == ("dog",)
+        assert recipe(f"sampling=Sampling({text})").sampling.classes == ("dog",)
+    assert recipe("freeze=backbone.*").freeze == ("backbone.*",)
+
+
 def test_a_missing_model_is_wrong_usage():
     with pytest.raises(UsageError, match="model is missing"):
         recipe(model=None)
