@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -298,3 +299,28 @@ def test_public_functions_keep_their_names_when_folders_named_alike_are_imported
     code = "import onelook.train.schedule, onelook.export, onelook; print(callable(onelook.train), onelook.export)"
     done = python("-c", code)
     assert done.stdout.startswith("True <function export"), done.stderr
+
+
+CHOKES = '''
+import os, signal
+
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    pass  # as native modules do
+
+def choke():
+    """Choke."""
+'''
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_a_ctrl_c_while_a_verb_is_imported_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "module_that_chokes.py").write_text(CHOKES)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(command_line.VERBS, "choke", ("module_that_chokes:choke", "Choke."))
+    assert command_line.run(["choke"]) == 130
+    assert capsys.readouterr().err == "error: Interrupted.\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
