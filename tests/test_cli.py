@@ -298,3 +298,31 @@ def test_public_functions_keep_their_names_when_folders_named_alike_are_imported
     code = "import onelook.train.schedule, onelook.export, onelook; print(callable(onelook.train), onelook.export)"
     done = python("-c", code)
     assert done.stdout.startswith("True <function export"), done.stderr
+
+
+CHOKES = '''
+import os, signal
+
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    pass  # as native modules do
+
+def choke():
+    """Choke."""
+'''
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_a_ctrl_c_while_a_verb_is_imported_is_not_lost(tmp_path: Path) -> None:
+    """In a process of its own: the threads that other tests leave behind would take the signal."""
+    (tmp_path / "module_that_chokes.py").write_text(CHOKES)
+    code = f"""
+import signal, sys
+from onelook.cli import app
+sys.path.insert(0, {str(tmp_path)!r})
+app.VERBS["choke"] = ("module_that_chokes:choke", "Choke.")
+print(app.run(["choke"]), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    done = python("-c", code)
+    assert (done.stdout, done.stderr) == ("130 False\n", "error: Interrupted.\n")

@@ -9,7 +9,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ import torch
 from data_sets import without_objects
 from onelook.cli.app import run
 from onelook.cli.train_flags import Flags, again
-from onelook.cli.train_start import choose_recipe, free_folder, resumed_recipe
+from onelook.cli.train_start import choose_recipe, faster, free_folder, rates_too_low, resumed_recipe
 from onelook.config import diff, to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.loader import collate
@@ -31,6 +33,7 @@ from onelook.recipes import find_recipe
 from onelook.train.distill import Distillation
 from onelook.train.meter import Meter
 from onelook.train.processes import World
+from onelook.train.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.weights import restore, save_weights
 
 NAMES = ("a", "b", "c")
@@ -75,6 +78,13 @@ def test_a_teacher_brings_its_published_settings_or_the_defaults():
     assert told.distillation == Distillation(loss=Mgd(masked=0.5), closing=False) and told.clip is None
 
 
+def test_one_class_needs_no_brackets():
+    for text in ("classes=dog", "classes=(dog)", "classes=('dog',)"):
+        assert recipe(f"sampling.{text}").sampling.classes == ("dog",)
+        assert recipe(f"sampling=Sampling({text})").sampling.classes == ("dog",)
+    assert recipe("freeze=backbone.*").freeze == ("backbone.*",)
+
+
 def test_a_missing_model_is_wrong_usage():
     with pytest.raises(UsageError, match="model is missing"):
         recipe(model=None)
@@ -91,6 +101,42 @@ def test_folders_of_runs_do_not_overwrite_each_other(tmp_path, monkeypatch):
     first = free_folder("yolox-nano")
     first.mkdir(parents=True)
     assert (str(first), str(free_folder("yolox-nano"))) == ("runs/yolox-nano", "runs/yolox-nano-2")
+
+
+@pytest.mark.parametrize(
+    ("workers", "cached", "said", "unsaid"),
+    [
+        (1, False, "try more --workers than 1, up to 2", "--cache"),
+        (2, False, "than cores (2) do not help, but --cache ram, pictures that are stored smaller or", "try more"),
+        (4, True, "than cores (2) do not help, but pictures that are stored smaller or", "--cache"),
+    ],
+)
+def test_what_a_slow_loader_is_told_depends_on_the_cores(monkeypatch, workers, cached, said, unsaid):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    told = faster(SimpleNamespace(workers=workers, cache=object() if cached else None))
+    assert said in told and unsaid not in told
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "said"),
+    [
+        (WarmCosine(warmup_epochs=1.0, flat_epochs=0.0), 1, "The only step of this training would have the learning"),
+        (
+            WarmCosine(warmup_epochs=1.0, flat_epochs=0.0),
+            2,
+            "All 2 steps of this training lie in the warm-up, up to 25",
+        ),
+        (WarmCosine(warmup_epochs=0.5, flat_epochs=0.0), 4, ""),
+        (WarmCosine(warmup_epochs=0.5, warmup_start=0.5), 1, ""),
+        (OneCycle(warmup_steps=1000), 10, "All 10 steps of this training lie in the warm-up, up to 0.9 %"),
+        (Constant(), 1, ""),
+        (MultiStep(), 1, ""),
+    ],
+)
+def test_a_training_within_its_warm_up_is_warned_of(schedule, steps, said):
+    told = rates_too_low(replace(recipe(epochs=1), schedule=schedule), steps)
+    assert told.startswith(said) and bool(told) == bool(said)
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +302,42 @@ def test_mistakes_get_one_message(scenes, capsys, arguments, code, said):
     assert said in error and "Traceback" not in error
 
 
+def test_a_training_that_would_learn_nothing_says_so_before_it_begins(scenes, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(scenes, *SMALL[:4], "--epochs", "1", "--batch", "8", "--out", str(out), "multiscale=none") == 0
+    log = (out / "train.log").read_text()
+    assert "warning: The only step of this training would have the learning rate 0, and nothing would be learnt" in log
+    assert log.index("learning rate 0") < log.index("epoch 1/1") and "more --epochs, a smaller --batch" in log
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_folder_of_a_run_in_the_wrong_place_is_shown_the_right_one(scenes, tmp_path, capsys):
+    said = []
+    once, files = tmp_path / "runs" / "b 1", ("best.safetensors", "recipe.yaml")
+    once.mkdir(parents=True)
+    write_yaml(once / "recipe.yaml", to_plain(recipe()))
+    for weights in (False, True):
+        if weights:
+            (once / "best.safetensors").write_bytes(b"x")
+        for model in ("runs/b 1", *(f"runs/b 1/{name}" for name in files[not weights :])):
+            assert train(scenes, "--model", model, "--epochs", "1") == 2
+            said.append(" ".join(capsys.readouterr().err.split()))
+    train_as, begin = "To train as it did: --recipe 'runs/b 1'.", "--model NAME --weights 'runs/b 1/best.safetensors'."
+    assert "is the folder of a run" in said[0] and train_as in said[0] and "--weights" not in said[0]
+    assert "is a file" in said[1] and "--recipe 'runs/b 1/recipe.yaml'." in said[1]
+    assert train_as in said[2] and begin in said[2]
+    assert "is a file" in said[3] and begin in said[3]
+    assert train(scenes, "--model", "yolox-nano", "--weights", "runs/b 1") == 1
+    assert "Name a file inside it: runs/b 1/best.safetensors" in capsys.readouterr().err
+    (once / "best.safetensors").unlink()
+    assert train(scenes, "--model", "yolox-nano", "--weights", "runs/b 1") == 1
+    assert "Name a file inside it.\n" in capsys.readouterr().err
+    assert train(scenes, "--model", "runs", "--epochs", "1") == 1  # no folder of a run: an unknown name
+    # A folder that is called as a model is no reason to refuse the model.
+    (tmp_path / "yolox-nano").mkdir()
+    assert train(scenes, *SMALL) == 0
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_a_file_where_the_run_should_be_is_named(scenes, tmp_path, capsys):
     (tmp_path / "taken").write_text("")
@@ -281,6 +363,37 @@ def test_a_damaged_run_says_how_its_weights_go_on(scenes, tmp_path, capsys):
     )
     again = ("--out", str(tmp_path / "again"), "--weights", str(out / "last.safetensors"))
     assert train(scenes, *SMALL, *again) == 0
+    capsys.readouterr()
+    (out / "last.safetensors").unlink()  # as in the first epoch
+    for lost in (out / "state.pt", out / "recipe.yaml"):
+        lost.unlink() if lost.suffix == ".yaml" else lost.write_bytes(b"")
+        assert train(scenes, "--out", str(out), "--resume") == 1
+        error = capsys.readouterr().err
+        assert "--out in another folder." in error and "--weights" not in error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
+@pytest.mark.parametrize("later", [0.4, 1.2])  # seconds: while the workers import what they need, in the one case
+def test_a_ctrl_c_while_the_workers_start_is_no_failure(scenes, tmp_path, later):
+    command = [sys.executable, "-m", "onelook", "train", str(scenes), "--device", "cpu", "--workers", "2"]
+    training = subprocess.Popen(
+        [*command, *SMALL[:-1], "50", "--out", str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    with training:
+        said = []
+        for line in training.stderr:
+            said.append(line)
+            if "In the first batches" in line:
+                time.sleep(later)
+                os.killpg(training.pid, signal.SIGINT)  # as a terminal does: to all processes
+    told = "".join(said)
+    assert training.returncode == 130 and "Traceback" not in told and "error: A process" not in told, told
+    assert "Stopped and saved" in told or "Interrupted." in told
 
 
 def test_the_report_of_two_processes_has_the_last_weights(scenes, tmp_path):
@@ -314,8 +427,8 @@ def stop_after(steps, monkeypatch):
     """Ctrl-C once a training has taken so many steps."""
     add = Meter.add
 
-    def asked(meter, step):
-        add(meter, step)
+    def asked(meter, step, **given):
+        add(meter, step, **given)
         if step.number + 1 == steps:
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -144,6 +144,11 @@ OVERRIDES: list[tuple[str, str, Any]] = [
     ("size=[320, 416]", "size", (320, 416)),
     ("size=320,416", "size", (320, 416)),
     ("freeze=(backbone, neck.top)", "freeze", ("backbone", "neck.top")),
+    ("freeze=(backbone)", "freeze", ("backbone",)),
+    ("freeze=neck.top", "freeze", ("neck.top",)),
+    ("freeze='none'", "freeze", ("none",)),
+    ("freeze=backbone.*", "freeze", ("backbone.*",)),
+    ("freeze=traffic light", "freeze", ("traffic light",)),
     ("repeats={'cat': 2, dog: 3}", "repeats", {"cat": 2, "dog": 3}),
     ("loss.assigner=Far(reach=2, mode=deep)", "loss.assigner", Far(2, "deep")),
     ("loss.assigner=Far(7)", "loss.assigner", Far(7)),
@@ -216,6 +221,15 @@ def test_a_mistake_names_the_setting_and_the_nearest(text: str, message: str) ->
         override(Root(), text, types=TYPES)
     assert message in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("text", ["a b,c", "(a b)", "none", "", "3", "[backbone.*]", "'open", "inf", "true"])
+def test_what_may_not_mean_a_list_of_one_text_shows_how_lists_are_written(text: str) -> None:
+    with pytest.raises(UsageError, match="'freeze' must be a list, each text") as caught:
+        override(Root(), f"freeze={text}")
+    assert "one of a single item (a,)" in caught.value.remedy
+    with pytest.raises(ConfigError):
+        change(Root(), {"freeze": "backbone"})  # in Python a text is no list
 
 
 def test_a_path_set_twice_is_an_error() -> None:

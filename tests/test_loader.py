@@ -265,6 +265,46 @@ def test_what_a_terminal_sends_to_all_processes_does_not_end_the_workers(dataset
     assert worker.exitcode == 0
 
 
+STARTING = """
+import os, signal, sys, threading, time
+from onelook.augment.pipelines import Plain
+from onelook.data import open_dataset
+from onelook.data.loader import Loader
+
+got = []
+
+def pester(ended):
+    while not ended.wait(0.02):
+        os.killpg(os.getpgrp(), signal.SIGINT)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, lambda *_: got.append(time.monotonic()))
+    ended = threading.Event()
+    with Loader(open_dataset(sys.argv[1], "train"), (64, 64), 1, workers=2, cache=1 << 20) as loader:
+        threading.Thread(target=pester, args=(ended,)).start()
+        batches = loader.epoch(0, Plain(hsv=None, flip=0.0), 0)
+        try:
+            next(batches)
+        finally:
+            ended.set()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        print(len(got) > 5, signal.SIGINT in blocked, signal.SIGTERM in blocked, len(list(batches)))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
+def test_a_ctrl_c_at_any_moment_of_their_start_does_not_end_the_workers(dataset: Dataset, tmp_path: Path) -> None:
+    """A terminal sends it to all processes; the training gets every one that comes, and still has its batches."""
+    (tmp_path / "starting.py").write_text(STARTING)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(tmp_path / "starting.py"), str(dataset.described_by)]
+    found = subprocess.run(
+        command, env=environment, capture_output=True, text=True, start_new_session=True, timeout=100, check=False
+    )
+    assert found.returncode == 0 and "Traceback" not in found.stderr, found.stderr
+    assert found.stdout.split() == ["True", "False", "False", "9"]
+
+
 KILLED = """
 import sys, time
 from onelook.augment.pipelines import Plain

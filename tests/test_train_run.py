@@ -27,6 +27,7 @@ from onelook.errors import UserError
 from onelook.train import sinks
 from onelook.train.journal import Journal
 from onelook.train.loop import train
+from onelook.train.meter import Meter
 from onelook.train.run import Run, follow, refuse_changes
 from onelook.types import UNDEFINED
 from onelook.weights import read_header, restore, save_weights
@@ -216,6 +217,25 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_
     )
 
 
+def test_what_to_do_after_a_loss_that_is_not_finite_is_possible(tmp_path):
+    from test_train_loop import SumOfBoxes
+
+    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None)
+    with pytest.raises(UserError) as raised:
+        start(tmp_path, recipe, Squares(count=16, broken=5))
+    assert "start a new run in another --out. The run so far" in raised.value.remedy  # no weights in the first epoch
+    longer = changed(epochs=2, loss=LOSS.plus(SumOfBoxes()), closing=None)
+
+    class Later(Squares):
+        def epoch(self, epoch, augment, first):
+            yield from (super().epoch if epoch else Squares(count=16).epoch)(epoch, augment, first)
+
+    with pytest.raises(UserError) as raised:
+        start(tmp_path / "later", longer, Later(count=16, broken=5))
+    last = tmp_path / "later" / "last.safetensors"
+    assert f"in another --out; it can begin with the weights so far: --weights {last}." in raised.value.remedy
+
+
 def test_a_gradient_that_is_not_finite_stops_too_and_says_which(tmp_path):
     from test_train_loop import BadGradient
 
@@ -243,18 +263,40 @@ def test_a_run_goes_on_with_its_own_classes_only(tmp_path):
         Run(tmp_path, RECIPE, learner, resume=True)
 
 
-def test_a_loader_that_cannot_keep_up_is_told_of_with_figures(tmp_path):
-    class Slow(Squares):
-        def take(self, rows):
-            time.sleep(0.6)
-            return super().take(rows)
+class Slow(Squares):
+    """Whose batches take so many seconds, one after the other."""
 
-    start(tmp_path / "slow", changed(epochs=1, closing=None), Slow(count=16))
-    found = re.search(r"kept training waiting for (\S+) of (\S+) s", (tmp_path / "slow" / "train.log").read_text())
+    seconds: tuple[float, ...] = (0.6, 0.6, 0.6)
+
+    def epoch(self, epoch, augment, first):
+        for wait, batch in zip(self.seconds[first:], super().epoch(epoch, augment, first)):
+            time.sleep(wait)
+            yield batch
+
+
+def test_a_loader_that_cannot_keep_up_is_told_of_with_figures(tmp_path):
+    recipe = changed(epochs=1, closing=None)
+    follow(Run(tmp_path / "slow", recipe, learner_of(recipe)), Slow(), None, faster="take more")
+    said = (tmp_path / "slow" / "train.log").read_text()
+    found = re.search(r"kept training waiting for (\S+) of (\S+) s: take more\.", said)
     assert found and 1.2 <= float(found[1]) <= float(found[2])
-    assert float(rows_of(tmp_path / "slow")[0]["waited"]) >= 1.2
+    assert float(rows_of(tmp_path / "slow")[0]["waited"]) >= 1.8
     start(tmp_path / "quick", changed(epochs=1, closing=None), Squares(count=16))
     assert "waiting" not in (tmp_path / "quick" / "train.log").read_text()
+
+
+def test_the_start_of_the_workers_is_not_held_against_the_loader(tmp_path):
+    class Starting(Slow):
+        seconds = (1.5, 0.0, 0.0)
+
+    start(tmp_path, changed(epochs=1, closing=None), Starting())
+    assert "waiting" not in (tmp_path / "train.log").read_text() and float(rows_of(tmp_path)[0]["waited"]) >= 1.5
+
+
+def test_the_start_of_an_earlier_sitting_is_remembered():
+    before = Meter({"box": 1.0}, 1, waited=3.0, starting=2.0)
+    assert Meter.from_dict(before.to_dict()).starting == 2.0
+    assert Meter.from_dict({"sums": {}, "steps": 0, "waited": 1.0}).starting == 0.0
 
 
 def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -192,3 +193,40 @@ def test_the_command_trains_in_parallel_and_its_best_recipe_trains(tmp_path, cap
     assert run([*search, "--resume"]) == 0
     assert run([*search, "--resume", "epochs=2"]) == 2
     assert run([*search, *flags]) == 1 and "holds a search already" in capsys.readouterr().err
+
+
+def test_a_search_goes_on_with_the_flags_it_began_with(tmp_path, capsys, monkeypatch):
+    scenes = write_synthetic(tmp_path / "my scenes", Scenes(size=(64, 64)), {"train": 4, "val": 2})
+    out, seen = tmp_path / "search", []
+
+    def run_toys(study, trials, launcher, parallel):
+        """Ends after the first trial, as if by Ctrl-C."""
+        seen.append((trials, parallel, launcher.flags, launcher.devices))
+        study.note(study.begin(), status="done", fitness=0.5)
+        return True
+
+    monkeypatch.setattr("onelook.cli.tune.run_study", run_toys)
+    search = ["tune", str(scenes), "--out", str(out)]
+    flags = ["--trials", "3", "--parallel", "2", "--workers", "0", "--val-split", "val", "--device", "cpu,cpu"]
+    assert run([*search, "--model", "yolox-nano", "--weights", "w.pth", *flags]) == 130
+    shown = capsys.readouterr().out
+    assert f"To go on: onelook tune {shlex.quote(str(scenes))} --out {out} --resume" in shown
+    assert run([*search, "--resume"]) == 130
+    assert seen[0] == seen[1]
+    trainings = ["--weights", "w.pth", "--val-split", "val", "--workers", "0"]
+    assert seen[0] == (3, 2, trainings, ["cpu", "cpu"])
+    # What is given replaces what was, also for the time after.
+    assert run([*search, "--resume", "--trials", "5", "--device", "cpu"]) == 130
+    assert run([*search, "--resume"]) == 130
+    assert seen[2] == seen[3] == (5, 2, trainings, ["cpu"])
+    assert run([*search, "--resume", "--trials", "0"]) == 2
+
+
+def test_a_search_that_was_told_nothing_has_thirty_trials_one_after_the_other(tmp_path, monkeypatch):
+    seen = []
+    begin_study(tmp_path, yolox(), GENES, seed=0)
+    file = tmp_path / "study.json"
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "options"}))
+    monkeypatch.setattr("onelook.cli.tune.run_study", lambda study, *asked: seen.append(asked[::2]) or True)
+    assert run(["tune", "data", "--out", str(tmp_path), "--resume", "--device", "cpu"]) == 130
+    assert seen == [(30, 1)]

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 from cyclopts import App, CycloptsError, Parameter
@@ -141,6 +143,16 @@ def make_app(verb: str | None = None) -> App:
     return app
 
 
+def import_verb(verb: str) -> None:
+    """Imports a verb's module, and torch with it. A Ctrl-C meanwhile waits: native modules choke on it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        import_module(VERBS[verb][0].partition(":")[0])
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def call(arguments: Sequence[str], console: Console) -> Any:
     """Parses and runs one command; its result, or None where help or the version was printed."""
     from onelook.cli.help import HelpPage, page_of, print_everywhere, unknown_command
@@ -148,6 +160,8 @@ def call(arguments: Sequence[str], console: Console) -> Any:
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     if verb is not None and verb not in VERBS:
         raise UsageError(*unknown_command(verb, list(VERBS)))
+    if verb is not None:
+        import_verb(verb)
     app = make_app(verb)
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
     commands = [argument for argument in before if argument not in HELP_FLAGS]

@@ -13,10 +13,12 @@ from onelook.cli.train_flags import Flags, Layout, again, flags_of_run
 from onelook.cli.train_start import (
     check_batch,
     choose_recipe,
+    faster,
     fill_memory,
     find_teacher,
     loader_of,
     open_splits,
+    rates_too_low,
     resumed_recipe,
     run_folder,
     starting_point,
@@ -178,7 +180,9 @@ def carry_out(
             preflight(task, run, training, validation)
         measure = None if validation is None else partial(task.metrics, validation=validation, run=run)
         with loader_of(training, run.recipe, run.learner.world, workers, cache) as batches:
-            trained = follow(run, batches, measure)
+            if begins and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
+                run.journal.warn(warning)
+            trained = follow(run, batches, measure, faster=faster(batches))
         if trained.reason != "interrupted":
             task.conclude(run, trained, training, validation)
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -13,12 +14,12 @@ import torch
 from onelook.config import change, override
 from onelook.data import Dataset, open_dataset, splits
 from onelook.data.cache_budget import CachePlan
-from onelook.data.loader import Batch, Loader, default_workers
+from onelook.data.loader import Batch, Loader, cores, default_workers
 from onelook.data.shared_file import alone
 from onelook.errors import UsageError, UserError
 from onelook.models.build import build
 from onelook.models.classifier import Classification
-from onelook.models.variants import variant
+from onelook.models.variants import VARIANTS, variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.train.batch_size import largest_batch, training_trial
@@ -27,9 +28,11 @@ from onelook.train.learner import Machine
 from onelook.train.processes import World, gather
 from onelook.train.recipe import Recipe, shortened
 from onelook.train.run import refuse_changes
+from onelook.train.state import weights_so_far
 from onelook.train.statistics import measure_statistics, settle_filters
 from onelook.train.teacher import TeacherRecord, open_teacher, resumed_teacher
 from onelook.weights import load_weights
+from onelook.weights.file import BEST
 
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
@@ -70,6 +73,7 @@ def choose_recipe(
     """The recipe that the command line describes, for these classes; classifies: of a classifier of pictures."""
     if model is None and recipe is None:
         raise UsageError("The model is missing.", "Add --model yolox-s, or see: onelook models")
+    check_name(model)
     if recipe is not None:
         chosen = find_recipe(recipe)
     elif classifies:
@@ -95,6 +99,24 @@ def choose_recipe(
             "Add --weights with that classifier, or pretraining=none.",
         )
     return found
+
+
+def check_name(model: str | None) -> None:
+    """UsageError for a --model that is a run's folder or a file: other verbs take those, a training has other flags."""
+    if model is None or model in VARIANTS or not Path(model).exists():
+        return
+    place, best = Path(model), Path(model) / BEST
+    with_weights = "To begin with its weights: --model NAME --weights {}"
+    if (place / RECIPE_FILE).is_file():
+        remedy = f"To train as it did: --recipe {shlex.quote(model)}."
+        if best.is_file():
+            remedy += f" {with_weights.format(shlex.quote(str(best)))}."
+        raise UsageError(f"'{model}' is the folder of a run, and --model is the name of a model.", remedy)
+    if place.is_file():
+        yaml = place.suffix in (".yaml", ".yml", ".json")
+        remedy = "If it holds a recipe: --recipe {}" if yaml else with_weights
+        remedy = f"{remedy.format(shlex.quote(model))}."
+        raise UsageError(f"'{model}' is a file, and --model is the name of a model.", remedy)
 
 
 def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:
@@ -131,14 +153,14 @@ def resumed_recipe(
         if (folder / "state.pt").is_file():
             raise UserError(
                 f"The run in '{folder}' has lost its {RECIPE_FILE}, without which it cannot go on.",
-                f"Put that file back, or start another run with --out in another folder; it can begin with the weights "
-                f"so far: --weights {folder / 'last.safetensors'}.",
+                f"Put that file back, or start another run with --out in another folder{weights_so_far(folder)}.",
             )
         raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")
     if recipe is not None:
         raise UsageError("A run goes on with its own recipe.", "Leave --recipe away, or start a new run: --out.")
     before = find_recipe(folder)
     asked: dict[str, Any] = {}
+    check_name(model)
     if model is not None:
         network = "model.network" if isinstance(before.model, Classification) else "model"
         asked[network] = variant(model).architecture
@@ -246,6 +268,35 @@ def loader_of(
         cache_folder=None if cache is None else cache.folder,
         gather=gather if world.size > 1 else alone,
     )
+
+
+def faster(batches: Loader) -> str:
+    """What to try where training waits for its batches. More workers than cores take each other's time."""
+    if batches.workers < cores():
+        return f"try more --workers than {batches.workers}, up to {cores()}"
+    helps = ["pictures that are stored smaller", "sampling.reuse=200 where mosaics decode several pictures for one"]
+    if batches.cache is None:
+        helps.insert(0, "--cache ram")
+    return f"more --workers than cores ({cores()}) do not help, but {', '.join(helps[:-1])} or {helps[-1]} may"
+
+
+def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
+    """What to warn of where the learning rate only ever warms up in this training; "" where it does more."""
+    steps, before, first = recipe.epochs * steps_per_epoch, 0.0, 0.0
+    for step in range(steps):
+        scale = recipe.schedule(step, steps_per_epoch, recipe.epochs).scale
+        if scale >= 1 or scale < before:
+            return ""
+        before, first = scale, scale if step == 0 else first
+    count = "The only step" if steps == 1 else f"All {steps} steps"
+    if before == 0:
+        problem = f"{count} of this training would have the learning rate 0, and nothing would be learnt"
+    elif before > first:
+        problem = f"{count} of this training lie in the warm-up, up to {100 * before:.2g} % of the learning rate"
+    else:
+        return ""
+    shorter = ", or a shorter schedule.warmup_epochs" if hasattr(recipe.schedule, "warmup_epochs") else ""
+    return f"{problem}: give more --epochs, a smaller --batch{shorter}."
 
 
 def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) -> None:

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,19 +33,24 @@ if TYPE_CHECKING:
     from onelook.train.recipe import Recipe
 
 BASE, BEST, TABLE = "base.yaml", "best.yaml", "results.csv"
+TRIALS = 30  # unless told otherwise
 POLL = 0.2  # seconds between two looks at the trials that run
 LAST_WORDS = 2000  # characters of a failed trial's output that are searched for its message
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The result of a search, or of the part of it until it was stopped."""
+    """The result of a search, or of the part of it until it was stopped.
+
+    resume_with: the command that goes on with it.
+    """
 
     folder: Path
     metric: str
     rows: tuple[dict[str, Any], ...]
     best: int | None
     interrupted: bool
+    resume_with: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -75,8 +81,7 @@ class Tuned:
             table.add_row(str(row["trial"]), fitness, f"{row['seconds']:.0f}", *rest, style=style)
         console.print(table)
         if self.interrupted:
-            stopped = f"Stopped. To go on: onelook tune DATA --out {self.folder} --resume"
-            console.print(stopped, soft_wrap=True, markup=False)
+            console.print(f"Stopped. To go on: {self.resume_with}", soft_wrap=True, markup=False)
         if self.best is not None:
             console.print(f"The best recipe: {self.folder / BEST}", soft_wrap=True, markup=False)
 
@@ -88,8 +93,8 @@ def tune(
     model: str | None = None,
     recipe: str | None = None,
     weights: str | None = None,
-    trials: int = 30,
-    parallel: int = 1,
+    trials: int | None = None,
+    parallel: int | None = None,
     epochs: int | None = None,
     size: int | None = None,
     batch: int | None = None,
@@ -107,7 +112,7 @@ def tune(
     (a genetic algorithm, as YOLOv4's authors chose theirs). path=low..high names a number to search; without any, the
     learning rate, momentum, weight decay and the weights of the loss are searched. path=value changes the recipe of all
     trials. Each trial is a run in the folder; the best recipe is best.yaml there, for onelook train --recipe. Stop with
-    Ctrl-C and go on with --resume.
+    Ctrl-C and go on with --resume: what is not given then is as it was.
 
     Examples:
         onelook tune data/ --model yolox-nano --epochs 10 --trials 40
@@ -120,8 +125,8 @@ def tune(
         model: Name of the model. Needed unless --recipe or --resume gives one.
         recipe: Another recipe: its name, a recipe.yaml, or the folder of a run.
         weights: File that every trial starts from.
-        trials: How many trainings, those of earlier sittings included.
-        parallel: Trainings at the same time.
+        trials: How many trainings, those of earlier sittings included; 30 unless given.
+        parallel: Trainings at the same time; one unless given.
         epochs: Passes over the data of each trial.
         size: Side of the network's input in pixels, a multiple of 32.
         batch: Images a step; as published (64) on a GPU, 16 on a CPU.
@@ -133,10 +138,13 @@ def tune(
         val_split: Split to evaluate on.
         workers: Processes of each training that prepare images.
     """
-    if trials < 1 or parallel < 1:
+    if any(number is not None and number < 1 for number in (trials, parallel)):
         raise UsageError("--trials and --parallel are at least 1.")
-    devices = [None] if device is None else device.split(",")
-    first = choose_device(devices[0])
+    given = {
+        **{"trials": trials, "parallel": parallel, "device": device, "weights": weights, "workers": workers},
+        **{"train_split": train_split, "val_split": val_split},
+    }
+    options = {name: value for name, value in given.items() if value is not None}
     folder = run_folder(out, resume, f"tune-{model or recipe or 'recipe'}")
     if resume:
         if settings:
@@ -144,6 +152,12 @@ def tune(
                 "A search goes on with the settings it began with.", "Leave them away, or begin a new one."
             )
         study = Study.read(folder, read_recipe(folder / BASE), write_text)
+        options = {**study.options, **options}
+    devices = str(options["device"]).split(",") if "device" in options else [None]
+    first = choose_device(devices[0])
+    if resume:
+        study.options = options
+        study.save()
     else:
         if (folder / STUDY).exists():
             raise UserError(f"'{folder}' holds a search already.", "Go on with it: --resume; or choose another --out.")
@@ -170,10 +184,12 @@ def tune(
                 "Choose another with --val-split, or another metric.",
             )
         genes = tuple(read_gene(setting, chosen) for setting in settings if is_range(setting)) or default_genes(chosen)
-        study = begin_study(folder, chosen, genes, seed)
-    flags = flags_of(weights=weights, train_split=train_split, val_split=val_split, workers=workers)
-    interrupted = run_study(study, trials, Launcher(data, folder, flags, devices), parallel)
-    return finish(study, interrupted)
+        study = begin_study(folder, chosen, genes, seed, options)
+    flags = flags_of(**{name: options.get(name) for name in ("weights", "train_split", "val_split", "workers")})
+    launcher = Launcher(data, folder, flags, devices)
+    interrupted = run_study(study, int(options.get("trials", TRIALS)), launcher, int(options.get("parallel", 1)))
+    resume_with = f"onelook tune {shlex.quote(data)} --out {shlex.quote(str(folder))} --resume"
+    return finish(study, interrupted, resume_with)
 
 
 def is_range(setting: str) -> bool:
@@ -187,11 +203,14 @@ def flags_of(**given: Any) -> list[str]:
     return [part for name, value in named.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def begin_study(folder: Path, recipe: Recipe, genes: Sequence[Gene], seed: int) -> Study:
-    """A new search in a folder."""
+def begin_study(
+    folder: Path, recipe: Recipe, genes: Sequence[Gene], seed: int, options: Mapping[str, Any] | None = None
+) -> Study:
+    """A new search in a folder; options: the flags that it goes on with."""
     make_folder(folder)
     write_yaml(folder / BASE, to_plain(recipe))
     study = Study(folder, recipe, genes, seed, write_text)
+    study.options = dict(options or {})
     study.save()
     return study
 
@@ -309,11 +328,11 @@ def say(console: Console, study: Study, trial: Trial) -> None:
     console.print(line, soft_wrap=True, markup=False)
 
 
-def finish(study: Study, interrupted: bool) -> Tuned:
+def finish(study: Study, interrupted: bool, resume_with: str = "") -> Tuned:
     """The result. Raises UserError where every trial failed."""
     if not interrupted and study.best is None:
         first = next((trial for trial in study.trials if trial.error), None)
         reason = first.error if first is not None else "none was begun"
         raise UserError(f"All {len(study.trials)} trials failed: {reason}", f"Look at {study.folder}{os.sep}*.log.")
     best = None if study.best is None else study.best.number
-    return Tuned(study.folder, study.recipe.metric, tuple(study.rows()), best, interrupted)
+    return Tuned(study.folder, study.recipe.metric, tuple(study.rows()), best, interrupted, resume_with)

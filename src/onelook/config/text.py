@@ -15,13 +15,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, is_dataclass
 from typing import Any, TypeVar
 
-from onelook.config.checks import INFINITIES, Misfit, Word, annotation, describe, fit, is_value, settable
+from onelook.config.checks import INFINITIES, WORDS, Misfit, Word, annotation, describe, fit, is_value, settable
 from onelook.config.values import change, construct, fitted, get, join, same, settings
 from onelook.errors import ConfigError, UsageError, nearest
 
 T = TypeVar("T")
 
 LONGEST = 4000  # characters of one setting; what a person writes is far shorter
+LISTS = (
+    "A list is written (a, b), and one of a single item (a,); in it, text with other signs than letters, dots and "
+    'underscores is quoted: ("x.*",).'
+)
 
 
 class Unreadable(Exception):
@@ -107,19 +111,46 @@ def read_value(text: str, wanted: Any, path: str, known: Mapping[str, type], pre
         value = _Reader(known).read(text, wanted, path)
     except Unreadable as error:
         try:
-            return fit(Word(text), wanted)
+            return fit(_one_text(Word(text), wanted), wanted)
         except Misfit:
             raise ConfigError(
-                f"'{path}' must be {describe(wanted)}, and '{_short(text)}' cannot be read as that: {error}."
+                f"'{path}' must be {describe(wanted)}, and '{_short(text)}' cannot be read as that: {error}.",
+                _list_remedy(wanted),
             ) from None
     if _is_text_only(wanted) and not isinstance(value, str):
         return text  # `name=2.0` where text is wanted
     try:
-        return fitted(value, wanted, path)
+        return fitted(_one_text(value, wanted), wanted, path)
     except ConfigError as error:
         hint = nearest(value, known) if isinstance(value, Word) and "Did you mean" not in error.message else ""
         remedy = f"It is {path}={_short(to_text(present))} now." if present is not None else ""
+        remedy = " ".join(part for part in (remedy, _list_remedy(wanted)) if part)
         raise ConfigError(error.message + hint, error.remedy or remedy) from None
+
+
+def _one_text(value: Any, wanted: Any) -> Any:
+    """A list of one where a text stands alone and only a list of texts is wanted; any other value as it is.
+
+    A number is left alone: `grid_scales=1.1` may mean all of them. So is what may mean nothing at all (`none`), and
+    what looks like a list that could not be read (`a b, c`).
+    """
+    if not isinstance(value, str) or not value or (isinstance(value, Word) and not _is_plain(value)):
+        return value
+    for candidate in (value, (value,)):
+        try:
+            fit(candidate, wanted)
+        except Misfit:
+            continue
+        return candidate
+    return value
+
+
+def _is_plain(word: Word) -> bool:
+    return word.lower() not in {**WORDS, **INFINITIES} and "," not in word and word[0] not in "([{'\""
+
+
+def _list_remedy(wanted: Any) -> str:
+    return LISTS if describe(wanted).startswith("a list") else ""
 
 
 def _is_text_only(wanted: Any) -> bool:
@@ -218,7 +249,7 @@ class _Reader:
         given = {}
         for field, node in nodes.items():
             here, wanted = join(path, field), annotation(kind, field)
-            given[field] = fitted(self.value(node, wanted, here), wanted, here)
+            given[field] = fitted(_one_text(self.value(node, wanted, here), wanted), wanted, here)
         return build(kind, given, path)
 
 

@@ -7,6 +7,7 @@ closing the mosaic restarts nothing.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import connection, util
+from multiprocessing import connection, resource_tracker, util
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from onelook.errors import UserError
 from onelook.types import Sample, Targets
 
 _AUGMENT = 0xA06  # keeps the augmentations' draws apart from the order's, which share the seed
+_STOPS = (signal.SIGINT, signal.SIGTERM)  # what a terminal or a scheduler sends to all processes of a training
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,15 +129,19 @@ def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int
     return Batch(images.permute(0, 3, 1, 2), targets, indices)
 
 
+def cores() -> int:
+    """Processor cores for this process; trainings that torchrun started together on this machine share its cores."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    together = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, here // (int(together) if together.isdecimal() and int(together) else 1))
+
+
 def default_workers() -> int:
     """Worker processes that pay off here: one a core but one, 16 at most, and one on the smallest machines.
 
-    Trainings that torchrun started together on this machine share its cores. Where the network itself trains on the
-    CPU, a worker's time is taken from it: the loop's caller may ask for fewer.
+    Where the network itself trains on the CPU, a worker's time is taken from it: the loop's caller may ask for fewer.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    together = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, min(16, cores // (int(together) if together.isdecimal() and int(together) else 1) - 1))
+    return max(1, min(16, cores() - 1))
 
 
 class Loader:
@@ -188,7 +194,7 @@ class Loader:
         pictures = Pictures(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
         self._maker = _Maker(pictures, size, seed, max_labels)
         self._tasks = _Tasks()
-        self._workers, self._pin = workers, pin
+        self.workers, self._pin = workers, pin
         # Of the workers, and the (epoch, augment, number) it gives next.
         self._stream: Iterator[Batch | UserError] | None = None
         self._next: tuple[int, Any, int] | None = None
@@ -213,7 +219,7 @@ class Loader:
 
         At the end of an epoch the workers go on with the next one, so that nobody waits for its first batches.
         """
-        if not self._workers:
+        if not self.workers:
             for task in self._tasks_of(epoch, augment, first):
                 batch = self._maker.make(task)
                 yield batch.pin_memory() if self._pin else batch
@@ -233,8 +239,10 @@ class Loader:
 
     def _started(self) -> Iterator[Batch | UserError]:
         """A stream of the tasks that wait now."""
+        begins = getattr(self._loader, "_iterator", None) is None
         try:
-            return iter(self._loader)
+            with _deaf_children() if begins else contextlib.nullcontext():
+                return iter(self._loader)
         except BaseException:
             self._end_workers()  # who may be between two streams: the next one begins with new ones
             raise
@@ -319,14 +327,35 @@ class _Tasks:
         return self.waiting
 
 
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that are started in here begin with `_STOPS` blocked, until they can say what they do with them.
+
+    A new worker imports for seconds before `_quiet_worker` runs, and Ctrl-C would end it. Blocked here, the signals
+    are inherited so; what comes to this process meanwhile waits, and is answered at the end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # What multiprocessing starts beside the first worker; in doing so it unblocks these signals (Python 3.11).
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _quiet_worker(worker: int) -> None:
     """Each worker is one thread: threads inside workers would fight for the cores the workers have filled.
 
     A terminal sends Ctrl-C, and a scheduler its warning, to all processes at once. The training answers it between two
     steps, for which it still needs its batches: only the loader ends a worker.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # see `_deaf_children`
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_memory()
     cv2.setNumThreads(1)

@@ -46,10 +46,13 @@ class Study:
     """The trials of a search, in a file that is replaced whole at each change.
 
     What is proposed depends on the seed, the trial's number, and the trials that are done by then.
+
+    options: what the caller needs to go on with it besides, as JSON has it.
     """
 
     def __init__(self, folder: Path, recipe: Any, genes: Sequence[Gene], seed: int, write: Write) -> None:
         self.folder, self.recipe, self.genes, self.seed = folder, recipe, tuple(genes), seed
+        self.options: dict[str, Any] = {}
         self.evolution = Evolution()
         self.trials: list[Trial] = []
         self._write = write
@@ -61,6 +64,7 @@ class Study:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             study = Study(folder, recipe, [Gene(**one) for one in data["genes"]], int(data["seed"]), write)
+            study.options = dict(data.get("options", {}))
             study.trials = [Trial(**{**one, "values": tuple(one["values"])}) for one in data["trials"]]
             for gene in study.genes:
                 get(recipe, gene.path)
@@ -75,6 +79,7 @@ class Study:
         data = {
             "genes": [asdict(gene) for gene in self.genes],
             "seed": self.seed,
+            "options": self.options,
             "trials": [asdict(trial) for trial in self.trials],
         }
         self._write(self.folder / STUDY, json.dumps(data, indent=1) + "\n")

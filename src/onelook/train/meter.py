@@ -22,18 +22,24 @@ class Meter:
     """The mean losses of an epoch, and the smooth ones of the last steps.
 
     `add` keeps a step's losses on the device; `read` brings all that wait to the host in one transfer.
+
+    waited: seconds without a batch.  starting: those of them in which a sitting's first batch was waited for, when the
+    workers start.
     """
 
     sums: dict[str, float] = field(default_factory=dict)
     steps: int = 0
     waited: float = 0.0
+    starting: float = 0.0
     recent: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=20))
     _waiting: list[Step] = field(default_factory=list)
 
-    def add(self, step: Step) -> None:
-        """Takes note of a step, without waiting for the device."""
+    def add(self, step: Step, *, first: bool = False) -> None:
+        """Takes note of a step, without waiting for the device; first: of a sitting."""
         self._waiting.append(step)
         self.waited += step.waited
+        if first:
+            self.starting += step.waited
 
     def read(self) -> list[tuple[Step, dict[str, float]]]:
         """Counts the steps that wait; those with a loss or a gradient that is not finite are returned, with losses."""
@@ -66,9 +72,10 @@ class Meter:
 
     def to_dict(self) -> dict[str, Any]:
         """What an interrupted epoch must remember."""
-        return {"sums": self.sums, "steps": self.steps, "waited": self.waited}
+        return {"sums": self.sums, "steps": self.steps, "waited": self.waited, "starting": self.starting}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Meter:
         """The meter of an interrupted epoch."""
-        return Meter(dict(data["sums"]), int(data["steps"]), float(data["waited"]))
+        starting = float(data.get("starting", 0.0))
+        return Meter(dict(data["sums"]), int(data["steps"]), float(data["waited"]), starting)

@@ -30,7 +30,7 @@ from onelook.train.meter import Meter, NonFiniteLossError
 from onelook.train.processes import World, any_of, any_process, average_statistics, gather, gather_statistics
 from onelook.train.record import Record, Trained
 from onelook.train.sinks import CsvSink, Sinks, open_sinks
-from onelook.train.state import load_state, save_state
+from onelook.train.state import load_state, save_state, weights_so_far
 from onelook.types import UNDEFINED
 from onelook.weights import save_weights
 
@@ -180,8 +180,13 @@ def refuse_changes(folder: Path, before: Recipe, recipe: Recipe) -> None:
         )
 
 
-def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
-    """Trains to the end, or until patience or Ctrl-C stops it; the run's folder is up to date either way."""
+def follow(
+    run: Run, batches: Batches, evaluate: Evaluate | None, *, faster: str = "prepare them in more processes"
+) -> Trained:
+    """Trains to the end, or until patience or Ctrl-C stops it; the run's folder is up to date either way.
+
+    faster: what to do where training waits for batches.
+    """
     recipe, learner, record, journal = run.recipe, run.learner, run.record, run.journal
     steps = -(-len(batches) // recipe.accumulate)
     meter = record.meter(learner.world)
@@ -195,10 +200,10 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
         for event in () if stopped else train(recipe, learner, batches):
             if isinstance(event, Step):
                 done = event.number % steps + 1
+                meter.add(event, first=shown is None)
                 if shown != event.epoch:  # the first step of the epoch in this sitting
                     journal.begin_epoch(event.epoch, recipe.epochs, steps, done - 1)
                     shown = event.epoch
-                meter.add(event)
                 if done % read_every and not event.ends_epoch:
                     continue
                 broken = meter.read()
@@ -214,7 +219,7 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
             else:
                 journal.end_epoch()
                 record.seconds = clock.seconds()
-                _end_epoch(run, event, meter, steps * recipe.batch_size, evaluate)
+                _end_epoch(run, event, meter, steps * recipe.batch_size, evaluate, faster=faster)
                 meter = Meter()
                 record.finished = event.number + 1 == recipe.epochs or _out_of_patience(run)
                 run.save()
@@ -228,7 +233,7 @@ def follow(run: Run, batches: Batches, evaluate: Evaluate | None) -> Trained:
     return run.result(steps)
 
 
-def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Evaluate | None) -> None:
+def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Evaluate | None, *, faster: str) -> None:
     """Evaluates where the recipe says so, writes the epoch's row and the weights."""
     recipe, learner, record, journal = run.recipe, run.learner, run.record, run.journal
     if any_process(not meter.steps, learner.world.device):  # all of them stop: nobody waits for one that is gone
@@ -256,8 +261,9 @@ def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Eval
     record.rows = [old for old in record.rows if old["epoch"] <= event.number]
     record.rows.append({"epoch": event.number + 1, **row})
     journal.say(_line(event.number + 1, recipe, row, better))
-    if meter.waited > 0.2 * trained and meter.waited > 1:
-        journal.warn(f"The loader kept training waiting for {meter.waited:.1f} of {trained:.1f} s; try more --workers.")
+    late, running = meter.waited - meter.starting, trained - meter.starting
+    if late > 0.2 * running and late > 1:
+        journal.warn(f"The loader kept training waiting for {late:.1f} of {running:.1f} s: {faster}.")
     run.sinks.write(event.number + 1, row)
     if better or record.best is None:  # the last epoch stands in for the best until one is judged
         run.write_weights("best", row)
@@ -288,8 +294,9 @@ def _report_broken(run: Run, broken: Sequence[tuple[Step, Mapping[str, float]]])
         if run.recipe.nonfinite == "stop":
             raise NonFiniteLossError(
                 message,
-                f"No weight was changed by it. Check the images and their boxes (onelook check), lower the learning "
-                f"rate, or go on without such steps: nonfinite=skip. The run so far is in {run.folder}.",
+                "No weight was changed by it. Check the images and their boxes (onelook check). A lower learning rate, "
+                "or nonfinite=skip, which goes on without such steps, is another recipe, which --resume refuses: start "
+                f"a new run in another --out{weights_so_far(run.folder)}. The run so far is in {run.folder}.",
             )
         run.journal.warn(f"{message} The step was skipped.")
 

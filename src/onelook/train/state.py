@@ -9,6 +9,7 @@ tensors and the caller's notes are JSON in its header.
 from __future__ import annotations
 
 import json
+import shlex
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,6 +98,12 @@ _REMEDY = (
 )
 
 
+def weights_so_far(folder: Path) -> str:
+    """How another run begins with the weights of the run in a folder; "" where it has not written any yet."""
+    last = folder / "last.safetensors"
+    return f"; it can begin with the weights so far: --weights {shlex.quote(str(last))}" if last.is_file() else ""
+
+
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -111,9 +118,7 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    last = path.with_name("last.safetensors")
-    weights = f"; it can begin with the weights so far: --weights {last}" if last.is_file() else ""
-    remedy = f"Start another run with --out in another folder{weights}."
+    remedy = f"Start another run with --out in another folder{weights_so_far(path.parent)}."
     return UserError(f"'{path}' is damaged or no training state ({why}).", remedy)
 
 

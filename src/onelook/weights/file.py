@@ -17,6 +17,7 @@ from torch import Tensor
 from onelook.errors import WeightsError
 from onelook.weights.problems import Refusal, byte_size
 
+BEST = "best.safetensors"  # what a training writes its best weights to
 _LARGEST_FILE = 8_000_000_000  # bytes; training checkpoints of the largest models are below 3 GB
 _MOST_DIMENSIONS = 16
 
@@ -42,7 +43,9 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
 
 def _check_kind(name: str, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise WeightsError(f"'{name}' is a folder, not a weights file.", "Name a file inside it.")
+        best = os.path.join(name, BEST)
+        remedy = f"Name a file inside it: {best}" if os.path.isfile(best) else "Name a file inside it."
+        raise WeightsError(f"'{name}' is a folder, not a weights file.", remedy)
     if not stat.S_ISREG(status.st_mode):
         raise WeightsError(f"'{name}' is not a regular file.", "Copy the weights into a file first.")
     if status.st_size == 0:

@@ -11,12 +11,12 @@ from onelook.models.build import build
 from onelook.models.detector import Detector
 from onelook.models.variants import VARIANTS, variant
 from onelook.weights.checkpoint import read_checkpoint
+from onelook.weights.file import BEST
 from onelook.weights.load import load_weights
 from onelook.weights.lookalike import recognised
 from onelook.weights.naming import read_official
 from onelook.weights.own import is_classifier, restore
 
-BEST = "best.safetensors"
 _FILES = (".safetensors", ".onnx", ".pth", ".pt", ".weights")
 
 
