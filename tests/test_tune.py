@@ -191,7 +191,10 @@ def test_the_command_trains_in_parallel_and_its_best_recipe_trains(tmp_path, cap
     assert read_recipe(out / "best.yaml").model.num_classes == len(Scenes().names)
     # A search that is over only shows its results again; one with settings is not gone on with.
     assert run([*search, "--resume"]) == 0
-    assert run([*search, "--resume", "epochs=2"]) == 2
+    for more, named in ((["epochs=2"], "epochs=2"), (["--epochs", "3", "--seed", "1"], "--epochs --seed")):
+        capsys.readouterr()
+        assert run([*search, "--resume", *more]) == 2
+        assert f"Leave away: {named};" in capsys.readouterr().err
     assert run([*search, *flags]) == 1 and "holds a search already" in capsys.readouterr().err
 
 

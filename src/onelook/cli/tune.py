@@ -101,7 +101,7 @@ def tune(
     device: str | None = None,
     out: str | None = None,
     resume: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
@@ -133,7 +133,7 @@ def tune(
         device: cpu, cuda, cuda:1, mps; several with commas are taken in turn.
         out: Folder of the search.
         resume: Go on with the search in --out.
-        seed: Of the search's own randomness.
+        seed: Of the search's own randomness; 0 unless given.
         train_split: Split to train on.
         val_split: Split to evaluate on.
         workers: Processes of each training that prepare images.
@@ -147,9 +147,12 @@ def tune(
     options = {name: value for name, value in given.items() if value is not None}
     folder = run_folder(out, resume, f"tune-{model or recipe or 'recipe'}")
     if resume:
-        if settings:
+        told = {"model": model, "recipe": recipe, "epochs": epochs, "size": size, "batch": batch, "seed": seed}
+        refused = [f"--{name}" for name, value in told.items() if value is not None] + list(settings)
+        if refused:
             raise UsageError(
-                "A search goes on with the settings it began with.", "Leave them away, or begin a new one."
+                "A search goes on with the settings it began with.",
+                f"Leave away: {' '.join(refused)}; or begin a new search: --out.",
             )
         study = Study.read(folder, read_recipe(folder / BASE), write_text)
         options = {**study.options, **options}
@@ -184,7 +187,7 @@ def tune(
                 "Choose another with --val-split, or another metric.",
             )
         genes = tuple(read_gene(setting, chosen) for setting in settings if is_range(setting)) or default_genes(chosen)
-        study = begin_study(folder, chosen, genes, seed, options)
+        study = begin_study(folder, chosen, genes, seed or 0, options)
     flags = flags_of(**{name: options.get(name) for name in ("weights", "train_split", "val_split", "workers")})
     launcher = Launcher(data, folder, flags, devices)
     interrupted = run_study(study, int(options.get("trials", TRIALS)), launcher, int(options.get("parallel", 1)))
