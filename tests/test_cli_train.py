@@ -468,6 +468,8 @@ def test_flags_that_are_given_again_hold_and_the_others_are_found():
     again = Flags(workers=0, precision="fp32").after(json.loads(json.dumps(began.to_dict())))
     assert again == replace(began, workers=0, precision="fp32")
     assert Flags(workers=0).after({}) == Flags(workers=0)
+    off = Flags(deterministic=False, log=("none",), cache="none").after(began.to_dict())
+    assert (off.deterministic, off.sinks, off.cache) == (False, (), "none") and not off.machine.deterministic
     with_more = began.to_dict() | {"a flag of another version": 1}
     assert Flags().after(with_more) == began
 

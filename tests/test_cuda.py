@@ -10,6 +10,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ from onelook.train.multiscale import MultiScale
 from onelook.train.optimizer import Sgd
 from onelook.train.processes import World
 from onelook.train.recipe import Recipe
+from onelook.train.schedule import Constant
 from onelook.types import Targets
 from onelook.weights import restore
 from shared import data, needs_shared, reference
-from test_train_loop import LOSS, SumOfBoxes
+from test_train_loop import LOSS, BadGradient, SumOfBoxes
 from training import Squares, changed, learner_of
 
 pytestmark = [
@@ -191,6 +193,23 @@ def test_a_loss_that_is_not_finite_changes_no_weight(precision: Any, clip: float
     assert len(broken) == 1 and 5 in broken[0][0].images
     assert [number for number, unchanged in enumerate(same) if unchanged] == [broken[0][0].number]
     assert all(tensor.isfinite().all() for tensor in learner.best_model.state_dict().values())
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gradient_that_is_not_finite_changes_no_weight(precision: Any, value: float, clip: float | None) -> None:
+    recipe = changed(epochs=1, schedule=Constant(), closing=None, clip=clip)
+    learner, meter = learner_of(recipe, ALONE, precision=precision), Meter()
+    BadGradient(learner, at=1, value=value)
+    states, broken = [_copy(learner)], []
+    for event in train(recipe, learner, Squares()):
+        if isinstance(event, Step):
+            states.append(_copy(learner))
+            meter.add(event)
+            broken += meter.read()
+    same = [all(torch.equal(one[name], two[name]) for name in one) for one, two in pairwise(states)]
+    assert same == [False, True, False] and [step.number for step, _ in broken] == [1]
 
 
 def _copy(learner: Learner) -> dict[str, torch.Tensor]:

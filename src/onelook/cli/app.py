@@ -14,6 +14,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -51,6 +52,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 ABOUT = "Real-time object detection: YOLOv4, YOLOX, YOLOv7 and DAMO-YOLO in one library of shared parts."
 
+WORD = 10.0  # seconds for another process to say what has happened
 HELP_FLAGS = ("--help", "-h")
 FIRST_STEPS = ("onelook detect photo.jpg --model yolox-s --weights yolox_s.pth", "onelook detect --help")
 
@@ -210,6 +212,7 @@ def run(arguments: Sequence[str]) -> int:
 def report(error: Exception) -> int:
     """Prints an error as one message with a remedy; the exit code it stands for."""
     if isinstance(error, ElsewhereError):
+        time.sleep(WORD)  # torchrun ends all processes with the first: the one that has something to say goes first
         return 1
     if isinstance(error, UserError):
         print_error(error.message, error.remedy)

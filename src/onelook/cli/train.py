@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
+from cyclopts import Parameter
 from rich.console import Console
 
 from onelook.cli.tasks import check_judging, preflight, task_of
@@ -50,8 +53,8 @@ def train(
     cache: str | None = None,
     precision: Precision | None = None,
     layout: Layout | None = None,
-    compile: bool = False,
-    deterministic: bool = False,
+    compile: Annotated[bool | None, Parameter(negative="--no-compile")] = None,
+    deterministic: Annotated[bool | None, Parameter(negative="--no-deterministic")] = None,
     teacher: str | None = None,
     teacher_weights: str | None = None,
     log: tuple[str, ...] = (),
@@ -86,14 +89,14 @@ def train(
         train_split: Split to train on; train, or trainval where that is what there is.
         val_split: Split to evaluate on; val, or test where that is what there is; none evaluates nothing.
         workers: Processes that prepare images.
-        cache: Keep decoded images: ram, disk (in the run's folder), or a size of memory such as 4GB.
+        cache: Keep decoded images: ram, disk (in the run's folder), a size of memory such as 4GB, or none.
         precision: fp32, fp16 or bf16; fp16 on CUDA unless given.
         layout: Memory layout of the network; the faster one of the device unless given.
         compile: Compile the network with torch.compile.
         deterministic: Same numbers in every run on CUDA too, slower.
         teacher: Model whose features are learnt as well: a name, a weights file, or the folder of a run.
         teacher_weights: File with the weights of a --teacher that is given by name.
-        log: Also log to tensorboard, mlflow or wandb.
+        log: Also log to tensorboard, mlflow or wandb; none on resuming ends that.
     """
     start = None if resume or weights in (None, "none") else weights
     folder = run_folder(out, resume, model or recipe)
@@ -113,7 +116,7 @@ def train(
         flags = flags.after(flags_of_run(folder))
     training, validation, notes = open_splits(data, flags.train_split, flags.val_split)
     with join(flags.device) as world:
-        plan = None if flags.cache is None else plan_cache(flags.cache, training, folder)
+        plan = None if flags.cache in (None, "none") else plan_cache(flags.cache, training, folder)
         if resume:
             images = None if batch == "auto" else batch
             chosen = resumed_recipe(
@@ -151,7 +154,7 @@ def train(
                 chosen,
                 learner,
                 console=Console(file=sys.stderr, highlight=False),
-                sinks=flags.log,
+                sinks=flags.sinks,
                 resume=resume,
                 resume_with=again(data, folder, world),
                 name_of=lambda row: str(training.path(row)),
@@ -172,23 +175,31 @@ def carry_out(
 ) -> Trained:
     """A run, from a look at its data (where it begins) to its report. What ends it is in its log too."""
     task = task_of(run.recipe, training)
-    try:
-        run.identify(
-            {"training": training.identity(), "validation": None if validation is None else validation.identity()}
-        )
+    judged = None if validation is None else validation.identity()
+    with logged(run):
+        run.identify({"training": training.identity(), "validation": judged})
         if begins:
             preflight(task, run, training, validation)
-        measure = None if validation is None else partial(task.metrics, validation=validation, run=run)
-        with loader_of(training, run.recipe, run.learner.world, workers, cache) as batches:
-            if begins and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
-                run.journal.warn(warning)
-            trained = follow(run, batches, measure, faster=faster(batches))
-        if trained.reason != "interrupted":
+    measure = None if validation is None else partial(task.metrics, validation=validation, run=run)
+    # Logged before the loader ends its workers: where another process has ended too, this one may be killed meanwhile.
+    with loader_of(training, run.recipe, run.learner.world, workers, cache) as batches, logged(run):
+        if begins and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
+            run.journal.warn(warning)
+        trained = follow(run, batches, measure, faster=faster(batches))
+    if trained.reason != "interrupted":
+        with logged(run):
             task.conclude(run, trained, training, validation)
+    return trained
+
+
+@contextlib.contextmanager
+def logged(run: Run) -> Iterator[None]:
+    """What ends the block is in the run's log."""
+    try:
+        yield
     except Exception as error:
         run.journal.log(f"error: {error}")
         raise
-    return trained
 
 
 def announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:

@@ -19,7 +19,10 @@ Layout = Literal["channels-last", "contiguous"]
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """The flags of `onelook train` that are neither the recipe nor the start; None, False and () where not given."""
+    """The flags of `onelook train` that are neither the recipe nor the start; None and () where not given.
+
+    cache, log: "none" takes back what a run began with.
+    """
 
     device: str | None = None
     train_split: str | None = None
@@ -28,14 +31,14 @@ class Flags:
     cache: str | None = None
     precision: Precision | None = None
     layout: Layout | None = None
-    compile: bool = False
-    deterministic: bool = False
+    compile: bool | None = None
+    deterministic: bool | None = None
     log: tuple[str, ...] = ()
 
     def after(self, before: Mapping[str, Any]) -> Flags:
         """These flags, and where nothing is said, those that a run began with (as `to_dict` gave them)."""
         known = {field.name for field in fields(self)}
-        unsaid = {name for name in known if any(getattr(self, name) is nothing for nothing in (None, False, ()))}
+        unsaid = {name for name in known if getattr(self, name) in (None, ())}
         found = {name: value for name, value in before.items() if name in unsaid}
         return replace(self, **found | ({"log": tuple(found["log"])} if "log" in found else {}))
 
@@ -44,14 +47,19 @@ class Flags:
         return {**asdict(self), "log": list(self.log)}
 
     @property
+    def sinks(self) -> tuple[str, ...]:
+        """Where to log to as well."""
+        return () if self.log == ("none",) else self.log
+
+    @property
     def machine(self) -> Machine:
         """How this computer does the work."""
         channels_last = None if self.layout is None else self.layout == "channels-last"
         return Machine(
             precision=self.precision,
             channels_last=channels_last,
-            compile=self.compile,
-            deterministic=self.deterministic,
+            compile=bool(self.compile),
+            deterministic=bool(self.deterministic),
         )
 
 

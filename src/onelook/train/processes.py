@@ -112,13 +112,20 @@ def average_statistics(*models: nn.Module) -> None:
 
 @torch.no_grad()
 def gather_statistics(*models: nn.Module) -> Tensor | None:
-    """(processes, N): the statistics that every process has for itself inside an epoch; None where there is one."""
+    """(processes, N): the statistics that every process has for itself inside an epoch, in the main one's host memory.
+
+    None in the others, and where there is one process only.
+    """
     flat = _statistics(models)
     if num_processes() == 1 or flat is None:
         return None
-    rows = [torch.empty_like(flat) for _ in range(num_processes())]
-    dist.all_gather(rows, flat)
-    return torch.stack(rows)
+    rows = []
+    for rank in range(num_processes()):  # one row at a time: what Cbn remembers is as large as its filters many times
+        row = flat.clone()
+        dist.broadcast(row, rank)
+        if dist.get_rank() == 0:
+            rows.append(row.cpu())
+    return torch.stack(rows) if rows else None
 
 
 @torch.no_grad()
@@ -130,13 +137,24 @@ def restore_statistics(rows: Tensor, world: World, *models: nn.Module) -> None:
     _set_statistics(models, rows[world.rank] if len(rows) == world.size else rows.mean(0))
 
 
+def _buffers(models: Sequence[nn.Module]) -> list[Tensor]:
+    """Floating-point buffers; what layers remember of earlier steps only of the first model, the one that learns."""
+    return [
+        buffer
+        for number, model in enumerate(models)
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.is_floating_point() and (number == 0 or name not in module._non_persistent_buffers_set)
+    ]
+
+
 def _statistics(models: Sequence[nn.Module]) -> Tensor | None:
-    buffers = [buffer.flatten() for model in models for buffer in model.buffers() if buffer.is_floating_point()]
+    buffers = [buffer.flatten() for buffer in _buffers(models)]
     return torch.cat(buffers) if buffers else None
 
 
 def _set_statistics(models: Sequence[nn.Module], flat: Tensor) -> None:
-    buffers = [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
+    buffers = _buffers(models)
     for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers])):
         buffer.copy_(part.view_as(buffer))
 
