@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -26,6 +27,8 @@ from onelook.ops.reduce import num_processes, sum_over_processes
 from onelook.train.step import TrainingStep
 
 T = TypeVar("T")
+
+SETTLING = 0.1  # seconds for what communication still has to do in threads of its own
 
 # What communication says when the process at the other end is gone.
 _SIGNS_OF_AN_END = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
@@ -87,6 +90,9 @@ def join(device: str | None = None) -> Iterator[World]:
             ) from error
         raise
     finally:
+        # A thread of gloo gives back the tensors of the last exchange, for which it needs Python's lock. Where that
+        # comes late, and the group ends with the DistributedDataParallel that knows it, each waits for the other.
+        time.sleep(SETTLING)
         dist.destroy_process_group()
 
 
