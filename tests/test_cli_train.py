@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -19,20 +18,17 @@ import torch
 
 from data_sets import without_objects
 from onelook.cli.app import run
-from onelook.cli.train_flags import Flags, again
-from onelook.cli.train_start import choose_recipe, faster, free_folder, rates_too_low, resumed_recipe
+from onelook.cli.train_start import choose_recipe, faster, free_folder, rates_too_low
 from onelook.config import diff, to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.loader import collate
 from onelook.data.order import shown_classes
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.errors import UsageError, UserError
+from onelook.errors import UsageError
 from onelook.losses.distill import Mgd
 from onelook.models.build import build
 from onelook.recipes import find_recipe
 from onelook.train.distill import Distillation
-from onelook.train.meter import Meter
-from onelook.train.processes import World
 from onelook.train.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.weights import restore, save_weights
 
@@ -205,29 +201,6 @@ def test_the_sampling_of_the_recipe_is_what_is_looked_at(scenes, tmp_path, capsy
     assert "which training never shows" in capsys.readouterr().err
 
 
-RUN = {"model": "yolox-nano", "epochs": 1, "size": 64, "batch": 4}
-
-
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
-        ({"epochs": 2}, r"epochs was 1, now 2"),
-        ({"size": 96}, r"size was \(64, 64\), now \(96, 96\)"),
-        ({"batch": 8}, r"batch_size was 4, now 8"),
-        ({"model": "yolox-tiny"}, r"model\.depthwise was True, now False"),
-        ({"recipe": "yolox-tiny"}, r"own recipe"),
-        ({"overrides": ("seed=3",)}, r"seed was 0, now 3"),
-    ],
-)
-def test_a_run_goes_on_as_it_began_or_says_what_would_change(tmp_path, asked, said):
-    before = recipe("loss.assigner.radius=2.0", **RUN)
-    write_yaml(tmp_path / "recipe.yaml", to_plain(before))
-    assert resumed_recipe(tmp_path, ()) == before
-    assert resumed_recipe(tmp_path, ("loss.assigner.radius=2.0",), **RUN) == before
-    with pytest.raises(UserError, match=said):
-        resumed_recipe(tmp_path, asked.pop("overrides", ()), **asked)
-
-
 @pytest.fixture(scope="module")
 def teacher(scenes, tmp_path_factory):
     """A weights file of a larger model, for other classes than the scenes'."""
@@ -346,32 +319,6 @@ def test_a_file_where_the_run_should_be_is_named(scenes, tmp_path, capsys):
     assert f"'{tmp_path / 'taken'}' is not a folder." in error and "--out" in error and "--debug" not in error
 
 
-def test_a_damaged_run_says_how_its_weights_go_on(scenes, tmp_path, capsys):
-    out = tmp_path / "run"
-    assert train(scenes, *SMALL, "--out", str(out)) == 0
-    recipe = (out / "recipe.yaml").read_bytes()
-    (out / "recipe.yaml").unlink()
-    assert train(scenes, "--out", str(out), "--resume") == 1
-    error = capsys.readouterr().err
-    assert "lost its recipe.yaml" in error and f"--weights {out / 'last.safetensors'}" in error
-    (out / "recipe.yaml").write_bytes(recipe)
-    (out / "state.pt").write_bytes((out / "state.pt").read_bytes()[:1000])
-    assert train(scenes, "--out", str(out), "--resume") == 1
-    error = capsys.readouterr().err
-    assert (
-        "damaged" in error and "--out in another folder" in error and f"--weights {out / 'last.safetensors'}" in error
-    )
-    again = ("--out", str(tmp_path / "again"), "--weights", str(out / "last.safetensors"))
-    assert train(scenes, *SMALL, *again) == 0
-    capsys.readouterr()
-    (out / "last.safetensors").unlink()  # as in the first epoch
-    for lost in (out / "state.pt", out / "recipe.yaml"):
-        lost.unlink() if lost.suffix == ".yaml" else lost.write_bytes(b"")
-        assert train(scenes, "--out", str(out), "--resume") == 1
-        error = capsys.readouterr().err
-        assert "--out in another folder." in error and "--weights" not in error
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
 @pytest.mark.parametrize("later", [0.4, 1.2])  # seconds: while the workers import what they need, in the one case
 def test_a_ctrl_c_while_the_workers_start_is_no_failure(scenes, tmp_path, later):
@@ -404,91 +351,3 @@ def test_the_report_of_two_processes_has_the_last_weights(scenes, tmp_path):
     done = subprocess.run([*start, *asked], env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "run" / "report.html").is_file()
-
-
-def test_the_command_that_ctrl_c_prints_goes_on_with_what_the_run_began_with(scenes, tmp_path, capsys, monkeypatch):
-    began = ("--train-split", "val", "--val-split", "none", "--precision", "bf16", "--layout", "contiguous")
-    asked = ("--model", "yolox-nano", "--size", "64", "--batch", "2", "--epochs", "2", *began, "multiscale=none")
-    assert train(scenes, *asked, "--out", str(tmp_path / "whole")) == 0
-    stop_after(3, monkeypatch)
-    out = tmp_path / "broken"
-    assert train(scenes, *asked, "--out", str(out)) == 130
-    printed = f"onelook train {scenes} --out {out} --resume"
-    assert f"To go on: {printed}\n" in capsys.readouterr().err
-    monkeypatch.undo()
-    assert run(shlex.split(printed)[1:]) == 0
-    told = capsys.readouterr().err
-    assert "split 'val': 4 images" in told and "Nothing to evaluate on" in told
-    whole, broken = (restore(folder / "last.safetensors").state_dict() for folder in (tmp_path / "whole", out))
-    assert all(torch.equal(tensor, broken[name]) for name, tensor in whole.items())
-
-
-def stop_after(steps, monkeypatch):
-    """Ctrl-C once a training has taken so many steps."""
-    add = Meter.add
-
-    def asked(meter, step, **given):
-        add(meter, step, **given)
-        if step.number + 1 == steps:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Meter, "add", asked)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--train-split", "val"), "training of the run in '{out}' was with 8 images of the split 'train', now it is"),
-        (("--val-split", "none"), "validation of the run in '{out}' was with 4 images of the split 'val', now it is"),
-    ],
-)
-def test_a_run_does_not_go_on_with_other_images(scenes, tmp_path, capsys, arguments, said):
-    out = tmp_path / "run"
-    assert train(scenes, *SMALL, "--out", str(out)) == 0
-    assert train(scenes, "--out", str(out), "--resume", *arguments) == 1
-    assert said.format(out=out) in capsys.readouterr().err
-    assert f"error: The {said.format(out=out)[:10]}" in (out / "train.log").read_text()
-
-
-def test_other_boxes_on_the_same_images_are_told_of_when_a_run_goes_on(tmp_path, capsys):
-    data = write_synthetic(tmp_path / "scenes", Scenes(size=(64, 64)), {"train": 8, "val": 4})
-    out = tmp_path / "run"
-    assert train(data, *SMALL, "--out", str(out)) == 0
-    labels = data / "annotations" / "instances_train.json"
-    content = json.loads(labels.read_text())
-    content["annotations"].pop()
-    labels.write_text(json.dumps(content))
-    capsys.readouterr()
-    assert train(data, "--out", str(out), "--resume") == 0
-    assert "training images or their annotations have changed since the run began" in capsys.readouterr().err
-
-
-def test_flags_that_are_given_again_hold_and_the_others_are_found():
-    began = Flags(precision="bf16", workers=3, deterministic=True, log=("wandb",), val_split="test", cache="ram")
-    again = Flags(workers=0, precision="fp32").after(json.loads(json.dumps(began.to_dict())))
-    assert again == replace(began, workers=0, precision="fp32")
-    assert Flags(workers=0).after({}) == Flags(workers=0)
-    off = Flags(deterministic=False, log=("none",), cache="none").after(began.to_dict())
-    assert (off.deterministic, off.sinks, off.cache) == (False, (), "none") and not off.machine.deterministic
-    with_more = began.to_dict() | {"a flag of another version": 1}
-    assert Flags().after(with_more) == began
-
-
-def test_the_command_to_go_on_is_torchrun_where_it_was_torchrun(monkeypatch, tmp_path):
-    two = World(0, 2, torch.device("cpu"))
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert again("my data", tmp_path, two) == (
-        f"torchrun --nproc-per-node 2 -m onelook train 'my data' --out {tmp_path} --resume"
-    )
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    assert again("d", tmp_path, two).startswith("torchrun as before on every node")
-
-
-def test_a_state_with_a_flipped_byte_is_damaged(scenes, tmp_path, capsys):
-    out = tmp_path / "run"
-    assert train(scenes, *SMALL, "--out", str(out)) == 0
-    content = bytearray((out / "state.pt").read_bytes())
-    content[len(content) // 2] ^= 1
-    (out / "state.pt").write_bytes(content)
-    assert train(scenes, "--out", str(out), "--resume") == 1
-    assert "is damaged or no training state (its checksum does not agree)" in capsys.readouterr().err

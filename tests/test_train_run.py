@@ -203,58 +203,6 @@ def test_ctrl_c_saves_and_the_run_goes_on_bit_for_bit(tmp_path, at):
     assert one == two
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_path):
-    from test_train_loop import SumOfBoxes
-
-    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None)
-    with pytest.raises(UserError, match=r"is not finite: sum nan\. Its images: .*pic-5"):
-        start(tmp_path, recipe, Squares(count=16, broken=5), name_of=lambda row: f"pic-{row}")
-    skipping = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite="skip")
-    result = start(tmp_path / "skip", skipping, Squares(count=16, broken=5))
-    assert result.reason == "finished" and "step was skipped" in (tmp_path / "skip" / "train.log").read_text()
-    assert all(
-        torch.isfinite(value).all() for value in restore(tmp_path / "skip/last.safetensors").state_dict().values()
-    )
-
-
-def test_what_to_do_after_a_loss_that_is_not_finite_is_possible(tmp_path):
-    from test_train_loop import SumOfBoxes
-
-    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None)
-    with pytest.raises(UserError) as raised:
-        start(tmp_path, recipe, Squares(count=16, broken=5))
-    assert "start a new run in another --out. The run so far" in raised.value.remedy  # no weights in the first epoch
-    longer = changed(epochs=2, loss=LOSS.plus(SumOfBoxes()), closing=None)
-
-    class Later(Squares):
-        def epoch(self, epoch, augment, first):
-            yield from (super().epoch if epoch else Squares(count=16).epoch)(epoch, augment, first)
-
-    with pytest.raises(UserError) as raised:
-        start(tmp_path / "later", longer, Later(count=16, broken=5))
-    last = tmp_path / "later" / "last.safetensors"
-    assert f"in another --out; it can begin with the weights so far: --weights {last}." in raised.value.remedy
-
-
-def test_a_gradient_that_is_not_finite_stops_too_and_says_which(tmp_path):
-    from test_train_loop import BadGradient
-
-    recipe = changed(epochs=1, closing=None)
-    learner = learner_of(recipe)
-    BadGradient(learner, at=0)
-    run = Run(tmp_path, recipe, learner, name_of=lambda row: f"pic-{row}")
-    with pytest.raises(UserError, match=r"gradient of step 0 \(epoch 1\) is not finite, though its loss is\. .*: pic-"):
-        follow(run, Squares(count=16), None)
-
-
-def test_an_epoch_without_a_finite_loss_ends_the_training_even_where_steps_are_skipped(tmp_path):
-    from test_train_loop import SumOfBoxes
-
-    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite="skip")
-    with pytest.raises(UserError, match="No step of epoch 1 had a finite loss"):
-        start(tmp_path, recipe, Squares(count=8, broken=5))
-
-
 def test_a_run_goes_on_with_its_own_classes_only(tmp_path):
     start(tmp_path, changed(epochs=1, closing=None))
     learner = learner_of(RECIPE)
