@@ -25,6 +25,14 @@ from test_cli_train import SMALL, recipe, train
 RUN = {"model": "yolox-nano", "epochs": 1, "size": 64, "batch": 4}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     return write_synthetic(tmp_path_factory.mktemp("scenes"), Scenes(size=(64, 64)), {"train": 8, "val": 4})
