@@ -19,8 +19,8 @@ from onelook.data import open_dataset
 from onelook.data.loader import Batch, Loader
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.recipes import find_recipe
-from onelook.train.learner import Machine
-from onelook.train.processes import World
+from onelook.training.learner import Machine
+from onelook.training.processes import World
 
 WARM_UP, STEPS = 10, 40  # blocks of the 20 steps after which a training reads its losses
 KINDS = {

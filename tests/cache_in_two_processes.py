@@ -15,7 +15,7 @@ from onelook.cli.train_start import adapted, loader_of
 from onelook.data import open_dataset
 from onelook.data.cache_budget import plan_cache
 from onelook.recipes import published_recipe
-from onelook.train.processes import join
+from onelook.training.processes import join
 from training import Untouched
 
 

@@ -13,9 +13,9 @@ from networks import narrow
 from onelook.models.build import build
 from onelook.models.variants import VARIANTS, variant
 from onelook.recipes import published_recipe
-from onelook.train.learner import Learner, Machine
-from onelook.train.loop import Step, train
-from onelook.train.processes import World, join
+from onelook.training.learner import Learner, Machine
+from onelook.training.loop import Step, train
+from onelook.training.processes import World, join
 from training import MemoryBatch, Squares, Untouched
 
 STEPS = 2  # the rate of some warm-ups begins at 0

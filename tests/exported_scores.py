@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from onelook.data import open_dataset
-from onelook.evaluate import evaluate
-from onelook.evaluate.frames import framed_batches
-from onelook.evaluate.rectangular import square_groups
-from onelook.export.onnx import export_onnx
+from onelook.evaluation import evaluate
+from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.rectangular import square_groups
 from onelook.exported import ExportedMetadata
+from onelook.exporting.onnx import export_onnx
 from onelook.models.detector import Detector
 from onelook.ops.nms import Nms, with_thresholds
 from onelook.predict.backends import OnnxBackend, TorchBackend

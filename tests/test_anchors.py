@@ -20,7 +20,7 @@ from onelook.data.objects import object_sizes
 from onelook.data.order import Sampling
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import DataError
-from onelook.train.preflight import inspect
+from onelook.training.preflight import inspect
 from shared import needs_shared, reference
 
 P5 = (((12, 16), (19, 36), (40, 28)), ((36, 75), (76, 55), (72, 146)), ((142, 110), (192, 243), (459, 401)))

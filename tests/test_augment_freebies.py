@@ -204,7 +204,7 @@ def test_blur_spares_the_objects_when_it_is_the_background_s():
 
 
 def test_extras_follow_the_augmentation_until_closing_brings_its_own():
-    from onelook.train.recipe import Closing
+    from onelook.training.recipe import Closing
 
     plain = Plain(hsv=None)
     recipe = changed(augment=plain, extras=(CutMix(1), CutOut()), closing=Closing(1, augment=plain))

@@ -7,10 +7,10 @@ import torch
 
 from onelook.cli.train_start import fill_memory
 from onelook.errors import UsageError, UserError
-from onelook.train.batch_size import largest_batch, training_trial
-from onelook.train.learner import Machine
-from onelook.train.multiscale import MultiScale
-from onelook.train.processes import World
+from onelook.training.batch_size import largest_batch, training_trial
+from onelook.training.learner import Machine
+from onelook.training.multiscale import MultiScale
+from onelook.training.processes import World
 from training import ALONE, CPU, changed, detector_of
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from onelook.bench.evaluate import bench_score, bench_val, random_evaluation
 from onelook.cli.app import run
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.evaluate import score
+from onelook.evaluation import score
 from onnx_models import describe, write_model
 from test_evaluate_runner import FindsBright, Rectangles
 

@@ -15,14 +15,14 @@ from onelook.cli.app import run
 from onelook.data import open_dataset, splits
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError, WeightsError
-from onelook.evaluate.classes import top_k
+from onelook.evaluation.classes import top_k
 from onelook.losses.classify import ClassLoss
 from onelook.models.build import build
 from onelook.models.classifier import Classification
 from onelook.models.cost import count_gflops
 from onelook.models.variants import VARIANTS, variant
 from onelook.recipes.classifier import published_classifier
-from onelook.train.dropblock import DropBlock
+from onelook.training.dropblock import DropBlock
 from onelook.types import Targets
 from onelook.weights import load_weights, open_detector, restore, save_weights
 from training import TINY, changed
@@ -200,7 +200,7 @@ def test_its_backbone_starts_a_detector(trained, tmp_path):
 
 
 def test_a_classifier_goes_on_where_it_was_stopped(pictures, trained, tmp_path, monkeypatch):
-    from onelook.train import run as runs
+    from onelook.training import run as runs
 
     class Once(runs.StopRequest):
         def __init__(self):

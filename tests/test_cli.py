@@ -295,7 +295,7 @@ def test_json_on_a_full_disk_is_one_message(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_public_functions_keep_their_names_when_folders_named_alike_are_imported() -> None:
-    code = "import onelook.train.schedule, onelook.export, onelook; print(callable(onelook.train), onelook.export)"
+    code = "import onelook.training.schedule, onelook.exporting, onelook; print(callable(onelook.training), onelook.exporting)"
     done = python("-c", code)
     assert done.stdout.startswith("True <function export"), done.stderr
 

@@ -15,9 +15,9 @@ from onelook.losses.loss import DetectionLoss
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.models.variants import variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, read_recipe
-from onelook.train.optimizer import Sgd
-from onelook.train.recipe import Recipe
-from onelook.train.schedule import WarmCosine
+from onelook.training.optimizer import Sgd
+from onelook.training.recipe import Recipe
+from onelook.training.schedule import WarmCosine
 
 
 def recipe() -> Recipe:

@@ -17,8 +17,8 @@ from onelook.cli.train_start import resumed_recipe
 from onelook.config import to_plain, write_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UserError
-from onelook.train.meter import Meter
-from onelook.train.processes import World
+from onelook.training.meter import Meter
+from onelook.training.processes import World
 from onelook.weights import restore
 from test_cli_train import SMALL, recipe, train
 

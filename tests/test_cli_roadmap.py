@@ -25,7 +25,7 @@ from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import Figures
 from onelook.report.charts import label_heights
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
-from onelook.train import run as training_run
+from onelook.training import run as training_run
 from onelook.weights import save_weights
 
 SMALL: tuple[str, ...] = (

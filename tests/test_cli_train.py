@@ -28,8 +28,8 @@ from onelook.errors import UsageError
 from onelook.losses.distill import Mgd
 from onelook.models.build import build
 from onelook.recipes import find_recipe
-from onelook.train.distill import Distillation
-from onelook.train.schedule import Constant, MultiStep, OneCycle, WarmCosine
+from onelook.training.distill import Distillation
+from onelook.training.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.weights import restore, save_weights
 
 NAMES = ("a", "b", "c")

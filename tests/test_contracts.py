@@ -25,7 +25,7 @@ from onelook.models.variants import VARIANTS, variant
 from onelook.models.yolox.architecture import YOLOV3_ANCHORS
 from onelook.recipes import PUBLISHED, RECIPE_TYPES, published_recipe
 from onelook.recipes.yolov7 import SCHEMES
-from onelook.train.recipe import Recipe
+from onelook.training.recipe import Recipe
 from onelook.types import Targets
 from training import RECIPE, TINY
 

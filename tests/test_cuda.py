@@ -31,14 +31,14 @@ from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.models.build import build
 from onelook.models.variants import variant
 from onelook.recipes import published_recipe
-from onelook.train.learner import Learner, Machine
-from onelook.train.loop import Step, train
-from onelook.train.meter import Meter
-from onelook.train.multiscale import MultiScale
-from onelook.train.optimizer import Sgd
-from onelook.train.processes import World
-from onelook.train.recipe import Recipe
-from onelook.train.schedule import Constant
+from onelook.training.learner import Learner, Machine
+from onelook.training.loop import Step, train
+from onelook.training.meter import Meter
+from onelook.training.multiscale import MultiScale
+from onelook.training.optimizer import Sgd
+from onelook.training.processes import World
+from onelook.training.recipe import Recipe
+from onelook.training.schedule import Constant
 from onelook.types import Targets
 from onelook.weights import restore
 from shared import data, needs_shared, reference

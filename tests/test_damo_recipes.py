@@ -21,8 +21,8 @@ from onelook.losses.quality import DistributionFocal
 from onelook.models.build import build
 from onelook.ops.nms import Nms
 from onelook.recipes import RECIPE_TYPES, published_recipe
-from onelook.train.optimizer import AdamW
-from onelook.train.recipe import shortened
+from onelook.training.optimizer import AdamW
+from onelook.training.recipe import shortened
 from shared import SHARED, needs_shared, reference
 
 FACTS = json.loads((reference("damo_yolo") / "schedules.json").read_text()) if SHARED is not None else {}

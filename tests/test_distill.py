@@ -17,14 +17,14 @@ from onelook.models.build import build
 from onelook.models.detector import FeaturePart
 from onelook.models.yolox.architecture import Yolox
 from onelook.recipes import published_recipe
-from onelook.train.distill import CODE, PAPER, TERM, Align, Distillation, matched_levels
-from onelook.train.learner import Learner, Machine
-from onelook.train.loop import Step, train
-from onelook.train.optimizer import Sgd
-from onelook.train.recipe import Closing
-from onelook.train.schedule import Constant
-from onelook.train.state import load_state, save_state
-from onelook.train.teacher import open_teacher
+from onelook.training.distill import CODE, PAPER, TERM, Align, Distillation, matched_levels
+from onelook.training.learner import Learner, Machine
+from onelook.training.loop import Step, train
+from onelook.training.optimizer import Sgd
+from onelook.training.recipe import Closing
+from onelook.training.schedule import Constant
+from onelook.training.state import load_state, save_state
+from onelook.training.teacher import open_teacher
 from onelook.weights import save_weights
 from shared import fill_module, needs_shared, reference
 from test_train_loop import assert_same, one_thread, run, weights_of  # noqa: F401

@@ -16,10 +16,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
-from onelook.evaluate import GroundTruth, read_results, score, write_results
-from onelook.evaluate.annotations import read_ground_truth
-from onelook.evaluate.coco import STATS
-from onelook.evaluate.tables import Results
+from onelook.evaluation import GroundTruth, read_results, score, write_results
+from onelook.evaluation.annotations import read_ground_truth
+from onelook.evaluation.coco import STATS
+from onelook.evaluation.tables import Results
 from shared import SHARED, data, needs_shared
 
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from onelook.cli.app import run
 from onelook.cli.score import score
 from onelook.errors import DataError, UserError
-from onelook.evaluate import GroundTruth, Results, read_results, write_results
-from onelook.evaluate.annotations import read_ground_truth
+from onelook.evaluation import GroundTruth, Results, read_results, write_results
+from onelook.evaluation.annotations import read_ground_truth
 
 TRUTH = {
     "info": {"year": 2017},

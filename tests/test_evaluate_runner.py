@@ -15,9 +15,9 @@ import pytest
 
 from onelook.augment.frame import Frame, Letterbox, Stretch
 from onelook.errors import DataError, ImageError, UsageError
-from onelook.evaluate import evaluate
-from onelook.evaluate.frames import framed_batches
-from onelook.evaluate.rectangular import Rectangular, square_groups
+from onelook.evaluation import evaluate
+from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.rectangular import Rectangular, square_groups
 
 
 @dataclass

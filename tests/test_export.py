@@ -21,12 +21,12 @@ from torch import nn
 from onelook.augment.frame import Letterbox
 from onelook.cli.app import run
 from onelook.errors import ExportError, MissingDependencyError
-from onelook.export import onnx as onnx_export
-from onelook.export import openvino as openvino_export
-from onelook.export.onnx import Exported, export_onnx
-from onelook.export.suppression import append_suppression
-from onelook.export.verify import TOLERANCES, compare_rows, verification_images
 from onelook.exported import METADATA_KEY, ExportedMetadata
+from onelook.exporting import onnx as onnx_export
+from onelook.exporting import openvino as openvino_export
+from onelook.exporting.onnx import Exported, export_onnx
+from onelook.exporting.suppression import append_suppression
+from onelook.exporting.verify import TOLERANCES, compare_rows, verification_images
 from onelook.models.build import build
 from onelook.models.detector import Detector
 from onelook.models.yolox.architecture import Yolox

@@ -77,7 +77,7 @@ def test_an_export_without_its_description_is_refused(tmp_path: Path) -> None:
     """Its boxes would be read as raw outputs, and its colours as BGR: answers that look right and are not."""
     onnx = pytest.importorskip("onnx")
     onelook.save_weights(onelook.build("yolox-nano"), tmp_path / "nano.safetensors")
-    onelook.export(str(tmp_path / "nano.safetensors"), size=64, out=tmp_path / "nano.onnx")
+    onelook.exporting(str(tmp_path / "nano.safetensors"), size=64, out=tmp_path / "nano.onnx")
     model = onnx.load(tmp_path / "nano.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")

@@ -14,7 +14,7 @@ from onelook.config import diff, override
 from onelook.data.loader import collate
 from onelook.losses.quality import QualityFocal
 from onelook.recipes import RECIPE_TYPES, published_recipe
-from onelook.train.recipe import Recipe
+from onelook.training.recipe import Recipe
 from scenes import SCENES
 from test_train_loop import run
 from training import learner_of

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models", "data"),
     ("weights",),
     ("predict",),
-    ("train", "evaluate", "export", "search"),
+    ("training", "evaluation", "exporting", "tuning"),
     ("recipes",),
     ("bench", "report", "serve"),
     ("cli",),
@@ -88,7 +88,7 @@ def test_imports_only_go_down(module: str) -> None:
 
 
 FAMILIES = sorted(path.parent.name for path in PACKAGE.glob("models/*/architecture.py"))
-KNOWS_NO_FAMILY = ("train", "evaluate", "export", "predict")
+KNOWS_NO_FAMILY = ("training", "evaluation", "exporting", "predict")
 
 
 def words_of(tree: ast.AST) -> Iterator[str]:

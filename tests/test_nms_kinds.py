@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onelook.errors import ExportError, UsageError
-from onelook.export.suppression import append_suppression
+from onelook.exporting.suppression import append_suppression
 from onelook.ops.nms import Nms, NmsKind, distance_overlap, greedy, intersection_over_union, soften
 from onelook.predict.backends import select_of_kind
 from shared import needs_shared, reference

@@ -25,13 +25,13 @@ from onelook.data.index import DIFFICULT
 from onelook.data.loader import Batch
 from onelook.data.order import Sampling, chosen_rows
 from onelook.errors import DataError
-from onelook.evaluate import score
-from onelook.evaluate.coco import STATS
-from onelook.evaluate.tables import Results
+from onelook.evaluation import score
+from onelook.evaluation.coco import STATS
+from onelook.evaluation.tables import Results
 from onelook.models.yolox.architecture import Yolox
-from onelook.train.optimizer import Sgd
-from onelook.train.passes import parts
-from onelook.train.preflight import (
+from onelook.training.optimizer import Sgd
+from onelook.training.passes import parts
+from onelook.training.preflight import (
     check_files,
     count,
     draw_batch,
@@ -39,9 +39,9 @@ from onelook.train.preflight import (
     positives_per_object,
     undefined_for,
 )
-from onelook.train.processes import World
-from onelook.train.recipe import Closing, Recipe
-from onelook.train.schedule import WarmCosine
+from onelook.training.processes import World
+from onelook.training.recipe import Closing, Recipe
+from onelook.training.schedule import WarmCosine
 from onelook.types import UNDEFINED, Matches, Targets
 from training import CPU, LOSS, Squares, changed, learner_of
 

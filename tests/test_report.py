@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook.data import open_dataset
-from onelook.evaluate.coco import Evaluation, score
-from onelook.evaluate.tables import GroundTruth, Results
+from onelook.evaluation.coco import Evaluation, score
+from onelook.evaluation.tables import GroundTruth, Results
 from onelook.report.build import evaluation_notes, examples, read_history
 from onelook.report.charts import Series, heatmap, line_chart, tick_labels, ticks
 from onelook.report.page import Picture, Report, render, write_report

@@ -19,7 +19,7 @@ from onelook.models.cost import count_parameters
 from onelook.models.detector import Detector
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row, roadmap
-from onelook.train.recipe import Recipe
+from onelook.training.recipe import Recipe
 from onelook.types import Predictions, Targets
 
 ROWS = [(table, row) for table in ROADMAPS.values() for row in table.rows]

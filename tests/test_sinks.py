@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from onelook.train.sinks import SINKS
+from onelook.training.sinks import SINKS
 
 ROWS = {1: {"loss/total": 2.5, "AP": 0.25}, 2: {"loss/total": 1.5, "AP": 0.5}}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from onelook.errors import UserError
-from onelook.train.run import Run, follow
+from onelook.training.run import Run, follow
 from onelook.weights import restore
 from test_train_loop import BadGradient, SumOfBoxes
 from test_train_run import start

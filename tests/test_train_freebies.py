@@ -17,14 +17,14 @@ from onelook.layers.dropblock import drop_block
 from onelook.losses.terms import Classes
 from onelook.models.deploy import deploy
 from onelook.recipes import RECIPE_TYPES, published_recipe
-from onelook.train.adversarial import Adversarial, deceived
-from onelook.train.dropblock import DropBlock
-from onelook.train.loop import Step, train
-from onelook.train.multiscale import DarknetShapes, MultiScale
-from onelook.train.optimizer import AdamW
-from onelook.train.passes import join
-from onelook.train.schedule import Constant, CosineRestarts, MultiStep, Polynomial
-from onelook.train.state import load_state, save_state
+from onelook.training.adversarial import Adversarial, deceived
+from onelook.training.dropblock import DropBlock
+from onelook.training.loop import Step, train
+from onelook.training.multiscale import DarknetShapes, MultiScale
+from onelook.training.optimizer import AdamW
+from onelook.training.passes import join
+from onelook.training.schedule import Constant, CosineRestarts, MultiStep, Polynomial
+from onelook.training.state import load_state, save_state
 from test_train_loop import assert_same, run, weights_of
 from training import RECIPE, Squares, changed, learner_of
 

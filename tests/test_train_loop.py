@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from onelook.errors import ConfigError, UserError
-from onelook.train.learner import Learner
-from onelook.train.loop import Epoch, Step, train
-from onelook.train.meter import Meter
-from onelook.train.multiscale import MultiScale
-from onelook.train.optimizer import AdamW, Sgd
-from onelook.train.recipe import Recipe
-from onelook.train.schedule import Constant
-from onelook.train.state import load_state, read_notes, save_state
-from onelook.train.undo import Undo
+from onelook.training.learner import Learner
+from onelook.training.loop import Epoch, Step, train
+from onelook.training.meter import Meter
+from onelook.training.multiscale import MultiScale
+from onelook.training.optimizer import AdamW, Sgd
+from onelook.training.recipe import Recipe
+from onelook.training.schedule import Constant
+from onelook.training.state import load_state, read_notes, save_state
+from onelook.training.undo import Undo
 from training import LOSS, RECIPE, Squares, changed, learner_of
 
 
@@ -261,7 +261,7 @@ def test_a_compiled_network_learns_the_same(multiscale, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_step_on_cuda_never_waits_for_the_device():
-    from onelook.train.processes import World
+    from onelook.training.processes import World
 
     recipe: Recipe = changed(epochs=3)
     learner = learner_of(recipe, World(0, 1, torch.device("cuda")), precision="fp16")

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from onelook.train.ema import Average, Ema
-from onelook.train.multiscale import MultiScale, rescale
-from onelook.train.optimizer import AdamW, Sgd, parameter_groups, set_rates
-from onelook.train.schedule import MultiStep, Rates, WarmCosine
+from onelook.training.ema import Average, Ema
+from onelook.training.multiscale import MultiScale, rescale
+from onelook.training.optimizer import AdamW, Sgd, parameter_groups, set_rates
+from onelook.training.schedule import MultiStep, Rates, WarmCosine
 from onelook.types import Targets
 
 # YOLOX, batch 64, 1849 steps an epoch, 300 epochs: published code, learning rate of a step.

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from onelook.errors import UserError
-from onelook.train.processes import SyncedBatchNorm, choose_device, synchronise_batch_norm
+from onelook.training.processes import SyncedBatchNorm, choose_device, synchronise_batch_norm
 from shared import needs_shared
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ import pytest
 from onelook.assign.simota import SimOta
 from onelook.losses.terms import BoxIou, RawL1
 from onelook.models.yolox.architecture import Yolox
-from onelook.train.optimizer import AdamW, Sgd
+from onelook.training.optimizer import AdamW, Sgd
 from training import LOSS, RECIPE, TINY
 
 REFUSED = {

@@ -24,11 +24,11 @@ from safetensors import safe_open
 
 from onelook.config import read_yaml, to_plain
 from onelook.errors import UserError
-from onelook.train import sinks
-from onelook.train.journal import Journal
-from onelook.train.loop import train
-from onelook.train.meter import Meter
-from onelook.train.run import Run, follow, refuse_changes
+from onelook.training import sinks
+from onelook.training.journal import Journal
+from onelook.training.loop import train
+from onelook.training.meter import Meter
+from onelook.training.run import Run, follow, refuse_changes
 from onelook.types import UNDEFINED
 from onelook.weights import read_header, restore, save_weights
 from training import LOSS, Squares, changed, learner_of

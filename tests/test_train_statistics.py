@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from onelook.train.statistics import measure_statistics, settle_filters
+from onelook.training.statistics import measure_statistics, settle_filters
 
 
 def network(seed: int = 0) -> nn.Sequential:

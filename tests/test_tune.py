@@ -23,10 +23,10 @@ from onelook.config import get, read_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError
 from onelook.recipes import published_recipe, read_recipe
-from onelook.search.genes import Evolution, Gene, default_genes, read_gene
-from onelook.search.study import Study
-from onelook.train.files import write_text
-from onelook.train.recipe import Recipe
+from onelook.training.files import write_text
+from onelook.training.recipe import Recipe
+from onelook.tuning.genes import Evolution, Gene, default_genes, read_gene
+from onelook.tuning.study import Study
 from training import changed
 
 HERE = Path(__file__).parent

@@ -13,8 +13,8 @@ import pytest
 import onelook
 from onelook.cli.app import run
 from onelook.cli.score import score
-from onelook.evaluate import evaluate
-from onelook.evaluate.annotations import read_ground_truth
+from onelook.evaluation import evaluate
+from onelook.evaluation.annotations import read_ground_truth
 from shared import data, needs_shared, reference
 
 torch = pytest.importorskip("torch")

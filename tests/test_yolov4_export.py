@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from exported_scores import DETECTIONS, IMAGES, annotated, scores_of_exports
 from networks import filled_detector
-from onelook.evaluate.frames import framed_batches
-from onelook.evaluate.rectangular import square_groups
-from onelook.export.verify import verification_images
+from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.rectangular import square_groups
+from onelook.exporting.verify import verification_images
 from onelook.models.detector import Detector
 from onelook.models.yolov4.architecture import STRETCH
 from shared import needs_shared

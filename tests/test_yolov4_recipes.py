@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from onelook.recipes import published_recipe
-from onelook.train.recipe import Recipe
+from onelook.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

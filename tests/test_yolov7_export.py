@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from networks import filled_detector
 from onelook.data import open_dataset
-from onelook.evaluate import evaluate
-from onelook.evaluate.frames import framed_batches
-from onelook.evaluate.rectangular import square_groups
-from onelook.export.onnx import export_onnx
+from onelook.evaluation import evaluate
+from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.rectangular import square_groups
+from onelook.exporting.onnx import export_onnx
 from onelook.models.detector import Detector
 from onelook.models.variants import variant
 from onelook.models.yolov7.head import ImplicitConv

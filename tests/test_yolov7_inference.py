@@ -14,7 +14,7 @@ from networks import Golden, filled_detector
 from onelook.augment.frame import Letterbox, Placement, Stretch
 from onelook.config import to_plain
 from onelook.errors import ExportError, UsageError
-from onelook.evaluate.rectangular import Rectangular
+from onelook.evaluation.rectangular import Rectangular
 from onelook.exported import ExportedMetadata
 from onelook.models.augmented import TestTimeAugmentation
 from onelook.models.variants import variant

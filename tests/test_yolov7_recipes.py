@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from onelook.train.ema import Ema
-from onelook.train.schedule import OneCycle
+from onelook.training.ema import Ema
+from onelook.training.schedule import OneCycle
 from shared import needs_shared, reference
 
 

@@ -17,7 +17,7 @@ from onelook.assign.centre import CentreCell
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
 from onelook.bench.scenes import random_scene
-from onelook.export.onnx import export_onnx
+from onelook.exporting.onnx import export_onnx
 from onelook.losses.loss import DetectionLoss, Pairs
 from onelook.losses.selection import Selection
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1

@@ -15,11 +15,11 @@ from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.models.build import build
 from onelook.models.detector import Detector
 from onelook.models.yolox.architecture import Yolox
-from onelook.train.learner import Learner, Machine
-from onelook.train.optimizer import Sgd
-from onelook.train.processes import World
-from onelook.train.recipe import Closing, Recipe
-from onelook.train.schedule import WarmCosine
+from onelook.training.learner import Learner, Machine
+from onelook.training.optimizer import Sgd
+from onelook.training.processes import World
+from onelook.training.recipe import Closing, Recipe
+from onelook.training.schedule import WarmCosine
 from onelook.types import Sample, Targets
 
 CPU = torch.device("cpu")

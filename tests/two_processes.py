@@ -17,15 +17,15 @@ from onelook.losses.distill import Mimic
 from onelook.models.build import build
 from onelook.models.detector import Detector
 from onelook.models.yolox.architecture import Yolox
-from onelook.train.distill import Distillation
-from onelook.train.learner import Learner, Machine
-from onelook.train.loop import Step, train
-from onelook.train.processes import join
-from onelook.train.recipe import Recipe
-from onelook.train.record import Trained
-from onelook.train.run import Run, follow
-from onelook.train.schedule import WarmCosine
-from onelook.train.statistics import measure_statistics
+from onelook.training.distill import Distillation
+from onelook.training.learner import Learner, Machine
+from onelook.training.loop import Step, train
+from onelook.training.processes import join
+from onelook.training.recipe import Recipe
+from onelook.training.record import Trained
+from onelook.training.run import Run, follow
+from onelook.training.schedule import WarmCosine
+from onelook.training.statistics import measure_statistics
 from onelook.weights import load_weights
 from shared import reference
 from test_train_loop import SumOfBoxes

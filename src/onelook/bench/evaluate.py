@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onelook.bench.model import available_cores, processor
-from onelook.evaluate import GroundTruth, Results, evaluate, score
-from onelook.evaluate.runner import LabelledImages, Model
+from onelook.evaluation import GroundTruth, Results, evaluate, score
+from onelook.evaluation.runner import LabelledImages, Model
 
 if TYPE_CHECKING:
     from rich.console import Console

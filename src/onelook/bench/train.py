@@ -16,14 +16,14 @@ from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Batch, Loader
 from onelook.losses.loss import DetectionLoss
 from onelook.models.build import build
-from onelook.train.learner import Learner, Machine
-from onelook.train.loop import Epoch, Step, train
-from onelook.train.meter import Meter
-from onelook.train.optimizer import set_rates
-from onelook.train.processes import World, choose_device
-from onelook.train.recipe import Augment, Recipe
-from onelook.train.run import READ_EVERY
-from onelook.train.schedule import Rates
+from onelook.training.learner import Learner, Machine
+from onelook.training.loop import Epoch, Step, train
+from onelook.training.meter import Meter
+from onelook.training.optimizer import set_rates
+from onelook.training.processes import World, choose_device
+from onelook.training.recipe import Augment, Recipe
+from onelook.training.run import READ_EVERY
+from onelook.training.schedule import Rates
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -22,7 +22,7 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
 from onelook.predict.load import load
 from onelook.recipes import find_recipe
-from onelook.train.learner import Machine, Precision
+from onelook.training.learner import Machine, Precision
 
 app = App(name="bench", help="Measured latency, throughput and memory of Onelook's parts.")
 

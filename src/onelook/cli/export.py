@@ -10,8 +10,8 @@ import torch
 
 from onelook.cli.checks import check_batch, check_thresholds
 from onelook.errors import ExportError, UserError
-from onelook.export.onnx import Exported, export_onnx
-from onelook.export.openvino import export_openvino
+from onelook.exporting.onnx import Exported, export_onnx
+from onelook.exporting.openvino import export_openvino
 from onelook.models.build import build
 from onelook.models.detector import Architecture, Detector
 from onelook.ops.nms import Nms

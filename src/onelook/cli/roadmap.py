@@ -19,9 +19,9 @@ from onelook.recipes import RECIPE_TYPES
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
-from onelook.train.preflight import undefined_for
-from onelook.train.processes import join
-from onelook.train.recipe import Recipe
+from onelook.training.preflight import undefined_for
+from onelook.training.processes import join
+from onelook.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -26,12 +26,12 @@ from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
 from onelook.report.training import hardware
-from onelook.train.files import make_folder, write_text
-from onelook.train.learner import Learner, Machine
-from onelook.train.processes import World
-from onelook.train.recipe import Recipe
-from onelook.train.run import Run, alone_in, refuse_changes
-from onelook.train.teacher import record_teacher
+from onelook.training.files import make_folder, write_text
+from onelook.training.learner import Learner, Machine
+from onelook.training.processes import World
+from onelook.training.recipe import Recipe
+from onelook.training.run import Run, alone_in, refuse_changes
+from onelook.training.teacher import record_teacher
 
 RESULT, COST, PLAN, BACKBONE = "result.json", "cost.json", "roadmap.json", "backbone"
 WARM_UP, RUNS = 5, 30  # images that the latency of a row is measured on

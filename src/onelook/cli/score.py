@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from time import perf_counter
 
-from onelook.evaluate import Evaluation, read_results
-from onelook.evaluate import score as score_results
-from onelook.evaluate.annotations import read_ground_truth
+from onelook.evaluation import Evaluation, read_results
+from onelook.evaluation import score as score_results
+from onelook.evaluation.annotations import read_ground_truth
 
 
 def score(annotations: Path, detections: Path, /) -> Evaluation:

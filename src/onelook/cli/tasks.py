@@ -14,18 +14,18 @@ from onelook.cli.train_start import loader_of
 from onelook.data import Dataset
 from onelook.data.loader import Batch
 from onelook.errors import UserError, nearest
-from onelook.evaluate import evaluate
-from onelook.evaluate.classes import top_k
-from onelook.evaluate.coco import STATS
+from onelook.evaluation import evaluate
+from onelook.evaluation.classes import top_k
+from onelook.evaluation.coco import STATS
 from onelook.losses.classify import ClassLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import TorchBackend
 from onelook.report.training import FIRST_BATCH, report_training
-from onelook.train.passes import parts
-from onelook.train.preflight import check_files, inspect, positives_per_object, write_first_batch
-from onelook.train.processes import World, any_process
-from onelook.train.recipe import Recipe
-from onelook.train.run import Run, Trained
+from onelook.training.passes import parts
+from onelook.training.preflight import check_files, inspect, positives_per_object, write_first_batch
+from onelook.training.processes import World, any_process
+from onelook.training.recipe import Recipe
+from onelook.training.run import Run, Trained
 from onelook.weights import restore
 
 if TYPE_CHECKING:

@@ -28,10 +28,10 @@ from onelook.cli.train_start import (
 )
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
-from onelook.train.learner import Learner, Precision
-from onelook.train.processes import join
-from onelook.train.run import Run, Trained, alone_in, follow
-from onelook.train.teacher import TeacherRecord, record_teacher
+from onelook.training.learner import Learner, Precision
+from onelook.training.processes import join
+from onelook.training.run import Run, Trained, alone_in, follow
+from onelook.training.teacher import TeacherRecord, record_teacher
 
 
 def train(

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onelook.errors import UserError
-from onelook.train.learner import Machine, Precision
-from onelook.train.processes import World
-from onelook.train.state import read_notes
+from onelook.training.learner import Machine, Precision
+from onelook.training.processes import World
+from onelook.training.state import read_notes
 
 Layout = Literal["channels-last", "contiguous"]
 

@@ -22,15 +22,15 @@ from onelook.models.classifier import Classification
 from onelook.models.variants import VARIANTS, variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
-from onelook.train.batch_size import largest_batch, training_trial
-from onelook.train.distill import Distillation
-from onelook.train.learner import Machine
-from onelook.train.processes import World, gather
-from onelook.train.recipe import Recipe, shortened
-from onelook.train.run import refuse_changes
-from onelook.train.state import weights_so_far
-from onelook.train.statistics import measure_statistics, settle_filters
-from onelook.train.teacher import TeacherRecord, open_teacher, resumed_teacher
+from onelook.training.batch_size import largest_batch, training_trial
+from onelook.training.distill import Distillation
+from onelook.training.learner import Machine
+from onelook.training.processes import World, gather
+from onelook.training.recipe import Recipe, shortened
+from onelook.training.run import refuse_changes
+from onelook.training.state import weights_so_far
+from onelook.training.statistics import measure_statistics, settle_filters
+from onelook.training.teacher import TeacherRecord, open_teacher, resumed_teacher
 from onelook.weights import load_weights
 from onelook.weights.file import BEST
 
@@ -300,7 +300,7 @@ def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
 
 
 def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) -> None:
-    """Makes folded weights trainable, with the first images of the training (see `onelook.train.statistics`).
+    """Makes folded weights trainable, with the first images of the training (see `onelook.training.statistics`).
 
     The same images in every process, so that all start with the same weights.
     """

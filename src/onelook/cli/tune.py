@@ -22,15 +22,15 @@ from onelook.cli.train_start import choose_recipe, open_splits, run_folder
 from onelook.config import to_plain, write_yaml
 from onelook.errors import UsageError, UserError
 from onelook.recipes import read_recipe
-from onelook.search.genes import Gene, default_genes, read_gene
-from onelook.search.study import STUDY, Study, Trial
-from onelook.train.files import make_folder, write_text
-from onelook.train.interrupt import StopRequest
-from onelook.train.preflight import undefined_for
-from onelook.train.processes import choose_device
+from onelook.training.files import make_folder, write_text
+from onelook.training.interrupt import StopRequest
+from onelook.training.preflight import undefined_for
+from onelook.training.processes import choose_device
+from onelook.tuning.genes import Gene, default_genes, read_gene
+from onelook.tuning.study import STUDY, Study, Trial
 
 if TYPE_CHECKING:
-    from onelook.train.recipe import Recipe
+    from onelook.training.recipe import Recipe
 
 BASE, BEST, TABLE = "base.yaml", "best.yaml", "results.csv"
 TRIALS = 30  # unless told otherwise

@@ -13,9 +13,9 @@ from typing import Any
 from onelook.cli.checks import check_batch, check_thresholds
 from onelook.data import open_dataset
 from onelook.errors import UserError
-from onelook.evaluate import Evaluation, evaluate, write_results
-from onelook.evaluate.rectangular import Rectangular
-from onelook.evaluate.shards import shard
+from onelook.evaluation import Evaluation, evaluate, write_results
+from onelook.evaluation.rectangular import Rectangular
+from onelook.evaluation.shards import shard
 from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import SelectKind, select_of_kind
 from onelook.predict.load import load

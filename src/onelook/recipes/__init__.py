@@ -49,14 +49,14 @@ from onelook.losses.quality import DistributionFocal, QualityFocal
 from onelook.losses.selection import Selection
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS
-from onelook.train.adversarial import Adversarial
-from onelook.train.distill import Distillation
-from onelook.train.dropblock import DropBlock
-from onelook.train.ema import Ema
-from onelook.train.multiscale import DarknetShapes, MultiScale
-from onelook.train.optimizer import AdamW, Sgd
-from onelook.train.recipe import Closing, Recipe
-from onelook.train.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
+from onelook.training.adversarial import Adversarial
+from onelook.training.distill import Distillation
+from onelook.training.dropblock import DropBlock
+from onelook.training.ema import Ema
+from onelook.training.multiscale import DarknetShapes, MultiScale
+from onelook.training.optimizer import AdamW, Sgd
+from onelook.training.recipe import Closing, Recipe
+from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
 
 __all__ = ["PUBLISHED", "RECIPE_FILE", "RECIPE_TYPES", "find_recipe", "published_recipe", "read_recipe"]
 

@@ -7,9 +7,9 @@ from onelook.augment.combine import CutMix, MosaicPictures, OneOf
 from onelook.losses.classify import ClassLoss
 from onelook.models.classifier import Classification
 from onelook.models.published import Variant
-from onelook.train.optimizer import Sgd
-from onelook.train.recipe import Recipe
-from onelook.train.schedule import Polynomial
+from onelook.training.optimizer import Sgd
+from onelook.training.recipe import Recipe
+from onelook.training.schedule import Polynomial
 
 
 def published_classifier(model: Variant) -> Recipe:

@@ -10,11 +10,11 @@ from onelook.losses.loss import DetectionLoss
 from onelook.losses.quality import DistributionFocal, QualityFocal
 from onelook.losses.terms import BoxIou
 from onelook.models.published import Variant
-from onelook.train.distill import CODE
-from onelook.train.ema import Ema
-from onelook.train.optimizer import AdamW, Sgd
-from onelook.train.recipe import Closing, Recipe
-from onelook.train.schedule import WarmCosine
+from onelook.training.distill import CODE
+from onelook.training.ema import Ema
+from onelook.training.optimizer import AdamW, Sgd
+from onelook.training.recipe import Closing, Recipe
+from onelook.training.schedule import WarmCosine
 
 # Sec. 2.4 with the weights of the code: boxes and distributions count as much as their prior is sure of its class.
 LOSS = DetectionLoss(
@@ -64,7 +64,7 @@ def published(model: Variant) -> Recipe:
 
 
 def distilled(model: Variant) -> Recipe:
-    """The same with a teacher, as the code has it (the paper's way is `onelook.train.distill.PAPER`).
+    """The same with a teacher, as the code has it (the paper's way is `onelook.training.distill.PAPER`).
 
     Published are T learning from S, S from M, M from L and L from itself; no Nano model. Gradients are clipped.
     """

@@ -9,11 +9,11 @@ from onelook.augment.darknet import DarknetAugment
 from onelook.losses.darknet import DarknetBox, DarknetClasses, DarknetObjectness
 from onelook.losses.loss import DetectionLoss
 from onelook.models.published import Variant
-from onelook.train.ema import Ema
-from onelook.train.multiscale import DarknetShapes
-from onelook.train.optimizer import Sgd
-from onelook.train.recipe import Recipe
-from onelook.train.schedule import MultiStep
+from onelook.training.ema import Ema
+from onelook.training.multiscale import DarknetShapes
+from onelook.training.optimizer import Sgd
+from onelook.training.recipe import Recipe
+from onelook.training.schedule import MultiStep
 
 BATCH = 64
 BURN_IN = 1000  # steps, in which the rate rises by the fourth power

@@ -14,10 +14,10 @@ from onelook.augment.yolov7 import Yolov7Augment
 from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.loss import Auxiliary, DetectionLoss
 from onelook.models.published import Variant
-from onelook.train.ema import Ema
-from onelook.train.optimizer import Sgd
-from onelook.train.recipe import Recipe
-from onelook.train.schedule import OneCycle
+from onelook.training.ema import Ema
+from onelook.training.optimizer import Sgd
+from onelook.training.recipe import Recipe
+from onelook.training.schedule import OneCycle
 
 NOMINAL_BATCH = 64  # images that losses are scaled to, whatever the batch
 

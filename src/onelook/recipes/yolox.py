@@ -10,11 +10,11 @@ from onelook.augment.pipelines import YoloxAugment
 from onelook.losses.loss import DetectionLoss
 from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
 from onelook.models.published import Variant
-from onelook.train.ema import Ema
-from onelook.train.multiscale import MultiScale
-from onelook.train.optimizer import Sgd
-from onelook.train.recipe import Closing, Recipe
-from onelook.train.schedule import WarmCosine
+from onelook.training.ema import Ema
+from onelook.training.multiscale import MultiScale
+from onelook.training.optimizer import Sgd
+from onelook.training.recipe import Closing, Recipe
+from onelook.training.schedule import WarmCosine
 
 LOSS = DetectionLoss(SimOta(), (BoxIou(), Objectness(), Classes()))
 STRONG = YoloxAugment()

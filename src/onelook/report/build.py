@@ -14,7 +14,7 @@ from onelook.config import diff, to_text
 from onelook.data.dataset import Dataset
 from onelook.draw import draw_detections, encode_image
 from onelook.errors import ImageError
-from onelook.evaluate.coco import Evaluation, ImageScore
+from onelook.evaluation.coco import Evaluation, ImageScore
 from onelook.report.page import Picture
 
 ANNOTATED = (46, 160, 67)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.evaluate.coco import RECALLS, Evaluation
+from onelook.evaluation.coco import RECALLS, Evaluation
 from onelook.report.charts import Series, bar_chart, heatmap, line_chart
 from onelook.report.style import STYLE
 

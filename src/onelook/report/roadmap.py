@@ -15,7 +15,7 @@ from onelook.recipes.roadmaps import Figures
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.picture import scatter_picture
 from onelook.report.style import STYLE
-from onelook.train.files import write_text
+from onelook.training.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,16 +11,16 @@ import torch
 
 from onelook.config import to_text
 from onelook.data.dataset import Dataset
-from onelook.evaluate.coco import Evaluation
+from onelook.evaluation.coco import Evaluation
 from onelook.models.cost import count_gflops, count_parameters
 from onelook.models.variants import VARIANTS
 from onelook.recipes import RECIPE_FILE, published_recipe
 from onelook.report.build import evaluation_notes, examples, file_picture, read_history, recipe_changes
 from onelook.report.page import Picture, Report, write_report
-from onelook.train.journal import duration
-from onelook.train.recipe import Recipe
-from onelook.train.run import Trained
-from onelook.train.teacher import read_teacher
+from onelook.training.journal import duration
+from onelook.training.recipe import Recipe
+from onelook.training.run import Trained
+from onelook.training.teacher import read_teacher
 
 FIRST_BATCH = "first_batch.jpg"
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from onelook.errors import ConfigError, nearest
 from onelook.recipes.roadmaps import damo_yolo, yolov4, yolov4_backbones, yolov7, yolox
 from onelook.recipes.roadmaps.roadmap import COUNTS, Figures, Roadmap, Row
-from onelook.train.recipe import Recipe
+from onelook.training.recipe import Recipe
 
 __all__ = ["COUNTS", "ROADMAPS", "Figures", "Roadmap", "Row", "roadmap", "row_recipe"]
 

@@ -22,8 +22,8 @@ from onelook.models.damo_yolo.structures import MAE_CSP_M, MAE_RESNET_S, Stage, 
 from onelook.models.variants import variant
 from onelook.recipes.damo_yolo import LOSS, published
 from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
-from onelook.train.distill import Distillation
-from onelook.train.recipe import Recipe
+from onelook.training.distill import Distillation
+from onelook.training.recipe import Recipe
 
 _T4 = "COCO, 640x640, T4, TensorRT FP16"
 _S, _M, _T = (published(variant(f"damo-yolo-{size}")) for size in "smt")

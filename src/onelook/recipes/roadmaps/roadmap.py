@@ -14,7 +14,7 @@ from onelook.errors import ConfigError, nearest
 from onelook.models.cost import count_gflops, count_parameters, count_profiler_gflops
 from onelook.models.deploy import deploy
 from onelook.models.detector import Architecture
-from onelook.train.recipe import Recipe
+from onelook.training.recipe import Recipe
 
 Counts = Literal["convolutions", "biases", "profiler"]
 # How costs are counted, in words: parameters, then GFLOPs.

@@ -20,8 +20,8 @@ from onelook.models.yolox.architecture import YOLOV3_ANCHORS
 from onelook.ops.iou import IouKind
 from onelook.recipes.roadmaps.roadmap import Roadmap, Row
 from onelook.recipes.yolov4 import BATCH, LOSS, published
-from onelook.train.optimizer import Sgd
-from onelook.train.schedule import WarmCosine
+from onelook.training.optimizer import Sgd
+from onelook.training.schedule import WarmCosine
 
 _START = replace(published(variant("csresnext50-panet-spp")), size=(512, 512))
 

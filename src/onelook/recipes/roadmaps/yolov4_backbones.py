@@ -18,7 +18,7 @@ from onelook.models.variants import variant
 from onelook.recipes.classifier import published_classifier
 from onelook.recipes.roadmaps.roadmap import Roadmap, Row
 from onelook.recipes.yolov4 import published
-from onelook.train.recipe import Recipe
+from onelook.training.recipe import Recipe
 
 
 def _plain(name: str) -> Recipe:

@@ -21,7 +21,7 @@ from onelook.models.variants import variant
 from onelook.models.yolox.architecture import YOLOV3_ANCHORS
 from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
 from onelook.recipes.yolox import LOSS, STRONG, published
-from onelook.train.recipe import Closing, Recipe
+from onelook.training.recipe import Closing, Recipe
 
 _END_TO_END = {
     "model.one_to_one": True,

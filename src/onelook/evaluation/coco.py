@@ -1,0 +1,336 @@
+"""The COCO protocol for boxes: twelve numbers, classes, curves and error types, computed by hotcoco.
+
+Average precision is the mean over IoU thresholds 0.50:0.05:0.95 and 101 recall points, with at most 100 detections an
+image and class (COCO detection evaluation, cocodataset.org). A number that no object defines is -1, as COCO's own tool
+writes it: the AP of a class without objects, the AP of small objects where there are none. Means leave them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hotcoco
+import numpy as np
+
+from onelook.evaluation.show import show_evaluation
+from onelook.evaluation.tables import GroundTruth, Results
+from onelook.types import UNDEFINED
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+IOUS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+_ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # area ranges: any, < 32^2, 32^2..96^2, > 96^2 square pixels
+_BEST1, _BEST10, _BEST100 = range(3)  # detections an image and class that count
+
+
+@dataclass(frozen=True, eq=False)
+class F1Curve:
+    """How good a single confidence threshold would be, at IoU 0.5.
+
+    confidence: (1001,) thresholds 0..1.  f1, precision, recall: (C, 1001); NaN for classes without objects.
+    best_confidence: where the mean F1 of the classes is highest (the lowest such threshold), and that mean, `best_f1`.
+    """
+
+    confidence: np.ndarray
+    f1: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    best_confidence: float
+    best_f1: float
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """Which class is taken for which.
+
+    matrix: (C + 1, C + 1) counts, rows the annotated class, columns the detected one; the last of each is background:
+    the last column holds missed objects, the last row detections of nothing.  confidence: the lowest score counted.
+    """
+
+    names: tuple[str, ...]
+    matrix: np.ndarray
+    confidence: float
+
+
+@dataclass(frozen=True)
+class ErrorTypes:
+    """What keeps AP50 low (TIDE, Bolya et al. 2020): how much it would gain without each error type, and their counts.
+
+    Types: Cls wrong class, Loc wrong place, Both, Dupe a second detection, Bkg nothing there, Miss not found; FP and FN
+    (in `gain` only): all false positives, all false negatives.
+    """
+
+    gain: dict[str, float]
+    counts: dict[str, int]
+    ap50: float
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image at IoU 0.5 and one confidence: found, wrongly found, missed."""
+
+    image_id: int
+    file: str
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    f1: float
+
+
+@dataclass(frozen=True)
+class LabelSuspect:
+    """A confident detection that contradicts the annotations: kind "wrong_label" or "missing_annotation"."""
+
+    image_id: int
+    file: str
+    kind: str
+    detected: str
+    score: float
+    annotated: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model's detections are worth on a data set.
+
+    stats: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, each 0..1, or -1 where no object defines it.
+    per_class: class name -> AP and AP50, in the order of the labels.  seconds: wall time by stage.  notes: what a
+    reader must know to read the numbers right.  written: files that hold more.
+    Everything else is computed when first asked for.
+    """
+
+    truth: GroundTruth = field(repr=False)
+    results: Results = field(repr=False)
+    stats: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    written: tuple[Path, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The layout of `val --json`; `notes` only where there are any."""
+        plain: dict[str, Any] = {
+            "stats": self.stats,
+            "per_class": self.per_class,
+            "images": len(self.truth.image_ids),
+            "detections": len(self.results),
+            "seconds": self.seconds,
+        }
+        return plain | ({"notes": list(self.notes)} if self.notes else {})
+
+    def show(self, console: Console) -> None:
+        """Prints the numbers and the classes as tables."""
+        show_evaluation(self, console)
+
+    @cached_property
+    def objects(self) -> np.ndarray:
+        """(C,) objects of each class, crowds left out."""
+        return np.bincount(self.truth.labels[~self.truth.crowds], minlength=len(self.truth.names))
+
+    def precision_recall(self, iou: float = 0.5) -> np.ndarray:
+        """(C, 101) precision at the recalls `RECALLS`, for one of the thresholds `IOUS`; -1 for undefined classes."""
+        return self._arrays["precision"][_iou_row(iou), :, :, _ALL, _BEST100].T
+
+    @cached_property
+    def by_size(self) -> dict[str, dict[str, float]]:
+        """Class name -> AP of its small, medium and large objects: APs, APm, APl; -1 where there are none."""
+        precision = self._arrays["precision"][..., _BEST100]
+        sizes = {"APs": _SMALL, "APm": _MEDIUM, "APl": _LARGE}
+        return {
+            name: {key: _mean(precision[:, :, label, area]) for key, area in sizes.items()}
+            for label, name in enumerate(self.truth.names)
+        }
+
+    @cached_property
+    def f1_curve(self) -> F1Curve:
+        """F1 of every class against the confidence threshold."""
+        return _f1_curve(self)
+
+    @property
+    def best_confidence(self) -> float:
+        """The confidence threshold with the highest mean F1 at IoU 0.5."""
+        return self.f1_curve.best_confidence
+
+    def confusion(self, confidence: float = 0.25, iou: float = 0.45) -> Confusion:
+        """Which class is taken for which, among the best 100 detections an image with at least this confidence."""
+        found = self._evaluator.confusion_matrix(iou_thr=iou, max_det=100, min_score=confidence)
+        return Confusion(self.truth.names, found["matrix"].astype(np.int64), confidence)
+
+    @cached_property
+    def error_types(self) -> ErrorTypes:
+        """What kinds of mistakes cost how much AP50."""
+        found = self._evaluator.tide_errors()
+        return ErrorTypes(found["delta_ap"], found["counts"], found["ap_base"])
+
+    def image_scores(self, confidence: float | None = None) -> list[ImageScore]:
+        """Every image, worst F1 first (of equals, the one with more mistakes); `best_confidence` unless told."""
+        summary = self._diagnostics(confidence)["img_summary"]
+        # An image with nothing in it and nothing found is left out there; it is right.
+        nothing = {"tp": 0, "fp": 0, "fn": 0, "f1": 1.0}
+        scores = []
+        for row, (image_id, file) in enumerate(zip(self.truth.image_ids.tolist(), self.truth.files)):
+            image = summary.get(row, nothing)
+            f1 = image["f1"] if image["tp"] or image["fp"] or image["fn"] else 1.0
+            scores.append(ImageScore(image_id, file, image["tp"], image["fp"], image["fn"], f1))
+        return sorted(scores, key=lambda s: (s.f1, -s.false_positives - s.false_negatives, s.image_id))
+
+    def label_suspects(self) -> list[LabelSuspect]:
+        """Annotations worth a second look, the most confident contradiction first."""
+        names, truth = self.truth.names, self.truth
+        suspects = []
+        for found in self._diagnostics(None)["label_errors"]:
+            row, other = found["image_id"], found["gt_category_id"]
+            detected, annotated = names[found["dt_category_id"]], None if other is None else names[other]
+            place = int(truth.image_ids[row]), truth.files[row]
+            suspects.append(LabelSuspect(*place, found["type"], detected, float(found["dt_score"]), annotated))
+        return sorted(suspects, key=lambda s: -s.score)
+
+    def slices(self, image_ids: Mapping[str, Sequence[int]]) -> dict[str, dict[str, float]]:
+        """The twelve numbers on parts of the images: name -> the image ids of the part."""
+        rows = {name: self.truth.rows_of_images(np.array(ids, np.int64)) for name, ids in image_ids.items()}
+        return {name: score(*_part(self.truth, self.results, kept)).stats for name, kept in rows.items()}
+
+    @cached_property
+    def _evaluator(self) -> Any:
+        return _evaluate(self.truth, self.results)
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return self._evaluator.eval
+
+    def _diagnostics(self, confidence: float | None) -> dict[str, Any]:
+        threshold = self.best_confidence if confidence is None else confidence
+        return _evaluate(self.truth, self.results.above(threshold)).image_diagnostics(score_thr=threshold)
+
+
+def score(
+    truth: GroundTruth | Mapping[str, Any],
+    results: Results,
+    *,
+    seconds: Mapping[str, float] | None = None,
+    notes: Sequence[str] = (),
+) -> Evaluation:
+    """Evaluates detections against a ground truth, or a COCO dictionary of one.
+
+    No detections is a legal result (AP 0), no objects as well (every number -1).
+    """
+    if not isinstance(truth, GroundTruth):
+        truth = GroundTruth.from_coco(truth)
+    evaluator = _evaluate(truth, results)
+    arrays = evaluator.eval
+    evaluation = Evaluation(
+        truth, results, _stats(arrays), _per_class(truth.names, arrays["precision"]), dict(seconds or {}), tuple(notes)
+    )
+    # The curves asked for later come from the matching that has just been done.
+    evaluation.__dict__.update(_evaluator=evaluator, _arrays=arrays)
+    return evaluation
+
+
+def _evaluate(truth: GroundTruth, results: Results) -> Any:
+    """hotcoco's evaluator, matched and accumulated; its image and category ids are rows and labels."""
+    annotated = hotcoco.COCO.from_arrays(
+        [{"id": row, "width": 0, "height": 0} for row in range(len(truth.image_ids))],
+        [{"id": label, "name": str(label)} for label in range(len(truth.names))],
+        truth.images,
+        truth.labels,
+        truth.boxes,
+        area=truth.areas,
+        iscrowd=truth.crowds,
+    )
+    columns = (results.images[:, None], results.boxes, results.scores[:, None], results.labels[:, None])
+    found = annotated.load_res(np.concatenate(columns, axis=1, dtype=np.float64))
+    evaluator = hotcoco.COCOeval(annotated, found, "bbox")
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return evaluator
+
+
+def _stats(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+    precision, recall = arrays["precision"], arrays["recall"]  # (10, 101, C, 4, 3), (10, C, 4, 3)
+    return {
+        "AP": _mean(precision[:, :, :, _ALL, _BEST100]),
+        "AP50": _mean(precision[0, :, :, _ALL, _BEST100]),
+        "AP75": _mean(precision[5, :, :, _ALL, _BEST100]),
+        "APs": _mean(precision[:, :, :, _SMALL, _BEST100]),
+        "APm": _mean(precision[:, :, :, _MEDIUM, _BEST100]),
+        "APl": _mean(precision[:, :, :, _LARGE, _BEST100]),
+        "AR1": _mean(recall[:, :, _ALL, _BEST1]),
+        "AR10": _mean(recall[:, :, _ALL, _BEST10]),
+        "AR100": _mean(recall[:, :, _ALL, _BEST100]),
+        "ARs": _mean(recall[:, :, _SMALL, _BEST100]),
+        "ARm": _mean(recall[:, :, _MEDIUM, _BEST100]),
+        "ARl": _mean(recall[:, :, _LARGE, _BEST100]),
+    }
+
+
+def _per_class(names: Sequence[str], precision: np.ndarray) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            "AP": _mean(precision[:, :, label, _ALL, _BEST100]),
+            "AP50": _mean(precision[0, :, label, _ALL, _BEST100]),
+        }
+        for label, name in enumerate(names)
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[values > UNDEFINED]
+    return float(defined.mean()) if defined.size else UNDEFINED
+
+
+def _iou_row(iou: float) -> int:
+    row = int(np.abs(IOUS - iou).argmin())
+    if abs(IOUS[row] - iou) > 1e-6:
+        raise ValueError(f"IoU {iou} is not one of the protocol's thresholds 0.50, 0.55, ..., 0.95")
+    return row
+
+
+def _part(truth: GroundTruth, results: Results, rows: np.ndarray) -> tuple[GroundTruth, Results]:
+    """The same evaluation on some images only."""
+    rows = np.unique(rows[rows >= 0])
+    place = np.full(len(truth.image_ids), -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    kept, found = place[truth.images] >= 0, place[results.images] >= 0
+    part = GroundTruth(
+        truth.image_ids[rows],
+        tuple(truth.files[row] for row in rows),
+        truth.names,
+        truth.category_ids,
+        place[truth.images[kept]],
+        truth.labels[kept],
+        truth.boxes[kept],
+        truth.areas[kept],
+        truth.crowds[kept],
+    )
+    return part, Results(
+        place[results.images[found]], results.labels[found], results.boxes[found], results.scores[found]
+    )
+
+
+def _f1_curve(evaluation: Evaluation) -> F1Curve:
+    """Counts true and false positives above every threshold, class by class."""
+    status = evaluation._evaluator.image_diagnostics()["dt_status"]  # ids count from 1, in the order of the results
+    ids = np.fromiter(status.keys(), np.int64, len(status)) - 1
+    right = np.fromiter((value == "tp" for value in status.values()), bool, len(status))
+    scores, labels = evaluation.results.scores[ids], evaluation.results.labels[ids]
+    thresholds = np.linspace(0, 1, 1001)
+    bins = np.searchsorted(thresholds, scores, side="right") - 1  # the highest threshold a detection passes
+    counts = np.zeros((2, len(evaluation.objects), len(thresholds)))
+    passing = bins >= 0
+    np.add.at(counts, (right[passing].astype(int), labels[passing], bins[passing]), 1)
+    wrong, found = counts[:, :, ::-1].cumsum(-1)[:, :, ::-1]
+    objects = np.where(evaluation.objects == 0, np.nan, evaluation.objects)[:, None]
+    f1 = 2 * found / (found + wrong + objects)
+    with np.errstate(invalid="ignore"):
+        precision = found / (found + wrong)  # undefined where nothing passes
+    defined = ~np.isnan(f1[:, 0]) if len(f1) else np.zeros(0, bool)
+    mean = f1[defined].mean(0) if defined.any() else np.zeros(len(thresholds))
+    best = int(mean.argmax())
+    return F1Curve(thresholds, f1, precision, found / objects, float(thresholds[best]), float(mean[best]))

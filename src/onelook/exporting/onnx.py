@@ -1,0 +1,243 @@
+"""To ONNX, by the exporter that is based on torch.export."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from onelook import __version__
+from onelook.config import to_plain
+from onelook.errors import ExportError, missing_package
+from onelook.exported import METADATA_KEY, ExportedMetadata
+from onelook.exporting.graph import ExportGraph
+from onelook.exporting.runtime import onnx_runner
+from onelook.exporting.suppression import ROW_OUTPUTS, append_suppression
+from onelook.exporting.verify import Agreement, verify_detections, verify_rows
+from onelook.models.detector import Architecture, Detector
+from onelook.models.variants import VARIANTS
+from onelook.ops.nms import Nms
+
+_ELSEWHERE = "Give --out a file in a folder that you can write to and that has room."
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 18  # what the exporter writes by itself; newer ones are conversions that few runtimes need
+LARGEST_BATCH = 1024
+DEFAULT_LIMIT = 300
+OUTPUTS = ("boxes", "scores")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written and verified file: where, what it says of itself, and how far it is from PyTorch."""
+
+    path: Path
+    metadata: ExportedMetadata
+    agreement: Agreement
+
+
+def export_onnx(
+    detector: Detector,
+    path: str | Path,
+    *,
+    nms: Nms | None = None,
+    half: bool = False,
+    dynamic: bool = False,
+    batch: int = 1,
+    size: tuple[int, int] | None = None,
+) -> Exported:
+    """Writes the deploy form of `detector` and proves it.
+
+    nms: what final detections the file shall give (`limit` None becomes 300); None gives boxes and scores of all rows.
+    A model that was trained one to one gives its best rows instead, and nothing in the file suppresses any.
+    half: float16 weights and features.  dynamic: any batch size; else exactly `batch`.  size: (height, width) of the
+    input, None is the architecture's. The interface of the file is described in `onelook.exported`.
+
+    The file appears at `path` only after it ran in ONNX Runtime and agreed with PyTorch; ExportError otherwise, and
+    what was there before stays. MissingDependencyError without the `onnx` extra.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            raise missing_package(package, "onnx", "Exporting to ONNX")
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ExportError(f"The folder '{path.parent}' does not exist.", "Create it, or export to another place.")
+    architecture = _architecture(detector)
+    if nms is not None and nms.limit is None:
+        nms = replace(nms, limit=DEFAULT_LIMIT)
+    if nms is not None and getattr(architecture, "one_to_one", False):
+        nms = replace(nms, iou=1.0, agnostic=False)
+    metadata = replace(
+        _metadata(detector, architecture),
+        size=size or architecture.size,
+        batch=None if dynamic else batch,
+        precision="float16" if half else "float32",
+    )
+    detector.check_sides(*metadata.size)
+    with _temporary_beside(path) as draft:
+        agreement, metadata = _write_verified(detector, draft, metadata, nms)
+        os.replace(draft, path)
+    return Exported(path, metadata, agreement)
+
+
+def _write_verified(
+    detector: Detector, draft: Path, metadata: ExportedMetadata, nms: Nms | None
+) -> tuple[Agreement, ExportedMetadata]:
+    """Writes the file and compares it; without NMS all rows with PyTorch, with NMS also its detections."""
+    graph = ExportGraph(detector, half=metadata.precision == "float16")
+    reference = ExportGraph(detector)
+    if nms is None:
+        model = to_model(graph, metadata.size, metadata.batch, OUTPUTS)
+        _write(model, metadata, draft)
+        return verify_rows(onnx_runner(draft), OUTPUTS, reference, metadata)[0], metadata
+    model = to_model(graph, metadata.size, metadata.batch, ROW_OUTPUTS)
+    agreement, rows = verify_rows(onnx_runner(model.SerializeToString()), ROW_OUTPUTS, reference, metadata)
+    num_rows = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    suppress = not metadata.one_to_one
+    limit = append_suppression(model, nms, num_rows, metadata.num_classes, suppress=suppress)
+    metadata = replace(metadata, outputs="detections", multi_label=nms.multi_label, nms=_nms_settings(nms, limit))
+    _write(model, metadata, draft)
+    verify_detections(onnx_runner(draft), metadata, rows)
+    return agreement, metadata
+
+
+def to_model(
+    graph: ExportGraph, size: tuple[int, int], batch: int | None, outputs: tuple[str, str] = OUTPUTS
+) -> ModelProto:
+    """The ONNX model of `graph`, its boxes and scores so named; batch None is any. Says nothing while it works."""
+    images = torch.zeros((batch or 2, 3, *size))  # 2, because a traced 1 would be taken for a constant
+    shapes = {"images": {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)}} if batch is None else None
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            (images,),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=list(outputs),
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+        )
+    assert program is not None  # None only where a file name was given
+    model = program.model_proto
+    _strip(model)
+    return model
+
+
+def _strip(model: ModelProto) -> None:
+    """Removes what the exporter notes about this machine: source lines and paths of every node."""
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        del part.metadata_props[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+    del model.metadata_props[:]
+
+
+def _architecture(detector: Detector) -> Architecture:
+    if detector.architecture is None:
+        raise ExportError(
+            "A detector without an architecture cannot be exported: its frame and size are unknown.",
+            "Make it with onelook.build(), or set `detector.architecture`.",
+        )
+    return detector.architecture
+
+
+def _metadata(detector: Detector, architecture: Architecture) -> ExportedMetadata:
+    plain: dict[str, Any] = to_plain(architecture)
+    known = (row.name for row in VARIANTS.values() if to_plain(row.architecture) | _free(plain) == plain)
+    return ExportedMetadata(
+        model=next(known, type(architecture).__name__),
+        names=detector.class_names,
+        num_classes=architecture.num_classes,
+        size=architecture.size,
+        frame=to_plain(architecture.frame),
+        outputs="raw",
+        multi_label=getattr(architecture, "multi_label", False),
+        nms=None,
+        batch=None,
+        precision="float32",
+        architecture=plain,
+        version=__version__,
+        detecting=_own_select(architecture, "detecting"),
+        evaluating=_own_select(architecture, "evaluating"),
+    )
+
+
+def _own_select(architecture: Architecture, use: str) -> dict[str, Any] | None:
+    """The NMS that an architecture publishes for one use, None where it publishes none of its own."""
+    select = getattr(architecture, use, None)
+    return to_plain(select) if isinstance(select, Nms) else None
+
+
+def _free(plain: dict[str, Any]) -> dict[str, Any]:
+    """What may differ while a model keeps its name."""
+    return {key: plain[key] for key in ("num_classes", "size", "frame", "pixels") if key in plain}
+
+
+def _nms_settings(nms: Nms, limit: int) -> dict[str, Any]:
+    return {
+        "confidence": nms.confidence,
+        "iou": nms.iou,
+        "agnostic": nms.agnostic,
+        "multi_label": nms.multi_label,
+        "limit": limit,
+    }
+
+
+def _write(model: ModelProto, metadata: ExportedMetadata, path: Path) -> None:
+    import onnx
+
+    model.producer_name, model.producer_version = "onelook", __version__
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, metadata.to_json()
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        path.write_bytes(model.SerializeToString())
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"The exported graph is not valid ONNX: {error}") from error
+    except OSError as error:
+        raise ExportError(f"'{path}' cannot be written: {error.strerror}.", _ELSEWHERE) from error
+
+
+@contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    """A name for a draft in the folder of `path`, removed at the end if it is still there."""
+    if path.exists() and not path.is_file():
+        raise ExportError(f"'{path}' cannot be written: it is not a regular file.", _ELSEWHERE)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
+    except OSError as error:
+        raise ExportError(f"'{path}' cannot be written: {error.strerror}.", _ELSEWHERE) from error
+    os.close(handle)
+    draft = Path(name)
+    draft.chmod(0o644)
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings and no log lines: the exporter reports its own internals and packages that it would not use."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

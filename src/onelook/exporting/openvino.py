@@ -1,0 +1,74 @@
+"""To OpenVINO's own format, by way of ONNX."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from onelook.errors import ExportError, missing_package
+from onelook.exported import METADATA_KEY
+from onelook.exporting.graph import ExportGraph
+from onelook.exporting.onnx import OUTPUTS, Exported, export_onnx
+from onelook.exporting.verify import Runner, disagreement, verify_rows
+from onelook.models.detector import Detector
+
+
+def export_openvino(
+    detector: Detector,
+    path: str | Path,
+    *,
+    half: bool = False,
+    dynamic: bool = False,
+    batch: int = 1,
+    size: tuple[int, int] | None = None,
+) -> Exported:
+    """Writes `path` (.xml) and its weights beside it (.bin), boxes and scores of all rows, and proves them.
+
+    half: float16 weights; the device decides what it computes in. The description of `onelook.exported` is in the
+    runtime information under `METADATA_KEY`. MissingDependencyError without the `openvino` extra.
+    """
+    if find_spec("openvino") is None:
+        raise missing_package("openvino", "openvino", "Exporting to OpenVINO")
+    import openvino
+
+    path = Path(path)
+    if path.suffix != ".xml":
+        raise ExportError(f"'{path}' is no name for an OpenVINO model.", "Give --out a name that ends in .xml.")
+    if not path.parent.is_dir():
+        raise ExportError(f"The folder '{path.parent}' does not exist.", "Create it, or export to another place.")
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        source = export_onnx(detector, draft.with_suffix(".onnx"), dynamic=dynamic, batch=batch, size=size)
+        metadata = replace(source.metadata, precision="float16" if half else "float32")
+        model = openvino.convert_model(str(source.path))
+        model.set_rt_info(metadata.to_json(), [METADATA_KEY])
+        openvino.save_model(model, str(draft), compress_to_fp16=half)
+        agreement, _ = verify_rows(openvino_runner(draft), OUTPUTS, ExportGraph(detector), metadata)
+        for suffix in (".bin", ".xml"):  # the .xml last: it is what the user opens
+            os.replace(draft.with_suffix(suffix), path.with_suffix(suffix))
+    return Exported(path, metadata, agreement)
+
+
+def openvino_runner(path: Path) -> Runner:
+    """An OpenVINO model on the CPU in float32. ExportError where it cannot be loaded or run."""
+    import openvino
+
+    try:
+        compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except RuntimeError as error:
+        raise disagreement(f"OpenVINO cannot load it ({error})") from error
+
+    def run(outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            found = compiled(dict(feed))
+        except RuntimeError as error:
+            raise disagreement(f"OpenVINO cannot run it ({error})") from error
+        return [np.array(found[name]) for name in outputs]
+
+    return run

@@ -1,0 +1,194 @@
+"""Whether an exported file says what PyTorch says, on images with something to see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from onelook.errors import ExportError
+from onelook.exported import ExportedMetadata
+from onelook.exporting.graph import ExportGraph
+from onelook.ops.nms import Nms
+
+Runner = Callable[[Sequence[str], Mapping[str, np.ndarray]], list[np.ndarray]]
+"""An opened file: the wanted outputs for named inputs."""
+
+NUM_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a file may be from PyTorch in float32.
+
+    pixels: of a box corner, plus `side` times the box's longer side, because sides are exponentials; rows that score
+    less than half of the best are nobody's object, and their corners may be off by `idle_pixels` instead of `pixels`.
+    score: as a fraction of the greatest score, so that an untrained model, whose scores are tiny, is held to it too.
+    """
+
+    pixels: float
+    idle_pixels: float
+    side: float
+    score: float
+
+
+TOLERANCES = {"float32": Tolerance(0.05, 0.05, 2e-3, 2e-3), "float16": Tolerance(1.0, 16.0, 0.05, 0.05)}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The greatest differences found: of a box corner in pixels of the input, and of a score.
+
+    confident_box: the same of boxes whose row scores at least half of the best score.
+    """
+
+    box: float
+    score: float
+    confident_box: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A file's own boxes (B, N, 4) and scores (B, N, C), batch by batch, with the images they came from."""
+
+    batches: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
+
+
+def verification_images(size: tuple[int, int], count: int = NUM_IMAGES) -> np.ndarray:
+    """(count, 3, H, W) float32 RGB 0..255, always the same: shapes of several sizes over gradients and noise.
+
+    Noise alone dies out in the first layers, and all cells of a level would see the same.
+    """
+    height, width = size
+    images = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        corners = rng.uniform(0, 255, (2, 2, 3)).astype(np.float32)
+        image = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)
+        for _ in range(24):
+            centre = (int(rng.integers(width)), int(rng.integers(height)))
+            reach = max(2, int(min(size) * rng.uniform(0.02, 0.3)))
+            colour = tuple(map(float, rng.uniform(0, 255, 3)))
+            if rng.random() < 0.5:
+                axes = (reach, max(1, int(reach * rng.uniform(0.3, 1))))
+                cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
+            else:
+                far = (centre[0] + reach, centre[1] + int(reach * rng.uniform(0.3, 2)))
+                cv2.rectangle(image, centre, far, colour, -1)
+        image = image + rng.normal(0, 8, image.shape)
+        images.append(image.clip(0, 255).round().transpose(2, 0, 1))
+    return np.stack(images).astype(np.float32)
+
+
+def verify_rows(
+    run: Runner, outputs: Sequence[str], graph: ExportGraph, metadata: ExportedMetadata
+) -> tuple[Agreement, Rows]:
+    """Compares the boxes and scores of a file (`outputs`) with `graph`, in float32. ExportError where they differ."""
+    images = verification_images(metadata.size)
+    found, expected = [], []
+    for batch in _batches(images, metadata.batch):
+        boxes, scores = run(outputs, {"images": batch})
+        with torch.no_grad():
+            reference = [tensor.numpy() for tensor in graph(torch.from_numpy(batch))]
+        if boxes.shape != reference[0].shape or scores.shape != reference[1].shape:
+            raise disagreement(f"its outputs have shapes {boxes.shape} and {scores.shape}")
+        found.append((batch, boxes, scores))
+        expected.append(reference)
+    # All images at once, because the best score of all is the yardstick.
+    boxes, scores = (np.concatenate([batch[part] for batch in found]) for part in (1, 2))
+    expected_boxes, expected_scores = (np.concatenate(part) for part in zip(*expected))
+    agreement = compare_rows(boxes, scores, expected_boxes, expected_scores, TOLERANCES[metadata.precision])
+    return agreement, Rows(tuple(found))
+
+
+def compare_rows(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    expected_boxes: np.ndarray,
+    expected_scores: np.ndarray,
+    tolerance: Tolerance,
+) -> Agreement:
+    """The differences of all rows; ExportError where one exceeds the tolerance. Infinite boxes must be so on both."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        side = np.abs(expected_boxes[..., 2:] - expected_boxes[..., :2]).max(-1, keepdims=True)
+        box = np.abs(boxes - expected_boxes)
+    box[~np.isfinite(expected_boxes) & ~np.isfinite(boxes)] = 0
+    score = np.abs(scores - expected_scores)
+    best = float(expected_scores.max())
+    confident = expected_scores.max(-1) >= best / 2
+    pixels = np.where(confident, tolerance.pixels, tolerance.idle_pixels)[..., None]
+    allowed = pixels + tolerance.side * np.where(np.isfinite(side), side, 0)
+    result = Agreement(float(box.max()), float(score.max()), float(box[confident].max()), len(boxes))
+    if not (box <= allowed).all() or not (math.isfinite(result.score) and result.score <= tolerance.score * best):
+        raise disagreement(f"boxes differ by up to {result.box:.3g} pixels and scores by up to {result.score:.3g}")
+    return result
+
+
+def verify_detections(run: Runner, metadata: ExportedMetadata, rows: Rows) -> None:
+    """Compares a file's detections with `Nms` over its own `rows`. ExportError where they differ.
+
+    Besides the built-in thresholds it gives thresholds that keep about a hundred rows an image, so that a model that
+    finds nothing is held to it too.
+    """
+    settings = dict(metadata.nms or {})
+    for batch, boxes, scores in rows.batches:
+        crowded = _confidence_for(scores, 100 * len(batch))
+        overlaps = [{}] if metadata.one_to_one else [{"iou": 0.45}, {"iou": 0.7}]
+        for thresholds in ({}, *({"confidence": crowded, **overlap} for overlap in overlaps)):
+            feed = {key: np.array(value, np.float32) for key, value in thresholds.items()}
+            outputs = run(["count", "boxes", "scores", "labels"], {"images": batch, **feed})
+            chosen = Nms(**{**settings, **{key: float(value) for key, value in feed.items()}})
+            _compare_detections(outputs, chosen, boxes, scores)
+
+
+def _confidence_for(scores: np.ndarray, count: int) -> float:
+    """A confidence between the best scores of the `count`-th and the next row of (B, N, C) scores."""
+    ranked = np.sort(scores.max(-1).ravel())[::-1][: count + 1]
+    return float(ranked[-2:].mean().clip(0, 1))
+
+
+def _compare_detections(outputs: list[np.ndarray], nms: Nms, boxes: np.ndarray, scores: np.ndarray) -> None:
+    count, found_boxes, found_scores, found_labels = outputs
+    for image in range(len(boxes)):
+        size = int(count[image])
+        found = found_boxes[image, :size], found_scores[image, :size], found_labels[image, :size]
+        if any(part[image, size:].any() for part in (found_boxes, found_scores, found_labels)):
+            raise disagreement("its padding is not zero")
+        # The file computes IoU in float32: a pair at the threshold itself may fall on either side.
+        nearby = (nms.iou, max(0.0, nms.iou - 1e-5), min(1.0, nms.iou + 1e-5))
+        if not any(_equal(found, _with_iou(nms, iou)(boxes[image], scores[image])) for iou in nearby):
+            raise disagreement(f"NMS inside it keeps {size} detections that are not those of the same NMS outside")
+
+
+def _with_iou(nms: Nms, iou: float) -> Nms:
+    return Nms(nms.confidence, iou, nms.agnostic, nms.multi_label, nms.limit)
+
+
+def _equal(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...]) -> bool:
+    return (
+        len(found[2]) == len(expected[2])
+        and bool((found[2] == expected[2]).all())
+        and np.allclose(found[0], expected[0], rtol=1e-5, atol=1e-3)
+        and np.allclose(found[1], expected[1], rtol=1e-5, atol=1e-7)
+    )
+
+
+def _batches(images: np.ndarray, batch: int | None) -> list[np.ndarray]:
+    """Batches of the fixed size, the last filled up with repeats; for a free size one of 1 and one of the rest."""
+    if batch is None:
+        return [images[:1], images[1:]]
+    starts = range(0, len(images), batch)
+    return [images[np.arange(start, start + batch) % len(images)] for start in starts]
+
+
+def disagreement(what: str) -> ExportError:
+    """The error of a file that is not what PyTorch says."""
+    return ExportError(
+        f"The exported model does not agree with PyTorch: {what}. The file was not written.",
+        "Export in float32 if this was --half: some models exceed the range of float16. Otherwise please report it.",
+    )

@@ -1,0 +1,81 @@
+"""Losses on their way from the device to people: read seldom, many steps at once."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from onelook.errors import UserError
+from onelook.training.loop import Step
+
+
+class NonFiniteLossError(UserError):
+    """A loss that is not a number or infinite, and the images it came from."""
+
+
+@dataclass
+class Meter:
+    """The mean losses of an epoch, and the smooth ones of the last steps.
+
+    `add` keeps a step's losses on the device; `read` brings all that wait to the host in one transfer.
+
+    waited: seconds without a batch.  starting: those of them in which a sitting's first batch was waited for, when the
+    workers start.
+    """
+
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    waited: float = 0.0
+    starting: float = 0.0
+    recent: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=20))
+    _waiting: list[Step] = field(default_factory=list)
+
+    def add(self, step: Step, *, first: bool = False) -> None:
+        """Takes note of a step, without waiting for the device; first: of a sitting."""
+        self._waiting.append(step)
+        self.waited += step.waited
+        if first:
+            self.starting += step.waited
+
+    def read(self) -> list[tuple[Step, dict[str, float]]]:
+        """Counts the steps that wait; those with a loss or a gradient that is not finite are returned, with losses."""
+        steps, self._waiting = self._waiting, []
+        if not steps:
+            return []
+        rows = [torch.stack([*step.losses.values(), step.bad_gradient.float()]) for step in steps]
+        broken = []
+        for step, (*row, bad_gradient) in zip(steps, torch.stack(rows).tolist()):
+            losses = dict(zip(step.losses, row))
+            if bad_gradient or not all(math.isfinite(value) for value in row):
+                broken.append((step, losses))
+                continue
+            self.steps += 1
+            self.recent.append(losses)
+            for name, value in losses.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        return broken
+
+    def means(self) -> dict[str, float]:
+        """Every term's mean over the epoch so far, and their sum, "total"."""
+        means = {name: value / max(self.steps, 1) for name, value in self.sums.items()}
+        return {"total": sum(means.values())} | means
+
+    def smooth(self) -> dict[str, float]:
+        """The same over the last steps."""
+        names = self.recent[-1] if self.recent else {}
+        means = {name: sum(row.get(name, 0.0) for row in self.recent) / len(self.recent) for name in names}
+        return {"total": sum(means.values())} | means
+
+    def to_dict(self) -> dict[str, Any]:
+        """What an interrupted epoch must remember."""
+        return {"sums": self.sums, "steps": self.steps, "waited": self.waited, "starting": self.starting}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Meter:
+        """The meter of an interrupted epoch."""
+        starting = float(data.get("starting", 0.0))
+        return Meter(dict(data["sums"]), int(data["steps"]), float(data["waited"]), starting)

@@ -1,0 +1,131 @@
+"""Optimizers as values, and the published parameter groups.
+
+All four papers decay the kernels of convolutions and neither normalisation weights nor biases; learnt scalars only one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from onelook.training.schedule import Rates
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, *, decay_scalars: bool = False) -> list[dict[str, Any]]:
+    """The trainable parameters in three groups: "norm" (no decay), "weights" (decayed), "biases" (no decay).
+
+    Vectors that are neither (implicit knowledge) go with the normalisation weights, and so do scalars, unless they are
+    decayed too. Frozen parameters are left out, so that neither decay nor momentum moves them.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"norm": [], "weights": [], "biases": []}
+    for module in model.modules():
+        normalises = isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm)
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            if name == "bias":
+                groups["biases"].append(parameter)
+            elif (name == "weight" and not normalises and parameter.ndim >= 2) or (
+                decay_scalars and not parameter.ndim
+            ):
+                groups["weights"].append(parameter)
+            else:
+                groups["norm"].append(parameter)
+    decay = {"norm": 0.0, "weights": weight_decay, "biases": 0.0}
+    return [
+        {"params": parameters, "weight_decay": decay[name], "name": name}
+        for name, parameters in groups.items()
+        if parameters
+    ]
+
+
+def _fused(groups: list[dict[str, Any]]) -> bool:
+    """Whether one kernel can update all parameters: a Python loop over hundreds of small tensors costs milliseconds."""
+    parameters: Iterator[nn.Parameter] = (parameter for group in groups for parameter in group["params"])
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+
+
+def _check(lr_per_image: float, weight_decay: float) -> None:
+    """ValueError for a rate or a decay that no optimizer takes."""
+    if not 0 <= lr_per_image < math.inf:
+        raise ValueError(f"lr_per_image is 0 (nothing is learnt) or above, not {lr_per_image}")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay is not negative: {weight_decay}")
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent.
+
+    lr_per_image: the base rate is this times the global batch size (YOLOX: 0.01 for a batch of 64).
+    decay_scalars: whether the decay moves learnt scalars too (as DAMO-YOLO's code does).
+    """
+
+    lr_per_image: float = 0.01 / 64
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    decay_scalars: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.lr_per_image, self.weight_decay)
+        if not 0 <= self.momentum < 1 or (self.nesterov and self.momentum == 0):
+            raise ValueError(f"momentum lies in [0, 1), above 0 with nesterov, not {self.momentum}")
+
+    def build(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
+        """The optimizer of a model's trainable parameters, at the base rate of a global batch of `batch_size`."""
+        groups = parameter_groups(model, self.weight_decay, decay_scalars=self.decay_scalars)
+        optimizer = torch.optim.SGD(
+            groups,
+            lr=self.lr_per_image * batch_size,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            fused=_fused(groups),
+        )
+        if self.momentum:
+            # Made here, because PyTorch makes them in the first step, and where that step is skipped (its gradients
+            # overflow in float16) they are left as whatever the memory held: the second step makes NaN of it.
+            for parameter in (parameter for group in groups for parameter in group["params"]):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), with the same groups.
+
+    lr_per_image: the base rate is this times the global batch size.  decay_scalars: as in `Sgd`.
+    """
+
+    lr_per_image: float = 0.001 / 64
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.05
+    decay_scalars: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.lr_per_image, self.weight_decay)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas lie in [0, 1), not {self.betas}")
+
+    def build(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
+        """The optimizer of a model's trainable parameters, at the base rate of a global batch of `batch_size`."""
+        groups = parameter_groups(model, self.weight_decay, decay_scalars=self.decay_scalars)
+        return torch.optim.AdamW(groups, lr=self.lr_per_image * batch_size, betas=self.betas, fused=_fused(groups))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rates: Rates, base_lr: float) -> None:
+    """Writes a step's rates into the optimizer's groups."""
+    for group in optimizer.param_groups:
+        scale = rates.bias_scale if rates.bias_scale is not None and group["name"] == "biases" else rates.scale
+        group["lr"] = base_lr * scale
+        if rates.momentum is not None:
+            if "momentum" in group:
+                group["momentum"] = rates.momentum
+            else:
+                group["betas"] = (rates.momentum, group["betas"][1])

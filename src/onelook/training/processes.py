@@ -1,0 +1,219 @@
+"""One training in several processes, on one machine or several, as `torchrun` starts them.
+
+    torchrun --nproc-per-node 8 -m onelook train data --model yolox-s
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint host:29500 -m onelook train ...
+
+Every process trains on its share of each batch. Nothing else in the library knows of devices and ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from onelook.errors import UserError
+from onelook.layers.batch_norm import update_running
+from onelook.ops.reduce import num_processes, sum_over_processes
+from onelook.training.step import TrainingStep
+
+T = TypeVar("T")
+
+SETTLING = 0.1  # seconds for what communication still has to do in threads of its own
+
+# What communication says when the process at the other end is gone.
+_SIGNS_OF_AN_END = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together.
+
+    rank: its number, 0 for the one that writes files and talks.  size: how many there are.  device: its own.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name ("cpu", "cuda", "cuda:1", "mps"); None is the best here. UserError if it is absent."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(f"cuda:{name}" if name.isdigit() else name)
+    except RuntimeError:
+        raise UserError(f"'{name}' is no device.", "Devices are cpu, cuda, cuda:1 and so on, and mps.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"Device '{name}' was asked for, but PyTorch finds no CUDA here.", "Use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"There is no device '{name}' here, only {torch.cuda.device_count()} CUDA device(s).")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("Device 'mps' was asked for, but PyTorch finds none here.", "Use --device cpu.")
+    return device
+
+
+@contextlib.contextmanager
+def join(device: str | None = None) -> Iterator[World]:
+    """This process's place: alone, or in the group that torchrun's environment describes, left on the way out."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or dist.is_initialized():
+        rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        yield World(rank, size, choose_device(device))
+        return
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size, chosen)
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in _SIGNS_OF_AN_END):
+            raise UserError(
+                f"Process {dist.get_rank()} of {size} stops, because another one has ended.",
+                "What happened is in the other one's message; without one, the system has killed it.",
+            ) from error
+        raise
+    finally:
+        # A thread of gloo gives back the tensors of the last exchange, for which it needs Python's lock. Where that
+        # comes late, and the group ends with the DistributedDataParallel that knows it, each waits for the other.
+        time.sleep(SETTLING)
+        dist.destroy_process_group()
+
+
+def distribute(step: TrainingStep, world: World) -> nn.Module:
+    """The step as all processes run it: gradients are averaged. Statistics of batch norm stay each process's own."""
+    if world.size == 1:
+        return step
+    devices = [world.device] if world.device.type == "cuda" else None
+    renamed = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    own_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(step, device_ids=devices, gradient_as_bucket_view=True, **own_buffers)
+
+
+@torch.no_grad()
+def average_statistics(*models: nn.Module) -> None:
+    """Makes the batch-norm statistics of every process their mean, so that all evaluate and save the same model."""
+    processes, flat = num_processes(), _statistics(models)
+    if processes == 1 or flat is None:
+        return
+    dist.all_reduce(flat)
+    _set_statistics(models, flat / processes)
+
+
+@torch.no_grad()
+def gather_statistics(*models: nn.Module) -> Tensor | None:
+    """(processes, N): the statistics that every process has for itself inside an epoch, in the main one's host memory.
+
+    None in the others, and where there is one process only.
+    """
+    flat = _statistics(models)
+    if num_processes() == 1 or flat is None:
+        return None
+    rows = []
+    for rank in range(num_processes()):  # one row at a time: what Cbn remembers is as large as its filters many times
+        row = flat.clone()
+        dist.broadcast(row, rank)
+        if dist.get_rank() == 0:
+            rows.append(row.cpu())
+    return torch.stack(rows) if rows else None
+
+
+@torch.no_grad()
+def restore_statistics(rows: Tensor, world: World, *models: nn.Module) -> None:
+    """Gives this process its own row of what was gathered; the mean where the processes were more or fewer.
+
+    RuntimeError where the models are others.
+    """
+    _set_statistics(models, rows[world.rank] if len(rows) == world.size else rows.mean(0))
+
+
+def _buffers(models: Sequence[nn.Module]) -> list[Tensor]:
+    """Floating-point buffers; what layers remember of earlier steps only of the first model, the one that learns."""
+    return [
+        buffer
+        for number, model in enumerate(models)
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.is_floating_point() and (number == 0 or name not in module._non_persistent_buffers_set)
+    ]
+
+
+def _statistics(models: Sequence[nn.Module]) -> Tensor | None:
+    buffers = [buffer.flatten() for buffer in _buffers(models)]
+    return torch.cat(buffers) if buffers else None
+
+
+def _set_statistics(models: Sequence[nn.Module], flat: Tensor) -> None:
+    buffers = _buffers(models)
+    for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers])):
+        buffer.copy_(part.view_as(buffer))
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so. Waits for the device where there are several."""
+    return any_of((flag,), device)[0]
+
+
+def any_of(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Of each flag, whether any process says so. Waits for the device where there are several."""
+    if num_processes() == 1:
+        return list(flags)
+    votes = torch.tensor([float(flag) for flag in flags], device=device)
+    dist.all_reduce(votes)
+    return [vote > 0 for vote in votes.tolist()]
+
+
+def gather(value: T) -> list[T]:
+    """What every process calls this with, in the order of their ranks; small things that can be pickled."""
+    found = [value] * num_processes()
+    if len(found) > 1:
+        dist.all_gather_object(found, value)
+    return found
+
+
+class SyncedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the images of all processes, on any device (PyTorch's own needs an accelerator).
+
+    In evaluation, and alone, it is ordinary batch norm.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or num_processes() == 1:
+            return super().forward(input)
+        count = sum_over_processes(input.new_tensor([input.numel() / input.shape[1]]))
+        mean = sum_over_processes(input.sum((0, 2, 3))) / count
+        centred = input - mean[:, None, None]
+        variance = sum_over_processes(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            update_running(self, mean, variance, count)
+        scale = (variance + self.eps).rsqrt()
+        if self.affine:
+            return centred * (scale * self.weight)[:, None, None] + self.bias[:, None, None]
+        return centred * scale[:, None, None]
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
+    """Makes every BatchNorm2d of a model one over all processes; parameters, statistics and names stay."""
+    if device.type == "cuda":
+        for name, child in list(model.named_children()):
+            setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        return
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncedBatchNorm

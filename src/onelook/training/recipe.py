@@ -1,0 +1,203 @@
+"""A training as one value. A recipe names no path, no device and no process: those are the run's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from onelook.augment.combine import WithExtras
+from onelook.augment.source import Draw
+from onelook.data.order import Sampling
+from onelook.errors import ConfigError
+from onelook.layers.batch_norm import Cbn, Cmbn
+from onelook.losses.classify import ClassLoss
+from onelook.losses.loss import DetectionLoss
+from onelook.models.detector import Architecture
+from onelook.training.adversarial import Adversarial
+from onelook.training.distill import TERM, Distillation
+from onelook.training.dropblock import DropBlock
+from onelook.training.ema import Ema
+from onelook.training.multiscale import DarknetShapes, MultiScale
+from onelook.training.optimizer import AdamW, Sgd
+from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
+from onelook.types import Sample
+
+AnyLoss = DetectionLoss | ClassLoss
+AnySchedule = WarmCosine | OneCycle | MultiStep | Polynomial | CosineRestarts | Constant
+
+
+class Augment(Protocol):
+    """`draw(rng)` returns another random image of the set; `draw.size` is the training input's."""
+
+    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What changes in the last epochs: weaker augmentation, another loss. None keeps the recipe's own."""
+
+    epochs: int
+    augment: Augment | None = None
+    loss: AnyLoss | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"closing epochs cannot be negative, got {self.epochs}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete training.
+
+    batch_size: images an optimizer step, over all processes and accumulated passes.  size: (height, width) of the
+    training input, None for the architecture's own.  accumulate: passes whose gradients are summed into one step.
+    clip: largest gradient norm of the detector.  max_labels: objects an image keeps.  freeze: parameter names (glob
+    patterns) that do not learn.  sampling: which images, and how often.  sync_batch_norm: statistics over the images of
+    all processes.  normalization: what batch norm becomes in training, None leaves it.  dropblock, adversarial: None
+    for without.  join_passes: whether passes of a step become one where the drawn input size is small, as long as it
+    has no more pixels than a pass of the largest (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).
+    extras: what is made of the augmentation's finished pictures, in order (CutMix, blur, erasing); they end where
+    closing brings an augmentation of its own.
+    nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
+    evaluate_every: epochs between evaluations; the closing epochs are evaluated each (YOLOX).  metric: what "best"
+    means.  patience: evaluations without improvement after which training stops, None never.  distillation: what is
+    learnt from a teacher's features; which teacher, the run says.  pretraining: how the backbone was trained as a
+    classifier before, whose weights the run brings; None begins with what it brings, or with nothing.
+    """
+
+    model: Architecture
+    loss: AnyLoss
+    augment: Augment
+    optimizer: Sgd | AdamW
+    schedule: AnySchedule
+    epochs: int
+    batch_size: int
+    size: tuple[int, int] | None = None
+    seed: int = 0
+    ema: Ema | None = Ema()
+    multiscale: MultiScale | DarknetShapes | None = None
+    closing: Closing | None = None
+    distillation: Distillation | None = None
+    accumulate: int = 1
+    clip: float | None = None
+    max_labels: int = 120
+    freeze: tuple[str, ...] = ()
+    sampling: Sampling = Sampling()
+    sync_batch_norm: bool = False
+    normalization: Cmbn | Cbn | None = None
+    dropblock: DropBlock | None = None
+    adversarial: Adversarial | None = None
+    join_passes: bool = False
+    extras: tuple[Augment, ...] = ()
+    nonfinite: Literal["stop", "skip"] = "stop"
+    evaluate_every: int = 10
+    metric: str = "AP"
+    patience: int | None = None
+    pretraining: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
+        if self.sync_batch_norm and isinstance(self.normalization, Cbn):
+            raise ValueError("Cbn remembers the passes of one process: it cannot have sync_batch_norm as well")
+        if self.join_passes and (self.accumulate == 1 or self.multiscale is None):
+            raise ValueError("join_passes needs a multiscale, and accumulate above 1: passes that can be joined")
+        if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
+            raise ValueError(f"the size is (height, width), each a multiple of 32, not {self.size}")
+        if self.closing is not None and self.closing.epochs > self.epochs:
+            raise ValueError(f"closing.epochs {self.closing.epochs} is more than epochs {self.epochs}")
+        if "image classes" in self.model.gives and self.distillation is not None:
+            raise ValueError("a classifier of pictures has no neck whose features a teacher could teach")
+        if self.pretraining is not None and "image classes" not in self.pretraining.model.gives:
+            raise ValueError("pretraining is the training of a classifier, whose backbone goes on as the detector's")
+        for loss in (self.loss, self.closing.loss if self.closing is not None else None):
+            if loss is not None:
+                self._check_needs(loss)
+
+    def _check_numbers(self) -> None:
+        """ValueError for a number that cannot be meant."""
+        for name in ("epochs", "batch_size", "accumulate", "max_labels", "evaluate_every", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed is a whole number from 0 on, not {self.seed}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is a norm above 0, or none, not {self.clip}")
+
+    def _check_needs(self, loss: AnyLoss) -> None:
+        """ValueError for a loss that needs what the head does not give, or teaches nothing to a part of it."""
+        if isinstance(loss, DetectionLoss) and "image classes" in self.model.gives:
+            raise ValueError("a classifier of pictures learns by a ClassLoss, not by a DetectionLoss")
+        for need, part in loss.needs().items():
+            if need not in self.model.gives:
+                raise ValueError(f"{part} needs {need}, which the head of {type(self.model).__name__} does not give")
+        if isinstance(loss, DetectionLoss) and "auxiliary" in self.model.gives and loss.auxiliary is None:
+            # It would cost time and learn nothing, and several processes would wait for its gradients.
+            raise ValueError("the auxiliary head would learn nothing: set loss.auxiliary, or build without that head")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the training input."""
+        return self.size or self.model.size
+
+    def is_closing(self, epoch: int) -> bool:
+        """Whether an epoch (0-based) belongs to the closing phase."""
+        return self.closing is not None and epoch >= self.epochs - self.closing.epochs
+
+    def augment_at(self, epoch: int) -> Augment:
+        """The augmentation of an epoch (0-based)."""
+        closing = self.closing if self.is_closing(epoch) else None
+        if closing is not None and closing.augment is not None:
+            return closing.augment
+        return WithExtras(self.augment, self.extras) if self.extras else self.augment
+
+    def loss_at(self, epoch: int) -> AnyLoss:
+        """The loss of an epoch (0-based)."""
+        closing = self.closing if self.is_closing(epoch) else None
+        return self.loss if closing is None or closing.loss is None else closing.loss
+
+    def teaching_at(self, step: int, steps_per_epoch: int) -> float:
+        """The weight of the teacher's term in a step (0-based); 0 where there is no teacher."""
+        if self.distillation is None:
+            return 0.0
+        closing = 0 if self.closing is None else self.closing.epochs
+        return self.distillation.at(step, steps_per_epoch, self.epochs, closing)
+
+    def terms_at(self, epoch: int) -> tuple[str, ...]:
+        """What the losses of an epoch (0-based) are called, in the order of logs."""
+        teacher = () if self.distillation is None else (TERM,)
+        return (*(term.name for term in self.loss_at(epoch).terms), *teacher)
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether the model is evaluated after an epoch (0-based): the last one always is."""
+        return self.is_closing(epoch) or (epoch + 1) % self.evaluate_every == 0 or epoch + 1 == self.epochs
+
+
+def shortened(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe for another number of epochs: what it counts in epochs shrinks (never grows) with it.
+
+    Warm-up shrinks in proportion but lasts an epoch at least (what it counts in steps shrinks all the way); the closing
+    phase takes a fifth of the training at most; there are some ten evaluations before it. A schedule's flat end follows
+    the closing phase.
+    """
+    if epochs < 1:
+        raise ConfigError(f"epochs is at least 1, not {epochs}.")
+    closing = recipe.closing
+    if closing is not None:
+        closing = replace(closing, epochs=min(closing.epochs, epochs // 5))
+    changes: dict[str, Any] = {}
+    schedule = recipe.schedule
+    if is_dataclass(schedule):
+        known = {field.name: getattr(schedule, field.name) for field in fields(schedule)}
+        if known.get("warmup_epochs"):
+            share = known["warmup_epochs"] * epochs / recipe.epochs
+            changes["warmup_epochs"] = min(known["warmup_epochs"], max(1.0, share), float(epochs))
+        if known.get("warmup_steps"):
+            changes["warmup_steps"] = min(known["warmup_steps"], round(known["warmup_steps"] * epochs / recipe.epochs))
+        if known.get("flat_epochs"):
+            changes["flat_epochs"] = min(known["flat_epochs"], float(epochs // 5))
+    every = max(1, min(recipe.evaluate_every, epochs // 10))
+    return replace(recipe, epochs=epochs, closing=closing, schedule=replace(schedule, **changes), evaluate_every=every)

@@ -1,0 +1,127 @@
+"""A search in a folder: which trials there were, what they reached, and what comes next. It survives any kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from onelook.config import change, get
+from onelook.errors import UserError
+from onelook.tuning.genes import Evolution, Gene
+
+STUDY = "study.json"
+_DRAWS = 0x6E3E
+
+Write = Callable[[Path, str], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of the search.
+
+    values: of the genes, in their order.  status: "running" until it has a fitness, or failed.  process: that runs or
+    ran it.  error: why it failed.
+    """
+
+    number: int
+    values: tuple[float | int, ...]
+    status: Literal["running", "done", "failed"] = "running"
+    fitness: float | None = None
+    seconds: float = 0.0
+    process: int | None = None
+    error: str = ""
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return f"trial-{self.number:03d}"
+
+
+class Study:
+    """The trials of a search, in a file that is replaced whole at each change.
+
+    What is proposed depends on the seed, the trial's number, and the trials that are done by then.
+
+    options: what the caller needs to go on with it besides, as JSON has it.
+    """
+
+    def __init__(self, folder: Path, recipe: Any, genes: Sequence[Gene], seed: int, write: Write) -> None:
+        self.folder, self.recipe, self.genes, self.seed = folder, recipe, tuple(genes), seed
+        self.options: dict[str, Any] = {}
+        self.evolution = Evolution()
+        self.trials: list[Trial] = []
+        self._write = write
+
+    @staticmethod
+    def read(folder: Path, recipe: Any, write: Write) -> Study:
+        """The search of a folder. Raises UserError where there is none, or its file is damaged."""
+        path = folder / STUDY
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            study = Study(folder, recipe, [Gene(**one) for one in data["genes"]], int(data["seed"]), write)
+            study.options = dict(data.get("options", {}))
+            study.trials = [Trial(**{**one, "values": tuple(one["values"])}) for one in data["trials"]]
+            for gene in study.genes:
+                get(recipe, gene.path)
+        except FileNotFoundError:
+            raise UserError(f"There is no search in '{folder}' to resume.", "Start it without --resume.") from None
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"'{path}' is damaged ({error}).", "Start a new search in another folder.") from error
+        return study
+
+    def save(self) -> None:
+        """Writes the file."""
+        data = {
+            "genes": [asdict(gene) for gene in self.genes],
+            "seed": self.seed,
+            "options": self.options,
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+        self._write(self.folder / STUDY, json.dumps(data, indent=1) + "\n")
+
+    @property
+    def best(self) -> Trial | None:
+        """The finished trial of the highest fitness; the first of equal ones."""
+        done = [trial for trial in self.trials if trial.fitness is not None]
+        return max(done, key=lambda trial: (trial.fitness or 0.0, -trial.number), default=None)
+
+    def unfinished(self) -> list[Trial]:
+        """The trials that were begun and have no result."""
+        return [trial for trial in self.trials if trial.status == "running"]
+
+    def begin(self) -> Trial:
+        """Proposes the next trial and writes it down."""
+        number = len(self.trials)
+        start = [float(get(self.recipe, gene.path)) for gene in self.genes]
+        done = [(trial.values, trial.fitness) for trial in self.trials if trial.fitness is not None]
+        rng = np.random.default_rng((_DRAWS, self.seed, number))
+        self.trials.append(Trial(number, self.evolution.propose(self.genes, start, done, rng, number)))
+        self.save()
+        return self.trials[-1]
+
+    def note(self, trial: Trial, **new: Any) -> Trial:
+        """Writes down what is new of a trial."""
+        self.trials[trial.number] = replace(self.trials[trial.number], **new)
+        self.save()
+        return self.trials[trial.number]
+
+    def recipe_of(self, trial: Trial) -> Any:
+        """The recipe with a trial's values."""
+        return change(self.recipe, self.settings(trial))
+
+    def settings(self, trial: Trial) -> Mapping[str, float | int]:
+        """A trial's values by their paths."""
+        return {gene.path: value for gene, value in zip(self.genes, trial.values)}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The trials as a table."""
+        return [
+            {"trial": t.number, "status": t.status, "fitness": t.fitness, "seconds": round(t.seconds, 1)}
+            | dict(self.settings(t))
+            for t in self.trials
+        ]
