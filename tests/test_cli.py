@@ -295,7 +295,9 @@ def test_json_on_a_full_disk_is_one_message(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_public_functions_keep_their_names_when_folders_named_alike_are_imported() -> None:
-    code = "import onelook.training.schedule, onelook.exporting, onelook; print(callable(onelook.training), onelook.exporting)"
+    code = (
+        "import onelook.training.schedule, onelook.exporting, onelook; print(callable(onelook.train), onelook.export)"
+    )
     done = python("-c", code)
     assert done.stdout.startswith("True <function export"), done.stderr
 

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "onelook"
 
 # A module imports from lower layers and from its own folder; the single files of layer 0 may know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "config", "draw", "exported"),
+    ("types", "errors", "reporter", "config", "draw", "exported"),
     ("ops",),
     ("layers", "assign", "losses", "augment"),
     ("models", "data"),
@@ -34,7 +34,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # What runs where torch is not installed: reading data, and detecting with an exported model.
-WITHOUT_TORCH = ("types", "errors", "config", "draw", "exported", "augment", "data", "predict", "cli.app", "ops.nms")
+WITHOUT_TORCH = (
+    "types",
+    "errors",
+    "reporter",
+    "config",
+    "draw",
+    "exported",
+    "augment",
+    "data",
+    "predict",
+    "cli.app",
+    "ops.nms",
+)
 TORCH_ANYWAY = {"onelook.data.loader"}  # the training's: nothing else in data/ imports it
 
 MODULES = {
