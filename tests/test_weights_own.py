@@ -22,7 +22,7 @@ from onelook.models.build import build
 from onelook.models.deploy import deploy
 from onelook.models.detector import ClassRows
 from onelook.weights import load_weights, read_checkpoint, read_header, restore, save_weights
-from onelook.weights.classes import carry, plan_classes
+from onelook.weights.classes import copy_class_rows, plan_classes
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_carried_rows_are_those_of_the_same_name(
     plan = plan_classes(ours, len(ours), theirs, len(theirs))
     current = torch.zeros(anchors * (before + len(ours) + after), 2)
     stored = torch.arange(anchors * (before + len(theirs) + after) * 2.0).reshape(-1, 2) + 1
-    found = carry(plan, rows, current, stored).unflatten(0, (anchors, -1))
+    found = copy_class_rows(plan, rows, current, stored).unflatten(0, (anchors, -1))
     blocks = stored.unflatten(0, (anchors, -1))
     assert torch.equal(found[:, :before], blocks[:, :before])
     assert torch.equal(found[:, before + len(ours) :], blocks[:, before + len(theirs) :])

@@ -10,7 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, shown
 
 _MOST_ENTRIES = 50_000
 _LONGEST_NAME = 1_024
@@ -31,9 +31,9 @@ class Entry:
     checksum: int
 
     def verify(self) -> None:
-        """Raises Refusal if the bytes are not those that were written."""
+        """Raises UnreadableFile if the bytes are not those that were written."""
         if self.checksum and zlib.crc32(self.data) != self.checksum:
-            raise Refusal(f"its entry '{shown(self.name)}' is damaged (the checksum differs)")
+            raise UnreadableFile(f"its entry '{shown(self.name)}' is damaged (the checksum differs)")
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,21 @@ class _Place:
 
 
 def read_entries(data: memoryview) -> dict[str, Entry]:
-    """All entries by name. Raises Refusal for anything inconsistent, compressed, encrypted, doubled or overlapping."""
+    """All entries by name. Raises UnreadableFile for anything inconsistent, compressed, encrypted, doubled or overlapping."""
     try:
         start, size, count = _directory(data)
         places = _places(data, start, size, count)
     except struct.error as error:
-        raise Refusal("its zip directory is damaged") from error
+        raise UnreadableFile("its zip directory is damaged") from error
     _check_overlaps(places, start)
     entries: dict[str, Entry] = {}
     for place in places:
         try:
             name = place.name.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise Refusal("its zip directory has a name that is not text") from error
+            raise UnreadableFile("its zip directory has a name that is not text") from error
         if name in entries:
-            raise Refusal(f"it holds '{shown(name)}' twice")
+            raise UnreadableFile(f"it holds '{shown(name)}' twice")
         entries[name] = Entry(name, data[place.start : place.end], place.checksum)
     return entries
 
@@ -69,27 +69,27 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
     tail_start = max(0, len(data) - 22 - 65_535)
     found = bytes(data[tail_start:]).rfind(_END)
     if found < 0:
-        raise Refusal("its end is missing: the file is cut off")
+        raise UnreadableFile("its end is missing: the file is cut off")
     end = tail_start + found
     disk, first, here, count, size, start = struct.unpack_from("<HHHHII", data, end + 4)
     locator = end - 20
     if locator >= 0 and data[locator : locator + 4] == _LOCATOR_64:
         (where,) = struct.unpack_from("<Q", data, locator + 8)
         if where > locator - 56 or data[where : where + 4] != _END_64:
-            raise Refusal("its zip directory is damaged")
+            raise UnreadableFile("its zip directory is damaged")
         wide = struct.unpack_from("<IIQQQQ", data, where + 16)
         narrow = (disk, first, here, count, size, start)
         full = (0xFFFF,) * 4 + (0xFFFF_FFFF,) * 2
         if any(small not in (large, most) for small, large, most in zip(narrow, wide, full)):
-            raise Refusal("its zip directory says two things")
+            raise UnreadableFile("its zip directory says two things")
         disk, first, here, count, size, start = wide
         end = where
     if disk or first or here != count:
-        raise Refusal("it is a part of a zip file split over several")
+        raise UnreadableFile("it is a part of a zip file split over several")
     if count > _MOST_ENTRIES:
-        raise Refusal(f"it claims {count} entries; checkpoints have fewer than {_MOST_ENTRIES}")
+        raise UnreadableFile(f"it claims {count} entries; checkpoints have fewer than {_MOST_ENTRIES}")
     if start + size > end or size < 46 * count or size > (46 + 3 * _LONGEST_NAME) * count:
-        raise Refusal("its zip directory does not lie where it says")
+        raise UnreadableFile("its zip directory does not lie where it says")
     return start, size, count
 
 
@@ -98,7 +98,7 @@ def _places(data: memoryview, position: int, size: int, count: int) -> list[_Pla
     places = []
     for _ in range(count):
         if position + 46 > end or data[position : position + 4] != _ENTRY:
-            raise Refusal("its zip directory is damaged")
+            raise UnreadableFile("its zip directory is damaged")
         flags, method, _time, _date, checksum, packed, unpacked, name_size, extra_size, note_size = struct.unpack_from(
             "<HHHHIIIHHH", data, position + 8
         )
@@ -107,18 +107,18 @@ def _places(data: memoryview, position: int, size: int, count: int) -> list[_Pla
         extra = bytes(data[position + 46 + name_size : position + 46 + name_size + extra_size])
         position += 46 + name_size + extra_size + note_size
         if position > end or not 0 < name_size <= _LONGEST_NAME:
-            raise Refusal("its zip directory is damaged")
+            raise UnreadableFile("its zip directory is damaged")
         label = shown(name.decode("utf-8", "replace"))
         if flags & 1:
-            raise Refusal(f"its entry '{label}' is encrypted", _RESAVE)
+            raise UnreadableFile(f"its entry '{label}' is encrypted", _RESAVE)
         if method != 0:
-            raise Refusal(f"its entry '{label}' is compressed", _RESAVE)
+            raise UnreadableFile(f"its entry '{label}' is compressed", _RESAVE)
         unpacked, packed, local = _wide(extra, unpacked, packed, local)
         if packed != unpacked:
-            raise Refusal(f"its entry '{label}' has two sizes")
+            raise UnreadableFile(f"its entry '{label}' has two sizes")
         start = _data_start(data, local, name)
         if start + packed > len(data):
-            raise Refusal(f"its entry '{label}' claims {packed} bytes, more than the file holds")
+            raise UnreadableFile(f"its entry '{label}' claims {packed} bytes, more than the file holds")
         places.append(_Place(name, start, start + packed, checksum))
     return places
 
@@ -142,10 +142,10 @@ def _wide(extra: bytes, unpacked: int, packed: int, local: int) -> tuple[int, in
 def _data_start(data: memoryview, local: int, name: bytes) -> int:
     """Where an entry's bytes begin: behind its local header, whose own sizes are not trusted and not needed."""
     if local + 30 > len(data) or data[local : local + 4] != _LOCAL:
-        raise Refusal("its zip directory points to a place where no entry is")
+        raise UnreadableFile("its zip directory points to a place where no entry is")
     name_size, extra_size = struct.unpack_from("<HH", data, local + 26)
     if bytes(data[local + 30 : local + 30 + name_size]) != name:
-        raise Refusal(f"its entry '{shown(name.decode('utf-8', 'replace'))}' has two names")
+        raise UnreadableFile(f"its entry '{shown(name.decode('utf-8', 'replace'))}' has two names")
     return local + 30 + name_size + extra_size
 
 
@@ -153,5 +153,5 @@ def _check_overlaps(places: list[_Place], directory: int) -> None:
     last = 0
     for place in sorted(places, key=lambda place: place.start):
         if place.start < last or place.end > directory:
-            raise Refusal("its entries overlap: it was made to mislead")
+            raise UnreadableFile("its entries overlap: it was made to mislead")
         last = max(last, place.end)

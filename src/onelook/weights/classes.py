@@ -59,7 +59,7 @@ def _normalised(name: str) -> str:
     return " ".join(name.casefold().split())
 
 
-def carry(plan: ClassPlan, rows: ClassRows, current: Tensor, stored: Tensor) -> Tensor:
+def copy_class_rows(plan: ClassPlan, rows: ClassRows, current: Tensor, stored: Tensor) -> Tensor:
     """`current` (the model's tensor) with all rows of the file's `stored` that it can use; a new tensor.
 
     Rows that belong to no class are all taken.

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, shown
 from onelook.weights.torch_file import StoredTensor
-from onelook.weights.unpickle import Record
+from onelook.weights.unpickle import Placeholder
 
 # Whose classes may appear in a file, as inert records: torch's own modules, and the packages in which the official
 # repositories of pickled detectors keep theirs.
@@ -33,17 +33,17 @@ class PickledModule:
     kinds: frozenset[str] = frozenset()
 
 
-def read_module(module: Record) -> PickledModule:
-    """The content of a pickled module. Raises Refusal for what is no module, or nested without end."""
+def read_module(module: Placeholder) -> PickledModule:
+    """The content of a pickled module. Raises UnreadableFile for what is no module, or nested without end."""
     tensors: dict[str, StoredTensor] = {}
     kinds = set()
     for count, (prefix, part) in enumerate(_walk(module, "", 0)):
         kinds.add(part.name)
         tensors.update(_own_tensors(prefix, part))
         if max(count, len(tensors)) > _MOST_PARTS:
-            raise Refusal(f"its network has more than {_MOST_PARTS} parts")
+            raise UnreadableFile(f"its network has more than {_MOST_PARTS} parts")
     if not tensors:
-        raise Refusal(f"its '{shown(module.name)}' has no tensors")
+        raise UnreadableFile(f"its '{shown(module.name)}' has no tensors")
     settings = module.state.get("yaml")
     return PickledModule(
         tensors,
@@ -53,19 +53,19 @@ def read_module(module: Record) -> PickledModule:
     )
 
 
-def _walk(module: Record, prefix: str, depth: int) -> Iterator[tuple[str, Record]]:
+def _walk(module: Placeholder, prefix: str, depth: int) -> Iterator[tuple[str, Placeholder]]:
     """The module and all below it, each with the prefix of its tensors."""
     if depth > _DEEPEST:
-        raise Refusal(f"its network is nested deeper than {_DEEPEST} levels")
+        raise UnreadableFile(f"its network is nested deeper than {_DEEPEST} levels")
     yield prefix, module
     for name, child in _table(module, "_modules").items():
         if child is not None:
-            if not isinstance(child, Record):
-                raise Refusal(f"its module '{shown(prefix + name)}' is a {type(child).__name__}")
+            if not isinstance(child, Placeholder):
+                raise UnreadableFile(f"its module '{shown(prefix + name)}' is a {type(child).__name__}")
             yield from _walk(child, f"{prefix}{name}.", depth + 1)
 
 
-def _own_tensors(prefix: str, module: Record) -> dict[str, StoredTensor]:
+def _own_tensors(prefix: str, module: Placeholder) -> dict[str, StoredTensor]:
     passing = module.state.get("_non_persistent_buffers_set") or ()  # older torch knows none
     found = {}
     for table in ("_parameters", "_buffers"):
@@ -73,15 +73,15 @@ def _own_tensors(prefix: str, module: Record) -> dict[str, StoredTensor]:
             if tensor is None or (table == "_buffers" and isinstance(passing, set) and name in passing):
                 continue
             if not isinstance(tensor, StoredTensor):
-                raise Refusal(f"its tensor '{shown(prefix + name)}' is a {type(tensor).__name__}")
+                raise UnreadableFile(f"its tensor '{shown(prefix + name)}' is a {type(tensor).__name__}")
             found[f"{prefix}{name}"] = tensor
     return found
 
 
-def _table(module: Record, name: str) -> dict[str, Any]:
+def _table(module: Placeholder, name: str) -> dict[str, Any]:
     found = module.state.get(name, {})
     if not isinstance(found, dict) or not all(isinstance(key, str) and len(key) <= _LONGEST_NAME for key in found):
-        raise Refusal(f"its '{shown(module.name)}' is a damaged module")
+        raise UnreadableFile(f"its '{shown(module.name)}' is a damaged module")
     return found
 
 

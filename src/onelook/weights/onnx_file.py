@@ -16,7 +16,7 @@ from torch import Tensor
 
 from onelook.errors import WeightsError
 from onelook.weights.file import check_shape, map_file, tensor_from
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, shown
 from onelook.weights.protobuf import LENGTH, VARINT, Budget, fields, signed, varints
 
 _MOST_FIELDS = 1_000_000  # of the file's structure; the largest official models have 20,000
@@ -74,7 +74,7 @@ class _Outside:
         self._files: dict[str, memoryview] = {}
 
     def bytes_of(self, entries: dict[str, str], needed: int, what: str) -> memoryview:
-        """The `needed` bytes at the place that the entries of `external_data` name. Raises Refusal.
+        """The `needed` bytes at the place that the entries of `external_data` name. Raises UnreadableFile.
 
         Places are multiples of 8, as exporters write them: others would be copied, and any number may overlap.
         """
@@ -83,9 +83,11 @@ class _Outside:
         try:
             start, length = int(entries.get("offset", "0")[:20]), int(entries.get("length", str(needed))[:20])
         except ValueError as error:
-            raise Refusal(f"{what} has a damaged place in '{shown(location)}'") from error
+            raise UnreadableFile(f"{what} has a damaged place in '{shown(location)}'") from error
         if start < 0 or start % 8 or length != needed or start + length > len(data):
-            raise Refusal(f"{what} claims {length} bytes at {start} of '{shown(location)}', which has {len(data)}")
+            raise UnreadableFile(
+                f"{what} claims {length} bytes at {start} of '{shown(location)}', which has {len(data)}"
+            )
         return data[start : start + length]
 
     def _file(self, location: str, what: str) -> memoryview:
@@ -95,11 +97,11 @@ class _Outside:
         place = self._folder / location
         outside = not location or ".." in parts or parts[0] == "" or ":" in location or not location.isprintable()
         if outside or len(location) > _LONGEST_NAME or not place.resolve().is_relative_to(self._folder.resolve()):
-            raise Refusal(f"{what} is kept in '{shown(location)}', outside the model's folder", _OUTSIDE)
+            raise UnreadableFile(f"{what} is kept in '{shown(location)}', outside the model's folder", _OUTSIDE)
         try:
             self._files[location] = map_file(place)
         except WeightsError as error:
-            raise Refusal(f"{what} is kept in another file: {error.message.rstrip('.')}", _BESIDE) from error
+            raise UnreadableFile(f"{what} is kept in another file: {error.message.rstrip('.')}", _BESIDE) from error
         return self._files[location]
 
 
@@ -112,7 +114,7 @@ class _Graph:
 
 
 def read_onnx_file(data: memoryview, path: str | os.PathLike[str]) -> OnnxFile:
-    """The content of a mapped file. `path`: where it lies, for tensors kept in files beside it. Raises Refusal."""
+    """The content of a mapped file. `path`: where it lies, for tensors kept in files beside it. Raises UnreadableFile."""
     budget = Budget(_MOST_FIELDS)
     metadata: dict[str, str] = {}
     graph: _Graph | None = None
@@ -120,13 +122,13 @@ def read_onnx_file(data: memoryview, path: str | os.PathLike[str]) -> OnnxFile:
     for number, kind, value in fields(data, budget):
         if number == 7 and kind == LENGTH:
             if graph is not None:
-                raise Refusal("it holds two graphs")
+                raise UnreadableFile("it holds two graphs")
             graph = _graph(_message(value), outside, budget)
         elif number == 14 and kind == LENGTH:
             key, text = _entry(_message(value), budget)
             metadata[key] = text
     if graph is None or not graph.nodes:
-        raise Refusal("it holds no graph")
+        raise UnreadableFile("it holds no graph")
     inputs = tuple(name for name in graph.inputs if name not in graph.tensors)
     return OnnxFile(tuple(graph.nodes), graph.tensors, inputs, tuple(graph.outputs), metadata)
 
@@ -143,7 +145,7 @@ def _graph(data: memoryview, outside: _Outside, budget: Budget) -> _Graph:
             if node.constant is not None and node.outputs:
                 _add(graph, node.outputs[0], node.constant)
             if len(graph.nodes) > _MOST_NODES:
-                raise Refusal(f"it has more than {_MOST_NODES} operations")
+                raise UnreadableFile(f"it has more than {_MOST_NODES} operations")
         elif number == 5:
             name, tensor = _tensor(part, outside, budget)
             _add(graph, name, tensor)
@@ -156,7 +158,7 @@ def _graph(data: memoryview, outside: _Outside, budget: Budget) -> _Graph:
 
 def _add(graph: _Graph, name: str, tensor: Tensor) -> None:
     if name in graph.tensors:
-        raise Refusal(f"it holds two tensors named '{shown(name)}'")
+        raise UnreadableFile(f"it holds two tensors named '{shown(name)}'")
     graph.tensors[name] = tensor
 
 
@@ -223,7 +225,7 @@ def _tensor(data: memoryview, outside: _Outside, budget: Budget) -> tuple[str, T
         if raw is None:
             return name, torch.empty(0, dtype=dtype)
     if len(raw or b"") != needed:
-        raise Refusal(f"{what} claims {needed} bytes and has {len(raw or b'')}")
+        raise UnreadableFile(f"{what} claims {needed} bytes and has {len(raw or b'')}")
     return name, tensor_from(raw if raw is not None else memoryview(b""), dtype, shape)
 
 
@@ -232,7 +234,7 @@ def _typed(typed: tuple[int, memoryview], code: int, shape: tuple[int, ...], wha
     number, part = typed
     if number in _TYPED_FIELDS:
         if _TYPED_FIELDS[number] != code:
-            raise Refusal(f"{what} has values of another type than it says")
+            raise UnreadableFile(f"{what} has values of another type than it says")
         return part
     if code == 7 and number == 7:
         numbers = torch.tensor([signed(value) for value in varints(part, 4096)], dtype=torch.int64)
@@ -255,14 +257,14 @@ def _first_text(data: memoryview, budget: Budget) -> str:
 
 def _message(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise Refusal("a part of it has the wrong kind")
+        raise UnreadableFile("a part of it has the wrong kind")
     return value
 
 
 def _text(data: memoryview) -> str:
     if len(data) > _LONGEST_TEXT:
-        raise Refusal(f"it holds a text of {len(data)} bytes")
+        raise UnreadableFile(f"it holds a text of {len(data)} bytes")
     try:
         return str(data, "utf-8")
     except UnicodeDecodeError as error:
-        raise Refusal("it holds a name that is not text") from error
+        raise UnreadableFile("it holds a name that is not text") from error

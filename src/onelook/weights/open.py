@@ -12,8 +12,8 @@ from onelook.models.detector import Detector
 from onelook.models.variants import VARIANTS, variant
 from onelook.weights.checkpoint import read_checkpoint
 from onelook.weights.file import BEST
+from onelook.weights.identify import identify
 from onelook.weights.load import load_weights
-from onelook.weights.lookalike import recognised
 from onelook.weights.naming import read_official
 from onelook.weights.own import is_classifier, restore
 
@@ -76,7 +76,7 @@ def _of_file(path: Path, called: str, name: str | None = None) -> Opened:
     if name is None and exported is not None and exported.model in VARIANTS:
         name = exported.model
     if name is None:
-        found = recognised(checkpoint)
+        found = identify(checkpoint)
         if found is None:
             raise WeightsError(
                 f"'{path}' does not say which model it holds, and its tensors are of none that is known.",

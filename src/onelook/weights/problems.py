@@ -9,7 +9,7 @@ from onelook.errors import WeightsError
 _DAMAGED = "Download or copy it again; if it was made on this machine, write it again."
 
 
-class Refusal(Exception):
+class UnreadableFile(Exception):
     """Why a reader gives up, without the file's name: the reader's entry point turns it into a WeightsError."""
 
     def __init__(self, reason: str, remedy: str = _DAMAGED) -> None:
@@ -17,7 +17,7 @@ class Refusal(Exception):
         self.reason = reason
         self.remedy = remedy
 
-    def error(self, path: str | os.PathLike[str], kind: str) -> WeightsError:
+    def to_weights_error(self, path: str | os.PathLike[str], kind: str) -> WeightsError:
         """The user's error: `kind` is what the file was read as."""
         return WeightsError(f"'{os.fspath(path)}' cannot be read as {kind}: {self.reason}.", self.remedy)
 

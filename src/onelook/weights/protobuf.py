@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onelook.weights.problems import Refusal
+from onelook.weights.problems import UnreadableFile
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _CUT_OFF = "it is cut off, or no protocol buffer"
@@ -23,11 +23,11 @@ class Budget:
     def pay(self) -> None:
         self.fields -= 1
         if self.fields < 0:
-            raise Refusal("it has far more parts than any model")
+            raise UnreadableFile("it has far more parts than any model")
 
 
 def fields(data: memoryview, budget: Budget) -> Iterator[tuple[int, int, int | memoryview]]:
-    """(number, wire type, value) of every field of the message in `data`; LENGTH values are views. Raises Refusal."""
+    """(number, wire type, value) of every field of the message in `data`; LENGTH values are views. Raises UnreadableFile."""
     position, end = 0, len(data)
     while position < end:
         budget.pay()
@@ -35,7 +35,7 @@ def fields(data: memoryview, budget: Budget) -> Iterator[tuple[int, int, int | m
         number, kind = tag >> 3, tag & 7
         value: int | memoryview
         if number == 0:
-            raise Refusal(_CUT_OFF)
+            raise UnreadableFile(_CUT_OFF)
         if kind == VARINT:
             value, position = _varint(data, position)
         elif kind in (LENGTH, FIXED64, FIXED32):
@@ -44,11 +44,11 @@ def fields(data: memoryview, budget: Budget) -> Iterator[tuple[int, int, int | m
             else:
                 length = 8 if kind == FIXED64 else 4
             if length > end - position:
-                raise Refusal(f"a part of it claims {length} bytes where {end - position} are left")
+                raise UnreadableFile(f"a part of it claims {length} bytes where {end - position} are left")
             value = data[position : position + length]
             position += length
         else:
-            raise Refusal(_CUT_OFF)
+            raise UnreadableFile(_CUT_OFF)
         yield number, kind, value
 
 
@@ -58,7 +58,7 @@ def varints(data: memoryview, limit: int) -> list[int]:
     position = 0
     while position < len(data):
         if len(numbers) == limit:
-            raise Refusal(f"a list in it has more than {limit} numbers")
+            raise UnreadableFile(f"a list in it has more than {limit} numbers")
         number, position = _varint(data, position)
         numbers.append(number)
     return numbers
@@ -73,7 +73,7 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if position >= len(data) or shift > 63:
-            raise Refusal(_CUT_OFF)
+            raise UnreadableFile(_CUT_OFF)
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift

@@ -76,7 +76,7 @@ class Mismatch:
             tuple((names.get(name, name), theirs, ours) for name, theirs, ours in self.misshapen),
         )
 
-    def error(self, path: str, model: str, lookalike: str | None) -> WeightsError:
+    def error(self, path: str, model: str, likely: str | None) -> WeightsError:
         """The error that lists the first dozen of each kind, and names the variant that the file looks like."""
         parts = [f"'{path}' does not fit {model}."]
         shapes = [f"{name} is {list(theirs)}, not {list(ours)}" for name, theirs, ours in self.misshapen]
@@ -87,9 +87,9 @@ class Mismatch:
         ):
             if names:
                 parts.append(f"  {len(names)} {title}: {_listed(names, _LISTED)}")
-        if lookalike == model:
+        if likely == model:
             return WeightsError("\n".join(parts), "The file seems to be of another version or changed: take another.")
-        return WeightsError("\n".join(parts), suggestion(lookalike))
+        return WeightsError("\n".join(parts), suggestion(likely))
 
 
 def compare(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> Mismatch:
@@ -101,8 +101,8 @@ def compare(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int
     )
 
 
-def suggestion(lookalike: str | None) -> str:
+def suggestion(likely: str | None) -> str:
     """What to do about a file that does not fit."""
-    if lookalike is None:
+    if likely is None:
         return "It looks like none of the known models; check which model these weights are for."
-    return f"It looks like {lookalike}: build that model, or take a file made for this one."
+    return f"It looks like {likely}: build that model, or take a file made for this one."

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from onelook.weights.file import check_shape, map_file, tensor_from, whole_file
 from onelook.weights.header import HEADER_KEY, Header, parse_json
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, shown
 
 _LARGEST_HEADER = 8_000_000  # bytes; 2,000 tensors and 10,000 class names take less than one
 _MOST_TENSORS = 50_000
@@ -39,10 +39,10 @@ _TYPES = {
 
 
 def read_safetensors(data: memoryview) -> tuple[dict[str, Tensor], Header | None]:
-    """The tensors of a mapped file, as views, and its header if it is a file of ours. Raises Refusal."""
+    """The tensors of a mapped file, as views, and its header if it is a file of ours. Raises UnreadableFile."""
     content, header, start = _parse_header(data)
     if len(content) > _MOST_TENSORS:
-        raise Refusal(f"it claims {len(content)} tensors")
+        raise UnreadableFile(f"it claims {len(content)} tensors")
     body = data[start:]
     places = []
     tensors = {}
@@ -53,10 +53,10 @@ def read_safetensors(data: memoryview) -> tuple[dict[str, Tensor], Header | None
     end = 0
     for first, last in sorted(places):
         if first != end:
-            raise Refusal("its tensors overlap or leave gaps")
+            raise UnreadableFile("its tensors overlap or leave gaps")
         end = last
     if end != len(body):
-        raise Refusal(f"it has {len(body)} bytes of tensors where its header says {end}")
+        raise UnreadableFile(f"it has {len(body)} bytes of tensors where its header says {end}")
     return tensors, header
 
 
@@ -68,31 +68,31 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             remedy = (
                 f"Name the model: --model NAME --weights {os.fspath(path)}; in Python, load_weights(build(NAME), path)."
             )
-            raise Refusal("it has no description by Onelook", remedy)
-    except Refusal as refusal:
-        raise refusal.error(path, "a weights file of Onelook") from refusal
+            raise UnreadableFile("it has no description by Onelook", remedy)
+    except UnreadableFile as error:
+        raise error.to_weights_error(path, "a weights file of Onelook") from error
     return header
 
 
 def _parse_header(data: memoryview) -> tuple[dict[str, Any], Header | None, int]:
     """The entries of all tensors, our header, and where the tensors begin."""
     if len(data) < 10 or data[8] != ord("{"):
-        raise Refusal("it does not begin like one")
+        raise UnreadableFile("it does not begin like one")
     length = int.from_bytes(data[:8], "little")
     if length > len(data) - 8:
-        raise Refusal(f"its header claims {length} bytes, and the file has {len(data)}")
+        raise UnreadableFile(f"its header claims {length} bytes, and the file has {len(data)}")
     if length > _LARGEST_HEADER:
-        raise Refusal(f"its header claims {length} bytes, far more than any model needs")
+        raise UnreadableFile(f"its header claims {length} bytes, far more than any model needs")
     try:
         text = str(data[8 : 8 + length], "utf-8")
     except UnicodeDecodeError as error:
-        raise Refusal("its header is damaged: it is not text") from error
+        raise UnreadableFile("its header is damaged: it is not text") from error
     content = parse_json(text)
     if not isinstance(content, dict):
-        raise Refusal("its header is not a JSON object")
+        raise UnreadableFile("its header is not a JSON object")
     metadata = content.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise Refusal("its metadata are not text")
+        raise UnreadableFile("its metadata are not text")
     header = Header.from_json(metadata[HEADER_KEY]) if HEADER_KEY in metadata else None
     return content, header, 8 + length
 
@@ -100,19 +100,19 @@ def _parse_header(data: memoryview) -> tuple[dict[str, Any], Header | None, int]
 def _place(name: str, entry: Any, available: int) -> tuple[torch.dtype, tuple[int, ...], int, int]:
     what = f"its tensor '{shown(name)}'"
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
-        raise Refusal(f"{what} has no proper entry in the header")
+        raise UnreadableFile(f"{what} has no proper entry in the header")
     if entry["dtype"] not in _TYPES:
-        raise Refusal(f"{what} has the type '{shown(entry['dtype'])}', which is not supported")
+        raise UnreadableFile(f"{what} has the type '{shown(entry['dtype'])}', which is not supported")
     dtype = _TYPES[entry["dtype"]]
     shape = check_shape(entry.get("shape"), what)
     place = entry.get("data_offsets")
     if not isinstance(place, list) or len(place) != 2 or not all(type(one) is int for one in place):
-        raise Refusal(f"{what} has no proper place in the file")
+        raise UnreadableFile(f"{what} has no proper place in the file")
     first, last = place
     if not 0 <= first <= last <= available:
-        raise Refusal(f"{what} claims the bytes {first} to {last} of {available}")
+        raise UnreadableFile(f"{what} claims the bytes {first} to {last} of {available}")
     if prod(shape) * dtype.itemsize != last - first:
-        raise Refusal(f"{what} of shape {list(shape)} claims {last - first} bytes")
+        raise UnreadableFile(f"{what} of shape {list(shape)} claims {last - first} bytes")
     return dtype, shape, first, last
 
 

@@ -3,7 +3,7 @@
 A pickle is a program for a small stack machine. Python's own machine imports and calls whatever the program names;
 this one has no import at all. A named global is looked up in a table of stand-ins (`Global`) and is otherwise refused
 by name; only stand-ins can be called, and only objects that say so (`Stateful`) take a state. Classes of a known
-repository become inert `Record`s when the caller asks for them by module prefix.
+repository become inert `Placeholder`s when the caller asks for them by module prefix.
 
 Steps are counted, and whatever copies data pays for it, so that time and memory stay proportional to the file.
 Opcodes that the binary protocols (2 to 5) do not write are refused.
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, shown
 
 _MOST_STEPS = 2_000_000  # the largest official training checkpoints take fewer than 200,000
 _DEEPEST = 1_000  # open marks; real files nest fewer than 50
@@ -43,11 +43,11 @@ class Stateful:
     """A value that takes the state which a pickle attaches to it."""
 
     def set_state(self, state: Any) -> None:
-        """Receives the state, once or several times; raises Refusal for one it cannot hold."""
+        """Receives the state, once or several times; raises UnreadableFile for one it cannot hold."""
         raise NotImplementedError
 
 
-class Record(Stateful):
+class Placeholder(Stateful):
     """An inert object of a class that was not imported: its name, the arguments it was made with, and its state.
 
     `state` holds the attributes where they came as a dictionary (or a pair of them), else `other` is what came.
@@ -81,9 +81,9 @@ class AttributedDict(dict[Any, Any], Stateful):
 class Unpickler:
     """Reads one pickle from `data`, starting at `position`; afterwards `position` is behind its end.
 
-    stand_ins: by dotted name, what globals mean.  records: module prefixes whose classes become `Record`s.
+    stand_ins: by dotted name, what globals mean.  records: module prefixes whose classes become `Placeholder`s.
     persistent: what a persistent id means; without it, such ids are refused.
-    Raises Refusal.
+    Raises UnreadableFile.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class Unpickler:
                     return self._pop()
                 operation = operations.get(code)
                 if operation is None:
-                    raise Refusal(_unknown(code), _REMEDY)
+                    raise UnreadableFile(_unknown(code), _REMEDY)
                 operation(self)
         except (LookupError, TypeError, ValueError, AttributeError, struct.error, OverflowError) as error:
-            raise Refusal(f"its pickle is damaged near byte {self.position}") from error
+            raise UnreadableFile(f"its pickle is damaged near byte {self.position}") from error
         finally:
             self._memo, self._stack, self._marks = {}, [], []
 
@@ -128,7 +128,7 @@ class Unpickler:
     def _take(self, count: int) -> memoryview:
         end = self.position + count
         if count < 0 or end > len(self._data):
-            raise Refusal("its pickle ends in the middle")
+            raise UnreadableFile("its pickle ends in the middle")
         part = self._data[self.position : end]
         self.position = end
         return part
@@ -139,7 +139,7 @@ class Unpickler:
     def _line(self) -> str:
         end = bytes(self._data[self.position : self.position + _LONGEST_NAME]).find(b"\n")
         if end < 0:
-            raise Refusal("its pickle names something without end")
+            raise UnreadableFile("its pickle names something without end")
         text = str(self._take(end), "utf-8")
         self._take(1)
         return text
@@ -147,7 +147,7 @@ class Unpickler:
     def _pay(self, steps: int) -> None:
         self._steps += steps
         if self._steps > _MOST_STEPS:
-            raise Refusal(f"its pickle needs more than {_MOST_STEPS} steps, far more than any checkpoint")
+            raise UnreadableFile(f"its pickle needs more than {_MOST_STEPS} steps, far more than any checkpoint")
 
     def _pay_for(self, *values: Any) -> None:
         for value in values:
@@ -166,7 +166,7 @@ class Unpickler:
 
     def _mark(self) -> None:
         if len(self._marks) >= _DEEPEST:
-            raise Refusal(f"its pickle is nested deeper than {_DEEPEST} levels")
+            raise UnreadableFile(f"its pickle is nested deeper than {_DEEPEST} levels")
         self._marks.append(self._stack)
         self._stack = []
 
@@ -178,18 +178,18 @@ class Unpickler:
 
     def _append(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if isinstance(target, Record):
+        if isinstance(target, Placeholder):
             target = target.items
         if not isinstance(target, list):
-            raise Refusal("its pickle appends to something that is not a list", _REMEDY)
+            raise UnreadableFile("its pickle appends to something that is not a list", _REMEDY)
         target.extend(items)
 
     def _set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if isinstance(target, Record):
+        if isinstance(target, Placeholder):
             target = target.entries
         if not isinstance(target, dict) or len(items) % 2:
-            raise Refusal("its pickle sets entries of something that is not a dictionary", _REMEDY)
+            raise UnreadableFile("its pickle sets entries of something that is not a dictionary", _REMEDY)
         for name, value in zip(items[::2], items[1::2]):
             target[key(name)] = value
 
@@ -205,12 +205,12 @@ class Unpickler:
     def _add_items(self) -> None:
         items = self._to_mark()
         if not isinstance(self._stack[-1], set):
-            raise Refusal("its pickle adds to something that is not a set", _REMEDY)
+            raise UnreadableFile("its pickle adds to something that is not a set", _REMEDY)
         self._stack[-1].update(map(key, items))
 
     def _tuple(self, count: int) -> None:
         if len(self._stack) < count:
-            raise Refusal("its pickle takes more values than there are")
+            raise UnreadableFile("its pickle takes more values than there are")
         values = tuple(self._stack[-count:])
         self._stack[-count:] = [values]
 
@@ -226,18 +226,18 @@ class Unpickler:
 
     def _global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 2 * _LONGEST_NAME:
-            raise Refusal("its pickle names a global that is not text", _REMEDY)
+            raise UnreadableFile("its pickle names a global that is not text", _REMEDY)
         full = f"{module}.{name}"
         known = self._stand_ins.get(full)
         if known is None:
             if not (module + ".").startswith(self._records or ("\n",)):
-                raise Refusal(f"it asks for '{shown(full)}', which is not data", _REMEDY)
+                raise UnreadableFile(f"it asks for '{shown(full)}', which is not data", _REMEDY)
             known = Global(full, lambda *arguments: self._record(full, arguments))
         self._push(known)
 
-    def _record(self, name: str, arguments: tuple[Any, ...]) -> Record:
+    def _record(self, name: str, arguments: tuple[Any, ...]) -> Placeholder:
         self._pay(8)
-        return Record(name, arguments)
+        return Placeholder(name, arguments)
 
     def _stack_global(self) -> None:
         name, module = self._pop(), self._pop()
@@ -247,31 +247,31 @@ class Unpickler:
         arguments, function = self._pop(), self._pop()
         if not isinstance(function, Global) or function.make is None:
             what = shown(function.name) if isinstance(function, Global) else f"a {type(function).__name__}"
-            raise Refusal(f"its pickle calls {what}, which is not allowed", _REMEDY)
+            raise UnreadableFile(f"its pickle calls {what}, which is not allowed", _REMEDY)
         if not isinstance(arguments, tuple):
-            raise Refusal("its pickle calls with something that is not a tuple", _REMEDY)
+            raise UnreadableFile("its pickle calls with something that is not a tuple", _REMEDY)
         self._pay_for(*arguments)
         try:
             self._push(function.make(*arguments))
         except TypeError as error:
-            raise Refusal(f"its pickle calls {shown(function.name)} with arguments it does not take") from error
+            raise UnreadableFile(f"its pickle calls {shown(function.name)} with arguments it does not take") from error
 
     def _call_with_keywords(self) -> None:
         keywords = self._pop()
         if not isinstance(keywords, dict) or keywords:
-            raise Refusal("its pickle calls with keywords, which is not allowed", _REMEDY)
+            raise UnreadableFile("its pickle calls with keywords, which is not allowed", _REMEDY)
         self._call()
 
     def _build(self) -> None:
         state, target = self._pop(), self._stack[-1]
         if not isinstance(target, Stateful):
-            raise Refusal(f"its pickle sets the state of a {type(target).__name__}, which has none", _REMEDY)
+            raise UnreadableFile(f"its pickle sets the state of a {type(target).__name__}, which has none", _REMEDY)
         self._pay_for(state, *(state if isinstance(state, tuple) else ()))
         target.set_state(state)
 
     def _persistent_id(self) -> None:
         if self._persistent is None:
-            raise Refusal("its pickle refers to data outside of it", _REMEDY)
+            raise UnreadableFile("its pickle refers to data outside of it", _REMEDY)
         self._push(self._persistent(self._pop()))
 
     # Scalars
@@ -288,18 +288,18 @@ class Unpickler:
     def _long(self, layout: str) -> None:
         count = self._number(layout)
         if not 0 <= count <= _LONGEST_INTEGER:
-            raise Refusal(f"its pickle holds a number of {count} bytes")
+            raise UnreadableFile(f"its pickle holds a number of {count} bytes")
         self._push(int.from_bytes(self._take(count), "little", signed=True))
 
     def _protocol(self) -> None:
         if (version := self._number("<B")) > 5:
-            raise Refusal(f"its pickle has protocol {version}; protocols 2 to 5 are known")
+            raise UnreadableFile(f"its pickle has protocol {version}; protocols 2 to 5 are known")
 
     def _bytearray(self) -> None:
         self._push(bytearray(self._take(self._number("<Q"))))
 
 
-_LEAVES = (str, bytes, bool, float, type(None), np.number, np.bool_, Global, Record)
+_LEAVES = (str, bytes, bool, float, type(None), np.number, np.bool_, Global, Placeholder)
 
 
 def key(value: Any) -> Any:
@@ -310,7 +310,7 @@ def key(value: Any) -> Any:
         return value
     if isinstance(value, tuple) and len(value) <= 8 and not any(isinstance(part, tuple) for part in value):
         return tuple(map(key, value))
-    raise Refusal(f"its pickle uses a {type(value).__name__} as a key, which is not supported", _REMEDY)
+    raise UnreadableFile(f"its pickle uses a {type(value).__name__} as a key, which is not supported", _REMEDY)
 
 
 def _unknown(code: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onelook.weights.file import check_shape
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, shown
 from onelook.weights.unpickle import AttributedDict, Global, Stateful, key
 
 _NUMPY_TYPE = re.compile(r"(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,4}|\?)\Z")
@@ -21,13 +21,13 @@ class NumpyType(Stateful):
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not _NUMPY_TYPE.match(code.lstrip("<>=|")):
-            raise Refusal(f"it holds NumPy values of the type '{shown(code)}', which are not plain data")
+            raise UnreadableFile(f"it holds NumPy values of the type '{shown(code)}', which are not plain data")
         self.value = np.dtype(code)
 
     def set_state(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) >= 2 else None
         if order not in ("<", ">", "=", "|"):
-            raise Refusal("it holds a damaged NumPy type")
+            raise UnreadableFile("it holds a damaged NumPy type")
         self.value = self.value.newbyteorder(order)
 
 
@@ -39,19 +39,19 @@ class NumpyArray(Stateful):
 
     def set_state(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise Refusal("it holds a damaged NumPy array")
+            raise UnreadableFile("it holds a damaged NumPy array")
         _, shape, kind, is_fortran, raw = state
         self.value = _array(raw, kind, shape, "F" if is_fortran else "C")
 
 
 def _array(raw: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
     if not isinstance(kind, NumpyType) or not isinstance(raw, bytes | bytearray):
-        raise Refusal("it holds a NumPy array that is not made of numbers")
+        raise UnreadableFile("it holds a NumPy array that is not made of numbers")
     sides = check_shape(shape, "a NumPy array in it")
     if prod(sides) * kind.value.itemsize != len(raw) or not raw:
         if prod(sides) == 0:
             return np.zeros(0, kind.value)
-        raise Refusal(f"it holds a NumPy array that claims {prod(sides)} elements in {len(raw)} bytes")
+        raise UnreadableFile(f"it holds a NumPy array that claims {prod(sides)} elements in {len(raw)} bytes")
     return np.frombuffer(raw, kind.value).reshape(sides, order="F" if order == "F" else "C")
 
 
@@ -63,13 +63,13 @@ def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any) -> NumpyArray:
 
 def _scalar(kind: Any, raw: Any) -> Any:
     if not isinstance(kind, NumpyType) or not isinstance(raw, bytes) or len(raw) != kind.value.itemsize or not raw:
-        raise Refusal("it holds a damaged NumPy number")
+        raise UnreadableFile("it holds a damaged NumPy number")
     return np.frombuffer(raw, kind.value)[0]
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8"):
-        raise Refusal("it holds damaged bytes")
+        raise UnreadableFile("it holds damaged bytes")
     return text.encode(encoding, "surrogatepass" if encoding == "utf-8" else "strict")
 
 
@@ -77,14 +77,14 @@ def _dictionary(pairs: Any = ()) -> AttributedDict:
     values = AttributedDict()
     for pair in pairs.items() if isinstance(pairs, dict) else pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise Refusal("it holds a damaged dictionary")
+            raise UnreadableFile("it holds a damaged dictionary")
         values[key(pair[0])] = pair[1]
     return values
 
 
 def _plain_items(items: Any) -> Any:
     if not isinstance(items, list | tuple | set | frozenset):
-        raise Refusal("it holds a damaged set")
+        raise UnreadableFile("it holds a damaged set")
     return map(key, items)
 
 
@@ -102,19 +102,19 @@ def _size(sides: Any = ()) -> tuple[int, ...]:
 
 def _bytearray(raw: Any = b"") -> bytearray:
     if not isinstance(raw, bytes):
-        raise Refusal("it holds damaged bytes")
+        raise UnreadableFile("it holds damaged bytes")
     return bytearray(raw)
 
 
 def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
     if not isinstance(real, int | float) or not isinstance(imaginary, int | float):
-        raise Refusal("it holds a damaged complex number")
+        raise UnreadableFile("it holds a damaged complex number")
     return complex(real, imaginary)
 
 
 def _device(kind: Any = "cpu", index: Any = None) -> str:
     if not isinstance(kind, str):
-        raise Refusal("it holds a damaged device")
+        raise UnreadableFile("it holds a damaged device")
     return kind
 
 

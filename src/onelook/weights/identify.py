@@ -34,24 +34,24 @@ def model_name(architecture: Architecture) -> str:
     return type(architecture).__name__
 
 
-def lookalike(checkpoint: Checkpoint) -> str | None:
+def likely_model(checkpoint: Checkpoint) -> str | None:
     """The variant whose tensors these are, or nearly; None if there is none."""
-    said = checkpoint.header or checkpoint.exported
-    if said is not None and said.model in VARIANTS:
-        return said.model
-    found = recognised(checkpoint)
+    description = checkpoint.header or checkpoint.exported
+    if description is not None and description.model in VARIANTS:
+        return description.model
+    found = identify(checkpoint)
     return None if found is None else found[0]
 
 
-def recognised(checkpoint: Checkpoint) -> tuple[str, Architecture] | None:
+def identify(checkpoint: Checkpoint) -> tuple[str, Architecture] | None:
     """The variant whose kernels a file has, or nearly, with what the file fixes beside weights; None if there is none.
 
     Names and order do not count, so that other versions of a repository, and files that lack what only training needs,
     are recognised too. Variants that are called like the file are tried first, and an exact one ends the search.
     """
-    if checkpoint.numbers is not None:
-        fits = [(row.name, row.architecture) for row in VARIANTS.values() if checkpoint.numbers.fits(row.architecture)]
-        exact = [one for one in fits if checkpoint.numbers.fits(one[1], exact=True)]
+    if checkpoint.darknet is not None:
+        fits = [(row.name, row.architecture) for row in VARIANTS.values() if checkpoint.darknet.fits(row.architecture)]
+        exact = [one for one in fits if checkpoint.darknet.fits(one[1], exact=True)]
         return next(iter(exact or fits), None)
     hint = Path(checkpoint.path).stem.lower().replace("_", "-")
     rows = sorted(VARIANTS.values(), key=lambda row: -SequenceMatcher(None, row.name, hint).ratio())
