@@ -21,9 +21,9 @@ from onelook.weights.header import Header
 from onelook.weights.modules import MODULE_PACKAGES, PickledModule, read_module
 from onelook.weights.onnx_file import read_onnx_file
 from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.safe_globals import Placeholder
 from onelook.weights.safetensors_file import read_safetensors
 from onelook.weights.torch_file import STREAM_MAGIC, ZIP_MAGIC, StoredTensor, read_torch_file
-from onelook.weights.unpickle import Placeholder
 
 _HEAD = 512  # bytes that formats are told apart by
 

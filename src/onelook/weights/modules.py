@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.safe_globals import Placeholder
 from onelook.weights.torch_file import StoredTensor
-from onelook.weights.unpickle import Placeholder
 
 # Whose classes may appear in a file, as inert records: torch's own modules, and the packages in which the official
 # repositories of pickled detectors keep theirs.
@@ -38,12 +38,12 @@ def read_module(module: Placeholder) -> PickledModule:
     tensors: dict[str, StoredTensor] = {}
     kinds = set()
     for count, (prefix, part) in enumerate(_walk(module, "", 0)):
-        kinds.add(part.name)
+        kinds.add(part.kind)
         tensors.update(_own_tensors(prefix, part))
         if max(count, len(tensors)) > _MOST_PARTS:
             raise UnreadableFile(f"its network has more than {_MOST_PARTS} parts")
     if not tensors:
-        raise UnreadableFile(f"its '{shown(module.name)}' has no tensors")
+        raise UnreadableFile(f"its '{shown(module.kind)}' has no tensors")
     settings = module.state.get("yaml")
     return PickledModule(
         tensors,
@@ -66,11 +66,11 @@ def _walk(module: Placeholder, prefix: str, depth: int) -> Iterator[tuple[str, P
 
 
 def _own_tensors(prefix: str, module: Placeholder) -> dict[str, StoredTensor]:
-    passing = module.state.get("_non_persistent_buffers_set") or ()  # older torch knows none
+    passing = _set(module.state.get("_non_persistent_buffers_set"))
     found = {}
     for table in ("_parameters", "_buffers"):
         for name, tensor in _table(module, table).items():
-            if tensor is None or (table == "_buffers" and isinstance(passing, set) and name in passing):
+            if tensor is None or (table == "_buffers" and name in passing):
                 continue
             if not isinstance(tensor, StoredTensor):
                 raise UnreadableFile(f"its tensor '{shown(prefix + name)}' is a {type(tensor).__name__}")
@@ -78,10 +78,17 @@ def _own_tensors(prefix: str, module: Placeholder) -> dict[str, StoredTensor]:
     return found
 
 
+def _set(names: Any) -> set[Any]:
+    """A set of names, which older pickle protocols write as the call of a class; older torch has none at all."""
+    if isinstance(names, Placeholder) and len(names.arguments) == 1:
+        (names,) = names.arguments
+    return {name for name in names if isinstance(name, str)} if isinstance(names, set | list) else set()
+
+
 def _table(module: Placeholder, name: str) -> dict[str, Any]:
     found = module.state.get(name, {})
     if not isinstance(found, dict) or not all(isinstance(key, str) and len(key) <= _LONGEST_NAME for key in found):
-        raise UnreadableFile(f"its '{shown(module.name)}' is a damaged module")
+        raise UnreadableFile(f"its '{shown(module.kind)}' is a damaged module")
     return found
 
 

@@ -7,6 +7,10 @@ import os
 from onelook.errors import WeightsError
 
 _DAMAGED = "Download or copy it again; if it was made on this machine, write it again."
+REMEDY_UNTRUSTED = (
+    "Nothing of it was executed. If you trust the file, open it where it was made and save only its state dict: "
+    "torch.save(model.state_dict(), 'weights.pth')."
+)
 
 
 class UnreadableFile(Exception):

@@ -1,144 +1,147 @@
-"""What the globals in torch checkpoints stand for: containers, NumPy scalars and arrays, dtypes. Tensors are
-`torch_file`'s. Each builds plain data of a size that its own bytes already have."""
+"""What the names in a torch checkpoint become: inert objects for classes that are not imported, never the classes.
+
+Whatever is returned to the unpickler must hold three promises, which the check before it (`unpickle`) relies on: a call
+takes no more time than its arguments were long; no result is a tuple or an integer; and a state that a pickle sets
+(`__setstate__`) changes nothing but a `Placeholder`, so that no file can alter this module for the next one.
+"""
 
 from __future__ import annotations
 
-import re
-from math import prod
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
-import numpy as np
+from onelook.weights.problems import REMEDY_UNTRUSTED, UnreadableFile, shown
 
-from onelook.weights.file import check_shape
-from onelook.weights.problems import UnreadableFile, shown
-from onelook.weights.unpickle import AttributedDict, Global, Stateful, key
-
-_NUMPY_TYPE = re.compile(r"(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,4}|\?)\Z")
+_MOST_CLASSES = 1_000  # the official networks have fewer than 50
+_MOST_PAIRS = 200_000  # of all dictionaries that are written as lists of pairs
 
 
-class NumpyType(Stateful):
-    """A NumPy dtype as it is pickled: made from its code, then told its byte order."""
+class Unchangeable:
+    """An object whose state no pickle can set."""
 
-    def __init__(self, code: object, *_: object) -> None:
-        if not isinstance(code, str) or not _NUMPY_TYPE.match(code.lstrip("<>=|")):
-            raise UnreadableFile(f"it holds NumPy values of the type '{shown(code)}', which are not plain data")
-        self.value = np.dtype(code)
+    __slots__ = ()
 
-    def set_state(self, state: Any) -> None:
-        order = state[1] if isinstance(state, tuple) and len(state) >= 2 else None
-        if order not in ("<", ">", "=", "|"):
-            raise UnreadableFile("it holds a damaged NumPy type")
-        self.value = self.value.newbyteorder(order)
+    def __setstate__(self, state: Any) -> None:
+        raise UnreadableFile(f"its pickle sets the state of a {type(self).__name__}, which has none", REMEDY_UNTRUSTED)
 
 
-class NumpyArray(Stateful):
-    """A NumPy array as it is pickled: made empty, then given version, shape, dtype, order and bytes."""
+class Placeholder:
+    """An inert object of a class that was not imported.
 
-    def __init__(self, *_: object) -> None:
-        self.value = np.zeros(0)
+    kind: the name of the class.  arguments: what it was made with.  state: its attributes, where they came as a
+    dictionary. What was appended to it or set in it, if the class derives from list or dict, is dropped.
+    """
 
-    def set_state(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise UnreadableFile("it holds a damaged NumPy array")
-        _, shape, kind, is_fortran, raw = state
-        self.value = _array(raw, kind, shape, "F" if is_fortran else "C")
+    __slots__ = ("arguments", "state")
+    kind: ClassVar[str] = ""
+    arguments: tuple[Any, ...]
+    state: dict[Any, Any]
 
+    def __new__(cls, *arguments: Any) -> Placeholder:
+        self = object.__new__(cls)
+        self.arguments, self.state = arguments, {}
+        return self
 
-def _array(raw: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
-    if not isinstance(kind, NumpyType) or not isinstance(raw, bytes | bytearray):
-        raise UnreadableFile("it holds a NumPy array that is not made of numbers")
-    sides = check_shape(shape, "a NumPy array in it")
-    if prod(sides) * kind.value.itemsize != len(raw) or not raw:
-        if prod(sides) == 0:
-            return np.zeros(0, kind.value)
-        raise UnreadableFile(f"it holds a NumPy array that claims {prod(sides)} elements in {len(raw)} bytes")
-    return np.frombuffer(raw, kind.value).reshape(sides, order="F" if order == "F" else "C")
+    def __setstate__(self, state: Any) -> None:
+        own = state[0] if isinstance(state, tuple) and len(state) == 2 else state
+        self.state = own if isinstance(own, dict) else {}
 
+    def _drop(self, *values: Any) -> None:
+        """Ignores values."""
 
-def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any) -> NumpyArray:
-    array = NumpyArray()
-    array.value = _array(raw, kind, shape, order)
-    return array
+    append = extend = add = __setitem__ = _drop
 
 
-def _scalar(kind: Any, raw: Any) -> Any:
-    if not isinstance(kind, NumpyType) or not isinstance(raw, bytes) or len(raw) != kind.value.itemsize or not raw:
-        raise UnreadableFile("it holds a damaged NumPy number")
-    return np.frombuffer(raw, kind.value)[0]
+class AttributedDict(dict[Any, Any]):
+    """An OrderedDict; attributes that were attached to it (`_metadata` of a state dict) are dropped."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8"):
-        raise UnreadableFile("it holds damaged bytes")
-    return text.encode(encoding, "surrogatepass" if encoding == "utf-8" else "strict")
+class Function(Unchangeable):
+    """What a pickle may call instead of a function of that name; without `make`, it may only be named."""
+
+    __slots__ = ("_make", "name")
+
+    def __init__(self, name: str, make: Callable[..., Any] | None = None) -> None:
+        self.name = name
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._make is None:
+            raise UnreadableFile(f"its pickle calls {shown(self.name)}, which is not allowed", REMEDY_UNTRUSTED)
+        return self._make(*arguments)
 
 
-def _dictionary(pairs: Any = ()) -> AttributedDict:
-    values = AttributedDict()
-    for pair in pairs.items() if isinstance(pairs, dict) else pairs:
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
+class SafeGlobals:
+    """The allow-list of one file: called with a dotted name, it returns the inert object or raises UnreadableFile.
+
+    functions: what may be called beside containers.  named: what may be named, but not called.  packages: prefixes of
+    modules whose classes become `Placeholder`s.
+    """
+
+    def __init__(
+        self,
+        functions: dict[str, Callable[..., Any]] | None = None,
+        named: Sequence[str] = (),
+        packages: Sequence[str] = (),
+    ) -> None:
+        self._pairs = 0
+        self._classes: dict[str, type[Placeholder]] = {}
+        self._packages = tuple(packages)
+        calls: dict[str, Callable[..., Any] | None] = dict.fromkeys((*_ONLY_NAMED, *named))
+        calls |= {
+            "collections.OrderedDict": self._ordered_dict,
+            "collections.defaultdict": lambda factory=None: AttributedDict(),
+            **(functions or {}),
+        }
+        self._functions = {name: Function(name, make) for name, make in calls.items()}
+
+    def __call__(self, name: str) -> Function | type[Placeholder]:
+        if name in self._functions:
+            return self._functions[name]
+        if name not in self._classes:
+            if name not in _INERT and not f"{name.rpartition('.')[0]}.".startswith(self._packages):
+                raise UnreadableFile(f"it asks for '{shown(name)}', which is not data", REMEDY_UNTRUSTED)
+            if len(self._classes) >= _MOST_CLASSES:
+                raise UnreadableFile(f"it names more than {_MOST_CLASSES} classes, far more than a network has")
+            self._classes[name] = type("Placeholder", (Placeholder,), {"__slots__": (), "kind": name})
+        return self._classes[name]
+
+    def _ordered_dict(self, pairs: Any = ()) -> AttributedDict:
+        """Without pairs, as Python 3 writes it; Python 2 wrote a list of them, and a pickle may use one list often."""
+        if not isinstance(pairs, list | tuple):
             raise UnreadableFile("it holds a damaged dictionary")
-        values[key(pair[0])] = pair[1]
-    return values
+        self._pairs += len(pairs)
+        if self._pairs > _MOST_PAIRS:
+            raise UnreadableFile(f"its dictionaries have more than {_MOST_PAIRS} entries, far more than a checkpoint")
+        values = AttributedDict()
+        for pair in pairs:
+            if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
+                raise UnreadableFile("it holds a damaged dictionary")
+            values[pair[0]] = pair[1]
+        return values
 
 
-def _plain_items(items: Any) -> Any:
-    if not isinstance(items, list | tuple | set | frozenset):
-        raise UnreadableFile("it holds a damaged set")
-    return map(key, items)
-
-
-def _set(items: Any = ()) -> set[Any]:
-    return set(_plain_items(items))
-
-
-def _frozen_set(items: Any = ()) -> frozenset[Any]:
-    return frozenset(_plain_items(items))
-
-
-def _size(sides: Any = ()) -> tuple[int, ...]:
-    return check_shape(sides, "a torch.Size in it")
-
-
-def _bytearray(raw: Any = b"") -> bytearray:
-    if not isinstance(raw, bytes):
-        raise UnreadableFile("it holds damaged bytes")
-    return bytearray(raw)
-
-
-def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
-    if not isinstance(real, int | float) or not isinstance(imaginary, int | float):
-        raise UnreadableFile("it holds a damaged complex number")
-    return complex(real, imaginary)
-
-
-def _device(kind: Any = "cpu", index: Any = None) -> str:
-    if not isinstance(kind, str):
-        raise UnreadableFile("it holds a damaged device")
-    return kind
-
-
-def _table() -> dict[str, Global]:
-    makers: dict[str, Any] = {
-        "collections.OrderedDict": _dictionary,
-        "collections.defaultdict": lambda factory=None, pairs=(): _dictionary(pairs),
-        "_codecs.encode": _encode,
-        "torch.Size": _size,
-        "torch.device": _device,
-        "numpy.dtype": NumpyType,
-    }
-    for module in ("builtins", "__builtin__"):
-        made = {"set": _set, "frozenset": _frozen_set, "bytearray": _bytearray, "complex": _complex}
-        makers |= {f"{module}.{name}": make for name, make in made.items()}
-        makers |= dict.fromkeys(f"{module}.{name}" for name in ("int", "float", "bool", "str", "list", "dict"))
-    for module in ("numpy.core", "numpy._core"):
-        makers[f"{module}.multiarray.scalar"] = _scalar
-        makers[f"{module}.multiarray._reconstruct"] = NumpyArray
-        makers[f"{module}.numeric._frombuffer"] = _from_buffer
-    makers["numpy.ndarray"] = None
-    types = ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
-    makers |= dict.fromkeys(f"torch.{name}" for name in types)
-    return {name: Global(name, make) for name, make in makers.items()}
-
-
-PLAIN_DATA = _table()
+_BUILTINS = ("builtins", "__builtin__")
+_TYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+_ONLY_NAMED = (
+    "numpy.ndarray",
+    *(f"{module}.{name}" for module in _BUILTINS for name in ("int", "float", "bool", "str", "list", "dict")),
+    *(f"torch.{name}" for name in _TYPES),
+)
+# Checkpoints hold such values beside weights (the best score, a seed, a device); none of them is looked at.
+_INERT = frozenset(
+    (
+        "_codecs.encode",
+        "numpy.dtype",
+        "torch.Size",
+        "torch.device",
+        *(f"{module}.{name}" for module in _BUILTINS for name in ("set", "frozenset", "bytearray", "complex")),
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+        *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
+    )
+)

@@ -18,12 +18,13 @@ from torch import Tensor
 from onelook.weights.archive import Entry, read_entries
 from onelook.weights.file import check_shape, tensor_from
 from onelook.weights.problems import UnreadableFile, shown
-from onelook.weights.safe_globals import PLAIN_DATA
-from onelook.weights.unpickle import Global, Unpickler
+from onelook.weights.safe_globals import Function, SafeGlobals, Unchangeable
+from onelook.weights.unpickle import LARGEST_PICKLE, read_pickle
 
 STREAM_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number 0x1950a86a20f9469cfc6c
 ZIP_MAGIC = b"PK\x03\x04"
-_LARGEST_PICKLE = 32_000_000  # bytes of structure, without tensors
+_LARGEST_HEADER = 64_000  # bytes of each small pickle before the value of a stream
+_LARGEST_KEYS = 4_000_000  # bytes of the list of a stream's storages
 _RESAVE = "Save the weights again with torch.save, on a little-endian machine."
 _STORAGES = {
     "torch.FloatStorage": torch.float32,
@@ -40,7 +41,7 @@ _STORAGES = {
 
 
 @dataclass(frozen=True)
-class Storage:
+class Storage(Unchangeable):
     """A run of `count` numbers, kept under `key` in the file."""
 
     key: str
@@ -48,8 +49,8 @@ class Storage:
     count: int
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+@dataclass(frozen=True, eq=False)
+class StoredTensor(Unchangeable):
     """A tensor that has not been read: a strided part of a storage, known to lie inside it."""
 
     storage: Storage
@@ -81,23 +82,23 @@ class TorchFile:
         return self._storages[storage.key].as_strided(stored.shape, stored.stride, stored.offset)
 
 
-def read_torch_file(data: memoryview, records: Sequence[str] = ()) -> TorchFile:
-    """The content of a mapped file. `records`: module prefixes whose classes may appear, as inert `Record`s.
+def read_torch_file(data: memoryview, packages: Sequence[str] = ()) -> TorchFile:
+    """The content of a mapped file. `packages`: module prefixes whose classes may appear, as inert `Placeholder`s.
 
     Raises UnreadableFile.
     """
     if bytes(data[:4]) == ZIP_MAGIC:
-        return _read_zip(data, records)
+        return _read_zip(data, packages)
     if bytes(data[: len(STREAM_MAGIC)]) == STREAM_MAGIC:
-        return _read_stream(data, records)
+        return _read_stream(data, packages)
     if bytes(data[257:262]) == b"ustar":
         raise UnreadableFile("it is a tar file, as torch wrote before 0.2", "Save it again with a newer torch.")
-    # A plain pickle holds no tensors of torch's, but it may ask for something that has to be named.
-    Unpickler(data[:_LARGEST_PICKLE], PLAIN_DATA, records=records).load()
+    # A plain pickle holds no tensors of torch's, but it may name something that the message must show.
+    read_pickle(data, SafeGlobals(packages=packages))
     raise UnreadableFile("it is a plain pickle without torch's tensors", "Save the weights with torch.save.")
 
 
-def _read_zip(data: memoryview, records: Sequence[str]) -> TorchFile:
+def _read_zip(data: memoryview, packages: Sequence[str]) -> TorchFile:
     entries = read_entries(data)
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -112,42 +113,29 @@ def _read_zip(data: memoryview, records: Sequence[str]) -> TorchFile:
     if order is not None and bytes(order.data[:16]) != b"little":
         raise UnreadableFile("its numbers are in big-endian order", _RESAVE)
     structure = entries[pickles[0]]
-    if len(structure.data) > _LARGEST_PICKLE:
+    if len(structure.data) > LARGEST_PICKLE:
         raise UnreadableFile(f"its 'data.pkl' has {len(structure.data)} bytes, far more than any checkpoint")
     structure.verify()
     prefix = f"{root}data/"
     stored = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
-
-    value = Unpickler(
-        structure.data,
-        _globals(),
-        records=records,
-        persistent=_storages(lambda key: len(stored[key].data) if key in stored else None, {}),
-    ).load()
+    storages = _storages(lambda key: len(stored[key].data) if key in stored else None, {})
+    value, _ = read_pickle(structure.data, _globals(packages), storages)
     return TorchFile("zip", value, stored)
 
 
-def _read_stream(data: memoryview, records: Sequence[str]) -> TorchFile:
+def _read_stream(data: memoryview, packages: Sequence[str]) -> TorchFile:
     """magic, version and machine as three pickles; the value; the storage keys; then a count and bytes for each key."""
-    position = len(STREAM_MAGIC)
-    header = []
-    for _ in range(2):
-        reader = Unpickler(data[:_LARGEST_PICKLE], {}, position=position)
-        header.append(reader.load())
-        position = reader.position
-    if header[0] != 1001 or not isinstance(header[1], dict) or header[1].get("little_endian") is not True:
+    nothing = SafeGlobals()
+    version, position = read_pickle(data, nothing, position=len(STREAM_MAGIC), limit=_LARGEST_HEADER)
+    machine, position = read_pickle(data, nothing, position=position, limit=_LARGEST_HEADER)
+    if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise UnreadableFile("its stream has another version than 1001, or big-endian numbers", _RESAVE)
     wanted: dict[str, Storage] = {}
-
-    storages = _storages(lambda key: len(data), wanted)
-    reader = Unpickler(data[:_LARGEST_PICKLE], _globals(), records=records, persistent=storages, position=position)
-    value = reader.load()
-    reader = Unpickler(data[: reader.position + _LARGEST_PICKLE], {}, position=reader.position)
-    keys = reader.load()
+    value, position = read_pickle(data, _globals(packages), _storages(lambda key: len(data), wanted), position=position)
+    keys, position = read_pickle(data, nothing, position=position, limit=_LARGEST_KEYS)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
         raise UnreadableFile("its list of tensor data is damaged")
     entries = {}
-    position = reader.position
     for key in keys:
         if key not in wanted:
             raise UnreadableFile(f"it holds tensor data '{shown(key)}' that belongs to no tensor")
@@ -176,8 +164,8 @@ def _storages(available: Callable[[str], int | None], known: dict[str, Storage])
         if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
             raise UnreadableFile("its pickle refers to data in an unknown way")
         _, kind, key, _, count = identity[:5]
-        if not isinstance(kind, Global) or kind.name not in _STORAGES:
-            what = kind.name if isinstance(kind, Global) else type(kind).__name__
+        if not isinstance(kind, Function) or kind.name not in _STORAGES:
+            what = kind.name if isinstance(kind, Function) else type(kind).__name__
             raise UnreadableFile(f"it holds tensors of the kind '{shown(what)}', which are not supported")
         if identity[5:] not in ((), (None,)):
             raise UnreadableFile(
@@ -198,15 +186,14 @@ def _storages(available: Callable[[str], int | None], known: dict[str, Storage])
     return storage
 
 
-def _globals() -> dict[str, Global]:
-    makers: dict[str, Callable[..., Any]] = {
+def _globals(packages: Sequence[str]) -> SafeGlobals:
+    functions: dict[str, Callable[..., Any]] = {
         "torch._utils._rebuild_tensor": _tensor,
         "torch._utils._rebuild_tensor_v2": _tensor,
         "torch._utils._rebuild_parameter": _parameter,
         "torch._utils._rebuild_parameter_with_state": _parameter,
     }
-    table = PLAIN_DATA | {name: Global(name, make) for name, make in makers.items()}
-    return table | {name: Global(name) for name in _STORAGES}
+    return SafeGlobals(functions, tuple(_STORAGES), packages)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> StoredTensor:
