@@ -37,6 +37,13 @@ def broken_safetensors() -> dict[str, bytes]:
         "deep lists": safetensors_bytes(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
         "a number of 10,000 digits": safetensors_bytes(b'{"a": ' + b"9" * 10_000 + b"}"),
         "key twice": safetensors_bytes(b'{"a": 1, "a": 2}'),
+        "a tensor twice": safetensors_bytes(b'{"a": %s, "a": %s}' % ((json.dumps(entry()).encode(),) * 2)),
+        "a text of our header twice": safetensors_bytes(
+            b'{"__metadata__": {"onelook": "{}", "onelook": "[]"}, "a": %s}' % json.dumps(entry()).encode()
+        ),
+        "header of 9 MB": safetensors_bytes(b'{"a": ' + b" " * 9_000_000 + b"1}"),
+        "8-bit floats": safetensors_bytes({"a": entry(shape=(24,), dtype="F8_E4M3")}),
+        "4-bit floats": safetensors_bytes({"a": entry(shape=(48,), dtype="F4")}),
         "entry is a number": safetensors_bytes({"a": 1}),
         "unknown type": safetensors_bytes({"a": entry(dtype="F1024")}),
         "type is a list": safetensors_bytes({"a": entry(dtype=["F32"])}),

@@ -175,7 +175,7 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _read_safetensors(path: str, data: memoryview) -> Checkpoint:
-    tensors, header = read_safetensors(data)
+    tensors, header = read_safetensors(path, data)
     kind = "safetensors file" if header is None else "Onelook safetensors file"
     return Checkpoint(path, kind, tensors, is_folded(tensors), header=header)
 

@@ -19,7 +19,7 @@ from onelook.weights.problems import UnreadableFile, byte_size
 
 BEST = "best.safetensors"  # what a training writes its best weights to
 _LARGEST_FILE = 8_000_000_000  # bytes; training checkpoints of the largest models are below 3 GB
-_MOST_DIMENSIONS = 16
+MOST_DIMENSIONS = 16
 
 
 def map_file(path: str | os.PathLike[str]) -> memoryview:
@@ -69,7 +69,7 @@ def tensor_from(data: memoryview, dtype: torch.dtype, shape: tuple[int, ...]) ->
 
 def check_shape(shape: object, what: str) -> tuple[int, ...]:
     """`shape` as a tuple of non-negative ints of a sane number and size; UnreadableFile names `what` otherwise."""
-    if not isinstance(shape, list | tuple) or len(shape) > _MOST_DIMENSIONS:
+    if not isinstance(shape, list | tuple) or len(shape) > MOST_DIMENSIONS:
         raise UnreadableFile(f"{what} has no proper shape")
     if not all(isinstance(side, int) and not isinstance(side, bool) and 0 <= side < 1 << 48 for side in shape):
         raise UnreadableFile(f"{what} has a shape that is not made of sizes")
