@@ -1,4 +1,4 @@
-"""YAML files, read with care: a subset that holds data and nothing else.
+"""Reads and writes YAML files: a subset of YAML that holds data and nothing else.
 
 The scalars are those of YAML 1.2's core schema, so `no`, `on` and `12:30` are text and `1e-3` is a number. Refused are
 aliases and anchors (a small file could claim any amount of memory), tags, several documents, keys given twice, and

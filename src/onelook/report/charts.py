@@ -1,8 +1,8 @@
 """Charts as SVG text: no script, sharp at every size, a title under the mouse on every line and cell.
 
-Matplotlib 3.11 was measured instead. It installs 80 MB beside NumPy and Pillow (fonts, fontTools, contourpy), takes 0.4 s
-of processor time to import and 0.4 s for the eight charts of a report (here 0.01 s and 0.02 s), writes 53 kB for five
-lines of 300 points (here 20 kB), and its SVG has no titles: the heatmap of 80 classes would say nothing under the mouse.
+Matplotlib 3.11 was measured instead. It installs 80 MB beside NumPy and Pillow (fontTools, contourpy, fonts), takes
+0.4 s of processor time to import and 0.4 s for the eight charts of a report (here 0.01 and 0.02 s), writes 53 kB for
+five lines of 300 points (here 20 kB), and its SVG has no titles: a heatmap of 80 classes would have no readable cell.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def scatter_limits(points: Sequence[Point]) -> tuple[tuple[float, float], tuple[
 
 
 def label_heights(places: Sequence[tuple[float, float]], line: float, reach: float) -> list[float]:
-    """Where the names of points stand, so that none covers another: y in the picture, downwards, for each point.
+    """Where the names of points stand, so that none covers another: y in the chart, downwards, for each point.
 
     places: (x, y) of the points.  line: height of a name.  reach: how far to the right names go. Of names that would
     lie over each other the lower ones move down.

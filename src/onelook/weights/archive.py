@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 
-from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.problems import UnreadableFile, printable
 
 _LARGEST_DIRECTORY = 4_000_000  # bytes; 700 tensors take 50,000, and each entry becomes an object of `zipfile`
 _LOCAL = b"PK\x03\x04"
@@ -32,7 +32,7 @@ class Entry:
     def verify(self) -> None:
         """Raises UnreadableFile if the bytes are not those that were written."""
         if self.checksum and zlib.crc32(self.data) != self.checksum:
-            raise UnreadableFile(f"its entry '{shown(self.name)}' is damaged (the checksum differs)")
+            raise UnreadableFile(f"its entry '{printable(self.name)}' is damaged (the checksum differs)")
 
 
 class _View(io.RawIOBase):
@@ -71,7 +71,7 @@ def read_entries(data: memoryview) -> dict[str, Entry]:
             end = len(data) - 22 - len(archive.comment)
             count, size, start = struct.unpack_from("<HII", data, end + 10)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, EOFError, struct.error) as error:
-        raise UnreadableFile(f"its zip directory is damaged or cut off ({shown(error)})") from error
+        raise UnreadableFile(f"its zip directory is damaged or cut off ({printable(error)})") from error
     # What does not fit 16 or 32 bits is all ones there, and stands in a second record.
     fits = size == 0xFFFFFFFF or directory + size <= end
     if count not in (len(listed), 0xFFFF) or start not in (directory, 0xFFFFFFFF) or not fits:
@@ -82,7 +82,7 @@ def read_entries(data: memoryview) -> dict[str, Entry]:
         start = _data_start(data, info)
         places.append((info.header_offset, start + info.file_size))
         if info.orig_filename in entries:
-            raise UnreadableFile(f"it holds '{shown(info.orig_filename)}' twice")
+            raise UnreadableFile(f"it holds '{printable(info.orig_filename)}' twice")
         entries[info.orig_filename] = Entry(info.orig_filename, data[start : start + info.file_size], info.CRC)
     places.sort()
     if any(end > following for (_, end), (following, _) in pairwise(places)) or places[-1][1] > directory:
@@ -92,7 +92,7 @@ def read_entries(data: memoryview) -> dict[str, Entry]:
 
 def _data_start(data: memoryview, info: zipfile.ZipInfo) -> int:
     """Where the bytes of an entry begin, behind its local header."""
-    label = shown(info.orig_filename)
+    label = printable(info.orig_filename)
     if info.flag_bits & 1:
         raise UnreadableFile(f"its entry '{label}' is encrypted", _RESAVE)
     if info.compress_type != zipfile.ZIP_STORED:

@@ -1,4 +1,4 @@
-"""What a weights file holds, before any model is asked: the formats, told apart by content, and their readers.
+"""Reads any supported weights file: the formats, told apart by content, and their readers.
 
 A new format is a row of `FORMATS`: a test of the file's first bytes, and a reader of the mapped file.
 """
@@ -20,7 +20,7 @@ from onelook.weights.file import map_file
 from onelook.weights.header import Header
 from onelook.weights.modules import MODULE_PACKAGES, PickledModule, read_module
 from onelook.weights.onnx_file import read_onnx_file
-from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.problems import UnreadableFile, printable
 from onelook.weights.safe_globals import Placeholder
 from onelook.weights.safetensors_file import read_safetensors
 from onelook.weights.torch_file import STREAM_MAGIC, ZIP_MAGIC, StoredTensor, read_torch_file
@@ -29,7 +29,7 @@ _HEAD = 512  # bytes that formats are told apart by
 
 
 @dataclass(frozen=True)
-class NetworkGraph:
+class ConvolutionGraph:
     """The convolutions of a file that names them as it likes: how they are linked, and their tensors."""
 
     links: dict[str, Convolution]
@@ -41,9 +41,9 @@ class Checkpoint:
     """The tensors of a file, under the file's own names and in its dtypes: mostly views of the mapped file.
 
     format: for people.  header: of our own files.  folded: whether batch norm is folded into convolutions.  graph: of
-    files that carry a network (ONNX), whose tensor names mean nothing.  exported: what a file that Onelook exported
-    says of itself.  darknet: of Darknet's files, which an architecture cuts into tensors.  pickled: of torch's files,
-    what a network that was pickled whole says beside its tensors.
+    files that carry a network (ONNX), whose tensor names mean nothing.  exported: the metadata of a file that
+    Onelook exported.  darknet: of Darknet's files, which an architecture cuts into tensors.  pickled: of torch's files,
+    what a network that was pickled whole holds beside its tensors.
     """
 
     path: str
@@ -51,7 +51,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     folded: bool
     header: Header | None = None
-    graph: NetworkGraph | None = None
+    graph: ConvolutionGraph | None = None
     exported: ExportedMetadata | None = None
     darknet: DarknetFile | None = None
     pickled: PickledModule | None = None
@@ -123,7 +123,7 @@ def _state_dict(value: Any) -> dict[str, StoredTensor]:
         raise UnreadableFile(f"it holds {_described(value)}, no state dict", "Save model.state_dict() with torch.save.")
     for name, entry in value.items():
         if not isinstance(name, str) or not isinstance(entry, StoredTensor):
-            reason = f"it holds no state dict: its entry '{shown(name)}' is {_described(entry)}"
+            reason = f"it holds no state dict: its entry '{printable(name)}' is {_described(entry)}"
             raise UnreadableFile(reason, "Save {'model': model.state_dict()} with torch.save.")
     if all(name.startswith("module.") for name in value):
         value = {name.removeprefix("module."): entry for name, entry in value.items()}
@@ -165,7 +165,7 @@ def _read_onnx(path: str, data: memoryview) -> Checkpoint:
             raise UnreadableFile(error.message.rstrip("."), error.remedy) from error
     elif any(name.startswith(_EXPORTED) for name in file.tensors):
         raise UnreadableFile("its description is gone, without which its colours and boxes mean nothing", _LOST)
-    graph = NetworkGraph(links, convolutions)
+    graph = ConvolutionGraph(links, convolutions)
     kind = "ONNX file" if exported is None else "ONNX file exported by Onelook"
     return Checkpoint(path, kind, file.tensors, True, graph=graph, exported=exported)
 

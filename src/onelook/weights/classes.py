@@ -17,7 +17,7 @@ class ClassPlan:
 
     pairs: (class of the model, class of the file).  total: classes of the model.  by_name: whether names decided;
     otherwise classes are taken in their order.  theirs: the names of the file's classes, or how many they are where
-    nobody knows their names.
+    their names are unknown.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -27,7 +27,7 @@ class ClassPlan:
 
     @property
     def fresh(self) -> list[int]:
-        """The classes of the model that the file says nothing of."""
+        """The classes of the model that the file does not have."""
         known = {ours for ours, _ in self.pairs}
         return [label for label in range(self.total) if label not in known]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from onelook.models.detector import Detector
 from onelook.weights.onnx_file import Node, OnnxFile
-from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.problems import UnreadableFile, printable
 
 _MOST_CONVOLUTIONS = 5_000
 _MOST_LINKS = 200_000
@@ -56,7 +56,7 @@ def graph_of_file(file: OnnxFile) -> tuple[dict[str, Convolution], dict[str, Fol
         if not node.outputs:
             continue
         if missing := [name for name in node.inputs if name not in nearest]:
-            raise UnreadableFile(f"its graph uses '{shown(missing[0])}' before it is made")
+            raise UnreadableFile(f"its graph uses '{printable(missing[0])}' before it is made")
         if node.kind == "Identity" and node.inputs:
             source = aliases.get(node.inputs[0], node.inputs[0])
             if source in file.tensors:
@@ -82,13 +82,13 @@ def _stored(node: Node, file: OnnxFile, aliases: Mapping[str, str]) -> FoldedCon
         stored = aliases.get(name, name)
         if name and stored not in file.tensors:
             raise UnreadableFile(
-                f"its convolution '{shown(node.outputs[0])}' computes its weights instead of storing them",
+                f"its convolution '{printable(node.outputs[0])}' computes its weights instead of storing them",
                 "Export the model without quantisation.",
             )
         found.append(file.tensors[stored] if name else None)
     weight, bias = [*found, None, None][:2]
     if weight is None or weight.dim() != 4 or (bias is not None and bias.shape != weight.shape[:1]):
-        raise UnreadableFile(f"its convolution '{shown(node.outputs[0])}' has no proper weights")
+        raise UnreadableFile(f"its convolution '{printable(node.outputs[0])}' has no proper weights")
     return FoldedConvolution(weight, bias)
 
 

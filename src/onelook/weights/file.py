@@ -1,4 +1,4 @@
-"""Files as bytes that can be looked at without reading them whole, slices of them as tensors, and safe writing."""
+"""Memory-mapped files, slices of them as tensors, and atomic writing."""
 
 from __future__ import annotations
 

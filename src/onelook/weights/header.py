@@ -1,4 +1,4 @@
-"""What a weights file of ours says of itself: one JSON document in the metadata of a safetensors file."""
+"""The description that our weights files carry: one JSON document in the metadata of a safetensors file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.problems import UnreadableFile, printable
 
 HEADER_KEY = "onelook"
 FORMAT = 1
@@ -70,7 +70,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name in values:
-            raise UnreadableFile(f"its header names '{shown(name)}' twice")
+            raise UnreadableFile(f"its header names '{printable(name)}' twice")
         values[name] = value
     return values
 

@@ -16,9 +16,9 @@ from onelook.models.detector import Architecture, Detector
 from onelook.weights.checkpoint import Checkpoint, read_checkpoint
 from onelook.weights.classes import ClassPlan, copy_class_rows, plan_classes
 from onelook.weights.identify import likely_model, model_name
-from onelook.weights.naming import COUNTER, Form, ModelSpec, Named, classes_in, named, unfolded
+from onelook.weights.naming import COUNTER, Form, ModelSpec, NamedTensors, classes_in, name_tensors, unfold
 from onelook.weights.own import is_classifier
-from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.problems import UnreadableFile, printable
 from onelook.weights.report import LoadReport, compare, suggestion
 
 BACKBONE = "backbone."
@@ -48,7 +48,7 @@ def load_weights(model: Detector, path: str | os.PathLike[str]) -> LoadReport:
 
 
 def _load(model: Detector, architecture: Architecture, checkpoint: Checkpoint, spec: ModelSpec) -> LoadReport:
-    source = named(checkpoint, spec)
+    source = name_tensors(checkpoint, spec)
     if source is None:
         known = likely_model(checkpoint)
         reason = f"'{checkpoint.path}' does not fit {model_name(architecture)}: the network is another one."
@@ -60,7 +60,7 @@ def _load(model: Detector, architecture: Architecture, checkpoint: Checkpoint, s
         source = replace(source, tensors=model.state_dict() | source.tensors)
     # Weights of the other form meet in the training form, which knows what to fold.
     direct = model.deployed and source.form == "deploy" and source.pixels_folded
-    tensors = source.tensors if direct else unfolded(source, spec)
+    tensors = source.tensors if direct else unfold(source, spec)
     form: Form = "deploy" if direct else "training"
     their_classes = _check_fit(tensors, checkpoint, spec, form, source)
     _check_values(tensors)
@@ -114,7 +114,9 @@ def _load_backbone(model: Detector, architecture: Architecture, checkpoint: Chec
     )
 
 
-def _check_fit(tensors: dict[str, Tensor], checkpoint: Checkpoint, spec: ModelSpec, form: Form, source: Named) -> int:
+def _check_fit(
+    tensors: dict[str, Tensor], checkpoint: Checkpoint, spec: ModelSpec, form: Form, source: NamedTensors
+) -> int:
     """How many classes the tensors are for; WeightsError unless all names and shapes are those of the model."""
     count = classes_in(tensors, spec)
     wanted = spec.shapes(form, count)
@@ -134,14 +136,16 @@ def _check_fit(tensors: dict[str, Tensor], checkpoint: Checkpoint, spec: ModelSp
     return count
 
 
-def _file_names(source: Named, spec: ModelSpec) -> dict[str, str]:
+def _file_names(source: NamedTensors, spec: ModelSpec) -> dict[str, str]:
     """Our name -> the name as the file has it, for messages."""
     if source.naming != "official":
         return {}
     return spec.official | spec.official_folded
 
 
-def _differences(architecture: Architecture, source: Named, tensors: dict[str, Tensor], spec: ModelSpec) -> list[str]:
+def _differences(
+    architecture: Architecture, source: NamedTensors, tensors: dict[str, Tensor], spec: ModelSpec
+) -> list[str]:
     """Notes on what the file lacks, and on what it fixes that the model has otherwise."""
     notes = []
     if spec.training_only and spec.training_only.isdisjoint(tensors):
@@ -157,15 +161,17 @@ def _check_values(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not name.endswith(COUNTER) and not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
-            raise UnreadableFile(f"its tensor '{shown(name)}' is of the type {kind}", "Save it without quantisation.")
+            raise UnreadableFile(
+                f"its tensor '{printable(name)}' is of the type {kind}", "Save it without quantisation."
+            )
         if tensor.is_floating_point():
             if not torch.isfinite(tensor).all():
                 raise UnreadableFile(
-                    f"its tensor '{shown(name)}' holds values that are not finite",
+                    f"its tensor '{printable(name)}' holds values that are not finite",
                     "The training that it comes from diverged, or the file is damaged; take an earlier checkpoint.",
                 )
             if name.endswith(".running_var") and (tensor < 0).any():
-                raise UnreadableFile(f"its tensor '{shown(name)}' holds negative variances")
+                raise UnreadableFile(f"its tensor '{printable(name)}' holds negative variances")
 
 
 def _class_names(checkpoint: Checkpoint, count: int) -> tuple[tuple[str, ...], list[str]]:
@@ -204,7 +210,7 @@ def _assign(model: Detector, tensors: dict[str, Tensor], plan: ClassPlan, spec: 
 def _report(
     model: Detector,
     checkpoint: Checkpoint,
-    source: Named,
+    source: NamedTensors,
     plan: ClassPlan,
     notes: list[str],
 ) -> LoadReport:

@@ -1,4 +1,4 @@
-"""A pickled `torch.nn.Module` as the state dict it would give, and what it says of itself. Its code is not there."""
+"""Reads a pickled `torch.nn.Module` as a state dict, class names and settings; its code is not imported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.problems import UnreadableFile, printable
 from onelook.weights.safe_globals import Placeholder
 from onelook.weights.torch_file import StoredTensor
 
@@ -23,7 +23,7 @@ class PickledModule:
     """What a pickled network holds.
 
     tensors: parameters and persistent buffers by name, in the order of `state_dict()`.  class_names: by label, () where
-    it knows none.  settings: the plain values that it was configured with, unchecked.  kinds: the names of the classes
+    it has none.  settings: the plain values that it was configured with, unchecked.  kinds: the names of the classes
     of all modules in it.
     """
 
@@ -43,7 +43,7 @@ def read_module(module: Placeholder) -> PickledModule:
         if max(count, len(tensors)) > _MOST_PARTS:
             raise UnreadableFile(f"its network has more than {_MOST_PARTS} parts")
     if not tensors:
-        raise UnreadableFile(f"its '{shown(module.kind)}' has no tensors")
+        raise UnreadableFile(f"its '{printable(module.kind)}' has no tensors")
     settings = module.state.get("yaml")
     return PickledModule(
         tensors,
@@ -61,7 +61,7 @@ def _walk(module: Placeholder, prefix: str, depth: int) -> Iterator[tuple[str, P
     for name, child in _table(module, "_modules").items():
         if child is not None:
             if not isinstance(child, Placeholder):
-                raise UnreadableFile(f"its module '{shown(prefix + name)}' is a {type(child).__name__}")
+                raise UnreadableFile(f"its module '{printable(prefix + name)}' is a {type(child).__name__}")
             yield from _walk(child, f"{prefix}{name}.", depth + 1)
 
 
@@ -73,7 +73,7 @@ def _own_tensors(prefix: str, module: Placeholder) -> dict[str, StoredTensor]:
             if tensor is None or (table == "_buffers" and name in passing):
                 continue
             if not isinstance(tensor, StoredTensor):
-                raise UnreadableFile(f"its tensor '{shown(prefix + name)}' is a {type(tensor).__name__}")
+                raise UnreadableFile(f"its tensor '{printable(prefix + name)}' is a {type(tensor).__name__}")
             found[f"{prefix}{name}"] = tensor
     return found
 
@@ -88,7 +88,7 @@ def _set(names: Any) -> set[Any]:
 def _table(module: Placeholder, name: str) -> dict[str, Any]:
     found = module.state.get(name, {})
     if not isinstance(found, dict) or not all(isinstance(key, str) and len(key) <= _LONGEST_NAME for key in found):
-        raise UnreadableFile(f"its '{shown(module.kind)}' is a damaged module")
+        raise UnreadableFile(f"its '{printable(module.kind)}' is a damaged module")
     return found
 
 

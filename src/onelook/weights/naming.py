@@ -16,7 +16,7 @@ from onelook.layers.rep_conv import RepConv
 from onelook.layers.training_only import TrainingOnly
 from onelook.models.deploy import deploy
 from onelook.models.detector import Architecture, ClassRows, Detector, OfficialFile, Pixels, ReadsOfficialFiles
-from onelook.weights.checkpoint import Checkpoint, NetworkGraph
+from onelook.weights.checkpoint import Checkpoint, ConvolutionGraph
 from onelook.weights.convolutions import Convolution, graph_of_detector, match
 from onelook.weights.modules import PickledModule
 
@@ -25,7 +25,7 @@ COUNTER = ".num_batches_tracked"  # of batch norm; some writers leave it out, an
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedTensors:
     """Tensors under our names.
 
     form: which form of the detector they belong to.  pixels_folded: whether the first convolution sees plain RGB.
@@ -112,7 +112,7 @@ class ModelSpec:
         return found
 
 
-def named(checkpoint: Checkpoint, spec: ModelSpec) -> Named | None:
+def name_tensors(checkpoint: Checkpoint, spec: ModelSpec) -> NamedTensors | None:
     """The checkpoint's tensors under our names, whatever their shapes; None if its network is another one.
 
     Names that are not known stay as they are, so that a comparison can list them.
@@ -128,21 +128,21 @@ def named(checkpoint: Checkpoint, spec: ModelSpec) -> Named | None:
     schemes = {"own": {name: name for name in spec.shapes(form)}, "official": spec.official}
     naming = max(schemes, key=lambda scheme: len(checkpoint.tensors.keys() & set(schemes[scheme].values())))
     if naming == "own":
-        return Named(dict(checkpoint.tensors), form, form == "deploy", naming)
+        return NamedTensors(dict(checkpoint.tensors), form, form == "deploy", naming)
     ours = {theirs: name for name, theirs in (spec.official | spec.official_folded).items()}
     tensors = {ours.get(name, name): tensor for name, tensor in official.tensors.items()}
-    return Named(tensors, form, False, naming, official.architecture)
+    return NamedTensors(tensors, form, False, naming, official.architecture)
 
 
 def read_official(architecture: Architecture, checkpoint: Checkpoint) -> OfficialFile | None:
-    """The checkpoint as an official file of `architecture`; None if it says that it is of another network."""
+    """The checkpoint as an official file of `architecture`; None if it is of another network."""
     if not isinstance(architecture, ReadsOfficialFiles):
         return OfficialFile(architecture, dict(checkpoint.tensors))
     pickled = checkpoint.pickled or PickledModule({})
     return architecture.official_file(checkpoint.tensors, pickled.settings, pickled.kinds)
 
 
-def _from_graph(checkpoint: Checkpoint, graph: NetworkGraph, spec: ModelSpec) -> Named | None:
+def _from_graph(checkpoint: Checkpoint, graph: ConvolutionGraph, spec: ModelSpec) -> NamedTensors | None:
     places = places_in_graph(graph.links, spec)
     if places is None:
         return None
@@ -151,7 +151,7 @@ def _from_graph(checkpoint: Checkpoint, graph: NetworkGraph, spec: ModelSpec) ->
         found = graph.convolutions[place]
         bias = found.bias if found.bias is not None else torch.zeros(found.weight.shape[0], dtype=found.weight.dtype)
         tensors |= {f"{name}.weight": found.weight, f"{name}.bias": bias}
-    return Named(tensors, "deploy", checkpoint.exported is not None, "graph")
+    return NamedTensors(tensors, "deploy", checkpoint.exported is not None, "graph")
 
 
 def places_in_graph(links: Mapping[str, Convolution], spec: ModelSpec) -> dict[str, str] | None:
@@ -186,10 +186,10 @@ def classes_in(tensors: Mapping[str, Tensor], spec: ModelSpec) -> int | None:
     return count if count > 0 else None
 
 
-def unfolded(source: Named, spec: ModelSpec) -> dict[str, Tensor]:
+def unfold(source: NamedTensors, spec: ModelSpec) -> dict[str, Tensor]:
     """The tensors as those of the training form, whatever of them is folded or merged.
 
-    A block knows itself which tensors of its training form deploy to a given convolution (`undeploy`). Files may hold
+    `undeploy` of a block returns the tensors of its training form that deploy to a given convolution. Files may hold
     blocks of both forms. What the training form lacks or has beyond that stays visible to the comparison of names.
     """
     tensors = dict(source.tensors)

@@ -20,7 +20,7 @@ from torch import Tensor
 from onelook.errors import WeightsError, missing_package
 from onelook.weights.file import check_shape, map_file, tensor_from
 from onelook.weights.onnx_structure import DOUBLES, FLOATS, INTEGERS, Numbers, split
-from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.problems import UnreadableFile, printable
 
 _MOST_NODES = 50_000
 _TYPES = {
@@ -83,10 +83,10 @@ class _Outside:
         try:
             start, length = int(entries.get("offset", "0")[:20]), int(entries.get("length", str(needed))[:20])
         except ValueError as error:
-            raise UnreadableFile(f"{what} has a damaged place in '{shown(location)}'") from error
+            raise UnreadableFile(f"{what} has a damaged place in '{printable(location)}'") from error
         if start < 0 or start % 8 or length != needed or start + length > len(data):
             raise UnreadableFile(
-                f"{what} claims {length} bytes at {start} of '{shown(location)}', which has {len(data)}"
+                f"{what} claims {length} bytes at {start} of '{printable(location)}', which has {len(data)}"
             )
         return data[start : start + length]
 
@@ -97,7 +97,7 @@ class _Outside:
         place = self._folder / location
         outside = not location or ".." in parts or parts[0] == "" or ":" in location or not location.isprintable()
         if outside or len(location) > _LONGEST_NAME or not place.resolve().is_relative_to(self._folder.resolve()):
-            raise UnreadableFile(f"{what} is kept in '{shown(location)}', outside the model's folder", _OUTSIDE)
+            raise UnreadableFile(f"{what} is kept in '{printable(location)}', outside the model's folder", _OUTSIDE)
         try:
             self._files[location] = map_file(place)
         except WeightsError as error:
@@ -121,7 +121,7 @@ def read_onnx_file(data: memoryview, path: str | os.PathLike[str]) -> OnnxFile:
         model.ParseFromString(structure)
         return _content(model, numbers, _Outside(path))
     except (DecodeError, UnicodeDecodeError) as error:
-        raise UnreadableFile(f"it is damaged: {shown(error)}") from error
+        raise UnreadableFile(f"it is damaged: {printable(error)}") from error
 
 
 def _content(model: Any, numbers: Numbers, outside: _Outside) -> OnnxFile:
@@ -146,13 +146,13 @@ def _content(model: Any, numbers: Numbers, outside: _Outside) -> OnnxFile:
 
 def _add(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> None:
     if name in tensors:
-        raise UnreadableFile(f"it holds two tensors named '{shown(name)}'")
+        raise UnreadableFile(f"it holds two tensors named '{printable(name)}'")
     tensors[name] = tensor
 
 
 def _tensor(stored: Any, numbers: Numbers, outside: _Outside) -> Tensor:
     """The values of a TensorProto, in its own type; none of a type that cannot be weights (text, 4 bits)."""
-    what = f"its tensor '{shown(stored.name)}'"
+    what = f"its tensor '{printable(stored.name)}'"
     shape = check_shape(list(stored.dims), what)
     code = stored.data_type
     dtype = _TYPES.get(code)

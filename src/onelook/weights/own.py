@@ -1,4 +1,4 @@
-"""A detector into our own file, and back with nothing but the file."""
+"""Writes a detector to a file of our own format, and restores it from that file alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def save_weights(
 
     recipe: of the training, a value or its plain form.  metrics: what the weights reached, by name.  size: (height,
     width) they were trained for; None is the architecture's. The file appears whole or not at all.
-    WeightsError for a model that does not say what it is, and for a place that cannot be written.
+    WeightsError for a model without an architecture, and for a place that cannot be written.
     """
     architecture = model.architecture
     if architecture is None:
@@ -64,7 +64,7 @@ def save_weights(
 
 
 def is_classifier(checkpoint: Checkpoint) -> bool:
-    """Whether a file of ours says that it holds a classifier of pictures, not a detector."""
+    """Whether a file of ours holds an image classifier, not a detector."""
     return checkpoint.header is not None and checkpoint.header.architecture.get("type") == Classification.__name__
 
 
@@ -121,7 +121,7 @@ def _architecture(header: Header) -> Architecture:
 
 @contextmanager
 def _at_most(limit: int) -> Iterator[None]:
-    """Ends the building of a network of far more parameters than `limit`: a file may claim a million layers."""
+    """Raises UnreadableFile while a network of far more than `limit` parameters is built: files may claim any depth."""
     count, thread = 0, get_ident()
 
     def hook(module: nn.Module, name: str, parameter: nn.Parameter) -> None:

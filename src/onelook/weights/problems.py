@@ -1,4 +1,4 @@
-"""How the readers of weights files refuse: one message that names the file, and what to do instead."""
+"""The error of the weights readers: one message that names the file, and what to do about it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class UnreadableFile(Exception):
         return WeightsError(f"'{os.fspath(path)}' cannot be read as {kind}: {self.reason}.", self.remedy)
 
 
-def shown(text: object, limit: int = 80) -> str:
+def printable(text: object, limit: int = 80) -> str:
     """A name out of an untrusted file, made printable and short."""
     raw = text if isinstance(text, str) else str(text)
     raw = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in raw[: limit + 1])

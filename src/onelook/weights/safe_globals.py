@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from onelook.weights.problems import REMEDY_UNTRUSTED, UnreadableFile, shown
+from onelook.weights.problems import REMEDY_UNTRUSTED, UnreadableFile, printable
 
 _MOST_CLASSES = 1_000  # the official networks have fewer than 50
 _MOST_PAIRS = 200_000  # of all dictionaries that are written as lists of pairs
@@ -72,7 +72,7 @@ class Function(Unchangeable):
 
     def __call__(self, *arguments: Any) -> Any:
         if self._make is None:
-            raise UnreadableFile(f"its pickle calls {shown(self.name)}, which is not allowed", REMEDY_UNTRUSTED)
+            raise UnreadableFile(f"its pickle calls {printable(self.name)}, which is not allowed", REMEDY_UNTRUSTED)
         return self._make(*arguments)
 
 
@@ -105,7 +105,7 @@ class SafeGlobals:
             return self._functions[name]
         if name not in self._classes:
             if name not in _INERT and not f"{name.rpartition('.')[0]}.".startswith(self._packages):
-                raise UnreadableFile(f"it asks for '{shown(name)}', which is not data", REMEDY_UNTRUSTED)
+                raise UnreadableFile(f"it asks for '{printable(name)}', which is not data", REMEDY_UNTRUSTED)
             if len(self._classes) >= _MOST_CLASSES:
                 raise UnreadableFile(f"it names more than {_MOST_CLASSES} classes, far more than a network has")
             self._classes[name] = type("Placeholder", (Placeholder,), {"__slots__": (), "kind": name})

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from onelook.weights.file import MOST_DIMENSIONS, map_file, whole_file
 from onelook.weights.header import HEADER_KEY, Header, parse_json
-from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.problems import UnreadableFile, printable
 
 _LARGEST_HEADER = 8_000_000  # bytes; 2,000 tensors and 10,000 class names take less than one
 _MOST_TENSORS = 50_000
@@ -42,9 +42,9 @@ def read_safetensors(path: str | os.PathLike[str], data: memoryview) -> tuple[di
         with safe_open(os.fspath(path), framework="pt") as file:
             metadata = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118  # the file is no mapping
-                tensors[name] = _usable(file.get_tensor(name), f"its tensor '{shown(name)}'")
+                tensors[name] = _usable(file.get_tensor(name), f"its tensor '{printable(name)}'")
     except _DAMAGE as error:
-        raise UnreadableFile(f"it is damaged ({shown(error, 200)})") from error
+        raise UnreadableFile(f"it is damaged ({printable(error, 200)})") from error
     return tensors, _header(metadata)
 
 
@@ -59,14 +59,14 @@ def _usable(tensor: Tensor, what: str) -> Tensor:
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """What a weights file of ours says of itself; no tensor is read. WeightsError for any other file."""
+    """The description that a weights file of ours carries; no tensor is read. WeightsError for any other file."""
     try:
         _check_header(map_file(path))
         try:
             with safe_open(os.fspath(path), framework="np") as file:
                 header = _header(file.metadata() or {})
         except _DAMAGE as error:
-            raise UnreadableFile(f"it is damaged ({shown(error, 200)})") from error
+            raise UnreadableFile(f"it is damaged ({printable(error, 200)})") from error
         if header is None:
             remedy = (
                 f"Name the model: --model NAME --weights {os.fspath(path)}; in Python, load_weights(build(NAME), path)."

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onelook.weights.archive import Entry, read_entries
 from onelook.weights.file import check_shape, tensor_from
-from onelook.weights.problems import UnreadableFile, shown
+from onelook.weights.problems import UnreadableFile, printable
 from onelook.weights.safe_globals import Function, SafeGlobals, Unchangeable
 from onelook.weights.unpickle import LARGEST_PICKLE, read_pickle
 
@@ -102,7 +102,7 @@ def _read_zip(data: memoryview, packages: Sequence[str]) -> TorchFile:
     entries = read_entries(data)
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        held = ", ".join(shown(name, 40) for name in list(entries)[:3]) or "nothing"
+        held = ", ".join(printable(name, 40) for name in list(entries)[:3]) or "nothing"
         raise UnreadableFile(f"it is a zip file without one 'data.pkl' (it holds {held})", _RESAVE)
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in entries or any(name.startswith(f"{root}code/") for name in entries):
@@ -138,19 +138,19 @@ def _read_stream(data: memoryview, packages: Sequence[str]) -> TorchFile:
     entries = {}
     for key in keys:
         if key not in wanted:
-            raise UnreadableFile(f"it holds tensor data '{shown(key)}' that belongs to no tensor")
+            raise UnreadableFile(f"it holds tensor data '{printable(key)}' that belongs to no tensor")
         if position + 8 > len(data):
             raise UnreadableFile("it ends before its tensors do: the file is cut off")
         (count,) = struct.unpack_from("<q", data, position)
         if count != wanted[key].count:
-            raise UnreadableFile(f"the tensor data '{shown(key)}' has another size than its tensor claims")
+            raise UnreadableFile(f"the tensor data '{printable(key)}' has another size than its tensor claims")
         end = position + 8 + count * wanted[key].dtype.itemsize
         if end > len(data):
             raise UnreadableFile("it ends before its tensors do: the file is cut off")
         entries[key] = Entry(key, data[position + 8 : end], 0)
         position = end
     if missing := wanted.keys() - entries.keys():
-        raise UnreadableFile(f"the tensor data '{shown(min(missing))}' is missing")
+        raise UnreadableFile(f"the tensor data '{printable(min(missing))}' is missing")
     return TorchFile("stream", value, entries)
 
 
@@ -166,7 +166,7 @@ def _storages(available: Callable[[str], int | None], known: dict[str, Storage])
         _, kind, key, _, count = identity[:5]
         if not isinstance(kind, Function) or kind.name not in _STORAGES:
             what = kind.name if isinstance(kind, Function) else type(kind).__name__
-            raise UnreadableFile(f"it holds tensors of the kind '{shown(what)}', which are not supported")
+            raise UnreadableFile(f"it holds tensors of the kind '{printable(what)}', which are not supported")
         if identity[5:] not in ((), (None,)):
             raise UnreadableFile(
                 "it shares tensor data in a way that torch 0.3 had", "Save it again with a newer torch."
@@ -176,11 +176,13 @@ def _storages(available: Callable[[str], int | None], known: dict[str, Storage])
         found = Storage(key, _STORAGES[kind.name], count)
         here, needed = available(key), count * found.dtype.itemsize
         if here is None:
-            raise UnreadableFile(f"the tensor data '{shown(key)}' is missing")
+            raise UnreadableFile(f"the tensor data '{printable(key)}' is missing")
         if needed > here:
-            raise UnreadableFile(f"the tensor data '{shown(key)}' claims {needed} bytes; the file has {here} for it")
+            raise UnreadableFile(
+                f"the tensor data '{printable(key)}' claims {needed} bytes; the file has {here} for it"
+            )
         if known.setdefault(key, found) != found:
-            raise UnreadableFile(f"the tensor data '{shown(key)}' has two types or sizes")
+            raise UnreadableFile(f"the tensor data '{printable(key)}' has two types or sizes")
         return found
 
     return storage

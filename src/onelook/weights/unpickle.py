@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from onelook.weights.problems import REMEDY_UNTRUSTED, UnreadableFile, shown
+from onelook.weights.problems import REMEDY_UNTRUSTED, UnreadableFile, printable
 
 LARGEST_PICKLE = 32_000_000  # bytes of structure, without tensors
 _MOST_STEPS = 2_000_000  # the largest official training checkpoints take fewer than 400,000
@@ -52,7 +52,7 @@ def read_pickle(
     try:
         value = _Unpickler(raw[:end], find, persistent).load()
     except (*_DAMAGE, pickle.UnpicklingError) as error:
-        raise UnreadableFile(f"its pickle is damaged: {shown(error)}", REMEDY_UNTRUSTED) from error
+        raise UnreadableFile(f"its pickle is damaged: {printable(error)}", REMEDY_UNTRUSTED) from error
     return value, position + end
 
 
@@ -190,7 +190,7 @@ class _Check:
 def _unknown(code: bytes) -> str:
     if not code:
         return "its pickle ends in the middle"
-    return f"its pickle has the instruction {shown(code.decode('latin1'))!r} (0x{code[0]:02x}), which is not read"
+    return f"its pickle has the instruction {printable(code.decode('latin1'))!r} (0x{code[0]:02x}), which is not read"
 
 
 _Follow = Callable[[_Check, Any], Any]
