@@ -165,7 +165,7 @@ def test_the_altered_picture_hides_its_objects_and_nothing_else_changes():
     images, targets = batch.images.float(), batch.targets
     learner.train_mode()
     before = {name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}
-    altered = deceived(learner.detector, images, recipe.loss, rate=0.05)
+    altered = deceived(learner.detector, images, recipe.loss.deception, rate=0.05)
     after = learner.detector.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.grad is None for parameter in learner.detector.parameters())

@@ -253,7 +253,7 @@ def _bare_step(learner: Learner, images: torch.Tensor) -> None:
     learner.step.train()
     with learner.autocast():
         predictions = learner.detector(images.float())
-    learner.backward(_sum(predictions))
+    learner.scaled(_sum(predictions)).backward()
     if learner.scaler is not None:
         learner.scaler.step(learner.optimizer)
         learner.scaler.update()

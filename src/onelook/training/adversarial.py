@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from onelook.training.recipe import AnyLoss
 
 _DRAWS = 0x5A7  # keeps these draws apart from others that share the seed
 
@@ -51,11 +49,14 @@ class Adversarial:
 def deceived(
     model: nn.Module,
     images: Tensor,
-    loss: AnyLoss,
+    objective: Callable[[Any], Tensor],
     rate: float,
     autocast: AbstractContextManager[object] | None = None,
 ) -> Tensor:
-    """(B, 3, H, W) float RGB 0..255 moved by `rate` along the steepest way to be seen as empty, inside 0..255."""
+    """(B, 3, H, W) float RGB 0..255 moved by `rate` down the gradient of `objective`, inside 0..255.
+
+    objective: of what the model returns, a scalar that is lowest where no object is seen.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -64,7 +65,7 @@ def deceived(
             with autocast or nullcontext():
                 predictions = model(pictures)
             with torch.autocast(images.device.type, enabled=False):
-                (slope,) = torch.autograd.grad(loss.deception(predictions), pictures)
+                (slope,) = torch.autograd.grad(objective(predictions), pictures)
     finally:
         for module, mode in modes:
             module.training = mode

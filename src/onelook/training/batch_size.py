@@ -66,7 +66,7 @@ def training_trial(
             with learner.autocast():
                 losses = learner.step(images, targets, size, loss, learner.teaching_weight)
             total: Tensor = torch.stack(list(losses.values())).sum()
-            learner.backward(total)
+            learner.scaled(total).backward()
             learner.update(total)
 
     return trial

@@ -167,9 +167,9 @@ class Learner:
             module.begin_step()
         self._undo.keep()
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of a loss."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss whose gradients the optimizer expects: multiplied by the scale of float16, where there is one."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     def update(self, loss: Tensor) -> Tensor:
         """The optimizer's step and the average's, unless the loss (in any process) or the gradient is not finite.
@@ -217,7 +217,7 @@ def _teaching(
         raise ConfigError("There is a teacher, but the recipe does not distil.", "Set distillation=Distillation().")
     if teacher is None:
         raise ConfigError("The recipe distils, but there is no teacher.", "Name one, or set distillation=none.")
-    check_sizes(recipe, teacher)
+    check_sizes(recipe.input_size, recipe.multiscale, teacher)
     torch.manual_seed(recipe.seed)
     align = Align(settings, detector.neck, teacher.neck).to(device)
     copied = deploy(teacher).to(device)

@@ -116,11 +116,11 @@ def _gradients(
         place = (recipe.seed, learner.steps, index, learner.world.rank)
         if attack is not None and (rate := attack.strength(learner.progress, place)) > 0:
             images, targets = rescale(images.float(), targets, size)
-            images = deceived(learner.detector, images, loss, rate, learner.autocast())
+            images = deceived(learner.detector, images, loss.deception, rate, learner.autocast())
         with learner.gathering(last=index == len(passes)):
             with learner.autocast():
                 losses = learner.step(images, targets, size, loss, learner.teaching_weight)
-            learner.backward(torch.stack(list(losses.values())).sum() / len(passes))
+            learner.scaled(torch.stack(list(losses.values())).sum() / len(passes)).backward()
         parts.append(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, (sum(parts[1:], parts[0]) / len(parts)).unbind()))
 
