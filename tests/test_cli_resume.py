@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from onelook.cli.app import run
-from onelook.cli.train_flags import Flags, again
 from onelook.cli.train_start import resumed_recipe
 from onelook.config import to_plain, write_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UserError
 from onelook.training.meter import Meter
+from onelook.training.options import Flags, again
 from onelook.training.processes import World
 from onelook.weights import restore
 from test_cli_train import SMALL, recipe, train

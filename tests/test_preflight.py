@@ -15,11 +15,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from onelook.api.tasks import Detecting
 from onelook.augment.copy_paste import CopyPaste
 from onelook.augment.erase import CutOut
 from onelook.augment.pipelines import Plain, YoloxAugment
 from onelook.augment.yolov7 import Yolov7Augment
-from onelook.cli.tasks import Detecting
 from onelook.data import open_dataset
 from onelook.data.index import DIFFICULT
 from onelook.data.loader import Batch

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onelook.cli.roadmap_job import Job, keep_plan, measured_row
-from onelook.cli.tasks import task_of
+from onelook.api.roadmap_job import Job, keep_plan, measured_row
+from onelook.api.tasks import task_of
 from onelook.cli.train_start import CPU_BATCH, adapted, open_splits
 from onelook.config import change, get, override, to_text
 from onelook.data import Dataset

@@ -11,8 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from onelook.cli.tasks import check_judging, preflight, task_of
-from onelook.cli.train_flags import Flags, Layout, again, flags_of_run
+from onelook.api.tasks import check_judging, preflight, task_of
 from onelook.cli.train_start import (
     check_batch,
     choose_recipe,
@@ -29,6 +28,7 @@ from onelook.cli.train_start import (
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.training.learner import Learner, Precision
+from onelook.training.options import Flags, Layout, again, flags_of_run
 from onelook.training.processes import join
 from onelook.training.run import Run, Trained, alone_in, follow
 from onelook.training.teacher import TeacherRecord, record_teacher
