@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from onelook.cli.train_start import fill_memory
 from onelook.errors import UsageError, UserError
 from onelook.training.batch_size import largest_batch, training_trial
 from onelook.training.learner import Machine
 from onelook.training.multiscale import MultiScale
 from onelook.training.processes import World
+from onelook.training.start import fill_memory
 from training import ALONE, CPU, changed, detector_of
 
 

@@ -22,7 +22,7 @@ from onelook.training.learner import Learner, Machine
 from onelook.training.loop import Step, train
 from onelook.training.processes import join
 from onelook.training.recipe import Recipe
-from onelook.training.record import Trained
+from onelook.training.result import RunResult
 from onelook.training.run import Run, follow
 from onelook.training.schedule import WarmCosine
 from onelook.training.statistics import measure_statistics
@@ -135,7 +135,7 @@ def go_on(folder: Path) -> None:
     with join("cpu") as world:
         recipe = changed(epochs=3)
 
-        def sitting(name: str, batches: type[Squares], resume: bool = False) -> Trained:
+        def sitting(name: str, batches: type[Squares], resume: bool = False) -> RunResult:
             learner = Learner(recipe, detector_of(recipe), world, Machine())
             place = Run(folder / name, recipe, learner, resume=resume)
             return follow(place, batches(count=32, rank=world.rank, world=world.size), None)

@@ -22,7 +22,7 @@ _PUBLIC = {
     "save_weights": "onelook.weights",
     "open_dataset": "onelook.data",
     "validate": "onelook.cli.val",
-    "train": "onelook.cli.train",
+    "train": "onelook.api.train",
     "export": "onelook.cli.export",
     "score": "onelook.cli.score",
     "change": "onelook.config",

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-from onelook.cli.train_start import loader_of
 from onelook.data import Dataset
 from onelook.data.loader import Batch
 from onelook.errors import UserError, nearest
@@ -18,18 +17,18 @@ from onelook.evaluation import evaluate
 from onelook.evaluation.classes import top_k
 from onelook.evaluation.coco import STATS
 from onelook.losses.classify import ClassLoss
+from onelook.losses.loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import TorchBackend
 from onelook.report.training import FIRST_BATCH, report_training
+from onelook.training.batches import loader_of
 from onelook.training.passes import parts
 from onelook.training.preflight import check_files, inspect, positives_per_object, write_first_batch
 from onelook.training.processes import World, any_process
 from onelook.training.recipe import Recipe
-from onelook.training.run import Run, Trained
+from onelook.training.result import RunResult
+from onelook.training.run import Run
 from onelook.weights import restore
-
-if TYPE_CHECKING:
-    from onelook.losses.loss import DetectionLoss
 
 FIRST_BATCHES = 2  # that are looked at before the first epoch
 FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
@@ -49,7 +48,7 @@ class Task(Protocol):
         """What is measured on the validation split, over all processes."""
         ...
 
-    def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
+    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """What is made of a finished run."""
         ...
 
@@ -80,7 +79,7 @@ class Detecting:
         backend = TorchBackend(network, run.learner.world.device, size=run.recipe.input_size)
         return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
 
-    def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
+    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
         world, best = run.learner.world, trained.folder / "best.safetensors"
         any_process(True, world.device)  # the main process has written the weights when all have come here
@@ -107,7 +106,7 @@ class Classifying:
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
         return top_k(network, validation, run.recipe.input_size, run.learner.world.device)
 
-    def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
+    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Says how the weights go on: metrics.csv has all there is to report."""
         best = trained.folder / "best.safetensors"
         run.journal.say(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
@@ -153,10 +152,9 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
         return
     check_files(recipe, training, validation)
     found = inspect(recipe, training, validation)
-    if run.journal.console is not None:
-        found.show(run.journal.console)
+    run.journal.reporter.info("\n".join([found.table(), *found.notes]))
     for warning in found.warnings:
-        run.journal.log(f"warning: {warning}")
+        run.journal.warn(warning)
     with loader_of(training, recipe, World(0, 1, world.device), workers=0) as batches:
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
     path = write_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)

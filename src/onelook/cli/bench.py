@@ -14,7 +14,6 @@ from onelook.bench.assign import AssignBenchmark, bench_assign
 from onelook.bench.evaluate import EvaluateBench, bare_forward, bench_score, bench_val
 from onelook.bench.train import TrainBenchmark, bench_train
 from onelook.cli.checks import check_batch
-from onelook.cli.train import Layout
 from onelook.config import change
 from onelook.data import open_dataset, splits
 from onelook.data.cache_budget import plan_cache
@@ -23,6 +22,7 @@ from onelook.errors import UsageError
 from onelook.predict.load import load
 from onelook.recipes import find_recipe
 from onelook.training.learner import Machine, Precision
+from onelook.training.options import Layout
 
 app = App(name="bench", help="Measured latency, throughput and memory of Onelook's parts.")
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from onelook.api.recipe_choice import RecipeChoice
+from onelook.api.train import train
+from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.detect import detect
 from onelook.cli.export import export
-from onelook.cli.train import train
 from onelook.cli.val import validate
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError, UserError
@@ -154,14 +156,11 @@ def demo(
     torch.set_num_threads(max(1, threads - 1))
     try:
         trained = train(
-            str(data),
-            *settings,
-            model=model,
-            epochs=epochs,
-            size=_input_side(size),
-            batch=BATCH,
-            out=str(run),
+            RecipeChoice(model=model, epochs=epochs, size=_input_side(size), batch=BATCH, overrides=settings),
+            data,
+            out=run,
             resume=(run / "state.pt").exists(),
+            reporter=ConsoleReporter(),
         )
     finally:
         torch.set_num_threads(threads)

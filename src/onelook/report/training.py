@@ -17,9 +17,8 @@ from onelook.models.variants import VARIANTS
 from onelook.recipes import RECIPE_FILE, published_recipe
 from onelook.report.build import evaluation_notes, examples, file_picture, read_history, recipe_changes
 from onelook.report.page import Picture, Report, write_report
-from onelook.training.journal import duration
 from onelook.training.recipe import Recipe
-from onelook.training.run import Trained
+from onelook.training.result import RunResult, duration
 from onelook.training.teacher import read_teacher
 
 FIRST_BATCH = "first_batch.jpg"
@@ -34,7 +33,7 @@ def variant_name(recipe: Recipe) -> str | None:
 
 
 def report_training(
-    trained: Trained,
+    trained: RunResult,
     recipe: Recipe,
     training: Dataset,
     validation: Dataset | None,
@@ -68,7 +67,7 @@ def report_training(
     return write_report(folder / "report.html", report)
 
 
-def _facts(trained: Trained, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:
+def _facts(trained: RunResult, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:
     name = variant_name(recipe)
     model = recipe.model.build()
     height, width = recipe.input_size

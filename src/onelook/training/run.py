@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 
 from onelook.config import diff, to_plain, write_yaml
 from onelook.errors import ElsewhereError, UserError, nearest
 from onelook.ops.reduce import mean_over_processes
+from onelook.reporter import Reporter, SilentReporter
 from onelook.training.files import held, make_folder, sweep
 from onelook.training.interrupt import StopRequest
-from onelook.training.journal import Journal, duration, loss_text
+from onelook.training.journal import Journal, loss_text
 from onelook.training.learner import Learner
 from onelook.training.loop import Batches, Epoch, Step, train
 from onelook.training.meter import Meter, NonFiniteLossError
 from onelook.training.processes import World, any_of, any_process, average_statistics, gather, gather_statistics
-from onelook.training.record import Record, Trained
+from onelook.training.record import Record
+from onelook.training.result import RunResult, duration
 from onelook.training.sinks import CsvSink, Sinks, open_sinks
 from onelook.training.state import load_state, save_state, weights_so_far
 from onelook.types import UNDEFINED
@@ -61,8 +62,9 @@ def alone_in(folder: Path, world: World, *, new: bool) -> Iterator[None]:
 class Run:
     """A folder, and what is written into it. Only the main process writes.
 
-    resume_with: the command that goes on with the run, as Ctrl-C prints it.  save_minutes: between states inside an
-    epoch.  name_of: what an image's row is called in messages.
+    reporter: receives messages and progress; None shows nothing.  resume_with: the command that goes on with the run,
+    printed after Ctrl-C.  save_minutes: between states inside an epoch.  name_of: what an image's row is called in
+    messages.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Run:
         recipe: Recipe,
         learner: Learner,
         *,
-        console: Console | None = None,
+        reporter: Reporter | None = None,
         sinks: Sequence[str] = (),
         resume: bool = False,
         resume_with: str = "",
@@ -99,7 +101,9 @@ class Run:
                 sweep(folder)
         self.record.names = list(learner.detector.class_names)
         self.journal = Journal(
-            console if self.is_main else None, folder / "train.log" if self.is_main else None, learner.world.device
+            reporter if reporter is not None and self.is_main else SilentReporter(),
+            folder / "train.log" if self.is_main else None,
+            learner.world.device,
         )
         csv = CsvSink(folder / "metrics.csv", self.record.rows)
         self.sinks = (
@@ -153,10 +157,10 @@ class Run:
                 size=self.recipe.input_size,
             )
 
-    def result(self, steps_per_epoch: int) -> Trained:
+    def result(self, steps_per_epoch: int) -> RunResult:
         """What there is to say in the end."""
         record = self.record
-        return Trained(
+        return RunResult(
             folder=self.folder,
             reason=record.reason if record.finished else "interrupted",
             epochs=self.learner.steps // steps_per_epoch,
@@ -165,6 +169,7 @@ class Run:
             metric=self.recipe.metric,
             best=record.best,
             best_epoch=record.best_epoch,
+            metrics=record.metrics,
             last=record.rows[-1] if record.rows else {},
         )
 
@@ -182,7 +187,7 @@ def refuse_changes(folder: Path, before: Recipe, recipe: Recipe) -> None:
 
 def follow(
     run: Run, batches: Batches, evaluate: Evaluate | None, *, faster: str = "prepare them in more processes"
-) -> Trained:
+) -> RunResult:
     """Trains to the end, or until patience or Ctrl-C stops it; the run's folder is up to date either way.
 
     faster: what to do where training waits for batches.
