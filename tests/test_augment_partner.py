@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from onelook.augment.frame import Letterbox
-from onelook.augment.partner import draw_partner
-from onelook.augment.source import DrawFrom, LazySample, generator
+from onelook.augment.lazy_sample import LazySample, ListSampler, sample_generator
+from onelook.augment.letterbox import Letterbox
+from onelook.augment.mix_image import sample_mix_image
 from onelook.data.images import decode_image
 
 
@@ -26,10 +26,10 @@ def test_the_visible_part_is_that_of_the_whole_resized_image(sides: tuple[int, i
         return image
 
     boxes = np.array([(0, 0, sides[1], sides[0])], np.float32)
-    draw = DrawFrom([LazySample(read, boxes, np.zeros(1, np.int64), size=sides)], (96, 96))
+    draw = ListSampler([LazySample(read, boxes, np.zeros(1, np.int64), size=sides)], (96, 96))
     compared = 0
     for index in range(60):
-        partner = draw_partner(Letterbox(), (0.5, 4.0), draw, generator(0, 0, index))
+        partner = sample_mix_image(Letterbox(), (0.5, 4.0), draw, sample_generator(0, 0, index))
         assert partner is not None
         height, width = partner.extent
         x1, y1, x2, y2 = partner.window()

@@ -17,7 +17,7 @@ from onelook.cli.train import again
 from onelook.config import to_plain, write_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UserError
-from onelook.training.meter import Meter
+from onelook.training.meter import LossMeter
 from onelook.training.options import RunOptions
 from onelook.weights import restore
 from test_cli_train import SMALL, recipe, train
@@ -103,14 +103,14 @@ def test_the_command_that_ctrl_c_prints_goes_on_with_what_the_run_began_with(sce
 
 def stop_after(steps, monkeypatch):
     """Ctrl-C once a training has taken so many steps."""
-    add = Meter.add
+    add = LossMeter.add
 
     def asked(meter, step, **given):
         add(meter, step, **given)
         if step.number + 1 == steps:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Meter, "add", asked)
+    monkeypatch.setattr(LossMeter, "add", asked)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelook.augment.frame import Frame, Letterbox, Stretch
+from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from shared import needs_shared, reference
 
 SIZES = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
@@ -26,7 +26,7 @@ FRAMES = st.one_of(
 
 @given(FRAMES, SIZES, SIZES, st.lists(st.tuples(*[st.floats(-4000, 4000)] * 4), max_size=5))
 def test_there_and_back_is_where_it_was(
-    frame: Frame, source: tuple[int, int], size: tuple[int, int], boxes: list[tuple[float, ...]]
+    frame: Resize, source: tuple[int, int], size: tuple[int, int], boxes: list[tuple[float, ...]]
 ) -> None:
     placement, (height, width) = frame.place(source, size)
     array = np.array(boxes, np.float64).reshape(-1, 4)
@@ -37,7 +37,7 @@ def test_there_and_back_is_where_it_was(
 
 @given(FRAMES, SIZES, SIZES)
 def test_the_image_lies_inside_the_frame_up_to_a_pixel(
-    frame: Frame, source: tuple[int, int], size: tuple[int, int]
+    frame: Resize, source: tuple[int, int], size: tuple[int, int]
 ) -> None:
     placement, (height, width) = frame.place(source, size)
     whole = placement.forward(np.array([[0.0, 0, source[1], source[0]]]))[0]
@@ -47,7 +47,7 @@ def test_the_image_lies_inside_the_frame_up_to_a_pixel(
 
 @given(FRAMES, st.tuples(st.integers(1, 60), st.integers(1, 60)), st.tuples(st.integers(1, 60), st.integers(1, 60)))
 def test_a_framed_image_has_the_size_of_the_frame_and_grey_around_it(
-    frame: Frame, source: tuple[int, int], size: tuple[int, int]
+    frame: Resize, source: tuple[int, int], size: tuple[int, int]
 ) -> None:
     image = np.full((*source, 3), 7, np.uint8)
     framed, placement = frame(image, size)

@@ -14,10 +14,10 @@ from onelook.models.classifier import Classification
 from onelook.models.variants import VARIANTS, variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
+from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distill import Distillation
 from onelook.training.recipe import Recipe, adapted
-from onelook.training.run import refuse_changes
-from onelook.training.state import weights_so_far
+from onelook.training.run import check_same_recipe
 from onelook.weights.file import BEST
 
 FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless other epochs are given
@@ -66,7 +66,7 @@ class RecipeChoice:
         the data set is one of class folders. Raises UserError for names and values that cannot be used.
         """
         chosen = self._base(teaches, classifies)
-        if teaches and "image classes" in chosen.model.gives:
+        if teaches and "image classes" in chosen.model.provides:
             raise UsageError("A classifier of pictures has no teacher.", "Leave --teacher away, or train a detector.")
         if teaches and chosen.distillation is None:
             chosen = replace(chosen, distillation=Distillation())
@@ -102,7 +102,7 @@ class RecipeChoice:
         if self.size is not None and before.input_size != (self.size, self.size):
             new["size"] = (self.size, self.size)
         wanted = change(change(before, new), {"model.num_classes": before.model.num_classes})
-        refuse_changes(folder, before, override(wanted, *self.overrides, types=RECIPE_TYPES))
+        check_same_recipe(folder, before, override(wanted, *self.overrides, types=RECIPE_TYPES))
         return before
 
 
@@ -146,7 +146,7 @@ def resumed(choice: Recipe | RecipeChoice, folder: Path) -> Recipe:
     before = recipe_of_run(folder)
     wanted = change(choice, {"model.num_classes": before.model.num_classes})
     # As the file holds it: a whole number may be a float there.
-    refuse_changes(folder, before, from_plain(to_plain(wanted), RECIPE_TYPES))
+    check_same_recipe(folder, before, from_plain(to_plain(wanted), RECIPE_TYPES))
     return before
 
 
@@ -184,6 +184,6 @@ def recipe_of_run(folder: Path) -> Recipe:
     if (folder / "state.pt").is_file():
         raise UserError(
             f"The run in '{folder}' has lost its {RECIPE_FILE}, without which it cannot go on.",
-            f"Put that file back, or start another run with --out in another folder{weights_so_far(folder)}.",
+            f"Put that file back, or start another run with --out in another folder{latest_weights_hint(folder)}.",
         )
     raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")

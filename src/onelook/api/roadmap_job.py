@@ -17,17 +17,17 @@ from onelook.bench.model import Untouched, pictures
 from onelook.config import change, from_plain, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UserError
-from onelook.losses.classify import ClassLoss
+from onelook.losses.classification import ClassLoss
 from onelook.models.deploy import deploy
 from onelook.predict.backends import TorchBackend
 from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
-from onelook.report.training import hardware
+from onelook.report.training import describe_hardware
 from onelook.reporter import Reporter
 from onelook.training.files import make_folder, write_text
 from onelook.training.recipe import Recipe
-from onelook.training.run import refuse_changes
+from onelook.training.run import check_same_recipe
 from onelook.training.start import make_detector
 from onelook.training.teacher import find_teacher
 
@@ -166,15 +166,15 @@ class Job:
         alike = (key for key, other in self.recipes.items() if (other.model, other.size) == (recipe.model, recipe.size))
         path = self.folder / next(alike) / COST
         found = _kept(path) if path.is_file() else {}
-        if found.get("device") != hardware(device):
+        if found.get("device") != describe_hardware(device):
             milliseconds = latency(forward(recipe, self.training.names, device), device)
-            found = {"latency": milliseconds, "device": hardware(device)}
+            found = {"latency": milliseconds, "device": describe_hardware(device)}
             write_text(path, json.dumps(found) + "\n")
         return found
 
     def facts(self, seeds: int) -> dict[str, str]:
         """What the figures depend on."""
-        recipe, device = next(iter(self.recipes.values())), hardware(self.device)
+        recipe, device = next(iter(self.recipes.values())), describe_hardware(self.device)
         height, width = recipe.input_size
         spread = f"mean and sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
         backbones = {} if self.pictures is None else {"backbones trained on": self.pictures[0].describe()}
@@ -198,7 +198,7 @@ def is_done(folder: Path, recipe: Recipe) -> bool:
     if not (folder / RESULT).is_file():
         return False
     # As the file has it: a whole number may be a float there.
-    refuse_changes(folder, find_recipe(folder), from_plain(to_plain(recipe), RECIPE_TYPES))
+    check_same_recipe(folder, find_recipe(folder), from_plain(to_plain(recipe), RECIPE_TYPES))
     return True
 
 

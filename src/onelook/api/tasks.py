@@ -12,19 +12,19 @@ from typing import Any, ClassVar, Protocol
 
 from onelook.data import Dataset
 from onelook.data.loader import Batch
-from onelook.errors import UserError, nearest
+from onelook.errors import UserError, did_you_mean
 from onelook.evaluation import evaluate
 from onelook.evaluation.classes import top_k
 from onelook.evaluation.coco import STATS
-from onelook.losses.classify import ClassLoss
-from onelook.losses.loss import DetectionLoss
+from onelook.losses.classification import ClassLoss
+from onelook.losses.detection_loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import TorchBackend
 from onelook.report.training import FIRST_BATCH, report_training
 from onelook.training.batches import loader_of
-from onelook.training.passes import parts
-from onelook.training.preflight import check_files, inspect, positives_per_object, write_first_batch
-from onelook.training.processes import World, any_process
+from onelook.training.micro_batches import split_batch
+from onelook.training.preflight import check_files, inspect_data, positives_per_object, save_first_batch
+from onelook.training.processes import ProcessGroup, any_process
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
 from onelook.training.run import Run
@@ -61,27 +61,27 @@ class Detecting:
     measures: ClassVar[tuple[str, ...]] = STATS
 
     def look(self, run: Run, batches: Sequence[Batch]) -> None:
-        learner, world = run.learner, run.learner.world
+        learner, world = run.train_state, run.train_state.world
         # The batches are those of all processes: more than this one's device need hold.
         share = run.recipe.batch_size // (world.size * run.recipe.accumulate)
-        passes = (part for batch in batches for part in parts(batch, share))
+        passes = (part for batch in batches for part in split_batch(batch, share))
         on_device = ((images.to(world.device), targets.to(world.device)) for images, targets in passes)
         positives = positives_per_object(learner.detector, self.loss.assigner, on_device, learner.autocast)
         if positives is None:
             return
-        run.journal.say(f"In the first batches an object is learnt by {positives:.1f} priors.")
+        run.log.info(f"In the first batches an object is learnt by {positives:.1f} priors.")
         if positives < FEW_POSITIVES:
-            run.journal.warn(
+            run.log.warn(
                 "Many objects are learnt by no prior at all: look at the drawn batch, and at the size of the objects."
             )
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
-        backend = TorchBackend(network, run.learner.world.device, size=run.recipe.input_size)
+        backend = TorchBackend(network, run.train_state.world.device, size=run.recipe.input_size)
         return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
 
     def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
-        world, best = run.learner.world, trained.folder / "best.safetensors"
+        world, best = run.train_state.world, trained.folder / "best.safetensors"
         any_process(True, world.device)  # the main process has written the weights when all have come here
         evaluation = None
         if validation is not None and best.is_file():
@@ -91,7 +91,7 @@ class Detecting:
             path = report_training(
                 trained, run.recipe, training, validation, evaluation=evaluation, device=world.device
             )
-            run.journal.say(f"The report is {path}.")
+            run.log.info(f"The report is {path}.")
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ class Classifying:
         """There is nothing to say."""
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
-        return top_k(network, validation, run.recipe.input_size, run.learner.world.device)
+        return top_k(network, validation, run.recipe.input_size, run.train_state.world.device)
 
     def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Says how the weights go on: metrics.csv has all there is to report."""
         best = trained.folder / "best.safetensors"
-        run.journal.say(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
+        run.log.info(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
 
 
 def task_of(recipe: Recipe, training: Dataset) -> Task:
@@ -140,23 +140,23 @@ def check_judging(task: Task, recipe: Recipe, validation: Dataset | None) -> Non
             )
     elif recipe.metric not in task.measures:
         raise UserError(
-            f"metric={recipe.metric} is nothing that the evaluation measures.{nearest(recipe.metric, task.measures)}",
+            f"metric={recipe.metric} is nothing that the evaluation measures.{did_you_mean(recipe.metric, task.measures)}",
             f"Choose one of: {', '.join(task.measures)}.",
         )
 
 
 def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | None) -> None:
     """Looks at the data and the first batches before the first epoch; only the main process does."""
-    recipe, world = run.recipe, run.learner.world
+    recipe, world = run.recipe, run.train_state.world
     if not world.is_main:
         return
     check_files(recipe, training, validation)
-    found = inspect(recipe, training, validation)
-    run.journal.reporter.info("\n".join([found.table(), *found.notes]))
+    found = inspect_data(recipe, training, validation)
+    run.log.reporter.info("\n".join([found.table(), *found.notes]))
     for warning in found.warnings:
-        run.journal.warn(warning)
-    with loader_of(training, recipe, World(0, 1, world.device), workers=0) as batches:
+        run.log.warn(warning)
+    with loader_of(training, recipe, ProcessGroup(0, 1, world.device), workers=0) as batches:
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
-    path = write_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
-    run.journal.say(f"The first batch is drawn in {path}.")
+    path = save_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
+    run.log.info(f"The first batch is drawn in {path}.")
     task.look(run, first)

@@ -14,11 +14,11 @@ from onelook.models.detector import Detector
 from onelook.predict.load import load
 from onelook.predict.predictor import Predictor
 from onelook.reporter import Reporter
-from onelook.training.learner import Precision
 from onelook.training.options import Layout, RunOptions
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
-from onelook.training.run import follow
+from onelook.training.run import fit
+from onelook.training.train_state import Precision
 
 
 class TrainResult(RunResult):
@@ -100,6 +100,6 @@ def train(
         resume_command=resume_command,
         reporter=reporter,
     ) as session:
-        result = follow(session.run, session.batches, session.measure, faster=session.faster)
+        result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
         session.conclude(result)
     return TrainResult(**vars(result))

@@ -20,15 +20,15 @@ from onelook.errors import UsageError
 from onelook.models.detector import Detector
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import faster, loader_of
-from onelook.training.learner import Learner
 from onelook.training.options import RunOptions, options_of_run
 from onelook.training.preflight import rates_too_low
-from onelook.training.processes import World, join
+from onelook.training.processes import ProcessGroup, join_process_group
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
-from onelook.training.run import Evaluate, Run, alone_in
+from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, fill_memory, starting_point
-from onelook.training.teacher import TeacherRecord, find_teacher, record_teacher
+from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
+from onelook.training.train_state import TrainState
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,20 +91,20 @@ def open_session(
     if resume:
         options = options.after(options_of_run(start.folder))
     training, judged, notes = open_splits(data, options.train_split, validation or options.val_split)
-    with join(options.device) as world:
+    with join_process_group(options.device) as world:
         plan = None if options.cache in (None, "none") else plan_cache(options.cache, training, start.folder)
         begun = _begin(choice, (training, judged), world, options, start)
         notes += [*begun.notes, *([] if plan is None else [str(plan)])]
-        with alone_in(start.folder, world, new=not resume):
+        with exclusive(start.folder, world, new=not resume):
             run = Run(
                 start.folder,
                 begun.recipe,
-                begun.learner,
+                begun.train_state,
                 reporter=PlainReporter() if reporter is None else reporter,
                 sinks=options.sinks,
                 resume=resume,
-                resume_with=(resume_command or _resume_call)(start.folder),
-                name_of=lambda row: str(training.path(row)),
+                resume_command=(resume_command or _resume_call)(start.folder),
+                image_name=lambda row: str(training.path(row)),
             )
             run.record.flags = options.to_dict()
             _announce(run, notes, begun.teacher, resume)
@@ -127,7 +127,7 @@ class _Beginning:
 
     recipe: Recipe
     task: Task
-    learner: Learner
+    train_state: TrainState
     teacher: TeacherRecord | None
     notes: list[str]
 
@@ -135,7 +135,7 @@ class _Beginning:
 def _begin(
     choice: Recipe | RecipeChoice,
     splits: tuple[Dataset, Dataset | None],
-    world: World,
+    world: ProcessGroup,
     options: RunOptions,
     start: Start,
 ) -> _Beginning:
@@ -158,18 +158,18 @@ def _begin(
         )
         notes.append(note)
     check_batch(recipe, world, training)
-    return _Beginning(recipe, task, Learner(recipe, detector, world, options.machine, teacher), record, notes)
+    return _Beginning(recipe, task, TrainState(recipe, detector, world, options.machine, teacher), record, notes)
 
 
 def _announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:
     """Reports what the training begins with, and writes the record of a new run's teacher."""
     if teacher is not None:
-        strides = ", ".join(map(str, run.learner.teaching_strides))
+        strides = ", ".join(map(str, run.train_state.distillation_strides))
         notes = [*notes, f"Learning from {teacher} as well, at strides {strides}."]
         if run.is_main and not resume:
-            record_teacher(run.folder, teacher)
+            write_teacher(run.folder, teacher)
     for note in notes:
-        run.journal.say(note)
+        run.log.info(note)
 
 
 @contextmanager
@@ -185,15 +185,15 @@ def _checked(
     """The session of a run whose data, and first batches where it is new, have been looked at."""
     training, judged = splits
     with _logged(run):
-        run.identify({"training": training.identity(), "validation": None if judged is None else judged.identity()})
+        run.check_data({"training": training.identity(), "validation": None if judged is None else judged.identity()})
         if new:
             preflight(task, run, training, judged)
     measure = None if judged is None else partial(task.metrics, validation=judged, run=run)
     # Logged before the loader ends its workers: where another process has ended too, this one may be killed meanwhile.
     with ExitStack() as loading, _logged(run):
-        batches = loading.enter_context(loader_of(training, run.recipe, run.learner.world, workers, plan))
+        batches = loading.enter_context(loader_of(training, run.recipe, run.train_state.world, workers, plan))
         if new and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
-            run.journal.warn(warning)
+            run.log.warn(warning)
         yield TrainingSession(run, batches, measure, faster(batches), task, splits, loading)
 
 
@@ -203,7 +203,7 @@ def _logged(run: Run) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        run.journal.log(f"error: {error}")
+        run.log.log(f"error: {error}")
         raise
 
 

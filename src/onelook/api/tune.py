@@ -16,11 +16,11 @@ from onelook.errors import UsageError, UserError
 from onelook.recipes import read_recipe
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.files import write_text
-from onelook.training.preflight import undefined_for
+from onelook.training.preflight import missing_for_metric
 from onelook.training.processes import choose_device
 from onelook.training.recipe import Recipe
 from onelook.tuning.genes import default_genes, read_gene
-from onelook.tuning.study import STUDY, Study
+from onelook.tuning.study import STUDY_FILE, Study
 
 TRIALS = 30  # unless another number is given
 
@@ -161,13 +161,13 @@ def _begun(
 ) -> Study:
     """A new search in a folder; UserError where no trial could be better than another."""
     first = choose_device(_devices(options)[0])
-    if (folder / STUDY).exists():
+    if (folder / STUDY_FILE).exists():
         raise UserError(f"'{folder}' holds a search already.", "Go on with it: --resume; or choose another --out.")
     training, judged, _ = open_splits(data, options.get("train_split"), options.get("val_split"))
     if judged is None:
         raise UserError("There is nothing to evaluate on, so no trial is better than another.", "Give --val-split.")
     chosen = resolved(choice, training, fine_tunes="weights" in options, on_cpu=first.type == "cpu")
-    if lacking := undefined_for(chosen.metric, judged):
+    if lacking := missing_for_metric(chosen.metric, judged):
         raise UserError(
             f"The validation split has no {lacking}: {chosen.metric} is undefined on it, so no trial is better "
             "than another.",

@@ -16,8 +16,8 @@ from onelook.api.train import train as train_by_recipe
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.shown import Shown
 from onelook.cli.views.train import show_training
-from onelook.training.learner import Precision
 from onelook.training.options import Layout
+from onelook.training.train_state import Precision
 
 
 def train(

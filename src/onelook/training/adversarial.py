@@ -46,7 +46,7 @@ class Adversarial:
         return self.rate * (progress if self.ramp else 1.0) if drawn < self.probability else 0.0
 
 
-def deceived(
+def adversarial_images(
     model: nn.Module,
     images: Tensor,
     objective: Callable[[Any], Tensor],

@@ -7,12 +7,12 @@ from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Loader, cores, default_workers
 from onelook.data.shared_file import alone
 from onelook.errors import UsageError
-from onelook.training.processes import World, gather
+from onelook.training.processes import ProcessGroup, gather_objects
 from onelook.training.recipe import Recipe
 
 
 def loader_of(
-    training: Dataset, recipe: Recipe, world: World, workers: int | None = None, cache: CachePlan | None = None
+    training: Dataset, recipe: Recipe, world: ProcessGroup, workers: int | None = None, cache: CachePlan | None = None
 ) -> Loader:
     """The batches of a recipe for one process."""
     on_cpu = world.device.type == "cpu"
@@ -35,7 +35,7 @@ def loader_of(
         pin=world.device.type == "cuda",
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,
-        gather=gather if world.size > 1 else alone,
+        gather=gather_objects if world.size > 1 else alone,
     )
 
 

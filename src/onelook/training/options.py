@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onelook.errors import UserError
-from onelook.training.learner import Machine, Precision
-from onelook.training.state import read_notes
+from onelook.training.checkpoint import read_notes
+from onelook.training.train_state import Precision, RuntimeOptions
 
 Layout = Literal["channels-last", "contiguous"]
 
@@ -49,10 +49,10 @@ class RunOptions:
         return () if self.log == ("none",) else self.log
 
     @property
-    def machine(self) -> Machine:
+    def machine(self) -> RuntimeOptions:
         """How this computer does the work, as `Learner` takes it."""
         channels_last = None if self.layout is None else self.layout == "channels-last"
-        return Machine(
+        return RuntimeOptions(
             precision=self.precision,
             channels_last=channels_last,
             compile=bool(self.compile),

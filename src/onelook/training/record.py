@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from onelook.errors import UserError
-from onelook.training.meter import Meter
-from onelook.training.processes import World
+from onelook.training.meter import LossMeter
+from onelook.training.processes import ProcessGroup
 from onelook.types import UNDEFINED
 
 _OF_TRAINING = ("epoch", "lr", "images_per_second", "waited", "seconds")  # columns of a row beside losses and metrics
 
 
 @dataclass
-class Record:
+class RunRecord:
     """What a run has seen so far: JSON, saved with the state. Epochs count from 0, metrics.csv from 1.
 
     flags: of the command that began the run, so that going on needs none.  data: what it learns from and is judged on
@@ -45,7 +45,7 @@ class Record:
                 return found
         return {}
 
-    def judge(self, value: float | None, epoch: int) -> bool:
+    def update_best(self, value: float | None, epoch: int) -> bool:
         """Notes an evaluation; whether it is the best so far. What is not finite is never best.
 
         What no object defines is no judgement: neither the best nor a miss.
@@ -58,13 +58,13 @@ class Record:
         self.misses += 1
         return False
 
-    def meter(self, world: World) -> Meter:
+    def loss_meter(self, world: ProcessGroup) -> LossMeter:
         """The losses that a process had in the epoch that was broken off."""
         if not self.meters:
-            return Meter()
-        return Meter.from_dict(self.meters[world.rank if len(self.meters) == world.size else 0])
+            return LossMeter()
+        return LossMeter.from_dict(self.meters[world.rank if len(self.meters) == world.size else 0])
 
-    def identify(self, data: Mapping[str, Mapping[str, Any] | None], folder: Path) -> list[str]:
+    def check_data(self, data: Mapping[str, Mapping[str, Any] | None], folder: Path) -> list[str]:
         """Notes what the run learns from and is judged on, by its part ("training", "validation").
 
         A run that goes on must have the same images: UserError where it has not. Other boxes on them are its user's to

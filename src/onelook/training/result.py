@@ -48,7 +48,7 @@ class RunResult:
             return f"Stopped after {self.steps} steps. Nothing is lost: {self.folder} holds it all."
         why = "No better for a while, stopped early after" if self.reason == "patience" else "Trained for"
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        lines = [f"{why} {epochs} in {duration(self.seconds)}."]
+        lines = [f"{why} {epochs} in {format_duration(self.seconds)}."]
         if self.best is not None and self.best_epoch is not None:
             lines.append(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch + 1}.")
         elif self.never_defined:
@@ -56,7 +56,7 @@ class RunResult:
         return "\n".join([*lines, f"Weights: {self.weights}"])
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """'1:02:03', '2:03' or '3 s'."""
     whole = max(0, round(seconds))
     if whole < 60:

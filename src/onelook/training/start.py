@@ -18,10 +18,10 @@ from onelook.models.build import build
 from onelook.models.detector import Detector
 from onelook.training.batch_size import largest_batch, training_trial
 from onelook.training.batches import loader_of
-from onelook.training.learner import Machine
-from onelook.training.processes import World
+from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe
-from onelook.training.statistics import measure_statistics, settle_filters
+from onelook.training.train_state import RuntimeOptions
+from onelook.training.unfold_batch_norm import measure_statistics, rescale_filters
 from onelook.weights import load_weights, save_weights
 from onelook.weights.report import LoadReport
 
@@ -36,7 +36,7 @@ def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
 
 
 def starting_point(
-    recipe: Recipe, training: Dataset, world: World, weights: str | Path | Detector | None
+    recipe: Recipe, training: Dataset, world: ProcessGroup, weights: str | Path | Detector | None
 ) -> tuple[Detector, list[str]]:
     """The detector as training begins, and notes on its weights; the seed draws them where none are given."""
     detector = make_detector(recipe, training.names)
@@ -55,12 +55,12 @@ def _copy_weights(detector: Detector, source: Detector) -> LoadReport:
     return replace(loaded, path="a detector in memory")
 
 
-def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) -> None:
-    """Makes folded weights trainable, with the first images of the training (see `onelook.training.statistics`).
+def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: ProcessGroup) -> None:
+    """Makes folded weights trainable, with the first images of the training (see `onelook.training.unfold_batch_norm`).
 
     The same images in every process, so that all start with the same weights.
     """
-    alone = World(0, 1, world.device)
+    alone = ProcessGroup(0, 1, world.device)
     with loader_of(training, recipe, alone, workers=0) as batches:
         needed = -(-STATISTICS_IMAGES * recipe.accumulate // recipe.batch_size)
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), needed))
@@ -72,11 +72,17 @@ def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) 
         predictions = detector(batch.images.to(world.device).float())
         return torch.stack(list(loss(predictions, batch.targets.to(world.device)).values())).sum()
 
-    settle_filters(detector, (partial(of, batch) for batch in first[:SETTLING_BATCHES]))
+    rescale_filters(detector, (partial(of, batch) for batch in first[:SETTLING_BATCHES]))
 
 
 def fill_memory(
-    recipe: Recipe, world: World, images: int, *, detector: Detector, machine: Machine, teacher: Detector | None
+    recipe: Recipe,
+    world: ProcessGroup,
+    images: int,
+    *,
+    detector: Detector,
+    machine: RuntimeOptions,
+    teacher: Detector | None,
 ) -> tuple[Recipe, str]:
     """The recipe with the largest batch that the device holds, and what to say of it.
 
@@ -93,7 +99,7 @@ def fill_memory(
     return found, f"The device holds {share} images: the batch is {found.batch_size}."
 
 
-def check_batch(recipe: Recipe, world: World, training: Dataset) -> None:
+def check_batch(recipe: Recipe, world: ProcessGroup, training: Dataset) -> None:
     """UserError where the batch cannot be shared out, or the data does not fill one."""
     shares = world.size * recipe.accumulate
     if recipe.batch_size % shares:

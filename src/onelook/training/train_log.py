@@ -1,0 +1,99 @@
+"""What a training reports while it runs: messages and progress for the caller's reporter, and always `train.log`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from onelook.reporter import Progress, Reporter, ignore_progress
+from onelook.training.result import format_duration
+
+LINE_SECONDS = 60.0  # between lines inside an epoch: in the log, and of a reporter that prints lines
+
+
+class TrainLog:
+    """Passes messages to a reporter and writes them to the run's log, each line with its time.
+
+    reporter: a silent one in every process but the main one.  path: the log file, appended to; None writes none.
+    """
+
+    def __init__(self, reporter: Reporter, path: Path | None, device: torch.device) -> None:
+        self.reporter = reporter
+        self.device = device
+        self.path = path
+        self._epoch = ExitStack()
+        self._progress: Progress = ignore_progress
+        self._last_line = time.monotonic()
+        self._log_failed = False
+
+    def __enter__(self) -> TrainLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end_epoch()
+
+    def log(self, text: str) -> None:
+        """Writes to the log only. Training goes on where that fails, after one warning."""
+        if self.path is None:
+            return
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{stamp} {line}\n" for line in text.splitlines()))
+        except OSError as error:
+            if not self._log_failed:
+                self.reporter.warning(f"'{self.path}' could not be written ({error.strerror or error}).")
+            self._log_failed = True
+
+    def info(self, text: str) -> None:
+        """Reports a message and writes it to the log."""
+        self.log(text)
+        self.reporter.info(text)
+
+    def warn(self, text: str) -> None:
+        """Reports a warning and writes it to the log."""
+        self.log(f"warning: {text}")
+        self.reporter.warning(text)
+
+    def begin_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
+        """Starts the progress of an epoch (0-based) of which `done` steps are already taken."""
+        self.end_epoch()
+        shown = self.reporter.progress(f"epoch {epoch + 1}/{epochs}", every=LINE_SECONDS)
+        self._progress = self._epoch.enter_context(shown)
+        self._progress(done, steps, f"{done}/{steps}")
+
+    def step(self, number: int, steps: int, losses: Mapping[str, float], images_per_second: float, left: float) -> None:
+        """Reports that step `number` of the epoch is done; now and then the log has a line of it."""
+        state = f"{format_losses(losses)}  {images_per_second:.1f} img/s  {format_duration(left)} left  {self.memory()}"
+        self._progress(number, steps, f"{number}/{steps}  {state}")
+        if time.monotonic() - self._last_line > LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self.log(f"  step {number}/{steps}  {state}")
+
+    def end_epoch(self) -> None:
+        """Ends the progress of the epoch."""
+        self._epoch.close()
+        self._progress = ignore_progress
+        self._last_line = time.monotonic()
+
+    def memory(self) -> str:
+        """Most memory used so far: the device's, or this process's."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB"
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB"
+
+
+def format_losses(losses: Mapping[str, float]) -> str:
+    """'loss 3.21 (box 1.20, objectness 1.51, classes 0.50)'."""
+    parts = ", ".join(f"{name} {value:.3f}" for name, value in losses.items() if name != "total")
+    return f"loss {losses.get('total', 0.0):.3f}" + (f" ({parts})" if parts else "")
