@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from onelook.augment.lazy_sample import ListSampler
+from onelook.augment.sampler import ListSampler
 from onelook.types import Sample
 
 SIZE = (160, 160)

@@ -17,7 +17,7 @@ from onelook.losses.detection_loss import DetectionLoss, Pairs
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
 from onelook.losses.yolox import BoxIou, Classes, Objectness
 from onelook.models.yolox.architecture import Yolox
-from onelook.ops.iou import box_iou, pairwise_iou
+from onelook.ops.iou import box_iou
 from onelook.ops.priors import level_starts
 from onelook.types import Matches, Predictions, Targets
 
@@ -58,7 +58,7 @@ def atss_of_one_image(boxes, predicted, priors):
 
 def task_aligned_of_one_image(boxes, labels, predicted, scores, priors):
     points, chosen = priors.points.to(boxes.dtype), []
-    overlap = pairwise_iou(boxes, predicted)
+    overlap = box_iou(boxes.unsqueeze(1), predicted)
     for number, box in enumerate(boxes):
         inside = ((points > box[:2]) & (points < box[2:])).all(1)
         alignment = torch.where(inside, scores[:, labels[number]] * overlap[number] ** 6, 0.0)

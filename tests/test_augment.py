@@ -26,9 +26,10 @@ from onelook.augment.geometry import (
     translation_matrix,
 )
 from onelook.augment.instances import Instances
-from onelook.augment.lazy_sample import LazySample, decode_level, read_pixels, sample_generator
+from onelook.augment.lazy_sample import LazySample, decode_level, read_pixels
 from onelook.augment.mixup import average
 from onelook.augment.mosaic import Mosaic
+from onelook.augment.sampler import sample_generator
 from onelook.types import Sample
 from scenes import COLOURS, SCENES, SIZE, extent, scene
 
@@ -52,7 +53,7 @@ def test_a_mosaic_places_images_as_published() -> None:
     sample = LazySample(
         lambda level, rows: np.zeros((427, 640, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, int), None, (427, 640)
     )
-    plan = Mosaic().plan((sample,) * 4, (500, 700), (640, 640))
+    plan = Mosaic().collage((sample,) * 4, (500, 700), (640, 640))
     assert plan.size == (1280, 1280)
     assert [layer.region for layer in plan.layers] == [(140, 0, 640, 427), (0, 0, 640, 427)] * 2
     corners = [(layer.matrix[:2, :2] @ layer.region[:2] + layer.matrix[:2, 2]).tolist() for layer in plan.layers]
@@ -66,9 +67,11 @@ def test_boxes_lie_on_the_pixels_they_followed(seed: int, angle: float, scale: f
     matrix = translation_matrix(500, 500) @ affine_matrix(angle, scale, 0.02, -0.03) @ translation_matrix(-60, -60)
     height, width = sample.image.shape[:2]
     layer = Layer(sample, np.eye(3), (0, 0, width, height))
-    collage = Collage((height, width), (layer,), Instances(sample.boxes, sample.labels)).moved(matrix, (1300, 1300))
+    collage = Collage((height, width), (layer,), Instances(sample.boxes, sample.labels)).transformed(
+        matrix, (1300, 1300)
+    )
     image = collage.render()[..., :3]
-    for colour, box in zip(COLOURS, collage.objects.boxes):
+    for colour, box in zip(COLOURS, collage.instances.boxes):
         found = extent(image, colour)
         assert found is not None
         # A turned corner is thin: its last pixels are mixed with what is behind.
@@ -82,8 +85,8 @@ def test_an_upright_box_is_exact_to_the_pixel(scale: tuple[float, float]) -> Non
     collage = Collage(
         (400, 500), (Layer(sample, np.eye(3), (0, 0, width, height)),), Instances(sample.boxes, sample.labels)
     )
-    moved = collage.moved(translation_matrix(7, 9) @ scale_matrix(*scale), (400, 500))
-    for colour, box in zip(COLOURS, moved.objects.boxes):
+    moved = collage.transformed(translation_matrix(7, 9) @ scale_matrix(*scale), (400, 500))
+    for colour, box in zip(COLOURS, moved.instances.boxes):
         np.testing.assert_allclose(extent(moved.render()[..., :3], colour), box, atol=1.01)
 
 
@@ -93,19 +96,19 @@ def test_a_flip_twice_is_nothing() -> None:
     collage = Collage(
         (height, width), (Layer(sample, np.eye(3), (0, 0, width, height)),), Instances(sample.boxes, sample.labels)
     )
-    once = collage.moved(flip_matrix(width), (height, width))
-    twice = once.moved(flip_matrix(width), (height, width))
+    once = collage.transformed(flip_matrix(width), (height, width))
+    twice = once.transformed(flip_matrix(width), (height, width))
     np.testing.assert_array_equal(collage.render()[..., :3], sample.image)
     np.testing.assert_array_equal(once.render()[..., :3], sample.image[:, ::-1])
     np.testing.assert_array_equal(twice.render(), collage.render())
-    np.testing.assert_allclose(twice.objects.boxes, sample.boxes)
+    np.testing.assert_allclose(twice.instances.boxes, sample.boxes)
 
 
 def test_outlines_give_tighter_boxes_than_corners() -> None:
     turned = affine_matrix(30, 1, 0, 0)
     circle = np.stack([40 * np.cos(np.linspace(0, 6.28, 50)), 40 * np.sin(np.linspace(0, 6.28, 50))], 1) + 100
     objects = Instances(np.array([[60.0, 60, 140, 140]]), np.zeros(1, int), ((circle.astype(np.float32),),))
-    moved = objects.moved(translation_matrix(50, 120) @ turned)
+    moved = objects.transformed(translation_matrix(50, 120) @ turned)
     hull, tight = moved.boxes[0], polygon_boxes(moved.polygons or (), (400, 400))[0]
     assert (tight[:2] > hull[:2] + 10).all() and (tight[2:] < hull[2:] - 10).all()
     np.testing.assert_allclose(tight[2:] - tight[:2], 80, atol=1)
@@ -153,10 +156,12 @@ def test_the_filter_drops_what_is_published(after: list[float], kept: bool) -> N
 
 def test_neighbouring_tiles_leave_no_gap() -> None:
     white = Sample(np.full((100, 130, 3), 255, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, int))
-    canvas = Mosaic().plan((white,) * 4, (160, 160), SIZE)
+    canvas = Mosaic().collage((white,) * 4, (160, 160), SIZE)
     for seed in range(20):
-        matrix, _ = RandomAffine(scale=(0.5, 1.9), translate=0.0).draw(sample_generator(0, 0, seed), canvas.size, SIZE)
-        middle = canvas.moved(matrix, SIZE).render()[60:100, 60:100, :3]
+        matrix, _ = RandomAffine(scale=(0.5, 1.9), translate=0.0).sample_parameters(
+            sample_generator(0, 0, seed), canvas.size, SIZE
+        )
+        middle = canvas.transformed(matrix, SIZE).render()[60:100, 60:100, :3]
         assert (middle == 255).all()
 
 
@@ -173,11 +178,11 @@ def test_what_is_not_seen_is_not_read_and_nothing_is_read_twice() -> None:
         return LazySample(read, sample.boxes, sample.labels, None, sample.image.shape[:2])
 
     samples = tuple(lazy(index) for index in range(4))
-    canvas = Mosaic().plan(samples, (170, 170), SIZE)
-    assert canvas.moved(translation_matrix(-200, -200), SIZE).render().shape == (160, 160, 4)
+    canvas = Mosaic().collage(samples, (170, 170), SIZE)
+    assert canvas.transformed(translation_matrix(-200, -200), SIZE).render().shape == (160, 160, 4)
     assert reads == [3]
     reads.clear()
-    canvas.moved(translation_matrix(-80, -80), SIZE).render()
+    canvas.transformed(translation_matrix(-80, -80), SIZE).render()
     assert sorted(reads) == [0, 1, 2, 3]
 
 
@@ -200,7 +205,7 @@ def test_what_is_left_out_of_an_image_is_not_seen(seed: int) -> None:
     matrix = translation_matrix(*rng.uniform(-200, 100, 2)) @ affine_matrix(
         *rng.uniform((-40, 0.6, -0.1, -0.1), (40, 2.5, 0.1, 0.1))
     )
-    whole, part = (Collage(SIZE, (layer,), Instances(*none)).moved(matrix, SIZE).render() for layer in layers)
+    whole, part = (Collage(SIZE, (layer,), Instances(*none)).transformed(matrix, SIZE).render() for layer in layers)
     np.testing.assert_array_equal(whole, part)
     in_sight = cv2.warpAffine(np.full_like(image, 255), matrix[:2], SIZE[::-1])[..., 0] > 250
     if in_sight.any():
@@ -243,7 +248,7 @@ def test_shifts_are_the_published_integers() -> None:
         difference = np.abs(HsvShift().apply(image, steps).astype(int) - hsv(image, HsvShift(), steps))
         assert difference.mean() < 0.1  # a hue that lies between two numbers may round the other way when turned round
         assert steps[0] < 0 or difference.max() <= 1
-    drawn = [HsvShift().draw(np.random.default_rng(seed)) for seed in range(200)]
+    drawn = [HsvShift().sample_parameters(np.random.default_rng(seed)) for seed in range(200)]
     assert {abs(steps[0]) for steps in drawn if steps} <= {0, 1, 2, 3, 4}
     assert sum(steps[1] == 0 for steps in drawn if steps) > 60
 

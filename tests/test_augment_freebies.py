@@ -10,22 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelook.augment.batch_augment import (
-    AugmentedSampler,
-    BatchMixUp,
-    BatchMosaic,
-    CutMix,
-    OneOf,
-    WithBatchAugments,
-    remove_covered,
-)
+from onelook.augment.batch_augment import AugmentedSampler, OneOf, WithBatchAugments
 from onelook.augment.blur import Blur
 from onelook.augment.classifier import CentreCrop, ClassifierAugment
-from onelook.augment.darknet import Crop, DarknetAugment, clip_to_rectangle, drop_small, place_crop, place_in_mosaic
+from onelook.augment.cutmix import CutMix, remove_covered
+from onelook.augment.darknet import Crop, DarknetAugment, Tile, clip_to_rectangle, drop_small
 from onelook.augment.geometry import translation_matrix
 from onelook.augment.instances import Instances, concatenate
-from onelook.augment.lazy_sample import ListSampler, sample_generator
+from onelook.augment.mixup import BatchMixUp
+from onelook.augment.mosaic import BatchMosaic, quarter
 from onelook.augment.random_erasing import CutOut, GridMask, HideAndSeek, RandomErase
+from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.augment.yolox import SingleImageAugment
 from onelook.config import from_plain, to_plain
 from onelook.recipes import RECIPE_TYPES
@@ -60,16 +55,16 @@ def test_every_pixel_of_a_mosaic_is_where_the_textbook_has_it(settings):
     augment = DarknetAugment(hsv=None, mosaic=1, **settings)
     for seed in range(4):
         rng = sample_generator(0, 0, seed)
-        crops = [augment.draw(SCENES[seed + tile], SIZE, tile, rng) for tile in range(4)]
-        tiles = [place_crop(crop, number, (70, 90), SIZE) for number, crop in enumerate(crops)]
+        crops = [augment.sample_parameters(SCENES[seed + tile], SIZE, tile, rng) for tile in range(4)]
+        tiles = [Tile(crop, *quarter(number, (70, 90), SIZE, crop.padding(SIZE))) for number, crop in enumerate(crops)]
         made = augment.render(tiles, SIZE).image.astype(int)
         for tile in tiles:
-            x1, y1, x2, y2 = tile.place
+            x1, y1, x2, y2 = tile.rectangle
             dx, dy = tile.move
             wanted = textbook(tile.crop, SIZE)[y1 - dy : y2 - dy, x1 - dx : x2 - dx].astype(int)
             difference = np.abs(made[y1:y2, x1:x2] - wanted).max(-1)
             # Where the image meets its padding, one blends and the other does not.
-            assert np.mean(difference <= 3) > 0.93, (seed, tile.place)
+            assert np.mean(difference <= 3) > 0.93, (seed, tile.rectangle)
 
 
 def test_objects_lie_on_their_pixels():
@@ -98,8 +93,8 @@ def test_mosaic_moves_the_truths_as_darknet_does(bound):
         truths = padded[padded[:, 2] > 0].astype(float)
         low, sides = truths[:, :2] - truths[:, 2:4] / 2, truths[:, 2:4]
         boxes = np.concatenate((low, low + sides), 1) * np.array((width, height, width, height))
-        move, place = place_in_mosaic(number, (x, y), size, (left, top, right, bottom))
-        objects = Instances(boxes, truths[:, 4].astype(int)).moved(translation_matrix(*move))
+        move, place = quarter(number, (x, y), size, (left, top, right, bottom))
+        objects = Instances(boxes, truths[:, 4].astype(int)).transformed(translation_matrix(*move))
         found.append(drop_small(clip_to_rectangle(objects, place) if bound else objects.clipped(size)))
     objects = concatenate(found)
     assert objects.labels.tolist() == wanted[:, 4].astype(int).tolist()
@@ -121,7 +116,7 @@ def test_colours_of_nothing_change_nothing():
 
     image = SCENES[0].image
     scale = HsvScale(hue=0, saturation=1, exposure=1)
-    assert np.abs(scale.apply(image, scale.draw(sample_generator(0, 0, 0))).astype(int) - image).max() <= 5
+    assert np.abs(scale.apply(image, scale.sample_parameters(sample_generator(0, 0, 0))).astype(int) - image).max() <= 5
     darker = HsvScale(0, 1, 1).apply(image, (0.0, 1.0, 0.5))
     assert np.abs(darker.max(-1) - image.max(-1) / 2).max() <= 1
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from baseline.augment import Textbook
-from onelook.augment.copy_paste import CopyPaste, remove_covered
+from onelook.augment.copy_paste import CopyPaste, remove_occluded
 from onelook.augment.geometry import (
     BoxFilter,
     RandomAffine,
 )
 from onelook.augment.instances import Instances
-from onelook.augment.lazy_sample import ListSampler, sample_generator
 from onelook.augment.mixup import MixUp
+from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.augment.yolox import YOLOX_OCTOBER_2021, YOLOX_PAPER, SingleImageAugment, YoloxAugment
 from scenes import COLOURS, DRAW, SCENES, SIZE, extent
 
@@ -92,7 +92,7 @@ def test_a_flip_stays_inside_the_frame() -> None:
     for colour, box in zip(COLOURS, flipped.boxes):
         np.testing.assert_allclose(extent(flipped.image, colour), box, atol=1.5)
     # The padding stays at the right and the bottom, as in prediction.
-    height, width = SingleImageAugment().frame.place(sample.image.shape[:2], SIZE)[1]
+    height, width = SingleImageAugment().frame.get_transform(sample.image.shape[:2], SIZE)[1]
     assert (flipped.image[height:] == 114).all() and (flipped.image[:, width:] == 114).all()
     np.testing.assert_array_equal(flipped.image[:height, :width], still.image[:height, :width][:, ::-1])
 
@@ -103,18 +103,18 @@ def test_mixup_without_a_surviving_partner_blends_nothing() -> None:
     rng = sample_generator(0, 0, 5)
     mixed = strict(SCENES[5], DRAW, rng)
     assert mixed.image.max() > 0
-    assert MixUp(keep=BoxFilter(side=1e9)).draw(DRAW, sample_generator(0, 0, 1)) is None
-    assert MixUp(probability=0.0).draw(DRAW, sample_generator(0, 0, 1)) is None
+    assert MixUp(keep=BoxFilter(side=1e9)).sample_parameters(DRAW, sample_generator(0, 0, 1)) is None
+    assert MixUp(probability=0.0).sample_parameters(DRAW, sample_generator(0, 0, 1)) is None
     assert without.mix is None
 
 
 def test_mixup_partner_objects_lie_on_their_pixels() -> None:
     for seed in range(20):
-        blend = MixUp(keep=None).draw(DRAW, sample_generator(0, 1, seed))
+        blend = MixUp(keep=None).sample_parameters(DRAW, sample_generator(0, 1, seed))
         assert blend is not None
         for turned in (blend, blend.flipped()):
-            image = turned.partner.render()
-            for colour, box in zip(COLOURS, turned.found.boxes):
+            image = turned.mix_image.render()
+            for colour, box in zip(COLOURS, turned.instances.boxes):
                 found = extent(image, colour)
                 if found is not None and (box[2:] - box[:2]).min() > 4:
                     np.testing.assert_allclose(found, box, atol=2)
@@ -123,20 +123,20 @@ def test_mixup_partner_objects_lie_on_their_pixels() -> None:
 def test_copy_paste_pastes_pixels_and_hides_what_is_behind() -> None:
     pasted = 0
     for seed in range(30):
-        paste = CopyPaste(part=1.0).draw(DRAW, sample_generator(0, 2, seed))
+        paste = CopyPaste(part=1.0).sample_parameters(DRAW, sample_generator(0, 2, seed))
         if paste is None:
             continue
         pasted += 1
-        image = paste.pixels(np.full((*SIZE, 3), 200, np.uint8))
+        image = paste.apply(np.full((*SIZE, 3), 200, np.uint8))
         for label, box in zip(paste.pasted.labels, paste.pasted.boxes):
             found = extent(image, COLOURS[label])
             if found is not None:
                 assert (found[:2] >= box[:2] - 2).all() and (found[2:] <= box[2:] + 2).all()
         everywhere = Instances(np.array([[0.0, 0, 160, 160]]), np.array([7]))
-        assert len(paste.objects(everywhere)) == len(paste.pasted) + 1
+        assert len(paste.add_instances(everywhere)) == len(paste.pasted) + 1
     assert pasted > 10
     outlineless = ListSampler(tuple(replace(sample, polygons=None) for sample in SCENES), SIZE)
-    assert CopyPaste().draw(outlineless, sample_generator(0, 0, 0)) is None
+    assert CopyPaste().sample_parameters(outlineless, sample_generator(0, 0, 0)) is None
 
 
 def test_an_object_behind_a_pasted_one_keeps_what_is_seen() -> None:
@@ -144,8 +144,8 @@ def test_an_object_behind_a_pasted_one_keeps_what_is_seen() -> None:
     objects = Instances(np.array([[20.0, 20, 60, 60], [70, 70, 90, 90]]), np.array([1, 2]), ((square,), ()))
     mask = np.zeros((100, 100), np.uint8)
     mask[:, 40:65] = 255
-    seen = remove_covered(objects, mask, 0.1)
+    seen = remove_occluded(objects, mask, 0.1)
     np.testing.assert_allclose(seen.boxes, [[20, 20, 40, 60], [70, 70, 90, 90]], atol=1)
     assert seen.polygons is not None and seen.polygons[0][0][:, 0].max() <= 40
     mask[:, 10:65] = 255
-    assert remove_covered(objects, mask, 0.1).labels.tolist() == [2]
+    assert remove_occluded(objects, mask, 0.1).labels.tolist() == [2]

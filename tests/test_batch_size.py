@@ -66,7 +66,7 @@ def test_a_trial_is_a_whole_step_at_the_largest_size_and_changes_nothing():
 
 def test_the_batch_of_a_cpu_stays_and_several_processes_are_refused():
     recipe = changed()
-    given = {"detector": detector_of(recipe), "machine": RuntimeOptions(), "teacher": None}
+    given = {"detector": detector_of(recipe), "runtime": RuntimeOptions(), "teacher": None}
     same, said = fill_memory(recipe, ALONE, 24, **given)
     assert same is recipe and said == "--batch auto fills a GPU's memory; without one the batch is 8 images."
     with pytest.raises(UsageError, match="for one process"):

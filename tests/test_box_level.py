@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelook.augment.lazy_sample import ListSampler
-from onelook.augment.scale_aware_autoaugment import POLICIES, Policy, ScaleAwareAutoAugment, gaussian, move
+from onelook.augment.sampler import ListSampler
+from onelook.augment.scale_aware_autoaugment import POLICIES, Policy, ScaleAwareAutoAugment, apply_geometry, gaussian
 from onelook.types import Sample
 from shared import needs_shared, reference
 
@@ -46,7 +46,7 @@ def picture(golden):
 @needs_shared
 def test_gaussians_and_probabilities_are_the_published_ones(golden):
     augment, boxes, size = ScaleAwareAutoAugment(), golden["boxes"], (48, 64)
-    np.testing.assert_allclose(augment.areas(size), golden["scale_splits"], rtol=1e-12)
+    np.testing.assert_allclose(augment.split_areas(size), golden["scale_splits"], rtol=1e-12)
     np.testing.assert_allclose(augment.gaussians(boxes, size), golden["gaussian_scaled"], atol=1e-6)
     area = 48 * 64 / (2 * np.pi)
     plain = gaussian(size, (18, 18), (26 / 64 * area**0.5, 22 / 48 * area**0.5))
@@ -69,7 +69,7 @@ def test_colours_are_the_published_ones(golden, name, level):
 def test_geometry_is_the_published_one(golden, name):
     geometry, level, tolerance = GEOMETRY[name]
     boxes, labels = golden["boxes"], golden["labels"]
-    found, copies, rows = move(picture(golden), boxes[:2], geometry, level)
+    found, copies, rows = apply_geometry(picture(golden), boxes[:2], geometry, level)
     np.testing.assert_allclose(found.transpose(2, 0, 1), golden[f"geometric_{name}"], atol=tolerance)
     np.testing.assert_array_equal(np.concatenate((boxes, copies)), golden[f"geometric_{name}_boxes"])
     np.testing.assert_array_equal(np.concatenate((labels, labels[rows])), golden[f"geometric_{name}_labels"])

@@ -147,7 +147,7 @@ def test_flags_that_are_given_again_hold_and_the_others_are_found():
     assert again == replace(began, workers=0, precision="fp32")
     assert RunOptions(workers=0).after({}) == RunOptions(workers=0)
     off = RunOptions(deterministic=False, log=("none",), cache="none").after(began.to_dict())
-    assert (off.deterministic, off.sinks, off.cache) == (False, (), "none") and not off.machine.deterministic
+    assert (off.deterministic, off.loggers, off.cache) == (False, (), "none") and not off.runtime.deterministic
     with_more = began.to_dict() | {"a flag of another version": 1}
     assert RunOptions().after(with_more) == began
 

@@ -10,9 +10,9 @@ import pytest
 
 from onelook.augment.damo_yolo import DamoAugment, flip_horizontally
 from onelook.augment.geometry import RandomAffine
-from onelook.augment.lazy_sample import ListSampler, sample_generator
 from onelook.augment.letterbox import Letterbox
 from onelook.augment.mixup import MixUp
+from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.augment.scale_aware_autoaugment import POLICIES, ScaleAwareAutoAugment
 from onelook.types import Sample
 from scenes import COLOURS, SCENES, SIZE, extent
@@ -25,8 +25,8 @@ PIPELINES = {
     "published": DamoAugment(),
     "busy": DamoAugment(mix=MixUp(1.0, keep=None), box_level=OFTEN),
     "nano": DamoAugment(affine=RandomAffine(10.0, 0.2, (0.75, 1.25), 0.2)),
-    "closing": DamoAugment(box_level=OFTEN).plain,
-    "letterboxed": replace(DamoAugment(box_level=OFTEN).plain, frame=Letterbox(fill=0)),
+    "closing": DamoAugment(box_level=OFTEN).without_mosaic,
+    "letterboxed": replace(DamoAugment(box_level=OFTEN).without_mosaic, frame=Letterbox(fill=0)),
 }
 
 
@@ -64,7 +64,7 @@ def test_objects_lie_on_their_pixels(outlined):
 
 
 def test_the_closing_epochs_stretch_the_image_and_flip_it():
-    calm = DamoAugment(box_level=None).plain
+    calm = DamoAugment(box_level=None).without_mosaic
     sample = SCENES[3]
     expected = cv2.resize(sample.image, SIZE[::-1])
     scale = np.array(SIZE[::-1] * 2) / np.array(sample.image.shape[1::-1] * 2)

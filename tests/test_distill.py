@@ -129,15 +129,15 @@ def test_the_masked_part_is_what_it_says():
     for masked in (0.0, 0.65):
         loss = Mgd(masked=masked, scale=1.0)(ones, torch.zeros_like(ones), plain) / ones[0].numel()
         assert loss.item() == pytest.approx(1.0 - masked, abs=0.02)
-    assert all(p.requires_grad for p in Mgd().learnt(3).parameters())
-    assert not any(p.requires_grad for p in Mgd(trains=False).learnt(3).parameters())
+    assert all(p.requires_grad for p in Mgd().trainable_module(3).parameters())
+    assert not any(p.requires_grad for p in Mgd(trains=False).trainable_module(3).parameters())
 
 
 def test_levels_meet_by_stride():
     assert matched_levels(Part((1, 2, 3)), Part((4, 5, 6, 7), (4, 8, 16, 32))) == ((0, 1), (1, 2), (2, 3))
     # A neck that feeds an auxiliary head has every stride twice: its lead levels count.
     assert matched_levels(Part((1,) * 4, (8, 16, 8, 16)), Part((1,) * 3)) == ((0, 0), (1, 1))
-    with pytest.raises(ConfigError, match=r"\(4\) is one of the student's \(8, 16, 32\)"):
+    with pytest.raises(ConfigError, match=r"teacher's features have 4, the student's 8, 16, 32"):
         matched_levels(Part((1, 2, 3)), Part((1,), (4,)))
 
 
@@ -190,8 +190,8 @@ def teacher_of(width=0.25, **settings):
     return build(Yolox(depth=0.33, width=width, num_classes=7, size=(64, 64), **settings))
 
 
-def pupil(recipe=TAUGHT, **machine):
-    return TrainState(recipe, detector_of(recipe), ALONE, RuntimeOptions(**machine), teacher_of())
+def pupil(recipe=TAUGHT, **runtime):
+    return TrainState(recipe, detector_of(recipe), ALONE, RuntimeOptions(**runtime), teacher_of())
 
 
 @pytest.mark.parametrize("loss", [Cwd(), Mgd(masked=0.3, scale=1e-3), Mimic()], ids=LOSSES)
@@ -205,17 +205,19 @@ def test_a_student_approaches_the_features_of_its_teacher(loss):
 
 
 def test_the_teacher_and_what_is_saved_do_not_change():
-    learner, teacher = pupil(), teacher_of()
-    before = {name: tensor.clone() for name, tensor in learner.teaching.teacher.state_dict().items()}
-    projection = learner.align.project[0].weight.clone()
-    run(TAUGHT, learner)
-    assert_same(before, learner.teaching.teacher.state_dict())
-    assert not learner.teaching.teacher.training and not any(m.training for m in learner.teaching.teacher.modules())
-    assert learner.step.training
-    assert not torch.equal(projection, learner.align.project[0].weight)  # it is in the optimizer
-    assert learner.evaluated_model.state_dict().keys() == detector_of(TAUGHT).state_dict().keys()
+    train_state, teacher = pupil(), teacher_of()
+    before = {name: tensor.clone() for name, tensor in train_state.distiller.teacher.state_dict().items()}
+    projection = train_state.align.project[0].weight.clone()
+    run(TAUGHT, train_state)
+    assert_same(before, train_state.distiller.teacher.state_dict())
+    assert not train_state.distiller.teacher.training and not any(
+        m.training for m in train_state.distiller.teacher.modules()
+    )
+    assert train_state.step.training
+    assert not torch.equal(projection, train_state.align.project[0].weight)  # it is in the optimizer
+    assert train_state.evaluated_model.state_dict().keys() == detector_of(TAUGHT).state_dict().keys()
     images = torch.rand(1, 3, 64, 64) * 255
-    for ours, theirs in zip(learner.teaching.features(images), teacher.eval().features(images)):
+    for ours, theirs in zip(train_state.distiller.features(images), teacher.eval().features(images)):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
@@ -245,27 +247,27 @@ def test_resume_with_a_teacher_is_bit_equal_to_no_break(tmp_path, loss, stop):
 
 def test_in_the_papers_second_stage_the_teacher_does_not_look(monkeypatch):
     recipe = changed(epochs=3, distillation=PAPER, closing=Closing(epochs=1))
-    learner = pupil(recipe)
+    train_state = pupil(recipe)
     looks = []
-    features = learner.teaching.teacher.features
-    monkeypatch.setattr(learner.teaching.teacher, "features", lambda images: looks.append(1) or features(images))
-    told = [float(e.losses[TERM_NAME]) for e in train(recipe, learner, Squares()) if isinstance(e, Step)]
+    features = train_state.distiller.teacher.features
+    monkeypatch.setattr(train_state.distiller.teacher, "features", lambda images: looks.append(1) or features(images))
+    told = [float(e.losses[TERM_NAME]) for e in train(recipe, train_state, Squares()) if isinstance(e, Step)]
     assert len(looks) == 6 and all(value > 0 for value in told[:6]) and told[6:] == [0.0] * 3
 
 
 def test_half_precision_and_other_layouts_take_a_teacher():
-    for machine in ({"precision": "bf16"}, {"channels_last": False}):
+    for runtime in ({"precision": "bf16"}, {"channels_last": False}):
         recipe = changed(epochs=1, distillation=Distillation(), closing=None)
-        steps = [event for event in train(recipe, pupil(recipe, **machine), Squares()) if isinstance(event, Step)]
+        steps = [event for event in train(recipe, pupil(recipe, **runtime), Squares()) if isinstance(event, Step)]
         assert all(
             step.losses[TERM_NAME].dtype == torch.float32 and step.losses[TERM_NAME].isfinite() for step in steps
         )
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match="distils, but there is no teacher"):
+    with pytest.raises(ConfigError, match="has distillation, but there is no teacher"):
         TrainState(TAUGHT, detector_of(TAUGHT), ALONE, RuntimeOptions())
-    with pytest.raises(ConfigError, match="does not distil"):
+    with pytest.raises(ConfigError, match="has no distillation"):
         TrainState(RECIPE, detector_of(RECIPE), ALONE, RuntimeOptions(), teacher_of())
     far = teacher_of()
     far.backbone.strides = (8, 16, 128)
@@ -294,8 +296,8 @@ def test_yolox_s_teaches_for_a_few_steps(name):
         ema=None,
     )
     torch.manual_seed(1)
-    learner = TrainState(recipe, build(recipe.model), ALONE, RuntimeOptions(), build("yolox-s"))
-    told = [event.losses for event in train(recipe, learner, Squares()) if isinstance(event, Step)]
+    train_state = TrainState(recipe, build(recipe.model), ALONE, RuntimeOptions(), build("yolox-s"))
+    told = [event.losses for event in train(recipe, train_state, Squares()) if isinstance(event, Step)]
     assert list(told[0]) == list(recipe.terms_at(0)) and len(told) == 6
     assert all(value.isfinite() for losses in told for value in losses.values())
     assert sum(float(losses[TERM_NAME]) for losses in told[-2:]) < sum(float(losses[TERM_NAME]) for losses in told[:2])

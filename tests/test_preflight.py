@@ -41,7 +41,7 @@ from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Closing, Recipe
 from onelook.training.schedule import WarmCosine
 from onelook.types import UNDEFINED, Matches, Targets
-from training import CPU, LOSS, Squares, changed, learner_of
+from training import CPU, LOSS, Squares, changed, train_state_of
 
 RECIPE = Recipe(
     model=Yolox(num_classes=2, size=(320, 320)),
@@ -320,16 +320,19 @@ def test_the_look_at_the_first_batches_takes_no_more_than_a_pass_of_the_training
     processes: int, accumulate: int, share: int
 ) -> None:
     recipe = changed(batch_size=8, accumulate=accumulate)
-    learner = learner_of(recipe, precision="bf16")
-    learner.world = ProcessGroup(0, processes, CPU)  # the learner itself is built alone: there is nobody to talk to
+    train_state = train_state_of(recipe, precision="bf16")
+    # The state itself is built for one process: the test has no second one to exchange tensors with.
+    train_state.process_group = ProcessGroup(0, processes, CPU)
     sizes, precisions, said = [], [], []
 
     def watch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         sizes.append(len(inputs[0]))
         precisions.append(torch.is_autocast_enabled("cpu"))
 
-    learner.detector.register_forward_pre_hook(watch)
-    run = SimpleNamespace(learner=learner, recipe=recipe, journal=SimpleNamespace(say=said.append, warn=said.append))
+    train_state.detector.register_forward_pre_hook(watch)
+    run = SimpleNamespace(
+        train_state=train_state, recipe=recipe, log=SimpleNamespace(info=said.append, warning=said.append)
+    )
     batches = [Squares(batch=8 // accumulate).take(tuple(range(8 // accumulate)))] * 2
     Detecting(LOSS).look(run, batches)
     assert set(sizes) == {share} and sum(sizes) == 16 // accumulate

@@ -10,13 +10,13 @@ from onelook.training.run import Run, fit
 from onelook.weights import restore
 from test_train_loop import BadGradient, SumOfBoxes
 from test_train_run import start
-from training import LOSS, Squares, changed, learner_of
+from training import LOSS, Squares, changed, train_state_of
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_path):
     recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None)
     with pytest.raises(UserError, match=r"is not finite: sum nan\. Its images: .*pic-5"):
-        start(tmp_path, recipe, Squares(count=16, broken=5), name_of=lambda row: f"pic-{row}")
+        start(tmp_path, recipe, Squares(count=16, broken=5), image_name=lambda row: f"pic-{row}")
     skipping = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None, nonfinite="skip")
     result = start(tmp_path / "skip", skipping, Squares(count=16, broken=5))
     assert result.reason == "finished" and "step was skipped" in (tmp_path / "skip" / "train.log").read_text()
@@ -44,9 +44,9 @@ def test_what_to_do_after_a_loss_that_is_not_finite_is_possible(tmp_path):
 
 def test_a_gradient_that_is_not_finite_stops_too_and_says_which(tmp_path):
     recipe = changed(epochs=1, closing=None)
-    learner = learner_of(recipe)
-    BadGradient(learner, at=0)
-    run = Run(tmp_path, recipe, learner, image_name=lambda row: f"pic-{row}")
+    train_state = train_state_of(recipe)
+    BadGradient(train_state, at=0)
+    run = Run(tmp_path, recipe, train_state, image_name=lambda row: f"pic-{row}")
     with pytest.raises(UserError, match=r"gradient of step 0 \(epoch 1\) is not finite, though its loss is\. .*: pic-"):
         fit(run, Squares(count=16), None)
 

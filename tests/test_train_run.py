@@ -31,7 +31,7 @@ from onelook.training.run import Run, check_same_recipe, fit
 from onelook.training.train_log import TrainLog
 from onelook.types import UNDEFINED
 from onelook.weights import read_header, restore, save_weights
-from training import LOSS, Squares, changed, learner_of
+from training import LOSS, Squares, changed, train_state_of
 
 HERE = Path(__file__).parent
 RECIPE = changed(epochs=3, evaluate_every=1)
@@ -47,7 +47,7 @@ def one_thread():
 
 
 def start(folder, recipe=RECIPE, batches=SMALL, evaluate=None, **settings):
-    run = Run(folder, recipe, learner_of(recipe), **settings)
+    run = Run(folder, recipe, train_state_of(recipe), **settings)
     return fit(run, batches, evaluate)
 
 
@@ -142,7 +142,7 @@ def test_services_get_no_number_that_nothing_defines(tmp_path, monkeypatch):
     rows = []
     sink = SimpleNamespace(write=lambda epoch, row: rows.append(row), close=lambda: None)
     monkeypatch.setitem(loggers.LOGGERS, "mlflow", lambda folder, settings: sink)
-    start(tmp_path, changed(epochs=1, closing=None), evaluate=measured([UNDEFINED]), sinks=["mlflow"])
+    start(tmp_path, changed(epochs=1, closing=None), evaluate=measured([UNDEFINED]), loggers=["mlflow"])
     assert len(rows) == 1 and "AP" not in rows[0] and rows[0]["loss/total"] > 0
 
 
@@ -185,7 +185,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_bit_for_bit(tmp_path, at):
     told = io.StringIO()
     batches = Interrupting(count=16)
     broken = start(
-        tmp_path / "broken", batches=batches, reporter=PlainReporter(told), resume_with="onelook train d --resume"
+        tmp_path / "broken", batches=batches, reporter=PlainReporter(told), resume_command="onelook train d --resume"
     )
     assert signal.getsignal(signal.SIGINT) is before
     assert broken.reason == ("interrupted" if at < 6 else "finished")
@@ -201,10 +201,10 @@ def test_ctrl_c_saves_and_the_run_goes_on_bit_for_bit(tmp_path, at):
 
 def test_a_run_goes_on_with_its_own_classes_only(tmp_path):
     start(tmp_path, changed(epochs=1, closing=None))
-    learner = learner_of(RECIPE)
-    learner.detector.class_names = ("red", "blue", "green")
+    train_state = train_state_of(RECIPE)
+    train_state.detector.class_names = ("red", "blue", "green")
     with pytest.raises(UserError, match="class 1 was 'green', now 'blue'"):
-        Run(tmp_path, RECIPE, learner, resume=True)
+        Run(tmp_path, RECIPE, train_state, resume=True)
 
 
 class Slow(Squares):
@@ -220,7 +220,7 @@ class Slow(Squares):
 
 def test_a_loader_that_cannot_keep_up_is_told_of_with_figures(tmp_path):
     recipe = changed(epochs=1, closing=None)
-    fit(Run(tmp_path / "slow", recipe, learner_of(recipe)), Slow(), None, slow_loader_remedy="take more")
+    fit(Run(tmp_path / "slow", recipe, train_state_of(recipe)), Slow(), None, slow_loader_remedy="take more")
     said = (tmp_path / "slow" / "train.log").read_text()
     found = re.search(r"kept training waiting for (\S+) of (\S+) s: take more\.", said)
     assert found and 1.2 <= float(found[1]) <= float(found[2])
@@ -278,7 +278,7 @@ def test_a_sink_that_fails_never_stops_training(tmp_path, monkeypatch):
             raise AssertionError("a sink that failed is left alone")
 
     monkeypatch.setitem(loggers.LOGGERS, "wandb", Broken)
-    result = start(tmp_path, changed(epochs=2, closing=None), sinks=("wandb",))
+    result = start(tmp_path, changed(epochs=2, closing=None), loggers=("wandb",))
     assert result.reason == "finished" and len(rows_of(tmp_path)) == 2
     assert (tmp_path / "train.log").read_text().count("wandb: write failed (ConnectionError: nobody is there)") == 1
 
@@ -317,7 +317,7 @@ def test_a_state_and_weights_that_cannot_be_written_are_a_message(tmp_path, smal
         start(tmp_path)
     assert "--resume" in caught.value.remedy
     with pytest.raises(UserError, match=r"x\.safetensors' cannot be written: File too large"):
-        save_weights(learner_of(RECIPE).detector, tmp_path / "x.safetensors")
+        save_weights(train_state_of(RECIPE).detector, tmp_path / "x.safetensors")
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml"}
 
 
@@ -330,7 +330,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path):
 
 def test_unknown_sinks_and_changed_recipes_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no sink 'tensorbord'\. Did you mean 'tensorboard'"):
-        start(tmp_path, sinks=("tensorbord",))
+        start(tmp_path, loggers=("tensorbord",))
     with pytest.raises(UserError, match="another recipe: batch_size was 8, now 4"):
         check_same_recipe(tmp_path, RECIPE, changed(epochs=3, evaluate_every=1, batch_size=4))
 
@@ -389,7 +389,7 @@ def steps_of(folder: Path) -> int:
 
 
 def test_a_run_starts_with_a_state_so_that_a_kill_in_the_first_epoch_is_no_loss(tmp_path):
-    run = Run(tmp_path, RECIPE, learner_of(RECIPE))
+    run = Run(tmp_path, RECIPE, train_state_of(RECIPE))
     run.save()
     next(train(RECIPE, run.train_state, SMALL))
     result = start(tmp_path, resume=True)

@@ -44,7 +44,7 @@ def yolox() -> Recipe:
 
 def toy(values) -> float:
     """1 at the planted optimum, less the farther away (in places between the bounds)."""
-    gaps = [gene.place(value) - gene.place(best) for gene, value, best in zip(GENES, values, PLANTED)]
+    gaps = [gene.to_fraction(value) - gene.to_fraction(best) for gene, value, best in zip(GENES, values, PLANTED)]
     return float(np.exp(-4 * np.square(gaps).sum()))
 
 
@@ -71,12 +71,12 @@ def test_the_planted_optimum_is_found_better_than_by_chance():
 def test_genes_stay_inside_their_bounds_and_places_come_back(low, factor, place, whole):
     bounds = (max(1.0, round(low)), round(low * factor) + 2.0) if whole else (low, low * factor)
     gene = Gene("x", *bounds, whole)
-    value = gene.value(place)
+    value = gene.from_fraction(place)
     assert gene.low <= value <= gene.high
     if whole:
         assert isinstance(value, int)
     elif 0 <= place <= 1:
-        assert gene.place(value) == pytest.approx(place, abs=1e-3)
+        assert gene.to_fraction(value) == pytest.approx(place, abs=1e-3)
 
 
 def test_ranges_are_read_against_the_recipe():
@@ -140,14 +140,14 @@ def test_results_and_the_best_recipe_are_files_and_failures_are_rows(tmp_path):
 
 def test_a_search_of_failures_says_why(tmp_path):
     study = begin_study(tmp_path, yolox(), GENES, seed=0)
-    study.note(study.begin(), status="failed", error="no memory")
+    study.update_trial(study.start_trial(), status="failed", error="no memory")
     with pytest.raises(UserError, match="All 1 trials failed: no memory"):
         finish(study, interrupted=False)
 
 
 def test_a_trial_whose_metric_was_never_defined_failed_and_says_so(tmp_path):
     study = begin_study(tmp_path, yolox(), GENES, seed=0)
-    launcher, trial = Launcher("data", tmp_path, [], [None]), study.begin()
+    launcher, trial = Launcher("data", tmp_path, [], [None]), study.start_trial()
     launcher.result(trial).write_text('{"best": null, "reason": "finished"}')
     launcher.output(trial).write_text("Weights: somewhere")
     collect(study, trial, launcher, 0, 1.0)
@@ -208,7 +208,7 @@ def test_a_search_goes_on_with_the_flags_it_began_with(tmp_path, capsys, monkeyp
     def run_toys(study, trials, launcher, parallel, reporter):
         """Ends after the first trial, as if by Ctrl-C."""
         seen.append((trials, parallel, launcher.flags, launcher.devices))
-        study.note(study.begin(), status="done", fitness=0.5)
+        study.update_trial(study.start_trial(), status="done", fitness=0.5)
         return True
 
     monkeypatch.setattr("onelook.api.tune.run_study", run_toys)

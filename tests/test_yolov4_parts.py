@@ -12,11 +12,14 @@ from torch import nn
 
 from onelook.augment.letterbox import Letterbox, resize_image
 from onelook.config import change, from_plain, to_plain
-from onelook.layers.aspp import Aspp, Rfb
+from onelook.layers.asff import Asff
+from onelook.layers.aspp import Aspp
 from onelook.layers.attention import PointwiseAttention, SpatialAttention, SqueezeExcite
 from onelook.layers.conv import ConvStyle, make_activation
+from onelook.layers.rfb import Rfb
+from onelook.layers.sfam import Sfam
 from onelook.layers.spp import MaxPyramid, SamePool
-from onelook.layers.weighted_sum import Asff, PlainSum, Sfam, WeightedSum
+from onelook.layers.weighted_sum import PlainSum, WeightedSum
 from onelook.losses.yolov4 import DarknetSquares, GaussianBox
 from onelook.models.deploy import deploy
 from onelook.models.variants import ARCHITECTURE_TYPES, variant
@@ -108,11 +111,11 @@ def test_aligned_resize_keeps_the_corners_and_whole_numbers() -> None:
 @pytest.mark.parametrize("source", [(37, 53), (53, 37), (480, 640), (1, 1000), (64, 64)])
 def test_whole_letterbox_brings_boxes_back(source: tuple[int, int]) -> None:
     frame = Letterbox(128, "centre", rounding="whole")
-    placement, sides = frame.place(source, (64, 96))
+    placement, sides = frame.get_transform(source, (64, 96))
     assert max(sides[0] / 64, sides[1] / 96) == 1
-    corners = placement.forward(np.array([[0.0, 0.0, source[1], source[0]]]))
+    corners = placement.to_input(np.array([[0.0, 0.0, source[1], source[0]]]))
     np.testing.assert_allclose(corners[0, 2:] - corners[0, :2], sides[::-1])
-    np.testing.assert_allclose(placement.back(corners), [[0, 0, source[1], source[0]]], atol=1e-9)
+    np.testing.assert_allclose(placement.to_original(corners), [[0, 0, source[1], source[0]]], atol=1e-9)
 
 
 STYLE = ConvStyle("leaky_relu")

@@ -106,8 +106,8 @@ def detector_of(recipe: Recipe) -> Detector:
     return build(recipe.model, classes=("red", "green", "blue"))
 
 
-def learner_of(recipe: Recipe = RECIPE, world: ProcessGroup = ALONE, **machine: Any) -> TrainState:
-    return TrainState(recipe, detector_of(recipe), world, RuntimeOptions(**machine))
+def train_state_of(recipe: Recipe = RECIPE, process_group: ProcessGroup = ALONE, **runtime: Any) -> TrainState:
+    return TrainState(recipe, detector_of(recipe), process_group, RuntimeOptions(**runtime))
 
 
 def changed(**fields: Any) -> Recipe:

@@ -97,10 +97,10 @@ def roadmap(
     refuse_conflicts(table, chosen, overrides)
     training, judged = open_both(data, split, validation)
     folder = Path("runs") / table.name if out is None else Path(out)
-    with join_process_group(device) as world:
-        if world.size > 1:
+    with join_process_group(device) as process_group:
+        if process_group.size > 1:
             raise UsageError("A roadmap is trained by one process.", "Train single rows: --recipe ROADMAP:ROW.")
-        on_cpu, published = world.device.type == "cpu", table.recipes
+        on_cpu, published = process_group.device.type == "cpu", table.recipes
         if batch is None and on_cpu:
             batch = min(CPU_BATCH, *(recipe.batch_size for recipe in published.values()))
         recipes = {}
@@ -129,7 +129,7 @@ def roadmap(
             folder,
             training=training,
             validation=judged,
-            device=world.device,
+            device=process_group.device,
             workers=workers,
             teacher=None if teacher is None else os.fspath(teacher),
             pictures=classes,

@@ -91,17 +91,17 @@ def open_session(
     if resume:
         options = options.after(options_of_run(start.folder))
     training, judged, notes = open_splits(data, options.train_split, validation or options.val_split)
-    with join_process_group(options.device) as world:
+    with join_process_group(options.device) as process_group:
         plan = None if options.cache in (None, "none") else plan_cache(options.cache, training, start.folder)
-        begun = _begin(choice, (training, judged), world, options, start)
+        begun = _begin(choice, (training, judged), process_group, options, start)
         notes += [*begun.notes, *([] if plan is None else [str(plan)])]
-        with exclusive(start.folder, world, new=not resume):
+        with exclusive(start.folder, process_group, new=not resume):
             run = Run(
                 start.folder,
                 begun.recipe,
                 begun.train_state,
                 reporter=PlainReporter() if reporter is None else reporter,
-                sinks=options.sinks,
+                loggers=options.loggers,
                 resume=resume,
                 resume_command=(resume_command or _resume_call)(start.folder),
                 image_name=lambda row: str(training.path(row)),
@@ -135,7 +135,7 @@ class _Beginning:
 def _begin(
     choice: Recipe | RecipeChoice,
     splits: tuple[Dataset, Dataset | None],
-    world: ProcessGroup,
+    process_group: ProcessGroup,
     options: RunOptions,
     start: Start,
 ) -> _Beginning:
@@ -145,20 +145,22 @@ def _begin(
         recipe = resumed(choice, start.folder)
     else:
         begins, teaches = start.weights is not None, start.teacher is not None
-        on_cpu = world.device.type == "cpu"
+        on_cpu = process_group.device.type == "cpu"
         recipe = resolved(choice, training, fine_tunes=begins, teaches=teaches, on_cpu=on_cpu)
     task = task_of(recipe, training)
     check_judging(task, recipe, judged)
     found = find_teacher(recipe, start.folder, start.teacher, start.teacher_weights, start.resume)
     teacher, record = (None, None) if found is None else found
-    detector, notes = starting_point(recipe, training, world, start.weights)
+    detector, notes = starting_point(recipe, training, process_group, start.weights)
     if isinstance(choice, RecipeChoice) and choice.batch == "auto" and not start.resume:
         recipe, note = fill_memory(
-            recipe, world, len(training), detector=detector, machine=options.machine, teacher=teacher
+            recipe, process_group, len(training), detector=detector, runtime=options.runtime, teacher=teacher
         )
         notes.append(note)
-    check_batch(recipe, world, training)
-    return _Beginning(recipe, task, TrainState(recipe, detector, world, options.machine, teacher), record, notes)
+    check_batch(recipe, process_group, training)
+    return _Beginning(
+        recipe, task, TrainState(recipe, detector, process_group, options.runtime, teacher), record, notes
+    )
 
 
 def _announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:
@@ -191,9 +193,9 @@ def _checked(
     measure = None if judged is None else partial(task.metrics, validation=judged, run=run)
     # Logged before the loader ends its workers: where another process has ended too, this one may be killed meanwhile.
     with ExitStack() as loading, _logged(run):
-        batches = loading.enter_context(loader_of(training, run.recipe, run.train_state.world, workers, plan))
+        batches = loading.enter_context(loader_of(training, run.recipe, run.train_state.process_group, workers, plan))
         if new and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
-            run.log.warn(warning)
+            run.log.warning(warning)
         yield TrainingSession(run, batches, measure, faster(batches), task, splits, loading)
 
 

@@ -136,7 +136,7 @@ class Predictor:
         for start in range(0, len(pixels), self.batch):
             found += self.backend(np.stack(pixels[start : start + self.batch]), select)
         return [
-            Detections(place.back(boxes), scores, labels, self.class_names, size=place.source)
+            Detections(place.to_original(boxes), scores, labels, self.class_names, size=place.source)
             for place, (boxes, scores, labels) in zip(placements, found)
         ]
 

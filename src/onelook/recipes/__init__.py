@@ -20,16 +20,17 @@ from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
-from onelook.augment.batch_augment import BatchMixUp, BatchMosaic, CutMix, OneOf
+from onelook.augment.batch_augment import OneOf
 from onelook.augment.blur import Blur
 from onelook.augment.classifier import CentreCrop, ClassifierAugment
 from onelook.augment.colour import HsvGain, HsvScale, HsvShift
 from onelook.augment.copy_paste import CopyPaste
+from onelook.augment.cutmix import CutMix
 from onelook.augment.damo_yolo import DamoAugment
 from onelook.augment.darknet import DarknetAugment
 from onelook.augment.geometry import BoxFilter, RandomAffine
-from onelook.augment.mixup import BetaMixUp, MixUp
-from onelook.augment.mosaic import Mosaic, Mosaic9
+from onelook.augment.mixup import BatchMixUp, BetaMixUp, MixUp
+from onelook.augment.mosaic import BatchMosaic, Mosaic, Mosaic9
 from onelook.augment.perspective import Perspective
 from onelook.augment.random_erasing import CutOut, GridMask, HideAndSeek, RandomErase
 from onelook.augment.scale_aware_autoaugment import Policy, ScaleAwareAutoAugment
@@ -39,7 +40,8 @@ from onelook.augment.yolox import SingleImageAugment, YoloxAugment
 from onelook.config import from_plain, read_yaml_lines
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError, did_you_mean
-from onelook.layers.cross_mini_batch_norm import Cbn, Cmbn
+from onelook.layers.cross_iteration_batch_norm import Cbn
+from onelook.layers.cross_mini_batch_norm import Cmbn
 from onelook.losses.classification import ClassLoss
 from onelook.losses.detection_loss import Auxiliary, DetectionLoss
 from onelook.losses.distillation import Cwd, Mgd, Mimic

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from onelook.augment.batch_augment import BatchMosaic, CutMix, OneOf
+from onelook.augment.batch_augment import OneOf
 from onelook.augment.classifier import ClassifierAugment
+from onelook.augment.cutmix import CutMix
+from onelook.augment.mosaic import BatchMosaic
 from onelook.losses.classification import ClassLoss
 from onelook.models.classifier import Classification
 from onelook.models.published import Variant

@@ -56,7 +56,7 @@ def published(model: Variant) -> Recipe:
         epochs=300,
         batch_size=256,
         ema=Ema(decay=0.9998, warmup=2000, first=0),
-        closing=Closing(epochs=16, augment=augment.plain),
+        closing=Closing(epochs=16, augment=augment.without_mosaic),
         max_labels=500,  # the code has no limit; images of COCO have fewer than a hundred objects, a mosaic has four
         sync_batch_norm=True,
         evaluate_every=10,

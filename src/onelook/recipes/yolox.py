@@ -45,6 +45,6 @@ def published(model: Variant) -> Recipe:
         batch_size=64,
         ema=Ema(decay=0.9998, warmup=2000),
         multiscale=_SIZES.get(model.name, LARGE_SIZES),
-        closing=Closing(epochs=15, augment=augment.plain, loss=LOSS.with_terms(RawL1())),
+        closing=Closing(epochs=15, augment=augment.without_mosaic, loss=LOSS.with_terms(RawL1())),
         evaluate_every=10,
     )

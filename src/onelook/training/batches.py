@@ -12,10 +12,14 @@ from onelook.training.recipe import Recipe
 
 
 def loader_of(
-    training: Dataset, recipe: Recipe, world: ProcessGroup, workers: int | None = None, cache: CachePlan | None = None
+    training: Dataset,
+    recipe: Recipe,
+    process_group: ProcessGroup,
+    workers: int | None = None,
+    cache: CachePlan | None = None,
 ) -> Loader:
     """The batches of a recipe for one process."""
-    on_cpu = world.device.type == "cpu"
+    on_cpu = process_group.device.type == "cpu"
     if workers is not None and workers < 0:
         raise UsageError(f"--workers is a number of processes, not {workers}.", "0 prepares images without any.")
     if workers is None:
@@ -29,13 +33,13 @@ def loader_of(
         sampling=recipe.sampling,
         max_labels=recipe.max_labels,
         workers=workers,
-        rank=world.rank,
-        world=world.size,
+        rank=process_group.rank,
+        world=process_group.size,
         accumulate=recipe.accumulate,
-        pin=world.device.type == "cuda",
+        pin=process_group.device.type == "cuda",
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,
-        gather=gather_objects if world.size > 1 else alone,
+        gather=gather_objects if process_group.size > 1 else alone,
     )
 
 

@@ -44,13 +44,13 @@ class RunOptions:
         return {**asdict(self), "log": list(self.log)}
 
     @property
-    def sinks(self) -> tuple[str, ...]:
+    def loggers(self) -> tuple[str, ...]:
         """The services that the numbers are logged to as well."""
         return () if self.log == ("none",) else self.log
 
     @property
-    def machine(self) -> RuntimeOptions:
-        """How this computer does the work, as `Learner` takes it."""
+    def runtime(self) -> RuntimeOptions:
+        """How this computer does the work."""
         channels_last = None if self.layout is None else self.layout == "channels-last"
         return RuntimeOptions(
             precision=self.precision,

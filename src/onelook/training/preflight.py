@@ -259,7 +259,7 @@ def _anchor_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | None
 def _outline_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | None) -> list[str]:
     """A hint where objects are to be cut out along outlines that nobody drew."""
     augments = (recipe.augment_at(0), recipe.augment_at(recipe.epochs - 1))
-    if not any(getattr(augment, "needs_outlines", False) for augment in augments):
+    if not any(getattr(augment, "needs_polygons", False) for augment in augments):
         return []
     _, _, found, crowds = flat_objects(dataset)
     drawn = outlined(dataset) & ~crowds

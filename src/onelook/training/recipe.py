@@ -8,11 +8,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from onelook.augment.batch_augment import WithBatchAugments
-from onelook.augment.lazy_sample import ImageSampler
+from onelook.augment.sampler import ImageSampler
 from onelook.config import change
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError, UsageError
-from onelook.layers.cross_mini_batch_norm import Cbn, Cmbn
+from onelook.layers.cross_iteration_batch_norm import Cbn
+from onelook.layers.cross_mini_batch_norm import Cmbn
 from onelook.losses.classification import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.models.detector import Architecture
@@ -32,7 +33,7 @@ AnySchedule = WarmCosine | OneCycle | MultiStep | Polynomial | CosineRestarts | 
 class Augment(Protocol):
     """`draw(rng)` returns another random image of the set; `draw.size` is the training input's."""
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample: ...
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample: ...
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
 
 
 def starting_point(
-    recipe: Recipe, training: Dataset, world: ProcessGroup, weights: str | Path | Detector | None
+    recipe: Recipe, training: Dataset, process_group: ProcessGroup, weights: str | Path | Detector | None
 ) -> tuple[Detector, list[str]]:
     """The detector as training begins, and notes on its weights; the seed draws them where none are given."""
     detector = make_detector(recipe, training.names)
@@ -44,7 +44,7 @@ def starting_point(
         return detector, []
     loaded = _copy_weights(detector, weights) if isinstance(weights, Detector) else load_weights(detector, weights)
     if loaded.form == "deploy":
-        unfold(detector, training, recipe, world)
+        unfold(detector, training, recipe, process_group)
     return detector, [str(loaded)]
 
 
@@ -55,33 +55,33 @@ def _copy_weights(detector: Detector, source: Detector) -> LoadReport:
     return replace(loaded, path="a detector in memory")
 
 
-def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: ProcessGroup) -> None:
+def unfold(detector: Detector, training: Dataset, recipe: Recipe, process_group: ProcessGroup) -> None:
     """Makes folded weights trainable, with the first images of the training (see `onelook.training.unfold_batch_norm`).
 
     The same images in every process, so that all start with the same weights.
     """
-    alone = ProcessGroup(0, 1, world.device)
+    alone = ProcessGroup(0, 1, process_group.device)
     with loader_of(training, recipe, alone, workers=0) as batches:
         needed = -(-STATISTICS_IMAGES * recipe.accumulate // recipe.batch_size)
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), needed))
-    detector.to(world.device)
-    measure_statistics(detector, (batch.images.to(world.device).float() for batch in first))
+    detector.to(process_group.device)
+    measure_statistics(detector, (batch.images.to(process_group.device).float() for batch in first))
     loss = recipe.loss_at(0)
 
     def of(batch: Batch) -> torch.Tensor:
-        predictions = detector(batch.images.to(world.device).float())
-        return torch.stack(list(loss(predictions, batch.targets.to(world.device)).values())).sum()
+        predictions = detector(batch.images.to(process_group.device).float())
+        return torch.stack(list(loss(predictions, batch.targets.to(process_group.device)).values())).sum()
 
     rescale_filters(detector, (partial(of, batch) for batch in first[:SETTLING_BATCHES]))
 
 
 def fill_memory(
     recipe: Recipe,
-    world: ProcessGroup,
+    process_group: ProcessGroup,
     images: int,
     *,
     detector: Detector,
-    machine: RuntimeOptions,
+    runtime: RuntimeOptions,
     teacher: Detector | None,
 ) -> tuple[Recipe, str]:
     """The recipe with the largest batch that the device holds, and what to say of it.
@@ -89,22 +89,22 @@ def fill_memory(
     images: in the data set; a batch is never larger. A CPU shares its memory with everything else, so that there is
     nothing to fill: the batch stays. Raises UsageError for several processes, which cannot be out of memory together.
     """
-    if world.size > 1:
+    if process_group.size > 1:
         raise UsageError("--batch auto is for one process.", "Find it out with one, then give its multiple as --batch.")
-    if world.device.type != "cuda":
+    if process_group.device.type != "cuda":
         return recipe, f"--batch auto fills a GPU's memory; without one the batch is {recipe.batch_size} images."
-    trial = training_trial(recipe, detector, world.device, machine, teacher)
+    trial = training_trial(recipe, detector, process_group.device, runtime, teacher)
     share = largest_batch(trial, max(1, images))
     found = change(recipe, {"batch_size": share * recipe.accumulate})
     return found, f"The device holds {share} images: the batch is {found.batch_size}."
 
 
-def check_batch(recipe: Recipe, world: ProcessGroup, training: Dataset) -> None:
+def check_batch(recipe: Recipe, process_group: ProcessGroup, training: Dataset) -> None:
     """UserError where the batch cannot be shared out, or the data does not fill one."""
-    shares = world.size * recipe.accumulate
+    shares = process_group.size * recipe.accumulate
     if recipe.batch_size % shares:
         raise UserError(
-            f"A batch of {recipe.batch_size} images cannot be shared by {world.size} processes "
+            f"A batch of {recipe.batch_size} images cannot be shared by {process_group.size} processes "
             f"in {recipe.accumulate} passes.",
             f"Choose a --batch that is a multiple of {shares}.",
         )

@@ -1,4 +1,4 @@
-"""What a training reports while it runs: messages and progress for the caller's reporter, and always `train.log`."""
+"""Progress and messages of a training: passed to a reporter, and the messages appended to `train.log`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 from onelook.reporter import Progress, Reporter, ignore_progress
 from onelook.training.result import format_duration
 
-LINE_SECONDS = 60.0  # between lines inside an epoch: in the log, and of a reporter that prints lines
+SECONDS_BETWEEN_LINES = 60.0  # inside an epoch: in the log, and of a reporter that prints lines
 
 
 class TrainLog:
-    """Passes messages to a reporter and writes them to the run's log, each line with its time.
+    """Passes messages and the progress of a training to a reporter, and appends the messages to a log file.
 
-    reporter: a silent one in every process but the main one.  path: the log file, appended to; None writes none.
+    reporter: a silent one in all processes but the main one.  path: the log file; None writes none.
     """
 
     def __init__(self, reporter: Reporter, path: Path | None, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class TrainLog:
         self.end_epoch()
 
     def log(self, text: str) -> None:
-        """Writes to the log only. Training goes on where that fails, after one warning."""
+        """Appends to the log file only. Where it cannot be written, there is one warning, and training goes on."""
         if self.path is None:
             return
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -55,27 +55,27 @@ class TrainLog:
             self._log_failed = True
 
     def info(self, text: str) -> None:
-        """Reports a message and writes it to the log."""
+        """Reports a message and appends it to the log file."""
         self.log(text)
         self.reporter.info(text)
 
-    def warn(self, text: str) -> None:
-        """Reports a warning and writes it to the log."""
+    def warning(self, text: str) -> None:
+        """Reports a warning and appends it to the log file."""
         self.log(f"warning: {text}")
         self.reporter.warning(text)
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
         """Starts the progress of an epoch (0-based) of which `done` steps are already taken."""
         self.end_epoch()
-        shown = self.reporter.progress(f"epoch {epoch + 1}/{epochs}", every=LINE_SECONDS)
+        shown = self.reporter.progress(f"epoch {epoch + 1}/{epochs}", every=SECONDS_BETWEEN_LINES)
         self._progress = self._epoch.enter_context(shown)
         self._progress(done, steps, f"{done}/{steps}")
 
     def step(self, number: int, steps: int, losses: Mapping[str, float], images_per_second: float, left: float) -> None:
-        """Reports that step `number` of the epoch is done; now and then the log has a line of it."""
+        """Reports that step `number` of the epoch is done; the log has a line every minute."""
         state = f"{format_losses(losses)}  {images_per_second:.1f} img/s  {format_duration(left)} left  {self.memory()}"
         self._progress(number, steps, f"{number}/{steps}  {state}")
-        if time.monotonic() - self._last_line > LINE_SECONDS:
+        if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             self.log(f"  step {number}/{steps}  {state}")
 
@@ -86,7 +86,7 @@ class TrainLog:
         self._last_line = time.monotonic()
 
     def memory(self) -> str:
-        """Most memory used so far: the device's, or this process's."""
+        """The peak memory so far: of the CUDA device, or of this process."""
         if self.device.type == "cuda":
             return f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB"
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -94,7 +94,7 @@ class Study:
         """The trials that were begun and have no result."""
         return [trial for trial in self.trials if trial.status == "running"]
 
-    def begin(self) -> Trial:
+    def start_trial(self) -> Trial:
         """Proposes the next trial and writes it down."""
         number = len(self.trials)
         start = [float(get(self.recipe, gene.path)) for gene in self.genes]
@@ -104,7 +104,7 @@ class Study:
         self.save()
         return self.trials[-1]
 
-    def note(self, trial: Trial, **new: Any) -> Trial:
+    def update_trial(self, trial: Trial, **new: Any) -> Trial:
         """Writes down what is new of a trial."""
         self.trials[trial.number] = replace(self.trials[trial.number], **new)
         self.save()

@@ -14,10 +14,14 @@ from onelook.layers.conv import ConvStyle
 from onelook.layers.weighted_sum import Normalization, Residual, residual_sum
 from onelook.models.detector import Backbone, Detector, Neck, PixelFormat, Pixels
 from onelook.models.published import Published, Variant
-from onelook.models.yolov4.csp_darknet53 import CspDarknet53, CspResnext50, CspTiny, Unit
+from onelook.models.yolov4.backbone import CspTiny
+from onelook.models.yolov4.bifpn import BiFpn
+from onelook.models.yolov4.csp_darknet53 import CspDarknet53, Unit
+from onelook.models.yolov4.csp_resnext50 import CspResnext50
 from onelook.models.yolov4.head import Anchors, Coordinates, Yolov4Head
+from onelook.models.yolov4.neck import Fusion, TinyFpn
 from onelook.models.yolov4.official import official_names
-from onelook.models.yolov4.pan import Attention, BiFpn, Context, Fusion, Pan, TinyFpn
+from onelook.models.yolov4.pan import Attention, Context, Pan
 
 FRACTIONS = PixelFormat(divisor=255.0)
 STRETCH = Stretch("linear_aligned")

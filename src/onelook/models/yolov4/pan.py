@@ -12,27 +12,20 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from onelook.layers.aspp import Aspp, Rfb
+from onelook.layers.aspp import Aspp
 from onelook.layers.attention import PointwiseAttention, SpatialAttention
 from onelook.layers.conv import ConvStyle
 from onelook.layers.resize import upsample
+from onelook.layers.rfb import Rfb
 from onelook.layers.spp import MaxPyramid
-from onelook.layers.weighted_sum import Asff, Sfam, WeightedSum
 from onelook.models.detector import Backbone, Neck
+from onelook.models.yolov4.neck import DarknetFileOrder, Fusion, fusion_block
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid
 
 Context = Literal["spp", "aspp", "rfb"]
 Attention = Literal["pointwise", "spatial"]
-Fusion = Literal["asff", "sfam"]
-
-
-class DarknetFileOrder:
-    """What the published files need to know of a neck."""
-
-    parts: tuple[tuple[str, ...], ...]
-    """Names of the neck's modules before the first prediction layer of the file, before the second, and so on."""
 
 
 class FiveConvs(nn.Module):
@@ -198,103 +191,3 @@ class Pan(Neck, DarknetFileOrder):
         p4 = self.bottom_up4(torch.cat((self.down3(p3), m4), 1))
         p5 = self.bottom_up5(torch.cat((self.down4(p4), m5), 1))
         return self.fusion((p3, p4, p5))
-
-
-class TinyFpn(Neck, DarknetFileOrder):
-    """Top-down only, one 3x3 a level (YOLOv4-tiny); two levels, or three with stride 8 (yolov4-tiny-3l).
-
-    A place joins [upsampled, lateral]: the other way round than `Pan`. Every level ends in its 3x3, whose result the
-    next finer level takes, but for the coarsest, which is taken before it.
-    """
-
-    def __init__(self, backbone: Backbone, width: float, style: ConvStyle, *, levels: int) -> None:
-        super().__init__()
-        c3, c4, c5 = backbone.channels
-        p5, p4, p3 = (int(c * width) for c in (256, 128, 64))
-        self.channels = (p4, p5, c5)[-levels:]
-        self.strides = backbone.strides[-levels:]
-        self.reduce = style.conv(c5, p5)
-        self.expand5 = style.conv(p5, c5, 3)
-        self.reduce5 = style.conv(p5, p4)
-        self.join4 = style.conv(p4 + c4, p5, 3)
-        self.parts = (("reduce", "expand5"), ("reduce5", "join4"), ("reduce4", "join3"))[:levels]
-        if levels == 3:
-            self.reduce4 = style.conv(p5, p3)
-            self.join3 = style.conv(p3 + c3, p4, 3)
-
-    def forward(self, pyramid: Pyramid) -> Pyramid:
-        c3, c4, c5 = pyramid
-        x = self.reduce(c5)
-        p5 = self.expand5(x)
-        p4 = self.join4(torch.cat((upsample(self.reduce5(x)), c4), 1))
-        if len(self.channels) == 2:
-            return p4, p5
-        return self.join3(torch.cat((upsample(self.reduce4(p4)), c3), 1)), p4, p5
-
-
-class BiFpn(Neck, DarknetFileOrder):
-    """Weighted bidirectional pyramid (EfficientDet sec. 3.2 and 3.3): sums with learnt weights where PAN concatenates.
-
-    All levels have one number of channels; `repeats` such layers follow each other. A layer goes top-down, then
-    bottom-up, where a level also sums what came into the layer. Context blocks stand before it, as in `Pan`.
-    """
-
-    parts = ()
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        style: ConvStyle,
-        *,
-        width: float = 1.0,
-        depth: float = 1.0,
-        context: tuple[Context, ...] = ("spp",),
-        fusion: Fusion | None = None,
-    ) -> None:
-        super().__init__()
-        channels = int(256 * width)
-        self.channels = (channels,) * 3
-        self.strides = backbone.strides
-        c3, c4, c5 = backbone.channels
-        self.context5 = ContextConvs(c5, int(512 * width), context, style)
-        self.laterals = nn.ModuleList(style.conv(c, channels) for c in (c3, c4, int(512 * width)))
-        self.layers = nn.Sequential(*(BiFpnLayer(channels, style) for _ in range(ceil(2 * depth))))
-        self.fusion = fusion_block(fusion, self.channels, style)
-
-    def forward(self, pyramid: Pyramid) -> Pyramid:
-        c3, c4, c5 = pyramid
-        levels = tuple(lateral(x) for lateral, x in zip(self.laterals, (c3, c4, self.context5(c5))))
-        return self.fusion(self.layers(levels))
-
-
-class BiFpnLayer(nn.Module):
-    """One layer of `BiFpn`: Pyramid -> Pyramid, all of `channels`."""
-
-    def __init__(self, channels: int, style: ConvStyle) -> None:
-        super().__init__()
-
-        def join(sources: int) -> nn.ModuleList:
-            return nn.ModuleList((WeightedSum(sources, channels), style.conv(channels, channels, 3)))
-
-        self.down4, self.down3 = join(1), join(1)
-        self.up4, self.up5 = join(2), join(1)
-        self.pool = nn.MaxPool2d(2)
-
-    def forward(self, pyramid: Pyramid) -> Pyramid:
-        c3, c4, c5 = pyramid
-        m4 = _joined(self.down4, c4, upsample(c5))
-        p3 = _joined(self.down3, c3, upsample(m4))
-        p4 = _joined(self.up4, c4, m4, self.pool(p3))
-        return p3, p4, _joined(self.up5, c5, self.pool(p4))
-
-
-def _joined(join: nn.ModuleList, *maps: Tensor) -> Tensor:
-    weighted, conv = join
-    return conv(weighted(*maps))
-
-
-def fusion_block(fusion: Fusion | None, channels: tuple[int, ...], style: ConvStyle) -> nn.Module:
-    """The exchange of that name between the levels of a pyramid, or the identity."""
-    if fusion is None:
-        return nn.Identity()
-    return Asff(channels, style) if fusion == "asff" else Sfam(channels, style)

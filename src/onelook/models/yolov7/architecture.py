@@ -15,7 +15,8 @@ from onelook.layers.conv import ConvStyle
 from onelook.models.detector import Detector, OfficialFile, PixelFormat, Pixels
 from onelook.models.published import Published, Variant
 from onelook.models.yolov7.backbone import ElanBackbone, ElanStage, StemKind
-from onelook.models.yolov7.elan import Downsample, ElanChain
+from onelook.models.yolov7.downsample import Downsample
+from onelook.models.yolov7.elan import ElanChain
 from onelook.models.yolov7.head import Anchors, Yolov7Head
 from onelook.models.yolov7.neck import ElanNeck, NeckLevel
 from onelook.models.yolov7.official import official_names, stated_width, without_constants

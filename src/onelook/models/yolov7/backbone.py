@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from onelook.layers.conv import ConvStyle
 from onelook.layers.focus import space_to_depth
 from onelook.models.detector import Backbone
-from onelook.models.yolov7.elan import Downsample, ElanChain, ExtendedElan, downsample
+from onelook.models.yolov7.downsample import Downsample, downsample
+from onelook.models.yolov7.elan import ElanChain, ExtendedElan
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid

@@ -7,12 +7,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from onelook.layers.conv import ConvStyle
 from onelook.layers.rep_conv import RepConv
-
-Downsample = Literal["pool", "both", "conv", "down_c"]
 
 
 @dataclass(frozen=True)
@@ -100,85 +97,3 @@ class ExtendedElan(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first, *others = self.parts(x)
         return sum(others, first)
-
-
-class Pool(nn.Module):
-    """Half the resolution by 2x2 max-pooling; channels stay."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 2)
-
-
-class DownBoth(nn.Module):
-    """MP: half of the channels by a 3x3 of stride 2, half by pooling, each behind or before a 1x1, in this order."""
-
-    def __init__(self, inputs: int, half: int, style: ConvStyle) -> None:
-        super().__init__()
-        self.pooled = style.conv(inputs, half)
-        self.reduce = style.conv(inputs, half)
-        self.strided = style.conv(half, half, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((self.strided(self.reduce(x)), self.pooled(F.max_pool2d(x, 2))), 1)
-
-
-class DownC(nn.Module):
-    """As `DownBoth`, but the strided path keeps all channels until its 3x3 (E6, D6, E6E)."""
-
-    def __init__(self, inputs: int, outputs: int, style: ConvStyle) -> None:
-        super().__init__()
-        self.keep = style.conv(inputs, inputs)
-        self.strided = style.conv(inputs, outputs // 2, 3, stride=2)
-        self.pooled = style.conv(inputs, outputs // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((self.strided(self.keep(x)), self.pooled(F.max_pool2d(x, 2))), 1)
-
-
-class SppCspc(nn.Module):
-    """Spatial pyramid pooling inside a cross stage partial block: half of the work pools, half goes around."""
-
-    def __init__(self, inputs: int, outputs: int, style: ConvStyle, sizes: tuple[int, ...] = (5, 9, 13)) -> None:
-        super().__init__()
-        self.before = nn.Sequential(
-            style.conv(inputs, outputs), style.conv(outputs, outputs, 3), style.conv(outputs, outputs)
-        )
-        self.pools = nn.ModuleList(nn.MaxPool2d(size, stride=1, padding=size // 2) for size in sizes)
-        self.after = nn.Sequential(style.conv((len(sizes) + 1) * outputs, outputs), style.conv(outputs, outputs, 3))
-        self.around = style.conv(inputs, outputs)
-        self.join = style.conv(2 * outputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.before(x)
-        y = self.after(torch.cat((y, *(pool(y) for pool in self.pools)), 1))
-        return self.join(torch.cat((y, self.around(x)), 1))
-
-
-class LightSppCsp(nn.Module):
-    """The same with the fewest convolutions (tiny): pools join the largest first, the unpooled map last."""
-
-    def __init__(self, inputs: int, outputs: int, style: ConvStyle, sizes: tuple[int, ...] = (5, 9, 13)) -> None:
-        super().__init__()
-        self.around = style.conv(inputs, outputs)
-        self.enter = style.conv(inputs, outputs)
-        self.pools = nn.ModuleList(nn.MaxPool2d(size, stride=1, padding=size // 2) for size in sizes)
-        self.mix = style.conv((len(sizes) + 1) * outputs, outputs)
-        self.join = style.conv(2 * outputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.enter(x)
-        pooled = [y, *(pool(y) for pool in self.pools)]
-        return self.join(torch.cat((self.mix(torch.cat(pooled[::-1], 1)), self.around(x)), 1))
-
-
-def downsample(kind: Downsample, inputs: int, outputs: int, style: ConvStyle) -> nn.Module:
-    """Half the resolution; `outputs` channels, except that "pool" keeps its `inputs`."""
-    match kind:
-        case "pool":
-            return Pool()
-        case "both":
-            return DownBoth(inputs, outputs // 2, style)
-        case "conv":
-            return style.conv(inputs, outputs, 3, stride=2)
-        case "down_c":
-            return DownC(inputs, outputs, style)

@@ -14,7 +14,9 @@ from onelook.layers.rep_conv import RepConv
 from onelook.layers.resize import upsample
 from onelook.layers.training_only import TrainingOnly
 from onelook.models.detector import Backbone, Neck
-from onelook.models.yolov7.elan import Downsample, ElanChain, ExtendedElan, LightSppCsp, SppCspc, downsample
+from onelook.models.yolov7.downsample import Downsample, downsample
+from onelook.models.yolov7.elan import ElanChain, ExtendedElan
+from onelook.models.yolov7.sppcspc import LightSppCsp, SppCspc
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid

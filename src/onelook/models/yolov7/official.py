@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from onelook.layers.rep_conv import RepConv
 from onelook.models.detector import Detector
 from onelook.models.yolov7.backbone import SpaceToDepth
-from onelook.models.yolov7.elan import DownBoth, DownC, Elan, ExtendedElan, LightSppCsp, Pool, SppCspc
+from onelook.models.yolov7.downsample import DownBoth, DownC, Pool
+from onelook.models.yolov7.elan import Elan, ExtendedElan
 from onelook.models.yolov7.neck import ElanNeck, TopDownJoin
+from onelook.models.yolov7.sppcspc import LightSppCsp, SppCspc
 
 # A layer of the official list: where our parameters of it begin, and what its kind renames in them. None has none.
 Rules = tuple[tuple[str, str], ...]

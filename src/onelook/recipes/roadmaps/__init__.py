@@ -13,7 +13,7 @@ from onelook.recipes.roadmaps import damo_yolo, yolov4, yolov4_backbones, yolov7
 from onelook.recipes.roadmaps.roadmap import COUNTS, PublishedNumbers, Roadmap, Row
 from onelook.training.recipe import Recipe
 
-__all__ = ["COUNTS", "ROADMAPS", "Figures", "Roadmap", "Row", "roadmap", "row_recipe"]
+__all__ = ["COUNTS", "ROADMAPS", "PublishedNumbers", "Roadmap", "Row", "roadmap", "row_recipe"]
 
 ROADMAPS: Mapping[str, Roadmap] = MappingProxyType(
     {table.name: table for module in (yolox, yolov7, damo_yolo, yolov4, yolov4_backbones) for table in module.TABLES}

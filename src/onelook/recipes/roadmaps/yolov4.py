@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.augment.darknet import DarknetAugment
-from onelook.layers.cross_mini_batch_norm import Cbn
+from onelook.layers.cross_iteration_batch_norm import Cbn
 from onelook.losses.yolov4 import DarknetBox, DarknetSquares, GaussianBox
 from onelook.models.variants import variant
 from onelook.models.yolov4.architecture import ANCHORS

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from onelook.augment.batch_augment import BatchMixUp, BatchMosaic, CutMix
 from onelook.augment.blur import Blur
+from onelook.augment.cutmix import CutMix
+from onelook.augment.mixup import BatchMixUp
+from onelook.augment.mosaic import BatchMosaic
 from onelook.losses.classification import ClassLoss
 from onelook.models.variants import variant
 from onelook.recipes.classifier import published_classifier
