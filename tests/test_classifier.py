@@ -128,7 +128,7 @@ def test_the_arithmetic_of_a_classifier_is_that_of_its_backbones_convolutions():
 
 
 def test_losses_and_networks_of_different_tasks_are_refused():
-    with pytest.raises(ValueError, match="learns by a ClassLoss"):
+    with pytest.raises(ValueError, match="needs a ClassLoss"):
         changed(model=Classification(TINY))
     with pytest.raises(ValueError, match="image classes"):
         changed(loss=ClassLoss(), closing=None)
@@ -143,7 +143,7 @@ def test_top_k_counts_what_is_among_the_best(pictures):
     dataset = open_dataset(pictures, "val")
 
     class Constant(torch.nn.Module):
-        def to_input(self, images):
+        def forward(self, images):
             return torch.tensor([[2.0, 1.0, 0.0]]).expand(len(images), 3)
 
     found = top_k(Constant(), dataset, (32, 32), torch.device("cpu"), batch=5)

@@ -38,7 +38,7 @@ class Adversarial:
     def strength(self, progress: float, place: tuple[int, ...]) -> float:
         """The rate of the attack on a micro-batch, 0 for none: a pure function of `progress` and `place`.
 
-        progress: part of the training that is done, 0 to 1.  place: seed, step, micro-batch and process: the random key.
+        progress: part of the training that is done, 0 to 1.  place: (seed, step, micro-batch, process).
         """
         if progress < self.start:
             return 0.0

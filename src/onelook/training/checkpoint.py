@@ -50,8 +50,8 @@ def save_checkpoint(
     except OSError as error:
         raise UserError(
             f"'{path}' could not be written: {error.strerror or error}.",
-            "The checkpoint before it, if there was one, is intact: free space on the disk or correct its permissions, then "
-            "use --resume.",
+            "The checkpoint before it, if there was one, is intact: free space on the disk or correct its permissions, "
+            "then use --resume.",
         ) from error
 
 

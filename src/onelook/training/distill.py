@@ -31,8 +31,8 @@ TERM_NAME = "distillation"  # name of the loss term in logs
 class Distillation:
     """Settings of distillation: the loss between features of teacher and student, and the schedule of its weight.
 
-    loss: the distance of two feature maps, summed over the levels.  weight: its weight in the first step; it falls along
-    half a cosine to `final` times that.  closing: whether distillation goes on in the closing epochs; otherwise the
+    loss: distance of two feature maps, summed over the levels.  weight: its weight in the first step; it falls along a
+    half cosine to `final` times that.  closing: whether distillation goes on in the closing epochs; otherwise the
     cosine ends before them.  normalise: whether the channels of both feature maps are normalised.
 
     The defaults (`OFFICIAL_CODE`) are those of DAMO-YOLO's code. The paper (`PAPER`) starts with 0.5 "with cosine",

@@ -67,11 +67,11 @@ def exclusive(folder: Path, process_group: ProcessGroup, *, new: bool) -> Iterat
 
 
 class Run:
-    """A folder, and what is written into it. Only the main process writes.
+    """The folder of a training and the files in it. Only the main process writes.
 
-    reporter: receives messages and progress; None shows nothing.  resume_with: the command that goes on with the run,
-    printed after Ctrl-C.  save_minutes: between states inside an epoch.  name_of: what an image's row is called in
-    messages.
+    reporter: receives messages and progress; None shows nothing.  resume_command: how the run is resumed; printed
+    after Ctrl-C.  save_minutes: between checkpoints inside an epoch.  image_name: the name, in messages, of the image
+    in a row of the data set.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Run:
             )
 
     def check_data(self, data: Mapping[str, Mapping[str, Any] | None]) -> None:
-        """Says what the run learns from and is judged on; see `RunRecord.identify`."""
+        """Compares the data sets with those of the run so far; see `RunRecord.check_data`."""
         for warning in self.record.check_data(data, self.folder):
             self.log.warning(warning)
 
@@ -318,7 +318,7 @@ def _report_skipped(run: Run, skipped: Sequence[tuple[Step, Mapping[str, float]]
             raise NonFiniteLossError(
                 message,
                 "No weight was changed by it. Check the images and their boxes (onelook check). A lower learning rate, "
-                "or nonfinite=skip, which skips such steps, is another recipe, with which --resume does not work: start "
+                "or nonfinite=skip, which skips such steps, is another recipe, which --resume does not accept: start "
                 f"a new run in another --out{latest_weights_hint(run.folder)}. The run so far is in {run.folder}.",
             )
         run.log.warning(f"{message} The step was skipped.")
@@ -341,7 +341,8 @@ def _line(epoch: int, recipe: Recipe, row: Mapping[str, Any], better: bool) -> s
     width = len(str(recipe.epochs))
     return (
         f"epoch {epoch:{width}}/{recipe.epochs}  {format_losses(losses)}  lr {row['lr']:.2e}  "
-        f"{row['images_per_second']:.1f} img/s  {format_duration(row['seconds'])}  {metrics}{'  best' if better else ''}"
+        f"{row['images_per_second']:.1f} img/s  {format_duration(row['seconds'])}  "
+        f"{metrics}{'  best' if better else ''}"
     ).rstrip()
 
 

@@ -33,7 +33,7 @@ def show_roadmap(result: RoadmapTable, console: Console) -> None:
     if not result.trained:
         for row in result.rows:
             base = f"of {row.base}: " if row.base else ""
-            console.print(Text.assemble((row.key, "cyan"), f"  {base}{', '.join(row.change) or 'where it begins'}"))
+            console.print(Text.assemble((row.key, "cyan"), f"  {base}{', '.join(row.change) or 'the starting point'}"))
         console.print()
     for row in result.rows:
         if row.note:

@@ -1,4 +1,4 @@
-"""MixUp's second image: what is cut off is neither decoded nor resized, and the rest stays as it was."""
+"""MixUp's second image: invisible parts are neither decoded nor resized, and the visible pixels stay the same."""
 
 from __future__ import annotations
 
