@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from onelook.bench.train import steps_alone
 from onelook.config import change
 from onelook.data import open_dataset
 from onelook.data.loader import Batch, Loader
@@ -21,6 +20,7 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.recipes import find_recipe
 from onelook.training.learner import Machine
 from onelook.training.processes import World
+from training_step import steps_alone
 
 WARM_UP, STEPS = 10, 40  # blocks of the 20 steps after which a training reads its losses
 KINDS = {

@@ -16,7 +16,6 @@ from onelook.assign.best_anchor import BestAnchor
 from onelook.assign.centre import CentreCell
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
-from onelook.bench.scenes import random_scene
 from onelook.exporting.onnx import export_onnx
 from onelook.losses.loss import DetectionLoss, Pairs
 from onelook.losses.selection import Selection
@@ -33,6 +32,7 @@ from onelook.ops.priors import grid_priors
 from onelook.predict.backends import OnnxBackend, TorchBackend
 from onelook.types import Matches, Predictions, Targets
 from onelook.weights import restore, save_weights
+from random_scenes import random_scene
 
 DARKNET = Yolox(backbone="darknet53", activation="leaky_relu")
 HEADS = {

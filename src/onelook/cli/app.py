@@ -35,7 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("onelook.cli.train:train", "Train a detector, or a classifier of pictures."),
     "roadmap": ("onelook.cli.roadmap:roadmap", "A paper's table, trained row by row."),
     "tune": ("onelook.cli.tune:tune", "Search for better settings of a training."),
-    "bench": ("onelook.cli.bench:app", "Measured latency, throughput and memory of Onelook's parts."),
+    "bench": ("onelook.cli.bench:app", "Measure the latency, throughput and memory of a model."),
     "check": (
         "onelook.cli.check:check",
         "List every problem of a data set, or, without one, describe this installation.",

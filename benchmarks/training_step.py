@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import platform
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
-from onelook.data import Dataset
-from onelook.data.cache_budget import CachePlan
+from command import run_benchmark
+from onelook.config import change
+from onelook.data import Dataset, open_dataset, splits
+from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.loader import Batch, Loader
+from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.errors import UsageError
 from onelook.losses.loss import DetectionLoss
 from onelook.models.build import build
-from onelook.training.learner import Learner, Machine
+from onelook.recipes import find_recipe
+from onelook.training.learner import Learner, Machine, Precision
 from onelook.training.loop import Epoch, Step, train
 from onelook.training.meter import Meter
 from onelook.training.optimizer import set_rates
@@ -302,3 +310,86 @@ def _time(work: Callable[[], Any], world: World) -> float:
     if world.device.type == "cuda":
         torch.cuda.synchronize(world.device)
     return perf_counter() - begin
+
+
+def training_step(
+    data: str | None = None,
+    /,
+    *,
+    model: str = "yolox-nano",
+    size: int = 320,
+    batch: int = 16,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int = 1,
+    cache: str | None = None,
+    precision: Precision | None = None,
+    layout: Literal["channels-last", "contiguous"] | None = None,
+    compile: bool = False,
+    steps: int = 24,
+    warm_up: int = 4,
+) -> TrainBenchmark:
+    """A whole training step against the bare network: forward, backward of a sum, optimizer step.
+
+    Blocks of both take turns in one process, with the same model, batch and memory layout. The whole step includes the
+    loader with the published augmentation, assignment, losses, average and logging. The loader works ahead while others
+    have their turn: whether it keeps up shows in what it makes alone, and what a step takes without it.
+
+    Examples:
+        python benchmarks/training_step.py
+        python benchmarks/training_step.py data/ --model yolox-s --size 640 --device cuda --workers 8
+
+    Args:
+        data: Data set; made-up pictures if not given.
+        model: Name of the model, trained by its published recipe without random shapes.
+        size: Side of the network's input in pixels.
+        batch: Images a step.
+        device: cpu, cuda, cuda:1, mps; the best one here unless given.
+        threads: Threads on the CPU; PyTorch's choice if not given.
+        workers: Processes that prepare images.
+        cache: Keep decoded images: ram, disk, or a size of memory such as 4GB.
+        precision: fp32, fp16 or bf16; fp16 on CUDA unless given.
+        layout: Memory layout of the network; the faster one of the device unless given.
+        compile: Compile the network with torch.compile.
+        steps: Steps of each that are measured.
+        warm_up: Steps of each before, which do not count.
+
+    Returns:
+        All times, the ratio of whole and bare, images a second, and where the difference goes.
+    """
+    for flag, value, least in (
+        ("steps", steps, 1),
+        ("warm-up", warm_up, 0),
+        ("workers", workers, 0),
+        ("batch", batch, 1),
+    ):
+        if value < least:
+            raise UsageError(f"--{flag} is {value}.", f"Give a number of {least} or more.")
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads is {threads}.", "Give a number of 1 or more, or leave it away.")
+    if size < 32 or size % 32:
+        raise UsageError(f"The size {size} is no multiple of 32.", "Give a multiple of 32 with --size.")
+    channels_last = None if layout is None else layout == "channels-last"
+    machine = Machine(precision=precision, channels_last=channels_last, compile=compile)
+    with tempfile.TemporaryDirectory() as folder:
+        if data is None:
+            data = str(write_synthetic(Path(folder) / "scenes", Scenes(size=(320, 320)), {"train": 4 * batch}))
+        dataset = open_dataset(data, "train" if "train" in splits(data) else "trainval")
+        new = {"batch_size": batch, "size": (size, size), "multiscale": None, "model.num_classes": len(dataset.names)}
+        new |= {"accumulate": 1, "join_passes": False}  # the bare loop's step has one pass
+        recipe = change(find_recipe(model), new)
+        return bench_train(
+            recipe,
+            dataset,
+            device=device,
+            threads=threads,
+            workers=workers,
+            steps=steps,
+            warm_up=warm_up,
+            machine=machine,
+            cache=None if cache is None else plan_cache(cache, dataset, Path(folder) / "cache"),
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(training_step))
