@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training", "evaluation", "exporting", "tuning"),
     ("recipes",),
     ("bench", "report", "serve"),
+    ("api",),
     ("cli",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
