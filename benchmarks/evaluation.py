@@ -10,15 +10,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onelook.cli.checks import check_batch
 
 from command import run_benchmark
-from onelook.bench.model import available_cores, processor
-from onelook.cli.checks import check_batch
+from onelook.api.bench import available_cores, processor
+from onelook.api.load import load
 from onelook.data import open_dataset
 from onelook.errors import UsageError
 from onelook.evaluation import GroundTruth, Results, evaluate, score
 from onelook.evaluation.runner import LabelledImages, Model
-from onelook.predict.load import load
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,9 +140,9 @@ def bench_val(
 
 def bare_forward(model: Any) -> Callable[[np.ndarray], Any]:
     """The forward pass alone of a back-end of `predict`: its network as it is, a batch in, nothing selected."""
-    from onelook.predict.backends import OnnxBackend
+    from onelook.predict.runtimes.onnx import OnnxRuntime
 
-    if isinstance(model, OnnxBackend):
+    if isinstance(model, OnnxRuntime):
         outputs = ["boxes", "scores"] if model.metadata.outputs == "raw" else ["count", "boxes", "scores", "labels"]
         return lambda batch: [model._run(pixels, outputs, {}) for pixels, _ in model._parts(batch)]
 
@@ -163,11 +163,12 @@ def bare_forward(model: Any) -> Callable[[np.ndarray], Any]:
 
 def _surroundings(model: Any) -> dict[str, Any]:
     """Device, threads and precision of a back-end of `predict`; the processor alone of anything else."""
-    from onelook.predict.backends import OnnxBackend, TorchBackend
+    from onelook.predict.runtimes.onnx import OnnxRuntime
+    from onelook.predict.runtimes.torch import TorchRuntime
 
-    if isinstance(model, OnnxBackend):
+    if isinstance(model, OnnxRuntime):
         return {"device": processor(), "threads": available_cores(), "precision": model.metadata.precision}
-    if not isinstance(model, TorchBackend):
+    if not isinstance(model, TorchRuntime):
         return {"device": processor()}
     import torch
 
@@ -230,9 +231,9 @@ def evaluation(
     if data is None or model is None:
         return bench_score(images, rounds=rounds)
     predictor = load(model, weights=weights, device=device, size=size)
-    forward = bare_forward(predictor.backend)
+    forward = bare_forward(predictor.runtime)
     dataset = open_dataset(data, split=split)
-    return bench_val(predictor.backend, forward, dataset, predictor.settings(0.01, 0.65), batch=batch, rounds=rounds)
+    return bench_val(predictor.runtime, forward, dataset, predictor.settings(0.01, 0.65), batch=batch, rounds=rounds)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from onelook.api.validate import validate
 from onelook.assign.align_ota import AlignOta
 from onelook.assign.atss import Atss
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
 from onelook.cli.train import train
-from onelook.cli.val import validate
 from onelook.config import change, diff, from_plain, to_plain
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.losses.quality import DistributionFocal
@@ -133,5 +133,5 @@ def test_t_learns_eight_pictures_by_heart(tmp_path):
         workers=0,
     )
     assert training.reason == "finished"
-    stats = validate(data, model=tmp_path / "run" / "last.safetensors", split="train").stats
+    stats = validate(tmp_path / "run" / "last.safetensors", data, split="train").stats
     assert stats["AP50"] > 0.95

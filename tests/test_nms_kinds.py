@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onelook.errors import ExportError, UsageError
 from onelook.exporting.suppression import append_suppression
 from onelook.ops.nms import Nms, NmsKind, distance_overlap, greedy, intersection_over_union, soften
-from onelook.predict.backends import select_of_kind
+from onelook.predict.runtime import postprocess_of_kind
 from shared import needs_shared, reference
 
 
@@ -119,4 +119,4 @@ def test_a_kind_keeps_what_the_model_says_of_labels() -> None:
     natural = Nms(multi_label=True)
     kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
     for name, kind in kinds.items():
-        assert select_of_kind(name, natural) == replace(natural, kind=kind)  # type: ignore[arg-type]
+        assert postprocess_of_kind(name, natural) == replace(natural, kind=kind)  # type: ignore[arg-type]

@@ -55,10 +55,13 @@ class MissingDependencyError(UserError):
 
 
 def missing_package(package: str, extra: str, purpose: str) -> MissingDependencyError:
-    """The error for an optional package that is not installed: what needs it, and how to get it."""
+    """The error for a package that is not installed: what needs it, and how to install it.
+
+    extra: the optional part of Onelook that brings the package; "" for a package that the base installation brings.
+    """
     return MissingDependencyError(
         f"{purpose} needs the package '{package}', which is not installed.",
-        f"Install it with: pip install 'onelook[{extra}]'",
+        f"Install it with: pip install 'onelook[{extra}]'" if extra else f"Install it with: pip install {package}",
     )
 
 

@@ -7,7 +7,9 @@ from typing import Literal
 
 from cyclopts import App
 
-from onelook.bench import model as model_benchmark
+from onelook.api import bench as api
+from onelook.cli.shown import Shown
+from onelook.cli.views.bench import show_benchmark
 
 app = App(name="bench", help="Measure the latency, throughput and memory of a model.")
 
@@ -27,7 +29,7 @@ def bench_model(
     form: Literal["deploy", "training"] = "deploy",
     runs: int = 50,
     warm_up: int = 10,
-) -> model_benchmark.ModelBenchmark:
+) -> Shown[api.ModelBenchmark]:
     """Latency, throughput and memory of a network, from framed images to boxes.
 
     The time of a batch begins with uint8 images in the network's frame and ends with boxes in pixels of its input;
@@ -50,9 +52,18 @@ def bench_model(
         form: The form that inference uses, or the one that training uses.
         runs: Batches that are measured.
         warm_up: Batches before, which do not count.
-
-    Returns:
-        The figures, with all that they depend on.
     """
-    wish = model_benchmark.Wish(model, weights, size, batch, device, threads, half, nms, form, runs, warm_up)
-    return model_benchmark.bench_model(wish)
+    result = api.benchmark(
+        model,
+        weights=weights,
+        size=size,
+        batch=batch,
+        device=device,
+        threads=threads,
+        half=half,
+        nms=nms,
+        form=form,
+        runs=runs,
+        warm_up=warm_up,
+    )
+    return Shown(result, show_benchmark)

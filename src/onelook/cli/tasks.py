@@ -19,7 +19,7 @@ from onelook.evaluation.classes import top_k
 from onelook.evaluation.coco import STATS
 from onelook.losses.classify import ClassLoss
 from onelook.ops.nms import with_thresholds
-from onelook.predict.backends import TorchBackend
+from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.report.training import FIRST_BATCH, report_training
 from onelook.training.passes import parts
 from onelook.training.preflight import check_files, inspect, positives_per_object, write_first_batch
@@ -77,7 +77,7 @@ class Detecting:
             )
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
-        backend = TorchBackend(network, run.learner.world.device, size=run.recipe.input_size)
+        backend = TorchRuntime(network, run.learner.world.device, size=run.recipe.input_size)
         return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
 
     def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
@@ -86,7 +86,7 @@ class Detecting:
         any_process(True, world.device)  # the main process has written the weights when all have come here
         evaluation = None
         if validation is not None and best.is_file():
-            backend = TorchBackend(restore(best), world.device, size=run.recipe.input_size)
+            backend = TorchRuntime(restore(best), world.device, size=run.recipe.input_size)
             evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
         if world.is_main:
             path = report_training(

@@ -1,0 +1,136 @@
+"""`onelook.load`: a detector that is ready to detect, and can be validated and exported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, overload
+
+from onelook.api.open import Model, OpenedPredictor, PathLike, open_predictor
+from onelook.errors import UsageError
+from onelook.reporter import Reporter
+
+if TYPE_CHECKING:
+    from onelook.api.export import ExportResult, Target, WrittenWeights
+    from onelook.data import Dataset
+    from onelook.evaluation import Evaluation
+    from onelook.predict.runtime import SelectKind
+
+
+class LoadedDetector(OpenedPredictor):
+    """A detector that is ready to be used: what `onelook.load` returns.
+
+    `detect` takes images, `stream` files, folders, videos and cameras. `validate` measures it, `export` writes it for
+    another runtime. It is made of a file or of a `Detector` in memory, which it does not change.
+    """
+
+    def validate(
+        self,
+        data: Dataset | PathLike,
+        *,
+        split: str = "val",
+        confidence: float = 0.01,
+        iou: float = 0.65,
+        select: SelectKind | None = None,
+        batch: int = 8,
+        rectangular: bool = False,
+        detections: PathLike | None = None,
+        reporter: Reporter | None = None,
+    ) -> Evaluation:
+        """The average precision on a data set: see `onelook.validate`."""
+        from onelook.api.validate import validate
+
+        return validate(
+            self,
+            data,
+            split=split,
+            confidence=confidence,
+            iou=iou,
+            select=select,
+            batch=batch,
+            rectangular=rectangular,
+            detections=detections,
+            reporter=reporter,
+        )
+
+    @overload
+    def export(self, target: Literal["darknet"], *, out: PathLike | None = ...) -> WrittenWeights: ...
+    @overload
+    def export(
+        self,
+        target: Literal["onnx", "openvino", "ncnn", "tensorrt"] = ...,
+        *,
+        nms: bool = ...,
+        half: bool = ...,
+        int8: bool = ...,
+        dynamic: bool = ...,
+        batch: int = ...,
+        size: int | tuple[int, int] | None = ...,
+        confidence: float = ...,
+        iou: float = ...,
+        limit: int = ...,
+        out: PathLike | None = ...,
+    ) -> ExportResult: ...
+    def export(
+        self,
+        target: Target = "onnx",
+        *,
+        nms: bool = False,
+        half: bool = False,
+        int8: bool = False,
+        dynamic: bool = False,
+        batch: int = 1,
+        size: int | tuple[int, int] | None = None,
+        confidence: float = 0.25,
+        iou: float = 0.45,
+        limit: int = 300,
+        out: PathLike | None = None,
+    ) -> ExportResult | WrittenWeights:
+        """Writes the model for another runtime and verifies it: see `onelook.export`. Needs the extra `onnx`."""
+        from onelook.api.export import export
+
+        if target == "darknet":
+            return export(self, target, out=out)
+        return export(
+            self,
+            target,
+            nms=nms,
+            half=half,
+            int8=int8,
+            dynamic=dynamic,
+            batch=batch,
+            size=size,
+            confidence=confidence,
+            iou=iou,
+            limit=limit,
+            out=out,
+        )
+
+
+def load(
+    model: Model,
+    weights: PathLike | None = None,
+    device: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    *,
+    tta: bool = False,
+    half: bool = False,
+    threads: int | None = None,
+) -> LoadedDetector:
+    """A detector that is ready to be used.
+
+    model: a variant's name (with `weights`), a weights file, an exported `.onnx` file, the folder of a run (its
+    `best.safetensors`), or a `Detector` in memory.  device: "cpu", "cuda", "cuda:1", "mps"; None is the best one.
+    size: side or (height, width) of the network's input; None is what the weights were made for.  tta: test-time
+    augmentation: every image is looked at in three scales, once mirrored.  half: float16, on a GPU only; boxes are
+    computed in float32.  threads: of one run on a CPU, for the whole process where PyTorch runs; None is the runtime's
+    choice.
+
+    Exported ONNX files need neither PyTorch nor `weights`. Raises UserError for a model that does not exist, weights
+    that do not fit, a device that does not exist, a size that is no multiple of the network's stride.
+    """
+    opened = open_predictor(model, weights, device, size, tta=tta, half=half, threads=threads)
+    if isinstance(opened, LoadedDetector):
+        return opened
+    source = opened.source if isinstance(opened, OpenedPredictor) else None
+    if source is None:
+        raise UsageError("A Predictor is loaded already.", "Use it as it is, or give its model to onelook.load().")
+    return LoadedDetector(opened.runtime, source, batch=opened.batch)
