@@ -10,10 +10,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onelook.cli.checks import check_batch
 
 from command import run_benchmark
 from onelook.api.bench import available_cores, processor
+from onelook.api.checks import check_batch
 from onelook.api.load import load
 from onelook.data import open_dataset
 from onelook.errors import UsageError

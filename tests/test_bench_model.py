@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from onelook.api.bench import ModelBenchmark, NoPostprocess, Setting, measure, scene_images
-from onelook.augment.frame import Letterbox
+from onelook.augment.letterbox import Letterbox
 from onelook.cli.app import run
-from onelook.ops.nms import Found, Nms, Select
+from onelook.ops.nms import Nms, Postprocess, RawDetections
 
 
 class Counting:
@@ -26,7 +26,7 @@ class Counting:
         self.runs = 0
         self.selects: set[str] = set()
 
-    def __call__(self, batch: np.ndarray, select: Select) -> list[Found]:
+    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
         self.runs += 1
         self.selects.add(type(select).__name__)
         assert batch.shape == (3, 64, 96, 3) and batch.dtype == np.uint8

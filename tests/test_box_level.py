@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelook.augment.box_level import POLICIES, BoxLevel, Policy, gaussian, move
-from onelook.augment.source import DrawFrom
+from onelook.augment.sampler import ListSampler
+from onelook.augment.scale_aware_autoaugment import POLICIES, Policy, ScaleAwareAutoAugment, apply_geometry, gaussian
 from onelook.types import Sample
 from shared import needs_shared, reference
 
@@ -45,8 +45,8 @@ def picture(golden):
 
 @needs_shared
 def test_gaussians_and_probabilities_are_the_published_ones(golden):
-    augment, boxes, size = BoxLevel(), golden["boxes"], (48, 64)
-    np.testing.assert_allclose(augment.areas(size), golden["scale_splits"], rtol=1e-12)
+    augment, boxes, size = ScaleAwareAutoAugment(), golden["boxes"], (48, 64)
+    np.testing.assert_allclose(augment.split_areas(size), golden["scale_splits"], rtol=1e-12)
     np.testing.assert_allclose(augment.gaussians(boxes, size), golden["gaussian_scaled"], atol=1e-6)
     area = 48 * 64 / (2 * np.pi)
     plain = gaussian(size, (18, 18), (26 / 64 * area**0.5, 22 / 48 * area**0.5))
@@ -60,7 +60,7 @@ def test_gaussians_and_probabilities_are_the_published_ones(golden):
 @pytest.mark.parametrize("level", [2, 6])
 @pytest.mark.parametrize("name", COLOURS)
 def test_colours_are_the_published_ones(golden, name, level):
-    found = BoxLevel().recolour(picture(golden), golden["boxes"][[0, 2]], COLOURS[name], level)
+    found = ScaleAwareAutoAugment().recolour(picture(golden), golden["boxes"][[0, 2]], COLOURS[name], level)
     np.testing.assert_allclose(found.transpose(2, 0, 1), golden[f"color_{name}_{level}"], atol=1e-3)
 
 
@@ -69,7 +69,7 @@ def test_colours_are_the_published_ones(golden, name, level):
 def test_geometry_is_the_published_one(golden, name):
     geometry, level, tolerance = GEOMETRY[name]
     boxes, labels = golden["boxes"], golden["labels"]
-    found, copies, rows = move(picture(golden), boxes[:2], geometry, level)
+    found, copies, rows = apply_geometry(picture(golden), boxes[:2], geometry, level)
     np.testing.assert_allclose(found.transpose(2, 0, 1), golden[f"geometric_{name}"], atol=tolerance)
     np.testing.assert_array_equal(np.concatenate((boxes, copies)), golden[f"geometric_{name}_boxes"])
     np.testing.assert_array_equal(np.concatenate((labels, labels[rows])), golden[f"geometric_{name}_labels"])
@@ -83,7 +83,9 @@ def sample_of(boxes, size=(40, 60), seed=0):
 def always(policy, **changes):
     """The augmentation with this policy, made to every object."""
     sure = replace(policy, colour_probability=1.0, geometry_probability=1.0)
-    return BoxLevel(policies=(sure,), selected=3.0, colour_shares=(1, 1, 1), geometry_shares=(1, 1, 1), **changes)
+    return ScaleAwareAutoAugment(
+        policies=(sure,), selected=3.0, colour_shares=(1, 1, 1), geometry_shares=(1, 1, 1), **changes
+    )
 
 
 BOXES = st.lists(
@@ -100,13 +102,13 @@ def test_any_picture_stays_one_and_its_objects_stay(boxes, policy, level, seed):
     sample = sample_of(boxes)
     before = sample.image.copy()
     augment = always(replace(policy, geometry_level=level))
-    found = augment(sample, DrawFrom([sample], (40, 60), progress=1.0), np.random.default_rng(seed))
+    found = augment(sample, ListSampler([sample], (40, 60), progress=1.0), np.random.default_rng(seed))
     assert found.image.shape == (40, 60, 3) and found.image.dtype == np.uint8
     np.testing.assert_array_equal(sample.image, before)  # the sample is not edited
     np.testing.assert_array_equal(found.boxes[: len(boxes)], sample.boxes)
     assert len(found.boxes) == len(found.labels) and found.boxes.dtype == np.float32
     assert (found.boxes >= -1e-4).all() and (found.boxes <= (60.001, 40.001) * 2).all()
-    again = augment(sample, DrawFrom([sample], (40, 60), progress=1.0), np.random.default_rng(seed))
+    again = augment(sample, ListSampler([sample], (40, 60), progress=1.0), np.random.default_rng(seed))
     np.testing.assert_array_equal(found.image, again.image)
 
 
@@ -120,7 +122,7 @@ def test_a_copy_lies_where_its_box_says():
     augment = always(Policy("brightness", 0, 5, "translate_x", 1, 2))
     shifts = set()
     for seed in range(8):
-        found = augment(sample, DrawFrom([sample], (40, 60), progress=1.0), np.random.default_rng(seed))
+        found = augment(sample, ListSampler([sample], (40, 60), progress=1.0), np.random.default_rng(seed))
         assert found.labels.tolist() == [0, 0] if len(found.boxes) == 2 else [0]
         for box in found.boxes[1:]:
             shifts.add(float(box[0] - 4))
@@ -132,7 +134,7 @@ def test_a_copy_lies_where_its_box_says():
 def test_nothing_happens_at_the_start_of_a_training_or_without_objects():
     for sample, progress in ((sample_of([(4, 6, 16, 20)]), 0.0), (sample_of([]), 1.0)):
         for seed in range(5):
-            found = always(POLICIES[0])(sample, DrawFrom([sample], (40, 60), progress), np.random.default_rng(seed))
+            found = always(POLICIES[0])(sample, ListSampler([sample], (40, 60), progress), np.random.default_rng(seed))
             assert found is sample
 
 
@@ -140,12 +142,14 @@ def test_it_becomes_frequent_as_the_training_goes_on():
     sample = sample_of([(5 * k, 4 * k, 5 * k + 9, 4 * k + 9) for k in range(7)])
     changed = []
     for progress in (0.1, 1.0):
-        draw = DrawFrom([sample], (40, 60), progress)
-        changed.append(sum(BoxLevel()(sample, draw, np.random.default_rng(seed)) is not sample for seed in range(400)))
+        draw = ListSampler([sample], (40, 60), progress)
+        changed.append(
+            sum(ScaleAwareAutoAugment()(sample, draw, np.random.default_rng(seed)) is not sample for seed in range(400))
+        )
     assert 0 < changed[0] < 0.3 * changed[1]
 
 
 @pytest.mark.parametrize(("wrong", "said"), [({"policies": ()}, "empty"), ({"splits": (3.0, 2.0, 4.0)}, "ascending")])
 def test_wrong_settings_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
-        BoxLevel(**wrong)
+        ScaleAwareAutoAugment(**wrong)

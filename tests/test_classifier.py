@@ -16,10 +16,10 @@ from onelook.data import open_dataset, splits
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError, WeightsError
 from onelook.evaluation.classes import top_k
-from onelook.losses.classify import ClassLoss
+from onelook.losses.classification import ClassLoss
 from onelook.models.build import build
 from onelook.models.classifier import Classification
-from onelook.models.cost import count_gflops
+from onelook.models.flops import count_gflops
 from onelook.models.variants import VARIANTS, variant
 from onelook.recipes.classifier import published_classifier
 from onelook.training.dropblock import DropBlock
@@ -81,7 +81,7 @@ def test_targets_are_distributions_and_one_class_is_darknet_s(classes, smoothing
     loss = ClassLoss(smoothing)
     labels, valid = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[True, True], [True, False]])
     shares = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
-    wanted = loss.wanted(Targets(torch.zeros(2, 2, 4), labels, valid, shares), classes)
+    wanted = loss.soft_targets(Targets(torch.zeros(2, 2, 4), labels, valid, shares), classes)
     assert torch.allclose(wanted.sum(1), torch.ones(2), atol=1e-5)
     others = torch.full((classes,), smoothing / (classes - 1))
     others[1] = 1 - smoothing
@@ -143,7 +143,7 @@ def test_top_k_counts_what_is_among_the_best(pictures):
     dataset = open_dataset(pictures, "val")
 
     class Constant(torch.nn.Module):
-        def forward(self, images):
+        def to_input(self, images):
             return torch.tensor([[2.0, 1.0, 0.0]]).expand(len(images), 3)
 
     found = top_k(Constant(), dataset, (32, 32), torch.device("cpu"), batch=5)
@@ -205,7 +205,7 @@ def test_a_classifier_goes_on_where_it_was_stopped(pictures, trained, tmp_path, 
     class Once(runs.StopRequest):
         def __init__(self):
             super().__init__()
-            self.asked = True  # as if Ctrl-C were pressed at once
+            self.requested = True  # as if Ctrl-C were pressed at once
 
     monkeypatch.setattr(runs, "StopRequest", Once)
     assert train(pictures, *NANO, "--out", tmp_path / "broken") == 130

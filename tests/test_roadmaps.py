@@ -15,8 +15,8 @@ from onelook.api.diff import diff as diff_command
 from onelook.config import change, diff
 from onelook.errors import ConfigError
 from onelook.models.classifier import Classifier
-from onelook.models.cost import count_parameters
 from onelook.models.detector import Detector
+from onelook.models.flops import count_parameters
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row, roadmap
 from onelook.training.recipe import Recipe

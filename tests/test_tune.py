@@ -41,7 +41,7 @@ def yolox() -> Recipe:
 
 def toy(values) -> float:
     """1 at the planted optimum, less the farther away (in places between the bounds)."""
-    gaps = [gene.place(value) - gene.place(best) for gene, value, best in zip(GENES, values, PLANTED)]
+    gaps = [gene.to_fraction(value) - gene.to_fraction(best) for gene, value, best in zip(GENES, values, PLANTED)]
     return float(np.exp(-4 * np.square(gaps).sum()))
 
 
@@ -60,7 +60,7 @@ def test_the_planted_optimum_is_found_better_than_by_chance():
         done = search(60, seed)
         assert done[0][0] == (1e-5, 0.6, 8.0)  # the recipe itself comes first
         bests.append(max(fitness for _, fitness in done))
-        chances.append(max(fitness for _, fitness in search(60, seed, Evolution(founders=60))))
+        chances.append(max(fitness for _, fitness in search(60, seed, Evolution(random_trials=60))))
     assert min(bests) > 0.97 and np.mean(bests) > np.mean(chances) + 0.005
 
 
@@ -68,12 +68,12 @@ def test_the_planted_optimum_is_found_better_than_by_chance():
 def test_genes_stay_inside_their_bounds_and_places_come_back(low, factor, place, whole):
     bounds = (max(1.0, round(low)), round(low * factor) + 2.0) if whole else (low, low * factor)
     gene = Gene("x", *bounds, whole)
-    value = gene.value(place)
+    value = gene.from_fraction(place)
     assert gene.low <= value <= gene.high
     if whole:
         assert isinstance(value, int)
     elif 0 <= place <= 1:
-        assert gene.place(value) == pytest.approx(place, abs=1e-3)
+        assert gene.to_fraction(value) == pytest.approx(place, abs=1e-3)
 
 
 def test_ranges_are_read_against_the_recipe():
@@ -137,14 +137,14 @@ def test_results_and_the_best_recipe_are_files_and_failures_are_rows(tmp_path):
 
 def test_a_search_of_failures_says_why(tmp_path):
     study = begin_study(tmp_path, yolox(), GENES, seed=0)
-    study.note(study.begin(), status="failed", error="no memory")
+    study.update_trial(study.start_trial(), status="failed", error="no memory")
     with pytest.raises(UserError, match="All 1 trials failed: no memory"):
         finish(study, interrupted=False)
 
 
 def test_a_trial_whose_metric_was_never_defined_failed_and_says_so(tmp_path):
     study = begin_study(tmp_path, yolox(), GENES, seed=0)
-    launcher, trial = Launcher("data", tmp_path, [], [None]), study.begin()
+    launcher, trial = Launcher("data", tmp_path, [], [None]), study.start_trial()
     launcher.result(trial).write_text('{"best": null, "reason": "finished"}')
     launcher.output(trial).write_text("Weights: somewhere")
     collect(study, trial, launcher, 0, 1.0)
@@ -205,7 +205,7 @@ def test_a_search_goes_on_with_the_flags_it_began_with(tmp_path, capsys, monkeyp
     def run_toys(study, trials, launcher, parallel):
         """Ends after the first trial, as if by Ctrl-C."""
         seen.append((trials, parallel, launcher.flags, launcher.devices))
-        study.note(study.begin(), status="done", fitness=0.5)
+        study.update_trial(study.start_trial(), status="done", fitness=0.5)
         return True
 
     monkeypatch.setattr("onelook.cli.tune.run_study", run_toys)

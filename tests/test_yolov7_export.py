@@ -152,7 +152,7 @@ def findings(backend: TorchRuntime, dataset: Any) -> tuple[Pictures, Nms]:
     objects = []
     for row in rows:
         boxes, _, labels = select(*raw[row])
-        objects.append((places[row].back(boxes), labels))
+        objects.append((places[row].to_original(boxes), labels))
     return Pictures(dataset, rows, objects), select
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from networks import Golden, filled_detector
-from onelook.augment.frame import Letterbox, Placement, Stretch
+from onelook.augment.letterbox import Letterbox, ResizeTransform, Stretch
 from onelook.config import to_plain
 from onelook.errors import ExportError, UsageError
 from onelook.evaluation.rectangular import Rectangular
 from onelook.exported import ExportedMetadata
-from onelook.models.augmented import TestTimeAugmentation
+from onelook.models.tta import TestTimeAugmentation
 from onelook.models.variants import variant
 from onelook.models.yolov7.architecture import CENTRED_LETTERBOX, Yolov7
 from onelook.ops.nms import Nms
@@ -99,8 +99,8 @@ def test_boxes_go_back_by_gain_and_padding() -> None:
     given, settings = goldens()["demo/0"][:, :4], details()["postprocess"]["scale"]
     height, width = settings["image_shape"]
     known = settings["from_ratio_pad"]
-    place = Placement(known["gain"], known["gain"], known["pad_x"], known["pad_y"], (height, width), (256, 256))
-    clipped = place.back(given).clip(0, np.array([width, height, width, height]))
+    place = ResizeTransform(known["gain"], known["gain"], known["pad_x"], known["pad_y"], (height, width), (256, 256))
+    clipped = place.to_original(given).clip(0, np.array([width, height, width, height]))
     np.testing.assert_allclose(clipped, goldens()["scale/from_ratio_pad"], rtol=1e-5, atol=1e-3)
 
 
@@ -179,7 +179,7 @@ def test_rectangles_are_the_published_ones(sizes: list[tuple[int, int]], shapes:
 
 def test_images_keep_their_longest_side_in_larger_rectangles() -> None:
     frame = Rectangular().frame(CENTRED_LETTERBOX, 640)
-    placement, sides = frame.place((375, 500), (512, 672))
+    placement, sides = frame.get_transform((375, 500), (512, 672))
     assert sides == (480, 640)
     assert (placement.top, placement.left) == (16, 16)
     assert placement.scale_x == 1.28

@@ -11,8 +11,8 @@ import torch
 
 from onelook.assign.anchor_cells import AnchorCells
 from onelook.assign.anchor_ota import AnchorOta
-from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
-from onelook.losses.loss import Auxiliary, DetectionLoss, Pairs
+from onelook.losses.detection_loss import Auxiliary, DetectionLoss, Pairs
+from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.ops.boxes import cxcywh_to_xyxy
 from onelook.ops.iou import box_iou
 from onelook.ops.priors import flatten_levels, grid_priors
@@ -222,7 +222,7 @@ def test_objectness_learns_the_overlap_of_the_last_pair():
     predictions, targets = scene()
     loss = DetectionLoss(AnchorCells(), (LevelObjectness(),))
     pairs = Pairs(predictions, targets, loss.assigner(predictions, targets))
-    wanted = LevelObjectness().wanted(pairs)
+    wanted = LevelObjectness().targets(pairs)
     overlap = box_iou(pairs.boxes, pairs.target_boxes, "ciou").clamp(min=0)
     expected = torch.zeros_like(wanted)
     for image, pair in pairs.valid.nonzero().tolist():
@@ -239,7 +239,7 @@ def test_reach_bounds_the_objectness_of_far_cells():
     predictions = replace(rows_of(predictions, slice(0, 1)), boxes=box.expand(1, len(predictions.priors.points), 4))
     targets = Targets(box[None, None], torch.zeros(1, 1).long(), torch.ones(1, 1).bool())
     pairs = Pairs(predictions, targets, AnchorCells(reach=1.0)(predictions, targets))
-    free, bound = LevelObjectness().wanted(pairs)[0], LevelObjectness(reach=0.5).wanted(pairs)[0]
+    free, bound = LevelObjectness().targets(pairs)[0], LevelObjectness(reach=0.5).targets(pairs)[0]
     seen = set()
     for row in free.nonzero().squeeze(1).tolist():
         assert free[row].item() == pytest.approx(1.0)
@@ -275,7 +275,7 @@ def test_an_auxiliary_head_learns_what_its_scheme_says(name):
     assert [pairs_of(own, image) for image in range(3)] == [pairs_of(expected, image) for image in range(3)]
     losses = loss(predictions, targets)
     terms = loss.terms if scheme.terms is None else scheme.terms
-    alone = DetectionLoss(AnchorOta(), terms).of(Pairs(auxiliary, targets, own))
+    alone = DetectionLoss(AnchorOta(), terms).weighted_terms(Pairs(auxiliary, targets, own))
     assert list(losses) == ["box", "objectness", "classes", *(f"auxiliary_{term.name}" for term in terms)]
     for term in terms:
         torch.testing.assert_close(losses[f"auxiliary_{term.name}"], scheme.weight * alone[term.name])

@@ -18,7 +18,7 @@ import numpy as np
 from onelook.api.open import Model, PathLike, check_torch, open_network
 from onelook.data.synthetic import Scenes
 from onelook.errors import UsageError
-from onelook.ops.nms import Found, with_thresholds
+from onelook.ops.nms import RawDetections, with_thresholds
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import Runtime
 from onelook.predict.runtimes.onnx import OnnxRuntime
@@ -93,10 +93,10 @@ class ModelBenchmark:
 class NoPostprocess:
     """Keeps no detections: the network computes boxes and scores, and they stay on the device."""
 
-    def __call__(self, boxes: Any, scores: Any) -> Found:
+    def __call__(self, boxes: Any, scores: Any) -> RawDetections:
         return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 
-    def batch(self, boxes: Any, scores: Any) -> list[Found]:
+    def batch(self, boxes: Any, scores: Any) -> list[RawDetections]:
         return [self(one, one) for one in range(len(boxes))]
 
 
@@ -109,7 +109,7 @@ def measure(
     """
     batch = scene_images(runtime, setting.batch)
     select = NoPostprocess() if setting.nms == "out" else with_thresholds(runtime.select, *DETECTING)
-    found: list[Found] = []
+    found: list[RawDetections] = []
     seconds = []
     for _ in range(setting.warm_up):
         runtime(batch, select)

@@ -14,9 +14,9 @@ from typing import Any
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import Model, PathLike, open_predictor
 from onelook.errors import ImageError, UserError
-from onelook.ops.nms import Select
+from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
-from onelook.predict.runtime import SelectKind, postprocess_of_kind
+from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import Damage, Framed, Source, find_sources
 from onelook.predict.writers import Writers, free_folder, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
@@ -104,7 +104,7 @@ def detect(
     confidence: float = 0.25,
     iou: float = 0.45,
     agnostic: bool = False,
-    select: SelectKind | None = None,
+    select: PostprocessKind | None = None,
     size: int | tuple[int, int] | None = None,
     out: PathLike | None = None,
     formats: str | Sequence[str] = FORMATS,
@@ -160,7 +160,7 @@ def _check_any(found: Sequence[Source]) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    select: Select,
+    select: Postprocess,
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:

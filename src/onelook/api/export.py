@@ -12,7 +12,7 @@ import torch
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import Model, PathLike, open_network
 from onelook.errors import ExportError, UserError
-from onelook.exporting.onnx import Exported, export_onnx
+from onelook.exporting.onnx import ExportedFile, export_onnx
 from onelook.exporting.openvino import export_openvino
 from onelook.models.build import build
 from onelook.models.detector import Architecture, Detector
@@ -28,7 +28,7 @@ _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "darknet": ".weights"}
 class ExportResult:
     """The written file, and the largest differences from PyTorch on the same images."""
 
-    exported: Exported
+    exported: ExportedFile
     format: str
 
     def to_dict(self) -> dict[str, Any]:

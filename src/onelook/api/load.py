@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from onelook.api.export import ExportResult, Target, WrittenWeights
     from onelook.data import Dataset
     from onelook.evaluation import Evaluation
-    from onelook.predict.runtime import SelectKind
+    from onelook.predict.runtime import PostprocessKind
 
 
 class LoadedDetector(OpenedPredictor):
@@ -29,7 +29,7 @@ class LoadedDetector(OpenedPredictor):
         split: str = "val",
         confidence: float = 0.01,
         iou: float = 0.65,
-        select: SelectKind | None = None,
+        select: PostprocessKind | None = None,
         batch: int = 8,
         rectangular: bool = False,
         detections: PathLike | None = None,

@@ -98,7 +98,7 @@ def open_runtime(
     check_torch(_name_of(model) if weights is None else os.fspath(weights))
     import torch
 
-    from onelook.models.augmented import TestTimeAugmentation
+    from onelook.models.tta import TestTimeAugmentation
     from onelook.predict.runtimes.torch import TorchRuntime
 
     if threads is not None:

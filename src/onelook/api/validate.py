@@ -16,7 +16,7 @@ from onelook.evaluation import Evaluation, evaluate, write_results
 from onelook.evaluation.rectangular import Rectangular
 from onelook.evaluation.shards import shard
 from onelook.ops.nms import with_thresholds
-from onelook.predict.runtime import SelectKind, postprocess_of_kind
+from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.reporter import PlainReporter, Progress, Reporter, SilentReporter
 
 
@@ -29,7 +29,7 @@ def validate(
     size: int | tuple[int, int] | None = None,
     confidence: float = 0.01,
     iou: float = 0.65,
-    select: SelectKind | None = None,
+    select: PostprocessKind | None = None,
     batch: int = 8,
     rectangular: bool = False,
     tta: bool = False,

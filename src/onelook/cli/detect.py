@@ -12,7 +12,7 @@ from onelook.api import detect as api
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.shown import Shown
 from onelook.errors import UsageError
-from onelook.predict.runtime import SelectKind
+from onelook.predict.runtime import PostprocessKind
 
 
 def detect(
@@ -22,7 +22,7 @@ def detect(
     confidence: float = 0.25,
     iou: float = 0.45,
     agnostic: bool = False,
-    select: SelectKind | None = None,
+    select: PostprocessKind | None = None,
     size: int | None = None,
     out: Path | None = None,
     format: str = api.FORMATS,

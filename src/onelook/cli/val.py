@@ -9,7 +9,7 @@ from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.shown import Shown
 from onelook.cli.views.evaluation import show_evaluation
 from onelook.evaluation import Evaluation
-from onelook.predict.runtime import SelectKind
+from onelook.predict.runtime import PostprocessKind
 
 
 def validate(
@@ -22,7 +22,7 @@ def validate(
     size: int | None = None,
     confidence: float = 0.01,
     iou: float = 0.65,
-    select: SelectKind | None = None,
+    select: PostprocessKind | None = None,
     batch: int = 8,
     rectangular: bool = False,
     tta: bool = False,

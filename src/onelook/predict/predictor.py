@@ -11,10 +11,10 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 
-from onelook.augment.frame import Frame, Placement
+from onelook.augment.letterbox import Resize, ResizeTransform
 from onelook.data.images import MAX_PIXELS, decode_image
 from onelook.errors import ImageError
-from onelook.ops.nms import Found, Select, with_thresholds
+from onelook.ops.nms import Postprocess, RawDetections, with_thresholds
 from onelook.predict.frames import read_frames
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import Damage, Framed, Source, find_sources
@@ -45,7 +45,7 @@ class Predictor:
     """
 
     def __init__(
-        self, runtime: Runtime, frame: Frame | None = None, select: Select | None = None, *, batch: int = BATCH
+        self, runtime: Runtime, frame: Resize | None = None, select: Postprocess | None = None, *, batch: int = BATCH
     ) -> None:
         self.runtime = runtime
         self.frame = runtime.frame if frame is None else frame
@@ -147,7 +147,7 @@ class Predictor:
                     (reporter or PlainReporter()).warning(str(item.error))
 
     def stream_sources(
-        self, sources: Sequence[Source], select: Select, *, keep_images: bool = False
+        self, sources: Sequence[Source], select: Postprocess, *, keep_images: bool = False
     ) -> Generator[tuple[Framed, Detections] | tuple[Damage, None], None, None]:
         """Each image and frame of the sources with its detections, in order; Damage for what cannot be read.
 
@@ -166,24 +166,26 @@ class Predictor:
                     else:
                         yield item, item.attach(next(results))
 
-    def run(self, pixels: Sequence[np.ndarray], placements: Sequence[Placement], select: Select) -> list[Detections]:
+    def run(
+        self, pixels: Sequence[np.ndarray], placements: Sequence[ResizeTransform], select: Postprocess
+    ) -> list[Detections]:
         """The detections in framed images, in pixels of the originals; without image and source."""
-        found: list[Found] = []
+        found: list[RawDetections] = []
         for start in range(0, len(pixels), self.batch):
             found += self.runtime(np.stack(pixels[start : start + self.batch]), select)
         return [
-            Detections(place.back(boxes), scores, labels, self.class_names, size=place.source)
+            Detections(place.to_original(boxes), scores, labels, self.class_names, size=place.source)
             for place, (boxes, scores, labels) in zip(placements, found)
         ]
 
-    def _detect(self, images: Sequence[np.ndarray], select: Select) -> list[Detections]:
+    def _detect(self, images: Sequence[np.ndarray], select: Postprocess) -> list[Detections]:
         for image in images:
             check_array(image)
         framed = [self.frame(np.ascontiguousarray(image), self.size) for image in images]
         results = self.run([pixels for pixels, _ in framed], [placement for _, placement in framed], select)
         return [replace(result, image=image) for result, image in zip(results, images)]
 
-    def settings(self, confidence: float, iou: float, agnostic: bool | None = None) -> Select:
+    def settings(self, confidence: float, iou: float, agnostic: bool | None = None) -> Postprocess:
         """The predictor's postprocessing with these thresholds."""
         return with_thresholds(self.select, confidence, iou, agnostic)
 

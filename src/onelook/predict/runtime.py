@@ -7,10 +7,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from onelook.augment.frame import Frame
-from onelook.ops.nms import Found, Nms, NmsKind, Select, TopK
+from onelook.augment.letterbox import Resize
+from onelook.ops.nms import Nms, NmsKind, Postprocess, RawDetections, TopK
 
-SelectKind = Literal["nms", "best", "diou", "soft"]
+PostprocessKind = Literal["nms", "best", "diou", "soft"]
 
 
 class Runtime(Protocol):
@@ -22,22 +22,22 @@ class Runtime(Protocol):
     """
 
     size: tuple[int, int]
-    frame: Frame
+    frame: Resize
     class_names: tuple[str, ...]
-    select: Select
-    evaluating: Select
+    select: Postprocess
+    evaluating: Postprocess
 
-    def __call__(self, batch: np.ndarray, select: Select) -> list[Found]:
+    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
         """(B, H, W, 3) uint8 RGB framed images -> what `select` keeps of each, boxes in pixels of the input."""
         ...
 
 
-def default_postprocess(*, one_to_one: bool, multi_label: bool) -> Select:
+def default_postprocess(*, one_to_one: bool, multi_label: bool) -> Postprocess:
     """NMS, or the best rows for a model that was trained one to one and needs no NMS."""
     return TopK(multi_label=multi_label) if one_to_one else Nms(multi_label=multi_label)
 
 
-def postprocess_of_kind(kind: SelectKind, default: Select) -> Select:
+def postprocess_of_kind(kind: PostprocessKind, default: Postprocess) -> Postprocess:
     """NMS of this kind or the best rows; the other settings are those of `default`."""
     multi_label = getattr(default, "multi_label", False)
     if kind == "best":
@@ -48,7 +48,7 @@ def postprocess_of_kind(kind: SelectKind, default: Select) -> Select:
     return Nms(multi_label=multi_label, kind=kinds[kind])
 
 
-def postprocesses_of(architecture: Any) -> tuple[Select, Select]:
+def postprocess_steps_of(architecture: Any) -> tuple[Postprocess, Postprocess]:
     """How the output of an architecture becomes detections, and how it does in validation.
 
     An architecture may define them (`detecting`, `evaluating`); else both follow from `one_to_one` and `multi_label`.

@@ -38,14 +38,14 @@ class Gene:
         """Whether equal factors count as equal steps."""
         return self.low > 0 and self.high >= 10 * self.low
 
-    def place(self, value: float) -> float:
+    def to_fraction(self, value: float) -> float:
         """Where a value lies between the bounds, 0 to 1; beyond them it is at the nearer one."""
         value = min(max(value, self.low), self.high)
         if self.logarithmic:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
-    def value(self, place: float) -> float | int:
+    def from_fraction(self, place: float) -> float | int:
         """The value at a place between 0 and 1, rounded to five digits, or to a whole number."""
         place = min(max(place, 0.0), 1.0)
         if self.logarithmic:
@@ -111,11 +111,11 @@ class Evolution:
     and a uniform draw.
     """
 
-    founders: int = 4
+    random_trials: int = 4
     parents: int = 5
-    crossed: float = 0.3
-    mutated: float = 0.8
-    spread: float = 0.25
+    crossover_probability: float = 0.3
+    mutation_probability: float = 0.8
+    mutation_scale: float = 0.25
 
     def propose(
         self,
@@ -130,21 +130,21 @@ class Evolution:
         start: the recipe's own values.  done: values and fitness (more is better) of finished trials.
         """
         if number == 0:
-            return tuple(gene.value(gene.place(value)) for gene, value in zip(genes, start))
-        if number <= self.founders or not done:
-            return tuple(gene.value(place) for gene, place in zip(genes, rng.random(len(genes))))
+            return tuple(gene.from_fraction(gene.to_fraction(value)) for gene, value in zip(genes, start))
+        if number <= self.random_trials or not done:
+            return tuple(gene.from_fraction(place) for gene, place in zip(genes, rng.random(len(genes))))
         best = sorted(done, key=lambda one: -one[1])[: self.parents]
         weights = np.arange(len(best), 0, -1.0)
         first, second = (best[int(i)][0] for i in rng.choice(len(best), 2, p=weights / weights.sum()))
-        crosses = rng.random() < self.crossed
+        crosses = rng.random() < self.crossover_probability
         known = {tuple(values) for values, _ in done}
         for _ in range(100):
             takes = rng.random(len(genes)) < 0.5
             parent = [b if crosses and take else a for a, b, take in zip(first, second, takes)]
-            change = rng.normal(0, 1, len(genes)) * rng.random(len(genes)) * self.spread
-            change = np.where(rng.random(len(genes)) < self.mutated, change, 0.0)
-            places = [gene.place(value) + step for gene, value, step in zip(genes, parent, change.tolist())]
-            child = tuple(gene.value(place) for gene, place in zip(genes, places))
+            change = rng.normal(0, 1, len(genes)) * rng.random(len(genes)) * self.mutation_scale
+            change = np.where(rng.random(len(genes)) < self.mutation_probability, change, 0.0)
+            places = [gene.to_fraction(value) + step for gene, value, step in zip(genes, parent, change.tolist())]
+            child = tuple(gene.from_fraction(place) for gene, place in zip(genes, places))
             if child not in known:
                 return child
         return child

@@ -14,7 +14,7 @@ from onelook.config import change, get
 from onelook.errors import UserError
 from onelook.tuning.genes import Evolution, Gene
 
-STUDY = "study.json"
+STUDY_FILE = "study.json"
 _DRAWS = 0x6E3E
 
 Write = Callable[[Path, str], None]
@@ -60,7 +60,7 @@ class Study:
     @staticmethod
     def read(folder: Path, recipe: Any, write: Write) -> Study:
         """The search of a folder. Raises UserError where there is none, or its file is damaged."""
-        path = folder / STUDY
+        path = folder / STUDY_FILE
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             study = Study(folder, recipe, [Gene(**one) for one in data["genes"]], int(data["seed"]), write)
@@ -82,7 +82,7 @@ class Study:
             "options": self.options,
             "trials": [asdict(trial) for trial in self.trials],
         }
-        self._write(self.folder / STUDY, json.dumps(data, indent=1) + "\n")
+        self._write(self.folder / STUDY_FILE, json.dumps(data, indent=1) + "\n")
 
     @property
     def best(self) -> Trial | None:
@@ -94,7 +94,7 @@ class Study:
         """The trials that were begun and have no result."""
         return [trial for trial in self.trials if trial.status == "running"]
 
-    def begin(self) -> Trial:
+    def start_trial(self) -> Trial:
         """Proposes the next trial and writes it down."""
         number = len(self.trials)
         start = [float(get(self.recipe, gene.path)) for gene in self.genes]
@@ -104,7 +104,7 @@ class Study:
         self.save()
         return self.trials[-1]
 
-    def note(self, trial: Trial, **new: Any) -> Trial:
+    def update_trial(self, trial: Trial, **new: Any) -> Trial:
         """Writes down what is new of a trial."""
         self.trials[trial.number] = replace(self.trials[trial.number], **new)
         self.save()

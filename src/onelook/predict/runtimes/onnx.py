@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from onelook.augment.frame import Frame, Letterbox, Stretch
+from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.config import from_plain
 from onelook.errors import ConfigError, ExportError, UserError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
-from onelook.ops.nms import Found, Nms, Select, TopK
+from onelook.ops.nms import Nms, Postprocess, RawDetections, TopK
 from onelook.predict.runtime import default_postprocess
 
 _NO_NMS = "Export the model without --nms to choose this freely."
@@ -52,16 +52,16 @@ class OnnxRuntime:
         self.class_names = metadata.names
         self.num_classes = metadata.num_classes
         default = default_postprocess(one_to_one=metadata.one_to_one, multi_label=metadata.multi_label)
-        self.select: Select = _nms(metadata.detecting, self.path) or default
-        self.evaluating: Select = _nms(metadata.evaluating, self.path) or default
+        self.select: Postprocess = _nms(metadata.detecting, self.path) or default
+        self.evaluating: Postprocess = _nms(metadata.evaluating, self.path) or default
         if metadata.nms is not None and not metadata.one_to_one:
             inside = {name: metadata.nms[name] for name in ("confidence", "iou", "agnostic", "multi_label")}
             self.select = self.evaluating = Nms(**inside)
         self._session = session
         _check_interface(session, metadata, self.path)
 
-    def __call__(self, batch: np.ndarray, select: Select) -> list[Found]:
-        found: list[Found] = []
+    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
+        found: list[RawDetections] = []
         for part, count in self._parts(batch):
             if self.metadata.outputs == "raw":
                 boxes, scores = self._run(part, ["boxes", "scores"], {})
@@ -87,7 +87,7 @@ class OnnxRuntime:
                 f"'{self.path}' cannot be run: {_first_line(error)}", "Export the model again."
             ) from error
 
-    def _detections(self, pixels: np.ndarray, select: Select) -> list[Found]:
+    def _detections(self, pixels: np.ndarray, select: Postprocess) -> list[RawDetections]:
         """What the NMS inside the file keeps, or the best rows of a model that needs none."""
         values = {"confidence": getattr(select, "confidence", 0.0)}
         if self.metadata.one_to_one:
@@ -169,7 +169,7 @@ def _providers(device: str | None, available: list[str]) -> list[Any]:
     return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
 
 
-def _frame(metadata: ExportedMetadata, path: str) -> Frame:
+def _frame(metadata: ExportedMetadata, path: str) -> Resize:
     frame = _described(metadata.frame, {"Letterbox": Letterbox, "Stretch": Stretch}, path)
     assert isinstance(frame, Letterbox | Stretch)  # from_plain makes nothing else of a mapping with a type
     return frame

@@ -10,12 +10,12 @@ import torch
 
 from onelook.errors import ConfigError, UsageError
 from onelook.models.deploy import deploy
-from onelook.ops.nms import Found, Select
-from onelook.predict.runtime import postprocesses_of
+from onelook.ops.nms import Postprocess, RawDetections
+from onelook.predict.runtime import postprocess_steps_of
 
 if TYPE_CHECKING:
-    from onelook.models.augmented import TestTimeAugmentation
     from onelook.models.detector import Detector
+    from onelook.models.tta import TestTimeAugmentation
 
 
 class TorchRuntime:
@@ -52,7 +52,7 @@ class TorchRuntime:
         self.frame = detector.architecture.frame
         self.class_names = tuple(detector.class_names)
         self.num_classes = detector.architecture.num_classes
-        self.select, self.evaluating = postprocesses_of(detector.architecture)
+        self.select, self.evaluating = postprocess_steps_of(detector.architecture)
         self.tta = tta
         self._dtype = torch.float16 if half else torch.float32
         network = deploy(detector) if deployed else copy.deepcopy(detector).eval()
@@ -60,7 +60,7 @@ class TorchRuntime:
         network = network.to(self.device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.detector: Detector = network.requires_grad_(False)
 
-    def __call__(self, batch: np.ndarray, select: Select) -> list[Found]:
+    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
         with torch.inference_mode():
             pixels = torch.from_numpy(batch).to(self.device)
             images = pixels.permute(0, 3, 1, 2).to(self._dtype)
