@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from onelook.api.demo import BATCH, CLASSES
+
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.train import train
-from onelook.cli.demo import BATCH, CLASSES
 from onelook.data.synthetic import Scenes, write_synthetic
 
 TEACHER, STUDENT = "damo-yolo-t", "damo-yolo-ns"

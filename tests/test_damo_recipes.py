@@ -11,11 +11,11 @@ import torch
 
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.train import train
+from onelook.api.validate import validate
 from onelook.assign.align_ota import AlignOta
 from onelook.assign.atss import Atss
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
-from onelook.cli.val import validate
 from onelook.config import change, diff, from_plain, to_plain
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.losses.generalized_focal import DistributionFocal
@@ -133,5 +133,5 @@ def test_t_overfits_eight_images(tmp_path):
         workers=0,
     )
     assert training.reason == "finished"
-    stats = validate(data, model=tmp_path / "run" / "last.safetensors", split="train").stats
+    stats = validate(tmp_path / "run" / "last.safetensors", data, split="train").stats
     assert stats["AP50"] > 0.95

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
+from onelook.api.bench import NoPostprocess, scene_images
 from onelook.api.train import train
-from onelook.bench.model import Untouched, pictures
 from onelook.config import change, from_plain, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UserError
 from onelook.losses.classification import ClassLoss
 from onelook.models.deploy import deploy
-from onelook.predict.backends import TorchBackend
+from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
@@ -234,8 +234,8 @@ def forward(recipe: Recipe, names: tuple[str, ...], device: torch.device) -> Cal
     if isinstance(recipe.loss, ClassLoss):
         classifier, images = deploy(network).to(device), torch.rand(1, 3, *recipe.input_size, device=device) * 255
         return lambda: classifier(images)
-    backend = TorchBackend(network, device, size=recipe.input_size)
-    batch, select = pictures(backend, 1), Untouched()
+    backend = TorchRuntime(network, device, size=recipe.input_size)
+    batch, select = scene_images(backend, 1), NoPostprocess()
     return lambda: backend(batch, select)
 
 

@@ -19,7 +19,7 @@ from onelook.evaluation.coco import STATS
 from onelook.losses.classification import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
-from onelook.predict.backends import TorchBackend
+from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.report.training import FIRST_BATCH, report_training
 from onelook.training.batches import loader_of
 from onelook.training.micro_batches import split_batch
@@ -76,7 +76,7 @@ class Detecting:
             )
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
-        backend = TorchBackend(network, run.train_state.process_group.device, size=run.recipe.input_size)
+        backend = TorchRuntime(network, run.train_state.process_group.device, size=run.recipe.input_size)
         return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
 
     def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
@@ -85,7 +85,7 @@ class Detecting:
         any_process(True, process_group.device)  # the main process has written the weights when all have come here
         evaluation = None
         if validation is not None and best.is_file():
-            backend = TorchBackend(restore(best), process_group.device, size=run.recipe.input_size)
+            backend = TorchRuntime(restore(best), process_group.device, size=run.recipe.input_size)
             evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
         if process_group.is_main:
             path = report_training(

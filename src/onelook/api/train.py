@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 
+from onelook.api.load import TrainResult
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.splits import PathLike
 from onelook.api.training_session import open_session
 from onelook.data import Dataset
 from onelook.models.detector import Detector
-from onelook.predict.load import load
-from onelook.predict.predictor import Predictor
 from onelook.reporter import Reporter
 from onelook.training.options import Layout, RunOptions
 from onelook.training.recipe import Recipe
-from onelook.training.result import RunResult
 from onelook.training.run import fit
 from onelook.training.train_state import Precision
-
-
-class TrainResult(RunResult):
-    """The result of `onelook.train`: numbers, files, and the trained detector."""
-
-    @cached_property
-    def detector(self) -> Predictor:
-        """The detector with the best weights, loaded at the first use; UserError where the run has written none."""
-        return load(self.weights)
 
 
 def train(

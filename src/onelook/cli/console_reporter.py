@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
-
 from onelook.reporter import PlainReporter, Progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as RichProgress
 
 BAR_AFTER = 0.5  # seconds before a bar appears: short tasks show none
@@ -22,11 +21,20 @@ BETWEEN_UPDATES = 0.1  # seconds
 class ConsoleReporter:
     """A reporter that draws progress bars on a terminal and prints plain lines elsewhere.
 
-    console: where to print; None is standard error.
+    console: where to print; None is standard error. Rich is imported when something is printed with it.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = Console(stderr=True, highlight=False) if console is None else console
+        self._console = console
+
+    @property
+    def console(self) -> Console:
+        """The console that everything is printed on."""
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(stderr=True, highlight=False)
+        return self._console
 
     def info(self, text: str) -> None:
         """Prints the message. Lines are not wrapped, so that paths can be copied."""
@@ -34,13 +42,16 @@ class ConsoleReporter:
 
     def warning(self, text: str) -> None:
         """Prints the warning."""
+        from rich.text import Text
+
         self.console.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str, *, every: float | None = None) -> Iterator[Progress]:
         """Draws a bar on a terminal; prints lines elsewhere, as `PlainReporter` does."""
-        if not self.console.is_terminal:
-            with PlainReporter(self.console.file).progress(title, every=every) as lines:
+        if not (sys.stderr.isatty() if self._console is None else self._console.is_terminal):
+            stream = None if self._console is None else self._console.file
+            with PlainReporter(stream).progress(title, every=every) as lines:
                 yield lines
             return
         bar = _Bar(self.console, title)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from onelook.api.detect import detect
+from onelook.api.export import export
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.train import train
+from onelook.api.validate import validate
 from onelook.cli.console_reporter import ConsoleReporter
-from onelook.cli.detect import detect
-from onelook.cli.export import export
-from onelook.cli.val import validate
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError, UserError
 
@@ -169,12 +169,12 @@ def demo(
         raise KeyboardInterrupt
     done("train")
     weights = run / "best.safetensors"
-    stats = validate(data, model=weights).stats
-    detect(str(data / "new"), model=str(weights), out=out / "detections", format="json,images")
+    stats = validate(weights, data).stats
+    detect(weights, data / "new", out=out / "detections", formats="json,images")
     done("detect")
-    export(str(weights), nms=True, out=exported)
+    export(weights, nms=True, out=exported)
     done("export")
-    exported_stats = validate(data, model=exported).stats
+    exported_stats = validate(exported, data).stats
     done("validate")
     paths = {
         "report": run / "report.html",

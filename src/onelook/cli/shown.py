@@ -21,10 +21,13 @@ T = TypeVar("T", bound=HasDict)
 
 @dataclass(frozen=True)
 class Shown(Generic[T]):
-    """A result of the API with the function that prints it, from `cli/views/`."""
+    """A result of the API with the function that prints it, from `cli/views/`; None prints `str(result)`.
+
+    The text alone needs no Rich, whose import takes a third of the time of `onelook detect` with an exported file.
+    """
 
     result: T
-    print_result: Callable[[T, Console], None]
+    print_result: Callable[[T, Console], None] | None = None
     exit_code: int = 0
 
     def to_dict(self) -> Any:
@@ -33,4 +36,7 @@ class Shown(Generic[T]):
 
     def show(self, console: Console) -> None:
         """Prints the result."""
-        self.print_result(self.result, console)
+        if self.print_result is None:
+            console.print(str(self.result), soft_wrap=True, markup=False)
+        else:
+            self.print_result(self.result, console)

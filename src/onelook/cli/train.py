@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from onelook.api.load import TrainResult
 from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.train import TrainResult
 from onelook.api.train import train as train_by_recipe
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.shown import Shown
