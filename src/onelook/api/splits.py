@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from onelook.api.open import PathLike
 from onelook.data import Dataset, open_dataset, splits
 from onelook.errors import UsageError
-
-PathLike = str | os.PathLike[str]
 
 
 def open_splits(
