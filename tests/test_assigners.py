@@ -12,7 +12,6 @@ from onelook.assign.align_ota import PAPER, AlignOta
 from onelook.assign.atss import Atss
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
-from onelook.bench.scenes import random_scene
 from onelook.losses.detection_loss import DetectionLoss, Pairs
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
 from onelook.losses.yolox import BoxIou, Classes, Objectness
@@ -20,6 +19,7 @@ from onelook.models.yolox.architecture import Yolox
 from onelook.ops.iou import box_iou
 from onelook.ops.priors import level_starts
 from onelook.types import Matches, Predictions, Targets
+from random_scenes import random_scene
 
 ASSIGNERS = [AlignOta(), PAPER, Atss(), TaskAligned(), SimOta()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from onelook.assign.simota import LATER, PAPER, SimOta
-from onelook.bench.baseline import baseline
-from onelook.bench.scenes import random_scene
+from baseline.simota import simota
+from command import run_benchmark
+from onelook.assign.simota import LATER, PAPER
 from onelook.types import Matches, Predictions, Targets
+from random_scenes import random_scene
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,19 +26,21 @@ RULES = {"paper": PAPER, "later": LATER}
 
 @dataclass(frozen=True)
 class RuleTimes:
-    """One rule. seconds, textbook: of every run, in order; textbook is empty without a checkout. identical: whether
-    the matches are; None without a textbook.  pairs: in the batch."""
+    """Times of one published rule.
+
+    seconds, textbook: of every run, in order.  identical: whether the matches are.  pairs: in the batch.
+    """
 
     rule: str
     seconds: Sequence[float]
     textbook: Sequence[float]
-    identical: bool | None
+    identical: bool
     pairs: int
 
     @property
-    def ratio(self) -> float | None:
+    def ratio(self) -> float:
         """How many times as long the textbook takes, by medians."""
-        return float(np.median(self.textbook) / np.median(self.seconds)) if self.textbook else None
+        return float(np.median(self.textbook) / np.median(self.seconds))
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,15 @@ class AssignBenchmark:
 
     @property
     def exit_code(self) -> int:
-        return 1 if any(rule.identical is False for rule in self.rules) else 0
+        """1 where the matches of a rule differ."""
+        return int(not all(rule.identical for rule in self.rules))
 
     def to_dict(self) -> dict[str, Any]:
         """Setting, and every rule's milliseconds, ratio and agreement."""
         rows = {
             one.rule: {
                 "milliseconds": _percentiles(one.seconds),
-                "textbook_milliseconds": _percentiles(one.textbook) if one.textbook else None,
+                "textbook_milliseconds": _percentiles(one.textbook),
                 "ratio": one.ratio,
                 "identical": one.identical,
                 "pairs": one.pairs,
@@ -74,13 +79,11 @@ class AssignBenchmark:
             table.add_column(title, justify="left" if title == "rule" else "right")
         for one in self.rules:
             ours = _percentiles(one.seconds)
-            loop = f"{_percentiles(one.textbook)['p50']:.1f}" if one.textbook else "-"
-            times = f"{one.ratio:.1f}" if one.ratio is not None else "-"
-            agree = {True: "identical", False: "DIFFERENT", None: "-"}[one.identical]
+            loop = f"{_percentiles(one.textbook)['p50']:.1f}"
+            times = f"{one.ratio:.1f}"
+            agree = "identical" if one.identical else "DIFFERENT"
             table.add_row(one.rule, f"{ours['p50']:.1f}", f"{ours['p90']:.1f}", loop, times, agree)
         console.print(table)
-        if not self.rules[0].textbook:
-            console.print("The per-image loop is in benchmarks/baseline of a checkout; none is around this package.")
 
 
 def bench_assign(
@@ -90,19 +93,16 @@ def bench_assign(
     if threads is not None:
         torch.set_num_threads(threads)
     predictions, targets = random_scene(0, batch, objects, classes=classes, size=(size, size))
-    textbook = baseline("simota")
     on_device = _moved(predictions, targets, torch.device(device))
     rules = []
     for name, rule in RULES.items():
-        expected = None if textbook is None else textbook.simota(predictions, targets, **asdict(rule))
+        expected = simota(predictions, targets, **asdict(rule))
         matches = rule(*on_device)
         ours, theirs = [], []
         for _ in range(runs):
             ours.append(_time(lambda rule=rule: rule(*on_device), device))  # type: ignore[misc]
-            if textbook is not None:
-                theirs.append(_time(lambda rule=rule: _loop(textbook, rule, predictions, targets), "cpu"))  # type: ignore[misc]
-        identical = None if expected is None else _same(matches, expected)
-        rules.append(RuleTimes(name, ours, theirs, identical, int(matches.valid.sum())))
+            theirs.append(_time(lambda rule=rule: simota(predictions, targets, **asdict(rule)), "cpu"))  # type: ignore[misc]
+        rules.append(RuleTimes(name, ours, theirs, _same(matches, expected), int(matches.valid.sum())))
     setting = {
         "device": torch.cuda.get_device_name() if device != "cpu" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
@@ -115,10 +115,6 @@ def bench_assign(
         "runs": runs,
     }
     return AssignBenchmark(setting, rules)
-
-
-def _loop(textbook: Any, rule: SimOta, predictions: Predictions, targets: Targets) -> Any:
-    return textbook.simota(predictions, targets, **asdict(rule))
 
 
 def _time(function: Callable[[], Any], device: str) -> float:
@@ -157,3 +153,41 @@ def _moved(predictions: Predictions, targets: Targets, device: torch.device) -> 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {f"p{share}": float(np.percentile(seconds, share) * 1e3) for share in (50, 90, 99)}
+
+
+def assign(
+    *,
+    batch: int = 16,
+    size: int = 640,
+    objects: int = 20,
+    classes: int = 80,
+    device: str = "cpu",
+    threads: int | None = None,
+    runs: int = 7,
+) -> AssignBenchmark:
+    """SimOTA on a random batch, under both published rules, against a loop over images.
+
+    The loop is the textbook's, on the CPU, from benchmarks/baseline; runs of both alternate, and their
+    matches must be identical (exit code 1 if not).
+
+    Examples:
+        python benchmarks/assigners.py
+        python benchmarks/assigners.py --batch 64 --objects 40 --device cuda
+
+    Args:
+        batch: Images.
+        size: Side of the images in pixels.
+        objects: Objects an image.
+        classes: Classes.
+        device: cpu or cuda, for ours.
+        threads: Threads on the CPU; PyTorch's choice if not given.
+        runs: Runs of each that are measured, after one of warm-up.
+
+    Returns:
+        Times, their ratio, and whether the matches agree.
+    """
+    return bench_assign(batch, size, objects, classes=classes, device=device, threads=threads, runs=runs)
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(assign))

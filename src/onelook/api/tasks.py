@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-from onelook.cli.train_start import loader_of
 from onelook.data import Dataset
 from onelook.data.loader import Batch
 from onelook.errors import UserError, did_you_mean
@@ -18,18 +17,18 @@ from onelook.evaluation import evaluate
 from onelook.evaluation.classes import top_k
 from onelook.evaluation.coco import STATS
 from onelook.losses.classification import ClassLoss
+from onelook.losses.detection_loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
-from onelook.predict.backends import TorchBackend
+from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.report.training import FIRST_BATCH, report_training
+from onelook.training.batches import loader_of
 from onelook.training.micro_batches import split_batch
 from onelook.training.preflight import check_files, inspect_data, positives_per_object, save_first_batch
 from onelook.training.processes import ProcessGroup, any_process
 from onelook.training.recipe import Recipe
-from onelook.training.run import Run, TrainResult
+from onelook.training.result import RunResult
+from onelook.training.run import Run
 from onelook.weights import restore
-
-if TYPE_CHECKING:
-    from onelook.losses.detection_loss import DetectionLoss
 
 FIRST_BATCHES = 2  # that are looked at before the first epoch
 FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
@@ -49,7 +48,7 @@ class Task(Protocol):
         """What is measured on the validation split, over all processes."""
         ...
 
-    def conclude(self, run: Run, trained: TrainResult, training: Dataset, validation: Dataset | None) -> None:
+    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """What is made of a finished run."""
         ...
 
@@ -77,16 +76,16 @@ class Detecting:
             )
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
-        backend = TorchBackend(network, run.train_state.process_group.device, size=run.recipe.input_size)
+        backend = TorchRuntime(network, run.train_state.process_group.device, size=run.recipe.input_size)
         return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
 
-    def conclude(self, run: Run, trained: TrainResult, training: Dataset, validation: Dataset | None) -> None:
+    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
         process_group, best = run.train_state.process_group, trained.folder / "best.safetensors"
         any_process(True, process_group.device)  # the main process has written the weights when all have come here
         evaluation = None
         if validation is not None and best.is_file():
-            backend = TorchBackend(restore(best), process_group.device, size=run.recipe.input_size)
+            backend = TorchRuntime(restore(best), process_group.device, size=run.recipe.input_size)
             evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
         if process_group.is_main:
             path = report_training(
@@ -107,7 +106,7 @@ class Classifying:
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
         return top_k(network, validation, run.recipe.input_size, run.train_state.process_group.device)
 
-    def conclude(self, run: Run, trained: TrainResult, training: Dataset, validation: Dataset | None) -> None:
+    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Says how the weights go on: metrics.csv has all there is to report."""
         best = trained.folder / "best.safetensors"
         run.log.info(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
@@ -141,7 +140,8 @@ def check_judging(task: Task, recipe: Recipe, validation: Dataset | None) -> Non
             )
     elif recipe.metric not in task.measures:
         raise UserError(
-            f"metric={recipe.metric} is nothing that the evaluation measures.{did_you_mean(recipe.metric, task.measures)}",
+            f"metric={recipe.metric} is nothing that the evaluation measures."
+            f"{did_you_mean(recipe.metric, task.measures)}",
             f"Choose one of: {', '.join(task.measures)}.",
         )
 
@@ -153,10 +153,9 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
         return
     check_files(recipe, training, validation)
     found = inspect_data(recipe, training, validation)
-    if run.log.console is not None:
-        found.show(run.log.console)
+    run.log.reporter.info("\n".join([found.table(), *found.notes]))
     for warning in found.warnings:
-        run.log.log(f"warning: {warning}")
+        run.log.warning(warning)
     with loader_of(training, recipe, ProcessGroup(0, 1, process_group.device), workers=0) as batches:
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
     path = save_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)

@@ -1,6 +1,6 @@
 """Training samples against the textbook pipeline: time, objects, and statistics of the pixels.
 
-    python benchmarks/data.py DATA [--split train] [--rules later|paper] [--rounds 20] [--samples 20]
+    python benchmarks/samples_and_textbook.py DATA [--split train] [--rules later|paper] [--rounds 20] [--samples 20]
 
 The textbook (`baseline/augment.py`) decodes whole, pastes on a canvas of twice the size, warps that, blends in floating
 point, and ends with float32 in channel-first order, as published. Both draw the same parameters, so that every sample
@@ -27,12 +27,12 @@ import numpy as np
 from rich.console import Console
 
 from baseline.augment import Textbook
-from onelook.augment.sampler import sample_generator
+from onelook.augment.lazy_sample import sample_generator
 from onelook.augment.yolox import YoloxAugment
-from onelook.bench.data import RULES, DataBenchmark, bench_data, time_of
 from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
 from onelook.data.pictures import DrawImages, Pictures
+from samples import RULES, DataBenchmark, bench_data, time_of
 
 MOSAIC, MIXUP = "textbook mosaic", "textbook mosaic + MixUp"
 MOST_DECODINGS = {
@@ -140,12 +140,12 @@ def main() -> None:
     parser.add_argument("--rules", choices=tuple(RULES), default="later")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--samples", type=int, default=20)
-    wish = parser.parse_args()
-    dataset, augment = open_dataset(wish.data, wish.split), RULES[wish.rules]
-    asked = (wish.data, wish.split, wish.rules)
+    options = parser.parse_args()
+    dataset, augment = open_dataset(options.data, options.split), RULES[options.rules]
+    asked = (options.data, options.split, options.rules)
     with ProcessPoolExecutor(1, get_context("spawn"), _open_textbook, asked) as workers:
         more = {name: TextbookApart(workers, name) for name in (MOSAIC, MIXUP)}
-        found = bench_data(*asked, rounds=wish.rounds, samples=wish.samples, more=more)
+        found = bench_data(*asked, rounds=options.rounds, samples=options.samples, more=more)
     found.show(Console())
     print()
     lines = judge(found)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import process_time
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
+from command import run_benchmark
 from onelook.augment.sampler import sample_generator
 from onelook.augment.yolox import YOLOX_OCTOBER_2021, YOLOX_PAPER, SingleImageAugment, YoloxAugment
 from onelook.data import open_dataset
@@ -184,3 +186,40 @@ def bench_data(
     dataset = open_dataset(data, split)
     known = {**contestants(dataset, RULES[rules], (size, size)), **(more or {})}
     return DataBenchmark(str(data), rules, (size, size), len(dataset), samples, measure(known, rounds, samples))
+
+
+def samples_command(
+    data: Path,
+    /,
+    *,
+    split: str = "train",
+    size: int = 640,
+    rules: Literal["paper", "later"] = "paper",
+    rounds: int = 20,
+    samples: int = 20,
+) -> DataBenchmark:
+    """What a training sample costs: mosaic, MixUp, with and without images that are kept in memory.
+
+    One process and one thread; all contestants make the same samples in turn. A sample is ready for the batch: uint8
+    pixels and its boxes. "cache" has every image decoded; "reuse" draws a mosaic's further images from the last ones.
+
+    Examples:
+        python benchmarks/samples.py coco/ --json data.json
+        python benchmarks/samples.py coco/ --rules later --size 416
+
+    Args:
+        data: A data set: a folder, a YAML file or a COCO JSON file.
+        split: The split whose images are used.
+        size: Height and width of the training input in pixels.
+        rules: YOLOX's augmentation at the date of the released weights, or as it is since October 2021.
+        rounds: Rounds that are measured; medians of them are shown.
+        samples: Samples of every contestant in a round.
+
+    Returns:
+        The figures, in milliseconds and in decodings of one image.
+    """
+    return bench_data(data, split, rules, size=size, rounds=rounds, samples=samples)
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(samples_command))

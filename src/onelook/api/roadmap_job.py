@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,25 +12,24 @@ from typing import Any
 
 import torch
 
-from onelook.bench.model import Untouched, pictures
-from onelook.cli.train import carry_out
-from onelook.cli.train_start import check_batch, find_teacher, make_detector, starting_point
+from onelook.api.bench import NoPostprocess, scene_images
+from onelook.api.train import train
 from onelook.config import change, from_plain, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UserError
 from onelook.losses.classification import ClassLoss
 from onelook.models.deploy import deploy
-from onelook.predict.backends import TorchBackend
+from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
 from onelook.report.training import describe_hardware
+from onelook.reporter import Reporter
 from onelook.training.files import make_folder, write_text
-from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe
-from onelook.training.run import Run, check_same_recipe, exclusive
-from onelook.training.teacher import write_teacher
-from onelook.training.train_state import RuntimeOptions, TrainState
+from onelook.training.run import check_same_recipe
+from onelook.training.start import make_detector
+from onelook.training.teacher import find_teacher
 
 RESULT, COST, PLAN, BACKBONE = "result.json", "cost.json", "roadmap.json", "backbone"
 WARM_UP, RUNS = 5, 30  # images that the latency of a row is measured on
@@ -76,9 +74,10 @@ class Job:
     folder: Path
     training: Dataset
     validation: Dataset
-    process_group: ProcessGroup
+    device: torch.device
     workers: int | None
     teacher: str | None
+    reporter: Reporter
     pictures: tuple[Dataset, Dataset] | None = None
     changed: tuple[str, ...] = ()
 
@@ -109,33 +108,29 @@ class Job:
         data: tuple[Dataset, Dataset],
         weights: Path | None = None,
     ) -> None:
-        """A training that is noted as done when it is; one that was stopped goes on."""
-        from rich.console import Console
-
-        training, validation = data
-        check_batch(recipe, self.process_group, training)
-        console = Console(file=sys.stderr, highlight=False)
-        console.print(f"\n{title}", style="bold")
-        resume = (folder / "state.pt").is_file()
-        told = find_teacher(recipe, folder, self.teacher if recipe.distillation else None, None, resume)
-        detector, _ = starting_point(
-            recipe, training, self.process_group, None if weights is None or resume else str(weights)
+        """A training whose result is written when it is finished; one that was stopped goes on."""
+        self.reporter.info(f"\n{title}")
+        result = train(
+            recipe,
+            data[0],
+            validation=data[1],
+            weights=weights,
+            teacher=self.teacher if recipe.distillation else None,
+            out=folder,
+            resume=(folder / "state.pt").is_file(),
+            device=str(self.device),
+            workers=self.workers,
+            resume_command=lambda _: (
+                f"onelook roadmap {self.table_of.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
+            ),
+            reporter=self.reporter,
         )
-        train_state = TrainState(
-            recipe, detector, self.process_group, RuntimeOptions(), None if told is None else told[0]
-        )
-        again = f"onelook roadmap {self.table_of.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
-        with exclusive(folder, self.process_group, new=not resume):
-            run = Run(folder, recipe, train_state, console=console, resume=resume, resume_command=again)
-            if told is not None and not resume and self.process_group.is_main:
-                write_teacher(folder, told[1])
-            trained = carry_out(run, training, validation, workers=self.workers, begins=not resume)
-        if trained.reason == "interrupted":
+        if result.reason == "interrupted":
             raise KeyboardInterrupt
         measures = ("top1", "top5") if isinstance(recipe.loss, ClassLoss) else ("AP",)
-        result = {name: trained.last[name] for name in measures}
-        result |= {"epochs": trained.epochs, "seconds": trained.seconds}
-        write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+        reached = {name: result.last[name] for name in measures}
+        reached |= {"epochs": result.epochs, "seconds": result.seconds}
+        write_text(folder / RESULT, json.dumps(reached, indent=1) + "\n")
 
     def table(self, rows: list[Row], seeds: int) -> RoadmapTable:
         """What the folder holds, as a table; rows whose cost is not known yet are measured."""
@@ -167,7 +162,7 @@ class Job:
 
     def cost(self, row: Row) -> dict[str, Any]:
         """The row's latency, measured once on a computer and kept; rows with the same network have the same one."""
-        recipe, device = self.recipes[row.key], self.process_group.device
+        recipe, device = self.recipes[row.key], self.device
         alike = (key for key, other in self.recipes.items() if (other.model, other.size) == (recipe.model, recipe.size))
         path = self.folder / next(alike) / COST
         found = _kept(path) if path.is_file() else {}
@@ -179,7 +174,7 @@ class Job:
 
     def facts(self, seeds: int) -> dict[str, str]:
         """What the figures depend on."""
-        recipe, device = next(iter(self.recipes.values())), describe_hardware(self.process_group.device)
+        recipe, device = next(iter(self.recipes.values())), describe_hardware(self.device)
         height, width = recipe.input_size
         spread = f"mean and sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
         backbones = {} if self.pictures is None else {"backbones trained on": self.pictures[0].describe()}
@@ -239,8 +234,8 @@ def forward(recipe: Recipe, names: tuple[str, ...], device: torch.device) -> Cal
     if isinstance(recipe.loss, ClassLoss):
         classifier, images = deploy(network).to(device), torch.rand(1, 3, *recipe.input_size, device=device) * 255
         return lambda: classifier(images)
-    backend = TorchBackend(network, device, size=recipe.input_size)
-    batch, select = pictures(backend, 1), Untouched()
+    backend = TorchRuntime(network, device, size=recipe.input_size)
+    batch, select = scene_images(backend, 1), NoPostprocess()
     return lambda: backend(batch, select)
 
 

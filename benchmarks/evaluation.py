@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onelook.bench.model import available_cores, processor
+from command import run_benchmark
+from onelook.api.bench import available_cores, processor
+from onelook.api.checks import check_batch
+from onelook.api.load import load
+from onelook.data import open_dataset
+from onelook.errors import UsageError
 from onelook.evaluation import GroundTruth, Results, evaluate, score
 from onelook.evaluation.runner import LabelledImages, Model
 
@@ -133,9 +140,9 @@ def bench_val(
 
 def bare_forward(model: Any) -> Callable[[np.ndarray], Any]:
     """The forward pass alone of a back-end of `predict`: its network as it is, a batch in, nothing selected."""
-    from onelook.predict.backends import OnnxBackend
+    from onelook.predict.runtimes.onnx import OnnxRuntime
 
-    if isinstance(model, OnnxBackend):
+    if isinstance(model, OnnxRuntime):
         outputs = ["boxes", "scores"] if model.metadata.outputs == "raw" else ["count", "boxes", "scores", "labels"]
         return lambda batch: [model._run(pixels, outputs, {}) for pixels, _ in model._parts(batch)]
 
@@ -156,11 +163,12 @@ def bare_forward(model: Any) -> Callable[[np.ndarray], Any]:
 
 def _surroundings(model: Any) -> dict[str, Any]:
     """Device, threads and precision of a back-end of `predict`; the processor alone of anything else."""
-    from onelook.predict.backends import OnnxBackend, TorchBackend
+    from onelook.predict.runtimes.onnx import OnnxRuntime
+    from onelook.predict.runtimes.torch import TorchRuntime
 
-    if isinstance(model, OnnxBackend):
+    if isinstance(model, OnnxRuntime):
         return {"device": processor(), "threads": available_cores(), "precision": model.metadata.precision}
-    if not isinstance(model, TorchBackend):
+    if not isinstance(model, TorchRuntime):
         return {"device": processor()}
     import torch
 
@@ -176,3 +184,57 @@ def _bare_loop(model: Model, forward: Callable[[np.ndarray], Any], dataset: Labe
         rows = range(first, min(first + batch, len(dataset)))
         forward(np.stack([model.frame(dataset.image(row), model.size)[0] for row in rows]))
     return perf_counter() - start
+
+
+def evaluation(
+    data: Path | None = None,
+    /,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    split: str = "val",
+    size: int | None = None,
+    batch: int = 8,
+    device: str | None = None,
+    images: int = 5000,
+    rounds: int = 5,
+) -> EvaluateBench:
+    """A whole validation against a bare loop over the same images; without a model, the scoring alone.
+
+    The bare loop decodes, frames and runs the network, and does nothing else; both take turns in one process, and the
+    ratio is the median of the rounds' ratios. Scoring alone takes random objects and detections, 100 an image.
+
+    Examples:
+        python benchmarks/evaluation.py
+        python benchmarks/evaluation.py data/ --model yolox-nano --weights yolox_nano.onnx --size 416
+
+    Args:
+        data: Data set for the whole validation.
+        model: A model's name, a weights or exported file, or the folder of a run.
+        weights: Weights for a model that was given by name.
+        split: Part of the data set.
+        size: Side of the network's input in pixels; the model's own if not given.
+        batch: Images that the model sees at once.
+        device: cpu, cuda, cuda:1, mps; the first GPU if there is one.
+        images: Images of the scoring alone.
+        rounds: Rounds that are measured, after one of warm-up.
+
+    Returns:
+        Seconds of every part, with percentiles, and the ratio.
+    """
+    if (data is None) != (model is None):
+        raise UsageError("A validation needs a data set and a model.", "Give DATA and --model, or neither.")
+    for flag, value in (("rounds", rounds), ("images", images)):
+        if value < 1:
+            raise UsageError(f"--{flag} is {value}.", "Give a number of 1 or more.")
+    check_batch(batch)
+    if data is None or model is None:
+        return bench_score(images, rounds=rounds)
+    predictor = load(model, weights=weights, device=device, size=size)
+    forward = bare_forward(predictor.runtime)
+    dataset = open_dataset(data, split=split)
+    return bench_val(predictor.runtime, forward, dataset, predictor.settings(0.01, 0.65), batch=batch, rounds=rounds)
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(evaluation))

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import platform
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
-from onelook.data import Dataset
-from onelook.data.cache_budget import CachePlan
+from command import run_benchmark
+from onelook.config import change
+from onelook.data import Dataset, open_dataset, splits
+from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.loader import Batch, Loader
+from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.errors import UsageError
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.models.build import build
+from onelook.recipes import find_recipe
 from onelook.training.loop import Epoch, Step, train
 from onelook.training.meter import LossMeter
 from onelook.training.optimizer import set_rates
@@ -23,7 +31,7 @@ from onelook.training.processes import ProcessGroup, choose_device
 from onelook.training.recipe import Augment, Recipe
 from onelook.training.run import READ_EVERY
 from onelook.training.schedule import Rates
-from onelook.training.train_state import RuntimeOptions, TrainState
+from onelook.training.train_state import Precision, RuntimeOptions, TrainState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,7 +112,7 @@ def bench_train(
     workers: int,
     steps: int,
     warm_up: int,
-    runtime: RuntimeOptions | None = None,
+    machine: RuntimeOptions | None = None,
     cache: CachePlan | None = None,
 ) -> TrainBenchmark:
     """Blocks of whole training steps and of bare steps in turn, on batches of the same shape and layout.
@@ -113,54 +121,48 @@ def bench_train(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    process_group, runtime = ProcessGroup(0, 1, choose_device(device)), runtime or RuntimeOptions()
-    train_state, bare = (
-        TrainState(recipe, build(recipe.model, dataset.names), process_group, runtime) for _ in range(2)
-    )
+    world, machine = ProcessGroup(0, 1, choose_device(device)), machine or RuntimeOptions()
+    learner, bare = (TrainState(recipe, build(recipe.model, dataset.names), world, machine) for _ in range(2))
     set_rates(bare.optimizer, Rates(0.0), 0.0)  # a sum has no minimum: its steps are made, but lead nowhere
     batch = next(_loader(recipe, dataset, 0).epoch(0, recipe.augment, 0))
-    resident = Batch(batch.images.to(process_group.device), batch.targets.to(process_group.device), batch.indices)
-    images = resident.images.contiguous(memory_format=_layout(runtime, process_group))
-    alone = steps_alone(recipe, dataset, runtime, process_group, resident, steps=steps, warm_up=warm_up)
+    resident = Batch(batch.images.to(world.device), batch.targets.to(world.device), batch.indices)
+    images = resident.images.contiguous(memory_format=_layout(machine, world))
+    alone = steps_alone(recipe, dataset, machine, world, resident, steps=steps, warm_up=warm_up)
     whole_times: list[float] = []
     bare_times: list[float] = []
     meter = LossMeter()
-    with _loader(recipe, dataset, workers, pin=process_group.device.type == "cuda", cache=cache) as loader:
-        turn = _turn(train(recipe, train_state, loader), meter)
-        _warm(turn, meter, warm_up, process_group)
-        _warm(lambda: _bare_step(bare, images), None, warm_up, process_group)
+    with _loader(recipe, dataset, workers, pin=world.device.type == "cuda", cache=cache) as loader:
+        turn = _turn(train(recipe, learner, loader), meter)
+        _warm(turn, meter, warm_up, world)
+        _warm(lambda: _bare_step(bare, images), None, warm_up, world)
         while len(whole_times) < steps:
-            whole_times += _block(turn, meter, process_group)
-            bare_times += _block(lambda: _bare_step(bare, images), None, process_group)
+            whole_times += _block(turn, meter, world)
+            bare_times += _block(lambda: _bare_step(bare, images), None, world)
         rate = _loader_rate(loader, recipe, workers)
-    parts = _parts(recipe, train_state, resident.images, resident.targets, process_group)
+    parts = _parts(recipe, learner, resident.images, resident.targets, world)
     parts["waiting for the loader"] = meter.waited / len(whole_times)
     kept_images = "none" if cache is None else "memory" if cache.folder is None else "disk"
-    setting = _setting(recipe, runtime, process_group, workers) | {
-        "cache": kept_images,
-        "warm-up": warm_up,
-        "steps": steps,
-    }
+    setting = _setting(recipe, machine, world, workers) | {"cache": kept_images, "warm-up": warm_up, "steps": steps}
     return TrainBenchmark(setting, bare_times[:steps], whole_times[:steps], alone, rate, parts)
 
 
 def steps_alone(
     recipe: Recipe,
     dataset: Dataset,
-    runtime: RuntimeOptions,
-    process_group: ProcessGroup,
+    machine: RuntimeOptions,
+    world: ProcessGroup,
     batch: Batch,
     *,
     steps: int,
     warm_up: int,
 ) -> list[float]:
     """Seconds of so many steps of a training whose batch is always there: no worker is at work meanwhile."""
-    train_state, meter = TrainState(recipe, build(recipe.model, dataset.names), process_group, runtime), LossMeter()
-    turn = _turn(train(recipe, train_state, _Resident(batch, _MANY)), meter)
-    _warm(turn, meter, warm_up, process_group)
+    learner, meter = TrainState(recipe, build(recipe.model, dataset.names), world, machine), LossMeter()
+    turn = _turn(train(recipe, learner, _Resident(batch, _MANY)), meter)
+    _warm(turn, meter, warm_up, world)
     times: list[float] = []
     while len(times) < steps:
-        times += _block(turn, meter, process_group)
+        times += _block(turn, meter, world)
     return times[:steps]
 
 
@@ -182,23 +184,21 @@ def _loader(
     )
 
 
-def _setting(recipe: Recipe, runtime: RuntimeOptions, process_group: ProcessGroup, workers: int) -> dict[str, Any]:
+def _setting(recipe: Recipe, machine: RuntimeOptions, world: ProcessGroup, workers: int) -> dict[str, Any]:
     return {
-        "device": torch.cuda.get_device_name()
-        if process_group.device.type == "cuda"
-        else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name() if world.device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "workers": workers,
-        "precision": runtime.precision_on(process_group.device),
-        "layout": "channels last" if runtime.channels_last_on(process_group.device) else "contiguous",
-        "compiled": runtime.compile,
+        "precision": machine.precision_on(world.device),
+        "layout": "channels last" if machine.channels_last_on(world.device) else "contiguous",
+        "compiled": machine.compile,
         "batch": recipe.batch_size,
         "size": recipe.input_size,
     }
 
 
-def _layout(runtime: RuntimeOptions, process_group: ProcessGroup) -> torch.memory_format:
-    return torch.channels_last if runtime.channels_last_on(process_group.device) else torch.contiguous_format
+def _layout(machine: RuntimeOptions, world: ProcessGroup) -> torch.memory_format:
+    return torch.channels_last if machine.channels_last_on(world.device) else torch.contiguous_format
 
 
 @dataclass(frozen=True)
@@ -222,18 +222,18 @@ def _turn(stream: Iterator[Step | Epoch], meter: LossMeter) -> Callable[[], None
     return lambda: meter.add(next(steps))
 
 
-def _warm(turn: Callable[[], None], meter: LossMeter | None, count: int, process_group: ProcessGroup) -> None:
+def _warm(turn: Callable[[], None], meter: LossMeter | None, count: int, world: ProcessGroup) -> None:
     """Turns that do not count: kernels are chosen, networks compiled, workers started."""
     for _ in range(count):
-        _time(turn, process_group)
+        _time(turn, world)
     if meter is not None:
         meter.read()
         meter.waited = 0.0
 
 
-def _block(turn: Callable[[], None], meter: LossMeter | None, process_group: ProcessGroup) -> list[float]:
+def _block(turn: Callable[[], None], meter: LossMeter | None, world: ProcessGroup) -> list[float]:
     """Seconds of some turns. What logging costs is in them: losses are read as seldom as a training reads them."""
-    count, at_once = (READ_EVERY, READ_EVERY) if process_group.device.type == "cuda" else (BLOCK, 1)
+    count, at_once = (READ_EVERY, READ_EVERY) if world.device.type == "cuda" else (BLOCK, 1)
 
     def turns() -> None:
         for _ in range(at_once):
@@ -243,7 +243,7 @@ def _block(turn: Callable[[], None], meter: LossMeter | None, process_group: Pro
 
     seconds: list[float] = []
     for _ in range(count // at_once):
-        seconds += [_time(turns, process_group) / at_once] * at_once
+        seconds += [_time(turns, world) / at_once] * at_once
     return seconds
 
 
@@ -268,7 +268,7 @@ def _bare_step(train_state: TrainState, images: torch.Tensor) -> None:
     train_state.step.train()
     with train_state.autocast():
         predictions = train_state.detector(images.float())
-    train_state.backward(_sum(predictions))
+    train_state.scaled(_sum(predictions)).backward()
     if train_state.scaler is not None:
         train_state.scaler.step(train_state.optimizer)
         train_state.scaler.update()
@@ -283,13 +283,13 @@ def _sum(predictions: Predictions) -> torch.Tensor:
 
 
 def _parts(
-    recipe: Recipe, train_state: TrainState, images: torch.Tensor, targets: Any, process_group: ProcessGroup
+    recipe: Recipe, learner: TrainState, images: torch.Tensor, targets: Any, world: ProcessGroup
 ) -> dict[str, float]:
     """Median seconds of the assignment, of loss and assignment with their gradients, and of the average."""
     assert isinstance(recipe.loss, DetectionLoss)
     assigner = recipe.loss.assigner
     with torch.no_grad():
-        predictions = train_state.detector(images.float())
+        predictions = learner.detector(images.float())
 
     def losses() -> None:
         leaves = {
@@ -301,21 +301,104 @@ def _parts(
         torch.stack(list(recipe.loss(said, targets).values())).sum().backward()
 
     def median(work: Callable[[], Any]) -> float:
-        return float(np.median([_time(work, process_group) for _ in range(5)]))
+        return float(np.median([_time(work, world) for _ in range(5)]))
 
     parts = {
         "assignment": median(lambda: assigner(predictions, targets)),
         "assignment, losses and their gradients": median(losses),
     }
-    average = train_state.ema
+    average = learner.ema
     if average is not None:
-        parts["average of the weights"] = median(lambda: average.update(train_state.detector))
+        parts["average of the weights"] = median(lambda: average.update(learner.detector))
     return parts
 
 
-def _time(work: Callable[[], Any], process_group: ProcessGroup) -> float:
+def _time(work: Callable[[], Any], world: ProcessGroup) -> float:
     begin = perf_counter()
     work()
-    if process_group.device.type == "cuda":
-        torch.cuda.synchronize(process_group.device)
+    if world.device.type == "cuda":
+        torch.cuda.synchronize(world.device)
     return perf_counter() - begin
+
+
+def training_step(
+    data: str | None = None,
+    /,
+    *,
+    model: str = "yolox-nano",
+    size: int = 320,
+    batch: int = 16,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int = 1,
+    cache: str | None = None,
+    precision: Precision | None = None,
+    layout: Literal["channels-last", "contiguous"] | None = None,
+    compile: bool = False,
+    steps: int = 24,
+    warm_up: int = 4,
+) -> TrainBenchmark:
+    """A whole training step against the bare network: forward, backward of a sum, optimizer step.
+
+    Blocks of both take turns in one process, with the same model, batch and memory layout. The whole step includes the
+    loader with the published augmentation, assignment, losses, average and logging. The loader works ahead while others
+    have their turn: whether it keeps up shows in what it makes alone, and what a step takes without it.
+
+    Examples:
+        python benchmarks/training_step.py
+        python benchmarks/training_step.py data/ --model yolox-s --size 640 --device cuda --workers 8
+
+    Args:
+        data: Data set; made-up pictures if not given.
+        model: Name of the model, trained by its published recipe without random shapes.
+        size: Side of the network's input in pixels.
+        batch: Images a step.
+        device: cpu, cuda, cuda:1, mps; the best one here unless given.
+        threads: Threads on the CPU; PyTorch's choice if not given.
+        workers: Processes that prepare images.
+        cache: Keep decoded images: ram, disk, or a size of memory such as 4GB.
+        precision: fp32, fp16 or bf16; fp16 on CUDA unless given.
+        layout: Memory layout of the network; the faster one of the device unless given.
+        compile: Compile the network with torch.compile.
+        steps: Steps of each that are measured.
+        warm_up: Steps of each before, which do not count.
+
+    Returns:
+        All times, the ratio of whole and bare, images a second, and where the difference goes.
+    """
+    for flag, value, least in (
+        ("steps", steps, 1),
+        ("warm-up", warm_up, 0),
+        ("workers", workers, 0),
+        ("batch", batch, 1),
+    ):
+        if value < least:
+            raise UsageError(f"--{flag} is {value}.", f"Give a number of {least} or more.")
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads is {threads}.", "Give a number of 1 or more, or leave it away.")
+    if size < 32 or size % 32:
+        raise UsageError(f"The size {size} is no multiple of 32.", "Give a multiple of 32 with --size.")
+    channels_last = None if layout is None else layout == "channels-last"
+    machine = RuntimeOptions(precision=precision, channels_last=channels_last, compile=compile)
+    with tempfile.TemporaryDirectory() as folder:
+        if data is None:
+            data = str(write_synthetic(Path(folder) / "scenes", Scenes(size=(320, 320)), {"train": 4 * batch}))
+        dataset = open_dataset(data, "train" if "train" in splits(data) else "trainval")
+        new = {"batch_size": batch, "size": (size, size), "multiscale": None, "model.num_classes": len(dataset.names)}
+        new |= {"accumulate": 1, "join_passes": False}  # the bare loop's step has one pass
+        recipe = change(find_recipe(model), new)
+        return bench_train(
+            recipe,
+            dataset,
+            device=device,
+            threads=threads,
+            workers=workers,
+            steps=steps,
+            warm_up=warm_up,
+            machine=machine,
+            cache=None if cache is None else plan_cache(cache, dataset, Path(folder) / "cache"),
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark(training_step))

@@ -1,167 +1,59 @@
-"""What runs a network: torch, or ONNX Runtime on an exported file. Both take the same batches and give the same.
-
-Nothing here imports torch or onnxruntime until a backend of that kind is made.
-"""
+"""ONNX Runtime: runs a file of `onelook export`. Needs no PyTorch; onnxruntime is imported when a file is opened."""
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 
 from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.config import from_plain
-from onelook.errors import ConfigError, ExportError, UsageError, UserError, missing_package
+from onelook.errors import ConfigError, ExportError, UserError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
-from onelook.ops.nms import Nms, NmsKind, Postprocess, RawDetections, TopK
+from onelook.ops.nms import Nms, Postprocess, RawDetections, TopK
+from onelook.predict.runtime import default_postprocess
 
-if TYPE_CHECKING:
-    import torch
-
-    from onelook.models.detector import Detector
-    from onelook.models.tta import TestTimeAugmentation
+_NO_NMS = "Export the model without --nms to choose this freely."
 
 
-class Backend(Protocol):
-    """A network with all that must travel with it.
-
-    size: (height, width) of its input.  frame: how images come into it.  class_names: by label; empty where unknown.
-    select: how its output becomes detections unless something else is wanted.  evaluating: the same where a model is
-    evaluated, as its published numbers were made.
-    """
-
-    size: tuple[int, int]
-    frame: Resize
-    class_names: tuple[str, ...]
-    select: Postprocess
-    evaluating: Postprocess
-
-    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
-        """(B, H, W, 3) uint8 RGB framed images -> what `select` keeps of each, boxes in pixels of the input."""
-        ...
+class ForeignFileError(ExportError):
+    """An ONNX file that Onelook did not export. It may hold weights."""
 
 
-def default_postprocess(*, one_to_one: bool, multi_label: bool) -> Postprocess:
-    """How detections are made of what a model says: the best rows where it was trained one to one, else NMS."""
-    return TopK(multi_label=multi_label) if one_to_one else Nms(multi_label=multi_label)
-
-
-PostprocessKind = Literal["nms", "best", "diou", "soft"]
-
-
-def postprocess_of_kind(kind: PostprocessKind, natural: Postprocess) -> Postprocess:
-    """NMS of that kind or the best rows, for a model whose own way is `natural`."""
-    multi_label = getattr(natural, "multi_label", False)
-    if kind == "best":
-        return TopK(multi_label=multi_label)
-    kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
-    if isinstance(natural, Nms):
-        return replace(natural, kind=kinds[kind])
-    return Nms(multi_label=multi_label, kind=kinds[kind])
-
-
-def postprocess_steps_of(architecture: Any) -> tuple[Postprocess, Postprocess]:
-    """How an architecture's output becomes detections when detecting, and when evaluated.
-
-    An architecture may say so (`detecting`, `evaluating`); else both are natural to its `one_to_one` and `multi_label`.
-    """
-    natural = default_postprocess(
-        one_to_one=getattr(architecture, "one_to_one", False), multi_label=getattr(architecture, "multi_label", False)
-    )
-    return getattr(architecture, "detecting", natural), getattr(architecture, "evaluating", natural)
-
-
-class TorchBackend:
-    """A detector in torch, on one device.
-
-    detector: left as it is; a deployed copy runs (`deployed=False`: a plain copy, for measuring what deploying gives).
-    size: (height, width) of the input, None for the architecture's; a multiple of the largest stride.  half: float16,
-    on a GPU only.  tta: copies of every image that are looked at, too. The batch goes to the device as uint8, once, and
-    only candidates come back.
-
-    Raises ConfigError for a device that does not exist, a size that does not fit, half precision on a CPU.
-    """
-
-    def __init__(
-        self,
-        detector: Detector,
-        device: str | torch.device | None = None,
-        *,
-        size: tuple[int, int] | None = None,
-        half: bool = False,
-        deployed: bool = True,
-        tta: TestTimeAugmentation | None = None,
-    ) -> None:
-        import torch
-
-        from onelook.models.deploy import deploy
-
-        if detector.architecture is None:
-            raise ConfigError("This detector does not say what it is.", "Make it with onelook.build().")
-        self.device = find_device(device)
-        if half and self.device.type == "cpu":
-            raise ConfigError(
-                "Half precision was asked for on a CPU, where it is slow.", "Use a GPU, or leave it away."
-            )
-        self.size = detector.architecture.size if size is None else size
-        self.stride = max(detector.neck.strides)  # the network takes any multiples of it
-        _check_multiple(self.size, self.stride)
-        self.frame = detector.architecture.frame
-        self.class_names = tuple(detector.class_names)
-        self.num_classes = detector.architecture.num_classes
-        self.select, self.evaluating = postprocess_steps_of(detector.architecture)
-        self.tta = tta
-        self._dtype = torch.float16 if half else torch.float32
-        network = deploy(detector) if deployed else copy.deepcopy(detector).eval()
-        # Images arrive with the channels last, so the network stays in that layout: nothing is reordered.
-        network = network.to(self.device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.detector: Detector = network.requires_grad_(False)
-
-    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
-        import torch
-
-        with torch.inference_mode():
-            pixels = torch.from_numpy(batch).to(self.device)
-            images = pixels.permute(0, 3, 1, 2).to(self._dtype)
-            if self.tta is not None:
-                return select.batch(*self.tta(self.detector, images))
-            predictions = self.detector(images)
-            return select.batch(predictions.boxes, predictions.scores())
-
-
-class OnnxBackend:
-    """A file of `onelook export` in ONNX Runtime; all that it needs to know stands in the file. Needs no torch.
+class OnnxRuntime:
+    """A file of `onelook export` in ONNX Runtime. The file describes itself: size, class names, NMS.
 
     device: "cpu", or "cuda" where ONNX Runtime has that provider; None is "cpu".  threads: of one run, None is ONNX
     Runtime's choice. A file with NMS inside takes confidence and IoU from `select`; its other settings are the file's,
     and a `select` that contradicts them is a ConfigError. A fixed batch size is filled up or cut into several runs.
 
-    Raises ExportError for files that are damaged or were not exported by Onelook, MissingDependencyError without
-    onnxruntime.
+    Raises ExportError for damaged files, ForeignFileError for files that Onelook did not export,
+    MissingDependencyError without onnxruntime.
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str | None = None, *, threads: int | None = None) -> None:
         self.path = os.fspath(path)
-        session = open_session(self.path, device, threads)
+        # The weights of a foreign file may go to a device that ONNX Runtime does not have: first its origin counts.
+        session = open_session(self.path, "cpu", threads)
         metadata = exported_metadata(session, self.path)
         if metadata is None:
-            raise ExportError(
-                f"'{self.path}' was not exported by Onelook: it does not say what its inputs and outputs are.",
+            raise ForeignFileError(
+                f"'{self.path}' was not exported by Onelook: it has no description of its inputs and outputs.",
                 "Export the model with `onelook export`, or, where it holds official weights, give the model's name "
                 f"and --weights {self.path}.",
             )
+        if device not in (None, "cpu"):
+            session = open_session(self.path, device, threads)
         self.metadata = metadata
         self.size = (metadata.size[0], metadata.size[1])
         self.frame = _frame(metadata, self.path)
         self.class_names = metadata.names
         self.num_classes = metadata.num_classes
-        natural = default_postprocess(one_to_one=metadata.one_to_one, multi_label=metadata.multi_label)
-        self.select: Postprocess = _nms(metadata.detecting, self.path) or natural
-        self.evaluating: Postprocess = _nms(metadata.evaluating, self.path) or natural
+        default = default_postprocess(one_to_one=metadata.one_to_one, multi_label=metadata.multi_label)
+        self.select: Postprocess = _nms(metadata.detecting, self.path) or default
+        self.evaluating: Postprocess = _nms(metadata.evaluating, self.path) or default
         if metadata.nms is not None and not metadata.one_to_one:
             inside = {name: metadata.nms[name] for name in ("confidence", "iou", "agnostic", "multi_label")}
             self.select = self.evaluating = Nms(**inside)
@@ -225,15 +117,12 @@ def _check_inside(path: str, select: Nms, inside: Mapping[str, Any]) -> None:
             raise ConfigError(f"'{path}' has NMS inside, with {setting}={inside[setting]}, not {wanted}.", _NO_NMS)
 
 
-_NO_NMS = "Export the model without --nms to choose this freely."
-
-
 def open_session(path: str, device: str | None = None, threads: int | None = None) -> Any:
     """An ONNX Runtime session; ExportError where the file is no ONNX model, ConfigError for a device it has not."""
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing_package("onnxruntime", "onnx", f"Running '{path}'") from error
+        raise missing_package("onnxruntime", "", f"Running '{path}'") from error
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise ExportError(f"The model '{path}' {what}.", "Check the path.")
@@ -261,31 +150,6 @@ def exported_metadata(session: Any, path: str) -> ExportedMetadata | None:
     """What a file of `onelook export` says of itself; None for ONNX files of other origin. ExportError if damaged."""
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     return None if text is None else ExportedMetadata.from_json(text, path)
-
-
-def find_device(name: str | torch.device | None) -> torch.device:
-    """The torch device of that name; None is the first GPU, or the CPU. ConfigError where there is no such device."""
-    import torch
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if isinstance(name, str) and name.isdecimal():
-        name = f"cuda:{name}"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"There is no device '{name}'.", "Devices are cpu, cuda, cuda:1, mps.") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            here = f"this machine has {count}" if count else "torch finds no CUDA GPU here"
-            raise ConfigError(f"There is no device '{name}': {here}.", "Use --device cpu, or leave the device away.")
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise ConfigError("There is no device 'mps' here.", "Use --device cpu, or leave the device away.")
-    elif device.type != "cpu":
-        raise ConfigError(f"The device '{name}' is not supported.", "Devices are cpu, cuda, cuda:1, mps.")
-    return device
 
 
 def _providers(device: str | None, available: list[str]) -> list[Any]:
@@ -344,16 +208,6 @@ def _check_interface(session: Any, metadata: ExportedMetadata, path: str) -> Non
             problem = f"its batch size is {batch}"
     if problem:
         raise ExportError(f"'{path}' does not fit its own description: {problem}.", "Export the model again.")
-
-
-def _check_multiple(size: tuple[int, int], stride: int) -> None:
-    for side in size:
-        if side < stride or side % stride:
-            below, above = side // stride * stride, (side // stride + 1) * stride
-            near = f"{below} or {above}" if below > 0 else above
-            raise UsageError(
-                f"The input size {size[0]} x {size[1]} does not fit.", f"Use multiples of {stride}: {near}."
-            )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,13 +1,12 @@
-"""An evaluation as a person reads it on a terminal."""
+"""How an evaluation is shown on a terminal."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from onelook.evaluation.coco import Evaluation
+from onelook.evaluation import Evaluation
 
 _ALL_CLASSES = 20  # up to so many classes are listed; of more, the best and the worst
 _EXTREMES = 6
@@ -25,14 +24,11 @@ _ROWS = (
 
 def show_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Prints the twelve numbers, the classes and the time."""
-    from rich.table import Table
-    from rich.text import Text
-
     stats = evaluation.stats
     images, objects = len(evaluation.truth.image_ids), int(evaluation.objects.sum())
     counts = ((images, "image"), (objects, "object"), (len(evaluation.results), "detection"))
-    told = (f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
-    console.print(", ".join(told), highlight=False)
+    shown = (f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+    console.print(", ".join(shown), highlight=False)
     numbers = Table(box=None, pad_edge=False)
     for heading in ("", "AP", "AR"):
         numbers.add_column(heading, justify="right" if heading else "left")
@@ -50,9 +46,6 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 
 def _show_classes(evaluation: Evaluation, console: Console) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     counts = dict(zip(evaluation.truth.names, evaluation.objects.tolist()))
     defined = [name for name, values in evaluation.per_class.items() if values["AP"] >= 0]
     ranked = sorted(defined, key=lambda name: -evaluation.per_class[name]["AP"])
