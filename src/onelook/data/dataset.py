@@ -53,6 +53,11 @@ class Dataset:
         return len(self.index) if self.rows is None else len(self.rows)
 
     @property
+    def has_boxes(self) -> bool:
+        """Whether objects have boxes; False for images with one class each, as a classifier learns them."""
+        return self.format != "classes"
+
+    @property
     def image_ids(self) -> np.ndarray:
         """(I,) int64: the ids of the annotations; 1 to I in sorted order for formats without ids."""
         return self._of_images(self.index.image_ids)
@@ -226,7 +231,7 @@ class Dataset:
     def describe(self) -> str:
         """One line: format, split, counts, and whatever is worth knowing about how it was found."""
         text = f"{FORMATS[self.format]} '{self.described_by}', split '{self.split}': {len(self)} images, "
-        boxes = "" if self.format == "classes" else f"{int(self.num_objects.sum())} boxes, "
+        boxes = f"{int(self.num_objects.sum())} boxes, " if self.has_boxes else ""
         text += f"{boxes}{len(self.names)} classes"
         return "; ".join((text, *self.notes))
 
