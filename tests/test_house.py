@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "onelook"
 
 # A module imports from lower layers and from its own folder; the single files of layer 0 may know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "reporter", "config", "draw", "exported"),
+    ("types", "errors", "reporter", "files", "devices", "config", "draw", "exported"),
     ("ops",),
     ("layers", "assign", "losses", "augment"),
     ("models", "data"),
@@ -38,6 +38,8 @@ WITHOUT_TORCH = (
     "types",
     "errors",
     "reporter",
+    "files",
+    "devices",
     "config",
     "draw",
     "exported",
