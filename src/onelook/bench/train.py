@@ -14,13 +14,14 @@ import torch
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Batch, Loader
+from onelook.devices import choose_device
 from onelook.losses.loss import DetectionLoss
 from onelook.models.build import build
 from onelook.training.learner import Learner, Machine
 from onelook.training.loop import Epoch, Step, train
 from onelook.training.meter import Meter
 from onelook.training.optimizer import set_rates
-from onelook.training.processes import World, choose_device
+from onelook.training.processes import World
 from onelook.training.recipe import Augment, Recipe
 from onelook.training.run import READ_EVERY
 from onelook.training.schedule import Rates

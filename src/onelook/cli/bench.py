@@ -19,10 +19,11 @@ from onelook.config import change
 from onelook.data import open_dataset, splits
 from onelook.data.cache_budget import plan_cache
 from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.devices import Precision
 from onelook.errors import UsageError
 from onelook.predict.load import load
 from onelook.recipes import find_recipe
-from onelook.training.learner import Machine, Precision
+from onelook.training.learner import Machine
 
 app = App(name="bench", help="Measured latency, throughput and memory of Onelook's parts.")
 

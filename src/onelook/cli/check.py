@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from onelook import __version__
 from onelook.data.check import CheckResult
 from onelook.data.check import check as check_data
+from onelook.devices import gpus
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,14 +140,7 @@ def _torch(system: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
         return [], [f"torch is installed but cannot be imported: {error}"]
     system["torch threads"] = torch.get_num_threads()
     system["cuda of torch"] = torch.version.cuda or "none (CPU build)"
-    devices = []
-    for number in range(torch.cuda.device_count()):
-        info = torch.cuda.get_device_properties(number)
-        text = f"{info.name}, {info.total_memory / 2**30:.1f} GiB, compute capability {info.major}.{info.minor}"
-        devices.append({"name": f"cuda:{number}", "description": text})
-    if torch.backends.mps.is_available():
-        devices.append({"name": "mps", "description": "Apple GPU"})
-    return devices, []
+    return list(gpus()), []
 
 
 def _opencv() -> list[str]:

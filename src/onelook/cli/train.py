@@ -28,7 +28,8 @@ from onelook.cli.train_start import (
 )
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
-from onelook.training.learner import Learner, Precision
+from onelook.devices import Precision
+from onelook.training.learner import Learner
 from onelook.training.processes import join
 from onelook.training.run import Run, Trained, alone_in, follow
 from onelook.training.teacher import TeacherRecord, record_teacher

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from onelook.devices import Precision
 from onelook.errors import UserError
-from onelook.training.learner import Machine, Precision
+from onelook.training.learner import Machine
 from onelook.training.processes import World
 from onelook.training.state import read_notes
 

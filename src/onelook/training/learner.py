@@ -7,12 +7,13 @@ import fnmatch
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onelook.devices import Precision, check_precision
 from onelook.errors import ConfigError, nearest
 from onelook.layers.batch_norm import CrossIterationNorm, CrossMiniBatchNorm
 from onelook.models.deploy import deploy
@@ -26,8 +27,6 @@ from onelook.training.undo import Undo, all_finite
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
     from onelook.training.recipe import Recipe
-
-Precision = Literal["fp32", "fp16", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ class Machine:
 
     def precision_on(self, device: torch.device) -> Precision:
         """The precision that holds on a device."""
-        return self.precision or ("fp16" if device.type == "cuda" else "fp32")
+        return check_precision(device, self.precision or ("fp16" if device.type == "cuda" else "fp32"))
 
     def channels_last_on(self, device: torch.device) -> bool:
         """The layout that holds on a device."""
