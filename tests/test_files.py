@@ -37,7 +37,18 @@ def through_name(path: Path) -> None:
         temporary.write_bytes(b"new\n")
 
 
-WAYS = pytest.mark.parametrize("write", [through_text, through_bytes, through_stream, through_name])
+def through_private_file(path: Path) -> None:
+    """As libraries do that write to a file of their own and rename it."""
+    with replacing(path) as temporary:
+        if temporary.is_file():
+            temporary.unlink()
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL, 0o600))
+        temporary.write_bytes(b"new\n")
+
+
+WAYS = pytest.mark.parametrize(
+    "write", [through_text, through_bytes, through_stream, through_name, through_private_file]
+)
 Write = Callable[[Path], None]
 
 
@@ -149,6 +160,9 @@ def test_content_is_on_the_disk_before_the_name_changes_and_the_name_after(
     monkeypatch.setattr(files.os, "replace", renamed)
     write_text(tmp_path / "a", "12345")
     assert events == ["file of 5", "rename", "folder"]
+    events.clear()
+    write_text(tmp_path / "a", "123456", durable=False)
+    assert events == ["rename"]
 
 
 def test_names_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:

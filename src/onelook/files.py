@@ -4,6 +4,9 @@ Every file that the library writes goes through this module. The new content is 
 same folder, brought to the disk (fsync), and renamed in one step. The file gets the rights that any new file would
 have. A symbolic link is followed. A device or a pipe is written to directly, because it cannot be replaced.
 
+`durable=False` leaves out the fsync, which takes several milliseconds: for thousands of small files that are quickly
+made again, such as drawn images. After a loss of power such a file may be empty; after any other crash it is whole.
+
 Errors of the system are raised as they are (`OSError`); the caller knows the remedy.
 """
 
@@ -23,7 +26,7 @@ _PART = ".part"  # in every temporary name; `remove_leftovers` looks for it
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], *, suffix: str = "") -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, suffix: str = "", durable: bool = True) -> Iterator[Path]:
     """The name of an empty temporary file that replaces `path` when the block ends without an error.
 
     For libraries that write to a file by its name. Missing folders are made.
@@ -37,27 +40,38 @@ def replacing(path: str | os.PathLike[str], *, suffix: str = "") -> Iterator[Pat
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(target, suffix)
     open(temporary, "xb").close()
+    rights = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
-        _sync_file(temporary)
+        os.chmod(temporary, rights)  # a library may have made the file anew, for its user only
+        if durable:
+            _sync_file(temporary)
         os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(target.parent)
+    if durable:
+        _sync_folder(target.parent)
 
 
 @overload
 @contextmanager
 def open_replacing(
-    path: str | os.PathLike[str], mode: Literal["w"] = "w", *, errors: str | None = None, newline: str | None = None
+    path: str | os.PathLike[str],
+    mode: Literal["w"] = "w",
+    *,
+    errors: str | None = None,
+    newline: str | None = None,
+    durable: bool = True,
 ) -> Iterator[IO[str]]: ...
 
 
 @overload
 @contextmanager
-def open_replacing(path: str | os.PathLike[str], mode: Literal["wb"]) -> Iterator[IO[bytes]]: ...
+def open_replacing(
+    path: str | os.PathLike[str], mode: Literal["wb"], *, durable: bool = True
+) -> Iterator[IO[bytes]]: ...
 
 
 @contextmanager
@@ -67,21 +81,25 @@ def open_replacing(
     *,
     errors: str | None = None,
     newline: str | None = None,
+    durable: bool = True,
 ) -> Iterator[IO[Any]]:
     """A stream whose content replaces the file `path` when the block ends without an error. Text is UTF-8."""
     encoding = None if "b" in mode else "utf-8"
-    with replacing(path) as temporary, open(temporary, mode, encoding=encoding, errors=errors, newline=newline) as file:
+    with (
+        replacing(path, durable=durable) as temporary,
+        open(temporary, mode, encoding=encoding, errors=errors, newline=newline) as file,
+    ):
         yield file
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str, *, durable: bool = True) -> None:
     """Writes a text file as UTF-8, line ends as given."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), durable=durable)
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes | bytearray | memoryview) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes | bytearray | memoryview, *, durable: bool = True) -> None:
     """Writes a binary file."""
-    with open_replacing(path, "wb") as file:
+    with open_replacing(path, "wb", durable=durable) as file:
         file.write(content)
 
 

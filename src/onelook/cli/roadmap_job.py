@@ -19,6 +19,7 @@ from onelook.cli.train_start import check_batch, find_teacher, make_detector, st
 from onelook.config import change, from_plain, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UserError
+from onelook.files import write_text
 from onelook.losses.classify import ClassLoss
 from onelook.models.deploy import deploy
 from onelook.predict.backends import TorchBackend
@@ -26,7 +27,7 @@ from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
 from onelook.report.training import hardware
-from onelook.training.files import make_folder, write_text
+from onelook.training.files import make_folder
 from onelook.training.learner import Learner, Machine
 from onelook.training.processes import World
 from onelook.training.recipe import Recipe

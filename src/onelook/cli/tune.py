@@ -22,8 +22,9 @@ from onelook.cli.train_start import choose_recipe, open_splits, run_folder
 from onelook.config import to_plain, write_yaml
 from onelook.devices import choose_device
 from onelook.errors import UsageError, UserError
+from onelook.files import write_text
 from onelook.recipes import read_recipe
-from onelook.training.files import make_folder, write_text
+from onelook.training.files import make_folder
 from onelook.training.interrupt import StopRequest
 from onelook.training.preflight import undefined_for
 from onelook.tuning.genes import Gene, default_genes, read_gene

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from array import array
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 from onelook.data.jsonstream import JsonStream
 from onelook.errors import DataError, UserError
 from onelook.evaluation.tables import GroundTruth, Results, box_problem, shown, whole_number
+from onelook.files import open_replacing
 
 LARGEST_COUNT = 40_000_000
 _KEYS = ("image_id", "category_id", "bbox", "score")
@@ -51,20 +50,12 @@ def write_results(path: str | Path, truth: GroundTruth, results: Results) -> Pat
     if path.exists() and not path.is_file():
         raise UserError(f"'{path}' cannot be written: it is not a regular file.", _ELSEWHERE)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write("[")
-                for start in range(0, len(results), _WRITTEN_AT_ONCE):
-                    file.write(",\n" if start else "\n")
-                    file.write(_lines(truth, results, slice(start, start + _WRITTEN_AT_ONCE)))
-                file.write("\n]\n")
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with open_replacing(path) as file:
+            file.write("[")
+            for start in range(0, len(results), _WRITTEN_AT_ONCE):
+                file.write(",\n" if start else "\n")
+                file.write(_lines(truth, results, slice(start, start + _WRITTEN_AT_ONCE)))
+            file.write("\n]\n")
     except OSError as error:
         raise UserError(f"'{path}' cannot be written: {error.strerror or error}.", _ELSEWHERE) from error
     return path

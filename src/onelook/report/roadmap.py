@@ -11,11 +11,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onelook.files import write_text
 from onelook.recipes.roadmaps import Figures
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.picture import scatter_picture
 from onelook.report.style import STYLE
-from onelook.training.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console

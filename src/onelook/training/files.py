@@ -1,38 +1,13 @@
-"""Files that are either whole or the ones before: a crash at any moment leaves something to go on with."""
+"""The folder of a run: made, and used by one training at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from onelook.errors import UserError
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that takes `path`'s place when the block ends without an error.
-
-    The data is on the disk before the name changes, so that a loss of power leaves the old file or the new one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
 
 _HELD: dict[Path, int] = {}  # folders that this process holds, and how often
 
@@ -74,12 +49,6 @@ def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
         pass
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def make_folder(folder: Path) -> None:
     """Makes the folder that `--out` named; UserError where something else is there, or nothing may be made."""
     try:
@@ -90,9 +59,3 @@ def make_folder(folder: Path) -> None:
         reason = error.strerror or str(error)
         remedy = "Name a folder that you can write to with --out."
         raise UserError(f"The folder '{folder}' cannot be made: {reason[:1].lower() + reason[1:]}.", remedy) from error
-
-
-def sweep(folder: Path) -> None:
-    """Removes what a killed process left half written."""
-    for leftover in folder.glob(".*.part"):
-        leftover.unlink(missing_ok=True)

@@ -20,8 +20,9 @@ from rich.console import Console
 
 from onelook.config import diff, to_plain, write_yaml
 from onelook.errors import ElsewhereError, UserError, nearest
+from onelook.files import remove_leftovers
 from onelook.ops.reduce import mean_over_processes
-from onelook.training.files import held, make_folder, sweep
+from onelook.training.files import held, make_folder
 from onelook.training.interrupt import StopRequest
 from onelook.training.journal import Journal, duration, loss_text
 from onelook.training.learner import Learner
@@ -96,7 +97,7 @@ class Run:
                     )
                 write_yaml(folder / "recipe.yaml", to_plain(recipe))
             if self.is_main:
-                sweep(folder)
+                remove_leftovers(folder)
         self.record.names = list(learner.detector.class_names)
         self.journal = Journal(
             console if self.is_main else None, folder / "train.log" if self.is_main else None, learner.world.device

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from onelook.errors import UserError, missing_package, nearest
-from onelook.training.files import write_text
+from onelook.files import write_text
 
 
 class Sink(Protocol):

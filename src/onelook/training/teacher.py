@@ -14,8 +14,8 @@ from torch import Tensor
 
 from onelook.config import to_plain
 from onelook.errors import UserError, WeightsError
+from onelook.files import write_text
 from onelook.models.variants import VARIANTS
-from onelook.training.files import write_text
 from onelook.weights import open_detector
 
 if TYPE_CHECKING:
