@@ -13,14 +13,14 @@ import numpy as np
 
 from onelook.data.check_boxes import check_boxes
 from onelook.data.check_images import check_images
+from onelook.data.formats.base import FORMATS, Source, find_source
+from onelook.data.formats.voc_layout import annotation_folder, ids_of
+from onelook.data.formats.yolo_labels import label_path, list_images
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, Index, index_in_memory
-from onelook.data.layout import FORMATS, Source, find_source
 from onelook.data.paths import images_below, walk_files
 from onelook.data.problems import Problem, Problems
 from onelook.data.progress import shown
 from onelook.data.readers import build_split, coco_annotations, image_root
-from onelook.data.voc_layout import annotation_folder, ids_of
-from onelook.data.yolo import label_path, list_images
 from onelook.errors import DataError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out, rows_of
+from onelook.data.formats.base import CLASS_LIMIT
 from onelook.data.jsonstream import JsonStream, integer, number
-from onelook.data.layout import CLASS_LIMIT
 from onelook.data.paths import plain_name
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent

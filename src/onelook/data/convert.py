@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from onelook.data.dataset import Dataset, open_dataset, splits
-from onelook.data.layout import FORMATS, WHOLE
+from onelook.data.formats.base import FORMATS, WHOLE
 from onelook.data.progress import shown
 from onelook.errors import DataError
 
@@ -100,9 +100,9 @@ def convert(data: str | Path, *, to: To, out: str | Path, copy: bool = False) ->
     The result appears under `out` whole or not at all. Raises `DataError` where `out` exists and is not empty, for a
     data set that cannot be opened, and for images that are missing.
     """
-    from onelook.data.convert_coco import CocoWriter
-    from onelook.data.convert_voc import VocWriter
-    from onelook.data.convert_yolo import YoloWriter
+    from onelook.data.formats.convert_coco import CocoWriter
+    from onelook.data.formats.convert_voc import VocWriter
+    from onelook.data.formats.convert_yolo import YoloWriter
 
     target = Path(out).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

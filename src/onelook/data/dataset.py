@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from onelook.data import cache
+from onelook.data.formats.base import FORMATS, WHOLE, Format, Source, find_source
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, DamagedIndexError, Index, reopen_index
-from onelook.data.layout import FORMATS, WHOLE, Format, Source, find_source
 from onelook.data.problems import Problems
 from onelook.data.progress import shown
 from onelook.data.readers import build_split, files_of, image_root

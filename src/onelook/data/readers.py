@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from onelook.data import class_folders, coco, voc, voc_layout, yolo
+from onelook.data import coco
 from onelook.data.cache import Files
+from onelook.data.formats import class_folders, voc, voc_layout, yolo_labels
+from onelook.data.formats.base import Part, Source
 from onelook.data.index import Index
-from onelook.data.layout import Part, Source
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress
 
@@ -22,7 +23,7 @@ def files_of(source: Source, split: str) -> Files:
         return [(annotations.name, str(annotations))]
     if source.format == "classes":
         return class_folders.files_of(source, split)
-    return yolo.files_of(source, split) if source.format == "yolo" else voc.files_of(source, split)
+    return yolo_labels.files_of(source, split) if source.format == "yolo" else voc.files_of(source, split)
 
 
 def build_split(
@@ -33,7 +34,7 @@ def build_split(
         part = source.parts[split]
         return coco.read_split(coco_annotations(part), part.images, problems, progress)
     if source.format == "yolo":
-        return yolo.read_split(source, split, problems, progress)
+        return yolo_labels.read_split(source, split, problems, progress)
     if source.format == "classes":
         return class_folders.read_split(source, split, problems, progress)
     return voc.read_split(source, split, problems, progress)

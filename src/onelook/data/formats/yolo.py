@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onelook.config import read_yaml
-from onelook.data.layout import CLASS_LIMIT, WHOLE, Part, Source, named_splits, split_word
+from onelook.data.formats.base import CLASS_LIMIT, WHOLE, Part, Source, named_splits, split_word
 from onelook.data.paths import has_images, is_image, read_text
 from onelook.errors import ConfigError, DataError
 
@@ -42,7 +42,7 @@ def yolo_yaml(path: Path) -> Source:
     A split is a folder, a `.txt` list of images, or a list of both; a `.json` makes it a COCO data set. Nothing
     that a file wants to have downloaded or run is looked at. Raises `DataError`.
     """
-    from onelook.data.coco_layout import coco_file
+    from onelook.data.formats.coco import coco_file
 
     try:
         content = read_yaml(path)

@@ -16,12 +16,12 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out
-from onelook.data.layout import Source
+from onelook.data.formats.base import Source
+from onelook.data.formats.voc_layout import annotation_folder, ids_of, image_folder
 from onelook.data.paths import images_below, plain_name, read_bytes
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent
 from onelook.data.sizes import image_sizes
-from onelook.data.voc_layout import annotation_folder, ids_of, image_folder
 from onelook.errors import DataError, ImageError
 
 XML_LIMIT = 1 << 24  # bytes of one file

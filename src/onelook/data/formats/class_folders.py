@@ -14,7 +14,7 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out, rows_of
-from onelook.data.layout import CLASS_LIMIT, Part, Source, named_splits, split_word
+from onelook.data.formats.base import CLASS_LIMIT, Part, Source, named_splits, split_word
 from onelook.data.paths import images_below, is_image, walk_files
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent

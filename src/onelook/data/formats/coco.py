@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from onelook.data.layout import Part, Source, named_splits, split_word
+from onelook.data.formats.base import Part, Source, named_splits, split_word
 from onelook.errors import DataError
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")

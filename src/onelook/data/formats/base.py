@@ -101,10 +101,10 @@ def find_source(data: str | Path) -> Source:
 
     data: a folder, or a YAML or JSON file. Raises `DataError` where it is none, saying what was looked for.
     """
-    from onelook.data.class_folders import class_folder
-    from onelook.data.coco_layout import coco_file, coco_folder
-    from onelook.data.voc_layout import voc_folder
-    from onelook.data.yolo_layout import described_in_yaml, yolo_folder, yolo_yaml
+    from onelook.data.formats.class_folders import class_folder
+    from onelook.data.formats.coco import coco_file, coco_folder
+    from onelook.data.formats.voc_layout import voc_folder
+    from onelook.data.formats.yolo import described_in_yaml, yolo_folder, yolo_yaml
 
     path = Path(data).expanduser()
     try:

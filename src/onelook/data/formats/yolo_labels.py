@@ -12,12 +12,12 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out
-from onelook.data.layout import CLASS_LIMIT, Part, Source
+from onelook.data.formats.base import CLASS_LIMIT, Part, Source
+from onelook.data.formats.yolo import LIST_LIMIT
 from onelook.data.paths import images_below, is_image, read_text, walk_files
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent
 from onelook.data.sizes import image_sizes
-from onelook.data.yolo_layout import LIST_LIMIT
 from onelook.errors import DataError, ImageError
 
 LABEL_LIMIT = 1 << 24  # bytes of one label file: a quarter of a million rows

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onelook.data.layout import WHOLE, Part, Source, named_splits, split_word
+from onelook.data.formats.base import WHOLE, Part, Source, named_splits, split_word
+from onelook.data.formats.yolo import LIST_LIMIT, name_list
 from onelook.data.paths import is_image, read_text
-from onelook.data.yolo_layout import LIST_LIMIT, name_list
 from onelook.errors import DataError
 
 _NAME_FILES = ("labels.txt", "classes.txt", "classes.names")
