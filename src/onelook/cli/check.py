@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onelook import __version__
-from onelook.data.check import CheckResult
+from onelook.cli.shown import Shown
+from onelook.cli.views.check import show_problems
+from onelook.data.check import CheckReport
 from onelook.data.check import check as check_data
 from onelook.devices import gpus
 
@@ -75,7 +77,7 @@ class Environment:
             console.print(f"[red]error[/] {escape(problem)}")
 
 
-def check(data: Path | None = None, /, *, quick: bool = False) -> CheckResult | Environment:
+def check(data: Path | None = None, /, *, quick: bool = False) -> Shown[CheckReport] | Environment:
     """List every problem of a data set, or, without one, describe this installation.
 
     Problems are named by file and line or annotation id, each with a remedy. The exit code is 1 where errors were
@@ -92,7 +94,10 @@ def check(data: Path | None = None, /, *, quick: bool = False) -> CheckResult | 
     Returns:
         The problems with a summary, or the environment.
     """
-    return environment() if data is None else check_data(data, quick=quick)
+    if data is None:
+        return environment()
+    report = check_data(data, quick=quick)
+    return Shown(report, show_problems, report.exit_code)
 
 
 def environment() -> Environment:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onelook.cli.checks import check_batch, check_thresholds
-from onelook.data.progress import Progress, shown, silent
 from onelook.errors import ImageError, UsageError, UserError
 from onelook.predict.backends import SelectKind, select_of_kind
 from onelook.predict.frames import read_frames
@@ -21,6 +20,7 @@ from onelook.predict.load import load
 from onelook.predict.predictor import Predictor, batches
 from onelook.predict.sources import Damage, Framed, Source, find_sources
 from onelook.predict.writers import Writers, free_folder, parse_formats
+from onelook.reporter import PlainReporter, Progress, ignore_progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -177,11 +177,11 @@ def _run(predictor: Predictor, found: list[Source], folder: Path, formats: tuple
         frames = read_frames(found, predictor.frame, predictor.size, keep=writers.keeps_images)
         groups = batches(frames, 1 if live else predictor.batch)  # a camera's picture waits for no other
         try:
-            with contextlib.closing(groups), shown("detecting") as progress:
+            with contextlib.closing(groups), PlainReporter().progress("detecting") as progress:
                 places = {source.name: number for number, source in enumerate(found)}
                 for items in groups:
                     _write(predictor, items, writers, result)
-                    _report(silent if live else progress, items[-1], places)
+                    _report(ignore_progress if live else progress, items[-1], places)
         except KeyboardInterrupt:
             result.interrupted = True
         if not (result.images or result.frames or result.interrupted):

@@ -134,7 +134,7 @@ def train(
                 batch=None if batch == "auto" else batch,
                 fine_tunes=start is not None,
                 teaches=teacher is not None,
-                classifies=training.format == "classes",
+                classifies=not training.has_boxes,
                 on_cpu=world.device.type == "cpu",
             )
         check_judging(task_of(chosen, training), chosen, validation)

@@ -179,7 +179,7 @@ def tune(
             fine_tunes=weights is not None,
             teaches=False,
             on_cpu=first.type == "cpu",
-            classifies=training.format == "classes",
+            classifies=not training.has_boxes,
         )
         if lacking := undefined_for(chosen.metric, validation):
             raise UserError(

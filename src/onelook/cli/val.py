@@ -78,7 +78,7 @@ def validate(
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
     predictor = load(model, weights=weights, device=device, size=size, tta=tta, half=half)
     dataset = open_dataset(data, split=split)
-    if dataset.format == "classes":
+    if not dataset.has_boxes:
         raise UserError(f"'{data}' has class folders and no boxes to compare with.", "Give a data set with boxes.")
     natural = predictor.backend.evaluating
     if select is not None:

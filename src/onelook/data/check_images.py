@@ -7,15 +7,12 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from onelook.data.formats.base import ReadSplit
 from onelook.data.problems import Problems
-from onelook.data.progress import shown
 from onelook.data.sizes import image_size
 from onelook.errors import ImageError
-
-if TYPE_CHECKING:
-    from onelook.data.check import ReadSplit
+from onelook.reporter import Reporter
 
 FILE_LIMIT = 1 << 30
 
@@ -49,10 +46,10 @@ def look(path: str, *, quick: bool) -> Looked:
         return Looked(error=ImageError(f"The image '{path}' cannot be read: {error}.", "Check the file."))
 
 
-def _look_at_all(paths: Sequence[str], quick: bool) -> dict[str, Looked]:
+def _look_at_all(paths: Sequence[str], reporter: Reporter, quick: bool) -> dict[str, Looked]:
     workers = min(8, os.cpu_count() or 1)
     found: dict[str, Looked] = {}
-    with ThreadPoolExecutor(workers) as pool, shown("Checking images") as progress:
+    with ThreadPoolExecutor(workers) as pool, reporter.progress("Checking images") as progress:
         for start in range(0, len(paths), 64):  # in small parts, so that an interrupt is heeded at once
             part = paths[start : start + 64]
             found.update(zip(part, pool.map(lambda path: look(path, quick=quick), part)))
@@ -60,10 +57,10 @@ def _look_at_all(paths: Sequence[str], quick: bool) -> dict[str, Looked]:
     return found
 
 
-def check_images(read: Sequence[ReadSplit], problems: Problems, *, quick: bool) -> None:
-    """Looks at every image once, however many splits hold it."""
+def check_images(read: Sequence[ReadSplit], problems: Problems, reporter: Reporter, *, quick: bool) -> None:
+    """Checks every image once, however many splits hold it."""
     paths = list(dict.fromkeys(part.image_path(row) for part in read for row in range(len(part.index))))
-    looked = _look_at_all(paths, quick)
+    looked = _look_at_all(paths, reporter, quick)
     reported: set[str] = set()
     for part in read:
         for row in range(len(part.index)):

@@ -17,9 +17,10 @@ from onelook.data.formats.base import CLASS_LIMIT
 from onelook.data.jsonstream import JsonStream, integer, number
 from onelook.data.paths import plain_name
 from onelook.data.problems import Problems
-from onelook.data.progress import Progress, silent
 from onelook.data.sizes import image_sizes
 from onelook.errors import DataError, ImageError
+from onelook.reporter import Progress
+from onelook.reporter import ignore_progress as silent
 
 PIXEL_LIMIT = 1e7
 _IMAGE_FIELDS = {"id", "file_name", "height", "width"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from onelook.data import cache
-from onelook.data.formats.base import FORMATS, WHOLE, Format, Source, find_source
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, DamagedIndexError, Index, reopen_index
-from onelook.data.problems import Problems
-from onelook.data.progress import shown
-from onelook.data.readers import build_split, files_of, image_root
 from onelook.errors import DataError
 from onelook.types import Sample
 
 PIXEL_LIMIT = 200_000_000
-log = logging.getLogger("onelook.data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +24,9 @@ class Dataset:
     """One split of a data set (or a part of it): I images in index order, their objects in file order.
 
     names: (C,) class names, ordered by the data set's own ids.  category_ids: (C,) those ids (0 to C - 1 for formats
-    without).  root: folder the images' names are relative to.  Boxes are as annotated; only `sample` cleans them up.
+    without).  root: folder the images' names are relative to.  format, format_title: its name, short (`coco`) and as
+    shown.  has_boxes: False where an image has a class and no boxes, as a classifier learns them.  has_ids: whether
+    the annotations have ids of their own.  Boxes are as annotated; only `sample` cleans them up.
 
     Copies and pickles share the memory-mapped index: a worker process maps the same file. A pickled data set whose
     index was rebuilt meanwhile raises `DataError` when it is loaded.
@@ -41,21 +36,19 @@ class Dataset:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     root: Path
-    format: Format
+    format: str
+    format_title: str
     split: str
     described_by: Path
     annotations: Path | None = None
+    has_boxes: bool = True
+    has_ids: bool = False
     rows: np.ndarray | None = None
     relabel: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index) if self.rows is None else len(self.rows)
-
-    @property
-    def has_boxes(self) -> bool:
-        """Whether objects have boxes; False for images with one class each, as a classifier learns them."""
-        return self.format != "classes"
 
     @property
     def image_ids(self) -> np.ndarray:
@@ -230,7 +223,7 @@ class Dataset:
 
     def describe(self) -> str:
         """One line: format, split, counts, and whatever is worth knowing about how it was found."""
-        text = f"{FORMATS[self.format]} '{self.described_by}', split '{self.split}': {len(self)} images, "
+        text = f"{self.format_title} '{self.described_by}', split '{self.split}': {len(self)} images, "
         boxes = f"{int(self.num_objects.sum())} boxes, " if self.has_boxes else ""
         text += f"{boxes}{len(self.names)} classes"
         return "; ".join((text, *self.notes))
@@ -294,58 +287,6 @@ def clean_boxes(boxes: np.ndarray, height: int | np.ndarray, width: int | np.nda
     np.minimum(stop, np.array((width, height), np.float64).T, out=stop)
     large = stop > start
     return corners, large[:, 0] & large[:, 1]
-
-
-def splits(data: str | Path) -> tuple[str, ...]:
-    """The names of the splits of a data set; ("all",) for one that is not divided. Raises `DataError`."""
-    return tuple(find_source(data).parts)
-
-
-def open_dataset(data: str | Path, split: str = "val") -> Dataset:
-    """Opens one split of a data set: a folder, a YAML file or a COCO JSON file, its format found by content.
-
-    The first time, an index is built (with progress on standard error); later it is mapped within a fraction of a
-    second for as long as the annotations stay as they are. A data set that is not divided into splits is used whole for
-    any split asked for, and a warning says so. Raises `DataError` for a split that does not exist and for annotations
-    that contradict themselves, naming file and line.
-    """
-    source = find_source(data)
-    name = source.resolve(split)
-    if name == WHOLE != split:
-        log.warning("'%s' is not divided into splits: all of it is used as '%s'.", source.described_by, split)
-    index = cache.load(_key(source, name), source.root, lambda: files_of(source, name), lambda: _build(source, name))
-    if not len(index):
-        raise DataError(
-            f"The split '{name}' of '{source.described_by}' has no images.", "Add images, or use another split."
-        )
-    notes = (*source.notes, *index.meta.get("notes", ()))
-    for note in notes:
-        log.info("'%s': %s", source.described_by, note)
-    meta = index.meta
-    return Dataset(
-        index,
-        tuple(meta["names"]),
-        tuple(meta["category_ids"]),
-        image_root(source, name, index),
-        source.format,
-        name if name != WHOLE else split,
-        source.described_by,
-        source.parts[name].annotations,
-        notes=notes,
-    )
-
-
-def _build(source: Source, split: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with shown(f"Indexing {source.described_by.name or source.described_by} ({split})") as progress:
-        return build_split(source, split, Problems(), progress)
-
-
-def _key(source: Source, split: str) -> str:
-    """Tells apart the indexes of one folder: by split, format, and the file that describes them."""
-    what = "" if source.described_by == source.root else source.described_by.name
-    digest = hashlib.blake2b(f"{source.format}:{what}:{split}".encode(errors="replace"), digest_size=4).hexdigest()
-    plain = "".join(mark if mark.isascii() and mark.isalnum() else "_" for mark in split)[:40]
-    return f"{source.format}-{plain}-{digest}"
 
 
 def _listed(names: Sequence[str]) -> str:

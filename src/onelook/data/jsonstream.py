@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onelook.data.progress import Progress, silent
 from onelook.errors import DataError
+from onelook.reporter import Progress
+from onelook.reporter import ignore_progress as silent
 
 CHUNK = 1 << 21
 ELEMENT_LIMIT = 1 << 24  # characters; the longest annotation of COCO has about 200,000

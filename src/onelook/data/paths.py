@@ -11,6 +11,7 @@ from onelook.errors import DataError
 
 DEPTH_LIMIT = 32
 FOLDER_LIMIT = 50_000
+LIST_LIMIT = 1 << 30  # bytes of a list of images: about ten million paths
 _SYSTEM = ("/proc", "/sys", "/dev")
 
 

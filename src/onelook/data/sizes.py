@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 
 from onelook.data.headers import DamagedHeaderError, Header, read_header
-from onelook.data.progress import Progress, silent
 from onelook.errors import ImageError
+from onelook.reporter import Progress, ignore_progress
 
 LOOKS = (1 << 14, 1 << 18, 1 << 24)  # bytes; metadata before the size are rarely longer than the first
 _REMEDY = "Replace the file, or take it out of the data set."
@@ -40,7 +40,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def image_sizes(
-    paths: Sequence[str], progress: Progress = silent, *, stop: bool = False
+    paths: Sequence[str], progress: Progress = ignore_progress, *, stop: bool = False
 ) -> list[tuple[int, int] | ImageError]:
     """The size of every file, in order, read by a few threads; an error takes the place of a size.
 

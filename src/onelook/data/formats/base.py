@@ -1,42 +1,41 @@
-"""What lies on disk: which format a data set has, which splits, and where their files are."""
+"""What a format of data sets consists of. Each format is one value of `Format`, in a file of its own.
+
+To add a format, write its file and add its value to the tuple in `formats/__init__.py`. Nothing else names a format.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Protocol
 
+import numpy as np
+
+from onelook.data.dataset import Dataset
+from onelook.data.index import Index
+from onelook.data.problems import Problems
+from onelook.data.split_names import WHOLE, means_whole, split_word
 from onelook.errors import DataError, nearest
-
-Format = Literal["coco", "yolo", "voc", "classes"]
-WHOLE = "all"
-"""The split of a data set that is not divided."""
+from onelook.reporter import Progress
 
 CLASS_LIMIT = 65_536
 """The most classes a data set may have; three times those of the largest public one (ImageNet-21k)."""
 
-_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-    "trainval": "trainval",
-    "minival": "minival",
-}
-FORMATS = {"coco": "COCO JSON", "yolo": "YOLO text", "voc": "Pascal VOC", "classes": "class folders"}
+FilesOf = Iterable[tuple[str, Any]]
+"""(name that stays the same when the data set moves, path or directory entry) of files that a split is read from."""
+
+Arrays = tuple[dict[str, np.ndarray], dict[str, Any]]
+"""The arrays of an index (`onelook.data.building.lay_out`), and its meta: `names`, `category_ids`, `notes`."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One split: its annotation file (COCO JSON, list of VOC ids) where there is one, and where its images are.
+    """The files of one split.
 
-    images: COCO: folders to try.  YOLO: folders of images and `.txt` lists of them.  VOC: nothing.  Class folders: the
-    folder that holds them.
+    annotations: one file that describes the whole split, such as a COCO JSON file or a list of ids; None without.
+    images: folders of images, or lists of them; what exactly, is the format's own business.
     """
 
     annotations: Path | None = None
@@ -45,7 +44,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """One data set: `parts` by split name. described_by: what the user named (a folder, or a YAML or JSON file)."""
+    """A data set on the disk: its format, and the files of each split.
+
+    described_by: what the user named: a folder, or a file.  parts: by the name of the split.  names: the class names,
+    None where only the annotations name them.  keypoint_values: how many numbers follow the box in a row of labels.
+    """
 
     format: Format
     root: Path
@@ -53,7 +56,7 @@ class Source:
     parts: Mapping[str, Part]
     names: tuple[str, ...] | None = None
     keypoint_values: int = 0
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def resolve(self, split: str) -> str:
         """The key in `parts` for a split's name: `valid`, `val` and `val2017` are one, an undivided set is any.
@@ -65,85 +68,145 @@ class Source:
         alike = [name for name in self.parts if split_word(name) == split_word(split) is not None]
         if len(alike) == 1:
             return alike[0]
-        if tuple(self.parts) == (WHOLE,) and split_word(split) in (*_WORDS.values(), WHOLE):
+        if tuple(self.parts) == (WHOLE,) and means_whole(split):
             return WHOLE
         known = ", ".join(f"'{name}'" for name in self.parts) or "none"
         raise DataError(
-            f"The data set '{self.described_by}' ({FORMATS[self.format]}) has no split '{split}'."
+            f"The data set '{self.described_by}' ({self.format.title}) has no split '{split}'."
             f"{nearest(split, self.parts)}",
             f"It has: {known}.",
         )
 
 
-def split_word(text: str) -> str | None:
-    """The split a file's or folder's name speaks of (`instances_val2017` -> `val`), or None."""
-    words = re.findall(r"[a-z]+", text.lower())
-    found = [_WORDS[word] for word in words if word in _WORDS]
-    return found[-1] if found else (WHOLE if text == WHOLE else None)
+@dataclass(frozen=True, eq=False)
+class ReadSplit:
+    """One split as it was read for a check: its index, where its images are, and the lines its entries came from."""
+
+    source: Source
+    split: str
+    index: Index
+    root: Path
+    image_lines: np.ndarray
+    object_lines: np.ndarray
+
+    @property
+    def names(self) -> list[str]:
+        """Class names."""
+        return self.index.meta["names"]
+
+    def image_path(self, row: int) -> str:
+        """Where the image of a row is."""
+        return str(self.root / self.index.name(row))
+
+    def annotation_file(self, row: int) -> str:
+        """The file that annotates the image of a row."""
+        return self.source.format.annotation_file(self.source, self.split, self.image_path(row), self.index.name(row))
+
+    def place(self, row: int, thing: int) -> dict[str, Any]:
+        """File, line and annotation of object `thing` of image `row`, for a `Problem`."""
+        line = int(self.object_lines[thing])
+        annotation = int(self.index.annotation_ids[thing]) if self.source.format.has_ids else None
+        return {"file": self.annotation_file(row), "line": line or None, "annotation": annotation}
 
 
-def named_splits(items: Mapping[str, Part]) -> dict[str, Part]:
-    """The parts under short names (`val` for `instances_val2017`) where that leaves them apart; train, val, test first.
+@dataclass(frozen=True)
+class Place:
+    """Where an image of a conversion goes: `folder/name`. The writer names its annotations after it."""
 
-    A single part that speaks of no split is the whole data set.
+    folder: str
+    name: str
+
+
+@dataclass
+class Losses:
+    """What a format cannot hold: how many of each kind."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, what: str, count: int = 1) -> None:
+        """Notes that something was left out or changed."""
+        if count:
+            self.counts[what] += count
+
+
+class Writer(Protocol):
+    """Writes a data set of one format into an empty folder.
+
+    one_file_an_image: whether each image has an annotation file with the stem of its name, so that two images of one
+    folder may not differ in their ending only.
     """
-    if len(items) == 1 and split_word(next(iter(items))) is None:
-        return {WHOLE: next(iter(items.values()))}
-    words = [split_word(name) for name in items]
-    short = {name: word if word and words.count(word) == 1 else name for name, word in zip(items, words)}
-    order = list(dict.fromkeys(_WORDS.values()))
-    ranked = sorted(items, key=lambda name: (order.index(short[name]) if short[name] in order else 99, name))
-    return {short[name]: items[name] for name in ranked}
+
+    one_file_an_image: bool
+
+    def place(self, split: str, name: str) -> Place:
+        """Where an image goes."""
+        ...
+
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+        """Writes the annotations of one split. places: of its images, in order."""
+        ...
+
+    def finish(self, out: Path, names: Sequence[str]) -> None:
+        """Writes what all splits share."""
+        ...
 
 
-def find_source(data: str | Path) -> Source:
-    """Finds out by content what the data set at this place is.
+def unit_unknown(part: ReadSplit, known: np.ndarray) -> tuple[str, str]:
+    """The hint on boxes in a wrong unit where a format has no typical mistake."""
+    return "", "Check the unit of the boxes, and that each annotation belongs to its image."
 
-    data: a folder, or a YAML or JSON file. Raises `DataError` where it is none, saying what was looked for.
+
+def nothing_more(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:
+    """The check of a format without problems of its own."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of data sets: how it is found, read, written and checked.
+
+    name: one short word, as in `--to`.  title: as it is shown.  layout: the files that it is recognised by, as shown
+    to a user whose data set was not recognised.
+
+    find: the data set in a folder, None where it has another format; raises `DataError` for a damaged one.
+    find_file: the same for a file that describes a data set.
+    files_of: every file that a split is read from, in a fixed order: one that changes makes the kept index stale.
+    read: the arrays and the meta of a split's index; faults go to the `Problems`.
+    image_root: the folder that the names of the images are relative to.
+    annotation_file: (source, split, path of an image, its name) -> the file that annotates it.
+    write: makes a `Writer`; None where the format cannot be written.
+    check: reports the problems that only this format has, such as labels without an image.
+    wrong_unit: of a split where many boxes reach out of their images, and (M,) bool whether the image's size is known:
+    what most boxes seem to be, and the remedy.
+
+    has_boxes: False where an image has a class and no boxes.  has_ids: whether images, annotations and categories have
+    ids of their own.  in_pixels: whether boxes are written in pixels, not in fractions of the image.  last_resort:
+    looked for only where no other format is found, because many folders look like it.
     """
-    from onelook.data.formats.class_folders import class_folder
-    from onelook.data.formats.coco import coco_file, coco_folder
-    from onelook.data.formats.voc_layout import voc_folder
-    from onelook.data.formats.yolo import described_in_yaml, yolo_folder, yolo_yaml
 
-    path = Path(data).expanduser()
-    try:
-        path = path.absolute()
-        exists, is_folder = path.exists(), path.is_dir()
-    except (OSError, ValueError) as error:
-        raise DataError(f"'{data}' is not a usable path: {error}.", "Give a folder, or a YAML or JSON file.") from error
-    if not exists:
-        raise DataError(f"The data set '{data}' does not exist.", "Give a folder, or a YAML or JSON file.")
-    if not is_folder:
-        suffix = path.suffix.lower()
-        if suffix == ".json":
-            return coco_file(path)
-        if suffix in (".yaml", ".yml"):
-            return yolo_yaml(path)
-        raise DataError(f"'{data}' is neither a folder nor a YAML or JSON file.", "Give one that describes a data set.")
-    described = described_in_yaml(path)
-    found = [described] if described else [find(path) for find in (coco_folder, voc_folder, yolo_folder)]
-    sources = [source for source in found if source is not None]
-    if not sources and (classes := class_folder(path)) is not None:
-        return classes
-    if not sources:
-        raise DataError(
-            f"No data set was recognised in '{data}'.",
-            "Expected COCO (annotations/instances_{split}.json beside {split}/, or {split}/_annotations.coco.json), "
-            "YOLO (data.yaml, images/{split} + labels/{split}, or {split}/images + {split}/labels), or Pascal VOC "
-            "(JPEGImages, Annotations, ImageSets/Main/{split}.txt); or, for a classifier, a folder for each class.",
-        )
-    if len(sources) > 1:
-        others = " and ".join(FORMATS[source.format] for source in sources[1:])
-        note = f"also holds {others} annotations, which are not used; name their file (YAML or JSON) to use them"
-        first = sources[0]
-        return Source(
-            first.format,
-            first.root,
-            first.described_by,
-            first.parts,
-            first.names,
-            first.keypoint_values,
-            (*first.notes, note),
-        )
-    return sources[0]
+    name: str
+    title: str
+    layout: str
+    find: Callable[[Path], Source | None]
+    files_of: Callable[[Source, str], FilesOf]
+    read: Callable[[Source, str, Problems, Progress], Arrays]
+    image_root: Callable[[Source, str, Index], Path]
+    annotation_file: Callable[[Source, str, str, str], str]
+    find_file: Callable[[Path], Source | None] = lambda path: None
+    write: Callable[[], Writer] | None = None
+    check: Callable[[Source, Sequence[ReadSplit], Problems], None] = nothing_more
+    wrong_unit: Callable[[ReadSplit, np.ndarray], tuple[str, str]] = unit_unknown
+    has_boxes: bool = True
+    has_ids: bool = False
+    in_pixels: bool = True
+    last_resort: bool = False
+
+
+def split_folder(split: str) -> str:
+    """The split's name in a written data set: an undivided one becomes `train`."""
+    return "train" if split == WHOLE else split
+
+
+def num_mask_areas(dataset: Dataset) -> int:
+    """How many objects have an area of their own, not width times height."""
+    boxes = dataset.index.boxes
+    return int((np.abs(boxes[:, 2] * boxes[:, 3] - dataset.index.areas) > 1e-6 * dataset.index.areas).sum())

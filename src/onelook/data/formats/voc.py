@@ -5,143 +5,130 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
-from xml.parsers import expat
+from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out
-from onelook.data.formats.base import Source
-from onelook.data.formats.voc_layout import annotation_folder, ids_of, image_folder
-from onelook.data.paths import images_below, plain_name, read_bytes
+from onelook.data.class_names import first_names
+from onelook.data.dataset import Dataset
+from onelook.data.formats.base import (
+    Arrays,
+    Format,
+    Losses,
+    Part,
+    Place,
+    ReadSplit,
+    Source,
+    num_mask_areas,
+    split_folder,
+)
+from onelook.data.formats.voc_xml import REMEDY, SIDES, VocFile, VocObject, read_xml
+from onelook.data.index import CROWD, DIFFICULT, OCCLUDED, TRUNCATED
+from onelook.data.paths import LIST_LIMIT, images_below, is_image, plain_name, read_text
 from onelook.data.problems import Problems
-from onelook.data.progress import Progress, silent
 from onelook.data.sizes import image_sizes
+from onelook.data.split_names import WHOLE, named_splits, split_word
 from onelook.errors import DataError, ImageError
+from onelook.reporter import Progress
 
-XML_LIMIT = 1 << 24  # bytes of one file
-DEPTH_LIMIT = 32
-TEXT_LIMIT = 4096
-OBJECT_LIMIT = 1 << 16
-_REMEDY = "Correct the file, or export it again."
-_FIELDS = ("name", "difficult", "truncated", "occluded", "pose")
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_NAME_FILES = ("labels.txt", "classes.txt", "classes.names")
 
 
-@dataclass
-class VocObject:
-    """One `<object>`: its texts by tag, as written, and the line it starts on."""
-
-    line: int
-    texts: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class VocFile:
-    """What one XML file says."""
-
-    texts: dict[str, str] = field(default_factory=dict)  # filename, width, height
-    objects: list[VocObject] = field(default_factory=list)
-
-
-class _Parser:
-    """Collects the few tags that matter. Document types, entities and processing of either are refused."""
-
-    _KEPT = frozenset(
-        ["filename", "size/width", "size/height", *(f"object/{name}" for name in _FIELDS)]
-        + [f"object/bndbox/{side}" for side in _SIDES]
-    )
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.found = path, VocFile()
-        self._tags: list[str] = []
-        self._text: list[str] | None = None
-        self._length = 0
-        self._expat = expat.ParserCreate()
-        self._expat.StartElementHandler = self._start
-        self._expat.EndElementHandler = self._end
-        self._expat.CharacterDataHandler = self._characters
-        self._expat.StartDoctypeDeclHandler = self._refuse
-        self._expat.EntityDeclHandler = self._refuse
-        self._expat.buffer_text = True
-
-    def read(self) -> VocFile:
-        data = read_bytes(self.path, XML_LIMIT)
-        try:
-            self._expat.Parse(data, True)
-        except expat.ExpatError as error:
-            reason = expat.errors.messages[error.code] if error.code in expat.errors.messages else str(error)
-            raise DataError(f"{self.path}:{error.lineno}: not valid XML: {reason}.", _REMEDY) from None
-        except (ValueError, LookupError) as error:  # an encoding that Python does not know
-            raise DataError(f"{self.path}: not readable XML: {error}.", _REMEDY) from None
-        return self.found
-
-    def _fail(self, message: str) -> NoReturn:
-        raise DataError(f"{self.path}:{self._expat.CurrentLineNumber}: {message}.", _REMEDY)
-
-    def _refuse(self, *_: object) -> NoReturn:
-        self._fail("the file declares a document type or entities, which annotations do not need, so it is refused")
-
-    def _start(self, tag: str, _: object) -> None:
-        if not self._tags and tag != "annotation":
-            self._fail(f"expected <annotation>, found <{tag[:80]}>")
-        self._tags.append(tag)
-        if len(self._tags) > DEPTH_LIMIT:
-            self._fail(f"the tags are nested more than {DEPTH_LIMIT} deep")
-        place = "/".join(self._tags[1:])
-        if place == "object":
-            if len(self.found.objects) >= OBJECT_LIMIT:
-                self._fail(f"there are more than {OBJECT_LIMIT:,} objects")
-            self.found.objects.append(VocObject(self._expat.CurrentLineNumber))
-        self._text, self._length = ([], 0) if place in self._KEPT else (None, 0)
-
-    def _characters(self, text: str) -> None:
-        if self._text is not None:
-            self._length += len(text)
-            if self._length > TEXT_LIMIT:
-                self._fail(f"the text of <{self._tags[-1]}> is longer than {TEXT_LIMIT:,} characters")
-            self._text.append(text)
-
-    def _end(self, tag: str) -> None:
-        if self._text is not None:
-            inside = len(self._tags) > 2 and self._tags[1] == "object"
-            texts = self.found.objects[-1].texts if inside else self.found.texts
-            texts[tag] = "".join(self._text).strip()
-        self._text = None
-        self._tags.pop()
+def find(root: Path) -> Source | None:
+    """VOC in a folder: `Annotations` with lists in `ImageSets/Main` or without, or `{split}/*.xml` beside images."""
+    if (root / "Annotations").is_dir() and any(_has_xml(root / "Annotations")):
+        parts = {
+            path.stem: Part(path) for path in sorted((root / "ImageSets" / "Main").glob("*.txt")) if _is_split(path)
+        }
+        parts = named_splits(parts) if parts else {WHOLE: Part()}
+    else:
+        folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and split_word(folder.name)]
+        parts = {folder.name: Part(images=(folder,)) for folder in folders if any(folder.glob("*.xml"))}
+        if not parts:
+            return _in_devkit(root)
+        parts = named_splits(parts)
+    names = first_names(root, _NAME_FILES)
+    return Source(VOC, root, root, parts, names)
 
 
-def read_xml(path: Path) -> VocFile:
-    """One annotation file. Raises `DataError` with file and line."""
-    return _Parser(path).read()
+def _in_devkit(root: Path) -> Source | None:
+    inside = [folder for folder in sorted(root.glob("VOC20*")) if (folder / "Annotations").is_dir()]
+    if len(inside) > 1:
+        listed = ", ".join(f"'{folder.name}'" for folder in inside)
+        raise DataError(f"'{root}' holds several data sets: {listed}.", "Give one of these folders.")
+    return find(inside[0]) if inside else None
 
 
-def files_of(source: Source, split: str) -> list[tuple[str, str]]:
+def _has_xml(folder: Path) -> list[Path]:
+    return [path for path in [next(folder.rglob("*.xml"), None)] if path is not None]
+
+
+def _is_split(path: Path) -> bool:
+    """Whether a list is one of images, not of the images that have one class (`cat_train.txt`: rows with -1, 0, 1)."""
+    start = read_text(path, LIST_LIMIT).strip().split("\n")[0].split()
+    return not (len(start) == 2 and start[1] in ("-1", "0", "1") and "_" in path.stem)
+
+
+def _ids_of(source: Source, split: str) -> list[str]:
+    """The image ids of a split, sorted, each once: the list's lines, or the names of all annotation files."""
+    part, folder = source.parts[split], _annotation_folder(source, split)
+    if part.annotations is None:
+        files = (path for path in folder.rglob("*.xml") if not path.name.startswith("."))
+        return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
+    ids = set()
+    for line in read_text(part.annotations, LIST_LIMIT).split("\n"):
+        name = line.strip()
+        if not name:
+            continue
+        words = name.split()
+        if len(words) == 2 and words[1] in ("-1", "0", "1") and not (folder / f"{name}.xml").exists():
+            name = words[0]  # a list of the images with one class, used as a split
+        if name.lower().endswith(".xml") or is_image(name):
+            name = name.rpartition(".")[0]
+        ids.add(name)
+    return sorted(ids)
+
+
+def _annotation_folder(source: Source, split: str) -> Path:
+    """The folder of the XML files."""
+    part = source.parts[split]
+    return part.images[0] if part.images else source.root / "Annotations"
+
+
+def _image_folder(source: Source, split: str) -> Path:
+    """The folder of the images."""
+    part = source.parts[split]
+    if part.images:
+        return part.images[0]
+    folders = [source.root / name for name in ("JPEGImages", "images", "Images")]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
+def _files_of(source: Source, split: str) -> list[tuple[str, str]]:
     """Every file the split depends on: all lists and annotations (they name the classes), and the image folder."""
     files = {}
     for name, part in source.parts.items():
-        folder = annotation_folder(source, name)
+        folder = _annotation_folder(source, name)
         if part.annotations is not None:
             files[part.annotations.name] = str(part.annotations)
-        for image in ids_of(source, name):
+        for image in _ids_of(source, name):
             files[f"{folder.name}/{image}"] = f"{folder}/{image}.xml"
-    files["images"] = str(image_folder(source, split))
+    files["images"] = str(_image_folder(source, split))
     return [*files.items(), ("|".join(source.names or ()), "")]
 
 
-def read_split(
-    source: Source, split: str, problems: Problems, progress: Progress = silent
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
     """The arrays and the meta of a split's index. Image ids are 1 to I in the sorted order of ids.
 
     Classes are in alphabetical order over all splits, unless a file `labels.txt` or `classes.txt` lists them.
     """
-    ids, folder, images_in = ids_of(source, split), annotation_folder(source, split), image_folder(source, split)
+    ids, folder, images_in = _ids_of(source, split), _annotation_folder(source, split), _image_folder(source, split)
     on_disk = {os.path.splitext(name)[0]: name for name in images_below(images_in)} if images_in.is_dir() else {}
     images, objects, names = Images(), Objects(), []
     unlabelled: list[str] = []
@@ -153,7 +140,7 @@ def read_split(
         path = folder / f"{image}.xml"
         found: VocFile | None = VocFile()
         if path.exists() or path.is_symlink():
-            found = problems.attempt("xml-unreadable", _REMEDY, partial(read_xml, path), file=str(path))
+            found = problems.attempt("xml-unreadable", REMEDY, partial(read_xml, path), file=str(path))
         else:
             unlabelled.append(image)
         if found is not None:
@@ -188,7 +175,7 @@ def _size(found: VocFile, path: Path, problems: Problems) -> tuple[int, int]:
         value = _number(text)
         if value is None or value != int(value) or not 0 <= value <= 1 << 20:
             problems.error(
-                "image-size", f"<{side}> must be a number of pixels, not '{text[:60]}'.", _REMEDY, file=str(path)
+                "image-size", f"<{side}> must be a number of pixels, not '{text[:60]}'.", REMEDY, file=str(path)
             )
             value = 0
         size.append(int(value))
@@ -210,20 +197,20 @@ def _add_objects(found: list[VocObject], objects: Objects, number: int, path: Pa
         place = {"file": str(path), "line": thing.line}
         name = thing.texts.get("name", "")
         if not name:
-            problems.error("class-format", "an object has no <name>.", _REMEDY, **place)
+            problems.error("class-format", "an object has no <name>.", REMEDY, **place)
             continue
-        sides = [_number(thing.texts.get(side, "")) for side in _SIDES]
+        sides = [_number(thing.texts.get(side, "")) for side in SIDES]
         if None in sides:
-            wrong = next(side for side, value in zip(_SIDES, sides) if value is None)
+            wrong = next(side for side, value in zip(SIDES, sides) if value is None)
             text = thing.texts.get(wrong)
             message = f"<{wrong}> of '{name[:60]}' " + (
                 "is missing" if text is None else f"is '{text[:60]}', no number"
             )
-            problems.error("box-format", f"{message}.", _REMEDY, **place)
+            problems.error("box-format", f"{message}.", REMEDY, **place)
             continue
         x1, y1, x2, y2 = (value - 1 for value in sides if value is not None)  # the official -1 on all four
         if x2 < x1 or y2 < y1:
-            problems.error("box-negative", f"the box of '{name[:60]}' ends before it starts.", _REMEDY, **place)
+            problems.error("box-negative", f"the box of '{name[:60]}' ends before it starts.", REMEDY, **place)
             continue
         box = (x1, y1, x2 - x1, y2 - y1)
         pose = thing.texts.get("pose", "")
@@ -242,18 +229,18 @@ def _flags(thing: VocObject, place: dict[str, Any], problems: Problems) -> int:
             flags |= bit
         elif text not in ("0", "false", "no", "unspecified"):
             message = f"<{tag}> must be 0 or 1, not '{text[:60]}'."
-            (problems.error if tag == "difficult" else problems.warning)("flag", message, _REMEDY, **place)
+            (problems.error if tag == "difficult" else problems.warning)("flag", message, REMEDY, **place)
     return flags
 
 
 def _names_elsewhere(source: Source, split: str) -> set[str]:
     """The class names of the other splits. Their files are judged when they are opened themselves."""
-    own, names = set(ids_of(source, split)), set()
+    own, names = set(_ids_of(source, split)), set()
     for other in source.parts:
-        folder = annotation_folder(source, other)
-        for image in ids_of(source, other) if other != split else ():
+        folder = _annotation_folder(source, other)
+        for image in _ids_of(source, other) if other != split else ():
             path = folder / f"{image}.xml"
-            if (image in own and folder == annotation_folder(source, split)) or plain_name(image) != image:
+            if (image in own and folder == _annotation_folder(source, split)) or plain_name(image) != image:
                 continue
             if path.exists():
                 try:
@@ -283,3 +270,118 @@ def _fill_sizes(arrays: dict[str, np.ndarray], folder: Path, problems: Problems)
             problems.error("image-unreadable", size.message, size.remedy, file=paths[missing.index(row)])
         else:
             arrays["sizes"][row] = size
+
+
+class VocWriter:
+    """Writes `JPEGImages`, `Annotations`, `ImageSets/Main/{split}.txt`, and the class names to `labels.txt`.
+
+    Without `labels.txt` the order of the classes would be lost. Corners are the reader's plus 1; fractions of pixels
+    are written where there are any.
+    """
+
+    one_file_an_image = True
+
+    def __init__(self) -> None:
+        self._splits: dict[str, list[str]] = {}
+
+    def place(self, split: str, name: str) -> Place:
+        """All images in one folder."""
+        return Place("JPEGImages", name)
+
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+        """Writes the list of one split and its annotations; none for an image that is not labelled."""
+        ids, labelled = [], dataset.labelled
+        for i, place in enumerate(places):
+            ids.append(str(Path(place.name).with_suffix("")))
+            if labelled[i]:
+                path = (out / "Annotations" / place.name).with_suffix(".xml")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(_annotation(dataset, i, place.name, losses), encoding="utf-8")
+        (out / "Annotations").mkdir(exist_ok=True)
+        lists = out / "ImageSets" / "Main"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"{split_folder(split)}.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
+        losses.add("areas of masks", num_mask_areas(dataset))
+        if dataset.has_ids:
+            losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
+            losses.add("category ids (classes are numbered from 0)", len(dataset.names))
+
+    def finish(self, out: Path, names: Sequence[str]) -> None:
+        """Writes the list of classes."""
+        if names:
+            (out / "labels.txt").write_text("".join(f"{_printable(name)}\n" for name in names), encoding="utf-8")
+
+
+def _annotation(dataset: Dataset, i: int, name: str, losses: Losses) -> str:
+    height, width = dataset.sizes[i].tolist()
+    lines = [
+        "<annotation>",
+        f"  <filename>{_text(name)}</filename>",
+        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
+    ]
+    index, span, labels = dataset.index, dataset.span(i), dataset.labels(i).tolist()
+    for thing, label in zip(range(span.start, span.stop), labels):
+        flags = int(index.object_flags[thing])
+        pose = index.extra("object", thing).get("pose", "Unspecified")
+        left, top, w, h = index.boxes[thing].tolist()
+        sides = zip(("xmin", "ymin", "xmax", "ymax"), (left + 1, top + 1, left + w + 1, top + h + 1))
+        box = "".join(f"<{side}>{_decimal(value)}</{side}>" for side, value in sides)
+        lines += [
+            "  <object>",
+            f"    <name>{_text(dataset.names[label])}</name>",
+            f"    <pose>{_text(str(pose))}</pose>",
+            f"    <truncated>{int(flags & TRUNCATED > 0)}</truncated>",
+            *(["    <occluded>1</occluded>"] if flags & OCCLUDED else []),
+            f"    <difficult>{int(flags & (DIFFICULT | CROWD) > 0)}</difficult>",
+            f"    <bndbox>{box}</bndbox>",
+            "  </object>",
+        ]
+        losses.add("crowds (written as difficult objects)", int(flags & CROWD > 0))
+        losses.add(
+            "outlines (boxes are kept)", int(bool(index.rings(thing)) or "segmentation" in index.extra("object", thing))
+        )
+    return "\n".join([*lines, "</annotation>", ""])
+
+
+def _decimal(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _text(text: str) -> str:
+    return escape(_printable(text))
+
+
+def _printable(text: str) -> str:
+    if any(ord(mark) < 32 or mark in "\ufffe\uffff" for mark in text):
+        raise DataError(f"The name {text!r} holds control characters, which XML cannot hold.", "Rename it.")
+    return text
+
+
+def _check(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:
+    """Annotations that no list names."""
+    if not any(part.annotations for part in source.parts.values()):
+        return
+    listed = {image for split in source.parts for image in _ids_of(source, split)}
+    folder = source.root / "Annotations"
+    for file in sorted(folder.rglob("*.xml")):
+        if file.relative_to(folder).with_suffix("").as_posix() not in listed and not file.name.startswith("."):
+            message = "No list in 'ImageSets/Main' names this annotation, so it is not used."
+            problems.warning("annotation-not-listed", message, "Add it to a list, or delete it.", file=str(file))
+
+
+def _annotation_file(source: Source, split: str, path: str, name: str) -> str:
+    return str(_annotation_folder(source, split) / Path(name).with_suffix(".xml"))
+
+
+VOC = Format(
+    name="voc",
+    title="Pascal VOC",
+    layout="JPEGImages, Annotations, ImageSets/Main/{split}.txt",
+    find=find,
+    files_of=_files_of,
+    read=_read,
+    image_root=lambda source, split, index: _image_folder(source, split),
+    annotation_file=_annotation_file,
+    write=VocWriter,
+    check=_check,
+)

@@ -1,105 +1,53 @@
-"""Where the files of a YOLO data set are: described by a YAML file, or by its folders."""
+"""YOLO text: one label file an image, one row an object, in fractions of the image's size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onelook.config import read_yaml
-from onelook.data.formats.base import CLASS_LIMIT, WHOLE, Part, Source, named_splits, split_word
-from onelook.data.paths import has_images, is_image, read_text
-from onelook.errors import ConfigError, DataError
+import numpy as np
 
-_DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_SETTINGS = frozenset(("path", "names", "nc", "download", "kpt_shape", "flip_idx", "roboflow"))
+from onelook.config import write_yaml
+from onelook.data.class_names import first_names, unique_names
+from onelook.data.dataset import Dataset
+from onelook.data.description import is_yaml, read_description
+from onelook.data.formats.base import (
+    CLASS_LIMIT,
+    Format,
+    Losses,
+    Part,
+    Place,
+    ReadSplit,
+    Source,
+    num_mask_areas,
+    split_folder,
+)
+from onelook.data.formats.yolo_labels import files_of, label_path, list_images, read_split
+from onelook.data.index import Index
+from onelook.data.paths import has_images, is_image, walk_files
+from onelook.data.problems import Problems
+from onelook.data.split_names import WHOLE, named_splits, split_word
+from onelook.errors import DataError
+
 _NAME_FILES = ("classes.txt", "obj.names", "classes.names", "names.txt", "labels/classes.txt", "predefined_classes.txt")
-LIST_LIMIT = 1 << 30  # bytes of a list of images: about ten million paths
-NAMES_LIMIT = 1 << 20
+SAME = 0.011  # pixels between a box and its outline's bounds: COCO rounds boxes to 0.01
 
 
-def described_in_yaml(root: Path) -> Source | None:
-    """The data set of the YAML file in a folder: `data.yaml`, or the only one that names a split; else None."""
-    for name in _DESCRIPTIONS:
-        if (root / name).is_file():
-            return yolo_yaml(root / name)
-    others = [path for path in sorted(root.glob("*.y*ml")) if path.suffix in (".yaml", ".yml") and path.is_file()]
-    return yolo_yaml(others[0]) if len(others) == 1 and _names_a_split(others[0]) else None
-
-
-def _names_a_split(path: Path) -> bool:
-    try:
-        lines = read_text(path, NAMES_LIMIT).splitlines()
-    except DataError:
-        return False
-    return any(line.split(":")[0].strip() in _SPLITS for line in lines if ":" in line)
-
-
-def yolo_yaml(path: Path) -> Source:
-    """The data set that a YAML file describes (the keys of the field: path, train, val, test, names, nc, kpt_shape).
-
-    A split is a folder, a `.txt` list of images, or a list of both; a `.json` makes it a COCO data set. Nothing
-    that a file wants to have downloaded or run is looked at. Raises `DataError`.
-    """
-    from onelook.data.formats.coco import coco_file
-
-    try:
-        content = read_yaml(path)
-    except ConfigError as error:
-        raise DataError(error.message, error.remedy or "Correct the file.") from error
-    content = content if isinstance(content, dict) else {}
-    given = {_SPLITS.get(str(key), str(key)): value for key, value in content.items() if _is_split(key, value, path)}
-    if not given:
-        raise DataError(f"'{path}' names no split.", "It needs 'train', 'val' or 'test', each a folder or a list file.")
-    root = _base(path, content.get("path"))
-    parts = {split: tuple(_places(value, root, path, split)) for split, value in given.items()}
-    if all(place.suffix == ".json" for places in parts.values() for place in places):
-        files = {split: next(iter(coco_file(places[0]).parts.values())) for split, places in parts.items()}
-        return Source("coco", root, path, files)
-    names = _names(content, path)
+def find_file(path: Path) -> Source | None:
+    """The data set that a YAML file describes; None for other files, and where its splits are JSON files."""
+    if not is_yaml(path):
+        return None
+    description = read_description(path)
+    if description.is_json:
+        return None
+    parts = {split: Part(images=places) for split, places in description.places.items()}
+    content = description.content
     values = _keypoint_values(content.get("kpt_shape"), path)
-    return Source("yolo", root, path, {s: Part(images=p) for s, p in parts.items()}, names, values)
+    return Source(YOLO, description.root, path, parts, _names(content, path), values)
 
 
-def _is_split(key: Any, value: Any, path: Path) -> bool:
-    """Whether an entry is a split: a known name, one that speaks of a split, or one whose folder exists."""
-    if not isinstance(key, str) or not value or key in _SETTINGS:
-        return False
-    if split_word(key) is not None:
-        return True
-    return isinstance(value, str) and len(value) < 4096 and "\0" not in value and (path.parent / value).is_dir()
-
-
-def _base(path: Path, given: Any) -> Path:
-    """The folder that `path:` names: absolute, or relative to the YAML file, or else to the working folder."""
-    if given in (None, ""):
-        return path.parent
-    if not isinstance(given, str) or "\0" in given:
-        raise DataError(f"'{path}': 'path' must be a folder, not {given!r}.", "Correct 'path', or remove it.")
-    for folder in (path.parent / given, Path(given).absolute()):
-        if folder.is_dir():
-            return folder.resolve() if ".." in folder.parts else folder
-    raise DataError(
-        f"'{path}': the folder '{given}' of 'path' does not exist.",
-        f"It is looked for relative to '{path.parent}' and to the working folder. Correct 'path', or remove it.",
-    )
-
-
-def _places(value: Any, root: Path, path: Path, split: str) -> Iterator[Path]:
-    """The folders and list files of one split. One that does not exist is refused when the split is opened."""
-    for given in value if isinstance(value, list) else [value]:
-        if not isinstance(given, str) or not given.strip() or "\0" in given or len(given) > 4096:
-            raise DataError(f"'{path}': '{split}' must be a folder or a list of folders.", "Correct the entry.")
-        entry = given.strip().replace("\\", "/")
-        tried = [root / entry, path.parent / entry]
-        if entry.startswith("../"):  # exports of Roboflow say ../train/images for the folder beside the file
-            tried.append(path.parent / entry.removeprefix("../"))
-        found = next((place for place in tried if place.exists()), tried[0])
-        yield found.resolve() if ".." in found.parts else found
-
-
-def _names(content: dict[str, Any], path: Path) -> tuple[str, ...] | None:
+def _names(content: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
     names, count = content.get("names"), content.get("nc")
     if count is not None and (type(count) is not int or not 0 < count <= CLASS_LIMIT):
         raise DataError(f"'{path}': 'nc' must be the number of classes, not {str(count)[:60]!r}.", "Correct it.")
@@ -121,14 +69,7 @@ def _names(content: dict[str, Any], path: Path) -> tuple[str, ...] | None:
         raise DataError(f"'{path}' names more than {CLASS_LIMIT:,} classes.", "Check the file.")
     if count not in (None, len(result)):
         raise DataError(f"'{path}': 'nc' is {count}, but 'names' has {len(result)} classes.", "Make the two agree.")
-    return _unique(result, path)
-
-
-def _unique(names: tuple[str, ...], path: Path) -> tuple[str, ...]:
-    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if repeated:
-        raise DataError(f"'{path}' has the class name '{repeated[0]}' more than once.", "Give each class its own name.")
-    return names
+    return unique_names(result, path)
 
 
 def _keypoint_values(shape: Any, path: Path) -> int:
@@ -140,33 +81,15 @@ def _keypoint_values(shape: Any, path: Path) -> int:
     raise DataError(f"'{path}': 'kpt_shape' must be two numbers such as [17, 3].", "Correct it.")
 
 
-def name_list(path: Path) -> list[str]:
-    """Class names from a text file, one a line."""
-    names = [line.strip() for line in read_text(path, NAMES_LIMIT).split("\n")]
-    while names and not names[-1]:
-        names.pop()
-    if not names or not all(names):
-        raise DataError(f"'{path}' must have one class name on every line.", "Remove empty lines.")
-    return list(_unique(tuple(names), path))
-
-
-def named_classes(root: Path) -> tuple[str, ...] | None:
-    """The class names of a file that lies in the data set; None where there is none."""
-    for name in _NAME_FILES:
-        if (root / name).is_file():
-            return tuple(name_list(root / name))
-    return None
-
-
-def yolo_folder(root: Path) -> Source | None:
+def find(root: Path) -> Source | None:
     """YOLO by its folders: `images/{split}` + `labels/{split}`, `{split}/images` + `{split}/labels`, both without
     splits, or `{split}.txt` lists beside such folders; None where there is no label folder and no list."""
     parts = _parts(root)
     if not parts:
         return None
-    names = named_classes(root)
+    names = first_names(root, _NAME_FILES)
     notes = () if names else ("no file names the classes, so they are called by their numbers",)
-    return Source("yolo", root, root, named_splits(parts), names, notes=notes)
+    return Source(YOLO, root, root, named_splits(parts), names, notes=notes)
 
 
 def _parts(root: Path) -> dict[str, Part]:
@@ -198,3 +121,124 @@ def _lists_images(path: Path) -> bool:
     except OSError:
         return False
     return bool(start) and is_image(start.split("\n")[0].strip())
+
+
+class YoloWriter:
+    """Writes `data.yaml`, `images/{split}`, `labels/{split}`.
+
+    An image whose every object has one outline that spans its box gets rows of outlines, any other rows of boxes:
+    readers of the field take a file with one outline for a file of outlines.
+    """
+
+    one_file_an_image = True
+
+    def __init__(self) -> None:
+        self._splits: list[str] = []
+
+    def place(self, split: str, name: str) -> Place:
+        """Images keep their names."""
+        return Place(f"images/{split_folder(split)}", name)
+
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+        """Writes the label files of one split; none for an image that is not labelled."""
+        self._splits.append(split_folder(split))
+        _count_losses(dataset, losses)
+        labelled, labels = dataset.labelled, out / "labels" / split_folder(split)
+        labels.mkdir(parents=True, exist_ok=True)
+        for i, place in enumerate(places):
+            path = (labels / place.name).with_suffix(".txt")
+            if labelled[i]:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("".join(f"{row}\n" for row in _rows(dataset, i, losses)), encoding="utf-8")
+
+    def finish(self, out: Path, names: Sequence[str]) -> None:
+        """Writes `data.yaml`. The splits train and val are required by readers of the field, the others free."""
+        splits = {split: f"images/{split}" for split in self._splits}
+        write_yaml(out / "data.yaml", {**splits, "names": list(names)})
+
+
+def _rows(dataset: Dataset, i: int, losses: Losses) -> list[str]:
+    span = dataset.span(i)
+    kept = np.flatnonzero(~dataset.crowd(i))
+    boxes, labels = dataset.index.boxes[span][kept], dataset.labels(i)[kept]
+    scale = dataset.sizes[i][::-1].astype(np.float64)  # width, height
+    rings = [dataset.index.rings(span.start + thing) for thing in kept.tolist()]
+    if any(rings):
+        if all(len(one) == 1 and _spans(one[0], box) for one, box in zip(rings, boxes)):
+            return [_row(label, (one[0] / scale).ravel()) for label, one in zip(labels.tolist(), rings)]
+        losses.add("outlines of several parts, or beside objects without one (boxes are kept)", sum(map(bool, rings)))
+    centres = (boxes[:, :2] + boxes[:, 2:] / 2) / scale
+    fractions = np.concatenate([centres, boxes[:, 2:] / scale], axis=1)
+    return [_row(label, row) for label, row in zip(labels.tolist(), fractions)]
+
+
+def _spans(ring: np.ndarray, box: np.ndarray) -> bool:
+    """Whether an outline has at least three points, and its bounds are the box."""
+    start, stop = ring.min(axis=0), ring.max(axis=0)
+    return len(ring) > 2 and bool(np.abs(np.concatenate([start, stop - start]) - box).max() <= SAME)
+
+
+def _row(label: int, values: np.ndarray) -> str:
+    return " ".join([str(label), *(f"{value:.12g}" for value in values.tolist())])
+
+
+def _count_losses(dataset: Dataset, losses: Losses) -> None:
+    crowds = sum(int(dataset.crowd(i).sum()) for i in range(len(dataset)))
+    losses.add("crowd boxes (left out)", crowds)
+    losses.add("difficult marks (boxes are kept)", sum(int(dataset.difficult(i).sum()) for i in range(len(dataset))))
+    losses.add("areas of masks", num_mask_areas(dataset))
+    if dataset.has_ids:
+        losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
+        if dataset.category_ids != tuple(range(len(dataset.names))):
+            losses.add("category ids (classes are numbered from 0)", len(dataset.names))
+
+
+def _check(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:
+    for path in _spare_labels(source):
+        message = "No image belongs to this label file."
+        problems.warning("label-without-image", message, "Add the image, or delete the file.", file=path)
+
+
+def _spare_labels(source: Source) -> Iterator[str]:
+    folders, expected = set(), set()
+    for part in source.parts.values():
+        try:
+            listed = list_images(part, source.root)
+        except DataError:
+            continue
+        for _, path in listed:
+            label = label_path(path)
+            expected.add(label)
+            if "/labels/" in label:
+                folders.add(label.rpartition("/")[0])
+    for folder in sorted(folders):
+        if not Path(folder).is_dir() or any(folder.startswith(f"{other}/") for other in folders):
+            continue
+        for entry in walk_files(Path(folder)):
+            if entry.name.endswith(".txt") and entry.name != "classes.txt" and entry.path not in expected:
+                yield entry.path
+
+
+def _image_root(source: Source, split: str, index: Index) -> Path:
+    return source.root
+
+
+def _wrong_unit(part: ReadSplit, known: np.ndarray) -> tuple[str, str]:
+    return "", "YOLO rows are centre x, centre y, width, height; these may be corners."
+
+
+YOLO = Format(
+    name="yolo",
+    title="YOLO text",
+    layout="data.yaml, images/{split} + labels/{split}, or {split}/images + {split}/labels",
+    find=find,
+    find_file=find_file,
+    files_of=files_of,
+    read=read_split,
+    image_root=_image_root,
+    annotation_file=lambda source, split, path, name: label_path(path),
+    write=YoloWriter,
+    check=_check,
+    wrong_unit=_wrong_unit,
+    in_pixels=False,
+)
