@@ -22,7 +22,7 @@ from onelook.cli.train_start import choose_recipe, faster, free_folder, rates_to
 from onelook.config import diff, to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.loader import collate
-from onelook.data.order import shown_classes
+from onelook.data.order import classes_of_objects
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
 from onelook.losses.distill import Mgd
@@ -195,7 +195,7 @@ def test_a_validation_without_objects_is_foretold_and_the_last_weights_are_the_b
 
 def test_the_sampling_of_the_recipe_is_what_is_looked_at(scenes, tmp_path, capsys):
     names = open_dataset(scenes, "train").names
-    label = int(np.bincount(shown_classes(open_dataset(scenes, "train"))[1]).argmax())
+    label = int(np.bincount(classes_of_objects(open_dataset(scenes, "train"))[1]).argmax())
     asked = (*SMALL, "--out", str(tmp_path / "run"), f"sampling.classes=({names[label]},)")
     assert train(scenes, *asked) == 0
     assert "which training never shows" in capsys.readouterr().err

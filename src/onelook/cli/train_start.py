@@ -15,7 +15,7 @@ from onelook.config import change, override
 from onelook.data import Dataset, open_dataset, splits
 from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Batch, Loader, cores, default_workers
-from onelook.data.shared_file import alone
+from onelook.data.shared_file import gather_alone
 from onelook.errors import UsageError, UserError
 from onelook.models.build import build
 from onelook.models.classifier import Classification
@@ -266,7 +266,7 @@ def loader_of(
         pin=world.device.type == "cuda",
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,
-        gather=gather if world.size > 1 else alone,
+        gather=gather if world.size > 1 else gather_alone,
     )
 
 

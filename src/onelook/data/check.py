@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set, by file and line or annotation id."""
+"""Lists the problems of a data set, by file and line or annotation id."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REMEDY = "Correct the file, or export the annotations again."
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What was found. summary: what the data set is, counts by split, errors, warnings and counts by code."""
+    """The problems of a data set. summary: its format, counts by split, errors, warnings, and counts by code."""
 
     summary: dict[str, Any]
     problems: list[Problem] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What is wrong with the boxes of a split, judged all at once."""
+"""Checks the boxes of a split, all at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIX = "Correct the box, or remove it."
 
 
 def check_boxes(part: ReadSplit, problems: Problems) -> None:
-    """Boxes without area, outside of their image, given twice, or in another unit than the format's."""
+    """Reports boxes without area, outside of their image, given twice, or in a wrong unit."""
     index = part.index
     if not len(index.labels):
         return

@@ -1,4 +1,4 @@
-"""What is wrong with the images of a data set: missing, damaged, of another size than annotated, in two splits."""
+"""Checks the images of a data set: missing, damaged, of another size than annotated, in two splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)
-class Looked:
+class CheckedImage:
     """One image file: its displayed size, a digest of its content where it was read, or what is wrong with it."""
 
     size: tuple[int, int] | None = None
@@ -26,12 +26,12 @@ class Looked:
     error: ImageError | None = None
 
 
-def look(path: str, *, quick: bool) -> Looked:
-    """Reads one image: its header only, or all of it."""
+def check_image(path: str, *, quick: bool) -> CheckedImage:
+    """Reads one image: its header only (`quick`), or all of it."""
     try:
         size = image_size(path)
         if quick:
-            return Looked(size)
+            return CheckedImage(size)
         if os.path.getsize(path) > FILE_LIMIT:
             raise ImageError(f"The image '{path}' has more than a gigabyte.", "Check the file.")
         with open(path, "rb") as file:
@@ -39,20 +39,20 @@ def look(path: str, *, quick: bool) -> Looked:
         from onelook.data.images import decode_image
 
         size = decode_image(data, name=path).shape[:2]
-        return Looked((size[0], size[1]), hashlib.blake2b(data, digest_size=16).digest())
+        return CheckedImage((size[0], size[1]), hashlib.blake2b(data, digest_size=16).digest())
     except ImageError as error:
-        return Looked(error=error)
+        return CheckedImage(error=error)
     except OSError as error:
-        return Looked(error=ImageError(f"The image '{path}' cannot be read: {error}.", "Check the file."))
+        return CheckedImage(error=ImageError(f"The image '{path}' cannot be read: {error}.", "Check the file."))
 
 
-def _look_at_all(paths: Sequence[str], reporter: Reporter, quick: bool) -> dict[str, Looked]:
+def _look_at_all(paths: Sequence[str], reporter: Reporter, quick: bool) -> dict[str, CheckedImage]:
     workers = min(8, os.cpu_count() or 1)
-    found: dict[str, Looked] = {}
+    found: dict[str, CheckedImage] = {}
     with ThreadPoolExecutor(workers) as pool, reporter.progress("Checking images") as progress:
-        for start in range(0, len(paths), 64):  # in small parts, so that an interrupt is heeded at once
+        for start in range(0, len(paths), 64):  # in small parts, so that Ctrl-C ends it at once
             part = paths[start : start + 64]
-            found.update(zip(part, pool.map(lambda path: look(path, quick=quick), part)))
+            found.update(zip(part, pool.map(lambda path: check_image(path, quick=quick), part)))
             progress(start + 64, len(paths))
     return found
 
@@ -73,7 +73,7 @@ def check_images(read: Sequence[ReadSplit], problems: Problems, reporter: Report
         _report_repeated(read, looked, problems)
 
 
-def _report(part: ReadSplit, row: int, path: str, found: Looked, problems: Problems) -> None:
+def _report(part: ReadSplit, row: int, path: str, found: CheckedImage, problems: Problems) -> None:
     if found.error is not None:
         missing = not os.path.lexists(path)
         line = int(part.image_lines[row]) or None
@@ -93,7 +93,7 @@ def _report(part: ReadSplit, row: int, path: str, found: Looked, problems: Probl
         problems.error("image-size-mismatch", f"{message}{hint}.", remedy, **place)
 
 
-def _report_repeated(read: Sequence[ReadSplit], looked: dict[str, Looked], problems: Problems) -> None:
+def _report_repeated(read: Sequence[ReadSplit], looked: dict[str, CheckedImage], problems: Problems) -> None:
     """The same content under two names, or in two splits. `trainval` shares its images with train and val by design."""
     first: dict[bytes, dict[str, str]] = {}
     for part in read:

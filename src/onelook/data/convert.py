@@ -1,4 +1,4 @@
-"""Data sets from one format to another: everything the target can hold, and a list of what it cannot."""
+"""Converts data sets between formats, and lists what the target format cannot hold."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ else:  # for the command line, which lists the formats that can be written
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written. lost: what the target format cannot hold, and how often it occurred."""
+    """The result of a conversion. lost: what the target format cannot hold, and how often it occurred."""
 
     source: str
     out: str
@@ -179,7 +179,7 @@ def _short_name(name: str, split: str) -> str:
 
 
 def _put(source: Path, target: Path, link: bool) -> bool:
-    """Links or copies an image; False where a link was wanted and could not be made."""
+    """Links or copies an image; False where it was copied."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():  # the same image in two splits of a format that keeps all images in one folder
         return link

@@ -1,4 +1,4 @@
-"""An opened split of a data set: everything about its images and objects, by row, without torch."""
+"""One split of a data set: its images and objects by row, without torch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Dataset:
 
     @property
     def labelled(self) -> np.ndarray:
-        """(I,) bool: annotations exist for the image, be it none; False where nobody has looked (no label file)."""
+        """(I,) bool: whether the image is annotated, even if with no object; False where it has no label file."""
         return (self._of_images(self.index.image_flags) & LABELLED) > 0
 
     @property
@@ -79,7 +79,7 @@ class Dataset:
         return self.root / self.file_name(i)
 
     def file(self, i: int) -> str:
-        """The same as text, for who opens thousands: making a `Path` takes longer than opening the file."""
+        """The same as text: for thousands of images, as making a `Path` takes longer than opening the file."""
         return os.path.join(self.root, self.file_name(i))
 
     def image(self, i: int) -> np.ndarray:
@@ -122,27 +122,27 @@ class Dataset:
         return tuple(tuple(ring.astype(np.float32) for ring in one if len(ring) > 2) for one in rings)
 
     def sample(self, i: int) -> Sample:
-        """The image with what is trained on: no crowds, boxes clipped to the image, none without area.
+        """The image with the objects that are trained on: no crowds, boxes clipped to the image, none without area.
 
         The published clean-up: x1, y1 = max(0, x), then x2, y2 = min(size, x1 + max(0, width)), kept with an area
         above 0. It differs from clipping all four corners where x1 < 0: the width is kept, as published.
         """
         image = self.image(i)
-        boxes, labels, polygons, _ = self.learnt(i)
+        boxes, labels, polygons, _ = self.training_objects(i)
         return Sample(image, boxes, labels, polygons)
 
-    def learnt(
+    def training_objects(
         self, i: int, outlines: bool = True
     ) -> tuple[np.ndarray, np.ndarray, tuple[tuple[np.ndarray, ...], ...] | None, tuple[int, int]]:
-        """(M, 4) float32 boxes, (M,) labels, outlines of `sample`, and the image's (height, width); no pixel is read.
+        """(M, 4) float32 boxes, (M,) labels and outlines of `sample`, and the image's (height, width), without pixels.
 
-        outlines: whether they are wanted; None in their place otherwise.
+        outlines: whether to include the outlines; otherwise None.
         """
         index, row = self.index, self.row(i)
         span, (height, width) = slice(*index.object_offsets[row : row + 2].tolist()), index.sizes[row].tolist()
         boxes, kept = clean_boxes(index.boxes[span], height, width)
         flags = index.object_flags[span]
-        if any(flags.tobytes()):  # hardly ever
+        if any(flags.tobytes()):  # rare
             kept &= (flags & CROWD) == 0
         polygons = self.polygons(i) if outlines else None
         if polygons is not None:
@@ -156,7 +156,7 @@ class Dataset:
     def coco_ground_truth(self) -> dict[str, Any]:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas, nothing cleaned up.
 
-        Difficult objects are marked as crowds too: the protocol's way of saying neither hit nor miss.
+        Difficult objects are marked as crowds too, as the protocol marks objects that are neither hit nor miss.
         """
         images, annotations = [], []
         for i in range(len(self)):
@@ -195,41 +195,41 @@ class Dataset:
     def with_names(self, names: Sequence[str]) -> Dataset:
         """The same images with labels that index `names`: classes are matched by name, whatever their order.
 
-        Raises `DataError` naming both lists where this data set has a class that `names` does not know.
-        A class of `names` that is absent here keeps an unused category id.
+        Raises `DataError` naming both lists where this data set has a class that is not in `names`.
+        A class of `names` that is absent here gets an unused category id.
         """
-        wanted = tuple(names)
-        if wanted == self.names:
+        expected = tuple(names)
+        if expected == self.names:
             return self
-        missing = [name for name in self.names if name not in wanted]
+        missing = [name for name in self.names if name not in expected]
         if missing:
             raise DataError(
                 f"The classes do not agree: '{self.described_by}' (split '{self.split}') has {_listed(self.names)}, "
-                f"but {_listed(wanted)} were expected.",
+                f"but {_listed(expected)} were expected.",
                 f"Not expected: {_listed(missing)}. Rename the classes, or train on a set that has them.",
             )
-        relabel = np.array([wanted.index(name) for name in self.names], np.int64)
+        relabel = np.array([expected.index(name) for name in self.names], np.int64)
         own, spare = dict(zip(self.names, self.category_ids)), max(self.category_ids, default=0)
         ids = []
-        for name in wanted:
+        for name in expected:
             spare += name not in own
             ids.append(own.get(name, spare))
         return replace(
             self,
-            names=wanted,
+            names=expected,
             category_ids=tuple(ids),
             relabel=relabel if self.relabel is None else relabel[self.relabel],
         )
 
     def describe(self) -> str:
-        """One line: format, split, counts, and whatever is worth knowing about how it was found."""
+        """One line: format, split, counts, and the notes."""
         text = f"{self.format_title} '{self.described_by}', split '{self.split}': {len(self)} images, "
         boxes = f"{int(self.num_objects.sum())} boxes, " if self.has_boxes else ""
         text += f"{boxes}{len(self.names)} classes"
         return "; ".join((text, *self.notes))
 
     def identity(self) -> dict[str, Any]:
-        """What tells whether a training that goes on has the same data: the split, counts, and a digest of the rest."""
+        """A summary that changes with the data, for a resumed training to compare: split, number of images, digest."""
         found = hashlib.blake2b(json.dumps(self.names).encode(), digest_size=16)
         index = self.index
         arrays = (index.name_bytes, index.sizes, index.object_offsets, index.boxes, index.labels, index.object_flags)

@@ -1,4 +1,4 @@
-"""Which images an epoch shows, and in which order: a pure function of the seed and the epoch."""
+"""The images of each epoch and their order: a pure function of the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Sampling:
     """Which images are trained on, and how often.
 
     fraction: of the images, drawn once with the recipe's seed.  classes: only images that show one of these (and only
-    these objects), all when empty.  background: images without objects, as a share of them, that stay in (1 keeps
-    all).  repeat_factor: images with rare classes are repeated: a class on a share f of the images asks for
-    max(1, sqrt(repeat_factor / f)), an image follows its rarest class (LVIS, Gupta et al. 2019); 0 is off.
-    reuse: further images of a mosaic come from the last `reuse` images of the epoch's order (of this process) instead
-    of the whole set, so that a picture costs one decoding instead of four or five. Every image is still used as often
-    on average, but batches that follow each other share images; 0 is off, some hundred are a good pool.
+    these objects), all when empty.  background: the share of the images without objects that is kept (1 keeps all).
+    repeat_factor: images with rare classes are repeated (LVIS, Gupta et al. 2019): a class on a share f of the images
+    max(1, sqrt(repeat_factor / f)) times, an image as often as its rarest class; 0 is off.
+    reuse: further images of a mosaic are taken from the last `reuse` images of the epoch's order (of this process)
+    instead of the whole set, so that a sample costs one decoding instead of four or five. Every image is still used as
+    often on average, but consecutive batches share images; 0 is off, some hundred are a good pool.
     """
 
     fraction: float = 1.0
@@ -45,7 +45,7 @@ class Sampling:
 
 def chosen_rows(dataset: Dataset, sampling: Sampling, seed: int) -> np.ndarray:
     """(I,) int64 rows of the data set that are trained on, ascending. Raises ConfigError when none is left."""
-    images, labels = shown_classes(dataset)
+    images, labels = classes_of_objects(dataset)
     wanted = class_labels(dataset.names, sampling.classes)
     with_objects = np.zeros(len(dataset), bool)
     with_objects[images if wanted is None else images[np.isin(labels, wanted)]] = True
@@ -71,8 +71,8 @@ def class_labels(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray | No
     return np.array([names.index(name) for name in wanted], np.int64)
 
 
-def shown_classes(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """For every object of the data set, crowds included: the row of its image, and its label."""
+def classes_of_objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """For every object of the data set, crowds included: the row of its image, and its label, (M,) each."""
     counts = dataset.num_objects
     images = np.repeat(np.arange(len(dataset)), counts)
     rows = np.arange(len(dataset.index)) if dataset.rows is None else dataset.rows
@@ -83,7 +83,7 @@ def shown_classes(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def repeat_factors(dataset: Dataset, rows: np.ndarray, threshold: float) -> np.ndarray:
     """(I,) how often each of `rows` is shown an epoch, on average; 1 at least."""
-    images, labels = shown_classes(dataset)
+    images, labels = classes_of_objects(dataset)
     place = np.full(len(dataset), -1)
     place[rows] = np.arange(len(rows))
     known = place[images] >= 0
@@ -121,7 +121,7 @@ class Order:
         return np.concatenate(parts)[:needed].reshape(len(self), self.batch)
 
     def _repeated(self, rng: np.random.Generator) -> np.ndarray:
-        """Every row as often as its factor says; the fraction is drawn anew each time."""
+        """Every row as often as its factor; a fraction is rounded up at random, with its own probability."""
         if self.factors is None:
             return self.rows
         whole = np.floor(self.factors)

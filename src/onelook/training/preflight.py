@@ -20,7 +20,7 @@ from torch import nn
 
 from onelook.data.anchors import fit_of, flat
 from onelook.data.dataset import Dataset, clean_boxes
-from onelook.data.objects import flat_objects, judged_areas, object_sizes, outlined
+from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
 from onelook.data.order import chosen_rows, class_labels
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError
@@ -164,7 +164,7 @@ def _missing(paths: Sequence[str]) -> list[str]:
 
 def undefined_for(metric: str, validation: Dataset) -> str | None:
     """What a split has none of, so that a metric is undefined on it ("small objects"); None where it can be told."""
-    areas = judged_areas(validation)
+    areas = evaluated_areas(validation)
     if not len(areas):
         return "objects"
     if metric[:2] not in ("AP", "AR") or metric[2:] not in SIZES:
@@ -250,7 +250,7 @@ def _outline_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | Non
     if not any(getattr(augment, "needs_outlines", False) for augment in augments):
         return []
     _, _, found, crowds = flat_objects(dataset)
-    drawn = outlined(dataset) & ~crowds
+    drawn = has_outline(dataset) & ~crowds
     if (drawn if labels is None else drawn & np.isin(found, labels)).any():
         return []
     return [
