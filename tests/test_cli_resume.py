@@ -17,8 +17,8 @@ from onelook.cli.train_start import resumed_recipe
 from onelook.config import to_plain, write_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UserError
-from onelook.training.meter import Meter
-from onelook.training.processes import World
+from onelook.training.meter import LossMeter
+from onelook.training.processes import ProcessGroup
 from onelook.weights import restore
 from test_cli_train import SMALL, recipe, train
 
@@ -92,7 +92,7 @@ def test_the_command_that_ctrl_c_prints_goes_on_with_what_the_run_began_with(sce
     out = tmp_path / "broken"
     assert train(scenes, *asked, "--out", str(out)) == 130
     printed = f"onelook train {scenes} --out {out} --resume"
-    assert f"To go on: {printed}\n" in capsys.readouterr().err
+    assert f"To resume: {printed}\n" in capsys.readouterr().err
     monkeypatch.undo()
     assert run(shlex.split(printed)[1:]) == 0
     told = capsys.readouterr().err
@@ -103,21 +103,21 @@ def test_the_command_that_ctrl_c_prints_goes_on_with_what_the_run_began_with(sce
 
 def stop_after(steps, monkeypatch):
     """Ctrl-C once a training has taken so many steps."""
-    add = Meter.add
+    add = LossMeter.add
 
     def asked(meter, step, **given):
         add(meter, step, **given)
         if step.number + 1 == steps:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Meter, "add", asked)
+    monkeypatch.setattr(LossMeter, "add", asked)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--train-split", "val"), "training of the run in '{out}' was with 8 images of the split 'train', now it is"),
-        (("--val-split", "none"), "validation of the run in '{out}' was with 4 images of the split 'val', now it is"),
+        (("--train-split", "val"), "training data of the run in '{out}' was 8 images of the split 'train', now it is"),
+        (("--val-split", "none"), "validation data of the run in '{out}' was 4 images of the split 'val', now it is"),
     ],
 )
 def test_a_run_does_not_go_on_with_other_images(scenes, tmp_path, capsys, arguments, said):
@@ -147,13 +147,13 @@ def test_flags_that_are_given_again_hold_and_the_others_are_found():
     assert again == replace(began, workers=0, precision="fp32")
     assert Flags(workers=0).after({}) == Flags(workers=0)
     off = Flags(deterministic=False, log=("none",), cache="none").after(began.to_dict())
-    assert (off.deterministic, off.sinks, off.cache) == (False, (), "none") and not off.machine.deterministic
+    assert (off.deterministic, off.loggers, off.cache) == (False, (), "none") and not off.runtime.deterministic
     with_more = began.to_dict() | {"a flag of another version": 1}
     assert Flags().after(with_more) == began
 
 
 def test_the_command_to_go_on_is_torchrun_where_it_was_torchrun(monkeypatch, tmp_path):
-    two = World(0, 2, torch.device("cpu"))
+    two = ProcessGroup(0, 2, torch.device("cpu"))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert again("my data", tmp_path, two) == (
         f"torchrun --nproc-per-node 2 -m onelook train 'my data' --out {tmp_path} --resume"
@@ -169,4 +169,4 @@ def test_a_state_with_a_flipped_byte_is_damaged(scenes, tmp_path, capsys):
     content[len(content) // 2] ^= 1
     (out / "state.pt").write_bytes(content)
     assert train(scenes, "--out", str(out), "--resume") == 1
-    assert "is damaged or no training state (its checksum does not agree)" in capsys.readouterr().err
+    assert "is damaged or no checkpoint (its checksum is wrong)" in capsys.readouterr().err

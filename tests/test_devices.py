@@ -9,7 +9,7 @@ import torch
 
 from onelook.devices import check_precision, choose_device, gpus, widest_float
 from onelook.errors import ConfigError
-from onelook.training.learner import Machine
+from onelook.training.train_state import RuntimeOptions
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False, macos: int = 15) -> None:
@@ -76,7 +76,7 @@ def test_precisions_that_a_device_lacks_are_refused(monkeypatch: pytest.MonkeyPa
         with pytest.raises(ConfigError, match=message):
             check_precision(device, precision)
         with pytest.raises(ConfigError, match=message):
-            Machine(precision=precision).precision_on(device)
+            RuntimeOptions(precision=precision).precision_on(device)
     pretend(monkeypatch, mps=True, macos=14)
     assert check_precision(mps, "bf16") == "bf16"
 

@@ -12,19 +12,19 @@ import torch
 from torch import nn
 
 from onelook.errors import ConfigError, WeightsError
-from onelook.losses.distill import Cwd, Mgd, Mimic, normalised
+from onelook.losses.distillation import Cwd, Mgd, Mimic, normalised
 from onelook.models.build import build
 from onelook.models.detector import FeaturePart
 from onelook.models.yolox.architecture import Yolox
 from onelook.recipes import published_recipe
-from onelook.training.distill import CODE, PAPER, TERM, Align, Distillation, matched_levels
-from onelook.training.learner import Learner, Machine
+from onelook.training.checkpoint import load_checkpoint, save_checkpoint
+from onelook.training.distill import OFFICIAL_CODE, PAPER, TERM_NAME, AlignModule, Distillation, matched_levels
 from onelook.training.loop import Step, train
 from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Closing
 from onelook.training.schedule import Constant
-from onelook.training.state import load_state, save_state
 from onelook.training.teacher import open_teacher
+from onelook.training.train_state import RuntimeOptions, TrainState
 from onelook.weights import save_weights
 from shared import fill_module, needs_shared, reference
 from test_train_loop import assert_same, one_thread, run, weights_of  # noqa: F401
@@ -51,7 +51,7 @@ def golden():
 def aligned(settings, facts):
     """The align module with the reference's weights, and what of them the reference calls how."""
     fill = fill_module().fill
-    align = Align(settings, Part(facts["student_channels"]), Part(facts["teacher_channels"]))
+    align = AlignModule(settings, Part(facts["student_channels"]), Part(facts["teacher_channels"]))
     with torch.no_grad():
         for level, project in enumerate(align.project):
             for name, parameter in project.named_parameters():
@@ -103,39 +103,41 @@ def test_every_level_has_its_published_value(golden, name):
 def test_the_weight_falls_as_published():
     wanted = json.loads((reference("damo_yolo") / "schedules.json").read_text())["distill_weight"]
     for step, weight in wanted["values"].items():
-        assert CODE.at(int(step), 100, wanted["total_iterations"] // 100, 16) == pytest.approx(weight, rel=1e-12)
+        assert OFFICIAL_CODE.at(int(step), 100, wanted["total_iterations"] // 100, 16) == pytest.approx(
+            weight, rel=1e-12
+        )
 
 
-def test_the_paper_lets_the_student_finish_alone():
+def test_with_the_papers_settings_closing_epochs_have_no_distillation():
     weights = [PAPER.at(step, 10, 30, 4) for step in range(300)]
     assert weights[0] == 0.5 and weights[130] == pytest.approx(0.5 * 0.55)
     assert weights[259] == pytest.approx(0.05, rel=1e-3) and set(weights[260:]) == {0.0}
-    assert CODE.at(299, 10, 30, 4) == pytest.approx(0.1, rel=1e-3)
+    assert OFFICIAL_CODE.at(299, 10, 30, 4) == pytest.approx(0.1, rel=1e-3)
 
 
-def test_equal_features_are_no_loss_and_scale_does_not_matter():
+def test_equal_features_have_no_loss_at_any_scale():
     maps = torch.randn(2, 6, 5, 7)
     for loss in (Cwd(), Mimic()):
         assert loss(normalised(maps), normalised(3.0 * maps + 2.0), nn.Identity()).item() == pytest.approx(0, abs=1e-5)
     assert Cwd(temperature=4.0)(maps, maps + 1.0, nn.Identity()).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_the_masked_part_is_what_it_says():
+def test_the_masked_fraction_is_the_setting():
     torch.manual_seed(0)
     ones = torch.ones(4, 2, 50, 50)
     plain = nn.Identity()
     for masked in (0.0, 0.65):
         loss = Mgd(masked=masked, scale=1.0)(ones, torch.zeros_like(ones), plain) / ones[0].numel()
         assert loss.item() == pytest.approx(1.0 - masked, abs=0.02)
-    assert all(p.requires_grad for p in Mgd().learnt(3).parameters())
-    assert not any(p.requires_grad for p in Mgd(trains=False).learnt(3).parameters())
+    assert all(p.requires_grad for p in Mgd().trainable_module(3).parameters())
+    assert not any(p.requires_grad for p in Mgd(trains=False).trainable_module(3).parameters())
 
 
-def test_levels_meet_by_stride():
+def test_levels_are_matched_by_stride():
     assert matched_levels(Part((1, 2, 3)), Part((4, 5, 6, 7), (4, 8, 16, 32))) == ((0, 1), (1, 2), (2, 3))
     # A neck that feeds an auxiliary head has every stride twice: its lead levels count.
     assert matched_levels(Part((1,) * 4, (8, 16, 8, 16)), Part((1,) * 3)) == ((0, 0), (1, 1))
-    with pytest.raises(ConfigError, match=r"\(4\) is one of the student's \(8, 16, 32\)"):
+    with pytest.raises(ConfigError, match=r"teacher's features have 4, the student's 8, 16, 32"):
         matched_levels(Part((1, 2, 3)), Part((1,), (4,)))
 
 
@@ -152,7 +154,7 @@ def test_a_student_of_any_family_gets_a_gradient_from_a_teacher_of_any(student, 
     """For 3 classes and for 80: only features meet."""
     torch.manual_seed(0)
     small, large = build(student, 3).train(), build(teacher).eval()
-    align = Align(Distillation(), small.neck, large.neck)
+    align = AlignModule(Distillation(), small.neck, large.neck)
     images = torch.rand(2, 3, 64, 96) * 255
     with torch.no_grad():
         wanted = large.features(images)
@@ -188,8 +190,8 @@ def teacher_of(width=0.25, **settings):
     return build(Yolox(depth=0.33, width=width, num_classes=7, size=(64, 64), **settings))
 
 
-def pupil(recipe=TAUGHT, **machine):
-    return Learner(recipe, detector_of(recipe), ALONE, Machine(**machine), teacher_of())
+def pupil(recipe=TAUGHT, **runtime):
+    return TrainState(recipe, detector_of(recipe), ALONE, RuntimeOptions(**runtime), teacher_of())
 
 
 @pytest.mark.parametrize("loss", [Cwd(), Mgd(masked=0.3, scale=1e-3), Mimic()], ids=LOSSES)
@@ -197,84 +199,88 @@ def test_a_student_approaches_the_features_of_its_teacher(loss):
     settings = Distillation(loss=loss, final=1.0)
     recipe = changed(epochs=4, distillation=settings, closing=None, optimizer=Sgd(lr_per_image=0.05 / 8))
     steps = [event for event in train(recipe, pupil(recipe), Squares()) if isinstance(event, Step)]
-    told = [float(step.losses[TERM]) for step in steps]
-    assert list(steps[0].losses) == ["box", "objectness", "classes", TERM] == list(recipe.terms_at(0)[:4])
+    told = [float(step.losses[TERM_NAME]) for step in steps]
+    assert list(steps[0].losses) == ["box", "objectness", "classes", TERM_NAME] == list(recipe.terms_at(0)[:4])
     assert all(math.isfinite(value) for value in told) and sum(told[-3:]) < sum(told[:3])
 
 
 def test_the_teacher_and_what_is_saved_do_not_change():
-    learner, teacher = pupil(), teacher_of()
-    before = {name: tensor.clone() for name, tensor in learner.teaching.teacher.state_dict().items()}
-    projection = learner.align.project[0].weight.clone()
-    run(TAUGHT, learner)
-    assert_same(before, learner.teaching.teacher.state_dict())
-    assert not learner.teaching.teacher.training and not any(m.training for m in learner.teaching.teacher.modules())
-    assert learner.step.training
-    assert not torch.equal(projection, learner.align.project[0].weight)  # it is in the optimizer
-    assert learner.best_model.state_dict().keys() == detector_of(TAUGHT).state_dict().keys()
+    train_state, teacher = pupil(), teacher_of()
+    before = {name: tensor.clone() for name, tensor in train_state.distiller.teacher.state_dict().items()}
+    projection = train_state.align.project[0].weight.clone()
+    run(TAUGHT, train_state)
+    assert_same(before, train_state.distiller.teacher.state_dict())
+    assert not train_state.distiller.teacher.training and not any(
+        m.training for m in train_state.distiller.teacher.modules()
+    )
+    assert train_state.step.training
+    assert not torch.equal(projection, train_state.align.project[0].weight)  # it is in the optimizer
+    assert train_state.evaluated_model.state_dict().keys() == detector_of(TAUGHT).state_dict().keys()
     images = torch.rand(1, 3, 64, 64) * 255
-    for ours, theirs in zip(learner.teaching.features(images), teacher.eval().features(images)):
+    for ours, theirs in zip(train_state.distiller.features(images), teacher.eval().features(images)):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_without_weight_the_student_learns_as_without_a_teacher():
+def test_at_weight_zero_training_equals_one_without_a_teacher():
     alone, told = (changed(epochs=2, clip=0.5, distillation=d) for d in (None, Distillation(weight=0.0)))
-    one = Learner(alone, detector_of(alone), ALONE, Machine())
+    one = TrainState(alone, detector_of(alone), ALONE, RuntimeOptions())
     two = pupil(told)
     assert run(alone, one) == run(told, two)
     assert_same(weights_of(one), weights_of(two))
 
 
 @pytest.mark.parametrize(("loss", "stop"), [(Cwd(), 1), (Mgd(), 4)], ids=["cwd", "mgd"])
-def test_resume_with_a_teacher_is_bit_equal_to_no_break(tmp_path, loss, stop):
+def test_resume_with_a_teacher_is_bit_equal(tmp_path, loss, stop):
     recipe = changed(epochs=2, distillation=Distillation(loss=loss), accumulate=2)
     whole, broken, fresh = (pupil(recipe) for _ in range(3))
     batches = Squares(batch=4)
     curve = run(recipe, whole, batches)
     before = run(recipe, broken, batches, stop_after=stop)
-    save_state(tmp_path / "state.pt", broken, {})
+    save_checkpoint(tmp_path / "state.pt", broken, {})
     with torch.no_grad():
         fresh.align.project[0].weight.add_(1)  # whatever it was, the state decides
-    load_state(tmp_path / "state.pt", fresh)
+    load_checkpoint(tmp_path / "state.pt", fresh)
     assert before + run(recipe, fresh, batches) == curve
     assert_same(weights_of(whole), weights_of(fresh))
     assert_same(dict(whole.align.state_dict()), dict(fresh.align.state_dict()))
 
 
-def test_in_the_papers_second_stage_the_teacher_does_not_look(monkeypatch):
+def test_in_the_papers_second_stage_the_teacher_is_not_run(monkeypatch):
     recipe = changed(epochs=3, distillation=PAPER, closing=Closing(epochs=1))
-    learner = pupil(recipe)
+    train_state = pupil(recipe)
     looks = []
-    features = learner.teaching.teacher.features
-    monkeypatch.setattr(learner.teaching.teacher, "features", lambda images: looks.append(1) or features(images))
-    told = [float(e.losses[TERM]) for e in train(recipe, learner, Squares()) if isinstance(e, Step)]
+    features = train_state.distiller.teacher.features
+    monkeypatch.setattr(train_state.distiller.teacher, "features", lambda images: looks.append(1) or features(images))
+    told = [float(e.losses[TERM_NAME]) for e in train(recipe, train_state, Squares()) if isinstance(e, Step)]
     assert len(looks) == 6 and all(value > 0 for value in told[:6]) and told[6:] == [0.0] * 3
 
 
-def test_half_precision_and_other_layouts_take_a_teacher():
-    for machine in ({"precision": "bf16"}, {"channels_last": False}):
+def test_distillation_works_in_half_precision_and_other_layouts():
+    for runtime in ({"precision": "bf16"}, {"channels_last": False}):
         recipe = changed(epochs=1, distillation=Distillation(), closing=None)
-        steps = [event for event in train(recipe, pupil(recipe, **machine), Squares()) if isinstance(event, Step)]
-        assert all(step.losses[TERM].dtype == torch.float32 and step.losses[TERM].isfinite() for step in steps)
+        steps = [event for event in train(recipe, pupil(recipe, **runtime), Squares()) if isinstance(event, Step)]
+        assert all(
+            step.losses[TERM_NAME].dtype == torch.float32 and step.losses[TERM_NAME].isfinite() for step in steps
+        )
 
 
-def test_what_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match="distils, but there is no teacher"):
-        Learner(TAUGHT, detector_of(TAUGHT), ALONE, Machine())
-    with pytest.raises(ConfigError, match="does not distil"):
-        Learner(RECIPE, detector_of(RECIPE), ALONE, Machine(), teacher_of())
+def test_a_teacher_that_does_not_fit_is_an_error():
+    with pytest.raises(ConfigError, match="has distillation, but there is no teacher"):
+        TrainState(TAUGHT, detector_of(TAUGHT), ALONE, RuntimeOptions())
+    with pytest.raises(ConfigError, match="has no distillation"):
+        TrainState(RECIPE, detector_of(RECIPE), ALONE, RuntimeOptions(), teacher_of())
     far = teacher_of()
     far.backbone.strides = (8, 16, 128)
     with pytest.raises(ConfigError, match="64x64 do not fit the teacher"):
-        Learner(TAUGHT, detector_of(TAUGHT), ALONE, Machine(), far)
+        TrainState(TAUGHT, detector_of(TAUGHT), ALONE, RuntimeOptions(), far)
     for wrong in ({"weight": -1.0}, {"final": 2.0}):
         with pytest.raises(ValueError, match="weight is 0 or more"):
-            replace(CODE, **wrong)
+            replace(OFFICIAL_CODE, **wrong)
 
 
 @pytest.mark.parametrize("name", ["yolox-nano", "damo-yolo-ns"])
-def test_yolox_s_teaches_for_a_few_steps(name):
-    """The student's own published recipe, with pictures of 64 pixels; its own terms stay, and the teacher's falls."""
+def test_yolox_s_is_a_teacher_for_a_few_steps(name):
+    """The student's own published recipe, with images of 64 pixels; its own loss terms stay, and the distillation term falls."""
     recipe = published_recipe(name, distilled=True)
     recipe = replace(
         recipe,
@@ -290,8 +296,8 @@ def test_yolox_s_teaches_for_a_few_steps(name):
         ema=None,
     )
     torch.manual_seed(1)
-    learner = Learner(recipe, build(recipe.model), ALONE, Machine(), build("yolox-s"))
-    told = [event.losses for event in train(recipe, learner, Squares()) if isinstance(event, Step)]
+    train_state = TrainState(recipe, build(recipe.model), ALONE, RuntimeOptions(), build("yolox-s"))
+    told = [event.losses for event in train(recipe, train_state, Squares()) if isinstance(event, Step)]
     assert list(told[0]) == list(recipe.terms_at(0)) and len(told) == 6
     assert all(value.isfinite() for losses in told for value in losses.values())
-    assert sum(float(losses[TERM]) for losses in told[-2:]) < sum(float(losses[TERM]) for losses in told[:2])
+    assert sum(float(losses[TERM_NAME]) for losses in told[-2:]) < sum(float(losses[TERM_NAME]) for losses in told[:2])

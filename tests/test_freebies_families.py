@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from onelook.augment.source import DrawFrom, generator
+from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.config import diff, override
 from onelook.data.loader import collate
-from onelook.losses.quality import QualityFocal
+from onelook.losses.generalized_focal import QualityFocal
 from onelook.recipes import RECIPE_TYPES, published_recipe
 from onelook.training.recipe import Recipe
 from scenes import SCENES
 from test_train_loop import run
-from training import learner_of
+from training import train_state_of
 
 FAMILIES = ("yolox-nano", "yolov4-tiny", "yolov7-tiny", "damo-yolo-ns")
 SWITCHES = {
@@ -28,7 +28,7 @@ SWITCHES = {
     "CmBN": "normalization=Cmbn()",
 }
 EXTRAS = (
-    *("CutMix(1.0)", "MixPictures(1.0)", "MosaicPictures(1.0)", "Blur(whole=1.0,background=0.0)"),
+    *("CutMix(1.0)", "BatchMixUp(1.0)", "BatchMosaic(1.0)", "Blur(whole=1.0,background=0.0)"),
     *("Blur(whole=0.0,background=1.0)", "CutOut(1.0)", "RandomErase(1.0)", "HideAndSeek(1.0)", "GridMask(1.0)"),
 )
 
@@ -43,10 +43,10 @@ class Scenery:
         return 2
 
     def epoch(self, epoch: int, augment: Any, first: int):
-        draw = DrawFrom(SCENES, (self.size, self.size))
+        draw = ListSampler(SCENES, (self.size, self.size))
         for number in range(first, len(self)):
             rows = (2 * number, 2 * number + 1)
-            made = [augment(SCENES[row], draw, generator(0, epoch, row)) for row in rows]
+            made = [augment(SCENES[row], draw, sample_generator(0, epoch, row)) for row in rows]
             yield collate([replace(one, labels=one.labels % 3) for one in made], rows, 50)
 
 
@@ -68,7 +68,7 @@ def small(name: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def published():
-    return {name: run(small(name), learner_of(small(name)), Scenery()) for name in FAMILIES}
+    return {name: run(small(name), train_state_of(small(name)), Scenery()) for name in FAMILIES}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -76,11 +76,11 @@ def published():
 def test_a_method_is_one_setting_of_any_family(published, family, method):
     recipe = override(small(family), SWITCHES[method], types=RECIPE_TYPES)
     assert len(diff(small(family), recipe)) == 1
-    learner = learner_of(recipe)
-    before = [parameter.clone() for parameter in learner.detector.parameters()]
-    curve = run(recipe, learner, Scenery())
+    train_state = train_state_of(recipe)
+    before = [parameter.clone() for parameter in train_state.detector.parameters()]
+    curve = run(recipe, train_state, Scenery())
     assert len(curve) == 1 and torch.tensor(curve).isfinite().all() and curve != published[family]
-    after = list(learner.detector.parameters())
+    after = list(train_state.detector.parameters())
     assert all(parameter.isfinite().all() for parameter in after)
     if recipe.schedule(0, 1, 1).scale > 0:
         assert any(not torch.equal(one, two) for one, two in zip(before, after))
@@ -88,13 +88,13 @@ def test_a_method_is_one_setting_of_any_family(published, family, method):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_what_is_made_of_pictures_is_one_setting_of_any_family(family, extra):
+def test_a_batch_augment_is_one_setting_of_any_family(family, extra):
     plain = published_recipe(family)
     recipe = override(plain, f"extras=({extra},)", types=RECIPE_TYPES)
     assert len(diff(plain, recipe)) == 1
-    draw, changes = DrawFrom(SCENES, (160, 160)), 0
+    draw, changes = ListSampler(SCENES, (160, 160)), 0
     for row in range(4):
-        rngs = (generator(0, 0, row), generator(0, 0, row))
+        rngs = (sample_generator(0, 0, row), sample_generator(0, 0, row))
         with_it, without = (one.augment_at(0)(SCENES[row], draw, rng) for one, rng in zip((recipe, plain), rngs))
         assert with_it.image.shape == without.image.shape == (160, 160, 3)
         assert len(with_it.boxes) == len(with_it.labels) and np.isfinite(with_it.boxes).all()
@@ -103,7 +103,7 @@ def test_what_is_made_of_pictures_is_one_setting_of_any_family(family, extra):
 
 
 def test_smoothing_of_quality_focal_touches_priors_with_a_pair_only():
-    from onelook.losses.loss import Pairs
+    from onelook.losses.detection_loss import Pairs
     from onelook.types import Matches, Predictions, Priors, Targets
 
     priors = Priors(torch.zeros(3, 2), torch.ones(3), torch.zeros(3, dtype=torch.long))

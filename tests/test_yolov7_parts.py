@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from onelook.config import diff
-from onelook.layers.anchors import decode_sigmoid
+from onelook.layers.anchor_predictions import decode_sigmoid
 from onelook.layers.conv import ConvStyle
 from onelook.layers.csp import Bottleneck
-from onelook.layers.implicit import ImplicitConv
-from onelook.layers.rep import RepConv, RepResidual
+from onelook.layers.implicit_knowledge import ImplicitConv
+from onelook.layers.rep_conv import RepConv, RepResidual
 from onelook.models.build import build
-from onelook.models.cost import count_parameters
 from onelook.models.deploy import deploy
 from onelook.models.detector import Detector
+from onelook.models.flops import count_parameters
 from onelook.models.variants import variant
 from onelook.models.yolov7.architecture import D6, E6, E6E, W6, YOLOV7, X
-from onelook.models.yolov7.blocks import Chain, Elan
+from onelook.models.yolov7.elan import Elan, ElanChain
 from shared import needs_shared, reference
 
 STYLE = ConvStyle()
@@ -53,16 +53,16 @@ def deployed(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("chain", "joined", "skips"),
     [
-        (Chain(4), (0, 1, 2, 3), ()),
-        (Chain(4, step=2), (1, 3), ()),
-        (Chain(6, step=2, rep=(0, 2, 4)), (1, 3, 5), (0, 2, 4)),  # planned: nothing joins what they give
-        (Chain(6, step=2, rep=(1, 3, 5)), (1, 3, 5), ()),  # joined at once, so without identity
-        (Chain(6, step=2, rep=(1, 3, 5), identity="always"), (1, 3, 5), (1, 3, 5)),
-        (Chain(6, step=2, rep=(0, 1), identity="never"), (1, 3, 5), ()),
+        (ElanChain(4), (0, 1, 2, 3), ()),
+        (ElanChain(4, step=2), (1, 3), ()),
+        (ElanChain(6, step=2, rep=(0, 2, 4)), (1, 3, 5), (0, 2, 4)),  # planned: nothing joins what they give
+        (ElanChain(6, step=2, rep=(1, 3, 5)), (1, 3, 5), ()),  # joined at once, so without identity
+        (ElanChain(6, step=2, rep=(1, 3, 5), identity="always"), (1, 3, 5), (1, 3, 5)),
+        (ElanChain(6, step=2, rep=(0, 1), identity="never"), (1, 3, 5), ()),
     ],
 )
-def test_chain_joins_and_reparameterises_the_planned_places(
-    chain: Chain, joined: tuple[int, ...], skips: tuple[int, ...]
+def test_chain_concatenates_and_reparameterises_the_planned_positions(
+    chain: ElanChain, joined: tuple[int, ...], skips: tuple[int, ...]
 ) -> None:
     elan = Elan(8, 16, 4, 4, chain=chain, style=STYLE)
     assert tuple(place for place in range(chain.depth) if chain.joined(place)) == joined
@@ -74,8 +74,8 @@ def test_chain_joins_and_reparameterises_the_planned_places(
     torch.testing.assert_close(deployed(elan)(x), elan(x), rtol=1e-9, atol=1e-9)
 
 
-def test_first_link_has_an_identity_only_where_channels_agree() -> None:
-    elan = Elan(8, 16, 8, 4, chain=Chain(6, step=2, rep=(0, 2)), style=STYLE)
+def test_first_convolution_of_a_chain_has_an_identity_only_where_channels_agree() -> None:
+    elan = Elan(8, 16, 8, 4, chain=ElanChain(6, step=2, rep=(0, 2)), style=STYLE)
     assert [link.skip is not None for link in elan.chain if isinstance(link, RepConv)] == [False, True]
 
 
@@ -134,18 +134,18 @@ def narrow(architecture: Any, **changes: Any) -> Detector:
 
 
 @pytest.mark.parametrize("partial", [True, False])
-def test_partial_auxiliary_head_spares_the_first_branch(partial: bool) -> None:
+def test_partial_auxiliary_head_gives_no_gradient_to_the_first_branch(partial: bool) -> None:
     detector = narrow(E6E, partial_auxiliary=partial)
     predictions = detector(torch.rand(2, 3, 64, 64) * 255)
     assert predictions.auxiliary is not None
     finest = len(predictions.priors.points) - 3 * (16 + 4 + 1)
     predictions.auxiliary.classes[:, :finest].sum().backward()
     last = detector.neck.top_down[-1].branches  # type: ignore[union-attr, index]
-    learns = [any(parameter.grad is not None for parameter in branch.parameters()) for branch in last]
-    assert learns == [not partial, True]
+    trained = [any(parameter.grad is not None for parameter in branch.parameters()) for branch in last]
+    assert trained == [not partial, True]
 
 
-def test_auxiliary_head_is_there_in_training_only() -> None:
+def test_auxiliary_head_exists_in_training_only() -> None:
     detector = narrow(W6)
     images = torch.rand(2, 3, 64, 64) * 255
     assert len(detector.features(images)) == 8
@@ -156,7 +156,7 @@ def test_auxiliary_head_is_there_in_training_only() -> None:
 
 
 @needs_shared
-def test_initialisation_raises_biases_to_the_published_prior() -> None:
+def test_initial_biases_are_the_published_ones() -> None:
     priors = json.loads((reference("yolov7") / "details.json").read_text())["schedules"]["bias_prior"]
     torch.manual_seed(3)
     with_prior = build("yolov7-tiny").head.state_dict()

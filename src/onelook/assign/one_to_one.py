@@ -1,4 +1,4 @@
-"""One prior an object: what a head that needs no NMS learns."""
+"""One-to-one assignment for heads that need no NMS."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 import torch
 
-from onelook.assign.cells import smallest_wins
-from onelook.assign.cost import no_pairs, overlaps
+from onelook.assign.cells import smallest_object_wins
+from onelook.assign.cost import no_pairs
 from onelook.ops.gather import gather_rows
-from onelook.ops.iou import box_iou
+from onelook.ops.iou import box_iou, pairwise_iou
 from onelook.ops.precision import at_least_float32
 from onelook.types import Matches, Predictions, Targets
 
 
 @dataclass(frozen=True)
 class OneToOne:
-    """The prior that sees an object best, and no other (Zhou et al. 2021, sec. 3.2; YOLOX table 2, "NMS-free").
+    """Assigns an object to the one prior that predicts it best (Zhou et al. 2021, sec. 3.2; YOLOX table 2, "NMS-free").
 
-    iou_power: a of the quality score^(1 - a) * IoU^a, in which the score is the object's class's.
-    radius: half side of the centre region, in strides, inside which the prior lies.
+    iou_power: a of the quality score^(1 - a) * IoU^a, with the score of the object's class.
+    radius: half side of the centre region, in strides, that contains the prior.
 
-    YOLOX's paper refers to Zhou et al. for all of it. Chosen here: the region is that of SimOTA, so that the prior is
-    mostly one that learns the object anyway; each object takes its best prior, and one that two objects want goes to
-    the smaller (Zhou et al. solve for the best pairing as a whole). So an object can end with none. P is M, and the
+    YOLOX's paper refers to Zhou et al. for all details. Chosen here: the region is that of SimOTA, so that the prior
+    mostly is a positive of the object anyway; each object takes its best prior, and a prior of two objects goes to the
+    smaller one (Zhou et al. compute the best pairing as a whole). So an object may have no prior. P is M, and the
     quality is the IoU of the pair.
     """
 
@@ -36,7 +36,7 @@ class OneToOne:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        """Targets (B, M), predictions (B, N) -> Matches (B, M)."""
+        """Assigns targets (B, M) to predictions (B, N): Matches (B, M)."""
         boxes, priors = at_least_float32(targets.boxes), predictions.priors
         if boxes.shape[1] == 0 or not len(priors.points):
             return no_pairs(predictions)
@@ -46,13 +46,13 @@ class OneToOne:
         near = ((x - (left + right) / 2).abs_() < reach) & ((y - (top + bottom) / 2).abs_() < reach)
         near &= targets.valid.unsqueeze(-1)
         predicted = at_least_float32(predictions.boxes)
-        iou = overlaps(boxes, predicted)
+        iou = pairwise_iou(boxes, predicted)
         scores = at_least_float32(predictions.scores()).transpose(1, 2)
         labels = targets.labels.unsqueeze(-1).expand(-1, -1, scores.shape[2])
         quality = scores.gather(1, labels) ** (1 - self.iou_power) * iou**self.iou_power
         best, rows = quality.nan_to_num_(0.0).masked_fill_(~near, -1.0).max(-1)
         found = (best >= 0).unsqueeze(2)
-        valid = smallest_wins(rows.unsqueeze(2), boxes, found, len(priors.points)).squeeze(2)
+        valid = smallest_object_wins(rows.unsqueeze(2), boxes, found, len(priors.points)).squeeze(2)
         rows = torch.where(valid, rows, 0)
         objects = torch.where(valid, torch.arange(boxes.shape[1], device=boxes.device).expand_as(rows), 0)
         pair_iou = box_iou(gather_rows(predicted, rows), gather_rows(boxes, objects))

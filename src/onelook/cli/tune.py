@@ -26,9 +26,9 @@ from onelook.files import write_text
 from onelook.recipes import read_recipe
 from onelook.training.files import make_folder
 from onelook.training.interrupt import StopRequest
-from onelook.training.preflight import undefined_for
+from onelook.training.preflight import missing_for_metric
 from onelook.tuning.genes import Gene, default_genes, read_gene
-from onelook.tuning.study import STUDY, Study, Trial
+from onelook.tuning.study import STUDY_FILE, Study, Trial
 
 if TYPE_CHECKING:
     from onelook.training.recipe import Recipe
@@ -51,7 +51,7 @@ class Tuned:
     rows: tuple[dict[str, Any], ...]
     best: int | None
     interrupted: bool
-    resume_with: str = ""
+    resume_command: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -82,7 +82,7 @@ class Tuned:
             table.add_row(str(row["trial"]), fitness, f"{row['seconds']:.0f}", *rest, style=style)
         console.print(table)
         if self.interrupted:
-            console.print(f"Stopped. To go on: {self.resume_with}", soft_wrap=True, markup=False)
+            console.print(f"Stopped. To go on: {self.resume_command}", soft_wrap=True, markup=False)
         if self.best is not None:
             console.print(f"The best recipe: {self.folder / BEST}", soft_wrap=True, markup=False)
 
@@ -163,7 +163,7 @@ def tune(
         study.options = options
         study.save()
     else:
-        if (folder / STUDY).exists():
+        if (folder / STUDY_FILE).exists():
             raise UserError(f"'{folder}' holds a search already.", "Go on with it: --resume; or choose another --out.")
         training, validation, _ = open_splits(data, train_split, val_split)
         if validation is None:
@@ -181,7 +181,7 @@ def tune(
             on_cpu=first.type == "cpu",
             classifies=not training.has_boxes,
         )
-        if lacking := undefined_for(chosen.metric, validation):
+        if lacking := missing_for_metric(chosen.metric, validation):
             raise UserError(
                 f"The validation split has no {lacking}: {chosen.metric} is undefined on it, so no trial is better "
                 "than another.",
@@ -258,13 +258,13 @@ def run_study(study: Study, trials: int, launcher: Launcher, parallel: int) -> b
     running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
     with StopRequest() as stop:
         while True:
-            while not stop.asked and len(running) < parallel and (waiting or len(study.trials) < trials):
-                trial = waiting.pop(0) if waiting else study.begin()
+            while not stop.requested and len(running) < parallel and (waiting or len(study.trials) < trials):
+                trial = waiting.pop(0) if waiting else study.start_trial()
                 process = launcher.start(study, trial)
                 running[trial.number] = (process, time.monotonic())
-                study.note(trial, process=process.pid)
+                study.update_trial(trial, process=process.pid)
             for number, (process, begun) in list(running.items()):
-                if stop.asked and process.poll() is None:
+                if stop.requested and process.poll() is None:
                     process.send_signal(signal.SIGINT)
                     process.wait()
                 if process.poll() is not None:
@@ -272,8 +272,8 @@ def run_study(study: Study, trials: int, launcher: Launcher, parallel: int) -> b
                     collect(study, study.trials[number], launcher, process.returncode, time.monotonic() - begun)
                     write_tables(study)
                     say(console, study, study.trials[number])
-            if not running and (stop.asked or (not waiting and len(study.trials) >= trials)):
-                return stop.asked and bool(study.unfinished() or len(study.trials) < trials)
+            if not running and (stop.requested or (not waiting and len(study.trials) >= trials)):
+                return stop.requested and bool(study.unfinished() or len(study.trials) < trials)
             time.sleep(POLL)
 
 
@@ -299,16 +299,16 @@ def collect(study: Study, trial: Trial, launcher: Launcher, code: int, seconds: 
     except (OSError, ValueError):
         result = {}
     if code in (130, -signal.SIGINT, -signal.SIGTERM) or result.get("reason") == "interrupted":
-        study.note(trial, seconds=seconds)
+        study.update_trial(trial, seconds=seconds)
     elif code == 0 and isinstance(result.get("best"), float | int):
-        study.note(trial, status="done", fitness=float(result["best"]), seconds=seconds)
+        study.update_trial(trial, status="done", fitness=float(result["best"]), seconds=seconds)
     elif code == 0 and result.get("best", 0) is None:
         error = f"{study.recipe.metric} was never defined on the validation set"
-        study.note(trial, status="failed", seconds=seconds, error=error)
+        study.update_trial(trial, status="failed", seconds=seconds, error=error)
     else:
         said = launcher.output(trial).read_bytes()[-LAST_WORDS:].decode(errors="replace").strip().splitlines()
         reason = next((line for line in reversed(said) if "rror" in line), said[-1] if said else f"exit code {code}")
-        study.note(trial, status="failed", seconds=seconds, error=reason)
+        study.update_trial(trial, status="failed", seconds=seconds, error=reason)
 
 
 def write_tables(study: Study) -> None:

@@ -16,7 +16,7 @@ from onelook.data.dataset import Dataset
 from onelook.data.formats.base import Format, Losses, Place, Writer
 from onelook.data.opening import open_dataset, splits
 from onelook.data.split_names import WHOLE
-from onelook.errors import DataError, UsageError, nearest
+from onelook.errors import DataError, UsageError, did_you_mean
 from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
 
@@ -87,7 +87,7 @@ def _writable(name: str) -> Format:
     known = {format.name: format for format in formats.FORMATS if format.write is not None}
     if name not in known:
         raise UsageError(
-            f"There is no format '{name}' to write.{nearest(name, known)}", f"The formats are {', '.join(known)}."
+            f"There is no format '{name}' to write.{did_you_mean(name, known)}", f"The formats are {', '.join(known)}."
         )
     return known[name]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.augment.source import LazySample
+from onelook.augment.lazy_sample import LazySample
 from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
 from onelook.data.images import decode_image
@@ -69,7 +69,7 @@ class TrainingImages:
 
 @dataclass(frozen=True, eq=False)
 class DrawImages:
-    """A `Draw` (see `onelook.augment.source`) of random images, uniformly with replacement.
+    """An `ImageSampler` (see `onelook.augment.sampler`) of random images, uniformly with replacement.
 
     rows: of the data set, from which is drawn; None for all that are trained on.
     """
@@ -86,6 +86,6 @@ class DrawImages:
         return self.images.sample(int(rows[int(rng.integers(len(rows)))]), self.outlines)
 
 
-def uses_outlines(augment: Any) -> bool:
+def uses_polygons(augment: Any) -> bool:
     """Whether an augmentation uses the objects' outlines; without a field of this name it gets them."""
-    return bool(getattr(augment, "uses_outlines", True))
+    return bool(getattr(augment, "uses_polygons", True))

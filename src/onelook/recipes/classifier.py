@@ -1,10 +1,12 @@
-"""The training of backbones as classifiers (YOLOv4 sec. 4.1, as csdarknet53-omega.cfg has it)."""
+"""The published training of backbones as image classifiers (YOLOv4 sec. 4.1, csdarknet53-omega.cfg)."""
 
 from __future__ import annotations
 
-from onelook.augment.classify import ClassAugment
-from onelook.augment.combine import CutMix, MosaicPictures, OneOf
-from onelook.losses.classify import ClassLoss
+from onelook.augment.batch_augment import OneOf
+from onelook.augment.classifier import ClassifierAugment
+from onelook.augment.cutmix import CutMix
+from onelook.augment.mosaic import BatchMosaic
+from onelook.losses.classification import ClassLoss
 from onelook.models.classifier import Classification
 from onelook.models.published import Variant
 from onelook.training.optimizer import Sgd
@@ -13,17 +15,17 @@ from onelook.training.schedule import Polynomial
 
 
 def published_classifier(model: Variant) -> Recipe:
-    """The training on ImageNet of the backbone of a variant: CutMix or mosaic, and label smoothing (the paper's BoF).
+    """The recipe of a variant's backbone on ImageNet: CutMix or mosaic, and label smoothing (the paper's BoF).
 
     1,200,000 steps of 128 images are 120 epochs of ImageNet; the paper's text has other numbers (8,000,000 steps and a
-    weight decay of 0.005), which look like slips. Mish is the network's `activation`. Four passes make a step, as in
-    the cfg, so that batch norm sees 32 images.
+    weight decay of 0.005), which look like errors. Mish is the network's `activation`. As in the cfg, a step has four
+    micro-batches, so that batch norm is over 32 images.
     """
     return Recipe(
         model=Classification(model.architecture),
         loss=ClassLoss(smoothing=0.1),
-        augment=ClassAugment(),
-        extras=(OneOf((CutMix(1.0), MosaicPictures(1.0)), probability=0.5),),
+        augment=ClassifierAugment(),
+        extras=(OneOf((CutMix(1.0), BatchMosaic(1.0)), probability=0.5),),
         optimizer=Sgd(lr_per_image=0.1 / 128, momentum=0.9, nesterov=False, weight_decay=5e-4),
         schedule=Polynomial(power=4, warmup_epochs=0.1, warmup_power=4),
         epochs=120,

@@ -1,4 +1,4 @@
-"""Writes `report.html`: what was trained, how it went, what the model is worth and where it errs."""
+"""Renders `report.html`: training curves, metrics, errors, example images and the recipe of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from onelook.files import write_text
 from onelook.report.charts import Series, bar_chart, heatmap, line_chart
 from onelook.report.style import STYLE
 
-MOST_BESIDE = 9  # rows of a confusion matrix that stands beside the kinds of error
-MOST_LINES = 10  # classes drawn one by one; more become a background of faint lines behind their mean
+MAX_CLASSES_SIDE_BY_SIDE = 9  # rows of a confusion matrix that is placed beside the kinds of error
+MAX_CLASS_LINES = 10  # classes with a line of their own; more are drawn as faint lines behind their mean
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """A drawn image: JPEG bytes and what to say below it."""
+class ReportImage:
+    """An image of the report: JPEG bytes and its caption."""
 
     jpeg: bytes
     caption: str
@@ -30,10 +30,10 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Everything a report shows.
+    """The content of a report.
 
-    history: rows of metrics.csv, one an epoch, numbers where they are numbers.  worst, best: pictures of the evaluated
-    images.  recipe: the recipe as plain data.  changes: (path, published, here).  facts: hardware, time, files.
+    history: rows of metrics.csv, one an epoch, numbers as floats.  worst, best: evaluated images with their
+    detections.  recipe: the recipe as plain data.  changes: (path, published, here).  facts: hardware, time, files.
     """
 
     title: str
@@ -42,27 +42,27 @@ class Report:
     facts: Mapping[str, str]
     recipe_text: str
     changes: Sequence[tuple[str, str, str]]
-    first_batch: Picture | None = None
-    worst: Sequence[Picture] = field(default_factory=list)
-    best: Sequence[Picture] = field(default_factory=list)
+    first_batch: ReportImage | None = None
+    worst: Sequence[ReportImage] = field(default_factory=list)
+    best: Sequence[ReportImage] = field(default_factory=list)
     notes: Sequence[str] = field(default_factory=list)
 
 
 def render(report: Report) -> str:
-    """The report as one HTML document: style inside, pictures embedded, no script, nothing fetched."""
+    """The report as one HTML document with embedded style and images, without scripts and links."""
     sections = [
         _summary(report),
         _curves(report.history),
         *_quality(report.evaluation),
-        _pictures(
-            "Where it errs most",
-            "Worst images by F1 at IoU 0.5. Green: annotated. Other colours: detected.",
+        _images(
+            "Worst images",
+            "Lowest F1 at IoU 0.5. Green: annotated. Other colours: detected.",
             report.worst,
         ),
-        _pictures("Where it does well", "Best images, those with the most objects first.", report.best),
-        _pictures(
+        _images("Best images", "Highest F1 at IoU 0.5, those with the most objects first.", report.best),
+        _images(
             "First training batch",
-            "What the network saw in its first step.",
+            "The input of the network in the first step.",
             [report.first_batch] if report.first_batch else [],
             whole=True,
         ),
@@ -77,7 +77,7 @@ def render(report: Report) -> str:
 
 
 def write_report(path: Path, report: Report) -> Path:
-    """Writes the report beside a run's other files; atomic."""
+    """Writes the report into a file, atomically."""
     write_text(path, render(report))
     return path
 
@@ -130,7 +130,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _joined(scores: Sequence[Series]) -> list[Series]:
-    """Evaluated epochs only, so that a line joins them over the epochs between."""
+    """Removes epochs without an evaluation, so that lines connect the evaluated ones."""
     joined = []
     for series in scores:
         known = np.isfinite(np.asarray(series.ys))
@@ -164,7 +164,9 @@ def _quality(evaluation: Evaluation | None) -> list[str]:
     }
     known = [kind for kind in kinds if kind in errors.gain]
     bars = bar_chart(
-        [kinds[k] for k in known], [max(0.0, errors.gain[k]) for k in known], "AP50 gained if these errors were mended"
+        [kinds[k] for k in known],
+        [max(0.0, errors.gain[k]) for k in known],
+        "AP50 gained if these errors were corrected",
     )
     confusion = evaluation.confusion(confidence=f1.best_confidence)
     labels = [*names, "background"]
@@ -172,7 +174,7 @@ def _quality(evaluation: Evaluation | None) -> list[str]:
     lead = f"At confidence {f1.best_confidence:.2f}, where the mean F1 is highest ({f1.best_f1:.3f})."
     errors_part = _section("Kinds of error", bars, "TIDE (Bolya et al. 2020).")
     confusion_part = _section("Confusion", f'<div class="wide">{matrix}</div>', lead)
-    beside = len(labels) <= MOST_BESIDE
+    beside = len(labels) <= MAX_CLASSES_SIDE_BY_SIDE
     return [
         _section("Classes", _class_table(evaluation)),
         _section("Precision, recall, confidence", _row(curves)),
@@ -185,7 +187,7 @@ def _class_lines(names: Sequence[str], xs: np.ndarray, rows: np.ndarray) -> list
     if not defined:
         return []
     mean = Series("mean of the classes", xs, np.nanmean(rows[defined], 0))
-    many = len(defined) > MOST_LINES
+    many = len(defined) > MAX_CLASS_LINES
     return [*(Series(names[i], xs, rows[i], faint=many) for i in defined), mean]
 
 
@@ -209,15 +211,15 @@ def _class_table(evaluation: Evaluation) -> str:
     )
 
 
-def _pictures(title: str, lead: str, pictures: Sequence[Picture], *, whole: bool = False) -> str:
-    if not pictures:
+def _images(title: str, lead: str, images: Sequence[ReportImage], *, whole: bool = False) -> str:
+    if not images:
         return ""
     figures = "".join(
         f'<figure><img alt="" src="data:image/jpeg;base64,{base64.b64encode(p.jpeg).decode()}">'
         f"<figcaption>{escape(p.caption)}</figcaption></figure>"
-        for p in pictures
+        for p in images
     )
-    return _section(title, f'<div class="{"whole" if whole else "pictures"}">{figures}</div>', lead)
+    return _section(title, f'<div class="{"whole" if whole else "images"}">{figures}</div>', lead)
 
 
 def _recipe(report: Report) -> str:
@@ -228,7 +230,7 @@ def _recipe(report: Report) -> str:
     table = f"<table><tr><th>setting</th><th>published</th><th>here</th></tr>{rows}</table>"
     changes = table if report.changes else "<p>Exactly the published recipe.</p>"
     text = f"<details><summary>The whole recipe</summary><pre>{escape(report.recipe_text)}</pre></details>"
-    return _section("Recipe", changes + text, "What differs from the published training.")
+    return _section("Recipe", changes + text, "Settings that differ from the published training.")
 
 
 def _row(charts: Sequence[str]) -> str:

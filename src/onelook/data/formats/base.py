@@ -17,7 +17,7 @@ from onelook.data.dataset import Dataset
 from onelook.data.index import Index
 from onelook.data.problems import Problems
 from onelook.data.split_names import WHOLE, means_whole, split_word
-from onelook.errors import DataError, nearest
+from onelook.errors import DataError, did_you_mean
 from onelook.reporter import Progress
 
 CLASS_LIMIT = 65_536
@@ -73,7 +73,7 @@ class Source:
         known = ", ".join(f"'{name}'" for name in self.parts) or "none"
         raise DataError(
             f"The data set '{self.described_by}' ({self.format.title}) has no split '{split}'."
-            f"{nearest(split, self.parts)}",
+            f"{did_you_mean(split, self.parts)}",
             f"It has: {known}.",
         )
 
