@@ -144,7 +144,7 @@ class Stopping(Squares):
 
 
 def go_on(folder: Path) -> None:
-    """A run without interruption, and one that is stopped inside an epoch and resumed: statistics are each process's own."""
+    """A run without interruption, and one stopped inside an epoch and resumed; each process has its own statistics."""
     torch.set_num_threads(1)
     with join_process_group("cpu") as process_group:
         recipe = changed(epochs=3)
