@@ -11,6 +11,7 @@ import pytest
 import data_sets as make
 from csv_format import CSV
 from data_sets import put
+from onelook.cli.app import run
 from onelook.data import formats, open_dataset, splits
 from onelook.data.check import check
 from onelook.data.convert import convert
@@ -95,6 +96,24 @@ def test_only_formats_that_can_be_written_are_targets(tmp_path: Path) -> None:
             convert(make.coco(tmp_path / name), to=name, out=tmp_path / "out")
         assert caught.value.remedy == "The formats are coco, voc, yolo."
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_offers_the_formats_that_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["convert", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(format.name in shown for format in formats.FORMATS if format.write) and "classes" not in shown
+
+
+def test_results_and_data_sets_are_one_readable_line(tmp_path: Path) -> None:
+    root = make.coco(tmp_path / "in", make.changed(annotations_0={"bbox": [1, 2, 0, 5]}))
+    report = check(root)
+    assert str(report) == f"COCO JSON data set '{root}': 1 error, 0 warnings"
+    (problem,) = report.problems
+    assert str(problem).startswith("error [box-degenerate] ") and problem.message in str(problem)
+    result = convert(root, to="voc", out=tmp_path / "out")
+    assert str(result) == f"Pascal VOC data set in '{tmp_path}/out', from '{root}': 3 images, 3 boxes"
+    dataset = open_dataset(root)
+    assert repr(dataset) == f"<Dataset: {dataset.describe()}>"
 
 
 def test_names_of_formats_are_words_and_differ() -> None:

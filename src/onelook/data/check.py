@@ -35,8 +35,13 @@ class CheckReport:
         """1 where errors were found."""
         return int(self.summary["errors"] > 0)
 
+    def __str__(self) -> str:
+        counts = ((self.summary["errors"], "error"), (self.summary["warnings"], "warning"))
+        found = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)
+        return f"{self.summary['format']} data set '{self.summary['data']}': {found}"
+
     def to_dict(self) -> dict[str, Any]:
-        """What `check --json` writes."""
+        """Summary and problems, in the layout of `check --json`."""
         return {"summary": self.summary, "problems": [problem.to_dict() for problem in self.problems]}
 
 

@@ -38,8 +38,12 @@ class Conversion:
     lost: dict[str, int]
     notes: tuple[str, ...]
 
+    def __str__(self) -> str:
+        images, boxes = (sum(counts[key] for counts in self.splits.values()) for key in ("images", "boxes"))
+        return f"{self.format_title} data set in '{self.out}', from '{self.source}': {images} images, {boxes} boxes"
+
     def to_dict(self) -> dict[str, Any]:
-        """What `--json` writes."""
+        """The fields, in the layout of `convert --json`."""
         return {
             "source": self.source,
             "out": self.out,

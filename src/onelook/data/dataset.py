@@ -47,6 +47,9 @@ class Dataset:
     relabel: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Dataset: {self.describe()}>"
+
     def __len__(self) -> int:
         return len(self.index) if self.rows is None else len(self.rows)
 

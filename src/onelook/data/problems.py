@@ -29,8 +29,11 @@ class Problem:
     line: int | None = None
     annotation: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.severity} [{self.code}] {self.place}: {self.message} {self.remedy}"
+
     def to_dict(self) -> dict[str, Any]:
-        """The entry of `check --json`."""
+        """The fields, as in `check --json`."""
         return asdict(self)
 
     @property
