@@ -19,7 +19,7 @@ FILE_LIMIT = 1 << 30
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """One image file: its displayed size, a digest of its content where it was read, or what is wrong with it."""
+    """One image file: its displayed size, a digest of its content where it was read, or its error."""
 
     size: tuple[int, int] | None = None
     digest: bytes | None = None

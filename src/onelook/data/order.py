@@ -46,12 +46,12 @@ class Sampling:
 def chosen_rows(dataset: Dataset, sampling: Sampling, seed: int) -> np.ndarray:
     """(I,) int64 rows of the data set that are trained on, ascending. Raises ConfigError when none is left."""
     images, labels = classes_of_objects(dataset)
-    wanted = class_labels(dataset.names, sampling.classes)
+    chosen = class_labels(dataset.names, sampling.classes)
     with_objects = np.zeros(len(dataset), bool)
-    with_objects[images if wanted is None else images[np.isin(labels, wanted)]] = True
+    with_objects[images if chosen is None else images[np.isin(labels, chosen)]] = True
     rng = np.random.default_rng((seed, _ORDER, 1))
     kept = with_objects.copy()
-    others = np.flatnonzero(~with_objects if wanted is None else ~with_objects & (dataset.num_objects == 0))
+    others = np.flatnonzero(~with_objects if chosen is None else ~with_objects & (dataset.num_objects == 0))
     kept[rng.permutation(others)[: round(sampling.background * len(others))]] = True
     rows = np.flatnonzero(kept)
     if sampling.fraction < 1:
@@ -61,14 +61,14 @@ def chosen_rows(dataset: Dataset, sampling: Sampling, seed: int) -> np.ndarray:
     return rows
 
 
-def class_labels(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray | None:
+def class_labels(names: Sequence[str], classes: Sequence[str]) -> np.ndarray | None:
     """(K,) labels of the named classes, None for all. Raises ConfigError for a name that the data set lacks."""
-    if not wanted:
+    if not classes:
         return None
-    for name in wanted:
+    for name in classes:
         if name not in names:
             raise ConfigError(f"There is no class '{name}' in the data set.{did_you_mean(name, names)}")
-    return np.array([names.index(name) for name in wanted], np.int64)
+    return np.array([names.index(name) for name in classes], np.int64)
 
 
 def classes_of_objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -90,9 +90,9 @@ def repeat_factors(dataset: Dataset, rows: np.ndarray, threshold: float) -> np.n
     pairs = np.unique(np.stack([place[images[known]], labels[known]], 1), axis=0)
     share = np.bincount(pairs[:, 1], minlength=len(dataset.names)) / max(len(rows), 1)
     with np.errstate(divide="ignore"):
-        wanted = np.maximum(1.0, np.sqrt(threshold / share))
+        repeats = np.maximum(1.0, np.sqrt(threshold / share))
     factors = np.ones(len(rows))
-    np.maximum.at(factors, pairs[:, 0], wanted[pairs[:, 1]])
+    np.maximum.at(factors, pairs[:, 0], repeats[pairs[:, 1]])
     return factors
 
 

@@ -168,7 +168,7 @@ def _image_name(image: str, found: VocFile, on_disk: dict[str, str]) -> str:
 
 
 def _size(found: VocFile, path: Path, problems: Problems) -> tuple[int, int]:
-    """(height, width) as annotated; zeros where the annotation does not know (then the image's header does)."""
+    """(height, width) as annotated; zeros where they are missing (the image's header has them then)."""
     size = []
     for side in ("height", "width"):
         text = found.texts.get(side, "") or "0"
@@ -234,7 +234,7 @@ def _flags(thing: VocObject, place: dict[str, Any], problems: Problems) -> int:
 
 
 def _names_elsewhere(source: Source, split: str) -> set[str]:
-    """The class names of the other splits. Their files are judged when they are opened themselves."""
+    """The class names of the other splits. Faults of their files are reported when those splits are opened."""
     own, names = set(_ids_of(source, split)), set()
     for other in source.parts:
         folder = _annotation_folder(source, other)

@@ -63,7 +63,7 @@ class _Parser:
         except expat.ExpatError as error:
             reason = expat.errors.messages[error.code] if error.code in expat.errors.messages else str(error)
             raise DataError(f"{self.path}:{error.lineno}: not valid XML: {reason}.", REMEDY) from None
-        except (ValueError, LookupError) as error:  # an encoding that Python does not know
+        except (ValueError, LookupError) as error:  # an encoding unknown to Python
             raise DataError(f"{self.path}: not readable XML: {error}.", REMEDY) from None
         return self.found
 
