@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -11,6 +12,7 @@ from onelook.errors import DataError
 
 DEPTH_LIMIT = 32
 FOLDER_LIMIT = 50_000
+_USUAL_NAME = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
 _SYSTEM = ("/proc", "/sys", "/dev")
 
 
@@ -19,6 +21,8 @@ def plain_name(name: object) -> str | None:
 
     Unusable is what is no text, empty, holds control characters, is absolute, or leads out of its folder.
     """
+    if isinstance(name, str) and len(name) <= 4096 and _USUAL_NAME.fullmatch(name):
+        return name
     if not isinstance(name, str) or not name.strip() or len(name) > 4096 or any(ord(mark) < 32 for mark in name):
         return None
     name = name.replace("\\", "/")

@@ -1,0 +1,381 @@
+"""Reads COCO annotation files of unknown quality: the one reader for training and for scoring."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from onelook.data import index as bits
+from onelook.data.building import Images, ObjectColumns, Objects
+from onelook.data.jsonstream import JsonStream, Single, UnusualError, integer, number
+from onelook.data.layout import CLASS_LIMIT
+from onelook.data.paths import plain_name
+from onelook.data.problems import Problems
+from onelook.data.progress import Progress, silent
+from onelook.errors import DataError
+
+PIXEL_LIMIT = 1e7
+LISTS = ("images", "annotations", "categories")
+_IMAGE_FIELDS = {"id", "file_name", "height", "width"}
+_FLAG_FIELDS = {"truncated": bits.TRUNCATED, "occluded": bits.OCCLUDED}
+_FLAGS = {"iscrowd": bits.CROWD, "difficult": bits.DIFFICULT, **_FLAG_FIELDS}
+
+
+class Annotation(msgspec.Struct, gc=False):
+    """An annotation as almost all are, without its outline; further fields are passed over."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    area: float | None = None
+    iscrowd: int | bool | None = None
+    difficult: int | bool | None = None
+    truncated: int | bool = 0
+    occluded: int | bool = 0
+
+
+class OutlinedAnnotation(Annotation, gc=False, forbid_unknown_fields=True):
+    """An annotation with its outline, as polygons or run lengths, and without further fields."""
+
+    segmentation: list[list[float]] | dict[str, Any] | None = None
+
+
+class ExtendedAnnotation(OutlinedAnnotation, gc=False, forbid_unknown_fields=False):
+    """An annotation with an outline and further fields."""
+
+
+_OBJECT_FIELDS = set(OutlinedAnnotation.__struct_fields__)
+_BOXES = msgspec.json.Decoder(list[Annotation])
+_OUTLINED = msgspec.json.Decoder(list[OutlinedAnnotation])
+_EXTENDED = msgspec.json.Decoder(list[ExtendedAnnotation])
+_OBJECTS = msgspec.json.Decoder(list[dict[str, Any]])
+
+
+def parse_boxes(text: str) -> ObjectColumns:
+    """The annotations of a JSON list without outlines and further fields.
+
+    Raises UnusualError, or msgspec's or NumPy's error, where one has a value that is wrong or rare.
+    """
+    return _columns(_BOXES.decode(text))
+
+
+def parse_annotations(text: str) -> ObjectColumns:
+    """The annotations of a JSON list; raises as `parse_boxes` does."""
+    extras: dict[int, dict[str, Any]] = {}
+    try:
+        entries: Sequence[OutlinedAnnotation] = _OUTLINED.decode(text)
+    except msgspec.ValidationError:
+        entries = _EXTENDED.decode(text)
+        for row, fields in enumerate(_OBJECTS.decode(text)):
+            if further := {key: value for key, value in fields.items() if key not in _OBJECT_FIELDS}:
+                extras[row] = further
+    polygons: list[Sequence[Sequence[float]]] = []
+    for row, outline in enumerate([entry.segmentation for entry in entries]):
+        if type(outline) is dict and outline:
+            if not _are_run_lengths(outline):
+                raise UnusualError
+            extras.setdefault(row, {})["segmentation"] = outline
+            polygons.append(())
+        else:
+            polygons.append(outline or ())  # type: ignore[arg-type]
+    return _columns(entries, polygons, extras)
+
+
+def _columns(
+    entries: Sequence[Annotation],
+    polygons: Sequence[Sequence[Sequence[float]]] = (),
+    extras: Mapping[int, Mapping[str, Any]] = {},
+) -> ObjectColumns:
+    count = len(entries)
+    boxes = np.fromiter(chain.from_iterable([entry.bbox for entry in entries]), np.float64, 4 * count).reshape(-1, 4)
+    areas = boxes[:, 2] * boxes[:, 3]
+    if any(given := [entry.area is not None for entry in entries]):
+        areas[given] = [entry.area for entry in entries if entry.area is not None]
+    ids = np.fromiter([entry.id for entry in entries], np.int64, count)
+    image_ids = np.fromiter([entry.image_id for entry in entries], np.int64, count)
+    categories = np.fromiter([entry.category_id for entry in entries], np.int64, count)
+    rings = list(chain.from_iterable(polygons))
+    sizes = np.fromiter(map(len, rings), np.int64, len(rings))
+    points = np.fromiter(chain.from_iterable(rings), np.float64, int(sizes.sum()))
+    plain = (
+        _within(boxes, PIXEL_LIMIT)
+        and boxes[:, 2:].min() >= 0
+        and areas.min() >= 0
+        and areas.max() <= PIXEL_LIMIT**2
+        and all(_within(column, (1 << 62) - 1) for column in (ids, image_ids, categories))
+        and not (sizes % 2).any()
+        and sizes.all()
+        and _within(points, PIXEL_LIMIT)
+    )
+    if not plain:
+        raise UnusualError
+    texts = [json.dumps(extras[row]) if row in extras else "" for row in range(count)] if extras else None
+    counts = np.fromiter(map(len, polygons), np.int64, len(polygons)) if polygons else np.zeros(count, np.int64)
+    return ObjectColumns(ids, image_ids, categories, boxes, areas, _flags(entries), counts, sizes, points, texts)
+
+
+def _within(values: np.ndarray, limit: float) -> bool:
+    return not len(values) or bool(values.max() <= limit and values.min() >= -limit)
+
+
+def _flags(entries: Sequence[Annotation]) -> np.ndarray:
+    given = [(entry.iscrowd, entry.difficult, entry.truncated, entry.occluded) for entry in entries]
+    bits_of = {}
+    for values in set(given):
+        if not set(values) <= {None, 0, 1}:
+            raise UnusualError
+        bits_of[values] = sum(bit for bit, value in zip(_FLAGS.values(), values) if value)
+    return np.fromiter([bits_of[values] for values in given], np.uint8, len(given))
+
+
+def _are_run_lengths(value: Mapping[str, Any]) -> bool:
+    return isinstance(value.get("counts"), (str, list)) and isinstance(value.get("size"), list)
+
+
+class CocoFile:
+    """The content of annotations: their values go into flat arrays, their faults into `problems`.
+
+    boxes_only: leave out what scoring does not need, which is outlines and further fields; images are not opened
+    then, so any file name will do.
+    """
+
+    def __init__(self, source: str | Path, problems: Problems, *, boxes_only: bool = False) -> None:
+        self.source, self.problems, self._boxes_only = str(source), problems, boxes_only
+        self.images, self.objects = Images(), Objects()
+        self.categories: list[tuple[int, str, dict[str, Any]]] = []
+        self.rest: dict[str, Any] = {}
+        self._lists: set[str] = set()
+        self._add: dict[str, Callable[[dict[str, Any], int, int], None]] = {
+            "images": self._image,
+            "annotations": self._annotation,
+            "categories": self._category,
+        }
+
+    def read(self, progress: Progress = silent) -> CocoFile:
+        """Reads the file that `source` names."""
+        with JsonStream(Path(self.source), progress) as stream:
+            for key in stream.keys():  # noqa: SIM118
+                if key in self._lists:
+                    raise stream.fault(f"'{key}' appears twice", "Merge the two lists, with unique ids.")
+                if key == "annotations":
+                    self._lists.add(key)
+                    self._read_annotations(stream)
+                elif key in LISTS:
+                    self._lists.add(key)
+                    self._read_entries(stream, key)
+                elif key in ("info", "licenses") and not self._boxes_only:
+                    self.rest[key] = stream.value(key)
+                else:
+                    stream.skip()
+        return self._finish()
+
+    def read_dictionary(self, content: Mapping[str, Any]) -> CocoFile:
+        """The same from memory."""
+        for key in LISTS:
+            if key not in content:
+                continue
+            if not isinstance(content[key], list):
+                raise DataError(f"{self.source}: '{key}' must be a list.", "Give a COCO dictionary.")
+            self._lists.add(key)
+            for position, element in enumerate(content[key]):
+                self._entry(key, element, position, 0)
+        return self._finish()
+
+    def _read_annotations(self, stream: JsonStream) -> None:
+        position = 0
+        for part in stream.batches("annotations", parse_boxes if self._boxes_only else parse_annotations):
+            if isinstance(part, Single):
+                self._entry("annotations", part.element, position, part.line)
+                position += 1
+            else:
+                self.objects.extend(part.found, part.lines())
+                position += len(part.found)
+
+    def _read_entries(self, stream: JsonStream, key: str) -> None:
+        position = 0
+        for part in stream.batches(key, _OBJECTS.decode):
+            entries = [(part.line, part.element)] if isinstance(part, Single) else zip(part.lines(), part.found)
+            for line, element in entries:
+                self._entry(key, element, position, line)
+                position += 1
+
+    def _finish(self) -> CocoFile:
+        self.labelled = "annotations" in self._lists
+        for key in LISTS if self._boxes_only else ("images", "categories"):
+            if key not in self._lists:
+                raise DataError(
+                    f"'{self.source}' has no '{key}', so it is not a COCO annotation file.",
+                    "An annotation file holds 'images', 'annotations' and 'categories'.",
+                )
+        return self
+
+    def _entry(self, key: str, element: Any, position: int, line: int) -> None:
+        if isinstance(element, dict):
+            self._add[key](element, position, line)
+        else:
+            self._fault("not-an-object", f"{key}[{position}] must be an object", line)
+
+    def _fault(self, code: str, message: str, line: int, annotation: int | None = None) -> None:
+        place = {"file": self.source, "line": line or None, "annotation": annotation}
+        self.problems.error(code, f"{message}.", "Correct the file, or export it again.", **place)
+
+    def _image(self, element: dict[str, Any], position: int, line: int) -> None:
+        where = f"images[{position}]"
+        image_id = integer(element.get("id"))
+        if image_id is None:
+            return self._fault("image-id", f"{where}: 'id' must be an integer, not {_short(element.get('id'))}", line)
+        if self._boxes_only:
+            return self.images.add(image_id, _shown_name(element.get("file_name")), (0, 0), flags=0, line=line)
+        name = plain_name(element.get("file_name"))
+        if name is None:
+            message = f"{where}: 'file_name' must be a path inside the data set, not {_short(element.get('file_name'))}"
+            return self._fault("file-name", message, line)
+        size: list[int] = []
+        for key in ("height", "width"):
+            value = element.get(key)
+            pixels = 0 if value is None else integer(value)
+            if pixels is None or (value is not None and not 0 < pixels <= 1 << 20):
+                return self._fault(
+                    "image-size", f"{where}: '{key}' must be a positive number, not {_short(value)}", line
+                )
+            size.append(pixels)
+        extra = {key: value for key, value in element.items() if key not in _IMAGE_FIELDS}
+        self.images.add(
+            image_id, name, (size[0], size[1]), flags=0, line=line, extra=json.dumps(extra) if extra else ""
+        )
+        return None
+
+    def _category(self, element: dict[str, Any], position: int, line: int) -> None:
+        category_id, name = integer(element.get("id")), element.get("name")
+        if category_id is None:
+            message = f"categories[{position}]: 'id' must be an integer, not {_short(element.get('id'))}"
+            return self._fault("category-id", message, line)
+        if not isinstance(name, str) or not name.strip() or len(name) > 1000 or not _encodes(name):
+            message = f"categories[{position}]: 'name' must be a text, not {_short(name)}"
+            return self._fault("category-name", message, line)
+        if len(self.categories) >= CLASS_LIMIT:
+            raise DataError(f"'{self.source}' has more than {CLASS_LIMIT:,} categories.", "Check the file.")
+        extra = {key: value for key, value in element.items() if key not in ("id", "name")}
+        self.categories.append((category_id, name.strip(), extra))
+        return None
+
+    def _annotation(self, element: dict[str, Any], position: int, line: int) -> None:
+        where = f"annotations[{position}]"
+        ids = [integer(element.get(key)) for key in ("id", "image_id", "category_id")]
+        for key, value in zip(("id", "image_id", "category_id"), ids):
+            if value is None:
+                message = f"{where}: '{key}' must be an integer, not {_short(element.get(key))}"
+                return self._fault("annotation-ids", message, line, ids[0])
+        rings, rle = ([], None) if self._boxes_only else self._outlines(element, where, line, ids[0])
+        box = self._box(element, rings, where, line, ids[0])
+        if box is None:
+            return None
+        area = element.get("area")
+        pixels = box[2] * box[3] if area is None else number(area)
+        if pixels is None or not 0 <= pixels <= PIXEL_LIMIT**2:
+            return self._fault("area", f"{where}: 'area' must be a number from 0, not {_short(area)}", line, ids[0])
+        flags = self._flags(element, where, line, ids[0])
+        text = "" if self._boxes_only else _further_fields(element, rle)
+        self.objects.add(ids[0], ids[1], ids[2], box, area=pixels, flags=flags, rings=rings, line=line, extra=text)  # type: ignore[arg-type]
+        return None
+
+    def _flags(self, element: dict[str, Any], where: str, line: int, annotation: int | None) -> int:
+        flags = 0
+        for key, bit in (("iscrowd", bits.CROWD), ("difficult", bits.DIFFICULT)):
+            value = element.get(key)
+            if value not in (None, 0, 1):
+                self._fault("flag", f"{where}: '{key}' must be 0 or 1, not {_short(value)}", line, annotation)
+            flags |= bit if value == 1 else 0
+        for key, bit in _FLAG_FIELDS.items():
+            flags |= bit if element.get(key) in (1, True) else 0
+        return flags
+
+    def _box(
+        self, element: dict[str, Any], rings: Sequence[Sequence[float]], where: str, line: int, annotation: int | None
+    ) -> Sequence[float] | None:
+        given = element.get("bbox")
+        if given is None and rings:
+            xs, ys = [x for ring in rings for x in ring[::2]], [y for ring in rings for y in ring[1::2]]
+            return (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
+        box = [number(value) for value in given] if isinstance(given, (list, tuple)) and len(given) == 4 else [None]
+        if any(value is None or abs(value) > PIXEL_LIMIT for value in box):
+            message = f"{where}: 'bbox' must be four finite numbers [x, y, width, height], not {_short(given)}"
+            self._fault("box-format", message, line, annotation)
+            return None
+        if box[2] < 0 or box[3] < 0:  # type: ignore[operator]
+            self._fault("box-negative", f"{where}: 'bbox' {given} has a negative width or height", line, annotation)
+            return None
+        return box  # type: ignore[return-value]
+
+    def _outlines(
+        self, element: dict[str, Any], where: str, line: int, annotation: int | None
+    ) -> tuple[list[array[float]], Any]:
+        """(polygons, run lengths or None)."""
+        given = element.get("segmentation")
+        if not given:
+            return [], None
+        if isinstance(given, dict):
+            if not _are_run_lengths(given):
+                message = f"{where}: the run lengths in 'segmentation' need 'counts' and 'size'"
+                self._fault("segmentation", message, line, annotation)
+                return [], None
+            return [], given
+        rings = []
+        for ring in given if isinstance(given, list) else [None]:
+            values = _coordinates(ring)
+            if values is None or len(values) % 2:
+                message = f"{where}: 'segmentation' must be lists of x, y, x, y, ..., not {_short(ring)}"
+                self._fault("segmentation", message, line, annotation)
+                return [], None
+            if values:
+                rings.append(values)
+        return rings, None
+
+
+def _further_fields(element: Mapping[str, Any], rle: Any) -> str:
+    """The JSON of what no array holds, "" where there is nothing."""
+    extra = {
+        key: value
+        for key, value in element.items()
+        if key not in _OBJECT_FIELDS or (key in _FLAG_FIELDS and value not in (0, 1))
+    }
+    if rle is not None:
+        extra["segmentation"] = rle
+    return json.dumps(extra) if extra else ""
+
+
+def _shown_name(name: object) -> str:
+    return name[:1000] if isinstance(name, str) and _encodes(name) else ""
+
+
+def _coordinates(ring: object) -> array[float] | None:
+    """The numbers of an outline; None where it is no list of finite numbers. Quick: most of a file are outlines."""
+    if not isinstance(ring, list):
+        return None
+    try:
+        values = array("d", ring)
+    except (TypeError, OverflowError):
+        return None
+    return values if not values or (max(values) <= PIXEL_LIMIT and min(values) >= -PIXEL_LIMIT) else None
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _short(value: object) -> str:
+    """A value as it is shown in a message, of bounded length."""
+    text = json.dumps(value)[:200] if value is None or isinstance(value, (str, bool)) else repr(value)[:200]
+    return text if len(text) <= 60 else text[:60] + "..."
