@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,6 +28,10 @@ class Blob:
     def add_empty(self, count: int) -> None:
         """Appends so many empty texts."""
         self._ends.extend([len(self._bytes)] * count)
+
+    def texts(self) -> list[str]:
+        """All texts."""
+        return [self._bytes[start:stop].decode() for start, stop in pairwise(self._ends)]
 
     def arrays(self, order: np.ndarray, *, sparse: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """(offsets, bytes) of the texts in this order; two empty arrays for a `sparse` blob of empty texts."""

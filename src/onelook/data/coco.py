@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onelook.data import index as bits
-from onelook.data.building import lay_out, rows_of
+from onelook.data.building import lay_out
 from onelook.data.coco_file import CocoFile
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent
@@ -24,22 +23,8 @@ def read_split(
     """The arrays and the meta of an index for one annotation file. folders: where its images may lie."""
     file = CocoFile(path, problems).read(progress)
     names, ids, extras, notes = _classes(file)
-    image_ids = np.array(file.images.ids, np.int64)
-    _report_repeated(image_ids, file.images.lines, "image", problems, path)
-    _report_repeated(np.array(file.objects.ids, np.int64), file.objects.lines, "annotation", problems, path)
-    rows = rows_of(image_ids, np.array(file.objects.image_ids, np.int64))
-    labels = rows_of(np.array(ids, np.int64), np.array(file.objects.categories, np.int64))
-    for kind, places in (("image", rows), ("category", labels)):
-        for row in np.flatnonzero(places < 0).tolist()[: 1 if problems.strict else None]:
-            unknown = (file.objects.image_ids if kind == "image" else file.objects.categories)[row]
-            problems.error(
-                f"unknown-{kind}",
-                f"annotations[{row}] names {kind} {unknown}, which is not in the file.",
-                f"Add the {kind}, or remove the annotation.",
-                file=str(path),
-                line=file.objects.lines[row],
-                annotation=file.objects.ids[row],
-            )
+    file.report_repeated_ids()
+    rows, labels = file.references(np.array(file.images.ids, np.int64), ids)
     if file.labelled:
         file.images.flags = bytearray([bits.LABELLED]) * len(file.images)
     arrays = lay_out(file.images, file.objects, labels, rows, (rows >= 0) & (labels >= 0))
@@ -50,12 +35,7 @@ def read_split(
 
 def _classes(file: CocoFile) -> tuple[list[str], list[int], list[dict[str, Any]], list[str]]:
     """Names, ids and further fields, ordered by id. A name given twice is allowed where only one of them is used."""
-    categories, notes = sorted(file.categories, key=lambda category: category[0]), []
-    for before, after in pairwise(categories):
-        if before[0] == after[0]:
-            message = f"Category id {after[0]} is given twice ('{before[1]}' and '{after[1]}')."
-            file.problems.error("duplicate-category", message, "Make category ids unique.", file=file.source)
-    categories = list({category[0]: category for category in categories}.values())
+    categories, notes = file.sorted_categories(), []
     by_name: dict[str, list[int]] = {}
     for category_id, name, _ in categories:
         by_name.setdefault(name, []).append(category_id)
@@ -72,15 +52,6 @@ def _classes(file: CocoFile) -> tuple[list[str], list[int], list[dict[str, Any]]
             notes.append(f"the unused category {spare} with the repeated name '{name}' is left out")
             categories = [category for category in categories if category[0] not in spare]
     return [c[1] for c in categories], [c[0] for c in categories], [c[2] for c in categories], notes
-
-
-def _report_repeated(ids: np.ndarray, lines: Sequence[int], kind: str, problems: Problems, path: Path) -> None:
-    order = np.argsort(ids, kind="stable")
-    for row in order[1:][ids[order][1:] == ids[order][:-1]].tolist():
-        message = f"The {kind} id {ids[row]} is given twice."
-        remedy = f"Make {kind} ids unique."
-        annotation = int(ids[row]) if kind == "annotation" else None
-        problems.error(f"duplicate-{kind}-id", message, remedy, file=str(path), line=lines[row], annotation=annotation)
 
 
 def _fill_sizes(arrays: dict[str, np.ndarray], folders: Sequence[Path], file: CocoFile, progress: Progress) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,131 +13,25 @@ import msgspec
 import numpy as np
 
 from onelook.data import index as bits
-from onelook.data.building import Images, ObjectColumns, Objects
-from onelook.data.jsonstream import JsonStream, Single, UnusualError, integer, number
+from onelook.data.building import Images, Objects, rows_of
+from onelook.data.coco_annotations import (
+    OBJECT_FIELDS,
+    OPTIONAL_FLAGS,
+    PIXEL_LIMIT,
+    are_run_lengths,
+    parse_annotations,
+    parse_boxes,
+)
+from onelook.data.jsonstream import JsonStream, Single, integer, number
 from onelook.data.layout import CLASS_LIMIT
 from onelook.data.paths import plain_name
 from onelook.data.problems import Problems
 from onelook.data.progress import Progress, silent
 from onelook.errors import DataError
 
-PIXEL_LIMIT = 1e7
 LISTS = ("images", "annotations", "categories")
 _IMAGE_FIELDS = {"id", "file_name", "height", "width"}
-_FLAG_FIELDS = {"truncated": bits.TRUNCATED, "occluded": bits.OCCLUDED}
-_FLAGS = {"iscrowd": bits.CROWD, "difficult": bits.DIFFICULT, **_FLAG_FIELDS}
-
-
-class Annotation(msgspec.Struct, gc=False):
-    """An annotation as almost all are, without its outline; further fields are passed over."""
-
-    id: int
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float | None = None
-    iscrowd: int | bool | None = None
-    difficult: int | bool | None = None
-    truncated: int | bool = 0
-    occluded: int | bool = 0
-
-
-class OutlinedAnnotation(Annotation, gc=False, forbid_unknown_fields=True):
-    """An annotation with its outline, as polygons or run lengths, and without further fields."""
-
-    segmentation: list[list[float]] | dict[str, Any] | None = None
-
-
-class ExtendedAnnotation(OutlinedAnnotation, gc=False, forbid_unknown_fields=False):
-    """An annotation with an outline and further fields."""
-
-
-_OBJECT_FIELDS = set(OutlinedAnnotation.__struct_fields__)
-_BOXES = msgspec.json.Decoder(list[Annotation])
-_OUTLINED = msgspec.json.Decoder(list[OutlinedAnnotation])
-_EXTENDED = msgspec.json.Decoder(list[ExtendedAnnotation])
-_OBJECTS = msgspec.json.Decoder(list[dict[str, Any]])
-
-
-def parse_boxes(text: str) -> ObjectColumns:
-    """The annotations of a JSON list without outlines and further fields.
-
-    Raises UnusualError, or msgspec's or NumPy's error, where one has a value that is wrong or rare.
-    """
-    return _columns(_BOXES.decode(text))
-
-
-def parse_annotations(text: str) -> ObjectColumns:
-    """The annotations of a JSON list; raises as `parse_boxes` does."""
-    extras: dict[int, dict[str, Any]] = {}
-    try:
-        entries: Sequence[OutlinedAnnotation] = _OUTLINED.decode(text)
-    except msgspec.ValidationError:
-        entries = _EXTENDED.decode(text)
-        for row, fields in enumerate(_OBJECTS.decode(text)):
-            if further := {key: value for key, value in fields.items() if key not in _OBJECT_FIELDS}:
-                extras[row] = further
-    polygons: list[Sequence[Sequence[float]]] = []
-    for row, outline in enumerate([entry.segmentation for entry in entries]):
-        if type(outline) is dict and outline:
-            if not _are_run_lengths(outline):
-                raise UnusualError
-            extras.setdefault(row, {})["segmentation"] = outline
-            polygons.append(())
-        else:
-            polygons.append(outline or ())  # type: ignore[arg-type]
-    return _columns(entries, polygons, extras)
-
-
-def _columns(
-    entries: Sequence[Annotation],
-    polygons: Sequence[Sequence[Sequence[float]]] = (),
-    extras: Mapping[int, Mapping[str, Any]] = {},
-) -> ObjectColumns:
-    count = len(entries)
-    boxes = np.fromiter(chain.from_iterable([entry.bbox for entry in entries]), np.float64, 4 * count).reshape(-1, 4)
-    areas = boxes[:, 2] * boxes[:, 3]
-    if any(given := [entry.area is not None for entry in entries]):
-        areas[given] = [entry.area for entry in entries if entry.area is not None]
-    ids = np.fromiter([entry.id for entry in entries], np.int64, count)
-    image_ids = np.fromiter([entry.image_id for entry in entries], np.int64, count)
-    categories = np.fromiter([entry.category_id for entry in entries], np.int64, count)
-    rings = list(chain.from_iterable(polygons))
-    sizes = np.fromiter(map(len, rings), np.int64, len(rings))
-    points = np.fromiter(chain.from_iterable(rings), np.float64, int(sizes.sum()))
-    plain = (
-        _within(boxes, PIXEL_LIMIT)
-        and boxes[:, 2:].min() >= 0
-        and areas.min() >= 0
-        and areas.max() <= PIXEL_LIMIT**2
-        and all(_within(column, (1 << 62) - 1) for column in (ids, image_ids, categories))
-        and not (sizes % 2).any()
-        and sizes.all()
-        and _within(points, PIXEL_LIMIT)
-    )
-    if not plain:
-        raise UnusualError
-    texts = [json.dumps(extras[row]) if row in extras else "" for row in range(count)] if extras else None
-    counts = np.fromiter(map(len, polygons), np.int64, len(polygons)) if polygons else np.zeros(count, np.int64)
-    return ObjectColumns(ids, image_ids, categories, boxes, areas, _flags(entries), counts, sizes, points, texts)
-
-
-def _within(values: np.ndarray, limit: float) -> bool:
-    return not len(values) or bool(values.max() <= limit and values.min() >= -limit)
-
-
-def _flags(entries: Sequence[Annotation]) -> np.ndarray:
-    given = [(entry.iscrowd, entry.difficult, entry.truncated, entry.occluded) for entry in entries]
-    bits_of = {}
-    for values in set(given):
-        if not set(values) <= {None, 0, 1}:
-            raise UnusualError
-        bits_of[values] = sum(bit for bit, value in zip(_FLAGS.values(), values) if value)
-    return np.fromiter([bits_of[values] for values in given], np.uint8, len(given))
-
-
-def _are_run_lengths(value: Mapping[str, Any]) -> bool:
-    return isinstance(value.get("counts"), (str, list)) and isinstance(value.get("size"), list)
+_ENTRIES = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 class CocoFile:
@@ -201,7 +95,7 @@ class CocoFile:
 
     def _read_entries(self, stream: JsonStream, key: str) -> None:
         position = 0
-        for part in stream.batches(key, _OBJECTS.decode):
+        for part in stream.batches(key, _ENTRIES.decode):
             entries = [(part.line, part.element)] if isinstance(part, Single) else zip(part.lines(), part.found)
             for line, element in entries:
                 self._entry(key, element, position, line)
@@ -216,6 +110,48 @@ class CocoFile:
                     "An annotation file holds 'images', 'annotations' and 'categories'.",
                 )
         return self
+
+    def sorted_categories(self) -> list[tuple[int, str, dict[str, Any]]]:
+        """Id, name and further fields, ordered by id; an id that is given twice is reported."""
+        categories = sorted(self.categories, key=lambda category: category[0])
+        for before, after in pairwise(categories):
+            if before[0] == after[0]:
+                message = f"Category id {after[0]} is given twice ('{before[1]}' and '{after[1]}')."
+                self.problems.error("duplicate-category", message, "Make category ids unique.", file=self.source)
+        return list({category[0]: category for category in categories}.values())
+
+    def report_repeated_ids(self) -> None:
+        """Reports image and annotation ids that are given twice."""
+        for kind, numbers, lines in (
+            ("image", self.images.ids, self.images.lines),
+            ("annotation", self.objects.ids, self.objects.lines),
+        ):
+            ids = np.array(numbers, np.int64)
+            order = np.argsort(ids, kind="stable")
+            for row in order[1:][ids[order][1:] == ids[order][:-1]].tolist():
+                place: dict[str, Any] = {"file": self.source, "line": lines[row] or None}
+                place |= {"annotation": int(ids[row])} if kind == "annotation" else {}
+                message, remedy = f"The {kind} id {ids[row]} is given twice.", f"Make {kind} ids unique."
+                self.problems.error(f"duplicate-{kind}-id", message, remedy, **place)
+
+    def references(self, image_ids: np.ndarray, category_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """(M,) rows of `image_ids` and of `category_ids` that the objects name; -1 where unknown, which is reported."""
+        images = rows_of(image_ids, np.array(self.objects.image_ids, np.int64))
+        labels = rows_of(np.array(category_ids, np.int64), np.array(self.objects.categories, np.int64))
+        for kind, places, named in (
+            ("image", images, self.objects.image_ids),
+            ("category", labels, self.objects.categories),
+        ):
+            for row in np.flatnonzero(places < 0).tolist()[: 1 if self.problems.strict else None]:
+                self.problems.error(
+                    f"unknown-{kind}",
+                    f"annotations[{row}] names {kind} {named[row]}, which is not in the file.",
+                    f"Add the {kind}, or remove the annotation.",
+                    file=self.source,
+                    line=self.objects.lines[row] or None,
+                    annotation=self.objects.ids[row],
+                )
+        return images, labels
 
     def _entry(self, key: str, element: Any, position: int, line: int) -> None:
         if isinstance(element, dict):
@@ -294,7 +230,7 @@ class CocoFile:
             if value not in (None, 0, 1):
                 self._fault("flag", f"{where}: '{key}' must be 0 or 1, not {_short(value)}", line, annotation)
             flags |= bit if value == 1 else 0
-        for key, bit in _FLAG_FIELDS.items():
+        for key, bit in OPTIONAL_FLAGS.items():
             flags |= bit if element.get(key) in (1, True) else 0
         return flags
 
@@ -323,7 +259,7 @@ class CocoFile:
         if not given:
             return [], None
         if isinstance(given, dict):
-            if not _are_run_lengths(given):
+            if not are_run_lengths(given):
                 message = f"{where}: the run lengths in 'segmentation' need 'counts' and 'size'"
                 self._fault("segmentation", message, line, annotation)
                 return [], None
@@ -345,7 +281,7 @@ def _further_fields(element: Mapping[str, Any], rle: Any) -> str:
     extra = {
         key: value
         for key, value in element.items()
-        if key not in _OBJECT_FIELDS or (key in _FLAG_FIELDS and value not in (0, 1))
+        if key not in OBJECT_FIELDS or (key in OPTIONAL_FLAGS and value not in (0, 1))
     }
     if rle is not None:
         extra["segmentation"] = rle

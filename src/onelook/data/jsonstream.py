@@ -84,7 +84,7 @@ class Single:
 class JsonStream:
     """Reads one JSON object from a file: `for key in stream.keys()`, then `elements()`, `value()` or `skip()`.
 
-    Or one list: `for line, element in stream.only_list()`.
+    Or one list: `for part in stream.only_list(name, parse)`.
 
     UTF-8 with or without a byte order mark, or UTF-16 with one. NaN, Infinity, deep nesting and elements of more than
     16 million characters are refused. Every fault is a `DataError` with file and line.
@@ -213,13 +213,13 @@ class JsonStream:
         self._at += empty
         return not empty
 
-    def only_list(self, name: str) -> Iterator[tuple[int, Any]]:
-        """(line, element) of a file that is one list, as results files are; messages call its elements `name[0]`..."""
+    def only_list(self, name: str, parse: Callable[[str], T]) -> Iterator[Batch[T] | Single]:
+        """The `batches` of a file that is one list, as results files are; messages call its elements `name[0]`..."""
         opening = self._peek()
         if opening != "[":
             found = {"{": "an object, as annotation files are", "": "nothing"}.get(opening, "no JSON list")
             raise self.fault(f"expected a JSON list, but the file holds {found}", "Give a results file.")
-        yield from self.elements(name)
+        yield from self.batches(name, parse)
         if self._peek():
             raise self.fault("there is more after the end of the JSON list")
 
