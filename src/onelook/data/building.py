@@ -25,9 +25,13 @@ class Blob:
         self._bytes += text.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._bytes))
 
-    def add_empty(self, count: int) -> None:
-        """Appends so many empty texts."""
-        self._ends.extend([len(self._bytes)] * count)
+    def extend(self, texts: Sequence[str] | None, count: int) -> None:
+        """Appends `count` texts; None stands for empty ones."""
+        if texts is None:
+            self._ends.extend([len(self._bytes)] * count)
+        else:
+            for text in texts:
+                self.add(text)
 
     def texts(self) -> list[str]:
         """All texts."""
@@ -56,6 +60,19 @@ def gather_runs(offsets: np.ndarray, values: np.ndarray, order: np.ndarray) -> t
     return ends, gathered
 
 
+@dataclass(frozen=True)
+class ImageColumns:
+    """Many images at once, column by column; see `Images.add`.  sizes: (I, 2).  extras: None where none has any."""
+
+    ids: np.ndarray
+    names: Sequence[str]
+    sizes: np.ndarray
+    extras: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 class Images:
     """The images of a split, in any order; `ids` may still be unknown to the objects."""
 
@@ -74,6 +91,16 @@ class Images:
         self.names.add(name)
         self.lines.append(line)
         self.extras.add(extra)
+
+    def extend(self, columns: ImageColumns, lines: Iterable[int]) -> None:
+        """Appends many images, without flags."""
+        self.ids.frombytes(columns.ids.tobytes())
+        self.heights.extend(columns.sizes[:, 0].tolist())
+        self.widths.extend(columns.sizes[:, 1].tolist())
+        self.flags += bytes(len(columns))
+        self.lines.extend(lines)
+        self.names.extend(columns.names, len(columns))
+        self.extras.extend(columns.extras, len(columns))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -153,11 +180,7 @@ class Objects:
             own.frombytes(new.tobytes())
         self.flags += columns.flags.tobytes()
         self.lines.extend(lines)
-        if columns.extras is None:
-            self.extras.add_empty(len(columns))
-        else:
-            for text in columns.extras:
-                self.extras.add(text)
+        self.extras.extend(columns.extras, len(columns))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from onelook.data import index as bits
-from onelook.data.building import Images, Objects, rows_of
-from onelook.data.coco_annotations import (
+from onelook.data.building import ImageColumns, Images, ObjectColumns, Objects, rows_of
+from onelook.data.coco_entries import (
+    IMAGE_FIELDS,
+    NAME_LIMIT,
     OBJECT_FIELDS,
     OPTIONAL_FLAGS,
     PIXEL_LIMIT,
+    SIDE_LIMIT,
     are_run_lengths,
     parse_annotations,
     parse_boxes,
+    parse_images,
+    parse_named_images,
 )
-from onelook.data.jsonstream import JsonStream, Single, integer, number
+from onelook.data.jsonstream import Batch, JsonStream, Single, integer, number
 from onelook.data.layout import CLASS_LIMIT
 from onelook.data.paths import plain_name
 from onelook.data.problems import Problems
@@ -30,8 +34,6 @@ from onelook.data.progress import Progress, silent
 from onelook.errors import DataError
 
 LISTS = ("images", "annotations", "categories")
-_IMAGE_FIELDS = {"id", "file_name", "height", "width"}
-_ENTRIES = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 class CocoFile:
@@ -59,12 +61,9 @@ class CocoFile:
             for key in stream.keys():  # noqa: SIM118
                 if key in self._lists:
                     raise stream.fault(f"'{key}' appears twice", "Merge the two lists, with unique ids.")
-                if key == "annotations":
+                if key in LISTS:
                     self._lists.add(key)
-                    self._read_annotations(stream)
-                elif key in LISTS:
-                    self._lists.add(key)
-                    self._read_entries(stream, key)
+                    self._read_list(stream, key)
                 elif key in ("info", "licenses") and not self._boxes_only:
                     self.rest[key] = stream.value(key)
                 else:
@@ -83,23 +82,25 @@ class CocoFile:
                 self._entry(key, element, position, 0)
         return self._finish()
 
-    def _read_annotations(self, stream: JsonStream) -> None:
+    def _read_list(self, stream: JsonStream, key: str) -> None:
         position = 0
-        for part in stream.batches("annotations", parse_boxes if self._boxes_only else parse_annotations):
+        for part in self._parts(stream, key):
             if isinstance(part, Single):
-                self._entry("annotations", part.element, position, part.line)
+                self._entry(key, part.element, position, part.line)
                 position += 1
+                continue
+            if isinstance(part.found, ImageColumns):
+                self.images.extend(part.found, part.lines())
             else:
                 self.objects.extend(part.found, part.lines())
-                position += len(part.found)
+            position += len(part.found)
 
-    def _read_entries(self, stream: JsonStream, key: str) -> None:
-        position = 0
-        for part in stream.batches(key, _ENTRIES.decode):
-            entries = [(part.line, part.element)] if isinstance(part, Single) else zip(part.lines(), part.found)
-            for line, element in entries:
-                self._entry(key, element, position, line)
-                position += 1
+    def _parts(self, stream: JsonStream, key: str) -> Iterator[Batch[ImageColumns] | Batch[ObjectColumns] | Single]:
+        if key == "images":
+            return stream.batches(key, parse_named_images if self._boxes_only else parse_images)
+        if key == "annotations":
+            return stream.batches(key, parse_boxes if self._boxes_only else parse_annotations)
+        return (Single(line, element) for line, element in stream.elements(key))
 
     def _finish(self) -> CocoFile:
         self.labelled = "annotations" in self._lists
@@ -178,12 +179,12 @@ class CocoFile:
         for key in ("height", "width"):
             value = element.get(key)
             pixels = 0 if value is None else integer(value)
-            if pixels is None or (value is not None and not 0 < pixels <= 1 << 20):
+            if pixels is None or (value is not None and not 0 < pixels <= SIDE_LIMIT):
                 return self._fault(
                     "image-size", f"{where}: '{key}' must be a positive number, not {_short(value)}", line
                 )
             size.append(pixels)
-        extra = {key: value for key, value in element.items() if key not in _IMAGE_FIELDS}
+        extra = {key: value for key, value in element.items() if key not in IMAGE_FIELDS}
         self.images.add(
             image_id, name, (size[0], size[1]), flags=0, line=line, extra=json.dumps(extra) if extra else ""
         )
@@ -194,7 +195,7 @@ class CocoFile:
         if category_id is None:
             message = f"categories[{position}]: 'id' must be an integer, not {_short(element.get('id'))}"
             return self._fault("category-id", message, line)
-        if not isinstance(name, str) or not name.strip() or len(name) > 1000 or not _encodes(name):
+        if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT or not _encodes(name):
             message = f"categories[{position}]: 'name' must be a text, not {_short(name)}"
             return self._fault("category-name", message, line)
         if len(self.categories) >= CLASS_LIMIT:
@@ -289,7 +290,7 @@ def _further_fields(element: Mapping[str, Any], rle: Any) -> str:
 
 
 def _shown_name(name: object) -> str:
-    return name[:1000] if isinstance(name, str) and _encodes(name) else ""
+    return name[:NAME_LIMIT] if isinstance(name, str) and _encodes(name) else ""
 
 
 def _coordinates(ring: object) -> array[float] | None:

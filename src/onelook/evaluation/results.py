@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from onelook.data.building import rows_of
 from onelook.data.jsonstream import JsonStream, Single, UnusualError
 from onelook.errors import DataError, UserError
 from onelook.evaluation.tables import LARGEST, GroundTruth, Results
@@ -41,7 +40,7 @@ def read_results(path: str | Path, truth: GroundTruth) -> Results:
 
     Memory is 56 bytes a detection. Raises DataError naming the file, the line, the entry and the key.
     """
-    known = {"image_id": truth.image_ids, "category_id": np.array(truth.category_ids, np.int64)}
+    known = {"image_id": _rows(truth.image_ids.tolist()), "category_id": _rows(truth.category_ids)}
     parts, count = [Results.empty()], 0
     with JsonStream(Path(path)) as stream:
         for part in stream.only_list("detections", lambda text: _detections(text, known)):
@@ -59,13 +58,11 @@ def read_results(path: str | Path, truth: GroundTruth) -> Results:
     return Results.concatenate(parts)
 
 
-def _detections(text: str, known: Mapping[str, np.ndarray]) -> Results:
+def _detections(text: str, known: Mapping[str, Mapping[int, int]]) -> Results:
     """The detections of a JSON list; raises UnusualError or a decoder's error where one is wrong or unusual."""
     found = _table(_DETECTIONS.decode(text), known)
     plain = (
-        found.images.min() >= 0
-        and found.labels.min() >= 0
-        and np.abs(found.boxes).max() <= LARGEST
+        np.abs(found.boxes).max() <= LARGEST
         and found.boxes[:, 2:].min() >= 0
         and np.abs(found.scores).max() < LARGEST_SCORE
     )
@@ -74,14 +71,21 @@ def _detections(text: str, known: Mapping[str, np.ndarray]) -> Results:
     return found
 
 
-def _table(entries: Sequence[Detection], known: Mapping[str, np.ndarray]) -> Results:
+def _table(entries: Sequence[Detection], known: Mapping[str, Mapping[int, int]]) -> Results:
     count = len(entries)
-    image_ids = np.fromiter([entry.image_id for entry in entries], np.int64, count)
-    category_ids = np.fromiter([entry.category_id for entry in entries], np.int64, count)
+    rows, labels = known["image_id"], known["category_id"]
+    try:
+        images = np.fromiter([rows[entry.image_id] for entry in entries], np.int64, count)
+        classes = np.fromiter([labels[entry.category_id] for entry in entries], np.int64, count)
+    except KeyError:
+        raise UnusualError from None
     boxes = np.fromiter(chain.from_iterable([entry.bbox for entry in entries]), np.float64, 4 * count)
     scores = np.fromiter([entry.score for entry in entries], np.float64, count)
-    rows = rows_of(known["image_id"], image_ids), rows_of(known["category_id"], category_ids)
-    return Results(*rows, boxes.reshape(-1, 4), scores)
+    return Results(images, classes, boxes.reshape(-1, 4), scores)
+
+
+def _rows(ids: Sequence[int]) -> dict[int, int]:
+    return {number: row for row, number in enumerate(ids)}
 
 
 def write_results(path: str | Path, truth: GroundTruth, results: Results) -> Path:
@@ -124,7 +128,7 @@ def _lines(truth: GroundTruth, results: Results, rows: slice) -> str:
     return ",\n".join(line % (image, category, *box, score) for image, category, box, score in zip(*columns))
 
 
-def _problem(entry: Any, known: Mapping[str, np.ndarray]) -> str:
+def _problem(entry: Any, known: Mapping[str, Mapping[int, int]]) -> str:
     """What is wrong with an entry, or ''."""
     if not isinstance(entry, dict):
         return f"must be an object with {', '.join(_KEYS)}, not {_shown(entry)}"
@@ -137,7 +141,7 @@ def _problem(entry: Any, known: Mapping[str, np.ndarray]) -> str:
     return _box_problem(entry["bbox"]) or _score_problem(entry["score"])
 
 
-def _id_problem(key: str, value: object, known: np.ndarray) -> str:
+def _id_problem(key: str, value: object, known: Mapping[int, int]) -> str:
     number = _whole_number(value)
     if number is None:
         return f"'{key}' must be a whole number, not {_shown(value)}"

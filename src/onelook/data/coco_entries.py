@@ -1,4 +1,4 @@
-"""COCO annotations as typed structures, decoded many at a time into columns of numbers."""
+"""COCO images and annotations as typed structures, decoded many at a time into columns of numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,25 @@ import msgspec
 import numpy as np
 
 from onelook.data import index as bits
-from onelook.data.building import ObjectColumns
+from onelook.data.building import ImageColumns, ObjectColumns
 from onelook.data.jsonstream import UnusualError
+from onelook.data.paths import plain_name
 
 PIXEL_LIMIT = 1e7
+SIDE_LIMIT = 1 << 20
+ID_LIMIT = (1 << 62) - 1
+NAME_LIMIT = 1000
 OPTIONAL_FLAGS = {"truncated": bits.TRUNCATED, "occluded": bits.OCCLUDED}
 FLAGS = {"iscrowd": bits.CROWD, "difficult": bits.DIFFICULT, **OPTIONAL_FLAGS}
+
+
+class Image(msgspec.Struct, gc=False):
+    """An image as almost all are; further fields are passed over."""
+
+    id: int
+    file_name: str
+    height: int | None = None
+    width: int | None = None
 
 
 class Annotation(msgspec.Struct, gc=False):
@@ -43,11 +56,43 @@ class ExtendedAnnotation(OutlinedAnnotation, gc=False, forbid_unknown_fields=Fal
     """An annotation with an outline and further fields."""
 
 
+IMAGE_FIELDS = set(Image.__struct_fields__)
 OBJECT_FIELDS = set(OutlinedAnnotation.__struct_fields__)
+_IMAGES = msgspec.json.Decoder(list[Image])
 _BOXES = msgspec.json.Decoder(list[Annotation])
 _OUTLINED = msgspec.json.Decoder(list[OutlinedAnnotation])
 _EXTENDED = msgspec.json.Decoder(list[ExtendedAnnotation])
-_OBJECTS = msgspec.json.Decoder(list[dict[str, Any]])
+_ENTRIES = msgspec.json.Decoder(list[dict[str, Any]])
+
+
+def parse_named_images(text: str) -> ImageColumns:
+    """The images of a JSON list without sizes and further fields, and with any names; raises as `parse_boxes` does."""
+    entries = _IMAGES.decode(text)
+    names = [entry.file_name[:NAME_LIMIT] for entry in entries]
+    return ImageColumns(_image_ids(entries), names, np.zeros((len(entries), 2), np.int32))
+
+
+def parse_images(text: str) -> ImageColumns:
+    """The images of a JSON list; raises as `parse_boxes` does."""
+    entries = _IMAGES.decode(text)
+    names = [plain_name(entry.file_name) for entry in entries]
+    sides = [(entry.height, entry.width) for entry in entries]
+    given = [side for size in sides for side in size if side is not None]
+    if None in names or (given and not 0 < min(given) <= max(given) <= SIDE_LIMIT):
+        raise UnusualError
+    sizes = np.array([(height or 0, width or 0) for height, width in sides], np.int32)
+    fields = [
+        {key: value for key, value in fields.items() if key not in IMAGE_FIELDS} for fields in _ENTRIES.decode(text)
+    ]
+    extras = [json.dumps(further) if further else "" for further in fields] if any(fields) else None
+    return ImageColumns(_image_ids(entries), [name or "" for name in names], sizes, extras)
+
+
+def _image_ids(entries: Sequence[Image]) -> np.ndarray:
+    ids = np.fromiter([entry.id for entry in entries], np.int64, len(entries))
+    if not _within(ids, ID_LIMIT):
+        raise UnusualError
+    return ids
 
 
 def parse_boxes(text: str) -> ObjectColumns:
@@ -65,7 +110,7 @@ def parse_annotations(text: str) -> ObjectColumns:
         entries: Sequence[OutlinedAnnotation] = _OUTLINED.decode(text)
     except msgspec.ValidationError:
         entries = _EXTENDED.decode(text)
-        for row, fields in enumerate(_OBJECTS.decode(text)):
+        for row, fields in enumerate(_ENTRIES.decode(text)):
             if further := {key: value for key, value in fields.items() if key not in OBJECT_FIELDS}:
                 extras[row] = further
     polygons: list[Sequence[Sequence[float]]] = []
@@ -101,7 +146,7 @@ def _columns(
         and boxes[:, 2:].min() >= 0
         and areas.min() >= 0
         and areas.max() <= PIXEL_LIMIT**2
-        and all(_within(column, (1 << 62) - 1) for column in (ids, image_ids, categories))
+        and all(_within(column, ID_LIMIT) for column in (ids, image_ids, categories))
         and not (sizes % 2).any()
         and sizes.all()
         and _within(points, PIXEL_LIMIT)
