@@ -7,6 +7,7 @@ file may have gigabytes. The keys of the outermost object, the place in the file
 from __future__ import annotations
 
 import codecs
+import gc
 import json
 import math
 import re
@@ -21,7 +22,7 @@ import msgspec
 from onelook.data.progress import Progress, silent
 from onelook.errors import DataError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 19
 ELEMENT_LIMIT = 1 << 24  # characters; the longest annotation of COCO has about 200,000
 FILE_LIMIT = 8 << 30  # bytes; twenty times the annotations of COCO's train2017
 SKIP_DEPTH = 200
@@ -188,10 +189,16 @@ class JsonStream:
         if end <= self._at:
             return None
         text = f"[{self._text[self._at : end]}]"
+        # What JSON holds has no cycles: the collector would look at every new tuple in vain.
+        collecting = gc.isenabled()
+        gc.disable()
         try:
             return Batch(line, text, parse(text))
         except (UnusualError, msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
             return None
+        finally:
+            if collecting:
+                gc.enable()
 
     def elements(self, key: str) -> Iterator[tuple[int, Any]]:
         """(line, element) of the list that comes next. Raises where it is no list."""
