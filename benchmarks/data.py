@@ -27,8 +27,8 @@ import numpy as np
 from rich.console import Console
 
 from baseline.augment import Textbook
-from onelook.augment.pipelines import YoloxAugment
-from onelook.augment.source import generator
+from onelook.augment.yolox import YoloxAugment
+from onelook.augment.lazy_sample import sample_generator
 from onelook.bench.data import RULES, DataBenchmark, bench_data, time_of
 from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
@@ -77,7 +77,7 @@ def textbook(dataset: Dataset, augment: YoloxAugment) -> dict[str, Callable[[int
 
     def making(settings: YoloxAugment) -> Callable[[int], object]:
         steps = Textbook(settings)
-        return lambda n: steps(pictures.sample(int(order[n % len(order)]), False), draw, generator(0, 0, n))
+        return lambda n: steps(pictures.sample(int(order[n % len(order)]), False), draw, sample_generator(0, 0, n))
 
     return {MOSAIC: making(replace(augment, mix=None)), MIXUP: making(augment)}
 
@@ -95,8 +95,8 @@ def compare(dataset: Dataset, augment: YoloxAugment, samples: int) -> dict[str, 
     draw, steps = DrawImages(pictures, SIZE, outlines=False), Textbook(augment)
     ours, theirs, objects, farthest, equal = [], [], 0, 0.0, 0
     for n in range(samples):
-        sample = augment(pictures.sample(n % len(dataset), False), draw, generator(1, 0, n))
-        pixels, rows = steps(pictures.sample(n % len(dataset), False), draw, generator(1, 0, n))
+        sample = augment(pictures.sample(n % len(dataset), False), draw, sample_generator(1, 0, n))
+        pixels, rows = steps(pictures.sample(n % len(dataset), False), draw, sample_generator(1, 0, n))
         same = np.array_equal(rows[:, 0], sample.labels)
         equal += same
         if same and len(rows):

@@ -19,16 +19,16 @@ from onelook.data import open_dataset
 from onelook.data.loader import Batch, Loader
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.recipes import find_recipe
-from onelook.training.learner import Machine
-from onelook.training.processes import World
+from onelook.training.train_state import RuntimeOptions
+from onelook.training.processes import ProcessGroup
 
 WARM_UP, STEPS = 10, 40  # blocks of the 20 steps after which a training reads its losses
 KINDS = {
-    "fp16, channels last": Machine(precision="fp16"),
-    "bf16, channels last": Machine(precision="bf16"),
-    "fp32, channels last": Machine(precision="fp32"),
-    "fp16, contiguous": Machine(precision="fp16", channels_last=False),
-    "fp16, channels last, compiled": Machine(precision="fp16", compile=True),
+    "fp16, channels last": RuntimeOptions(precision="fp16"),
+    "bf16, channels last": RuntimeOptions(precision="bf16"),
+    "fp32, channels last": RuntimeOptions(precision="fp32"),
+    "fp16, contiguous": RuntimeOptions(precision="fp16", channels_last=False),
+    "fp16, channels last, compiled": RuntimeOptions(precision="fp16", compile=True),
 }
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=640)
     asked = parser.parse_args()
-    world = World(0, 1, torch.device("cuda"))
+    world = ProcessGroup(0, 1, torch.device("cuda"))
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, batch {asked.batch}, {asked.size} pixels")
     with tempfile.TemporaryDirectory() as folder:
         dataset = open_dataset(write_synthetic(Path(folder), Scenes(size=(320, 320)), {"train": asked.batch}), "train")

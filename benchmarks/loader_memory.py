@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 
 from index import make_coco
-from onelook.augment.pipelines import PAPER
+from onelook.augment.yolox import YOLOX_PAPER
 from onelook.data import open_dataset
 from onelook.data.loader import Loader
 from onelook.data.synthetic import Scenes
@@ -72,7 +72,7 @@ def main() -> None:
         batch, side = 16, (wish.size, wish.size)
         before: dict[int, dict[str, float]] = {}
         with Loader(dataset, side, batch, workers=wish.workers) as loader:
-            for number, _ in enumerate(loader.epoch(0, PAPER, 0)):
+            for number, _ in enumerate(loader.epoch(0, YOLOX_PAPER, 0)):
                 if number == wish.workers:  # each has made one
                     before = {worker: memory(worker) for worker in children()}
                     parent = memory("self")

@@ -15,14 +15,14 @@ from onelook.cli.train_start import adapted, loader_of
 from onelook.data import open_dataset
 from onelook.data.cache_budget import plan_cache
 from onelook.recipes import published_recipe
-from onelook.training.processes import join
+from onelook.training.processes import join_process_group
 from training import Untouched
 
 
 def main(folder: Path) -> None:
     """An epoch, of which each process sees a half; then what is in the cache, and what the file systems show of it."""
     torch.set_num_threads(1)
-    with join("cpu") as world:
+    with join_process_group("cpu") as world:
         if world.is_main:
             coco(folder / "data", split="train")
         torch.distributed.barrier()

@@ -13,9 +13,9 @@ from networks import narrow
 from onelook.models.build import build
 from onelook.models.variants import VARIANTS, variant
 from onelook.recipes import published_recipe
-from onelook.training.learner import Learner, Machine
+from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.loop import Step, train
-from onelook.training.processes import World, join
+from onelook.training.processes import ProcessGroup, join_process_group
 from training import MemoryBatch, Squares, Untouched
 
 STEPS = 2  # the rate of some warm-ups begins at 0
@@ -31,14 +31,14 @@ class SomeEmpty(Squares):
             yield MemoryBatch(batch.images, targets, batch.indices)
 
 
-def digests(name: str, world: World) -> list[float]:
+def digests(name: str, world: ProcessGroup) -> list[float]:
     """A number that says what the weights are: before the first step, and after every one."""
     recipe = published_recipe(name)
     model = replace(narrow(variant(name).architecture), num_classes=3)
     recipe = replace(recipe, model=model, augment=Untouched(), closing=None, multiscale=None, batch_size=4, epochs=1)
     torch.manual_seed(0)
     detector = build(recipe.model, classes=("red", "green", "blue"))
-    learner = Learner(recipe, detector, world, Machine())
+    learner = TrainState(recipe, detector, world, RuntimeOptions())
 
     def digest() -> float:
         return float(torch.stack([part.detach().double().abs().sum() for part in detector.parameters()]).sum())
@@ -55,7 +55,7 @@ def digests(name: str, world: World) -> list[float]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    with join("cpu") as world:
+    with join_process_group("cpu") as world:
         found = {name: digests(name, world) for name in VARIANTS}
         (folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(found))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from onelook.augment.source import DrawFrom
+from onelook.augment.lazy_sample import ListSampler
 from onelook.types import Sample
 
 SIZE = (160, 160)
@@ -29,7 +29,7 @@ def scene(seed: int, objects: int = 2) -> Sample:
 
 
 SCENES = tuple(scene(seed) for seed in range(12))
-DRAW = DrawFrom(SCENES, SIZE)
+DRAW = ListSampler(SCENES, SIZE)
 
 
 def extent(image: np.ndarray, colour: np.ndarray, tolerance: int = 100) -> np.ndarray | None:

@@ -20,7 +20,7 @@ from onelook.data.objects import object_sizes
 from onelook.data.order import Sampling
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import DataError
-from onelook.training.preflight import inspect
+from onelook.training.preflight import inspect_data
 from shared import needs_shared, reference
 
 P5 = (((12, 16), (19, 36), (40, 28)), ((36, 75), (76, 55), (72, 146)), ((142, 110), (192, 243), (459, 401)))
@@ -111,11 +111,11 @@ def test_a_training_says_when_anchors_fit_badly(data, assigner, warns):
     model = SimpleNamespace(anchors=(((400, 400), (500, 500)), ((600, 600), (700, 700))))
     recipe = SimpleNamespace(input_size=(64, 64), model=model, loss=SimpleNamespace(assigner=assigner))
     recipe.sampling, recipe.seed, recipe.epochs, recipe.augment_at = Sampling(), 0, 1, lambda epoch: None
-    found = inspect(recipe, open_dataset(data, "train"), None)
+    found = inspect_data(recipe, open_dataset(data, "train"), None)
     assert any("onelook anchors" in warning and "--count 4 --size 64" in warning for warning in found.warnings) == warns
     good = SimpleNamespace(**{**vars(recipe), "model": SimpleNamespace(anchors=(((12, 12), (20, 20)),))})
     assert not any(
-        "onelook anchors" in warning for warning in inspect(good, open_dataset(data, "train"), None).warnings
+        "onelook anchors" in warning for warning in inspect_data(good, open_dataset(data, "train"), None).warnings
     )
 
 

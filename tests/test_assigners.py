@@ -13,9 +13,9 @@ from onelook.assign.atss import Atss
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
 from onelook.bench.scenes import random_scene
-from onelook.losses.loss import DetectionLoss, Pairs
-from onelook.losses.quality import DistributionFocal, QualityFocal
-from onelook.losses.terms import BoxIou, Classes, Objectness
+from onelook.losses.detection_loss import DetectionLoss, Pairs
+from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
+from onelook.losses.yolox import BoxIou, Classes, Objectness
 from onelook.models.yolox.architecture import Yolox
 from onelook.ops.iou import box_iou, pairwise_iou
 from onelook.ops.priors import level_starts

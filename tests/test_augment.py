@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 
 from baseline.augment import hsv
 from onelook.augment.collage import Collage, Layer
-from onelook.augment.colour import HsvGain, HsvShift, opaque
+from onelook.augment.colour import HsvGain, HsvShift, to_rgb
 from onelook.augment.geometry import (
     BoxFilter,
     RandomAffine,
-    affine,
-    mirror,
-    move_boxes,
-    outline_boxes,
-    shift,
-    stretch,
+    affine_matrix,
+    flip_matrix,
+    transform_boxes,
+    polygon_boxes,
+    translation_matrix,
+    scale_matrix,
 )
-from onelook.augment.mixup import half
+from onelook.augment.mixup import average
 from onelook.augment.mosaic import Mosaic
-from onelook.augment.objects import Objects
-from onelook.augment.source import LazySample, generator, level_of, pixels
+from onelook.augment.instances import Instances
+from onelook.augment.lazy_sample import LazySample, sample_generator, decode_level, read_pixels
 from onelook.types import Sample
 from scenes import COLOURS, SCENES, SIZE, extent, scene
 
@@ -40,11 +40,11 @@ def test_the_affine_matrix_is_the_published_one() -> None:
     draws = random.Random(0)
     angle, scale = draws.uniform(-10, 10), draws.uniform(0.1, 2)
     shear_x, shear_y = (math.tan(math.radians(draws.uniform(-2, 2))) for _ in range(2))
-    matrix = affine(angle, scale, shear_x, shear_y)
-    matrix = shift(draws.uniform(-0.1, 0.1) * 640, draws.uniform(-0.1, 0.1) * 640) @ matrix
+    matrix = affine_matrix(angle, scale, shear_x, shear_y)
+    matrix = translation_matrix(draws.uniform(-0.1, 0.1) * 640, draws.uniform(-0.1, 0.1) * 640) @ matrix
     expected = [[1.5321053655, 0.1589791481, 1.4431643352], [-0.1931943849, 1.5279718729, -12.1684304063]]
     np.testing.assert_allclose(matrix[:2], expected, atol=1e-9)
-    moved = np.clip(move_boxes(np.array([[10.0, 20, 200, 120]]), matrix), 0, 640)
+    moved = np.clip(transform_boxes(np.array([[10.0, 20, 200, 120]]), matrix), 0, 640)
     np.testing.assert_allclose(moved, [[19.9438009518, 0, 326.9417352048, 169.2562504903]], atol=1e-9)
 
 
@@ -63,10 +63,10 @@ def test_a_mosaic_places_images_as_published() -> None:
 @settings(max_examples=25, deadline=None)
 def test_boxes_lie_on_the_pixels_they_followed(seed: int, angle: float, scale: float) -> None:
     sample = scene(seed % 50, objects=2)
-    matrix = shift(500, 500) @ affine(angle, scale, 0.02, -0.03) @ shift(-60, -60)
+    matrix = translation_matrix(500, 500) @ affine_matrix(angle, scale, 0.02, -0.03) @ translation_matrix(-60, -60)
     height, width = sample.image.shape[:2]
     layer = Layer(sample, np.eye(3), (0, 0, width, height))
-    collage = Collage((height, width), (layer,), Objects(sample.boxes, sample.labels)).moved(matrix, (1300, 1300))
+    collage = Collage((height, width), (layer,), Instances(sample.boxes, sample.labels)).moved(matrix, (1300, 1300))
     image = collage.render()[..., :3]
     for colour, box in zip(COLOURS, collage.objects.boxes):
         found = extent(image, colour)
@@ -80,9 +80,9 @@ def test_an_upright_box_is_exact_to_the_pixel(scale: tuple[float, float]) -> Non
     sample = SCENES[3]
     height, width = sample.image.shape[:2]
     collage = Collage(
-        (400, 500), (Layer(sample, np.eye(3), (0, 0, width, height)),), Objects(sample.boxes, sample.labels)
+        (400, 500), (Layer(sample, np.eye(3), (0, 0, width, height)),), Instances(sample.boxes, sample.labels)
     )
-    moved = collage.moved(shift(7, 9) @ stretch(*scale), (400, 500))
+    moved = collage.moved(translation_matrix(7, 9) @ scale_matrix(*scale), (400, 500))
     for colour, box in zip(COLOURS, moved.objects.boxes):
         np.testing.assert_allclose(extent(moved.render()[..., :3], colour), box, atol=1.01)
 
@@ -91,10 +91,10 @@ def test_a_flip_twice_is_nothing() -> None:
     sample = SCENES[0]
     height, width = sample.image.shape[:2]
     collage = Collage(
-        (height, width), (Layer(sample, np.eye(3), (0, 0, width, height)),), Objects(sample.boxes, sample.labels)
+        (height, width), (Layer(sample, np.eye(3), (0, 0, width, height)),), Instances(sample.boxes, sample.labels)
     )
-    once = collage.moved(mirror(width), (height, width))
-    twice = once.moved(mirror(width), (height, width))
+    once = collage.moved(flip_matrix(width), (height, width))
+    twice = once.moved(flip_matrix(width), (height, width))
     np.testing.assert_array_equal(collage.render()[..., :3], sample.image)
     np.testing.assert_array_equal(once.render()[..., :3], sample.image[:, ::-1])
     np.testing.assert_array_equal(twice.render(), collage.render())
@@ -102,14 +102,14 @@ def test_a_flip_twice_is_nothing() -> None:
 
 
 def test_outlines_give_tighter_boxes_than_corners() -> None:
-    turned = affine(30, 1, 0, 0)
+    turned = affine_matrix(30, 1, 0, 0)
     circle = np.stack([40 * np.cos(np.linspace(0, 6.28, 50)), 40 * np.sin(np.linspace(0, 6.28, 50))], 1) + 100
-    objects = Objects(np.array([[60.0, 60, 140, 140]]), np.zeros(1, int), ((circle.astype(np.float32),),))
-    moved = objects.moved(shift(50, 120) @ turned)
-    hull, tight = moved.boxes[0], outline_boxes(moved.polygons or (), (400, 400))[0]
+    objects = Instances(np.array([[60.0, 60, 140, 140]]), np.zeros(1, int), ((circle.astype(np.float32),),))
+    moved = objects.moved(translation_matrix(50, 120) @ turned)
+    hull, tight = moved.boxes[0], polygon_boxes(moved.polygons or (), (400, 400))[0]
     assert (tight[:2] > hull[:2] + 10).all() and (tight[2:] < hull[2:] - 10).all()
     np.testing.assert_allclose(tight[2:] - tight[:2], 80, atol=1)
-    assert outline_boxes(((),), (10, 10)).tolist() == [[0, 0, 0, 0]]
+    assert polygon_boxes(((),), (10, 10)).tolist() == [[0, 0, 0, 0]]
 
 
 @given(st.integers(0, 2**20), st.floats(5, 300), st.integers(3, 9))
@@ -125,7 +125,7 @@ def test_extents_of_outlines_are_those_of_many_points_on_them(seed: int, reach: 
     inside = dense[((dense >= 0) & (dense <= (100, 80))).all(1)]
     # An edge may touch the picture in one point, a corner's, that none of many points on the edge hits.
     near = dense[((dense >= -0.5) & (dense <= (100.5, 80.5))).all(1)]
-    (found,) = outline_boxes(((ring,),), (80, 100))
+    (found,) = polygon_boxes(((ring,),), (80, 100))
     if len(inside):
         assert (found[:2] <= inside.min(0) + 1e-3).all() and (found[2:] >= inside.max(0) - 1e-3).all()
     if np.ptp(found.reshape(2, 2), 0).max() > 0.35:
@@ -155,7 +155,7 @@ def test_neighbouring_tiles_leave_no_gap() -> None:
     white = Sample(np.full((100, 130, 3), 255, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, int))
     canvas = Mosaic().plan((white,) * 4, (160, 160), SIZE)
     for seed in range(20):
-        matrix, _ = RandomAffine(scale=(0.5, 1.9), translate=0.0).draw(generator(0, 0, seed), canvas.size, SIZE)
+        matrix, _ = RandomAffine(scale=(0.5, 1.9), translate=0.0).draw(sample_generator(0, 0, seed), canvas.size, SIZE)
         middle = canvas.moved(matrix, SIZE).render()[60:100, 60:100, :3]
         assert (middle == 255).all()
 
@@ -174,10 +174,10 @@ def test_what_is_not_seen_is_not_read_and_nothing_is_read_twice() -> None:
 
     samples = tuple(lazy(index) for index in range(4))
     canvas = Mosaic().plan(samples, (170, 170), SIZE)
-    assert canvas.moved(shift(-200, -200), SIZE).render().shape == (160, 160, 4)
+    assert canvas.moved(translation_matrix(-200, -200), SIZE).render().shape == (160, 160, 4)
     assert reads == [3]
     reads.clear()
-    canvas.moved(shift(-80, -80), SIZE).render()
+    canvas.moved(translation_matrix(-80, -80), SIZE).render()
     assert sorted(reads) == [0, 1, 2, 3]
 
 
@@ -197,8 +197,10 @@ def test_what_is_left_out_of_an_image_is_not_seen(seed: int) -> None:
         Layer(sample, np.eye(3), (0, 0, width, height))
         for sample in (Sample(image, *none), LazySample(read, *none, None, (height, width)))
     ]
-    matrix = shift(*rng.uniform(-200, 100, 2)) @ affine(*rng.uniform((-40, 0.6, -0.1, -0.1), (40, 2.5, 0.1, 0.1)))
-    whole, part = (Collage(SIZE, (layer,), Objects(*none)).moved(matrix, SIZE).render() for layer in layers)
+    matrix = translation_matrix(*rng.uniform(-200, 100, 2)) @ affine_matrix(
+        *rng.uniform((-40, 0.6, -0.1, -0.1), (40, 2.5, 0.1, 0.1))
+    )
+    whole, part = (Collage(SIZE, (layer,), Instances(*none)).moved(matrix, SIZE).render() for layer in layers)
     np.testing.assert_array_equal(whole, part)
     in_sight = cv2.warpAffine(np.full_like(image, 255), matrix[:2], SIZE[::-1])[..., 0] > 250
     if in_sight.any():
@@ -206,7 +208,7 @@ def test_what_is_left_out_of_an_image_is_not_seen(seed: int) -> None:
 
 
 def test_an_image_is_decoded_as_coarsely_as_it_is_shown() -> None:
-    assert [level_of(scale) for scale in (2, 1, 0.51, 0.5, 0.26, 0.25, 0.1, 0.01)] == [0, 0, 0, 1, 1, 2, 3, 3]
+    assert [decode_level(scale) for scale in (2, 1, 0.51, 0.5, 0.26, 0.25, 0.1, 0.01)] == [0, 0, 0, 1, 1, 2, 3, 3]
     image = cv2.resize(np.random.default_rng(0).integers(0, 255, (9, 13, 3), dtype=np.uint8), (332, 222))
     small = cv2.resize(image, (166, 111), interpolation=cv2.INTER_AREA)
     levels: list[int] = []
@@ -216,12 +218,12 @@ def test_an_image_is_decoded_as_coarsely_as_it_is_shown() -> None:
         return small if level else image
 
     sample = LazySample(read, np.zeros((0, 4)), np.zeros(0, int), None, image.shape[:2])
-    assert pixels(sample, 1)[1] == (0.5, 0.5)
-    layer = Layer(sample, stretch(0.45, 0.45), (0, 0, 332, 222))
-    coarse = Collage((90, 140), (layer,), Objects(np.zeros((0, 4)), np.zeros(0, int))).render()
+    assert read_pixels(sample, 1)[1] == (0.5, 0.5)
+    layer = Layer(sample, scale_matrix(0.45, 0.45), (0, 0, 332, 222))
+    coarse = Collage((90, 140), (layer,), Instances(np.zeros((0, 4)), np.zeros(0, int))).render()
     assert levels == [1, 1]
     fine = replace(layer, sample=Sample(image, sample.boxes, sample.labels))
-    whole = Collage((90, 140), (fine,), Objects(np.zeros((0, 4)), np.zeros(0, int))).render()
+    whole = Collage((90, 140), (fine,), Instances(np.zeros((0, 4)), np.zeros(0, int))).render()
     assert np.abs(coarse[:90, :140].astype(int) - whole).mean() < 1.5
 
 
@@ -249,12 +251,12 @@ def test_shifts_are_the_published_integers() -> None:
 def test_the_mean_of_two_images_is_rounded_down() -> None:
     first, second = np.meshgrid(np.arange(256), np.arange(256))
     expected = ((first + second) // 2).astype(np.uint8)
-    np.testing.assert_array_equal(half(first.astype(np.uint8), second.astype(np.uint8)), expected)
+    np.testing.assert_array_equal(average(first.astype(np.uint8), second.astype(np.uint8)), expected)
 
 
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("out_channels", [3, 4])
-@pytest.mark.parametrize("change", [opaque, lambda image, out: HsvGain().apply(image, (1.0, 1.0, 1.0), out)])
+@pytest.mark.parametrize("change", [to_rgb, lambda image, out: HsvGain().apply(image, (1.0, 1.0, 1.0), out)])
 def test_colours_go_into_the_array_that_is_given(change, out_channels, channels):
     image = np.random.default_rng(0).integers(0, 256, (20, 30, channels), np.uint8)
     image[..., 3:] = 255

@@ -11,22 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onelook.augment.blur import Blur
-from onelook.augment.classify import CentreCrop, ClassAugment
-from onelook.augment.combine import (
+from onelook.augment.classifier import CentreCrop, ClassifierAugment
+from onelook.augment.batch_augment import (
     CutMix,
-    DrawFinished,
-    MixPictures,
-    MosaicPictures,
+    AugmentedSampler,
+    BatchMixUp,
+    BatchMosaic,
     OneOf,
-    WithExtras,
-    uncovered,
+    WithBatchAugments,
+    remove_covered,
 )
-from onelook.augment.darknet import Crop, DarknetAugment, bounded, large, placed, tile_of
-from onelook.augment.erase import CutOut, GridMask, HideAndSeek, RandomErase
-from onelook.augment.geometry import shift
-from onelook.augment.objects import Objects, join
-from onelook.augment.pipelines import Plain
-from onelook.augment.source import DrawFrom, generator
+from onelook.augment.darknet import Crop, DarknetAugment, clip_to_rectangle, drop_small, place_in_mosaic, place_crop
+from onelook.augment.random_erasing import CutOut, GridMask, HideAndSeek, RandomErase
+from onelook.augment.geometry import translation_matrix
+from onelook.augment.instances import Instances, concatenate
+from onelook.augment.yolox import SingleImageAugment
+from onelook.augment.lazy_sample import ListSampler, sample_generator
 from onelook.config import from_plain, to_plain
 from onelook.recipes import RECIPE_TYPES
 from onelook.types import Sample
@@ -34,9 +34,9 @@ from scenes import SCENES, SIZE
 from shared import needs_shared, reference
 from training import changed
 
-DRAW = DrawFrom(SCENES, SIZE)
-PICTURES = DrawFinished(Plain(hsv=None), DRAW)
-EXTRAS = (CutOut(1), RandomErase(1), HideAndSeek(1), GridMask(1), Blur(1, 0), Blur(0, 1), CutMix(1), MixPictures(1))
+DRAW = ListSampler(SCENES, SIZE)
+PICTURES = AugmentedSampler(SingleImageAugment(hsv=None), DRAW)
+EXTRAS = (CutOut(1), RandomErase(1), HideAndSeek(1), GridMask(1), Blur(1, 0), Blur(0, 1), CutMix(1), BatchMixUp(1))
 
 
 # Darknet
@@ -59,9 +59,9 @@ def textbook(crop: Crop, size: tuple[int, int]) -> np.ndarray:
 def test_every_pixel_of_a_mosaic_is_where_the_textbook_has_it(settings):
     augment = DarknetAugment(hsv=None, mosaic=1, **settings)
     for seed in range(4):
-        rng = generator(0, 0, seed)
+        rng = sample_generator(0, 0, seed)
         crops = [augment.draw(SCENES[seed + tile], SIZE, tile, rng) for tile in range(4)]
-        tiles = [tile_of(crop, number, (70, 90), SIZE) for number, crop in enumerate(crops)]
+        tiles = [place_crop(crop, number, (70, 90), SIZE) for number, crop in enumerate(crops)]
         made = augment.render(tiles, SIZE).image.astype(int)
         for tile in tiles:
             x1, y1, x2, y2 = tile.place
@@ -75,7 +75,7 @@ def test_every_pixel_of_a_mosaic_is_where_the_textbook_has_it(settings):
 def test_objects_lie_on_their_pixels():
     colours = {0: (255, 0, 0), 1: (0, 255, 0)}
     for seed in range(20):
-        made = DarknetAugment(hsv=None, mosaic=seed % 2)(SCENES[seed % 12], DRAW, generator(1, 0, seed))
+        made = DarknetAugment(hsv=None, mosaic=seed % 2)(SCENES[seed % 12], DRAW, sample_generator(1, 0, seed))
         assert made.image.shape == (*SIZE, 3) and made.image.dtype == np.uint8
         assert (made.boxes >= 0).all() and (made.boxes <= SIZE[0]).all()
         for label, colour in colours.items():
@@ -98,10 +98,10 @@ def test_mosaic_moves_the_truths_as_darknet_does(bound):
         truths = padded[padded[:, 2] > 0].astype(float)
         low, sides = truths[:, :2] - truths[:, 2:4] / 2, truths[:, 2:4]
         boxes = np.concatenate((low, low + sides), 1) * np.array((width, height, width, height))
-        move, place = placed(number, (x, y), size, (left, top, right, bottom))
-        objects = Objects(boxes, truths[:, 4].astype(int)).moved(shift(*move))
-        found.append(large(bounded(objects, place) if bound else objects.clipped(size)))
-    objects = join(found)
+        move, place = place_in_mosaic(number, (x, y), size, (left, top, right, bottom))
+        objects = Instances(boxes, truths[:, 4].astype(int)).moved(translation_matrix(*move))
+        found.append(drop_small(clip_to_rectangle(objects, place) if bound else objects.clipped(size)))
+    objects = concatenate(found)
     assert objects.labels.tolist() == wanted[:, 4].astype(int).tolist()
     scale = np.array((width, height))
     centres = (objects.boxes[:, :2] + objects.boxes[:, 2:]) / 2
@@ -112,7 +112,7 @@ def test_mosaic_moves_the_truths_as_darknet_does(bound):
 
 
 def test_the_augmentation_is_a_pure_function_of_its_generator():
-    one, two = (DarknetAugment(mosaic=1)(SCENES[0], DRAW, generator(3, 1, 4)) for _ in range(2))
+    one, two = (DarknetAugment(mosaic=1)(SCENES[0], DRAW, sample_generator(3, 1, 4)) for _ in range(2))
     assert np.array_equal(one.image, two.image) and np.array_equal(one.boxes, two.boxes)
 
 
@@ -121,7 +121,7 @@ def test_colours_of_nothing_change_nothing():
 
     image = SCENES[0].image
     scale = HsvScale(hue=0, saturation=1, exposure=1)
-    assert np.abs(scale.apply(image, scale.draw(generator(0, 0, 0))).astype(int) - image).max() <= 5
+    assert np.abs(scale.apply(image, scale.draw(sample_generator(0, 0, 0))).astype(int) - image).max() <= 5
     darker = HsvScale(0, 1, 1).apply(image, (0.0, 1.0, 0.5))
     assert np.abs(darker.max(-1) - image.max(-1) / 2).max() <= 1
 
@@ -133,22 +133,22 @@ def test_colours_of_nothing_change_nothing():
 def test_an_extra_keeps_the_size_changes_pixels_and_leaves_its_input_alone(extra):
     changes = []
     for seed in range(5):
-        picture = PICTURES(generator(0, 1, seed))
+        picture = PICTURES(sample_generator(0, 1, seed))
         before, boxes = picture.image.copy(), picture.boxes.copy()
-        made = extra(picture, PICTURES, generator(0, 2, seed))
+        made = extra(picture, PICTURES, sample_generator(0, 2, seed))
         assert np.array_equal(picture.image, before) and np.array_equal(picture.boxes, boxes)
         assert made.image.shape == before.shape and made.image.dtype == np.uint8
         changes.append(not np.array_equal(made.image, before))
         assert len(made.boxes) == len(made.labels) and (made.boxes[:, 2:] > made.boxes[:, :2]).all()
-        again = extra(picture, PICTURES, generator(0, 2, seed))
+        again = extra(picture, PICTURES, sample_generator(0, 2, seed))
         assert np.array_equal(made.image, again.image)
         never = replace(extra, probability=0) if hasattr(extra, "probability") else Blur(0, 0)
-        assert never(picture, PICTURES, generator(0, 2, seed)) is picture
+        assert never(picture, PICTURES, sample_generator(0, 2, seed)) is picture
     assert sum(changes) >= 3  # a hole may fall on the grey around the image, small objects forbid much blur
 
 
 def test_cutmix_shows_the_other_picture_in_one_rectangle():
-    first, second = PICTURES(generator(0, 1, 0)), PICTURES(generator(0, 1, 1))
+    first, second = PICTURES(sample_generator(0, 1, 0)), PICTURES(sample_generator(0, 1, 1))
 
     class Second:
         size, progress = SIZE, 0.0
@@ -156,7 +156,7 @@ def test_cutmix_shows_the_other_picture_in_one_rectangle():
         def __call__(self, rng):
             return second
 
-    made = CutMix(1, visible=0.3)(first, Second(), generator(0, 0, 0))
+    made = CutMix(1, visible=0.3)(first, Second(), sample_generator(0, 0, 0))
     foreign = (made.image != first.image).any(-1)
     rows, columns = np.flatnonzero(foreign.any(1)), np.flatnonzero(foreign.any(0))
     place = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
@@ -173,8 +173,8 @@ def test_what_is_left_of_a_box_is_what_pixels_say(numbers):
     pixels[y1:y2, x1:x2] = True
     whole = pixels.sum()
     pixels[top:bottom, left:right] = False
-    objects = uncovered(
-        Objects(np.array([[x1, y1, x2, y2]], float), np.array([0])), np.array((left, top, right, bottom), float), 0.3
+    objects = remove_covered(
+        Instances(np.array([[x1, y1, x2, y2]], float), np.array([0])), np.array((left, top, right, bottom), float), 0.3
     )
     assert len(objects) == (pixels.sum() >= 0.3 * whole)
     if len(objects):
@@ -184,7 +184,7 @@ def test_what_is_left_of_a_box_is_what_pixels_say(numbers):
 
 def test_erased_parts_have_the_sizes_that_were_asked_for():
     white = Sample(np.full((100, 100, 3), 255, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    rng = generator(0, 0, 0)
+    rng = sample_generator(0, 0, 0)
     holes = [(CutOut(1, 0.4, 0)(white, DRAW, rng).image == 0).all(-1).mean() for _ in range(200)]
     assert max(holes) == pytest.approx(0.16, abs=0.01)
     grid = [(GridMask(1, (0.2, 0.2), 0.5, 0)(white, DRAW, rng).image == 0).mean() for _ in range(20)]
@@ -197,8 +197,8 @@ def test_erased_parts_have_the_sizes_that_were_asked_for():
 
 
 def test_blur_spares_the_objects_when_it_is_the_background_s():
-    picture = PICTURES(generator(0, 1, 2))
-    made = Blur(whole=0, background=1)(picture, PICTURES, generator(0, 0, 0))
+    picture = PICTURES(sample_generator(0, 1, 2))
+    made = Blur(whole=0, background=1)(picture, PICTURES, sample_generator(0, 0, 0))
     for x1, y1, x2, y2 in picture.boxes.round().astype(int):
         assert np.array_equal(made.image[y1:y2, x1:x2], picture.image[y1:y2, x1:x2])
 
@@ -206,12 +206,12 @@ def test_blur_spares_the_objects_when_it_is_the_background_s():
 def test_extras_follow_the_augmentation_until_closing_brings_its_own():
     from onelook.training.recipe import Closing
 
-    plain = Plain(hsv=None)
+    plain = SingleImageAugment(hsv=None)
     recipe = changed(augment=plain, extras=(CutMix(1), CutOut()), closing=Closing(1, augment=plain))
-    assert recipe.augment_at(0) == WithExtras(plain, recipe.extras) and recipe.augment_at(3) is plain
-    assert recipe.augment_at(0).uses_outlines is plain.uses_outlines
+    assert recipe.augment_at(0) == WithBatchAugments(plain, recipe.extras) and recipe.augment_at(3) is plain
+    assert recipe.augment_at(0).uses_polygons is plain.uses_polygons
     assert from_plain(to_plain(recipe.extras[0]), RECIPE_TYPES) == CutMix(1)
-    made = recipe.augment_at(0)(SCENES[0], DRAW, generator(0, 0, 0))
+    made = recipe.augment_at(0)(SCENES[0], DRAW, sample_generator(0, 0, 0))
     assert made.image.shape == (*SIZE, 3)
 
 
@@ -223,25 +223,25 @@ def class_picture(label: int) -> Sample:
     return Sample(image, np.array([[0, 0, 80, 50]], np.float32), np.array([label]))
 
 
-CLASS_DRAW = DrawFrom([class_picture(label) for label in range(6)], (64, 64))
-CLASS_PICTURES = DrawFinished(CentreCrop(), CLASS_DRAW)
+CLASS_DRAW = ListSampler([class_picture(label) for label in range(6)], (64, 64))
+CLASS_PICTURES = AugmentedSampler(CentreCrop(), CLASS_DRAW)
 
 
-@pytest.mark.parametrize("extra", [CutMix(1), MixPictures(1), MosaicPictures(1)], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("extra", [CutMix(1), BatchMixUp(1), BatchMosaic(1)], ids=lambda e: type(e).__name__)
 def test_shares_are_the_areas_of_the_classes(extra):
     for seed in range(10):
-        rng = generator(2, 0, seed)
+        rng = sample_generator(2, 0, seed)
         made = extra(CLASS_PICTURES(rng), CLASS_PICTURES, rng)
         assert made.shares is not None and made.shares.sum() == pytest.approx(1, abs=1e-5)
         assert len(set(made.labels.tolist())) == len(made.labels) == len(made.shares)
-        if not isinstance(extra, MixPictures):
+        if not isinstance(extra, BatchMixUp):
             for label, share in zip(made.labels, made.shares):
                 assert (made.image[..., 0] == 40 * label).mean() == pytest.approx(share, abs=1e-6)
 
 
 def test_one_of_several_extras_is_taken_equally_often():
     either = OneOf((CutOut(1, fill=1), CutOut(1, fill=2)), probability=0.5)
-    rng = generator(0, 0, 0)
+    rng = sample_generator(0, 0, 0)
     picture = replace(CLASS_PICTURES(rng), image=np.full((64, 64, 3), 255, np.uint8))
     kinds = [int(either(picture, CLASS_PICTURES, rng).image.min()) for _ in range(400)]
     assert {kind: kinds.count(kind) for kind in (1, 2)} == pytest.approx({1: 100, 2: 100}, abs=40)
@@ -249,12 +249,12 @@ def test_one_of_several_extras_is_taken_equally_often():
 
 def test_class_pictures_fill_the_input_with_the_image():
     for seed in range(10):
-        made = ClassAugment(shorter=(1.5, 1.75), degrees=0, hsv=None)(
-            class_picture(5), CLASS_DRAW, generator(0, 0, seed)
+        made = ClassifierAugment(shorter=(1.5, 1.75), degrees=0, hsv=None)(
+            class_picture(5), CLASS_DRAW, sample_generator(0, 0, seed)
         )
         assert made.image.shape == (64, 64, 3) and (made.image == 200).all()
         assert made.labels.tolist() == [5] and made.shares.tolist() == [1.0]
     image = np.zeros((40, 120, 3), np.uint8)
     image[:, 40:80] = 255
-    middle = CentreCrop()(replace(class_picture(1), image=image), CLASS_DRAW, generator(0, 0, 0))
+    middle = CentreCrop()(replace(class_picture(1), image=image), CLASS_DRAW, sample_generator(0, 0, 0))
     assert middle.image.shape == (64, 64, 3) and (middle.image[:, 3:-3] > 250).all()

@@ -8,9 +8,9 @@ import torch
 from onelook.cli.train_start import fill_memory
 from onelook.errors import UsageError, UserError
 from onelook.training.batch_size import largest_batch, training_trial
-from onelook.training.learner import Machine
+from onelook.training.train_state import RuntimeOptions
 from onelook.training.multiscale import MultiScale
-from onelook.training.processes import World
+from onelook.training.processes import ProcessGroup
 from training import ALONE, CPU, changed, detector_of
 
 
@@ -59,15 +59,15 @@ def test_a_trial_is_a_whole_step_at_the_largest_size_and_changes_nothing():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(detector.backbone), "forward", forward)
-        training_trial(recipe, detector, CPU, Machine())(2)
+        training_trial(recipe, detector, CPU, RuntimeOptions())(2)
     assert [shape[0] for shape in seen] == [2, 2] and detector.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
 
 
 def test_the_batch_of_a_cpu_stays_and_several_processes_are_refused():
     recipe = changed()
-    given = {"detector": detector_of(recipe), "machine": Machine(), "teacher": None}
+    given = {"detector": detector_of(recipe), "machine": RuntimeOptions(), "teacher": None}
     same, said = fill_memory(recipe, ALONE, 24, **given)
     assert same is recipe and said == "--batch auto fills a GPU's memory; without one the batch is 8 images."
     with pytest.raises(UsageError, match="for one process"):
-        fill_memory(recipe, World(0, 2, CPU), 24, **given)
+        fill_memory(recipe, ProcessGroup(0, 2, CPU), 24, **given)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onelook.augment.frame import Letterbox
+from onelook.augment.letterbox import Letterbox
 from onelook.bench.model import ModelBenchmark, Setting, Untouched, measure, pictures
 from onelook.cli.app import run
-from onelook.ops.nms import Found, Nms, Select
+from onelook.ops.nms import RawDetections, Nms, Postprocess
 
 
 class Counting:
@@ -26,7 +26,7 @@ class Counting:
         self.runs = 0
         self.selects: set[str] = set()
 
-    def __call__(self, batch: np.ndarray, select: Select) -> list[Found]:
+    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
         self.runs += 1
         self.selects.add(type(select).__name__)
         assert batch.shape == (3, 64, 96, 3) and batch.dtype == np.uint8

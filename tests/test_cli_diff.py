@@ -11,8 +11,8 @@ from onelook.assign.simota import SimOta
 from onelook.cli.app import run
 from onelook.config import change, from_plain, override, to_plain, write_yaml
 from onelook.errors import ConfigError
-from onelook.losses.loss import DetectionLoss
-from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.models.variants import variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, read_recipe
 from onelook.training.optimizer import Sgd

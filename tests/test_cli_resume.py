@@ -17,8 +17,8 @@ from onelook.cli.train_start import resumed_recipe
 from onelook.config import to_plain, write_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UserError
-from onelook.training.meter import Meter
-from onelook.training.processes import World
+from onelook.training.meter import LossMeter
+from onelook.training.processes import ProcessGroup
 from onelook.weights import restore
 from test_cli_train import SMALL, recipe, train
 
@@ -103,14 +103,14 @@ def test_the_command_that_ctrl_c_prints_goes_on_with_what_the_run_began_with(sce
 
 def stop_after(steps, monkeypatch):
     """Ctrl-C once a training has taken so many steps."""
-    add = Meter.add
+    add = LossMeter.add
 
     def asked(meter, step, **given):
         add(meter, step, **given)
         if step.number + 1 == steps:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Meter, "add", asked)
+    monkeypatch.setattr(LossMeter, "add", asked)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_flags_that_are_given_again_hold_and_the_others_are_found():
 
 
 def test_the_command_to_go_on_is_torchrun_where_it_was_torchrun(monkeypatch, tmp_path):
-    two = World(0, 2, torch.device("cpu"))
+    two = ProcessGroup(0, 2, torch.device("cpu"))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert again("my data", tmp_path, two) == (
         f"torchrun --nproc-per-node 2 -m onelook train 'my data' --out {tmp_path} --resume"

@@ -22,7 +22,7 @@ from onelook.cli.app import run
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.models.build import build
 from onelook.recipes import find_recipe
-from onelook.recipes.roadmaps import Figures
+from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import label_heights
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
 from onelook.training import run as training_run
@@ -72,7 +72,7 @@ def test_a_killed_roadmap_goes_on_at_its_row_and_ends_with_the_same_table(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert roadmap(*command, str(whole)) == 0
 
-    saved = training_run.save_state
+    saved = training_run.save_checkpoint
     left = 3  # of the two states of each row, the last is not written
 
     def save(*arguments: object) -> None:
@@ -82,7 +82,7 @@ def test_a_killed_roadmap_goes_on_at_its_row_and_ends_with_the_same_table(
             raise Killed
         saved(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training_run, "save_state", save)
+    monkeypatch.setattr(training_run, "save_checkpoint", save)
     with pytest.raises(Killed):
         roadmap(*command, str(broken))
     monkeypatch.undo()
@@ -280,7 +280,7 @@ def table(*aps: dict[int, float]) -> RoadmapTable:
             1.5,
             20.0,
             3.5 + index,
-            Figures(40.0 + index, 1.5),
+            PublishedNumbers(40.0 + index, 1.5),
         )
         for index, found in enumerate(aps)
     ]

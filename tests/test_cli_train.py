@@ -25,7 +25,7 @@ from onelook.data.loader import collate
 from onelook.data.order import shown_classes
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
-from onelook.losses.distill import Mgd
+from onelook.losses.distillation import Mgd
 from onelook.models.build import build
 from onelook.recipes import find_recipe
 from onelook.training.distill import Distillation

@@ -16,15 +16,15 @@ from onelook import assign
 from onelook.assign.anchor_ota import AnchorOta
 from onelook.assign.simota import SimOta
 from onelook.config import change, from_plain, to_plain
-from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
-from onelook.losses.loss import Auxiliary, DetectionLoss
-from onelook.losses.terms import BoxIou, Classes, Objectness
+from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
+from onelook.losses.detection_loss import Auxiliary, DetectionLoss
+from onelook.losses.yolox import BoxIou, Classes, Objectness
 from onelook.models.build import build
 from onelook.models.detector import Architecture
 from onelook.models.variants import VARIANTS, variant
 from onelook.models.yolox.architecture import YOLOV3_ANCHORS
 from onelook.recipes import PUBLISHED, RECIPE_TYPES, published_recipe
-from onelook.recipes.yolov7 import SCHEMES
+from onelook.recipes.yolov7 import AUXILIARY_SCHEMES
 from onelook.training.recipe import Recipe
 from onelook.types import Targets
 from training import RECIPE, TINY
@@ -80,11 +80,11 @@ def test_heads_give_what_they_say() -> None:
             "anchor-free": found.priors.sizes is None,
             "auxiliary": found.auxiliary is not None,
         }
-        assert {what for what, there in given.items() if there} == model.gives & given.keys(), name
+        assert {what for what, there in given.items() if there} == model.provides & given.keys(), name
 
 
 def recipe_of(model: Architecture, loss: DetectionLoss) -> Recipe:
-    if "auxiliary" in model.gives and loss.auxiliary is None:
+    if "auxiliary" in model.provides and loss.auxiliary is None:
         loss = replace(loss, auxiliary=Auxiliary())
     return replace(RECIPE, model=model, loss=loss, closing=None)
 
@@ -112,9 +112,9 @@ def step(recipe: Recipe, seed: int = 0) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("head", NARROW)
 def test_an_assigner_trains_a_head_or_is_refused(head: str, assigner: str) -> None:
     model, rule = NARROW[head], ASSIGNERS[assigner]()
-    objectness = (Objectness(),) if "objectness" in model.gives else ()
+    objectness = (Objectness(),) if "objectness" in model.provides else ()
     loss = DetectionLoss(rule, (BoxIou(), Classes(), *objectness))
-    lacking = [need for need in getattr(rule, "needs", ()) if need not in model.gives]
+    lacking = [need for need in getattr(rule, "needs", ()) if need not in model.provides]
     if lacking:
         message = f"{assigner} needs {lacking[0]}, which the head of {type(model).__name__} does not give"
         with pytest.raises(ValueError, match=re.escape(message)):
@@ -137,7 +137,7 @@ def without_values(value: Any) -> Any:
 @pytest.mark.parametrize("head", NARROW)
 def test_no_assigner_asks_the_device_for_a_number(head: str, assigner: str) -> None:
     rule = ASSIGNERS[assigner]()
-    if all(need in NARROW[head].gives for need in getattr(rule, "needs", ())):
+    if all(need in NARROW[head].provides for need in getattr(rule, "needs", ())):
         predictions = without_values(build(NARROW[head], 3).train()(torch.rand(2, 3, 64, 64) * 255))
         matches = rule(predictions, without_values(TARGETS))
         assert matches.priors.device.type == "meta" and matches.priors.shape == matches.valid.shape
@@ -155,19 +155,19 @@ def test_no_published_loss_asks_the_device_for_a_number(name: str) -> None:
 @pytest.mark.parametrize("head", NARROW)
 def test_terms_by_level_fit_every_head_that_gives_what_they_need(head: str) -> None:
     model = NARROW[head]
-    rule = AnchorOta() if "anchors" in model.gives else SimOta()
+    rule = AnchorOta() if "anchors" in model.provides else SimOta()
     loss = DetectionLoss(rule, (LevelBoxIou(), LevelObjectness(), LevelClasses()))
-    if "objectness" in model.gives:
+    if "objectness" in model.provides:
         step(recipe_of(model, loss))
     else:
         with pytest.raises(ValueError, match="needs objectness"):
             recipe_of(model, loss)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", AUXILIARY_SCHEMES)
 def test_every_auxiliary_scheme_trains_and_teaches_the_auxiliary_head(scheme: str) -> None:
     model = NARROW["YOLOv7 with auxiliary head"]
-    loss = replace(published_recipe("yolov7-w6").loss, auxiliary=SCHEMES[scheme])
+    loss = replace(published_recipe("yolov7-w6").loss, auxiliary=AUXILIARY_SCHEMES[scheme])
     losses = step(recipe_of(model, loss))
     assert {name for name in losses if name.startswith("auxiliary_")} == {
         "auxiliary_box",
@@ -220,10 +220,10 @@ def test_simota_teaches_a_yolov7_head() -> None:
 def test_tables_of_the_paper_are_changes() -> None:
     """Table 6: how the auxiliary head is assigned; table 7: a bound by distance; table 8: the partial head."""
     recipe = published_recipe("yolov7-w6")
-    for scheme in SCHEMES.values():
+    for scheme in AUXILIARY_SCHEMES.values():
         assert change(recipe, {"loss.auxiliary": scheme}).loss.auxiliary == scheme
     without = change(recipe, {"model.auxiliary": None, "loss.auxiliary": None})
-    assert "auxiliary" not in without.model.gives
+    assert "auxiliary" not in without.model.provides
     assert change(published_recipe("yolov7-e6e"), {"model.partial_auxiliary": False}).model.copies == 2
     with pytest.raises(ValueError, match="Auxiliary needs auxiliary"):
         replace(recipe, model=replace(recipe.model, auxiliary=None))

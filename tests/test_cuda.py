@@ -26,17 +26,17 @@ from onelook.config import change, to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.loader import Loader
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.losses.loss import DetectionLoss
-from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.models.build import build
 from onelook.models.variants import variant
 from onelook.recipes import published_recipe
-from onelook.training.learner import Learner, Machine
+from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.loop import Step, train
-from onelook.training.meter import Meter
+from onelook.training.meter import LossMeter
 from onelook.training.multiscale import MultiScale
 from onelook.training.optimizer import Sgd
-from onelook.training.processes import World
+from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe
 from onelook.training.schedule import Constant
 from onelook.types import Targets
@@ -51,7 +51,7 @@ pytestmark = [
 ]
 
 GPU = torch.device("cuda")
-ALONE = World(0, 1, GPU)
+ALONE = ProcessGroup(0, 1, GPU)
 ONE_OF_EACH = ("yolox-nano", "yolov4-tiny", "yolov7-tiny", "yolov7-w6", "damo-yolo-ns")
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -152,7 +152,7 @@ def test_a_step_never_waits_for_the_device(name: str, precision: Any, scenes: Pa
     if name == "yolov4-tiny":
         recipe = replace(recipe, accumulate=2)
     dataset = open_dataset(scenes, "train").view(range(16))
-    learner = Learner(recipe, build(recipe.model, dataset.names), ALONE, Machine(precision=precision))
+    learner = TrainState(recipe, build(recipe.model, dataset.names), ALONE, RuntimeOptions(precision=precision))
     losses = []
     with Loader(
         dataset, (64, 64), 4, epochs=3, max_labels=recipe.max_labels, accumulate=recipe.accumulate, pin=True
@@ -169,7 +169,7 @@ def test_a_step_with_a_teacher_never_waits_either(scenes: Path) -> None:
     recipe = narrow_recipe("damo-yolo-ns", distilled=True, multiscale=None)
     dataset = open_dataset(scenes, "train").view(range(16))
     teacher = build(narrow(variant("damo-yolo-t").architecture), dataset.names)
-    learner = Learner(recipe, build(recipe.model, dataset.names), ALONE, Machine(), teacher)
+    learner = TrainState(recipe, build(recipe.model, dataset.names), ALONE, RuntimeOptions(), teacher)
     with Loader(dataset, (64, 64), 4, epochs=3, pin=True) as loader:
         for number, _ in enumerate(train(recipe, learner, loader)):
             torch.cuda.set_sync_debug_mode("error" if number >= 1 else "default")
@@ -180,8 +180,8 @@ def test_a_step_with_a_teacher_never_waits_either(scenes: Path) -> None:
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_loss_that_is_not_finite_changes_no_weight(precision: Any, clip: float | None) -> None:
-    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, clip=clip)
-    learner, meter = learner_of(recipe, ALONE, precision=precision), Meter()
+    recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None, clip=clip)
+    learner, meter = learner_of(recipe, ALONE, precision=precision), LossMeter()
     before, same, broken = _copy(learner), [], []
     for event in train(recipe, learner, Squares(broken=5)):
         if isinstance(event, Step):
@@ -192,7 +192,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight(precision: Any, clip: float
             broken += meter.read()
     assert len(broken) == 1 and 5 in broken[0][0].images
     assert [number for number, unchanged in enumerate(same) if unchanged] == [broken[0][0].number]
-    assert all(tensor.isfinite().all() for tensor in learner.best_model.state_dict().values())
+    assert all(tensor.isfinite().all() for tensor in learner.evaluated_model.state_dict().values())
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
@@ -200,7 +200,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight(precision: Any, clip: float
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gradient_that_is_not_finite_changes_no_weight(precision: Any, value: float, clip: float | None) -> None:
     recipe = changed(epochs=1, schedule=Constant(), closing=None, clip=clip)
-    learner, meter = learner_of(recipe, ALONE, precision=precision), Meter()
+    learner, meter = learner_of(recipe, ALONE, precision=precision), LossMeter()
     BadGradient(learner, at=1, value=value)
     states, broken = [_copy(learner)], []
     for event in train(recipe, learner, Squares()):
@@ -212,12 +212,12 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(precision: Any, value: 
     assert same == [False, True, False] and [step.number for step, _ in broken] == [1]
 
 
-def _copy(learner: Learner) -> dict[str, torch.Tensor]:
+def _copy(learner: TrainState) -> dict[str, torch.Tensor]:
     state = learner.detector.state_dict()
     return {name: tensor.clone() for name, tensor in state.items() if tensor.is_floating_point()}
 
 
-def _curve(learner: Learner, recipe: Recipe) -> list[float]:
+def _curve(learner: TrainState, recipe: Recipe) -> list[float]:
     steps = [event for event in train(recipe, learner, Squares()) if isinstance(event, Step)]
     return [float(sum(step.losses.values())) for step in steps]
 
@@ -292,15 +292,15 @@ def test_an_interrupted_run_goes_on(
     trained: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = []
-    update = Learner.update
+    update = TrainState.update
 
-    def interrupting(learner: Learner, loss: torch.Tensor) -> None:
+    def interrupting(learner: TrainState, loss: torch.Tensor) -> None:
         update(learner, loss)
         taken.append(learner.steps)
         if learner.steps == 11:  # in the second epoch of eight steps
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Learner, "update", interrupting)
+    monkeypatch.setattr(TrainState, "update", interrupting)
     recipe = ("--recipe", str(trained / "narrow.yaml"), "--epochs", "3")
     assert command_line(scenes, tmp_path / "run", *recipe) == 130
     monkeypatch.undo()

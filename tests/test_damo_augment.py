@@ -8,17 +8,19 @@ import cv2
 import numpy as np
 import pytest
 
-from onelook.augment.box_level import POLICIES, BoxLevel
-from onelook.augment.damo_yolo import DamoAugment, flipped
-from onelook.augment.frame import Letterbox
+from onelook.augment.scale_aware_autoaugment import POLICIES, ScaleAwareAutoAugment
+from onelook.augment.damo_yolo import DamoAugment, flip_horizontally
+from onelook.augment.letterbox import Letterbox
 from onelook.augment.geometry import RandomAffine
 from onelook.augment.mixup import MixUp
-from onelook.augment.source import DrawFrom, generator
+from onelook.augment.lazy_sample import ListSampler, sample_generator
 from onelook.types import Sample
 from scenes import COLOURS, SCENES, SIZE, extent
 
-DRAW = DrawFrom(SCENES, SIZE, progress=1.0)
-OFTEN = BoxLevel(tuple(replace(p, colour_probability=1.0, geometry_probability=1.0) for p in POLICIES), selected=1.0)
+DRAW = ListSampler(SCENES, SIZE, progress=1.0)
+OFTEN = ScaleAwareAutoAugment(
+    tuple(replace(p, colour_probability=1.0, geometry_probability=1.0) for p in POLICIES), selected=1.0
+)
 PIPELINES = {
     "published": DamoAugment(),
     "busy": DamoAugment(mix=MixUp(1.0, keep=None), box_level=OFTEN),
@@ -33,8 +35,8 @@ def test_a_sample_is_a_pure_function_of_its_key(name):
     pipeline, before = PIPELINES[name], [sample.image.copy() for sample in SCENES]
     others = 0
     for index in range(6):
-        first, again = (pipeline(SCENES[index], DRAW, generator(1, 2, index)) for _ in range(2))
-        others += not np.array_equal(first.image, pipeline(SCENES[index], DRAW, generator(1, 3, index)).image)
+        first, again = (pipeline(SCENES[index], DRAW, sample_generator(1, 2, index)) for _ in range(2))
+        others += not np.array_equal(first.image, pipeline(SCENES[index], DRAW, sample_generator(1, 3, index)).image)
         np.testing.assert_array_equal(first.image, again.image)
         np.testing.assert_array_equal(first.boxes, again.boxes)
         assert first.image.shape == (*SIZE, 3) and first.image.dtype == np.uint8
@@ -53,7 +55,7 @@ def test_objects_lie_on_their_pixels(outlined):
     samples = [s if outlined else replace(s, polygons=None) for s in SCENES]
     seen = 0
     for index in range(20):
-        found = upright(samples[index % 12], DrawFrom(samples, SIZE), generator(0, 0, index))
+        found = upright(samples[index % 12], ListSampler(samples, SIZE), sample_generator(0, 0, index))
         for label, box in zip(found.labels, found.boxes):
             if (found.labels == label).sum() == 1 and (here := extent(found.image, COLOURS[label])) is not None:
                 np.testing.assert_allclose(here, box, atol=2.5)
@@ -68,18 +70,18 @@ def test_the_closing_epochs_stretch_the_image_and_flip_it():
     scale = np.array(SIZE[::-1] * 2) / np.array(sample.image.shape[1::-1] * 2)
     images = []
     for seed in range(8):
-        found = calm(sample, DRAW, generator(0, 0, seed))
+        found = calm(sample, DRAW, sample_generator(0, 0, seed))
         turned = not np.array_equal(found.image, expected)
         np.testing.assert_array_equal(found.image, expected[:, ::-1] if turned else expected)
-        there = flipped(found).boxes if turned else found.boxes
+        there = flip_horizontally(found).boxes if turned else found.boxes
         np.testing.assert_allclose(there, sample.boxes * scale, rtol=1e-5)
         images.append(turned)
     assert set(images) == {True, False}
-    assert not calm.uses_outlines and DamoAugment().uses_outlines
+    assert not calm.uses_polygons and DamoAugment().uses_polygons
 
 
 def test_a_picture_without_objects_passes():
     empty = Sample(SCENES[0].image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     for pipeline in PIPELINES.values():
-        found = pipeline(empty, DrawFrom([empty], SIZE, 1.0), generator(0, 0, 0))
+        found = pipeline(empty, ListSampler([empty], SIZE, 1.0), sample_generator(0, 0, 0))
         assert found.image.shape == (*SIZE, 3) and found.boxes.shape == (0, 4)

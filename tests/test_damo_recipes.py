@@ -17,7 +17,7 @@ from onelook.cli.train import train
 from onelook.cli.val import validate
 from onelook.config import change, diff, from_plain, to_plain
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.losses.quality import DistributionFocal
+from onelook.losses.generalized_focal import DistributionFocal
 from onelook.models.build import build
 from onelook.ops.nms import Nms
 from onelook.recipes import RECIPE_TYPES, published_recipe
@@ -87,7 +87,7 @@ def test_table_6_is_one_setting(assigner):
 def test_distributions_are_refused_for_a_head_without_bins():
     yolox = published_recipe("yolox-s")
     with pytest.raises(ValueError, match="DistributionFocal needs bins, which the head of Yolox does not give"):
-        replace(yolox, loss=yolox.loss.plus(DistributionFocal()))
+        replace(yolox, loss=yolox.loss.with_terms(DistributionFocal()))
 
 
 @needs_shared

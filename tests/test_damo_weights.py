@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import onelook
-from onelook.augment.frame import Stretch
-from onelook.layers.rep import RepConv
+from onelook.augment.letterbox import Stretch
+from onelook.layers.rep_conv import RepConv
 from onelook.models.build import build
 from onelook.models.coco_names import COCO_CLASSES
 from onelook.models.damo_yolo.architecture import LEGACY_FRAME, legacy

@@ -12,18 +12,18 @@ import torch
 from torch import nn
 
 from onelook.errors import ConfigError, WeightsError
-from onelook.losses.distill import Cwd, Mgd, Mimic, normalised
+from onelook.losses.distillation import Cwd, Mgd, Mimic, normalised
 from onelook.models.build import build
 from onelook.models.detector import FeaturePart
 from onelook.models.yolox.architecture import Yolox
 from onelook.recipes import published_recipe
-from onelook.training.distill import CODE, PAPER, TERM, Align, Distillation, matched_levels
-from onelook.training.learner import Learner, Machine
+from onelook.training.distill import OFFICIAL_CODE, PAPER, TERM_NAME, AlignModule, Distillation, matched_levels
+from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.loop import Step, train
 from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Closing
 from onelook.training.schedule import Constant
-from onelook.training.state import load_state, save_state
+from onelook.training.checkpoint import load_checkpoint, save_checkpoint
 from onelook.training.teacher import open_teacher
 from onelook.weights import save_weights
 from shared import fill_module, needs_shared, reference
@@ -51,7 +51,7 @@ def golden():
 def aligned(settings, facts):
     """The align module with the reference's weights, and what of them the reference calls how."""
     fill = fill_module().fill
-    align = Align(settings, Part(facts["student_channels"]), Part(facts["teacher_channels"]))
+    align = AlignModule(settings, Part(facts["student_channels"]), Part(facts["teacher_channels"]))
     with torch.no_grad():
         for level, project in enumerate(align.project):
             for name, parameter in project.named_parameters():
@@ -103,14 +103,16 @@ def test_every_level_has_its_published_value(golden, name):
 def test_the_weight_falls_as_published():
     wanted = json.loads((reference("damo_yolo") / "schedules.json").read_text())["distill_weight"]
     for step, weight in wanted["values"].items():
-        assert CODE.at(int(step), 100, wanted["total_iterations"] // 100, 16) == pytest.approx(weight, rel=1e-12)
+        assert OFFICIAL_CODE.at(int(step), 100, wanted["total_iterations"] // 100, 16) == pytest.approx(
+            weight, rel=1e-12
+        )
 
 
 def test_the_paper_lets_the_student_finish_alone():
     weights = [PAPER.at(step, 10, 30, 4) for step in range(300)]
     assert weights[0] == 0.5 and weights[130] == pytest.approx(0.5 * 0.55)
     assert weights[259] == pytest.approx(0.05, rel=1e-3) and set(weights[260:]) == {0.0}
-    assert CODE.at(299, 10, 30, 4) == pytest.approx(0.1, rel=1e-3)
+    assert OFFICIAL_CODE.at(299, 10, 30, 4) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_equal_features_are_no_loss_and_scale_does_not_matter():
@@ -152,7 +154,7 @@ def test_a_student_of_any_family_gets_a_gradient_from_a_teacher_of_any(student, 
     """For 3 classes and for 80: only features meet."""
     torch.manual_seed(0)
     small, large = build(student, 3).train(), build(teacher).eval()
-    align = Align(Distillation(), small.neck, large.neck)
+    align = AlignModule(Distillation(), small.neck, large.neck)
     images = torch.rand(2, 3, 64, 96) * 255
     with torch.no_grad():
         wanted = large.features(images)
@@ -189,7 +191,7 @@ def teacher_of(width=0.25, **settings):
 
 
 def pupil(recipe=TAUGHT, **machine):
-    return Learner(recipe, detector_of(recipe), ALONE, Machine(**machine), teacher_of())
+    return TrainState(recipe, detector_of(recipe), ALONE, RuntimeOptions(**machine), teacher_of())
 
 
 @pytest.mark.parametrize("loss", [Cwd(), Mgd(masked=0.3, scale=1e-3), Mimic()], ids=LOSSES)
@@ -197,8 +199,8 @@ def test_a_student_approaches_the_features_of_its_teacher(loss):
     settings = Distillation(loss=loss, final=1.0)
     recipe = changed(epochs=4, distillation=settings, closing=None, optimizer=Sgd(lr_per_image=0.05 / 8))
     steps = [event for event in train(recipe, pupil(recipe), Squares()) if isinstance(event, Step)]
-    told = [float(step.losses[TERM]) for step in steps]
-    assert list(steps[0].losses) == ["box", "objectness", "classes", TERM] == list(recipe.terms_at(0)[:4])
+    told = [float(step.losses[TERM_NAME]) for step in steps]
+    assert list(steps[0].losses) == ["box", "objectness", "classes", TERM_NAME] == list(recipe.terms_at(0)[:4])
     assert all(math.isfinite(value) for value in told) and sum(told[-3:]) < sum(told[:3])
 
 
@@ -211,7 +213,7 @@ def test_the_teacher_and_what_is_saved_do_not_change():
     assert not learner.teaching.teacher.training and not any(m.training for m in learner.teaching.teacher.modules())
     assert learner.step.training
     assert not torch.equal(projection, learner.align.project[0].weight)  # it is in the optimizer
-    assert learner.best_model.state_dict().keys() == detector_of(TAUGHT).state_dict().keys()
+    assert learner.evaluated_model.state_dict().keys() == detector_of(TAUGHT).state_dict().keys()
     images = torch.rand(1, 3, 64, 64) * 255
     for ours, theirs in zip(learner.teaching.features(images), teacher.eval().features(images)):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
@@ -219,7 +221,7 @@ def test_the_teacher_and_what_is_saved_do_not_change():
 
 def test_without_weight_the_student_learns_as_without_a_teacher():
     alone, told = (changed(epochs=2, clip=0.5, distillation=d) for d in (None, Distillation(weight=0.0)))
-    one = Learner(alone, detector_of(alone), ALONE, Machine())
+    one = TrainState(alone, detector_of(alone), ALONE, RuntimeOptions())
     two = pupil(told)
     assert run(alone, one) == run(told, two)
     assert_same(weights_of(one), weights_of(two))
@@ -232,10 +234,10 @@ def test_resume_with_a_teacher_is_bit_equal_to_no_break(tmp_path, loss, stop):
     batches = Squares(batch=4)
     curve = run(recipe, whole, batches)
     before = run(recipe, broken, batches, stop_after=stop)
-    save_state(tmp_path / "state.pt", broken, {})
+    save_checkpoint(tmp_path / "state.pt", broken, {})
     with torch.no_grad():
         fresh.align.project[0].weight.add_(1)  # whatever it was, the state decides
-    load_state(tmp_path / "state.pt", fresh)
+    load_checkpoint(tmp_path / "state.pt", fresh)
     assert before + run(recipe, fresh, batches) == curve
     assert_same(weights_of(whole), weights_of(fresh))
     assert_same(dict(whole.align.state_dict()), dict(fresh.align.state_dict()))
@@ -247,7 +249,7 @@ def test_in_the_papers_second_stage_the_teacher_does_not_look(monkeypatch):
     looks = []
     features = learner.teaching.teacher.features
     monkeypatch.setattr(learner.teaching.teacher, "features", lambda images: looks.append(1) or features(images))
-    told = [float(e.losses[TERM]) for e in train(recipe, learner, Squares()) if isinstance(e, Step)]
+    told = [float(e.losses[TERM_NAME]) for e in train(recipe, learner, Squares()) if isinstance(e, Step)]
     assert len(looks) == 6 and all(value > 0 for value in told[:6]) and told[6:] == [0.0] * 3
 
 
@@ -255,21 +257,23 @@ def test_half_precision_and_other_layouts_take_a_teacher():
     for machine in ({"precision": "bf16"}, {"channels_last": False}):
         recipe = changed(epochs=1, distillation=Distillation(), closing=None)
         steps = [event for event in train(recipe, pupil(recipe, **machine), Squares()) if isinstance(event, Step)]
-        assert all(step.losses[TERM].dtype == torch.float32 and step.losses[TERM].isfinite() for step in steps)
+        assert all(
+            step.losses[TERM_NAME].dtype == torch.float32 and step.losses[TERM_NAME].isfinite() for step in steps
+        )
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="distils, but there is no teacher"):
-        Learner(TAUGHT, detector_of(TAUGHT), ALONE, Machine())
+        TrainState(TAUGHT, detector_of(TAUGHT), ALONE, RuntimeOptions())
     with pytest.raises(ConfigError, match="does not distil"):
-        Learner(RECIPE, detector_of(RECIPE), ALONE, Machine(), teacher_of())
+        TrainState(RECIPE, detector_of(RECIPE), ALONE, RuntimeOptions(), teacher_of())
     far = teacher_of()
     far.backbone.strides = (8, 16, 128)
     with pytest.raises(ConfigError, match="64x64 do not fit the teacher"):
-        Learner(TAUGHT, detector_of(TAUGHT), ALONE, Machine(), far)
+        TrainState(TAUGHT, detector_of(TAUGHT), ALONE, RuntimeOptions(), far)
     for wrong in ({"weight": -1.0}, {"final": 2.0}):
         with pytest.raises(ValueError, match="weight is 0 or more"):
-            replace(CODE, **wrong)
+            replace(OFFICIAL_CODE, **wrong)
 
 
 @pytest.mark.parametrize("name", ["yolox-nano", "damo-yolo-ns"])
@@ -290,8 +294,8 @@ def test_yolox_s_teaches_for_a_few_steps(name):
         ema=None,
     )
     torch.manual_seed(1)
-    learner = Learner(recipe, build(recipe.model), ALONE, Machine(), build("yolox-s"))
+    learner = TrainState(recipe, build(recipe.model), ALONE, RuntimeOptions(), build("yolox-s"))
     told = [event.losses for event in train(recipe, learner, Squares()) if isinstance(event, Step)]
     assert list(told[0]) == list(recipe.terms_at(0)) and len(told) == 6
     assert all(value.isfinite() for losses in told for value in losses.values())
-    assert sum(float(losses[TERM]) for losses in told[-2:]) < sum(float(losses[TERM]) for losses in told[:2])
+    assert sum(float(losses[TERM_NAME]) for losses in told[-2:]) < sum(float(losses[TERM_NAME]) for losses in told[:2])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelook.draw import class_colour, draw_detections, enlarged, plain_text, write_image
+from onelook.draw import class_colour, draw_detections, enlarge_small_image, drawable_text, write_image
 from onelook.errors import UserError
 
 GREY = 90
@@ -67,18 +67,18 @@ def test_captions_of_a_crowd_do_not_hide_each_other() -> None:
 )
 def test_names_become_what_the_fonts_of_opencv_4_have(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cv2, "FontFace", raising=False)
-    assert plain_text(text) == shown
+    assert drawable_text(text) == shown
 
 
 def test_long_names_are_cut_and_have_no_lines() -> None:
-    assert plain_text("x" * 60) == "x" * 30 + ".."
-    assert plain_text("a\nb\0") == "a b"
+    assert drawable_text("x" * 60) == "x" * 30 + ".."
+    assert drawable_text("a\nb\0") == "a b"
 
 
 def test_a_small_picture_is_enlarged_by_a_whole_factor_to_be_read() -> None:
-    picture, factor = enlarged(scene(24, 32))
+    picture, factor = enlarge_small_image(scene(24, 32))
     assert (picture.shape, factor) == ((192, 256, 3), 8)
-    same, factor = enlarged(scene(100, 256))
+    same, factor = enlarge_small_image(scene(100, 256))
     assert (same.shape, factor) == ((100, 256, 3), 1)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onelook.augment.frame import Frame, Letterbox, Stretch
+from onelook.augment.letterbox import Resize, Letterbox, Stretch
 from onelook.errors import DataError, ImageError, UsageError
 from onelook.evaluation import evaluate
 from onelook.evaluation.frames import framed_batches
@@ -75,7 +75,7 @@ class FindsBright:
     """A model that sees exactly the bright rectangle, and a weak false alarm; it is no good at dogs."""
 
     size: tuple[int, int] = (320, 288)
-    frame: Frame = Letterbox(fill=0)
+    frame: Resize = Letterbox(fill=0)
     class_names: tuple[str, ...] = ("dog", "cat")
     largest_batch: int = 0
 
@@ -97,7 +97,7 @@ class FindsBright:
 @pytest.mark.parametrize(
     "frame", [Letterbox(fill=0), Letterbox(fill=0, anchor="centre"), Stretch()], ids=lambda f: repr(f)[:30]
 )
-def test_boxes_come_back_to_the_images_and_classes_to_their_names(frame: Frame, batch: int) -> None:
+def test_boxes_come_back_to_the_images_and_classes_to_their_names(frame: Resize, batch: int) -> None:
     told: list[int] = []
     model = FindsBright(frame=frame)
     found = evaluate(model, Rectangles(), None, batch=batch, progress=told.append)

@@ -47,9 +47,9 @@ def test_a_step_reaches_every_parameter(name: str) -> None:
     assert predictions.boxes.shape == (2, count, 4)
     assert predictions.scores().shape == (2, count, 3)
     assert detector.architecture is not None
-    assert (predictions.objectness is not None) == ("objectness" in detector.architecture.gives)
-    assert (predictions.priors.sizes is not None) == ("anchors" in detector.architecture.gives)
-    assert (predictions.auxiliary is not None) == ("auxiliary" in detector.architecture.gives)
+    assert (predictions.objectness is not None) == ("objectness" in detector.architecture.provides)
+    assert (predictions.priors.sizes is not None) == ("anchors" in detector.architecture.provides)
+    assert (predictions.auxiliary is not None) == ("auxiliary" in detector.architecture.provides)
     torch.stack([output.sum() for output in outputs(predictions)]).sum().backward()
     assert [key for key, parameter in detector.named_parameters() if parameter.grad is None] == []
 

@@ -21,7 +21,7 @@ import torch
 
 from every_variant_in_two_processes import STEPS
 from networks import narrow
-from onelook.augment.frame import Stretch
+from onelook.augment.letterbox import Stretch
 from onelook.cli.app import run
 from onelook.config import change, to_plain, write_yaml
 from onelook.data.loader import collate

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from onnx import parser
 from torch import nn
 
-from onelook.augment.frame import Letterbox
+from onelook.augment.letterbox import Letterbox
 from onelook.cli.app import run
 from onelook.errors import ExportError, MissingDependencyError
 from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.exporting import onnx as onnx_export
 from onelook.exporting import openvino as openvino_export
-from onelook.exporting.onnx import Exported, export_onnx
-from onelook.exporting.suppression import append_suppression
+from onelook.exporting.onnx import ExportedFile, export_onnx
+from onelook.exporting.nms import append_nms
 from onelook.exporting.verify import TOLERANCES, compare_rows, verification_images
 from onelook.models.build import build
 from onelook.models.detector import Detector
@@ -75,19 +75,19 @@ def _metadata(path: Path) -> ExportedMetadata:
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Exported]:
+def raw(tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, ExportedFile]:
     detector = _detector()
     return detector, export_onnx(detector, tmp_path_factory.mktemp("raw") / "model.onnx")
 
 
 @pytest.fixture(scope="module")
-def final(tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Exported]:
+def final(tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, ExportedFile]:
     detector = _detector()
     path = tmp_path_factory.mktemp("final") / "model.onnx"
     return detector, export_onnx(detector, path, nms=Nms(0.3, 0.5, limit=20), dynamic=True)
 
 
-def test_rows_are_those_of_pytorch(raw: tuple[Detector, Exported]) -> None:
+def test_rows_are_those_of_pytorch(raw: tuple[Detector, ExportedFile]) -> None:
     detector, exported = raw
     images = verification_images(SIZE)[:1]
     boxes, scores = _session(exported.path).run(["boxes", "scores"], {"images": images})
@@ -98,7 +98,7 @@ def test_rows_are_those_of_pytorch(raw: tuple[Detector, Exported]) -> None:
     assert 0 < exported.agreement.box < 0.05 and 0 < exported.agreement.score < 1e-3
 
 
-def test_file_says_all_that_its_consumer_needs(raw: tuple[Detector, Exported]) -> None:
+def test_file_says_all_that_its_consumer_needs(raw: tuple[Detector, ExportedFile]) -> None:
     _, exported = raw
     metadata = _metadata(exported.path)
     assert metadata == exported.metadata
@@ -110,13 +110,13 @@ def test_file_says_all_that_its_consumer_needs(raw: tuple[Detector, Exported]) -
     assert (exported.path.stat().st_mode & 0o777) == 0o644
 
 
-def test_file_tells_nothing_of_the_machine_that_made_it(raw: tuple[Detector, Exported]) -> None:
+def test_file_tells_nothing_of_the_machine_that_made_it(raw: tuple[Detector, ExportedFile]) -> None:
     content = raw[1].path.read_bytes()
     assert str(Path(onnx_export.__file__).parents[1]).encode() not in content
     assert b"stack_trace" not in content and b".py" not in content
 
 
-def test_file_with_nms_has_the_documented_interface(final: tuple[Detector, Exported]) -> None:
+def test_file_with_nms_has_the_documented_interface(final: tuple[Detector, ExportedFile]) -> None:
     _, exported = final
     metadata = _metadata(exported.path)
     assert (metadata.outputs, metadata.precision, metadata.batch) == ("detections", "float32", None)
@@ -145,7 +145,7 @@ def test_half_precision_file_takes_and_gives_float32(tmp_path: Path) -> None:
     assert weights and {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
 
 
-def test_a_batch_gives_what_its_images_give_alone(final: tuple[Detector, Exported]) -> None:
+def test_a_batch_gives_what_its_images_give_alone(final: tuple[Detector, ExportedFile]) -> None:
     session = _session(final[1].path)
     images = verification_images(SIZE)
     together = session.run(["count", "boxes", "scores", "labels"], {"images": images})
@@ -156,7 +156,7 @@ def test_a_batch_gives_what_its_images_give_alone(final: tuple[Detector, Exporte
             np.testing.assert_allclose(whole[index], part[0], rtol=1e-3, atol=1e-2)
 
 
-def test_thresholds_are_optional_inputs(final: tuple[Detector, Exported]) -> None:
+def test_thresholds_are_optional_inputs(final: tuple[Detector, ExportedFile]) -> None:
     session = _session(final[1].path)
     images = verification_images(SIZE)[:1]
     (usual,) = session.run(["count"], {"images": images})
@@ -195,7 +195,7 @@ def _suppress(name: str, nms: Nms) -> Any:
             rows (float[batch, 30, 4] row_boxes, float[batch, 30, 3] row_scores)
               => (float[batch, 30, 4] row_boxes, float[batch, 30, 3] row_scores) {}"""
         )
-        assert append_suppression(model, nms, 30, 3) == 12
+        assert append_nms(model, nms, 30, 3) == 12
         onnx.checker.check_model(model, full_check=True)
         _SESSIONS[name] = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return _SESSIONS[name]
@@ -208,11 +208,11 @@ def test_candidate_pool_cannot_be_built_in() -> None:
           => (float[1, 3, 4] row_boxes, float[1, 3, 2] row_scores) {}"""
     )
     with pytest.raises(ExportError, match="pool"):
-        append_suppression(model, Nms(pool=10), 3, 2)
+        append_nms(model, Nms(pool=10), 3, 2)
 
 
 def test_file_that_disagrees_is_an_error_and_the_old_one_stays(
-    raw: tuple[Detector, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw: tuple[Detector, ExportedFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = onnx.load(raw[1].path)
     del other.metadata_props[:]

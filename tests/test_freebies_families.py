@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from onelook.augment.source import DrawFrom, generator
+from onelook.augment.lazy_sample import ListSampler, sample_generator
 from onelook.config import diff, override
 from onelook.data.loader import collate
-from onelook.losses.quality import QualityFocal
+from onelook.losses.generalized_focal import QualityFocal
 from onelook.recipes import RECIPE_TYPES, published_recipe
 from onelook.training.recipe import Recipe
 from scenes import SCENES
@@ -43,10 +43,10 @@ class Scenery:
         return 2
 
     def epoch(self, epoch: int, augment: Any, first: int):
-        draw = DrawFrom(SCENES, (self.size, self.size))
+        draw = ListSampler(SCENES, (self.size, self.size))
         for number in range(first, len(self)):
             rows = (2 * number, 2 * number + 1)
-            made = [augment(SCENES[row], draw, generator(0, epoch, row)) for row in rows]
+            made = [augment(SCENES[row], draw, sample_generator(0, epoch, row)) for row in rows]
             yield collate([replace(one, labels=one.labels % 3) for one in made], rows, 50)
 
 
@@ -92,9 +92,9 @@ def test_what_is_made_of_pictures_is_one_setting_of_any_family(family, extra):
     plain = published_recipe(family)
     recipe = override(plain, f"extras=({extra},)", types=RECIPE_TYPES)
     assert len(diff(plain, recipe)) == 1
-    draw, changes = DrawFrom(SCENES, (160, 160)), 0
+    draw, changes = ListSampler(SCENES, (160, 160)), 0
     for row in range(4):
-        rngs = (generator(0, 0, row), generator(0, 0, row))
+        rngs = (sample_generator(0, 0, row), sample_generator(0, 0, row))
         with_it, without = (one.augment_at(0)(SCENES[row], draw, rng) for one, rng in zip((recipe, plain), rngs))
         assert with_it.image.shape == without.image.shape == (160, 160, 3)
         assert len(with_it.boxes) == len(with_it.labels) and np.isfinite(with_it.boxes).all()
@@ -103,7 +103,7 @@ def test_what_is_made_of_pictures_is_one_setting_of_any_family(family, extra):
 
 
 def test_smoothing_of_quality_focal_touches_priors_with_a_pair_only():
-    from onelook.losses.loss import Pairs
+    from onelook.losses.detection_loss import Pairs
     from onelook.types import Matches, Predictions, Priors, Targets
 
     priors = Priors(torch.zeros(3, 2), torch.ones(3), torch.zeros(3, dtype=torch.long))

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from onelook.assign.align_ota import AlignOta
-from onelook.losses.loss import DetectionLoss, Pairs
-from onelook.losses.quality import DistributionFocal, QualityFocal, side_distances
-from onelook.losses.terms import BoxIou
-from onelook.models.damo_yolo.head import expected
+from onelook.losses.detection_loss import DetectionLoss, Pairs
+from onelook.losses.generalized_focal import DistributionFocal, QualityFocal, side_distances
+from onelook.losses.yolox import BoxIou
+from onelook.models.damo_yolo.zero_head import expected_distances
 from onelook.ops.boxes import distances_to_xyxy
 from onelook.ops.priors import grid_priors
 from onelook.types import Predictions, Targets
@@ -39,7 +39,7 @@ def problem(arrays, case, dtype):
     shapes = [(facts["height"] // stride, facts["width"] // stride) for stride in facts["strides"]]
     priors = grid_priors(shapes, facts["strides"], offset=0.0, dtype=dtype)
     regression = sides.flatten(2)
-    distances = expected(regression, torch.arange(facts["reg_max"] + 1)) * priors.strides[:, None]
+    distances = expected_distances(regression, torch.arange(facts["reg_max"] + 1)) * priors.strides[:, None]
     predictions = Predictions(distances_to_xyxy(priors.points, distances), classes, None, regression, priors)
     counts = [len(arrays[f"{case}/gt_labels_{image}"]) for image in range(facts["images"])]
     boxes = torch.zeros(len(counts), max(counts), 4, dtype=dtype)
@@ -105,12 +105,12 @@ def test_costs_agree_where_no_penalty_hides_them(arrays, case, monkeypatch):
 
     def keep(cost, iou, *rest):
         seen["cost"], seen["iou"] = cost.clone(), iou.clone()
-        return cheapest(cost, iou, *rest)
+        return dynamic_k(cost, iou, *rest)
 
     from onelook.assign import align_ota
-    from onelook.assign.cost import cheapest
+    from onelook.assign.cost import dynamic_k
 
-    monkeypatch.setattr(align_ota, "cheapest", keep)
+    monkeypatch.setattr(align_ota, "dynamic_k", keep)
     LOSS.assigner(predictions, targets)
     for image in range(len(targets.valid)):
         if f"{case}/cost_{image}" not in arrays:

@@ -11,8 +11,8 @@ import torch
 from golden_losses import level_priors, targets_of
 from onelook.assign.simota import LATER, PAPER
 from onelook.bench.scenes import decode
-from onelook.losses.loss import DetectionLoss
-from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from shared import SHARED, needs_shared, reference
 
 CASES = json.loads((reference("yolox") / "losses.json").read_text()) if SHARED is not None else {}
@@ -69,7 +69,7 @@ def test_losses_and_gradients_agree(arrays, case, rule, l1):
         pytest.skip("the reference holds no numbers for it")
     loss = DetectionLoss(RULES[rule][0], (BoxIou(), Objectness(), Classes()))
     if l1 == "with_l1":
-        loss = loss.plus(RawL1())
+        loss = loss.with_terms(RawL1())
     raw, predictions, targets = problem(arrays, case, torch.float64)
     losses = loss(predictions, targets)
     for name, value in losses.items():

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelook.augment.pipelines import Plain, YoloxAugment
+from onelook.augment.yolox import SingleImageAugment, YoloxAugment
 from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
 from onelook.data.loader import Loader, default_workers
@@ -26,7 +26,7 @@ from onelook.data.order import Order, Sampling, chosen_rows, repeat_factors
 from onelook.data.pictures import DrawImages
 from onelook.errors import ConfigError, ImageError
 
-STILL = Plain(hsv=None, flip=0.0)
+STILL = SingleImageAugment(hsv=None, flip=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def test_what_a_terminal_sends_to_all_processes_does_not_end_the_workers(dataset
 
 STARTING = """
 import os, signal, sys, threading, time
-from onelook.augment.pipelines import Plain
+from onelook.augment.yolox import Plain
 from onelook.data import open_dataset
 from onelook.data.loader import Loader
 
@@ -307,7 +307,7 @@ def test_a_ctrl_c_at_any_moment_of_their_start_does_not_end_the_workers(dataset:
 
 KILLED = """
 import sys, time
-from onelook.augment.pipelines import Plain
+from onelook.augment.yolox import Plain
 from onelook.data import open_dataset
 from onelook.data.loader import Loader
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from golden_losses import level_priors
 from onelook.assign.simota import SimOta
 from onelook.bench.scenes import decode, random_scene
-from onelook.losses.loss import DetectionLoss
-from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.ops.gather import gather_rows, pack
 from onelook.ops.iou import box_iou, pairwise_iou
 from onelook.types import Targets
@@ -127,4 +127,4 @@ def test_a_prediction_that_is_not_matched_cannot_spoil_the_others():
 
 def test_a_loss_says_what_it_needs_of_a_head():
     assert LOSS.needs() == {"objectness": "Objectness", "cell offsets": "RawL1"}
-    assert DetectionLoss(SimOta(), (BoxIou(),)).plus(RawL1()).terms == (BoxIou(), RawL1())
+    assert DetectionLoss(SimOta(), (BoxIou(),)).with_terms(RawL1()).terms == (BoxIou(), RawL1())

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from onelook.errors import ConfigError
-from onelook.layers.conv import ACTIVATIONS, ConvBnAct, ConvStyle, activation_named
-from onelook.layers.rep import RepConv
-from onelook.layers.stem import space_to_depth
+from onelook.layers.conv import ACTIVATIONS, ConvBnAct, ConvStyle, make_activation
+from onelook.layers.rep_conv import RepConv
+from onelook.layers.focus import space_to_depth
 from onelook.models.build import build
 from onelook.models.coco_names import COCO_CLASSES
 from onelook.models.detector import Architecture, PixelFormat, Pixels
@@ -121,7 +121,7 @@ def test_space_to_depth_goes_column_by_column() -> None:
 
 def test_unknown_activation_gets_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'silu'"):
-        activation_named("sillu")
+        make_activation("sillu")
 
 
 def test_depthwise_style_separates_only_spatial_convolutions() -> None:

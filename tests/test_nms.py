@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onelook.errors import ConfigError
-from onelook.ops.nms import Nms, TopK, candidates, greedy, intersection_over_union
+from onelook.ops.nms import Nms, TopK, candidates, greedy_nms, pairwise_iou
 
 
 def textbook_iou(a, b):
@@ -93,12 +93,12 @@ def many(count, side, seed=0):
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.8])
 def test_blocks_and_patches_do_not_change_the_answer(side, threshold):
     boxes = many(1500, side)
-    above = intersection_over_union(boxes.astype(np.float64), boxes.astype(np.float64)) > threshold
+    above = pairwise_iou(boxes.astype(np.float64), boxes.astype(np.float64)) > threshold
     keep = np.ones(len(boxes), bool)
     for row in range(len(boxes)):
         if keep[row]:
             keep[row + 1 :] &= ~above[row, row + 1 :]
-    np.testing.assert_array_equal(greedy(boxes, threshold), keep)
+    np.testing.assert_array_equal(greedy_nms(boxes, threshold), keep)
 
 
 def test_thirty_thousand_candidates_take_no_seconds():
@@ -110,7 +110,7 @@ def test_thirty_thousand_candidates_take_no_seconds():
     assert time.perf_counter() - start < 2  # about 0.13 s
     assert len(found[0]) > 20000
     start = time.perf_counter()
-    greedy(many(30000, 40), 0.65)  # of one class
+    greedy_nms(many(30000, 40), 0.65)  # of one class
     assert time.perf_counter() - start < 6  # about 0.7 s
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onelook.errors import ExportError, UsageError
-from onelook.exporting.suppression import append_suppression
-from onelook.ops.nms import Nms, NmsKind, distance_overlap, greedy, intersection_over_union, soften
-from onelook.predict.backends import select_of_kind
+from onelook.exporting.nms import append_nms
+from onelook.ops.nms import Nms, NmsKind, pairwise_distance_iou, greedy_nms, pairwise_iou, soft_nms
+from onelook.predict.backends import postprocess_of_kind
 from shared import needs_shared, reference
 
 
@@ -44,7 +44,7 @@ def test_survivors_are_darknets(darknet: dict[str, np.ndarray], name: str, thres
 def test_survivors_by_objectness_are_darknets(darknet: dict[str, np.ndarray], threshold: float) -> None:
     order = np.argsort(-darknet["objectness"], kind="stable")
     kept = np.zeros(len(order), bool)
-    kept[order] = greedy(darknet["xyxy"][order], threshold)
+    kept[order] = greedy_nms(darknet["xyxy"][order], threshold)
     expected = darknet["objectness_45" if threshold == 0.45 else "objectness_6"]
     np.testing.assert_array_equal(np.where(kept[:, None], darknet["probabilities"], 0), expected)
 
@@ -66,7 +66,7 @@ def test_greedy_by_distance_is_the_obvious_loop(seed: int, count: int, threshold
     while left:
         best = left.pop(0)
         expected.append(best)
-        pair = distance_overlap(boxes[[best]].astype(float), boxes[left].astype(float), 0.6)
+        pair = pairwise_distance_iou(boxes[[best]].astype(float), boxes[left].astype(float), 0.6)
         left = [row for row, overlap in zip(left, pair[0]) if overlap <= threshold]
     np.testing.assert_array_equal(found[1], scores[expected, 0])
 
@@ -75,7 +75,7 @@ def test_greedy_by_distance_is_the_obvious_loop(seed: int, count: int, threshold
 @given(st.integers(0, 10_000), st.integers(0, 25))
 def test_distance_spares_more_than_overlap_alone(seed: int, count: int) -> None:
     boxes, _ = scattered(seed, count)
-    plain, distant = intersection_over_union(boxes, boxes), distance_overlap(boxes, boxes)
+    plain, distant = pairwise_iou(boxes, boxes), pairwise_distance_iou(boxes, boxes)
     assert (distant <= plain).all()
     np.testing.assert_allclose(np.diag(distant), 1, rtol=1e-5)
     assert (distant[plain == 0] <= 0).all()
@@ -85,12 +85,12 @@ def test_distance_spares_more_than_overlap_alone(seed: int, count: int) -> None:
 @given(st.integers(0, 10_000), st.integers(0, 20), st.sampled_from([None, 0.4]))
 def test_softening_lowers_and_never_drops(seed: int, count: int, threshold: float | None) -> None:
     boxes, scores = scattered(seed, count)
-    lowered = soften(boxes, scores[:, 0], threshold, 0.5)
+    lowered = soft_nms(boxes, scores[:, 0], threshold, 0.5)
     assert (lowered <= scores[:, 0] + 1e-6).all() and (lowered > 0).all()
     if count:
         assert lowered[scores[:, 0].argmax()] == scores[:, 0].max()
     apart = np.array([[100.0 * i, 0, 100 * i + 50, 50] for i in range(count)], np.float32).reshape(-1, 4)
-    np.testing.assert_allclose(soften(apart, scores[:, 0], threshold, 0.5), scores[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(soft_nms(apart, scores[:, 0], threshold, 0.5), scores[:, 0], rtol=1e-6)
 
 
 def test_softened_scores_are_the_papers() -> None:
@@ -112,11 +112,11 @@ def test_kinds_that_do_not_exist_or_fit_are_refused() -> None:
     with pytest.raises(UsageError, match="above 0"):
         Nms(sigma=0)
     with pytest.raises(ExportError, match="cannot be of the kind 'diou'"):
-        append_suppression(None, Nms(kind="diou"), 1, 1)  # type: ignore[arg-type]
+        append_nms(None, Nms(kind="diou"), 1, 1)  # type: ignore[arg-type]
 
 
 def test_a_kind_keeps_what_the_model_says_of_labels() -> None:
     natural = Nms(multi_label=True)
     kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
     for name, kind in kinds.items():
-        assert select_of_kind(name, natural) == replace(natural, kind=kind)  # type: ignore[arg-type]
+        assert postprocess_of_kind(name, natural) == replace(natural, kind=kind)  # type: ignore[arg-type]

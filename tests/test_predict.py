@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import onelook
-from onelook.augment.frame import Letterbox
+from onelook.augment.letterbox import Letterbox
 from onelook.data.images import decode_image
 from onelook.errors import ConfigError, ExportError, ImageError, UserError, WeightsError
 from onelook.models.build import build

@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 
 from onelook.augment.copy_paste import CopyPaste
-from onelook.augment.erase import CutOut
-from onelook.augment.pipelines import Plain, YoloxAugment
+from onelook.augment.random_erasing import CutOut
+from onelook.augment.yolox import SingleImageAugment, YoloxAugment
 from onelook.augment.yolov7 import Yolov7Augment
 from onelook.cli.tasks import Detecting
 from onelook.data import open_dataset
@@ -30,16 +30,16 @@ from onelook.evaluation.coco import STATS
 from onelook.evaluation.tables import Results
 from onelook.models.yolox.architecture import Yolox
 from onelook.training.optimizer import Sgd
-from onelook.training.passes import parts
+from onelook.training.micro_batches import split_batch
 from onelook.training.preflight import (
     check_files,
-    count,
+    count_split,
     draw_batch,
-    inspect,
+    inspect_data,
     positives_per_object,
-    undefined_for,
+    missing_for_metric,
 )
-from onelook.training.processes import World
+from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Closing, Recipe
 from onelook.training.schedule import WarmCosine
 from onelook.types import UNDEFINED, Matches, Targets
@@ -76,7 +76,7 @@ def make(root: Path, boxes: list[list[float]], *, classes: tuple[str, ...] = ("c
 
 def test_splits_are_counted_as_training_uses_them(tmp_path: Path) -> None:
     boxes = [[0, 10, 10, 32, 32, 0], [1, -5, 0, 20, 20, 0], [1, 0, 0, 300, 200, 1], [0, 400, 10, 5, 5, 0]]
-    counts = count(open_dataset(make(tmp_path, boxes), "train"), (320, 320), "training")
+    counts = count_split(open_dataset(make(tmp_path, boxes), "train"), (320, 320), "training")
     numbers = (counts.images, counts.background, counts.objects, counts.usable, counts.crowds)
     assert numbers == (2, 1, 4, 2, 1)
     assert counts.per_class.tolist() == [1, 1]
@@ -85,15 +85,15 @@ def test_splits_are_counted_as_training_uses_them(tmp_path: Path) -> None:
 
 def test_view_counts_only_its_images(tmp_path: Path) -> None:
     dataset = open_dataset(make(tmp_path, [[0, 10, 10, 32, 32, 0]]), "train")
-    assert count(dataset.view([1]), (320, 320), "training").usable == 0
-    assert count(dataset.view([0, 0, 1]), (320, 320), "training").usable == 2
+    assert count_split(dataset.view([1]), (320, 320), "training").usable == 0
+    assert count_split(dataset.view([0, 0, 1]), (320, 320), "training").usable == 2
 
 
 def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path) -> None:
     root = make(tmp_path / "a [b]", [], classes=("cup [red]", "fork [/x]"))
     training, validation = (open_dataset(root, split) for split in ("train", "val"))
     console = Console(file=io.StringIO(), width=60)
-    inspect(RECIPE, training, validation, [f"A note of '{root}'."]).show(console)
+    inspect_data(RECIPE, training, validation, [f"A note of '{root}'."]).show(console)
     lines = console.file.getvalue().splitlines()
     assert any("cup [red]" in line for line in lines) and any("fork [/x]" in line for line in lines)
     assert f"A note of '{root}'." in lines
@@ -112,7 +112,7 @@ WARNINGS = {
 @pytest.mark.parametrize(("boxes", "said"), WARNINGS.values(), ids=list(WARNINGS))
 def test_hopeless_data_is_warned_of(tmp_path: Path, boxes: list[list[float]], said: str) -> None:
     root = make(tmp_path, boxes)
-    found = inspect(RECIPE, open_dataset(root, "train"), open_dataset(root, "val"))
+    found = inspect_data(RECIPE, open_dataset(root, "train"), open_dataset(root, "val"))
     assert any(said in warning for warning in found.warnings), found.warnings
     console = Console(file=io.StringIO(), width=100)
     found.show(console)
@@ -122,7 +122,7 @@ def test_hopeless_data_is_warned_of(tmp_path: Path, boxes: list[list[float]], sa
 
 def test_sound_data_is_not_warned_of(tmp_path: Path) -> None:
     root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]])
-    assert inspect(RECIPE, open_dataset(root, "train"), open_dataset(root, "val")).warnings == ()
+    assert inspect_data(RECIPE, open_dataset(root, "train"), open_dataset(root, "val")).warnings == ()
 
 
 def test_class_that_only_validation_has_is_named(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_class_that_only_validation_has_is_named(tmp_path: Path) -> None:
     whole = json.loads(path.read_text())
     whole["annotations"] = whole["annotations"][:1]
     path.write_text(json.dumps(whole))
-    found = inspect(RECIPE, open_dataset(root, "train"), open_dataset(root, "val"))
+    found = inspect_data(RECIPE, open_dataset(root, "train"), open_dataset(root, "val"))
     assert any("Validation judges 'fork'" in warning for warning in found.warnings)
 
 
@@ -139,7 +139,7 @@ def test_only_what_sampling_leaves_is_counted_and_warned_of(tmp_path: Path) -> N
     root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 2, 2, 0], [1, 0, 0, 300, 200, 1]], images=4)
     training, validation = open_dataset(root, "train"), open_dataset(root, "val")
     subset = replace(RECIPE, sampling=Sampling(classes=("fork",), background=0.0))
-    found = inspect(subset, training, validation)
+    found = inspect_data(subset, training, validation)
     seen, judged = found.splits
     assert (seen.images, seen.objects, seen.usable, seen.crowds) == (1, 2, 1, 1)
     assert seen.per_class.tolist() == [0, 1] and judged.per_class.tolist() == [1, 1]
@@ -155,7 +155,7 @@ def test_a_fraction_of_the_images_is_counted_as_it_was_drawn(tmp_path: Path) -> 
     seen = {}
     for seed in range(20):
         recipe = replace(RECIPE, sampling=Sampling(fraction=0.5), seed=seed)
-        found = inspect(recipe, training, validation)
+        found = inspect_data(recipe, training, validation)
         drawn = 0 in chosen_rows(training, recipe.sampling, seed)
         assert (found.splits[0].images, found.splits[0].usable) == (2, 2 * drawn)
         assert any("no objects to learn" in warning for warning in found.warnings) != drawn
@@ -178,7 +178,7 @@ PASTING = {
     "YOLOv7's paste-in": (replace(RECIPE, augment=Yolov7Augment()), True),
     "YOLOv7 without it": (replace(RECIPE, augment=Yolov7Augment(paste=None)), False),
     "MixUp": (RECIPE, False),
-    "nothing": (replace(RECIPE, augment=Plain()), False),
+    "nothing": (replace(RECIPE, augment=SingleImageAugment()), False),
 }
 
 
@@ -195,7 +195,7 @@ def test_pasting_without_outlines_is_warned_of(tmp_path: Path, recipe: Recipe, p
 
 
 def warnings_of(recipe: Recipe, root: Path) -> tuple[str, ...]:
-    return inspect(recipe, open_dataset(root, "train"), open_dataset(root, "val")).warnings
+    return inspect_data(recipe, open_dataset(root, "train"), open_dataset(root, "val")).warnings
 
 
 # Areas are those of the annotations, in pixels of the image; boundaries belong to both sides.
@@ -218,7 +218,7 @@ def test_metrics_are_foreseen_as_undefined_exactly_where_evaluation_leaves_them_
 ) -> None:
     validation = open_dataset(make(tmp_path, boxes), "val")
     stats = score(validation.coco_ground_truth(), Results.empty()).stats
-    foreseen = {metric for metric in STATS if undefined_for(metric, validation)}
+    foreseen = {metric for metric in STATS if missing_for_metric(metric, validation)}
     assert foreseen == {metric for metric, value in stats.items() if value == UNDEFINED}
 
 
@@ -227,8 +227,8 @@ def test_difficult_objects_define_nothing(tmp_path: Path) -> None:
     flags = np.array([DIFFICULT], np.uint8)
     index = SimpleNamespace(**{name: getattr(validation.index, name) for name in ("areas", "object_offsets")})
     index.object_flags = flags
-    assert undefined_for("AP", validation) is None
-    assert undefined_for("AP", replace(validation, index=index, rows=np.arange(2))) == "objects"
+    assert missing_for_metric("AP", validation) is None
+    assert missing_for_metric("AP", replace(validation, index=index, rows=np.arange(2))) == "objects"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_the_parts_of_a_batch_are_its_images_padded_to_their_own_objects() -> No
     valid = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0], [1, 1, 1]]).bool()
     labels = torch.arange(15).reshape(5, 3)
     whole = Batch(images, Targets(torch.rand(5, 3, 4), labels, valid, torch.rand(5, 3)), tuple(range(5)))
-    found = list(parts(whole, 2))
+    found = list(split_batch(whole, 2))
     assert [part[:, 0, 0, 0].tolist() for part, _ in found] == [[0, 1], [2, 3], [4]]
     assert [own.labels.shape for _, own in found] == [(2, 2), (2, 0), (1, 3)]
     for rows, (_, own) in zip((slice(0, 2), slice(2, 4), slice(4, 5)), found):
@@ -327,7 +327,7 @@ def test_the_look_at_the_first_batches_takes_no_more_than_a_pass_of_the_training
 ) -> None:
     recipe = changed(batch_size=8, accumulate=accumulate)
     learner = learner_of(recipe, precision="bf16")
-    learner.world = World(0, processes, CPU)  # the learner itself is built alone: there is nobody to talk to
+    learner.world = ProcessGroup(0, processes, CPU)  # the learner itself is built alone: there is nobody to talk to
     sizes, precisions, said = [], [], []
 
     def watch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from onelook.data import open_dataset
 from onelook.evaluation.coco import Evaluation, score
 from onelook.evaluation.tables import GroundTruth, Results
-from onelook.report.build import evaluation_notes, examples, read_history
+from onelook.report.build import annotation_hints, example_images, read_metrics
 from onelook.report.charts import Series, heatmap, line_chart, tick_labels, ticks
-from onelook.report.page import Picture, Report, render, write_report
+from onelook.report.page import ReportImage, Report, render, write_report
 from shared import data, needs_shared
 
 
@@ -51,7 +51,7 @@ def report(**changes: object) -> Report:
         "facts": {"model": "yolox-nano"},
         "recipe_text": "epochs: 2\n",
         "changes": [("epochs", "300", "2")],
-        "worst": [Picture(b"\xff\xd8", "b.jpg: 1 missed")],
+        "worst": [ReportImage(b"\xff\xd8", "b.jpg: 1 missed")],
     }
     return Report(**(given | changes))
 
@@ -166,17 +166,17 @@ def test_worst_and_best_images_are_drawn_once_each_worst_first() -> None:
         np.array([entry["score"] for entry in listed]),
     )
     one = score(truth, found)
-    worst, best = examples(one, dataset, dataset.names, count=4)
+    worst, best = example_images(one, dataset, dataset.names, count=4)
     assert len(worst) == len(best) == 4
     assert not {p.caption.split(":")[0] for p in worst} & {p.caption.split(":")[0] for p in best}
     assert all(": 0 found" in picture.caption for picture in worst)
     assert all("0 missed, 0 wrong" in picture.caption for picture in best)
     image = cv2.imdecode(np.frombuffer(worst[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert max(image.shape[:2]) <= 640
-    assert "is annotated as" in evaluation_notes(one)[0]
+    assert "is annotated as" in annotation_hints(one)[0]
 
 
 def test_history_keeps_numbers_and_leaves_empty_cells_out(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,loss/box,AP,note\n1,2.5,,slow\n2,1.5,0.25,\n")
-    rows = read_history(tmp_path / "metrics.csv")
+    rows = read_metrics(tmp_path / "metrics.csv")
     assert rows == [{"epoch": 1.0, "loss/box": 2.5, "note": "slow"}, {"epoch": 2.0, "loss/box": 1.5, "AP": 0.25}]

@@ -15,7 +15,7 @@ from onelook.cli.diff import diff as diff_command
 from onelook.config import change, diff
 from onelook.errors import ConfigError
 from onelook.models.classifier import Classifier
-from onelook.models.cost import count_parameters
+from onelook.models.flops import count_parameters
 from onelook.models.detector import Detector
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row, roadmap

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from onelook.training.sinks import SINKS
+from onelook.training.loggers import LOGGERS
 
 ROWS = {1: {"loss/total": 2.5, "AP": 0.25}, 2: {"loss/total": 1.5, "AP": 0.5}}
 
 
 def log(name, folder):
-    sink = SINKS[name](folder, {"model": {"type": "Yolox"}, "epochs": 2})
+    sink = LOGGERS[name](folder, {"model": {"type": "Yolox"}, "epochs": 2})
     for epoch, row in ROWS.items():
         sink.write(epoch, row)
     sink.close()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from onelook.errors import UserError
-from onelook.training.run import Run, follow
+from onelook.training.run import Run, fit
 from onelook.weights import restore
 from test_train_loop import BadGradient, SumOfBoxes
 from test_train_run import start
@@ -14,10 +14,10 @@ from training import LOSS, Squares, changed, learner_of
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_path):
-    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None)
+    recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None)
     with pytest.raises(UserError, match=r"is not finite: sum nan\. Its images: .*pic-5"):
         start(tmp_path, recipe, Squares(count=16, broken=5), name_of=lambda row: f"pic-{row}")
-    skipping = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite="skip")
+    skipping = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None, nonfinite="skip")
     result = start(tmp_path / "skip", skipping, Squares(count=16, broken=5))
     assert result.reason == "finished" and "step was skipped" in (tmp_path / "skip" / "train.log").read_text()
     assert all(
@@ -26,11 +26,11 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_
 
 
 def test_what_to_do_after_a_loss_that_is_not_finite_is_possible(tmp_path):
-    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None)
+    recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None)
     with pytest.raises(UserError) as raised:
         start(tmp_path, recipe, Squares(count=16, broken=5))
     assert "start a new run in another --out. The run so far" in raised.value.remedy  # no weights in the first epoch
-    longer = changed(epochs=2, loss=LOSS.plus(SumOfBoxes()), closing=None)
+    longer = changed(epochs=2, loss=LOSS.with_terms(SumOfBoxes()), closing=None)
 
     class Later(Squares):
         def epoch(self, epoch, augment, first):
@@ -46,12 +46,12 @@ def test_a_gradient_that_is_not_finite_stops_too_and_says_which(tmp_path):
     recipe = changed(epochs=1, closing=None)
     learner = learner_of(recipe)
     BadGradient(learner, at=0)
-    run = Run(tmp_path, recipe, learner, name_of=lambda row: f"pic-{row}")
+    run = Run(tmp_path, recipe, learner, image_name=lambda row: f"pic-{row}")
     with pytest.raises(UserError, match=r"gradient of step 0 \(epoch 1\) is not finite, though its loss is\. .*: pic-"):
-        follow(run, Squares(count=16), None)
+        fit(run, Squares(count=16), None)
 
 
 def test_an_epoch_without_a_finite_loss_ends_the_training_even_where_steps_are_skipped(tmp_path):
-    recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite="skip")
+    recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None, nonfinite="skip")
     with pytest.raises(UserError, match="No step of epoch 1 had a finite loss"):
         start(tmp_path, recipe, Squares(count=8, broken=5))

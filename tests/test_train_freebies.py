@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from onelook.config import from_plain, override, to_plain
-from onelook.layers.batch_norm import Cbn, Cmbn, CrossIterationNorm, CrossMiniBatchNorm
+from onelook.layers.cross_mini_batch_norm import Cbn, Cmbn, CrossIterationNorm, CrossMiniBatchNorm
 from onelook.layers.dropblock import drop_block
-from onelook.losses.terms import Classes
+from onelook.losses.yolox import Classes
 from onelook.models.deploy import deploy
 from onelook.recipes import RECIPE_TYPES, published_recipe
-from onelook.training.adversarial import Adversarial, deceived
+from onelook.training.adversarial import Adversarial, adversarial_images
 from onelook.training.dropblock import DropBlock
 from onelook.training.loop import Step, train
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW
-from onelook.training.passes import join
+from onelook.training.micro_batches import join_batches
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, Polynomial
-from onelook.training.state import load_state, save_state
+from onelook.training.checkpoint import load_checkpoint, save_checkpoint
 from test_train_loop import assert_same, run, weights_of
 from training import RECIPE, Squares, changed, learner_of
 
@@ -44,7 +44,7 @@ def small_network(normalization=None):
         network[1].weight.uniform_(0.5, 2)
         network[1].bias.normal_()
     if normalization is not None:
-        normalization.adopt(network)
+        normalization.convert(network)
     return network
 
 
@@ -163,9 +163,9 @@ def test_the_altered_picture_hides_its_objects_and_nothing_else_changes():
     run(recipe, learner, batches)
     batch = batches.take(tuple(range(8)))
     images, targets = batch.images.float(), batch.targets
-    learner.train_mode()
+    learner.set_train_mode()
     before = {name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}
-    altered = deceived(learner.detector, images, recipe.loss, rate=0.05)
+    altered = adversarial_images(learner.detector, images, recipe.loss, rate=0.05)
     after = learner.detector.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.grad is None for parameter in learner.detector.parameters())
@@ -175,7 +175,9 @@ def test_the_altered_picture_hides_its_objects_and_nothing_else_changes():
     with torch.no_grad():
         first, second = (recipe.loss(learner.detector(picture), targets) for picture in (images, altered))
     assert second["objectness"] > 1.1 * first["objectness"]
-    assert recipe.loss.deception(learner.detector(altered)) < recipe.loss.deception(learner.detector(images))
+    assert recipe.loss.adversarial_loss(learner.detector(altered)) < recipe.loss.adversarial_loss(
+        learner.detector(images)
+    )
 
 
 def test_which_passes_are_altered_is_a_function_of_their_place():
@@ -204,8 +206,8 @@ def test_resume_is_bit_equal_with_every_method(tmp_path, name):
     whole, broken, fresh = (learner_of(recipe) for _ in range(3))
     curve = run(recipe, whole, batches)
     before = run(recipe, broken, batches, stop_after=2)
-    save_state(tmp_path / "state.pt", broken, {})
-    load_state(tmp_path / "state.pt", fresh)
+    save_checkpoint(tmp_path / "state.pt", broken, {})
+    load_checkpoint(tmp_path / "state.pt", fresh)
     assert before + run(recipe, fresh, batches) == curve
     assert_same(weights_of(whole), weights_of(fresh))
 
@@ -242,7 +244,7 @@ def test_joined_batches_hold_the_same_objects():
     one, two = Squares().take((0, 1)), Squares().take((2,))
     targets = two.targets
     shorter = replace(targets, boxes=targets.boxes[:, :1], labels=targets.labels[:, :1], valid=targets.valid[:, :1])
-    both = join([one, replace(two, targets=shorter)])
+    both = join_batches([one, replace(two, targets=shorter)])
     assert both.targets.shares is None
     assert both.indices == (0, 1, 2) and both.images.shape == (3, 3, 64, 64)
     assert torch.equal(both.targets.boxes[:2], one.targets.boxes)
@@ -283,7 +285,7 @@ def test_settings_that_exclude_each_other_are_refused():
 
 @given(smoothing=st.floats(0, 0.9), logits=st.lists(st.floats(-4, 4), min_size=2, max_size=5))
 def test_smoothed_classes_are_best_at_the_smoothed_target(smoothing, logits):
-    from onelook.losses.loss import Pairs
+    from onelook.losses.detection_loss import Pairs
     from onelook.types import Matches, Predictions, Priors, Targets
 
     count = len(logits)

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from onelook.errors import ConfigError, UserError
-from onelook.training.learner import Learner
+from onelook.training.train_state import TrainState
 from onelook.training.loop import Epoch, Step, train
-from onelook.training.meter import Meter
+from onelook.training.meter import LossMeter
 from onelook.training.multiscale import MultiScale
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Recipe
 from onelook.training.schedule import Constant
-from onelook.training.state import load_state, read_notes, save_state
-from onelook.training.undo import Undo
+from onelook.training.checkpoint import load_checkpoint, read_notes, save_checkpoint
+from onelook.training.batch_norm_snapshot import BatchNormSnapshot
 from training import LOSS, RECIPE, Squares, changed, learner_of
 
 
@@ -33,7 +33,7 @@ def one_thread():
 
 
 def weights_of(learner):
-    return {**learner.detector.state_dict(), **{f"ema.{n}": t for n, t in learner.best_model.state_dict().items()}}
+    return {**learner.detector.state_dict(), **{f"ema.{n}": t for n, t in learner.evaluated_model.state_dict().items()}}
 
 
 def assert_same(one, two):
@@ -83,11 +83,11 @@ def test_resume_is_bit_equal_to_no_break(tmp_path, recipe, stop):
     batches = Squares(batch=8 // recipe.accumulate)
     curve = run(recipe, whole, batches)
     before = run(recipe, broken, batches, stop_after=stop)
-    save_state(tmp_path / "state.pt", broken, {"said": [stop]})
+    save_checkpoint(tmp_path / "state.pt", broken, {"said": [stop]})
     fresh = learner_of(recipe)
     with torch.no_grad():
         next(fresh.detector.parameters()).add_(1)  # whatever it was, the state decides
-    assert load_state(tmp_path / "state.pt", fresh) == {"said": [stop]} == read_notes(tmp_path / "state.pt")
+    assert load_checkpoint(tmp_path / "state.pt", fresh) == {"said": [stop]} == read_notes(tmp_path / "state.pt")
     after = run(recipe, fresh, batches)
     assert before + after == curve
     assert_same(weights_of(whole), weights_of(fresh))
@@ -96,14 +96,14 @@ def test_resume_is_bit_equal_to_no_break(tmp_path, recipe, stop):
 def test_a_damaged_or_foreign_state_is_refused(tmp_path):
     path = tmp_path / "state.pt"
     with pytest.raises(UserError, match=r"no '.*state\.pt' to resume"):
-        load_state(path, learner_of())
+        load_checkpoint(path, learner_of())
     path.write_bytes(b"\x80\x04cos\nsystem\n")
     with pytest.raises(UserError, match="damaged or no training state"):
-        load_state(path, learner_of())
-    save_state(path, learner_of(), {})
+        load_checkpoint(path, learner_of())
+    save_checkpoint(path, learner_of(), {})
     other = changed(model=RECIPE.model.__class__(depth=0.33, width=0.25, num_classes=3, size=(64, 64)))
     with pytest.raises(UserError, match=r"another model \((size mismatch|Unexpected|Missing)"):
-        load_state(path, learner_of(other))
+        load_checkpoint(path, learner_of(other))
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class SumOfBoxes:
 
 
 def test_a_loss_that_is_not_finite_changes_no_weight_and_names_its_images():
-    recipe = changed(epochs=1, schedule=Constant(), loss=LOSS.plus(SumOfBoxes()), closing=None)
-    learner, meter = learner_of(recipe), Meter()
+    recipe = changed(epochs=1, schedule=Constant(), loss=LOSS.with_terms(SumOfBoxes()), closing=None)
+    learner, meter = learner_of(recipe), LossMeter()
     states = [{name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}]
     broken = []
     for event in train(recipe, learner, Squares(broken=5)):
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_names_its_images():
 class BadGradient:
     """Makes the gradient of a parameter infinite, or none, in one backward pass (0-based)."""
 
-    def __init__(self, learner: Learner, at: int, value: float = math.inf) -> None:
+    def __init__(self, learner: TrainState, at: int, value: float = math.inf) -> None:
         self.at, self.value, self.passes = at, value, 0
         next(learner.detector.parameters()).register_hook(self)
 
@@ -158,7 +158,7 @@ class BadGradient:
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_gradient_that_is_not_finite_changes_no_weight_though_the_loss_is(clip, value):
     recipe = changed(epochs=1, schedule=Constant(), closing=None, clip=clip)
-    learner, meter = learner_of(recipe), Meter()
+    learner, meter = learner_of(recipe), LossMeter()
     BadGradient(learner, at=1, value=value)
     states = [{name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}]
     broken = []
@@ -178,8 +178,8 @@ def test_statistics_come_back_with_and_without_a_look_at_the_host():
     """On an accelerator the choice is the device's own: the same work is tried here on the CPU."""
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(8), torch.nn.BatchNorm2d(70_000))  # a small and a large one
     statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-    undo = Undo(model)
-    for restore, sound in product((undo.restore_unless, undo.choose), (False, True)):
+    undo = BatchNormSnapshot(model)
+    for restore, sound in product((undo.restore_unless, undo.restore_on_device), (False, True)):
         undo.keep()
         before = [buffer.clone() for buffer in statistics]
         for buffer in statistics:
@@ -261,10 +261,10 @@ def test_a_compiled_network_learns_the_same(multiscale, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_step_on_cuda_never_waits_for_the_device():
-    from onelook.training.processes import World
+    from onelook.training.processes import ProcessGroup
 
     recipe: Recipe = changed(epochs=3)
-    learner = learner_of(recipe, World(0, 1, torch.device("cuda")), precision="fp16")
+    learner = learner_of(recipe, ProcessGroup(0, 1, torch.device("cuda")), precision="fp16")
 
     class Pinned(Squares):
         def take(self, rows):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from onelook.training.ema import Average, Ema
-from onelook.training.multiscale import MultiScale, rescale
+from onelook.training.ema import ModelEma, Ema
+from onelook.training.multiscale import MultiScale, resize_batch
 from onelook.training.optimizer import AdamW, Sgd, parameter_groups, set_rates
 from onelook.training.schedule import MultiStep, Rates, WarmCosine
 from onelook.types import Targets
@@ -60,7 +60,7 @@ def network() -> nn.Module:
 
 def test_average_follows_every_float_and_leaves_counters() -> None:
     model = network()
-    average = Average(model, Ema(decay=0.9, warmup=0))
+    average = ModelEma(model, Ema(decay=0.9, warmup=0))
     before = {name: value.clone() for name, value in average.state_dict().items()}
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
@@ -149,7 +149,7 @@ def test_boxes_follow_their_resized_image() -> None:
     images = torch.zeros(1, 3, 64, 96)
     images[:, :, 16:32, 24:72] = 1
     targets = Targets(torch.tensor([[[24.0, 16, 72, 32]]]), torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1) > 0)
-    scaled, moved = rescale(images, targets, (128, 288))
+    scaled, moved = resize_batch(images, targets, (128, 288))
     assert moved.boxes.tolist() == [[[72.0, 32.0, 216.0, 64.0]]]
     assert scaled[0, 0, 33:63, 74:214].min() > 0.5
     assert scaled[0, 0].sum().item() == pytest.approx(16 * 48 * 6, rel=0.02)

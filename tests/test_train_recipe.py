@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from onelook.assign.simota import SimOta
-from onelook.losses.terms import BoxIou, RawL1
+from onelook.losses.yolox import BoxIou, RawL1
 from onelook.models.yolox.architecture import Yolox
 from onelook.training.optimizer import AdamW, Sgd
 from training import LOSS, RECIPE, TINY
@@ -24,7 +24,7 @@ REFUSED = {
     "a momentum of 1": lambda: Sgd(momentum=1.0),
     "Nesterov's momentum without momentum": lambda: Sgd(momentum=0.0),
     "a beta of 1": lambda: AdamW(betas=(0.9, 1.0)),
-    "a negative weight of a term": lambda: LOSS.plus(RawL1(weight=-1.0)),
+    "a negative weight of a term": lambda: LOSS.with_terms(RawL1(weight=-1.0)),
     "a region without size": lambda: SimOta(radius=0.0),
     "no candidates": lambda: SimOta(candidates=0),
 }
@@ -40,17 +40,17 @@ def test_a_number_that_cannot_be_meant_is_refused_when_it_is_set(make):
 class Bare(Yolox):
     """A network whose head gives boxes and classes only."""
 
-    gives: ClassVar[frozenset[str]] = frozenset()
+    provides: ClassVar[frozenset[str]] = frozenset()
 
 
 def test_a_term_that_the_head_cannot_serve_is_refused_when_the_recipe_is_made():
     with pytest.raises(ValueError, match="Objectness needs objectness, which the head of Bare does not give"):
         replace(RECIPE, model=Bare())
-    assert replace(RECIPE, model=TINY, loss=LOSS.plus(BoxIou(name="more"))).loss.terms[-1].name == "more"
+    assert replace(RECIPE, model=TINY, loss=LOSS.with_terms(BoxIou(name="more"))).loss.terms[-1].name == "more"
 
 
 def test_the_closing_loss_is_checked_too():
     loss = replace(LOSS, assigner=lambda *_: None, terms=(BoxIou(),))
-    closing = replace(RECIPE.closing, loss=loss.plus(RawL1()))
+    closing = replace(RECIPE.closing, loss=loss.with_terms(RawL1()))
     with pytest.raises(ValueError, match="RawL1 needs cell offsets"):
         replace(RECIPE, model=Bare(), loss=loss, closing=closing)

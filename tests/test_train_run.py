@@ -24,11 +24,11 @@ from safetensors import safe_open
 
 from onelook.config import read_yaml, to_plain
 from onelook.errors import UserError
-from onelook.training import sinks
-from onelook.training.journal import Journal
+from onelook.training import loggers
+from onelook.training.train_log import TrainLog
 from onelook.training.loop import train
-from onelook.training.meter import Meter
-from onelook.training.run import Run, follow, refuse_changes
+from onelook.training.meter import LossMeter
+from onelook.training.run import Run, fit, check_same_recipe
 from onelook.types import UNDEFINED
 from onelook.weights import read_header, restore, save_weights
 from training import LOSS, Squares, changed, learner_of
@@ -48,7 +48,7 @@ def one_thread():
 
 def start(folder, recipe=RECIPE, batches=SMALL, evaluate=None, **settings):
     run = Run(folder, recipe, learner_of(recipe), **settings)
-    return follow(run, batches, evaluate)
+    return fit(run, batches, evaluate)
 
 
 def rows_of(folder):
@@ -149,7 +149,7 @@ def test_nothing_is_said_of_a_metric_where_nothing_is_evaluated(tmp_path):
 def test_services_get_no_number_that_nothing_defines(tmp_path, monkeypatch):
     rows = []
     sink = SimpleNamespace(write=lambda epoch, row: rows.append(row), close=lambda: None)
-    monkeypatch.setitem(sinks.SINKS, "mlflow", lambda folder, settings: sink)
+    monkeypatch.setitem(loggers.LOGGERS, "mlflow", lambda folder, settings: sink)
     start(tmp_path, changed(epochs=1, closing=None), evaluate=measured([UNDEFINED]), sinks=["mlflow"])
     assert len(rows) == 1 and "AP" not in rows[0] and rows[0]["loss/total"] > 0
 
@@ -176,9 +176,11 @@ def test_an_epoch_has_one_bar_also_where_its_first_losses_are_not_known(tmp_path
     from test_train_loop import SumOfBoxes
 
     shown = []
-    monkeypatch.setattr(Journal, "begin_epoch", lambda journal, epoch, epochs, steps, done: shown.append((epoch, done)))
+    monkeypatch.setattr(
+        TrainLog, "begin_epoch", lambda journal, epoch, epochs, steps, done: shown.append((epoch, done))
+    )
     first = int(np.random.default_rng((7, 0)).permutation(16)[0])  # of the first batch: its step is skipped
-    recipe = changed(epochs=2, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite="skip")
+    recipe = changed(epochs=2, loss=LOSS.with_terms(SumOfBoxes()), closing=None, nonfinite="skip")
     start(tmp_path, recipe, Squares(count=16, broken=first))
     assert shown == [(0, 0), (1, 0)]
 
@@ -224,7 +226,7 @@ class Slow(Squares):
 
 def test_a_loader_that_cannot_keep_up_is_told_of_with_figures(tmp_path):
     recipe = changed(epochs=1, closing=None)
-    follow(Run(tmp_path / "slow", recipe, learner_of(recipe)), Slow(), None, faster="take more")
+    fit(Run(tmp_path / "slow", recipe, learner_of(recipe)), Slow(), None, slow_loader_remedy="take more")
     said = (tmp_path / "slow" / "train.log").read_text()
     found = re.search(r"kept training waiting for (\S+) of (\S+) s: take more\.", said)
     assert found and 1.2 <= float(found[1]) <= float(found[2])
@@ -242,9 +244,9 @@ def test_the_start_of_the_workers_is_not_held_against_the_loader(tmp_path):
 
 
 def test_the_start_of_an_earlier_sitting_is_remembered():
-    before = Meter({"box": 1.0}, 1, waited=3.0, starting=2.0)
-    assert Meter.from_dict(before.to_dict()).starting == 2.0
-    assert Meter.from_dict({"sums": {}, "steps": 0, "waited": 1.0}).starting == 0.0
+    before = LossMeter({"box": 1.0}, 1, waited=3.0, starting=2.0)
+    assert LossMeter.from_dict(before.to_dict()).starting == 2.0
+    assert LossMeter.from_dict({"sums": {}, "steps": 0, "waited": 1.0}).starting == 0.0
 
 
 def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):
@@ -281,14 +283,14 @@ def test_a_sink_that_fails_never_stops_training(tmp_path, monkeypatch):
         def close(self):
             raise AssertionError("a sink that failed is left alone")
 
-    monkeypatch.setitem(sinks.SINKS, "wandb", Broken)
+    monkeypatch.setitem(loggers.LOGGERS, "wandb", Broken)
     result = start(tmp_path, changed(epochs=2, closing=None), sinks=("wandb",))
     assert result.reason == "finished" and len(rows_of(tmp_path)) == 2
     assert (tmp_path / "train.log").read_text().count("wandb: write failed (ConnectionError: nobody is there)") == 1
 
 
 def test_rows_that_could_not_be_written_are_written_later(tmp_path, monkeypatch):
-    write, calls = sinks.write_text, []
+    write, calls = loggers.write_text, []
 
     def full(path, text):
         calls.append(path)
@@ -296,7 +298,7 @@ def test_rows_that_could_not_be_written_are_written_later(tmp_path, monkeypatch)
             raise OSError(28, "No space left on device")
         write(path, text)
 
-    monkeypatch.setattr(sinks, "write_text", full)
+    monkeypatch.setattr(loggers, "write_text", full)
     result = start(tmp_path, changed(epochs=3, closing=None))
     assert result.reason == "finished" and len(rows_of(tmp_path)) == 2
     log = (tmp_path / "train.log").read_text()
@@ -336,7 +338,7 @@ def test_unknown_sinks_and_changed_recipes_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no sink 'tensorbord'\. Did you mean 'tensorboard'"):
         start(tmp_path, sinks=("tensorbord",))
     with pytest.raises(UserError, match="another recipe: batch_size was 8, now 4"):
-        refuse_changes(tmp_path, RECIPE, changed(epochs=3, evaluate_every=1, batch_size=4))
+        check_same_recipe(tmp_path, RECIPE, changed(epochs=3, evaluate_every=1, batch_size=4))
 
 
 LONGER = Squares(count=32)
@@ -395,6 +397,6 @@ def steps_of(folder: Path) -> int:
 def test_a_run_starts_with_a_state_so_that_a_kill_in_the_first_epoch_is_no_loss(tmp_path):
     run = Run(tmp_path, RECIPE, learner_of(RECIPE))
     run.save()
-    next(train(RECIPE, run.learner, SMALL))
+    next(train(RECIPE, run.train_state, SMALL))
     result = start(tmp_path, resume=True)
     assert result.steps == 6

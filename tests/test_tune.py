@@ -60,7 +60,7 @@ def test_the_planted_optimum_is_found_better_than_by_chance():
         done = search(60, seed)
         assert done[0][0] == (1e-5, 0.6, 8.0)  # the recipe itself comes first
         bests.append(max(fitness for _, fitness in done))
-        chances.append(max(fitness for _, fitness in search(60, seed, Evolution(founders=60))))
+        chances.append(max(fitness for _, fitness in search(60, seed, Evolution(random_trials=60))))
     assert min(bests) > 0.97 and np.mean(bests) > np.mean(chances) + 0.005
 
 

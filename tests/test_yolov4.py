@@ -15,7 +15,7 @@ from darknet_graph import run as run_graph
 from networks import Golden, filled_detector, goldens, manifest
 from onelook.layers.conv import ConvBnAct
 from onelook.models.build import build
-from onelook.models.cost import count_gflops, count_parameters
+from onelook.models.flops import count_gflops, count_parameters
 from onelook.models.deploy import deploy
 from onelook.models.detector import Detector
 from onelook.models.variants import variant

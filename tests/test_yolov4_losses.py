@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from onelook.assign.darknet import DarknetAnchors
-from onelook.layers.anchors import anchor_predictions, decode_sigmoid
-from onelook.losses.darknet import (
+from onelook.assign.darknet_anchors import DarknetAnchors
+from onelook.layers.anchor_predictions import anchor_predictions, decode_sigmoid
+from onelook.losses.yolov4 import (
     DarknetBox,
     DarknetClasses,
     DarknetObjectness,
     DarknetSquares,
     GaussianBox,
     box_errors,
-    first_of,
+    first_occurrences,
     input_sides,
 )
-from onelook.losses.deception import no_objects
-from onelook.losses.loss import DetectionLoss, Pairs
+from onelook.losses.adversarial import no_object_loss
+from onelook.losses.detection_loss import DetectionLoss, Pairs
 from onelook.models.yolov4.head import decode_exponential
 from onelook.ops.boxes import cxcywh_to_xyxy
 from onelook.ops.iou import box_iou
@@ -196,7 +196,7 @@ def test_box_gradients_point_where_darknets_do(kind: Any) -> None:
 def test_adversarial_gradients_are_darknets() -> None:
     name = "yolov4_adversarial"
     raw, predictions, _ = problem(name)
-    found = -gradient(no_objects(predictions) / len(raw[0]), raw)
+    found = -gradient(no_object_loss(predictions) / len(raw[0]), raw)
     np.testing.assert_allclose(found[..., 4], rows(name, 4), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found[..., 5:], rows(name, slice(5, None)), rtol=1e-5, atol=1e-5)
 
@@ -215,7 +215,7 @@ def test_squares_are_darknets_gradient_before_a_sigmoid_in_the_convolution() -> 
 def test_first_pairs_of_a_key_are_found() -> None:
     keys = torch.tensor([[5, 3, 5, 3, 0, 5], [1, 1, 1, 1, 1, 1]])
     valid = torch.tensor([[False, True, True, True, True, True], [True] * 6])
-    assert first_of(keys, valid).tolist() == [[False, True, True, False, True, False], [True] + [False] * 5]
+    assert first_occurrences(keys, valid).tolist() == [[False, True, True, False, True, False], [True] + [False] * 5]
 
 
 def scene(dtype: torch.dtype = torch.float32) -> tuple[Predictions, Targets]:

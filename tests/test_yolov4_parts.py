@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from onelook.augment.frame import Letterbox, resize
+from onelook.augment.letterbox import Letterbox, resize_image
 from onelook.config import change, from_plain, to_plain
 from onelook.layers.attention import PointwiseAttention, SpatialAttention, SqueezeExcite
-from onelook.layers.context import Aspp, Rfb
-from onelook.layers.conv import ConvStyle, activation_named
-from onelook.layers.fusion import Asff, PlainSum, Sfam, WeightedSum
-from onelook.layers.spp import MaxPyramid, SamePool
-from onelook.losses.darknet import DarknetSquares, GaussianBox
+from onelook.layers.aspp import Aspp, Rfb
+from onelook.layers.conv import ConvStyle, make_activation
+from onelook.layers.weighted_sum import Asff, PlainSum, Sfam, WeightedSum
+from onelook.layers.spp import PlainSpp, SamePaddingMaxPool
+from onelook.losses.yolov4 import DarknetSquares, GaussianBox
 from onelook.models.deploy import deploy
 from onelook.models.variants import ARCHITECTURE_TYPES, variant
 from onelook.models.yolov4.architecture import CSP, LETTERBOX, TINY, Yolov4
@@ -36,7 +36,7 @@ def blocks() -> dict[str, np.ndarray]:
 @needs_shared
 def test_mish_and_its_derivative_are_darknets(blocks: dict[str, np.ndarray]) -> None:
     x = torch.from_numpy(blocks["mish_x"]).double().requires_grad_()
-    y = activation_named("mish")(x + 0)
+    y = make_activation("mish")(x + 0)
     y.sum().backward()
     assert x.grad is not None
     # Darknet computes in float32 and loses what is below 1e-6.
@@ -68,9 +68,9 @@ def test_sums_of_other_channel_counts_are_darknets(
 @pytest.mark.parametrize(("size", "stride"), [(2, 2), (2, 1), (5, 1), (9, 1), (13, 1)])
 def test_pools_are_darknets(blocks: dict[str, np.ndarray], size: int, stride: int) -> None:
     x = torch.from_numpy(blocks["pool_input"])[None]
-    np.testing.assert_array_equal(SamePool(size, stride)(x)[0], blocks[f"pool_{size}_{stride}"])
+    np.testing.assert_array_equal(SamePaddingMaxPool(size, stride)(x)[0], blocks[f"pool_{size}_{stride}"])
     if stride == 1 and size % 2:
-        np.testing.assert_array_equal(MaxPyramid((size,))(x)[0, :2], blocks[f"pool_{size}_1"])
+        np.testing.assert_array_equal(PlainSpp((size,))(x)[0, :2], blocks[f"pool_{size}_1"])
 
 
 @needs_shared
@@ -80,7 +80,9 @@ def test_frames_are_darknets() -> None:
         letterboxes = {name: file[name].transpose(1, 2, 0) for name in ("letterbox", "letterbox_tall")}
     image = arrays["image"]
     for name in ("resize", "resize_up"):
-        np.testing.assert_allclose(resize(image, arrays[name].shape[:2], "linear_aligned"), arrays[name], atol=2e-6)
+        np.testing.assert_allclose(
+            resize_image(image, arrays[name].shape[:2], "linear_aligned"), arrays[name], atol=2e-6
+        )
     for wanted in letterboxes.values():
         # Half a grey is no whole number of 255, so the padding is compared apart.
         found, placement = LETTERBOX(np.asarray(image * 255, np.float32), wanted.shape[:2])
@@ -97,10 +99,10 @@ def test_frames_are_darknets() -> None:
 
 def test_aligned_resize_keeps_the_corners_and_whole_numbers() -> None:
     image = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
-    found = resize(image, (20, 33), "linear_aligned")
+    found = resize_image(image, (20, 33), "linear_aligned")
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found[[0, 0, -1, -1], [0, -1, 0, -1]], image[[0, 0, -1, -1], [0, -1, 0, -1]])
-    np.testing.assert_array_equal(resize(np.full((1, 1, 3), 7, np.uint8), (3, 2), "linear_aligned"), 7)
+    np.testing.assert_array_equal(resize_image(np.full((1, 1, 3), 7, np.uint8), (3, 2), "linear_aligned"), 7)
 
 
 @pytest.mark.parametrize("source", [(37, 53), (53, 37), (480, 640), (1, 1000), (64, 64)])
@@ -124,7 +126,7 @@ STYLE = ConvStyle("leaky_relu")
         (SqueezeExcite(16), 16),
         (Aspp(16, STYLE), 64),
         (Rfb(16, STYLE), 16),
-        (MaxPyramid(), 64),
+        (PlainSpp(), 64),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from networks import Golden, filled_detector, goldens, manifest
 from official_layers import head_inputs
 from onelook.models.build import build
-from onelook.models.cost import count_gflops, count_parameters
+from onelook.models.flops import count_gflops, count_parameters
 from onelook.models.deploy import deploy
 from onelook.models.detector import Detector
 from onelook.models.variants import variant

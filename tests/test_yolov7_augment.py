@@ -12,10 +12,10 @@ import pytest
 from onelook.augment.geometry import BoxFilter, RandomAffine
 from onelook.augment.mixup import BetaMixUp
 from onelook.augment.mosaic import Mosaic9
-from onelook.augment.paste_in import PasteIn
-from onelook.augment.perspective import Perspective, project, project_points
-from onelook.augment.source import DrawFrom, LazySample, generator
-from onelook.augment.yolov7 import Yolov7Augment, turned
+from onelook.augment.yolov7_copy_paste import Yolov7CopyPaste
+from onelook.augment.perspective import Perspective, project_instances, project_points
+from onelook.augment.lazy_sample import ListSampler, LazySample, sample_generator
+from onelook.augment.yolov7 import Yolov7Augment, flip_sample
 from onelook.types import Sample
 from scenes import COLOURS, DRAW, SCENES, SIZE, extent
 from shared import needs_shared, reference
@@ -24,9 +24,9 @@ STILL = RandomAffine(degrees=0.0, translate=0.0, scale=(1.0, 1.0), shear=0.0)
 QUIET = Yolov7Augment(affine=STILL, mix=None, hsv=None, paste=None, flip=0.0)
 PIPELINES = {
     "published": Yolov7Augment(),
-    "four": Yolov7Augment(nine=0.0, mix=BetaMixUp(1.0), paste=PasteIn(1.0)),
-    "nine": Yolov7Augment(nine=1.0, mix=BetaMixUp(1.0), paste=PasteIn(1.0), flip_vertical=0.5),
-    "no mosaic": Yolov7Augment(mosaic=0.0, paste=PasteIn(1.0)),
+    "four": Yolov7Augment(nine=0.0, mix=BetaMixUp(1.0), paste=Yolov7CopyPaste(1.0)),
+    "nine": Yolov7Augment(nine=1.0, mix=BetaMixUp(1.0), paste=Yolov7CopyPaste(1.0), flip_vertical=0.5),
+    "no mosaic": Yolov7Augment(mosaic=0.0, paste=Yolov7CopyPaste(1.0)),
     "tilted": Yolov7Augment(perspective=Perspective(0.001), affine=RandomAffine(10.0, 0.1, (0.8, 1.2), 2.0)),
     "turned": Yolov7Augment(affine=RandomAffine(30.0, 0.2, (0.5, 1.6), 5.0)),
 }
@@ -36,8 +36,8 @@ PIPELINES = {
 def test_a_sample_is_a_pure_function_of_its_key(name):
     pipeline, before = PIPELINES[name], [sample.image.copy() for sample in SCENES]
     for index in range(6):
-        first, again = (pipeline(SCENES[index], DRAW, generator(1, 2, index)) for _ in range(2))
-        other = pipeline(SCENES[index], DRAW, generator(1, 3, index))
+        first, again = (pipeline(SCENES[index], DRAW, sample_generator(1, 2, index)) for _ in range(2))
+        other = pipeline(SCENES[index], DRAW, sample_generator(1, 3, index))
         np.testing.assert_array_equal(first.image, again.image)
         np.testing.assert_array_equal(first.boxes, again.boxes)
         assert not np.array_equal(first.image, other.image)
@@ -84,7 +84,7 @@ def test_nine_images_lie_around_the_first_as_published():
 def test_objects_of_a_mosaic_of_nine_lie_on_their_pixels():
     seen = 0
     for seed in range(12):
-        plan = Mosaic9().plan(*Mosaic9().draw(SCENES[seed], DRAW, generator(0, 5, seed)), SIZE)
+        plan = Mosaic9().plan(*Mosaic9().draw(SCENES[seed], DRAW, sample_generator(0, 5, seed)), SIZE)
         image = plan.render()[..., :3]
         for box, label in zip(plan.objects.boxes.round().astype(int), plan.objects.labels):
             x1, y1, x2, y2 = box
@@ -99,7 +99,7 @@ def test_objects_of_a_mosaic_of_nine_lie_on_their_pixels():
 def test_one_image_without_mosaic_is_centred_and_keeps_its_objects():
     pipeline = replace(QUIET, mosaic=0.0)
     sample = SCENES[2]
-    made = pipeline(sample, DRAW, generator(0, 0, 0))
+    made = pipeline(sample, DRAW, sample_generator(0, 0, 0))
     framed, placement = pipeline.frame(sample.image, SIZE)
     assert np.abs(cv2.blur(made.image, (5, 5)).astype(int) - cv2.blur(framed, (5, 5))).mean() < 3
     np.testing.assert_allclose(made.boxes, placement.forward(sample.boxes), atol=0.5)
@@ -115,13 +115,13 @@ def test_boxes_of_outlined_objects_hold_what_is_seen():
         SCENES[0].image[:160, :160], np.array([[20, -40, 140, 80]], np.float32), np.zeros(1, int), ((ring,),)
     )
     square = replace(sample, image=np.zeros((160, 160, 3), np.uint8))
-    made = replace(QUIET, mosaic=0.0)(square, DRAW, generator(0, 0, 0))
+    made = replace(QUIET, mosaic=0.0)(square, DRAW, sample_generator(0, 0, 0))
     np.testing.assert_allclose(made.boxes, [[20, 0, 140, 80]], atol=0.5)
     shifted = replace(square, boxes=square.boxes - (0, 50, 0, 50), polygons=((ring - np.float32([0, 50]),),))
-    made = replace(QUIET, mosaic=0.0)(shifted, DRAW, generator(0, 0, 0))
+    made = replace(QUIET, mosaic=0.0)(shifted, DRAW, sample_generator(0, 0, 0))
     half_width = np.sqrt(60**2 - 30**2)
     np.testing.assert_allclose(made.boxes, [[80 - half_width, 0, 80 + half_width, 30]], atol=1)
-    plain = replace(QUIET, mosaic=0.0)(replace(shifted, polygons=None), DRAW, generator(0, 0, 0))
+    plain = replace(QUIET, mosaic=0.0)(replace(shifted, polygons=None), DRAW, sample_generator(0, 0, 0))
     np.testing.assert_allclose(plain.boxes, [[20, 0, 140, 30]], atol=0.5)
 
 
@@ -138,12 +138,12 @@ def test_a_blend_is_rounded_down():
 
 
 def test_pasted_objects_show_their_colour_where_it_is_free():
-    paste, pasted = PasteIn(1.0), 0
+    paste, pasted = Yolov7CopyPaste(1.0), 0
     for seed in range(20):
         canvas = QUIET.framed(SCENES[seed % 12], DRAW)
-        pastings = paste.draw(canvas.objects, DRAW, generator(0, 2, seed))
-        image = PasteIn.pixels(np.full((*SIZE, 3), 90, np.uint8), pastings)
-        found = PasteIn.objects(canvas.objects, pastings)
+        pastings = paste.draw(canvas.objects, DRAW, sample_generator(0, 2, seed))
+        image = Yolov7CopyPaste.pixels(np.full((*SIZE, 3), 90, np.uint8), pastings)
+        found = Yolov7CopyPaste.objects(canvas.objects, pastings)
         assert len(found) == len(canvas.objects) + len(pastings)
         covered = np.zeros(SIZE, bool)
         for pasting in reversed(pastings):  # the last lies on top
@@ -161,15 +161,15 @@ def test_pasted_objects_show_their_colour_where_it_is_free():
             ).prod(1)
             assert (common < 0.3 * (canvas.objects.boxes[:, 2:] - canvas.objects.boxes[:, :2]).prod(1)).all()
     assert pasted > 15
-    outlineless = DrawFrom(tuple(replace(sample, polygons=None) for sample in SCENES), SIZE)
-    assert paste.draw(canvas.objects, outlineless, generator(0, 0, 0)) == ()
-    assert PasteIn(0.0).draw(canvas.objects, DRAW, generator(0, 0, 0)) == ()
+    outlineless = ListSampler(tuple(replace(sample, polygons=None) for sample in SCENES), SIZE)
+    assert paste.draw(canvas.objects, outlineless, sample_generator(0, 0, 0)) == ()
+    assert Yolov7CopyPaste(0.0).draw(canvas.objects, DRAW, sample_generator(0, 0, 0)) == ()
 
 
 def test_a_tilted_picture_carries_its_objects_along():
     for seed in range(8):
         pipeline = replace(QUIET, mosaic=0.0, perspective=Perspective(0.002))
-        made = pipeline(SCENES[seed], DRAW, generator(0, 3, seed))
+        made = pipeline(SCENES[seed], DRAW, sample_generator(0, 3, seed))
         framed = pipeline.framed(SCENES[seed], DRAW)
         assert np.abs(made.boxes - framed.objects.boxes).max() > 0.5
         for colour, box in zip(COLOURS, made.boxes):
@@ -179,13 +179,13 @@ def test_a_tilted_picture_carries_its_objects_along():
 def test_perspective_without_tilt_is_the_affine_map_and_the_horizon_hides():
     canvas = QUIET.framed(SCENES[0], DRAW)
     matrix = Perspective(0.0).draw(np.random.default_rng(0), canvas.size)
-    np.testing.assert_array_equal(project(canvas.objects, matrix).boxes, canvas.objects.boxes)
+    np.testing.assert_array_equal(project_instances(canvas.objects, matrix).boxes, canvas.objects.boxes)
     np.testing.assert_array_equal(Perspective.moved(canvas, matrix, SIZE).render()[..., :3], canvas.render()[..., :3])
     tilt = np.array([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]])  # a horizon at x = 100
     moved, before = project_points(np.array([[50.0, 10], [150, 10]]), tilt)
     np.testing.assert_allclose(moved[0], [100, 20])
     assert before.tolist() == [True, False]
-    behind = project(replace(canvas.objects, boxes=np.array([[80.0, 0, 120, 9]] * len(canvas.objects))), tilt)
+    behind = project_instances(replace(canvas.objects, boxes=np.array([[80.0, 0, 120, 9]] * len(canvas.objects))), tilt)
     assert not behind.boxes.any() and behind.polygons == ((),) * len(behind)
 
 
@@ -194,7 +194,7 @@ def test_flips_turn_picture_boxes_and_outlines():
     canvas = QUIET.framed(sample, DRAW)
     image = canvas.render()[..., :3]
     for turns in ((True, False), (False, True), (True, True)):
-        made = turned(image, canvas.objects, *turns)
+        made = flip_sample(image, canvas.objects, *turns)
         for colour, box in zip(COLOURS, made.boxes):
             np.testing.assert_allclose(extent(made.image, colour), box, atol=2)
         for box, rings in zip(made.boxes, made.polygons):

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from networks import Golden, filled_detector
-from onelook.augment.frame import Letterbox, Placement, Stretch
+from onelook.augment.letterbox import Letterbox, ResizeTransform, Stretch
 from onelook.config import to_plain
 from onelook.errors import ExportError, UsageError
 from onelook.evaluation.rectangular import Rectangular
 from onelook.exported import ExportedMetadata
-from onelook.models.augmented import TestTimeAugmentation
+from onelook.models.tta import TestTimeAugmentation
 from onelook.models.variants import variant
 from onelook.models.yolov7.architecture import CENTRED_LETTERBOX, Yolov7
 from onelook.ops.nms import Nms
@@ -99,7 +99,7 @@ def test_boxes_go_back_by_gain_and_padding() -> None:
     given, settings = goldens()["demo/0"][:, :4], details()["postprocess"]["scale"]
     height, width = settings["image_shape"]
     known = settings["from_ratio_pad"]
-    place = Placement(known["gain"], known["gain"], known["pad_x"], known["pad_y"], (height, width), (256, 256))
+    place = ResizeTransform(known["gain"], known["gain"], known["pad_x"], known["pad_y"], (height, width), (256, 256))
     clipped = place.back(given).clip(0, np.array([width, height, width, height]))
     np.testing.assert_allclose(clipped, goldens()["scale/from_ratio_pad"], rtol=1e-5, atol=1e-3)
 

@@ -11,8 +11,8 @@ import torch
 
 from onelook.assign.anchor_cells import AnchorCells
 from onelook.assign.anchor_ota import AnchorOta
-from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
-from onelook.losses.loss import Auxiliary, DetectionLoss, Pairs
+from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
+from onelook.losses.detection_loss import Auxiliary, DetectionLoss, Pairs
 from onelook.ops.boxes import cxcywh_to_xyxy
 from onelook.ops.iou import box_iou
 from onelook.ops.priors import flatten_levels, grid_priors

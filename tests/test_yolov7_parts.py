@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from onelook.config import diff
-from onelook.layers.anchors import decode_sigmoid
+from onelook.layers.anchor_predictions import decode_sigmoid
 from onelook.layers.conv import ConvStyle
 from onelook.layers.csp import Bottleneck
-from onelook.layers.implicit import ImplicitConv
-from onelook.layers.rep import RepConv, RepResidual
+from onelook.layers.implicit_knowledge import ImplicitConv
+from onelook.layers.rep_conv import RepConv, RepResidual
 from onelook.models.build import build
-from onelook.models.cost import count_parameters
+from onelook.models.flops import count_parameters
 from onelook.models.deploy import deploy
 from onelook.models.detector import Detector
 from onelook.models.variants import variant
 from onelook.models.yolov7.architecture import D6, E6, E6E, W6, YOLOV7, X
-from onelook.models.yolov7.blocks import Chain, Elan
+from onelook.models.yolov7.elan import ElanChain, Elan
 from shared import needs_shared, reference
 
 STYLE = ConvStyle()
@@ -53,16 +53,16 @@ def deployed(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("chain", "joined", "skips"),
     [
-        (Chain(4), (0, 1, 2, 3), ()),
-        (Chain(4, step=2), (1, 3), ()),
-        (Chain(6, step=2, rep=(0, 2, 4)), (1, 3, 5), (0, 2, 4)),  # planned: nothing joins what they give
-        (Chain(6, step=2, rep=(1, 3, 5)), (1, 3, 5), ()),  # joined at once, so without identity
-        (Chain(6, step=2, rep=(1, 3, 5), identity="always"), (1, 3, 5), (1, 3, 5)),
-        (Chain(6, step=2, rep=(0, 1), identity="never"), (1, 3, 5), ()),
+        (ElanChain(4), (0, 1, 2, 3), ()),
+        (ElanChain(4, step=2), (1, 3), ()),
+        (ElanChain(6, step=2, rep=(0, 2, 4)), (1, 3, 5), (0, 2, 4)),  # planned: nothing joins what they give
+        (ElanChain(6, step=2, rep=(1, 3, 5)), (1, 3, 5), ()),  # joined at once, so without identity
+        (ElanChain(6, step=2, rep=(1, 3, 5), identity="always"), (1, 3, 5), (1, 3, 5)),
+        (ElanChain(6, step=2, rep=(0, 1), identity="never"), (1, 3, 5), ()),
     ],
 )
 def test_chain_joins_and_reparameterises_the_planned_places(
-    chain: Chain, joined: tuple[int, ...], skips: tuple[int, ...]
+    chain: ElanChain, joined: tuple[int, ...], skips: tuple[int, ...]
 ) -> None:
     elan = Elan(8, 16, 4, 4, chain=chain, style=STYLE)
     assert tuple(place for place in range(chain.depth) if chain.joined(place)) == joined
@@ -75,7 +75,7 @@ def test_chain_joins_and_reparameterises_the_planned_places(
 
 
 def test_first_link_has_an_identity_only_where_channels_agree() -> None:
-    elan = Elan(8, 16, 8, 4, chain=Chain(6, step=2, rep=(0, 2)), style=STYLE)
+    elan = Elan(8, 16, 8, 4, chain=ElanChain(6, step=2, rep=(0, 2)), style=STYLE)
     assert [link.skip is not None for link in elan.chain if isinstance(link, RepConv)] == [False, True]
 
 

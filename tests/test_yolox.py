@@ -15,7 +15,7 @@ from torch import nn
 from networks import Golden, filled_detector, goldens, manifest
 from onelook.errors import UserError
 from onelook.models.build import build
-from onelook.models.cost import count_gflops, count_parameters
+from onelook.models.flops import count_gflops, count_parameters
 from onelook.models.deploy import deploy
 from onelook.models.detector import Detector
 from onelook.models.variants import variant

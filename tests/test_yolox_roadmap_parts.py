@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from onelook.assign.best_anchor import BestAnchor
-from onelook.assign.centre import CentreCell
+from onelook.assign.centre_cell import CentreCell
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
 from onelook.bench.scenes import random_scene
 from onelook.exporting.onnx import export_onnx
-from onelook.losses.loss import DetectionLoss, Pairs
-from onelook.losses.selection import Selection
-from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
+from onelook.losses.detection_loss import DetectionLoss, Pairs
+from onelook.losses.one_to_one import Selection
+from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.models.build import build
-from onelook.models.cost import count_gflops, count_parameters, count_profiler_gflops
+from onelook.models.flops import count_gflops, count_parameters, count_profiler_gflops
 from onelook.models.deploy import deploy
 from onelook.models.detector import Detector
 from onelook.models.variants import VARIANTS
@@ -163,7 +163,7 @@ def test_a_recipe_for_a_head_that_lacks_something_is_refused() -> None:
         (HEADS["coupled"], CentreCell()),
         (HEADS["coupled"], RawL1()),
     ):
-        assert not set(part.needs) <= architecture.gives
+        assert not set(part.needs) <= architecture.provides
     with pytest.raises(ValueError, match="three levels"):
         replace(DARKNET, anchors=YOLOV3_ANCHORS[:2])
 

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 
 from onelook.assign.simota import SimOta
-from onelook.losses.loss import DetectionLoss
-from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.models.build import build
 from onelook.models.detector import Detector
 from onelook.models.yolox.architecture import Yolox
-from onelook.training.learner import Learner, Machine
+from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.optimizer import Sgd
-from onelook.training.processes import World
+from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Closing, Recipe
 from onelook.training.schedule import WarmCosine
 from onelook.types import Sample, Targets
 
 CPU = torch.device("cpu")
-ALONE = World(0, 1, CPU)
+ALONE = ProcessGroup(0, 1, CPU)
 TINY = Yolox(depth=0.33, width=0.125, num_classes=3, size=(64, 64))
 
 
@@ -97,7 +97,7 @@ RECIPE = Recipe(
     schedule=WarmCosine(warmup_epochs=1, flat_epochs=1),
     epochs=4,
     batch_size=8,
-    closing=Closing(epochs=1, loss=LOSS.plus(RawL1())),
+    closing=Closing(epochs=1, loss=LOSS.with_terms(RawL1())),
 )
 
 
@@ -106,8 +106,8 @@ def detector_of(recipe: Recipe) -> Detector:
     return build(recipe.model, classes=("red", "green", "blue"))
 
 
-def learner_of(recipe: Recipe = RECIPE, world: World = ALONE, **machine: Any) -> Learner:
-    return Learner(recipe, detector_of(recipe), world, Machine(**machine))
+def learner_of(recipe: Recipe = RECIPE, world: ProcessGroup = ALONE, **machine: Any) -> TrainState:
+    return TrainState(recipe, detector_of(recipe), world, RuntimeOptions(**machine))
 
 
 def changed(**fields: Any) -> Recipe:

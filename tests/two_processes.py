@@ -13,19 +13,19 @@ from pathlib import Path
 import torch
 
 from onelook.errors import UserError
-from onelook.losses.distill import Mimic
+from onelook.losses.distillation import Mimic
 from onelook.models.build import build
 from onelook.models.detector import Detector
 from onelook.models.yolox.architecture import Yolox
 from onelook.training.distill import Distillation
-from onelook.training.learner import Learner, Machine
+from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.loop import Step, train
-from onelook.training.processes import join
+from onelook.training.processes import join_process_group
 from onelook.training.recipe import Recipe
-from onelook.training.record import Trained
-from onelook.training.run import Run, follow
+from onelook.training.record import TrainResult
+from onelook.training.run import Run, fit
 from onelook.training.schedule import WarmCosine
-from onelook.training.statistics import measure_statistics
+from onelook.training.unfold_batch_norm import measure_statistics
 from onelook.weights import load_weights
 from shared import reference
 from test_train_loop import SumOfBoxes
@@ -54,7 +54,7 @@ def taught(recipe: Recipe) -> tuple[Recipe, Detector]:
 
 def main(folder: Path, accumulate: int, teaches: bool) -> None:
     torch.set_num_threads(1)
-    with join("cpu") as world:
+    with join_process_group("cpu") as world:
         recipe = changed(epochs=3, sync_batch_norm=True, accumulate=accumulate)
         detector = detector_of(recipe).double()
         detector.backbone.register_forward_pre_hook(in_double)
@@ -62,7 +62,7 @@ def main(folder: Path, accumulate: int, teaches: bool) -> None:
         if teaches:
             recipe, teacher = taught(recipe)
         torch.set_default_dtype(torch.float64)  # of what the learner makes itself
-        learner = Learner(recipe, detector, world, Machine(), teacher)
+        learner = TrainState(recipe, detector, world, RuntimeOptions(), teacher)
         torch.set_default_dtype(torch.float32)
         if learner.teaching is not None:
             learner.teaching.teacher.backbone.register_forward_pre_hook(in_double)
@@ -77,7 +77,7 @@ def fine_tune(folder: Path, double: bool) -> None:
     trainings that differ by a few percent. There the warm-up has 300 steps: the published 5 epochs of COCO have 9,245.
     """
     torch.set_num_threads(1)
-    with join("cpu") as world:
+    with join_process_group("cpu") as world:
         warmup = 5 if double else 100
         schedule = WarmCosine(warmup_epochs=warmup, flat_epochs=1)
         recipe = changed(epochs=warmup + 7, schedule=schedule, sync_batch_norm=True)
@@ -88,11 +88,11 @@ def fine_tune(folder: Path, double: bool) -> None:
         measure_statistics(detector, (batch.images.float() for batch in everything))
         if double:
             detector.double().backbone.register_forward_pre_hook(in_double)
-        learner = Learner(recipe, detector, world, Machine())
+        learner = TrainState(recipe, detector, world, RuntimeOptions())
         record(folder, recipe, learner, Squares(size=96, rank=world.rank, world=world.size), FINE_TUNING_STEPS)
 
 
-def record(folder: Path, recipe: Recipe, learner: Learner, batches: Squares, steps: int) -> None:
+def record(folder: Path, recipe: Recipe, learner: TrainState, batches: Squares, steps: int) -> None:
     """Trains for so many steps; writes the losses and a digest of the weights."""
     curve, world = [], learner.world
     for event in train(recipe, learner, batches):
@@ -111,11 +111,11 @@ def record(folder: Path, recipe: Recipe, learner: Learner, batches: Squares, ste
 def run(folder: Path) -> None:
     """An epoch of two steps with all that a run writes: rounding has no time to grow."""
     torch.set_num_threads(1)
-    with join("cpu") as world:
+    with join_process_group("cpu") as world:
         recipe = changed(epochs=1, closing=None, sync_batch_norm=True)
-        learner = Learner(recipe, detector_of(recipe), world, Machine())
+        learner = TrainState(recipe, detector_of(recipe), world, RuntimeOptions())
         place = Run(folder / f"run-{world.size}", recipe, learner)
-        follow(place, Squares(count=16, rank=world.rank, world=world.size), None)
+        fit(place, Squares(count=16, rank=world.rank, world=world.size), None)
         Path(folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(place.record.rows))
 
 
@@ -132,13 +132,13 @@ class Stopping(Squares):
 def go_on(folder: Path) -> None:
     """A run without a break, and one that is stopped inside an epoch and goes on: statistics are each process's own."""
     torch.set_num_threads(1)
-    with join("cpu") as world:
+    with join_process_group("cpu") as world:
         recipe = changed(epochs=3)
 
-        def sitting(name: str, batches: type[Squares], resume: bool = False) -> Trained:
-            learner = Learner(recipe, detector_of(recipe), world, Machine())
+        def sitting(name: str, batches: type[Squares], resume: bool = False) -> TrainResult:
+            learner = TrainState(recipe, detector_of(recipe), world, RuntimeOptions())
             place = Run(folder / name, recipe, learner, resume=resume)
-            return follow(place, batches(count=32, rank=world.rank, world=world.size), None)
+            return fit(place, batches(count=32, rank=world.rank, world=world.size), None)
 
         sitting("whole", Squares)
         stopped = sitting("broken", Stopping)
@@ -150,16 +150,16 @@ def go_on(folder: Path) -> None:
 def break_down(folder: Path) -> None:
     """A loss that is not a number in the second process alone: what each of them raises, and the log."""
     torch.set_num_threads(1)
-    with join("cpu") as world:
+    with join_process_group("cpu") as world:
         told = []
         for policy in ("skip", "stop"):
-            recipe = changed(epochs=1, loss=LOSS.plus(SumOfBoxes()), closing=None, nonfinite=policy)
-            learner = Learner(recipe, detector_of(recipe), world, Machine())
-            place = Run(folder / policy, recipe, learner, name_of=lambda row: f"pic-{row}")
+            recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None, nonfinite=policy)
+            learner = TrainState(recipe, detector_of(recipe), world, RuntimeOptions())
+            place = Run(folder / policy, recipe, learner, image_name=lambda row: f"pic-{row}")
             batches = Squares(count=16, rank=world.rank, world=world.size)
             broken = next(batches.epoch(0, None, 0)).indices[0] if world.rank == 1 else None
             try:
-                follow(place, replace(batches, broken=broken), None)
+                fit(place, replace(batches, broken=broken), None)
                 told.append("finished")
             except UserError as error:
                 told.append(f"{type(error).__name__}: {error.message}")

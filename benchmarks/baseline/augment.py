@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from onelook.augment.colour import HsvGain, HsvShift, Steps
+from onelook.augment.colour import HsvGain, HsvShift, HsvChange
 from onelook.augment.geometry import BoxFilter
-from onelook.augment.mixup import Blend
-from onelook.augment.partner import Partner
-from onelook.augment.pipelines import YoloxAugment
-from onelook.augment.source import Draw
+from onelook.augment.mixup import MixUpParameters
+from onelook.augment.mix_image import MixImage
+from onelook.augment.yolox import YoloxAugment
+from onelook.augment.lazy_sample import ImageSampler
 from onelook.types import Sample
 
 FILL = 114
@@ -30,7 +30,7 @@ class Textbook:
 
     settings: YoloxAugment
 
-    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(3, H, W) float32 pixels, (M, 5) float32 rows of label and xyxy box."""
         settings, (height, width) = self.settings, draw.size
         if rng.random() >= settings.mosaic:
@@ -45,15 +45,15 @@ class Textbook:
             moved, labels = moved[kept], labels[kept]
         if settings.mix is not None and len(moved):
             blend = settings.mix.draw(draw, rng)
-            if isinstance(blend, Blend):
+            if isinstance(blend, MixUpParameters):
                 picture, moved, labels = mixup(picture, moved, labels, blend, settings.mix.keep)
         return self.finish((picture, moved, labels), *self._jitter(rng), draw.size)
 
-    def _jitter(self, rng: np.random.Generator) -> tuple[Steps | None, bool]:
+    def _jitter(self, rng: np.random.Generator) -> tuple[HsvChange | None, bool]:
         return self.settings.hsv.draw(rng) if self.settings.hsv else None, bool(rng.random() < self.settings.flip)
 
     def finish(
-        self, found: Picture, steps: Steps | None, flips: bool, size: tuple[int, int]
+        self, found: Picture, steps: HsvChange | None, flips: bool, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Colour, flip, letterbox, boxes that are large enough."""
         image, boxes, labels = found
@@ -100,9 +100,11 @@ def mosaic(samples: tuple[Sample, ...], meeting: tuple[int, int], size: tuple[in
     return canvas, clip(np.concatenate(every_box), canvas.shape[:2]), np.concatenate(every_label)
 
 
-def mixup(picture: np.ndarray, boxes: np.ndarray, labels: np.ndarray, blend: Blend, keep: BoxFilter | None) -> Picture:
+def mixup(
+    picture: np.ndarray, boxes: np.ndarray, labels: np.ndarray, blend: MixUpParameters, keep: BoxFilter | None
+) -> Picture:
     """Half of the picture, half of another image on its own canvas; the objects of both."""
-    partner: Partner = blend.partner
+    partner: MixImage = blend.partner
     height, width = partner.size
     x1, y1, x2, y2 = partner.frame
     jittered_width, jittered_height, left, top = x2 - x1, y2 - y1, -x1, -y1
@@ -136,7 +138,7 @@ def mixup(picture: np.ndarray, boxes: np.ndarray, labels: np.ndarray, blend: Ble
     return mixed.astype(np.uint8), np.concatenate((boxes, after)), np.concatenate((labels, other_labels))
 
 
-def hsv(image: np.ndarray, form: HsvGain | HsvShift | None, steps: Steps) -> np.ndarray:
+def hsv(image: np.ndarray, form: HsvGain | HsvShift | None, steps: HsvChange) -> np.ndarray:
     """Colour jitter channel by channel: by tables (gain) or in 16 bits (shift)."""
     hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
     if isinstance(form, HsvGain):

@@ -21,8 +21,8 @@ import numpy as np
 
 from onelook.errors import UserError
 
-LEAST_SIDE = 256
-"""`enlarged` makes the longer side of a smaller picture at least this: letters need about ten pixels."""
+MIN_SIDE = 256
+"""`enlarge_small_image` makes the longer side of a smaller picture at least this: letters need about ten pixels."""
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _LONGEST_NAME = 32  # letters of a class name; the rest is cut
@@ -41,7 +41,7 @@ def class_colour(label: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def plain_text(text: str) -> str:
+def drawable_text(text: str) -> str:
     """What can be drawn of a name: printable, not too long; with OpenCV 4, whose fonts are ASCII, without accents.
 
     Empty where OpenCV 4 could draw no letter of it.
@@ -52,9 +52,9 @@ def plain_text(text: str) -> str:
     return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 2] + ".."
 
 
-def enlarged(image: np.ndarray) -> tuple[np.ndarray, int]:
-    """A picture of less than `LEAST_SIDE` enlarged by a whole factor, others as they are; and the factor."""
-    factor = -(-LEAST_SIDE // max(image.shape[:2]))
+def enlarge_small_image(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """A picture of less than `MIN_SIDE` enlarged by a whole factor, others as they are; and the factor."""
+    factor = -(-MIN_SIDE // max(image.shape[:2]))
     if factor == 1:
         return image, 1
     return np.ascontiguousarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)), factor
@@ -77,7 +77,7 @@ def draw_detections(
     of Unicode, OpenCV 4 ASCII only, and writes the class number for a name without any.  text: whether to write names.
 
     Lines and letters grow with the image, letters shrink a little in a crowd. Text that is wider than the image is cut,
-    and left out where not even a letter fits (`enlarged` helps). Boxes that are not finite are left out, what lies
+    and left out where not even a letter fits (`enlarge_small_image` helps). Boxes that are not finite are left out, what lies
     outside is cut.
     """
     canvas = np.ascontiguousarray(image).copy()
@@ -87,7 +87,9 @@ def draw_detections(
     values = [""] * len(boxes) if scores is None else [f" {score:.2f}" for score in scores.tolist()]
     shown = [
         _Shown(
-            _corners(box, height, width), (plain_text(name) or f"class {label}") + value, colour or class_colour(label)
+            _corners(box, height, width),
+            (drawable_text(name) or f"class {label}") + value,
+            colour or class_colour(label),
         )
         for box, value, label, name in zip(np.asarray(boxes, np.float64), values, labels.tolist(), names)
         if np.isfinite(box).all()

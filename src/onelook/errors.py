@@ -42,7 +42,7 @@ class UsageError(ConfigError):
     """A command line that cannot be meant: a flag or a `path=value` that is wrong (exit code 2 instead of 1)."""
 
 
-class ElsewhereError(UserError):
+class OtherProcessError(UserError):
     """An error that another process of the same training reports: this one ends without a word of its own."""
 
 
@@ -62,7 +62,7 @@ def missing_package(package: str, extra: str, purpose: str) -> MissingDependency
     )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """' Did you mean 'x'?' for the known name closest to `name`, or '' when none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -220,12 +220,12 @@ class Detections:
 
         A picture of less than 256 pixels is enlarged by a whole factor, so that its labels can be read.
         """
-        from onelook.draw import draw_detections, enlarged, write_image
+        from onelook.draw import draw_detections, enlarge_small_image, write_image
 
         image = self.read_image() if self.image is None and self.read_image is not None else self.image
         if image is None:
             from onelook.errors import UserError
 
             raise UserError(f"These detections hold no image to draw on, so '{path}' was not written.")
-        picture, factor = enlarged(image)
+        picture, factor = enlarge_small_image(image)
         return write_image(path, draw_detections(picture, self.boxes * factor, self.scores, self.labels, self.names))

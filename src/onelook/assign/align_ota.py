@@ -9,13 +9,13 @@ from torch import Tensor
 
 from onelook.assign.cost import (
     LOG_FLOOR,
-    cheapest,
+    dynamic_k,
     inside_boxes,
     near_centres,
     no_pairs,
     overlaps,
     probabilities,
-    settle,
+    resolve_conflicts,
 )
 from onelook.ops.precision import at_least_float32
 from onelook.types import Matches, Predictions, Priors, Targets
@@ -71,7 +71,7 @@ class AlignOta:
         cost.sub_((iou + 1e-7).log_(), alpha=self.iou_weight)
         cost.add_(own.logical_not_(), alpha=self.penalty)
         cost.masked_fill_(pair.logical_not_(), torch.inf)
-        return settle(cost, iou, *cheapest(cost, iou, self.candidates), None)
+        return resolve_conflicts(cost, iou, *dynamic_k(cost, iou, self.candidates), None)
 
     def regions(self, priors: Priors, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """For objects (B, M): which points are candidates because of them, and which are free of the penalty.

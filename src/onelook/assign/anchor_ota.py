@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from onelook.assign.anchor_cells import AnchorCells
-from onelook.assign.cost import cheapest, class_cost, no_pairs, overlaps
+from onelook.assign.cost import dynamic_k, class_cost, no_pairs, overlaps
 from onelook.ops.gather import gather_rows, pack
 from onelook.ops.precision import at_least_float32
 from onelook.types import Matches, Predictions, Targets
@@ -51,7 +51,7 @@ class AnchorOta:
         cost = class_cost(predictions, targets.labels, rows)
         cost.sub_((iou + 1e-8).log_(), alpha=self.iou_weight)
         cost.masked_fill_(pair.logical_not_(), torch.inf)
-        taken, objects = self._settle(cost, *cheapest(cost, iou, self.candidates))
+        taken, objects = self._settle(cost, *dynamic_k(cost, iou, self.candidates))
         column, valid = pack(taken, min(rows.shape[1], num_objects * self.candidates))
         objects = objects.gather(1, column).where(valid, 0)
         quality = valid.to(boxes.dtype)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onelook.assign.cells import per_level, smallest_wins
+from onelook.assign.cells import per_level, smallest_object_wins
 from onelook.assign.cost import no_pairs, overlaps
 from onelook.ops.gather import gather_rows
 from onelook.ops.iou import box_iou
@@ -42,7 +42,7 @@ class BestAnchor:
         if boxes.shape[1] == 0 or num_priors == 0:
             return no_pairs(predictions)
         rows = self._rows(predictions, boxes)
-        valid = smallest_wins(rows.unsqueeze(2), boxes, targets.valid.unsqueeze(2), num_priors).squeeze(2)
+        valid = smallest_object_wins(rows.unsqueeze(2), boxes, targets.valid.unsqueeze(2), num_priors).squeeze(2)
         rows = torch.where(valid, rows, 0)
         objects = torch.where(valid, torch.arange(boxes.shape[1], device=boxes.device).expand_as(rows), 0)
         predicted = at_least_float32(predictions.boxes)

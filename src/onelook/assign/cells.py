@@ -13,7 +13,7 @@ def per_level(numbers: Sequence[float], like: Tensor) -> Tensor:
     return torch.stack([like.new_full((), number) for number in numbers])
 
 
-def smallest_wins(rows: Tensor, boxes: Tensor, wanted: Tensor, num_priors: int) -> Tensor:
+def smallest_object_wins(rows: Tensor, boxes: Tensor, wanted: Tensor, num_priors: int) -> Tensor:
     """Which wishes are granted where several objects want one prior: those of the smallest object (FCOS, sec. 3.2).
 
     rows: (B, M, K) priors that each object wants.  boxes: (B, M, 4).  wanted: (B, M, K) bool, the rest is padding.

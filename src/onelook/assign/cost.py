@@ -19,7 +19,7 @@ from onelook.types import Matches, Predictions, Priors
 LOG_FLOOR = -100.0  # of binary cross-entropy, as PyTorch clamps it
 
 
-def rows_of(values: Tensor, index: Tensor | None) -> Tensor:
+def select_rows(values: Tensor, index: Tensor | None) -> Tensor:
     """Rows `index` (B, P) of `values` (B, N, ...); all of them for None."""
     return values if index is None else gather_rows(values, index)
 
@@ -49,10 +49,10 @@ def probabilities(predictions: Predictions, index: Tensor | None) -> Tensor:
 
 def _by_candidate(predictions: Predictions, index: Tensor | None) -> Tensor:
     """(B, P, C): the same with candidates before classes."""
-    classes = at_least_float32(rows_of(predictions.classes, index))
+    classes = at_least_float32(select_rows(predictions.classes, index))
     probability = classes.sigmoid() if index is None else classes.sigmoid_()
     if predictions.objectness is not None:
-        probability.mul_(at_least_float32(rows_of(predictions.objectness, index)).sigmoid().unsqueeze(2))
+        probability.mul_(at_least_float32(select_rows(predictions.objectness, index)).sigmoid().unsqueeze(2))
     return probability
 
 
@@ -104,7 +104,7 @@ def overlaps(objects: Tensor, boxes: Tensor) -> Tensor:
     return overlap.div_((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - overlap)
 
 
-def cheapest(cost: Tensor, iou: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
+def dynamic_k(cost: Tensor, iou: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
     """Each object's cheapest candidates, (B, M, K) columns of `cost` (B, M, P), and which of them it takes.
 
     It takes as many as its `candidates` best IoUs sum up to, rounded down, but one; never one of infinite cost.
@@ -116,10 +116,10 @@ def cheapest(cost: Tensor, iou: Tensor, candidates: int) -> tuple[Tensor, Tensor
     return best.indices, takes & best.values.isfinite()
 
 
-def settle(cost: Tensor, iou: Tensor, wanted: Tensor, chosen: Tensor, index: Tensor | None) -> Matches:
+def resolve_conflicts(cost: Tensor, iou: Tensor, wanted: Tensor, chosen: Tensor, index: Tensor | None) -> Matches:
     """One object a candidate: one wanted once stays, one wanted more often goes to the cheapest object of all.
 
-    cost, iou: (B, M, P).  wanted, chosen: (B, M, K) as `cheapest` gives them.  index: the priors that candidates are,
+    cost, iou: (B, M, P).  wanted, chosen: (B, M, K) as `dynamic_k` gives them.  index: the priors that candidates are,
     None where all are. Quality is the IoU of the pair.
     """
     num_objects, limit = wanted.shape[1:]

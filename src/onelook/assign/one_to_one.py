@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from onelook.assign.cells import smallest_wins
+from onelook.assign.cells import smallest_object_wins
 from onelook.assign.cost import no_pairs, overlaps
 from onelook.ops.gather import gather_rows
 from onelook.ops.iou import box_iou
@@ -52,7 +52,7 @@ class OneToOne:
         quality = scores.gather(1, labels) ** (1 - self.iou_power) * iou**self.iou_power
         best, rows = quality.nan_to_num_(0.0).masked_fill_(~near, -1.0).max(-1)
         found = (best >= 0).unsqueeze(2)
-        valid = smallest_wins(rows.unsqueeze(2), boxes, found, len(priors.points)).squeeze(2)
+        valid = smallest_object_wins(rows.unsqueeze(2), boxes, found, len(priors.points)).squeeze(2)
         rows = torch.where(valid, rows, 0)
         objects = torch.where(valid, torch.arange(boxes.shape[1], device=boxes.device).expand_as(rows), 0)
         pair_iou = box_iou(gather_rows(predicted, rows), gather_rows(boxes, objects))

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from onelook.assign.cost import (
-    cheapest,
+    dynamic_k,
     class_cost,
     inside_boxes,
     near_centres,
     no_pairs,
     overlaps,
-    rows_of,
-    settle,
+    select_rows,
+    resolve_conflicts,
 )
 from onelook.ops.gather import pack
 from onelook.ops.precision import at_least_float32
@@ -79,13 +79,13 @@ class SimOta:
             own = own.gather(2, index.unsqueeze(1).expand(-1, num_objects, -1))
 
         pair = real.unsqueeze(1) & targets.valid.unsqueeze(2)
-        iou = overlaps(boxes, at_least_float32(rows_of(predictions.boxes, index))).masked_fill_(~pair, 0.0)
+        iou = overlaps(boxes, at_least_float32(select_rows(predictions.boxes, index))).masked_fill_(~pair, 0.0)
         cost = class_cost(predictions, targets.labels, index)
         # In place: at 640 pixels these are millions of numbers, and fresh memory costs more than the arithmetic.
         cost.sub_((iou + 1e-8).log_(), alpha=self.iou_weight)
         cost.add_(own.logical_not(), alpha=self.penalty)
         cost.masked_fill_(pair.logical_not_(), torch.inf)
-        return settle(cost, iou, *cheapest(cost, iou, self.candidates), index)
+        return resolve_conflicts(cost, iou, *dynamic_k(cost, iou, self.candidates), index)
 
     def regions(self, priors: Priors, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """For objects (B, M): which points are candidates because of them, and which are free of the penalty.

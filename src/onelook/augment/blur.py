@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from onelook.augment.source import Draw
+from onelook.augment.lazy_sample import ImageSampler
 from onelook.types import Sample
 
 
@@ -28,7 +28,7 @@ class Blur:
         if self.whole < 0 or self.background < 0 or self.whole + self.background > 1 or self.kernel < 1:
             raise ValueError("whole and background are probabilities that sum to 1 at most, kernel is at least 1")
 
-    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
         drawn = rng.random()
         if drawn >= self.whole + self.background:
             return sample
@@ -36,14 +36,14 @@ class Blur:
             kernel = self.kernel
             if len(sample.boxes) and sample.shares is None:
                 kernel = min(kernel, int((sample.boxes[:, 2:] - sample.boxes[:, :2]).min() / 8))
-            return sample if kernel < 2 else replace(sample, image=blurred(sample.image, kernel))
-        image = blurred(sample.image, self.kernel)
+            return sample if kernel < 2 else replace(sample, image=gaussian_blur(sample.image, kernel))
+        image = gaussian_blur(sample.image, self.kernel)
         for x1, y1, x2, y2 in sample.boxes.round().astype(int).clip(min=0).tolist():
             image[y1:y2, x1:x2] = sample.image[y1:y2, x1:x2]
         return replace(sample, image=image)
 
 
-def blurred(image: np.ndarray, kernel: int) -> np.ndarray:
+def gaussian_blur(image: np.ndarray, kernel: int) -> np.ndarray:
     """(H, W, 3) uint8 under a Gaussian kernel of this side, made odd."""
     side = kernel // 2 * 2 + 1
     return cv2.GaussianBlur(image, (side, side), 0)

@@ -14,13 +14,13 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from onelook.augment.colour import opaque
-from onelook.augment.objects import Objects
-from onelook.augment.source import level_of, pixels
+from onelook.augment.colour import to_rgb
+from onelook.augment.instances import Instances
+from onelook.augment.lazy_sample import decode_level, read_pixels
 from onelook.types import Sample
 
 
-class Jitter(Protocol):
+class ColourJitter(Protocol):
     """(h, w, 3 or 4) uint8 -> (h, w, 3), each pixel for itself; or into `out` (h, w, 3 or 4), which saves a copy."""
 
     def __call__(self, image: np.ndarray, /, *, out: np.ndarray | None = None) -> np.ndarray: ...
@@ -44,7 +44,7 @@ class Collage:
 
     size: tuple[int, int]
     layers: tuple[Layer, ...]
-    objects: Objects
+    objects: Instances
     fill: int = 114
 
     def moved(self, matrix: np.ndarray, size: tuple[int, int]) -> Collage:
@@ -56,7 +56,7 @@ class Collage:
         """(H, W, 4) uint8 RGB and an unused fourth channel: OpenCV warps four channels twice as fast as three."""
         return self._painted(self._views(), None)
 
-    def jittered(self, jitter: Jitter) -> np.ndarray:
+    def jittered(self, jitter: ColourJitter) -> np.ndarray:
         """(H, W, 3) uint8 RGB with a change of colour, pixel by pixel.
 
         It is made on the source where that has fewer pixels than what is seen of it; bilinear interpolation of changed
@@ -65,7 +65,7 @@ class Collage:
         views = self._views()
         left, top, right, bottom = _hull([view for _, view in views])
         if sum([view.source_area for _, view in views]) < (right - left) * (bottom - top):
-            return opaque(self._painted(views, jitter))
+            return to_rgb(self._painted(views, jitter))
         painted = self._painted(views, None)
         if (bottom - top, right - left) == self.size:
             return jitter(painted)
@@ -75,21 +75,21 @@ class Collage:
             jitter(painted[top:bottom, left:right], out=picture[top:bottom, left:right])
         return picture
 
-    def _background(self, jitter: Jitter | None) -> tuple[int, ...]:
+    def _background(self, jitter: ColourJitter | None) -> tuple[int, ...]:
         """Red, green and blue where there is no layer."""
         grey = (self.fill,) * 3
         return grey if jitter is None else tuple(jitter(np.array(grey, np.uint8)[None, None])[0, 0].tolist())
 
-    def _views(self) -> list[tuple[Layer, View]]:
-        return [(layer, view) for layer in self.layers if (view := seen(layer, self.size)) is not None]
+    def _views(self) -> list[tuple[Layer, VisibleRegion]]:
+        return [(layer, view) for layer in self.layers if (view := visible_region(layer, self.size)) is not None]
 
-    def _painted(self, views: list[tuple[Layer, View]], jitter: Jitter | None) -> np.ndarray:
+    def _painted(self, views: list[tuple[Layer, VisibleRegion]], jitter: ColourJitter | None) -> np.ndarray:
         words = np.empty(self.size, np.uint32)
         # A colour and a full fourth channel as the four bytes of one number: filling words is quicker.
         words.fill(int.from_bytes(bytes((*self._background(jitter), 255)), sys.byteorder))
         picture = words.view(np.uint8).reshape(*self.size, 4)
         for layer, view in views:
-            paint(picture, layer, view, jitter)
+            warp_layer(picture, layer, view, jitter)
         return picture
 
 
@@ -105,7 +105,7 @@ def _around(hull: tuple[int, int, int, int], colour: tuple[int, ...], size: tupl
 
 
 @dataclass(frozen=True)
-class View:
+class VisibleRegion:
     """Where a layer is seen.
 
     left, top, right, bottom: whole pixels of the picture.  source: (x1, y1, x2, y2) of the layer's image that comes
@@ -123,10 +123,10 @@ class View:
     def source_area(self) -> float:
         """Pixels of the source, as finely as it is read."""
         x1, y1, x2, y2 = self.source
-        return (x2 - x1) * (y2 - y1) / 4.0 ** level_of(self.scale)
+        return (x2 - x1) * (y2 - y1) / 4.0 ** decode_level(self.scale)
 
 
-def seen(layer: Layer, size: tuple[int, int]) -> View | None:
+def visible_region(layer: Layer, size: tuple[int, int]) -> VisibleRegion | None:
     """The part of a picture of `size` that a layer covers; None where it is out of sight."""
     (a, b, c), (d, e, f) = layer.matrix[:2].tolist()
     determinant = a * e - b * d
@@ -156,7 +156,7 @@ def seen(layer: Layer, size: tuple[int, int]) -> View | None:
     # The larger singular value of the 2 x 2 part.
     half, rest = (a * a + b * b + d * d + e * e) / 2, determinant * determinant
     scale = math.sqrt(half + math.sqrt(max(0.0, half * half - rest)))
-    return View(left, top, right, bottom, source, scale)
+    return VisibleRegion(left, top, right, bottom, source, scale)
 
 
 def _cut(corners: list[tuple[float, float]], region: tuple[float, float, float, float]) -> list[tuple[float, float]]:
@@ -184,15 +184,15 @@ def _cut(corners: list[tuple[float, float]], region: tuple[float, float, float, 
 _AT_ONCE = 32  # pixels
 
 
-def paint(picture: np.ndarray, layer: Layer, view: View, jitter: Jitter | None = None) -> None:
+def warp_layer(picture: np.ndarray, layer: Layer, view: VisibleRegion, jitter: ColourJitter | None = None) -> None:
     """Warps the seen part of a layer into (H, W, 4) `picture`, bilinearly.
 
     The border pixels of the region are repeated once, so that neighbouring layers leave no gap: a layer may cover one
     of its own pixels more than its region.
     """
-    level = level_of(view.scale)
+    level = decode_level(view.scale)
     rows = math.ceil(view.source[3]) + (3 << level)
-    image, (scale_x, scale_y) = pixels(layer.sample, level, rows)
+    image, (scale_x, scale_y) = read_pixels(layer.sample, level, rows)
     x1, y1, x2, y2 = layer.region
     # Two more pixels on each side: what bilinear interpolation reads. The region ends at whole pixels.
     left = max(round(x1 * scale_x), math.floor(view.source[0] * scale_x) - 2, 0)
@@ -207,7 +207,7 @@ def paint(picture: np.ndarray, layer: Layer, view: View, jitter: Jitter | None =
     source = image[top:bottom, first : first + wide]
     words = np.empty((bottom - top + 2, source.shape[1] + 2), np.uint32)
     colours = words.view(np.uint8).reshape(*words.shape, 4)
-    (opaque if jitter is None else jitter)(source, out=colours[1:-1, 1:-1])
+    (to_rgb if jitter is None else jitter)(source, out=colours[1:-1, 1:-1])
     start, stop = left - first, right - first + 2
     words, padded = words[:, start:stop], colours[:, start:stop]
     words[0], words[-1] = words[1], words[-2]
@@ -227,7 +227,7 @@ def paint(picture: np.ndarray, layer: Layer, view: View, jitter: Jitter | None =
     cv2.warpAffine(padded, matrix, size, dst=target, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
 
 
-def _hull(views: list[View]) -> tuple[int, int, int, int]:
+def _hull(views: list[VisibleRegion]) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) around all views; all zero where there is none."""
     if not views:
         return 0, 0, 0, 0

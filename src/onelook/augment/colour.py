@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from onelook.augment.source import Draw
+from onelook.augment.lazy_sample import ImageSampler
 from onelook.types import Sample
 
 STRIP = 40_000  # pixels that fit into a processor's nearest caches, with what is made of them
-Steps = tuple[float, float, float]  # for hue, saturation and value
+HsvChange = tuple[float, float, float]  # for hue, saturation and value
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,19 @@ class HsvGain:
     value: float = 0.4
     probability: float = 1.0
 
-    def draw(self, rng: np.random.Generator) -> Steps | None:
+    def draw(self, rng: np.random.Generator) -> HsvChange | None:
         """The three gains, None for no change."""
         applies, (hue, saturation, value) = rng.random() < self.probability, rng.uniform(-1, 1, 3).tolist()
         return (1 + hue * self.hue, 1 + saturation * self.saturation, 1 + value * self.value) if applies else None
 
-    def apply(self, image: np.ndarray, steps: Steps | None, out: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, image: np.ndarray, steps: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3). Results are truncated and clipped; hue wraps around."""
         if steps is None:
-            return opaque(image, out)
+            return to_rgb(image, out)
         # OpenCV rounds to nearest; half less makes that truncation. Hue at 180 and above wraps when converted back.
         return _in_hsv(image, _diagonal(steps, (-0.4999,) * 3), cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, out)
 
-    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
 
 
@@ -55,17 +55,17 @@ class HsvShift:
     value: int = 30
     probability: float = 1.0
 
-    def draw(self, rng: np.random.Generator) -> Steps | None:
+    def draw(self, rng: np.random.Generator) -> HsvChange | None:
         """The three numbers to add, None for no change."""
         applies, steps = rng.random() < self.probability, rng.uniform(-1, 1, 3)
         steps = steps * (self.hue, self.saturation, self.value) * rng.integers(0, 2, 3)
         hue, saturation, value = steps.astype(int).tolist()  # truncated towards 0
         return (hue, saturation, value) if applies else None
 
-    def apply(self, image: np.ndarray, steps: Steps | None, out: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, image: np.ndarray, steps: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3). Hue wraps around, saturation and value are clipped."""
         if steps is None:
-            return opaque(image, out)
+            return to_rgb(image, out)
         # Hue wraps only at its upper end (when converted back). With red and blue exchanged hues run backwards, so that
         # a step down is a step up.
         to_hsv, to_rgb = cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB
@@ -74,7 +74,7 @@ class HsvShift:
         added = _diagonal((1.0, 1.0, 1.0), (abs(steps[0]), *steps[1:]))
         return _in_hsv(image, added, to_hsv, to_rgb, out)
 
-    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
 
 
@@ -94,7 +94,7 @@ class HsvScale:
         if self.saturation <= 0 or self.exposure <= 0:
             raise ValueError("saturation and exposure are factors above 0")
 
-    def draw(self, rng: np.random.Generator) -> Steps | None:
+    def draw(self, rng: np.random.Generator) -> HsvChange | None:
         """What is added to hue (degrees / 2), and the factors of saturation and value."""
         hue = 179.0 * rng.uniform(-self.hue, self.hue)
         largest = (self.saturation, self.exposure)
@@ -102,22 +102,22 @@ class HsvScale:
         inverts = rng.random(2) < 0.5
         return hue, 1 / saturation if inverts[0] else saturation, 1 / exposure if inverts[1] else exposure
 
-    def apply(self, image: np.ndarray, steps: Steps | None, out: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, image: np.ndarray, steps: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3)."""
         if steps is None:
-            return opaque(image, out)
+            return to_rgb(image, out)
         hue, saturation, value = steps
         change = _diagonal((1.0, saturation, value), (hue, 0.0, 0.0))
         return _in_hsv(image, change, cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, out)
 
-    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.draw(rng)))
 
 
 Hsv = HsvGain | HsvShift | HsvScale
 
 
-def _diagonal(factors: Steps, added: Steps) -> np.ndarray:
+def _diagonal(factors: HsvChange, added: HsvChange) -> np.ndarray:
     """(3, 4) the affine map that multiplies each channel by its factor and then adds."""
     (a, b, c), (x, y, z) = factors, added
     return np.array(((a, 0.0, 0.0, x), (0.0, b, 0.0, y), (0.0, 0.0, c, z)))
@@ -138,7 +138,7 @@ def _in_hsv(image: np.ndarray, matrix: np.ndarray, to_hsv: int, to_rgb: int, out
     return result
 
 
-def opaque(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def to_rgb(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """(H, W, 3) of an image with three or four channels; or the image in `out` (H, W, 3 or 4)."""
     if out is not None:
         if image.shape == out.shape:

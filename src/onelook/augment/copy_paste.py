@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from onelook.augment.colour import opaque
-from onelook.augment.frame import Letterbox
-from onelook.augment.geometry import BoxFilter, mirror
-from onelook.augment.objects import Objects, join
-from onelook.augment.partner import Partner, draw_partner
-from onelook.augment.source import Draw
+from onelook.augment.colour import to_rgb
+from onelook.augment.letterbox import Letterbox
+from onelook.augment.geometry import BoxFilter, flip_matrix
+from onelook.augment.instances import Instances, concatenate
+from onelook.augment.mix_image import MixImage, sample_mix_image
+from onelook.augment.lazy_sample import ImageSampler
 
 _FRACTION = 4  # bits of a sub-pixel position
 
@@ -36,11 +36,11 @@ class CopyPaste:
     visible: float = 0.1
     frame: Letterbox = Letterbox()
 
-    def draw(self, draw: Draw, rng: np.random.Generator) -> Paste | None:
+    def draw(self, draw: ImageSampler, rng: np.random.Generator) -> CopyPasteParameters | None:
         """What to paste; None for nothing."""
         if rng.random() >= self.probability:
             return None
-        partner = draw_partner(self.frame, self.scale, draw, rng)
+        partner = sample_mix_image(self.frame, self.scale, draw, rng)
         if partner is None or partner.sample.polygons is None:
             return None
         chosen = rng.random(len(partner.sample.boxes)) < self.part
@@ -48,37 +48,39 @@ class CopyPaste:
         objects = partner.objects()
         inside = objects.clipped(partner.size)
         pasted = inside.rows(chosen & outlined & self.keep(objects.boxes, inside.boxes))
-        return Paste(partner, pasted, self.visible) if len(pasted) else None
+        return CopyPasteParameters(partner, pasted, self.visible) if len(pasted) else None
 
 
 @dataclass(frozen=True, eq=False)
-class Paste:
+class CopyPasteParameters:
     """One drawn copy-paste: a partner, and those of its objects that are pasted, clipped to the picture."""
 
-    partner: Partner
-    pasted: Objects
+    partner: MixImage
+    pasted: Instances
     visible: float
 
-    def flipped(self) -> Paste:
+    def flipped(self) -> CopyPasteParameters:
         """The same in the flipped picture."""
-        return Paste(self.partner.flipped(), self.pasted.moved(mirror(self.partner.size[1])), self.visible)
+        return CopyPasteParameters(
+            self.partner.flipped(), self.pasted.moved(flip_matrix(self.partner.size[1])), self.visible
+        )
 
     def mask(self) -> np.ndarray:
         """(H, W) uint8, 255 where something is pasted."""
         whole, mask = np.zeros((2, *self.partner.size), np.uint8)
         for rings in self.pasted.polygons or ():
-            fill_outline(whole, rings)
+            fill_polygons(whole, rings)
         x1, y1, x2, y2 = self.partner.window()
         mask[y1:y2, x1:x2] = whole[y1:y2, x1:x2]
         return mask
 
-    def objects(self, objects: Objects) -> Objects:
+    def objects(self, objects: Instances) -> Instances:
         """What can still be seen of the objects, and then the pasted ones."""
-        return join([hide(objects, self.mask(), self.visible), self.pasted])
+        return concatenate([remove_covered(objects, self.mask(), self.visible), self.pasted])
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3 or 4) -> (H, W, 3) with the objects pasted over it."""
-        picture = opaque(image)
+        picture = to_rgb(image)
         x1, y1, x2, y2 = self.partner.window()
         if x1 < x2 and y1 < y2:
             part = np.ascontiguousarray(self.partner.visible())
@@ -86,14 +88,14 @@ class Paste:
         return picture
 
 
-def fill_outline(mask: np.ndarray, rings: tuple[np.ndarray, ...], left: int = 0, top: int = 0) -> None:
+def fill_polygons(mask: np.ndarray, rings: tuple[np.ndarray, ...], left: int = 0, top: int = 0) -> None:
     """Sets the pixels inside an object's outlines to 255; the mask's corner lies at (left, top)."""
     for ring in rings:
         points = np.round((ring - (left + 0.5, top + 0.5)) * (1 << _FRACTION)).astype(np.int32)
         cv2.fillPoly(mask, [points], 255, cv2.LINE_8, _FRACTION)
 
 
-def hide(objects: Objects, mask: np.ndarray, visible: float) -> Objects:
+def remove_covered(objects: Instances, mask: np.ndarray, visible: float) -> Instances:
     """The objects with what `mask` (H, W) covers taken away: dropped below `visible`, else cut to what is seen."""
     boxes, polygons = objects.boxes.copy(), list(objects.polygons or ((),) * len(objects.boxes))
     kept = np.ones(len(boxes), bool)
@@ -104,7 +106,7 @@ def hide(objects: Objects, mask: np.ndarray, visible: float) -> Objects:
         if not cover.size or not cv2.countNonZero(cover):
             continue
         own = np.zeros_like(cover)
-        fill_outline(own, polygons[row], left, top)
+        fill_polygons(own, polygons[row], left, top)
         if not polygons[row]:
             own[:] = 255
         seen = cv2.bitwise_and(own, cv2.bitwise_not(cover))
@@ -120,7 +122,7 @@ def hide(objects: Objects, mask: np.ndarray, visible: float) -> Objects:
         if polygons[row]:
             polygons[row] = _outlines(seen, left, top)
     known = None if objects.polygons is None else tuple(polygons)
-    return Objects(boxes, objects.labels, known).rows(kept)
+    return Instances(boxes, objects.labels, known).rows(kept)
 
 
 def _outlines(mask: np.ndarray, left: int, top: int) -> tuple[np.ndarray, ...]:

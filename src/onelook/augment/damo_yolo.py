@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from onelook.augment.box_level import BoxLevel
+from onelook.augment.scale_aware_autoaugment import ScaleAwareAutoAugment
 from onelook.augment.collage import Collage
-from onelook.augment.colour import opaque
-from onelook.augment.frame import Frame, Stretch
-from onelook.augment.geometry import BoxFilter, RandomAffine, common_boxes, mirror, outline_boxes
+from onelook.augment.colour import to_rgb
+from onelook.augment.letterbox import Resize, Stretch
+from onelook.augment.geometry import BoxFilter, RandomAffine, intersect_boxes, flip_matrix, polygon_boxes
 from onelook.augment.mixup import MixUp
 from onelook.augment.mosaic import Mosaic
-from onelook.augment.objects import Objects
-from onelook.augment.source import Draw
+from onelook.augment.instances import Instances
+from onelook.augment.lazy_sample import ImageSampler
 from onelook.types import Sample
 
 
@@ -40,12 +40,12 @@ class DamoAugment:
     keep: BoxFilter = BoxFilter(side=2.0, area=0.1, aspect=20.0)
     mix: MixUp | None = MixUp(probability=0.15, keep=None)
     smallest: float = 4.0
-    frame: Frame = Stretch()
+    frame: Resize = Stretch()
     flip: float = 0.5
-    box_level: BoxLevel | None = BoxLevel()
+    box_level: ScaleAwareAutoAugment | None = ScaleAwareAutoAugment()
 
     @property
-    def uses_outlines(self) -> bool:
+    def uses_polygons(self) -> bool:
         """Boxes are made of outlines where all objects have one."""
         return self.mosaic > 0
 
@@ -54,21 +54,21 @@ class DamoAugment:
         """What is left in the closing epochs: framing, flip, and the changes inside boxes."""
         return replace(self, mosaic=0.0, mix=None)
 
-    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
         """A picture of `draw.size` around the sample and up to four others of the set."""
         found = self.mosaic_of(sample, draw, rng) if rng.random() < self.mosaic else self.framed(sample, draw)
         if rng.random() < self.flip:
-            found = flipped(found)
+            found = flip_horizontally(found)
         return found if self.box_level is None else self.box_level(found, draw, rng)
 
-    def framed(self, sample: Sample, draw: Draw) -> Sample:
+    def framed(self, sample: Sample, draw: ImageSampler) -> Sample:
         """The sample alone, in the frame; objects without area are dropped."""
         image, placement = self.frame(sample.image, draw.size)
         boxes = placement.forward(sample.boxes)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
         return Sample(image, boxes[kept].astype(np.float32), sample.labels[kept])
 
-    def mosaic_of(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+    def mosaic_of(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
         """A mosaic around the sample, turned and scaled, perhaps with another image blended in."""
         canvas = self.layout.plan(*self.layout.draw(sample, draw, rng), draw.size)
         matrix, scale = self.affine.draw(rng, canvas.size, draw.size)
@@ -76,7 +76,7 @@ class DamoAugment:
         extra = self.mix.draw(draw, rng) if self.mix is not None and len(picture.objects) else None
         objects = picture.objects if extra is None else extra.objects(picture.objects)
         objects = objects.rows((objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(1) > self.smallest)
-        image = opaque(picture.render()) if extra is None else extra.pixels(picture.render())
+        image = to_rgb(picture.render()) if extra is None else extra.pixels(picture.render())
         return Sample(image, objects.boxes.astype(np.float32), objects.labels)
 
     def window(self, canvas: Collage, matrix: np.ndarray, scale: float, size: tuple[int, int]) -> Collage:
@@ -85,12 +85,12 @@ class DamoAugment:
         objects = picture.objects.clipped(size)
         if objects.polygons is not None and all(objects.polygons):
             # What lies beyond the canvas is no pixel of the picture, though the outline goes on.
-            objects = replace(objects, boxes=common_boxes(outline_boxes(objects.polygons, size), objects.boxes))
+            objects = replace(objects, boxes=intersect_boxes(polygon_boxes(objects.polygons, size), objects.boxes))
         kept = self.keep(canvas.objects.boxes * scale, objects.boxes)
         return replace(picture, objects=objects.rows(kept))
 
 
-def flipped(sample: Sample) -> Sample:
+def flip_horizontally(sample: Sample) -> Sample:
     """The sample seen in a mirror."""
-    turned = Objects(sample.boxes, sample.labels).moved(mirror(sample.image.shape[1]))
+    turned = Instances(sample.boxes, sample.labels).moved(flip_matrix(sample.image.shape[1]))
     return replace(sample, image=cv2.flip(sample.image, 1), boxes=turned.boxes.astype(np.float32))

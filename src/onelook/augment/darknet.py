@@ -8,11 +8,11 @@ from functools import partial
 import cv2
 import numpy as np
 
-from onelook.augment.collage import Layer, paint, seen
-from onelook.augment.colour import HsvScale, Steps, opaque
-from onelook.augment.geometry import mirror, shift, stretch
-from onelook.augment.objects import Objects, join
-from onelook.augment.source import MAX_LEVEL, Draw, pixels, size_of
+from onelook.augment.collage import Layer, warp_layer, visible_region
+from onelook.augment.colour import HsvScale, HsvChange, to_rgb
+from onelook.augment.geometry import flip_matrix, translation_matrix, scale_matrix
+from onelook.augment.instances import Instances, concatenate
+from onelook.augment.lazy_sample import MAX_LEVEL, ImageSampler, read_pixels, image_size
 from onelook.types import Sample
 
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels
@@ -25,17 +25,17 @@ class Crop:
     sample: Sample
     rectangle: Rectangle
     flips: bool
-    colours: Steps | None
+    colours: HsvChange | None
 
     def matrix(self, size: tuple[int, int]) -> np.ndarray:
         """From pixels of the image to an input of `size`."""
         x1, y1, x2, y2 = self.rectangle
-        scale = stretch(size[1] / (x2 - x1), size[0] / (y2 - y1)) @ shift(-x1, -y1)
-        return mirror(size[1]) @ scale if self.flips else scale
+        scale = scale_matrix(size[1] / (x2 - x1), size[0] / (y2 - y1)) @ translation_matrix(-x1, -y1)
+        return flip_matrix(size[1]) @ scale if self.flips else scale
 
     def padding(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) pixels of the input that lie beyond the image, 0 where none do."""
-        (x1, y1, x2, y2), (height, width) = self.rectangle, size_of(self.sample)
+        (x1, y1, x2, y2), (height, width) = self.rectangle, image_size(self.sample)
         wide, high = size[1] / (x2 - x1), size[0] / (y2 - y1)
         left, right = max(0, int(-x1 * wide)), max(0, int((x2 - width) * wide))
         if self.flips:
@@ -81,11 +81,11 @@ class DarknetAugment:
             raise ValueError(f"jitter lies in [0, 0.5) and resize above 0, not {self.jitter} and {self.resize}")
 
     @property
-    def uses_outlines(self) -> bool:
+    def uses_polygons(self) -> bool:
         """Boxes are enough."""
         return False
 
-    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
         """A picture of `draw.size` of the sample, or of it and three others of the set."""
         height, width = draw.size
         if rng.random() >= self.mosaic:
@@ -95,12 +95,12 @@ class DarknetAugment:
         y, x = (int(rng.uniform(*self.spread) * side) for side in draw.size)
         samples = (sample, *(draw(rng) for _ in range(3)))
         crops = [self.draw(one, draw.size, number, rng) for number, one in enumerate(samples)]
-        tiles = [tile_of(crop, number, (x, y), draw.size) for number, crop in enumerate(crops)]
+        tiles = [place_crop(crop, number, (x, y), draw.size) for number, crop in enumerate(crops)]
         return self.render(tiles, draw.size)
 
     def draw(self, sample: Sample, size: tuple[int, int], tile: int | None, rng: np.random.Generator) -> Crop:
         """The crop of an image for an input of `size`; tile: its number in a mosaic, None outside."""
-        height, width = size_of(sample)
+        height, width = image_size(sample)
         flips = bool(rng.random() < self.flip)
         left, right = (int(rng.uniform(-self.jitter, self.jitter) * width) for _ in range(2))
         top, bottom = (int(rng.uniform(-self.jitter, self.jitter) * height) for _ in range(2))
@@ -110,7 +110,7 @@ class DarknetAugment:
         left, top = left + int(near * width), top + int(near * height)
         right, bottom = right + int(far * width), bottom + int(far * height)
         if self.letterbox:
-            left, top, right, bottom = grown((left, top, right, bottom), (height, width), size)
+            left, top, right, bottom = grow_to_aspect((left, top, right, bottom), (height, width), size)
         if tile is not None and rng.random() < 0.5:
             # The crop moves towards the corner that the mosaic shows, so that less is lost.
             shows_right = (tile in (0, 2)) != flips
@@ -127,40 +127,40 @@ class DarknetAugment:
         found = []
         for tile in tiles:
             self._paint(picture, tile, size)
-            objects = Objects(tile.crop.sample.boxes, tile.crop.sample.labels, tile.crop.sample.polygons)
-            objects = large(objects.moved(tile.crop.matrix(size)).clipped(size))
-            objects = objects.moved(shift(*tile.move))
-            found.append(large(bounded(objects, tile.place) if self.bound else objects.clipped(size)))
-        objects = join(found)
-        return Sample(opaque(picture), objects.boxes.astype(np.float32), objects.labels, objects.polygons)
+            objects = Instances(tile.crop.sample.boxes, tile.crop.sample.labels, tile.crop.sample.polygons)
+            objects = drop_small(objects.moved(tile.crop.matrix(size)).clipped(size))
+            objects = objects.moved(translation_matrix(*tile.move))
+            found.append(drop_small(clip_to_rectangle(objects, tile.place) if self.bound else objects.clipped(size)))
+        objects = concatenate(found)
+        return Sample(to_rgb(picture), objects.boxes.astype(np.float32), objects.labels, objects.polygons)
 
     def _paint(self, picture: np.ndarray, tile: Tile, size: tuple[int, int]) -> None:
         crop, (x1, y1, x2, y2) = tile.crop, tile.place
-        jitter = opaque if self.hsv is None else partial(self.hsv.apply, steps=crop.colours)
+        jitter = to_rgb if self.hsv is None else partial(self.hsv.apply, steps=crop.colours)
         part = picture[y1:y2, x1:x2]
         if any(crop.padding(size)):
-            mean = np.array(cv2.mean(pixels(crop.sample, MAX_LEVEL)[0])[:3]).round().astype(np.uint8)
+            mean = np.array(cv2.mean(read_pixels(crop.sample, MAX_LEVEL)[0])[:3]).round().astype(np.uint8)
             part[..., :3] = jitter(mean[None, None])
-        height, width = size_of(crop.sample)
+        height, width = image_size(crop.sample)
         left, top, right, bottom = crop.rectangle
         region = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
-        matrix = shift(tile.move[0] - x1, tile.move[1] - y1) @ crop.matrix(size)
+        matrix = translation_matrix(tile.move[0] - x1, tile.move[1] - y1) @ crop.matrix(size)
         layer = Layer(crop.sample, matrix, region)
-        view = seen(layer, part.shape[:2])
+        view = visible_region(layer, part.shape[:2])
         if view is not None:
-            paint(part, layer, view, jitter)
+            warp_layer(part, layer, view, jitter)
 
 
-def tile_of(crop: Crop, number: int, cut: tuple[int, int], size: tuple[int, int]) -> Tile:
+def place_crop(crop: Crop, number: int, cut: tuple[int, int], size: tuple[int, int]) -> Tile:
     """The tile of a mosaic around the point `cut` (x, y): top left, top right, bottom left, bottom right.
 
     Each shows the corner of its crop that lies next to the point, moved so that padding is not shown where that is
     possible.
     """
-    return Tile(crop, *placed(number, cut, size, crop.padding(size)))
+    return Tile(crop, *place_in_mosaic(number, cut, size, crop.padding(size)))
 
 
-def placed(
+def place_in_mosaic(
     number: int, cut: tuple[int, int], size: tuple[int, int], padding: tuple[int, int, int, int]
 ) -> tuple[tuple[int, int], Rectangle]:
     """How a tile's crop moves (x, y), and its rectangle; padding: (left, top, right, bottom) pixels of the crop."""
@@ -176,7 +176,7 @@ def placed(
     )
 
 
-def grown(edges: Rectangle, source: tuple[int, int], size: tuple[int, int]) -> Rectangle:
+def grow_to_aspect(edges: Rectangle, source: tuple[int, int], size: tuple[int, int]) -> Rectangle:
     """Edges (left, top, right, bottom, inwards) of a crop that grows symmetrically to the aspect of `size`."""
     left, top, right, bottom = edges
     width, height = source[1] - left - right, source[0] - top - bottom
@@ -187,14 +187,14 @@ def grown(edges: Rectangle, source: tuple[int, int], size: tuple[int, int]) -> R
     return left - more, top, right - more, bottom
 
 
-def bounded(objects: Objects, place: Rectangle) -> Objects:
+def clip_to_rectangle(objects: Instances, place: Rectangle) -> Instances:
     """Objects with boxes cut at the edges of a rectangle, in whole pixels."""
     low, high = np.array(place[:2]), np.array(place[2:])
     starts, ends = np.floor(objects.boxes[:, :2]), np.floor(objects.boxes[:, 2:])
     boxes = np.concatenate((np.clip(starts, low, high), np.clip(ends, low, high)), 1)
-    return Objects(boxes, objects.labels, objects.polygons)
+    return Instances(boxes, objects.labels, objects.polygons)
 
 
-def large(objects: Objects) -> Objects:
+def drop_small(objects: Instances) -> Instances:
     """The objects that are a pixel wide and high."""
     return objects.rows((objects.boxes[:, 2:] - objects.boxes[:, :2] >= 1).all(1))

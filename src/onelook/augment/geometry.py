@@ -15,27 +15,27 @@ import numpy as np
 Polygons = tuple[tuple[np.ndarray, ...], ...]
 
 
-def shift(x: float, y: float) -> np.ndarray:
+def translation_matrix(x: float, y: float) -> np.ndarray:
     """The matrix that moves by (x, y)."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
-def stretch(x: float, y: float) -> np.ndarray:
+def scale_matrix(x: float, y: float) -> np.ndarray:
     """The matrix that multiplies by (x, y)."""
     return np.array([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
 
 
-def mirror(width: float) -> np.ndarray:
+def flip_matrix(width: float) -> np.ndarray:
     """The matrix of a horizontal flip of an image of this width: x becomes width - x."""
     return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """(V, 2) points under a matrix; float64."""
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """(M, 4) axis-aligned hulls of the moved boxes' corners; float64, not clipped."""
     (a, b, x), (c, d, y) = matrix[:2].tolist()
     if b == 0 == c and a > 0 < d:  # what every image of a mosaic goes through: no turn, so each side by itself
@@ -55,11 +55,11 @@ def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return boxes @ ends + np.array((x, y, x, y))
 
 
-def move_polygons(polygons: Polygons | None, matrix: np.ndarray) -> Polygons | None:
+def transform_polygons(polygons: Polygons | None, matrix: np.ndarray) -> Polygons | None:
     """Outlines under a matrix; float32, not clipped."""
     if polygons is None:
         return None
-    return tuple(tuple(move_points(ring, matrix).astype(np.float32) for ring in rings) for rings in polygons)
+    return tuple(tuple(transform_points(ring, matrix).astype(np.float32) for ring in rings) for rings in polygons)
 
 
 def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -67,13 +67,13 @@ def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.minimum(np.maximum(boxes, 0.0), np.array((size[1], size[0], size[1], size[0]), np.float64))
 
 
-def common_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def intersect_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(M, 4) what pairs of boxes have in common; without area where that is nothing."""
     low = np.maximum(first[:, :2], second[:, :2])
     return np.concatenate((low, np.maximum(np.minimum(first[:, 2:], second[:, 2:]), low)), 1)
 
 
-def outline_boxes(polygons: Polygons, size: tuple[int, int]) -> np.ndarray:
+def polygon_boxes(polygons: Polygons, size: tuple[int, int]) -> np.ndarray:
     """(M, 4) extents of the outlines inside an image of `size`: boxes that stay tight under rotation (YOLOv7).
 
     An object without any part of an outline inside gets an empty box at 0. Official code samples 1000 points of an
@@ -160,14 +160,14 @@ class RandomAffine:
         scale = rng.uniform(*self.scale)
         shear_x, shear_y = (math.tan(math.radians(rng.uniform(-self.shear, self.shear))) for _ in range(2))
         shift_x, shift_y = (rng.uniform(-self.translate, self.translate) * side for side in (size[1], size[0]))
-        matrix = affine(angle, scale, shear_x, shear_y)
+        matrix = affine_matrix(angle, scale, shear_x, shear_y)
         if self.centred:
-            middle = shift(size[1] / 2 + shift_x, size[0] / 2 + shift_y)
-            return middle @ matrix @ shift(-canvas[1] / 2, -canvas[0] / 2), scale
-        return shift(shift_x, shift_y) @ matrix, scale
+            middle = translation_matrix(size[1] / 2 + shift_x, size[0] / 2 + shift_y)
+            return middle @ matrix @ translation_matrix(-canvas[1] / 2, -canvas[0] / 2), scale
+        return translation_matrix(shift_x, shift_y) @ matrix, scale
 
 
-def affine(angle: float, scale: float, shear_x: float, shear_y: float) -> np.ndarray:
+def affine_matrix(angle: float, scale: float, shear_x: float, shear_y: float) -> np.ndarray:
     """Rotation by degrees and scale about the origin (y points down: positive is anticlockwise), then shear.
 
     shear_x moves y by x, shear_y moves x by y (the published order of names), both as tangents.

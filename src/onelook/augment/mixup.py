@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from onelook.augment.colour import STRIP, opaque
-from onelook.augment.frame import Letterbox
-from onelook.augment.geometry import BoxFilter, mirror
-from onelook.augment.objects import Objects, join
-from onelook.augment.partner import Partner, draw_partner
-from onelook.augment.source import Draw
+from onelook.augment.colour import STRIP, to_rgb
+from onelook.augment.letterbox import Letterbox
+from onelook.augment.geometry import BoxFilter, flip_matrix
+from onelook.augment.instances import Instances, concatenate
+from onelook.augment.mix_image import MixImage, sample_mix_image
+from onelook.augment.lazy_sample import ImageSampler
 
 
 @dataclass(frozen=True)
@@ -29,38 +29,38 @@ class MixUp:
     keep: BoxFilter | None = BoxFilter(side=5.0)
     frame: Letterbox = Letterbox()
 
-    def draw(self, draw: Draw, rng: np.random.Generator) -> Blend | None:
+    def draw(self, draw: ImageSampler, rng: np.random.Generator) -> MixUpParameters | None:
         """What to blend in; None for nothing."""
         if rng.random() >= self.probability:
             return None
-        partner = draw_partner(self.frame, self.scale, draw, rng)
+        partner = sample_mix_image(self.frame, self.scale, draw, rng)
         if partner is None:
             return None
         objects = partner.objects()
         inside = objects.clipped(partner.size)
         if self.keep is not None:
             inside = inside.rows(self.keep(objects.boxes, inside.boxes))
-        return Blend(partner, inside) if len(inside) else None
+        return MixUpParameters(partner, inside) if len(inside) else None
 
 
 @dataclass(frozen=True, eq=False)
-class Blend:
+class MixUpParameters:
     """One drawn MixUp: a partner, and those of its objects that count, clipped to the picture."""
 
-    partner: Partner
-    found: Objects
+    partner: MixImage
+    found: Instances
 
-    def flipped(self) -> Blend:
+    def flipped(self) -> MixUpParameters:
         """The same in the flipped picture."""
-        return Blend(self.partner.flipped(), self.found.moved(mirror(self.partner.size[1])))
+        return MixUpParameters(self.partner.flipped(), self.found.moved(flip_matrix(self.partner.size[1])))
 
-    def objects(self, objects: Objects) -> Objects:
+    def objects(self, objects: Instances) -> Instances:
         """The picture's objects, and then the partner's."""
-        return join([objects, self.found])
+        return concatenate([objects, self.found])
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3 or 4) -> (H, W, 3): the mean of both, rounded down as published."""
-        return half(image, self.partner.render())
+        return average(image, self.partner.render())
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class BetaMixUp:
         return cv2.addWeighted(first, share, second, 1.0 - share, -0.5 + 1e-4)
 
 
-def half(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def average(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(first + second) // 2 of uint8 images, into the second: strip by strip, and nothing wider than a byte.
 
     first: as large, but may have four channels where the second has three: the fourth does not count.
@@ -93,7 +93,7 @@ def half(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     rows = max(1, STRIP // max(first.shape[1], 1))
     for top in range(0, len(first), rows):
         one, other = first[top : top + rows], second[top : top + rows]
-        one = one if one.shape == other.shape else opaque(one)
+        one = one if one.shape == other.shape else to_rgb(one)
         common = np.bitwise_and(one, other)
         np.bitwise_xor(one, other, out=other)
         np.right_shift(other, 1, out=other)

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from onelook.augment.collage import Collage, Layer
-from onelook.augment.colour import opaque
-from onelook.augment.geometry import Polygons, shift
-from onelook.augment.objects import Objects
+from onelook.augment.colour import to_rgb
+from onelook.augment.geometry import Polygons, translation_matrix
+from onelook.augment.instances import Instances
 from onelook.types import Sample
 
 _NEAREST = 1e-3  # of the homogeneous coordinate: what lies at the horizon or behind it is not seen
@@ -36,20 +36,22 @@ class Perspective:
         """A matrix from a canvas of this size (height, width) to itself."""
         tilt = np.eye(3)
         tilt[2, :2] = rng.uniform(-self.strength, self.strength, 2)
-        return shift(canvas[1] / 2, canvas[0] / 2) @ tilt @ shift(-canvas[1] / 2, -canvas[0] / 2)
+        return (
+            translation_matrix(canvas[1] / 2, canvas[0] / 2) @ tilt @ translation_matrix(-canvas[1] / 2, -canvas[0] / 2)
+        )
 
     @staticmethod
     def moved(canvas: Collage, matrix: np.ndarray, size: tuple[int, int]) -> Collage:
         """The canvas under a matrix of perspective, seen through a window of `size`: `Collage.moved` of one picture."""
         grey = (canvas.fill,) * 3
-        centred = shift(-0.5, -0.5) @ matrix @ shift(0.5, 0.5)  # OpenCV counts pixel centres
-        image = cv2.warpPerspective(opaque(canvas.render()), centred, (size[1], size[0]), borderValue=grey)
+        centred = translation_matrix(-0.5, -0.5) @ matrix @ translation_matrix(0.5, 0.5)  # OpenCV counts pixel centres
+        image = cv2.warpPerspective(to_rgb(canvas.render()), centred, (size[1], size[0]), borderValue=grey)
         none = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
         layer = Layer(none, np.eye(3), (0.0, 0.0, float(size[1]), float(size[0])))
-        return Collage(size, (layer,), project(canvas.objects, matrix), canvas.fill)
+        return Collage(size, (layer,), project_instances(canvas.objects, matrix), canvas.fill)
 
 
-def project(objects: Objects, matrix: np.ndarray) -> Objects:
+def project_instances(objects: Instances, matrix: np.ndarray) -> Instances:
     """Objects under a matrix of perspective: boxes are hulls of the moved corners; what reaches behind the picture's
     horizon has an empty box and no outline."""
     x1, y1, x2, y2 = objects.boxes.T
@@ -62,7 +64,7 @@ def project(objects: Objects, matrix: np.ndarray) -> Objects:
             tuple(project_points(ring, matrix)[0].astype(np.float32) for ring in rings) if seen else ()
             for rings, seen in zip(objects.polygons, in_front)
         )
-    return Objects(boxes, objects.labels, polygons)
+    return Instances(boxes, objects.labels, polygons)
 
 
 def project_points(points: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

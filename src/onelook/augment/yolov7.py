@@ -9,15 +9,23 @@ import cv2
 import numpy as np
 
 from onelook.augment.collage import Collage
-from onelook.augment.colour import Hsv, HsvGain, opaque
-from onelook.augment.frame import Frame, Letterbox
-from onelook.augment.geometry import BoxFilter, RandomAffine, common_boxes, mirror, outline_boxes, shift, stretch
+from onelook.augment.colour import Hsv, HsvGain, to_rgb
+from onelook.augment.letterbox import Resize, Letterbox
+from onelook.augment.geometry import (
+    BoxFilter,
+    RandomAffine,
+    intersect_boxes,
+    flip_matrix,
+    polygon_boxes,
+    translation_matrix,
+    scale_matrix,
+)
 from onelook.augment.mixup import BetaMixUp
-from onelook.augment.mosaic import Mosaic, Mosaic9, collage, tile
-from onelook.augment.objects import Objects, join
-from onelook.augment.paste_in import PasteIn
+from onelook.augment.mosaic import Mosaic, Mosaic9, join_tiles, place_tile
+from onelook.augment.instances import Instances, concatenate
+from onelook.augment.yolov7_copy_paste import Yolov7CopyPaste
 from onelook.augment.perspective import Perspective
-from onelook.augment.source import Draw, size_of
+from onelook.augment.lazy_sample import ImageSampler, image_size
 from onelook.types import Sample
 
 
@@ -40,36 +48,36 @@ class Yolov7Augment:
     nine: float = 0.2
     layout: Mosaic = Mosaic()
     layout_nine: Mosaic9 = Mosaic9()
-    frame: Frame = Letterbox(anchor="centre")
+    frame: Resize = Letterbox(anchor="centre")
     affine: RandomAffine = RandomAffine(degrees=0.0, translate=0.2, scale=(0.1, 2.0), shear=0.0)
     keep: BoxFilter = BoxFilter(side=2.0, area=0.1, aspect=20.0)
     outlined_area: float = 0.01
     mix: BetaMixUp | None = BetaMixUp()
     hsv: Hsv | None = HsvGain()
-    paste: PasteIn | None = PasteIn()
+    paste: Yolov7CopyPaste | None = Yolov7CopyPaste()
     flip: float = 0.5
     flip_vertical: float = 0.0
     perspective: Perspective | None = None
 
     @property
-    def uses_outlines(self) -> bool:
+    def uses_polygons(self) -> bool:
         """Boxes are made of outlines where there are some."""
         return True
 
     @property
-    def needs_outlines(self) -> bool:
+    def needs_polygons(self) -> bool:
         """Whether a part of it does nothing where objects have none."""
         return self.paste is not None
 
-    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
         """A picture of `draw.size` around the sample and up to seventeen others of the set."""
         in_mosaic = bool(rng.random() < self.mosaic)
         first = self.window(self.mosaic_of(sample, draw, rng) if in_mosaic else self.framed(sample, draw), draw, rng)
         share = self.mix.draw(rng) if self.mix is not None and in_mosaic else None
         second = None if share is None else self.window(self.mosaic_of(draw(rng), draw, rng), draw, rng)
-        objects = first.objects if second is None else join([first.objects, second.objects])
+        objects = first.objects if second is None else concatenate([first.objects, second.objects])
         gains = None if self.hsv is None else self.hsv.draw(rng)
-        jitter = opaque if self.hsv is None or gains is None else partial(self.hsv.apply, steps=gains)
+        jitter = to_rgb if self.hsv is None or gains is None else partial(self.hsv.apply, steps=gains)
         pastings = () if self.paste is None else self.paste.draw(objects, draw, rng)
         turns = (bool(rng.random() < self.flip_vertical), bool(rng.random() < self.flip))
 
@@ -77,21 +85,21 @@ class Yolov7Augment:
             image = first.jittered(jitter)
         else:
             image = jitter(BetaMixUp.pixels(first.render(), second.render(), share))
-        return turned(PasteIn.pixels(image, pastings), PasteIn.objects(objects, pastings), *turns)
+        return flip_sample(Yolov7CopyPaste.pixels(image, pastings), Yolov7CopyPaste.objects(objects, pastings), *turns)
 
-    def mosaic_of(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Collage:
+    def mosaic_of(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Collage:
         """A canvas of twice the input's size with the sample and three or eight others."""
         layout = self.layout_nine if rng.random() < self.nine else self.layout
         return layout.plan(*layout.draw(sample, draw, rng), draw.size)
 
-    def framed(self, sample: Sample, draw: Draw) -> Collage:
+    def framed(self, sample: Sample, draw: ImageSampler) -> Collage:
         """The sample alone, in the frame."""
-        placement, sides = self.frame.place(size_of(sample), draw.size)
-        return collage(
-            [tile(sample, placement, sides, (int(placement.left), int(placement.top)), draw.size)], draw.size
+        placement, sides = self.frame.place(image_size(sample), draw.size)
+        return join_tiles(
+            [place_tile(sample, placement, sides, (int(placement.left), int(placement.top)), draw.size)], draw.size
         )
 
-    def window(self, canvas: Collage, draw: Draw, rng: np.random.Generator) -> Collage:
+    def window(self, canvas: Collage, draw: ImageSampler, rng: np.random.Generator) -> Collage:
         """The canvas seen through a random affine's window, with the objects that survive."""
         matrix, scale = self.affine.draw(rng, canvas.size, draw.size)
         if self.perspective is None:
@@ -103,18 +111,18 @@ class Yolov7Augment:
         if objects.polygons is not None:
             outlined = np.array([len(rings) > 0 for rings in objects.polygons], bool)
             # What lies beyond the canvas is no pixel of the picture, though the outline goes on.
-            tight = common_boxes(outline_boxes(objects.polygons, draw.size), objects.boxes)
+            tight = intersect_boxes(polygon_boxes(objects.polygons, draw.size), objects.boxes)
             objects = replace(objects, boxes=np.where(outlined[:, None], tight, objects.boxes))
             loose = replace(self.keep, area=self.outlined_area)
             kept = np.where(outlined, loose(before, objects.boxes), kept)
         return replace(picture, objects=objects.rows(kept))
 
 
-def turned(image: np.ndarray, objects: Objects, vertically: bool, horizontally: bool) -> Sample:
+def flip_sample(image: np.ndarray, objects: Instances, vertically: bool, horizontally: bool) -> Sample:
     """The picture as it is, or flipped, as a sample."""
     height, width = image.shape[:2]
     if vertically:
-        image, objects = cv2.flip(image, 0), objects.moved(shift(0, height) @ stretch(1, -1))
+        image, objects = cv2.flip(image, 0), objects.moved(translation_matrix(0, height) @ scale_matrix(1, -1))
     if horizontally:
-        image, objects = cv2.flip(image, 1), objects.moved(mirror(width))
+        image, objects = cv2.flip(image, 1), objects.moved(flip_matrix(width))
     return Sample(image, objects.boxes.astype(np.float32), objects.labels, objects.polygons)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import cv2
 import numpy as np
 
-from onelook.augment.pipelines import LATER, PAPER, Plain, YoloxAugment
-from onelook.augment.source import generator
+from onelook.augment.yolox import YOLOX_OCTOBER_2021, YOLOX_PAPER, SingleImageAugment, YoloxAugment
+from onelook.augment.lazy_sample import sample_generator
 from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DECODE = "decode one image"
-RULES = {"paper": PAPER, "later": LATER}
+RULES = {"paper": YOLOX_PAPER, "later": YOLOX_OCTOBER_2021}
 POOL = 64  # images that the contestants with reuse draw from
 
 
@@ -108,9 +108,9 @@ def contestants(dataset: Dataset, augment: YoloxAugment, size: tuple[int, int]) 
     single = replace(augment, mix=None)
     order = np.random.default_rng(0).permutation(rows)
 
-    def sampling(pictures: Pictures, pipeline: Plain | YoloxAugment) -> Contestant:
+    def sampling(pictures: Pictures, pipeline: SingleImageAugment | YoloxAugment) -> Contestant:
         draw = DrawImages(pictures, size, outlines=False)
-        return lambda n: pipeline(pictures.sample(int(order[n % len(order)]), False), draw, generator(0, 0, n))
+        return lambda n: pipeline(pictures.sample(int(order[n % len(order)]), False), draw, sample_generator(0, 0, n))
 
     def reusing(pipeline: YoloxAugment) -> Contestant:
         pool = min(POOL, max(4, len(rows) // 4))
@@ -122,7 +122,7 @@ def contestants(dataset: Dataset, augment: YoloxAugment, size: tuple[int, int]) 
         def make(n: int) -> Sample:
             draw = DrawImages(pictures, size, rows=order[(n + places) % len(order)], outlines=False)
             first = int(order[n % len(order)])
-            return pictures.make(lambda known: pipeline(known.sample(first, False), draw, generator(0, 0, n)))
+            return pictures.make(lambda known: pipeline(known.sample(first, False), draw, sample_generator(0, 0, n)))
 
         for n in range(len(order) - pool, len(order)):  # fills the pool of sample 0
             make(n)
@@ -130,7 +130,7 @@ def contestants(dataset: Dataset, augment: YoloxAugment, size: tuple[int, int]) 
 
     return {
         DECODE: lambda n: decode_image(dataset.path(int(order[n % len(order)]))),
-        "one image, framed": sampling(files, Plain(augment.hsv, augment.flip)),
+        "one image, framed": sampling(files, SingleImageAugment(augment.hsv, augment.flip)),
         "mosaic": sampling(files, single),
         "mosaic + MixUp": sampling(files, augment),
         "mosaic, cache": sampling(cached, single),

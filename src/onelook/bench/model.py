@@ -17,7 +17,7 @@ import numpy as np
 
 from onelook.data.synthetic import Scenes
 from onelook.errors import UsageError
-from onelook.ops.nms import Found, with_thresholds
+from onelook.ops.nms import RawDetections, with_thresholds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,10 +118,10 @@ class ModelBenchmark:
 class Untouched:
     """Chooses nothing: the network's boxes and scores are made, and left where they are."""
 
-    def __call__(self, boxes: Any, scores: Any) -> Found:
+    def __call__(self, boxes: Any, scores: Any) -> RawDetections:
         return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 
-    def batch(self, boxes: Any, scores: Any) -> list[Found]:
+    def batch(self, boxes: Any, scores: Any) -> list[RawDetections]:
         return [self(one, one) for one in range(len(boxes))]
 
 
@@ -134,7 +134,7 @@ def measure(
     """
     batch = pictures(backend, setting.batch)
     select = Untouched() if setting.nms == "out" else with_thresholds(backend.select, *DETECTING)
-    found: list[Found] = []
+    found: list[RawDetections] = []
     seconds = []
     for _ in range(setting.warm_up):
         backend(batch, select)

@@ -14,13 +14,13 @@ import torch
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Batch, Loader
-from onelook.losses.loss import DetectionLoss
+from onelook.losses.detection_loss import DetectionLoss
 from onelook.models.build import build
-from onelook.training.learner import Learner, Machine
+from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.loop import Epoch, Step, train
-from onelook.training.meter import Meter
+from onelook.training.meter import LossMeter
 from onelook.training.optimizer import set_rates
-from onelook.training.processes import World, choose_device
+from onelook.training.processes import ProcessGroup, choose_device
 from onelook.training.recipe import Augment, Recipe
 from onelook.training.run import READ_EVERY
 from onelook.training.schedule import Rates
@@ -104,7 +104,7 @@ def bench_train(
     workers: int,
     steps: int,
     warm_up: int,
-    machine: Machine | None = None,
+    machine: RuntimeOptions | None = None,
     cache: CachePlan | None = None,
 ) -> TrainBenchmark:
     """Blocks of whole training steps and of bare steps in turn, on batches of the same shape and layout.
@@ -113,8 +113,8 @@ def bench_train(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    world, machine = World(0, 1, choose_device(device)), machine or Machine()
-    learner, bare = (Learner(recipe, build(recipe.model, dataset.names), world, machine) for _ in range(2))
+    world, machine = ProcessGroup(0, 1, choose_device(device)), machine or RuntimeOptions()
+    learner, bare = (TrainState(recipe, build(recipe.model, dataset.names), world, machine) for _ in range(2))
     set_rates(bare.optimizer, Rates(0.0), 0.0)  # a sum has no minimum: its steps are made, but lead nowhere
     batch = next(_loader(recipe, dataset, 0).epoch(0, recipe.augment, 0))
     resident = Batch(batch.images.to(world.device), batch.targets.to(world.device), batch.indices)
@@ -122,7 +122,7 @@ def bench_train(
     alone = steps_alone(recipe, dataset, machine, world, resident, steps=steps, warm_up=warm_up)
     whole_times: list[float] = []
     bare_times: list[float] = []
-    meter = Meter()
+    meter = LossMeter()
     with _loader(recipe, dataset, workers, pin=world.device.type == "cuda", cache=cache) as loader:
         turn = _turn(train(recipe, learner, loader), meter)
         _warm(turn, meter, warm_up, world)
@@ -139,10 +139,17 @@ def bench_train(
 
 
 def steps_alone(
-    recipe: Recipe, dataset: Dataset, machine: Machine, world: World, batch: Batch, *, steps: int, warm_up: int
+    recipe: Recipe,
+    dataset: Dataset,
+    machine: RuntimeOptions,
+    world: ProcessGroup,
+    batch: Batch,
+    *,
+    steps: int,
+    warm_up: int,
 ) -> list[float]:
     """Seconds of so many steps of a training whose batch is always there: no worker is at work meanwhile."""
-    learner, meter = Learner(recipe, build(recipe.model, dataset.names), world, machine), Meter()
+    learner, meter = TrainState(recipe, build(recipe.model, dataset.names), world, machine), LossMeter()
     turn = _turn(train(recipe, learner, _Resident(batch, _MANY)), meter)
     _warm(turn, meter, warm_up, world)
     times: list[float] = []
@@ -169,7 +176,7 @@ def _loader(
     )
 
 
-def _setting(recipe: Recipe, machine: Machine, world: World, workers: int) -> dict[str, Any]:
+def _setting(recipe: Recipe, machine: RuntimeOptions, world: ProcessGroup, workers: int) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name() if world.device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
@@ -182,7 +189,7 @@ def _setting(recipe: Recipe, machine: Machine, world: World, workers: int) -> di
     }
 
 
-def _layout(machine: Machine, world: World) -> torch.memory_format:
+def _layout(machine: RuntimeOptions, world: ProcessGroup) -> torch.memory_format:
     return torch.channels_last if machine.channels_last_on(world.device) else torch.contiguous_format
 
 
@@ -201,13 +208,13 @@ class _Resident:
             yield self.batch
 
 
-def _turn(stream: Iterator[Step | Epoch], meter: Meter) -> Callable[[], None]:
+def _turn(stream: Iterator[Step | Epoch], meter: LossMeter) -> Callable[[], None]:
     """What takes the next step of a training."""
     steps = (event for event in stream if isinstance(event, Step))
     return lambda: meter.add(next(steps))
 
 
-def _warm(turn: Callable[[], None], meter: Meter | None, count: int, world: World) -> None:
+def _warm(turn: Callable[[], None], meter: LossMeter | None, count: int, world: ProcessGroup) -> None:
     """Turns that do not count: kernels are chosen, networks compiled, workers started."""
     for _ in range(count):
         _time(turn, world)
@@ -216,7 +223,7 @@ def _warm(turn: Callable[[], None], meter: Meter | None, count: int, world: Worl
         meter.waited = 0.0
 
 
-def _block(turn: Callable[[], None], meter: Meter | None, world: World) -> list[float]:
+def _block(turn: Callable[[], None], meter: LossMeter | None, world: ProcessGroup) -> list[float]:
     """Seconds of some turns. What logging costs is in them: losses are read as seldom as a training reads them."""
     count, at_once = (READ_EVERY, READ_EVERY) if world.device.type == "cuda" else (BLOCK, 1)
 
@@ -249,7 +256,7 @@ def _loader_rate(loader: Loader, recipe: Recipe, workers: int) -> float:
     return count * recipe.batch_size / (perf_counter() - begin)
 
 
-def _bare_step(learner: Learner, images: torch.Tensor) -> None:
+def _bare_step(learner: TrainState, images: torch.Tensor) -> None:
     learner.step.train()
     with learner.autocast():
         predictions = learner.detector(images.float())
@@ -267,7 +274,9 @@ def _sum(predictions: Predictions) -> torch.Tensor:
     return total if predictions.objectness is None else total + predictions.objectness.float().sum()
 
 
-def _parts(recipe: Recipe, learner: Learner, images: torch.Tensor, targets: Any, world: World) -> dict[str, float]:
+def _parts(
+    recipe: Recipe, learner: TrainState, images: torch.Tensor, targets: Any, world: ProcessGroup
+) -> dict[str, float]:
     """Median seconds of the assignment, of loss and assignment with their gradients, and of the average."""
     assert isinstance(recipe.loss, DetectionLoss)
     assigner = recipe.loss.assigner
@@ -296,7 +305,7 @@ def _parts(recipe: Recipe, learner: Learner, images: torch.Tensor, targets: Any,
     return parts
 
 
-def _time(work: Callable[[], Any], world: World) -> float:
+def _time(work: Callable[[], Any], world: ProcessGroup) -> float:
     begin = perf_counter()
     work()
     if world.device.type == "cuda":

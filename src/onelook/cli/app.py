@@ -24,7 +24,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from onelook import __version__
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
-from onelook.errors import ElsewhereError, UsageError, UserError
+from onelook.errors import OtherProcessError, UsageError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -211,7 +211,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def report(error: Exception) -> int:
     """Prints an error as one message with a remedy; the exit code it stands for."""
-    if isinstance(error, ElsewhereError):
+    if isinstance(error, OtherProcessError):
         time.sleep(WORD)  # torchrun ends all processes with the first: the one that has something to say goes first
         return 1
     if isinstance(error, UserError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from onelook.cli.checks import check_batch, check_thresholds
 from onelook.data.progress import Progress, shown, silent
 from onelook.errors import ImageError, UsageError, UserError
-from onelook.predict.backends import SelectKind, select_of_kind
+from onelook.predict.backends import PostprocessKind, postprocess_of_kind
 from onelook.predict.frames import read_frames
 from onelook.predict.load import load
 from onelook.predict.predictor import Predictor, batches
@@ -106,7 +106,7 @@ def detect(
     confidence: float = 0.25,
     iou: float = 0.45,
     agnostic: bool = False,
-    select: SelectKind | None = None,
+    select: PostprocessKind | None = None,
     size: int | None = None,
     out: Path | None = None,
     format: str = "json,images,video",
@@ -156,7 +156,7 @@ def detect(
         predictor = load(model, weights, device, size, tta=tta, half=half)
         predictor.batch = batch or predictor.batch
         if select is not None:
-            predictor.select = select_of_kind(select, predictor.select)
+            predictor.select = postprocess_of_kind(select, predictor.select)
         predictor.select = predictor.settings(confidence, iou, agnostic or None)
         folder = out if out is not None else next(path for path in free_folder(DEFAULT_FOLDER) if not path.exists())
         return _run(predictor, found, folder, formats)

@@ -10,7 +10,7 @@ import torch
 
 from onelook.cli.checks import check_batch, check_thresholds
 from onelook.errors import ExportError, UserError
-from onelook.exporting.onnx import Exported, export_onnx
+from onelook.exporting.onnx import ExportedFile, export_onnx
 from onelook.exporting.openvino import export_openvino
 from onelook.models.build import build
 from onelook.models.detector import Architecture, Detector
@@ -29,7 +29,7 @@ _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "darknet": ".weights"}
 class ExportResult:
     """The written file and how far it is from PyTorch."""
 
-    exported: Exported
+    exported: ExportedFile
     format: str
 
     def to_dict(self) -> dict[str, Any]:

@@ -113,9 +113,9 @@ def usage_message(error: CycloptsError) -> tuple[str, str]:
 
 def unknown_command(name: str, known: Sequence[str], parent: str = "") -> tuple[str, str]:
     """Message and remedy for a verb that does not exist."""
-    from onelook.errors import nearest
+    from onelook.errors import did_you_mean
 
     command = f"onelook {parent}".strip()
     if name.startswith("-"):
         return f"Unknown option {name}.", f"See: {command} --help"
-    return f"'{command}' has no command '{name}'.{nearest(name, known)}", f"Commands: {', '.join(known)}."
+    return f"'{command}' has no command '{name}'.{did_you_mean(name, known)}", f"Commands: {', '.join(known)}."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from onelook.models.build import build
-from onelook.models.cost import count_gflops, count_parameters
+from onelook.models.flops import count_gflops, count_parameters
 from onelook.models.deploy import deploy
 from onelook.models.variants import VARIANTS, Variant, variant
 

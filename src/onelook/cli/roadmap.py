@@ -19,8 +19,8 @@ from onelook.recipes import RECIPE_TYPES
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
-from onelook.training.preflight import undefined_for
-from onelook.training.processes import join
+from onelook.training.preflight import missing_for_metric
+from onelook.training.processes import join_process_group
 from onelook.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def roadmap(
     refuse_conflicts(table, chosen, overrides)
     training, validation = open_both(data, train_split, val_split)
     folder = Path("runs") / table.name if out is None else out
-    with join(device) as world:
+    with join_process_group(device) as world:
         if world.size > 1:
             raise UsageError("A roadmap is trained by one process.", "Train single rows: --recipe ROADMAP:ROW.")
         on_cpu, published = world.device.type == "cpu", table.recipes
@@ -130,7 +130,7 @@ def roadmap(
             recipes[row.key] = override(start, *overrides, types=RECIPE_TYPES)
         for recipe in recipes.values():
             task_of(recipe, training)  # which refuses data of another task
-        if lacking := undefined_for(table.measures[0], validation):
+        if lacking := missing_for_metric(table.measures[0], validation):
             raise UserError(
                 f"The validation split of '{data}' has no {lacking}: {table.measures[0]}, which a roadmap compares, is "
                 "undefined on it.",

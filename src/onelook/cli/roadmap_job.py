@@ -19,19 +19,19 @@ from onelook.cli.train_start import check_batch, find_teacher, make_detector, st
 from onelook.config import change, from_plain, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UserError
-from onelook.losses.classify import ClassLoss
+from onelook.losses.classification import ClassLoss
 from onelook.models.deploy import deploy
 from onelook.predict.backends import TorchBackend
 from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
-from onelook.report.training import hardware
+from onelook.report.training import describe_hardware
 from onelook.training.files import make_folder, write_text
-from onelook.training.learner import Learner, Machine
-from onelook.training.processes import World
+from onelook.training.train_state import TrainState, RuntimeOptions
+from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe
-from onelook.training.run import Run, alone_in, refuse_changes
-from onelook.training.teacher import record_teacher
+from onelook.training.run import Run, exclusive, check_same_recipe
+from onelook.training.teacher import write_teacher
 
 RESULT, COST, PLAN, BACKBONE = "result.json", "cost.json", "roadmap.json", "backbone"
 WARM_UP, RUNS = 5, 30  # images that the latency of a row is measured on
@@ -76,7 +76,7 @@ class Job:
     folder: Path
     training: Dataset
     validation: Dataset
-    world: World
+    world: ProcessGroup
     workers: int | None
     teacher: str | None
     pictures: tuple[Dataset, Dataset] | None = None
@@ -119,12 +119,12 @@ class Job:
         resume = (folder / "state.pt").is_file()
         told = find_teacher(recipe, folder, self.teacher if recipe.distillation else None, None, resume)
         detector, _ = starting_point(recipe, training, self.world, None if weights is None or resume else str(weights))
-        learner = Learner(recipe, detector, self.world, Machine(), None if told is None else told[0])
+        learner = TrainState(recipe, detector, self.world, RuntimeOptions(), None if told is None else told[0])
         again = f"onelook roadmap {self.table_of.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
-        with alone_in(folder, self.world, new=not resume):
-            run = Run(folder, recipe, learner, console=console, resume=resume, resume_with=again)
+        with exclusive(folder, self.world, new=not resume):
+            run = Run(folder, recipe, learner, console=console, resume=resume, resume_command=again)
             if told is not None and not resume and self.world.is_main:
-                record_teacher(folder, told[1])
+                write_teacher(folder, told[1])
             trained = carry_out(run, training, validation, workers=self.workers, begins=not resume)
         if trained.reason == "interrupted":
             raise KeyboardInterrupt
@@ -167,15 +167,15 @@ class Job:
         alike = (key for key, other in self.recipes.items() if (other.model, other.size) == (recipe.model, recipe.size))
         path = self.folder / next(alike) / COST
         found = _kept(path) if path.is_file() else {}
-        if found.get("device") != hardware(device):
+        if found.get("device") != describe_hardware(device):
             milliseconds = latency(forward(recipe, self.training.names, device), device)
-            found = {"latency": milliseconds, "device": hardware(device)}
+            found = {"latency": milliseconds, "device": describe_hardware(device)}
             write_text(path, json.dumps(found) + "\n")
         return found
 
     def facts(self, seeds: int) -> dict[str, str]:
         """What the figures depend on."""
-        recipe, device = next(iter(self.recipes.values())), hardware(self.world.device)
+        recipe, device = next(iter(self.recipes.values())), describe_hardware(self.world.device)
         height, width = recipe.input_size
         spread = f"mean and sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
         backbones = {} if self.pictures is None else {"backbones trained on": self.pictures[0].describe()}
@@ -199,7 +199,7 @@ def is_done(folder: Path, recipe: Recipe) -> bool:
     if not (folder / RESULT).is_file():
         return False
     # As the file has it: a whole number may be a float there.
-    refuse_changes(folder, find_recipe(folder), from_plain(to_plain(recipe), RECIPE_TYPES))
+    check_same_recipe(folder, find_recipe(folder), from_plain(to_plain(recipe), RECIPE_TYPES))
     return True
 
 

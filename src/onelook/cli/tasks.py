@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from onelook.cli.train_start import loader_of
 from onelook.data import Dataset
 from onelook.data.loader import Batch
-from onelook.errors import UserError, nearest
+from onelook.errors import UserError, did_you_mean
 from onelook.evaluation import evaluate
 from onelook.evaluation.classes import top_k
 from onelook.evaluation.coco import STATS
-from onelook.losses.classify import ClassLoss
+from onelook.losses.classification import ClassLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.backends import TorchBackend
 from onelook.report.training import FIRST_BATCH, report_training
-from onelook.training.passes import parts
-from onelook.training.preflight import check_files, inspect, positives_per_object, write_first_batch
-from onelook.training.processes import World, any_process
+from onelook.training.micro_batches import split_batch
+from onelook.training.preflight import check_files, inspect_data, positives_per_object, save_first_batch
+from onelook.training.processes import ProcessGroup, any_process
 from onelook.training.recipe import Recipe
-from onelook.training.run import Run, Trained
+from onelook.training.run import Run, TrainResult
 from onelook.weights import restore
 
 if TYPE_CHECKING:
-    from onelook.losses.loss import DetectionLoss
+    from onelook.losses.detection_loss import DetectionLoss
 
 FIRST_BATCHES = 2  # that are looked at before the first epoch
 FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
@@ -49,7 +49,7 @@ class Task(Protocol):
         """What is measured on the validation split, over all processes."""
         ...
 
-    def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
+    def conclude(self, run: Run, trained: TrainResult, training: Dataset, validation: Dataset | None) -> None:
         """What is made of a finished run."""
         ...
 
@@ -62,27 +62,27 @@ class Detecting:
     measures: ClassVar[tuple[str, ...]] = STATS
 
     def look(self, run: Run, batches: Sequence[Batch]) -> None:
-        learner, world = run.learner, run.learner.world
+        learner, world = run.train_state, run.train_state.world
         # The batches are those of all processes: more than this one's device need hold.
         share = run.recipe.batch_size // (world.size * run.recipe.accumulate)
-        passes = (part for batch in batches for part in parts(batch, share))
+        passes = (part for batch in batches for part in split_batch(batch, share))
         on_device = ((images.to(world.device), targets.to(world.device)) for images, targets in passes)
         positives = positives_per_object(learner.detector, self.loss.assigner, on_device, learner.autocast)
         if positives is None:
             return
-        run.journal.say(f"In the first batches an object is learnt by {positives:.1f} priors.")
+        run.log.info(f"In the first batches an object is learnt by {positives:.1f} priors.")
         if positives < FEW_POSITIVES:
-            run.journal.warn(
+            run.log.warn(
                 "Many objects are learnt by no prior at all: look at the drawn batch, and at the size of the objects."
             )
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
-        backend = TorchBackend(network, run.learner.world.device, size=run.recipe.input_size)
+        backend = TorchBackend(network, run.train_state.world.device, size=run.recipe.input_size)
         return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
 
-    def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
+    def conclude(self, run: Run, trained: TrainResult, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
-        world, best = run.learner.world, trained.folder / "best.safetensors"
+        world, best = run.train_state.world, trained.folder / "best.safetensors"
         any_process(True, world.device)  # the main process has written the weights when all have come here
         evaluation = None
         if validation is not None and best.is_file():
@@ -92,7 +92,7 @@ class Detecting:
             path = report_training(
                 trained, run.recipe, training, validation, evaluation=evaluation, device=world.device
             )
-            run.journal.say(f"The report is {path}.")
+            run.log.info(f"The report is {path}.")
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ class Classifying:
         """There is nothing to say."""
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
-        return top_k(network, validation, run.recipe.input_size, run.learner.world.device)
+        return top_k(network, validation, run.recipe.input_size, run.train_state.world.device)
 
-    def conclude(self, run: Run, trained: Trained, training: Dataset, validation: Dataset | None) -> None:
+    def conclude(self, run: Run, trained: TrainResult, training: Dataset, validation: Dataset | None) -> None:
         """Says how the weights go on: metrics.csv has all there is to report."""
         best = trained.folder / "best.safetensors"
-        run.journal.say(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
+        run.log.info(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
 
 
 def task_of(recipe: Recipe, training: Dataset) -> Task:
@@ -141,24 +141,24 @@ def check_judging(task: Task, recipe: Recipe, validation: Dataset | None) -> Non
             )
     elif recipe.metric not in task.measures:
         raise UserError(
-            f"metric={recipe.metric} is nothing that the evaluation measures.{nearest(recipe.metric, task.measures)}",
+            f"metric={recipe.metric} is nothing that the evaluation measures.{did_you_mean(recipe.metric, task.measures)}",
             f"Choose one of: {', '.join(task.measures)}.",
         )
 
 
 def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | None) -> None:
     """Looks at the data and the first batches before the first epoch; only the main process does."""
-    recipe, world = run.recipe, run.learner.world
+    recipe, world = run.recipe, run.train_state.world
     if not world.is_main:
         return
     check_files(recipe, training, validation)
-    found = inspect(recipe, training, validation)
-    if run.journal.console is not None:
-        found.show(run.journal.console)
+    found = inspect_data(recipe, training, validation)
+    if run.log.console is not None:
+        found.show(run.log.console)
     for warning in found.warnings:
-        run.journal.log(f"warning: {warning}")
-    with loader_of(training, recipe, World(0, 1, world.device), workers=0) as batches:
+        run.log.log(f"warning: {warning}")
+    with loader_of(training, recipe, ProcessGroup(0, 1, world.device), workers=0) as batches:
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
-    path = write_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
-    run.journal.say(f"The first batch is drawn in {path}.")
+    path = save_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
+    run.log.info(f"The first batch is drawn in {path}.")
     task.look(run, first)

@@ -28,10 +28,10 @@ from onelook.cli.train_start import (
 )
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
-from onelook.training.learner import Learner, Precision
-from onelook.training.processes import join
-from onelook.training.run import Run, Trained, alone_in, follow
-from onelook.training.teacher import TeacherRecord, record_teacher
+from onelook.training.train_state import TrainState, Precision
+from onelook.training.processes import join_process_group
+from onelook.training.run import Run, TrainResult, exclusive, fit
+from onelook.training.teacher import TeacherRecord, write_teacher
 
 
 def train(
@@ -58,7 +58,7 @@ def train(
     teacher: str | None = None,
     teacher_weights: str | None = None,
     log: tuple[str, ...] = (),
-) -> Trained:
+) -> TrainResult:
     """Train a detector, or a classifier of pictures.
 
     The model's published training is used unless --recipe names another; what it counts in epochs shrinks with
@@ -115,7 +115,7 @@ def train(
     if resume:
         flags = flags.after(flags_of_run(folder))
     training, validation, notes = open_splits(data, flags.train_split, flags.val_split)
-    with join(flags.device) as world:
+    with join_process_group(flags.device) as world:
         plan = None if flags.cache in (None, "none") else plan_cache(flags.cache, training, folder)
         if resume:
             images = None if batch == "auto" else batch
@@ -147,8 +147,8 @@ def train(
             )
             notes.append(note)
         check_batch(chosen, world, training)
-        learner = Learner(chosen, detector, world, flags.machine, teaching)
-        with alone_in(folder, world, new=not resume):
+        learner = TrainState(chosen, detector, world, flags.machine, teaching)
+        with exclusive(folder, world, new=not resume):
             run = Run(
                 folder,
                 chosen,
@@ -156,8 +156,8 @@ def train(
                 console=Console(file=sys.stderr, highlight=False),
                 sinks=flags.sinks,
                 resume=resume,
-                resume_with=again(data, folder, world),
-                name_of=lambda row: str(training.path(row)),
+                resume_command=again(data, folder, world),
+                image_name=lambda row: str(training.path(row)),
             )
             run.record.flags = flags.to_dict()
             announce(run, notes if plan is None else [*notes, str(plan)], None if told is None else told[1], resume)
@@ -172,20 +172,20 @@ def carry_out(
     workers: int | None,
     cache: CachePlan | None = None,
     begins: bool = True,
-) -> Trained:
+) -> TrainResult:
     """A run, from a look at its data (where it begins) to its report. What ends it is in its log too."""
     task = task_of(run.recipe, training)
     judged = None if validation is None else validation.identity()
     with logged(run):
-        run.identify({"training": training.identity(), "validation": judged})
+        run.check_data({"training": training.identity(), "validation": judged})
         if begins:
             preflight(task, run, training, validation)
     measure = None if validation is None else partial(task.metrics, validation=validation, run=run)
     # Logged before the loader ends its workers: where another process has ended too, this one may be killed meanwhile.
-    with loader_of(training, run.recipe, run.learner.world, workers, cache) as batches, logged(run):
+    with loader_of(training, run.recipe, run.train_state.world, workers, cache) as batches, logged(run):
         if begins and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
-            run.journal.warn(warning)
-        trained = follow(run, batches, measure, faster=faster(batches))
+            run.log.warn(warning)
+        trained = fit(run, batches, measure, slow_loader_remedy=faster(batches))
     if trained.reason != "interrupted":
         with logged(run):
             task.conclude(run, trained, training, validation)
@@ -198,16 +198,16 @@ def logged(run: Run) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        run.journal.log(f"error: {error}")
+        run.log.log(f"error: {error}")
         raise
 
 
 def announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:
     """Says what the training begins with, and records the teacher of a new run."""
     if teacher is not None:
-        strides = ", ".join(map(str, run.learner.teaching_strides))
+        strides = ", ".join(map(str, run.train_state.distillation_strides))
         notes = [*notes, f"Learning from {teacher} as well, at strides {strides}."]
-        if run.learner.world.is_main and not resume:
-            record_teacher(run.folder, teacher)
+        if run.train_state.world.is_main and not resume:
+            write_teacher(run.folder, teacher)
     for note in notes:
-        run.journal.say(note)
+        run.log.info(note)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onelook.errors import UserError
-from onelook.training.learner import Machine, Precision
-from onelook.training.processes import World
-from onelook.training.state import read_notes
+from onelook.training.train_state import RuntimeOptions, Precision
+from onelook.training.processes import ProcessGroup
+from onelook.training.checkpoint import read_notes
 
 Layout = Literal["channels-last", "contiguous"]
 
@@ -52,10 +52,10 @@ class Flags:
         return () if self.log == ("none",) else self.log
 
     @property
-    def machine(self) -> Machine:
+    def machine(self) -> RuntimeOptions:
         """How this computer does the work."""
         channels_last = None if self.layout is None else self.layout == "channels-last"
-        return Machine(
+        return RuntimeOptions(
             precision=self.precision,
             channels_last=channels_last,
             compile=bool(self.compile),
@@ -74,7 +74,7 @@ def flags_of_run(folder: Path) -> Mapping[str, Any]:
     return found
 
 
-def again(data: str, folder: Path, world: World) -> str:
+def again(data: str, folder: Path, world: ProcessGroup) -> str:
     """The command that goes on with a run."""
     rest = f"train {shlex.quote(data)} --out {shlex.quote(str(folder))} --resume"
     if world.size == 1:

@@ -24,13 +24,13 @@ from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_re
 from onelook.recipes.classifier import published_classifier
 from onelook.training.batch_size import largest_batch, training_trial
 from onelook.training.distill import Distillation
-from onelook.training.learner import Machine
-from onelook.training.processes import World, gather
+from onelook.training.train_state import RuntimeOptions
+from onelook.training.processes import ProcessGroup, gather_objects
 from onelook.training.recipe import Recipe, shortened
-from onelook.training.run import refuse_changes
-from onelook.training.state import weights_so_far
-from onelook.training.statistics import measure_statistics, settle_filters
-from onelook.training.teacher import TeacherRecord, open_teacher, resumed_teacher
+from onelook.training.run import check_same_recipe
+from onelook.training.checkpoint import latest_weights_hint
+from onelook.training.unfold_batch_norm import measure_statistics, rescale_filters
+from onelook.training.teacher import TeacherRecord, open_teacher, reopen_teacher
 from onelook.weights import load_weights
 from onelook.weights.file import BEST
 
@@ -80,7 +80,7 @@ def choose_recipe(
         chosen = published_classifier(variant(str(model)))
     else:
         chosen = published_recipe(str(model), distilled=teaches)
-    if teaches and "image classes" in chosen.model.gives:
+    if teaches and "image classes" in chosen.model.provides:
         raise UsageError("A classifier of pictures has no teacher.", "Leave --teacher away, or train a detector.")
     if teaches and chosen.distillation is None:
         chosen = replace(chosen, distillation=Distillation())
@@ -153,7 +153,7 @@ def resumed_recipe(
         if (folder / "state.pt").is_file():
             raise UserError(
                 f"The run in '{folder}' has lost its {RECIPE_FILE}, without which it cannot go on.",
-                f"Put that file back, or start another run with --out in another folder{weights_so_far(folder)}.",
+                f"Put that file back, or start another run with --out in another folder{latest_weights_hint(folder)}.",
             )
         raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")
     if recipe is not None:
@@ -168,7 +168,7 @@ def resumed_recipe(
     if size is not None and before.input_size != (size, size):
         asked["size"] = (size, size)
     wanted = change(change(before, asked), {"model.num_classes": before.model.num_classes})
-    refuse_changes(folder, before, override(wanted, *overrides, types=RECIPE_TYPES))
+    check_same_recipe(folder, before, override(wanted, *overrides, types=RECIPE_TYPES))
     return before
 
 
@@ -183,13 +183,13 @@ def find_teacher(
             raise UsageError("The recipe has no teacher.", "Leave --teacher away, or distillation=none.")
         return None
     if resume:
-        return resumed_teacher(folder, teacher, weights)
+        return reopen_teacher(folder, teacher, weights)
     if teacher is None:
         raise UsageError("The recipe learns from a teacher.", "Add --teacher, or distillation=none.")
     return open_teacher(teacher, weights)
 
 
-def check_batch(recipe: Recipe, world: World, training: Dataset) -> None:
+def check_batch(recipe: Recipe, world: ProcessGroup, training: Dataset) -> None:
     """UserError where the batch cannot be shared out, or the data does not fill one."""
     shares = world.size * recipe.accumulate
     if recipe.batch_size % shares:
@@ -213,7 +213,9 @@ def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
     return build(recipe.model, names)
 
 
-def starting_point(recipe: Recipe, training: Dataset, world: World, weights: str | None) -> tuple[Detector, list[str]]:
+def starting_point(
+    recipe: Recipe, training: Dataset, world: ProcessGroup, weights: str | None
+) -> tuple[Detector, list[str]]:
     """The detector as training begins, and what to say of its weights; drawn by the seed where there are none."""
     detector = make_detector(recipe, training.names)
     if weights is None:
@@ -225,7 +227,13 @@ def starting_point(recipe: Recipe, training: Dataset, world: World, weights: str
 
 
 def fill_memory(
-    recipe: Recipe, world: World, images: int, *, detector: Detector, machine: Machine, teacher: Detector | None
+    recipe: Recipe,
+    world: ProcessGroup,
+    images: int,
+    *,
+    detector: Detector,
+    machine: RuntimeOptions,
+    teacher: Detector | None,
 ) -> tuple[Recipe, str]:
     """The recipe with the largest batch that the device holds, and what to say of it.
 
@@ -243,7 +251,7 @@ def fill_memory(
 
 
 def loader_of(
-    training: Dataset, recipe: Recipe, world: World, workers: int | None = None, cache: CachePlan | None = None
+    training: Dataset, recipe: Recipe, world: ProcessGroup, workers: int | None = None, cache: CachePlan | None = None
 ) -> Loader:
     """The batches of a recipe for one process."""
     on_cpu = world.device.type == "cpu"
@@ -266,7 +274,7 @@ def loader_of(
         pin=world.device.type == "cuda",
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,
-        gather=gather if world.size > 1 else alone,
+        gather=gather_objects if world.size > 1 else alone,
     )
 
 
@@ -299,12 +307,12 @@ def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
     return f"{problem}: give more --epochs, a smaller --batch{shorter}."
 
 
-def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) -> None:
-    """Makes folded weights trainable, with the first images of the training (see `onelook.training.statistics`).
+def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: ProcessGroup) -> None:
+    """Makes folded weights trainable, with the first images of the training (see `onelook.training.unfold_batch_norm`).
 
     The same images in every process, so that all start with the same weights.
     """
-    alone = World(0, 1, world.device)
+    alone = ProcessGroup(0, 1, world.device)
     with loader_of(training, recipe, alone, workers=0) as batches:
         needed = -(-STATISTICS_IMAGES * recipe.accumulate // recipe.batch_size)
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), needed))
@@ -316,7 +324,7 @@ def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: World) 
         predictions = detector(batch.images.to(world.device).float())
         return torch.stack(list(loss(predictions, batch.targets.to(world.device)).values())).sum()
 
-    settle_filters(detector, (partial(of, batch) for batch in first[:SETTLING_BATCHES]))
+    rescale_filters(detector, (partial(of, batch) for batch in first[:SETTLING_BATCHES]))
 
 
 def run_folder(out: str | None, resume: bool, name: str | None) -> Path:

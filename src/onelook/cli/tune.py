@@ -24,10 +24,10 @@ from onelook.errors import UsageError, UserError
 from onelook.recipes import read_recipe
 from onelook.training.files import make_folder, write_text
 from onelook.training.interrupt import StopRequest
-from onelook.training.preflight import undefined_for
+from onelook.training.preflight import missing_for_metric
 from onelook.training.processes import choose_device
 from onelook.tuning.genes import Gene, default_genes, read_gene
-from onelook.tuning.study import STUDY, Study, Trial
+from onelook.tuning.study import STUDY_FILE, Study, Trial
 
 if TYPE_CHECKING:
     from onelook.training.recipe import Recipe
@@ -50,7 +50,7 @@ class Tuned:
     rows: tuple[dict[str, Any], ...]
     best: int | None
     interrupted: bool
-    resume_with: str = ""
+    resume_command: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -81,7 +81,7 @@ class Tuned:
             table.add_row(str(row["trial"]), fitness, f"{row['seconds']:.0f}", *rest, style=style)
         console.print(table)
         if self.interrupted:
-            console.print(f"Stopped. To go on: {self.resume_with}", soft_wrap=True, markup=False)
+            console.print(f"Stopped. To go on: {self.resume_command}", soft_wrap=True, markup=False)
         if self.best is not None:
             console.print(f"The best recipe: {self.folder / BEST}", soft_wrap=True, markup=False)
 
@@ -162,7 +162,7 @@ def tune(
         study.options = options
         study.save()
     else:
-        if (folder / STUDY).exists():
+        if (folder / STUDY_FILE).exists():
             raise UserError(f"'{folder}' holds a search already.", "Go on with it: --resume; or choose another --out.")
         training, validation, _ = open_splits(data, train_split, val_split)
         if validation is None:
@@ -180,7 +180,7 @@ def tune(
             on_cpu=first.type == "cpu",
             classifies=training.format == "classes",
         )
-        if lacking := undefined_for(chosen.metric, validation):
+        if lacking := missing_for_metric(chosen.metric, validation):
             raise UserError(
                 f"The validation split has no {lacking}: {chosen.metric} is undefined on it, so no trial is better "
                 "than another.",

@@ -17,7 +17,7 @@ from onelook.evaluation import Evaluation, evaluate, write_results
 from onelook.evaluation.rectangular import Rectangular
 from onelook.evaluation.shards import shard
 from onelook.ops.nms import with_thresholds
-from onelook.predict.backends import SelectKind, select_of_kind
+from onelook.predict.backends import PostprocessKind, postprocess_of_kind
 from onelook.predict.load import load
 
 
@@ -31,7 +31,7 @@ def validate(
     size: int | None = None,
     confidence: float = 0.01,
     iou: float = 0.65,
-    select: SelectKind | None = None,
+    select: PostprocessKind | None = None,
     batch: int = 8,
     rectangular: bool = False,
     tta: bool = False,
@@ -82,7 +82,7 @@ def validate(
         raise UserError(f"'{data}' has class folders and no boxes to compare with.", "Give a data set with boxes.")
     natural = predictor.backend.evaluating
     if select is not None:
-        natural = select_of_kind(select, natural)
+        natural = postprocess_of_kind(select, natural)
     chosen = with_thresholds(natural, confidence, iou)
     loaded = perf_counter()
     with _progress(len(dataset)) as told:

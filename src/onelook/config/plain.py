@@ -10,7 +10,7 @@ from typing import Any
 from onelook.config.checks import annotation, is_value, settable
 from onelook.config.text import build
 from onelook.config.values import fitted, join
-from onelook.errors import ConfigError, nearest
+from onelook.errors import ConfigError, did_you_mean
 
 DEEPEST = 64  # levels of nesting that are read; no recipe has a dozen
 
@@ -87,7 +87,7 @@ class _Reader:
                 continue
             here = join(path, str(key))
             if key not in known:
-                hint, listed = nearest(str(key), known), ", ".join(known) or "none"
+                hint, listed = did_you_mean(str(key), known), ", ".join(known) or "none"
                 message = f"{kind.__name__} has no setting '{key}'.{hint}"
                 raise self.error(_at(path) + message, f"Settings of {kind.__name__}: {listed}.", here)
             value = self.read(item, here, depth + 1)
@@ -97,7 +97,7 @@ class _Reader:
     def kind(self, name: Any, path: str) -> type:
         if isinstance(name, str) and name in self.types:
             return self.types[name]
-        hint = nearest(name, self.types) if isinstance(name, str) else ""
+        hint = did_you_mean(name, self.types) if isinstance(name, str) else ""
         remedy = f"Known types: {', '.join(sorted(self.types))}."
         raise self.error(f"{_at(path)}there is no type '{name}'.{hint}", remedy, join(path, "type"))
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from onelook.config.checks import INFINITIES, WORDS, Misfit, Word, annotation, describe, fit, is_value, settable
 from onelook.config.values import change, construct, fitted, get, join, same, settings
-from onelook.errors import ConfigError, UsageError, nearest
+from onelook.errors import ConfigError, UsageError, did_you_mean
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ def read_value(text: str, wanted: Any, path: str, known: Mapping[str, type], pre
     try:
         return fitted(_one_text(value, wanted), wanted, path)
     except ConfigError as error:
-        hint = nearest(value, known) if isinstance(value, Word) and "Did you mean" not in error.message else ""
+        hint = did_you_mean(value, known) if isinstance(value, Word) and "Did you mean" not in error.message else ""
         remedy = f"It is {path}={_short(to_text(present))} now." if present is not None else ""
         remedy = " ".join(part for part in (remedy, _list_remedy(wanted)) if part)
         raise ConfigError(error.message + hint, error.remedy or remedy) from None
@@ -226,7 +226,7 @@ class _Reader:
     def call(self, name: str, positional: list[ast.expr], named: list[ast.keyword], path: str) -> Any:
         """An instance of a known dataclass from its settings in brackets."""
         if name not in self.known:
-            raise Unreadable(f"there is no '{name}'.{nearest(name, self.known)}".rstrip("."))
+            raise Unreadable(f"there is no '{name}'.{did_you_mean(name, self.known)}".rstrip("."))
         kind = self.known[name]
         if not is_dataclass(kind):
             raise TypeError(f"{kind!r} is no dataclass")
@@ -240,7 +240,7 @@ class _Reader:
                 raise Unreadable("** cannot be given")
             if keyword.arg not in known:
                 raise ConfigError(
-                    f"{name} has no setting '{keyword.arg}'.{nearest(keyword.arg, known)}",
+                    f"{name} has no setting '{keyword.arg}'.{did_you_mean(keyword.arg, known)}",
                     f"Settings of {name}: {', '.join(known) or 'none'}.",
                 )
             if keyword.arg in nodes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from onelook.config.checks import Misfit, Word, annotation, describe, fit, is_value, settable
-from onelook.errors import ConfigError, nearest
+from onelook.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ def fitted(value: Any, wanted: Any, path: str) -> Any:
     try:
         return fit(value, wanted)
     except Misfit:
-        hint = nearest(value, _choices(wanted)) if isinstance(value, str) else ""
+        hint = did_you_mean(value, _choices(wanted)) if isinstance(value, str) else ""
         raise ConfigError(f"'{path}' must be {describe(wanted)}, not {show(value)}.{hint}") from None
 
 
@@ -142,12 +142,12 @@ def show(value: Any) -> str:
 def _unknown(path: str, siblings: list[str], parent: str, root: Any, kind: str = "") -> ConfigError:
     """The error for a path that does not exist: the nearest here, else the same name elsewhere."""
     last = path.rsplit(".", 1)[-1]
-    hint = nearest(last, siblings)
+    hint = did_you_mean(last, siblings)
     if hint:
         hint = hint.replace("'", f"'{parent}." if parent else "'", 1)
     else:
         elsewhere = [known for known, _ in settings(root) if known.rsplit(".", 1)[-1] == last]
-        hint = nearest(path, elsewhere) or (f" Did you mean '{elsewhere[0]}'?" if elsewhere else "")
+        hint = did_you_mean(path, elsewhere) or (f" Did you mean '{elsewhere[0]}'?" if elsewhere else "")
     owner = f"'{parent}'{f' ({kind})' if kind else ''}" if parent else kind or "this value"
     listed = ", ".join(siblings) if siblings else "none"
     return ConfigError(f"There is no setting '{path}'.{hint}", f"Settings of {owner}: {listed}.")

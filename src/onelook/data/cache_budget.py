@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from onelook.data.dataset import Dataset
-from onelook.errors import UsageError, nearest
+from onelook.errors import UsageError, did_you_mean
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _PIXELS = 4 / 3  # of an image, with its smaller decodings: 1 + 1/4 + 1/16 + 1/64
@@ -54,7 +54,7 @@ def plan_cache(wish: str, dataset: Dataset, folder: Path, free: int | None = Non
         return CachePlan(max(min(needed, free // 2), _LEAST), place, needed)
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", wish.strip(), re.IGNORECASE)
     if found is None:
-        raise UsageError(f"--cache '{wish}' is no place and no size.{nearest(wish, ('ram', 'disk'))}", _REMEDY)
+        raise UsageError(f"--cache '{wish}' is no place and no size.{did_you_mean(wish, ('ram', 'disk'))}", _REMEDY)
     asked = int(float(found[1]) * _UNITS[found[2].upper()])
     if asked < _LEAST:
         raise UsageError(f"--cache {wish} holds no image.", _REMEDY)

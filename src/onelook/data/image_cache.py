@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.augment.source import MAX_LEVEL
+from onelook.augment.lazy_sample import MAX_LEVEL
 from onelook.data.shared_file import Gather, SharedFile, agreed, alone, memory_folder
 from onelook.errors import ConfigError, UserError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from onelook.errors import DataError, nearest
+from onelook.errors import DataError, did_you_mean
 
 Format = Literal["coco", "yolo", "voc", "classes"]
 WHOLE = "all"
@@ -70,7 +70,7 @@ class Source:
         known = ", ".join(f"'{name}'" for name in self.parts) or "none"
         raise DataError(
             f"The data set '{self.described_by}' ({FORMATS[self.format]}) has no split '{split}'."
-            f"{nearest(split, self.parts)}",
+            f"{did_you_mean(split, self.parts)}",
             f"It has: {known}.",
         )
 

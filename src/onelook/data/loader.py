@@ -29,7 +29,7 @@ from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
 from onelook.data.memory import keep_memory
 from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
-from onelook.data.pictures import DrawImages, Pictures, uses_outlines
+from onelook.data.pictures import DrawImages, Pictures, uses_polygons
 from onelook.data.shared_file import Gather, alone
 from onelook.errors import UserError
 from onelook.types import Sample, Targets
@@ -102,7 +102,7 @@ class _Maker:
 
     def sample(self, task: Task, number: int, pictures: Pictures) -> Sample:
         """The task's sample of this number."""
-        rows, outlines = None, uses_outlines(task.augment)
+        rows, outlines = None, uses_polygons(task.augment)
         if task.recent is not None:
             rows = task.recent[number : number + len(task.recent) - len(task.rows) + 1]
         draw = DrawImages(pictures, self.size, task.progress, rows, outlines)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onelook.data.dataset import Dataset
-from onelook.errors import ConfigError, nearest
+from onelook.errors import ConfigError, did_you_mean
 
 _ORDER = 0x0DE2  # keeps these draws apart from those of the augmentations, which share the seed
 
@@ -67,7 +67,7 @@ def class_labels(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray | No
         return None
     for name in wanted:
         if name not in names:
-            raise ConfigError(f"There is no class '{name}' in the data set.{nearest(name, names)}")
+            raise ConfigError(f"There is no class '{name}' in the data set.{did_you_mean(name, names)}")
     return np.array([names.index(name) for name in wanted], np.int64)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.augment.source import LazySample
+from onelook.augment.lazy_sample import LazySample
 from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
 from onelook.data.images import decode_image
@@ -69,7 +69,7 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class DrawImages:
-    """A `Draw` (see `onelook.augment.source`) from rows of the data set, uniformly with replacement.
+    """A `Draw` (see `onelook.augment.lazy_sample`) from rows of the data set, uniformly with replacement.
 
     rows: what is drawn from; the pictures' own when None.
     """
@@ -86,6 +86,6 @@ class DrawImages:
         return self.pictures.sample(int(rows[int(rng.integers(len(rows)))]), self.outlines)
 
 
-def uses_outlines(augment: Any) -> bool:
+def uses_polygons(augment: Any) -> bool:
     """Whether an augmentation wants the objects' outlines; one that does not say gets them."""
-    return bool(getattr(augment, "uses_outlines", True))
+    return bool(getattr(augment, "uses_polygons", True))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from onelook.augment.classify import centre
+from onelook.augment.classifier import centre_crop
 from onelook.data.dataset import Dataset
 from onelook.evaluation.shards import shard
 from onelook.ops.reduce import sum_over_processes
@@ -29,7 +29,7 @@ def top_k(
     rows, found = np.arange(len(dataset))[rank::world], torch.zeros(3, device=device)
 
     def pictures(part: np.ndarray) -> np.ndarray:
-        return np.stack([centre(dataset.image(int(row)), size) for row in part])
+        return np.stack([centre_crop(dataset.image(int(row)), size) for row in part])
 
     with ThreadPoolExecutor(1) as ahead:  # reads the next batch while the model is busy
         parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]

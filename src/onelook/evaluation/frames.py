@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from onelook.augment.frame import Frame, Placement
+from onelook.augment.letterbox import Resize, ResizeTransform
 from onelook.evaluation.rectangular import Group
 
 _BATCHES_AHEAD = 2  # decoded before they are asked for; one alone would leave threads idle at each batch's end
@@ -39,7 +39,7 @@ class Batch:
 
     pixels: np.ndarray
     rows: tuple[int, ...]
-    placements: tuple[Placement, ...]
+    placements: tuple[ResizeTransform, ...]
     seconds: float
 
 
@@ -51,7 +51,7 @@ def default_workers() -> int:
 
 
 def framed_batches(
-    images: Images, groups: Sequence[Group], frame: Frame, *, workers: int | None = None
+    images: Images, groups: Sequence[Group], frame: Resize, *, workers: int | None = None
 ) -> Iterator[Batch]:
     """The images of every group, framed to its size, in this order.
 
@@ -84,10 +84,12 @@ def framed_batches(
 
 
 # Rows, the buffer that their pixels lie in, these, and what becomes of each.
-_Filling = tuple[tuple[int, ...], np.ndarray, np.ndarray, list[Future[tuple[Placement, float]]]]
+_Filling = tuple[tuple[int, ...], np.ndarray, np.ndarray, list[Future[tuple[ResizeTransform, float]]]]
 
 
-def _fill(images: Images, row: int, frame: Frame, size: tuple[int, int], slot: np.ndarray) -> tuple[Placement, float]:
+def _fill(
+    images: Images, row: int, frame: Resize, size: tuple[int, int], slot: np.ndarray
+) -> tuple[ResizeTransform, float]:
     start = perf_counter()
     framed, placement = frame(images.image(row), size)
     slot[:] = framed

@@ -8,7 +8,7 @@ from math import ceil
 
 import numpy as np
 
-from onelook.augment.frame import Frame, Letterbox
+from onelook.augment.letterbox import Resize, Letterbox
 from onelook.errors import UsageError
 
 Group = tuple[tuple[int, ...], tuple[int, int]]
@@ -43,7 +43,7 @@ class Rectangular:
             found.append((tuple(rows.tolist()), (height, width)))
         return found
 
-    def frame(self, frame: Frame, longest: int) -> Letterbox:
+    def frame(self, frame: Resize, longest: int) -> Letterbox:
         """How images come into these inputs: centred, their longer side `longest`, averaged where they shrink.
 
         UsageError for a model whose images are stretched: it knows no aspect ratios.

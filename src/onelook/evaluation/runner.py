@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onelook.augment.frame import Frame
+from onelook.augment.letterbox import Resize
 from onelook.errors import DataError, UsageError
 from onelook.evaluation.coco import Evaluation, score
 from onelook.evaluation.frames import framed_batches
@@ -26,7 +26,7 @@ class Model(Protocol):
     def size(self) -> tuple[int, int]: ...
 
     @property
-    def frame(self) -> Frame: ...
+    def frame(self) -> Resize: ...
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -115,7 +115,7 @@ def evaluate(
 
 def _rectangles(
     model: Model, dataset: LabelledImages, batch: int, rectangular: Rectangular
-) -> tuple[list[Group], Frame]:
+) -> tuple[list[Group], Resize]:
     stride = getattr(model, "stride", None)
     if stride is None:
         raise UsageError(

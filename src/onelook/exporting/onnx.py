@@ -21,7 +21,7 @@ from onelook.errors import ExportError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.exporting.graph import ExportGraph
 from onelook.exporting.runtime import onnx_runner
-from onelook.exporting.suppression import ROW_OUTPUTS, append_suppression
+from onelook.exporting.nms import ROW_OUTPUTS, append_nms
 from onelook.exporting.verify import Agreement, verify_detections, verify_rows
 from onelook.models.detector import Architecture, Detector
 from onelook.models.variants import VARIANTS
@@ -39,7 +39,7 @@ OUTPUTS = ("boxes", "scores")
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFile:
     """A written and verified file: where, what it says of itself, and how far it is from PyTorch."""
 
     path: Path
@@ -56,7 +56,7 @@ def export_onnx(
     dynamic: bool = False,
     batch: int = 1,
     size: tuple[int, int] | None = None,
-) -> Exported:
+) -> ExportedFile:
     """Writes the deploy form of `detector` and proves it.
 
     nms: what final detections the file shall give (`limit` None becomes 300); None gives boxes and scores of all rows.
@@ -88,7 +88,7 @@ def export_onnx(
     with _temporary_beside(path) as draft:
         agreement, metadata = _write_verified(detector, draft, metadata, nms)
         os.replace(draft, path)
-    return Exported(path, metadata, agreement)
+    return ExportedFile(path, metadata, agreement)
 
 
 def _write_verified(
@@ -105,7 +105,7 @@ def _write_verified(
     agreement, rows = verify_rows(onnx_runner(model.SerializeToString()), ROW_OUTPUTS, reference, metadata)
     num_rows = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     suppress = not metadata.one_to_one
-    limit = append_suppression(model, nms, num_rows, metadata.num_classes, suppress=suppress)
+    limit = append_nms(model, nms, num_rows, metadata.num_classes, suppress=suppress)
     metadata = replace(metadata, outputs="detections", multi_label=nms.multi_label, nms=_nms_settings(nms, limit))
     _write(model, metadata, draft)
     verify_detections(onnx_runner(draft), metadata, rows)

@@ -14,8 +14,8 @@ import numpy as np
 from onelook.errors import ExportError, missing_package
 from onelook.exported import METADATA_KEY
 from onelook.exporting.graph import ExportGraph
-from onelook.exporting.onnx import OUTPUTS, Exported, export_onnx
-from onelook.exporting.verify import Runner, disagreement, verify_rows
+from onelook.exporting.onnx import OUTPUTS, ExportedFile, export_onnx
+from onelook.exporting.verify import Runner, mismatch_error, verify_rows
 from onelook.models.detector import Detector
 
 
@@ -27,7 +27,7 @@ def export_openvino(
     dynamic: bool = False,
     batch: int = 1,
     size: tuple[int, int] | None = None,
-) -> Exported:
+) -> ExportedFile:
     """Writes `path` (.xml) and its weights beside it (.bin), boxes and scores of all rows, and proves them.
 
     half: float16 weights; the device decides what it computes in. The description of `onelook.exported` is in the
@@ -52,7 +52,7 @@ def export_openvino(
         agreement, _ = verify_rows(openvino_runner(draft), OUTPUTS, ExportGraph(detector), metadata)
         for suffix in (".bin", ".xml"):  # the .xml last: it is what the user opens
             os.replace(draft.with_suffix(suffix), path.with_suffix(suffix))
-    return Exported(path, metadata, agreement)
+    return ExportedFile(path, metadata, agreement)
 
 
 def openvino_runner(path: Path) -> Runner:
@@ -62,13 +62,13 @@ def openvino_runner(path: Path) -> Runner:
     try:
         compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except RuntimeError as error:
-        raise disagreement(f"OpenVINO cannot load it ({error})") from error
+        raise mismatch_error(f"OpenVINO cannot load it ({error})") from error
 
     def run(outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         try:
             found = compiled(dict(feed))
         except RuntimeError as error:
-            raise disagreement(f"OpenVINO cannot run it ({error})") from error
+            raise mismatch_error(f"OpenVINO cannot run it ({error})") from error
         return [np.array(found[name]) for name in outputs]
 
     return run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onelook.exporting.verify import Runner, disagreement
+from onelook.exporting.verify import Runner, mismatch_error
 
 
 def onnx_runner(model: bytes | Path) -> Runner:
@@ -20,12 +20,12 @@ def onnx_runner(model: bytes | Path) -> Runner:
         source = model if isinstance(model, bytes) else str(model)
         session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
-        raise disagreement(f"ONNX Runtime cannot load it ({error})") from error
+        raise mismatch_error(f"ONNX Runtime cannot load it ({error})") from error
 
     def run(outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         try:
             return session.run(list(outputs), dict(feed))
         except Exception as error:  # as above
-            raise disagreement(f"ONNX Runtime cannot run it ({error})") from error
+            raise mismatch_error(f"ONNX Runtime cannot run it ({error})") from error
 
     return run

@@ -31,7 +31,7 @@ class Tolerance:
     """
 
     pixels: float
-    idle_pixels: float
+    background_pixels: float
     side: float
     score: float
 
@@ -53,7 +53,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RawOutputs:
     """A file's own boxes (B, N, 4) and scores (B, N, C), batch by batch, with the images they came from."""
 
     batches: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
@@ -87,7 +87,7 @@ def verification_images(size: tuple[int, int], count: int = NUM_IMAGES) -> np.nd
 
 def verify_rows(
     run: Runner, outputs: Sequence[str], graph: ExportGraph, metadata: ExportedMetadata
-) -> tuple[Agreement, Rows]:
+) -> tuple[Agreement, RawOutputs]:
     """Compares the boxes and scores of a file (`outputs`) with `graph`, in float32. ExportError where they differ."""
     images = verification_images(metadata.size)
     found, expected = [], []
@@ -96,14 +96,14 @@ def verify_rows(
         with torch.no_grad():
             reference = [tensor.numpy() for tensor in graph(torch.from_numpy(batch))]
         if boxes.shape != reference[0].shape or scores.shape != reference[1].shape:
-            raise disagreement(f"its outputs have shapes {boxes.shape} and {scores.shape}")
+            raise mismatch_error(f"its outputs have shapes {boxes.shape} and {scores.shape}")
         found.append((batch, boxes, scores))
         expected.append(reference)
     # All images at once, because the best score of all is the yardstick.
     boxes, scores = (np.concatenate([batch[part] for batch in found]) for part in (1, 2))
     expected_boxes, expected_scores = (np.concatenate(part) for part in zip(*expected))
     agreement = compare_rows(boxes, scores, expected_boxes, expected_scores, TOLERANCES[metadata.precision])
-    return agreement, Rows(tuple(found))
+    return agreement, RawOutputs(tuple(found))
 
 
 def compare_rows(
@@ -121,15 +121,15 @@ def compare_rows(
     score = np.abs(scores - expected_scores)
     best = float(expected_scores.max())
     confident = expected_scores.max(-1) >= best / 2
-    pixels = np.where(confident, tolerance.pixels, tolerance.idle_pixels)[..., None]
+    pixels = np.where(confident, tolerance.pixels, tolerance.background_pixels)[..., None]
     allowed = pixels + tolerance.side * np.where(np.isfinite(side), side, 0)
     result = Agreement(float(box.max()), float(score.max()), float(box[confident].max()), len(boxes))
     if not (box <= allowed).all() or not (math.isfinite(result.score) and result.score <= tolerance.score * best):
-        raise disagreement(f"boxes differ by up to {result.box:.3g} pixels and scores by up to {result.score:.3g}")
+        raise mismatch_error(f"boxes differ by up to {result.box:.3g} pixels and scores by up to {result.score:.3g}")
     return result
 
 
-def verify_detections(run: Runner, metadata: ExportedMetadata, rows: Rows) -> None:
+def verify_detections(run: Runner, metadata: ExportedMetadata, rows: RawOutputs) -> None:
     """Compares a file's detections with `Nms` over its own `rows`. ExportError where they differ.
 
     Besides the built-in thresholds it gives thresholds that keep about a hundred rows an image, so that a model that
@@ -158,11 +158,11 @@ def _compare_detections(outputs: list[np.ndarray], nms: Nms, boxes: np.ndarray, 
         size = int(count[image])
         found = found_boxes[image, :size], found_scores[image, :size], found_labels[image, :size]
         if any(part[image, size:].any() for part in (found_boxes, found_scores, found_labels)):
-            raise disagreement("its padding is not zero")
+            raise mismatch_error("its padding is not zero")
         # The file computes IoU in float32: a pair at the threshold itself may fall on either side.
         nearby = (nms.iou, max(0.0, nms.iou - 1e-5), min(1.0, nms.iou + 1e-5))
         if not any(_equal(found, _with_iou(nms, iou)(boxes[image], scores[image])) for iou in nearby):
-            raise disagreement(f"NMS inside it keeps {size} detections that are not those of the same NMS outside")
+            raise mismatch_error(f"NMS inside it keeps {size} detections that are not those of the same NMS outside")
 
 
 def _with_iou(nms: Nms, iou: float) -> Nms:
@@ -186,7 +186,7 @@ def _batches(images: np.ndarray, batch: int | None) -> list[np.ndarray]:
     return [images[np.arange(start, start + batch) % len(images)] for start in starts]
 
 
-def disagreement(what: str) -> ExportError:
+def mismatch_error(what: str) -> ExportError:
     """The error of a file that is not what PyTorch says."""
     return ExportError(
         f"The exported model does not agree with PyTorch: {what}. The file was not written.",

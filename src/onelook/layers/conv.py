@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from onelook.errors import ConfigError, nearest
+from onelook.errors import ConfigError, did_you_mean
 from onelook.ops.fold import fold_batch_norm, folded_convolution
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -26,11 +26,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def activation_named(name: str) -> nn.Module:
+def make_activation(name: str) -> nn.Module:
     """A new activation module; ConfigError for a name that is not in `ACTIVATIONS`."""
     if name not in ACTIVATIONS:
         raise ConfigError(
-            f"There is no activation '{name}'.{nearest(name, ACTIVATIONS)}", f"Known: {', '.join(ACTIVATIONS)}."
+            f"There is no activation '{name}'.{did_you_mean(name, ACTIVATIONS)}", f"Known: {', '.join(ACTIVATIONS)}."
         )
     return ACTIVATIONS[name]()
 
@@ -47,7 +47,7 @@ class ConvAct(nn.Module):
         return self.activation(self.conv(x))
 
 
-def neutral_norm(norm: nn.BatchNorm2d, bias: Tensor) -> dict[str, Tensor]:
+def identity_norm_tensors(norm: nn.BatchNorm2d, bias: Tensor) -> dict[str, Tensor]:
     """The tensors of `norm` with which it adds `bias` and does nothing else, in float32."""
     return {
         "weight": torch.ones(bias.shape),
@@ -78,7 +78,7 @@ class ConvBnAct(nn.Module):
         padding = dilation * (kernel - 1) // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=eps, momentum=momentum)
-        self.activation = activation_named(activation)
+        self.activation = make_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.bn(self.conv(x)))
@@ -94,7 +94,10 @@ class ConvBnAct(nn.Module):
         The batch norm does nothing but add the bias: gain 1, mean 0 and variance 1 - eps make
         `gain / sqrt(variance + eps)` one, so that answers agree to the last bit. All of it can be trained.
         """
-        return {"conv.weight": weight, **{f"bn.{name}": value for name, value in neutral_norm(self.bn, bias).items()}}
+        return {
+            "conv.weight": weight,
+            **{f"bn.{name}": value for name, value in identity_norm_tensors(self.bn, bias).items()},
+        }
 
 
 class DepthwiseSeparable(nn.Module):

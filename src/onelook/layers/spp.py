@@ -27,7 +27,7 @@ class Spp(nn.Module):
         return self.join(torch.cat((x, *(pool(x) for pool in self.pools)), 1))
 
 
-class MaxPyramid(nn.Module):
+class PlainSpp(nn.Module):
     """Max-pools of several sizes beside their input, without convolutions (YOLOv4 sec. 3.4; He et al. 2015).
 
     The join is ordered as `sizes`, then the input: largest pool first in all published weights of YOLOv4.
@@ -41,7 +41,7 @@ class MaxPyramid(nn.Module):
         return torch.cat((*(pool(x) for pool in self.pools), x), 1)
 
 
-class SamePool(nn.Module):
+class SamePaddingMaxPool(nn.Module):
     """Max-pool that rounds sizes up: of n cells it leaves ceil(n / stride), as Darknet does.
 
     Of the k - 1 cells of padding, which never win, the smaller half is left and top.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from onelook.augment.frame import Frame, Stretch
+from onelook.augment.letterbox import Resize, Stretch
 from onelook.models.detector import Architecture, Backbone
 
 
@@ -22,10 +22,10 @@ class Classification:
     num_classes: int = 1000
     size: tuple[int, int] = (256, 256)
 
-    gives: ClassVar[frozenset[str]] = frozenset({"image classes"})
+    provides: ClassVar[frozenset[str]] = frozenset({"image classes"})
 
     @property
-    def frame(self) -> Frame:
+    def frame(self) -> Resize:
         """Pictures come as the centre of what covers the input; the frame of a detector is never asked for."""
         return Stretch()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from onelook.augment.frame import Frame
+from onelook.augment.letterbox import Resize
 from onelook.errors import UserError
 from onelook.ops.fold import fold_input_gain
 from onelook.types import Predictions
@@ -143,10 +143,10 @@ class Architecture(Protocol):
     def size(self) -> tuple[int, int]: ...  # (height, width) of the input the published weights were made for
 
     @property
-    def frame(self) -> Frame: ...
+    def frame(self) -> Resize: ...
 
     @property
-    def gives(self) -> frozenset[str]:
+    def provides(self) -> frozenset[str]:
         """What the head gives beside boxes and classes, in the words of the losses that need it.
 
         "objectness"; "cell offsets": raw regression as offsets in cells and logarithms of sides; "anchors": priors

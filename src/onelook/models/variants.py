@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from onelook.augment.frame import Letterbox, Stretch
-from onelook.errors import ConfigError, nearest
+from onelook.augment.letterbox import Letterbox, Stretch
+from onelook.errors import ConfigError, did_you_mean
 from onelook.models.classifier import Classification
 from onelook.models.damo_yolo import architecture as damo_yolo
-from onelook.models.damo_yolo.head import ZeroHead
-from onelook.models.damo_yolo.neck import RepGfpn
-from onelook.models.damo_yolo.structures import Stage, Structure
+from onelook.models.damo_yolo.zero_head import ZeroHead
+from onelook.models.damo_yolo.rep_gfpn import RepGfpn
+from onelook.models.damo_yolo.mae_nas import Stage, Structure
 from onelook.models.detector import PixelFormat
 from onelook.models.published import Published, Variant
 from onelook.models.yolov4 import architecture as yolov4
@@ -40,7 +40,7 @@ def variant(name: str) -> Variant:
     """The variant of that name; ConfigError with the nearest names for an unknown one."""
     if name not in VARIANTS:
         raise ConfigError(
-            f"There is no model '{name}'.{nearest(name, VARIANTS)}",
+            f"There is no model '{name}'.{did_you_mean(name, VARIANTS)}",
             f"Known models: {', '.join(VARIANTS)}.",
         )
     return VARIANTS[name]

@@ -1,7 +1,7 @@
 """From a network's boxes and scores to detections: candidates, then greedy suppression or the best k.
 
 NumPy only. `candidates` also takes torch tensors and filters on their device, so that only candidates travel to the
-host. What chooses is a value with three settings-free steps (`Select`); other kinds of suppression are other values.
+host. What chooses is a value with three settings-free steps (`Postprocess`); other kinds of suppression are other values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from onelook.errors import UsageError
 
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+RawDetections = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes (K, 4) float32 xyxy, scores (K,) float32 descending, labels (K,) int64 of one image."""
 
 Overlap = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -28,14 +28,14 @@ _BLOCK = 256  # rows compared at once: their matrix stays in the cache
 _SLAB, _PATCH = 64, 16  # rows of a block that are neighbours in x, and of those in y
 
 
-class Select(Protocol):
+class Postprocess(Protocol):
     """What makes detections of one image's, or a batch's, final boxes and scores."""
 
-    def __call__(self, boxes: Any, scores: Any) -> Found:
+    def __call__(self, boxes: Any, scores: Any) -> RawDetections:
         """(N, 4) boxes and (N, C) scores of one image."""
         ...
 
-    def batch(self, boxes: Any, scores: Any) -> list[Found]:
+    def batch(self, boxes: Any, scores: Any) -> list[RawDetections]:
         """(B, N, 4) boxes and (B, N, C) scores, NumPy or torch."""
         ...
 
@@ -79,15 +79,15 @@ class Nms:
         if self.distance_power <= 0 or self.sigma <= 0:
             raise UsageError("'distance_power' and 'sigma' are above 0.")
 
-    def __call__(self, boxes: Any, scores: Any) -> Found:
+    def __call__(self, boxes: Any, scores: Any) -> RawDetections:
         return self.batch(boxes[None], scores[None])[0]
 
-    def batch(self, boxes: Any, scores: Any) -> list[Found]:
+    def batch(self, boxes: Any, scores: Any) -> list[RawDetections]:
         return [self.suppress(*found) for found in candidates(boxes, scores, self.confidence, self.multi_label)]
 
-    def suppress(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Found:
+    def suppress(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> RawDetections:
         """The kept ones of (K, 4) boxes, (K,) scores and (K,) labels in row order, best first."""
-        order = best_first(scores)[: self.pool]
+        order = order_by_score(scores)[: self.pool]
         boxes, scores, labels = boxes[order], scores[order], labels[order]
         groups = [np.arange(len(boxes))]
         if not self.agnostic:
@@ -96,19 +96,19 @@ class Nms:
         if self.kind in ("linear", "gaussian"):
             return self._softened(boxes, scores, labels, groups)
         keep = np.zeros(len(boxes), bool)
-        overlap = (
-            partial(distance_overlap, power=self.distance_power) if self.kind == "diou" else intersection_over_union
-        )
+        overlap = partial(pairwise_distance_iou, power=self.distance_power) if self.kind == "diou" else pairwise_iou
         for rows in groups:
-            keep[rows] = greedy(boxes[rows], self.iou, overlap)
+            keep[rows] = greedy_nms(boxes[rows], self.iou, overlap)
         chosen = np.flatnonzero(keep)[: self.limit]
         return boxes[chosen], scores[chosen], labels[chosen]
 
-    def _softened(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, groups: list[np.ndarray]) -> Found:
+    def _softened(
+        self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, groups: list[np.ndarray]
+    ) -> RawDetections:
         lowered = np.empty_like(scores)
         for rows in groups:
-            lowered[rows] = soften(boxes[rows], scores[rows], self.iou if self.kind == "linear" else None, self.sigma)
-        order = best_first(lowered)
+            lowered[rows] = soft_nms(boxes[rows], scores[rows], self.iou if self.kind == "linear" else None, self.sigma)
+        order = order_by_score(lowered)
         chosen = order[lowered[order] >= self.confidence][: self.limit]
         return boxes[chosen], lowered[chosen], labels[chosen]
 
@@ -128,18 +128,18 @@ class TopK:
         _check_fraction("confidence", self.confidence)
         _check_count("limit", self.limit)
 
-    def __call__(self, boxes: Any, scores: Any) -> Found:
+    def __call__(self, boxes: Any, scores: Any) -> RawDetections:
         return self.batch(boxes[None], scores[None])[0]
 
-    def batch(self, boxes: Any, scores: Any) -> list[Found]:
+    def batch(self, boxes: Any, scores: Any) -> list[RawDetections]:
         found = []
         for image_boxes, image_scores, labels in candidates(boxes, scores, self.confidence, self.multi_label):
-            order = best_first(image_scores)[: self.limit]
+            order = order_by_score(image_scores)[: self.limit]
             found.append((image_boxes[order], image_scores[order], labels[order]))
         return found
 
 
-def with_thresholds(select: Select, confidence: float, iou: float, agnostic: bool | None = None) -> Select:
+def with_thresholds(select: Postprocess, confidence: float, iou: float, agnostic: bool | None = None) -> Postprocess:
     """The same way of selecting with these thresholds, as far as it has them; `agnostic` None leaves that."""
     if isinstance(select, Nms):
         agnostic = select.agnostic if agnostic is None else agnostic
@@ -147,7 +147,7 @@ def with_thresholds(select: Select, confidence: float, iou: float, agnostic: boo
     return replace(select, confidence=confidence) if isinstance(select, TopK) else select
 
 
-def candidates(boxes: Any, scores: Any, confidence: float, multi_label: bool = False) -> list[Found]:
+def candidates(boxes: Any, scores: Any, confidence: float, multi_label: bool = False) -> list[RawDetections]:
     """Per image the rows whose best class (`multi_label`: every class that) scores at least `confidence`.
 
     boxes (B, N, 4), scores (B, N, C): NumPy arrays or torch tensors of any float type on any device. In row order, not
@@ -183,12 +183,12 @@ def candidates(boxes: Any, scores: Any, confidence: float, multi_label: bool = F
     return [(chosen[a:b], best[a:b], labels[a:b]) for a, b in pairwise(ends)]
 
 
-def best_first(scores: np.ndarray) -> np.ndarray:
+def order_by_score(scores: np.ndarray) -> np.ndarray:
     """The rows by descending score, equal scores in row order."""
     return np.argsort(-scores, kind="stable")
 
 
-def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(n, 4) and (m, 4) xyxy boxes -> (n, m) IoU; 0 where neither has an area."""
     left, top, right, bottom = first.T[:, :, None]
     shared = np.minimum(right, second[:, 2])
@@ -203,17 +203,17 @@ def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray
     return shared
 
 
-def distance_overlap(first: np.ndarray, second: np.ndarray, power: float = 1.0) -> np.ndarray:
+def pairwise_distance_iou(first: np.ndarray, second: np.ndarray, power: float = 1.0) -> np.ndarray:
     """(n, 4) and (m, 4) boxes -> (n, m): IoU less a power of the squared distance over the squared diagonal."""
     centres = [(boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (first, second)]
     distance = np.square(centres[0][:, None] - centres[1]).sum(-1)
     around = np.maximum(first[:, None, 2:], second[:, 2:]) - np.minimum(first[:, None, :2], second[:, :2])
     diagonal = np.square(around).sum(-1)
     part = distance / np.maximum(diagonal, np.finfo(diagonal.dtype).tiny)
-    return intersection_over_union(first, second) - part**power
+    return pairwise_iou(first, second) - part**power
 
 
-def soften(boxes: np.ndarray, scores: np.ndarray, threshold: float | None, sigma: float) -> np.ndarray:
+def soft_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float | None, sigma: float) -> np.ndarray:
     """(K,) scores of (K, 4) boxes after soft-NMS: linear above a threshold, or Gaussian where that is None.
 
     The best of those left lowers all others left, again and again: K passes over what is left.
@@ -226,7 +226,7 @@ def soften(boxes: np.ndarray, scores: np.ndarray, threshold: float | None, sigma
         best = left[scores[left].argmax()]  # the first of equals
         result[best] = scores[best]
         left = left[left != best]
-        iou = intersection_over_union(boxes[best : best + 1], boxes[left])[0]
+        iou = pairwise_iou(boxes[best : best + 1], boxes[left])[0]
         scores[left] *= np.exp(-(iou**2) / sigma) if threshold is None else np.where(iou > threshold, 1 - iou, 1.0)
     return result.astype(np.float32)
 
@@ -236,7 +236,7 @@ def area(boxes: np.ndarray) -> np.ndarray:
     return (boxes[..., 2] - boxes[..., 0]).clip(0) * (boxes[..., 3] - boxes[..., 1]).clip(0)
 
 
-def greedy(boxes: np.ndarray, threshold: float, overlap: Overlap = intersection_over_union) -> np.ndarray:
+def greedy_nms(boxes: np.ndarray, threshold: float, overlap: Overlap = pairwise_iou) -> np.ndarray:
     """(K,) bool: which of (K, 4) boxes, best first, a greedy suppression keeps; exact, without a K x K matrix."""
     count = len(boxes)
     if count < 2 or threshold >= 1:
@@ -283,7 +283,7 @@ def _suppressed(block: np.ndarray, kept: np.ndarray, threshold: float, overlap: 
     return found
 
 
-def _empty() -> Found:
+def _empty() -> RawDetections:
     return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from onelook.augment.frame import Frame, Letterbox, Stretch
+from onelook.augment.letterbox import Resize, Letterbox, Stretch
 from onelook.config import from_plain
 from onelook.errors import ConfigError, ExportError, UsageError, UserError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
-from onelook.ops.nms import Found, Nms, NmsKind, Select, TopK
+from onelook.ops.nms import RawDetections, Nms, NmsKind, Postprocess, TopK
 
 if TYPE_CHECKING:
     import torch
 
-    from onelook.models.augmented import TestTimeAugmentation
+    from onelook.models.tta import TestTimeAugmentation
     from onelook.models.detector import Detector
 
 
@@ -35,25 +35,25 @@ class Backend(Protocol):
     """
 
     size: tuple[int, int]
-    frame: Frame
+    frame: Resize
     class_names: tuple[str, ...]
-    select: Select
-    evaluating: Select
+    select: Postprocess
+    evaluating: Postprocess
 
-    def __call__(self, batch: np.ndarray, select: Select) -> list[Found]:
+    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
         """(B, H, W, 3) uint8 RGB framed images -> what `select` keeps of each, boxes in pixels of the input."""
         ...
 
 
-def natural_select(*, one_to_one: bool, multi_label: bool) -> Select:
+def default_postprocess(*, one_to_one: bool, multi_label: bool) -> Postprocess:
     """How detections are made of what a model says: the best rows where it was trained one to one, else NMS."""
     return TopK(multi_label=multi_label) if one_to_one else Nms(multi_label=multi_label)
 
 
-SelectKind = Literal["nms", "best", "diou", "soft"]
+PostprocessKind = Literal["nms", "best", "diou", "soft"]
 
 
-def select_of_kind(kind: SelectKind, natural: Select) -> Select:
+def postprocess_of_kind(kind: PostprocessKind, natural: Postprocess) -> Postprocess:
     """NMS of that kind or the best rows, for a model whose own way is `natural`."""
     multi_label = getattr(natural, "multi_label", False)
     if kind == "best":
@@ -64,12 +64,12 @@ def select_of_kind(kind: SelectKind, natural: Select) -> Select:
     return Nms(multi_label=multi_label, kind=kinds[kind])
 
 
-def selects_of(architecture: Any) -> tuple[Select, Select]:
+def postprocess_steps_of(architecture: Any) -> tuple[Postprocess, Postprocess]:
     """How an architecture's output becomes detections when detecting, and when evaluated.
 
     An architecture may say so (`detecting`, `evaluating`); else both are natural to its `one_to_one` and `multi_label`.
     """
-    natural = natural_select(
+    natural = default_postprocess(
         one_to_one=getattr(architecture, "one_to_one", False), multi_label=getattr(architecture, "multi_label", False)
     )
     return getattr(architecture, "detecting", natural), getattr(architecture, "evaluating", natural)
@@ -113,7 +113,7 @@ class TorchBackend:
         self.frame = detector.architecture.frame
         self.class_names = tuple(detector.class_names)
         self.num_classes = detector.architecture.num_classes
-        self.select, self.evaluating = selects_of(detector.architecture)
+        self.select, self.evaluating = postprocess_steps_of(detector.architecture)
         self.tta = tta
         self._dtype = torch.float16 if half else torch.float32
         network = deploy(detector) if deployed else copy.deepcopy(detector).eval()
@@ -121,7 +121,7 @@ class TorchBackend:
         network = network.to(self.device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.detector: Detector = network.requires_grad_(False)
 
-    def __call__(self, batch: np.ndarray, select: Select) -> list[Found]:
+    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
         import torch
 
         with torch.inference_mode():
@@ -159,17 +159,17 @@ class OnnxBackend:
         self.frame = _frame(metadata, self.path)
         self.class_names = metadata.names
         self.num_classes = metadata.num_classes
-        natural = natural_select(one_to_one=metadata.one_to_one, multi_label=metadata.multi_label)
-        self.select: Select = _nms(metadata.detecting, self.path) or natural
-        self.evaluating: Select = _nms(metadata.evaluating, self.path) or natural
+        natural = default_postprocess(one_to_one=metadata.one_to_one, multi_label=metadata.multi_label)
+        self.select: Postprocess = _nms(metadata.detecting, self.path) or natural
+        self.evaluating: Postprocess = _nms(metadata.evaluating, self.path) or natural
         if metadata.nms is not None and not metadata.one_to_one:
             inside = {name: metadata.nms[name] for name in ("confidence", "iou", "agnostic", "multi_label")}
             self.select = self.evaluating = Nms(**inside)
         self._session = session
         _check_interface(session, metadata, self.path)
 
-    def __call__(self, batch: np.ndarray, select: Select) -> list[Found]:
-        found: list[Found] = []
+    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
+        found: list[RawDetections] = []
         for part, count in self._parts(batch):
             if self.metadata.outputs == "raw":
                 boxes, scores = self._run(part, ["boxes", "scores"], {})
@@ -195,7 +195,7 @@ class OnnxBackend:
                 f"'{self.path}' cannot be run: {_first_line(error)}", "Export the model again."
             ) from error
 
-    def _detections(self, pixels: np.ndarray, select: Select) -> list[Found]:
+    def _detections(self, pixels: np.ndarray, select: Postprocess) -> list[RawDetections]:
         """What the NMS inside the file keeps, or the best rows of a model that needs none."""
         values = {"confidence": getattr(select, "confidence", 0.0)}
         if self.metadata.one_to_one:
@@ -305,7 +305,7 @@ def _providers(device: str | None, available: list[str]) -> list[Any]:
     return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
 
 
-def _frame(metadata: ExportedMetadata, path: str) -> Frame:
+def _frame(metadata: ExportedMetadata, path: str) -> Resize:
     frame = _described(metadata.frame, {"Letterbox": Letterbox, "Stretch": Stretch}, path)
     assert isinstance(frame, Letterbox | Stretch)  # from_plain makes nothing else of a mapping with a type
     return frame

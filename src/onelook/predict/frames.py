@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from onelook.augment.frame import Frame
+from onelook.augment.letterbox import Resize
 from onelook.data.images import MAX_PIXELS, decode_image, kind_of
 from onelook.errors import ImageError
 from onelook.predict.sources import Damage, Framed, Source, Video
@@ -32,7 +32,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg would print
 
 
 def read_frames(
-    sources: Sequence[Source], frame: Frame, size: tuple[int, int], *, keep: bool = False, workers: int | None = None
+    sources: Sequence[Source], frame: Resize, size: tuple[int, int], *, keep: bool = False, workers: int | None = None
 ) -> Iterator[Framed | Damage]:
     """Every picture of the sources, framed, in order; Damage in the place of what cannot be read.
 
@@ -61,7 +61,7 @@ def read_frames(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_image(source: Source, frame: Frame, size: tuple[int, int], keep: bool) -> Framed | Damage:
+def _read_image(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> Framed | Damage:
     try:
         image = decode_image(source.path)
     except ImageError as error:
@@ -72,7 +72,7 @@ def _read_image(source: Source, frame: Frame, size: tuple[int, int], keep: bool)
     return Framed(pixels, placement, source, image=image if keep else None)
 
 
-def _ahead(source: Source, frame: Frame, size: tuple[int, int], keep: bool) -> Iterator[Framed | Damage]:
+def _ahead(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> Iterator[Framed | Damage]:
     """The frames of a video, read by a thread a few frames ahead."""
     ready: queue.Queue[Framed | Damage | BaseException | None] = queue.Queue(_FRAMES_AHEAD)
     stop = threading.Event()
@@ -105,7 +105,7 @@ def _ahead(source: Source, frame: Frame, size: tuple[int, int], keep: bool) -> I
         thread.join(timeout=1.0 if source.kind == "live" else 30.0)
 
 
-def _read_video(source: Source, frame: Frame, size: tuple[int, int], keep: bool) -> Iterator[Framed | Damage]:
+def _read_video(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> Iterator[Framed | Damage]:
     number = 0
     capture = None
     try:

@@ -64,7 +64,7 @@ def load_backend(
                 )
             return backend
     _need_torch(os.fspath(model if weights is None else weights))
-    from onelook.models.augmented import TestTimeAugmentation
+    from onelook.models.tta import TestTimeAugmentation
     from onelook.weights import open_detector
 
     opened = open_detector(model, weights)

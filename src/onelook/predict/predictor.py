@@ -10,10 +10,10 @@ from typing import Any, overload
 
 import numpy as np
 
-from onelook.augment.frame import Frame, Placement
+from onelook.augment.letterbox import Resize, ResizeTransform
 from onelook.data.images import MAX_PIXELS, decode_image
 from onelook.errors import ImageError
-from onelook.ops.nms import Found, Select, with_thresholds
+from onelook.ops.nms import RawDetections, Postprocess, with_thresholds
 from onelook.predict.backends import Backend
 from onelook.predict.frames import read_frames
 from onelook.predict.sources import Damage, find_sources
@@ -30,7 +30,7 @@ class Predictor:
     """
 
     def __init__(
-        self, backend: Backend, frame: Frame | None = None, select: Select | None = None, *, batch: int = BATCH
+        self, backend: Backend, frame: Resize | None = None, select: Postprocess | None = None, *, batch: int = BATCH
     ) -> None:
         self.backend = backend
         self.frame = backend.frame if frame is None else frame
@@ -128,9 +128,11 @@ class Predictor:
                 else:
                     yield item.attach(next(results))
 
-    def run(self, pixels: Sequence[np.ndarray], placements: Sequence[Placement], select: Select) -> list[Detections]:
+    def run(
+        self, pixels: Sequence[np.ndarray], placements: Sequence[ResizeTransform], select: Postprocess
+    ) -> list[Detections]:
         """Detections of framed images, in pixels of the originals; without image and source."""
-        found: list[Found] = []
+        found: list[RawDetections] = []
         for start in range(0, len(pixels), self.batch):
             found += self.backend(np.stack(pixels[start : start + self.batch]), select)
         return [
@@ -138,14 +140,14 @@ class Predictor:
             for place, (boxes, scores, labels) in zip(placements, found)
         ]
 
-    def _detect(self, images: Sequence[np.ndarray], select: Select) -> list[Detections]:
+    def _detect(self, images: Sequence[np.ndarray], select: Postprocess) -> list[Detections]:
         for image in images:
             check_array(image)
         framed = [self.frame(np.ascontiguousarray(image), self.size) for image in images]
         results = self.run([pixels for pixels, _ in framed], [placement for _, placement in framed], select)
         return [replace(result, image=image) for result, image in zip(results, images)]
 
-    def settings(self, confidence: float, iou: float, agnostic: bool | None = None) -> Select:
+    def settings(self, confidence: float, iou: float, agnostic: bool | None = None) -> Postprocess:
         """The predictor's way of selecting, with these thresholds."""
         return with_thresholds(self.select, confidence, iou, agnostic)
 

@@ -17,10 +17,10 @@ from typing import Literal
 
 import numpy as np
 
-from onelook.augment.frame import Placement
+from onelook.augment.letterbox import ResizeTransform
 from onelook.data.headers import DamagedHeaderError, read_header
 from onelook.data.images import IMAGE_SUFFIXES
-from onelook.errors import ImageError, nearest
+from onelook.errors import ImageError, did_you_mean
 from onelook.types import Detections
 
 VIDEO_SUFFIXES = frozenset(
@@ -67,7 +67,7 @@ class Framed:
     """
 
     pixels: np.ndarray
-    placement: Placement
+    placement: ResizeTransform
     source: Source
     frame: int | None = None
     video: Video | None = None
@@ -140,7 +140,7 @@ def _similar(path: str) -> str:
     """' Did you mean ...?' of the names in the path's folder; of so many that it takes no time."""
     folder, name = os.path.split(path)
     with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
-        return nearest(name, [entry.name for entry in itertools.islice(entries, 5000)])
+        return did_you_mean(name, [entry.name for entry in itertools.islice(entries, 5000)])
     return ""
 
 

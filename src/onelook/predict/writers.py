@@ -19,8 +19,8 @@ from typing import IO, Any, Protocol
 import cv2
 import numpy as np
 
-from onelook.draw import draw_detections, enlarged, write_image
-from onelook.errors import UsageError, UserError, nearest
+from onelook.draw import draw_detections, enlarge_small_image, write_image
+from onelook.errors import UsageError, UserError, did_you_mean
 from onelook.predict.sources import Framed
 from onelook.types import Detections
 
@@ -48,7 +48,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
     for name in names:
         if name not in FORMATS:
             raise UsageError(
-                f"There is no format '{name}'.{nearest(name, FORMATS)}", f"Formats are {', '.join(FORMATS)}."
+                f"There is no format '{name}'.{did_you_mean(name, FORMATS)}", f"Formats are {', '.join(FORMATS)}."
             )
     if not names:
         raise UsageError("No format was given.", f"Formats are {', '.join(FORMATS)}.")
@@ -360,7 +360,7 @@ class Videos:
 
 def _drawn(item: Framed, found: Detections) -> np.ndarray:
     assert item.image is not None  # read with keep=True where something is drawn
-    picture, factor = enlarged(item.image)
+    picture, factor = enlarge_small_image(item.image)
     return draw_detections(picture, found.boxes * factor, found.scores, found.labels, found.names)
 
 

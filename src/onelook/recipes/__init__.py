@@ -15,39 +15,39 @@ from onelook.assign.anchor_cells import AnchorCells
 from onelook.assign.anchor_ota import AnchorOta
 from onelook.assign.atss import Atss
 from onelook.assign.best_anchor import BestAnchor
-from onelook.assign.centre import CentreCell
-from onelook.assign.darknet import DarknetAnchors
+from onelook.assign.centre_cell import CentreCell
+from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
 from onelook.augment.blur import Blur
-from onelook.augment.box_level import BoxLevel, Policy
-from onelook.augment.classify import CentreCrop, ClassAugment
+from onelook.augment.scale_aware_autoaugment import ScaleAwareAutoAugment, Policy
+from onelook.augment.classifier import CentreCrop, ClassifierAugment
 from onelook.augment.colour import HsvGain, HsvScale, HsvShift
-from onelook.augment.combine import CutMix, MixPictures, MosaicPictures, OneOf
+from onelook.augment.batch_augment import CutMix, BatchMixUp, BatchMosaic, OneOf
 from onelook.augment.copy_paste import CopyPaste
 from onelook.augment.damo_yolo import DamoAugment
 from onelook.augment.darknet import DarknetAugment
-from onelook.augment.erase import CutOut, GridMask, HideAndSeek, RandomErase
+from onelook.augment.random_erasing import CutOut, GridMask, HideAndSeek, RandomErase
 from onelook.augment.geometry import BoxFilter, RandomAffine
 from onelook.augment.mixup import BetaMixUp, MixUp
 from onelook.augment.mosaic import Mosaic, Mosaic9
-from onelook.augment.paste_in import PasteIn
+from onelook.augment.yolov7_copy_paste import Yolov7CopyPaste
 from onelook.augment.perspective import Perspective
-from onelook.augment.pipelines import Plain, YoloxAugment
+from onelook.augment.yolox import SingleImageAugment, YoloxAugment
 from onelook.augment.yolov7 import Yolov7Augment
 from onelook.config import from_plain, read_yaml_lines
 from onelook.data.order import Sampling
-from onelook.errors import ConfigError, nearest
-from onelook.layers.batch_norm import Cbn, Cmbn
-from onelook.losses.classify import ClassLoss
-from onelook.losses.darknet import DarknetBox, DarknetClasses, DarknetObjectness, DarknetSquares, GaussianBox
-from onelook.losses.distill import Cwd, Mgd, Mimic
-from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
-from onelook.losses.loss import Auxiliary, DetectionLoss
-from onelook.losses.quality import DistributionFocal, QualityFocal
-from onelook.losses.selection import Selection
-from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
+from onelook.errors import ConfigError, did_you_mean
+from onelook.layers.cross_mini_batch_norm import Cbn, Cmbn
+from onelook.losses.classification import ClassLoss
+from onelook.losses.yolov4 import DarknetBox, DarknetClasses, DarknetObjectness, DarknetSquares, GaussianBox
+from onelook.losses.distillation import Cwd, Mgd, Mimic
+from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
+from onelook.losses.detection_loss import Auxiliary, DetectionLoss
+from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
+from onelook.losses.one_to_one import Selection
+from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS
 from onelook.training.adversarial import Adversarial
 from onelook.training.distill import Distillation
@@ -89,10 +89,20 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
             *(DarknetAnchors, DarknetBox, DarknetSquares, DarknetObjectness, DarknetClasses, GaussianBox),
             *(CentreCell, BestAnchor, OneToOne, Selection),
             *(Distillation, Cwd, Mgd, Mimic),
-            *(YoloxAugment, Yolov7Augment, Plain, Mosaic, Mosaic9, MixUp, BetaMixUp, CopyPaste, PasteIn),
-            *(DamoAugment, BoxLevel, Policy),
-            *(ClassLoss, ClassAugment, CentreCrop),
-            *(DarknetAugment, CutMix, MixPictures, MosaicPictures, OneOf),
+            *(
+                YoloxAugment,
+                Yolov7Augment,
+                SingleImageAugment,
+                Mosaic,
+                Mosaic9,
+                MixUp,
+                BetaMixUp,
+                CopyPaste,
+                Yolov7CopyPaste,
+            ),
+            *(DamoAugment, ScaleAwareAutoAugment, Policy),
+            *(ClassLoss, ClassifierAugment, CentreCrop),
+            *(DarknetAugment, CutMix, BatchMixUp, BatchMosaic, OneOf),
             *(Blur, CutOut, RandomErase, HideAndSeek, GridMask),
             *(RandomAffine, Perspective, BoxFilter, HsvGain, HsvShift, HsvScale, Sampling),
             *ARCHITECTURE_TYPES.values(),
@@ -130,7 +140,7 @@ def published_recipe(name: str, distilled: bool = False) -> Recipe:
     known = [row.name for row in VARIANTS.values() if row.family in PUBLISHED]
     if name not in known:
         remedy = f"Models with a recipe: {', '.join(known) or 'none yet'}. Or give a recipe file or a run's folder."
-        raise ConfigError(f"There is no recipe '{name}'.{nearest(name, known)}", remedy)
+        raise ConfigError(f"There is no recipe '{name}'.{did_you_mean(name, known)}", remedy)
     family = VARIANTS[name].family
     found = DISTILLED[family] if distilled and family in DISTILLED else PUBLISHED[family]
     module, _, function = found.partition(":")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onelook.augment.classify import ClassAugment
-from onelook.augment.combine import CutMix, MosaicPictures, OneOf
-from onelook.losses.classify import ClassLoss
+from onelook.augment.classifier import ClassifierAugment
+from onelook.augment.batch_augment import CutMix, BatchMosaic, OneOf
+from onelook.losses.classification import ClassLoss
 from onelook.models.classifier import Classification
 from onelook.models.published import Variant
 from onelook.training.optimizer import Sgd
@@ -22,8 +22,8 @@ def published_classifier(model: Variant) -> Recipe:
     return Recipe(
         model=Classification(model.architecture),
         loss=ClassLoss(smoothing=0.1),
-        augment=ClassAugment(),
-        extras=(OneOf((CutMix(1.0), MosaicPictures(1.0)), probability=0.5),),
+        augment=ClassifierAugment(),
+        extras=(OneOf((CutMix(1.0), BatchMosaic(1.0)), probability=0.5),),
         optimizer=Sgd(lr_per_image=0.1 / 128, momentum=0.9, nesterov=False, weight_decay=5e-4),
         schedule=Polynomial(power=4, warmup_epochs=0.1, warmup_power=4),
         epochs=120,

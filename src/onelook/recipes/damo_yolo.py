@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from onelook.assign.align_ota import AlignOta
 from onelook.augment.damo_yolo import DamoAugment
-from onelook.losses.loss import DetectionLoss
-from onelook.losses.quality import DistributionFocal, QualityFocal
-from onelook.losses.terms import BoxIou
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
+from onelook.losses.yolox import BoxIou
 from onelook.models.published import Variant
-from onelook.training.distill import CODE
+from onelook.training.distill import OFFICIAL_CODE
 from onelook.training.ema import Ema
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Closing, Recipe
@@ -23,17 +23,17 @@ LOSS = DetectionLoss(
 )
 
 STRONG = DamoAugment()
-SHEARED_LESS = replace(STRONG, affine=replace(STRONG.affine, shear=0.2))
+LESS_SHEAR = replace(STRONG, affine=replace(STRONG.affine, shear=0.2))
 # Mosaics of the Nano models are made at 640 pixels and shrunk to 416: what is too small there is smaller here.
 _SHRUNK = 416 / 640
 NANO = replace(
-    SHEARED_LESS,
+    LESS_SHEAR,
     keep=replace(STRONG.keep, side=STRONG.keep.side * _SHRUNK),
     smallest=STRONG.smallest * _SHRUNK**2,
 )
-SMALLEST = replace(NANO, affine=replace(NANO.affine, scale=(0.75, 1.25)))
+NANO_S = replace(NANO, affine=replace(NANO.affine, scale=(0.75, 1.25)))
 
-_AUGMENT = {"damo-yolo-t": SHEARED_LESS, "damo-yolo-ns": SMALLEST, "damo-yolo-nm": NANO, "damo-yolo-nl": NANO}
+_AUGMENT = {"damo-yolo-t": LESS_SHEAR, "damo-yolo-ns": NANO_S, "damo-yolo-nm": NANO, "damo-yolo-nl": NANO}
 
 # The paper says 0.4 for 256 images; the code that made the weights has a tenth of it.
 SGD = Sgd(lr_per_image=0.01 / 64, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_scalars=True)
@@ -68,4 +68,4 @@ def distilled(model: Variant) -> Recipe:
 
     Published are T learning from S, S from M, M from L and L from itself; no Nano model. Gradients are clipped.
     """
-    return replace(published(model), distillation=CODE, clip=30.0)
+    return replace(published(model), distillation=OFFICIAL_CODE, clip=30.0)

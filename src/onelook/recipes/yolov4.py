@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from onelook.assign.darknet import DarknetAnchors
+from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.augment.darknet import DarknetAugment
-from onelook.losses.darknet import DarknetBox, DarknetClasses, DarknetObjectness
-from onelook.losses.loss import DetectionLoss
+from onelook.losses.yolov4 import DarknetBox, DarknetClasses, DarknetObjectness
+from onelook.losses.detection_loss import DetectionLoss
 from onelook.models.published import Variant
 from onelook.training.ema import Ema
 from onelook.training.multiscale import DarknetShapes
@@ -21,7 +21,7 @@ _COCO_STEPS = 118_287 / BATCH  # an epoch of COCO train2017
 
 LOSS = DetectionLoss(DarknetAnchors(), (DarknetBox(), DarknetObjectness(), DarknetClasses()))
 # A single anchor an object. The tiny model's smallest belongs to no level: objects that it fits best are not learnt.
-SINGLE = replace(LOSS, assigner=DarknetAnchors(iou_threshold=1.0))
+SINGLE_ANCHOR_LOSS = replace(LOSS, assigner=DarknetAnchors(iou_threshold=1.0))
 TINY_LOSS = replace(LOSS, assigner=DarknetAnchors(iou_threshold=1.0, unused=((10.0, 14.0),)))
 CSP_LOSS = DetectionLoss(
     DarknetAnchors(iou_threshold=0.2, soft=(False, True, True)),
@@ -50,7 +50,9 @@ _TABLE = {
     "yolov4": _LARGE,
     "csresnext50-panet-spp": replace(_LARGE, lr=0.00261, size=None),
     "yolov4-tiny": _Settings(0.00261, TINY_LOSS, _TINY_AUGMENT, momentum=0.9, steps=(2_000_200, 1_600_000, 1_800_000)),
-    "yolov4-tiny-3l": _Settings(0.00261, SINGLE, _TINY_AUGMENT, momentum=0.9, steps=(500_200, 400_000, 450_000)),
+    "yolov4-tiny-3l": _Settings(
+        0.00261, SINGLE_ANCHOR_LOSS, _TINY_AUGMENT, momentum=0.9, steps=(500_200, 400_000, 450_000)
+    ),
     "yolov4-csp": replace(_CSP, ema=Ema(decay=0.9998, warmup=2000)),
     "yolov4x-mish": _CSP,
 }

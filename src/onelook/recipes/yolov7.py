@@ -9,10 +9,10 @@ from onelook.assign.anchor_cells import AnchorCells
 from onelook.assign.anchor_ota import AnchorOta
 from onelook.augment.geometry import RandomAffine
 from onelook.augment.mixup import BetaMixUp
-from onelook.augment.paste_in import PasteIn
+from onelook.augment.yolov7_copy_paste import Yolov7CopyPaste
 from onelook.augment.yolov7 import Yolov7Augment
-from onelook.losses.levels import LevelBoxIou, LevelClasses, LevelObjectness
-from onelook.losses.loss import Auxiliary, DetectionLoss
+from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
+from onelook.losses.detection_loss import Auxiliary, DetectionLoss
 from onelook.models.published import Variant
 from onelook.training.ema import Ema
 from onelook.training.optimizer import Sgd
@@ -31,7 +31,7 @@ COARSE = AnchorOta(AnchorCells(reach=1.0), candidates=20)
 
 # How an auxiliary head may learn (tables 6 and 7): values for `loss.auxiliary`. The partial auxiliary head (table 8) is
 # the architecture's `partial_auxiliary`; no auxiliary head at all is none for both `model.auxiliary` and this.
-SCHEMES = MappingProxyType(
+AUXILIARY_SCHEMES = MappingProxyType(
     {
         "independent": Auxiliary(assigner=FINE, guide="own"),  # fig. 5c
         "lead-guided": Auxiliary(),  # fig. 5d: the lead head's own labels
@@ -40,13 +40,13 @@ SCHEMES = MappingProxyType(
         "constrained": Auxiliary(assigner=COARSE, terms=(TERMS[0], replace(TERMS[1], reach=0.5), TERMS[2])),
     }
 )
-AUXILIARY_LOSS = replace(LOSS, assigner=FINE, auxiliary=SCHEMES["coarse-to-fine"])
+AUXILIARY_LOSS = replace(LOSS, assigner=FINE, auxiliary=AUXILIARY_SCHEMES["coarse-to-fine"])
 
 AUGMENT = Yolov7Augment()
 TINY_AUGMENT = Yolov7Augment(
     affine=RandomAffine(degrees=0.0, translate=0.1, scale=(0.5, 1.6), shear=0.0),
     mix=BetaMixUp(0.05),
-    paste=PasteIn(0.05),
+    paste=Yolov7CopyPaste(0.05),
 )
 
 
@@ -60,7 +60,7 @@ def published(model: Variant) -> Recipe:
     """
     network = model.architecture
     tiny = "tiny" in model.name
-    large = "auxiliary" in network.gives
+    large = "auxiliary" in network.provides
     floor = 0.01 if tiny else 0.2 if large else 0.1
     return Recipe(
         model=network,

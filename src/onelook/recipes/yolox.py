@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from onelook.assign.simota import SimOta
 from onelook.augment.geometry import RandomAffine
-from onelook.augment.pipelines import YoloxAugment
-from onelook.losses.loss import DetectionLoss
-from onelook.losses.terms import BoxIou, Classes, Objectness, RawL1
+from onelook.augment.yolox import YoloxAugment
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.models.published import Variant
 from onelook.training.ema import Ema
 from onelook.training.multiscale import MultiScale
@@ -45,6 +45,6 @@ def published(model: Variant) -> Recipe:
         batch_size=64,
         ema=Ema(decay=0.9998, warmup=2000),
         multiscale=_SIZES.get(model.name, LARGE_SIZES),
-        closing=Closing(epochs=15, augment=augment.plain, loss=LOSS.plus(RawL1())),
+        closing=Closing(epochs=15, augment=augment.plain, loss=LOSS.with_terms(RawL1())),
         evaluate_every=10,
     )

@@ -15,14 +15,14 @@ from onelook.data.dataset import Dataset
 from onelook.draw import draw_detections, encode_image
 from onelook.errors import ImageError
 from onelook.evaluation.coco import Evaluation, ImageScore
-from onelook.report.page import Picture
+from onelook.report.page import ReportImage
 
-ANNOTATED = (46, 160, 67)
-WIDEST = 640  # pixels of a picture in the page
-PICTURES = 9
+ANNOTATION_COLOUR = (46, 160, 67)
+MAX_IMAGE_SIDE = 640  # pixels of a picture in the page
+NUM_EXAMPLES = 9
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of metrics.csv, numbers as floats; empty cells are left out."""
     with path.open(newline="", encoding="utf-8") as file:
         return [{name: _number(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
@@ -35,7 +35,7 @@ def _number(cell: str) -> float | str:
         return cell
 
 
-def recipe_changes(published: Any, used: Any) -> list[tuple[str, str, str]]:
+def describe_changes(published: Any, used: Any) -> list[tuple[str, str, str]]:
     """What a training changes against the published recipe, as text for people."""
     return [(change.path, _text(change.before), _text(change.after)) for change in diff(published, used)]
 
@@ -45,9 +45,9 @@ def _text(value: Any) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def examples(
-    evaluation: Evaluation, dataset: Dataset, names: Sequence[str], count: int = PICTURES
-) -> tuple[list[Picture], list[Picture]]:
+def example_images(
+    evaluation: Evaluation, dataset: Dataset, names: Sequence[str], count: int = NUM_EXAMPLES
+) -> tuple[list[ReportImage], list[ReportImage]]:
     """The worst and the best images, drawn with what is annotated (green) and what was detected.
 
     Worst first is by F1 at IoU 0.5; of the best, those with the most objects come first. No image is in both.
@@ -65,7 +65,9 @@ def examples(
     return drawn[0], drawn[1]
 
 
-def _picture(evaluation: Evaluation, dataset: Dataset, names: Sequence[str], score: ImageScore, row: int) -> Picture:
+def _picture(
+    evaluation: Evaluation, dataset: Dataset, names: Sequence[str], score: ImageScore, row: int
+) -> ReportImage:
     caption = (
         f"{score.file}: {score.true_positives} found, {score.false_negatives} missed, {score.false_positives} wrong"
     )
@@ -73,12 +75,12 @@ def _picture(evaluation: Evaluation, dataset: Dataset, names: Sequence[str], sco
         image = dataset.image(row)
     except ImageError as error:
         image, caption = np.full((120, 320, 3), 220, np.uint8), f"{caption} (not drawn: {error.message})"
-    ratio = min(1.0, WIDEST / max(image.shape[:2]))
+    ratio = min(1.0, MAX_IMAGE_SIDE / max(image.shape[:2]))
     if ratio < 1:
         sides = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
         image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
     annotated, labels = dataset.boxes(row) * ratio, dataset.labels(row)
-    image = draw_detections(image, annotated, None, labels, [""] * len(labels), colour=ANNOTATED, text=False)
+    image = draw_detections(image, annotated, None, labels, [""] * len(labels), colour=ANNOTATION_COLOUR, text=False)
     results, place = evaluation.results, int(evaluation.truth.rows_of_images(np.array([score.image_id]))[0])
     found = (results.images == place) & (results.scores >= evaluation.best_confidence)
     order = np.flatnonzero(found)[np.argsort(-results.scores[found], kind="stable")]
@@ -86,15 +88,15 @@ def _picture(evaluation: Evaluation, dataset: Dataset, names: Sequence[str], sco
     boxes = np.concatenate([corner, corner + extent], 1) * ratio
     shown = [names[label] for label in results.labels[order]]
     image = draw_detections(image, boxes, results.scores[order], results.labels[order], shown)
-    return Picture(encode_image(image, ".jpg", 85), caption)
+    return ReportImage(encode_image(image, ".jpg", 85), caption)
 
 
-def file_picture(path: Path, caption: str) -> Picture | None:
+def read_report_image(path: Path, caption: str) -> ReportImage | None:
     """A JPEG of the run's folder as a picture of the report, None where the run drew none."""
-    return Picture(path.read_bytes(), caption) if path.is_file() else None
+    return ReportImage(path.read_bytes(), caption) if path.is_file() else None
 
 
-def evaluation_notes(evaluation: Evaluation) -> list[str]:
+def annotation_hints(evaluation: Evaluation) -> list[str]:
     """Hints from the detections that the numbers alone do not give: annotations that look wrong."""
     suspects = evaluation.label_suspects()[:8]
     if not suspects:

@@ -24,11 +24,11 @@ class Series:
     faint: bool = False
 
 
-def ticks(low: float, high: float, wanted: int = 5, *, whole: bool = False) -> list[float]:
+def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart) that cover low..high; whole: only whole ones."""
     if not high > low:
         return [low]
-    rough = (high - low) / wanted
+    rough = (high - low) / count
     if whole:
         rough = max(rough, 1.0)
     power = 10.0 ** math.floor(math.log10(rough))
@@ -37,7 +37,7 @@ def ticks(low: float, high: float, wanted: int = 5, *, whole: bool = False) -> l
     return [index * step for index in range(first, last + 1)]
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A short label of an axis value."""
     if value == 0:
         return "0"
@@ -50,7 +50,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
     """Labels of an axis, all written alike: 0, 0.5e-3, 1e-3, 1.5e-3, not 5e-4 beside 0.001."""
     largest = max((abs(value) for value in values), default=0.0)
     if largest == 0 or 0.01 <= largest < 10_000:
-        return [number(value) for value in values]
+        return [format_number(value) for value in values]
     power = math.floor(math.log10(largest) + 1e-9)
     return ["0" if abs(value) < 1e-9 * largest else f"{value / 10.0**power:.6g}e{power}" for value in values]
 

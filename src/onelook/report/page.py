@@ -15,12 +15,12 @@ from onelook.evaluation.coco import RECALLS, Evaluation
 from onelook.report.charts import Series, bar_chart, heatmap, line_chart
 from onelook.report.style import STYLE
 
-MOST_BESIDE = 9  # rows of a confusion matrix that stands beside the kinds of error
-MOST_LINES = 10  # classes drawn one by one; more become a background of faint lines behind their mean
+MAX_CLASSES_SIDE_BY_SIDE = 9  # rows of a confusion matrix that stands beside the kinds of error
+MAX_CLASS_LINES = 10  # classes drawn one by one; more become a background of faint lines behind their mean
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ReportImage:
     """A drawn image: JPEG bytes and what to say below it."""
 
     jpeg: bytes
@@ -41,9 +41,9 @@ class Report:
     facts: Mapping[str, str]
     recipe_text: str
     changes: Sequence[tuple[str, str, str]]
-    first_batch: Picture | None = None
-    worst: Sequence[Picture] = field(default_factory=list)
-    best: Sequence[Picture] = field(default_factory=list)
+    first_batch: ReportImage | None = None
+    worst: Sequence[ReportImage] = field(default_factory=list)
+    best: Sequence[ReportImage] = field(default_factory=list)
     notes: Sequence[str] = field(default_factory=list)
 
 
@@ -173,7 +173,7 @@ def _quality(evaluation: Evaluation | None) -> list[str]:
     lead = f"At confidence {f1.best_confidence:.2f}, where the mean F1 is highest ({f1.best_f1:.3f})."
     errors_part = _section("Kinds of error", bars, "TIDE (Bolya et al. 2020).")
     confusion_part = _section("Confusion", f'<div class="wide">{matrix}</div>', lead)
-    beside = len(labels) <= MOST_BESIDE
+    beside = len(labels) <= MAX_CLASSES_SIDE_BY_SIDE
     return [
         _section("Classes", _class_table(evaluation)),
         _section("Precision, recall, confidence", _row(curves)),
@@ -186,7 +186,7 @@ def _class_lines(names: Sequence[str], xs: np.ndarray, rows: np.ndarray) -> list
     if not defined:
         return []
     mean = Series("mean of the classes", xs, np.nanmean(rows[defined], 0))
-    many = len(defined) > MOST_LINES
+    many = len(defined) > MAX_CLASS_LINES
     return [*(Series(names[i], xs, rows[i], faint=many) for i in defined), mean]
 
 
@@ -210,7 +210,7 @@ def _class_table(evaluation: Evaluation) -> str:
     )
 
 
-def _pictures(title: str, lead: str, pictures: Sequence[Picture], *, whole: bool = False) -> str:
+def _pictures(title: str, lead: str, pictures: Sequence[ReportImage], *, whole: bool = False) -> str:
     if not pictures:
         return ""
     figures = "".join(

@@ -11,9 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onelook.recipes.roadmaps import Figures
+from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import Point, scatter_chart
-from onelook.report.picture import scatter_picture
+from onelook.report.scatter_png import write_scatter_png
 from onelook.report.style import STYLE
 from onelook.training.files import write_text
 
@@ -40,7 +40,7 @@ class MeasuredRow:
     parameters: float
     gflops: float
     latency: float | None
-    published: Figures
+    published: PublishedNumbers
     note: str = ""
     seconds: float = 0.0
 
@@ -54,7 +54,7 @@ class MeasuredRow:
         found = self.results.get(measure, {})
         return statistics.stdev(found.values()) if len(found) > 1 else None
 
-    def printed(self, measure: str) -> float | None:
+    def published_value(self, measure: str) -> float | None:
         """What the paper has."""
         value: float | None = getattr(self.published, measure.lower())
         return value
@@ -84,7 +84,9 @@ class RoadmapTable:
         if base is None:
             return None, None
         main = self.measures[0]
-        return _difference(row.mean(main), base.mean(main)), _difference(row.printed(main), base.printed(main))
+        return _difference(row.mean(main), base.mean(main)), _difference(
+            row.published_value(main), base.published_value(main)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` writes."""
@@ -145,9 +147,14 @@ class RoadmapTable:
             _text(paper.gflops, 1 if (paper.gflops or 0) >= 10 else 2),
         )
         if not self.trained:
-            return (row.name, *(_text(row.printed(one), 1) for one in self.measures), *costs, _text(paper.latency, 1))
+            return (
+                row.name,
+                *(_text(row.published_value(one), 1) for one in self.measures),
+                *costs,
+                _text(paper.latency, 1),
+            )
         here, there = self.gain(row)
-        main, *others = ((_with_spread(row, one), _text(row.printed(one), 1)) for one in self.measures)
+        main, *others = ((_with_spread(row, one), _text(row.published_value(one), 1)) for one in self.measures)
         return (
             row.name,
             *main,
@@ -255,7 +262,7 @@ class RoadmapTable:
         write_text(self.folder / "table.md", self.markdown())
         write_text(self.folder / "table.html", self.html())
         write_text(self.folder / "picture.svg", self.svg())
-        scatter_picture(self.folder / "picture.png", self.points(), "ms an image", TITLES[self.measures[0]])
+        write_scatter_png(self.folder / "picture.png", self.points(), "ms an image", TITLES[self.measures[0]])
 
 
 def _with_spread(row: MeasuredRow, measure: str) -> str:

@@ -12,14 +12,14 @@ import torch
 from onelook.config import to_text
 from onelook.data.dataset import Dataset
 from onelook.evaluation.coco import Evaluation
-from onelook.models.cost import count_gflops, count_parameters
+from onelook.models.flops import count_gflops, count_parameters
 from onelook.models.variants import VARIANTS
 from onelook.recipes import RECIPE_FILE, published_recipe
-from onelook.report.build import evaluation_notes, examples, file_picture, read_history, recipe_changes
-from onelook.report.page import Picture, Report, write_report
-from onelook.training.journal import duration
+from onelook.report.build import annotation_hints, example_images, read_report_image, read_metrics, describe_changes
+from onelook.report.page import ReportImage, Report, write_report
+from onelook.training.train_log import format_duration
 from onelook.training.recipe import Recipe
-from onelook.training.run import Trained
+from onelook.training.run import TrainResult
 from onelook.training.teacher import read_teacher
 
 FIRST_BATCH = "first_batch.jpg"
@@ -34,7 +34,7 @@ def variant_name(recipe: Recipe) -> str | None:
 
 
 def report_training(
-    trained: Trained,
+    trained: TrainResult,
     recipe: Recipe,
     training: Dataset,
     validation: Dataset | None,
@@ -49,26 +49,26 @@ def report_training(
     folder = trained.folder
     name = variant_name(recipe)
     published = published_recipe(name) if name is not None else None
-    worst: list[Picture] = []
-    best: list[Picture] = []
+    worst: list[ReportImage] = []
+    best: list[ReportImage] = []
     if evaluation is not None and validation is not None:
-        worst, best = examples(evaluation, validation, validation.names)
+        worst, best = example_images(evaluation, validation, validation.names)
     report = Report(
         title=f"{name or type(recipe.model).__name__} on {training.described_by.name}",
-        history=read_history(folder / "metrics.csv"),
+        history=read_metrics(folder / "metrics.csv"),
         evaluation=evaluation,
-        facts=_facts(trained, recipe, training, validation) | {"hardware": hardware(device)},
+        facts=_facts(trained, recipe, training, validation) | {"describe_hardware": describe_hardware(device)},
         recipe_text=(folder / RECIPE_FILE).read_text(encoding="utf-8"),
-        changes=[] if published is None else recipe_changes(published, recipe),
-        first_batch=file_picture(folder / FIRST_BATCH, "boxes are what the network is asked to find"),
+        changes=[] if published is None else describe_changes(published, recipe),
+        first_batch=read_report_image(folder / FIRST_BATCH, "boxes are what the network is asked to find"),
         worst=worst,
         best=best,
-        notes=[] if evaluation is None else [*evaluation.notes, *evaluation_notes(evaluation)],
+        notes=[] if evaluation is None else [*evaluation.notes, *annotation_hints(evaluation)],
     )
     return write_report(folder / "report.html", report)
 
 
-def _facts(trained: Trained, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:
+def _facts(trained: TrainResult, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:
     name = variant_name(recipe)
     model = recipe.model.build()
     height, width = recipe.input_size
@@ -82,13 +82,13 @@ def _facts(trained: Trained, recipe: Recipe, training: Dataset, validation: Data
         "training": training.describe(),
         "validation": "none" if validation is None else validation.describe(),
         "trained": f"{trained.epochs} epochs, {trained.steps:,} steps of {recipe.batch_size} images{best}",
-        "time": duration(trained.seconds),
+        "time": format_duration(trained.seconds),
         "software": f"Python {platform.python_version()}, PyTorch {torch.__version__}",
         "folder": str(trained.folder.resolve()),
     }
 
 
-def hardware(device: torch.device) -> str:
+def describe_hardware(device: torch.device) -> str:
     """The device in words: the accelerator's name, or the processor and its cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -48,7 +48,7 @@ class Adversarial:
         return self.rate * (progress if self.ramp else 1.0) if drawn < self.probability else 0.0
 
 
-def deceived(
+def adversarial_images(
     model: nn.Module,
     images: Tensor,
     loss: AnyLoss,
@@ -64,7 +64,7 @@ def deceived(
             with autocast or nullcontext():
                 predictions = model(pictures)
             with torch.autocast(images.device.type, enabled=False):
-                (slope,) = torch.autograd.grad(loss.deception(predictions), pictures)
+                (slope,) = torch.autograd.grad(loss.adversarial_loss(predictions), pictures)
     finally:
         for module, mode in modes:
             module.training = mode

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from onelook.errors import UserError
-from onelook.training.learner import Learner, Machine
-from onelook.training.processes import World
+from onelook.training.train_state import TrainState, RuntimeOptions
+from onelook.training.processes import ProcessGroup
 from onelook.types import Targets
 
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
     from onelook.training.recipe import Recipe
 
-OBJECTS = 50  # an image, in a trial: more than most pictures show, so that real ones fit as well
+TRIAL_OBJECTS = 50  # an image, in a trial: more than most pictures show, so that real ones fit as well
 
 
-def largest_batch(trial: Callable[[int], None], most: int) -> int:
+def largest_batch(trial: Callable[[int], None], limit: int) -> int:
     """The largest of 1, 2, 4, ... up to `most` whose trial does not run out of memory. UserError if 1 does not fit."""
     found, batch = 0, 1
-    while batch <= most and _fits(trial, batch):
+    while batch <= limit and _fits(trial, batch):
         found, batch = batch, 2 * batch
     if not found:
         raise UserError(
@@ -48,23 +48,23 @@ def _fits(trial: Callable[[int], None], batch: int) -> bool:
 
 
 def training_trial(
-    recipe: Recipe, detector: Detector, device: torch.device, machine: Machine, teacher: Detector | None = None
+    recipe: Recipe, detector: Detector, device: torch.device, machine: RuntimeOptions, teacher: Detector | None = None
 ) -> Callable[[int], None]:
     """Two whole steps of a recipe with a batch of that many images, at its largest input size; on copies."""
     size = recipe.input_size if recipe.multiscale is None else recipe.multiscale.largest(recipe.input_size)
-    alone = World(0, 1, device)
+    alone = ProcessGroup(0, 1, device)
 
     def trial(batch: int) -> None:
         own = replace(recipe, batch_size=batch, accumulate=1, join_passes=False, sync_batch_norm=False)
-        learner = Learner(own, copy.deepcopy(detector), alone, machine, teacher)
-        learner.train_mode()
+        learner = TrainState(own, copy.deepcopy(detector), alone, machine, teacher)
+        learner.set_train_mode()
         images = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, device=device)
         targets = _targets(batch, size, recipe).to(device)
         loss = own.loss_at(own.epochs - 1)
         for step in range(2):  # the optimizer's memory comes with the first
-            learner.begin_step(progress=0.0, teaching=own.teaching_at(step, 2))
+            learner.begin_step(progress=0.0, teaching=own.distillation_weight_at(step, 2))
             with learner.autocast():
-                losses = learner.step(images, targets, size, loss, learner.teaching_weight)
+                losses = learner.step(images, targets, size, loss, learner.distillation_weight)
             total: Tensor = torch.stack(list(losses.values())).sum()
             learner.backward(total)
             learner.update(total)
@@ -74,7 +74,7 @@ def training_trial(
 
 def _targets(batch: int, size: tuple[int, int], recipe: Recipe) -> Targets:
     rng = torch.Generator().manual_seed(0)
-    count = min(OBJECTS, recipe.max_labels)
+    count = min(TRIAL_OBJECTS, recipe.max_labels)
     sides = torch.tensor((size[1], size[0]), dtype=torch.float32)
     corner = torch.rand(batch, count, 2, generator=rng) * 0.75 * sides
     boxes = torch.cat((corner, corner + sides / 4), 2)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from onelook.errors import ConfigError
-from onelook.losses.distill import Cwd, Mgd, Mimic, normalised
+from onelook.losses.distillation import Cwd, Mgd, Mimic, normalised
 from onelook.ops.precision import at_least_float32
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onelook.training.recipe import Recipe
     from onelook.types import Pyramid
 
-TERM = "distillation"  # what the loss is called in logs
+TERM_NAME = "distillation"  # what the loss is called in logs
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Distillation:
     a cosine to `final` times as much.  closing: whether the teacher stays in the closing epochs; otherwise the cosine
     ends before them, and the student finishes alone.  normalise: whether the channels of both maps are normalised.
 
-    The defaults (`CODE`) are DAMO-YOLO's code. The paper (`PAPER`) begins with 0.5 "with cosine", whose end it does not
+    The defaults (`OFFICIAL_CODE`) are DAMO-YOLO's code. The paper (`PAPER`) begins with 0.5 "with cosine", whose end it does not
     give, and lets the student finish alone on images without mosaic.
     """
 
@@ -57,7 +57,7 @@ class Distillation:
         return self.weight * (1.0 - (1.0 - self.final) * 0.5 * (1.0 - math.cos(math.pi * step / end)))
 
 
-CODE = Distillation()
+OFFICIAL_CODE = Distillation()
 PAPER = Distillation(weight=0.5, closing=False)
 
 
@@ -99,7 +99,7 @@ def check_sizes(recipe: Recipe, teacher: Detector) -> None:
         )
 
 
-class Align(nn.Module):
+class AlignModule(nn.Module):
     """What learns beside the student: the align module, and what a loss adds to it.
 
     A 1x1 convolution with bias a level takes the student's channels to the teacher's (a projection in both published
@@ -132,14 +132,14 @@ class Align(nn.Module):
         return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum() * 0.0
 
 
-class Teaching:
+class Distiller:
     """A teacher as a training step uses it: two networks and what learns between them.
 
     The teacher is no module of the step: it is in evaluation mode whatever the step is in, has no gradient and is in no
     state. It is given as deployed, on the step's device and in its memory layout.
     """
 
-    def __init__(self, teacher: Detector, align: Align) -> None:
+    def __init__(self, teacher: Detector, align: AlignModule) -> None:
         self.teacher, self.align = teacher, align
 
     @torch.no_grad()

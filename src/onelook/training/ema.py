@@ -37,7 +37,7 @@ class Ema:
         return self.decay * (1.0 - math.exp(-passed / self.warmup)) if self.warmup else self.decay
 
 
-class Average:
+class ModelEma:
     """The running average of a model: every floating-point entry of its state, batch-norm statistics included.
 
     Integer entries (batch counters) keep the values they had at the start. `model` is a whole detector in evaluation

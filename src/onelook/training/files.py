@@ -38,7 +38,7 @@ _HELD: dict[Path, int] = {}  # folders that this process holds, and how often
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Keeps other processes that ask for it out of a folder while the block runs; UserError where one is in it.
 
     A block inside a block of the same process is let in. The system lifts the lock when this process ends, however it
@@ -92,7 +92,7 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"The folder '{folder}' cannot be made: {reason[:1].lower() + reason[1:]}.", remedy) from error
 
 
-def sweep(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Removes what a killed process left half written."""
     for leftover in folder.glob(".*.part"):
         leftover.unlink(missing_ok=True)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from onelook.training.adversarial import deceived
-from onelook.training.learner import Learner
-from onelook.training.multiscale import rescale
+from onelook.training.adversarial import adversarial_images
+from onelook.training.train_state import TrainState
+from onelook.training.multiscale import resize_batch
 from onelook.training.optimizer import set_rates
-from onelook.training.passes import Batch, join
+from onelook.training.micro_batches import Batch, join_batches
 
 if TYPE_CHECKING:
     from onelook.training.recipe import AnyLoss, Augment, Recipe
@@ -63,7 +63,7 @@ class Epoch:
     number: int
 
 
-def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step | Epoch]:
+def train(recipe: Recipe, learner: TrainState, batches: Batches) -> Iterator[Step | Epoch]:
     """Trains from where the learner is to the end of the recipe.
 
     Stopping between two yields leaves the learner whole; going on later from its saved state gives the same numbers.
@@ -74,7 +74,7 @@ def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step |
     while learner.steps < recipe.epochs * steps_per_epoch:
         epoch, first = divmod(learner.steps, steps_per_epoch)
         loss = recipe.loss_at(epoch)
-        learner.train_mode()
+        learner.set_train_mode()
         stream = batches.epoch(epoch, recipe.augment_at(epoch), first * recipe.accumulate)
         asked = perf_counter()
         while passes := list(islice(stream, recipe.accumulate)):
@@ -83,7 +83,7 @@ def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step |
             torch.manual_seed(_seed(recipe.seed, number, learner.world.rank))
             rates = recipe.schedule(number, steps_per_epoch, recipe.epochs)
             set_rates(learner.optimizer, rates, base_rate)
-            teaching = recipe.teaching_at(number, steps_per_epoch)
+            teaching = recipe.distillation_weight_at(number, steps_per_epoch)
             learner.begin_step(progress=number / (recipe.epochs * steps_per_epoch), teaching=teaching)
             size = _size(recipe, passes[0], number, recipe.epochs * steps_per_epoch)
             passes = _joined(recipe, passes, size)
@@ -102,7 +102,7 @@ def train(recipe: Recipe, learner: Learner, batches: Batches) -> Iterator[Step |
 
 def _gradients(
     recipe: Recipe,
-    learner: Learner,
+    learner: TrainState,
     passes: Sequence[Batch],
     size: tuple[int, int],
     loss: AnyLoss,
@@ -115,11 +115,11 @@ def _gradients(
         targets = batch.targets.to(device, non_blocking=True)
         place = (recipe.seed, learner.steps, index, learner.world.rank)
         if attack is not None and (rate := attack.strength(learner.progress, place)) > 0:
-            images, targets = rescale(images.float(), targets, size)
-            images = deceived(learner.detector, images, loss, rate, learner.autocast())
-        with learner.gathering(last=index == len(passes)):
+            images, targets = resize_batch(images.float(), targets, size)
+            images = adversarial_images(learner.detector, images, loss, rate, learner.autocast())
+        with learner.gradient_sync(last=index == len(passes)):
             with learner.autocast():
-                losses = learner.step(images, targets, size, loss, learner.teaching_weight)
+                losses = learner.step(images, targets, size, loss, learner.distillation_weight)
             learner.backward(torch.stack(list(losses.values())).sum() / len(passes))
         parts.append(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, (sum(parts[1:], parts[0]) / len(parts)).unbind()))
@@ -140,7 +140,7 @@ def _joined(recipe: Recipe, passes: Sequence[Batch], size: tuple[int, int]) -> S
     height, width = recipe.multiscale.largest((passes[0].images.shape[-2], passes[0].images.shape[-1]))
     room = height * width // (size[0] * size[1])
     count = max(number for number in range(1, len(passes) + 1) if len(passes) % number == 0 and number <= max(room, 1))
-    return [join(passes[first : first + count]) for first in range(0, len(passes), count)]
+    return [join_batches(passes[first : first + count]) for first in range(0, len(passes), count)]
 
 
 def _seed(seed: int, step: int, rank: int) -> int:

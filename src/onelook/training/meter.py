@@ -18,7 +18,7 @@ class NonFiniteLossError(UserError):
 
 
 @dataclass
-class Meter:
+class LossMeter:
     """The mean losses of an epoch, and the smooth ones of the last steps.
 
     `add` keeps a step's losses on the device; `read` brings all that wait to the host in one transfer.
@@ -75,7 +75,7 @@ class Meter:
         return {"sums": self.sums, "steps": self.steps, "waited": self.waited, "starting": self.starting}
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> Meter:
+    def from_dict(data: dict[str, Any]) -> LossMeter:
         """The meter of an interrupted epoch."""
         starting = float(data.get("starting", 0.0))
-        return Meter(dict(data["sums"]), int(data["steps"]), float(data["waited"]), starting)
+        return LossMeter(dict(data["sums"]), int(data["steps"]), float(data["waited"]), starting)

@@ -88,7 +88,7 @@ class DarknetShapes:
         return (int(side * ratio / self.stride + 0.5) + 1) * self.stride
 
 
-def rescale(images: Tensor, targets: Targets, size: tuple[int, int]) -> tuple[Tensor, Targets]:
+def resize_batch(images: Tensor, targets: Targets, size: tuple[int, int]) -> tuple[Tensor, Targets]:
     """(B, 3, H, W) float images and their boxes at another size (bilinear), on the device they are on."""
     height, width = images.shape[-2:]
     if (height, width) == size:

@@ -29,17 +29,17 @@ from onelook.types import Targets
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from onelook.losses.loss import Assigner
+    from onelook.losses.detection_loss import Assigner
     from onelook.training.recipe import Recipe
 
-SMALLEST = 4.0  # pixels of the network input; smaller objects are half a cell of the finest usual level
-WORST_RECALL = 0.98  # share of objects that anchors must fit, as published
-SIZES = {  # what the last letter of APs, ARm and the like means: square pixels of the image, both ends included
+MIN_OBJECT_SIDE = 4.0  # pixels of the network input; smaller objects are half a cell of the finest usual level
+MIN_ANCHOR_RECALL = 0.98  # share of objects that anchors must fit, as published
+SIZE_RANGES = {  # what the last letter of APs, ARm and the like means: square pixels of the image, both ends included
     "s": ("small objects (below 32x32 pixels)", 0.0, 32.0**2),
     "m": ("medium objects (from 32x32 to 96x96 pixels)", 32.0**2, 96.0**2),
     "l": ("large objects (above 96x96 pixels)", 96.0**2, math.inf),
 }
-MOST_CLASSES = 40  # rows of the printed table; the JSON form has all
+MAX_PRINTED_CLASSES = 40  # rows of the printed table; the JSON form has all
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +99,11 @@ class Preflight:
         lines = [("images", "images"), ("  without objects", "background"), ("objects", "usable"), ("crowds", "crowds")]
         for label, attribute in lines:
             table.add_row(label, *(f"{getattr(split, attribute):,}" for split in self.splits))
-        for index, name in list(enumerate(self.names))[:MOST_CLASSES]:
+        for index, name in list(enumerate(self.names))[:MAX_PRINTED_CLASSES]:
             per_split = (f"{int(split.per_class[index]):,}" for split in self.splits)
             table.add_row(Text(f"  {name}"), *per_split, style="dim")
-        if len(self.names) > MOST_CLASSES:
-            table.add_row(f"  ... and {len(self.names) - MOST_CLASSES} more classes", style="dim")
+        if len(self.names) > MAX_PRINTED_CLASSES:
+            table.add_row(f"  ... and {len(self.names) - MAX_PRINTED_CLASSES} more classes", style="dim")
         console.print(table)
         for note in self.notes:
             console.print(Text(note), soft_wrap=True)
@@ -111,7 +111,7 @@ class Preflight:
             console.print(Text.assemble(("warning: ", "yellow"), warning), soft_wrap=True)
 
 
-def inspect(recipe: Recipe, training: Dataset, validation: Dataset | None, notes: Sequence[str] = ()) -> Preflight:
+def inspect_data(recipe: Recipe, training: Dataset, validation: Dataset | None, notes: Sequence[str] = ()) -> Preflight:
     """Counts the splits and warns of what would keep AP at 0. Both splits must index the same class names.
 
     Of the training split only what the recipe's sampling leaves is counted.
@@ -119,11 +119,11 @@ def inspect(recipe: Recipe, training: Dataset, validation: Dataset | None, notes
     sampling = recipe.sampling
     labels = class_labels(training.names, sampling.classes)
     seen = training.view(chosen_rows(training, sampling, recipe.seed))
-    splits = [count(seen, recipe.input_size, "training", labels)]
+    splits = [count_split(seen, recipe.input_size, "training", labels)]
     warnings = _training_warnings(seen, splits[0], recipe, labels)
     if validation is not None:
-        splits.append(count(validation, recipe.input_size, "validation"))
-        if lacking := undefined_for(recipe.metric, validation):
+        splits.append(count_split(validation, recipe.input_size, "validation"))
+        if lacking := missing_for_metric(recipe.metric, validation):
             warnings.append(
                 f"The validation split has no {lacking}: {recipe.metric} is undefined on it, so that no epoch can be "
                 "called the best. The last weights will count as the best."
@@ -162,18 +162,18 @@ def _missing(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def undefined_for(metric: str, validation: Dataset) -> str | None:
+def missing_for_metric(metric: str, validation: Dataset) -> str | None:
     """What a split has none of, so that a metric is undefined on it ("small objects"); None where it can be told."""
     areas = judged_areas(validation)
     if not len(areas):
         return "objects"
-    if metric[:2] not in ("AP", "AR") or metric[2:] not in SIZES:
+    if metric[:2] not in ("AP", "AR") or metric[2:] not in SIZE_RANGES:
         return None
-    what, low, high = SIZES[metric[2:]]
+    what, low, high = SIZE_RANGES[metric[2:]]
     return None if ((areas >= low) & (areas <= high)).any() else what
 
 
-def count(dataset: Dataset, size: tuple[int, int], name: str, wanted: np.ndarray | None = None) -> SplitCounts:
+def count_split(dataset: Dataset, size: tuple[int, int], name: str, wanted: np.ndarray | None = None) -> SplitCounts:
     """A split in numbers, from its flat arrays; sides are measured at the training size.
 
     wanted: labels of the classes that count, None for all.
@@ -208,7 +208,7 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe, la
             f"{lost} of {counts.objects} boxes lie outside their images or have no area, and are not learnt. "
             "Are they in the unit that the format wants? Run: onelook check"
         )
-    if counts.median_side < SMALLEST:
+    if counts.median_side < MIN_OBJECT_SIDE:
         found.append(
             f"Half of the objects are smaller than {counts.median_side:.1f} pixels at the training size "
             f"{recipe.input_size[1]}x{recipe.input_size[0]}: train at a larger --size, or check the unit of the boxes."
@@ -235,7 +235,7 @@ def _anchor_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | None
     if ratio is None or anchors is None:
         return []
     recall = fit_of(flat(anchors), object_sizes(dataset, recipe.input_size, labels), ratio).recall
-    if recall >= WORST_RECALL:
+    if recall >= MIN_ANCHOR_RECALL:
         return []
     count = sum(len(level) for level in anchors)
     return [
@@ -309,9 +309,9 @@ def _positives(
     return int(assigner(predictions, targets).valid.sum())
 
 
-def draw_batch(images: np.ndarray, targets: Targets, names: Sequence[str], most: int = 16) -> np.ndarray:
+def draw_batch(images: np.ndarray, targets: Targets, names: Sequence[str], max_images: int = 16) -> np.ndarray:
     """A grid of a batch with its boxes: (B, 3, H, W) uint8 RGB -> one picture, cells 320 pixels at most."""
-    shown = min(len(images), most)
+    shown = min(len(images), max_images)
     columns = int(np.ceil(np.sqrt(shown)))
     height, width = images.shape[-2:]
     step = max(1, -(-max(height, width) // 480))
@@ -335,6 +335,6 @@ def _drawn(image: np.ndarray, targets: Targets, index: int, names: Sequence[str]
     return draw_detections(image, boxes, None, labels, [names[label] for label in labels])
 
 
-def write_first_batch(path: Path, images: np.ndarray, targets: Targets, names: Sequence[str]) -> Path:
+def save_first_batch(path: Path, images: np.ndarray, targets: Targets, names: Sequence[str]) -> Path:
     """Draws what the network sees in its first step beside the run's other files."""
     return write_image(path, draw_batch(images, targets, names))

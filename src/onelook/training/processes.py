@@ -22,20 +22,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from onelook.errors import UserError
-from onelook.layers.batch_norm import update_running
+from onelook.layers.cross_mini_batch_norm import update_running
 from onelook.ops.reduce import num_processes, sum_over_processes
 from onelook.training.step import TrainingStep
 
 T = TypeVar("T")
 
-SETTLING = 0.1  # seconds for what communication still has to do in threads of its own
+SHUTDOWN_SECONDS = 0.1  # seconds for what communication still has to do in threads of its own
 
 # What communication says when the process at the other end is gone.
 _SIGNS_OF_AN_END = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """This process among those that train together.
 
     rank: its number, 0 for the one that writes files and talks.  size: how many there are.  device: its own.
@@ -68,12 +68,12 @@ def choose_device(name: str | None) -> torch.device:
 
 
 @contextlib.contextmanager
-def join(device: str | None = None) -> Iterator[World]:
+def join_process_group(device: str | None = None) -> Iterator[ProcessGroup]:
     """This process's place: alone, or in the group that torchrun's environment describes, left on the way out."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():
         rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        yield World(rank, size, choose_device(device))
+        yield ProcessGroup(rank, size, choose_device(device))
         return
     chosen = choose_device(device)
     if chosen.type == "cuda":
@@ -81,7 +81,7 @@ def join(device: str | None = None) -> Iterator[World]:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size, chosen)
+        yield ProcessGroup(dist.get_rank(), size, chosen)
     except RuntimeError as error:
         if any(sign in str(error) for sign in _SIGNS_OF_AN_END):
             raise UserError(
@@ -92,11 +92,11 @@ def join(device: str | None = None) -> Iterator[World]:
     finally:
         # A thread of gloo gives back the tensors of the last exchange, for which it needs Python's lock. Where that
         # comes late, and the group ends with the DistributedDataParallel that knows it, each waits for the other.
-        time.sleep(SETTLING)
+        time.sleep(SHUTDOWN_SECONDS)
         dist.destroy_process_group()
 
 
-def distribute(step: TrainingStep, world: World) -> nn.Module:
+def distribute(step: TrainingStep, world: ProcessGroup) -> nn.Module:
     """The step as all processes run it: gradients are averaged. Statistics of batch norm stay each process's own."""
     if world.size == 1:
         return step
@@ -135,7 +135,7 @@ def gather_statistics(*models: nn.Module) -> Tensor | None:
 
 
 @torch.no_grad()
-def restore_statistics(rows: Tensor, world: World, *models: nn.Module) -> None:
+def restore_statistics(rows: Tensor, world: ProcessGroup, *models: nn.Module) -> None:
     """Gives this process its own row of what was gathered; the mean where the processes were more or fewer.
 
     RuntimeError where the models are others.
@@ -167,10 +167,10 @@ def _set_statistics(models: Sequence[nn.Module], flat: Tensor) -> None:
 
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether any process says so. Waits for the device where there are several."""
-    return any_of((flag,), device)[0]
+    return any_process_each((flag,), device)[0]
 
 
-def any_of(flags: Sequence[bool], device: torch.device) -> list[bool]:
+def any_process_each(flags: Sequence[bool], device: torch.device) -> list[bool]:
     """Of each flag, whether any process says so. Waits for the device where there are several."""
     if num_processes() == 1:
         return list(flags)
@@ -179,7 +179,7 @@ def any_of(flags: Sequence[bool], device: torch.device) -> list[bool]:
     return [vote > 0 for vote in votes.tolist()]
 
 
-def gather(value: T) -> list[T]:
+def gather_objects(value: T) -> list[T]:
     """What every process calls this with, in the order of their ranks; small things that can be pickled."""
     found = [value] * num_processes()
     if len(found) > 1:

@@ -7,16 +7,16 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from onelook.augment.combine import WithExtras
-from onelook.augment.source import Draw
+from onelook.augment.batch_augment import WithBatchAugments
+from onelook.augment.lazy_sample import ImageSampler
 from onelook.data.order import Sampling
 from onelook.errors import ConfigError
-from onelook.layers.batch_norm import Cbn, Cmbn
-from onelook.losses.classify import ClassLoss
-from onelook.losses.loss import DetectionLoss
+from onelook.layers.cross_mini_batch_norm import Cbn, Cmbn
+from onelook.losses.classification import ClassLoss
+from onelook.losses.detection_loss import DetectionLoss
 from onelook.models.detector import Architecture
 from onelook.training.adversarial import Adversarial
-from onelook.training.distill import TERM, Distillation
+from onelook.training.distill import TERM_NAME, Distillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
 from onelook.training.multiscale import DarknetShapes, MultiScale
@@ -31,7 +31,7 @@ AnySchedule = WarmCosine | OneCycle | MultiStep | Polynomial | CosineRestarts | 
 class Augment(Protocol):
     """`draw(rng)` returns another random image of the set; `draw.size` is the training input's."""
 
-    def __call__(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample: ...
+    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample: ...
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ class Recipe:
             raise ValueError(f"the size is (height, width), each a multiple of 32, not {self.size}")
         if self.closing is not None and self.closing.epochs > self.epochs:
             raise ValueError(f"closing.epochs {self.closing.epochs} is more than epochs {self.epochs}")
-        if "image classes" in self.model.gives and self.distillation is not None:
+        if "image classes" in self.model.provides and self.distillation is not None:
             raise ValueError("a classifier of pictures has no neck whose features a teacher could teach")
-        if self.pretraining is not None and "image classes" not in self.pretraining.model.gives:
+        if self.pretraining is not None and "image classes" not in self.pretraining.model.provides:
             raise ValueError("pretraining is the training of a classifier, whose backbone goes on as the detector's")
         for loss in (self.loss, self.closing.loss if self.closing is not None else None):
             if loss is not None:
@@ -129,12 +129,12 @@ class Recipe:
 
     def _check_needs(self, loss: AnyLoss) -> None:
         """ValueError for a loss that needs what the head does not give, or teaches nothing to a part of it."""
-        if isinstance(loss, DetectionLoss) and "image classes" in self.model.gives:
+        if isinstance(loss, DetectionLoss) and "image classes" in self.model.provides:
             raise ValueError("a classifier of pictures learns by a ClassLoss, not by a DetectionLoss")
         for need, part in loss.needs().items():
-            if need not in self.model.gives:
+            if need not in self.model.provides:
                 raise ValueError(f"{part} needs {need}, which the head of {type(self.model).__name__} does not give")
-        if isinstance(loss, DetectionLoss) and "auxiliary" in self.model.gives and loss.auxiliary is None:
+        if isinstance(loss, DetectionLoss) and "auxiliary" in self.model.provides and loss.auxiliary is None:
             # It would cost time and learn nothing, and several processes would wait for its gradients.
             raise ValueError("the auxiliary head would learn nothing: set loss.auxiliary, or build without that head")
 
@@ -152,14 +152,14 @@ class Recipe:
         closing = self.closing if self.is_closing(epoch) else None
         if closing is not None and closing.augment is not None:
             return closing.augment
-        return WithExtras(self.augment, self.extras) if self.extras else self.augment
+        return WithBatchAugments(self.augment, self.extras) if self.extras else self.augment
 
     def loss_at(self, epoch: int) -> AnyLoss:
         """The loss of an epoch (0-based)."""
         closing = self.closing if self.is_closing(epoch) else None
         return self.loss if closing is None or closing.loss is None else closing.loss
 
-    def teaching_at(self, step: int, steps_per_epoch: int) -> float:
+    def distillation_weight_at(self, step: int, steps_per_epoch: int) -> float:
         """The weight of the teacher's term in a step (0-based); 0 where there is no teacher."""
         if self.distillation is None:
             return 0.0
@@ -168,7 +168,7 @@ class Recipe:
 
     def terms_at(self, epoch: int) -> tuple[str, ...]:
         """What the losses of an epoch (0-based) are called, in the order of logs."""
-        teacher = () if self.distillation is None else (TERM,)
+        teacher = () if self.distillation is None else (TERM_NAME,)
         return (*(term.name for term in self.loss_at(epoch).terms), *teacher)
 
     def evaluates(self, epoch: int) -> bool:

@@ -11,14 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from onelook.errors import UserError
-from onelook.training.journal import duration
-from onelook.training.meter import Meter
-from onelook.training.processes import World
+from onelook.training.train_log import format_duration
+from onelook.training.meter import LossMeter
+from onelook.training.processes import ProcessGroup
 from onelook.types import UNDEFINED
 
 
 @dataclass
-class Record:
+class RunRecord:
     """What a run has seen so far: JSON, saved with the state. Epochs count from 0, metrics.csv from 1.
 
     flags: of the command that began the run, so that going on needs none.  data: what it learns from and is judged on
@@ -37,7 +37,7 @@ class Record:
     reason: str = "finished"
     names: list[str] = field(default_factory=list)
 
-    def judge(self, value: float | None, epoch: int) -> bool:
+    def update_best(self, value: float | None, epoch: int) -> bool:
         """Notes an evaluation; whether it is the best so far. What is not finite is never best.
 
         What no object defines is no judgement: neither the best nor a miss.
@@ -50,13 +50,13 @@ class Record:
         self.misses += 1
         return False
 
-    def meter(self, world: World) -> Meter:
+    def loss_meter(self, world: ProcessGroup) -> LossMeter:
         """The losses that a process had in the epoch that was broken off."""
         if not self.meters:
-            return Meter()
-        return Meter.from_dict(self.meters[world.rank if len(self.meters) == world.size else 0])
+            return LossMeter()
+        return LossMeter.from_dict(self.meters[world.rank if len(self.meters) == world.size else 0])
 
-    def identify(self, data: Mapping[str, Mapping[str, Any] | None], folder: Path) -> list[str]:
+    def check_data(self, data: Mapping[str, Mapping[str, Any] | None], folder: Path) -> list[str]:
         """Notes what the run learns from and is judged on, by its part ("training", "validation").
 
         A run that goes on must have the same images: UserError where it has not. Other boxes on them are its user's to
@@ -84,7 +84,7 @@ def _told(data: Mapping[str, Any] | None) -> str:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """The result of a training, or of the part of it until it was stopped.
 
     reason: "finished", "patience" (early stopping) or "interrupted".  metric, best: what best means, and its value.
@@ -121,7 +121,7 @@ class Trained:
             return
         why = "No better for a while, stopped early after" if self.reason == "patience" else "Trained for"
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        console.print(f"{why} {epochs} in {duration(self.seconds)}.")
+        console.print(f"{why} {epochs} in {format_duration(self.seconds)}.")
         if self.best is not None and self.best_epoch is not None:
             console.print(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch + 1}.")
         elif self.never_defined:

@@ -19,18 +19,25 @@ import torch
 from rich.console import Console
 
 from onelook.config import diff, to_plain, write_yaml
-from onelook.errors import ElsewhereError, UserError, nearest
+from onelook.errors import OtherProcessError, UserError, did_you_mean
 from onelook.ops.reduce import mean_over_processes
-from onelook.training.files import held, make_folder, sweep
+from onelook.training.files import locked_folder, make_folder, remove_partial_files
 from onelook.training.interrupt import StopRequest
-from onelook.training.journal import Journal, duration, loss_text
-from onelook.training.learner import Learner
+from onelook.training.train_log import TrainLog, format_duration, format_losses
+from onelook.training.train_state import TrainState
 from onelook.training.loop import Batches, Epoch, Step, train
-from onelook.training.meter import Meter, NonFiniteLossError
-from onelook.training.processes import World, any_of, any_process, average_statistics, gather, gather_statistics
-from onelook.training.record import Record, Trained
-from onelook.training.sinks import CsvSink, Sinks, open_sinks
-from onelook.training.state import load_state, save_state, weights_so_far
+from onelook.training.meter import LossMeter, NonFiniteLossError
+from onelook.training.processes import (
+    ProcessGroup,
+    any_process_each,
+    any_process,
+    average_statistics,
+    gather_objects,
+    gather_statistics,
+)
+from onelook.training.record import RunRecord, TrainResult
+from onelook.training.loggers import CsvLogger, LoggerCollection, open_loggers
+from onelook.training.checkpoint import load_checkpoint, save_checkpoint, latest_weights_hint
 from onelook.types import UNDEFINED
 from onelook.weights import save_weights
 
@@ -44,7 +51,7 @@ Evaluate = Callable[["Detector"], Mapping[str, float]]
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path, world: World, *, new: bool) -> Iterator[None]:
+def exclusive(folder: Path, world: ProcessGroup, *, new: bool) -> Iterator[None]:
     """The main process makes the folder of a new run and keeps all other trainings out of it meanwhile.
 
     UserError where one is in it, or where it cannot be made.
@@ -54,7 +61,7 @@ def alone_in(folder: Path, world: World, *, new: bool) -> Iterator[None]:
         return
     if new:
         make_folder(folder)
-    with held(folder):
+    with locked_folder(folder):
         yield
 
 
@@ -69,25 +76,25 @@ class Run:
         self,
         folder: Path,
         recipe: Recipe,
-        learner: Learner,
+        train_state: TrainState,
         *,
         console: Console | None = None,
         sinks: Sequence[str] = (),
         resume: bool = False,
-        resume_with: str = "",
+        resume_command: str = "",
         save_minutes: float = 10.0,
-        name_of: Callable[[int], str] = str,
+        image_name: Callable[[int], str] = str,
     ) -> None:
-        self.folder, self.recipe, self.learner = folder, recipe, learner
-        self.resume_with = resume_with or "the same command and --resume"
+        self.folder, self.recipe, self.train_state = folder, recipe, train_state
+        self.resume_command = resume_command or "the same command and --resume"
         self.save_seconds = save_minutes * 60
-        self.saved = time.monotonic()
-        self.name_of = name_of
-        self.is_main = learner.world.is_main
-        self.record = Record()
-        with alone_in(folder, learner.world, new=not resume):
+        self.last_saved = time.monotonic()
+        self.image_name = image_name
+        self.is_main = train_state.world.is_main
+        self.record = RunRecord()
+        with exclusive(folder, train_state.world, new=not resume):
             if resume:
-                self.record = Record(**load_state(folder / "state.pt", learner))
+                self.record = RunRecord(**load_checkpoint(folder / "state.pt", train_state))
                 self._check_names()
             elif self.is_main:
                 if (folder / "state.pt").exists():
@@ -96,21 +103,21 @@ class Run:
                     )
                 write_yaml(folder / "recipe.yaml", to_plain(recipe))
             if self.is_main:
-                sweep(folder)
-        self.record.names = list(learner.detector.class_names)
-        self.journal = Journal(
-            console if self.is_main else None, folder / "train.log" if self.is_main else None, learner.world.device
+                remove_partial_files(folder)
+        self.record.names = list(train_state.detector.class_names)
+        self.log = TrainLog(
+            console if self.is_main else None, folder / "train.log" if self.is_main else None, train_state.world.device
         )
-        csv = CsvSink(folder / "metrics.csv", self.record.rows)
+        csv = CsvLogger(folder / "metrics.csv", self.record.rows)
         self.sinks = (
-            open_sinks(sinks, csv, folder, to_plain(recipe), self.journal.warn)
+            open_loggers(sinks, csv, folder, to_plain(recipe), self.log.warn)
             if self.is_main
-            else Sinks(None, {}, self.journal.warn)
+            else LoggerCollection(None, {}, self.log.warn)
         )
 
     def _check_names(self) -> None:
         """UserError where the data set's classes are others, or in another order, than those of the run."""
-        before, now = self.record.names, list(self.learner.detector.class_names)
+        before, now = self.record.names, list(self.train_state.detector.class_names)
         if before and before != now:
             place = next((i for i, (old, new) in enumerate(zip(before, now)) if old != new), min(len(before), len(now)))
             old, new = (f"'{names[place]}'" if place < len(names) else "none" for names in (before, now))
@@ -119,48 +126,48 @@ class Run:
                 "Resume with the data set that the run was started with, its classes in the same order.",
             )
 
-    def identify(self, data: Mapping[str, Mapping[str, Any] | None]) -> None:
-        """Says what the run learns from and is judged on; see `Record.identify`."""
-        for warning in self.record.identify(data, self.folder):
-            self.journal.warn(warning)
+    def check_data(self, data: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Says what the run learns from and is judged on; see `RunRecord.identify`."""
+        for warning in self.record.check_data(data, self.folder):
+            self.log.warn(warning)
 
-    def save(self, meter: Meter | None = None) -> None:
+    def save(self, meter: LossMeter | None = None) -> None:
         """The state, inside an epoch with the losses it has so far. All processes take part."""
-        self.record.meters = None if meter is None else gather(meter.to_dict())
-        self.saved = time.monotonic()
-        statistics = gather_statistics(*self.learner.models)
+        self.record.meters = None if meter is None else gather_objects(meter.to_dict())
+        self.last_saved = time.monotonic()
+        statistics = gather_statistics(*self.train_state.models)
         if self.is_main:
-            save_state(self.folder / "state.pt", self.learner, asdict(self.record), statistics)
+            save_checkpoint(self.folder / "state.pt", self.train_state, asdict(self.record), statistics)
 
     @property
-    def is_due(self) -> bool:
+    def checkpoint_due(self) -> bool:
         """Whether the last state is so old that another is wanted."""
-        return time.monotonic() - self.saved > self.save_seconds
+        return time.monotonic() - self.last_saved > self.save_seconds
 
     @property
     def rate(self) -> float:
         """The learning rate of the last step."""
-        return float(self.learner.optimizer.param_groups[0]["lr"])
+        return float(self.train_state.optimizer.param_groups[0]["lr"])
 
     def write_weights(self, name: str, row: Mapping[str, Any]) -> None:
         """Writes the model to be used as `name`.safetensors."""
         if self.is_main:
             save_weights(
-                self.learner.best_model,
+                self.train_state.evaluated_model,
                 self.folder / f"{name}.safetensors",
                 recipe=to_plain(self.recipe),
                 metrics={name: value for name, value in row.items() if value is not None},
                 size=self.recipe.input_size,
             )
 
-    def result(self, steps_per_epoch: int) -> Trained:
+    def result(self, steps_per_epoch: int) -> TrainResult:
         """What there is to say in the end."""
         record = self.record
-        return Trained(
+        return TrainResult(
             folder=self.folder,
             reason=record.reason if record.finished else "interrupted",
-            epochs=self.learner.steps // steps_per_epoch,
-            steps=self.learner.steps,
+            epochs=self.train_state.steps // steps_per_epoch,
+            steps=self.train_state.steps,
             seconds=record.seconds,
             metric=self.recipe.metric,
             best=record.best,
@@ -169,7 +176,7 @@ class Run:
         )
 
 
-def refuse_changes(folder: Path, before: Recipe, recipe: Recipe) -> None:
+def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
     """UserError if a run that is to go on was started with another recipe; names what differs."""
     changes = diff(before, recipe)
     if changes:
@@ -180,20 +187,20 @@ def refuse_changes(folder: Path, before: Recipe, recipe: Recipe) -> None:
         )
 
 
-def follow(
-    run: Run, batches: Batches, evaluate: Evaluate | None, *, faster: str = "prepare them in more processes"
-) -> Trained:
+def fit(
+    run: Run, batches: Batches, evaluate: Evaluate | None, *, slow_loader_remedy: str = "prepare them in more processes"
+) -> TrainResult:
     """Trains to the end, or until patience or Ctrl-C stops it; the run's folder is up to date either way.
 
     faster: what to do where training waits for batches.
     """
-    recipe, learner, record, journal = run.recipe, run.learner, run.record, run.journal
+    recipe, learner, record, journal = run.recipe, run.train_state, run.record, run.log
     steps = -(-len(batches) // recipe.accumulate)
-    meter = record.meter(learner.world)
+    meter = record.loss_meter(learner.world)
     clock = Clock(record.seconds, learner.steps, recipe.epochs * steps)
     read_every = READ_EVERY if learner.world.device.type == "cuda" else 1
     shown = None
-    with alone_in(run.folder, learner.world, new=False), StopRequest() as stop, journal:
+    with exclusive(run.folder, learner.world, new=False), StopRequest() as stop, journal:
         if learner.steps == 0:
             run.save()
         stopped = record.finished
@@ -207,10 +214,12 @@ def follow(
                 if done % read_every and not event.ends_epoch:
                     continue
                 broken = meter.read()
-                found, asked, due = any_of((bool(broken), stop.asked, run.is_due), learner.world.device)
+                found, asked, due = any_process_each(
+                    (bool(broken), stop.asked, run.checkpoint_due), learner.world.device
+                )
                 if found:
                     _report_broken(run, broken)
-                pace = clock.pace(learner.steps)
+                pace = clock.seconds_per_step(learner.steps)
                 journal.step(done, steps, meter.smooth(), recipe.batch_size / pace, clock.left(learner.steps))
                 record.seconds = clock.seconds()
                 stopped = asked and not event.ends_epoch
@@ -219,8 +228,8 @@ def follow(
             else:
                 journal.end_epoch()
                 record.seconds = clock.seconds()
-                _end_epoch(run, event, meter, steps * recipe.batch_size, evaluate, faster=faster)
-                meter = Meter()
+                _end_epoch(run, event, meter, steps * recipe.batch_size, evaluate, faster=slow_loader_remedy)
+                meter = LossMeter()
                 record.finished = event.number + 1 == recipe.epochs or _out_of_patience(run)
                 run.save()
                 stopped = record.finished or any_process(stop.asked, learner.world.device)
@@ -228,14 +237,16 @@ def follow(
                 break
         journal.end_epoch()
         if not record.finished:
-            journal.say(f"Stopped and saved after {learner.steps} steps. To go on: {run.resume_with}")
+            journal.info(f"Stopped and saved after {learner.steps} steps. To go on: {run.resume_command}")
         run.sinks.close()
     return run.result(steps)
 
 
-def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Evaluate | None, *, faster: str) -> None:
+def _end_epoch(
+    run: Run, event: Epoch, meter: LossMeter, images: int, evaluate: Evaluate | None, *, faster: str
+) -> None:
     """Evaluates where the recipe says so, writes the epoch's row and the weights."""
-    recipe, learner, record, journal = run.recipe, run.learner, run.record, run.journal
+    recipe, learner, record, journal = run.recipe, run.train_state, run.record, run.log
     if any_process(not meter.steps, learner.world.device):  # all of them stop: nobody waits for one that is gone
         raise NonFiniteLossError(
             f"No step of epoch {event.number + 1} had a finite loss: the training has diverged.",
@@ -248,19 +259,19 @@ def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Eval
     begin = time.monotonic()
     better = False
     if evaluate is not None and recipe.evaluates(event.number):
-        metrics = dict(evaluate(learner.best_model))
+        metrics = dict(evaluate(learner.evaluated_model))
         if recipe.metric not in metrics:
             raise UserError(
-                f"metric={recipe.metric} is nothing that the evaluation measures.{nearest(recipe.metric, metrics)}",
+                f"metric={recipe.metric} is nothing that the evaluation measures.{did_you_mean(recipe.metric, metrics)}",
                 f"Choose one of: {', '.join(metrics)}.",
             )
         row |= {name: None if value == UNDEFINED else value for name, value in metrics.items()}
-        better = record.judge(metrics[recipe.metric], event.number)
+        better = record.update_best(metrics[recipe.metric], event.number)
     record.seconds += time.monotonic() - begin
     row["seconds"] = trained + time.monotonic() - begin
     record.rows = [old for old in record.rows if old["epoch"] <= event.number]
     record.rows.append({"epoch": event.number + 1, **row})
-    journal.say(_line(event.number + 1, recipe, row, better))
+    journal.info(_line(event.number + 1, recipe, row, better))
     late, running = meter.waited - meter.starting, trained - meter.starting
     if late > 0.2 * running and late > 1:
         journal.warn(f"The loader kept training waiting for {late:.1f} of {running:.1f} s: {faster}.")
@@ -272,15 +283,15 @@ def _end_epoch(run: Run, event: Epoch, meter: Meter, images: int, evaluate: Eval
 
 def _over_processes(values: Mapping[str, float], run: Run) -> dict[str, float]:
     """The mean of each number over the processes: every one of them has seen a share of the batches only."""
-    shared = mean_over_processes(torch.tensor(list(values.values()), device=run.learner.world.device))
-    return dict(zip(values, shared.tolist())) if run.learner.world.size > 1 else dict(values)
+    shared = mean_over_processes(torch.tensor(list(values.values()), device=run.train_state.world.device))
+    return dict(zip(values, shared.tolist())) if run.train_state.world.size > 1 else dict(values)
 
 
 def _out_of_patience(run: Run) -> bool:
     patience, misses = run.recipe.patience, run.record.misses
     if patience is None or misses < patience:
         return False
-    run.journal.say(f"No better {run.recipe.metric} in {misses} evaluations: stopped early.")
+    run.log.info(f"No better {run.recipe.metric} in {misses} evaluations: stopped early.")
     run.record.reason = "patience"
     return True
 
@@ -288,23 +299,23 @@ def _out_of_patience(run: Run) -> bool:
 def _report_broken(run: Run, broken: Sequence[tuple[Step, Mapping[str, float]]]) -> None:
     """Names the images of steps that came to nothing, in whatever process; NonFiniteLossError where all shall stop."""
     messages = [_of_broken(run, step, losses) for step, losses in broken]
-    for message in (message for own in gather(messages) for message in own):
+    for message in (message for own in gather_objects(messages) for message in own):
         if run.recipe.nonfinite == "stop" and not run.is_main:
-            raise ElsewhereError(message)
+            raise OtherProcessError(message)
         if run.recipe.nonfinite == "stop":
             raise NonFiniteLossError(
                 message,
                 "No weight was changed by it. Check the images and their boxes (onelook check). A lower learning rate, "
                 "or nonfinite=skip, which goes on without such steps, is another recipe, which --resume refuses: start "
-                f"a new run in another --out{weights_so_far(run.folder)}. The run so far is in {run.folder}.",
+                f"a new run in another --out{latest_weights_hint(run.folder)}. The run so far is in {run.folder}.",
             )
-        run.journal.warn(f"{message} The step was skipped.")
+        run.log.warn(f"{message} The step was skipped.")
 
 
 def _of_broken(run: Run, step: Step, losses: Mapping[str, float]) -> str:
     """What a step came to nothing by."""
     bad = ", ".join(f"{name} {value}" for name, value in losses.items() if not math.isfinite(value))
-    images = ", ".join(run.name_of(row) for row in step.images)
+    images = ", ".join(run.image_name(row) for row in step.images)
     what, how = ("loss", f": {bad}") if bad else ("gradient", ", though its loss is")
     where = f"step {step.number} (epoch {step.epoch + 1})"
     return f"The {what} of {where} is not finite{how}. Its images: {images}."
@@ -317,8 +328,8 @@ def _line(epoch: int, recipe: Recipe, row: Mapping[str, Any], better: bool) -> s
     )
     width = len(str(recipe.epochs))
     return (
-        f"epoch {epoch:{width}}/{recipe.epochs}  {loss_text(losses)}  lr {row['lr']:.2e}  "
-        f"{row['images_per_second']:.1f} img/s  {duration(row['seconds'])}  {metrics}{'  best' if better else ''}"
+        f"epoch {epoch:{width}}/{recipe.epochs}  {format_losses(losses)}  lr {row['lr']:.2e}  "
+        f"{row['images_per_second']:.1f} img/s  {format_duration(row['seconds'])}  {metrics}{'  best' if better else ''}"
     ).rstrip()
 
 
@@ -333,10 +344,10 @@ class Clock:
         """Spent so far, earlier sittings included."""
         return self._before + time.monotonic() - self._begin
 
-    def pace(self, done: int) -> float:
+    def seconds_per_step(self, done: int) -> float:
         """Seconds a step in this sitting, evaluations included."""
         return (time.monotonic() - self._begin) / max(done - self._done, 1)
 
     def left(self, done: int) -> float:
         """Seconds until all steps are done at this pace."""
-        return self.pace(done) * (self._total - done)
+        return self.seconds_per_step(done) * (self._total - done)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from onelook.training.distill import TERM
-from onelook.training.multiscale import rescale
+from onelook.training.distill import TERM_NAME
+from onelook.training.multiscale import resize_batch
 from onelook.types import Targets
 
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
-    from onelook.training.distill import Teaching
+    from onelook.training.distill import Distiller
     from onelook.training.recipe import AnyLoss
 
 
@@ -24,7 +24,7 @@ class TrainingStep(nn.Module):
     teacher whose features are learnt as well, None for none.
     """
 
-    def __init__(self, detector: Detector, *, channels_last: bool = False, teaching: Teaching | None = None) -> None:
+    def __init__(self, detector: Detector, *, channels_last: bool = False, teaching: Distiller | None = None) -> None:
         super().__init__()
         self.detector = detector
         self.teaching = teaching
@@ -44,7 +44,7 @@ class TrainingStep(nn.Module):
         size: (height, width) that the batch is resized to first (multi-scale training).  teaching: weight of the
         teacher's term; at 0 the teacher does not look.
         """
-        pixels, targets = rescale(images.float(), targets, size)
+        pixels, targets = resize_batch(images.float(), targets, size)
         pixels = pixels.contiguous(memory_format=self.layout)
         if self.teaching is None:
             predictions = self.detector(pixels)
@@ -56,5 +56,5 @@ class TrainingStep(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             losses = loss(predictions, targets)
             if self.align is not None:
-                losses[TERM] = self.align.rest() if wanted is None else teaching * self.align(features, wanted)
+                losses[TERM_NAME] = self.align.rest() if wanted is None else teaching * self.align(features, wanted)
         return losses

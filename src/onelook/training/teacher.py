@@ -69,12 +69,12 @@ def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def record_teacher(folder: Path, record: TeacherRecord) -> None:
+def write_teacher(folder: Path, record: TeacherRecord) -> None:
     """Writes `teacher.json` into a run's folder."""
     write_text(folder / TEACHER_FILE, json.dumps(asdict(record), indent=1) + "\n")
 
 
-def resumed_teacher(folder: Path, model: str | None, weights: str | None) -> tuple[Detector, TeacherRecord]:
+def reopen_teacher(folder: Path, model: str | None, weights: str | None) -> tuple[Detector, TeacherRecord]:
     """The teacher of a run that goes on: the one it was started with, found where it was or where it is now.
 
     model, weights: where it is now, None if it has not moved. UserError where another one is found.

@@ -111,10 +111,10 @@ class Evolution:
     and a uniform draw.
     """
 
-    founders: int = 4
+    random_trials: int = 4
     parents: int = 5
-    crossed: float = 0.3
-    mutated: float = 0.8
+    crossover_probability: float = 0.3
+    mutation_probability: float = 0.8
     spread: float = 0.25
 
     def propose(
@@ -131,18 +131,18 @@ class Evolution:
         """
         if number == 0:
             return tuple(gene.value(gene.place(value)) for gene, value in zip(genes, start))
-        if number <= self.founders or not done:
+        if number <= self.random_trials or not done:
             return tuple(gene.value(place) for gene, place in zip(genes, rng.random(len(genes))))
         best = sorted(done, key=lambda one: -one[1])[: self.parents]
         weights = np.arange(len(best), 0, -1.0)
         first, second = (best[int(i)][0] for i in rng.choice(len(best), 2, p=weights / weights.sum()))
-        crosses = rng.random() < self.crossed
+        crosses = rng.random() < self.crossover_probability
         known = {tuple(values) for values, _ in done}
         for _ in range(100):
             takes = rng.random(len(genes)) < 0.5
             parent = [b if crosses and take else a for a, b, take in zip(first, second, takes)]
             change = rng.normal(0, 1, len(genes)) * rng.random(len(genes)) * self.spread
-            change = np.where(rng.random(len(genes)) < self.mutated, change, 0.0)
+            change = np.where(rng.random(len(genes)) < self.mutation_probability, change, 0.0)
             places = [gene.place(value) + step for gene, value, step in zip(genes, parent, change.tolist())]
             child = tuple(gene.value(place) for gene, place in zip(genes, places))
             if child not in known:

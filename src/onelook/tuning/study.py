@@ -14,7 +14,7 @@ from onelook.config import change, get
 from onelook.errors import UserError
 from onelook.tuning.genes import Evolution, Gene
 
-STUDY = "study.json"
+STUDY_FILE = "study.json"
 _DRAWS = 0x6E3E
 
 Write = Callable[[Path, str], None]
@@ -60,7 +60,7 @@ class Study:
     @staticmethod
     def read(folder: Path, recipe: Any, write: Write) -> Study:
         """The search of a folder. Raises UserError where there is none, or its file is damaged."""
-        path = folder / STUDY
+        path = folder / STUDY_FILE
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             study = Study(folder, recipe, [Gene(**one) for one in data["genes"]], int(data["seed"]), write)
@@ -82,7 +82,7 @@ class Study:
             "options": self.options,
             "trials": [asdict(trial) for trial in self.trials],
         }
-        self._write(self.folder / STUDY, json.dumps(data, indent=1) + "\n")
+        self._write(self.folder / STUDY_FILE, json.dumps(data, indent=1) + "\n")
 
     @property
     def best(self) -> Trial | None:

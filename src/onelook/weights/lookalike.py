@@ -13,8 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from onelook.layers.rep import RepConv
-from onelook.layers.training import TrainingOnly
+from onelook.layers.rep_conv import RepConv
+from onelook.layers.training_only import TrainingOnly
 from onelook.models.detector import Architecture
 from onelook.models.variants import VARIANTS
 from onelook.weights.checkpoint import Checkpoint

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from onelook.layers.conv import ConvBnAct
-from onelook.layers.rep import RepConv
-from onelook.layers.training import TrainingOnly
+from onelook.layers.rep_conv import RepConv
+from onelook.layers.training_only import TrainingOnly
 from onelook.models.deploy import deploy
 from onelook.models.detector import Architecture, ClassRows, Detector, OfficialFile, Pixels, ReadsOfficialFiles
 from onelook.weights.checkpoint import Checkpoint, NetworkGraph

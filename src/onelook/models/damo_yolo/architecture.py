@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from onelook.augment.frame import Frame, Letterbox, Stretch
+from onelook.augment.letterbox import Resize, Letterbox, Stretch
 from onelook.layers.conv import ConvStyle
 from onelook.models.damo_yolo.backbone import SearchedBackbone
-from onelook.models.damo_yolo.head import ZeroHead
-from onelook.models.damo_yolo.neck import RepGfpn, initialise_separable
+from onelook.models.damo_yolo.zero_head import ZeroHead
+from onelook.models.damo_yolo.rep_gfpn import RepGfpn, initialise_separable
 from onelook.models.damo_yolo.official import official_names
-from onelook.models.damo_yolo.structures import (
+from onelook.models.damo_yolo.mae_nas import (
     MAE_CSP_L,
     MAE_CSP_M,
     MAE_RESNET_S,
@@ -47,10 +47,10 @@ class DamoYolo:
     head: ZeroHead = ZeroHead()
     num_classes: int = 80
     size: tuple[int, int] = (640, 640)
-    frame: Frame = Stretch()
+    frame: Resize = Stretch()
     pixels: PixelFormat = RAW_RGB
 
-    gives: ClassVar[frozenset[str]] = frozenset({"bins", "anchor-free"})
+    provides: ClassVar[frozenset[str]] = frozenset({"bins", "anchor-free"})
     multi_label: ClassVar[bool] = True  # every class of a prior above the threshold is a detection (official code)
 
     def build(self) -> Detector:

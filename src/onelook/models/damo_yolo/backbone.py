@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from onelook.layers.conv import ConvBnAct, ConvStyle, activation_named
-from onelook.layers.rep import RepConv
+from onelook.layers.conv import ConvBnAct, ConvStyle, make_activation
+from onelook.layers.rep_conv import RepConv
 from onelook.layers.spp import Spp
-from onelook.layers.stem import Focus
-from onelook.models.damo_yolo.structures import Stage, Structure
+from onelook.layers.focus import Focus
+from onelook.models.damo_yolo.mae_nas import Stage, Structure
 from onelook.models.detector import Backbone
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module | None = None
         if stride == 1:
             self.shortcut = nn.Identity() if inputs == outputs else plain.conv(inputs, outputs)
-        self.activation = activation_named(style.activation)
+        self.activation = make_activation(style.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.third(self.second(self.first(x)))

@@ -9,14 +9,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from onelook.augment.frame import Frame, Letterbox, Stretch
+from onelook.augment.letterbox import Resize, Letterbox, Stretch
 from onelook.layers.conv import ConvStyle
-from onelook.layers.fusion import Normalization, Residual, residual_sum
+from onelook.layers.weighted_sum import Normalization, Residual, residual_sum
 from onelook.models.detector import Backbone, Detector, Neck, PixelFormat, Pixels
 from onelook.models.published import Published, Variant
-from onelook.models.yolov4.backbone import CspDarknet53, CspResnext50, CspTiny, Unit
-from onelook.models.yolov4.head import AnchorHead, Anchors, Coordinates
-from onelook.models.yolov4.neck import Attention, BiFpn, Context, Fusion, Pan, TinyFpn
+from onelook.models.yolov4.csp_darknet53 import CspDarknet53, CspResnext50, CspTiny, Unit
+from onelook.models.yolov4.head import Yolov4Head, Anchors, Coordinates
+from onelook.models.yolov4.pan import Attention, BiFpn, Context, Fusion, Pan, TinyFpn
 from onelook.models.yolov4.official import official_names
 
 FRACTIONS = PixelFormat(divisor=255.0)
@@ -47,7 +47,7 @@ class Yolov4:
     of the Darknets, see `darknet_unit` (table 5 of YOLOv7); no published file has another than "dark".
 
     anchors: (width, height) in pixels for every level, finest first; two levels or three in the tiny neck.
-    grid_scales: reach of centres beyond their cells, for every level.  coordinates: see `AnchorHead`.
+    grid_scales: reach of centres beyond their cells, for every level.  coordinates: see `Yolov4Head`.
     gaussian: uncertainties (the paper's G).  implicit: implicit knowledge around the prediction layers, which makes of
     YOLOv4-CSP with SiLU the network of YOLOR-CSP.  size: (height, width) that the weights are evaluated at.
     norm_momentum: weight of a new batch in batch norm's running statistics.
@@ -72,7 +72,7 @@ class Yolov4:
     implicit: bool = False
     num_classes: int = 80
     size: tuple[int, int] = (608, 608)
-    frame: Frame = STRETCH
+    frame: Resize = STRETCH
     pixels: PixelFormat = FRACTIONS
     norm_momentum: float = 0.01
 
@@ -116,7 +116,7 @@ class Yolov4:
             raise ValueError("reversed units have plain sums")
 
     @property
-    def gives(self) -> frozenset[str]:
+    def provides(self) -> frozenset[str]:
         given = {"objectness", "anchors", "box offsets", f"{self.coordinates} sides"}
         return frozenset(given | {"uncertainty"} if self.gaussian else given)
 
@@ -125,7 +125,7 @@ class Yolov4:
         style = ConvStyle(self.neck_activation, eps=1e-5, momentum=self.norm_momentum)
         backbone = self._backbone()
         neck = self._neck(backbone, style)
-        head = AnchorHead(
+        head = Yolov4Head(
             neck,
             self.anchors,
             self.grid_scales,

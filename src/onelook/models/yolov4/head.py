@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from onelook.layers.anchors import anchor_predictions, decode_sigmoid
+from onelook.layers.anchor_predictions import anchor_predictions, decode_sigmoid
 from onelook.layers.conv import ConvStyle
-from onelook.layers.implicit import ImplicitConv
+from onelook.layers.implicit_knowledge import ImplicitConv
 from onelook.models.detector import ClassRows, Head, Neck
 from onelook.ops.boxes import cxcywh_to_xyxy
 from onelook.types import Predictions, Priors
@@ -36,7 +36,7 @@ class PredictionLevel(nn.Module):
         return self.predict(self.expand(x))
 
 
-class AnchorHead(Head):
+class Yolov4Head(Head):
     """Boxes, objectness and classes at the anchors of every level.
 
     anchors: (width, height) in pixels of the network's input, for every level, finest first.  grid_scales: how far

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from onelook.layers.fusion import WeightedSum
+from onelook.layers.weighted_sum import WeightedSum
 from onelook.models.detector import Detector
 
 

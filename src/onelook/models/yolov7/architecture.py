@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from onelook.augment.frame import Frame, Letterbox
+from onelook.augment.letterbox import Resize, Letterbox
 from onelook.layers.conv import ConvStyle
 from onelook.models.detector import Detector, OfficialFile, PixelFormat, Pixels
 from onelook.models.published import Published, Variant
 from onelook.models.yolov7.backbone import ElanBackbone, ElanStage, StemKind
-from onelook.models.yolov7.blocks import Chain, Downsample
-from onelook.models.yolov7.head import AnchorHead, Anchors
-from onelook.models.yolov7.neck import ElanNeck, Level
+from onelook.models.yolov7.elan import ElanChain, Downsample
+from onelook.models.yolov7.head import Yolov7Head, Anchors
+from onelook.models.yolov7.neck import ElanNeck, NeckLevel
 from onelook.models.yolov7.official import official_names, stated_width, without_constants
 from onelook.ops.nms import Nms
 
@@ -86,7 +86,7 @@ class Yolov7:
     activation: str = "silu"
     num_classes: int = 80
     size: tuple[int, int] = (640, 640)
-    frame: Frame = CENTRED_LETTERBOX
+    frame: Resize = CENTRED_LETTERBOX
     pixels: PixelFormat = RGB_FRACTIONS
 
     multi_label: ClassVar[bool] = True
@@ -95,14 +95,14 @@ class Yolov7:
     evaluating: ClassVar[Nms] = Nms(multi_label=True, limit=300, pool=30_000)
 
     @property
-    def gives(self) -> frozenset[str]:
+    def provides(self) -> frozenset[str]:
         found = {"objectness", "anchors"}
         return frozenset(found if self.auxiliary is None else found | {"auxiliary"})
 
     def build(self) -> Detector:
         """The detector in training form, initialised as published: nothing pretrained, PyTorch's defaults."""
         style = ConvStyle(self.activation)
-        chain = Chain(self.depth, self.step, self.rep, self.rep_identity)
+        chain = ElanChain(self.depth, self.step, self.rep, self.rep_identity)
         stages = tuple(
             ElanStage(self._between(stage.entry), self._inside(stage.block), self._between(stage.output))
             for stage in self.stages
@@ -119,14 +119,14 @@ class Yolov7:
             copies=self.copies,
             partial=self.partial_auxiliary,
         )
-        head = AnchorHead(neck, self.num_classes, self.anchors, implicit=self.implicit)
+        head = Yolov7Head(neck, self.num_classes, self.anchors, implicit=self.implicit)
         detector = Detector(Pixels(self.pixels), backbone, neck, head)
         detector.architecture = self
         return detector
 
-    def _level(self, channels: int) -> Level:
+    def _level(self, channels: int) -> NeckLevel:
         lead = 2 * channels * self.width
-        return Level(
+        return NeckLevel(
             width=self._between(channels),
             block=self._inside(channels * self.neck_block),
             inner=self._inside(channels * self.neck_block * self.neck_inner),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor, nn
 
 from onelook.layers.conv import ConvStyle
-from onelook.layers.stem import space_to_depth
+from onelook.layers.focus import space_to_depth
 from onelook.models.detector import Backbone
-from onelook.models.yolov7.blocks import Chain, Downsample, ExtendedElan, downsample
+from onelook.models.yolov7.elan import ElanChain, Downsample, ExtendedElan, downsample
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid
@@ -46,7 +46,7 @@ class ElanBackbone(Backbone):
         stem: StemKind,
         stages: Sequence[ElanStage],
         *,
-        chain: Chain,
+        chain: ElanChain,
         down: Downsample,
         style: ConvStyle,
         copies: int = 1,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from onelook.layers.anchors import anchor_predictions, decode_sigmoid
-from onelook.layers.implicit import ImplicitConv
-from onelook.layers.training import TrainingOnly
+from onelook.layers.anchor_predictions import anchor_predictions, decode_sigmoid
+from onelook.layers.implicit_knowledge import ImplicitConv
+from onelook.layers.training_only import TrainingOnly
 from onelook.models.detector import ClassRows, Head, Neck
 from onelook.types import Predictions
 
@@ -25,7 +25,7 @@ Anchors = tuple[tuple[tuple[float, float], ...], ...]
 _BOX_AND_OBJECTNESS = 5  # values of an anchor before its classes
 
 
-class AnchorHead(Head):
+class Yolov7Head(Head):
     """One 1x1 convolution a level; three anchors a cell, each with tx, ty, tw, th, objectness and the classes.
 
     Rows of the predictions: level by level, finest first; inside a level anchor by anchor, then row by row:

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from onelook.layers.conv import ConvStyle
-from onelook.layers.rep import RepConv
+from onelook.layers.rep_conv import RepConv
 from onelook.layers.resize import upsample
-from onelook.layers.training import TrainingOnly
+from onelook.layers.training_only import TrainingOnly
 from onelook.models.detector import Backbone, Neck
-from onelook.models.yolov7.blocks import Chain, Downsample, ExtendedElan, LightSppCsp, SppCspc, downsample
+from onelook.models.yolov7.elan import ElanChain, Downsample, ExtendedElan, LightSppCsp, SppCspc, downsample
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid
 
 
 @dataclass(frozen=True)
-class Level:
+class NeckLevel:
     """Channels of one level of the neck, finest first: of both paths, of their ELANs' 1x1 and 3x3, of the two heads.
 
     auxiliary: 0 without auxiliary head.
@@ -34,7 +34,7 @@ class Level:
     auxiliary: int = 0
 
 
-class Route(nn.Module):
+class TopDownJoin(nn.Module):
     """One step down the pyramid: the coarser map and the backbone's, each by a 1x1, joined backbone first."""
 
     def __init__(self, coarser: int, lateral: int, outputs: int, style: ConvStyle) -> None:
@@ -57,8 +57,8 @@ class ElanNeck(Neck):
     def __init__(
         self,
         backbone: Backbone,
-        levels: Sequence[Level],
-        chain: Chain,
+        levels: Sequence[NeckLevel],
+        chain: ElanChain,
         down: Downsample,
         style: ConvStyle,
         *,
@@ -75,7 +75,7 @@ class ElanNeck(Neck):
         pool = SppCspc if pooling == "sppcspc" else LightSppCsp
         self.pool = pool(backbone.channels[-1], levels[-1].width, style)
 
-        def block(level: Level) -> ExtendedElan:
+        def block(level: NeckLevel) -> ExtendedElan:
             return ExtendedElan(
                 2 * level.width, level.width, level.block, level.inner, chain=chain, style=style, copies=copies
             )
@@ -83,7 +83,7 @@ class ElanNeck(Neck):
         finer = list(zip(backbone.channels, levels, levels[1:]))
         # Both paths in the order of computing: the way down begins at the second coarsest level.
         self.routes = nn.ModuleList(
-            Route(coarser.width, lateral, level.width, style) for lateral, level, coarser in finer[::-1]
+            TopDownJoin(coarser.width, lateral, level.width, style) for lateral, level, coarser in finer[::-1]
         )
         self.top_down = nn.ModuleList(block(level) for _, level, _ in finer[::-1])
         self.downs = nn.ModuleList(downsample(down, level.width, coarser.width, style) for _, level, coarser in finer)

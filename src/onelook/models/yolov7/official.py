@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from onelook.layers.rep import RepConv
+from onelook.layers.rep_conv import RepConv
 from onelook.models.detector import Detector
 from onelook.models.yolov7.backbone import SpaceToDepth
-from onelook.models.yolov7.blocks import DownBoth, DownC, Elan, ExtendedElan, LightSppCsp, Pool, SppCspc
-from onelook.models.yolov7.neck import ElanNeck, Route
+from onelook.models.yolov7.elan import DownBoth, DownC, Elan, ExtendedElan, LightSppCsp, Pool, SppCspc
+from onelook.models.yolov7.neck import ElanNeck, TopDownJoin
 
 # A layer of the official list: where our parameters of it begin, and what its kind renames in them. None has none.
 Rules = tuple[tuple[str, str], ...]
@@ -23,7 +23,7 @@ Layer = tuple[str, Rules] | None
 _PARTS: dict[type[nn.Module], tuple[str | None, ...]] = {
     Elan: ("around", "enter", "chain", None, "transition"),
     DownBoth: (None, "pooled", "reduce", "strided", None),
-    Route: ("reduce", None, "lateral", None),
+    TopDownJoin: ("reduce", None, "lateral", None),
     LightSppCsp: ("around", "enter", None, None, None, None, "mix", None, "join"),
     Pool: (None,),
     SpaceToDepth: (None,),

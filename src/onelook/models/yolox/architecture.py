@@ -7,13 +7,13 @@ from typing import Literal
 
 import torch
 
-from onelook.augment.frame import Frame, Letterbox
+from onelook.augment.letterbox import Resize, Letterbox
 from onelook.layers.conv import ConvStyle
 from onelook.models.detector import Backbone, Detector, Neck, PixelFormat, Pixels
 from onelook.models.published import Published, Variant
 from onelook.models.yolox.backbone import CspDarknet, Darknet53
 from onelook.models.yolox.head import Anchors, YoloxHead
-from onelook.models.yolox.levels import CoupledLevel, DecoupledLevel
+from onelook.models.yolox.head_levels import CoupledLevel, DecoupledLevel
 from onelook.models.yolox.neck import Fpn, Pafpn
 from onelook.models.yolox.official import official_names
 
@@ -49,7 +49,7 @@ class Yolox:
     activation: str = "silu"
     num_classes: int = 80
     size: tuple[int, int] = (640, 640)
-    frame: Frame = CORNER_LETTERBOX
+    frame: Resize = CORNER_LETTERBOX
     pixels: PixelFormat = RAW_BGR
     head: Literal["decoupled", "coupled"] = "decoupled"
     anchors: Anchors | None = None
@@ -60,7 +60,7 @@ class Yolox:
             raise ValueError("anchors are (width, height) pairs, as many for each of the three levels")
 
     @property
-    def gives(self) -> frozenset[str]:
+    def provides(self) -> frozenset[str]:
         """What the head gives beside boxes and classes."""
         kind = {"cell offsets", "anchor-free"} if self.anchors is None else {"anchors"}
         return frozenset({"objectness", *kind, *(("one to one",) if self.one_to_one else ())})

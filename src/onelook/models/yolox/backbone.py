@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from onelook.layers.conv import ConvStyle
 from onelook.layers.csp import Bottleneck, CspStage
 from onelook.layers.spp import Spp
-from onelook.layers.stem import Focus
+from onelook.layers.focus import Focus
 from onelook.models.detector import Backbone
 
 if TYPE_CHECKING:

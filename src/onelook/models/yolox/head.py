@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onelook.models.detector import ClassRows, Head
-from onelook.models.yolox.levels import Level
+from onelook.models.yolox.head_levels import HeadLevel
 from onelook.ops.boxes import cxcywh_to_xyxy
 from onelook.ops.priors import flatten_levels, grid_priors
 from onelook.types import Predictions, Priors
@@ -60,7 +60,7 @@ class YoloxHead(Head):
     def class_rows(self) -> dict[str, ClassRows]:
         found: dict[str, ClassRows] = {}
         for index, level in enumerate(self.levels):
-            assert isinstance(level, Level)
+            assert isinstance(level, HeadLevel)
             found |= {f"levels.{index}.{name}": rows for name, rows in level.class_rows().items()}
         return found
 

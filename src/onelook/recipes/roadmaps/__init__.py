@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from onelook.errors import ConfigError, nearest
+from onelook.errors import ConfigError, did_you_mean
 from onelook.recipes.roadmaps import damo_yolo, yolov4, yolov4_backbones, yolov7, yolox
-from onelook.recipes.roadmaps.roadmap import COUNTS, Figures, Roadmap, Row
+from onelook.recipes.roadmaps.roadmap import COUNTS, PublishedNumbers, Roadmap, Row
 from onelook.training.recipe import Recipe
 
 __all__ = ["COUNTS", "ROADMAPS", "Figures", "Roadmap", "Row", "roadmap", "row_recipe"]
@@ -24,7 +24,7 @@ def roadmap(name: str) -> Roadmap:
     """The roadmap of that name; ConfigError with the nearest names for an unknown one."""
     if name not in ROADMAPS:
         raise ConfigError(
-            f"There is no roadmap '{name}'.{nearest(name, ROADMAPS)}", f"Known roadmaps: {', '.join(ROADMAPS)}."
+            f"There is no roadmap '{name}'.{did_you_mean(name, ROADMAPS)}", f"Known roadmaps: {', '.join(ROADMAPS)}."
         )
     return ROADMAPS[name]
 

@@ -16,12 +16,12 @@ from onelook.assign.align_ota import AlignOta
 from onelook.assign.atss import Atss
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
-from onelook.losses.distill import Cwd, Mgd, Mimic
-from onelook.models.damo_yolo.neck import RepGfpn
-from onelook.models.damo_yolo.structures import MAE_CSP_M, MAE_RESNET_S, Stage, Structure
+from onelook.losses.distillation import Cwd, Mgd, Mimic
+from onelook.models.damo_yolo.rep_gfpn import RepGfpn
+from onelook.models.damo_yolo.mae_nas import MAE_CSP_M, MAE_RESNET_S, Stage, Structure
 from onelook.models.variants import variant
 from onelook.recipes.damo_yolo import LOSS, published
-from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
+from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row
 from onelook.training.distill import Distillation
 from onelook.training.recipe import Recipe
 
@@ -54,18 +54,18 @@ TABLE_1 = Roadmap(
     setting=_T4,
     start=replace(_S, model=replace(_S.model, backbone=_CSP_DARKNET)),  # type: ignore[type-var]
     rows=(
-        Row("csp-darknet", "CSP-Darknet, S", {}, Figures(44.9, latency=3.92)),
-        Row("mae-resnet", "MAE-ResNet, S", _MAE_RESNET, Figures(45.6, latency=3.83)),
-        Row("mae-csp", "MAE-CSP, S", {"model.backbone.csp": True}, Figures(45.3, latency=3.79), note=_CHANGED),
+        Row("csp-darknet", "CSP-Darknet, S", {}, PublishedNumbers(44.9, latency=3.92)),
+        Row("mae-resnet", "MAE-ResNet, S", _MAE_RESNET, PublishedNumbers(45.6, latency=3.83)),
+        Row("mae-csp", "MAE-CSP, S", {"model.backbone.csp": True}, PublishedNumbers(45.3, latency=3.79), note=_CHANGED),
         Row(
             "mae-resnet-m",
             "MAE-ResNet, M",
             {},
-            Figures(48.0),
+            PublishedNumbers(48.0),
             start=replace(_M, model=replace(_M.model, backbone=replace(MAE_CSP_M, csp=False))),  # type: ignore[type-var]
             note=_CHANGED,
         ),
-        Row("mae-csp-m", "MAE-CSP, M", {"model.backbone.csp": True}, Figures(48.7)),
+        Row("mae-csp-m", "MAE-CSP, M", {"model.backbone.csp": True}, PublishedNumbers(48.7)),
     ),
 )
 
@@ -76,26 +76,26 @@ TABLE_2 = Roadmap(
     setting=_T4,
     start=replace(_S, model=replace(_S.model, neck=RepGfpn((192, 192, 192), depth=2 / 3))),  # type: ignore[type-var]
     rows=(
-        Row("2-192", "depth 2, width 192, 192, 192", {}, Figures(44.2)),
-        Row("2-128", "depth 2, width 128, 256, 512", {"model.neck.channels": (128, 256, 512)}, Figures(45.1)),
+        Row("2-192", "depth 2, width 192, 192, 192", {}, PublishedNumbers(44.2)),
+        Row("2-128", "depth 2, width 128, 256, 512", {"model.neck.channels": (128, 256, 512)}, PublishedNumbers(45.1)),
         Row(
             "3-160",
             "depth 3, width 160, 160, 160",
             {"model.neck.depth": 1.0, "model.neck.channels": (160, 160, 160)},
-            Figures(44.9),
+            PublishedNumbers(44.9),
         ),
         Row(
             "3-96",
             "depth 3, width 96, 192, 384",
             {"model.neck.channels": (128, 256, 512), "model.neck.hidden": 0.75},
-            Figures(45.6, gflops=37.8),
+            PublishedNumbers(45.6, gflops=37.8),
             note="The paper's profiler counts batch norm and biases as well: 0.4 % more than the convolutions.",
         ),
         Row(
             "4-64",
             "depth 4, width 64, 128, 256",
             {"model.neck.depth": 4 / 3, "model.neck.hidden": 0.5},
-            Figures(45.3),
+            PublishedNumbers(45.3),
         ),
     ),
 )
@@ -107,10 +107,10 @@ TABLE_3 = Roadmap(
     setting=_T4,
     start=_with_neck(_S, extra_down=False, extra_up=False),
     rows=(
-        Row("none", "no extra links", {}, Figures(44.2)),
-        Row("up", "extra upsampling", {"model.neck.extra_up": True}, Figures(44.5), "none"),
-        Row("down", "extra downsampling", {"model.neck.extra_down": True}, Figures(45.6), "none"),
-        Row("both", "both", {"model.neck.extra_up": True}, Figures(45.9), "down"),
+        Row("none", "no extra links", {}, PublishedNumbers(44.2)),
+        Row("up", "extra upsampling", {"model.neck.extra_up": True}, PublishedNumbers(44.5), "none"),
+        Row("down", "extra downsampling", {"model.neck.extra_down": True}, PublishedNumbers(45.6), "none"),
+        Row("both", "both", {"model.neck.extra_up": True}, PublishedNumbers(45.9), "down"),
     ),
 )
 
@@ -121,10 +121,10 @@ TABLE_4 = Roadmap(
     setting=_T4,
     start=_with_neck(_S, fusion="conv"),
     rows=(
-        Row("conv", "Conv", {}, Figures(40.2)),
-        Row("csp", "CSP", {"model.neck.fusion": "csp"}, Figures(44.4)),
-        Row("rep", "CSP + reparameterisation", {"model.neck.fusion": "csp_rep"}, Figures(45.0)),
-        Row("elan", "CSP + reparameterisation + ELAN", {"model.neck.fusion": "csp_rep_elan"}, Figures(45.6)),
+        Row("conv", "Conv", {}, PublishedNumbers(40.2)),
+        Row("csp", "CSP", {"model.neck.fusion": "csp"}, PublishedNumbers(44.4)),
+        Row("rep", "CSP + reparameterisation", {"model.neck.fusion": "csp_rep"}, PublishedNumbers(45.0)),
+        Row("elan", "CSP + reparameterisation + ELAN", {"model.neck.fusion": "csp_rep_elan"}, PublishedNumbers(45.6)),
     ),
 )
 
@@ -140,10 +140,10 @@ TABLE_5 = Roadmap(
     setting=_T4,
     start=_S,
     rows=(
-        Row("zero-head", "neck 1.0, head 0", {}, Figures(45.6)),
-        Row("one", "neck 0.5, head 1", _depths(0.5, 1), Figures(44.9)),
-        Row("two", "neck 0.33, head 2", _depths(0.33, 2), Figures(43.7)),
-        Row("three", "neck 0, head 3", _depths(0.0, 3), Figures(41.2)),
+        Row("zero-head", "neck 1.0, head 0", {}, PublishedNumbers(45.6)),
+        Row("one", "neck 0.5, head 1", _depths(0.5, 1), PublishedNumbers(44.9)),
+        Row("two", "neck 0.33, head 2", _depths(0.33, 2), PublishedNumbers(43.7)),
+        Row("three", "neck 0, head 3", _depths(0.0, 3), PublishedNumbers(41.2)),
     ),
 )
 
@@ -154,10 +154,10 @@ TABLE_6 = Roadmap(
     setting=_T4,
     start=replace(_S, loss=replace(LOSS, assigner=Atss())),
     rows=(
-        Row("atss", "ATSS", {}, Figures(43.1)),
-        Row("simota", "SimOTA", {"loss.assigner": SimOta()}, Figures(44.2)),
-        Row("tood", "TOOD", {"loss.assigner": TaskAligned()}, Figures(45.4)),
-        Row("align-ota", "AlignOTA", {"loss.assigner": AlignOta()}, Figures(45.6)),
+        Row("atss", "ATSS", {}, PublishedNumbers(43.1)),
+        Row("simota", "SimOTA", {"loss.assigner": SimOta()}, PublishedNumbers(44.2)),
+        Row("tood", "TOOD", {"loss.assigner": TaskAligned()}, PublishedNumbers(45.4)),
+        Row("align-ota", "AlignOTA", {"loss.assigner": AlignOta()}, PublishedNumbers(45.6)),
     ),
 )
 
@@ -168,10 +168,10 @@ TABLE_7 = Roadmap(
     setting=f"{_T4}, 36 epochs",
     start=replace(_T, epochs=36, closing=None),
     rows=(
-        Row("student", "student alone", {}, Figures(38.2)),
-        Row("mimicking", "Mimicking", {"distillation": Distillation(Mimic())}, Figures(40.2), "student"),
-        Row("mgd", "MGD", {"distillation": Distillation(Mgd())}, Figures(39.6), "student"),
-        Row("cwd", "CWD", {"distillation": Distillation(Cwd())}, Figures(40.7), "student"),
+        Row("student", "student alone", {}, PublishedNumbers(38.2)),
+        Row("mimicking", "Mimicking", {"distillation": Distillation(Mimic())}, PublishedNumbers(40.2), "student"),
+        Row("mgd", "MGD", {"distillation": Distillation(Mgd())}, PublishedNumbers(39.6), "student"),
+        Row("cwd", "CWD", {"distillation": Distillation(Cwd())}, PublishedNumbers(40.7), "student"),
     ),
 )
 

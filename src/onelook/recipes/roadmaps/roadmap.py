@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 from onelook.config import change
-from onelook.errors import ConfigError, nearest
-from onelook.models.cost import count_gflops, count_parameters, count_profiler_gflops
+from onelook.errors import ConfigError, did_you_mean
+from onelook.models.flops import count_gflops, count_parameters, count_profiler_gflops
 from onelook.models.deploy import deploy
 from onelook.models.detector import Architecture
 from onelook.training.recipe import Recipe
@@ -26,7 +26,7 @@ COUNTS = {
 
 
 @dataclass(frozen=True)
-class Figures:
+class PublishedNumbers:
     """What a paper prints in a row; None where it prints nothing, or where what it printed is not certain.
 
     ap: COCO AP in per cent.  parameters: millions.  gflops: as the paper counts.  latency: milliseconds an image.
@@ -54,7 +54,7 @@ class Row:
     key: str
     name: str
     change: Mapping[str, object] = field(default_factory=dict)
-    published: Figures = Figures()
+    published: PublishedNumbers = PublishedNumbers()
     base: str | None = None
     start: Recipe | None = None
     note: str = ""
@@ -90,7 +90,7 @@ class Roadmap:
     @property
     def measures(self) -> tuple[str, ...]:
         """What the rows are measured by, as the evaluation calls it; they are compared by the first."""
-        return ("top1", "top5") if "image classes" in self.start.model.gives else ("AP",)
+        return ("top1", "top5") if "image classes" in self.start.model.provides else ("AP",)
 
     def cost(self, row: Row, model: Architecture, size: tuple[int, int]) -> tuple[float, float]:
         """Millions of parameters, and GFLOPs at a size, of a row's model (perhaps scaled), as the paper counts."""
@@ -117,5 +117,5 @@ class Roadmap:
             return self.rows[int(key) - 1]
         if key not in keys:
             remedy = f"Rows: {', '.join(keys)}; or their numbers from 1 to {len(keys)}."
-            raise ConfigError(f"{self.name} has no row '{key}'.{nearest(key, keys)}", remedy)
+            raise ConfigError(f"{self.name} has no row '{key}'.{did_you_mean(key, keys)}", remedy)
         return self.rows[keys.index(key)]

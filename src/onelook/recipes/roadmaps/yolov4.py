@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from onelook.assign.darknet import DarknetAnchors
+from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.augment.darknet import DarknetAugment
-from onelook.layers.batch_norm import Cbn
-from onelook.losses.darknet import DarknetBox, DarknetSquares, GaussianBox
+from onelook.layers.cross_mini_batch_norm import Cbn
+from onelook.losses.yolov4 import DarknetBox, DarknetSquares, GaussianBox
 from onelook.models.variants import variant
 from onelook.models.yolov4.architecture import ANCHORS
 from onelook.models.yolox.architecture import YOLOV3_ANCHORS

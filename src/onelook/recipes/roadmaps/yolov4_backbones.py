@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onelook.augment.blur import Blur
-from onelook.augment.combine import CutMix, MixPictures, MosaicPictures
-from onelook.losses.classify import ClassLoss
+from onelook.augment.batch_augment import CutMix, BatchMixUp, BatchMosaic
+from onelook.losses.classification import ClassLoss
 from onelook.models.variants import variant
 from onelook.recipes.classifier import published_classifier
 from onelook.recipes.roadmaps.roadmap import Roadmap, Row
@@ -41,9 +41,9 @@ TABLE_2 = Roadmap(
     start=_RESNEXT,
     rows=(
         Row("baseline", "CSPResNeXt-50"),
-        Row("mixup", "MixUp", {"extras": (MixPictures(0.5),)}, base="baseline"),
+        Row("mixup", "MixUp", {"extras": (BatchMixUp(0.5),)}, base="baseline"),
         Row("cutmix", "CutMix", {"extras": (CutMix(0.5),)}, base="baseline"),
-        Row("mosaic", "Mosaic", {"extras": (MosaicPictures(0.5),)}, base="baseline"),
+        Row("mosaic", "Mosaic", {"extras": (BatchMosaic(0.5),)}, base="baseline"),
         Row("blur", "Blurring", {"extras": (_BLUR,)}, base="baseline"),
         Row("smoothing", "Label smoothing", {"loss.smoothing": 0.1}, base="baseline"),
         Row("swish", "Swish", {"model.network.activation": "silu"}, base="baseline"),

@@ -16,8 +16,8 @@ from dataclasses import replace
 from onelook.models.variants import variant
 from onelook.models.yolov4.architecture import CSP
 from onelook.models.yolov7.architecture import YOLOV7, X
-from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
-from onelook.recipes.yolov7 import AUXILIARY_LOSS, SCHEMES, published
+from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row
+from onelook.recipes.yolov7 import AUXILIARY_LOSS, AUXILIARY_SCHEMES, published
 
 _COCO = "COCO, V100"
 _X, _E6, _E6E, _P5 = (published(variant(name)) for name in ("yolov7x", "yolov7-e6", "yolov7-e6e", "yolov7"))
@@ -31,13 +31,13 @@ TABLE_3 = Roadmap(
     counts="biases",
     start=replace(_X, model=replace(X, depth=4, width=1.0)),
     rows=(
-        Row("base", "base (v7-X light)", {}, Figures(51.7, 47.0, 125.5), note=_UNCHECKED),
+        Row("base", "base (v7-X light)", {}, PublishedNumbers(51.7, 47.0, 125.5), note=_UNCHECKED),
         # What the paper prints of these two is the training form with batch norm counted, unlike the others.
         Row(
             "width-only",
             "width only (1.25 w)",
             {"model.width_multiple": 1.25},
-            Figures(52.4, 73.4, 195.5),
+            PublishedNumbers(52.4, 73.4, 195.5),
             "base",
             note=_UNCHECKED,
             counts="profiler",
@@ -46,7 +46,7 @@ TABLE_3 = Roadmap(
             "depth-only",
             "depth only (2.0 d)",
             {"model.depth": 8},
-            Figures(52.7, 69.3, 187.6),
+            PublishedNumbers(52.7, 69.3, 187.6),
             "base",
             note=_UNCHECKED,
             counts="profiler",
@@ -55,7 +55,7 @@ TABLE_3 = Roadmap(
             "compound",
             "compound (v7-X): 1.5 d of blocks, 1.25 w of transitions",
             {"model.depth": 6, "model.width": 1.25},
-            Figures(52.9, 71.3, 189.9),
+            PublishedNumbers(52.9, 71.3, 189.9),
             "base",
         ),
     ),
@@ -112,13 +112,13 @@ TABLE_6 = Roadmap(
     start=_WITHOUT,
     rows=(
         Row("base", "base (v7-E6)"),
-        Row("independent", "independent", {**_WITH, "loss.auxiliary": SCHEMES["independent"]}),
+        Row("independent", "independent", {**_WITH, "loss.auxiliary": AUXILIARY_SCHEMES["independent"]}),
         Row("lead-guided", "lead guided", {"loss.auxiliary.assigner": None, "loss.auxiliary.guide": "lead"}),
         Row(
             "coarse-to-fine",
             "coarse-to-fine lead guided",
-            {"loss.auxiliary.assigner": SCHEMES["coarse-to-fine"].assigner},
-            Figures(55.9),
+            {"loss.auxiliary.assigner": AUXILIARY_SCHEMES["coarse-to-fine"].assigner},
+            PublishedNumbers(55.9),
         ),
     ),
 )
@@ -135,9 +135,9 @@ TABLE_7 = Roadmap(
         Row(
             "without-constraint",
             "auxiliary head without constraint",
-            {**_WITH, "loss.auxiliary": SCHEMES["coarse-to-fine"]},
+            {**_WITH, "loss.auxiliary": AUXILIARY_SCHEMES["coarse-to-fine"]},
         ),
-        Row("with-constraint", "with constraint", {"loss.auxiliary.terms": SCHEMES["constrained"].terms}),
+        Row("with-constraint", "with constraint", {"loss.auxiliary.terms": AUXILIARY_SCHEMES["constrained"].terms}),
     ),
 )
 
@@ -154,8 +154,8 @@ TABLE_8 = Roadmap(
     ),
     rows=(
         Row("base", "base (v7-E6E)"),
-        Row("auxiliary", "auxiliary head", {**_WITH, "loss.auxiliary": SCHEMES["coarse-to-fine"]}),
-        Row("partial", "partial auxiliary head", {"model.partial_auxiliary": True}, Figures(56.8)),
+        Row("auxiliary", "auxiliary head", {**_WITH, "loss.auxiliary": AUXILIARY_SCHEMES["coarse-to-fine"]}),
+        Row("partial", "partial auxiliary head", {"model.partial_auxiliary": True}, PublishedNumbers(56.8)),
     ),
 )
 

@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onelook.assign.best_anchor import BestAnchor
-from onelook.assign.centre import CentreCell
+from onelook.assign.centre_cell import CentreCell
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
 from onelook.augment.copy_paste import CopyPaste
 from onelook.augment.mixup import MixUp
-from onelook.losses.selection import Selection
+from onelook.losses.one_to_one import Selection
 from onelook.models.variants import variant
 from onelook.models.yolox.architecture import YOLOV3_ANCHORS
-from onelook.recipes.roadmaps.roadmap import Figures, Roadmap, Row
+from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row
 from onelook.recipes.yolox import LOSS, STRONG, published
 from onelook.training.recipe import Closing, Recipe
 
@@ -55,10 +55,15 @@ TABLE_1 = Roadmap(
     counts="profiler",
     start=BASELINE,
     rows=(
-        Row("coupled", "Vanilla YOLO, coupled head", {}, Figures(38.5)),
-        Row("decoupled", "Vanilla YOLO, decoupled head", {"model.head": "decoupled"}, Figures(39.6)),
-        Row("end-to-end-coupled", "End-to-end YOLO, coupled head", _END_TO_END, Figures(34.3), base="coupled"),
-        Row("end-to-end-decoupled", "End-to-end YOLO, decoupled head", {"model.head": "decoupled"}, Figures(38.8)),
+        Row("coupled", "Vanilla YOLO, coupled head", {}, PublishedNumbers(38.5)),
+        Row("decoupled", "Vanilla YOLO, decoupled head", {"model.head": "decoupled"}, PublishedNumbers(39.6)),
+        Row("end-to-end-coupled", "End-to-end YOLO, coupled head", _END_TO_END, PublishedNumbers(34.3), base="coupled"),
+        Row(
+            "end-to-end-decoupled",
+            "End-to-end YOLO, decoupled head",
+            {"model.head": "decoupled"},
+            PublishedNumbers(38.8),
+        ),
     ),
 )
 
@@ -70,8 +75,10 @@ TABLE_2 = Roadmap(
     counts="profiler",
     start=BASELINE,
     rows=(
-        Row("baseline", "YOLOv3 baseline", {}, Figures(38.5, 63.00, 157.3, 10.5)),
-        Row("decoupled-head", "+decoupled head", {"model.head": "decoupled"}, Figures(39.6, 63.86, 186.0, 11.6)),
+        Row("baseline", "YOLOv3 baseline", {}, PublishedNumbers(38.5, 63.00, 157.3, 10.5)),
+        Row(
+            "decoupled-head", "+decoupled head", {"model.head": "decoupled"}, PublishedNumbers(39.6, 63.86, 186.0, 11.6)
+        ),
         Row(
             "strong-augmentation",
             "+strong augmentation",
@@ -80,17 +87,22 @@ TABLE_2 = Roadmap(
                 "augment.mix": STRONG.mix,
                 "closing": Closing(epochs=15, augment=STRONG.plain),
             },
-            Figures(42.0, 63.86, 186.0, 11.6),
+            PublishedNumbers(42.0, 63.86, 186.0, 11.6),
         ),
         Row(
             "anchor-free",
             "+anchor-free",
             {"model.anchors": None, "loss.assigner": CentreCell(cells=1)},
-            Figures(42.9, 63.72, 185.3, 11.1),
+            PublishedNumbers(42.9, 63.72, 185.3, 11.1),
         ),
-        Row("multi-positives", "+multi positives", {"loss.assigner.cells": 3}, Figures(45.0, 63.72, 185.3, 11.1)),
-        Row("simota", "+SimOTA", {"loss.assigner": SimOta()}, Figures(47.3, 63.72, 185.3, 11.1)),
-        Row("nms-free", "+NMS free (optional)", _END_TO_END, Figures(46.5, 67.27, 205.1, 13.5)),
+        Row(
+            "multi-positives",
+            "+multi positives",
+            {"loss.assigner.cells": 3},
+            PublishedNumbers(45.0, 63.72, 185.3, 11.1),
+        ),
+        Row("simota", "+SimOTA", {"loss.assigner": SimOta()}, PublishedNumbers(47.3, 63.72, 185.3, 11.1)),
+        Row("nms-free", "+NMS free (optional)", _END_TO_END, PublishedNumbers(46.5, 67.27, 205.1, 13.5)),
     ),
 )
 
@@ -103,16 +115,16 @@ TABLE_5 = Roadmap(
     counts="profiler",
     start=_without_l1("yolox-nano"),
     rows=(
-        Row("nano", "YOLOX-Nano, scale 0.5 to 1.5", {}, Figures(25.3)),
+        Row("nano", "YOLOX-Nano, scale 0.5 to 1.5", {}, PublishedNumbers(25.3)),
         Row(
             "nano-mixup",
             "YOLOX-Nano, scale 0.1 to 2.0, MixUp",
             {"augment.affine.scale": STRONG.affine.scale, "augment.mix": MixUp()},
-            Figures(24.0),
+            PublishedNumbers(24.0),
         ),
-        Row("l", "YOLOX-L, scale 0.1 to 2.0", {}, Figures(48.6), start=_LARGE),
-        Row("l-mixup", "YOLOX-L, MixUp", {"augment.mix": MixUp()}, Figures(49.5)),
-        Row("l-copy-paste", "YOLOX-L, copy-paste", {"augment.mix": CopyPaste()}, Figures(49.4)),
+        Row("l", "YOLOX-L, scale 0.1 to 2.0", {}, PublishedNumbers(48.6), start=_LARGE),
+        Row("l-mixup", "YOLOX-L, MixUp", {"augment.mix": MixUp()}, PublishedNumbers(49.5)),
+        Row("l-copy-paste", "YOLOX-L, copy-paste", {"augment.mix": CopyPaste()}, PublishedNumbers(49.4)),
     ),
 )
 

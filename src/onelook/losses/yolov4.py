@@ -1,0 +1,251 @@
+"""The terms of YOLOv4's loss: sums over a batch, divided by its images, as Darknet's gradients are.
+
+Darknet has no loss function: each layer writes gradients down. Those of objectness and classes are the exact ones of
+these terms. Those of boxes are not the gradient of any function of the network's output: Darknet takes the derivative
+of the overlap after the box in fractions of the input and hands it to the raw values as it is, without the factors of
+the sigmoid, the grid and (for sides: of half a side) the decoding; CIoU's lacks 1 / (w^2 + h^2), and that of
+the enclosing box has a sign turned. These terms have the true gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+
+from onelook.errors import ConfigError
+from onelook.losses.detection_loss import Pairs
+from onelook.ops.gather import gather_rows
+from onelook.ops.iou import IouKind, box_iou
+from onelook.ops.precision import at_least_float32
+from onelook.types import Priors
+
+
+@dataclass(frozen=True)
+class DarknetBox:
+    """1 - overlap of predicted box and object, summed over pairs and divided by the images of the batch.
+
+    weight: Darknet's iou_normalizer, 0.07 found by its genetic search (YOLOv4 sec. 3.4), 0.05 for YOLOv4-CSP.
+    kind: of overlap, in fractions of the input's sides (which matters to "diou" and "ciou" where those differ).
+    per_cell: whether a pair counts as often as its level has cells along a side. Darknet's gradient is that of a shift
+        by the whole input where the true one is that of a shift by a cell; without this the published weight would
+        leave boxes almost untaught.
+
+    Objects of several classes that share a prior share one pair's weight.
+    """
+
+    weight: float = 0.07
+    kind: IouKind = "ciou"
+    per_cell: bool = True
+    name: str = "box"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("anchors",)
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        priors = pairs.predictions.priors
+        sides = input_sides(priors).to(pairs.boxes.dtype).repeat(2)
+        value = 1 - box_iou(pairs.boxes / sides, pairs.target_boxes / sides, self.kind)
+        if self.per_cell:
+            strides = priors.strides.to(value.dtype)[pairs.matches.priors]
+            value = value * sides[:2].prod().sqrt() / strides
+        return _mean_over_images(pairs, value * class_shares(pairs))
+
+
+@dataclass(frozen=True)
+class DarknetSquares:
+    """Half the squared errors of the raw box values, larger for smaller objects: YOLOv3's loss (sec. 2.1).
+
+    Centres are compared in cells, sides as the head codes them: as logarithms of anchors ("exponential"), or as square
+    roots of a quarter anchor ("sigmoid").  weight: Darknet's iou_normalizer, 0.75 by default. A pair is weighed by
+    2 - the part of the input that the object covers. The gradient is that of Darknet, times the sigmoid's derivative,
+    which Darknet leaves out.
+    """
+
+    weight: float = 0.75
+    coordinates: Literal["exponential", "sigmoid"] = "exponential"
+    name: str = "box"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("anchors", "box offsets", f"{self.coordinates} sides")
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        errors = box_errors(pairs, self.coordinates).square().sum(-1)
+        return _mean_over_images(pairs, 0.5 * errors * size_weight(pairs) * class_shares(pairs))
+
+
+@dataclass(frozen=True)
+class GaussianBox:
+    """Negative log-likelihood of the raw box values under normal distributions (Gaussian YOLO, Choi 2019, eq. 5).
+
+    Every value has an uncertainty sigma, the sigmoid of a raw value: 1/2 (e^2 / 2 + log(sigma + 0.3)) with
+    e = error / sigma, weighed as in `DarknetSquares`; 0.3 keeps it bounded (Darknet).  weight: Darknet's iou_normalizer
+    and uc_normalizer.
+    """
+
+    weight: float = 0.75
+    name: str = "box"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("anchors", "uncertainty", "exponential sides")
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        raw = at_least_float32(gather_rows(pairs.predictions.regression, pairs.matches.priors))
+        sigma = raw[..., 1::2].sigmoid()
+        likelihood = (box_errors(pairs, "exponential") / sigma.clamp(min=1e-4)).square() / 2 + (sigma + 0.3).log()
+        return _mean_over_images(pairs, 0.5 * likelihood.sum(-1) * size_weight(pairs) * class_shares(pairs))
+
+
+@dataclass(frozen=True)
+class DarknetObjectness:
+    """Cross-entropy over all priors, summed and divided by the images; ignored priors count nothing.
+
+    weight: Darknet's obj_normalizer.  balance: its value for each level, in the order of rows; () for 1 each.
+    squares: half the squared error of the probability instead: what Darknet's gradient amounts to where a sigmoid is
+    part of the convolution (YOLOv4-CSP), which multiplies it by p (1 - p) once more.
+    A prior learns what the assigner says, else 1 with an object and 0 without.
+    """
+
+    weight: float = 1.0
+    balance: tuple[float, ...] = ()
+    squares: bool = False
+    name: str = "objectness"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("objectness",)
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        logits = pairs.predictions.objectness
+        if logits is None:
+            raise TypeError("DarknetObjectness needs a head with objectness")
+        logits = at_least_float32(logits)
+        matches = pairs.matches
+        wanted = matches.objectness
+        if wanted is None:
+            found = torch.zeros_like(logits).scatter_add_(1, matches.priors, pairs.valid.to(logits.dtype))
+            wanted = found.clamp_(max=1.0)
+        loss = elementwise_loss(logits, wanted.to(logits.dtype), self.squares)
+        if matches.ignored is not None:
+            loss = loss.masked_fill(matches.ignored, 0.0)
+        if self.balance:
+            loss = loss * self._gains(pairs.predictions.priors, loss)
+        return loss.sum() / len(loss)
+
+    def _gains(self, priors: Priors, like: Tensor) -> Tensor:
+        if len(self.balance) != len(priors.shapes):
+            raise ConfigError(
+                f"balance speaks of {len(self.balance)} levels, and the head has {len(priors.shapes)}.",
+                "Give one number a level, or () for 1 each.",
+            )
+        gains = torch.zeros_like(like[0])
+        for level, gain in enumerate(self.balance):
+            gains = gains.masked_fill(priors.levels == level, gain)
+        return gains
+
+
+@dataclass(frozen=True)
+class DarknetClasses:
+    """Cross-entropy over the classes of every prior with an object, summed and divided by the images.
+
+    smoothing: targets are 1 - smoothing / 2 and smoothing / 2 (label_smooth_eps).  focal: the factor of Darknet's focal
+    loss, 1/2 (1 - p) (1 - p - 2 p log p) of the object's class, on all classes of a prior's first object; it carries no
+    gradient, since Darknet multiplies the gradient with it.  squares: as in `DarknetObjectness`.
+
+    A prior with objects of several classes learns all of them; each prior counts once.
+    """
+
+    weight: float = 1.0
+    smoothing: float = 0.0
+    focal: bool = False
+    squares: bool = False
+    name: str = "classes"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        rows, valid = pairs.matches.priors, pairs.valid
+        first = first_occurrences(rows, valid)
+        further = first_occurrences(rows * pairs.classes.shape[-1] + pairs.labels, valid) & ~first
+        own = pairs.classes.gather(2, pairs.labels.unsqueeze(-1)).squeeze(-1)
+        absent = self._error(own, self.smoothing / 2)
+        present = self._error(own, 1 - self.smoothing / 2)
+        whole = self._error(pairs.classes, self.smoothing / 2).sum(-1) - absent + present
+        if not self.focal:
+            return _mean_over_images(pairs, whole * first + (present - absent) * further)
+        factor = torch.where(first, self._factor(own.detach()), 0.0)
+        # What the first object gave the class of a further one is taken back: its own error counts as it is.
+        given = torch.zeros_like(pairs.predictions.boxes[..., 0]).to(factor.dtype).scatter_add_(1, rows, factor)
+        return _mean_over_images(pairs, whole * factor + (present - given.gather(1, rows) * absent) * further)
+
+    def _error(self, logits: Tensor, wanted: float) -> Tensor:
+        return elementwise_loss(logits, torch.full_like(logits, wanted), self.squares)
+
+    def _factor(self, logits: Tensor) -> Tensor:
+        probability = logits.sigmoid()
+        return 0.5 * (1 - probability) * (1 - probability - 2 * probability * logsigmoid(logits))
+
+
+def elementwise_loss(logits: Tensor, wanted: Tensor, squares: bool) -> Tensor:
+    """Cross-entropy of each value, or half the squared error of its probability."""
+    if squares:
+        return 0.5 * (logits.sigmoid() - wanted).square()
+    return binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+
+
+def input_sides(priors: Priors) -> Tensor:
+    """(2,) width and height of the network's input in pixels."""
+    height, width = priors.shapes[0]
+    stride = priors.strides[0]
+    return torch.stack((stride * width, stride * height))
+
+
+def box_errors(pairs: Pairs, coordinates: str) -> Tensor:
+    """(B, P, 4) predicted less wanted raw values: centres in cells, sides as the head codes them."""
+    priors = pairs.predictions.priors
+    assert priors.sizes is not None  # "anchors" are needed
+    rows = pairs.matches.priors
+    raw = at_least_float32(gather_rows(pairs.predictions.regression, rows))
+    if raw.shape[-1] == 8:
+        raw = raw[..., ::2]
+    target, box = pairs.target_boxes, pairs.boxes
+    strides = priors.strides.to(box.dtype)[rows].unsqueeze(-1)
+    centre = (box[..., :2] + box[..., 2:] - target[..., :2] - target[..., 2:]) / 2 / strides
+    ratio = (target[..., 2:] - target[..., :2]).clamp(min=1e-6) / priors.sizes.to(box.dtype)[rows]
+    sides = raw[..., 2:].sigmoid() - ratio.sqrt() / 2 if coordinates == "sigmoid" else raw[..., 2:] - ratio.log()
+    return torch.cat((centre, sides), -1)
+
+
+def size_weight(pairs: Pairs) -> Tensor:
+    """(B, P) 2 less the part of the input that the object covers."""
+    sides = input_sides(pairs.predictions.priors).to(pairs.target_boxes.dtype)
+    return 2 - ((pairs.target_boxes[..., 2:] - pairs.target_boxes[..., :2]) / sides).prod(-1)
+
+
+def class_shares(pairs: Pairs) -> Tensor:
+    """(B, P) one divided by the number of classes that a pair's prior learns."""
+    rows = pairs.matches.priors
+    new = first_occurrences(rows * pairs.classes.shape[-1] + pairs.labels, pairs.valid).to(pairs.boxes.dtype)
+    counts = torch.zeros_like(pairs.predictions.boxes[..., 0]).to(new.dtype).scatter_add_(1, rows, new)
+    return 1 / counts.gather(1, rows).clamp(min=1)
+
+
+def first_occurrences(keys: Tensor, valid: Tensor) -> Tensor:
+    """(B, P) bool: the real pairs whose key no earlier real pair of the image has."""
+    keys = torch.where(valid, keys, -1)
+    ordered, order = keys.sort(dim=1, stable=True)
+    fresh = torch.ones_like(valid)
+    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return torch.zeros_like(valid).scatter(1, order, fresh) & valid
+
+
+def _mean_over_images(pairs: Pairs, values: Tensor) -> Tensor:
+    return torch.where(pairs.valid, values, 0.0).sum() / max(len(values), 1)

@@ -1,0 +1,128 @@
+"""The terms of YOLOX's loss (YOLOX sec. 2.1, and the L1 of its last epochs)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from onelook.losses.detection_loss import Emphasis, Pairs
+from onelook.ops.gather import gather_rows
+from onelook.ops.iou import IouKind, box_iou
+from onelook.ops.precision import at_least_float32
+
+
+@dataclass(frozen=True)
+class BoxIou:
+    """1 - overlap of predicted box and object, mean over pairs.
+
+    kind: "iou", "giou", "diou" or "ciou".  squared: 1 - overlap^2, as official YOLOX (the paper says "IoU loss"); an
+    overlap below 0 (GIoU and its kin) then counts as the negative of its square, so that it stays the worst.
+    emphasis: what a pair counts in the mean.
+    """
+
+    weight: float = 5.0
+    kind: IouKind = "iou"
+    squared: bool = True
+    emphasis: Emphasis = "pairs"
+    name: str = "box"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        overlap = box_iou(pairs.boxes, pairs.target_boxes, self.kind)
+        if self.squared:
+            overlap = overlap**2 if self.kind == "iou" else overlap * overlap.abs()
+        return pairs.weighted(1 - overlap, self.emphasis)
+
+
+@dataclass(frozen=True)
+class Objectness:
+    """Binary cross-entropy over all priors, 1 where a prior has an object; summed and divided by the pairs.
+
+    Priors that the assigner ignores count nothing.
+    """
+
+    weight: float = 1.0
+    name: str = "objectness"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("objectness",)
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        logits = pairs.predictions.objectness
+        if logits is None:
+            raise TypeError("Objectness needs a head with objectness")
+        logits = at_least_float32(logits)
+        # Padded pairs point at row 0 and add 0 there.
+        positive = torch.zeros_like(logits).scatter_add_(1, pairs.matches.priors, pairs.valid.to(logits.dtype))
+        loss = binary_cross_entropy_with_logits(logits, positive.clamp_(max=1.0), reduction="none")
+        if pairs.matches.ignored is not None:
+            loss = loss.masked_fill(pairs.matches.ignored, 0.0)
+        return loss.sum() / pairs.count
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Binary cross-entropy over all classes of every pair; the object's class is as true as the pair's quality.
+
+    smoothing: e makes targets y * (1 - e) + e / 2 (class label smoothing, Szegedy et al. 2016, in Darknet's form for
+    one probability a class).  focal: g counts a value |target - probability|^g times (focal loss, Lin et al. 2017,
+    eq. 4 for soft targets; 2 in the paper, without its class balance).
+    """
+
+    weight: float = 1.0
+    smoothing: float = 0.0
+    focal: float = 0.0
+    name: str = "classes"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1 or self.focal < 0:
+            raise ValueError(
+                f"smoothing lies in [0, 1) and focal is not negative, not {self.smoothing} and {self.focal}"
+            )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        quality = pairs.matches.quality.to(pairs.classes.dtype).unsqueeze(-1)
+        wanted = torch.zeros_like(pairs.classes).scatter_(2, pairs.labels.unsqueeze(-1), quality)
+        if self.smoothing:
+            wanted = wanted * (1 - self.smoothing) + self.smoothing / 2
+        loss = binary_cross_entropy_with_logits(pairs.classes, wanted, reduction="none")
+        if self.focal:
+            loss = loss * (wanted - pairs.classes.sigmoid()).abs() ** self.focal
+        return pairs.total(loss)
+
+
+@dataclass(frozen=True)
+class RawL1:
+    """Absolute error of the raw regression, four values a pair: centre offsets in cells and logarithms of the sides.
+
+    For heads that regress (x / s - cell, y / s - cell, log(w / s), log(h / s)) at priors whose points are cell centres.
+    Joins when strong augmentation is closed (official YOLOX, not in the paper).
+    """
+
+    weight: float = 1.0
+    name: str = "l1"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("cell offsets",)
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        rows = pairs.matches.priors
+        raw = at_least_float32(gather_rows(pairs.predictions.regression, rows))
+        points = pairs.predictions.priors.points.to(raw.dtype)[rows]
+        strides = pairs.predictions.priors.strides.to(raw.dtype)[rows].unsqueeze(-1)
+        low, high = pairs.target_boxes.to(raw.dtype).split(2, -1)
+        centre = ((low + high) / 2 - points) / strides + 0.5
+        sides = ((high - low) / strides + 1e-8).log()
+        return pairs.total((raw - torch.cat([centre, sides], -1)).abs())

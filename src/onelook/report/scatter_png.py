@@ -1,0 +1,65 @@
+"""The speed-accuracy chart as a PNG, drawn with OpenCV: what a page that shows no SVG can show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from onelook.draw import write_image
+from onelook.report.charts import COLOURS, Point, label_heights, format_number, scatter_limits, ticks
+
+_SIZE = (1240, 760)  # (width, height)
+_LEFT, _RIGHT, _TOP, _BOTTOM = 110, 240, 40, 90  # names stand to the right of their points
+_INK, _MUTED, _GRID = (31, 41, 51), (102, 113, 127), (228, 232, 238)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def write_scatter_png(path: Path, points: Sequence[Point], x_label: str, y_label: str) -> Path:
+    """Writes what `charts.scatter_chart` shows as a PNG of 1240 x 760 pixels; returns its path."""
+    width, height = _SIZE
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    xs, ys = scatter_limits(points)
+
+    def place(x: float, y: float) -> tuple[int, int]:
+        across = (x - xs[0]) / (xs[1] - xs[0]) * (width - _LEFT - _RIGHT)
+        up = (y - ys[0]) / (ys[1] - ys[0]) * (height - _TOP - _BOTTOM)
+        return round(_LEFT + across), round(height - _BOTTOM - up)
+
+    for value in ticks(*ys):
+        _, y = place(xs[0], value)
+        cv2.line(canvas, (_LEFT, y), (width - _RIGHT, y), _GRID, 2)
+        _write(canvas, format_number(value), (_LEFT - 14, y + 7), anchor=1.0)
+    for value in ticks(*xs):
+        x, _ = place(value, ys[0])
+        _write(canvas, format_number(value), (x, height - _BOTTOM + 32), anchor=0.5)
+    cv2.line(canvas, (_LEFT, height - _BOTTOM), (width - _RIGHT, height - _BOTTOM), _MUTED, 2)
+    _write(canvas, x_label, ((_LEFT + width - _RIGHT) // 2, height - 22), anchor=0.5)
+    _write(canvas, y_label, (_LEFT - 14, _TOP - 14), anchor=1.0)
+    heights = label_heights([place(point.x, point.y) for point in points], 24.0, 220.0)
+    for index, point in enumerate(points):
+        colour = _rgb(COLOURS[index % len(COLOURS)])
+        x, y = place(point.x, point.y)
+        for end in (-point.spread, point.spread) if point.spread else ():
+            cv2.line(canvas, (x, y), (x, place(point.x, point.y + end)[1]), colour, 2, cv2.LINE_AA)
+        cv2.circle(canvas, (x, y), 8, colour, -1, cv2.LINE_AA)
+        at = round(heights[index])
+        if at != y:
+            cv2.line(canvas, (x, y), (x + 14, at), colour, 1, cv2.LINE_AA)
+        _write(canvas, point.name, (x + 16, at + 7), anchor=0.0, colour=_INK)
+    return write_image(path, canvas)
+
+
+def _write(
+    canvas: np.ndarray, text: str, at: tuple[int, int], *, anchor: float, colour: tuple[int, int, int] = _MUTED
+) -> None:
+    """Text whose baseline begins at, ends at or is centred on a place. OpenCV's font knows ASCII only."""
+    plain = text.encode("ascii", "replace").decode()
+    (width, _), _ = cv2.getTextSize(plain, _FONT, 0.6, 1)
+    cv2.putText(canvas, plain, (round(at[0] - anchor * width), at[1]), _FONT, 0.6, colour, 1, cv2.LINE_AA)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -1,0 +1,185 @@
+"""Folded weights made trainable: batch norm gets its real statistics, and filters the size at which they learn calmly.
+
+Weights whose batch norm was folded away (exported files) come back with an identity in its place. That is right for
+detecting, but in training a batch norm divides by the statistics of the batch, so the first step would throw away the
+scale of every feature. Measuring the statistics and changing gain and bias to match gives the same function in
+evaluation, and nearly the same in training: fine-tuning starts where the weights left off.
+
+Folding also forgets how large the filters were. Batch norm makes their size meaningless for the answers, not for the
+learning: a step turns a filter by rate * |gradient| / |filter|, and the gradient shrinks as the filter grows. In a
+trained network filters have grown until weight decay balances the gradients (van Laarhoven 2017, arXiv 1706.05350). A
+folded first layer that sees pixels up to 255 is some hundred times smaller than that, and one step at the lowest
+published rate would destroy it; `rescale_filters` gives such filters back the size that they had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+# |gradient| / |filter| of a filter in balance, where rate * ratio ** 2 = 2 * decay, at the rate 0.01 and the decay 5e-4
+# that YOLOX, YOLOv7 and DAMO-YOLO are published with: the balance that their weights come from.
+MAX_GRADIENT_RATIO = math.sqrt(2 * 5e-4 / 0.01)
+
+
+class _Moments:
+    """Mean and variance of what enters one batch norm, channel by channel, over all images seen."""
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.sum = torch.zeros(channels, dtype=torch.float64, device=device)
+        self.squares = torch.zeros_like(self.sum)
+        self.count = 0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].detach().double()
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        self.sum += x.sum(axes)
+        self.squares += (x * x).sum(axes)
+        self.count += x.numel() // x.shape[1]
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        mean = self.sum / self.count
+        return mean, (self.squares / self.count - mean * mean).clamp_(min=0.0)
+
+
+@torch.no_grad()
+def measure_statistics(model: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Sets every batch norm's statistics to those of some batches, and its gain and bias so that nothing changes.
+
+    batches: images (B, 3, H, W) as the model takes them, a few hundred images at most are needed. Returns how many
+    images were looked at; with none, or without batch norms, the model stays as it is. The model's answers in
+    evaluation are the same up to rounding (a channel that never varies gets a gain as small as its deviation).
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.affine]
+    moments = [_Moments(norm.num_features, norm.weight.device) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(moment) for norm, moment in zip(norms, moments)]
+    was_training = model.training
+    model.eval()
+    images = 0
+    try:
+        for batch in batches:
+            model(batch)
+            images += len(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    for norm, moment in zip(norms, moments):
+        if moment.count:
+            _rescale(norm, *moment.result())
+    return images
+
+
+def _rescale(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """The same affine function of x, with other statistics inside."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    bias = norm.bias.double() + scale * (mean - norm.running_mean.double())
+    norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+    norm.bias.copy_(bias)
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+
+
+def rescale_filters(
+    model: nn.Module, batches: Iterable[Callable[[], Tensor]], max_ratio: float = MAX_GRADIENT_RATIO
+) -> dict[str, float]:
+    """Enlarges filters in front of batch norms that a training step would turn too fast; no answer changes.
+
+    batches: each gives the loss of one batch, computed by `model` in training mode; a few are enough.  calm: the
+    largest |gradient| / |filter| left, both over a whole layer. Returns the layers that grew, by name, with their
+    factors. Looking at the batches moves no statistics of batch norm, and no gradient is left behind.
+    """
+    pairs = _Pairs(model)
+    squares: dict[nn.Conv2d, float] = {}
+    count = 0
+    with _frozen_statistics(model), pairs.watched():
+        for loss in batches:
+            model.zero_grad(set_to_none=True)
+            loss().backward()
+            count += 1
+            for conv in pairs.found:
+                if conv.weight.grad is not None:
+                    squares[conv] = squares.get(conv, 0.0) + float(conv.weight.grad.double().square().sum())
+    model.zero_grad(set_to_none=True)
+    grown = {}
+    names = {module: name for name, module in model.named_modules()}
+    for conv, total in squares.items():
+        size = float(conv.weight.detach().double().norm())
+        ratio = math.sqrt(total / count) / size if size else 0.0
+        if max_ratio < ratio < math.inf:
+            # The gradient falls as the filter grows, so the ratio falls with the square.
+            grown[names[conv]] = factor = math.sqrt(ratio / max_ratio)
+            _enlarge(conv, pairs.found[conv], factor)
+    return grown
+
+
+class _Pairs:
+    """Which convolutions feed a batch norm and nothing else, seen while the model runs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.found: dict[nn.Conv2d, _BatchNorm] = {}
+        self._model = model
+        self._last: tuple[nn.Conv2d, Tensor] | None = None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        hooks = []
+        for module in self._model.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is None:
+                hooks.append(module.register_forward_hook(self._convolved))
+            elif isinstance(module, _BatchNorm) and module.affine:
+                hooks.append(module.register_forward_pre_hook(self._normalised))
+        try:
+            yield
+        finally:
+            self._last = None
+            for hook in hooks:
+                hook.remove()
+
+    def _convolved(self, conv: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        self._last = (conv, output)
+
+    def _normalised(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, _BatchNorm)
+        if self._last is not None and self._last[1] is inputs[0]:
+            self.found[self._last[0]] = norm
+
+
+@contextmanager
+def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Training mode in which batch norm's running statistics stay as they are."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    kept = [
+        (norm, norm.momentum, None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone())
+        for norm in norms
+    ]
+    was_training = model.training
+    model.train()
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        for norm, momentum, tracked in kept:
+            norm.momentum = momentum
+            if tracked is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(tracked)
+
+
+@torch.no_grad()
+def _enlarge(conv: nn.Conv2d, norm: _BatchNorm, factor: float) -> None:
+    """Filters `factor` times as large, and statistics that take it out again."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    before = (norm.running_var.double() + norm.eps).sqrt()
+    conv.weight.mul_(factor)
+    norm.running_mean.mul_(factor)
+    norm.running_var.mul_(factor * factor)
+    norm.weight.copy_(norm.weight.double() * (norm.running_var.double() + norm.eps).sqrt() / (factor * before))
