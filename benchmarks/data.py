@@ -27,8 +27,8 @@ import numpy as np
 from rich.console import Console
 
 from baseline.augment import Textbook
+from onelook.augment.sampler import sample_generator
 from onelook.augment.yolox import YoloxAugment
-from onelook.augment.lazy_sample import sample_generator
 from onelook.bench.data import RULES, DataBenchmark, bench_data, time_of
 from onelook.data import open_dataset
 from onelook.data.dataset import Dataset

@@ -22,15 +22,15 @@ from training import Untouched
 def main(folder: Path) -> None:
     """An epoch, of which each process sees a half; then what is in the cache, and what the file systems show of it."""
     torch.set_num_threads(1)
-    with join_process_group("cpu") as world:
-        if world.is_main:
+    with join_process_group("cpu") as process_group:
+        if process_group.is_main:
             coco(folder / "data", split="train")
         torch.distributed.barrier()
         dataset = open_dataset(folder / "data", "train")
         recipe = adapted(published_recipe("yolox-nano"), tuple(NAMES), 1, 64, 2)
         recipe = replace(recipe, augment=Untouched())
         plan = plan_cache(os.environ["CACHE"], dataset, folder / "run")
-        with loader_of(dataset, recipe, world, workers=1, cache=plan) as batches:
+        with loader_of(dataset, recipe, process_group, workers=1, cache=plan) as batches:
             seen = [row for batch in batches.epoch(0, recipe.augment, 0) for row in batch.indices]
             torch.distributed.barrier()
             assert batches.cache is not None
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
                 "names": file.st_nlink,
             }
             torch.distributed.barrier()
-        (folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(found))
+        (folder / f"{process_group.size}-{process_group.rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

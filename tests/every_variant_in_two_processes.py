@@ -13,9 +13,9 @@ from networks import narrow
 from onelook.models.build import build
 from onelook.models.variants import VARIANTS, variant
 from onelook.recipes import published_recipe
-from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.loop import Step, train
 from onelook.training.processes import ProcessGroup, join_process_group
+from onelook.training.train_state import RuntimeOptions, TrainState
 from training import MemoryBatch, Squares, Untouched
 
 STEPS = 2  # the rate of some warm-ups begins at 0
@@ -31,20 +31,22 @@ class SomeEmpty(Squares):
             yield MemoryBatch(batch.images, targets, batch.indices)
 
 
-def digests(name: str, world: ProcessGroup) -> list[float]:
+def digests(name: str, process_group: ProcessGroup) -> list[float]:
     """A number that says what the weights are: before the first step, and after every one."""
     recipe = published_recipe(name)
     model = replace(narrow(variant(name).architecture), num_classes=3)
     recipe = replace(recipe, model=model, augment=Untouched(), closing=None, multiscale=None, batch_size=4, epochs=1)
     torch.manual_seed(0)
     detector = build(recipe.model, classes=("red", "green", "blue"))
-    learner = TrainState(recipe, detector, world, RuntimeOptions())
+    train_state = TrainState(recipe, detector, process_group, RuntimeOptions())
 
     def digest() -> float:
         return float(torch.stack([part.detach().double().abs().sum() for part in detector.parameters()]).sum())
 
     found = [digest()]
-    for event in train(recipe, learner, SomeEmpty(count=4 * STEPS, batch=4, rank=world.rank, world=world.size)):
+    for event in train(
+        recipe, train_state, SomeEmpty(count=4 * STEPS, batch=4, rank=process_group.rank, world=process_group.size)
+    ):
         if isinstance(event, Step):
             assert all(bool(loss.isfinite()) for loss in event.losses.values()), (name, event.losses)
             found.append(digest())
@@ -55,9 +57,9 @@ def digests(name: str, world: ProcessGroup) -> list[float]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    with join_process_group("cpu") as world:
-        found = {name: digests(name, world) for name in VARIANTS}
-        (folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(found))
+    with join_process_group("cpu") as process_group:
+        found = {name: digests(name, process_group) for name in VARIANTS}
+        (folder / f"{process_group.size}-{process_group.rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def findings(backend: TorchBackend, least: float, iou: float) -> tuple[Pictures,
     found = []
     for frames in framed_batches(truth, square_groups(range(IMAGES), backend.size, 1), backend.frame):
         ((boxes, scores, labels),) = backend(frames.pixels, select)
-        found.append((frames.placements[0].back(boxes), scores, labels))
+        found.append((frames.placements[0].to_original(boxes), scores, labels))
     ranked = np.sort(np.concatenate([scores for _, scores, _ in found]))[::-1]
     near = ranked[IMAGES * DETECTIONS : IMAGES * DETECTIONS + 100]
     gap = int((near[:-1] - near[1:]).argmax())

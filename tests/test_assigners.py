@@ -17,7 +17,7 @@ from onelook.losses.detection_loss import DetectionLoss, Pairs
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
 from onelook.losses.yolox import BoxIou, Classes, Objectness
 from onelook.models.yolox.architecture import Yolox
-from onelook.ops.iou import box_iou, pairwise_iou
+from onelook.ops.iou import box_iou
 from onelook.ops.priors import level_starts
 from onelook.types import Matches, Predictions, Targets
 
@@ -58,7 +58,7 @@ def atss_of_one_image(boxes, predicted, priors):
 
 def task_aligned_of_one_image(boxes, labels, predicted, scores, priors):
     points, chosen = priors.points.to(boxes.dtype), []
-    overlap = pairwise_iou(boxes, predicted)
+    overlap = box_iou(boxes.unsqueeze(1), predicted)
     for number, box in enumerate(boxes):
         inside = ((points > box[:2]) & (points < box[2:])).all(1)
         alignment = torch.where(inside, scores[:, labels[number]] * overlap[number] ** 6, 0.0)
@@ -79,7 +79,7 @@ def task_aligned_of_one_image(boxes, labels, predicted, scores, priors):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_atss_is_the_papers_algorithm(seed: int) -> None:
+def test_atss_equals_the_algorithm_of_the_paper(seed: int) -> None:
     predictions, targets = random_scene(seed, 3, 6, size=(128, 192), dtype=torch.float64, missing=0.3)
     matches = Atss()(predictions, targets)
     assert matches.valid.any()
@@ -90,7 +90,7 @@ def test_atss_is_the_papers_algorithm(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_task_aligned_is_the_papers_rule(seed: int) -> None:
+def test_task_aligned_equals_the_rule_of_the_paper(seed: int) -> None:
     predictions, targets = random_scene(seed, 3, 6, classes=5, size=(128, 192), dtype=torch.float64, missing=0.3)
     matches, scores = TaskAligned()(predictions, targets), predictions.scores()
     assert matches.valid.any()
@@ -103,7 +103,7 @@ def test_task_aligned_is_the_papers_rule(seed: int) -> None:
 
 @pytest.mark.parametrize("assigner", ASSIGNERS, ids=str)
 @pytest.mark.parametrize("bare", [False, True], ids=["objectness", "no objectness"])
-def test_padding_and_neighbours_in_the_batch_change_nothing(assigner, bare: bool) -> None:
+def test_padding_and_other_images_of_the_batch_change_nothing(assigner, bare: bool) -> None:
     predictions, targets = random_scene(0, 3, 5, classes=4, size=(128, 128), dtype=torch.float64)
     if bare:
         predictions = replace(predictions, objectness=None)
@@ -126,7 +126,7 @@ def test_padding_and_neighbours_in_the_batch_change_nothing(assigner, bare: bool
 
 
 @pytest.mark.parametrize("assigner", ASSIGNERS, ids=str)
-def test_a_prior_serves_one_object_and_every_pair_is_sound(assigner) -> None:
+def test_a_prior_has_one_object_and_every_pair_is_valid(assigner) -> None:
     predictions, targets = random_scene(1, 4, 12, classes=3, size=(128, 128), missing=0.4)
     matches = assigner(predictions, targets)
     assert matches.valid.any() and not matches.quality[~matches.valid].any()
@@ -153,14 +153,14 @@ def test_images_without_objects_have_no_pairs_and_a_finite_loss(assigner, object
 def test_alignota_without_quality_terms_is_simota_on_classes_alone() -> None:
     predictions, targets = random_scene(3, 2, 6, classes=4, size=(128, 128), dtype=torch.float64)
     bare = replace(predictions, objectness=None)
-    # SimOTA takes the square root of its scores: give AlignOTA logits of which it sees the roots.
+    # SimOTA takes the square root of its scores: AlignOTA gets the logits of these roots.
     rooted = replace(bare, classes=torch.logit(bare.classes.sigmoid().sqrt()))
     plain = AlignOta(soft=False, focus=0.0, penalty=1e5)(rooted, targets)
     for image in range(2):
         same(found(plain, image), found(SimOta()(bare, targets), image))
 
 
-def test_quality_focal_takes_the_best_of_several_pairs_of_a_prior_and_leaves_ignored_ones() -> None:
+def test_quality_focal_uses_the_best_of_several_pairs_of_a_prior_and_skips_ignored_priors() -> None:
     predictions, targets = random_scene(4, 1, 2, classes=3, size=(64, 64), dtype=torch.float64)
     targets = replace(targets, labels=torch.ones_like(targets.labels))
     pairs = Matches(
@@ -182,7 +182,7 @@ def test_quality_focal_takes_the_best_of_several_pairs_of_a_prior_and_leaves_ign
     torch.testing.assert_close(kept, loss[0, :7].sum() / 2, check_dtype=False)
 
 
-def test_pairs_count_by_quality_or_by_score() -> None:
+def test_pairs_are_weighted_by_quality_or_score() -> None:
     predictions, targets = random_scene(5, 2, 4, classes=3, size=(128, 128), dtype=torch.float64)
     pairs = Pairs(predictions, targets, AlignOta()(predictions, targets))
     overlap = box_iou(pairs.boxes, pairs.target_boxes, "giou")[pairs.valid]
@@ -199,7 +199,7 @@ def test_distributions_need_bins() -> None:
 
 
 @pytest.mark.parametrize("assigner", [AlignOta, Atss, TaskAligned])
-def test_impossible_settings_are_refused(assigner) -> None:
+def test_invalid_settings_raise(assigner) -> None:
     with pytest.raises(ValueError):
         assigner(candidates=0)
 

@@ -11,7 +11,7 @@ import pytest
 from onelook.augment.letterbox import Letterbox
 from onelook.bench.model import ModelBenchmark, Setting, Untouched, measure, pictures
 from onelook.cli.app import run
-from onelook.ops.nms import RawDetections, Nms, Postprocess
+from onelook.ops.nms import Nms, Postprocess, RawDetections
 
 
 class Counting:

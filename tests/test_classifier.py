@@ -81,7 +81,7 @@ def test_targets_are_distributions_and_one_class_is_darknet_s(classes, smoothing
     loss = ClassLoss(smoothing)
     labels, valid = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[True, True], [True, False]])
     shares = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
-    wanted = loss.wanted(Targets(torch.zeros(2, 2, 4), labels, valid, shares), classes)
+    wanted = loss.soft_targets(Targets(torch.zeros(2, 2, 4), labels, valid, shares), classes)
     assert torch.allclose(wanted.sum(1), torch.ones(2), atol=1e-5)
     others = torch.full((classes,), smoothing / (classes - 1))
     others[1] = 1 - smoothing
@@ -128,7 +128,7 @@ def test_the_arithmetic_of_a_classifier_is_that_of_its_backbones_convolutions():
 
 
 def test_losses_and_networks_of_different_tasks_are_refused():
-    with pytest.raises(ValueError, match="learns by a ClassLoss"):
+    with pytest.raises(ValueError, match="needs a ClassLoss"):
         changed(model=Classification(TINY))
     with pytest.raises(ValueError, match="image classes"):
         changed(loss=ClassLoss(), closing=None)
@@ -205,7 +205,7 @@ def test_a_classifier_goes_on_where_it_was_stopped(pictures, trained, tmp_path, 
     class Once(runs.StopRequest):
         def __init__(self):
             super().__init__()
-            self.asked = True  # as if Ctrl-C were pressed at once
+            self.requested = True  # as if Ctrl-C were pressed at once
 
     monkeypatch.setattr(runs, "StopRequest", Once)
     assert train(pictures, *NANO, "--out", tmp_path / "broken") == 130

@@ -92,7 +92,7 @@ def test_the_command_that_ctrl_c_prints_goes_on_with_what_the_run_began_with(sce
     out = tmp_path / "broken"
     assert train(scenes, *asked, "--out", str(out)) == 130
     printed = f"onelook train {scenes} --out {out} --resume"
-    assert f"To go on: {printed}\n" in capsys.readouterr().err
+    assert f"To resume: {printed}\n" in capsys.readouterr().err
     monkeypatch.undo()
     assert run(shlex.split(printed)[1:]) == 0
     told = capsys.readouterr().err
@@ -116,8 +116,8 @@ def stop_after(steps, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--train-split", "val"), "training of the run in '{out}' was with 8 images of the split 'train', now it is"),
-        (("--val-split", "none"), "validation of the run in '{out}' was with 4 images of the split 'val', now it is"),
+        (("--train-split", "val"), "training data of the run in '{out}' was 8 images of the split 'train', now it is"),
+        (("--val-split", "none"), "validation data of the run in '{out}' was 4 images of the split 'val', now it is"),
     ],
 )
 def test_a_run_does_not_go_on_with_other_images(scenes, tmp_path, capsys, arguments, said):
@@ -147,7 +147,7 @@ def test_flags_that_are_given_again_hold_and_the_others_are_found():
     assert again == replace(began, workers=0, precision="fp32")
     assert Flags(workers=0).after({}) == Flags(workers=0)
     off = Flags(deterministic=False, log=("none",), cache="none").after(began.to_dict())
-    assert (off.deterministic, off.sinks, off.cache) == (False, (), "none") and not off.machine.deterministic
+    assert (off.deterministic, off.loggers, off.cache) == (False, (), "none") and not off.runtime.deterministic
     with_more = began.to_dict() | {"a flag of another version": 1}
     assert Flags().after(with_more) == began
 
@@ -169,4 +169,4 @@ def test_a_state_with_a_flipped_byte_is_damaged(scenes, tmp_path, capsys):
     content[len(content) // 2] ^= 1
     (out / "state.pt").write_bytes(content)
     assert train(scenes, "--out", str(out), "--resume") == 1
-    assert "is damaged or no training state (its checksum does not agree)" in capsys.readouterr().err
+    assert "is damaged or no checkpoint (its checksum is wrong)" in capsys.readouterr().err

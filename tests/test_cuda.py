@@ -31,7 +31,6 @@ from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.models.build import build
 from onelook.models.variants import variant
 from onelook.recipes import published_recipe
-from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.loop import Step, train
 from onelook.training.meter import LossMeter
 from onelook.training.multiscale import MultiScale
@@ -39,11 +38,12 @@ from onelook.training.optimizer import Sgd
 from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe
 from onelook.training.schedule import Constant
+from onelook.training.train_state import RuntimeOptions, TrainState
 from onelook.types import Targets
 from onelook.weights import restore
 from shared import data, needs_shared, reference
 from test_train_loop import LOSS, BadGradient, SumOfBoxes
-from training import Squares, changed, learner_of
+from training import Squares, changed, train_state_of
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -152,12 +152,12 @@ def test_a_step_never_waits_for_the_device(name: str, precision: Any, scenes: Pa
     if name == "yolov4-tiny":
         recipe = replace(recipe, accumulate=2)
     dataset = open_dataset(scenes, "train").view(range(16))
-    learner = TrainState(recipe, build(recipe.model, dataset.names), ALONE, RuntimeOptions(precision=precision))
+    train_state = TrainState(recipe, build(recipe.model, dataset.names), ALONE, RuntimeOptions(precision=precision))
     losses = []
     with Loader(
         dataset, (64, 64), 4, epochs=3, max_labels=recipe.max_labels, accumulate=recipe.accumulate, pin=True
     ) as loader:
-        for number, event in enumerate(train(recipe, learner, loader)):
+        for number, event in enumerate(train(recipe, train_state, loader)):
             if isinstance(event, Step):
                 losses.append(torch.stack(list(event.losses.values())))
             torch.cuda.set_sync_debug_mode("error" if number >= 1 else "default")
@@ -169,30 +169,30 @@ def test_a_step_with_a_teacher_never_waits_either(scenes: Path) -> None:
     recipe = narrow_recipe("damo-yolo-ns", distilled=True, multiscale=None)
     dataset = open_dataset(scenes, "train").view(range(16))
     teacher = build(narrow(variant("damo-yolo-t").architecture), dataset.names)
-    learner = TrainState(recipe, build(recipe.model, dataset.names), ALONE, RuntimeOptions(), teacher)
+    train_state = TrainState(recipe, build(recipe.model, dataset.names), ALONE, RuntimeOptions(), teacher)
     with Loader(dataset, (64, 64), 4, epochs=3, pin=True) as loader:
-        for number, _ in enumerate(train(recipe, learner, loader)):
+        for number, _ in enumerate(train(recipe, train_state, loader)):
             torch.cuda.set_sync_debug_mode("error" if number >= 1 else "default")
     torch.cuda.set_sync_debug_mode("default")
-    assert learner.steps == 12 and all(p.isfinite().all() for p in learner.detector.parameters())
+    assert train_state.steps == 12 and all(p.isfinite().all() for p in train_state.detector.parameters())
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_loss_that_is_not_finite_changes_no_weight(precision: Any, clip: float | None) -> None:
     recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None, clip=clip)
-    learner, meter = learner_of(recipe, ALONE, precision=precision), LossMeter()
-    before, same, broken = _copy(learner), [], []
-    for event in train(recipe, learner, Squares(broken=5)):
+    train_state, meter = train_state_of(recipe, ALONE, precision=precision), LossMeter()
+    before, same, broken = _copy(train_state), [], []
+    for event in train(recipe, train_state, Squares(broken=5)):
         if isinstance(event, Step):
-            after = _copy(learner)
+            after = _copy(train_state)
             same.append(all(torch.equal(before[name], after[name]) for name in after))
             before = after
             meter.add(event)
             broken += meter.read()
     assert len(broken) == 1 and 5 in broken[0][0].images
     assert [number for number, unchanged in enumerate(same) if unchanged] == [broken[0][0].number]
-    assert all(tensor.isfinite().all() for tensor in learner.evaluated_model.state_dict().values())
+    assert all(tensor.isfinite().all() for tensor in train_state.evaluated_model.state_dict().values())
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
@@ -200,25 +200,25 @@ def test_a_loss_that_is_not_finite_changes_no_weight(precision: Any, clip: float
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gradient_that_is_not_finite_changes_no_weight(precision: Any, value: float, clip: float | None) -> None:
     recipe = changed(epochs=1, schedule=Constant(), closing=None, clip=clip)
-    learner, meter = learner_of(recipe, ALONE, precision=precision), LossMeter()
-    BadGradient(learner, at=1, value=value)
-    states, broken = [_copy(learner)], []
-    for event in train(recipe, learner, Squares()):
+    train_state, meter = train_state_of(recipe, ALONE, precision=precision), LossMeter()
+    BadGradient(train_state, at=1, value=value)
+    states, broken = [_copy(train_state)], []
+    for event in train(recipe, train_state, Squares()):
         if isinstance(event, Step):
-            states.append(_copy(learner))
+            states.append(_copy(train_state))
             meter.add(event)
             broken += meter.read()
     same = [all(torch.equal(one[name], two[name]) for name in one) for one, two in pairwise(states)]
     assert same == [False, True, False] and [step.number for step, _ in broken] == [1]
 
 
-def _copy(learner: TrainState) -> dict[str, torch.Tensor]:
-    state = learner.detector.state_dict()
+def _copy(train_state: TrainState) -> dict[str, torch.Tensor]:
+    state = train_state.detector.state_dict()
     return {name: tensor.clone() for name, tensor in state.items() if tensor.is_floating_point()}
 
 
-def _curve(learner: TrainState, recipe: Recipe) -> list[float]:
-    steps = [event for event in train(recipe, learner, Squares()) if isinstance(event, Step)]
+def _curve(train_state: TrainState, recipe: Recipe) -> list[float]:
+    steps = [event for event in train(recipe, train_state, Squares()) if isinstance(event, Step)]
     return [float(sum(step.losses.values())) for step in steps]
 
 
@@ -226,17 +226,17 @@ def _curve(learner: TrainState, recipe: Recipe) -> list[float]:
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_every_precision_and_layout_learns(precision: Any, channels_last: bool) -> None:
     recipe = changed(epochs=8, closing=None, optimizer=Sgd(lr_per_image=0.02 / 8))
-    curve = _curve(learner_of(recipe, ALONE, precision=precision, channels_last=channels_last), recipe)
-    cpu = _curve(learner_of(recipe), recipe)
+    curve = _curve(train_state_of(recipe, ALONE, precision=precision, channels_last=channels_last), recipe)
+    cpu = _curve(train_state_of(recipe), recipe)
     assert curve[0] == pytest.approx(cpu[0], rel=2e-2)
     assert sum(curve[-3:]) < 0.9 * sum(curve[:3])
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
-def test_a_compiled_network_learns_the_same() -> None:
+def test_a_compiled_network_has_the_same_losses() -> None:
     recipe = changed(epochs=2, closing=None)
-    curves = [_curve(learner_of(recipe, ALONE, precision="fp32", compile=on), recipe) for on in (False, True)]
+    curves = [_curve(train_state_of(recipe, ALONE, precision="fp32", compile=on), recipe) for on in (False, True)]
     torch._dynamo.reset()
     assert curves[1][:2] == pytest.approx(curves[0][:2], rel=1e-3)
     assert sum(curves[1]) == pytest.approx(sum(curves[0]), rel=0.05)
@@ -247,7 +247,7 @@ def test_the_deterministic_mode_gives_the_same_numbers_twice(monkeypatch: pytest
     recipe = changed(epochs=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of kernels without a deterministic form
-        curves = [_curve(learner_of(recipe, ALONE, deterministic=True), recipe) for _ in range(2)]
+        curves = [_curve(train_state_of(recipe, ALONE, deterministic=True), recipe) for _ in range(2)]
     assert curves[0] == curves[1]
 
 
@@ -294,10 +294,10 @@ def test_an_interrupted_run_goes_on(
     taken = []
     update = TrainState.update
 
-    def interrupting(learner: TrainState, loss: torch.Tensor) -> None:
-        update(learner, loss)
-        taken.append(learner.steps)
-        if learner.steps == 11:  # in the second epoch of eight steps
+    def interrupting(train_state: TrainState, loss: torch.Tensor) -> None:
+        update(train_state, loss)
+        taken.append(train_state.steps)
+        if train_state.steps == 11:  # in the second epoch of eight steps
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(TrainState, "update", interrupting)

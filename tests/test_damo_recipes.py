@@ -42,7 +42,7 @@ def test_learning_rates_are_the_recorded_ones(row, name):
 
 
 @needs_shared
-def test_the_average_follows_the_recorded_momentum():
+def test_the_ema_has_the_recorded_momentum():
     ema = published_recipe("damo-yolo-s").ema
     for step, momentum in FACTS["ema_momentum"].items():
         assert ema.at(int(step) + 1) == pytest.approx(momentum, rel=1e-12, abs=1e-15)
@@ -84,9 +84,9 @@ def test_table_6_is_one_setting(assigner):
     assert changed.loss.assigner == assigner
 
 
-def test_distributions_are_refused_for_a_head_without_bins():
+def test_distribution_loss_is_an_error_for_a_head_without_bins():
     yolox = published_recipe("yolox-s")
-    with pytest.raises(ValueError, match="DistributionFocal needs bins, which the head of Yolox does not give"):
+    with pytest.raises(ValueError, match="DistributionFocal needs bins, which the head of Yolox does not provide"):
         replace(yolox, loss=yolox.loss.with_terms(DistributionFocal()))
 
 
@@ -104,7 +104,7 @@ def test_detections_are_those_of_the_published_nms(case, confidence, iou, limit)
 
 
 @pytest.mark.slow
-def test_t_learns_eight_pictures_by_heart(tmp_path):
+def test_t_overfits_eight_images(tmp_path):
     """Through the command's own parts: eight drawn pictures, no augmentation, AP50 above 0.95.
 
     Closing epochs would bring their own augmentation. The flat end is long because batch norm's running statistics

@@ -17,14 +17,14 @@ from onelook.models.build import build
 from onelook.models.detector import FeaturePart
 from onelook.models.yolox.architecture import Yolox
 from onelook.recipes import published_recipe
+from onelook.training.checkpoint import load_checkpoint, save_checkpoint
 from onelook.training.distill import OFFICIAL_CODE, PAPER, TERM_NAME, AlignModule, Distillation, matched_levels
-from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.loop import Step, train
 from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Closing
 from onelook.training.schedule import Constant
-from onelook.training.checkpoint import load_checkpoint, save_checkpoint
 from onelook.training.teacher import open_teacher
+from onelook.training.train_state import RuntimeOptions, TrainState
 from onelook.weights import save_weights
 from shared import fill_module, needs_shared, reference
 from test_train_loop import assert_same, one_thread, run, weights_of  # noqa: F401
@@ -108,36 +108,36 @@ def test_the_weight_falls_as_published():
         )
 
 
-def test_the_paper_lets_the_student_finish_alone():
+def test_with_the_papers_settings_closing_epochs_have_no_distillation():
     weights = [PAPER.at(step, 10, 30, 4) for step in range(300)]
     assert weights[0] == 0.5 and weights[130] == pytest.approx(0.5 * 0.55)
     assert weights[259] == pytest.approx(0.05, rel=1e-3) and set(weights[260:]) == {0.0}
     assert OFFICIAL_CODE.at(299, 10, 30, 4) == pytest.approx(0.1, rel=1e-3)
 
 
-def test_equal_features_are_no_loss_and_scale_does_not_matter():
+def test_equal_features_have_no_loss_at_any_scale():
     maps = torch.randn(2, 6, 5, 7)
     for loss in (Cwd(), Mimic()):
         assert loss(normalised(maps), normalised(3.0 * maps + 2.0), nn.Identity()).item() == pytest.approx(0, abs=1e-5)
     assert Cwd(temperature=4.0)(maps, maps + 1.0, nn.Identity()).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_the_masked_part_is_what_it_says():
+def test_the_masked_fraction_is_the_setting():
     torch.manual_seed(0)
     ones = torch.ones(4, 2, 50, 50)
     plain = nn.Identity()
     for masked in (0.0, 0.65):
         loss = Mgd(masked=masked, scale=1.0)(ones, torch.zeros_like(ones), plain) / ones[0].numel()
         assert loss.item() == pytest.approx(1.0 - masked, abs=0.02)
-    assert all(p.requires_grad for p in Mgd().learnt(3).parameters())
-    assert not any(p.requires_grad for p in Mgd(trains=False).learnt(3).parameters())
+    assert all(p.requires_grad for p in Mgd().trainable_module(3).parameters())
+    assert not any(p.requires_grad for p in Mgd(trains=False).trainable_module(3).parameters())
 
 
-def test_levels_meet_by_stride():
+def test_levels_are_matched_by_stride():
     assert matched_levels(Part((1, 2, 3)), Part((4, 5, 6, 7), (4, 8, 16, 32))) == ((0, 1), (1, 2), (2, 3))
     # A neck that feeds an auxiliary head has every stride twice: its lead levels count.
     assert matched_levels(Part((1,) * 4, (8, 16, 8, 16)), Part((1,) * 3)) == ((0, 0), (1, 1))
-    with pytest.raises(ConfigError, match=r"\(4\) is one of the student's \(8, 16, 32\)"):
+    with pytest.raises(ConfigError, match=r"teacher's features have 4, the student's 8, 16, 32"):
         matched_levels(Part((1, 2, 3)), Part((1,), (4,)))
 
 
@@ -190,8 +190,8 @@ def teacher_of(width=0.25, **settings):
     return build(Yolox(depth=0.33, width=width, num_classes=7, size=(64, 64), **settings))
 
 
-def pupil(recipe=TAUGHT, **machine):
-    return TrainState(recipe, detector_of(recipe), ALONE, RuntimeOptions(**machine), teacher_of())
+def pupil(recipe=TAUGHT, **runtime):
+    return TrainState(recipe, detector_of(recipe), ALONE, RuntimeOptions(**runtime), teacher_of())
 
 
 @pytest.mark.parametrize("loss", [Cwd(), Mgd(masked=0.3, scale=1e-3), Mimic()], ids=LOSSES)
@@ -205,21 +205,23 @@ def test_a_student_approaches_the_features_of_its_teacher(loss):
 
 
 def test_the_teacher_and_what_is_saved_do_not_change():
-    learner, teacher = pupil(), teacher_of()
-    before = {name: tensor.clone() for name, tensor in learner.teaching.teacher.state_dict().items()}
-    projection = learner.align.project[0].weight.clone()
-    run(TAUGHT, learner)
-    assert_same(before, learner.teaching.teacher.state_dict())
-    assert not learner.teaching.teacher.training and not any(m.training for m in learner.teaching.teacher.modules())
-    assert learner.step.training
-    assert not torch.equal(projection, learner.align.project[0].weight)  # it is in the optimizer
-    assert learner.evaluated_model.state_dict().keys() == detector_of(TAUGHT).state_dict().keys()
+    train_state, teacher = pupil(), teacher_of()
+    before = {name: tensor.clone() for name, tensor in train_state.distiller.teacher.state_dict().items()}
+    projection = train_state.align.project[0].weight.clone()
+    run(TAUGHT, train_state)
+    assert_same(before, train_state.distiller.teacher.state_dict())
+    assert not train_state.distiller.teacher.training and not any(
+        m.training for m in train_state.distiller.teacher.modules()
+    )
+    assert train_state.step.training
+    assert not torch.equal(projection, train_state.align.project[0].weight)  # it is in the optimizer
+    assert train_state.evaluated_model.state_dict().keys() == detector_of(TAUGHT).state_dict().keys()
     images = torch.rand(1, 3, 64, 64) * 255
-    for ours, theirs in zip(learner.teaching.features(images), teacher.eval().features(images)):
+    for ours, theirs in zip(train_state.distiller.features(images), teacher.eval().features(images)):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_without_weight_the_student_learns_as_without_a_teacher():
+def test_at_weight_zero_training_equals_one_without_a_teacher():
     alone, told = (changed(epochs=2, clip=0.5, distillation=d) for d in (None, Distillation(weight=0.0)))
     one = TrainState(alone, detector_of(alone), ALONE, RuntimeOptions())
     two = pupil(told)
@@ -228,7 +230,7 @@ def test_without_weight_the_student_learns_as_without_a_teacher():
 
 
 @pytest.mark.parametrize(("loss", "stop"), [(Cwd(), 1), (Mgd(), 4)], ids=["cwd", "mgd"])
-def test_resume_with_a_teacher_is_bit_equal_to_no_break(tmp_path, loss, stop):
+def test_resume_with_a_teacher_is_bit_equal(tmp_path, loss, stop):
     recipe = changed(epochs=2, distillation=Distillation(loss=loss), accumulate=2)
     whole, broken, fresh = (pupil(recipe) for _ in range(3))
     batches = Squares(batch=4)
@@ -243,29 +245,29 @@ def test_resume_with_a_teacher_is_bit_equal_to_no_break(tmp_path, loss, stop):
     assert_same(dict(whole.align.state_dict()), dict(fresh.align.state_dict()))
 
 
-def test_in_the_papers_second_stage_the_teacher_does_not_look(monkeypatch):
+def test_in_the_papers_second_stage_the_teacher_is_not_run(monkeypatch):
     recipe = changed(epochs=3, distillation=PAPER, closing=Closing(epochs=1))
-    learner = pupil(recipe)
+    train_state = pupil(recipe)
     looks = []
-    features = learner.teaching.teacher.features
-    monkeypatch.setattr(learner.teaching.teacher, "features", lambda images: looks.append(1) or features(images))
-    told = [float(e.losses[TERM_NAME]) for e in train(recipe, learner, Squares()) if isinstance(e, Step)]
+    features = train_state.distiller.teacher.features
+    monkeypatch.setattr(train_state.distiller.teacher, "features", lambda images: looks.append(1) or features(images))
+    told = [float(e.losses[TERM_NAME]) for e in train(recipe, train_state, Squares()) if isinstance(e, Step)]
     assert len(looks) == 6 and all(value > 0 for value in told[:6]) and told[6:] == [0.0] * 3
 
 
-def test_half_precision_and_other_layouts_take_a_teacher():
-    for machine in ({"precision": "bf16"}, {"channels_last": False}):
+def test_distillation_works_in_half_precision_and_other_layouts():
+    for runtime in ({"precision": "bf16"}, {"channels_last": False}):
         recipe = changed(epochs=1, distillation=Distillation(), closing=None)
-        steps = [event for event in train(recipe, pupil(recipe, **machine), Squares()) if isinstance(event, Step)]
+        steps = [event for event in train(recipe, pupil(recipe, **runtime), Squares()) if isinstance(event, Step)]
         assert all(
             step.losses[TERM_NAME].dtype == torch.float32 and step.losses[TERM_NAME].isfinite() for step in steps
         )
 
 
-def test_what_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match="distils, but there is no teacher"):
+def test_a_teacher_that_does_not_fit_is_an_error():
+    with pytest.raises(ConfigError, match="has distillation, but there is no teacher"):
         TrainState(TAUGHT, detector_of(TAUGHT), ALONE, RuntimeOptions())
-    with pytest.raises(ConfigError, match="does not distil"):
+    with pytest.raises(ConfigError, match="has no distillation"):
         TrainState(RECIPE, detector_of(RECIPE), ALONE, RuntimeOptions(), teacher_of())
     far = teacher_of()
     far.backbone.strides = (8, 16, 128)
@@ -277,8 +279,8 @@ def test_what_does_not_fit_is_refused():
 
 
 @pytest.mark.parametrize("name", ["yolox-nano", "damo-yolo-ns"])
-def test_yolox_s_teaches_for_a_few_steps(name):
-    """The student's own published recipe, with pictures of 64 pixels; its own terms stay, and the teacher's falls."""
+def test_yolox_s_is_a_teacher_for_a_few_steps(name):
+    """The student's own published recipe, with images of 64 pixels; its own loss terms stay, and the distillation term falls."""
     recipe = published_recipe(name, distilled=True)
     recipe = replace(
         recipe,
@@ -294,8 +296,8 @@ def test_yolox_s_teaches_for_a_few_steps(name):
         ema=None,
     )
     torch.manual_seed(1)
-    learner = TrainState(recipe, build(recipe.model), ALONE, RuntimeOptions(), build("yolox-s"))
-    told = [event.losses for event in train(recipe, learner, Squares()) if isinstance(event, Step)]
+    train_state = TrainState(recipe, build(recipe.model), ALONE, RuntimeOptions(), build("yolox-s"))
+    told = [event.losses for event in train(recipe, train_state, Squares()) if isinstance(event, Step)]
     assert list(told[0]) == list(recipe.terms_at(0)) and len(told) == 6
     assert all(value.isfinite() for losses in told for value in losses.values())
     assert sum(float(losses[TERM_NAME]) for losses in told[-2:]) < sum(float(losses[TERM_NAME]) for losses in told[:2])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onelook.augment.letterbox import Resize, Letterbox, Stretch
+from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.errors import DataError, ImageError, UsageError
 from onelook.evaluation import evaluate
 from onelook.evaluation.frames import framed_batches

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from onelook.augment.lazy_sample import ListSampler, sample_generator
+from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.config import diff, override
 from onelook.data.loader import collate
 from onelook.losses.generalized_focal import QualityFocal
@@ -17,7 +17,7 @@ from onelook.recipes import RECIPE_TYPES, published_recipe
 from onelook.training.recipe import Recipe
 from scenes import SCENES
 from test_train_loop import run
-from training import learner_of
+from training import train_state_of
 
 FAMILIES = ("yolox-nano", "yolov4-tiny", "yolov7-tiny", "damo-yolo-ns")
 SWITCHES = {
@@ -28,7 +28,7 @@ SWITCHES = {
     "CmBN": "normalization=Cmbn()",
 }
 EXTRAS = (
-    *("CutMix(1.0)", "MixPictures(1.0)", "MosaicPictures(1.0)", "Blur(whole=1.0,background=0.0)"),
+    *("CutMix(1.0)", "BatchMixUp(1.0)", "BatchMosaic(1.0)", "Blur(whole=1.0,background=0.0)"),
     *("Blur(whole=0.0,background=1.0)", "CutOut(1.0)", "RandomErase(1.0)", "HideAndSeek(1.0)", "GridMask(1.0)"),
 )
 
@@ -68,7 +68,7 @@ def small(name: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def published():
-    return {name: run(small(name), learner_of(small(name)), Scenery()) for name in FAMILIES}
+    return {name: run(small(name), train_state_of(small(name)), Scenery()) for name in FAMILIES}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -76,11 +76,11 @@ def published():
 def test_a_method_is_one_setting_of_any_family(published, family, method):
     recipe = override(small(family), SWITCHES[method], types=RECIPE_TYPES)
     assert len(diff(small(family), recipe)) == 1
-    learner = learner_of(recipe)
-    before = [parameter.clone() for parameter in learner.detector.parameters()]
-    curve = run(recipe, learner, Scenery())
+    train_state = train_state_of(recipe)
+    before = [parameter.clone() for parameter in train_state.detector.parameters()]
+    curve = run(recipe, train_state, Scenery())
     assert len(curve) == 1 and torch.tensor(curve).isfinite().all() and curve != published[family]
-    after = list(learner.detector.parameters())
+    after = list(train_state.detector.parameters())
     assert all(parameter.isfinite().all() for parameter in after)
     if recipe.schedule(0, 1, 1).scale > 0:
         assert any(not torch.equal(one, two) for one, two in zip(before, after))
@@ -88,7 +88,7 @@ def test_a_method_is_one_setting_of_any_family(published, family, method):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_what_is_made_of_pictures_is_one_setting_of_any_family(family, extra):
+def test_a_batch_augment_is_one_setting_of_any_family(family, extra):
     plain = published_recipe(family)
     recipe = override(plain, f"extras=({extra},)", types=RECIPE_TYPES)
     assert len(diff(plain, recipe)) == 1

@@ -98,7 +98,7 @@ def test_losses_and_gradients_agree(arrays, case):
 
 @needs_shared
 @pytest.mark.parametrize("case", CASES)
-def test_costs_agree_where_no_penalty_hides_them(arrays, case, monkeypatch):
+def test_costs_agree_where_there_is_no_penalty(arrays, case, monkeypatch):
     """The stored costs are float32, in which the penalty leaves nothing of the rest."""
     _, _, predictions, targets = problem(arrays, case, torch.float64)
     seen = {}
@@ -119,6 +119,6 @@ def test_costs_agree_where_no_penalty_hides_them(arrays, case, monkeypatch):
         expected_cost = arrays[f"{case}/cost_{image}"]
         free = expected_cost < 1e7
         assert free.any()
-        for name, wanted in (("cost", expected_cost), ("iou", arrays[f"{case}/iou_{image}"])):
+        for name, expected in (("cost", expected_cost), ("iou", arrays[f"{case}/iou_{image}"])):
             ours = seen[name][image, :count][:, rows].T.numpy()
-            np.testing.assert_allclose(ours[free], wanted[free], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(ours[free], expected[free], rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Frames: where an image lies in the network's input, and the exact way back."""
+"""Letterbox and stretch: the place of an image in the network's input, and the exact inverse of the transform."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelook.augment.letterbox import Resize, Letterbox, Stretch
+from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from shared import needs_shared, reference
 
 SIZES = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
@@ -25,37 +25,37 @@ FRAMES = st.one_of(
 
 
 @given(FRAMES, SIZES, SIZES, st.lists(st.tuples(*[st.floats(-4000, 4000)] * 4), max_size=5))
-def test_there_and_back_is_where_it_was(
+def test_to_original_is_the_inverse_of_to_input(
     frame: Resize, source: tuple[int, int], size: tuple[int, int], boxes: list[tuple[float, ...]]
 ) -> None:
-    placement, (height, width) = frame.place(source, size)
+    transform, (height, width) = frame.get_transform(source, size)
     array = np.array(boxes, np.float64).reshape(-1, 4)
-    np.testing.assert_allclose(placement.back(placement.forward(array)), array, rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(transform.to_original(transform.to_input(array)), array, rtol=1e-9, atol=1e-6)
     assert 1 <= height <= size[0] and 1 <= width <= size[1]
-    assert placement.left + width <= size[1] and placement.top + height <= size[0]
+    assert transform.left + width <= size[1] and transform.top + height <= size[0]
 
 
 @given(FRAMES, SIZES, SIZES)
-def test_the_image_lies_inside_the_frame_up_to_a_pixel(
+def test_the_image_lies_inside_the_input_up_to_a_pixel(
     frame: Resize, source: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    placement, (height, width) = frame.place(source, size)
-    whole = placement.forward(np.array([[0.0, 0, source[1], source[0]]]))[0]
-    found = (placement.left, placement.top, placement.left + width, placement.top + height)
+    transform, (height, width) = frame.get_transform(source, size)
+    whole = transform.to_input(np.array([[0.0, 0, source[1], source[0]]]))[0]
+    found = (transform.left, transform.top, transform.left + width, transform.top + height)
     assert np.abs(whole - found).max() < 1 + 1e-6
 
 
 @given(FRAMES, st.tuples(st.integers(1, 60), st.integers(1, 60)), st.tuples(st.integers(1, 60), st.integers(1, 60)))
-def test_a_framed_image_has_the_size_of_the_frame_and_grey_around_it(
+def test_a_letterboxed_image_has_the_input_s_size_and_grey_padding(
     frame: Resize, source: tuple[int, int], size: tuple[int, int]
 ) -> None:
     image = np.full((*source, 3), 7, np.uint8)
-    framed, placement = frame(image, size)
-    assert framed.shape == (*size, 3) and framed.dtype == np.uint8
-    _, (height, width) = frame.place(source, size)
-    top, left = int(placement.top), int(placement.left)
-    assert (framed[top : top + height, left : left + width] == 7).all()
-    assert (framed == 7).all(-1).sum() == height * width
+    letterboxed, transform = frame(image, size)
+    assert letterboxed.shape == (*size, 3) and letterboxed.dtype == np.uint8
+    _, (height, width) = frame.get_transform(source, size)
+    top, left = int(transform.top), int(transform.left)
+    assert (letterboxed[top : top + height, left : left + width] == 7).all()
+    assert (letterboxed == 7).all(-1).sum() == height * width
     assert (image == 7).all()
 
 
@@ -64,9 +64,9 @@ def centred_cases() -> list[dict[str, object]]:
     return [case for case in cases if not case["arguments"]["auto"]]
 
 
-def test_a_box_as_large_as_its_type_comes_back_infinite_without_a_warning() -> None:
-    placement, _ = Letterbox().place((640, 640), (320, 320))
-    boxes = placement.back(np.array([[-3e38, 0, 3e38, 10]], np.float32))
+def test_a_box_as_large_as_its_type_becomes_infinite_without_a_warning() -> None:
+    transform, _ = Letterbox().get_transform((640, 640), (320, 320))
+    boxes = transform.to_original(np.array([[-3e38, 0, 3e38, 10]], np.float32))
     assert boxes.tolist() == [[-np.inf, 0, np.inf, 20]]
 
 
@@ -79,6 +79,6 @@ def test_the_centred_letterbox_is_that_of_yolov7() -> None:
         frame = Letterbox(anchor="centre", rounding="round", enlarge=bool(arguments.get("scaleup", True)))
         side = arguments["new_shape"]
         size = (side, side) if isinstance(side, int) else tuple(side)  # type: ignore[arg-type]
-        placement, _ = frame.place(tuple(case["image"]), size)  # type: ignore[arg-type]
-        assert (placement.top, placement.left) == (case["top"], case["left"]), case
-        assert placement.scale_x == placement.scale_y == pytest.approx(case["ratio"]), case
+        transform, _ = frame.get_transform(tuple(case["image"]), size)  # type: ignore[arg-type]
+        assert (transform.top, transform.left) == (case["top"], case["left"]), case
+        assert transform.scale_x == transform.scale_y == pytest.approx(case["ratio"]), case

@@ -1,4 +1,4 @@
-"""MixUp's second image: what is cut off is neither decoded nor resized, and the rest stays as it was."""
+"""MixUp's second image: invisible parts are neither decoded nor resized, and the visible pixels stay the same."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from onelook.augment.lazy_sample import LazySample
 from onelook.augment.letterbox import Letterbox
 from onelook.augment.mix_image import sample_mix_image
-from onelook.augment.lazy_sample import ListSampler, LazySample, sample_generator
+from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.data.images import decode_image
 
 
@@ -29,16 +30,16 @@ def test_the_visible_part_is_that_of_the_whole_resized_image(sides: tuple[int, i
     draw = ListSampler([LazySample(read, boxes, np.zeros(1, np.int64), size=sides)], (96, 96))
     compared = 0
     for index in range(60):
-        partner = sample_mix_image(Letterbox(), (0.5, 4.0), draw, sample_generator(0, 0, index))
-        assert partner is not None
-        height, width = partner.extent
-        x1, y1, x2, y2 = partner.window()
+        mix_image = sample_mix_image(Letterbox(), (0.5, 4.0), draw, sample_generator(0, 0, index))
+        assert mix_image is not None
+        height, width = mix_image.resized
+        x1, y1, x2, y2 = mix_image.visible_rectangle()
         if x1 >= x2 or y1 >= y2 or max(height / sides[0], width / sides[1]) <= 0.5:
             continue  # is not seen, or is decoded at half the size
         resized = cv2.resize(whole, (width, height))
-        resized = cv2.flip(resized, 1) if partner.mirrored else resized
-        x, y = partner.place
-        assert np.array_equal(partner.visible(), resized[y1 - y : y2 - y, x1 - x : x2 - x])
+        resized = cv2.flip(resized, 1) if mix_image.is_flipped else resized
+        x, y = mix_image.corner
+        assert np.array_equal(mix_image.visible_pixels(), resized[y1 - y : y2 - y, x1 - x : x2 - x])
         compared += 1
     assert compared > 20
     assert min(heights) < sides[0] == max(heights)

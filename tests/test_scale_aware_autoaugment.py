@@ -1,4 +1,4 @@
-"""Box-level augmentation against the published numbers, and what must hold for any picture."""
+"""Scale-aware AutoAugment against the published numbers, and properties that hold for any image."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelook.augment.scale_aware_autoaugment import POLICIES, ScaleAwareAutoAugment, Policy, gaussian, move
-from onelook.augment.lazy_sample import ListSampler
+from onelook.augment.sampler import ListSampler
+from onelook.augment.scale_aware_autoaugment import POLICIES, Policy, ScaleAwareAutoAugment, apply_geometry, gaussian
 from onelook.types import Sample
 from shared import needs_shared, reference
 
@@ -39,14 +39,14 @@ def golden():
         return {name: file[name] for name in file.files}
 
 
-def picture(golden):
+def golden_image(golden):
     return np.ascontiguousarray(golden["image"].transpose(1, 2, 0))
 
 
 @needs_shared
 def test_gaussians_and_probabilities_are_the_published_ones(golden):
     augment, boxes, size = ScaleAwareAutoAugment(), golden["boxes"], (48, 64)
-    np.testing.assert_allclose(augment.areas(size), golden["scale_splits"], rtol=1e-12)
+    np.testing.assert_allclose(augment.split_areas(size), golden["scale_splits"], rtol=1e-12)
     np.testing.assert_allclose(augment.gaussians(boxes, size), golden["gaussian_scaled"], atol=1e-6)
     area = 48 * 64 / (2 * np.pi)
     plain = gaussian(size, (18, 18), (26 / 64 * area**0.5, 22 / 48 * area**0.5))
@@ -60,7 +60,7 @@ def test_gaussians_and_probabilities_are_the_published_ones(golden):
 @pytest.mark.parametrize("level", [2, 6])
 @pytest.mark.parametrize("name", COLOURS)
 def test_colours_are_the_published_ones(golden, name, level):
-    found = ScaleAwareAutoAugment().recolour(picture(golden), golden["boxes"][[0, 2]], COLOURS[name], level)
+    found = ScaleAwareAutoAugment().recolour(golden_image(golden), golden["boxes"][[0, 2]], COLOURS[name], level)
     np.testing.assert_allclose(found.transpose(2, 0, 1), golden[f"color_{name}_{level}"], atol=1e-3)
 
 
@@ -69,7 +69,7 @@ def test_colours_are_the_published_ones(golden, name, level):
 def test_geometry_is_the_published_one(golden, name):
     geometry, level, tolerance = GEOMETRY[name]
     boxes, labels = golden["boxes"], golden["labels"]
-    found, copies, rows = move(picture(golden), boxes[:2], geometry, level)
+    found, copies, rows = apply_geometry(golden_image(golden), boxes[:2], geometry, level)
     np.testing.assert_allclose(found.transpose(2, 0, 1), golden[f"geometric_{name}"], atol=tolerance)
     np.testing.assert_array_equal(np.concatenate((boxes, copies)), golden[f"geometric_{name}_boxes"])
     np.testing.assert_array_equal(np.concatenate((labels, labels[rows])), golden[f"geometric_{name}_labels"])
@@ -81,7 +81,7 @@ def sample_of(boxes, size=(40, 60), seed=0):
 
 
 def always(policy, **changes):
-    """The augmentation with this policy, made to every object."""
+    """The augmentation with this policy, applied to every object."""
     sure = replace(policy, colour_probability=1.0, geometry_probability=1.0)
     return ScaleAwareAutoAugment(
         policies=(sure,), selected=3.0, colour_shares=(1, 1, 1), geometry_shares=(1, 1, 1), **changes
@@ -98,7 +98,7 @@ BOXES = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(boxes=BOXES, policy=st.sampled_from(POLICIES), level=st.floats(0, 10), seed=st.integers(0, 99))
-def test_any_picture_stays_one_and_its_objects_stay(boxes, policy, level, seed):
+def test_any_image_keeps_its_size_and_its_objects(boxes, policy, level, seed):
     sample = sample_of(boxes)
     before = sample.image.copy()
     augment = always(replace(policy, geometry_level=level))
@@ -112,12 +112,12 @@ def test_any_picture_stays_one_and_its_objects_stay(boxes, policy, level, seed):
     np.testing.assert_array_equal(found.image, again.image)
 
 
-def test_a_gaussian_of_next_to_no_width_is_one_line():
+def test_a_gaussian_of_almost_no_width_is_one_line():
     found = gaussian((3, 5), (2.0, 1.0), (1e-30, 1e30))
     np.testing.assert_array_equal(found, np.eye(5, dtype=np.float32)[[2, 2, 2]])
 
 
-def test_a_copy_lies_where_its_box_says():
+def test_a_copied_object_fits_its_box():
     sample = sample_of([(4, 6, 16, 20)])
     augment = always(Policy("brightness", 0, 5, "translate_x", 1, 2))
     shifts = set()
@@ -126,7 +126,7 @@ def test_a_copy_lies_where_its_box_says():
         assert found.labels.tolist() == [0, 0] if len(found.boxes) == 2 else [0]
         for box in found.boxes[1:]:
             shifts.add(float(box[0] - 4))
-            x, y = int(box[0]) + 6, int(box[1]) + 7  # the middle, where nothing of the picture below is left
+            x, y = int(box[0]) + 6, int(box[1]) + 7  # the middle, where nothing of the image below is left
             np.testing.assert_array_equal(found.image[y, x], sample.image[13, 10])
     assert shifts == {24.0}  # to the left it would be outside: no copy
 
@@ -138,7 +138,7 @@ def test_nothing_happens_at_the_start_of_a_training_or_without_objects():
             assert found is sample
 
 
-def test_it_becomes_frequent_as_the_training_goes_on():
+def test_its_probability_grows_over_the_training():
     sample = sample_of([(5 * k, 4 * k, 5 * k + 9, 4 * k + 9) for k in range(7)])
     changed = []
     for progress in (0.1, 1.0):

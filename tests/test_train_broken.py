@@ -1,4 +1,4 @@
-"""Losses and gradients that are no numbers: what a run says, and what it leaves."""
+"""Tests of losses and gradients that are NaN or infinite: messages and state of the run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from onelook.training.run import Run, fit
 from onelook.weights import restore
 from test_train_loop import BadGradient, SumOfBoxes
 from test_train_run import start
-from training import LOSS, Squares, changed, learner_of
+from training import LOSS, Squares, changed, train_state_of
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_path):
     recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None)
     with pytest.raises(UserError, match=r"is not finite: sum nan\. Its images: .*pic-5"):
-        start(tmp_path, recipe, Squares(count=16, broken=5), name_of=lambda row: f"pic-{row}")
+        start(tmp_path, recipe, Squares(count=16, broken=5), image_name=lambda row: f"pic-{row}")
     skipping = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None, nonfinite="skip")
     result = start(tmp_path / "skip", skipping, Squares(count=16, broken=5))
     assert result.reason == "finished" and "step was skipped" in (tmp_path / "skip" / "train.log").read_text()
@@ -25,7 +25,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_
     )
 
 
-def test_what_to_do_after_a_loss_that_is_not_finite_is_possible(tmp_path):
+def test_the_remedy_after_a_nonfinite_loss_works(tmp_path):
     recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None)
     with pytest.raises(UserError) as raised:
         start(tmp_path, recipe, Squares(count=16, broken=5))
@@ -39,14 +39,14 @@ def test_what_to_do_after_a_loss_that_is_not_finite_is_possible(tmp_path):
     with pytest.raises(UserError) as raised:
         start(tmp_path / "later", longer, Later(count=16, broken=5))
     last = tmp_path / "later" / "last.safetensors"
-    assert f"in another --out; it can begin with the weights so far: --weights {last}." in raised.value.remedy
+    assert f"in another --out; it can start with the weights so far: --weights {last}." in raised.value.remedy
 
 
-def test_a_gradient_that_is_not_finite_stops_too_and_says_which(tmp_path):
+def test_a_nonfinite_gradient_stops_too_and_is_named(tmp_path):
     recipe = changed(epochs=1, closing=None)
-    learner = learner_of(recipe)
-    BadGradient(learner, at=0)
-    run = Run(tmp_path, recipe, learner, image_name=lambda row: f"pic-{row}")
+    train_state = train_state_of(recipe)
+    BadGradient(train_state, at=0)
+    run = Run(tmp_path, recipe, train_state, image_name=lambda row: f"pic-{row}")
     with pytest.raises(UserError, match=r"gradient of step 0 \(epoch 1\) is not finite, though its loss is\. .*: pic-"):
         fit(run, Squares(count=16), None)
 

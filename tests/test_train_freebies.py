@@ -12,21 +12,22 @@ from hypothesis import strategies as st
 from torch import nn
 
 from onelook.config import from_plain, override, to_plain
-from onelook.layers.cross_mini_batch_norm import Cbn, Cmbn, CrossIterationNorm, CrossMiniBatchNorm
+from onelook.layers.cross_iteration_batch_norm import Cbn, CrossIterationNorm
+from onelook.layers.cross_mini_batch_norm import Cmbn, CrossMiniBatchNorm
 from onelook.layers.dropblock import drop_block
 from onelook.losses.yolox import Classes
 from onelook.models.deploy import deploy
 from onelook.recipes import RECIPE_TYPES, published_recipe
 from onelook.training.adversarial import Adversarial, adversarial_images
+from onelook.training.checkpoint import load_checkpoint, save_checkpoint
 from onelook.training.dropblock import DropBlock
 from onelook.training.loop import Step, train
+from onelook.training.micro_batches import join_batches
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW
-from onelook.training.micro_batches import join_batches
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, Polynomial
-from onelook.training.checkpoint import load_checkpoint, save_checkpoint
 from test_train_loop import assert_same, run, weights_of
-from training import RECIPE, Squares, changed, learner_of
+from training import RECIPE, Squares, changed, train_state_of
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def small_network(normalization=None):
 
 
 @pytest.mark.parametrize("passes", [1, 2, 4])
-def test_statistics_of_the_last_pass_are_those_of_all_passes_together(passes):
+def test_statistics_of_the_last_micro_batch_are_those_of_all_together(passes):
     ours, plain = small_network(Cmbn()), small_network()
     assert isinstance(ours[1], CrossMiniBatchNorm)
     union = torch.randn(8, 3, 9, 7) * 3 + 5
@@ -69,7 +70,7 @@ def test_statistics_of_the_last_pass_are_those_of_all_passes_together(passes):
     torch.testing.assert_close(outputs[-1], plain[1](features).chunk(passes)[-1], rtol=1e-4, atol=1e-5)
 
 
-def test_one_pass_is_plain_batch_norm_with_its_gradients_and_running_statistics():
+def test_one_micro_batch_is_plain_batch_norm_with_its_gradients_and_statistics():
     ours, plain = small_network(Cmbn()), small_network()
     images = torch.randn(4, 3, 9, 7)
     ours[1].begin_step()
@@ -86,7 +87,7 @@ def test_one_pass_is_plain_batch_norm_with_its_gradients_and_running_statistics(
 # Cross-iteration batch norm
 
 
-def test_moments_of_earlier_passes_follow_the_weights():
+def test_moments_of_earlier_micro_batches_are_corrected_for_the_weights():
     """A channel's mean is linear in its kernel, so the correction is exact; the second moment's is to first order."""
     ours, images = small_network(Cbn(window=3)), [torch.randn(4, 3, 9, 7) + shift for shift in (0, 1, 2)]
     norm, convolution = ours[1], ours[0]
@@ -127,7 +128,7 @@ def test_dropblock_keeps_the_mass_of_every_image(probability, size, shape):
         assert len(image.unique()) <= 2
 
 
-def test_dropblock_drops_squares_and_about_as_much_as_asked_for():
+def test_dropblock_drops_squares_with_about_the_set_probability():
     torch.manual_seed(0)
     kept = drop_block(torch.ones(64, 8, 26, 26), 0.1, 7) > 0
     assert 1 - kept.float().mean().item() == pytest.approx(0.1, rel=0.05)
@@ -136,51 +137,51 @@ def test_dropblock_drops_squares_and_about_as_much_as_asked_for():
     assert 49 in areas and min(areas - {0}) == 49
 
 
-def test_dropblock_rises_is_off_in_evaluation_and_leaves_no_trace():
+def test_dropblock_ramps_up_and_is_no_part_of_evaluation_and_weights():
     recipe = changed(dropblock=DropBlock(probability=0.4, size=3, ramp=0.5), epochs=2, closing=None)
-    learner = learner_of(recipe)
-    seen = [learner._drop.probability.item() for _ in train(recipe, learner, Squares(count=16))]
+    train_state = train_state_of(recipe)
+    seen = [train_state._drop.probability.item() for _ in train(recipe, train_state, Squares(count=16))]
     assert seen == pytest.approx([0, 0.2, 0.2, 0.4, 0.4, 0.4])
-    model = learner.detector.eval()
+    model = train_state.detector.eval()
     images = torch.rand(1, 3, 64, 64) * 255
     without = copy.deepcopy(model)
     without.after_backbone = nn.Identity()
     assert torch.equal(model(images).boxes, without(images).boxes)
-    assert model.state_dict().keys() == learner_of(RECIPE).detector.state_dict().keys()
+    assert model.state_dict().keys() == train_state_of(RECIPE).detector.state_dict().keys()
     assert isinstance(deploy(model).after_backbone, nn.Identity)
 
 
 # Self-adversarial training
 
 
-def test_the_altered_picture_hides_its_objects_and_nothing_else_changes():
+def test_an_adversarial_image_hides_its_objects_and_changes_no_state():
     # A network that does not see the objects yet has none to hide: its objectness errs by seeing things elsewhere.
     recipe = changed(epochs=60, optimizer=AdamW(0.003 / 8), schedule=Constant(), ema=None, closing=None)
-    learner, batches = learner_of(recipe), Squares(count=8)
-    for module in learner.detector.modules():
+    train_state, batches = train_state_of(recipe), Squares(count=8)
+    for module in train_state.detector.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.3  # running statistics that are of use after a few steps
-    run(recipe, learner, batches)
+    run(recipe, train_state, batches)
     batch = batches.take(tuple(range(8)))
     images, targets = batch.images.float(), batch.targets
-    learner.set_train_mode()
-    before = {name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}
-    altered = adversarial_images(learner.detector, images, recipe.loss, rate=0.05)
-    after = learner.detector.state_dict()
+    train_state.set_train_mode()
+    before = {name: tensor.clone() for name, tensor in train_state.detector.state_dict().items()}
+    altered = adversarial_images(train_state.detector, images, recipe.loss, rate=0.05)
+    after = train_state.detector.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert all(parameter.grad is None for parameter in learner.detector.parameters())
-    assert all(module.training for module in learner.detector.modules())
+    assert all(parameter.grad is None for parameter in train_state.detector.parameters())
+    assert all(module.training for module in train_state.detector.modules())
     assert not torch.equal(altered, images) and altered.min() >= 0 and altered.max() <= 255
-    learner.detector.eval()
+    train_state.detector.eval()
     with torch.no_grad():
-        first, second = (recipe.loss(learner.detector(picture), targets) for picture in (images, altered))
+        first, second = (recipe.loss(train_state.detector(batch), targets) for batch in (images, altered))
     assert second["objectness"] > 1.1 * first["objectness"]
-    assert recipe.loss.adversarial_loss(learner.detector(altered)) < recipe.loss.adversarial_loss(
-        learner.detector(images)
+    assert recipe.loss.adversarial_loss(train_state.detector(altered)) < recipe.loss.adversarial_loss(
+        train_state.detector(images)
     )
 
 
-def test_which_passes_are_altered_is_a_function_of_their_place():
+def test_attacked_micro_batches_are_a_function_of_seed_step_and_number():
     attack = Adversarial(rate=2.0, probability=0.5, start=0.25)
     rates = [attack.strength(step / 400, (1, step)) for step in range(400)]
     assert rates == [attack.strength(step / 400, (1, step)) for step in range(400)]
@@ -203,7 +204,7 @@ EVERYTHING = {
 def test_resume_is_bit_equal_with_every_method(tmp_path, name):
     recipe = changed(epochs=3, closing=None, **EVERYTHING[name])
     batches = Squares(count=8, batch=8 // recipe.accumulate)
-    whole, broken, fresh = (learner_of(recipe) for _ in range(3))
+    whole, broken, fresh = (train_state_of(recipe) for _ in range(3))
     curve = run(recipe, whole, batches)
     before = run(recipe, broken, batches, stop_after=2)
     save_checkpoint(tmp_path / "state.pt", broken, {})
@@ -226,14 +227,14 @@ def test_each_method_changes_the_first_step(settings):
         changed(epochs=1, closing=None, **one) for one in (settings, {"accumulate": settings.get("accumulate", 1)})
     )
     batches = Squares(count=8, batch=8 // with_it.accumulate)
-    assert run(with_it, learner_of(with_it), batches) != run(without, learner_of(without), batches)
+    assert run(with_it, train_state_of(with_it), batches) != run(without, train_state_of(without), batches)
 
 
-def test_passes_are_joined_where_the_input_is_small():
+def test_micro_batches_are_joined_where_the_input_is_small():
     recipe = changed(join_passes=True, multiscale=MultiScale(0.5, 2.0, every=1), accumulate=4, epochs=3, closing=None)
-    learner, sizes = learner_of(recipe), []
-    learner.step.register_forward_pre_hook(lambda module, inputs: sizes.append((len(inputs[0]), inputs[2][0])))
-    steps = [event for event in train(recipe, learner, Squares(batch=2)) if isinstance(event, Step)]
+    train_state, sizes = train_state_of(recipe), []
+    train_state.step.register_forward_pre_hook(lambda module, inputs: sizes.append((len(inputs[0]), inputs[2][0])))
+    steps = [event for event in train(recipe, train_state, Squares(batch=2)) if isinstance(event, Step)]
     assert all(len(step.images) == 8 for step in steps)
     largest = 128 * 128 * 2
     assert {count for count, _ in sizes} > {8}
@@ -269,7 +270,7 @@ def test_each_method_is_one_setting_that_a_recipe_file_keeps(switch):
     assert from_plain(to_plain(recipe), RECIPE_TYPES) == recipe
 
 
-def test_settings_that_exclude_each_other_are_refused():
+def test_settings_that_exclude_each_other_are_errors():
     with pytest.raises(ValueError, match="of one process"):
         changed(sync_batch_norm=True, normalization=Cbn())
     assert changed(sync_batch_norm=True, normalization=Cmbn()).sync_batch_norm
@@ -327,7 +328,7 @@ def test_polynomial_and_cosine_end_at_their_floor():
     assert scales == pytest.approx([1, 0.5, 0, 1, 0.5, 0, 1], abs=1e-3)
 
 
-def test_darknet_draws_the_published_shapes():
+def test_darknet_shapes_are_the_published_ones():
     shapes = DarknetShapes()
     assert (shapes.largest((512, 512)), shapes.largest((608, 608))) == ((736, 736), (896, 896))
     sides = {shapes.size((512, 512), 0, step, 10**6)[0] for step in range(10, 20_000, 10)}

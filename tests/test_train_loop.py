@@ -12,16 +12,16 @@ import pytest
 import torch
 
 from onelook.errors import ConfigError, UserError
-from onelook.training.train_state import TrainState
+from onelook.training.batch_norm_snapshot import BatchNormSnapshot
+from onelook.training.checkpoint import load_checkpoint, read_notes, save_checkpoint
 from onelook.training.loop import Epoch, Step, train
 from onelook.training.meter import LossMeter
 from onelook.training.multiscale import MultiScale
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Recipe
 from onelook.training.schedule import Constant
-from onelook.training.checkpoint import load_checkpoint, read_notes, save_checkpoint
-from onelook.training.batch_norm_snapshot import BatchNormSnapshot
-from training import LOSS, RECIPE, Squares, changed, learner_of
+from onelook.training.train_state import TrainState
+from training import LOSS, RECIPE, Squares, changed, train_state_of
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +32,11 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def weights_of(learner):
-    return {**learner.detector.state_dict(), **{f"ema.{n}": t for n, t in learner.evaluated_model.state_dict().items()}}
+def weights_of(train_state):
+    return {
+        **train_state.detector.state_dict(),
+        **{f"ema.{n}": t for n, t in train_state.evaluated_model.state_dict().items()},
+    }
 
 
 def assert_same(one, two):
@@ -42,10 +45,10 @@ def assert_same(one, two):
         assert torch.equal(one[name], two[name]), name
 
 
-def run(recipe, learner, batches=None, stop_after=None):
-    """The losses of every step; stops between two steps if told to."""
+def run(recipe, train_state, batches=None, stop_after=None):
+    """The losses of every step; stops between two steps where set."""
     curve = []
-    for event in train(recipe, learner, batches or Squares()):
+    for event in train(recipe, train_state, batches or Squares()):
         if isinstance(event, Step):
             curve.append(float(sum(event.losses.values())))
             if len(curve) == stop_after:
@@ -55,7 +58,7 @@ def run(recipe, learner, batches=None, stop_after=None):
 
 def test_the_loop_yields_every_step_and_every_epoch_and_the_loss_falls():
     recipe = changed(epochs=6, optimizer=Sgd(lr_per_image=0.02 / 8))
-    events = list(train(recipe, learner_of(recipe), Squares()))
+    events = list(train(recipe, train_state_of(recipe), Squares()))
     steps = [event for event in events if isinstance(event, Step)]
     assert [event.number for event in steps] == list(range(18))
     assert [event.number for event in events if isinstance(event, Epoch)] == list(range(6))
@@ -77,14 +80,14 @@ def test_the_loop_yields_every_step_and_every_epoch_and_the_loss_falls():
     ids=["sgd", "adamw", "frozen"],
 )
 @pytest.mark.parametrize("stop", [1, 4])  # in the first epoch; in the closing one
-def test_resume_is_bit_equal_to_no_break(tmp_path, recipe, stop):
+def test_a_resumed_training_is_bit_equal_to_an_uninterrupted_one(tmp_path, recipe, stop):
     recipe = replace(recipe, epochs=2)
-    whole, broken = learner_of(recipe), learner_of(recipe)
+    whole, broken = train_state_of(recipe), train_state_of(recipe)
     batches = Squares(batch=8 // recipe.accumulate)
     curve = run(recipe, whole, batches)
     before = run(recipe, broken, batches, stop_after=stop)
     save_checkpoint(tmp_path / "state.pt", broken, {"said": [stop]})
-    fresh = learner_of(recipe)
+    fresh = train_state_of(recipe)
     with torch.no_grad():
         next(fresh.detector.parameters()).add_(1)  # whatever it was, the state decides
     assert load_checkpoint(tmp_path / "state.pt", fresh) == {"said": [stop]} == read_notes(tmp_path / "state.pt")
@@ -93,17 +96,17 @@ def test_resume_is_bit_equal_to_no_break(tmp_path, recipe, stop):
     assert_same(weights_of(whole), weights_of(fresh))
 
 
-def test_a_damaged_or_foreign_state_is_refused(tmp_path):
+def test_a_damaged_or_other_models_checkpoint_is_an_error(tmp_path):
     path = tmp_path / "state.pt"
     with pytest.raises(UserError, match=r"no '.*state\.pt' to resume"):
-        load_checkpoint(path, learner_of())
+        load_checkpoint(path, train_state_of())
     path.write_bytes(b"\x80\x04cos\nsystem\n")
-    with pytest.raises(UserError, match="damaged or no training state"):
-        load_checkpoint(path, learner_of())
-    save_checkpoint(path, learner_of(), {})
+    with pytest.raises(UserError, match="damaged or no checkpoint"):
+        load_checkpoint(path, train_state_of())
+    save_checkpoint(path, train_state_of(), {})
     other = changed(model=RECIPE.model.__class__(depth=0.33, width=0.25, num_classes=3, size=(64, 64)))
     with pytest.raises(UserError, match=r"another model \((size mismatch|Unexpected|Missing)"):
-        load_checkpoint(path, learner_of(other))
+        load_checkpoint(path, train_state_of(other))
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,12 @@ class SumOfBoxes:
 
 def test_a_loss_that_is_not_finite_changes_no_weight_and_names_its_images():
     recipe = changed(epochs=1, schedule=Constant(), loss=LOSS.with_terms(SumOfBoxes()), closing=None)
-    learner, meter = learner_of(recipe), LossMeter()
-    states = [{name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}]
+    train_state, meter = train_state_of(recipe), LossMeter()
+    states = [{name: tensor.clone() for name, tensor in train_state.detector.state_dict().items()}]
     broken = []
-    for event in train(recipe, learner, Squares(broken=5)):
+    for event in train(recipe, train_state, Squares(broken=5)):
         if isinstance(event, Step):
-            states.append({name: tensor.clone() for name, tensor in learner.detector.state_dict().items()})
+            states.append({name: tensor.clone() for name, tensor in train_state.detector.state_dict().items()})
             meter.add(event)
             broken += meter.read()
     assert len(broken) == 1
@@ -145,9 +148,9 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_names_its_images():
 class BadGradient:
     """Makes the gradient of a parameter infinite, or none, in one backward pass (0-based)."""
 
-    def __init__(self, learner: TrainState, at: int, value: float = math.inf) -> None:
+    def __init__(self, train_state: TrainState, at: int, value: float = math.inf) -> None:
         self.at, self.value, self.passes = at, value, 0
-        next(learner.detector.parameters()).register_hook(self)
+        next(train_state.detector.parameters()).register_hook(self)
 
     def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
         self.passes += 1
@@ -158,13 +161,13 @@ class BadGradient:
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_gradient_that_is_not_finite_changes_no_weight_though_the_loss_is(clip, value):
     recipe = changed(epochs=1, schedule=Constant(), closing=None, clip=clip)
-    learner, meter = learner_of(recipe), LossMeter()
-    BadGradient(learner, at=1, value=value)
-    states = [{name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}]
+    train_state, meter = train_state_of(recipe), LossMeter()
+    BadGradient(train_state, at=1, value=value)
+    states = [{name: tensor.clone() for name, tensor in train_state.detector.state_dict().items()}]
     broken = []
-    for event in train(recipe, learner, Squares()):
+    for event in train(recipe, train_state, Squares()):
         if isinstance(event, Step):
-            states.append({name: tensor.clone() for name, tensor in learner.detector.state_dict().items()})
+            states.append({name: tensor.clone() for name, tensor in train_state.detector.state_dict().items()})
             meter.add(event)
             broken += meter.read()
     assert [step.number for step, _ in broken] == [1]
@@ -174,13 +177,13 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_though_the_loss_is(clip
     assert unchanged == [False, True, False] and meter.steps == 2
 
 
-def test_statistics_come_back_with_and_without_a_look_at_the_host():
+def test_batch_norm_statistics_are_restored_on_host_and_device():
     """On an accelerator the choice is the device's own: the same work is tried here on the CPU."""
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(8), torch.nn.BatchNorm2d(70_000))  # a small and a large one
     statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-    undo = BatchNormSnapshot(model)
-    for restore, sound in product((undo.restore_unless, undo.restore_on_device), (False, True)):
-        undo.keep()
+    snapshot = BatchNormSnapshot(model)
+    for restore, sound in product((snapshot.restore_unless, snapshot.restore_on_device), (False, True)):
+        snapshot.save()
         before = [buffer.clone() for buffer in statistics]
         for buffer in statistics:
             buffer.add_(1)
@@ -189,45 +192,45 @@ def test_statistics_come_back_with_and_without_a_look_at_the_host():
         assert all(torch.equal(*pair) for pair in zip(statistics, after))
 
 
-def test_accumulated_passes_give_the_gradient_of_their_mean():
+def test_gradient_accumulation_equals_the_mean_gradient():
     recipe = changed(epochs=1, accumulate=2)
-    learner = learner_of(recipe)
-    steps = [event for event in train(recipe, learner, Squares(batch=4)) if isinstance(event, Step)]
+    train_state = train_state_of(recipe)
+    steps = [event for event in train(recipe, train_state, Squares(batch=4)) if isinstance(event, Step)]
     assert len(steps) == 3 and [len(step.images) for step in steps] == [8, 8, 8]
 
 
-def test_frozen_parameters_and_their_statistics_stay():
+def test_frozen_parameters_and_their_statistics_do_not_change():
     recipe = changed(epochs=1, freeze=("backbone.*", "neck.*"))
-    learner = learner_of(recipe)
-    before = {name: tensor.clone() for name, tensor in learner.detector.state_dict().items()}
-    run(recipe, learner)
-    after = learner.detector.state_dict()
+    train_state = train_state_of(recipe)
+    before = {name: tensor.clone() for name, tensor in train_state.detector.state_dict().items()}
+    run(recipe, train_state)
+    after = train_state.detector.state_dict()
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"head"}
 
 
-def test_freezing_what_is_not_there_says_what_is():
+def test_an_unknown_freeze_pattern_names_the_nearest_parameter():
     with pytest.raises(ConfigError, match=r"called 'bakbone\.\*'.*backbone\.\*"):
-        learner_of(changed(freeze=("bakbone.*",)))
+        train_state_of(changed(freeze=("bakbone.*",)))
     with pytest.raises(ConfigError, match="nothing to train"):
-        learner_of(changed(freeze=("*",)))
+        train_state_of(changed(freeze=("*",)))
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_half_precision_trains_with_losses_in_float32(precision):
     recipe = changed(epochs=1)
-    learner = learner_of(recipe, precision=precision)
-    for event in train(recipe, learner, Squares()):
+    train_state = train_state_of(recipe, precision=precision)
+    for event in train(recipe, train_state, Squares()):
         if isinstance(event, Step):
             assert all(value.dtype == torch.float32 and value.isfinite() for value in event.losses.values())
-    assert all(p.dtype == torch.float32 for p in learner.detector.parameters())
+    assert all(p.dtype == torch.float32 for p in train_state.detector.parameters())
 
 
 def test_the_deterministic_mode_trains_and_gives_the_same_numbers(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back in the end
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     try:
-        curves = [run(changed(epochs=1), learner_of(deterministic=True)) for _ in range(2)]
+        curves = [run(changed(epochs=1), train_state_of(deterministic=True)) for _ in range(2)]
         assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     finally:
         torch.use_deterministic_algorithms(False)
@@ -235,7 +238,7 @@ def test_the_deterministic_mode_trains_and_gives_the_same_numbers(monkeypatch):
 
 
 def test_memory_layouts_agree():
-    curves = [run(changed(epochs=1), learner_of(channels_last=layout)) for layout in (True, False)]
+    curves = [run(changed(epochs=1), train_state_of(channels_last=layout)) for layout in (True, False)]
     # Later steps differ more: rounding decides now and then which prior an object gets.
     assert curves[0][:2] == pytest.approx(curves[1][:2], rel=1e-4)
 
@@ -243,7 +246,7 @@ def test_memory_layouts_agree():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own
 @pytest.mark.parametrize("multiscale", [None, MultiScale(0.5, 1.5, every=1)], ids=["one size", "several sizes"])
-def test_a_compiled_network_learns_the_same(multiscale, monkeypatch):
+def test_a_compiled_network_has_the_same_losses(multiscale, monkeypatch):
     """Traced by PyTorch's compiler and run by PyTorch itself: generated code needs a C++ compiler, and rounds anew."""
     compiled = []
 
@@ -253,18 +256,18 @@ def test_a_compiled_network_learns_the_same(multiscale, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=run_as_traced))
     recipe = changed(epochs=1, closing=None, multiscale=multiscale)
-    plain, traced = (run(recipe, learner_of(recipe, compile=compiles)) for compiles in (False, True))
+    plain, traced = (run(recipe, train_state_of(recipe, compile=compiles)) for compiles in (False, True))
     torch._dynamo.reset()
     assert compiled and traced == pytest.approx(plain, rel=1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_a_step_on_cuda_never_waits_for_the_device():
+def test_a_step_on_cuda_does_not_synchronise_with_the_device():
     from onelook.training.processes import ProcessGroup
 
     recipe: Recipe = changed(epochs=3)
-    learner = learner_of(recipe, ProcessGroup(0, 1, torch.device("cuda")), precision="fp16")
+    train_state = train_state_of(recipe, ProcessGroup(0, 1, torch.device("cuda")), precision="fp16")
 
     class Pinned(Squares):
         def take(self, rows):
@@ -273,7 +276,7 @@ def test_a_step_on_cuda_never_waits_for_the_device():
             targets = type(batch.targets)(boxes.pin_memory(), labels.pin_memory(), valid.pin_memory())
             return type(batch)(batch.images.pin_memory(), targets, batch.indices)
 
-    stream = train(recipe, learner, Pinned())
+    stream = train(recipe, train_state, Pinned())
     for _ in range(3):  # warm-up: cuDNN chooses, the allocator grows
         next(stream)
     torch.cuda.set_sync_debug_mode("error")

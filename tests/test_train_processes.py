@@ -41,7 +41,7 @@ def launch(folder: Path, processes: int, script: str = "two_processes.py", **env
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [{"ACCUMULATE": "1"}, {"ACCUMULATE": "2"}, {"TEACHER": "1"}], ids=str)
-def test_two_processes_learn_like_one_with_the_same_batch(tmp_path, how):
+def test_two_processes_train_like_one_with_the_same_batch(tmp_path, how):
     alone = launch(tmp_path, 1, **how)[0]
     both = launch(tmp_path, 2, **how)
     assert both[0]["curve"] == pytest.approx(alone["curve"], rel=1e-8)
@@ -68,7 +68,7 @@ def test_two_processes_fine_tune_like_one_for_twenty_steps(tmp_path, precision, 
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_stopped_inside_an_epoch_go_on_bit_for_bit(tmp_path):
+def test_two_processes_resumed_inside_an_epoch_are_bit_equal(tmp_path):
     one, two = launch(tmp_path, 2, GO_ON="1")
     assert one == two == ["interrupted", 7, "finished", 12]
     whole, broken = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "broken"))
@@ -79,13 +79,13 @@ def test_two_processes_that_are_stopped_inside_an_epoch_go_on_bit_for_bit(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_broken_loss_in_another_process_is_told_by_the_main_one(tmp_path):
+def test_a_nonfinite_loss_in_another_process_is_reported_by_the_main_one(tmp_path):
     main, other = launch(tmp_path, 2, BREAK_DOWN="1")
     assert main[0] == other[0] == "finished"
     logged = (tmp_path / "skip" / "train.log").read_text()
     assert "The loss of step 0 (epoch 1) is not finite: " in logged and "The step was skipped." in logged
     assert main[1].startswith("NonFiniteLossError: The loss of step 0 (epoch 1) is not finite: ")
-    assert other[1].startswith("ElsewhereError: ")
+    assert other[1].startswith("OtherProcessError: ")
     images = re.findall(r"pic-\d+", main[1])
     assert len(images) == 4  # the other process's share
 
@@ -105,7 +105,7 @@ def test_devices_are_found_by_name_and_missing_ones_named():
         assert choose_device(None).type in ("cpu", "mps")
 
 
-def test_synchronised_batch_norm_keeps_names_and_is_ordinary_alone():
+def test_synchronised_batch_norm_keeps_names_and_is_ordinary_with_one_process():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     images = torch.randn(2, 3, 5, 5)
     names = list(model.state_dict())

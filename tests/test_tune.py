@@ -1,4 +1,4 @@
-"""The search for settings: it finds what was planted, goes on after a kill, and trains through the command line."""
+"""Tests of hyper-parameter search: it finds a known optimum, resumes after a kill, works on the command line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def yolox() -> Recipe:
 
 def toy(values) -> float:
     """1 at the planted optimum, less the farther away (in places between the bounds)."""
-    gaps = [gene.place(value) - gene.place(best) for gene, value, best in zip(GENES, values, PLANTED)]
+    gaps = [gene.to_fraction(value) - gene.to_fraction(best) for gene, value, best in zip(GENES, values, PLANTED)]
     return float(np.exp(-4 * np.square(gaps).sum()))
 
 
@@ -65,15 +65,15 @@ def test_the_planted_optimum_is_found_better_than_by_chance():
 
 
 @given(st.floats(1e-9, 1e3), st.floats(1.5, 1e4), st.floats(-1, 2), st.booleans())
-def test_genes_stay_inside_their_bounds_and_places_come_back(low, factor, place, whole):
+def test_genes_stay_inside_their_bounds_and_fractions_are_inverted(low, factor, place, whole):
     bounds = (max(1.0, round(low)), round(low * factor) + 2.0) if whole else (low, low * factor)
     gene = Gene("x", *bounds, whole)
-    value = gene.value(place)
+    value = gene.from_fraction(place)
     assert gene.low <= value <= gene.high
     if whole:
         assert isinstance(value, int)
     elif 0 <= place <= 1:
-        assert gene.place(value) == pytest.approx(place, abs=1e-3)
+        assert gene.to_fraction(value) == pytest.approx(place, abs=1e-3)
 
 
 def test_ranges_are_read_against_the_recipe():
@@ -112,7 +112,7 @@ class Toy(Launcher):
 
 
 def toy_search(folder: Path, trials: int, wait: float = 0.0) -> Study:
-    """Begins a search with the toy objective, or goes on with it."""
+    """Starts or resumes a search with the toy objective."""
     Toy.wait = wait
     if (folder / "study.json").exists():
         study = Study.read(folder, read_recipe(folder / "base.yaml"), write_text)
@@ -135,16 +135,16 @@ def test_results_and_the_best_recipe_are_files_and_failures_are_rows(tmp_path):
     assert result.exit_code == 0 and result.to_dict()["best"] == int(best["trial"])
 
 
-def test_a_search_of_failures_says_why(tmp_path):
+def test_a_search_with_failed_trials_only_reports_the_cause(tmp_path):
     study = begin_study(tmp_path, yolox(), GENES, seed=0)
-    study.note(study.begin(), status="failed", error="no memory")
+    study.update_trial(study.start_trial(), status="failed", error="no memory")
     with pytest.raises(UserError, match="All 1 trials failed: no memory"):
         finish(study, interrupted=False)
 
 
-def test_a_trial_whose_metric_was_never_defined_failed_and_says_so(tmp_path):
+def test_a_trial_with_an_undefined_metric_is_a_failure_with_a_message(tmp_path):
     study = begin_study(tmp_path, yolox(), GENES, seed=0)
-    launcher, trial = Launcher("data", tmp_path, [], [None]), study.begin()
+    launcher, trial = Launcher("data", tmp_path, [], [None]), study.start_trial()
     launcher.result(trial).write_text('{"best": null, "reason": "finished"}')
     launcher.output(trial).write_text("Weights: somewhere")
     collect(study, trial, launcher, 0, 1.0)
@@ -152,7 +152,7 @@ def test_a_trial_whose_metric_was_never_defined_failed_and_says_so(tmp_path):
         finish(study, interrupted=False)
 
 
-def test_a_search_by_what_validation_cannot_tell_is_refused(tmp_path, capsys):
+def test_a_search_by_an_undefined_metric_is_an_error(tmp_path, capsys):
     scenes = write_synthetic(tmp_path / "scenes", Scenes(size=(64, 64)), {"train": 4, "val": 2})
     search = ("tune", str(scenes), "--model", "yolox-nano", "--size", "64", "--device", "cpu", "metric=APl")
     assert run([*search, "--out", str(tmp_path / "search")]) == 1
@@ -160,7 +160,7 @@ def test_a_search_by_what_validation_cannot_tell_is_refused(tmp_path, capsys):
     assert not (tmp_path / "search").exists()
 
 
-def test_a_killed_search_goes_on_to_the_same_trials(tmp_path):
+def test_a_killed_search_resumes_with_the_same_trials(tmp_path):
     whole = toy_search(tmp_path / "whole", 7)
     broken = tmp_path / "broken"
     paths = os.pathsep.join(str(HERE.parent / part) for part in ("src", "tests", "benchmarks"))
@@ -198,14 +198,14 @@ def test_the_command_trains_in_parallel_and_its_best_recipe_trains(tmp_path, cap
     assert run([*search, *flags]) == 1 and "holds a search already" in capsys.readouterr().err
 
 
-def test_a_search_goes_on_with_the_flags_it_began_with(tmp_path, capsys, monkeypatch):
+def test_a_search_is_resumed_with_its_first_flags(tmp_path, capsys, monkeypatch):
     scenes = write_synthetic(tmp_path / "my scenes", Scenes(size=(64, 64)), {"train": 4, "val": 2})
     out, seen = tmp_path / "search", []
 
     def run_toys(study, trials, launcher, parallel):
         """Ends after the first trial, as if by Ctrl-C."""
         seen.append((trials, parallel, launcher.flags, launcher.devices))
-        study.note(study.begin(), status="done", fitness=0.5)
+        study.update_trial(study.start_trial(), status="done", fitness=0.5)
         return True
 
     monkeypatch.setattr("onelook.cli.tune.run_study", run_toys)
@@ -225,7 +225,7 @@ def test_a_search_goes_on_with_the_flags_it_began_with(tmp_path, capsys, monkeyp
     assert run([*search, "--resume", "--trials", "0"]) == 2
 
 
-def test_a_search_that_was_told_nothing_has_thirty_trials_one_after_the_other(tmp_path, monkeypatch):
+def test_by_default_a_search_has_thirty_trials_one_at_a_time(tmp_path, monkeypatch):
     seen = []
     begin_study(tmp_path, yolox(), GENES, seed=0)
     file = tmp_path / "study.json"

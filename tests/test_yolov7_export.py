@@ -151,7 +151,7 @@ def findings(backend: TorchBackend, dataset: Any) -> tuple[Pictures, Nms]:
     objects = []
     for row in rows:
         boxes, _, labels = select(*raw[row])
-        objects.append((places[row].back(boxes), labels))
+        objects.append((places[row].to_original(boxes), labels))
     return Pictures(dataset, rows, objects), select
 
 

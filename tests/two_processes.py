@@ -18,20 +18,20 @@ from onelook.models.build import build
 from onelook.models.detector import Detector
 from onelook.models.yolox.architecture import Yolox
 from onelook.training.distill import Distillation
-from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.loop import Step, train
 from onelook.training.processes import join_process_group
 from onelook.training.recipe import Recipe
 from onelook.training.record import TrainResult
 from onelook.training.run import Run, fit
 from onelook.training.schedule import WarmCosine
+from onelook.training.train_state import RuntimeOptions, TrainState
 from onelook.training.unfold_batch_norm import measure_statistics
 from onelook.weights import load_weights
 from shared import reference
 from test_train_loop import SumOfBoxes
 from training import LOSS, MemoryBatch, Squares, changed, detector_of
 
-# Rounding grows tenfold a step in a network that has learnt nothing yet, so equality is looked at in float64, where
+# Rounding errors grow tenfold a step in an untrained network, so equality is tested in float64, where
 # the first steps have room for it.
 STEPS = 7
 FINE_TUNING_STEPS = 20
@@ -54,30 +54,36 @@ def taught(recipe: Recipe) -> tuple[Recipe, Detector]:
 
 def main(folder: Path, accumulate: int, teaches: bool) -> None:
     torch.set_num_threads(1)
-    with join_process_group("cpu") as world:
+    with join_process_group("cpu") as process_group:
         recipe = changed(epochs=3, sync_batch_norm=True, accumulate=accumulate)
         detector = detector_of(recipe).double()
         detector.backbone.register_forward_pre_hook(in_double)
         teacher = None
         if teaches:
             recipe, teacher = taught(recipe)
-        torch.set_default_dtype(torch.float64)  # of what the learner makes itself
-        learner = TrainState(recipe, detector, world, RuntimeOptions(), teacher)
+        torch.set_default_dtype(torch.float64)  # of what the train_state makes itself
+        train_state = TrainState(recipe, detector, process_group, RuntimeOptions(), teacher)
         torch.set_default_dtype(torch.float32)
-        if learner.teaching is not None:
-            learner.teaching.teacher.backbone.register_forward_pre_hook(in_double)
-        record(folder, recipe, learner, Squares(batch=8 // accumulate, rank=world.rank, world=world.size), STEPS)
+        if train_state.distiller is not None:
+            train_state.distiller.teacher.backbone.register_forward_pre_hook(in_double)
+        record(
+            folder,
+            recipe,
+            train_state,
+            Squares(batch=8 // accumulate, rank=process_group.rank, world=process_group.size),
+            STEPS,
+        )
 
 
 def fine_tune(folder: Path, double: bool) -> None:
     """YOLOX-Nano from its official weights, with the published warm-up of 5 epochs.
 
-    In float64 these are the 15 steps that the pictures make, so that all rates are seen. In float32 the curves agree to
+    In float64 these are the 15 steps of the images, so that all rates occur. In float32 the curves agree to
     1e-5 for seven of such steps; then rounding gives an object to another prior, and from there on they are two
     trainings that differ by a few percent. There the warm-up has 300 steps: the published 5 epochs of COCO have 9,245.
     """
     torch.set_num_threads(1)
-    with join_process_group("cpu") as world:
+    with join_process_group("cpu") as process_group:
         warmup = 5 if double else 100
         schedule = WarmCosine(warmup_epochs=warmup, flat_epochs=1)
         recipe = changed(epochs=warmup + 7, schedule=schedule, sync_batch_norm=True)
@@ -88,35 +94,43 @@ def fine_tune(folder: Path, double: bool) -> None:
         measure_statistics(detector, (batch.images.float() for batch in everything))
         if double:
             detector.double().backbone.register_forward_pre_hook(in_double)
-        learner = TrainState(recipe, detector, world, RuntimeOptions())
-        record(folder, recipe, learner, Squares(size=96, rank=world.rank, world=world.size), FINE_TUNING_STEPS)
+        train_state = TrainState(recipe, detector, process_group, RuntimeOptions())
+        record(
+            folder,
+            recipe,
+            train_state,
+            Squares(size=96, rank=process_group.rank, world=process_group.size),
+            FINE_TUNING_STEPS,
+        )
 
 
-def record(folder: Path, recipe: Recipe, learner: TrainState, batches: Squares, steps: int) -> None:
+def record(folder: Path, recipe: Recipe, train_state: TrainState, batches: Squares, steps: int) -> None:
     """Trains for so many steps; writes the losses and a digest of the weights."""
-    curve, world = [], learner.world
-    for event in train(recipe, learner, batches):
+    curve, process_group = [], train_state.process_group
+    for event in train(recipe, train_state, batches):
         if isinstance(event, Step):
             # The mean over processes is the loss of the whole batch; each alone has its share.
             losses = torch.stack(list(event.losses.values())).sum()
-            if world.size > 1:
+            if process_group.size > 1:
                 torch.distributed.all_reduce(losses)
-            curve.append(float(losses) / world.size)
+            curve.append(float(losses) / process_group.size)
         if len(curve) == steps:
             break
-    digest = [float(tensor.detach().double().sum()) for tensor in learner.detector.parameters()]
-    Path(folder / f"{world.size}-{world.rank}.json").write_text(json.dumps({"curve": curve, "weights": digest}))
+    digest = [float(tensor.detach().double().sum()) for tensor in train_state.detector.parameters()]
+    Path(folder / f"{process_group.size}-{process_group.rank}.json").write_text(
+        json.dumps({"curve": curve, "weights": digest})
+    )
 
 
 def run(folder: Path) -> None:
     """An epoch of two steps with all that a run writes: rounding has no time to grow."""
     torch.set_num_threads(1)
-    with join_process_group("cpu") as world:
+    with join_process_group("cpu") as process_group:
         recipe = changed(epochs=1, closing=None, sync_batch_norm=True)
-        learner = TrainState(recipe, detector_of(recipe), world, RuntimeOptions())
-        place = Run(folder / f"run-{world.size}", recipe, learner)
-        fit(place, Squares(count=16, rank=world.rank, world=world.size), None)
-        Path(folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(place.record.rows))
+        train_state = TrainState(recipe, detector_of(recipe), process_group, RuntimeOptions())
+        place = Run(folder / f"run-{process_group.size}", recipe, train_state)
+        fit(place, Squares(count=16, rank=process_group.rank, world=process_group.size), None)
+        Path(folder / f"{process_group.size}-{process_group.rank}.json").write_text(json.dumps(place.record.rows))
 
 
 class Stopping(Squares):
@@ -130,40 +144,40 @@ class Stopping(Squares):
 
 
 def go_on(folder: Path) -> None:
-    """A run without a break, and one that is stopped inside an epoch and goes on: statistics are each process's own."""
+    """A run without interruption, and one that is stopped inside an epoch and resumed: statistics are each process's own."""
     torch.set_num_threads(1)
-    with join_process_group("cpu") as world:
+    with join_process_group("cpu") as process_group:
         recipe = changed(epochs=3)
 
         def sitting(name: str, batches: type[Squares], resume: bool = False) -> TrainResult:
-            learner = TrainState(recipe, detector_of(recipe), world, RuntimeOptions())
-            place = Run(folder / name, recipe, learner, resume=resume)
-            return fit(place, batches(count=32, rank=world.rank, world=world.size), None)
+            train_state = TrainState(recipe, detector_of(recipe), process_group, RuntimeOptions())
+            place = Run(folder / name, recipe, train_state, resume=resume)
+            return fit(place, batches(count=32, rank=process_group.rank, world=process_group.size), None)
 
         sitting("whole", Squares)
         stopped = sitting("broken", Stopping)
         again = sitting("broken", Squares, resume=True)
         told = [stopped.reason, stopped.steps, again.reason, again.steps]
-        Path(folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(told))
+        Path(folder / f"{process_group.size}-{process_group.rank}.json").write_text(json.dumps(told))
 
 
 def break_down(folder: Path) -> None:
     """A loss that is not a number in the second process alone: what each of them raises, and the log."""
     torch.set_num_threads(1)
-    with join_process_group("cpu") as world:
+    with join_process_group("cpu") as process_group:
         told = []
         for policy in ("skip", "stop"):
             recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None, nonfinite=policy)
-            learner = TrainState(recipe, detector_of(recipe), world, RuntimeOptions())
-            place = Run(folder / policy, recipe, learner, image_name=lambda row: f"pic-{row}")
-            batches = Squares(count=16, rank=world.rank, world=world.size)
-            broken = next(batches.epoch(0, None, 0)).indices[0] if world.rank == 1 else None
+            train_state = TrainState(recipe, detector_of(recipe), process_group, RuntimeOptions())
+            place = Run(folder / policy, recipe, train_state, image_name=lambda row: f"pic-{row}")
+            batches = Squares(count=16, rank=process_group.rank, world=process_group.size)
+            broken = next(batches.epoch(0, None, 0)).indices[0] if process_group.rank == 1 else None
             try:
                 fit(place, replace(batches, broken=broken), None)
                 told.append("finished")
             except UserError as error:
                 told.append(f"{type(error).__name__}: {error.message}")
-        Path(folder / f"{world.size}-{world.rank}.json").write_text(json.dumps(told))
+        Path(folder / f"{process_group.size}-{process_group.rank}.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__" and os.environ.get("RUN"):

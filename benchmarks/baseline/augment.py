@@ -1,8 +1,8 @@
-"""YOLOX's augmentation step by step, as published: the judge of equality and speed of `onelook.augment`.
+"""YOLOX's augmentation step by step, as published: the reference for results and speed of `onelook.augment`.
 
 Every image is decoded whole, resized, pasted on a canvas of twice the input's size, and the canvas is warped; MixUp
-blends in float32; the sample ends as float32 in channel-first order. The random parameters are drawn by the same
-functions in the same order, so that a sample of either can be held against the other's.
+blends in float32; the sample ends as float32 in channel-first order. The random parameters come from the same
+functions in the same order, so that the samples of both can be compared.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from onelook.augment.colour import HsvGain, HsvShift, HsvChange
+from onelook.augment.colour import HsvChange, HsvGain, HsvShift
 from onelook.augment.geometry import BoxFilter
-from onelook.augment.mixup import MixUpParameters
 from onelook.augment.mix_image import MixImage
+from onelook.augment.mixup import MixUpParameters
+from onelook.augment.sampler import ImageSampler
 from onelook.augment.yolox import YoloxAugment
-from onelook.augment.lazy_sample import ImageSampler
 from onelook.types import Sample
 
 FILL = 114
-Picture = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, boxes, labels
+Annotated = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, boxes, labels
 
 
 @dataclass(frozen=True)
@@ -30,30 +30,34 @@ class Textbook:
 
     settings: YoloxAugment
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(3, H, W) float32 pixels, (M, 5) float32 rows of label and xyxy box."""
-        settings, (height, width) = self.settings, draw.size
+        settings, (height, width) = self.settings, sampler.size
         if rng.random() >= settings.mosaic:
-            return self.finish(loaded(sample, draw.size), *self._jitter(rng), draw.size)
-        samples, meeting = settings.layout.draw(sample, draw, rng)
-        canvas, boxes, labels = mosaic(samples, meeting, draw.size)
-        matrix, scale = settings.affine.draw(rng, canvas.shape[:2], draw.size)
-        picture = cv2.warpAffine(canvas, matrix[:2], (width, height), borderValue=(FILL, FILL, FILL))
-        moved = clip(hulls(boxes, matrix), draw.size)
+            return self.finish(loaded(sample, sampler.size), *self._jitter(rng), sampler.size)
+        samples, meeting = settings.layout.sample_parameters(sample, sampler, rng)
+        canvas, boxes, labels = mosaic(samples, meeting, sampler.size)
+        matrix, scale = settings.affine.sample_parameters(rng, canvas.shape[:2], sampler.size)
+        first = cv2.warpAffine(canvas, matrix[:2], (width, height), borderValue=(FILL, FILL, FILL))
+        moved = clip(hulls(boxes, matrix), sampler.size)
         if settings.keep is not None:
             kept = settings.keep(boxes * scale, moved)
             moved, labels = moved[kept], labels[kept]
         if settings.mix is not None and len(moved):
-            blend = settings.mix.draw(draw, rng)
+            blend = settings.mix.sample_parameters(sampler, rng)
             if isinstance(blend, MixUpParameters):
-                picture, moved, labels = mixup(picture, moved, labels, blend, settings.mix.keep)
-        return self.finish((picture, moved, labels), *self._jitter(rng), draw.size)
+                first, moved, labels = mixup(first, moved, labels, blend, settings.mix.keep)
+        return self.finish((first, moved, labels), *self._jitter(rng), sampler.size)
 
     def _jitter(self, rng: np.random.Generator) -> tuple[HsvChange | None, bool]:
-        return self.settings.hsv.draw(rng) if self.settings.hsv else None, bool(rng.random() < self.settings.flip)
+        return self.settings.hsv.sample_parameters(rng) if self.settings.hsv else None, bool(
+            rng.random() < self.settings.flip
+        )
 
     def finish(
-        self, found: Picture, steps: HsvChange | None, flips: bool, size: tuple[int, int]
+        self, found: Annotated, steps: HsvChange | None, flips: bool, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Colour, flip, letterbox, boxes that are large enough."""
         image, boxes, labels = found
@@ -75,7 +79,7 @@ class Textbook:
         return tensor(image), np.column_stack((labels[kept], boxes[kept])).astype(np.float32)
 
 
-def loaded(sample: Sample, size: tuple[int, int]) -> Picture:
+def loaded(sample: Sample, size: tuple[int, int]) -> Annotated:
     """The image resized to fit the input, and its boxes."""
     image = sample.image
     ratio = min(size[0] / image.shape[0], size[1] / image.shape[1])
@@ -83,7 +87,7 @@ def loaded(sample: Sample, size: tuple[int, int]) -> Picture:
     return cv2.resize(image, sides, interpolation=cv2.INTER_LINEAR), sample.boxes * ratio, sample.labels
 
 
-def mosaic(samples: tuple[Sample, ...], meeting: tuple[int, int], size: tuple[int, int]) -> Picture:
+def mosaic(samples: tuple[Sample, ...], meeting: tuple[int, int], size: tuple[int, int]) -> Annotated:
     """Four images on a canvas of twice the size; all boxes, clipped to it."""
     canvas = np.full((2 * size[0], 2 * size[1], 3), FILL, np.uint8)
     every_box, every_label = [], []
@@ -101,19 +105,19 @@ def mosaic(samples: tuple[Sample, ...], meeting: tuple[int, int], size: tuple[in
 
 
 def mixup(
-    picture: np.ndarray, boxes: np.ndarray, labels: np.ndarray, blend: MixUpParameters, keep: BoxFilter | None
-) -> Picture:
-    """Half of the picture, half of another image on its own canvas; the objects of both."""
-    partner: MixImage = blend.partner
-    height, width = partner.size
-    x1, y1, x2, y2 = partner.frame
+    first: np.ndarray, boxes: np.ndarray, labels: np.ndarray, blend: MixUpParameters, keep: BoxFilter | None
+) -> Annotated:
+    """Half of the image, half of another image on its own canvas; the objects of both."""
+    mix_image: MixImage = blend.mix_image
+    height, width = mix_image.size
+    x1, y1, x2, y2 = mix_image.letterbox
     jittered_width, jittered_height, left, top = x2 - x1, y2 - y1, -x1, -y1
-    image, other_boxes, other_labels = loaded(partner.sample, partner.size)
+    image, other_boxes, other_labels = loaded(mix_image.sample, mix_image.size)
     canvas = np.full((height, width, 3), FILL, np.uint8)
     canvas[: image.shape[0], : image.shape[1]] = image
     canvas = cv2.resize(canvas, (jittered_width, jittered_height), interpolation=cv2.INTER_LINEAR)
     other_boxes = other_boxes * np.array([jittered_width / width, jittered_height / height] * 2)
-    if partner.mirrored:
+    if mix_image.is_flipped:
         canvas = canvas[:, ::-1]
         other_boxes = np.stack(
             (
@@ -128,13 +132,13 @@ def mixup(
     padded[:jittered_height, :jittered_width] = canvas
     crop = padded[top : top + height, left : left + width]
     before = other_boxes - (left, top, left, top)
-    after = clip(before, partner.size)
+    after = clip(before, mix_image.size)
     if keep is not None:
         kept = keep(before, after)
         if not kept.any():
-            return picture, boxes, labels
+            return first, boxes, labels
         after, other_labels = after[kept], other_labels[kept]
-    mixed = 0.5 * picture.astype(np.float32) + 0.5 * crop.astype(np.float32)
+    mixed = 0.5 * first.astype(np.float32) + 0.5 * crop.astype(np.float32)
     return mixed.astype(np.uint8), np.concatenate((boxes, after)), np.concatenate((labels, other_labels))
 
 

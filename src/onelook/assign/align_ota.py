@@ -13,30 +13,31 @@ from onelook.assign.cost import (
     inside_boxes,
     near_centres,
     no_pairs,
-    overlaps,
     probabilities,
     resolve_conflicts,
 )
+from onelook.ops.iou import pairwise_iou
 from onelook.ops.precision import at_least_float32
 from onelook.types import Matches, Predictions, Priors, Targets
 
 
 @dataclass(frozen=True)
 class AlignOta:
-    """Dynamic-k assignment whose class cost knows how well the box fits (DAMO-YOLO sec. 2.4, eqs. 1 and 2).
+    """AlignOTA: dynamic-k assignment whose class cost uses the IoU as soft target (DAMO-YOLO sec. 2.4, eqs. 1 and 2).
 
     radius: half side of the centre region, in strides.
     candidates: how many of an object's best IoUs are summed into its k.
     class_weight, iou_weight: of the class cost and of -log(IoU).
-    focus: exponent of |target - score|, which multiplies the cross-entropy of a class; 0 is none.
+    focus: exponent of |target - score|, which multiplies the cross-entropy of a class; 0 disables it.
     soft: whether the target of the object's class is the IoU; otherwise it is 1.
-    all_classes: whether the other classes, whose target is 0, count too.
+    all_classes: whether the cost includes the other classes, whose target is 0.
     penalty: cost of a candidate that is not both inside the box and in the centre region.
 
-    Candidates are the points inside the box or the centre region of any object of the image. The rest is SimOTA's: an
-    object wants its 1 to `candidates` cheapest points, and a point that several want goes to the object for which it is
-    cheapest among all objects. The defaults are the published code's, `PAPER` is eq. 2. In float32 the penalty swallows
-    all differences below 8, as published: which penalised points an object without enough others takes is arbitrary.
+    Candidates are the points inside the box or the centre region of any object of the image. The rest is SimOTA: an
+    object claims its 1 to `candidates` cheapest points, and a point with several claims goes to the object for which it
+    is cheapest among all objects. The defaults are those of the published code, `PAPER` is eq. 2. In float32, adding
+    the penalty rounds off all differences below 8, as published: if an object has too few points without penalty, the
+    choice among the penalised ones is arbitrary.
 
     P is M * `candidates`, and the quality is the IoU of the pair. Scores are those of `Predictions.scores`.
     """
@@ -60,13 +61,13 @@ class AlignOta:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        """Targets (B, M), predictions (B, N) -> Matches (B, M * candidates); float32 at least, whatever comes in."""
+        """Assigns targets (B, M) to predictions (B, N): Matches (B, M * candidates), computed in float32 at least."""
         boxes = at_least_float32(targets.boxes)
         if boxes.shape[1] == 0 or predictions.boxes.shape[1] == 0:
             return no_pairs(predictions)
         near, own = self.regions(predictions.priors, boxes, targets.valid)
         pair = near.any(1).unsqueeze(1) & targets.valid.unsqueeze(2)
-        iou = overlaps(boxes, at_least_float32(predictions.boxes)).masked_fill_(~pair, 0.0)
+        iou = pairwise_iou(boxes, at_least_float32(predictions.boxes)).masked_fill_(~pair, 0.0)
         cost = self._class_cost(predictions, targets.labels, iou).mul_(self.class_weight)
         cost.sub_((iou + 1e-7).log_(), alpha=self.iou_weight)
         cost.add_(own.logical_not_(), alpha=self.penalty)
@@ -74,17 +75,17 @@ class AlignOta:
         return resolve_conflicts(cost, iou, *dynamic_k(cost, iou, self.candidates), None)
 
     def regions(self, priors: Priors, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """For objects (B, M): which points are candidates because of them, and which are free of the penalty.
-
-        Two (B, M, N) masks.
-        """
+        """Returns two masks (B, M, N) for objects (B, M): candidate points, and points without penalty."""
         near = near_centres(priors, boxes, valid, self.radius)
         inside = inside_boxes(priors, boxes, valid)
         return near | inside, near & inside
 
     def _class_cost(self, predictions: Predictions, labels: Tensor, iou: Tensor) -> Tensor:
-        """(B, M, N). All objects of an image share the cost of the other classes but for their own: C + M numbers a
-        point, not C * M."""
+        """Returns the class cost (B, M, N).
+
+        The sum over the other classes is computed once for all objects of an image and then corrected by each object's
+        own class: C + M numbers for a point instead of C * M.
+        """
         probability = probabilities(predictions, None)
         image = torch.arange(len(labels), device=labels.device).unsqueeze(1)
         score = probability[image, labels]

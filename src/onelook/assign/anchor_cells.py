@@ -1,4 +1,4 @@
-"""Anchors whose shape fits an object, in the cells around its centre: the plain assignment of YOLOv7."""
+"""Assignment by anchor shape and cell of the centre, from YOLOv5: gives the candidates of YOLOv7's assignment."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
 
 @dataclass(frozen=True)
 class AnchorCells:
-    """Every anchor that fits an object's shape, in the cell of its centre and in cells nearby; all are positives.
+    """Assigns an object to all anchors of similar shape, in the cell of its centre and in neighbouring cells.
 
-    ratio: a fitting anchor's sides are less than this many times longer or shorter than the object's.
-    reach: how near the centre must lie to a neighbouring cell, in cells: 0.5 adds the nearer horizontal and the nearer
-        vertical neighbour (three cells), 1 adds all four (five cells; the coarse labels of YOLOv7 sec. 4.2). Cells
-        outside the grid are never added.
+    ratio: an anchor fits if the ratio of its sides to the object's, or the inverse, is below this number.
+    reach: maximum distance of the centre to a neighbouring cell, in cells: 0.5 adds the nearer horizontal and the
+        nearer vertical neighbour (three cells), 1 adds all four (five cells; the coarse labels of YOLOv7 sec. 4.2).
+        Cells outside the grid are never added.
 
-    Levels and anchors are tried independently: an object may be learnt on several levels, or by nothing at all; a prior
-    may learn several objects. Pairs are ordered by level, neighbour, anchor and object, and where a centre lies exactly
-    between two cells a pair comes twice (as published: means then count it twice). P is M * 5 * the anchors of a cell
-    on all levels. The quality is 1.
+    Levels and anchors are independent: an object may have priors on several levels, or none; a prior may have several
+    objects. Pairs are ordered by level, neighbour, anchor and object; if a centre lies exactly between two cells, a
+    pair occurs twice (as published: means then count it twice). P is M * 5 * the anchors of a cell on all levels. The
+    quality is 1.
     """
 
     ratio: float = 4.0
@@ -38,7 +38,7 @@ class AnchorCells:
         if self.ratio <= 1:
             raise ValueError(f"ratio is above 1, not {self.ratio}")
         if not 0 <= self.reach <= 1:
-            raise ValueError(f"reach lies between 0 and 1 cells, not {self.reach}")
+            raise ValueError(f"reach is from 0 to 1 cells, not {self.reach}")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ class AnchorCells:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        """Targets (B, M), predictions (B, N) -> Matches (B, P)."""
+        """Assigns targets (B, M) to predictions (B, N): Matches (B, P)."""
         if targets.boxes.shape[1] == 0:
             return no_pairs(predictions)
         boxes = at_least_float32(targets.boxes)
@@ -55,8 +55,7 @@ class AnchorCells:
         return Matches(rows.where(fits, 0), objects.expand_as(rows).where(fits, 0), fits.to(boxes.dtype), fits)
 
     def candidates(self, priors: Priors, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """For objects (B, M, 4): (B, P) rows of priors, and which of them are candidates; column P belongs to object P
-        modulo M."""
+        """Returns prior rows (B, P) for objects (B, M, 4), and a mask of candidates; column p is of object p % M."""
         if priors.sizes is None:
             raise TypeError(f"{type(self).__name__} needs a head with anchors")
         starts = level_starts(priors)
@@ -71,8 +70,8 @@ class AnchorCells:
     def _on_level(
         self, priors: Priors, start: int, shape: tuple[int, int], anchors: int, boxes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Rows and whether they are candidates, both (B, 5 neighbours, anchors, M)."""
-        assert priors.sizes is not None  # the caller looks
+        """Returns rows and the mask of candidates of one level, both (B, 5 neighbours, anchors, M)."""
+        assert priors.sizes is not None  # checked by the caller
         height, width = shape
         stride = priors.strides[start].to(boxes.dtype)
         low, high = boxes.split(2, -1)

@@ -20,15 +20,15 @@ _MARGIN = 0.01  # pixels that a point must lie inside a box
 
 @dataclass(frozen=True)
 class Atss:
-    """Positives by a threshold that every object's own candidates set (ATSS, alg. 1); predictions do not matter.
+    """ATSS: positives by an IoU threshold computed for each object from its own candidates (alg. 1).
 
-    candidates: how many priors of each level, those nearest to the object's centre, are looked at.
-    scale: side of the square anchor around a point, in strides; heads with anchors are asked for their own.
+    candidates: how many priors of each level are candidates: those nearest to the object's centre.
+    scale: side of the square anchor around a point, in strides; heads with anchors use their own.
 
     A candidate is positive if the overlap of its anchor with the object is at least the mean plus the standard
-    deviation of all the object's candidates, and its point lies inside the box. A prior that several objects take goes
-    to the one its anchor overlaps most. The quality is the IoU of the predicted box, which the paper does not have.
-    P is M times the candidates of all levels.
+    deviation over all the object's candidates, and its point lies inside the box. A prior that fits several objects
+    goes to the one its anchor overlaps most. Predictions do not influence the matches, only the quality: the IoU of the
+    predicted box, which the paper does not have. P is M times the candidates of all levels.
     """
 
     candidates: int = 9
@@ -44,7 +44,7 @@ class Atss:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        """Targets (B, M), predictions (B, N) -> Matches (B, P); float32 at least, whatever comes in."""
+        """Assigns targets (B, M) to predictions (B, N): Matches (B, P), computed in float32 at least."""
         boxes = at_least_float32(targets.boxes)
         num_objects = boxes.shape[1]
         if num_objects == 0 or predictions.boxes.shape[1] == 0:
@@ -57,10 +57,10 @@ class Atss:
         overlap = box_iou(anchors, boxes.unsqueeze(2))
         threshold = overlap.mean(2, keepdim=True) + (overlap.std(2, keepdim=True) if rows.shape[2] > 1 else 0.0)
         margins = torch.cat((points[rows] - boxes[:, :, None, :2], boxes[:, :, None, 2:] - points[rows]), -1)
-        wanted = (overlap >= threshold) & (margins.amin(-1) > _MARGIN) & targets.valid.unsqueeze(2)
+        positive = (overlap >= threshold) & (margins.amin(-1) > _MARGIN) & targets.valid.unsqueeze(2)
 
         rows, overlap = rows.flatten(1), overlap.flatten(1)
-        valid = best_of_each(rows, overlap, wanted.flatten(1), len(points))
+        valid = best_of_each(rows, overlap, positive.flatten(1), len(points))
         objects = torch.arange(num_objects, device=boxes.device).repeat_interleave(rows.shape[1] // num_objects)
         objects = objects.expand_as(rows).where(valid, 0)
         rows = rows.where(valid, 0)
@@ -69,11 +69,11 @@ class Atss:
         return Matches(rows, objects, quality, valid)
 
     def _nearest(self, priors: Priors, points: Tensor, boxes: Tensor) -> Tensor:
-        """(B, M, K) the rows of every level's priors that are nearest to each object's centre."""
+        """Returns the rows (B, M, K) of the priors of every level that are nearest to each object's centre."""
         centres = (boxes[..., :2] + boxes[..., 2:]) / 2
         found = []
         for start, end in pairwise(level_starts(priors)):
-            # Differences, not the matrix product of `cdist`: rounding would decide between equally near points.
+            # Differences, not the matrix product of `cdist`, whose rounding would order equally near points.
             distance = (centres.unsqueeze(2) - points[start:end]).square().sum(-1)
             found.append(distance.topk(min(self.candidates, end - start), 2, largest=False).indices + start)
         return torch.cat(found, 2)

@@ -1,4 +1,4 @@
-"""The cells at an object's centre, on the level of its size: the first anchor-free assignments of YOLOX's roadmap."""
+"""Assignment by the cell of the centre: "anchor-free" and "multi positives" of YOLOX's roadmap (table 2)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from onelook.types import Matches, Predictions, Targets
 
 @dataclass(frozen=True)
 class CentreCell:
-    """The cell that holds an object's centre learns it, or the square of cells around that one (YOLOX sec. 2.1).
+    """Assigns an object to the cell that contains its centre, or to a square of cells around it (YOLOX sec. 2.1).
 
     cells: side of the square, odd: 1 is "anchor-free" of table 2, 3 its "multi positives".
-    reach: an object belongs to the finest level whose stride times this is at least half its longer side; the coarsest
-        level takes all larger ones.
+    reach: an object belongs to the finest level whose stride times this is at least half its longer side; larger
+        objects belong to the coarsest level.
 
-    The paper says "a scale range" as in FCOS and gives no numbers. Chosen are FCOS's own: 64 pixels at stride 8 and 128
-    at stride 16 (sec. 3.2), both 8 strides, and its measure, the largest distance to a side, taken at the centre so
-    that all cells of an object agree. Open as well: a cell that two objects want goes to the smaller one (FCOS), cells
-    beside a small object's box count, cells outside the image do not. So an object can end with none.
+    The paper has "a scale range" as in FCOS, without numbers. Chosen are those of FCOS: 64 pixels at stride 8 and 128
+    at stride 16 (sec. 3.2), both 8 strides, and its measure, the largest distance to a side, here from the centre so
+    that all cells of an object agree. Not specified either: a cell for two objects goes to the smaller one (FCOS),
+    cells outside a small object's box count, cells outside the image do not. So an object may have no cell.
 
-    P is M * cells^2, and the quality is the IoU of the pair, as in SimOTA, so that only who learns differs.
+    P is M * cells^2, and the quality is the IoU of the pair, as in SimOTA, so that only the matches differ.
     """
 
     cells: int = 1
@@ -45,7 +45,7 @@ class CentreCell:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        """Targets (B, M), predictions (B, N) -> Matches (B, M * cells^2)."""
+        """Assigns targets (B, M) to predictions (B, N): Matches (B, M * cells^2)."""
         boxes = at_least_float32(targets.boxes)
         priors = predictions.priors
         if boxes.shape[1] == 0 or not len(priors.points):
@@ -59,7 +59,7 @@ class CentreCell:
         return Matches(rows, objects, torch.where(valid, iou, 0.0), valid)
 
     def _rows(self, predictions: Predictions, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """For objects (B, M, 4) their cells' rows (B, M, cells^2), and which of them lie on the grid."""
+        """Returns the rows (B, M, cells^2) of the cells of objects (B, M, 4), and a mask of those on the grid."""
         priors = predictions.priors
         starts = level_starts(priors)[:-1]
         strides = torch.stack([priors.strides[start] for start in starts]).to(boxes.dtype)

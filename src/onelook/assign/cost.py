@@ -1,7 +1,7 @@
-"""What dynamic-k assigners share: the cost of a class, and how many of its cheapest candidates an object takes.
+"""Parts of the dynamic-k assigners SimOTA and AlignOTA: class cost, centre regions, dynamic k, conflict resolution.
 
-Everything works in place where it can: at 640 pixels these are millions of numbers, and fresh memory costs more than
-the arithmetic.
+Operations are in place where possible: at 640 pixels these are millions of numbers, and allocating memory costs more
+than the arithmetic.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ LOG_FLOOR = -100.0  # of binary cross-entropy, as PyTorch clamps it
 
 
 def select_rows(values: Tensor, index: Tensor | None) -> Tensor:
-    """Rows `index` (B, P) of `values` (B, N, ...); all of them for None."""
+    """Returns the rows `index` (B, P) of `values` (B, N, ...); all rows for None."""
     return values if index is None else gather_rows(values, index)
 
 
 def class_cost(predictions: Predictions, labels: Tensor, index: Tensor | None) -> Tensor:
-    """(B, M, P): binary cross-entropy of sqrt(class * objectness) against the object's class, over all classes.
+    """Returns (B, M, P): binary cross-entropy of sqrt(class * objectness) against the object's class, over all classes.
 
-    labels: (B, M).  index: (B, P) the candidates, None for all priors. For all objects of an image the sum over classes
-    differs only in the object's own class, so it is made once a candidate and corrected: C + M numbers, not C * M.
-    Without objectness it is the square root of the class alone.
+    labels: (B, M).  index: (B, P) the candidates, None for all priors. The sums over classes of the objects of an image
+    differ only in the object's own class. So the sum is computed once for a candidate and corrected: C + M numbers, not
+    C * M. For heads without objectness it is the square root of the class alone.
     """
     probability = _by_candidate(predictions, index).sqrt_()
     own = labels.unsqueeze(1).expand(-1, probability.shape[1], -1)
@@ -40,15 +40,15 @@ def class_cost(predictions: Predictions, labels: Tensor, index: Tensor | None) -
 
 
 def probabilities(predictions: Predictions, index: Tensor | None) -> Tensor:
-    """(B, C, P): class probability, times objectness where there is one, of the candidates `index`; a new tensor.
+    """Returns (B, C, P), a new tensor: class probability of the candidates `index`, times objectness if there is one.
 
-    Classes before candidates: what an object needs is then one row, and no later pass strides through memory.
+    Classes come before candidates, so that the values of an object's class are contiguous in memory.
     """
     return _by_candidate(predictions, index).transpose(1, 2).contiguous()
 
 
 def _by_candidate(predictions: Predictions, index: Tensor | None) -> Tensor:
-    """(B, P, C): the same with candidates before classes."""
+    """Returns the same as `probabilities` as (B, P, C)."""
     classes = at_least_float32(select_rows(predictions.classes, index))
     probability = classes.sigmoid() if index is None else classes.sigmoid_()
     if predictions.objectness is not None:
@@ -57,7 +57,7 @@ def _by_candidate(predictions: Predictions, index: Tensor | None) -> Tensor:
 
 
 def near_centres(priors: Priors, boxes: Tensor, valid: Tensor, radius: float) -> Tensor:
-    """(B, M, N) which points lie less than `radius` strides beside an object's centre, on both axes: an open square."""
+    """Returns a mask (B, M, N) of the points less than `radius` strides from an object's centre on both axes."""
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
 
     def near(x: Tensor, y: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ def near_centres(priors: Priors, boxes: Tensor, valid: Tensor, radius: float) ->
 
 
 def inside_boxes(priors: Priors, boxes: Tensor, valid: Tensor) -> Tensor:
-    """(B, M, N) which points lie inside an object's box, not on its border."""
+    """Returns a mask (B, M, N) of the points inside an object's box, not on its border."""
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
     return _on_both_axes(
         priors, valid, boxes.dtype, lambda x, y, stride: ((x > left) & (x < right), (y > top) & (y < bottom))
@@ -78,60 +78,52 @@ def inside_boxes(priors: Priors, boxes: Tensor, valid: Tensor) -> Tensor:
 def _on_both_axes(
     priors: Priors, valid: Tensor, dtype: torch.dtype, test: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 ) -> Tensor:
-    """(B, M, N) which points pass a test of x and one of y.
+    """Returns a mask (B, M, N) of the points that pass a test of x and a test of y.
 
-    test: (x, y, stride) of points -> (B, M, X), (B, M, Y) bool. A column of a grid decides for all of its points, and
-    so does a row; where the grids' shapes are not known, every point is looked at by itself.
+    test: (x, y, stride) of points -> (B, M, X), (B, M, Y) bool. Each column and each row of a grid is tested once;
+    without known grid shapes every point is tested.
     """
-    wanted = valid.unsqueeze(-1)
+    valid = valid.unsqueeze(-1)
     if not priors.shapes:
         points = priors.points.to(dtype)
         along_x, along_y = test(points[:, 0], points[:, 1], priors.strides.to(dtype))
-        return (along_x & along_y).logical_and_(wanted)
+        return (along_x & along_y).logical_and_(valid)
     parts = []
     for x, y, stride in grids(priors, dtype):
         columns, rows = test(x, y, stride)
-        parts.append(((rows & wanted).unsqueeze(3) & columns.unsqueeze(2)).flatten(2))
+        parts.append(((rows & valid).unsqueeze(3) & columns.unsqueeze(2)).flatten(2))
     return torch.cat(parts, 2)
 
 
-def overlaps(objects: Tensor, boxes: Tensor) -> Tensor:
-    """IoU of boxes (B, M, 4) and (B, P, 4): `pairwise_iou` in three buffers instead of a dozen."""
-    left, top, right, bottom = objects.unsqueeze(-1).unbind(-2)
-    x1, y1, x2, y2 = (side.unsqueeze(1) for side in boxes.transpose(1, 2).contiguous().unbind(1))
-    overlap = torch.minimum(right, x2).sub_(torch.maximum(left, x1)).clamp_(min=0)
-    overlap *= torch.minimum(bottom, y2).sub_(torch.maximum(top, y1)).clamp_(min=0)
-    return overlap.div_((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - overlap)
-
-
 def dynamic_k(cost: Tensor, iou: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
-    """Each object's cheapest candidates, (B, M, K) columns of `cost` (B, M, P), and which of them it takes.
+    """Returns each object's cheapest candidates, as columns (B, M, K) of `cost` (B, M, P), and a mask of its claims.
 
-    It takes as many as its `candidates` best IoUs sum up to, rounded down, but one; never one of infinite cost.
+    An object claims its k cheapest candidates, k the sum of its `candidates` best IoUs, rounded down, at least 1 (YOLOX
+    sec. 2.1, after OTA). Candidates of infinite cost are never claimed.
     """
     limit = min(candidates, cost.shape[2])
     k = iou.topk(limit, dim=2, sorted=False).values.sum(2).to(torch.int64).clamp_(1, limit)
     best = cost.topk(limit, dim=2, largest=False)
-    takes = torch.arange(limit, device=cost.device) < k.unsqueeze(-1)
-    return best.indices, takes & best.values.isfinite()
+    claims = torch.arange(limit, device=cost.device) < k.unsqueeze(-1)
+    return best.indices, claims & best.values.isfinite()
 
 
-def resolve_conflicts(cost: Tensor, iou: Tensor, wanted: Tensor, chosen: Tensor, index: Tensor | None) -> Matches:
-    """One object a candidate: one wanted once stays, one wanted more often goes to the cheapest object of all.
+def resolve_conflicts(cost: Tensor, iou: Tensor, columns: Tensor, claims: Tensor, index: Tensor | None) -> Matches:
+    """Assigns each claimed candidate to one object: of several claims, to the object of lowest cost among all objects.
 
-    cost, iou: (B, M, P).  wanted, chosen: (B, M, K) as `dynamic_k` gives them.  index: the priors that candidates are,
-    None where all are. Quality is the IoU of the pair.
+    cost, iou: (B, M, P).  columns, claims: (B, M, K) as `dynamic_k` returns them.  index: (B, P) the priors of the
+    candidates, None if all priors are candidates. Quality is the IoU of the pair.
     """
-    num_objects, limit = wanted.shape[1:]
-    column, takes = wanted.flatten(1), chosen.flatten(1)
+    num_objects, limit = columns.shape[1:]
+    column, claimed = columns.flatten(1), claims.flatten(1)
     slot = torch.arange(num_objects * limit, device=cost.device).expand_as(column)
     own = slot // limit
-    wishes = torch.zeros_like(cost[:, 0], dtype=torch.int64).scatter_add_(1, column, takes.long())
-    first = torch.full_like(wishes, num_objects * limit)
-    first.scatter_reduce_(1, column, torch.where(takes, slot, num_objects * limit), "amin")
-    columns = cost.gather(2, column.unsqueeze(1).expand(-1, num_objects, -1))
-    objects = torch.where(wishes.gather(1, column) > 1, columns.argmin(1), own)
-    valid = takes & (first.gather(1, column) == slot)
+    num_claims = torch.zeros_like(cost[:, 0], dtype=torch.int64).scatter_add_(1, column, claimed.long())
+    first = torch.full_like(num_claims, num_objects * limit)
+    first.scatter_reduce_(1, column, torch.where(claimed, slot, num_objects * limit), "amin")
+    costs = cost.gather(2, column.unsqueeze(1).expand(-1, num_objects, -1))
+    objects = torch.where(num_claims.gather(1, column) > 1, costs.argmin(1), own)
+    valid = claimed & (first.gather(1, column) == slot)
     objects = torch.where(valid, objects, 0)
     quality = iou.gather(2, column.unsqueeze(1).expand(-1, num_objects, -1)).gather(1, objects.unsqueeze(1)).squeeze(1)
     priors = column if index is None else index.gather(1, column)
@@ -139,7 +131,7 @@ def resolve_conflicts(cost: Tensor, iou: Tensor, wanted: Tensor, chosen: Tensor,
 
 
 def no_pairs(predictions: Predictions) -> Matches:
-    """The matches of a batch without objects: P is 0."""
+    """Returns the matches of a batch without objects: P is 0."""
     boxes = at_least_float32(predictions.boxes)
     none = torch.zeros(boxes.shape[0], 0, dtype=torch.int64, device=boxes.device)
     return Matches(none, none, boxes.new_zeros(none.shape), none.bool())

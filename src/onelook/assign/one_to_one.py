@@ -1,4 +1,4 @@
-"""One prior an object: what a head that needs no NMS learns."""
+"""One-to-one assignment for heads that need no NMS."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 import torch
 
 from onelook.assign.cells import smallest_object_wins
-from onelook.assign.cost import no_pairs, overlaps
+from onelook.assign.cost import no_pairs
 from onelook.ops.gather import gather_rows
-from onelook.ops.iou import box_iou
+from onelook.ops.iou import box_iou, pairwise_iou
 from onelook.ops.precision import at_least_float32
 from onelook.types import Matches, Predictions, Targets
 
 
 @dataclass(frozen=True)
 class OneToOne:
-    """The prior that sees an object best, and no other (Zhou et al. 2021, sec. 3.2; YOLOX table 2, "NMS-free").
+    """Assigns an object to the one prior that predicts it best (Zhou et al. 2021, sec. 3.2; YOLOX table 2, "NMS-free").
 
-    iou_power: a of the quality score^(1 - a) * IoU^a, in which the score is the object's class's.
-    radius: half side of the centre region, in strides, inside which the prior lies.
+    iou_power: a of the quality score^(1 - a) * IoU^a, with the score of the object's class.
+    radius: half side of the centre region, in strides, that contains the prior.
 
-    YOLOX's paper refers to Zhou et al. for all of it. Chosen here: the region is that of SimOTA, so that the prior is
-    mostly one that learns the object anyway; each object takes its best prior, and one that two objects want goes to
-    the smaller (Zhou et al. solve for the best pairing as a whole). So an object can end with none. P is M, and the
+    YOLOX's paper refers to Zhou et al. for all details. Chosen here: the region is that of SimOTA, so that the prior
+    mostly is a positive of the object anyway; each object takes its best prior, and a prior of two objects goes to the
+    smaller one (Zhou et al. compute the best pairing as a whole). So an object may have no prior. P is M, and the
     quality is the IoU of the pair.
     """
 
@@ -36,7 +36,7 @@ class OneToOne:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        """Targets (B, M), predictions (B, N) -> Matches (B, M)."""
+        """Assigns targets (B, M) to predictions (B, N): Matches (B, M)."""
         boxes, priors = at_least_float32(targets.boxes), predictions.priors
         if boxes.shape[1] == 0 or not len(priors.points):
             return no_pairs(predictions)
@@ -46,7 +46,7 @@ class OneToOne:
         near = ((x - (left + right) / 2).abs_() < reach) & ((y - (top + bottom) / 2).abs_() < reach)
         near &= targets.valid.unsqueeze(-1)
         predicted = at_least_float32(predictions.boxes)
-        iou = overlaps(boxes, predicted)
+        iou = pairwise_iou(boxes, predicted)
         scores = at_least_float32(predictions.scores()).transpose(1, 2)
         labels = targets.labels.unsqueeze(-1).expand(-1, -1, scores.shape[2])
         quality = scores.gather(1, labels) ** (1 - self.iou_power) * iou**self.iou_power

@@ -1,4 +1,4 @@
-"""Task-aligned assignment (TOOD, Feng et al. 2021)."""
+"""Task-aligned assignment (TAL of TOOD, Feng et al. 2021)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onelook.assign.cost import inside_boxes, no_pairs, overlaps, probabilities
+from onelook.assign.cost import inside_boxes, no_pairs, probabilities
 from onelook.ops.gather import best_of_each
+from onelook.ops.iou import pairwise_iou
 from onelook.ops.precision import at_least_float32
 from onelook.types import Matches, Predictions, Targets
 
 
 @dataclass(frozen=True)
 class TaskAligned:
-    """Positives are the priors that are best at both tasks (TOOD sec. 3.2): score^alpha * IoU^beta.
+    """Assigns an object to the priors of highest alignment score^alpha * IoU^beta (TOOD sec. 3.2).
 
-    candidates: how many priors, of those whose points lie inside the box, an object takes.
+    candidates: how many priors an object takes, of those whose points lie inside the box.
     alpha, beta: exponents of the object's class score and of the IoU of the predicted box.
 
-    A prior that several objects take goes to the one it overlaps most. The quality is the alignment, scaled so that an
-    object's best aligned prior has the greatest IoU among its priors; weight pairs by it as the paper does. The paper
-    trains the first epochs with `Atss`. P is M * `candidates`.
+    A prior of several objects goes to the one it overlaps most. The quality is the alignment, scaled so that the best
+    aligned prior of an object gets the greatest IoU among its priors; the paper weights pairs by it, and trains the
+    first epochs with `Atss`. P is M * `candidates`.
     """
 
     candidates: int = 13
@@ -39,13 +40,13 @@ class TaskAligned:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Matches:
-        """Targets (B, M), predictions (B, N) -> Matches (B, P); float32 at least, whatever comes in."""
+        """Assigns targets (B, M) to predictions (B, N): Matches (B, P), computed in float32 at least."""
         boxes = at_least_float32(targets.boxes)
         num_objects, num_priors = boxes.shape[1], predictions.boxes.shape[1]
         if num_objects == 0 or num_priors == 0:
             return no_pairs(predictions)
         inside = inside_boxes(predictions.priors, boxes, targets.valid)
-        iou = overlaps(boxes, at_least_float32(predictions.boxes)).masked_fill_(~inside, 0.0)
+        iou = pairwise_iou(boxes, at_least_float32(predictions.boxes)).masked_fill_(~inside, 0.0)
         image = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
         score = probabilities(predictions, None)[image, targets.labels]
         alignment = score.pow_(self.alpha).mul_(iou**self.beta)
@@ -58,7 +59,7 @@ class TaskAligned:
         return Matches(rows.flatten(1).where(valid, 0), objects.where(valid, 0), quality, valid)
 
     def _scaled(self, alignment: Tensor, overlap: Tensor, valid: Tensor) -> Tensor:
-        """(B, M, K) alignments with the greatest IoU of an object as their maximum, 0 for pairs that are not valid."""
+        """Scales alignments (B, M, K) so that an object's maximum is its greatest IoU; 0 for invalid pairs."""
         alignment, overlap = alignment.where(valid, 0.0), overlap.where(valid, 0.0)
         highest = alignment.amax(2, keepdim=True)
         return alignment / highest.where(highest > 0, 1.0) * overlap.amax(2, keepdim=True)

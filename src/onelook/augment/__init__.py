@@ -1,1 +1,1 @@
-"""Changes of annotated images: placement in the network's frame, and the papers' augmentations (NumPy, OpenCV)."""
+"""Resizing to the network's input, and the papers' augmentations of annotated images (NumPy and OpenCV, no torch)."""

@@ -1,4 +1,4 @@
-"""Blur of a finished picture, or of what is around its objects (YOLOv4 sec. 3.2; Darknet's `blur`)."""
+"""Gaussian blur of a whole image or of its background (YOLOv4 sec. 3.2; Darknet's `blur`)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from onelook.augment.lazy_sample import ImageSampler
+from onelook.augment.sampler import ImageSampler
 from onelook.types import Sample
 
 
 @dataclass(frozen=True)
 class Blur:
-    """A Gaussian blur of all, or of all but the objects' boxes, or of nothing.
+    """Blurs the whole image, or everything outside the objects' boxes, or nothing. A `BatchAugment`.
 
-    whole, background: their probabilities.  kernel: side of the kernel in pixels; where all is blurred, it is not wider
-    than an eighth of the smallest object's shorter side. (The paper writes of a bilateral filter, Darknet's is this.)
-    A classifier's is Blur(whole=0.25, background=0, kernel=15).
+    whole, background: the probabilities of the first two.  kernel: side of the kernel in pixels; for the whole image it
+    is at most an eighth of the smallest object's shorter side. (The paper names a bilateral filter, Darknet's code uses
+    this one.) The setting for classifiers is Blur(whole=0.25, background=0, kernel=15).
     """
 
     whole: float = 1 / 3
@@ -28,11 +28,11 @@ class Blur:
         if self.whole < 0 or self.background < 0 or self.whole + self.background > 1 or self.kernel < 1:
             raise ValueError("whole and background are probabilities that sum to 1 at most, kernel is at least 1")
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        drawn = rng.random()
-        if drawn >= self.whole + self.background:
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        chance = rng.random()
+        if chance >= self.whole + self.background:
             return sample
-        if drawn < self.whole:
+        if chance < self.whole:
             kernel = self.kernel
             if len(sample.boxes) and sample.shares is None:
                 kernel = min(kernel, int((sample.boxes[:, 2:] - sample.boxes[:, :2]).min() / 8))
@@ -44,6 +44,6 @@ class Blur:
 
 
 def gaussian_blur(image: np.ndarray, kernel: int) -> np.ndarray:
-    """(H, W, 3) uint8 under a Gaussian kernel of this side, made odd."""
+    """(H, W, 3) uint8 under a Gaussian kernel of this side; an even side is made odd."""
     side = kernel // 2 * 2 + 1
     return cv2.GaussianBlur(image, (side, side), 0)

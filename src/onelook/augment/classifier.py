@@ -1,4 +1,4 @@
-"""Pictures for classifiers: crops of random size, aspect, rotation and place (Darknet), and the centre for testing."""
+"""Augmentation for classifiers: Darknet's random resized crop for training, and the centre crop for validation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from functools import partial
 import cv2
 import numpy as np
 
+from onelook.augment.class_shares import equal_class_shares
 from onelook.augment.collage import Collage, Layer
 from onelook.augment.colour import HsvScale, to_rgb
-from onelook.augment.geometry import affine_matrix, flip_matrix, translation_matrix, scale_matrix
+from onelook.augment.geometry import affine_matrix, flip_matrix, scale_matrix, translation_matrix
 from onelook.augment.instances import Instances
-from onelook.augment.lazy_sample import ImageSampler, image_size
+from onelook.augment.lazy_sample import image_size
+from onelook.augment.sampler import ImageSampler
 from onelook.types import Sample
 
 
@@ -22,7 +24,7 @@ class ClassifierAugment:
 
     shorter: (smallest, largest) shorter side of the resized image, as a part of the input's (128 to 448 for 256).
     aspect: the image is made narrower or wider by up to this factor.  degrees: rotation within plus or minus this.
-    Where the resized image is larger than the input a random window of it is seen. hsv, flip: colours, and the
+    Where the resized image is larger than the input, a random window of it is used. hsv, flip: colours, and the
     probability of a horizontal flip.
     """
 
@@ -38,12 +40,12 @@ class ClassifierAugment:
 
     @property
     def uses_polygons(self) -> bool:
-        """There are none."""
+        """False: classifiers have no polygons."""
         return False
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        """A picture of `draw.size` with the sample's classes, all of it."""
-        (height, width), source = draw.size, image_size(sample)
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        """An image of `sampler.size` with the sample's classes in equal shares."""
+        (height, width), source = sampler.size, image_size(sample)
         aspect = rng.uniform(1.0, max(self.aspect, 1 / self.aspect))
         aspect = 1 / aspect if rng.random() < 0.5 else aspect
         scale = rng.uniform(*self.shorter) * min(height, width) / min(source[0], source[1] * aspect)
@@ -58,39 +60,31 @@ class ClassifierAugment:
             @ translation_matrix(-source[1] / 2, -source[0] / 2)
         )
         flips = bool(rng.random() < self.flip)
-        steps = None if self.hsv is None else self.hsv.draw(rng)
+        change = None if self.hsv is None else self.hsv.sample_parameters(rng)
         layer = Layer(sample, flip_matrix(width) @ matrix if flips else matrix, (0, 0, source[1], source[0]))
-        plan = Collage(draw.size, (layer,), Instances(np.zeros((0, 4)), np.zeros(0, np.int64)))
-        jitter = to_rgb if self.hsv is None else partial(self.hsv.apply, steps=steps)
-        return classification_sample(plan.jittered(jitter), sample)
+        collage = Collage(sampler.size, (layer,), Instances(np.zeros((0, 4)), np.zeros(0, np.int64)))
+        jitter = to_rgb if self.hsv is None else partial(self.hsv.apply, change=change)
+        return equal_class_shares(collage.render_jittered(jitter), sample)
 
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The shorter side at the input's, and the centre of that (Darknet's validation of classifiers)."""
+    """Resizes the image until it just covers the input, and crops the centre (Darknet's validation of classifiers)."""
 
     @property
     def uses_polygons(self) -> bool:
-        """There are none."""
+        """False: classifiers have no polygons."""
         return False
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        return classification_sample(centre_crop(sample.image, draw.size), sample)
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        return equal_class_shares(centre_crop(sample.image, sampler.size), sample)
 
 
 def centre_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) resized until it just covers `size` (height, width), and the middle of it."""
+    """(H, W, 3) resized until it just covers `size` (height, width), then cropped to it at the centre."""
     height, width = image.shape[:2]
     scale = max(size[0] / height, size[1] / width)
     high, wide = max(size[0], round(height * scale)), max(size[1], round(width * scale))
     resized = cv2.resize(image, (wide, high), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     top, left = (high - size[0]) // 2, (wide - size[1]) // 2
     return resized[top : top + size[0], left : left + size[1]]
-
-
-def classification_sample(image: np.ndarray, sample: Sample) -> Sample:
-    """A picture that shows the sample's classes in equal shares, all over."""
-    height, width = image.shape[:2]
-    count = len(sample.labels)
-    boxes = np.tile(np.array((0, 0, width, height), np.float32), (count, 1))
-    return Sample(image, boxes, sample.labels, shares=np.full(count, 1 / max(count, 1), np.float32))

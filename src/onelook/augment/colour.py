@@ -1,4 +1,4 @@
-"""Colour jitter in hue, saturation and value: the two published forms."""
+"""Colour jitter in hue, saturation and value: the published forms of YOLOX and YOLOv7, and of Darknet."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from onelook.augment.lazy_sample import ImageSampler
+from onelook.augment.sampler import ImageSampler
 from onelook.types import Sample
 
-STRIP = 40_000  # pixels that fit into a processor's nearest caches, with what is made of them
-HsvChange = tuple[float, float, float]  # for hue, saturation and value
+STRIP = 40_000  # pixels of a strip: input and output fit into a processor's nearest caches
+HsvChange = tuple[float, float, float]  # of hue, saturation and value: what is added, or the factor
 
 
 @dataclass(frozen=True)
 class HsvGain:
     """Multiplies hue, saturation and value (YOLOX's released weights; YOLOv7).
 
-    hue, saturation, value: gains are 1 plus or minus up to this.  probability: of any change.
+    hue, saturation, value: gains are 1 plus or minus at most this.  probability: of any change.
     """
 
     hue: float = 0.015
@@ -26,27 +26,27 @@ class HsvGain:
     value: float = 0.4
     probability: float = 1.0
 
-    def draw(self, rng: np.random.Generator) -> HsvChange | None:
+    def sample_parameters(self, rng: np.random.Generator) -> HsvChange | None:
         """The three gains, None for no change."""
         applies, (hue, saturation, value) = rng.random() < self.probability, rng.uniform(-1, 1, 3).tolist()
         return (1 + hue * self.hue, 1 + saturation * self.saturation, 1 + value * self.value) if applies else None
 
-    def apply(self, image: np.ndarray, steps: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, image: np.ndarray, change: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3). Results are truncated and clipped; hue wraps around."""
-        if steps is None:
+        if change is None:
             return to_rgb(image, out)
         # OpenCV rounds to nearest; half less makes that truncation. Hue at 180 and above wraps when converted back.
-        return _in_hsv(image, _diagonal(steps, (-0.4999,) * 3), cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, out)
+        return _in_hsv(image, _diagonal(change, (-0.4999,) * 3), cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, out)
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        return replace(sample, image=self.apply(sample.image, self.draw(rng)))
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        return replace(sample, image=self.apply(sample.image, self.sample_parameters(rng)))
 
 
 @dataclass(frozen=True)
 class HsvShift:
     """Adds to hue, saturation and value (YOLOX since October 2021).
 
-    hue, saturation, value: whole numbers up to this are added or taken away, each with probability 1/2.  probability:
+    hue, saturation, value: whole numbers up to this are added or subtracted, each with probability 1/2.  probability:
     of any change.
     """
 
@@ -55,35 +55,36 @@ class HsvShift:
     value: int = 30
     probability: float = 1.0
 
-    def draw(self, rng: np.random.Generator) -> HsvChange | None:
+    def sample_parameters(self, rng: np.random.Generator) -> HsvChange | None:
         """The three numbers to add, None for no change."""
         applies, steps = rng.random() < self.probability, rng.uniform(-1, 1, 3)
         steps = steps * (self.hue, self.saturation, self.value) * rng.integers(0, 2, 3)
         hue, saturation, value = steps.astype(int).tolist()  # truncated towards 0
         return (hue, saturation, value) if applies else None
 
-    def apply(self, image: np.ndarray, steps: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, image: np.ndarray, change: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3). Hue wraps around, saturation and value are clipped."""
-        if steps is None:
+        if change is None:
             return to_rgb(image, out)
         # Hue wraps only at its upper end (when converted back). With red and blue exchanged hues run backwards, so that
         # a step down is a step up.
-        to_hsv, to_rgb = cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB
-        if steps[0] < 0:
-            to_hsv, to_rgb = cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR
-        added = _diagonal((1.0, 1.0, 1.0), (abs(steps[0]), *steps[1:]))
-        return _in_hsv(image, added, to_hsv, to_rgb, out)
+        to_hsv, from_hsv = cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB
+        if change[0] < 0:
+            to_hsv, from_hsv = cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR
+        added = _diagonal((1.0, 1.0, 1.0), (abs(change[0]), *change[1:]))
+        return _in_hsv(image, added, to_hsv, from_hsv, out)
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        return replace(sample, image=self.apply(sample.image, self.draw(rng)))
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        return replace(sample, image=self.apply(sample.image, self.sample_parameters(rng)))
 
 
 @dataclass(frozen=True)
 class HsvScale:
     """Multiplies saturation and value, and adds to hue (Darknet).
 
-    hue: part of the colour circle that is added or taken away at most.  saturation, exposure: largest factor, or its
-    inverse; a number below 1 means the same as its inverse. Hue below 0 is cut, above it wraps (official behaviour).
+    hue: part of the colour circle that is added or subtracted at most.  saturation, exposure: largest factor, or its
+    inverse; a number below 1 means the same as its inverse. Hue below 0 is clipped, above 179 it wraps (official
+    behaviour).
     """
 
     hue: float = 0.1
@@ -94,7 +95,7 @@ class HsvScale:
         if self.saturation <= 0 or self.exposure <= 0:
             raise ValueError("saturation and exposure are factors above 0")
 
-    def draw(self, rng: np.random.Generator) -> HsvChange | None:
+    def sample_parameters(self, rng: np.random.Generator) -> HsvChange | None:
         """What is added to hue (degrees / 2), and the factors of saturation and value."""
         hue = 179.0 * rng.uniform(-self.hue, self.hue)
         largest = (self.saturation, self.exposure)
@@ -102,16 +103,16 @@ class HsvScale:
         inverts = rng.random(2) < 0.5
         return hue, 1 / saturation if inverts[0] else saturation, 1 / exposure if inverts[1] else exposure
 
-    def apply(self, image: np.ndarray, steps: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, image: np.ndarray, change: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3)."""
-        if steps is None:
+        if change is None:
             return to_rgb(image, out)
-        hue, saturation, value = steps
-        change = _diagonal((1.0, saturation, value), (hue, 0.0, 0.0))
-        return _in_hsv(image, change, cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, out)
+        hue, saturation, value = change
+        matrix = _diagonal((1.0, saturation, value), (hue, 0.0, 0.0))
+        return _in_hsv(image, matrix, cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, out)
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        return replace(sample, image=self.apply(sample.image, self.draw(rng)))
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        return replace(sample, image=self.apply(sample.image, self.sample_parameters(rng)))
 
 
 Hsv = HsvGain | HsvShift | HsvScale
@@ -123,23 +124,23 @@ def _diagonal(factors: HsvChange, added: HsvChange) -> np.ndarray:
     return np.array(((a, 0.0, 0.0, x), (0.0, b, 0.0, y), (0.0, 0.0, c, z)))
 
 
-def _in_hsv(image: np.ndarray, matrix: np.ndarray, to_hsv: int, to_rgb: int, out: np.ndarray | None) -> np.ndarray:
+def _in_hsv(image: np.ndarray, matrix: np.ndarray, to_hsv: int, from_hsv: int, out: np.ndarray | None) -> np.ndarray:
     """(H, W, 3 or 4) uint8 -> `out` (H, W, 3 or 4), or (H, W, 3): hue, saturation and value under an affine map (3, 4),
     rounded and clipped.
 
-    Strip by strip: what one step writes is then still near the processor when the next one reads it.
+    Strip by strip: what one step writes is then still in the cache when the next one reads it.
     """
     height, width = image.shape[:2]
     result = np.empty((height, width, 3), np.uint8) if out is None else out
     rows = max(1, STRIP // max(width, 1))
     for top in range(0, height, rows):
         hsv = cv2.transform(cv2.cvtColor(image[top : top + rows], to_hsv), matrix)
-        cv2.cvtColor(hsv, to_rgb, dst=result[top : top + rows], dstCn=result.shape[2])
+        cv2.cvtColor(hsv, from_hsv, dst=result[top : top + rows], dstCn=result.shape[2])
     return result
 
 
 def to_rgb(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """(H, W, 3) of an image with three or four channels; or the image in `out` (H, W, 3 or 4)."""
+    """(H, W, 3) of an image with three or four channels; or the image copied into `out` (H, W, 3 or 4)."""
     if out is not None:
         if image.shape == out.shape:
             np.copyto(out, image)

@@ -1,4 +1,4 @@
-"""DAMO-YOLO's augmentation: stretched images, mosaic, affine, a little MixUp, flip, and changes inside boxes."""
+"""DAMO-YOLO's augmentation: mosaic of stretched images, affine, MixUp, flip, and scale-aware AutoAugment."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from onelook.augment.scale_aware_autoaugment import ScaleAwareAutoAugment
 from onelook.augment.collage import Collage
 from onelook.augment.colour import to_rgb
+from onelook.augment.geometry import BoxFilter, RandomAffine, flip_matrix, intersect_boxes, polygon_boxes
+from onelook.augment.instances import Instances
 from onelook.augment.letterbox import Resize, Stretch
-from onelook.augment.geometry import BoxFilter, RandomAffine, intersect_boxes, flip_matrix, polygon_boxes
 from onelook.augment.mixup import MixUp
 from onelook.augment.mosaic import Mosaic
-from onelook.augment.instances import Instances
-from onelook.augment.lazy_sample import ImageSampler
+from onelook.augment.sampler import ImageSampler
+from onelook.augment.scale_aware_autoaugment import ScaleAwareAutoAugment
 from onelook.types import Sample
 
 
@@ -23,15 +23,15 @@ from onelook.types import Sample
 class DamoAugment:
     """DAMO-YOLO's augmentation, as published in its code.
 
-    mosaic: probability of a mosaic; otherwise the image is framed.  layout: how mosaics are laid.  affine: from the
-    mosaic's canvas to the input.  keep: which objects survive it; where every object of a mosaic has an outline, boxes
-    are made anew around what of it is seen.  mix: blends another image into a mosaic that shows objects.  smallest:
-    objects of a mosaic that cover no more than these square pixels are dropped.  frame: of an image without mosaic.
-    flip: probability of a horizontal flip.  box_level: changes inside boxes, after all else.
+    mosaic: probability of a mosaic; otherwise the image is only resized.  layout: of the mosaic.  affine: from the
+    mosaic's canvas to the input.  keep: which objects survive it; where every object of a mosaic has polygons, the new
+    boxes enclose the visible part of the polygons.  mix: blends another image into a mosaic that shows objects.
+    smallest: objects of a mosaic that cover no more than these square pixels are dropped.  frame: of an image without
+    mosaic.  flip: probability of a horizontal flip.  box_level: changes inside boxes, after everything else.
 
     The defaults are those of S, M and L; T and the Nano models have a shear of 0.2, Nano-s a scale of (0.75, 1.25).
-    Official code makes every mosaic at 640 and then shrinks it to the input; here it is made at the input's size, and
-    whoever wants the same thresholds scales `keep.side` and `smallest`.
+    The official code makes every mosaic at 640 pixels and then shrinks it to the input. Here it is made at the input's
+    size: to get the same thresholds, scale `keep.side` and `smallest`.
     """
 
     mosaic: float = 1.0
@@ -46,51 +46,53 @@ class DamoAugment:
 
     @property
     def uses_polygons(self) -> bool:
-        """Boxes are made of outlines where all objects have one."""
+        """Whether polygons are needed: in a mosaic, boxes are computed from them where all objects have some."""
         return self.mosaic > 0
 
     @property
-    def plain(self) -> DamoAugment:
-        """What is left in the closing epochs: framing, flip, and the changes inside boxes."""
+    def without_mosaic(self) -> DamoAugment:
+        """The augmentation of the closing epochs: resize, flip, and the changes inside boxes."""
         return replace(self, mosaic=0.0, mix=None)
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        """A picture of `draw.size` around the sample and up to four others of the set."""
-        found = self.mosaic_of(sample, draw, rng) if rng.random() < self.mosaic else self.framed(sample, draw)
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        """An image of `sampler.size` made of the sample and up to four others of the set."""
+        is_mosaic = rng.random() < self.mosaic
+        result = self.mosaic_sample(sample, sampler, rng) if is_mosaic else self.resized(sample, sampler)
         if rng.random() < self.flip:
-            found = flip_horizontally(found)
-        return found if self.box_level is None else self.box_level(found, draw, rng)
+            result = flip_horizontally(result)
+        return result if self.box_level is None else self.box_level(result, sampler, rng)
 
-    def framed(self, sample: Sample, draw: ImageSampler) -> Sample:
-        """The sample alone, in the frame; objects without area are dropped."""
-        image, placement = self.frame(sample.image, draw.size)
-        boxes = placement.forward(sample.boxes)
+    def resized(self, sample: Sample, sampler: ImageSampler) -> Sample:
+        """The sample alone, resized to the input; objects without area are dropped."""
+        image, transform = self.frame(sample.image, sampler.size)
+        boxes = transform.to_input(sample.boxes)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
         return Sample(image, boxes[kept].astype(np.float32), sample.labels[kept])
 
-    def mosaic_of(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        """A mosaic around the sample, turned and scaled, perhaps with another image blended in."""
-        canvas = self.layout.plan(*self.layout.draw(sample, draw, rng), draw.size)
-        matrix, scale = self.affine.draw(rng, canvas.size, draw.size)
-        picture = self.window(canvas, matrix, scale, draw.size)
-        extra = self.mix.draw(draw, rng) if self.mix is not None and len(picture.objects) else None
-        objects = picture.objects if extra is None else extra.objects(picture.objects)
-        objects = objects.rows((objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(1) > self.smallest)
-        image = to_rgb(picture.render()) if extra is None else extra.pixels(picture.render())
-        return Sample(image, objects.boxes.astype(np.float32), objects.labels)
+    def mosaic_sample(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        """A mosaic with the sample under a random affine matrix, perhaps with another image blended in."""
+        canvas = self.layout.collage(*self.layout.sample_parameters(sample, sampler, rng), sampler.size)
+        matrix, scale = self.affine.sample_parameters(rng, canvas.size, sampler.size)
+        window = self.crop(canvas, matrix, scale, sampler.size)
+        mixed = self.mix.sample_parameters(sampler, rng) if self.mix is not None and len(window.instances) else None
+        instances = window.instances if mixed is None else mixed.add_instances(window.instances)
+        instances = instances.select((instances.boxes[:, 2:] - instances.boxes[:, :2]).prod(1) > self.smallest)
+        image = to_rgb(window.render()) if mixed is None else mixed.apply(window.render())
+        return Sample(image, instances.boxes.astype(np.float32), instances.labels)
 
-    def window(self, canvas: Collage, matrix: np.ndarray, scale: float, size: tuple[int, int]) -> Collage:
-        """The canvas seen through the affine's window of `size`, with the objects that survive."""
-        picture = canvas.moved(matrix, size)
-        objects = picture.objects.clipped(size)
-        if objects.polygons is not None and all(objects.polygons):
-            # What lies beyond the canvas is no pixel of the picture, though the outline goes on.
-            objects = replace(objects, boxes=intersect_boxes(polygon_boxes(objects.polygons, size), objects.boxes))
-        kept = self.keep(canvas.objects.boxes * scale, objects.boxes)
-        return replace(picture, objects=objects.rows(kept))
+    def crop(self, canvas: Collage, matrix: np.ndarray, scale: float, size: tuple[int, int]) -> Collage:
+        """The canvas under the affine matrix, cropped to `size`, with the objects that survive."""
+        window = canvas.transformed(matrix, size)
+        instances = window.instances.clipped(size)
+        if instances.polygons is not None and all(instances.polygons):
+            # What lies beyond the canvas is no pixel of the image, though the polygon goes on.
+            tight = intersect_boxes(polygon_boxes(instances.polygons, size), instances.boxes)
+            instances = replace(instances, boxes=tight)
+        kept = self.keep(canvas.instances.boxes * scale, instances.boxes)
+        return replace(window, instances=instances.select(kept))
 
 
 def flip_horizontally(sample: Sample) -> Sample:
-    """The sample seen in a mirror."""
-    turned = Instances(sample.boxes, sample.labels).moved(flip_matrix(sample.image.shape[1]))
-    return replace(sample, image=cv2.flip(sample.image, 1), boxes=turned.boxes.astype(np.float32))
+    """The sample flipped left to right."""
+    flipped = Instances(sample.boxes, sample.labels).transformed(flip_matrix(sample.image.shape[1]))
+    return replace(sample, image=cv2.flip(sample.image, 1), boxes=flipped.boxes.astype(np.float32))

@@ -1,8 +1,8 @@
-"""Geometry of annotated images: matrices that multiply, and boxes and outlines that follow them.
+"""Geometry of annotated images: transformation matrices, and boxes and polygons under them.
 
 Matrices are (3, 3) float64 on continuous pixel coordinates: pixel k spans k to k + 1, so a box that ends at the border
-of a 640 pixel image ends at 640. Pixels are warped by the same matrix, moved by half a pixel where OpenCV counts
-pixel centres; boxes therefore lie on the pixels exactly.
+of a 640 pixel image ends at 640. Pixels are warped by the same matrix, shifted by half a pixel where OpenCV counts
+pixel centres; boxes therefore fit the pixels exactly.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ Polygons = tuple[tuple[np.ndarray, ...], ...]
 
 
 def translation_matrix(x: float, y: float) -> np.ndarray:
-    """The matrix that moves by (x, y)."""
+    """(3, 3) matrix that translates by (x, y)."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def scale_matrix(x: float, y: float) -> np.ndarray:
-    """The matrix that multiplies by (x, y)."""
+    """(3, 3) matrix that scales by (x, y)."""
     return np.array([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
 
 
 def flip_matrix(width: float) -> np.ndarray:
-    """The matrix of a horizontal flip of an image of this width: x becomes width - x."""
+    """(3, 3) matrix of a horizontal flip of an image of this width: x becomes width - x."""
     return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
@@ -36,9 +36,9 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(M, 4) axis-aligned hulls of the moved boxes' corners; float64, not clipped."""
+    """(M, 4) axis-aligned hulls of the boxes' transformed corners; float64, not clipped."""
     (a, b, x), (c, d, y) = matrix[:2].tolist()
-    if b == 0 == c and a > 0 < d:  # what every image of a mosaic goes through: no turn, so each side by itself
+    if b == 0 == c and a > 0 < d:  # no rotation, as for every image of a mosaic: each side by itself
         return boxes * np.array((a, d, a, d)) + np.array((x, y, x, y))
     # The lower end of a hull takes the lower end of each contribution: of the box's lower side where the number is
     # positive, of its upper side where it is negative. One product of matrices instead of a dozen small operations.
@@ -56,28 +56,28 @@ def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def transform_polygons(polygons: Polygons | None, matrix: np.ndarray) -> Polygons | None:
-    """Outlines under a matrix; float32, not clipped."""
+    """Polygons under a matrix; float32, not clipped."""
     if polygons is None:
         return None
     return tuple(tuple(transform_points(ring, matrix).astype(np.float32) for ring in rings) for rings in polygons)
 
 
 def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(M, 4) boxes inside an image of `size` (height, width); one that was outside becomes empty."""
+    """(M, 4) boxes clipped to an image of `size` (height, width); one that was outside becomes empty."""
     return np.minimum(np.maximum(boxes, 0.0), np.array((size[1], size[0], size[1], size[0]), np.float64))
 
 
 def intersect_boxes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(M, 4) what pairs of boxes have in common; without area where that is nothing."""
+    """(M, 4) the intersection of each pair of boxes; without area where they do not overlap."""
     low = np.maximum(first[:, :2], second[:, :2])
     return np.concatenate((low, np.maximum(np.minimum(first[:, 2:], second[:, 2:]), low)), 1)
 
 
 def polygon_boxes(polygons: Polygons, size: tuple[int, int]) -> np.ndarray:
-    """(M, 4) extents of the outlines inside an image of `size`: boxes that stay tight under rotation (YOLOv7).
+    """(M, 4) boxes around the polygons inside an image of `size`; they stay tight under rotation (YOLOv7).
 
-    An object without any part of an outline inside gets an empty box at 0. Official code samples 1000 points of an
-    outline and takes those inside; the extents here are what more and more points come to.
+    An object without any part of a polygon inside gets an empty box at 0. The official code samples 1000 points of a
+    polygon and takes those inside; the boxes here are the limit for more and more points.
     """
     boxes, limit = np.zeros((len(polygons), 4)), np.array((size[1], size[0]), np.float64)
     for box, rings in zip(boxes, polygons):
@@ -97,23 +97,25 @@ def polygon_boxes(polygons: Polygons, size: tuple[int, int]) -> np.ndarray:
 
 
 def _edges_inside(ring: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """(V, 2) the ends of what the edges of an outline have inside the rectangle from 0 to `limit` (x, y)."""
+    """(V, 2) end points of the edges of a polygon, clipped to the rectangle from 0 to `limit` (x, y)."""
     start = ring.astype(np.float64)
     along = np.roll(start, -1, 0) - start
     # Where along an edge (0 to 1) it enters and leaves each of the two strips; parallel ones are inside or outside.
     with np.errstate(divide="ignore", invalid="ignore"):
         first, second = -start / along, (limit - start) / along
-    still, inside = along == 0, (start >= 0) & (start <= limit)
-    enters = np.where(still, np.where(inside, 0.0, 2.0), np.minimum(first, second)).max(1).clip(min=0.0)
-    leaves = np.where(still, 1.0, np.maximum(first, second)).min(1).clip(max=1.0)
-    seen = enters <= leaves
-    start, along = start[seen], along[seen]
-    return np.concatenate((start + enters[seen, None] * along, start + leaves[seen, None] * along)).clip(0.0, limit)
+    parallel, inside = along == 0, (start >= 0) & (start <= limit)
+    enters = np.where(parallel, np.where(inside, 0.0, 2.0), np.minimum(first, second)).max(1).clip(min=0.0)
+    leaves = np.where(parallel, 1.0, np.maximum(first, second)).min(1).clip(max=1.0)
+    crosses = enters <= leaves
+    start, along = start[crosses], along[crosses]
+    return np.concatenate((start + enters[crosses, None] * along, start + leaves[crosses, None] * along)).clip(
+        0.0, limit
+    )
 
 
 @dataclass(frozen=True)
 class BoxFilter:
-    """Which objects survive a change of geometry.
+    """Decides which objects are kept after a geometric change.
 
     side: both sides of the new box are longer than this, pixels.  area: the new area is more than this part of the old
     one (which is measured at the new scale).  aspect: the longer side is less than this many times the shorter.
@@ -134,10 +136,10 @@ class BoxFilter:
 
 @dataclass(frozen=True)
 class RandomAffine:
-    """Rotation, scale, shear and translation drawn at random, from a canvas to an output window.
+    """Rotation, scale, shear and translation with random parameters, from a canvas to an output window.
 
     degrees: rotation is within plus or minus this.  scale: (smallest, largest) zoom.  shear: degrees, each axis.
-    translate: shift within plus or minus this part of the output's side.  centred: the canvas turns about its centre,
+    translate: shift within plus or minus this part of the output's side.  centred: the canvas rotates about its centre,
     which lands in the middle of the output (YOLOX's released weights, YOLOv7, DAMO-YOLO); otherwise about its top-left
     corner, with the window at the origin (YOLOX since October 2021: at scale 1 the output is the top-left quarter).
     """
@@ -152,10 +154,10 @@ class RandomAffine:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is (smallest, largest) with 0 < smallest <= largest, not {self.scale}")
 
-    def draw(
+    def sample_parameters(
         self, rng: np.random.Generator, canvas: tuple[int, int], size: tuple[int, int]
     ) -> tuple[np.ndarray, float]:
-        """The matrix from a canvas to an output window (both height, width), and the scale in it."""
+        """The (3, 3) matrix from a canvas to an output window (both height, width), and its scale."""
         angle = rng.uniform(-self.degrees, self.degrees)
         scale = rng.uniform(*self.scale)
         shear_x, shear_y = (math.tan(math.radians(rng.uniform(-self.shear, self.shear))) for _ in range(2))
@@ -168,10 +170,11 @@ class RandomAffine:
 
 
 def affine_matrix(angle: float, scale: float, shear_x: float, shear_y: float) -> np.ndarray:
-    """Rotation by degrees and scale about the origin (y points down: positive is anticlockwise), then shear.
+    """(3, 3) matrix of a rotation in degrees and a scale about the origin, then a shear.
 
+    y points down, so that a positive angle is anticlockwise.
     shear_x moves y by x, shear_y moves x by y (the published order of names), both as tangents.
     """
     cosine, sine = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
-    turn = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
-    return np.array([[1.0, shear_y, 0.0], [shear_x, 1.0, 0.0], [0.0, 0.0, 1.0]]) @ turn
+    rotation = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+    return np.array([[1.0, shear_y, 0.0], [shear_x, 1.0, 0.0], [0.0, 0.0, 1.0]]) @ rotation

@@ -1,8 +1,8 @@
-"""How an image of any size comes into the network's input, and how boxes come back.
+"""Resizing an image of any size to the network's input, by letterbox or stretch, and boxes back to the image.
 
-A frame is part of what weights expect, and travels with them: YOLOX pastes at the top-left corner, YOLOv7 in the
-centre, DAMO-YOLO and YOLOv4 stretch. `frame(image, size)` gives the placed image and its `ResizeTransform`, whose `back` is
-the exact algebraic inverse of `forward`.
+Weights expect the kind of resizing that they were trained with, so it is stored with them: YOLOX puts the image into
+the top-left corner, YOLOv7 into the centre, DAMO-YOLO and YOLOv4 stretch it. `Letterbox()(image, size)` returns the
+resized image and its `ResizeTransform`, whose `to_original` is the exact algebraic inverse of `to_input`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _OPENCV = {
 
 @dataclass(frozen=True)
 class ResizeTransform:
-    """Where an image lies in the frame: input = source * scale + offset, for x and y apart.
+    """The coordinate transform of a resized image: input = source * scale + offset, for x and y separately.
 
-    scale_x, scale_y: input pixels a source pixel.  left, top: offset in input pixels.  source, size: (height, width)
-    of the original image and of the frame.
+    scale_x, scale_y: input pixels per source pixel.  left, top: offset in input pixels.  source, size: (height, width)
+    of the original image and of the input.
     """
 
     scale_x: float
@@ -37,14 +37,14 @@ class ResizeTransform:
     source: tuple[int, int]
     size: tuple[int, int]
 
-    def forward(self, boxes: np.ndarray) -> np.ndarray:
-        """(N, 4) xyxy boxes of the original image in pixels of the frame."""
+    def to_input(self, boxes: np.ndarray) -> np.ndarray:
+        """(N, 4) xyxy boxes of the original image, converted to pixels of the input."""
         return boxes * self._gain(boxes.dtype) + self._offset(boxes.dtype)
 
-    def back(self, boxes: np.ndarray) -> np.ndarray:
-        """(N, 4) xyxy boxes of the frame in pixels of the original image; not clipped.
+    def to_original(self, boxes: np.ndarray) -> np.ndarray:
+        """(N, 4) xyxy boxes of the input, converted to pixels of the original image; not clipped.
 
-        Sides that are exponentials may be as large as their type goes: what is beyond it comes back infinite.
+        Decoded sides are exponentials and may be as large as their type allows: what is larger becomes infinite.
         """
         with np.errstate(over="ignore"):
             return (boxes - self._offset(boxes.dtype)) / self._gain(boxes.dtype)
@@ -68,24 +68,24 @@ def resize_image(image: np.ndarray, size: tuple[int, int], interpolation: Interp
 def _resize_aligned(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bilinear with aligned corners, as Darknet does: output i reads source i * (source - 1) / (output - 1).
 
-    In float32, row by row and then column by column; whole numbers are rounded. OpenCV's own interpolation at given
-    places knows 32 steps between two pixels only.
+    In float32, row by row and then column by column; integer types are rounded. OpenCV's own interpolation at given
+    positions has only 32 steps between two pixels.
     """
-    top, bottom, part = _aligned(image.shape[0], size[0])
-    rows = _between(image[top], image[bottom], part[:, None, None])
-    left, right, part = _aligned(image.shape[1], size[1])
-    result = _between(rows[:, left], rows[:, right], part[:, None])
+    top, bottom, part = _aligned_positions(image.shape[0], size[0])
+    rows = _interpolate(image[top], image[bottom], part[:, None, None])
+    left, right, part = _aligned_positions(image.shape[1], size[1])
+    result = _interpolate(rows[:, left], rows[:, right], part[:, None])
     return result if image.dtype.kind == "f" else np.rint(result).astype(image.dtype)
 
 
-def _aligned(source: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every output pixel of a line: the source pixels before and behind it, and how far it is between them."""
+def _aligned_positions(source: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each output pixel of a line: the source pixels before and after it, and its place between them (0 to 1)."""
     place = np.linspace(0, source - 1, size, dtype=np.float64)
     before = np.minimum(place.astype(np.int64), max(source - 2, 0))
     return before, np.minimum(before + 1, source - 1), (place - before).astype(np.float32)
 
 
-def _between(first: np.ndarray, second: np.ndarray, part: np.ndarray) -> np.ndarray:
+def _interpolate(first: np.ndarray, second: np.ndarray, part: np.ndarray) -> np.ndarray:
     start = first.astype(np.float32)
     step = second.astype(np.float32)
     step -= start
@@ -96,14 +96,14 @@ def _between(first: np.ndarray, second: np.ndarray, part: np.ndarray) -> np.ndar
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Keeps the aspect ratio; the rest of the frame is filled.
+    """Resizes an image to the input and keeps its aspect ratio; the rest of the input is padded.
 
     fill: grey value of the padding.  anchor: where the image lies: "corner" is top left (YOLOX), "centre" YOLOv7 and
-    Darknet.  enlarge: whether images smaller than the frame grow.  rounding: of the resized sides: "truncate" (YOLOX)
-    or "round" (YOLOv7, half to even).  One ratio holds for both sides, so a resized side may be a fraction of a pixel
-    shorter than ratio * side; but "whole" (Darknet) truncates and gives each side the ratio that it then has.
-    longest: what the longer side of an image becomes where the frame has room for more; None fills the frame.  shrink:
-    the interpolation where images get smaller, None for the same.
+    Darknet.  enlarge: whether images smaller than the input are enlarged.  rounding: of the resized sides: "truncate"
+    (YOLOX) or "round" (YOLOv7, half to even).  One ratio holds for both sides, so a resized side may be a fraction of a
+    pixel shorter than ratio * side; but "whole" (Darknet) truncates and gives each side the ratio that it then has.
+    longest: the longest side of the resized image, even where the input has room for more; None fills the input.
+    shrink: the interpolation where images get smaller, None for `interpolation`.
     """
 
     fill: int = 114
@@ -114,8 +114,8 @@ class Letterbox:
     longest: int | None = None
     shrink: Interpolation | None = None
 
-    def place(self, source: tuple[int, int], size: tuple[int, int]) -> tuple[ResizeTransform, tuple[int, int]]:
-        """The placement of an image of `source` (height, width) in a frame of `size`, and its resized sides."""
+    def get_transform(self, source: tuple[int, int], size: tuple[int, int]) -> tuple[ResizeTransform, tuple[int, int]]:
+        """The transform of an image of `source` (height, width) to an input of `size`, and its resized sides."""
         ratio = min(size[0] / source[0], size[1] / source[1])
         if self.longest is not None:
             ratio = min(ratio, self.longest / max(source))
@@ -134,12 +134,12 @@ class Letterbox:
         return ResizeTransform(ratio, ratio, left, top, source, size), (height, width)
 
     def __call__(self, image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, ResizeTransform]:
-        """(H, W, 3) uint8 in a frame of `size` (height, width): the framed image, and where it lies."""
-        placement, (height, width) = self.place(image.shape[:2], size)
-        top, left = int(placement.top), int(placement.left)
-        interpolation = (self.shrink if placement.scale_x < 1 else None) or self.interpolation
+        """(H, W, 3) uint8 letterboxed to `size` (height, width), and the transform."""
+        transform, (height, width) = self.get_transform(image.shape[:2], size)
+        top, left = int(transform.top), int(transform.left)
+        interpolation = (self.shrink if transform.scale_x < 1 else None) or self.interpolation
         if (height, width) == size:
-            return resize_image(image, size, interpolation), placement
+            return resize_image(image, size, interpolation), transform
         canvas = np.full((*size, image.shape[2]), self.fill, image.dtype)
         inner = canvas[top : top + height, left : left + width]
         if interpolation in _OPENCV and image.shape[:2] != (height, width):
@@ -147,11 +147,11 @@ class Letterbox:
             cv2.resize(image, (width, height), dst=inner, interpolation=_OPENCV[interpolation])
         else:
             inner[:] = resize_image(image, (height, width), interpolation)
-        return canvas, placement
+        return canvas, transform
 
 
 def _whole_sides(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Sides of the largest image of the aspect of `source` in `size`, in whole numbers throughout."""
+    """(height, width) of the largest image with the aspect of `source` inside `size`, in integer arithmetic."""
     if size[1] * source[0] < size[0] * source[1]:  # the width decides
         return max(1, source[0] * size[1] // source[1]), size[1]
     return size[0], max(1, source[1] * size[0] // source[0])
@@ -159,17 +159,17 @@ def _whole_sides(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, i
 
 @dataclass(frozen=True)
 class Stretch:
-    """Fills the frame, each side by its own ratio (DAMO-YOLO, YOLOv4)."""
+    """Resizes each side of an image to the input by its own ratio (DAMO-YOLO, YOLOv4)."""
 
     interpolation: Interpolation = "linear"
 
-    def place(self, source: tuple[int, int], size: tuple[int, int]) -> tuple[ResizeTransform, tuple[int, int]]:
-        """The placement of an image of `source` (height, width) in a frame of `size`, and its resized sides."""
+    def get_transform(self, source: tuple[int, int], size: tuple[int, int]) -> tuple[ResizeTransform, tuple[int, int]]:
+        """The transform of an image of `source` (height, width) to an input of `size`, and its resized sides."""
         return ResizeTransform(size[1] / source[1], size[0] / source[0], 0, 0, source, size), size
 
     def __call__(self, image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, ResizeTransform]:
-        """(H, W, 3) uint8 stretched to `size` (height, width): the framed image, and where it lies."""
-        return resize_image(image, size, self.interpolation), self.place(image.shape[:2], size)[0]
+        """(H, W, 3) uint8 stretched to `size` (height, width), and the transform."""
+        return resize_image(image, size, self.interpolation), self.get_transform(image.shape[:2], size)[0]
 
 
 Resize = Letterbox | Stretch

@@ -1,7 +1,7 @@
-"""Parts of a finished picture that are hidden: CutOut, random erase, hide-and-seek, grid mask (YOLOv4 sec. 2.2).
+"""Augmentations that hide parts of an image: CutOut, random erasing, hide-and-seek, grid mask (YOLOv4 sec. 2.2).
 
-Each takes a picture and gives one of the same size (as a recipe's `extras` do). Objects keep their boxes, as in the
-papers, even where little of them is left.
+Each is a `BatchAugment`: it is applied to a finished image. Objects keep their boxes, as in the papers, even where
+little of them remains visible.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onelook.augment.lazy_sample import ImageSampler
+from onelook.augment.sampler import ImageSampler
 from onelook.types import Sample
 
 
 @dataclass(frozen=True)
 class CutOut:
-    """Hides one square around a random point (DeVries & Taylor 2017); beyond the border it is cut.
+    """Hides one square around a random point (DeVries & Taylor 2017), clipped to the image.
 
-    side: of the square, as a part of the picture's shorter side.  fill: grey value; the paper's is the mean.
+    side: of the square, as a part of the image's shorter side.  fill: grey value; the paper's is the mean.
     """
 
     probability: float = 0.5
     side: float = 0.5
     fill: int = 114
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         height, width = sample.image.shape[:2]
         applies, x, y = rng.random() < self.probability, rng.integers(width), rng.integers(height)
         half = self.side * min(height, width) / 2
@@ -38,18 +38,18 @@ class CutOut:
 class RandomErase:
     """Fills one rectangle with noise (Zhong et al. 2020, algorithm 1).
 
-    area: (smallest, largest) part of the picture.  aspect: the largest ratio of the sides, either way.
+    area: (smallest, largest) part of the image.  aspect: the largest ratio of the sides, either way.
     """
 
     probability: float = 0.5
     area: tuple[float, float] = (0.02, 0.4)
     aspect: float = 3.33
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.probability:
             return sample
         height, width = sample.image.shape[:2]
-        for _ in range(100):  # most rectangles fit; one that does not is drawn again
+        for _ in range(100):  # most rectangles fit; one that does not is sampled again
             area = rng.uniform(*self.area) * height * width
             aspect = rng.uniform(1 / self.aspect, self.aspect)
             h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -61,9 +61,9 @@ class RandomErase:
 
 @dataclass(frozen=True)
 class HideAndSeek:
-    """Hides cells of a grid (Singh & Lee 2017), each with the picture's mean colour.
+    """Hides random cells of a grid (Singh & Lee 2017), under the image's mean colour.
 
-    cells: sides of a cell in pixels, of which one is drawn.  part: probability of a cell to be hidden.
+    cells: sides of a cell in pixels, of which one is chosen at random.  part: probability of a cell to be hidden.
     """
 
     probability: float = 0.5
@@ -74,7 +74,7 @@ class HideAndSeek:
         if not self.cells or min(self.cells) < 1:
             raise ValueError(f"cells are sides of at least one pixel, not {self.cells}")
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         applies, cell = rng.random() < self.probability, int(rng.choice(self.cells))
         height, width = sample.image.shape[:2]
         grid = rng.random((-(-height // cell), -(-width // cell))) < self.part
@@ -87,10 +87,10 @@ class HideAndSeek:
 
 @dataclass(frozen=True)
 class GridMask:
-    """Hides squares in a regular grid of random pitch and place (Chen et al. 2020).
+    """Hides squares in a regular grid of random pitch and offset (Chen et al. 2020).
 
     pitch: (smallest, largest) distance of the squares, as a part of the shorter side.  kept: the ratio r of a pitch
-    that stays between two squares.
+    that stays visible between two squares.
     """
 
     probability: float = 0.5
@@ -98,7 +98,7 @@ class GridMask:
     kept: float = 0.6
     fill: int = 114
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         applies = rng.random() < self.probability
         height, width = sample.image.shape[:2]
         pitch = max(2, int(rng.uniform(*self.pitch) * min(height, width)))
@@ -111,9 +111,9 @@ class GridMask:
         return replace(sample, image=np.where(mask[..., None], np.uint8(self.fill), sample.image))
 
 
-def fill_rectangle(sample: Sample, place: tuple[int, int, int, int], content: int | np.ndarray) -> Sample:
-    """The sample with other pixels in a place (x1, y1, x2, y2)."""
-    x1, y1, x2, y2 = place
+def fill_rectangle(sample: Sample, rectangle: tuple[int, int, int, int], content: int | np.ndarray) -> Sample:
+    """The sample with other pixels in a rectangle (x1, y1, x2, y2)."""
+    x1, y1, x2, y2 = rectangle
     image = sample.image.copy()
     image[y1:y2, x1:x2] = content
     return replace(sample, image=image)

@@ -1,7 +1,7 @@
-"""Scale-aware augmentation inside boxes (Chen et al. 2021, "Scale-aware Automatic Augmentation"; DAMO-YOLO's settings).
+"""Scale-aware AutoAugment inside boxes (Chen et al. 2021, "Scale-aware Automatic Augmentation"; DAMO-YOLO's settings).
 
-A colour or a geometric change is made where some objects are, blended in with a Gaussian around each, whose width
-depends on the object's size. Pictures are (H, W, 3) float32 of 0 to 255 here, so that nothing is rounded between
+A colour or geometric change is applied where some objects are, and blended in with a Gaussian around each, whose width
+depends on the object's size. Images are (H, W, 3) float32 of 0 to 255 here, so that nothing is rounded between
 changes.
 """
 
@@ -15,20 +15,20 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from onelook.augment.lazy_sample import ImageSampler
+from onelook.augment.sampler import ImageSampler
 from onelook.types import Sample
 
 Colour = Literal["auto_contrast", "equalize", "solarize_add", "color", "contrast", "brightness", "sharpness"]
 Geometry = Literal["hflip", "rotate", "shear_x", "shear_y", "translate_x", "translate_y"]
 
-_FILL = (102, 115, 122)  # of a warped crop, where nothing of it is left
+_FILL = (102, 115, 122)  # of a warped crop, where it has no pixel
 _GREY = np.array((0.2989, 0.587, 0.114), np.float32)
 _SMOOTH = np.array(((1, 1, 1), (1, 5, 1), (1, 1, 1)), np.float32) / 13
 
 
 @dataclass(frozen=True)
 class Policy:
-    """One pair of changes that was searched together, each with its probability and its level (0 to 10)."""
+    """A colour and a geometric change that were searched together, each with its probability and level (0 to 10)."""
 
     colour: Colour
     colour_probability: float
@@ -38,7 +38,7 @@ class Policy:
     geometry_level: float
 
 
-# What DAMO-YOLO's code is trained with.
+# The policies of DAMO-YOLO's code.
 POLICIES = (
     Policy("color", 0.4, 2, "translate_x", 0.4, 4),
     Policy("brightness", 0.2, 4, "rotate", 0.4, 2),
@@ -50,15 +50,15 @@ POLICIES = (
 
 @dataclass(frozen=True)
 class ScaleAwareAutoAugment:
-    """Draws one of the policies for an image, and the objects that each of its two changes is made to.
+    """Applies a random policy to an image: its two changes, each to a random part of the objects.
 
-    selected: probability of an object to be chosen, shared out between small, middle and large ones by
-    `colour_shares` and `geometry_shares`.  splits: areas that divide the three, and the fourth that only the Gaussians
-    know, for an image whose shorter side is 800 pixels.  spread: areas of the Gaussian a change of colour has around a
-    small, middle and large object, as factors on the class's own area (the last on the object's).
+    selected: probability of an object to be chosen, divided between small, middle and large ones by
+    `colour_shares` and `geometry_shares`.  splits: the two areas that separate these three, and a third one that only
+    the Gaussians use, for an image whose shorter side is 800 pixels.  spread: areas of a colour change's Gaussian
+    around a small, middle and large object, as factors on the size class's own area (the last on the object's).
 
     Both probabilities of a policy grow linearly over the training, by whole epochs here and by steps in the official
-    code. Nothing changes where an image has no objects.
+    code. An image without objects is not changed.
     """
 
     policies: tuple[Policy, ...] = POLICIES
@@ -74,11 +74,11 @@ class ScaleAwareAutoAugment:
         if list(self.splits) != sorted(self.splits) or not self.splits[0] > 0:
             raise ValueError(f"splits are ascending areas above 0, not {self.splits}")
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        """The sample with its objects changed, and (where they were copied to the side) with more objects."""
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        """The sample with some objects changed, and (where a shift copied them) with more objects."""
         policy = self.policies[int(rng.integers(len(self.policies)))]
-        recolours = bool(rng.random() < policy.colour_probability * draw.progress)
-        moves = bool(rng.random() < policy.geometry_probability * draw.progress)
+        recolours = bool(rng.random() < policy.colour_probability * sampler.progress)
+        moves = bool(rng.random() < policy.geometry_probability * sampler.progress)
         opposite = bool(rng.random() < 0.5)
         chosen = rng.random((2, len(sample.boxes)))
         size = (sample.image.shape[0], sample.image.shape[1])
@@ -91,7 +91,7 @@ class ScaleAwareAutoAugment:
             image = self.recolour(image, boxes[coloured], policy.colour, policy.colour_level)
         if len(moved):
             level = -policy.geometry_level if opposite else policy.geometry_level
-            image, copies, sources = move(image, boxes[moved], policy.geometry, level)
+            image, copies, sources = apply_geometry(image, boxes[moved], policy.geometry, level)
             boxes, rows = np.concatenate((boxes, copies)), np.concatenate((rows, moved[sources]))
         polygons = sample.polygons
         if polygons is not None:
@@ -99,26 +99,26 @@ class ScaleAwareAutoAugment:
         image = np.rint(image).clip(0, 255).astype(np.uint8)
         return replace(sample, image=image, boxes=boxes, labels=sample.labels[rows], polygons=polygons)
 
-    def areas(self, size: tuple[int, int]) -> np.ndarray:
+    def split_areas(self, size: tuple[int, int]) -> np.ndarray:
         """(3,) the splits for an image of this (height, width)."""
         return np.array(self.splits) * (min(size) / 800)
 
     def probabilities(self, boxes: np.ndarray, size: tuple[int, int], shares: tuple[float, float, float]) -> np.ndarray:
-        """(M,) probability of every object to be chosen; 0 for one without area."""
+        """(M,) probability of every object to be chosen; 0 where it has no area."""
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         part = np.array(shares) / sum(shares)
-        kinds = np.searchsorted(self.areas(size)[:2], area, side="right")
+        kinds = np.searchsorted(self.split_areas(size)[:2], area, side="right")
         return np.where(area > 0, self.selected * part[kinds], 0.0)
 
     def recolour(self, image: np.ndarray, boxes: np.ndarray, colour: Colour, level: float) -> np.ndarray:
-        """The picture with a change of colour around these boxes."""
+        """The image with a colour change around these boxes."""
         weight = np.minimum(self.gaussians(boxes, (image.shape[0], image.shape[1])), 1.0)[..., None]
         return image * (1.0 - weight) + COLOURS[colour](image, level) * weight
 
     def gaussians(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """(H, W) float32 sum of a Gaussian around each box, as wide as its size class wants it."""
+        """(H, W) float32 sum of one Gaussian per box, whose width depends on the box's size class."""
         total = np.zeros(size, np.float32)
-        small, middle, large = self.areas(size)
+        small, middle, large = self.split_areas(size)
         wide, medium, narrow = self.spread
         for box in boxes:
             width, height = (box[2:] - box[:2]).tolist()
@@ -136,8 +136,8 @@ class ScaleAwareAutoAugment:
 
 
 def gaussian(size: tuple[int, int], centre: tuple[float, float], sigma: tuple[float, float]) -> np.ndarray:
-    """(H, W) float32, 1 at the centre (x, y), with deviations (x, y) in pixels."""
-    with np.errstate(over="ignore"):  # thousands of deviations away it is 0
+    """(H, W) float32, 1 at the centre (x, y), with standard deviations (x, y) in pixels."""
+    with np.errstate(over="ignore"):  # thousands of deviations away the value is 0
         across, down = (
             np.exp(-0.5 * ((np.arange(side, dtype=np.float32) - middle) / deviation) ** 2)
             for side, middle, deviation in zip(size[::-1], centre, sigma)
@@ -145,11 +145,11 @@ def gaussian(size: tuple[int, int], centre: tuple[float, float], sigma: tuple[fl
     return down[:, None] * across
 
 
-# --- Colours: (H, W, 3) float32 of 0..255, whole picture -----------------------------------------------------------
+# --- Colours: (H, W, 3) float32 of 0..255, whole image -------------------------------------------------------------
 
 
-def _towards(image: np.ndarray, other: np.ndarray | float, level: float) -> np.ndarray:
-    """Blends from another picture (level 0: nearly all of it) through this one (level 5) and beyond."""
+def _blend_level(image: np.ndarray, other: np.ndarray | float, level: float) -> np.ndarray:
+    """Blends an image with another: level 0 is 90 % the other, level 5 this one alone, above 5 it extrapolates."""
     factor = 0.18 * level + 0.1
     return (factor * image + (1.0 - factor) * other).clip(0, 255)
 
@@ -165,7 +165,7 @@ def _auto_contrast(image: np.ndarray, level: float) -> np.ndarray:
 
 
 def _equalize(image: np.ndarray, level: float) -> np.ndarray:
-    """Every channel's histogram made flat, with the rounding of Pillow's `ImageOps.equalize`."""
+    """Equalizes every channel's histogram, with the rounding of Pillow's `ImageOps.equalize`."""
     channels = []
     for channel in image.astype(np.uint8).transpose(2, 0, 1):
         counts = np.bincount(channel.ravel(), minlength=256)
@@ -188,26 +188,27 @@ COLOURS: dict[Colour, Callable[[np.ndarray, float], np.ndarray]] = {
     "auto_contrast": _auto_contrast,
     "equalize": _equalize,
     "solarize_add": _solarize_add,
-    "color": lambda image, level: _towards(image, _grey(image), level),
-    "contrast": lambda image, level: _towards(image, float(_grey(image).mean()), level),
-    "brightness": lambda image, level: _towards(image, 0.0, level),
-    "sharpness": lambda image, level: _towards(image, _smoothed(image), level),
+    "color": lambda image, level: _blend_level(image, _grey(image), level),
+    "contrast": lambda image, level: _blend_level(image, float(_grey(image).mean()), level),
+    "brightness": lambda image, level: _blend_level(image, 0.0, level),
+    "sharpness": lambda image, level: _blend_level(image, _smoothed(image), level),
 }
 
 
 # --- Geometry: inside one box --------------------------------------------------------------------------------------
 
 
-def move(
+def apply_geometry(
     image: np.ndarray, boxes: np.ndarray, geometry: Geometry, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The picture with a geometric change inside each of these boxes.
+    """Applies a geometric change inside each of these boxes.
 
-    What is put into a box comes from the picture as it was, also where another box was changed before.
-    A level below 0 turns, shears or shifts the other way. A shift leaves the object where it is and puts a copy beside
-    it: returned are the picture, the boxes of the copies, and the rows of `boxes` they belong to; a copy that would be
-    wholly outside is not made. The pixels shift by whole steps and are cut at the border, the copy's box by as much as
-    lets it stay inside (as published: the two differ by a few pixels there).
+    Returns the image, the boxes of copied objects, and the rows of `boxes` that they are copies of.
+
+    The new pixels of a box come from the unchanged image, even where another box was changed before. A level below 0
+    rotates, shears or shifts the other way. A shift leaves the object where it is and puts a copy beside it; a copy
+    that would be wholly outside is not made. The pixels shift by whole steps and are clipped at the border; the copy's
+    box shifts only so far that it stays inside (as published: the two differ by a few pixels there).
     """
     changed = image.copy()
     if geometry in ("translate_x", "translate_y"):
@@ -218,7 +219,7 @@ def move(
         left, top, right, bottom = _rectangle(box, image)
         if left < right and top < bottom:
             crop = image[top:bottom, left:right]
-            _blend(changed, _warped(crop, geometry, level), left, top)
+            _blend(changed, _warp_crop(crop, geometry, level), left, top)
     return changed, np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 
 
@@ -241,7 +242,7 @@ def _paste_copy(changed: np.ndarray, image: np.ndarray, box: np.ndarray, axis: i
 
 
 def _shifted(boxes: np.ndarray, axis: int, shift: int, side: int) -> np.ndarray:
-    """The boxes moved along an axis, less far where they would leave the picture."""
+    """The boxes moved along an axis, less far where they would leave the image."""
     offset = np.clip(shift, -boxes[:, axis], side - boxes[:, axis + 2])
     moved = boxes.copy()
     moved[:, axis::2] += offset[:, None]
@@ -249,7 +250,7 @@ def _shifted(boxes: np.ndarray, axis: int, shift: int, side: int) -> np.ndarray:
 
 
 def _blend(image: np.ndarray, crop: np.ndarray, left: int, top: int) -> None:
-    """Puts a crop into the picture, fully in its middle and fading out towards its border."""
+    """Blends a crop into the image: fully in its middle, and fading out towards its border."""
     height, width = crop.shape[:2]
     sigma = math.sqrt(height * width / (2 * math.pi))
     weight = gaussian((height, width), (width // 2, height // 2), (sigma, sigma))[..., None]
@@ -257,8 +258,8 @@ def _blend(image: np.ndarray, crop: np.ndarray, left: int, top: int) -> None:
     place[:] = place * (1.0 - weight) + crop * weight
 
 
-def _warped(crop: np.ndarray, geometry: Geometry, level: float) -> np.ndarray:
-    """A crop flipped, turned by 3 degrees a level or sheared by 1.5, about its middle, inside its own rectangle."""
+def _warp_crop(crop: np.ndarray, geometry: Geometry, level: float) -> np.ndarray:
+    """A crop flipped, rotated by 3 degrees per level or sheared by 1.5, about its middle, in its own rectangle."""
     if geometry == "hflip":
         return crop[:, ::-1]
     angle = math.radians(3.0 * level if geometry == "rotate" else 1.5 * level)
@@ -267,13 +268,13 @@ def _warped(crop: np.ndarray, geometry: Geometry, level: float) -> np.ndarray:
     else:
         back = np.eye(2)
         back[(0, 1) if geometry == "shear_x" else (1, 0)] = math.tan(angle)
-    return _mapped(crop, back)
+    return _warp_by_inverse(crop, back)
 
 
-def _mapped(crop: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """Every pixel from where `back` (about the middle) finds it, bilinearly; grey where that is outside.
+def _warp_by_inverse(crop: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Warps a crop by the inverse matrix `back` (2, 2) about its middle, bilinearly; grey where nothing is found.
 
-    Values are truncated to whole ones, as by the 8-bit images of the published code.
+    Values are truncated to whole numbers, as in the 8-bit images of the published code.
     """
     height, width = crop.shape[:2]
     x, y = np.arange(width) + 0.5 - width / 2, np.arange(height)[:, None] + 0.5 - height / 2

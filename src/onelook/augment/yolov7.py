@@ -1,4 +1,4 @@
-"""YOLOv7's augmentation: mosaics of four or nine, random affine, MixUp of two mosaics, colour jitter, paste-in."""
+"""YOLOv7's augmentation: mosaic of four or nine, random affine, MixUp of two mosaics, colour jitter, copy-paste."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import numpy as np
 
 from onelook.augment.collage import Collage
 from onelook.augment.colour import Hsv, HsvGain, to_rgb
-from onelook.augment.letterbox import Resize, Letterbox
 from onelook.augment.geometry import (
     BoxFilter,
     RandomAffine,
-    intersect_boxes,
     flip_matrix,
+    intersect_boxes,
     polygon_boxes,
-    translation_matrix,
     scale_matrix,
+    translation_matrix,
 )
+from onelook.augment.instances import Instances, concatenate
+from onelook.augment.lazy_sample import image_size
+from onelook.augment.letterbox import Letterbox, Resize
 from onelook.augment.mixup import BetaMixUp
 from onelook.augment.mosaic import Mosaic, Mosaic9, join_tiles, place_tile
-from onelook.augment.instances import Instances, concatenate
-from onelook.augment.yolov7_copy_paste import Yolov7CopyPaste
 from onelook.augment.perspective import Perspective
-from onelook.augment.lazy_sample import ImageSampler, image_size
+from onelook.augment.sampler import ImageSampler
+from onelook.augment.yolov7_copy_paste import Yolov7CopyPaste
 from onelook.types import Sample
 
 
@@ -33,15 +34,16 @@ from onelook.types import Sample
 class Yolov7Augment:
     """YOLOv7's strong augmentation, as published in its code.
 
-    mosaic: probability of a mosaic; otherwise the framed image goes through the same affine.  nine: share of the
-    mosaics that show nine images.  layout, layout_nine: how mosaics are laid.  frame: of an image without mosaic.
+    mosaic: probability of a mosaic; otherwise the letterboxed image goes through the same affine.  nine: share of the
+    mosaics that show nine images.  layout, layout_nine: the two kinds of mosaic.  frame: of an image without mosaic.
     affine: from canvas to input.  keep: which objects survive it.  outlined_area: replaces `keep.area` for objects with
-    an outline, whose boxes are made anew around what of the outline is seen.  mix: blends a second mosaic in, only into
+    polygons, whose new boxes enclose the visible part of the polygons.  mix: blends a second mosaic in, only into
     mosaics.  hsv: colour jitter.  paste: objects pasted after it.  flip, flip_vertical: probabilities.  perspective:
-    a tilt before the affine, published as none.
+    a perspective transform before the affine; the published code uses none.
 
     The defaults are those of P5 and P6 models; tiny has `affine` RandomAffine(0, 0.1, (0.5, 1.6), 0) and probabilities
-    of 0.05 for `mix` and `paste`. The published scale is 1 - s to 1.1 + s. Nothing closes in the last epochs.
+    of 0.05 for `mix` and `paste`. The published scale is 1 - s to 1.1 + s. The augmentation stays the same to the last
+    epoch.
     """
 
     mosaic: float = 1.0
@@ -61,68 +63,75 @@ class Yolov7Augment:
 
     @property
     def uses_polygons(self) -> bool:
-        """Boxes are made of outlines where there are some."""
+        """True: boxes are computed from polygons where there are some."""
         return True
 
     @property
     def needs_polygons(self) -> bool:
-        """Whether a part of it does nothing where objects have none."""
+        """Whether a part of the augmentation does nothing where objects have no polygons."""
         return self.paste is not None
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        """A picture of `draw.size` around the sample and up to seventeen others of the set."""
-        in_mosaic = bool(rng.random() < self.mosaic)
-        first = self.window(self.mosaic_of(sample, draw, rng) if in_mosaic else self.framed(sample, draw), draw, rng)
-        share = self.mix.draw(rng) if self.mix is not None and in_mosaic else None
-        second = None if share is None else self.window(self.mosaic_of(draw(rng), draw, rng), draw, rng)
-        objects = first.objects if second is None else concatenate([first.objects, second.objects])
-        gains = None if self.hsv is None else self.hsv.draw(rng)
-        jitter = to_rgb if self.hsv is None or gains is None else partial(self.hsv.apply, steps=gains)
-        pastings = () if self.paste is None else self.paste.draw(objects, draw, rng)
-        turns = (bool(rng.random() < self.flip_vertical), bool(rng.random() < self.flip))
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        """An image of `sampler.size` made of the sample and up to seventeen others of the set."""
+        is_mosaic = bool(rng.random() < self.mosaic)
+        canvas = self.mosaic_canvas(sample, sampler, rng) if is_mosaic else self.letterboxed(sample, sampler)
+        first = self.crop(canvas, sampler, rng)
+        ratio = self.mix.sample_parameters(rng) if self.mix is not None and is_mosaic else None
+        second = None
+        if ratio is not None:
+            second = self.crop(self.mosaic_canvas(sampler(rng), sampler, rng), sampler, rng)
+        instances = first.instances if second is None else concatenate([first.instances, second.instances])
+        gains = None if self.hsv is None else self.hsv.sample_parameters(rng)
+        jitter = to_rgb if self.hsv is None or gains is None else partial(self.hsv.apply, change=gains)
+        pasted = () if self.paste is None else self.paste.sample_parameters(instances, sampler, rng)
+        flips = (bool(rng.random() < self.flip_vertical), bool(rng.random() < self.flip))
 
-        if second is None or share is None:
-            image = first.jittered(jitter)
+        if second is None or ratio is None:
+            image = first.render_jittered(jitter)
         else:
-            image = jitter(BetaMixUp.pixels(first.render(), second.render(), share))
-        return flip_sample(Yolov7CopyPaste.pixels(image, pastings), Yolov7CopyPaste.objects(objects, pastings), *turns)
+            image = jitter(BetaMixUp.apply(first.render(), second.render(), ratio))
+        image = Yolov7CopyPaste.apply(image, pasted)
+        return flip_sample(image, Yolov7CopyPaste.add_instances(instances, pasted), *flips)
 
-    def mosaic_of(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Collage:
+    def mosaic_canvas(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Collage:
         """A canvas of twice the input's size with the sample and three or eight others."""
         layout = self.layout_nine if rng.random() < self.nine else self.layout
-        return layout.plan(*layout.draw(sample, draw, rng), draw.size)
+        return layout.collage(*layout.sample_parameters(sample, sampler, rng), sampler.size)
 
-    def framed(self, sample: Sample, draw: ImageSampler) -> Collage:
-        """The sample alone, in the frame."""
-        placement, sides = self.frame.place(image_size(sample), draw.size)
-        return join_tiles(
-            [place_tile(sample, placement, sides, (int(placement.left), int(placement.top)), draw.size)], draw.size
-        )
+    def letterboxed(self, sample: Sample, sampler: ImageSampler) -> Collage:
+        """The sample alone, resized to the input."""
+        transform, sides = self.frame.get_transform(image_size(sample), sampler.size)
+        corner = (int(transform.left), int(transform.top))
+        return join_tiles([place_tile(sample, transform, sides, corner, sampler.size)], sampler.size)
 
-    def window(self, canvas: Collage, draw: ImageSampler, rng: np.random.Generator) -> Collage:
-        """The canvas seen through a random affine's window, with the objects that survive."""
-        matrix, scale = self.affine.draw(rng, canvas.size, draw.size)
+    def crop(self, canvas: Collage, sampler: ImageSampler, rng: np.random.Generator) -> Collage:
+        """The canvas under a random affine matrix, cropped to the input's size, with the objects that survive."""
+        matrix, scale = self.affine.sample_parameters(rng, canvas.size, sampler.size)
         if self.perspective is None:
-            picture = canvas.moved(matrix, draw.size)
+            window = canvas.transformed(matrix, sampler.size)
         else:
-            picture = self.perspective.moved(canvas, matrix @ self.perspective.draw(rng, canvas.size), draw.size)
-        objects, before = picture.objects.clipped(draw.size), canvas.objects.boxes * scale
-        kept = self.keep(before, objects.boxes)
-        if objects.polygons is not None:
-            outlined = np.array([len(rings) > 0 for rings in objects.polygons], bool)
-            # What lies beyond the canvas is no pixel of the picture, though the outline goes on.
-            tight = intersect_boxes(polygon_boxes(objects.polygons, draw.size), objects.boxes)
-            objects = replace(objects, boxes=np.where(outlined[:, None], tight, objects.boxes))
+            matrix = matrix @ self.perspective.sample_parameters(rng, canvas.size)
+            window = self.perspective.transformed(canvas, matrix, sampler.size)
+        instances, before = window.instances.clipped(sampler.size), canvas.instances.boxes * scale
+        kept = self.keep(before, instances.boxes)
+        if instances.polygons is not None:
+            has_polygons = np.array([len(rings) > 0 for rings in instances.polygons], bool)
+            # What lies beyond the canvas is no pixel of the image, though the polygon goes on.
+            tight = intersect_boxes(polygon_boxes(instances.polygons, sampler.size), instances.boxes)
+            instances = replace(instances, boxes=np.where(has_polygons[:, None], tight, instances.boxes))
             loose = replace(self.keep, area=self.outlined_area)
-            kept = np.where(outlined, loose(before, objects.boxes), kept)
-        return replace(picture, objects=objects.rows(kept))
+            kept = np.where(has_polygons, loose(before, instances.boxes), kept)
+        return replace(window, instances=instances.select(kept))
 
 
-def flip_sample(image: np.ndarray, objects: Instances, vertically: bool, horizontally: bool) -> Sample:
-    """The picture as it is, or flipped, as a sample."""
+def flip_sample(image: np.ndarray, instances: Instances, vertically: bool, horizontally: bool) -> Sample:
+    """A sample of an image and its objects, flipped as the two arguments say."""
     height, width = image.shape[:2]
     if vertically:
-        image, objects = cv2.flip(image, 0), objects.moved(translation_matrix(0, height) @ scale_matrix(1, -1))
+        image, instances = (
+            cv2.flip(image, 0),
+            instances.transformed(translation_matrix(0, height) @ scale_matrix(1, -1)),
+        )
     if horizontally:
-        image, objects = cv2.flip(image, 1), objects.moved(flip_matrix(width))
-    return Sample(image, objects.boxes.astype(np.float32), objects.labels, objects.polygons)
+        image, instances = cv2.flip(image, 1), instances.transformed(flip_matrix(width))
+    return instances.to_sample(image)

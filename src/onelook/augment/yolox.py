@@ -1,7 +1,7 @@
-"""Complete augmentations, one value each: what a recipe's `augment` and `closing.augment` hold.
+"""YOLOX's augmentation (sec. 2.1), and that of a single image.
 
-A pipeline draws all its parameters first and then makes the picture with one deterministic function, so that no pixel
-is read that is not seen and none is resampled twice.
+All random parameters are drawn first; one deterministic function then makes the image, so that only visible pixels are
+read and none is resampled twice.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import cv2
 import numpy as np
 
 from onelook.augment.collage import Collage
-from onelook.augment.colour import Hsv, HsvGain, HsvShift, HsvChange, to_rgb
+from onelook.augment.colour import Hsv, HsvChange, HsvGain, HsvShift, to_rgb
 from onelook.augment.copy_paste import CopyPaste, CopyPasteParameters
-from onelook.augment.letterbox import Resize, Letterbox, resize_image
-from onelook.augment.geometry import BoxFilter, RandomAffine, flip_matrix, translation_matrix, scale_matrix
-from onelook.augment.mixup import MixUpParameters, MixUp
-from onelook.augment.mosaic import Mosaic
+from onelook.augment.geometry import BoxFilter, RandomAffine, flip_matrix, scale_matrix, translation_matrix
 from onelook.augment.instances import Instances
-from onelook.augment.lazy_sample import ImageSampler
+from onelook.augment.letterbox import Letterbox, Resize, resize_image
+from onelook.augment.mixup import MixUp, MixUpParameters
+from onelook.augment.mosaic import Mosaic
+from onelook.augment.sampler import ImageSampler
 from onelook.types import Sample
 
 
 @dataclass(frozen=True)
 class SingleImageAugment:
-    """One image, framed: colour jitter and flip at most (YOLOX's closing epochs).
+    """One image, resized to the input, with colour jitter and flip at most (YOLOX's closing epochs).
 
-    hsv: colour jitter, None for none.  flip: probability of a horizontal flip (the image is flipped, not its frame).
+    hsv: colour jitter, None for none.  flip: probability of a horizontal flip (of the image, not of its letterbox).
     smallest: objects whose shorter side is not above this many pixels are dropped.
 
-    An image without objects is only framed. If none of its objects is large enough, the image is framed as it is and
-    keeps all that have an area.
+    An image without objects is only resized. If none of its objects is large enough, it is only resized as well, and
+    all objects with an area are kept.
     """
 
     hsv: Hsv | None = HsvGain()
@@ -42,44 +42,45 @@ class SingleImageAugment:
 
     @property
     def uses_polygons(self) -> bool:
-        """It does not need the objects' outlines; where there are some, they follow."""
+        """False: polygons are not needed; where the data has some, they are transformed with the boxes."""
         return False
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        """The sample at `draw.size`; nothing is drawn from the set."""
-        gains = None if self.hsv is None else self.hsv.draw(rng)
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        """The sample at `sampler.size`; no further image is used."""
+        gains = None if self.hsv is None else self.hsv.sample_parameters(rng)
         flips = bool(rng.random() < self.flip)
         image = sample.image
-        placement, (height, width) = self.frame.place((image.shape[0], image.shape[1]), draw.size)
-        matrix = translation_matrix(placement.left, placement.top) @ scale_matrix(placement.scale_x, placement.scale_y)
-        objects = Instances(sample.boxes, sample.labels, sample.polygons).moved(matrix)
-        objects, changes = large_enough(objects, self.smallest)
+        transform, (height, width) = self.frame.get_transform((image.shape[0], image.shape[1]), sampler.size)
+        matrix = translation_matrix(transform.left, transform.top) @ scale_matrix(transform.scale_x, transform.scale_y)
+        instances = Instances(sample.boxes, sample.labels, sample.polygons).transformed(matrix)
+        instances, changes = drop_small(instances, self.smallest)
         image = resize_image(image, (height, width), self.frame.interpolation)
         if changes and self.hsv is not None and gains is not None:
             image = self.hsv.apply(image, gains)
         if changes and flips:
             image = cv2.flip(image, 1)
-            objects = objects.moved(flip_matrix(2 * placement.left + width))
+            instances = instances.transformed(flip_matrix(2 * transform.left + width))
         canvas = image
-        if (height, width) != draw.size:
-            canvas = np.full((*draw.size, 3), getattr(self.frame, "fill", 114), np.uint8)
-            top, left = int(placement.top), int(placement.left)
+        if (height, width) != sampler.size:
+            canvas = np.full((*sampler.size, 3), getattr(self.frame, "fill", 114), np.uint8)
+            top, left = int(transform.top), int(transform.left)
             canvas[top : top + height, left : left + width] = image
-        return Sample(canvas, objects.boxes.astype(np.float32), objects.labels, objects.polygons)
+        return instances.to_sample(canvas)
 
 
 @dataclass(frozen=True)
 class YoloxAugment:
     """YOLOX's strong augmentation (sec. 2.1): mosaic, affine, MixUp (or copy-paste), colour jitter, flip.
 
-    mosaic: probability of a mosaic; otherwise the image goes through `SingleImageAugment` with the same jitter and flip.
+    mosaic: probability of a mosaic; otherwise `SingleImageAugment` is applied with the same jitter and flip.
     affine: from the mosaic's canvas to the input.  keep: which objects survive it, None for all.  mix: `MixUp`,
-    `CopyPaste` (table 5) or None; done only where the mosaic shows an object.  hsv, flip, smallest: as in `SingleImageAugment`.
+    `CopyPaste` (table 5) or None; applied only where the mosaic shows an object.  hsv, flip, smallest: as in
+    `SingleImageAugment`.
 
-    The defaults (`YOLOX_PAPER`) are the published code at the date of the released weights, `YOLOX_OCTOBER_2021` since October 2021.
-    Nano and Tiny are trained with `affine.scale` (0.5, 1.5) and without `mix`, Nano with `mosaic` 0.5. A picture
-    without objects is neither jittered nor flipped; if all of its objects are too small, it keeps them and stays as
-    it is (as published).
+    The defaults (`YOLOX_PAPER`) are the published code at the date of the released weights, `YOLOX_OCTOBER_2021` is
+    the code since then. Nano and Tiny are trained with `affine.scale` (0.5, 1.5) and without `mix`, Nano with `mosaic`
+    0.5. An image without objects gets no jitter and no flip; the same holds where all of its objects are too small,
+    and these are then kept (as published).
     """
 
     mosaic: float = 1.0
@@ -93,72 +94,72 @@ class YoloxAugment:
 
     @property
     def uses_polygons(self) -> bool:
-        """Whether it needs the objects' outlines; a loader then reads them."""
+        """Whether the objects' polygons are needed; a loader then reads them."""
         return isinstance(self.mix, CopyPaste)
 
     @property
     def needs_polygons(self) -> bool:
-        """Whether a part of it does nothing where objects have none."""
+        """Whether a part of the augmentation does nothing where objects have no polygons."""
         return isinstance(self.mix, CopyPaste)
 
     @property
-    def plain(self) -> SingleImageAugment:
-        """What happens to an image that gets no mosaic."""
+    def without_mosaic(self) -> SingleImageAugment:
+        """The augmentation of an image that gets no mosaic."""
         return SingleImageAugment(self.hsv, self.flip, self.smallest, self.layout.frame)
 
-    def __call__(self, sample: Sample, draw: ImageSampler, rng: np.random.Generator) -> Sample:
-        """A picture of `draw.size` around the sample and up to four others of the set."""
+    def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
+        """An image of `sampler.size` made of the sample and up to four others of the set."""
         if rng.random() >= self.mosaic:
-            return self.plain(sample, draw, rng)
-        canvas = self.layout.plan(*self.layout.draw(sample, draw, rng), draw.size)
-        matrix, scale = self.affine.draw(rng, canvas.size, draw.size)
-        picture = self.window(canvas, matrix, scale, draw.size)
-        extra = self.mix.draw(draw, rng) if self.mix is not None and len(picture.objects) else None
-        gains = None if self.hsv is None else self.hsv.draw(rng)
-        return self.render(picture, extra, gains, bool(rng.random() < self.flip))
+            return self.without_mosaic(sample, sampler, rng)
+        canvas = self.layout.collage(*self.layout.sample_parameters(sample, sampler, rng), sampler.size)
+        matrix, scale = self.affine.sample_parameters(rng, canvas.size, sampler.size)
+        window = self.crop(canvas, matrix, scale, sampler.size)
+        mixed = self.mix.sample_parameters(sampler, rng) if self.mix is not None and len(window.instances) else None
+        gains = None if self.hsv is None else self.hsv.sample_parameters(rng)
+        return self.render(window, mixed, gains, bool(rng.random() < self.flip))
 
-    def window(self, canvas: Collage, matrix: np.ndarray, scale: float, size: tuple[int, int]) -> Collage:
-        """The canvas seen through the affine's window of `size`, with the objects that survive."""
-        picture = canvas.moved(matrix, size)
-        objects = picture.objects.clipped(size)
+    def crop(self, canvas: Collage, matrix: np.ndarray, scale: float, size: tuple[int, int]) -> Collage:
+        """The canvas under the affine matrix, cropped to `size`, with the objects that survive."""
+        window = canvas.transformed(matrix, size)
+        instances = window.instances.clipped(size)
         if self.keep is not None:
-            objects = objects.rows(self.keep(canvas.objects.boxes * scale, objects.boxes))
-        return Collage(size, picture.layers, objects, picture.fill)
+            instances = instances.select(self.keep(canvas.instances.boxes * scale, instances.boxes))
+        return Collage(size, window.layers, instances, window.fill)
 
     def render(
         self,
-        picture: Collage,
-        extra: MixUpParameters | CopyPasteParameters | None,
+        window: Collage,
+        mixed: MixUpParameters | CopyPasteParameters | None,
         gains: HsvChange | None,
         flips: bool,
     ) -> Sample:
-        """The picture with its objects: a pure function of what was drawn."""
-        objects = picture.objects if extra is None else extra.objects(picture.objects)
-        objects, changes = large_enough(objects, self.smallest)
+        """The image with its objects: a deterministic function of the random parameters."""
+        instances = window.instances if mixed is None else mixed.add_instances(window.instances)
+        instances, changes = drop_small(instances, self.smallest)
         if changes and flips:
-            turned = flip_matrix(picture.size[1])
-            picture = Collage(picture.size, picture.layers, objects, picture.fill).moved(turned, picture.size)
-            objects = picture.objects
-            extra = None if extra is None else extra.flipped()
-        jitter = None if self.hsv is None or gains is None or not changes else partial(self.hsv.apply, steps=gains)
-        if extra is not None:
-            image = extra.pixels(picture.render())
+            flip = flip_matrix(window.size[1])
+            window = Collage(window.size, window.layers, instances, window.fill).transformed(flip, window.size)
+            instances = window.instances
+            mixed = None if mixed is None else mixed.flipped()
+        jitter = None if self.hsv is None or gains is None or not changes else partial(self.hsv.apply, change=gains)
+        if mixed is not None:
+            image = mixed.apply(window.render())
             image = image if jitter is None else jitter(image)
         else:
-            image = to_rgb(picture.render()) if jitter is None else picture.jittered(jitter)
-        return Sample(image, objects.boxes.astype(np.float32), objects.labels, objects.polygons)
+            image = to_rgb(window.render()) if jitter is None else window.render_jittered(jitter)
+        return instances.to_sample(image)
 
 
-def large_enough(objects: Instances, smallest: float) -> tuple[Instances, bool]:
-    """The objects whose shorter side is above `smallest`, and whether the picture is jittered and flipped.
+def drop_small(instances: Instances, smallest: float) -> tuple[Instances, bool]:
+    """The objects whose shorter side is above `smallest`, and whether the image gets jitter and flip.
 
-    Where there is none, all objects that have an area, and no jitter and flip (as published; there, also those
+    Where there is none: all objects that have an area, and neither jitter nor flip (as published; there, also those
     without area).
     """
-    sides = objects.shorter_sides()
+    sides = instances.shorter_sides()
     kept = sides > smallest
     changes = bool(kept.any())
-    return objects.rows(kept if changes else sides > 0), changes
+    return instances.select(kept if changes else sides > 0), changes
 
 
 YOLOX_PAPER = YoloxAugment()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import cv2
 import numpy as np
 
+from onelook.augment.sampler import sample_generator
 from onelook.augment.yolox import YOLOX_OCTOBER_2021, YOLOX_PAPER, SingleImageAugment, YoloxAugment
-from onelook.augment.lazy_sample import sample_generator
 from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache

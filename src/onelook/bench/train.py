@@ -16,7 +16,6 @@ from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Batch, Loader
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.models.build import build
-from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.loop import Epoch, Step, train
 from onelook.training.meter import LossMeter
 from onelook.training.optimizer import set_rates
@@ -24,6 +23,7 @@ from onelook.training.processes import ProcessGroup, choose_device
 from onelook.training.recipe import Augment, Recipe
 from onelook.training.run import READ_EVERY
 from onelook.training.schedule import Rates
+from onelook.training.train_state import RuntimeOptions, TrainState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,7 +104,7 @@ def bench_train(
     workers: int,
     steps: int,
     warm_up: int,
-    machine: RuntimeOptions | None = None,
+    runtime: RuntimeOptions | None = None,
     cache: CachePlan | None = None,
 ) -> TrainBenchmark:
     """Blocks of whole training steps and of bare steps in turn, on batches of the same shape and layout.
@@ -113,48 +113,54 @@ def bench_train(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    world, machine = ProcessGroup(0, 1, choose_device(device)), machine or RuntimeOptions()
-    learner, bare = (TrainState(recipe, build(recipe.model, dataset.names), world, machine) for _ in range(2))
+    process_group, runtime = ProcessGroup(0, 1, choose_device(device)), runtime or RuntimeOptions()
+    train_state, bare = (
+        TrainState(recipe, build(recipe.model, dataset.names), process_group, runtime) for _ in range(2)
+    )
     set_rates(bare.optimizer, Rates(0.0), 0.0)  # a sum has no minimum: its steps are made, but lead nowhere
     batch = next(_loader(recipe, dataset, 0).epoch(0, recipe.augment, 0))
-    resident = Batch(batch.images.to(world.device), batch.targets.to(world.device), batch.indices)
-    images = resident.images.contiguous(memory_format=_layout(machine, world))
-    alone = steps_alone(recipe, dataset, machine, world, resident, steps=steps, warm_up=warm_up)
+    resident = Batch(batch.images.to(process_group.device), batch.targets.to(process_group.device), batch.indices)
+    images = resident.images.contiguous(memory_format=_layout(runtime, process_group))
+    alone = steps_alone(recipe, dataset, runtime, process_group, resident, steps=steps, warm_up=warm_up)
     whole_times: list[float] = []
     bare_times: list[float] = []
     meter = LossMeter()
-    with _loader(recipe, dataset, workers, pin=world.device.type == "cuda", cache=cache) as loader:
-        turn = _turn(train(recipe, learner, loader), meter)
-        _warm(turn, meter, warm_up, world)
-        _warm(lambda: _bare_step(bare, images), None, warm_up, world)
+    with _loader(recipe, dataset, workers, pin=process_group.device.type == "cuda", cache=cache) as loader:
+        turn = _turn(train(recipe, train_state, loader), meter)
+        _warm(turn, meter, warm_up, process_group)
+        _warm(lambda: _bare_step(bare, images), None, warm_up, process_group)
         while len(whole_times) < steps:
-            whole_times += _block(turn, meter, world)
-            bare_times += _block(lambda: _bare_step(bare, images), None, world)
+            whole_times += _block(turn, meter, process_group)
+            bare_times += _block(lambda: _bare_step(bare, images), None, process_group)
         rate = _loader_rate(loader, recipe, workers)
-    parts = _parts(recipe, learner, resident.images, resident.targets, world)
+    parts = _parts(recipe, train_state, resident.images, resident.targets, process_group)
     parts["waiting for the loader"] = meter.waited / len(whole_times)
     kept_images = "none" if cache is None else "memory" if cache.folder is None else "disk"
-    setting = _setting(recipe, machine, world, workers) | {"cache": kept_images, "warm-up": warm_up, "steps": steps}
+    setting = _setting(recipe, runtime, process_group, workers) | {
+        "cache": kept_images,
+        "warm-up": warm_up,
+        "steps": steps,
+    }
     return TrainBenchmark(setting, bare_times[:steps], whole_times[:steps], alone, rate, parts)
 
 
 def steps_alone(
     recipe: Recipe,
     dataset: Dataset,
-    machine: RuntimeOptions,
-    world: ProcessGroup,
+    runtime: RuntimeOptions,
+    process_group: ProcessGroup,
     batch: Batch,
     *,
     steps: int,
     warm_up: int,
 ) -> list[float]:
     """Seconds of so many steps of a training whose batch is always there: no worker is at work meanwhile."""
-    learner, meter = TrainState(recipe, build(recipe.model, dataset.names), world, machine), LossMeter()
-    turn = _turn(train(recipe, learner, _Resident(batch, _MANY)), meter)
-    _warm(turn, meter, warm_up, world)
+    train_state, meter = TrainState(recipe, build(recipe.model, dataset.names), process_group, runtime), LossMeter()
+    turn = _turn(train(recipe, train_state, _Resident(batch, _MANY)), meter)
+    _warm(turn, meter, warm_up, process_group)
     times: list[float] = []
     while len(times) < steps:
-        times += _block(turn, meter, world)
+        times += _block(turn, meter, process_group)
     return times[:steps]
 
 
@@ -176,21 +182,23 @@ def _loader(
     )
 
 
-def _setting(recipe: Recipe, machine: RuntimeOptions, world: ProcessGroup, workers: int) -> dict[str, Any]:
+def _setting(recipe: Recipe, runtime: RuntimeOptions, process_group: ProcessGroup, workers: int) -> dict[str, Any]:
     return {
-        "device": torch.cuda.get_device_name() if world.device.type == "cuda" else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name()
+        if process_group.device.type == "cuda"
+        else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "workers": workers,
-        "precision": machine.precision_on(world.device),
-        "layout": "channels last" if machine.channels_last_on(world.device) else "contiguous",
-        "compiled": machine.compile,
+        "precision": runtime.precision_on(process_group.device),
+        "layout": "channels last" if runtime.channels_last_on(process_group.device) else "contiguous",
+        "compiled": runtime.compile,
         "batch": recipe.batch_size,
         "size": recipe.input_size,
     }
 
 
-def _layout(machine: RuntimeOptions, world: ProcessGroup) -> torch.memory_format:
-    return torch.channels_last if machine.channels_last_on(world.device) else torch.contiguous_format
+def _layout(runtime: RuntimeOptions, process_group: ProcessGroup) -> torch.memory_format:
+    return torch.channels_last if runtime.channels_last_on(process_group.device) else torch.contiguous_format
 
 
 @dataclass(frozen=True)
@@ -214,18 +222,18 @@ def _turn(stream: Iterator[Step | Epoch], meter: LossMeter) -> Callable[[], None
     return lambda: meter.add(next(steps))
 
 
-def _warm(turn: Callable[[], None], meter: LossMeter | None, count: int, world: ProcessGroup) -> None:
+def _warm(turn: Callable[[], None], meter: LossMeter | None, count: int, process_group: ProcessGroup) -> None:
     """Turns that do not count: kernels are chosen, networks compiled, workers started."""
     for _ in range(count):
-        _time(turn, world)
+        _time(turn, process_group)
     if meter is not None:
         meter.read()
         meter.waited = 0.0
 
 
-def _block(turn: Callable[[], None], meter: LossMeter | None, world: ProcessGroup) -> list[float]:
+def _block(turn: Callable[[], None], meter: LossMeter | None, process_group: ProcessGroup) -> list[float]:
     """Seconds of some turns. What logging costs is in them: losses are read as seldom as a training reads them."""
-    count, at_once = (READ_EVERY, READ_EVERY) if world.device.type == "cuda" else (BLOCK, 1)
+    count, at_once = (READ_EVERY, READ_EVERY) if process_group.device.type == "cuda" else (BLOCK, 1)
 
     def turns() -> None:
         for _ in range(at_once):
@@ -235,7 +243,7 @@ def _block(turn: Callable[[], None], meter: LossMeter | None, world: ProcessGrou
 
     seconds: list[float] = []
     for _ in range(count // at_once):
-        seconds += [_time(turns, world) / at_once] * at_once
+        seconds += [_time(turns, process_group) / at_once] * at_once
     return seconds
 
 
@@ -256,17 +264,17 @@ def _loader_rate(loader: Loader, recipe: Recipe, workers: int) -> float:
     return count * recipe.batch_size / (perf_counter() - begin)
 
 
-def _bare_step(learner: TrainState, images: torch.Tensor) -> None:
-    learner.step.train()
-    with learner.autocast():
-        predictions = learner.detector(images.float())
-    learner.backward(_sum(predictions))
-    if learner.scaler is not None:
-        learner.scaler.step(learner.optimizer)
-        learner.scaler.update()
+def _bare_step(train_state: TrainState, images: torch.Tensor) -> None:
+    train_state.step.train()
+    with train_state.autocast():
+        predictions = train_state.detector(images.float())
+    train_state.backward(_sum(predictions))
+    if train_state.scaler is not None:
+        train_state.scaler.step(train_state.optimizer)
+        train_state.scaler.update()
     else:
-        learner.optimizer.step()
-    learner.optimizer.zero_grad(set_to_none=True)
+        train_state.optimizer.step()
+    train_state.optimizer.zero_grad(set_to_none=True)
 
 
 def _sum(predictions: Predictions) -> torch.Tensor:
@@ -275,13 +283,13 @@ def _sum(predictions: Predictions) -> torch.Tensor:
 
 
 def _parts(
-    recipe: Recipe, learner: TrainState, images: torch.Tensor, targets: Any, world: ProcessGroup
+    recipe: Recipe, train_state: TrainState, images: torch.Tensor, targets: Any, process_group: ProcessGroup
 ) -> dict[str, float]:
     """Median seconds of the assignment, of loss and assignment with their gradients, and of the average."""
     assert isinstance(recipe.loss, DetectionLoss)
     assigner = recipe.loss.assigner
     with torch.no_grad():
-        predictions = learner.detector(images.float())
+        predictions = train_state.detector(images.float())
 
     def losses() -> None:
         leaves = {
@@ -293,21 +301,21 @@ def _parts(
         torch.stack(list(recipe.loss(said, targets).values())).sum().backward()
 
     def median(work: Callable[[], Any]) -> float:
-        return float(np.median([_time(work, world) for _ in range(5)]))
+        return float(np.median([_time(work, process_group) for _ in range(5)]))
 
     parts = {
         "assignment": median(lambda: assigner(predictions, targets)),
         "assignment, losses and their gradients": median(losses),
     }
-    average = learner.average
+    average = train_state.ema
     if average is not None:
-        parts["average of the weights"] = median(lambda: average.update(learner.detector))
+        parts["average of the weights"] = median(lambda: average.update(train_state.detector))
     return parts
 
 
-def _time(work: Callable[[], Any], world: ProcessGroup) -> float:
+def _time(work: Callable[[], Any], process_group: ProcessGroup) -> float:
     begin = perf_counter()
     work()
-    if world.device.type == "cuda":
-        torch.cuda.synchronize(world.device)
+    if process_group.device.type == "cuda":
+        torch.cuda.synchronize(process_group.device)
     return perf_counter() - begin

@@ -22,7 +22,7 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
 from onelook.predict.load import load
 from onelook.recipes import find_recipe
-from onelook.training.train_state import RuntimeOptions, Precision
+from onelook.training.train_state import Precision, RuntimeOptions
 
 app = App(name="bench", help="Measured latency, throughput and memory of Onelook's parts.")
 
@@ -167,7 +167,7 @@ def train(
     if size < 32 or size % 32:
         raise UsageError(f"The size {size} is no multiple of 32.", "Give a multiple of 32 with --size.")
     channels_last = None if layout is None else layout == "channels-last"
-    machine = RuntimeOptions(precision=precision, channels_last=channels_last, compile=compile)
+    runtime = RuntimeOptions(precision=precision, channels_last=channels_last, compile=compile)
     with tempfile.TemporaryDirectory() as folder:
         if data is None:
             data = str(write_synthetic(Path(folder) / "scenes", Scenes(size=(320, 320)), {"train": 4 * batch}))
@@ -183,7 +183,7 @@ def train(
             workers=workers,
             steps=steps,
             warm_up=warm_up,
-            machine=machine,
+            runtime=runtime,
             cache=None if cache is None else plan_cache(cache, dataset, Path(folder) / "cache"),
         )
 

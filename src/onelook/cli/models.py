@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from onelook.models.build import build
-from onelook.models.flops import count_gflops, count_parameters
 from onelook.models.deploy import deploy
+from onelook.models.flops import count_gflops, count_parameters
 from onelook.models.variants import VARIANTS, Variant, variant
 
 if TYPE_CHECKING:

@@ -117,10 +117,10 @@ def roadmap(
     refuse_conflicts(table, chosen, overrides)
     training, validation = open_both(data, train_split, val_split)
     folder = Path("runs") / table.name if out is None else out
-    with join_process_group(device) as world:
-        if world.size > 1:
+    with join_process_group(device) as process_group:
+        if process_group.size > 1:
             raise UsageError("A roadmap is trained by one process.", "Train single rows: --recipe ROADMAP:ROW.")
-        on_cpu, published = world.device.type == "cpu", table.recipes
+        on_cpu, published = process_group.device.type == "cpu", table.recipes
         if batch is None and on_cpu:
             batch = min(CPU_BATCH, *(recipe.batch_size for recipe in published.values()))
         recipes = {}
@@ -143,7 +143,7 @@ def roadmap(
         classes = open_pictures(pictures, recipes)
         keep_plan(folder, plan_of(table, data, pictures, {"train": train_split, "val": val_split}))
         changed = (*(f"{name} times {factor:g}" for name, factor in factors.items()), *overrides)
-        job = Job(table, recipes, folder, training, validation, world, workers, teacher, classes, changed)
+        job = Job(table, recipes, folder, training, validation, process_group, workers, teacher, classes, changed)
         for seed in range(seeds):
             for row in chosen:
                 job.train(row, seed)

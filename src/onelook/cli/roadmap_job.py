@@ -27,11 +27,11 @@ from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
 from onelook.report.training import describe_hardware
 from onelook.training.files import make_folder, write_text
-from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe
-from onelook.training.run import Run, exclusive, check_same_recipe
+from onelook.training.run import Run, check_same_recipe, exclusive
 from onelook.training.teacher import write_teacher
+from onelook.training.train_state import RuntimeOptions, TrainState
 
 RESULT, COST, PLAN, BACKBONE = "result.json", "cost.json", "roadmap.json", "backbone"
 WARM_UP, RUNS = 5, 30  # images that the latency of a row is measured on
@@ -76,7 +76,7 @@ class Job:
     folder: Path
     training: Dataset
     validation: Dataset
-    world: ProcessGroup
+    process_group: ProcessGroup
     workers: int | None
     teacher: str | None
     pictures: tuple[Dataset, Dataset] | None = None
@@ -113,17 +113,21 @@ class Job:
         from rich.console import Console
 
         training, validation = data
-        check_batch(recipe, self.world, training)
+        check_batch(recipe, self.process_group, training)
         console = Console(file=sys.stderr, highlight=False)
         console.print(f"\n{title}", style="bold")
         resume = (folder / "state.pt").is_file()
         told = find_teacher(recipe, folder, self.teacher if recipe.distillation else None, None, resume)
-        detector, _ = starting_point(recipe, training, self.world, None if weights is None or resume else str(weights))
-        learner = TrainState(recipe, detector, self.world, RuntimeOptions(), None if told is None else told[0])
+        detector, _ = starting_point(
+            recipe, training, self.process_group, None if weights is None or resume else str(weights)
+        )
+        train_state = TrainState(
+            recipe, detector, self.process_group, RuntimeOptions(), None if told is None else told[0]
+        )
         again = f"onelook roadmap {self.table_of.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
-        with exclusive(folder, self.world, new=not resume):
-            run = Run(folder, recipe, learner, console=console, resume=resume, resume_command=again)
-            if told is not None and not resume and self.world.is_main:
+        with exclusive(folder, self.process_group, new=not resume):
+            run = Run(folder, recipe, train_state, console=console, resume=resume, resume_command=again)
+            if told is not None and not resume and self.process_group.is_main:
                 write_teacher(folder, told[1])
             trained = carry_out(run, training, validation, workers=self.workers, begins=not resume)
         if trained.reason == "interrupted":
@@ -163,7 +167,7 @@ class Job:
 
     def cost(self, row: Row) -> dict[str, Any]:
         """The row's latency, measured once on a computer and kept; rows with the same network have the same one."""
-        recipe, device = self.recipes[row.key], self.world.device
+        recipe, device = self.recipes[row.key], self.process_group.device
         alike = (key for key, other in self.recipes.items() if (other.model, other.size) == (recipe.model, recipe.size))
         path = self.folder / next(alike) / COST
         found = _kept(path) if path.is_file() else {}
@@ -175,7 +179,7 @@ class Job:
 
     def facts(self, seeds: int) -> dict[str, str]:
         """What the figures depend on."""
-        recipe, device = next(iter(self.recipes.values())), describe_hardware(self.world.device)
+        recipe, device = next(iter(self.recipes.values())), describe_hardware(self.process_group.device)
         height, width = recipe.input_size
         spread = f"mean and sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
         backbones = {} if self.pictures is None else {"backbones trained on": self.pictures[0].describe()}

@@ -62,35 +62,35 @@ class Detecting:
     measures: ClassVar[tuple[str, ...]] = STATS
 
     def look(self, run: Run, batches: Sequence[Batch]) -> None:
-        learner, world = run.train_state, run.train_state.world
+        train_state, process_group = run.train_state, run.train_state.process_group
         # The batches are those of all processes: more than this one's device need hold.
-        share = run.recipe.batch_size // (world.size * run.recipe.accumulate)
+        share = run.recipe.batch_size // (process_group.size * run.recipe.accumulate)
         passes = (part for batch in batches for part in split_batch(batch, share))
-        on_device = ((images.to(world.device), targets.to(world.device)) for images, targets in passes)
-        positives = positives_per_object(learner.detector, self.loss.assigner, on_device, learner.autocast)
+        on_device = ((images.to(process_group.device), targets.to(process_group.device)) for images, targets in passes)
+        positives = positives_per_object(train_state.detector, self.loss.assigner, on_device, train_state.autocast)
         if positives is None:
             return
         run.log.info(f"In the first batches an object is learnt by {positives:.1f} priors.")
         if positives < FEW_POSITIVES:
-            run.log.warn(
+            run.log.warning(
                 "Many objects are learnt by no prior at all: look at the drawn batch, and at the size of the objects."
             )
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
-        backend = TorchBackend(network, run.train_state.world.device, size=run.recipe.input_size)
+        backend = TorchBackend(network, run.train_state.process_group.device, size=run.recipe.input_size)
         return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
 
     def conclude(self, run: Run, trained: TrainResult, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
-        world, best = run.train_state.world, trained.folder / "best.safetensors"
-        any_process(True, world.device)  # the main process has written the weights when all have come here
+        process_group, best = run.train_state.process_group, trained.folder / "best.safetensors"
+        any_process(True, process_group.device)  # the main process has written the weights when all have come here
         evaluation = None
         if validation is not None and best.is_file():
-            backend = TorchBackend(restore(best), world.device, size=run.recipe.input_size)
+            backend = TorchBackend(restore(best), process_group.device, size=run.recipe.input_size)
             evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
-        if world.is_main:
+        if process_group.is_main:
             path = report_training(
-                trained, run.recipe, training, validation, evaluation=evaluation, device=world.device
+                trained, run.recipe, training, validation, evaluation=evaluation, device=process_group.device
             )
             run.log.info(f"The report is {path}.")
 
@@ -105,7 +105,7 @@ class Classifying:
         """There is nothing to say."""
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
-        return top_k(network, validation, run.recipe.input_size, run.train_state.world.device)
+        return top_k(network, validation, run.recipe.input_size, run.train_state.process_group.device)
 
     def conclude(self, run: Run, trained: TrainResult, training: Dataset, validation: Dataset | None) -> None:
         """Says how the weights go on: metrics.csv has all there is to report."""
@@ -148,8 +148,8 @@ def check_judging(task: Task, recipe: Recipe, validation: Dataset | None) -> Non
 
 def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | None) -> None:
     """Looks at the data and the first batches before the first epoch; only the main process does."""
-    recipe, world = run.recipe, run.train_state.world
-    if not world.is_main:
+    recipe, process_group = run.recipe, run.train_state.process_group
+    if not process_group.is_main:
         return
     check_files(recipe, training, validation)
     found = inspect_data(recipe, training, validation)
@@ -157,7 +157,7 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
         found.show(run.log.console)
     for warning in found.warnings:
         run.log.log(f"warning: {warning}")
-    with loader_of(training, recipe, ProcessGroup(0, 1, world.device), workers=0) as batches:
+    with loader_of(training, recipe, ProcessGroup(0, 1, process_group.device), workers=0) as batches:
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
     path = save_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
     run.log.info(f"The first batch is drawn in {path}.")

@@ -28,10 +28,10 @@ from onelook.cli.train_start import (
 )
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
-from onelook.training.train_state import TrainState, Precision
 from onelook.training.processes import join_process_group
 from onelook.training.run import Run, TrainResult, exclusive, fit
 from onelook.training.teacher import TeacherRecord, write_teacher
+from onelook.training.train_state import Precision, TrainState
 
 
 def train(
@@ -115,7 +115,7 @@ def train(
     if resume:
         flags = flags.after(flags_of_run(folder))
     training, validation, notes = open_splits(data, flags.train_split, flags.val_split)
-    with join_process_group(flags.device) as world:
+    with join_process_group(flags.device) as process_group:
         plan = None if flags.cache in (None, "none") else plan_cache(flags.cache, training, folder)
         if resume:
             images = None if batch == "auto" else batch
@@ -134,29 +134,29 @@ def train(
                 fine_tunes=start is not None,
                 teaches=teacher is not None,
                 classifies=training.format == "classes",
-                on_cpu=world.device.type == "cpu",
+                on_cpu=process_group.device.type == "cpu",
             )
         check_judging(task_of(chosen, training), chosen, validation)
         told = find_teacher(chosen, folder, teacher, teacher_weights, resume)
         teaching = None if told is None else told[0]
-        detector, said = starting_point(chosen, training, world, start)
+        detector, said = starting_point(chosen, training, process_group, start)
         notes += said
         if batch == "auto" and not resume:
             chosen, note = fill_memory(
-                chosen, world, len(training), detector=detector, machine=flags.machine, teacher=teaching
+                chosen, process_group, len(training), detector=detector, runtime=flags.runtime, teacher=teaching
             )
             notes.append(note)
-        check_batch(chosen, world, training)
-        learner = TrainState(chosen, detector, world, flags.machine, teaching)
-        with exclusive(folder, world, new=not resume):
+        check_batch(chosen, process_group, training)
+        train_state = TrainState(chosen, detector, process_group, flags.runtime, teaching)
+        with exclusive(folder, process_group, new=not resume):
             run = Run(
                 folder,
                 chosen,
-                learner,
+                train_state,
                 console=Console(file=sys.stderr, highlight=False),
-                sinks=flags.sinks,
+                loggers=flags.loggers,
                 resume=resume,
-                resume_command=again(data, folder, world),
+                resume_command=again(data, folder, process_group),
                 image_name=lambda row: str(training.path(row)),
             )
             run.record.flags = flags.to_dict()
@@ -182,9 +182,9 @@ def carry_out(
             preflight(task, run, training, validation)
     measure = None if validation is None else partial(task.metrics, validation=validation, run=run)
     # Logged before the loader ends its workers: where another process has ended too, this one may be killed meanwhile.
-    with loader_of(training, run.recipe, run.train_state.world, workers, cache) as batches, logged(run):
+    with loader_of(training, run.recipe, run.train_state.process_group, workers, cache) as batches, logged(run):
         if begins and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
-            run.log.warn(warning)
+            run.log.warning(warning)
         trained = fit(run, batches, measure, slow_loader_remedy=faster(batches))
     if trained.reason != "interrupted":
         with logged(run):
@@ -207,7 +207,7 @@ def announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: 
     if teacher is not None:
         strides = ", ".join(map(str, run.train_state.distillation_strides))
         notes = [*notes, f"Learning from {teacher} as well, at strides {strides}."]
-        if run.train_state.world.is_main and not resume:
+        if run.train_state.process_group.is_main and not resume:
             write_teacher(run.folder, teacher)
     for note in notes:
         run.log.info(note)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onelook.errors import UserError
-from onelook.training.train_state import RuntimeOptions, Precision
-from onelook.training.processes import ProcessGroup
 from onelook.training.checkpoint import read_notes
+from onelook.training.processes import ProcessGroup
+from onelook.training.train_state import Precision, RuntimeOptions
 
 Layout = Literal["channels-last", "contiguous"]
 
@@ -47,12 +47,12 @@ class Flags:
         return {**asdict(self), "log": list(self.log)}
 
     @property
-    def sinks(self) -> tuple[str, ...]:
+    def loggers(self) -> tuple[str, ...]:
         """Where to log to as well."""
         return () if self.log == ("none",) else self.log
 
     @property
-    def machine(self) -> RuntimeOptions:
+    def runtime(self) -> RuntimeOptions:
         """How this computer does the work."""
         channels_last = None if self.layout is None else self.layout == "channels-last"
         return RuntimeOptions(
@@ -74,11 +74,11 @@ def flags_of_run(folder: Path) -> Mapping[str, Any]:
     return found
 
 
-def again(data: str, folder: Path, world: ProcessGroup) -> str:
+def again(data: str, folder: Path, process_group: ProcessGroup) -> str:
     """The command that goes on with a run."""
     rest = f"train {shlex.quote(data)} --out {shlex.quote(str(folder))} --resume"
-    if world.size == 1:
+    if process_group.size == 1:
         return f"onelook {rest}"
-    if os.environ.get("LOCAL_WORLD_SIZE") == str(world.size):
-        return f"torchrun --nproc-per-node {world.size} -m onelook {rest}"
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(process_group.size):
+        return f"torchrun --nproc-per-node {process_group.size} -m onelook {rest}"
     return f"torchrun as before on every node, with: -m onelook {rest}"

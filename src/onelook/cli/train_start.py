@@ -23,14 +23,14 @@ from onelook.models.variants import VARIANTS, variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.training.batch_size import largest_batch, training_trial
+from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distill import Distillation
-from onelook.training.train_state import RuntimeOptions
 from onelook.training.processes import ProcessGroup, gather_objects
 from onelook.training.recipe import Recipe, shortened
 from onelook.training.run import check_same_recipe
-from onelook.training.checkpoint import latest_weights_hint
-from onelook.training.unfold_batch_norm import measure_statistics, rescale_filters
 from onelook.training.teacher import TeacherRecord, open_teacher, reopen_teacher
+from onelook.training.train_state import RuntimeOptions
+from onelook.training.unfold_batch_norm import measure_statistics, rescale_filters
 from onelook.weights import load_weights
 from onelook.weights.file import BEST
 
@@ -189,12 +189,12 @@ def find_teacher(
     return open_teacher(teacher, weights)
 
 
-def check_batch(recipe: Recipe, world: ProcessGroup, training: Dataset) -> None:
+def check_batch(recipe: Recipe, process_group: ProcessGroup, training: Dataset) -> None:
     """UserError where the batch cannot be shared out, or the data does not fill one."""
-    shares = world.size * recipe.accumulate
+    shares = process_group.size * recipe.accumulate
     if recipe.batch_size % shares:
         raise UserError(
-            f"A batch of {recipe.batch_size} images cannot be shared by {world.size} processes "
+            f"A batch of {recipe.batch_size} images cannot be shared by {process_group.size} processes "
             f"in {recipe.accumulate} passes.",
             f"Choose a --batch that is a multiple of {shares}.",
         )
@@ -214,7 +214,7 @@ def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
 
 
 def starting_point(
-    recipe: Recipe, training: Dataset, world: ProcessGroup, weights: str | None
+    recipe: Recipe, training: Dataset, process_group: ProcessGroup, weights: str | None
 ) -> tuple[Detector, list[str]]:
     """The detector as training begins, and what to say of its weights; drawn by the seed where there are none."""
     detector = make_detector(recipe, training.names)
@@ -222,17 +222,17 @@ def starting_point(
         return detector, []
     loaded = load_weights(detector, weights)
     if loaded.form == "deploy":
-        unfold(detector, training, recipe, world)
+        unfold(detector, training, recipe, process_group)
     return detector, [str(loaded)]
 
 
 def fill_memory(
     recipe: Recipe,
-    world: ProcessGroup,
+    process_group: ProcessGroup,
     images: int,
     *,
     detector: Detector,
-    machine: RuntimeOptions,
+    runtime: RuntimeOptions,
     teacher: Detector | None,
 ) -> tuple[Recipe, str]:
     """The recipe with the largest batch that the device holds, and what to say of it.
@@ -240,21 +240,25 @@ def fill_memory(
     images: in the data set; a batch is never larger. A CPU shares its memory with everything else, so that there is
     nothing to fill: the batch stays. Raises UsageError for several processes, which cannot be out of memory together.
     """
-    if world.size > 1:
+    if process_group.size > 1:
         raise UsageError("--batch auto is for one process.", "Find it out with one, then give its multiple as --batch.")
-    if world.device.type != "cuda":
+    if process_group.device.type != "cuda":
         return recipe, f"--batch auto fills a GPU's memory; without one the batch is {recipe.batch_size} images."
-    trial = training_trial(recipe, detector, world.device, machine, teacher)
+    trial = training_trial(recipe, detector, process_group.device, runtime, teacher)
     share = largest_batch(trial, max(1, images))
     found = change(recipe, {"batch_size": share * recipe.accumulate})
     return found, f"The device holds {share} images: the batch is {found.batch_size}."
 
 
 def loader_of(
-    training: Dataset, recipe: Recipe, world: ProcessGroup, workers: int | None = None, cache: CachePlan | None = None
+    training: Dataset,
+    recipe: Recipe,
+    process_group: ProcessGroup,
+    workers: int | None = None,
+    cache: CachePlan | None = None,
 ) -> Loader:
     """The batches of a recipe for one process."""
-    on_cpu = world.device.type == "cpu"
+    on_cpu = process_group.device.type == "cpu"
     if workers is not None and workers < 0:
         raise UsageError(f"--workers is a number of processes, not {workers}.", "0 prepares images without any.")
     if workers is None:
@@ -268,13 +272,13 @@ def loader_of(
         sampling=recipe.sampling,
         max_labels=recipe.max_labels,
         workers=workers,
-        rank=world.rank,
-        world=world.size,
+        rank=process_group.rank,
+        world=process_group.size,
         accumulate=recipe.accumulate,
-        pin=world.device.type == "cuda",
+        pin=process_group.device.type == "cuda",
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,
-        gather=gather_objects if world.size > 1 else alone,
+        gather=gather_objects if process_group.size > 1 else alone,
     )
 
 
@@ -307,22 +311,22 @@ def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
     return f"{problem}: give more --epochs, a smaller --batch{shorter}."
 
 
-def unfold(detector: Detector, training: Dataset, recipe: Recipe, world: ProcessGroup) -> None:
+def unfold(detector: Detector, training: Dataset, recipe: Recipe, process_group: ProcessGroup) -> None:
     """Makes folded weights trainable, with the first images of the training (see `onelook.training.unfold_batch_norm`).
 
     The same images in every process, so that all start with the same weights.
     """
-    alone = ProcessGroup(0, 1, world.device)
+    alone = ProcessGroup(0, 1, process_group.device)
     with loader_of(training, recipe, alone, workers=0) as batches:
         needed = -(-STATISTICS_IMAGES * recipe.accumulate // recipe.batch_size)
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), needed))
-    detector.to(world.device)
-    measure_statistics(detector, (batch.images.to(world.device).float() for batch in first))
+    detector.to(process_group.device)
+    measure_statistics(detector, (batch.images.to(process_group.device).float() for batch in first))
     loss = recipe.loss_at(0)
 
     def of(batch: Batch) -> torch.Tensor:
-        predictions = detector(batch.images.to(world.device).float())
-        return torch.stack(list(loss(predictions, batch.targets.to(world.device)).values())).sum()
+        predictions = detector(batch.images.to(process_group.device).float())
+        return torch.stack(list(loss(predictions, batch.targets.to(process_group.device)).values())).sum()
 
     rescale_filters(detector, (partial(of, batch) for batch in first[:SETTLING_BATCHES]))
 

@@ -257,13 +257,13 @@ def run_study(study: Study, trials: int, launcher: Launcher, parallel: int) -> b
     running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
     with StopRequest() as stop:
         while True:
-            while not stop.asked and len(running) < parallel and (waiting or len(study.trials) < trials):
-                trial = waiting.pop(0) if waiting else study.begin()
+            while not stop.requested and len(running) < parallel and (waiting or len(study.trials) < trials):
+                trial = waiting.pop(0) if waiting else study.start_trial()
                 process = launcher.start(study, trial)
                 running[trial.number] = (process, time.monotonic())
-                study.note(trial, process=process.pid)
+                study.update_trial(trial, process=process.pid)
             for number, (process, begun) in list(running.items()):
-                if stop.asked and process.poll() is None:
+                if stop.requested and process.poll() is None:
                     process.send_signal(signal.SIGINT)
                     process.wait()
                 if process.poll() is not None:
@@ -271,8 +271,8 @@ def run_study(study: Study, trials: int, launcher: Launcher, parallel: int) -> b
                     collect(study, study.trials[number], launcher, process.returncode, time.monotonic() - begun)
                     write_tables(study)
                     say(console, study, study.trials[number])
-            if not running and (stop.asked or (not waiting and len(study.trials) >= trials)):
-                return stop.asked and bool(study.unfinished() or len(study.trials) < trials)
+            if not running and (stop.requested or (not waiting and len(study.trials) >= trials)):
+                return stop.requested and bool(study.unfinished() or len(study.trials) < trials)
             time.sleep(POLL)
 
 
@@ -298,16 +298,16 @@ def collect(study: Study, trial: Trial, launcher: Launcher, code: int, seconds: 
     except (OSError, ValueError):
         result = {}
     if code in (130, -signal.SIGINT, -signal.SIGTERM) or result.get("reason") == "interrupted":
-        study.note(trial, seconds=seconds)
+        study.update_trial(trial, seconds=seconds)
     elif code == 0 and isinstance(result.get("best"), float | int):
-        study.note(trial, status="done", fitness=float(result["best"]), seconds=seconds)
+        study.update_trial(trial, status="done", fitness=float(result["best"]), seconds=seconds)
     elif code == 0 and result.get("best", 0) is None:
         error = f"{study.recipe.metric} was never defined on the validation set"
-        study.note(trial, status="failed", seconds=seconds, error=error)
+        study.update_trial(trial, status="failed", seconds=seconds, error=error)
     else:
         said = launcher.output(trial).read_bytes()[-LAST_WORDS:].decode(errors="replace").strip().splitlines()
         reason = next((line for line in reversed(said) if "rror" in line), said[-1] if said else f"exit code {code}")
-        study.note(trial, status="failed", seconds=seconds, error=reason)
+        study.update_trial(trial, status="failed", seconds=seconds, error=reason)
 
 
 def write_tables(study: Study) -> None:

@@ -69,7 +69,7 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class DrawImages:
-    """A `Draw` (see `onelook.augment.lazy_sample`) from rows of the data set, uniformly with replacement.
+    """An `ImageSampler` (see `onelook.augment.sampler`) from rows of the data set, uniformly with replacement.
 
     rows: what is drawn from; the pictures' own when None.
     """

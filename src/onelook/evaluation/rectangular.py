@@ -8,7 +8,7 @@ from math import ceil
 
 import numpy as np
 
-from onelook.augment.letterbox import Resize, Letterbox
+from onelook.augment.letterbox import Letterbox, Resize
 from onelook.errors import UsageError
 
 Group = tuple[tuple[int, ...], tuple[int, int]]

@@ -98,7 +98,7 @@ def evaluate(
         in_model += perf_counter() - start
         decoding += frames.seconds
         for row, placement, (boxes, scores, classes) in zip(frames.rows, frames.placements, outputs):
-            found.add(int(image_rows[row]), placement.back(boxes), scores, classes)
+            found.add(int(image_rows[row]), placement.to_original(boxes), scores, classes)
         if progress is not None:
             progress(len(frames.rows))
     end = perf_counter()

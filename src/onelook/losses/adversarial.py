@@ -1,4 +1,4 @@
-"""What self-adversarial training asks of a picture: that the network sees no objects in it."""
+"""The loss of self-adversarial training (YOLOv4 sec. 3.3): lowest where the network detects no object in the image."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from onelook.ops.precision import at_least_float32
 from onelook.types import Predictions
 
-MAX_BOX_SIDE = (
-    100.0  # side of a box, in pictures; Darknet has no bound, and an exponential that overflows spoils the picture
-)
-DETECTED_SCORE = 0.25  # score from which Darknet takes a class for detected
+MAX_BOX_SIDE = 100.0  # in image sides; Darknet has no bound, but an exponential that overflows would spoil the image
+DETECTED_SCORE = 0.25  # Darknet counts a class as detected above this score
 
 
 def no_object_loss(predictions: Predictions) -> Tensor:
-    """How far a network is from seeing nothing, a scalar: lower is emptier.
+    """Returns a scalar, the loss of detecting objects: lower means fewer detections.
 
-    Objectness of every prior should be 0; where a class is seen (score above 0.25), its probability should be 0 and
-    that of the classes not seen 1. Each prior counts by the side of its box, as a part of the picture's (Darknet).
-    Darknet also pulls the raw values of such boxes to 0; what they mean differs between heads, so they are left alone.
-    Without objectness the classes of every prior should be 0.
+    Targets: objectness 0 for every prior; where a class is detected (score above 0.25), probability 0 for it and 1 for
+    the classes not detected. Each prior is weighted by the side of its box relative to the image (Darknet). Darknet
+    also pulls the raw values of such boxes to 0; their meaning differs between heads, so they are left unchanged.
+    Without objectness, the target of all classes of every prior is 0.
     """
     boxes, classes = at_least_float32(predictions.boxes.detach()), at_least_float32(predictions.classes)
     priors = predictions.priors
@@ -31,11 +29,11 @@ def no_object_loss(predictions: Predictions) -> Tensor:
     if predictions.objectness is None:
         return (weight.unsqueeze(-1) * _cross_entropy(classes, torch.zeros_like(classes))).sum()
     objectness = at_least_float32(predictions.objectness)
-    seen = predictions.scores().detach() > DETECTED_SCORE
-    unseen = torch.where(seen, 0.0, 1.0).to(classes.dtype)
-    turned = _cross_entropy(classes, unseen).sum(-1) * seen.any(-1)
-    return (weight * (_cross_entropy(objectness, torch.zeros_like(objectness)) + turned)).sum()
+    detected = predictions.scores().detach() > DETECTED_SCORE
+    opposite = torch.where(detected, 0.0, 1.0).to(classes.dtype)
+    class_loss = _cross_entropy(classes, opposite).sum(-1) * detected.any(-1)
+    return (weight * (_cross_entropy(objectness, torch.zeros_like(objectness)) + class_loss)).sum()
 
 
-def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    return binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return binary_cross_entropy_with_logits(logits, target, reduction="none")

@@ -1,4 +1,4 @@
-"""The loss of a classifier of whole pictures."""
+"""The loss of an image classifier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onelook.types import Targets
 
 @dataclass(frozen=True)
 class ClassLoss:
-    """Cross-entropy of a softmax, mean over the pictures, against the shares of their classes.
+    """Softmax cross-entropy against the class shares of each image, mean over the images.
 
     smoothing: e makes targets y * (1 - e) + (1 - y) * e / (C - 1) (Szegedy et al. 2016, sec. 7, in Darknet's form).
     """
@@ -25,20 +25,20 @@ class ClassLoss:
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing lies in [0, 1), not {self.smoothing}")
+            raise ValueError(f"smoothing is in [0, 1), not {self.smoothing}")
 
     def __call__(self, logits: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """(B, C) logits and the classes of the pictures -> the loss by its name. Targets without shares share alike."""
+        """Returns the loss by its name, of logits (B, C) and the classes of the images. Default shares are equal."""
         logits = at_least_float32(logits)
-        return {self.name: cross_entropy(logits, self.wanted(targets, logits.shape[1]).to(logits.dtype))}
+        return {self.name: cross_entropy(logits, self.soft_targets(targets, logits.shape[1]).to(logits.dtype))}
 
     @property
     def terms(self) -> tuple[ClassLoss]:
-        """What a log calls it."""
+        """The terms of the loss, for logs: itself."""
         return (self,)
 
-    def wanted(self, targets: Targets, num_classes: int) -> Tensor:
-        """(B, C) soft targets."""
+    def soft_targets(self, targets: Targets, num_classes: int) -> Tensor:
+        """Returns the target probabilities (B, C) of a batch."""
         valid = targets.valid.float()
         shares = valid / valid.sum(1, keepdim=True).clamp(min=1) if targets.shares is None else targets.shares * valid
         hard = torch.zeros(len(valid), num_classes, device=valid.device).scatter_add_(1, targets.labels, shares)
@@ -47,10 +47,10 @@ class ClassLoss:
         return hard * (1 - self.smoothing) + (1 - hard) * self.smoothing / (num_classes - 1)
 
     def needs(self) -> Mapping[str, str]:
-        """What the network must give."""
+        """Returns what the network must provide, and the name of this class, which needs it."""
         return {"image classes": type(self).__name__}
 
     def adversarial_loss(self, logits: Tensor) -> Tensor:
-        """What self-adversarial training lowers: how far the picture is from showing every class alike."""
+        """Returns the loss that self-adversarial training minimises: cross-entropy against equal class shares."""
         logits = at_least_float32(logits)
         return cross_entropy(logits, torch.full_like(logits, 1 / logits.shape[1]), reduction="sum")

@@ -1,5 +1,4 @@
-"""The terms of the generalised focal loss (Li et al. 2020): classes that say how good their box is, sides as
-distributions."""
+"""The terms of the generalised focal loss (GFL, Li et al. 2020): quality focal loss and distribution focal loss."""
 
 from __future__ import annotations
 
@@ -18,12 +17,12 @@ _MARGIN = 0.1  # bins that a target stays below the last one, so that there is a
 
 @dataclass(frozen=True)
 class QualityFocal:
-    """Cross-entropy of every class of every prior, times |target - score| ** `focus` (GFL sec. 3.2).
+    """Quality focal loss: cross-entropy of every class and prior, times |target - score| ** `focus` (GFL sec. 3.2).
 
-    The target of a pair's class is the pair's quality, of all else 0. Where a prior has several pairs of one class, the
-    greatest quality holds. Priors that the assigner ignores count nothing. divided_by: what the sum is divided by: the
-    number of pairs (DAMO-YOLO), or the sum of their qualities (TOOD).  smoothing: e makes the targets of priors that
-    have a pair t * (1 - e) + e / 2, as in `Classes`; the others' stay 0.
+    The target of a pair's class is the pair's quality, all others are 0. If a prior has several pairs of one class, the
+    greatest quality is used. Priors that the assigner ignores are left out.  divided_by: divisor of the sum: the number
+    of pairs (DAMO-YOLO), or the sum of their qualities (TOOD).  smoothing: e makes the targets of priors that have a
+    pair t * (1 - e) + e / 2, as in `Classes`; those of other priors stay 0.
     """
 
     weight: float = 1.0
@@ -34,7 +33,7 @@ class QualityFocal:
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing lies in [0, 1), not {self.smoothing}")
+            raise ValueError(f"smoothing is in [0, 1), not {self.smoothing}")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -55,7 +54,7 @@ class QualityFocal:
 
 
 def _targets(pairs: Pairs, logits: Tensor) -> Tensor:
-    """(B, N, C) the greatest quality of the pairs of each prior and class; 0 where there is none."""
+    """Returns (B, N, C): the greatest quality of the pairs of each prior and class; 0 without a pair."""
     place = pairs.matches.priors * logits.shape[2] + pairs.labels
     quality = torch.where(pairs.valid, pairs.matches.quality.to(logits.dtype), 0.0)  # padding adds 0 to the first place
     return torch.zeros_like(logits).flatten(1).scatter_reduce_(1, place, quality, "amax").view_as(logits)
@@ -63,10 +62,10 @@ def _targets(pairs: Pairs, logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DistributionFocal:
-    """Cross-entropy of a side's distribution against the two bins around its distance (GFL sec. 3.2, eq. 6).
+    """Distribution focal loss: cross-entropy of a side's distribution against the two nearest bins (GFL eq. 6).
 
     Mean over the four sides and the pairs. Distances are in strides of the prior, from 0 to just below the last bin.
-    emphasis: what a pair counts in the mean.
+    emphasis: weight of a pair in the mean.
     """
 
     weight: float = 0.25
@@ -89,9 +88,9 @@ class DistributionFocal:
 
 
 def side_distances(pairs: Pairs, bins: int) -> Tensor:
-    """(B, P, 4) distances from a pair's prior to the object's left, top, right and bottom side, in strides.
+    """Returns (B, P, 4): distances from a pair's prior to the object's left, top, right and bottom side, in strides.
 
-    Clamped to what `bins` bins can say. Raises TypeError for a single bin: a head whose sides are plain numbers.
+    Clamped to the range of `bins` bins. Raises TypeError for a single bin: a head without distributions.
     """
     if bins < 2:
         raise TypeError("this loss needs a head whose sides are distributions over bins")

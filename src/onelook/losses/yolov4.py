@@ -1,10 +1,10 @@
-"""The terms of YOLOv4's loss: sums over a batch, divided by its images, as Darknet's gradients are.
+"""The loss terms of YOLOv4 (Darknet): sums over a batch, divided by the number of images.
 
-Darknet has no loss function: each layer writes gradients down. Those of objectness and classes are the exact ones of
-these terms. Those of boxes are not the gradient of any function of the network's output: Darknet takes the derivative
-of the overlap after the box in fractions of the input and hands it to the raw values as it is, without the factors of
-the sigmoid, the grid and (for sides: of half a side) the decoding; CIoU's lacks 1 / (w^2 + h^2), and that of
-the enclosing box has a sign turned. These terms have the true gradient.
+Darknet has no loss function: each layer computes gradients directly. Those of objectness and classes are exactly the
+gradients of these terms. Those of boxes are not the gradient of any function of the network's output: Darknet takes the
+derivative of the overlap by the box in fractions of the input and uses it for the raw values, without the factors of
+the sigmoid, the grid and (for sides: of half a side) the decoding; the derivative of CIoU lacks 1 / (w^2 + h^2), and
+that of the enclosing box has a wrong sign. These terms have the true gradient.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from onelook.types import Priors
 
 @dataclass(frozen=True)
 class DarknetBox:
-    """1 - overlap of predicted box and object, summed over pairs and divided by the images of the batch.
+    """YOLOv4's box loss: 1 - CIoU of predicted box and object, summed over pairs, divided by the images of the batch.
 
     weight: Darknet's iou_normalizer, 0.07 found by its genetic search (YOLOv4 sec. 3.4), 0.05 for YOLOv4-CSP.
-    kind: of overlap, in fractions of the input's sides (which matters to "diou" and "ciou" where those differ).
-    per_cell: whether a pair counts as often as its level has cells along a side. Darknet's gradient is that of a shift
-        by the whole input where the true one is that of a shift by a cell; without this the published weight would
-        leave boxes almost untaught.
+    kind: of overlap, for boxes in fractions of the input's sides (relevant to "diou" and "ciou" if these differ).
+    per_cell: whether a pair's loss is multiplied by the number of cells along a side of its level. Darknet's gradient
+        is that of a shift by the whole input, the true one that of a shift by a cell; without this factor the published
+        weight would hardly train boxes.
 
-    Objects of several classes that share a prior share one pair's weight.
+    Objects of several classes that share a prior share the weight of one pair.
     """
 
     weight: float = 0.07
@@ -58,12 +58,12 @@ class DarknetBox:
 
 @dataclass(frozen=True)
 class DarknetSquares:
-    """Half the squared errors of the raw box values, larger for smaller objects: YOLOv3's loss (sec. 2.1).
+    """YOLOv3's box loss: half the squared errors of the raw box values, weighted more for smaller objects (sec. 2.1).
 
-    Centres are compared in cells, sides as the head codes them: as logarithms of anchors ("exponential"), or as square
-    roots of a quarter anchor ("sigmoid").  weight: Darknet's iou_normalizer, 0.75 by default. A pair is weighed by
-    2 - the part of the input that the object covers. The gradient is that of Darknet, times the sigmoid's derivative,
-    which Darknet leaves out.
+    Centres are compared in cells, sides in the encoding of the head: logarithms relative to the anchor ("exponential"),
+    or square roots relative to a quarter anchor ("sigmoid").  weight: Darknet's iou_normalizer, 0.75 by default. A
+    pair's weight is 2 - the part of the input that the object covers. The gradient is that of Darknet, times the
+    derivative of the sigmoid, which Darknet omits.
     """
 
     weight: float = 0.75
@@ -84,8 +84,8 @@ class GaussianBox:
     """Negative log-likelihood of the raw box values under normal distributions (Gaussian YOLO, Choi 2019, eq. 5).
 
     Every value has an uncertainty sigma, the sigmoid of a raw value: 1/2 (e^2 / 2 + log(sigma + 0.3)) with
-    e = error / sigma, weighed as in `DarknetSquares`; 0.3 keeps it bounded (Darknet).  weight: Darknet's iou_normalizer
-    and uc_normalizer.
+    e = error / sigma, weighted as in `DarknetSquares`; 0.3 is a lower bound (Darknet).  weight: Darknet's
+    iou_normalizer and uc_normalizer.
     """
 
     weight: float = 0.75
@@ -104,12 +104,13 @@ class GaussianBox:
 
 @dataclass(frozen=True)
 class DarknetObjectness:
-    """Cross-entropy over all priors, summed and divided by the images; ignored priors count nothing.
+    """YOLOv4's objectness loss: cross-entropy over all priors, summed, divided by the number of images.
 
     weight: Darknet's obj_normalizer.  balance: its value for each level, in the order of rows; () for 1 each.
-    squares: half the squared error of the probability instead: what Darknet's gradient amounts to where a sigmoid is
-    part of the convolution (YOLOv4-CSP), which multiplies it by p (1 - p) once more.
-    A prior learns what the assigner says, else 1 with an object and 0 without.
+    squares: half the squared error of the probability instead: equal to Darknet's gradient where a sigmoid is part of
+    the convolution (YOLOv4-CSP), which multiplies it by p (1 - p) again.
+    The target is the assigner's objectness if it has one, else 1 with an object and 0 without. Ignored priors are left
+    out.
     """
 
     weight: float = 1.0
@@ -127,11 +128,11 @@ class DarknetObjectness:
             raise TypeError("DarknetObjectness needs a head with objectness")
         logits = at_least_float32(logits)
         matches = pairs.matches
-        wanted = matches.objectness
-        if wanted is None:
-            found = torch.zeros_like(logits).scatter_add_(1, matches.priors, pairs.valid.to(logits.dtype))
-            wanted = found.clamp_(max=1.0)
-        loss = elementwise_loss(logits, wanted.to(logits.dtype), self.squares)
+        target = matches.objectness
+        if target is None:
+            positive = torch.zeros_like(logits).scatter_add_(1, matches.priors, pairs.valid.to(logits.dtype))
+            target = positive.clamp_(max=1.0)
+        loss = elementwise_loss(logits, target.to(logits.dtype), self.squares)
         if matches.ignored is not None:
             loss = loss.masked_fill(matches.ignored, 0.0)
         if self.balance:
@@ -141,8 +142,8 @@ class DarknetObjectness:
     def _gains(self, priors: Priors, like: Tensor) -> Tensor:
         if len(self.balance) != len(priors.shapes):
             raise ConfigError(
-                f"balance speaks of {len(self.balance)} levels, and the head has {len(priors.shapes)}.",
-                "Give one number a level, or () for 1 each.",
+                f"'balance' has {len(self.balance)} values, and the head has {len(priors.shapes)} levels.",
+                "Give one number for each level, or () for 1 each.",
             )
         gains = torch.zeros_like(like[0])
         for level, gain in enumerate(self.balance):
@@ -152,13 +153,13 @@ class DarknetObjectness:
 
 @dataclass(frozen=True)
 class DarknetClasses:
-    """Cross-entropy over the classes of every prior with an object, summed and divided by the images.
+    """YOLOv4's class loss: cross-entropy over the classes of every prior with an object, summed, divided by the images.
 
     smoothing: targets are 1 - smoothing / 2 and smoothing / 2 (label_smooth_eps).  focal: the factor of Darknet's focal
     loss, 1/2 (1 - p) (1 - p - 2 p log p) of the object's class, on all classes of a prior's first object; it carries no
     gradient, since Darknet multiplies the gradient with it.  squares: as in `DarknetObjectness`.
 
-    A prior with objects of several classes learns all of them; each prior counts once.
+    All classes of a prior's objects are targets; each prior counts once.
     """
 
     weight: float = 1.0
@@ -182,36 +183,36 @@ class DarknetClasses:
         if not self.focal:
             return _mean_over_images(pairs, whole * first + (present - absent) * further)
         factor = torch.where(first, self._factor(own.detach()), 0.0)
-        # What the first object gave the class of a further one is taken back: its own error counts as it is.
-        given = torch.zeros_like(pairs.predictions.boxes[..., 0]).to(factor.dtype).scatter_add_(1, rows, factor)
-        return _mean_over_images(pairs, whole * factor + (present - given.gather(1, rows) * absent) * further)
+        # The first object's loss for the class of a further object is subtracted again: that class has its own loss.
+        added = torch.zeros_like(pairs.predictions.boxes[..., 0]).to(factor.dtype).scatter_add_(1, rows, factor)
+        return _mean_over_images(pairs, whole * factor + (present - added.gather(1, rows) * absent) * further)
 
-    def _error(self, logits: Tensor, wanted: float) -> Tensor:
-        return elementwise_loss(logits, torch.full_like(logits, wanted), self.squares)
+    def _error(self, logits: Tensor, target: float) -> Tensor:
+        return elementwise_loss(logits, torch.full_like(logits, target), self.squares)
 
     def _factor(self, logits: Tensor) -> Tensor:
         probability = logits.sigmoid()
         return 0.5 * (1 - probability) * (1 - probability - 2 * probability * logsigmoid(logits))
 
 
-def elementwise_loss(logits: Tensor, wanted: Tensor, squares: bool) -> Tensor:
-    """Cross-entropy of each value, or half the squared error of its probability."""
+def elementwise_loss(logits: Tensor, target: Tensor, squares: bool) -> Tensor:
+    """Returns the binary cross-entropy of each value, or half the squared error of its probability."""
     if squares:
-        return 0.5 * (logits.sigmoid() - wanted).square()
-    return binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        return 0.5 * (logits.sigmoid() - target).square()
+    return binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
 def input_sides(priors: Priors) -> Tensor:
-    """(2,) width and height of the network's input in pixels."""
+    """Returns width and height (2,) of the network's input in pixels."""
     height, width = priors.shapes[0]
     stride = priors.strides[0]
     return torch.stack((stride * width, stride * height))
 
 
 def box_errors(pairs: Pairs, coordinates: str) -> Tensor:
-    """(B, P, 4) predicted less wanted raw values: centres in cells, sides as the head codes them."""
+    """Returns (B, P, 4) predicted minus target values: centres in cells, sides in the encoding of the head."""
     priors = pairs.predictions.priors
-    assert priors.sizes is not None  # "anchors" are needed
+    assert priors.sizes is not None  # the terms that call this need "anchors"
     rows = pairs.matches.priors
     raw = at_least_float32(gather_rows(pairs.predictions.regression, rows))
     if raw.shape[-1] == 8:
@@ -225,13 +226,13 @@ def box_errors(pairs: Pairs, coordinates: str) -> Tensor:
 
 
 def size_weight(pairs: Pairs) -> Tensor:
-    """(B, P) 2 less the part of the input that the object covers."""
+    """Returns (B, P): 2 minus the part of the input that the object covers."""
     sides = input_sides(pairs.predictions.priors).to(pairs.target_boxes.dtype)
     return 2 - ((pairs.target_boxes[..., 2:] - pairs.target_boxes[..., :2]) / sides).prod(-1)
 
 
 def class_shares(pairs: Pairs) -> Tensor:
-    """(B, P) one divided by the number of classes that a pair's prior learns."""
+    """Returns (B, P): 1 / the number of different classes among the objects of a pair's prior."""
     rows = pairs.matches.priors
     new = first_occurrences(rows * pairs.classes.shape[-1] + pairs.labels, pairs.valid).to(pairs.boxes.dtype)
     counts = torch.zeros_like(pairs.predictions.boxes[..., 0]).to(new.dtype).scatter_add_(1, rows, new)
@@ -239,7 +240,7 @@ def class_shares(pairs: Pairs) -> Tensor:
 
 
 def first_occurrences(keys: Tensor, valid: Tensor) -> Tensor:
-    """(B, P) bool: the real pairs whose key no earlier real pair of the image has."""
+    """Returns a mask (B, P) of the valid pairs whose key no earlier valid pair of the image has."""
     keys = torch.where(valid, keys, -1)
     ordered, order = keys.sort(dim=1, stable=True)
     fresh = torch.ones_like(valid)

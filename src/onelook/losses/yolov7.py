@@ -1,7 +1,7 @@
-"""The terms of YOLOv7's loss: means over each level, added over the levels; objectness learns the overlap it has.
+"""The loss terms of YOLOv7: means over each level, added over the levels; the objectness target is the overlap.
 
-Their published weights are made for COCO: 80 classes, three levels, inputs of 640 pixels. `scaled` terms adapt them to
-what they see, as published: everything by 3 / levels, classes by their number / 80, objectness by the area of the input
+The published weights are for COCO: 80 classes, three levels, inputs of 640 pixels. `scaled` terms adapt them to the
+data and network, as published: all by 3 / levels, classes by their number / 80, objectness by the area of the input
 / 640 squared.
 """
 
@@ -28,7 +28,7 @@ _FOCAL_ALPHA = 0.25
 
 @dataclass(frozen=True)
 class LevelBoxIou:
-    """1 - overlap of predicted box and object: mean over the pairs of a level, added over the levels.
+    """Box loss 1 - CIoU of predicted box and object: mean over the pairs of a level, added over the levels.
 
     kind: "iou", "giou", "diou" or "ciou".  scaled: by 3 / levels.
     """
@@ -51,15 +51,15 @@ class LevelBoxIou:
 class LevelObjectness:
     """Binary cross-entropy of objectness: mean over all priors of a level, weighted and added over the levels.
 
-    A prior with an object learns the overlap that its box has with it at the moment, at least 0 and without gradient;
-    the others learn 0. Of several pairs of one prior the last counts (the published order is that of `AnchorCells`).
+    The target of a prior with an object is the current overlap of its box with the object, at least 0 and without
+    gradient, else 0. Of several pairs of one prior the last counts (the published order is that of `AnchorCells`).
 
-    kind: of the overlap.  soft: how much of the target is overlap; the rest is 1.  balance: weight of each level,
-    finest first, None for the published one of that many levels.  reach: the target is at most the overlap that a box
-    of the object's size has whose centre lies no more than this many cells beside the prior's point, on either axis
-    (the "upper bound by distance" of YOLOv7 table 7); None leaves the bound to the head, whose centres reach one cell.
+    kind: of the overlap.  soft: share of the overlap in the target; the rest is 1.  balance: weight of each level,
+    finest first, None for the published one of that many levels.  reach: upper bound of the target: the overlap of the
+    object with a box of its size whose centre lies at most this many cells from the prior's point on either axis (the
+    "upper bound by distance" of YOLOv7 table 7); None for no bound except the head's, whose centres reach one cell.
     focal: exponent of the focal loss (Lin et al. 2017, alpha 0.25), 0 for none.  scaled: by 3 / levels and the input's
-    area. Priors that the assigner ignores count nothing.
+    area. Priors that the assigner ignores are left out.
     """
 
     weight: float = 0.7
@@ -80,7 +80,7 @@ class LevelObjectness:
         if logits is None:
             raise TypeError(f"{type(self).__name__} needs a head with objectness")
         logits = at_least_float32(logits)
-        loss = _cross_entropy(logits, self.wanted(pairs).to(logits.dtype), self.focal)
+        loss = _cross_entropy(logits, self.targets(pairs).to(logits.dtype), self.focal)
         if pairs.matches.ignored is not None:
             loss = loss.masked_fill(pairs.matches.ignored, 0.0)
         priors = pairs.predictions.priors
@@ -89,13 +89,13 @@ class LevelObjectness:
         return value * _level_gain(pairs) * (_input_area(priors) / _AREA) if self.scaled else value
 
     @torch.no_grad()
-    def wanted(self, pairs: Pairs) -> Tensor:
-        """(B, N) what every prior is to learn."""
+    def targets(self, pairs: Pairs) -> Tensor:
+        """Returns the objectness target (B, N) of every prior."""
         overlap = box_iou(pairs.boxes, pairs.target_boxes, self.kind).clamp(min=0)
         target = (1.0 - self.soft) + self.soft * overlap
         if self.reach is not None:
             target = torch.minimum(target, self._bound(pairs, self.reach))
-        # The last pair of a prior, found without an order of writing: that differs between devices.
+        # The last pair of a prior, found without relying on the order of writes, which differs between devices.
         none = torch.zeros_like(pairs.predictions.boxes[..., 0], dtype=torch.int64)
         place = torch.arange(1, target.shape[1] + 1, device=target.device) * pairs.valid
         last = none.scatter_reduce(1, pairs.matches.priors, place, "amax")
@@ -103,7 +103,7 @@ class LevelObjectness:
         return padded.gather(1, last)
 
     def _bound(self, pairs: Pairs, reach: float) -> Tensor:
-        """(B, P) the overlap of an object's box with itself, moved by what the centre lies beyond reach."""
+        """Returns (B, P): the overlap of an object's box with itself, moved by the centre's distance beyond reach."""
         low, high = pairs.target_boxes.split(2, -1)
         priors = pairs.predictions.priors
         points = priors.points.to(low.dtype)[pairs.matches.priors]
@@ -123,10 +123,10 @@ class LevelObjectness:
 class LevelClasses:
     """Binary cross-entropy over all classes of a pair: mean over the pairs of a level, added over the levels.
 
-    The object's class is as true as the pair's quality. With one class there is nothing to learn: 0 (objectness alone
-    is then the score).
+    The target of the object's class is the pair's quality. With a single class the loss is 0 (objectness alone is then
+    the score).
 
-    smoothing: of labels: targets lie this much nearer to 1/2, from half of it to 1 - half of it.  focal: exponent of
+    smoothing: of labels: targets range from half of it to 1 - half of it.  focal: exponent of
     the focal loss (alpha 0.25), 0 for none.  scaled: by 3 / levels and the number of classes / 80.
     """
 
@@ -145,21 +145,21 @@ class LevelClasses:
         if count == 1:
             return pairs.classes.new_zeros(())
         quality = pairs.matches.quality.to(pairs.classes.dtype).unsqueeze(-1)
-        wanted = torch.zeros_like(pairs.classes).scatter_(2, pairs.labels.unsqueeze(-1), quality)
-        wanted = wanted * (1.0 - self.smoothing) + 0.5 * self.smoothing
-        value = pairs.per_level(_cross_entropy(pairs.classes, wanted, self.focal).mean(-1))
+        target = torch.zeros_like(pairs.classes).scatter_(2, pairs.labels.unsqueeze(-1), quality)
+        target = target * (1.0 - self.smoothing) + 0.5 * self.smoothing
+        value = pairs.per_level(_cross_entropy(pairs.classes, target, self.focal).mean(-1))
         return value * _level_gain(pairs) * (count / _CLASSES) if self.scaled else value
 
 
-def _cross_entropy(logits: Tensor, wanted: Tensor, focal: float) -> Tensor:
-    """Binary cross-entropy, elementwise; with the focal loss's factors where `focal` is above 0."""
-    loss = binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+def _cross_entropy(logits: Tensor, target: Tensor, focal: float) -> Tensor:
+    """Returns the elementwise binary cross-entropy, with the factors of the focal loss if `focal` is above 0."""
+    loss = binary_cross_entropy_with_logits(logits, target, reduction="none")
     if focal == 0:
         return loss
     probability = logits.sigmoid()
-    right = wanted * probability + (1 - wanted) * (1 - probability)
-    alpha = wanted * _FOCAL_ALPHA + (1 - wanted) * (1 - _FOCAL_ALPHA)
-    return loss * alpha * (1 - right) ** focal
+    correct = target * probability + (1 - target) * (1 - probability)
+    alpha = target * _FOCAL_ALPHA + (1 - target) * (1 - _FOCAL_ALPHA)
+    return loss * alpha * (1 - correct) ** focal
 
 
 def _level_gain(pairs: Pairs) -> float:
@@ -167,6 +167,6 @@ def _level_gain(pairs: Pairs) -> float:
 
 
 def _input_area(priors: Priors) -> Tensor:
-    """Pixels of the network's input, a scalar on the device."""
+    """Returns the number of pixels of the network's input, a scalar on the device."""
     height, width = priors.shapes[0]
     return height * width * priors.strides[0] ** 2

@@ -1,4 +1,4 @@
-"""The terms of YOLOX's loss (YOLOX sec. 2.1, and the L1 of its last epochs)."""
+"""The loss terms of YOLOX: IoU, objectness, classes (sec. 2.1), and the L1 loss of its last epochs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from onelook.ops.precision import at_least_float32
 
 @dataclass(frozen=True)
 class BoxIou:
-    """1 - overlap of predicted box and object, mean over pairs.
+    """IoU loss (also GIoU, DIoU, CIoU): 1 - overlap of predicted box and object, mean over pairs.
 
-    kind: "iou", "giou", "diou" or "ciou".  squared: 1 - overlap^2, as official YOLOX (the paper says "IoU loss"); an
-    overlap below 0 (GIoU and its kin) then counts as the negative of its square, so that it stays the worst.
-    emphasis: what a pair counts in the mean.
+    kind: "iou", "giou", "diou" or "ciou".  squared: 1 - overlap^2, as official YOLOX (the paper has "IoU loss"); the
+    square of a negative overlap (GIoU, DIoU, CIoU) is taken as negative, so that it stays the worst.
+    emphasis: weight of a pair in the mean.
     """
 
     weight: float = 5.0
@@ -42,9 +42,9 @@ class BoxIou:
 
 @dataclass(frozen=True)
 class Objectness:
-    """Binary cross-entropy over all priors, 1 where a prior has an object; summed and divided by the pairs.
+    """Objectness loss: binary cross-entropy over all priors, target 1 with an object; sum divided by the pairs.
 
-    Priors that the assigner ignores count nothing.
+    Priors that the assigner ignores are left out.
     """
 
     weight: float = 1.0
@@ -69,11 +69,11 @@ class Objectness:
 
 @dataclass(frozen=True)
 class Classes:
-    """Binary cross-entropy over all classes of every pair; the object's class is as true as the pair's quality.
+    """Class loss: binary cross-entropy over all classes of every pair; the target of the object's class is the quality.
 
     smoothing: e makes targets y * (1 - e) + e / 2 (class label smoothing, Szegedy et al. 2016, in Darknet's form for
-    one probability a class).  focal: g counts a value |target - probability|^g times (focal loss, Lin et al. 2017,
-    eq. 4 for soft targets; 2 in the paper, without its class balance).
+    sigmoid outputs).  focal: g multiplies each value by |target - probability|^g (focal loss, Lin et al. 2017, eq. 4,
+    for soft targets; 2 in the paper, without its class balance).
     """
 
     weight: float = 1.0
@@ -83,9 +83,7 @@ class Classes:
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1 or self.focal < 0:
-            raise ValueError(
-                f"smoothing lies in [0, 1) and focal is not negative, not {self.smoothing} and {self.focal}"
-            )
+            raise ValueError(f"smoothing is in [0, 1) and focal is not negative, not {self.smoothing} and {self.focal}")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -93,21 +91,21 @@ class Classes:
 
     def __call__(self, pairs: Pairs) -> Tensor:
         quality = pairs.matches.quality.to(pairs.classes.dtype).unsqueeze(-1)
-        wanted = torch.zeros_like(pairs.classes).scatter_(2, pairs.labels.unsqueeze(-1), quality)
+        target = torch.zeros_like(pairs.classes).scatter_(2, pairs.labels.unsqueeze(-1), quality)
         if self.smoothing:
-            wanted = wanted * (1 - self.smoothing) + self.smoothing / 2
-        loss = binary_cross_entropy_with_logits(pairs.classes, wanted, reduction="none")
+            target = target * (1 - self.smoothing) + self.smoothing / 2
+        loss = binary_cross_entropy_with_logits(pairs.classes, target, reduction="none")
         if self.focal:
-            loss = loss * (wanted - pairs.classes.sigmoid()).abs() ** self.focal
+            loss = loss * (target - pairs.classes.sigmoid()).abs() ** self.focal
         return pairs.total(loss)
 
 
 @dataclass(frozen=True)
 class RawL1:
-    """Absolute error of the raw regression, four values a pair: centre offsets in cells and logarithms of the sides.
+    """L1 loss of the raw regression: centre offsets in cells and logarithms of the sides, four values for each pair.
 
     For heads that regress (x / s - cell, y / s - cell, log(w / s), log(h / s)) at priors whose points are cell centres.
-    Joins when strong augmentation is closed (official YOLOX, not in the paper).
+    Added when strong augmentation ends (official YOLOX, not in the paper).
     """
 
     weight: float = 1.0

@@ -1,8 +1,8 @@
-"""Linear operations that merge into the convolution beside them, computed in float64 and given back in its dtype.
+"""Folds batch norms and per-channel gains into the convolution beside them, in float64; results have its dtype.
 
-Convolutions, batch norm at evaluation and per-channel gains are all linear, so their product is again a convolution
-and equal up to rounding. Padding is why not every product is exact: a constant added *before* a padded convolution
-does not reach the padding, so constants fold only into what comes before them.
+Convolutions, batch norm in evaluation and per-channel gains are linear, so their composition is again a convolution,
+equal up to rounding. Zero padding is the exception: a constant added *before* a padded convolution is not added to the
+padding. So constants are folded only into the convolution before them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from torch.nn import functional as F
 
 
 def fold_batch_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernel (O, I, h, w) and bias (O,) of the convolution followed by `norm` in evaluation."""
+    """Returns kernel (O, I, h, w) and bias (O,) of one convolution that replaces a convolution and its batch norm.
+
+    Equal in evaluation. Raises ValueError for a norm without running statistics.
+    """
     if weight.is_meta:
         return weight, weight.new_empty(len(weight))  # shapes without values: nothing to compute
     mean, variance = norm.running_mean, norm.running_var
@@ -31,10 +34,10 @@ def fold_batch_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -
 
 
 def fold_input_gain(weight: Tensor, gain: Tensor, order: Sequence[int]) -> Tensor:
-    """Kernel that sees `x` as `weight` sees `x[:, order] * gain[:, None, None]`.
+    """Returns a kernel whose output for `x` is that of `weight` for `x[:, order] * gain[:, None, None]`.
 
-    weight: (O, repeats * len(order), h, w), whose input channels are blocks of len(order) image channels.  gain: one
-    factor an image channel, in the order that `weight` expects.
+    weight: (O, repeats * len(order), h, w); its input channels are blocks of len(order) image channels.  gain: one
+    factor for each image channel, in the order that `weight` expects.
     """
     if weight.is_meta:
         return weight
@@ -46,13 +49,13 @@ def fold_input_gain(weight: Tensor, gain: Tensor, order: Sequence[int]) -> Tenso
 
 
 def pad_kernel(weight: Tensor, size: int) -> Tensor:
-    """A (O, I, k, k) kernel with odd k as the equal (O, I, size, size) kernel with odd size >= k."""
+    """Zero-pads a kernel (O, I, k, k) to (O, I, size, size); k and size are odd, the convolution stays the same."""
     border = (size - weight.shape[-1]) // 2
     return F.pad(weight, (border, border, border, border))
 
 
 def folded_convolution(convolution: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """A convolution of the geometry of `convolution` with this kernel and bias."""
+    """Returns a convolution with the stride, padding and groups of `convolution`, and the given kernel and bias."""
     folded = nn.Conv2d(
         convolution.in_channels,
         convolution.out_channels,

@@ -1,7 +1,7 @@
-"""From a network's boxes and scores to detections: candidates, then greedy suppression or the best k.
+"""Post-processing: turns a network's boxes and scores into detections, by non-maximum suppression or top-k.
 
-NumPy only. `candidates` also takes torch tensors and filters on their device, so that only candidates travel to the
-host. What chooses is a value with three settings-free steps (`Postprocess`); other kinds of suppression are other values.
+NumPy only. `candidates` also accepts torch tensors and filters them on their device, so that only candidates are copied
+to the host. A postprocess is a frozen value (`Nms`, `TopK`); other kinds of suppression are other values.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 from onelook.errors import UsageError
+from onelook.ops.numpy_iou import pairwise_distance_iou, pairwise_iou
 
 RawDetections = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes (K, 4) float32 xyxy, scores (K,) float32 descending, labels (K,) int64 of one image."""
 
 Overlap = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(n, 4) and (m, 4) float64 boxes -> (n, m) overlap, at most 0 for boxes that do not touch."""
+"""Function of (n, 4) and (m, 4) float64 boxes; returns their overlap (n, m), at most 0 for boxes that do not touch."""
 
 NmsKind = Literal["iou", "diou", "linear", "gaussian"]
 
@@ -29,34 +30,34 @@ _SLAB, _PATCH = 64, 16  # rows of a block that are neighbours in x, and of those
 
 
 class Postprocess(Protocol):
-    """What makes detections of one image's, or a batch's, final boxes and scores."""
+    """Selects detections from the decoded boxes and class scores of one image, or of a batch."""
 
     def __call__(self, boxes: Any, scores: Any) -> RawDetections:
-        """(N, 4) boxes and (N, C) scores of one image."""
+        """Returns the detections of one image from boxes (N, 4) and scores (N, C)."""
         ...
 
     def batch(self, boxes: Any, scores: Any) -> list[RawDetections]:
-        """(B, N, 4) boxes and (B, N, C) scores, NumPy or torch."""
+        """Returns the detections of each image from boxes (B, N, 4) and scores (B, N, C), NumPy or torch."""
         ...
 
 
 @dataclass(frozen=True)
 class Nms:
-    """Greedy non-maximum suppression: a box goes when a better kept one overlaps it by an IoU above `iou`.
+    """Greedy non-maximum suppression: removes a box whose IoU with a kept box of higher score is above `iou`.
 
-    confidence: least score, inclusive.  iou: greatest allowed IoU, inclusive.  agnostic: whether boxes of different
+    confidence: minimum score, inclusive.  iou: maximum allowed IoU, inclusive.  agnostic: whether boxes of different
     classes suppress each other.  multi_label: whether one row may be a detection of every class above `confidence`
-    (YOLOv7's evaluation), or only of its best.  limit: how many detections are kept.  pool: how many of the best
-    candidates are looked at (YOLOv7 30,000); None is all.
+    (YOLOv7's evaluation), or only of its best class.  limit: maximum number of detections.  pool: maximum number of
+    candidates, those of highest score (YOLOv7 30,000); None is all.
 
-    kind: "diou" takes (d^2 / c^2) ^ `distance_power` off the IoU, d the distance of the centres and c the diagonal
-        around both boxes: boxes apart from each other stay (DIoU-NMS, Zheng et al. 2020, eq. 11, where the power is 1;
-        Darknet's "greedynms" and "diounms" have 0.6). "linear" and "gaussian" drop nothing, but lower the scores of
-        what overlaps a better box: by 1 - IoU above `iou`, or by exp(-IoU^2 / `sigma`) (soft-NMS, Bodla et al. 2017);
-        what falls below `confidence` then is left out.
+    kind: "diou" subtracts (d^2 / c^2) ^ `distance_power` from the IoU, d the distance of the centres and c the diagonal
+        of the enclosing box, so that distant boxes are kept (DIoU-NMS, Zheng et al. 2020, eq. 11, with a power of 1;
+        Darknet's "greedynms" and "diounms" have 0.6). "linear" and "gaussian" remove no box, but multiply the score of
+        a box that overlaps a better one: by 1 - IoU where it is above `iou`, or by exp(-IoU^2 / `sigma`) (soft-NMS,
+        Bodla et al. 2017); boxes whose score falls below `confidence` are then dropped.
 
-    Equal scores are ordered by row, then class. Rows with a box or a best score that is not finite are left out. Boxes
-    without area overlap nothing. IoU is computed in float64.
+    Equal scores are ordered by row, then class. Rows with a non-finite box or best score are dropped. Boxes without
+    area overlap nothing. IoU is computed in float64.
     """
 
     confidence: float = 0.25
@@ -77,7 +78,7 @@ class Nms:
         if self.kind not in get_args(NmsKind):
             raise UsageError(f"There is no NMS of the kind '{self.kind}'.", f"Known: {', '.join(get_args(NmsKind))}.")
         if self.distance_power <= 0 or self.sigma <= 0:
-            raise UsageError("'distance_power' and 'sigma' are above 0.")
+            raise UsageError("'distance_power' and 'sigma' must be above 0.")
 
     def __call__(self, boxes: Any, scores: Any) -> RawDetections:
         return self.batch(boxes[None], scores[None])[0]
@@ -86,7 +87,7 @@ class Nms:
         return [self.suppress(*found) for found in candidates(boxes, scores, self.confidence, self.multi_label)]
 
     def suppress(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> RawDetections:
-        """The kept ones of (K, 4) boxes, (K,) scores and (K,) labels in row order, best first."""
+        """Returns the kept ones of boxes (K, 4), scores (K,) and labels (K,) given in row order; best first."""
         order = order_by_score(scores)[: self.pool]
         boxes, scores, labels = boxes[order], scores[order], labels[order]
         groups = [np.arange(len(boxes))]
@@ -94,7 +95,7 @@ class Nms:
             by_class = np.argsort(labels, kind="stable")
             groups = np.split(by_class, np.flatnonzero(np.diff(labels[by_class])) + 1)
         if self.kind in ("linear", "gaussian"):
-            return self._softened(boxes, scores, labels, groups)
+            return self._soft_nms(boxes, scores, labels, groups)
         keep = np.zeros(len(boxes), bool)
         overlap = partial(pairwise_distance_iou, power=self.distance_power) if self.kind == "diou" else pairwise_iou
         for rows in groups:
@@ -102,7 +103,7 @@ class Nms:
         chosen = np.flatnonzero(keep)[: self.limit]
         return boxes[chosen], scores[chosen], labels[chosen]
 
-    def _softened(
+    def _soft_nms(
         self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, groups: list[np.ndarray]
     ) -> RawDetections:
         lowered = np.empty_like(scores)
@@ -115,9 +116,9 @@ class Nms:
 
 @dataclass(frozen=True)
 class TopK:
-    """The best `limit` pairs of row and class, without suppression: for heads trained one to one.
+    """Keeps the `limit` detections of highest score, without suppression: for heads trained one to one.
 
-    confidence: least score, inclusive.  Order and non-finite values as in `Nms`.
+    confidence: minimum score, inclusive.  Order and non-finite values as in `Nms`.
     """
 
     limit: int = 300
@@ -140,7 +141,7 @@ class TopK:
 
 
 def with_thresholds(select: Postprocess, confidence: float, iou: float, agnostic: bool | None = None) -> Postprocess:
-    """The same way of selecting with these thresholds, as far as it has them; `agnostic` None leaves that."""
+    """Returns `select` with other thresholds, as far as it has them; `agnostic` None keeps its own."""
     if isinstance(select, Nms):
         agnostic = select.agnostic if agnostic is None else agnostic
         return replace(select, confidence=confidence, iou=iou, agnostic=agnostic)
@@ -148,10 +149,10 @@ def with_thresholds(select: Postprocess, confidence: float, iou: float, agnostic
 
 
 def candidates(boxes: Any, scores: Any, confidence: float, multi_label: bool = False) -> list[RawDetections]:
-    """Per image the rows whose best class (`multi_label`: every class that) scores at least `confidence`.
+    """Returns the rows of each image whose best class (`multi_label`: every class) scores at least `confidence`.
 
-    boxes (B, N, 4), scores (B, N, C): NumPy arrays or torch tensors of any float type on any device. In row order, not
-    yet by score; rows with non-finite values are left out. No class at all (C = 0) gives no candidates.
+    boxes (B, N, 4), scores (B, N, C): NumPy arrays or torch tensors of any float type on any device. Results are in row
+    order, not sorted by score; rows with non-finite values are dropped. Without classes (C = 0) there are none.
     """
     if scores.shape[-1] == 0 or scores.shape[-2] == 0:
         return [_empty() for _ in range(len(scores))]
@@ -184,39 +185,15 @@ def candidates(boxes: Any, scores: Any, confidence: float, multi_label: bool = F
 
 
 def order_by_score(scores: np.ndarray) -> np.ndarray:
-    """The rows by descending score, equal scores in row order."""
+    """Returns the row indices by descending score, equal scores in row order."""
     return np.argsort(-scores, kind="stable")
 
 
-def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(n, 4) and (m, 4) xyxy boxes -> (n, m) IoU; 0 where neither has an area."""
-    left, top, right, bottom = first.T[:, :, None]
-    shared = np.minimum(right, second[:, 2])
-    shared -= np.maximum(left, second[:, 0])
-    height = np.minimum(bottom, second[:, 3])
-    height -= np.maximum(top, second[:, 1])
-    np.maximum(shared, 0, out=shared)
-    shared *= np.maximum(height, 0, out=height)
-    union = np.add(area(first)[:, None], area(second), out=height)
-    union -= shared
-    shared /= np.maximum(union, np.finfo(union.dtype).tiny, out=union)
-    return shared
-
-
-def pairwise_distance_iou(first: np.ndarray, second: np.ndarray, power: float = 1.0) -> np.ndarray:
-    """(n, 4) and (m, 4) boxes -> (n, m): IoU less a power of the squared distance over the squared diagonal."""
-    centres = [(boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (first, second)]
-    distance = np.square(centres[0][:, None] - centres[1]).sum(-1)
-    around = np.maximum(first[:, None, 2:], second[:, 2:]) - np.minimum(first[:, None, :2], second[:, :2])
-    diagonal = np.square(around).sum(-1)
-    part = distance / np.maximum(diagonal, np.finfo(diagonal.dtype).tiny)
-    return pairwise_iou(first, second) - part**power
-
-
 def soft_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float | None, sigma: float) -> np.ndarray:
-    """(K,) scores of (K, 4) boxes after soft-NMS: linear above a threshold, or Gaussian where that is None.
+    """Returns the scores (K,) of boxes (K, 4) after soft-NMS (Bodla et al. 2017, fig. 2).
 
-    The best of those left lowers all others left, again and again: K passes over what is left.
+    Linear decay above `threshold`, Gaussian decay if that is None. In each of K passes, the best remaining box lowers
+    the scores of all other remaining boxes.
     """
     scores = scores.astype(np.float64)
     boxes = boxes.astype(np.float64)
@@ -231,13 +208,8 @@ def soft_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float | None, sig
     return result.astype(np.float32)
 
 
-def area(boxes: np.ndarray) -> np.ndarray:
-    """The area of (..., 4) xyxy boxes; 0 for boxes whose right or lower edge comes first."""
-    return (boxes[..., 2] - boxes[..., 0]).clip(0) * (boxes[..., 3] - boxes[..., 1]).clip(0)
-
-
 def greedy_nms(boxes: np.ndarray, threshold: float, overlap: Overlap = pairwise_iou) -> np.ndarray:
-    """(K,) bool: which of (K, 4) boxes, best first, a greedy suppression keeps; exact, without a K x K matrix."""
+    """Returns a mask (K,) of the boxes (K, 4), best first, that greedy NMS keeps; exact, without a K x K matrix."""
     count = len(boxes)
     if count < 2 or threshold >= 1:
         return np.ones(count, bool)
@@ -262,9 +234,10 @@ def greedy_nms(boxes: np.ndarray, threshold: float, overlap: Overlap = pairwise_
 
 
 def _suppressed(block: np.ndarray, kept: np.ndarray, threshold: float, overlap: Overlap) -> np.ndarray:
-    """(n,) bool: which boxes of the block overlap one of the (4, k) kept boxes by more than the threshold.
+    """Returns a mask (n,) of the boxes of a block that overlap one of the kept boxes (4, k) by more than the threshold.
 
-    In patches of neighbours, each compared only with the kept boxes that touch its span: many small boxes cost little.
+    The block is divided into patches of neighbouring boxes; each is compared only with the kept boxes near it, so that
+    many small boxes cost little.
     """
     found = np.zeros(len(block), bool)
     left, top, right, bottom = kept

@@ -1,4 +1,4 @@
-"""Where numbers must not be halves: costs, losses and coordinates."""
+"""Minimum precision of costs, losses and coordinates."""
 
 from __future__ import annotations
 
@@ -7,5 +7,8 @@ from torch import Tensor
 
 
 def at_least_float32(value: Tensor) -> Tensor:
-    """The tensor in float32 if it is half or bfloat16 (a half cannot tell pixels apart above 2048), else unchanged."""
+    """Converts float16 and bfloat16 to float32 and returns other tensors unchanged.
+
+    Above 2048, float16 does not represent every whole pixel.
+    """
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

@@ -1,4 +1,4 @@
-"""Where a head's predictions sit: the cells, or the anchor boxes, of every level."""
+"""Priors of a head: the grid cells, or the anchor boxes, of every level."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def grid_priors(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> Priors:
-    """One prior a cell, or one an anchor and cell; rows go level by level, anchor by anchor, then row-major.
+    """Makes one prior for each cell, or for each anchor of each cell, in rows: by level, then anchor, then row-major.
 
-    shapes: (height, width) of every level in cells.  strides: pixels a cell.  offset: where in its cell a prior sits:
-    0.5 is the centre, 0 the top-left corner.  anchors: for every level the (width, height) of its anchors in pixels, as
-    tensors where they shall not be copied to the device again; None for anchor-free heads.
+    shapes: (height, width) of every level in cells.  strides: pixels of a cell.  offset: position of the prior inside
+    its cell: 0.5 is the centre, 0 the top-left corner.  anchors: for every level the (width, height) of its anchors in
+    pixels (tensors on the device save a copy); None for anchor-free heads.
     """
     points, all_strides, levels, sizes = [], [], [], []
     for level, ((height, width), stride) in enumerate(zip(shapes, strides, strict=True)):
@@ -49,21 +49,21 @@ def grid_priors(
 
 
 def level_starts(priors: Priors) -> list[int]:
-    """The row at which every level begins, and the number of all rows; known without asking the device.
+    """Returns the first row of every level, then the number of all rows; computed on the host, without device access.
 
-    Raises TypeError for priors that do not know the shapes of their grids.
+    Raises TypeError for priors without grid shapes.
     """
     if not priors.shapes:
-        raise TypeError("these priors do not say the shapes of their levels")
+        raise TypeError("these priors have no grid shapes (`Priors.shapes` is empty)")
     cells = [height * width for height, width in priors.shapes]
     copies = len(priors.points) // sum(cells)
     return [copies * sum(cells[:level]) for level in range(len(cells) + 1)]
 
 
 def grids(priors: Priors, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Every grid of points, in the order of the rows: x of its columns (W,), y of its rows (H,), its stride (a scalar).
+    """Yields each grid in the order of the rows: x of its columns (W,), y of its rows (H,), its stride (a scalar).
 
-    A level with several anchors a cell has its grid once an anchor. Raises TypeError for priors without shapes.
+    A level with several anchors in a cell has one grid for each. Raises TypeError for priors without grid shapes.
     """
     starts = level_starts(priors)
     points, strides = priors.points.to(dtype), priors.strides.to(dtype)
@@ -74,7 +74,7 @@ def grids(priors: Priors, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, 
 
 
 def flatten_levels(maps: Sequence[Tensor], anchors: int = 1) -> Tensor:
-    """Maps (B, anchors * R, H, W) of every level -> (B, N, R), rows in the order of `grid_priors`.
+    """Flattens maps (B, anchors * R, H, W) of all levels to (B, N, R), with rows in the order of `grid_priors`.
 
     The channels of a map are anchor-major: the R values of the first anchor, then of the second.
     """

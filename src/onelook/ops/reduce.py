@@ -1,6 +1,6 @@
-"""Sums and means over the processes of a distributed training, and the identity where there is one process.
+"""Sums and means over the processes of a distributed training; with one process they return their input.
 
-Every process must call them in the same order. Nothing here waits for a device.
+Every process must call them in the same order. No function synchronises with the device.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor
 
 
 def num_processes() -> int:
-    """How many processes train together."""
+    """Returns the number of processes in the training, 1 if it is not distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 @torch.no_grad()
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a tensor over all processes, without gradient."""
+    """Returns the mean of a tensor over all processes, without gradient."""
     processes = num_processes()
     if processes == 1:
         return value.detach()
@@ -29,7 +29,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+    """Returns the sum of a tensor over all processes; the gradient is also summed over them."""
     return value if num_processes() == 1 else _Sum.apply(value)
 
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from onelook.augment.letterbox import Resize, Letterbox, Stretch
+from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.config import from_plain
 from onelook.errors import ConfigError, ExportError, UsageError, UserError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
-from onelook.ops.nms import RawDetections, Nms, NmsKind, Postprocess, TopK
+from onelook.ops.nms import Nms, NmsKind, Postprocess, RawDetections, TopK
 
 if TYPE_CHECKING:
     import torch
 
-    from onelook.models.tta import TestTimeAugmentation
     from onelook.models.detector import Detector
+    from onelook.models.tta import TestTimeAugmentation
 
 
 class Backend(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 from onelook.augment.letterbox import Resize, ResizeTransform
 from onelook.data.images import MAX_PIXELS, decode_image
 from onelook.errors import ImageError
-from onelook.ops.nms import RawDetections, Postprocess, with_thresholds
+from onelook.ops.nms import Postprocess, RawDetections, with_thresholds
 from onelook.predict.backends import Backend
 from onelook.predict.frames import read_frames
 from onelook.predict.sources import Damage, find_sources
@@ -136,7 +136,7 @@ class Predictor:
         for start in range(0, len(pixels), self.batch):
             found += self.backend(np.stack(pixels[start : start + self.batch]), select)
         return [
-            Detections(place.back(boxes), scores, labels, self.class_names, size=place.source)
+            Detections(place.to_original(boxes), scores, labels, self.class_names, size=place.source)
             for place, (boxes, scores, labels) in zip(placements, found)
         ]
 

@@ -1,4 +1,4 @@
-"""Self-adversarial training (YOLOv4 sec. 3.3): the network first alters the picture, then learns from what it made."""
+"""Self-adversarial training (YOLOv4 sec. 3.3): an attack by the network on its own input, then an ordinary step."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from onelook.training.recipe import AnyLoss
 
-_DRAWS = 0x5A7  # keeps these draws apart from others that share the seed
+_RANDOM_STREAM = 0x5A7  # a random stream of its own, apart from others that share the seed
 
 
 @dataclass(frozen=True)
 class Adversarial:
-    """In some passes the picture is changed so that the network sees no objects in it; the labels stay as they are.
+    """Settings of the attack: in some micro-batches the pixels change so that no object is detected; labels stay.
 
-    rate: step along the gradient, for pixels of 0..1 (Darknet's `adversarial_lr`).  probability: of a pass.
-    start: part of the training before which nothing is altered (Darknet: its burn-in).  ramp: whether the step grows
-    from 0 with the training (Darknet's does).
+    rate: step along the gradient, for pixels of 0..1 (Darknet's `adversarial_lr`).  probability: of a micro-batch.
+    start: part of the training (0 to 1) before the first attack (Darknet: its burn-in).  ramp: whether the step grows
+    linearly from 0 with the training (as in Darknet).
 
-    The gradient is that of `loss.deception` of the picture: no weight and no statistic changes meanwhile, and batch
+    The gradient is that of `loss.deception` with respect to the pixels: no weight and no statistic changes, and batch
     norm uses its running statistics. (Darknet leaks gradients into the biases of detection layers there.)
     """
 
@@ -38,13 +38,13 @@ class Adversarial:
             raise ValueError("rate is not negative, and probability and start lie between 0 and 1")
 
     def strength(self, progress: float, place: tuple[int, ...]) -> float:
-        """The rate of a pass, 0 where its pictures stay as they are: a pure function of its place in the training.
+        """The rate of the attack on a micro-batch, 0 for none: a pure function of `progress` and `place`.
 
-        progress: 0 to 1, the part that is done.  place: tells the pass from all others (seed, step, number, process).
+        progress: part of the training that is done, 0 to 1.  place: (seed, step, micro-batch, process).
         """
         if progress < self.start:
             return 0.0
-        drawn = np.random.default_rng((_DRAWS, *place)).random()
+        drawn = np.random.default_rng((_RANDOM_STREAM, *place)).random()
         return self.rate * (progress if self.ramp else 1.0) if drawn < self.probability else 0.0
 
 
@@ -55,19 +55,19 @@ def adversarial_images(
     rate: float,
     autocast: AbstractContextManager[object] | None = None,
 ) -> Tensor:
-    """(B, 3, H, W) float RGB 0..255 moved by `rate` along the steepest way to be seen as empty, inside 0..255."""
+    """Attacks a batch: images (B, 3, H, W) float RGB 0..255, moved by `rate` along the gradient and clipped."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        pictures = images.detach().requires_grad_(True)
+        attacked = images.detach().requires_grad_(True)
         with torch.enable_grad():
             with autocast or nullcontext():
-                predictions = model(pictures)
+                predictions = model(attacked)
             with torch.autocast(images.device.type, enabled=False):
-                (slope,) = torch.autograd.grad(loss.adversarial_loss(predictions), pictures)
+                (gradient,) = torch.autograd.grad(loss.adversarial_loss(predictions), attacked)
     finally:
         for module, mode in modes:
             module.training = mode
-    # For pixels of 0..1 the slope is 255 times as steep, and a step of 1 is 255 of ours. Where it is not finite (a box
-    # without bounds), the pixel stays.
-    return (images - rate * 255.0**2 * slope.nan_to_num(0.0, 0.0, 0.0)).clamp(0.0, 255.0)
+    # `rate` is for pixels of 0..1: there the gradient is 255 times as large, and a step of 1 is 255 of our units. Where
+    # the gradient is not finite (an unbounded box), the pixel stays.
+    return (images - rate * 255.0**2 * gradient.nan_to_num(0.0, 0.0, 0.0)).clamp(0.0, 255.0)

@@ -1,4 +1,4 @@
-"""The largest batch that a GPU holds: doubled until memory runs out, with whole training steps."""
+"""Finds the largest batch that fits into a GPU: doubles it until memory runs out, with whole training steps."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from onelook.errors import UserError
-from onelook.training.train_state import TrainState, RuntimeOptions
 from onelook.training.processes import ProcessGroup
+from onelook.training.train_state import RuntimeOptions, TrainState
 from onelook.types import Targets
 
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
     from onelook.training.recipe import Recipe
 
-TRIAL_OBJECTS = 50  # an image, in a trial: more than most pictures show, so that real ones fit as well
+TRIAL_OBJECTS = 50  # objects an image in a trial: more than most images have, so that real batches fit as well
 
 
 def largest_batch(trial: Callable[[int], None], limit: int) -> int:
@@ -41,33 +41,33 @@ def _fits(trial: Callable[[int], None], batch: int) -> bool:
     except torch.OutOfMemoryError:
         return False
     finally:
-        gc.collect()  # what a failed step held
+        gc.collect()  # tensors of a failed step
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return True
 
 
 def training_trial(
-    recipe: Recipe, detector: Detector, device: torch.device, machine: RuntimeOptions, teacher: Detector | None = None
+    recipe: Recipe, detector: Detector, device: torch.device, runtime: RuntimeOptions, teacher: Detector | None = None
 ) -> Callable[[int], None]:
-    """Two whole steps of a recipe with a batch of that many images, at its largest input size; on copies."""
+    """A function that trains two steps with a batch of the given size, at the largest input size; on copies."""
     size = recipe.input_size if recipe.multiscale is None else recipe.multiscale.largest(recipe.input_size)
-    alone = ProcessGroup(0, 1, device)
+    single_process = ProcessGroup(0, 1, device)
 
     def trial(batch: int) -> None:
         own = replace(recipe, batch_size=batch, accumulate=1, join_passes=False, sync_batch_norm=False)
-        learner = TrainState(own, copy.deepcopy(detector), alone, machine, teacher)
-        learner.set_train_mode()
+        train_state = TrainState(own, copy.deepcopy(detector), single_process, runtime, teacher)
+        train_state.set_train_mode()
         images = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, device=device)
         targets = _targets(batch, size, recipe).to(device)
         loss = own.loss_at(own.epochs - 1)
-        for step in range(2):  # the optimizer's memory comes with the first
-            learner.begin_step(progress=0.0, teaching=own.distillation_weight_at(step, 2))
-            with learner.autocast():
-                losses = learner.step(images, targets, size, loss, learner.distillation_weight)
+        for step in range(2):  # the optimizer allocates its buffers in the first
+            train_state.begin_step(progress=0.0, distillation_weight=own.distillation_weight_at(step, 2))
+            with train_state.autocast():
+                losses = train_state.step(images, targets, size, loss, train_state.distillation_weight)
             total: Tensor = torch.stack(list(losses.values())).sum()
-            learner.backward(total)
-            learner.update(total)
+            train_state.backward(total)
+            train_state.optimizer_step(total)
 
     return trial
 

@@ -1,8 +1,8 @@
-"""What resuming needs, in one file: tensors and JSON, written whole or not at all, and never unpickled.
+"""Saves and loads the checkpoint of a training (`state.pt`): tensors and JSON, written atomically, never unpickled.
 
-`state.pt` is in the safetensors format. Tensors are named after what they belong to ("model/...", "average/...",
-"align/..." of a training with a teacher, "memory/..." of layers that remember earlier steps,
-"optimizer/<parameter>/<buffer>", "statistics" of every process where there are several); numbers, a checksum of the
+`state.pt` is in the safetensors format. The names of tensors begin with their owner: "model/...", "average/..." (EMA),
+"align/..." (align module of distillation), "memory/..." (buffers that layers keep between steps),
+"optimizer/<parameter>/<buffer>", "statistics" (of every process where there are several). Numbers, a checksum of the
 tensors and the caller's notes are JSON in its header.
 """
 
@@ -21,24 +21,26 @@ from torch import Tensor, nn
 
 from onelook.errors import UserError
 from onelook.training.files import replacing
-from onelook.training.train_state import TrainState
 from onelook.training.processes import restore_statistics
+from onelook.training.train_state import TrainState
 from onelook.weights.safetensors_file import save_tensors
 
 FORMAT = "onelook-state-2"
 
 
-def save_checkpoint(path: Path, learner: TrainState, notes: dict[str, Any], statistics: Tensor | None = None) -> None:
-    """Writes the learner, and the caller's JSON-able notes, atomically.
+def save_checkpoint(
+    path: Path, train_state: TrainState, notes: dict[str, Any], statistics: Tensor | None = None
+) -> None:
+    """Writes a checkpoint with the caller's notes (any JSON), atomically.
 
-    statistics: of every process, as `gather_statistics` gives them.
+    statistics: of every process, from `gather_statistics`.
     """
     numbers = {
-        "steps": learner.steps,
-        "average_updates": learner.average.updates if learner.average is not None else None,
-        "scaler": learner.scaler.state_dict() if learner.scaler is not None else None,
+        "steps": train_state.steps,
+        "average_updates": train_state.ema.updates if train_state.ema is not None else None,
+        "scaler": train_state.scaler.state_dict() if train_state.scaler is not None else None,
     }
-    named = _tensors(learner) | ({} if statistics is None else {"statistics": statistics})
+    named = _tensors(train_state) | ({} if statistics is None else {"statistics": statistics})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
     numbers["checksum"] = _checksum(tensors)
     metadata = {"format": FORMAT, "numbers": json.dumps(numbers), "notes": json.dumps(notes)}
@@ -48,60 +50,60 @@ def save_checkpoint(path: Path, learner: TrainState, notes: dict[str, Any], stat
     except OSError as error:
         raise UserError(
             f"'{path}' could not be written: {error.strerror or error}.",
-            "The state before is whole, if there was one: make room on the disk, or mend the place, and go on with "
-            "--resume.",
+            "The checkpoint before it, if there was one, is intact: free space on the disk or correct its permissions, "
+            "then use --resume.",
         ) from error
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """The caller's notes of a state file; UserError if it is none."""
+    """The caller's notes in a checkpoint; UserError if the file is none."""
     return _open(path)[1]
 
 
-def load_checkpoint(path: Path, learner: TrainState) -> dict[str, Any]:
-    """Puts a learner where a state file left off, in place; returns the notes. UserError where they do not fit."""
+def load_checkpoint(path: Path, train_state: TrainState) -> dict[str, Any]:
+    """Loads a checkpoint into a train state, in place; returns the notes. UserError where it does not fit."""
     numbers, notes = _open(path)
     with safe_open(path, framework="pt") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
     if numbers.get("checksum") != _checksum(found):
-        raise _damaged(path, "its checksum does not agree")
+        raise _damaged(path, "its checksum is wrong")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "align": {}, "average": {}, "memory": {}, "optimizer": {}}
     for name, tensor in found.items():
         part, _, rest = name.partition("/")
         parts.setdefault(part, {})[rest] = tensor
     try:
-        learner.detector.load_state_dict(parts["model"])
-        if learner.align is not None:
-            learner.align.load_state_dict(parts["align"])
-        if learner.average is not None:
-            learner.average.load_state_dict(parts["average"], int(numbers["average_updates"]))
-        for name, buffer in learner.memory.items():
+        train_state.detector.load_state_dict(parts["model"])
+        if train_state.align is not None:
+            train_state.align.load_state_dict(parts["align"])
+        if train_state.ema is not None:
+            train_state.ema.load_state_dict(parts["average"], int(numbers["average_updates"]))
+        for name, buffer in train_state.non_persistent_buffers.items():
             buffer.copy_(parts["memory"][name])
         if "statistics" in found:
-            restore_statistics(found["statistics"], learner.world, *learner.models)
-        if learner.scaler is not None and numbers["scaler"] is not None:
-            learner.scaler.load_state_dict(numbers["scaler"])
+            restore_statistics(found["statistics"], train_state.process_group, *train_state.models)
+        if train_state.scaler is not None and numbers["scaler"] is not None:
+            train_state.scaler.load_state_dict(numbers["scaler"])
     except (RuntimeError, KeyError, TypeError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         first = (
             lines[min(1, len(lines) - 1)].strip().rstrip(".")
         )  # PyTorch's first line is a heading, if there are more
-        raise UserError(f"'{path}' is the state of another model ({first}).", _REMEDY) from error
-    _load_optimizer(learner, parts["optimizer"], path)
-    learner.steps = int(numbers["steps"])
+        raise UserError(f"'{path}' is the checkpoint of another model ({first}).", _REMEDY) from error
+    _load_optimizer(train_state, parts["optimizer"], path)
+    train_state.steps = int(numbers["steps"])
     return notes
 
 
 _REMEDY = (
-    "Resume with the data set, whose classes are the model's outputs, and the recipe that the run was started with, or "
+    "Resume with the data set (its classes are the model's outputs) and the recipe that the run was started with, or "
     "start a new run in another folder."
 )
 
 
 def latest_weights_hint(folder: Path) -> str:
-    """How another run begins with the weights of the run in a folder; "" where it has not written any yet."""
+    """Part of a remedy: how to start another run with the last weights of a run; "" where there are none yet."""
     last = folder / "last.safetensors"
-    return f"; it can begin with the weights so far: --weights {shlex.quote(str(last))}" if last.is_file() else ""
+    return f"; it can start with the weights so far: --weights {shlex.quote(str(last))}" if last.is_file() else ""
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -119,7 +121,7 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _damaged(path: Path, why: str) -> UserError:
     remedy = f"Start another run with --out in another folder{latest_weights_hint(path.parent)}."
-    return UserError(f"'{path}' is damaged or no training state ({why}).", remedy)
+    return UserError(f"'{path}' is damaged or no checkpoint ({why}).", remedy)
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
@@ -130,39 +132,39 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     return found
 
 
-def _tensors(learner: TrainState) -> dict[str, Tensor]:
-    tensors = {f"model/{name}": tensor for name, tensor in learner.detector.state_dict().items()}
-    if learner.align is not None:
-        tensors |= {f"align/{name}": tensor for name, tensor in learner.align.state_dict().items()}
-    if learner.average is not None:
-        tensors |= {f"average/{name}": tensor for name, tensor in learner.average.state_dict().items()}
-    tensors |= {f"memory/{name}": tensor for name, tensor in learner.memory.items()}
-    for name, parameter in _parameters(learner).items():
-        for key, value in learner.optimizer.state.get(parameter, {}).items():
+def _tensors(train_state: TrainState) -> dict[str, Tensor]:
+    tensors = {f"model/{name}": tensor for name, tensor in train_state.detector.state_dict().items()}
+    if train_state.align is not None:
+        tensors |= {f"align/{name}": tensor for name, tensor in train_state.align.state_dict().items()}
+    if train_state.ema is not None:
+        tensors |= {f"average/{name}": tensor for name, tensor in train_state.ema.state_dict().items()}
+    tensors |= {f"memory/{name}": tensor for name, tensor in train_state.non_persistent_buffers.items()}
+    for name, parameter in _parameters(train_state).items():
+        for key, value in train_state.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{name}/{key}"] = value
     return tensors
 
 
-def _parameters(learner: TrainState) -> dict[str, nn.Parameter]:
-    """All that the optimizer may hold, by a name of its own: no part of a detector is called "align"."""
-    parameters = dict(learner.detector.named_parameters())
-    if learner.align is not None:
-        parameters |= learner.align.named_parameters(prefix="align")
+def _parameters(train_state: TrainState) -> dict[str, nn.Parameter]:
+    """All parameters of the optimizer by unique names: no part of a detector is called "align"."""
+    parameters = dict(train_state.detector.named_parameters())
+    if train_state.align is not None:
+        parameters |= train_state.align.named_parameters(prefix="align")
     return parameters
 
 
-def _load_optimizer(learner: TrainState, saved: dict[str, Tensor], path: Path) -> None:
-    parameters = _parameters(learner)
+def _load_optimizer(train_state: TrainState, saved: dict[str, Tensor], path: Path) -> None:
+    parameters = _parameters(train_state)
     for name, value in saved.items():
         owner, _, key = name.rpartition("/")
         parameter = parameters.get(owner)
         if parameter is None or not (value.ndim == 0 or value.shape == parameter.shape):
-            raise UserError(f"'{path}' holds '{key}' of '{owner}', which this model has not.", _REMEDY)
-        # In the memory layout of the parameter, as the optimizer made it; step counts lie where optimizers want them.
-        like = torch.empty_like(parameter) if value.ndim else value.to(_step_device(learner, parameter))
-        learner.optimizer.state[parameter][key] = like.copy_(value)
+            raise UserError(f"'{path}' holds '{key}' of '{owner}', which this model does not have.", _REMEDY)
+        # In the memory layout of the parameter, as the optimizer creates it; step counts on the device it expects.
+        like = torch.empty_like(parameter) if value.ndim else value.to(_step_device(train_state, parameter))
+        train_state.optimizer.state[parameter][key] = like.copy_(value)
 
 
-def _step_device(learner: TrainState, parameter: Tensor) -> torch.device:
-    return parameter.device if learner.optimizer.defaults.get("fused") else torch.device("cpu")
+def _step_device(train_state: TrainState, parameter: Tensor) -> torch.device:
+    return parameter.device if train_state.optimizer.defaults.get("fused") else torch.device("cpu")

@@ -1,8 +1,8 @@
-"""Distillation (DAMO-YOLO sec. 2.5): a student learns the features of a teacher's neck beside its own task.
+"""Knowledge distillation (DAMO-YOLO sec. 2.5): the student also learns the features of a teacher's neck.
 
 Teacher and student may be of any family: their levels are matched by stride, their channels by a projection. The
-teacher sees the student's pictures, framed and augmented for the student: each network makes its own pixels of RGB
-0..255, and positions agree because both see the same ones. Classes do not matter, they need not even be the same.
+teacher gets the student's input images, letterboxed and augmented for the student: each network normalises RGB 0..255
+itself, and positions agree because both get the same images. The classes of the two may differ.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from onelook.training.recipe import Recipe
     from onelook.types import Pyramid
 
-TERM_NAME = "distillation"  # what the loss is called in logs
+TERM_NAME = "distillation"  # name of the loss term in logs
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """How much is learnt from a teacher's features, and by which loss.
+    """Settings of distillation: the loss between features of teacher and student, and the schedule of its weight.
 
-    loss: the distance of two maps, summed over the levels.  weight: factor on it in the first step; it falls along half
-    a cosine to `final` times as much.  closing: whether the teacher stays in the closing epochs; otherwise the cosine
-    ends before them, and the student finishes alone.  normalise: whether the channels of both maps are normalised.
+    loss: distance of two feature maps, summed over the levels.  weight: its weight in the first step; it falls along a
+    half cosine to `final` times that.  closing: whether distillation goes on in the closing epochs; otherwise the
+    cosine ends before them.  normalise: whether the channels of both feature maps are normalised.
 
-    The defaults (`OFFICIAL_CODE`) are DAMO-YOLO's code. The paper (`PAPER`) begins with 0.5 "with cosine", whose end it does not
-    give, and lets the student finish alone on images without mosaic.
+    The defaults (`OFFICIAL_CODE`) are those of DAMO-YOLO's code. The paper (`PAPER`) starts with 0.5 "with cosine",
+    without the end value, and distils nothing in the closing epochs, which have no mosaic.
     """
 
     loss: Cwd | Mgd | Mimic = Cwd()
@@ -50,7 +50,7 @@ class Distillation:
             raise ValueError(f"weight is 0 or more and final 0 to 1, not {self.weight} and {self.final}")
 
     def at(self, step: int, steps_per_epoch: int, epochs: int, closing: int) -> float:
-        """The weight of a step (0-based) of a training of `epochs`, the last `closing` of them closing ones."""
+        """The weight in a step (0-based) of a training of `epochs`, of which the last `closing` are closing epochs."""
         end = (epochs if self.closing else epochs - closing) * steps_per_epoch
         if step >= end:
             return 0.0
@@ -62,18 +62,22 @@ PAPER = Distillation(weight=0.5, closing=False)
 
 
 def matched_levels(student: FeaturePart, teacher: FeaturePart) -> tuple[tuple[int, int], ...]:
-    """(level of the student, level of the teacher) of equal stride, in the student's order.
+    """Pairs (student level, teacher level) of equal stride, by ascending stride.
 
-    Of several levels of a stride (a neck that feeds an auxiliary head has them) the first counts. ConfigError where no
+    Of several levels with one stride (in a neck that feeds an auxiliary head) the first counts. ConfigError where no
     stride is common.
     """
-    theirs = {stride: level for level, stride in reversed(list(enumerate(teacher.strides)))}
-    ours = {stride: level for level, stride in reversed(list(enumerate(student.strides)))}
-    pairs = tuple((ours[stride], theirs[stride]) for stride in sorted(ours) if stride in theirs)
+    teacher_levels = {stride: level for level, stride in reversed(list(enumerate(teacher.strides)))}
+    student_levels = {stride: level for level, stride in reversed(list(enumerate(student.strides)))}
+    pairs = tuple(
+        (student_levels[stride], teacher_levels[stride])
+        for stride in sorted(student_levels)
+        if stride in teacher_levels
+    )
     if not pairs:
         raise ConfigError(
-            f"No stride of the teacher's features ({_listed(teacher.strides)}) is one of the student's "
-            f"({_listed(student.strides)}).",
+            f"Teacher and student have no stride in common: the teacher's features have {_listed(teacher.strides)}, "
+            f"the student's {_listed(student.strides)}.",
             "Choose a teacher with a level of the same stride.",
         )
     return pairs
@@ -84,12 +88,12 @@ def _listed(strides: Sequence[int]) -> str:
 
 
 def check_sizes(recipe: Recipe, teacher: Detector) -> None:
-    """ConfigError unless every input size of a training fits the teacher's largest stride too."""
+    """ConfigError unless every input size of the training is a multiple of the teacher's largest stride."""
     stride = max(teacher.backbone.strides)
     sizes, shape = recipe.input_size, recipe.multiscale
     if any(side % stride for side in sizes):
         raise ConfigError(
-            f"Pictures of {sizes[0]}x{sizes[1]} do not fit the teacher.",
+            f"Images of {sizes[0]}x{sizes[1]} do not fit the teacher.",
             f"Choose a --size that is a multiple of {stride}, its largest stride.",
         )
     if shape is not None and shape.stride % stride:
@@ -100,10 +104,10 @@ def check_sizes(recipe: Recipe, teacher: Detector) -> None:
 
 
 class AlignModule(nn.Module):
-    """What learns beside the student: the align module, and what a loss adds to it.
+    """The align module: projects the student's features to the teacher's channels and compares them.
 
-    A 1x1 convolution with bias a level takes the student's channels to the teacher's (a projection in both published
-    forms). None of it is part of the student, of its average or of its files.
+    One 1x1 convolution with bias for each level (a projection in both published forms), and what the distillation loss
+    itself learns. It is trained with the student, but is no part of the student, its EMA or its weights files.
     """
 
     def __init__(self, settings: Distillation, student: FeaturePart, teacher: FeaturePart) -> None:
@@ -112,31 +116,31 @@ class AlignModule(nn.Module):
         self.levels = matched_levels(student, teacher)
         channels = [(student.channels[ours], teacher.channels[theirs]) for ours, theirs in self.levels]
         self.project = nn.ModuleList(nn.Conv2d(ours, theirs, 1) for ours, theirs in channels)
-        self.learnt = nn.ModuleList(settings.loss.learnt(theirs) for _, theirs in channels)
+        self.learnt = nn.ModuleList(settings.loss.trainable_module(theirs) for _, theirs in channels)
 
     def forward(self, student: Pyramid, teacher: Pyramid) -> Tensor:
-        """The pyramids of two necks -> the loss without its weight, float32 at least."""
+        """The distillation loss between two feature pyramids, unweighted, in float32 or better."""
         parts = []
         for (ours, theirs), project, learnt in zip(self.levels, self.project, self.learnt):
-            told, wanted = project(at_least_float32(student[ours])), at_least_float32(teacher[theirs])
+            mine, target = project(at_least_float32(student[ours])), at_least_float32(teacher[theirs])
             if self.settings.normalise:
-                told, wanted = normalised(told), normalised(wanted)
-            parts.append(self.settings.loss(told, wanted, learnt))
+                mine, target = normalised(mine), normalised(target)
+            parts.append(self.settings.loss(mine, target, learnt))
         return torch.stack(parts).sum()
 
-    def rest(self) -> Tensor:
-        """A zero that depends on every parameter: what a step without the teacher adds.
+    def zero_loss(self) -> Tensor:
+        """A zero that depends on every parameter: the loss term of a step without distillation.
 
-        Processes that share a training expect a gradient for each, also where it is none.
+        DistributedDataParallel expects a gradient for every parameter, also where it is zero.
         """
         return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum() * 0.0
 
 
 class Distiller:
-    """A teacher as a training step uses it: two networks and what learns between them.
+    """The teacher and the align module, as a training step uses them.
 
-    The teacher is no module of the step: it is in evaluation mode whatever the step is in, has no gradient and is in no
-    state. It is given as deployed, on the step's device and in its memory layout.
+    The teacher is not a submodule of the step: it stays in evaluation mode, has no gradients and is in no checkpoint.
+    It must be in deploy form, on the step's device and in its memory layout.
     """
 
     def __init__(self, teacher: Detector, align: AlignModule) -> None:
@@ -144,5 +148,5 @@ class Distiller:
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Pyramid:
-        """(B, 3, H, W) float RGB 0..255 -> the teacher's pyramid, in the precision around."""
+        """The teacher's feature pyramid of images (B, 3, H, W), float RGB 0..255, in the autocast precision."""
         return self.teacher.features(images)

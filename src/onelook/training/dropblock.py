@@ -1,4 +1,4 @@
-"""DropBlock as a setting of a training, for the network of any family."""
+"""DropBlock as a setting of a recipe, for a network of any family."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from onelook.layers.dropblock import DropBlocks
 
 @dataclass(frozen=True)
 class DropBlock:
-    """Drops squares of the feature maps between two parts of the network (Ghiasi et al. 2018).
+    """DropBlock regularisation: zeroes squares of the feature maps in training (Ghiasi et al. 2018).
 
-    probability: share of the values that are dropped once it has risen.  size: side of the squares in cells.
-    place: whose outputs lose squares: the backbone's (the paper's last groups) or the neck's.  ramp: part of the
-    training over which the probability rises linearly from 0 (sec. 3: "scheduled"; Darknet's 0.85, which lets the
-    squares grow too); 0 is none.
+    probability: share of the values that are dropped after the ramp.  size: side of the squares in cells.
+    place: after which part: the backbone (the paper's last groups) or the neck.  ramp: part of the training over which
+    the probability rises linearly from 0 (sec. 3: "scheduled"; Darknet has 0.85, and its squares grow too); 0 is none.
     """
 
     probability: float = 0.1
@@ -33,7 +32,7 @@ class DropBlock:
             raise ValueError(f"size is at least 1 cell, not {self.size}")
 
     def insert(self, model: nn.Module) -> DropBlocks:
-        """Puts it into a network, in place; returns what is to be told the probability.
+        """Adds the layer to a network, in place, and returns it: its `probability` is set before each step.
 
         Raises ConfigError where the network has no such part.
         """
@@ -44,5 +43,5 @@ class DropBlock:
         return drop
 
     def at(self, progress: float) -> float:
-        """The probability when this part of the training (0 to 1) is done."""
+        """The probability at a `progress` of the training, 0 to 1."""
         return self.probability * (min(1.0, progress / self.ramp) if self.ramp else 1.0)

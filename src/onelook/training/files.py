@@ -1,4 +1,4 @@
-"""Files that are either whole or the ones before: a crash at any moment leaves something to go on with."""
+"""Atomic writes and a lock for the folder of a run: after a crash every file is complete, old or new."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from onelook.errors import UserError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that takes `path`'s place when the block ends without an error.
+    """A temporary path in the same folder, renamed to `path` when the block ends without an error (an atomic write).
 
-    The data is on the disk before the name changes, so that a loss of power leaves the old file or the new one.
+    The data is flushed to the disk before the rename, so that a power failure leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -34,32 +34,32 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-_HELD: dict[Path, int] = {}  # folders that this process holds, and how often
+_LOCKED: dict[Path, int] = {}  # folders that this process has locked, and how often
 
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Keeps other processes that ask for it out of a folder while the block runs; UserError where one is in it.
+    """Locks a folder against other processes while the block runs; UserError where another process has locked it.
 
-    A block inside a block of the same process is let in. The system lifts the lock when this process ends, however it
-    ends. Where it has none (on Windows, on some network drives), nobody is kept out.
+    The lock is reentrant within a process. The system releases it when the process ends, however it ends. Where the
+    system has no such lock (Windows, some network drives), this does nothing.
     """
-    place = folder.resolve()
+    path = folder.resolve()
     with contextlib.ExitStack() as stack:
-        if not _HELD.get(place):
+        if not _LOCKED.get(path):
             _lock(folder, stack)
-        _HELD[place] = _HELD.get(place, 0) + 1
+        _LOCKED[path] = _LOCKED.get(path, 0) + 1
         try:
             yield
         finally:
-            _HELD[place] -= 1
+            _LOCKED[path] -= 1
 
 
 def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
     try:
         import fcntl
 
-        handle = os.open(folder, os.O_RDONLY)  # the folder itself: files in it are replaced
+        handle = os.open(folder, os.O_RDONLY)  # the folder itself: the files in it are replaced
     except (ImportError, OSError):
         return
     stack.callback(os.close, handle)
@@ -67,32 +67,34 @@ def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
-            f"'{folder}' is in the hands of another training at this moment.",
-            "Wait until it has ended, or end it; or start another run with --out in another folder.",
+            f"Another training is running in '{folder}'.",
+            "Wait until it has ended, or stop it; or start another run with --out in another folder.",
         ) from None
     except OSError:
         pass
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder that `--out` named; UserError where something else is there, or nothing may be made."""
+    """Creates the folder of `--out`; UserError where a file has that name, or the folder cannot be created."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise UserError(f"'{folder}' is not a folder.", "Name another one with --out.") from None
+        raise UserError(f"'{folder}' is not a folder.", "Give another one with --out.") from None
     except OSError as error:
         reason = error.strerror or str(error)
-        remedy = "Name a folder that you can write to with --out."
-        raise UserError(f"The folder '{folder}' cannot be made: {reason[:1].lower() + reason[1:]}.", remedy) from error
+        remedy = "Give a folder that you can write to with --out."
+        raise UserError(
+            f"The folder '{folder}' cannot be created: {reason[:1].lower() + reason[1:]}.", remedy
+        ) from error
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Removes what a killed process left half written."""
+    """Removes the unfinished temporary files of a killed process."""
     for leftover in folder.glob(".*.part"):
         leftover.unlink(missing_ok=True)

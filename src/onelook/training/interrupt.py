@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish that the training grants between two steps."""
+"""Handles Ctrl-C: the first SIGINT sets a flag that the training loop checks between two steps."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what schedulers send before they kill
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; the signal that job schedulers send before they kill a process
 
 
 class StopRequest:
-    """A context manager in which the first Ctrl-C (or SIGTERM) only sets `asked`; the second interrupts at once.
+    """A context manager: inside, the first Ctrl-C (or SIGTERM) only sets `requested`; the second interrupts at once.
 
-    In a thread other than the main one, where Python cannot take signals, nothing changes.
+    Outside the main thread, where Python cannot install signal handlers, it does nothing.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -32,6 +32,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

@@ -1,7 +1,7 @@
-"""Where the numbers of a training go: always `metrics.csv`, and services that are asked for.
+"""Loggers of the metrics of a training: always `metrics.csv`, and TensorBoard, MLflow and W&B where chosen.
 
-A service is a convenience: one that fails says so once and is left out from then on. `metrics.csv` is not: what could
-not be written is written with the next row, or in the end. Training goes on either way.
+A service that fails is warned of once and not used again. Rows of `metrics.csv` that could not be written are written
+with the next row, or when the run ends. Training goes on either way.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from onelook.errors import UserError, missing_package, did_you_mean
+from onelook.errors import UserError, did_you_mean, missing_package
 from onelook.training.files import write_text
 
 
 class MetricLogger(Protocol):
-    """Takes rows of numbers."""
+    """Writes the metrics of each epoch somewhere."""
 
     def write(self, epoch: int, row: Mapping[str, float]) -> None:
-        """The numbers of an epoch (1-based)."""
+        """Writes the metrics of an epoch (1-based)."""
         ...
 
     def close(self) -> None: ...
 
 
 class CsvLogger:
-    """`metrics.csv`: one row an epoch, always the whole file at once. Columns may grow; missing values are empty.
+    """Writes `metrics.csv`: one row an epoch, the whole file each time. Columns may grow; missing values are empty.
 
-    Rows of epochs that a resumed run repeats are replaced. A row whose writing fails is not lost: the next `write` or
-    `close` writes it as well.
+    Rows of epochs that a resumed run repeats are replaced. A row that could not be written is written by the next
+    `write` or `close`.
     """
 
     def __init__(self, path: Path, rows: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -59,7 +59,7 @@ class CsvLogger:
 
 
 class TensorBoardLogger:
-    """TensorBoard events in the run's folder."""
+    """Writes TensorBoard events into the run's folder."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         try:
@@ -78,10 +78,10 @@ class TensorBoardLogger:
 
 
 class MlflowLogger:
-    """A run of MLflow, where its environment variables say; where they do not, `mlruns` in the run's folder.
+    """Logs to MLflow, at the address in its environment variables; without them, to `mlruns` in the run's folder.
 
-    Left to itself, MLflow 3 writes a database into the working directory, for which `mlflow-skinny` has no driver; the
-    files it can write it only writes where that is allowed.
+    The default of MLflow 3 is a database in the working directory, for which `mlflow-skinny` has no driver; its file
+    store must be enabled with MLFLOW_ALLOW_FILE_STORE.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ class MlflowLogger:
         mlflow.log_dict(dict(settings), "recipe.json")
 
     def write(self, epoch: int, row: Mapping[str, float]) -> None:
-        # "(" and the like are refused in metric names.
+        # MLflow rejects metric names with "(" and similar characters.
         self.mlflow.log_metrics({name.replace("/", "_"): float(value) for name, value in row.items()}, step=epoch)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class MlflowLogger:
 
 
 class WandbLogger:
-    """A run of Weights & Biases, where its environment variables say."""
+    """Logs to Weights & Biases, as its environment variables set it up."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         try:
@@ -129,28 +129,30 @@ LOGGERS: dict[str, Callable[[Path, Mapping[str, Any]], MetricLogger]] = {
 
 
 class LoggerCollection:
-    """A CSV (where there is one) and several services as one sink that never fails.
+    """A CSV logger (or None) and several services as one logger that raises no errors.
 
-    `warn` is told of each service that is given up, and of each time that the CSV cannot be written.
+    `warn` is called for each service that fails and is dropped, and each time that the CSV cannot be written.
     """
 
     def __init__(
-        self, csv_sink: CsvLogger | None, services: Mapping[str, MetricLogger], warn: Callable[[str], None]
+        self, csv_logger: CsvLogger | None, services: Mapping[str, MetricLogger], warn: Callable[[str], None]
     ) -> None:
-        self._csv = csv_sink
+        self._csv = csv_logger
         self._services = dict(services)
         self._warn = warn
 
     def write(self, epoch: int, row: Mapping[str, float | None]) -> None:
         """Gives the row to the CSV and to every service that still works; None is a number that nothing defines."""
-        self._keep(lambda csv_sink: csv_sink.write(epoch, row), "Its rows are kept, and written with the next epoch's.")
+        self._keep(
+            lambda csv_logger: csv_logger.write(epoch, row), "Its rows are kept, and written with the next epoch's."
+        )
         known = {name: value for name, value in row.items() if value is not None}
-        self._each("write", lambda sink: sink.write(epoch, known))
+        self._each("write", lambda logger: logger.write(epoch, known))
 
     def close(self) -> None:
         """Closes the CSV and every service that still works."""
-        self._keep(lambda csv_sink: csv_sink.close(), "The state has its rows: --resume writes them.")
-        self._each("close", lambda sink: sink.close())
+        self._keep(lambda csv_logger: csv_logger.close(), "The state has its rows: --resume writes them.")
+        self._each("close", lambda logger: logger.close())
 
     def _keep(self, do: Callable[[CsvLogger], None], otherwise: str) -> None:
         if self._csv is None:
@@ -161,30 +163,32 @@ class LoggerCollection:
             self._warn(f"'{self._csv.path}' could not be written ({error.strerror or error}). {otherwise}")
 
     def _each(self, what: str, do: Callable[[MetricLogger], None]) -> None:
-        for name, sink in list(self._services.items()):
+        for name, logger in list(self._services.items()):
             try:
-                do(sink)
-            except Exception as error:  # whatever a logging service does, training goes on
+                do(logger)
+            except Exception as error:  # a logging service may raise anything; training goes on
                 self._warn(f"{name}: {what} failed ({type(error).__name__}: {error}); nothing more is sent there.")
                 del self._services[name]
 
 
 def open_loggers(
-    names: Sequence[str], csv_sink: CsvLogger, folder: Path, settings: Mapping[str, Any], warn: Callable[[str], None]
+    names: Sequence[str], csv_logger: CsvLogger, folder: Path, settings: Mapping[str, Any], warn: Callable[[str], None]
 ) -> LoggerCollection:
-    """The run's CSV and the named services.
+    """Opens the CSV logger and the named services.
 
-    UserError for an unknown name and for a service whose package is missing: those are mistakes of the command line,
-    made before training starts. A service that cannot be reached is only warned of.
+    UserError for an unknown name and for a service whose package is missing, before training starts. A service that
+    cannot be reached is only warned of.
     """
-    sinks: dict[str, MetricLogger] = {}
+    services: dict[str, MetricLogger] = {}
     for name in names:
         if name not in LOGGERS:
-            raise UserError(f"There is no sink '{name}'.{did_you_mean(name, LOGGERS)}", f"Known: {', '.join(LOGGERS)}.")
+            raise UserError(
+                f"There is no logger '{name}'.{did_you_mean(name, LOGGERS)}", f"Known: {', '.join(LOGGERS)}."
+            )
         try:
-            sinks[name] = LOGGERS[name](folder, settings)
+            services[name] = LOGGERS[name](folder, settings)
         except UserError:
             raise
-        except Exception as error:  # no network, no key, a full disk: not a reason to leave the training undone
+        except Exception as error:  # no network, no key, a full disk: none of them should stop a training
             warn(f"{name} could not be opened ({type(error).__name__}: {error}); nothing is sent there.")
-    return LoggerCollection(csv_sink, sinks, warn)
+    return LoggerCollection(csv_logger, services, warn)

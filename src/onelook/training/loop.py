@@ -1,6 +1,6 @@
-"""The training loop: a generator that one can read from top to bottom.
+"""The training loop: a generator of optimizer steps and ends of epochs.
 
-The caller logs, evaluates, saves and stops with an ordinary `for`; the loop knows no files and prints nothing.
+The caller logs, evaluates, saves and stops in an ordinary `for` loop; this loop writes no files and prints nothing.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ import torch
 from torch import Tensor
 
 from onelook.training.adversarial import adversarial_images
-from onelook.training.train_state import TrainState
+from onelook.training.micro_batches import Batch, join_batches
 from onelook.training.multiscale import resize_batch
 from onelook.training.optimizer import set_rates
-from onelook.training.micro_batches import Batch, join_batches
+from onelook.training.train_state import TrainState
 
 if TYPE_CHECKING:
     from onelook.training.recipe import AnyLoss, Augment, Recipe
 
 
 class Batches(Protocol):
-    """Where batches come from. The same epoch gives the same batches, whatever was drawn before."""
+    """A data loader: the batches of an epoch depend on its number only, not on the epochs before it."""
 
     def __len__(self) -> int:
-        """Batches of an epoch, for this process."""
+        """The number of batches of an epoch, for this process."""
         ...
 
     def epoch(self, epoch: int, augment: Augment, first: int) -> Iterator[Batch]:
-        """The batches of an epoch (0-based), from number `first` on."""
+        """The batches of an epoch (0-based), starting at number `first`."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One optimizer step, as it was taken. `losses` stay on the device: reading them is the caller's to time.
+    """A finished optimizer step. `losses` are on the device: the caller decides when to copy them.
 
-    number: 0-based, over the whole training.  ends_epoch: whether an `Epoch` follows.  losses: every term, weighted,
-    mean over the passes.  bad_gradient: whether the gradient was not finite although the losses were; a bool on the
-    device.  images: rows of the data set that this process saw.  waited: seconds without a batch.
+    number: 0-based, over the whole training.  ends_epoch: whether an `Epoch` follows.  losses: every weighted term, the
+    mean over the micro-batches.  bad_gradient: whether the gradient was not finite although the losses were; a bool on
+    the device.  images: rows of the data set in this process's batches.  waited: seconds of waiting for a batch.
     """
 
     number: int
@@ -63,88 +63,94 @@ class Epoch:
     number: int
 
 
-def train(recipe: Recipe, learner: TrainState, batches: Batches) -> Iterator[Step | Epoch]:
-    """Trains from where the learner is to the end of the recipe.
+def train(recipe: Recipe, train_state: TrainState, batches: Batches) -> Iterator[Step | Epoch]:
+    """Trains a `TrainState` from its present step to the end of the recipe.
 
-    Stopping between two yields leaves the learner whole; going on later from its saved state gives the same numbers.
+    After each yield the state is complete: a training that is resumed from a checkpoint of it gives the same numbers.
     """
     steps_per_epoch = -(-len(batches) // recipe.accumulate)
     base_rate = recipe.optimizer.lr_per_image * recipe.batch_size
-    passes: Sequence[Batch]
-    while learner.steps < recipe.epochs * steps_per_epoch:
-        epoch, first = divmod(learner.steps, steps_per_epoch)
+    micro_batches: Sequence[Batch]
+    while train_state.steps < recipe.epochs * steps_per_epoch:
+        epoch, first = divmod(train_state.steps, steps_per_epoch)
         loss = recipe.loss_at(epoch)
-        learner.set_train_mode()
+        train_state.set_train_mode()
         stream = batches.epoch(epoch, recipe.augment_at(epoch), first * recipe.accumulate)
-        asked = perf_counter()
-        while passes := list(islice(stream, recipe.accumulate)):
-            waited = perf_counter() - asked
-            number = learner.steps
-            torch.manual_seed(_seed(recipe.seed, number, learner.world.rank))
+        started_waiting = perf_counter()
+        while micro_batches := list(islice(stream, recipe.accumulate)):
+            waited = perf_counter() - started_waiting
+            number = train_state.steps
+            torch.manual_seed(_seed(recipe.seed, number, train_state.process_group.rank))
             rates = recipe.schedule(number, steps_per_epoch, recipe.epochs)
-            set_rates(learner.optimizer, rates, base_rate)
-            teaching = recipe.distillation_weight_at(number, steps_per_epoch)
-            learner.begin_step(progress=number / (recipe.epochs * steps_per_epoch), teaching=teaching)
-            size = _size(recipe, passes[0], number, recipe.epochs * steps_per_epoch)
-            passes = _joined(recipe, passes, size)
-            losses = _gradients(recipe, learner, passes, size, loss)
-            bad = learner.update(torch.stack(list(losses.values())).sum())
-            ends = learner.steps % steps_per_epoch == 0
-            seen = tuple(int(row) for batch in passes for row in batch.indices)
+            set_rates(train_state.optimizer, rates, base_rate)
+            distillation_weight = recipe.distillation_weight_at(number, steps_per_epoch)
+            train_state.begin_step(
+                progress=number / (recipe.epochs * steps_per_epoch), distillation_weight=distillation_weight
+            )
+            size = _size(recipe, micro_batches[0], number, recipe.epochs * steps_per_epoch)
+            micro_batches = _joined(recipe, micro_batches, size)
+            losses = _gradients(recipe, train_state, micro_batches, size, loss)
+            bad = train_state.optimizer_step(torch.stack(list(losses.values())).sum())
+            ends = train_state.steps % steps_per_epoch == 0
+            seen = tuple(int(row) for batch in micro_batches for row in batch.indices)
             yield Step(number, epoch, ends, losses, bad, base_rate * rates.scale, size, seen, waited)
-            asked = perf_counter()
-        if learner.steps % steps_per_epoch:
+            started_waiting = perf_counter()
+        if train_state.steps % steps_per_epoch:
             raise RuntimeError(
-                f"epoch {epoch} ended after {learner.steps % steps_per_epoch} of {steps_per_epoch} steps"
+                f"epoch {epoch} ended after {train_state.steps % steps_per_epoch} of {steps_per_epoch} steps"
             )
         yield Epoch(epoch)
 
 
 def _gradients(
     recipe: Recipe,
-    learner: TrainState,
-    passes: Sequence[Batch],
+    train_state: TrainState,
+    micro_batches: Sequence[Batch],
     size: tuple[int, int],
     loss: AnyLoss,
 ) -> dict[str, Tensor]:
-    """Forward and backward of one step's passes: their mean gradient in the learner, their mean losses returned."""
-    device, attack = learner.world.device, recipe.adversarial
+    """Forward and backward passes of one step: accumulates the mean gradient, returns the mean losses."""
+    device, attack = train_state.process_group.device, recipe.adversarial
     parts = []
-    for index, batch in enumerate(passes, 1):
+    for index, batch in enumerate(micro_batches, 1):
         images = batch.images.to(device, non_blocking=True)
         targets = batch.targets.to(device, non_blocking=True)
-        place = (recipe.seed, learner.steps, index, learner.world.rank)
-        if attack is not None and (rate := attack.strength(learner.progress, place)) > 0:
+        place = (recipe.seed, train_state.steps, index, train_state.process_group.rank)
+        if attack is not None and (rate := attack.strength(train_state.progress, place)) > 0:
             images, targets = resize_batch(images.float(), targets, size)
-            images = adversarial_images(learner.detector, images, loss, rate, learner.autocast())
-        with learner.gradient_sync(last=index == len(passes)):
-            with learner.autocast():
-                losses = learner.step(images, targets, size, loss, learner.distillation_weight)
-            learner.backward(torch.stack(list(losses.values())).sum() / len(passes))
+            images = adversarial_images(train_state.detector, images, loss, rate, train_state.autocast())
+        with train_state.gradient_sync(last=index == len(micro_batches)):
+            with train_state.autocast():
+                losses = train_state.step(images, targets, size, loss, train_state.distillation_weight)
+            train_state.backward(torch.stack(list(losses.values())).sum() / len(micro_batches))
         parts.append(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, (sum(parts[1:], parts[0]) / len(parts)).unbind()))
 
 
 def _size(recipe: Recipe, batch: Batch, step: int, steps: int) -> tuple[int, int]:
-    """(height, width) that the network sees in a step."""
+    """(height, width) of the network's input in a step."""
     height, width = batch.images.shape[-2:]
     if recipe.multiscale is None:
         return height, width
     return recipe.multiscale.size((height, width), recipe.seed, step, steps)
 
 
-def _joined(recipe: Recipe, passes: Sequence[Batch], size: tuple[int, int]) -> Sequence[Batch]:
-    """The passes of a step as fewer equal ones, as long as one has no more pixels than a pass of the largest size."""
+def _joined(recipe: Recipe, micro_batches: Sequence[Batch], size: tuple[int, int]) -> Sequence[Batch]:
+    """Joins a step's micro-batches where the input is small: none gets more pixels than one of the largest size."""
     if not recipe.join_passes or recipe.multiscale is None:
-        return passes
-    height, width = recipe.multiscale.largest((passes[0].images.shape[-2], passes[0].images.shape[-1]))
+        return micro_batches
+    height, width = recipe.multiscale.largest((micro_batches[0].images.shape[-2], micro_batches[0].images.shape[-1]))
     room = height * width // (size[0] * size[1])
-    count = max(number for number in range(1, len(passes) + 1) if len(passes) % number == 0 and number <= max(room, 1))
-    return [join_batches(passes[first : first + count]) for first in range(0, len(passes), count)]
+    count = max(
+        number
+        for number in range(1, len(micro_batches) + 1)
+        if len(micro_batches) % number == 0 and number <= max(room, 1)
+    )
+    return [join_batches(micro_batches[first : first + count]) for first in range(0, len(micro_batches), count)]
 
 
 def _seed(seed: int, step: int, rank: int) -> int:
-    """A seed for what layers draw in a step (dropout): nothing random has to be saved. The mixing is SplitMix64's."""
+    """The random seed of a step (for dropout), so that no random state has to be saved. Mixed as in SplitMix64."""
     mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) % 2**64
     mixed = (mixed ^ (mixed >> 31)) * 0x7FB5D329728EA185 % 2**64
     return mixed ^ (mixed >> 27)

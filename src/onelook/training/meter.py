@@ -1,4 +1,4 @@
-"""Losses on their way from the device to people: read seldom, many steps at once."""
+"""Collects the losses of an epoch; they are copied from the device seldom, many steps at once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from onelook.training.loop import Step
 
 
 class NonFiniteLossError(UserError):
-    """A loss that is not a number or infinite, and the images it came from."""
+    """A loss is NaN or infinite; the message names the images of the step."""
 
 
 @dataclass
 class LossMeter:
-    """The mean losses of an epoch, and the smooth ones of the last steps.
+    """Averages the losses of an epoch, and of the last steps.
 
-    `add` keeps a step's losses on the device; `read` brings all that wait to the host in one transfer.
+    `add` leaves a step's losses on the device; `read` copies all pending ones to the host in one transfer.
 
-    waited: seconds without a batch.  starting: those of them in which a sitting's first batch was waited for, when the
-    workers start.
+    waited: seconds in which the training waited for batches.  starting: the part of them for the first batch of a
+    session, when the workers start.
     """
 
     sums: dict[str, float] = field(default_factory=dict)
@@ -32,18 +32,18 @@ class LossMeter:
     waited: float = 0.0
     starting: float = 0.0
     recent: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=20))
-    _waiting: list[Step] = field(default_factory=list)
+    _pending: list[Step] = field(default_factory=list)
 
     def add(self, step: Step, *, first: bool = False) -> None:
-        """Takes note of a step, without waiting for the device; first: of a sitting."""
-        self._waiting.append(step)
+        """Adds a step, without a synchronisation with the device; first: whether it is the first of a session."""
+        self._pending.append(step)
         self.waited += step.waited
         if first:
             self.starting += step.waited
 
     def read(self) -> list[tuple[Step, dict[str, float]]]:
-        """Counts the steps that wait; those with a loss or a gradient that is not finite are returned, with losses."""
-        steps, self._waiting = self._waiting, []
+        """Reads all pending steps; returns those with a loss or a gradient that is not finite, with their losses."""
+        steps, self._pending = self._pending, []
         if not steps:
             return []
         rows = [torch.stack([*step.losses.values(), step.bad_gradient.float()]) for step in steps]
@@ -60,22 +60,22 @@ class LossMeter:
         return broken
 
     def means(self) -> dict[str, float]:
-        """Every term's mean over the epoch so far, and their sum, "total"."""
+        """The mean of every loss term over the epoch so far, and their sum, "total"."""
         means = {name: value / max(self.steps, 1) for name, value in self.sums.items()}
         return {"total": sum(means.values())} | means
 
-    def smooth(self) -> dict[str, float]:
-        """The same over the last steps."""
+    def recent_means(self) -> dict[str, float]:
+        """The same over the last 20 steps."""
         names = self.recent[-1] if self.recent else {}
         means = {name: sum(row.get(name, 0.0) for row in self.recent) / len(self.recent) for name in names}
         return {"total": sum(means.values())} | means
 
     def to_dict(self) -> dict[str, Any]:
-        """What an interrupted epoch must remember."""
+        """What a checkpoint inside an epoch stores of it."""
         return {"sums": self.sums, "steps": self.steps, "waited": self.waited, "starting": self.starting}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> LossMeter:
-        """The meter of an interrupted epoch."""
+        """Restores the meter of an interrupted epoch."""
         starting = float(data.get("starting", 0.0))
         return LossMeter(dict(data["sums"]), int(data["steps"]), float(data["waited"]), starting)

@@ -1,4 +1,4 @@
-"""What one pass of the network takes, several of them as one, and one as several."""
+"""Micro-batches: the inputs of one forward pass, joined into larger ones or split into smaller ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onelook.types import Targets
 
 
 class Batch(Protocol):
-    """A batch as the loader gives it: uint8 RGB (B, 3, H, W), the objects in pixels of it, rows of the data set."""
+    """A batch from the loader: images uint8 RGB (B, 3, H, W), targets in their pixels, rows of the data set."""
 
     @property
     def images(self) -> Tensor: ...
@@ -27,7 +27,7 @@ class Batch(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class JoinedBatch:
-    """Several batches as one."""
+    """Several batches, joined into one."""
 
     images: Tensor
     targets: Targets
@@ -35,18 +35,23 @@ class JoinedBatch:
 
 
 def split_batch(batch: Batch, size: int) -> Iterator[tuple[Tensor, Targets]]:
-    """The batch in pieces of `size` images (the last may have fewer); each is padded to the longest of its own."""
-    every = batch.targets
+    """Splits a batch into parts of `size` images (the last may be smaller), each padded to its own longest."""
+    targets_of_all = batch.targets
     for first in range(0, len(batch.images), size):
         rows = slice(first, first + size)
-        most = int(every.valid[rows].any(0).sum())  # objects come first, padding behind them
-        shares = None if every.shares is None else every.shares[rows, :most]
-        targets = Targets(every.boxes[rows, :most], every.labels[rows, :most], every.valid[rows, :most], shares)
+        most = int(targets_of_all.valid[rows].any(0).sum())  # objects come first, padding behind them
+        shares = None if targets_of_all.shares is None else targets_of_all.shares[rows, :most]
+        targets = Targets(
+            targets_of_all.boxes[rows, :most],
+            targets_of_all.labels[rows, :most],
+            targets_of_all.valid[rows, :most],
+            shares,
+        )
         yield batch.images[rows], targets
 
 
 def join_batches(batches: Sequence[Batch]) -> JoinedBatch:
-    """The batches one after the other; their objects are padded to the longest."""
+    """Joins batches, in order; their objects are padded to the longest."""
     most = max(batch.targets.valid.shape[1] for batch in batches)
 
     def column(name: str) -> Tensor:

@@ -1,6 +1,7 @@
-"""Optimizers as values, and the published parameter groups.
+"""Settings of the optimizers (SGD, AdamW), and the parameter groups of the papers.
 
-All four papers decay the kernels of convolutions and neither normalisation weights nor biases; learnt scalars only one.
+All four papers apply weight decay to convolution kernels, not to normalisation weights and biases; only DAMO-YOLO's
+code applies it to learnt scalars.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from onelook.training.schedule import Rates
 def parameter_groups(model: nn.Module, weight_decay: float, *, decay_scalars: bool = False) -> list[dict[str, Any]]:
     """The trainable parameters in three groups: "norm" (no decay), "weights" (decayed), "biases" (no decay).
 
-    Vectors that are neither (implicit knowledge) go with the normalisation weights, and so do scalars, unless they are
-    decayed too. Frozen parameters are left out, so that neither decay nor momentum moves them.
+    Other vectors (implicit knowledge) are in "norm", and so are scalars unless `decay_scalars`. Frozen parameters are
+    left out, so that neither decay nor momentum changes them.
     """
     groups: dict[str, list[nn.Parameter]] = {"norm": [], "weights": [], "biases": []}
     for module in model.modules():
@@ -46,15 +47,15 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decay_scalars: bo
 
 
 def _fused(groups: list[dict[str, Any]]) -> bool:
-    """Whether one kernel can update all parameters: a Python loop over hundreds of small tensors costs milliseconds."""
+    """Whether a fused optimizer can be used: a Python loop over hundreds of small tensors costs milliseconds."""
     parameters: Iterator[nn.Parameter] = (parameter for group in groups for parameter in group["params"])
     return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
 
 
 def _check(lr_per_image: float, weight_decay: float) -> None:
-    """ValueError for a rate or a decay that no optimizer takes."""
+    """ValueError for a rate or a decay out of range."""
     if not 0 <= lr_per_image < math.inf:
-        raise ValueError(f"lr_per_image is 0 (nothing is learnt) or above, not {lr_per_image}")
+        raise ValueError(f"lr_per_image is 0 or above, not {lr_per_image}")
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay is not negative: {weight_decay}")
 
@@ -63,8 +64,8 @@ def _check(lr_per_image: float, weight_decay: float) -> None:
 class Sgd:
     """Stochastic gradient descent.
 
-    lr_per_image: the base rate is this times the global batch size (YOLOX: 0.01 for a batch of 64).
-    decay_scalars: whether the decay moves learnt scalars too (as DAMO-YOLO's code does).
+    lr_per_image: base learning rate divided by the global batch size (YOLOX: 0.01 for a batch of 64).
+    decay_scalars: whether weight decay applies to learnt scalars too (as in DAMO-YOLO's code).
     """
 
     lr_per_image: float = 0.01 / 64
@@ -79,7 +80,7 @@ class Sgd:
             raise ValueError(f"momentum lies in [0, 1), above 0 with nesterov, not {self.momentum}")
 
     def build(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
-        """The optimizer of a model's trainable parameters, at the base rate of a global batch of `batch_size`."""
+        """The optimizer of a model's trainable parameters, with the base rate for a global batch of `batch_size`."""
         groups = parameter_groups(model, self.weight_decay, decay_scalars=self.decay_scalars)
         optimizer = torch.optim.SGD(
             groups,
@@ -89,8 +90,8 @@ class Sgd:
             fused=_fused(groups),
         )
         if self.momentum:
-            # Made here, because PyTorch makes them in the first step, and where that step is skipped (its gradients
-            # overflow in float16) they are left as whatever the memory held: the second step makes NaN of it.
+            # PyTorch would create these in the first step. Where that step is skipped (its gradients overflow in
+            # float16), they would stay uninitialised memory, and the second step would give NaN.
             for parameter in (parameter for group in groups for parameter in group["params"]):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
@@ -100,7 +101,7 @@ class Sgd:
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), with the same groups.
 
-    lr_per_image: the base rate is this times the global batch size.  decay_scalars: as in `Sgd`.
+    lr_per_image: base learning rate divided by the global batch size.  decay_scalars: as in `Sgd`.
     """
 
     lr_per_image: float = 0.001 / 64
@@ -114,13 +115,13 @@ class AdamW:
             raise ValueError(f"betas lie in [0, 1), not {self.betas}")
 
     def build(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
-        """The optimizer of a model's trainable parameters, at the base rate of a global batch of `batch_size`."""
+        """The optimizer of a model's trainable parameters, with the base rate for a global batch of `batch_size`."""
         groups = parameter_groups(model, self.weight_decay, decay_scalars=self.decay_scalars)
         return torch.optim.AdamW(groups, lr=self.lr_per_image * batch_size, betas=self.betas, fused=_fused(groups))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Rates, base_lr: float) -> None:
-    """Writes a step's rates into the optimizer's groups."""
+    """Sets learning rates and momentum of a step in the optimizer's parameter groups."""
     for group in optimizer.param_groups:
         scale = rates.bias_scale if rates.bias_scale is not None and group["name"] == "biases" else rates.scale
         group["lr"] = base_lr * scale

@@ -1,9 +1,9 @@
-"""One training in several processes, on one machine or several, as `torchrun` starts them.
+"""Distributed training in several processes, on one computer or several, as `torchrun` starts them.
 
     torchrun --nproc-per-node 8 -m onelook train data --model yolox-s
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint host:29500 -m onelook train ...
 
-Every process trains on its share of each batch. Nothing else in the library knows of devices and ranks.
+Every process trains on its share of each batch. Devices and ranks are handled here and nowhere else.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from onelook.training.step import TrainingStep
 
 T = TypeVar("T")
 
-SHUTDOWN_SECONDS = 0.1  # seconds for what communication still has to do in threads of its own
+SHUTDOWN_SECONDS = 0.1  # seconds in which the threads of the communication library can finish
 
-# What communication says when the process at the other end is gone.
-_SIGNS_OF_AN_END = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+# Parts of error messages of the communication library after another process has ended.
+_PEER_ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that train together.
+    """The group of processes that train together, and the place of this one in it.
 
-    rank: its number, 0 for the one that writes files and talks.  size: how many there are.  device: its own.
+    rank: number of this process; 0 is the main process, which writes files and messages.  size: number of processes.
+    device: of this process.
     """
 
     rank: int
@@ -69,7 +70,7 @@ def choose_device(name: str | None) -> torch.device:
 
 @contextlib.contextmanager
 def join_process_group(device: str | None = None) -> Iterator[ProcessGroup]:
-    """This process's place: alone, or in the group that torchrun's environment describes, left on the way out."""
+    """Joins the process group that torchrun's environment describes, or a group of one; leaves it at the end."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():
         rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -83,24 +84,24 @@ def join_process_group(device: str | None = None) -> Iterator[ProcessGroup]:
     try:
         yield ProcessGroup(dist.get_rank(), size, chosen)
     except RuntimeError as error:
-        if any(sign in str(error) for sign in _SIGNS_OF_AN_END):
+        if any(sign in str(error) for sign in _PEER_ENDED):
             raise UserError(
-                f"Process {dist.get_rank()} of {size} stops, because another one has ended.",
-                "What happened is in the other one's message; without one, the system has killed it.",
+                f"Process {dist.get_rank()} of {size} stops because another process has ended.",
+                "The cause is in the other process's message; without one, the system has killed it.",
             ) from error
         raise
     finally:
-        # A thread of gloo gives back the tensors of the last exchange, for which it needs Python's lock. Where that
-        # comes late, and the group ends with the DistributedDataParallel that knows it, each waits for the other.
+        # A thread of gloo releases the tensors of the last exchange, for which it needs Python's lock. If it is late
+        # and the group is destroyed together with its DistributedDataParallel, the two wait for each other (deadlock).
         time.sleep(SHUTDOWN_SECONDS)
         dist.destroy_process_group()
 
 
-def distribute(step: TrainingStep, world: ProcessGroup) -> nn.Module:
-    """The step as all processes run it: gradients are averaged. Statistics of batch norm stay each process's own."""
-    if world.size == 1:
+def distribute(step: TrainingStep, process_group: ProcessGroup) -> nn.Module:
+    """Wraps the step in DistributedDataParallel: gradients are averaged, batch-norm statistics are not."""
+    if process_group.size == 1:
         return step
-    devices = [world.device] if world.device.type == "cuda" else None
+    devices = [process_group.device] if process_group.device.type == "cuda" else None
     renamed = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
     own_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     return DistributedDataParallel(step, device_ids=devices, gradient_as_bucket_view=True, **own_buffers)
@@ -108,7 +109,7 @@ def distribute(step: TrainingStep, world: ProcessGroup) -> nn.Module:
 
 @torch.no_grad()
 def average_statistics(*models: nn.Module) -> None:
-    """Makes the batch-norm statistics of every process their mean, so that all evaluate and save the same model."""
+    """Averages the batch-norm statistics over the processes, so that all evaluate and save the same model."""
     processes, flat = num_processes(), _statistics(models)
     if processes == 1 or flat is None:
         return
@@ -118,15 +119,15 @@ def average_statistics(*models: nn.Module) -> None:
 
 @torch.no_grad()
 def gather_statistics(*models: nn.Module) -> Tensor | None:
-    """(processes, N): the statistics that every process has for itself inside an epoch, in the main one's host memory.
+    """Collects the batch-norm statistics of every process: (processes, N), on the CPU of the main process.
 
-    None in the others, and where there is one process only.
+    None in the others, and where there is one process only. Inside an epoch the statistics differ between processes.
     """
     flat = _statistics(models)
     if num_processes() == 1 or flat is None:
         return None
     rows = []
-    for rank in range(num_processes()):  # one row at a time: what Cbn remembers is as large as its filters many times
+    for rank in range(num_processes()):  # one row at a time: the buffers of Cbn are many times as large as its filters
         row = flat.clone()
         dist.broadcast(row, rank)
         if dist.get_rank() == 0:
@@ -135,16 +136,16 @@ def gather_statistics(*models: nn.Module) -> Tensor | None:
 
 
 @torch.no_grad()
-def restore_statistics(rows: Tensor, world: ProcessGroup, *models: nn.Module) -> None:
-    """Gives this process its own row of what was gathered; the mean where the processes were more or fewer.
+def restore_statistics(rows: Tensor, process_group: ProcessGroup, *models: nn.Module) -> None:
+    """Restores this process's row of `gather_statistics`; the mean of the rows where their number differs.
 
-    RuntimeError where the models are others.
+    RuntimeError where the models are different ones.
     """
-    _set_statistics(models, rows[world.rank] if len(rows) == world.size else rows.mean(0))
+    _set_statistics(models, rows[process_group.rank] if len(rows) == process_group.size else rows.mean(0))
 
 
 def _buffers(models: Sequence[nn.Module]) -> list[Tensor]:
-    """Floating-point buffers; what layers remember of earlier steps only of the first model, the one that learns."""
+    """Floating-point buffers; non-persistent ones only of the first model, which is the trained one."""
     return [
         buffer
         for number, model in enumerate(models)
@@ -166,12 +167,12 @@ def _set_statistics(models: Sequence[nn.Module], flat: Tensor) -> None:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether any process says so. Waits for the device where there are several."""
+    """Whether `flag` is true in any process. Synchronises with the device where there are several."""
     return any_process_each((flag,), device)[0]
 
 
 def any_process_each(flags: Sequence[bool], device: torch.device) -> list[bool]:
-    """Of each flag, whether any process says so. Waits for the device where there are several."""
+    """For each flag, whether it is true in any process. Synchronises with the device where there are several."""
     if num_processes() == 1:
         return list(flags)
     votes = torch.tensor([float(flag) for flag in flags], device=device)
@@ -180,7 +181,7 @@ def any_process_each(flags: Sequence[bool], device: torch.device) -> list[bool]:
 
 
 def gather_objects(value: T) -> list[T]:
-    """What every process calls this with, in the order of their ranks; small things that can be pickled."""
+    """The values of all processes, in the order of their ranks; for small objects that can be pickled."""
     found = [value] * num_processes()
     if len(found) > 1:
         dist.all_gather_object(found, value)
@@ -188,9 +189,9 @@ def gather_objects(value: T) -> list[T]:
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the images of all processes, on any device (PyTorch's own needs an accelerator).
+    """Synchronised batch norm over all processes, on any device (`torch.nn.SyncBatchNorm` is for CUDA only).
 
-    In evaluation, and alone, it is ordinary batch norm.
+    In evaluation, and with one process, it is ordinary batch norm.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -209,7 +210,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Makes every BatchNorm2d of a model one over all processes; parameters, statistics and names stay."""
+    """Converts every BatchNorm2d of a model to synchronised batch norm; parameters and names stay."""
     if device.type == "cuda":
         for name, child in list(model.named_children()):
             setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))

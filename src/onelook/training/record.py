@@ -1,4 +1,4 @@
-"""What a run remembers of itself, and what there is to say of it in the end."""
+"""The record of a run (metrics, best epoch, flags), which checkpoints store, and the result of a training."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 from rich.console import Console
 
 from onelook.errors import UserError
-from onelook.training.train_log import format_duration
 from onelook.training.meter import LossMeter
 from onelook.training.processes import ProcessGroup
+from onelook.training.train_log import format_duration
 from onelook.types import UNDEFINED
 
 
 @dataclass
 class RunRecord:
-    """What a run has seen so far: JSON, saved with the state. Epochs count from 0, metrics.csv from 1.
+    """The history of a run: JSON, stored in the checkpoint. Epochs count from 0, in metrics.csv from 1.
 
-    flags: of the command that began the run, so that going on needs none.  data: what it learns from and is judged on
-    (`Dataset.identity`).  meters: of every process, inside an epoch.
+    flags: of the command that started the run; --resume uses them again.  data: identity of the training and
+    validation sets (`Dataset.identity`).  meters: of every process, inside an epoch.  misses: evaluations since the
+    best one.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -38,9 +39,9 @@ class RunRecord:
     names: list[str] = field(default_factory=list)
 
     def update_best(self, value: float | None, epoch: int) -> bool:
-        """Notes an evaluation; whether it is the best so far. What is not finite is never best.
+        """Records the metric of an evaluation; returns whether it is the best so far. Only finite values can be.
 
-        What no object defines is no judgement: neither the best nor a miss.
+        An undefined metric (a set without objects) counts neither as the best nor as a miss.
         """
         if value == UNDEFINED:
             return False
@@ -50,17 +51,17 @@ class RunRecord:
         self.misses += 1
         return False
 
-    def loss_meter(self, world: ProcessGroup) -> LossMeter:
-        """The losses that a process had in the epoch that was broken off."""
+    def loss_meter(self, process_group: ProcessGroup) -> LossMeter:
+        """The loss meter of this process, with the losses of an interrupted epoch if there was one."""
         if not self.meters:
             return LossMeter()
-        return LossMeter.from_dict(self.meters[world.rank if len(self.meters) == world.size else 0])
+        return LossMeter.from_dict(self.meters[process_group.rank if len(self.meters) == process_group.size else 0])
 
     def check_data(self, data: Mapping[str, Mapping[str, Any] | None], folder: Path) -> list[str]:
-        """Notes what the run learns from and is judged on, by its part ("training", "validation").
+        """Compares the data sets ("training", "validation") with those the run was started with, and records them.
 
-        A run that goes on must have the same images: UserError where it has not. Other boxes on them are its user's to
-        know: warnings, returned.
+        UserError where a resumed run has other images. Other annotations of the same images give warnings, which are
+        returned.
         """
         warnings = []
         for part, now in data.items():
@@ -70,7 +71,7 @@ class RunRecord:
             if before is None or now is None or any(before[key] != now[key] for key in ("split", "images")):
                 flag = "--train-split" if part == "training" else "--val-split"
                 raise UserError(
-                    f"The {part} of the run in '{folder}' was with {_told(before)}, now it is with {_told(now)}.",
+                    f"The {part} data of the run in '{folder}' was {_described(before)}, now it is {_described(now)}.",
                     f"Resume with the data set and the split that the run was started with ({flag}), or start a new "
                     f"run with --out.",
                 )
@@ -79,15 +80,16 @@ class RunRecord:
         return warnings
 
 
-def _told(data: Mapping[str, Any] | None) -> str:
-    return "nothing" if data is None else f"{data['images']} images of the split '{data['split']}'"
+def _described(data: Mapping[str, Any] | None) -> str:
+    return "none" if data is None else f"{data['images']} images of the split '{data['split']}'"
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of a training, or of the part of it until it was stopped.
+    """The result of a training that finished, stopped early or was interrupted.
 
-    reason: "finished", "patience" (early stopping) or "interrupted".  metric, best: what best means, and its value.
+    reason: "finished", "patience" (early stopping) or "interrupted".  metric, best: the metric that decides which epoch
+    is the best, and its best value.
     """
 
     folder: Path
@@ -102,7 +104,7 @@ class TrainResult:
 
     @property
     def never_defined(self) -> bool:
-        """Whether there were evaluations, none of which could tell the metric."""
+        """Whether the metric was undefined in every evaluation."""
         return self.best is None and self.metric in self.last
 
     @property
@@ -110,16 +112,16 @@ class TrainResult:
         return 130 if self.reason == "interrupted" else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """The result as plain data for JSON."""
         return {**asdict(self), "folder": str(self.folder), "last": dict(self.last)}
 
     def show(self, console: Console) -> None:
-        """Prints where things are, and how good."""
+        """Prints the result and the path of the weights."""
         if self.reason == "interrupted":
-            stopped = f"Stopped after {self.steps} steps. Nothing is lost: {self.folder} holds it all."
+            stopped = f"Stopped after {self.steps} steps. The checkpoint is in {self.folder}."
             console.print(stopped, soft_wrap=True, markup=False)
             return
-        why = "No better for a while, stopped early after" if self.reason == "patience" else "Trained for"
+        why = "No improvement: stopped early after" if self.reason == "patience" else "Trained for"
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
         console.print(f"{why} {epochs} in {format_duration(self.seconds)}.")
         if self.best is not None and self.best_epoch is not None:

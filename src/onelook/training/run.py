@@ -1,8 +1,8 @@
-"""A training in a folder: the loop, followed by somebody who logs, evaluates, saves and stops.
+"""A run: a training in a folder, with logging, evaluation, checkpoints, early stopping and resuming.
 
-The folder holds `recipe.yaml`, `metrics.csv`, `best.safetensors`, `last.safetensors`, `state.pt` and `train.log`. Every
-file but the log is replaced whole, the state last, so that a crash at any moment leaves a run that goes on from its
-last state to exactly the numbers it would have had.
+The folder holds `recipe.yaml`, `metrics.csv`, `best.safetensors`, `last.safetensors`, `state.pt` (the checkpoint) and
+`train.log`. Every file but the log is replaced atomically, the checkpoint last: after a crash at any moment the run can
+be resumed from its last checkpoint and gives exactly the numbers of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from rich.console import Console
 from onelook.config import diff, to_plain, write_yaml
 from onelook.errors import OtherProcessError, UserError, did_you_mean
 from onelook.ops.reduce import mean_over_processes
+from onelook.training.checkpoint import latest_weights_hint, load_checkpoint, save_checkpoint
 from onelook.training.files import locked_folder, make_folder, remove_partial_files
 from onelook.training.interrupt import StopRequest
-from onelook.training.train_log import TrainLog, format_duration, format_losses
-from onelook.training.train_state import TrainState
+from onelook.training.loggers import CsvLogger, LoggerCollection, open_loggers
 from onelook.training.loop import Batches, Epoch, Step, train
 from onelook.training.meter import LossMeter, NonFiniteLossError
 from onelook.training.processes import (
     ProcessGroup,
-    any_process_each,
     any_process,
+    any_process_each,
     average_statistics,
     gather_objects,
     gather_statistics,
 )
 from onelook.training.record import RunRecord, TrainResult
-from onelook.training.loggers import CsvLogger, LoggerCollection, open_loggers
-from onelook.training.checkpoint import load_checkpoint, save_checkpoint, latest_weights_hint
+from onelook.training.train_log import TrainLog, format_duration, format_losses
+from onelook.training.train_state import TrainState
 from onelook.types import UNDEFINED
 from onelook.weights import save_weights
 
@@ -45,18 +45,18 @@ if TYPE_CHECKING:
     from onelook.models.detector import Detector
     from onelook.training.recipe import Recipe
 
-READ_EVERY = 20  # steps between two looks at the losses on an accelerator, which has to stop for each
+READ_EVERY = 20  # steps between two reads of the losses on CUDA: each read synchronises with the device
 
 Evaluate = Callable[["Detector"], Mapping[str, float]]
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, world: ProcessGroup, *, new: bool) -> Iterator[None]:
-    """The main process makes the folder of a new run and keeps all other trainings out of it meanwhile.
+def exclusive(folder: Path, process_group: ProcessGroup, *, new: bool) -> Iterator[None]:
+    """Locks the folder of a run against other trainings while the block runs, in the main process only.
 
-    UserError where one is in it, or where it cannot be made.
+    new: whether the folder is created. UserError where another training has locked it, or it cannot be created.
     """
-    if not world.is_main:
+    if not process_group.is_main:
         yield
         return
     if new:
@@ -66,10 +66,10 @@ def exclusive(folder: Path, world: ProcessGroup, *, new: bool) -> Iterator[None]
 
 
 class Run:
-    """A folder, and what is written into it. Only the main process writes.
+    """The folder of a training and the files in it. Only the main process writes.
 
-    resume_with: the command that goes on with the run, as Ctrl-C prints it.  save_minutes: between states inside an
-    epoch.  name_of: what an image's row is called in messages.
+    resume_command: the command that resumes the run; Ctrl-C prints it.  save_minutes: between checkpoints inside an
+    epoch.  image_name: the name, in messages, of the image in a row of the data set.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Run:
         train_state: TrainState,
         *,
         console: Console | None = None,
-        sinks: Sequence[str] = (),
+        loggers: Sequence[str] = (),
         resume: bool = False,
         resume_command: str = "",
         save_minutes: float = 10.0,
@@ -90,33 +90,36 @@ class Run:
         self.save_seconds = save_minutes * 60
         self.last_saved = time.monotonic()
         self.image_name = image_name
-        self.is_main = train_state.world.is_main
+        self.is_main = train_state.process_group.is_main
         self.record = RunRecord()
-        with exclusive(folder, train_state.world, new=not resume):
+        with exclusive(folder, train_state.process_group, new=not resume):
             if resume:
                 self.record = RunRecord(**load_checkpoint(folder / "state.pt", train_state))
                 self._check_names()
             elif self.is_main:
                 if (folder / "state.pt").exists():
                     raise UserError(
-                        f"'{folder}' holds a run already.", "Go on with it: --resume; or choose another folder: --out."
+                        f"'{folder}' holds a run already.",
+                        "Resume it with --resume, or choose another folder with --out.",
                     )
                 write_yaml(folder / "recipe.yaml", to_plain(recipe))
             if self.is_main:
                 remove_partial_files(folder)
         self.record.names = list(train_state.detector.class_names)
         self.log = TrainLog(
-            console if self.is_main else None, folder / "train.log" if self.is_main else None, train_state.world.device
+            console if self.is_main else None,
+            folder / "train.log" if self.is_main else None,
+            train_state.process_group.device,
         )
         csv = CsvLogger(folder / "metrics.csv", self.record.rows)
-        self.sinks = (
-            open_loggers(sinks, csv, folder, to_plain(recipe), self.log.warn)
+        self.loggers = (
+            open_loggers(loggers, csv, folder, to_plain(recipe), self.log.warning)
             if self.is_main
-            else LoggerCollection(None, {}, self.log.warn)
+            else LoggerCollection(None, {}, self.log.warning)
         )
 
     def _check_names(self) -> None:
-        """UserError where the data set's classes are others, or in another order, than those of the run."""
+        """UserError where the data set has other classes than the run, or the same in another order."""
         before, now = self.record.names, list(self.train_state.detector.class_names)
         if before and before != now:
             place = next((i for i, (old, new) in enumerate(zip(before, now)) if old != new), min(len(before), len(now)))
@@ -127,12 +130,12 @@ class Run:
             )
 
     def check_data(self, data: Mapping[str, Mapping[str, Any] | None]) -> None:
-        """Says what the run learns from and is judged on; see `RunRecord.identify`."""
+        """Compares the data sets with those of the run so far; see `RunRecord.check_data`."""
         for warning in self.record.check_data(data, self.folder):
-            self.log.warn(warning)
+            self.log.warning(warning)
 
-    def save(self, meter: LossMeter | None = None) -> None:
-        """The state, inside an epoch with the losses it has so far. All processes take part."""
+    def save_checkpoint(self, meter: LossMeter | None = None) -> None:
+        """Writes the checkpoint; inside an epoch with its losses so far (`meter`). All processes must call it."""
         self.record.meters = None if meter is None else gather_objects(meter.to_dict())
         self.last_saved = time.monotonic()
         statistics = gather_statistics(*self.train_state.models)
@@ -141,7 +144,7 @@ class Run:
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether the last state is so old that another is wanted."""
+        """Whether the last checkpoint is older than `save_minutes`."""
         return time.monotonic() - self.last_saved > self.save_seconds
 
     @property
@@ -150,7 +153,7 @@ class Run:
         return float(self.train_state.optimizer.param_groups[0]["lr"])
 
     def write_weights(self, name: str, row: Mapping[str, Any]) -> None:
-        """Writes the model to be used as `name`.safetensors."""
+        """Writes the evaluated model to `name`.safetensors, with the metrics in `row`."""
         if self.is_main:
             save_weights(
                 self.train_state.evaluated_model,
@@ -161,7 +164,7 @@ class Run:
             )
 
     def result(self, steps_per_epoch: int) -> TrainResult:
-        """What there is to say in the end."""
+        """The result of the training so far."""
         record = self.record
         return TrainResult(
             folder=self.folder,
@@ -177,7 +180,7 @@ class Run:
 
 
 def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
-    """UserError if a run that is to go on was started with another recipe; names what differs."""
+    """UserError if a run that is resumed was started with another recipe; the message lists what differs."""
     changes = diff(before, recipe)
     if changes:
         listed = ", ".join(f"{one.path} was {one.before}, now {one.after}" for one in changes[:5])
@@ -190,79 +193,85 @@ def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
 def fit(
     run: Run, batches: Batches, evaluate: Evaluate | None, *, slow_loader_remedy: str = "prepare them in more processes"
 ) -> TrainResult:
-    """Trains to the end, or until patience or Ctrl-C stops it; the run's folder is up to date either way.
+    """Trains until the last epoch, early stopping or Ctrl-C; the run's folder is up to date in each case.
 
-    faster: what to do where training waits for batches.
+    slow_loader_remedy: what the warning recommends where training waits for batches.
     """
-    recipe, learner, record, journal = run.recipe, run.train_state, run.record, run.log
+    recipe, train_state, record, journal = run.recipe, run.train_state, run.record, run.log
     steps = -(-len(batches) // recipe.accumulate)
-    meter = record.loss_meter(learner.world)
-    clock = Clock(record.seconds, learner.steps, recipe.epochs * steps)
-    read_every = READ_EVERY if learner.world.device.type == "cuda" else 1
+    meter = record.loss_meter(train_state.process_group)
+    clock = Clock(record.seconds, train_state.steps, recipe.epochs * steps)
+    read_every = READ_EVERY if train_state.process_group.device.type == "cuda" else 1
     shown = None
-    with exclusive(run.folder, learner.world, new=False), StopRequest() as stop, journal:
-        if learner.steps == 0:
-            run.save()
+    with exclusive(run.folder, train_state.process_group, new=False), StopRequest() as stop, journal:
+        if train_state.steps == 0:
+            run.save_checkpoint()
         stopped = record.finished
-        for event in () if stopped else train(recipe, learner, batches):
+        for event in () if stopped else train(recipe, train_state, batches):
             if isinstance(event, Step):
                 done = event.number % steps + 1
                 meter.add(event, first=shown is None)
-                if shown != event.epoch:  # the first step of the epoch in this sitting
+                if shown != event.epoch:  # the first step of the epoch in this session
                     journal.begin_epoch(event.epoch, recipe.epochs, steps, done - 1)
                     shown = event.epoch
                 if done % read_every and not event.ends_epoch:
                     continue
-                broken = meter.read()
-                found, asked, due = any_process_each(
-                    (bool(broken), stop.asked, run.checkpoint_due), learner.world.device
+                skipped = meter.read()
+                found, interrupted, due = any_process_each(
+                    (bool(skipped), stop.requested, run.checkpoint_due), train_state.process_group.device
                 )
                 if found:
-                    _report_broken(run, broken)
-                pace = clock.seconds_per_step(learner.steps)
-                journal.step(done, steps, meter.smooth(), recipe.batch_size / pace, clock.left(learner.steps))
+                    _report_skipped(run, skipped)
+                pace = clock.seconds_per_step(train_state.steps)
+                journal.step(
+                    done, steps, meter.recent_means(), recipe.batch_size / pace, clock.remaining(train_state.steps)
+                )
                 record.seconds = clock.seconds()
-                stopped = asked and not event.ends_epoch
+                stopped = interrupted and not event.ends_epoch
                 if stopped or (due and not event.ends_epoch):
-                    run.save(meter)
+                    run.save_checkpoint(meter)
             else:
                 journal.end_epoch()
                 record.seconds = clock.seconds()
-                _end_epoch(run, event, meter, steps * recipe.batch_size, evaluate, faster=slow_loader_remedy)
+                _end_epoch(
+                    run, event, meter, steps * recipe.batch_size, evaluate, slow_loader_remedy=slow_loader_remedy
+                )
                 meter = LossMeter()
                 record.finished = event.number + 1 == recipe.epochs or _out_of_patience(run)
-                run.save()
-                stopped = record.finished or any_process(stop.asked, learner.world.device)
+                run.save_checkpoint()
+                stopped = record.finished or any_process(stop.requested, train_state.process_group.device)
             if stopped:
                 break
         journal.end_epoch()
         if not record.finished:
-            journal.info(f"Stopped and saved after {learner.steps} steps. To go on: {run.resume_command}")
-        run.sinks.close()
+            journal.info(f"Stopped and saved after {train_state.steps} steps. To resume: {run.resume_command}")
+        run.loggers.close()
     return run.result(steps)
 
 
 def _end_epoch(
-    run: Run, event: Epoch, meter: LossMeter, images: int, evaluate: Evaluate | None, *, faster: str
+    run: Run, event: Epoch, meter: LossMeter, images: int, evaluate: Evaluate | None, *, slow_loader_remedy: str
 ) -> None:
-    """Evaluates where the recipe says so, writes the epoch's row and the weights."""
-    recipe, learner, record, journal = run.recipe, run.train_state, run.record, run.log
-    if any_process(not meter.steps, learner.world.device):  # all of them stop: nobody waits for one that is gone
+    """Evaluates the model in the epochs chosen by the recipe; writes the epoch's metrics and the weights."""
+    recipe, train_state, record, journal = run.recipe, run.train_state, run.record, run.log
+    if any_process(
+        not meter.steps, train_state.process_group.device
+    ):  # all stop together: none waits for one that has ended
         raise NonFiniteLossError(
             f"No step of epoch {event.number + 1} had a finite loss: the training has diverged.",
             f"Start again with a lower learning rate, or with clip=10. The run so far is in {run.folder}.",
         )
-    average_statistics(*learner.models)
+    average_statistics(*train_state.models)
     trained = record.seconds - sum(row["seconds"] for row in record.rows)
     row: dict[str, Any] = {f"loss/{name}": value for name, value in _over_processes(meter.means(), run).items()}
     row |= {"lr": run.rate, "images_per_second": images / max(trained, 1e-9), "waited": meter.waited}
     begin = time.monotonic()
     better = False
     if evaluate is not None and recipe.evaluates(event.number):
-        metrics = dict(evaluate(learner.evaluated_model))
+        metrics = dict(evaluate(train_state.evaluated_model))
         if recipe.metric not in metrics:
             raise UserError(
-                f"metric={recipe.metric} is nothing that the evaluation measures.{did_you_mean(recipe.metric, metrics)}",
+                f"metric={recipe.metric} is no metric of the evaluation.{did_you_mean(recipe.metric, metrics)}",
                 f"Choose one of: {', '.join(metrics)}.",
             )
         row |= {name: None if value == UNDEFINED else value for name, value in metrics.items()}
@@ -274,46 +283,46 @@ def _end_epoch(
     journal.info(_line(event.number + 1, recipe, row, better))
     late, running = meter.waited - meter.starting, trained - meter.starting
     if late > 0.2 * running and late > 1:
-        journal.warn(f"The loader kept training waiting for {late:.1f} of {running:.1f} s: {faster}.")
-    run.sinks.write(event.number + 1, row)
-    if better or record.best is None:  # the last epoch stands in for the best until one is judged
+        journal.warning(f"Training waited {late:.1f} of {running:.1f} s for the data loader: {slow_loader_remedy}.")
+    run.loggers.write(event.number + 1, row)
+    if better or record.best is None:  # until an epoch is evaluated, the last one counts as the best
         run.write_weights("best", row)
     run.write_weights("last", row)
 
 
 def _over_processes(values: Mapping[str, float], run: Run) -> dict[str, float]:
-    """The mean of each number over the processes: every one of them has seen a share of the batches only."""
-    shared = mean_over_processes(torch.tensor(list(values.values()), device=run.train_state.world.device))
-    return dict(zip(values, shared.tolist())) if run.train_state.world.size > 1 else dict(values)
+    """The mean of each number over the processes, as each has trained on a share of the batches."""
+    shared = mean_over_processes(torch.tensor(list(values.values()), device=run.train_state.process_group.device))
+    return dict(zip(values, shared.tolist())) if run.train_state.process_group.size > 1 else dict(values)
 
 
 def _out_of_patience(run: Run) -> bool:
     patience, misses = run.recipe.patience, run.record.misses
     if patience is None or misses < patience:
         return False
-    run.log.info(f"No better {run.recipe.metric} in {misses} evaluations: stopped early.")
+    run.log.info(f"No improvement of {run.recipe.metric} in {misses} evaluations: stopped early.")
     run.record.reason = "patience"
     return True
 
 
-def _report_broken(run: Run, broken: Sequence[tuple[Step, Mapping[str, float]]]) -> None:
-    """Names the images of steps that came to nothing, in whatever process; NonFiniteLossError where all shall stop."""
-    messages = [_of_broken(run, step, losses) for step, losses in broken]
-    for message in (message for own in gather_objects(messages) for message in own):
+def _report_skipped(run: Run, skipped: Sequence[tuple[Step, Mapping[str, float]]]) -> None:
+    """Warns of skipped steps of all processes, with their images; NonFiniteLossError where the recipe stops."""
+    messages = [_skipped_message(run, step, losses) for step, losses in skipped]
+    for message in (message for messages in gather_objects(messages) for message in messages):
         if run.recipe.nonfinite == "stop" and not run.is_main:
             raise OtherProcessError(message)
         if run.recipe.nonfinite == "stop":
             raise NonFiniteLossError(
                 message,
                 "No weight was changed by it. Check the images and their boxes (onelook check). A lower learning rate, "
-                "or nonfinite=skip, which goes on without such steps, is another recipe, which --resume refuses: start "
+                "or nonfinite=skip, which skips such steps, is another recipe, which --resume does not accept: start "
                 f"a new run in another --out{latest_weights_hint(run.folder)}. The run so far is in {run.folder}.",
             )
-        run.log.warn(f"{message} The step was skipped.")
+        run.log.warning(f"{message} The step was skipped.")
 
 
-def _of_broken(run: Run, step: Step, losses: Mapping[str, float]) -> str:
-    """What a step came to nothing by."""
+def _skipped_message(run: Run, step: Step, losses: Mapping[str, float]) -> str:
+    """The message about a skipped step: its number, what was not finite, and its images."""
     bad = ", ".join(f"{name} {value}" for name, value in losses.items() if not math.isfinite(value))
     images = ", ".join(run.image_name(row) for row in step.images)
     what, how = ("loss", f": {bad}") if bad else ("gradient", ", though its loss is")
@@ -329,25 +338,26 @@ def _line(epoch: int, recipe: Recipe, row: Mapping[str, Any], better: bool) -> s
     width = len(str(recipe.epochs))
     return (
         f"epoch {epoch:{width}}/{recipe.epochs}  {format_losses(losses)}  lr {row['lr']:.2e}  "
-        f"{row['images_per_second']:.1f} img/s  {format_duration(row['seconds'])}  {metrics}{'  best' if better else ''}"
+        f"{row['images_per_second']:.1f} img/s  {format_duration(row['seconds'])}  "
+        f"{metrics}{'  best' if better else ''}"
     ).rstrip()
 
 
 class Clock:
-    """Seconds of a run over all its sittings, and how many are left."""
+    """Measures the time of a run over all its sessions and estimates the time that remains."""
 
     def __init__(self, before: float, done: int, total: int) -> None:
         self._before, self._done, self._total = before, done, total
         self._begin = time.monotonic()
 
     def seconds(self) -> float:
-        """Spent so far, earlier sittings included."""
+        """Seconds so far, with earlier sessions."""
         return self._before + time.monotonic() - self._begin
 
     def seconds_per_step(self, done: int) -> float:
-        """Seconds a step in this sitting, evaluations included."""
+        """Seconds a step in this session, with evaluations."""
         return (time.monotonic() - self._begin) / max(done - self._done, 1)
 
-    def left(self, done: int) -> float:
-        """Seconds until all steps are done at this pace."""
+    def remaining(self, done: int) -> float:
+        """Estimated seconds until the last step."""
         return self.seconds_per_step(done) * (self._total - done)

@@ -1,4 +1,4 @@
-"""Learning rates and momenta as pure functions of the step: there is no scheduler state to save or to restore."""
+"""Learning-rate schedules as pure functions of the step: there is no scheduler state to save or restore."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Rates:
-    """What the optimizer uses in one step.
+    """Learning rate and momentum of one step.
 
     scale: factor on the optimizer's base rate.  bias_scale: the same for biases, None for `scale`.
     momentum: replaces the optimizer's own, None to leave it.
@@ -22,10 +22,10 @@ class Rates:
 
 @dataclass(frozen=True)
 class WarmCosine:
-    """Warm-up, half a cosine, and a flat end (YOLOX's `yoloxwarmcos`; its `warmcos` and `cos` are settings of it).
+    """Cosine schedule with warm-up and a constant end (YOLOX's `yoloxwarmcos`; also its `warmcos` and `cos`).
 
     warmup_epochs: may be a fraction.  warmup_power: 2 is YOLOX's quadratic rise, 1 a linear one.
-    warmup_start: factor on the base rate at step 0.  flat_epochs: the last epochs, at the floor.
+    warmup_start: factor on the base rate at step 0.  flat_epochs: the last epochs, which have the rate `floor`.
     floor: factor on the base rate.
 
     The first step of a warm-up from 0 has rate 0 (official behaviour: momentum buffers are filled all the same).
@@ -57,15 +57,14 @@ class WarmCosine:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """One fall from the base rate to `floor`, epoch by epoch, and a warm-up of rates and momentum (YOLOv5, YOLOv7).
+    """One-cycle schedule (YOLOv5, YOLOv7): falls to `floor` epoch by epoch, after a warm-up with momentum.
 
-    floor: factor on the base rate at the end.  fall: half a cosine, or a line.  warmup_epochs, warmup_steps: the
-    warm-up lasts the longer of the two.  In it, the rate of weights rises from 0, that of biases falls from
-    `warmup_bias` (a factor on the base rate), and the momentum rises from `warmup_momentum` to `momentum`, all in
-    lines.
+    floor: factor on the base rate at the end.  fall: half a cosine, or linear.  warmup_epochs, warmup_steps: the longer
+    of the two is the warm-up.  In it the rate of weights rises from 0, the rate of biases falls from `warmup_bias` (a
+    factor on the base rate), and the momentum rises from `warmup_momentum` to `momentum`, all linearly.
 
-    A short training shortens both warm-ups. Official code counts its steps in batches of the machine and accumulates
-    fewer of them at first; here steps are the optimizer's and are always of the whole batch.
+    `shortened` shortens both warm-ups. Official code counts batches before accumulation, and accumulates fewer of them
+    at first; here a step is an optimizer step and always of the whole batch.
     """
 
     floor: float = 0.1
@@ -100,10 +99,10 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class MultiStep:
-    """The base rate times `factor` at each milestone, after a warm-up.
+    """Multi-step schedule: multiplies the rate by `factor` at each milestone, after a warm-up.
 
-    milestones: fractions of the training, ascending, e.g. (0.8, 0.9) as Darknet's step policy.  warmup_power: 1 is a
-    linear rise, 4 Darknet's burn-in.
+    milestones: ascending fractions of the training, e.g. (0.8, 0.9) as in Darknet's `steps` policy.  warmup_power: 1
+    is a linear rise, 4 Darknet's burn-in.
     """
 
     milestones: tuple[float, ...] = (0.8, 0.9)
@@ -125,7 +124,7 @@ class MultiStep:
 
 @dataclass(frozen=True)
 class Polynomial:
-    """(1 - step / all steps) ^ power of the base rate (Darknet's `poly`, for classifiers), after a warm-up."""
+    """Polynomial decay: (1 - step / steps) ^ power (Darknet's `poly`, for classifiers), after a warm-up."""
 
     power: float = 4.0
     warmup_epochs: float = 0.0
@@ -140,11 +139,11 @@ class Polynomial:
 
 @dataclass(frozen=True)
 class CosineRestarts:
-    """Half a cosine, again and again (SGDR, Loshchilov & Hutter 2017; Darknet's `sgdr`), after a warm-up.
+    """Cosine annealing with warm restarts (SGDR, Loshchilov & Hutter 2017; Darknet's `sgdr`), after a warm-up.
 
-    cycle: length of the first half cosine, as a part of the training after the warm-up; 1 never restarts: cosine
-    annealing.  growth: each is so many times as long as the one before.  floor: factor on the base rate at the end of
-    each.
+    cycle: length of the first cycle, as a fraction of the training after the warm-up; 1 is cosine annealing without
+    restarts.  growth: ratio of the lengths of a cycle and the one before.  floor: factor on the base rate at the end of
+    each cycle.
     """
 
     cycle: float = 1.0
@@ -161,18 +160,18 @@ class CosineRestarts:
         warmup = self.warmup_epochs * steps_per_epoch
         if step < warmup:
             return Rates((step / warmup) ** self.warmup_power)
-        place = (step - warmup) / max(epochs * steps_per_epoch - warmup, 1.0)
+        position = (step - warmup) / max(epochs * steps_per_epoch - warmup, 1.0)
         length = self.cycle
-        while place >= length and length < 1:
-            place -= length
+        while position >= length and length < 1:
+            position -= length
             length *= self.growth
-        cosine = 0.5 * (1.0 + math.cos(math.pi * min(place / length, 1.0)))
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(position / length, 1.0)))
         return Rates(self.floor + (1.0 - self.floor) * cosine)
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The base rate throughout."""
+    """Constant schedule: the base rate in every step."""
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
         return Rates(1.0)

@@ -1,4 +1,4 @@
-"""One pass of a training: what DistributedDataParallel and `torch.compile` wrap."""
+"""The forward pass of a training step with its losses: the module that DistributedDataParallel wraps."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class TrainingStep(nn.Module):
-    """Images and their objects in, named losses out.
+    """The detector with its loss: images and targets in, named losses out.
 
-    channels_last: whether images enter in that memory layout; the detector's weights must be in it too.  teaching: the
-    teacher whose features are learnt as well, None for none.
+    channels_last: whether images are converted to that memory layout, in which the detector's weights must be too.
+    distiller: the teacher for knowledge distillation, or None.
     """
 
-    def __init__(self, detector: Detector, *, channels_last: bool = False, teaching: Distiller | None = None) -> None:
+    def __init__(self, detector: Detector, *, channels_last: bool = False, distiller: Distiller | None = None) -> None:
         super().__init__()
         self.detector = detector
-        self.teaching = teaching
-        self.align = None if teaching is None else teaching.align
+        self.distiller = distiller
+        self.align = None if distiller is None else distiller.align
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def forward(
@@ -37,24 +37,28 @@ class TrainingStep(nn.Module):
         targets: Targets,
         size: tuple[int, int],
         loss: AnyLoss,
-        teaching: float = 0.0,
+        distillation_weight: float = 0.0,
     ) -> dict[str, Tensor]:
-        """(B, 3, H, W) uint8 RGB and the objects in it -> every term's weighted value, float32 scalars.
+        """The weighted loss terms of a batch, float32 scalars by name; images (B, 3, H, W) uint8 RGB.
 
-        size: (height, width) that the batch is resized to first (multi-scale training).  teaching: weight of the
-        teacher's term; at 0 the teacher does not look.
+        size: (height, width) that the batch is resized to first (multi-scale training).  distillation_weight: weight of
+        the distillation term; at 0 the teacher is not run.
         """
         pixels, targets = resize_batch(images.float(), targets, size)
         pixels = pixels.contiguous(memory_format=self.layout)
-        if self.teaching is None:
+        if self.distiller is None:
             predictions = self.detector(pixels)
         else:
             features = self.detector.features(pixels)
             predictions = self.detector.head(features)
-            wanted = self.teaching.features(pixels) if teaching else None
-        # What the network says may be half precision; costs, coordinates and losses never are.
+            teacher_features = self.distiller.features(pixels) if distillation_weight else None
+        # The network may run in half precision; costs, coordinates and losses are always float32.
         with torch.autocast(images.device.type, enabled=False):
             losses = loss(predictions, targets)
             if self.align is not None:
-                losses[TERM_NAME] = self.align.rest() if wanted is None else teaching * self.align(features, wanted)
+                losses[TERM_NAME] = (
+                    self.align.zero_loss()
+                    if teacher_features is None
+                    else distillation_weight * self.align(features, teacher_features)
+                )
         return losses

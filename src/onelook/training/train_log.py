@@ -1,4 +1,4 @@
-"""What a training says while it runs: a bar where somebody watches, plain lines elsewhere, and always `train.log`."""
+"""Progress and messages of a training: a progress bar on a terminal, plain lines elsewhere, and `train.log`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-SECONDS_BETWEEN_LINES = 60.0  # between lines inside an epoch, where there is no bar
+SECONDS_BETWEEN_LINES = 60.0  # between progress lines inside an epoch, where there is no bar
 
 
 class TrainLog:
-    """Prints and writes. Only the main process has one that is not silent.
+    """Prints messages and the progress of a training, and appends the messages to a log file.
 
-    path: the log file, appended to; None writes none.
+    console: None prints nothing (as in all processes but the main one).  path: the log file; None writes none.
     """
 
     def __init__(self, console: Console | None, path: Path | None, device: torch.device) -> None:
@@ -41,7 +41,7 @@ class TrainLog:
         self.end_epoch()
 
     def log(self, text: str) -> None:
-        """A line for the log only. A log that cannot be written is said once, and stops nothing."""
+        """Appends to the log file only. Where it cannot be written, there is one warning, and training goes on."""
         if self.path is None:
             return
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -55,17 +55,17 @@ class TrainLog:
             self._log_failed = True
 
     def info(self, text: str, style: str = "") -> None:
-        """A line for people and for the log."""
+        """Prints a message and appends it to the log file."""
         self.log(text)
         if self.console is not None:
             self.console.print(text, style=style or None, markup=False, soft_wrap=True)
 
-    def warn(self, text: str) -> None:
-        """A line that should not be overlooked."""
+    def warning(self, text: str) -> None:
+        """Prints a warning and appends it to the log file."""
         self.info(f"warning: {text}", style="yellow")
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
-        """Shows a fresh bar for an epoch (0-based) of which `done` steps are already taken."""
+        """Starts a progress bar for an epoch (0-based) of which `done` steps are already taken."""
         if self.console is None or not self.console.is_terminal:
             return
         self._bar = Progress(
@@ -80,7 +80,7 @@ class TrainLog:
         self._task = self._bar.add_task("", total=steps, completed=done, epoch=f"{epoch + 1}/{epochs}", state="")
 
     def step(self, number: int, steps: int, losses: Mapping[str, float], images_per_second: float, left: float) -> None:
-        """Moves the bar to step `number` of the epoch; without a bar, a line now and then."""
+        """Updates the bar to step `number` of the epoch; without a bar, prints a line every minute."""
         state = f"{format_losses(losses)}  {images_per_second:.1f} img/s  {format_duration(left)} left  {self.memory()}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=number, state=escape(state))
@@ -89,14 +89,14 @@ class TrainLog:
             self.info(f"  step {number}/{steps}  {state}")
 
     def end_epoch(self) -> None:
-        """Takes the bar away."""
+        """Removes the progress bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None
         self._last_line = time.monotonic()
 
     def memory(self) -> str:
-        """Most memory used so far: the device's, or this process's."""
+        """The peak memory so far: of the CUDA device, or of this process."""
         if self.device.type == "cuda":
             return f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB"
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

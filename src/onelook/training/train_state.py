@@ -1,4 +1,4 @@
-"""What learns: the detector, its optimizer, its average, and the step they have reached."""
+"""The training state: detector, optimizer, gradient scaler, EMA and step counter; also the runtime options."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from onelook.errors import ConfigError, did_you_mean
-from onelook.layers.cross_mini_batch_norm import CrossIterationNorm, CrossMiniBatchNorm
+from onelook.layers.cross_iteration_batch_norm import CrossIterationNorm
+from onelook.layers.cross_mini_batch_norm import CrossMiniBatchNorm
 from onelook.models.deploy import deploy
 from onelook.ops.reduce import mean_over_processes
+from onelook.training.batch_norm_snapshot import BatchNormSnapshot, all_finite
 from onelook.training.distill import AlignModule, Distiller, check_sizes
 from onelook.training.ema import ModelEma
 from onelook.training.processes import ProcessGroup, distribute, synchronise_batch_norm
 from onelook.training.step import TrainingStep
-from onelook.training.batch_norm_snapshot import BatchNormSnapshot, all_finite
 
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
@@ -32,10 +33,10 @@ Precision = Literal["fp32", "fp16", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions:
-    """How this computer does the work; none of it belongs to the recipe.
+    """Options of the computer, such as precision and memory layout, which are no part of the recipe.
 
     precision: of the network's forward pass; None is fp16 on CUDA and fp32 elsewhere.  channels_last: memory layout,
-    None for the faster one of the device.  compile: whether `torch.compile` works on the detector.
+    None for the faster one on the device.  compile: whether the detector is compiled with `torch.compile`.
     deterministic: whether the same run gives the same numbers on CUDA too; slower.
     """
 
@@ -45,92 +46,94 @@ class RuntimeOptions:
     deterministic: bool = False
 
     def precision_on(self, device: torch.device) -> Precision:
-        """The precision that holds on a device."""
+        """The precision on a device."""
         return self.precision or ("fp16" if device.type == "cuda" else "fp32")
 
     def channels_last_on(self, device: torch.device) -> bool:
-        """The layout that holds on a device."""
+        """Whether the memory layout on a device is channels-last."""
         return device.type in ("cuda", "cpu") if self.channels_last is None else self.channels_last
 
 
 class TrainState:
-    """The four places where a training's state lives: modules, optimizer (with its scaler), average, step counter.
+    """The state of a training: detector, optimizer (with its gradient scaler), EMA weights and step counter.
 
-    teacher: a trained detector, which a recipe with distillation needs and no other takes. It stays as it is; a copy in
-    deploy form is looked at. What learns between the two (`align`) is in the training's state, but not in the detector.
+    teacher: a trained detector; recipes with distillation need one, others accept none. It is not changed: a copy in
+    deploy form is used. The align module (`align`) is part of the training state, but not of the detector.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         detector: Detector,
-        world: ProcessGroup,
-        machine: RuntimeOptions,
+        process_group: ProcessGroup,
+        runtime: RuntimeOptions,
         teacher: Detector | None = None,
     ) -> None:
-        device, precision = world.device, machine.precision_on(world.device)
-        channels_last = machine.channels_last_on(device)
-        _prepare(device, machine.deterministic)
+        device, precision = process_group.device, runtime.precision_on(process_group.device)
+        channels_last = runtime.channels_last_on(device)
+        _prepare(device, runtime.deterministic)
         detector.to(device)
         if channels_last:
             detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         freeze(detector, recipe.freeze)
-        if recipe.sync_batch_norm and world.size > 1 and recipe.normalization is None:
+        if recipe.sync_batch_norm and process_group.size > 1 and recipe.normalization is None:
             synchronise_batch_norm(detector, device)
         if recipe.normalization is not None:
             recipe.normalization.convert(detector, across_processes=recipe.sync_batch_norm)
         self._dropblock = recipe.dropblock
         self._drop = None if recipe.dropblock is None else recipe.dropblock.insert(detector).to(device)
-        self._forgetful = [module for module in detector.modules() if isinstance(module, CrossMiniBatchNorm)]
-        self.world = world
+        self._cross_mini_batch_norms = [
+            module for module in detector.modules() if isinstance(module, CrossMiniBatchNorm)
+        ]
+        self.process_group = process_group
         self.detector = detector
-        self.average = ModelEma(detector, recipe.ema) if recipe.ema is not None else None
-        self.teaching = _teaching(recipe, detector, teacher, world.device, channels_last)
-        self.align = None if self.teaching is None else self.teaching.align
-        learning = detector if self.align is None else nn.ModuleList((detector, self.align))
-        self.optimizer = recipe.optimizer.build(learning, recipe.batch_size)
+        self.ema = ModelEma(detector, recipe.ema) if recipe.ema is not None else None
+        self.distiller = _distiller(recipe, detector, teacher, process_group.device, channels_last)
+        self.align = None if self.distiller is None else self.distiller.align
+        trained = detector if self.align is None else nn.ModuleList((detector, self.align))
+        self.optimizer = recipe.optimizer.build(trained, recipe.batch_size)
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self.steps = 0
         self.progress, self.distillation_weight = 0.0, 0.0
         self._half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
         self._clip = recipe.clip
         self._parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
-        self._learning = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        self._undo = BatchNormSnapshot(detector)
-        if machine.compile:
+        self._optimized = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self._snapshot = BatchNormSnapshot(detector)
+        if runtime.compile:
             self._compile(recipe.multiscale is not None or None)
-        step = TrainingStep(detector, channels_last=channels_last, teaching=self.teaching)
-        self.step = distribute(step, world)
+        step = TrainingStep(detector, channels_last=channels_last, distiller=self.distiller)
+        self.step = distribute(step, process_group)
 
     def _compile(self, dynamic: bool | None) -> None:
-        if self.teaching is None:
+        if self.distiller is None:
             self.detector.compile(dynamic=dynamic)
             return
-        # The features are looked at between the parts, so the parts are compiled one by one.
-        teacher = self.teaching.teacher
+        # The features between the parts are needed, so the parts are compiled one by one.
+        teacher = self.distiller.teacher
         for part in (self.detector.backbone, self.detector.neck, self.detector.head, teacher.backbone, teacher.neck):
             part.compile(dynamic=dynamic)
 
     @property
     def distillation_strides(self) -> tuple[int, ...]:
-        """Strides of the levels that a teacher's features are learnt at; () without one."""
+        """Strides of the levels at which features are distilled; () without distillation."""
         if self.align is None:
             return ()
         return tuple(self.detector.neck.strides[ours] for ours, _ in self.align.levels)
 
     @property
     def evaluated_model(self) -> Detector:
-        """What is evaluated and saved: the average where there is one."""
-        return self.detector if self.average is None else self.average.model  # type: ignore[return-value]
+        """The model that is evaluated and saved: the EMA where there is one, else the trained model."""
+        return self.detector if self.ema is None else self.ema.model  # type: ignore[return-value]
 
     @property
     def models(self) -> tuple[nn.Module, ...]:
-        """The detector, and its average where there is one."""
-        return (self.detector,) if self.average is None else (self.detector, self.average.model)
+        """The detector, and its EMA where there is one."""
+        return (self.detector,) if self.ema is None else (self.detector, self.ema.model)
 
     @property
-    def memory(self) -> dict[str, Tensor]:
-        """What layers remember from step to step beside the model's state: a resumed training needs it too."""
+    def non_persistent_buffers(self) -> dict[str, Tensor]:
+        """Buffers that layers keep between steps and that are not in the state dict; checkpoints need them."""
         return {
             f"{name}.{key}": buffer
             for name, module in self.detector.named_modules()
@@ -140,7 +143,7 @@ class TrainState:
         }
 
     def set_train_mode(self) -> None:
-        """Training mode, but for frozen batch norm, whose statistics are part of what is frozen."""
+        """Sets training mode, except for frozen batch norm, whose statistics stay frozen too."""
         self.step.train()
         for module in self.detector.modules():
             own = list(module.parameters(recurse=False))
@@ -148,43 +151,43 @@ class TrainState:
                 module.eval()
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """The precision of a forward pass."""
+        """The autocast context of a forward pass."""
         if self._half is None:
             return contextlib.nullcontext()
-        return torch.autocast(self.world.device.type, dtype=self._half)
+        return torch.autocast(self.process_group.device.type, dtype=self._half)
 
     def gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[object]:
-        """Around a pass whose gradients stay here for now, because more passes of the same step follow."""
-        if last or self.world.size == 1:
+        """The context of a backward pass; gradients are averaged over the processes in the last pass of a step."""
+        if last or self.process_group.size == 1:
             return contextlib.nullcontext()
         return self.step.no_sync()  # type: ignore[operator]
 
-    def begin_step(self, progress: float, teaching: float = 0.0) -> None:
-        """Before the passes of a step: remembers what `update` takes back when the step comes to nothing.
+    def begin_step(self, progress: float, distillation_weight: float = 0.0) -> None:
+        """Prepares a step: saves the statistics that `optimizer_step` restores if the step is skipped.
 
-        progress: 0 to 1, the part of the training that is done; what layers do may depend on it.  teaching: weight of
-        the teacher's term.
+        progress: the part of the training that is done, 0 to 1; DropBlock depends on it.  distillation_weight: weight
+        of the distillation term.
         """
-        self.progress, self.distillation_weight = progress, teaching
+        self.progress, self.distillation_weight = progress, distillation_weight
         if self._dropblock is not None and self._drop is not None:
             self._drop.probability.fill_(self._dropblock.at(progress))
-        for module in self._forgetful:
+        for module in self._cross_mini_batch_norms:
             module.begin_step()
-        self._undo.keep()
+        self._snapshot.save()
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of a loss."""
+        """Accumulates the gradients of a loss."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
-    def update(self, loss: Tensor) -> Tensor:
-        """The optimizer's step and the average's, unless the loss (in any process) or the gradient is not finite.
+    def optimizer_step(self, loss: Tensor) -> Tensor:
+        """Updates weights and EMA, unless the loss (in any process) or the gradient is not finite.
 
-        Returns whether the gradient was to blame although every loss was finite: one bool on the device. In float16 it
-        never is, as the scaler looks for its scale by overflowing. The decision stays on the device: fused optimizers
-        read it there, and nothing waits.
+        Returns whether the gradient was not finite although every loss was: one bool on the device; always false in
+        float16, where the gradient scaler handles overflows. The decision stays on the device: fused optimizers read it
+        there, without a synchronisation.
         """
         finite = mean_over_processes(loss.detach().isfinite().float()) == 1
-        sound = finite
+        step_is_finite = finite
         if self.scaler is not None:
             if self._clip is not None:
                 self.scaler.unscale_(self.optimizer)
@@ -192,48 +195,50 @@ class TrainState:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
-            # The gradients are those of all processes by now, so that all decide alike.
-            sound = finite & all_finite((parameter.grad for parameter in self._learning), finite.device)
+            # The gradients are averaged over the processes by now, so that all decide alike.
+            step_is_finite = finite & all_finite((parameter.grad for parameter in self._optimized), finite.device)
             if self._clip is not None:
                 nn.utils.clip_grad_norm_(self._parameters, self._clip)
-            self._step_if(sound)
-        self._undo.restore_unless(sound)
+            self._step_if(step_is_finite)
+        self._snapshot.restore_unless(step_is_finite)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.detector)
+        if self.ema is not None:
+            self.ema.update(self.detector)
         self.steps += 1
-        return finite & ~sound
+        return finite & ~step_is_finite
 
-    def _step_if(self, sound: Tensor) -> None:
-        if self.optimizer.defaults.get("fused") and sound.device.type == "cuda":
-            self.optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]
+    def _step_if(self, step_is_finite: Tensor) -> None:
+        if self.optimizer.defaults.get("fused") and step_is_finite.device.type == "cuda":
+            self.optimizer.found_inf = (~step_is_finite).float()  # type: ignore[attr-defined]
             self.optimizer.step()
-        elif bool(sound):
+        elif bool(step_is_finite):
             self.optimizer.step()
 
 
-def _teaching(
+def _distiller(
     recipe: Recipe, detector: Detector, teacher: Detector | None, device: torch.device, channels_last: bool
 ) -> Distiller | None:
     settings = recipe.distillation
     if settings is None and teacher is None:
         return None
     if settings is None:
-        raise ConfigError("There is a teacher, but the recipe does not distil.", "Set distillation=Distillation().")
+        raise ConfigError("There is a teacher, but the recipe has no distillation.", "Set distillation=Distillation().")
     if teacher is None:
-        raise ConfigError("The recipe distils, but there is no teacher.", "Name one, or set distillation=none.")
+        raise ConfigError(
+            "The recipe has distillation, but there is no teacher.", "Give one, or set distillation=none."
+        )
     check_sizes(recipe, teacher)
     torch.manual_seed(recipe.seed)
     align = AlignModule(settings, detector.neck, teacher.neck).to(device)
-    copied = deploy(teacher).to(device)
+    deployed = deploy(teacher).to(device)
     if channels_last:
         align.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Distiller(copied, align)
+        deployed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Distiller(deployed, align)
 
 
 def freeze(detector: nn.Module, patterns: Iterable[str]) -> None:
-    """Makes parameters whose names match a pattern ("backbone.*") stay as they are; ConfigError if one matches none."""
+    """Freezes the parameters whose names match a pattern ("backbone.*"); ConfigError if a pattern matches none."""
     names = dict(detector.named_parameters())
     for pattern in patterns:
         matched = fnmatch.filter(names, pattern)
@@ -246,14 +251,14 @@ def freeze(detector: nn.Module, patterns: Iterable[str]) -> None:
         for name in matched:
             names[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in names.values()):
-        raise ConfigError("freeze leaves nothing to train.", "Leave at least the head free.")
+        raise ConfigError("freeze leaves nothing to train.", "Leave at least the head trainable.")
 
 
 def _prepare(device: torch.device, deterministic: bool) -> None:
     if deterministic:
-        # Without a workspace of its own cuBLAS adds in any order; it is read when cuBLAS is first used.
+        # Without its own workspace cuBLAS sums in any order; the variable is read when cuBLAS is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # Some backward kernels have no deterministic form; PyTorch then warns once instead of refusing to train.
+        # Some backward kernels have no deterministic form; PyTorch then warns once instead of raising an error.
         torch.use_deterministic_algorithms(True, warn_only=True)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not deterministic

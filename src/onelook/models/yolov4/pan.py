@@ -1,7 +1,6 @@
-"""The necks of YOLOv4: PAN by concatenation with SPP, its cross stage partial form, BiFPN, and that of the tiny models.
+"""PAN, the neck of YOLOv4: path aggregation by concatenation, with SPP; also its cross stage partial form.
 
-Blocks hold their convolutions in the order of the published files. A neck says in `parts` which of its modules belong
-before which prediction layer there: the published networks are chains, in which the head's layers stand between.
+Blocks define their convolutions in the order of the published files.
 """
 
 from __future__ import annotations
@@ -12,33 +11,26 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from onelook.layers.aspp import Aspp
 from onelook.layers.attention import PointwiseAttention, SpatialAttention
-from onelook.layers.aspp import Aspp, Rfb
 from onelook.layers.conv import ConvStyle
-from onelook.layers.weighted_sum import Asff, Sfam, WeightedSum
 from onelook.layers.resize import upsample
+from onelook.layers.rfb import Rfb
 from onelook.layers.spp import PlainSpp
 from onelook.models.detector import Backbone, Neck
+from onelook.models.yolov4.neck import DarknetFileOrder, Fusion, fusion_block
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid
 
 Context = Literal["spp", "aspp", "rfb"]
 Attention = Literal["pointwise", "spatial"]
-Fusion = Literal["asff", "sfam"]
-
-
-class DarknetFileOrder:
-    """What the published files need to know of a neck."""
-
-    parts: tuple[tuple[str, ...], ...]
-    """Names of the neck's modules before the first prediction layer of the file, before the second, and so on."""
 
 
 class FiveConvs(nn.Module):
-    """Five convolutions, 1x1 and 3x3 in turn (YOLOv3, sec. 2.3); where wanted, a gate before the last.
+    """Five convolutions, 1x1 and 3x3 alternating (YOLOv3, sec. 2.3), optionally with attention before the last.
 
-    attention: put after the second 3x3, where YOLOv4's models with SAM have it.
+    attention: after the second 3x3, as in YOLOv4's models with SAM.
     """
 
     def __init__(self, inputs: int, outputs: int, style: ConvStyle, attention: Attention | None = None) -> None:
@@ -57,7 +49,7 @@ class FiveConvs(nn.Module):
 
 
 class CspConvs(nn.Module):
-    """The same idea, cross stage partial (Scaled-YOLOv4, fig. 3): `pairs` times 1x1 and 3x3, and a path around them."""
+    """Cross stage partial form of `FiveConvs` (Scaled-YOLOv4, fig. 3): `pairs` of 1x1 and 3x3, and a path around."""
 
     def __init__(
         self, inputs: int, outputs: int, pairs: int, style: ConvStyle, attention: Attention | None = None
@@ -78,7 +70,7 @@ class CspConvs(nn.Module):
 
 
 class ContextConvs(nn.Module):
-    """Three convolutions, the context blocks, three more (YOLOv4's place for SPP, sec. 3.4)."""
+    """Three convolutions, context blocks such as SPP, and three more convolutions (YOLOv4 sec. 3.4)."""
 
     def __init__(self, inputs: int, outputs: int, context: tuple[Context, ...], style: ConvStyle) -> None:
         super().__init__()
@@ -95,7 +87,7 @@ class ContextConvs(nn.Module):
 
 
 class CspContextConvs(nn.Module):
-    """The same, cross stage partial: 1x1, 3x3, 1x1, context, then `pairs` of 1x1 and 3x3, and a path around."""
+    """Cross stage partial form of `ContextConvs`: 1x1, 3x3, 1x1, context, `pairs` of 1x1 and 3x3; a path around all."""
 
     def __init__(self, inputs: int, outputs: int, pairs: int, context: tuple[Context, ...], style: ConvStyle) -> None:
         super().__init__()
@@ -117,7 +109,7 @@ class CspContextConvs(nn.Module):
 
 
 def context_blocks(context: tuple[Context, ...], channels: int, style: ConvStyle) -> tuple[nn.Module, int, nn.Module]:
-    """What stands between two chains, its output's channels, and what follows the second: RFB keeps the channels."""
+    """Returns the pooling block (SPP, ASPP or none), its output channels, and the block after (RFB or none)."""
     joined: nn.Module = nn.Identity()
     width = channels
     if "spp" in context:
@@ -128,18 +120,18 @@ def context_blocks(context: tuple[Context, ...], channels: int, style: ConvStyle
 
 
 def attention_block(attention: Attention | None, channels: int, style: ConvStyle) -> nn.Module:
-    """The gate of that name, or the identity."""
+    """Makes the attention gate of this name; the identity for None."""
     if attention is None:
         return nn.Identity()
     return PointwiseAttention(channels, style) if attention == "pointwise" else SpatialAttention(channels, style)
 
 
 class Pan(Neck, DarknetFileOrder):
-    """Path aggregation by concatenation (YOLOv4 sec. 3.4, fig. 6): top-down, then bottom-up.
+    """PAN (YOLOv4 sec. 3.4, fig. 6): path aggregation by concatenation, top-down, then bottom-up.
 
-    A place of the pyramid joins [lateral, upsampled] on the way down and [downsampled, way down] on the way up.
-    csp: whether its blocks are cross stage partial (YOLOv4-CSP), of 2 * `depth` pairs of convolutions, rounded up.
-    fusion: what exchanges between the finished levels, or None.
+    Concatenates [lateral, upsampled] on the way down and [downsampled, way down] on the way up.
+    csp: whether its blocks are cross stage partial (YOLOv4-CSP), with 2 * `depth` pairs of convolutions, rounded up.
+    fusion: fuses the output levels ("asff", "sfam"), or None.
     """
 
     parts = (
@@ -198,103 +190,3 @@ class Pan(Neck, DarknetFileOrder):
         p4 = self.bottom_up4(torch.cat((self.down3(p3), m4), 1))
         p5 = self.bottom_up5(torch.cat((self.down4(p4), m5), 1))
         return self.fusion((p3, p4, p5))
-
-
-class TinyFpn(Neck, DarknetFileOrder):
-    """Top-down only, one 3x3 a level (YOLOv4-tiny); two levels, or three with stride 8 (yolov4-tiny-3l).
-
-    A place joins [upsampled, lateral]: the other way round than `Pan`. Every level ends in its 3x3, whose result the
-    next finer level takes, but for the coarsest, which is taken before it.
-    """
-
-    def __init__(self, backbone: Backbone, width: float, style: ConvStyle, *, levels: int) -> None:
-        super().__init__()
-        c3, c4, c5 = backbone.channels
-        p5, p4, p3 = (int(c * width) for c in (256, 128, 64))
-        self.channels = (p4, p5, c5)[-levels:]
-        self.strides = backbone.strides[-levels:]
-        self.reduce = style.conv(c5, p5)
-        self.expand5 = style.conv(p5, c5, 3)
-        self.reduce5 = style.conv(p5, p4)
-        self.join4 = style.conv(p4 + c4, p5, 3)
-        self.parts = (("reduce", "expand5"), ("reduce5", "join4"), ("reduce4", "join3"))[:levels]
-        if levels == 3:
-            self.reduce4 = style.conv(p5, p3)
-            self.join3 = style.conv(p3 + c3, p4, 3)
-
-    def forward(self, pyramid: Pyramid) -> Pyramid:
-        c3, c4, c5 = pyramid
-        x = self.reduce(c5)
-        p5 = self.expand5(x)
-        p4 = self.join4(torch.cat((upsample(self.reduce5(x)), c4), 1))
-        if len(self.channels) == 2:
-            return p4, p5
-        return self.join3(torch.cat((upsample(self.reduce4(p4)), c3), 1)), p4, p5
-
-
-class BiFpn(Neck, DarknetFileOrder):
-    """Weighted bidirectional pyramid (EfficientDet sec. 3.2 and 3.3): sums with learnt weights where PAN concatenates.
-
-    All levels have one number of channels; `repeats` such layers follow each other. A layer goes top-down, then
-    bottom-up, where a level also sums what came into the layer. Context blocks stand before it, as in `Pan`.
-    """
-
-    parts = ()
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        style: ConvStyle,
-        *,
-        width: float = 1.0,
-        depth: float = 1.0,
-        context: tuple[Context, ...] = ("spp",),
-        fusion: Fusion | None = None,
-    ) -> None:
-        super().__init__()
-        channels = int(256 * width)
-        self.channels = (channels,) * 3
-        self.strides = backbone.strides
-        c3, c4, c5 = backbone.channels
-        self.context5 = ContextConvs(c5, int(512 * width), context, style)
-        self.laterals = nn.ModuleList(style.conv(c, channels) for c in (c3, c4, int(512 * width)))
-        self.layers = nn.Sequential(*(BiFpnLayer(channels, style) for _ in range(ceil(2 * depth))))
-        self.fusion = fusion_block(fusion, self.channels, style)
-
-    def forward(self, pyramid: Pyramid) -> Pyramid:
-        c3, c4, c5 = pyramid
-        levels = tuple(lateral(x) for lateral, x in zip(self.laterals, (c3, c4, self.context5(c5))))
-        return self.fusion(self.layers(levels))
-
-
-class BiFpnLayer(nn.Module):
-    """One layer of `BiFpn`: Pyramid -> Pyramid, all of `channels`."""
-
-    def __init__(self, channels: int, style: ConvStyle) -> None:
-        super().__init__()
-
-        def join(sources: int) -> nn.ModuleList:
-            return nn.ModuleList((WeightedSum(sources, channels), style.conv(channels, channels, 3)))
-
-        self.down4, self.down3 = join(1), join(1)
-        self.up4, self.up5 = join(2), join(1)
-        self.pool = nn.MaxPool2d(2)
-
-    def forward(self, pyramid: Pyramid) -> Pyramid:
-        c3, c4, c5 = pyramid
-        m4 = _joined(self.down4, c4, upsample(c5))
-        p3 = _joined(self.down3, c3, upsample(m4))
-        p4 = _joined(self.up4, c4, m4, self.pool(p3))
-        return p3, p4, _joined(self.up5, c5, self.pool(p4))
-
-
-def _joined(join: nn.ModuleList, *maps: Tensor) -> Tensor:
-    weighted, conv = join
-    return conv(weighted(*maps))
-
-
-def fusion_block(fusion: Fusion | None, channels: tuple[int, ...], style: ConvStyle) -> nn.Module:
-    """The exchange of that name between the levels of a pyramid, or the identity."""
-    if fusion is None:
-        return nn.Identity()
-    return Asff(channels, style) if fusion == "asff" else Sfam(channels, style)

@@ -25,7 +25,7 @@ def images(count: int = 16) -> torch.Tensor:
     return torch.rand(count, 3, 20, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(7)) * 4
 
 
-def test_answers_in_evaluation_stay_the_same() -> None:
+def test_outputs_in_evaluation_stay_the_same() -> None:
     model, x = network().eval(), images()
     before = model(x)
     assert measure_statistics(model, x.split(4)) == 16
@@ -33,7 +33,7 @@ def test_answers_in_evaluation_stay_the_same() -> None:
     assert not model.training
 
 
-def test_training_gives_what_evaluation_gave() -> None:
+def test_outputs_in_training_are_near_those_in_evaluation() -> None:
     model, x = network(), images()
     before = model.eval()(x)
     off = (model.train()(x) - before).abs().mean()
@@ -84,7 +84,7 @@ def small_filters() -> nn.Sequential:
     return model
 
 
-def test_small_filters_grow_until_they_turn_calmly_and_no_answer_changes() -> None:
+def test_small_filters_are_enlarged_to_the_gradient_ratio_without_changed_outputs() -> None:
     model, x = small_filters(), images() * 60
     assert pace(model.train(), x, 0) > 10
     measure_statistics(model, [x])
@@ -98,7 +98,7 @@ def test_small_filters_grow_until_they_turn_calmly_and_no_answer_changes() -> No
     assert pace(model.train(), x, 0) == pytest.approx(0.5, rel=0.01)
 
 
-def test_calm_filters_stay_as_they_are() -> None:
+def test_filters_below_the_gradient_ratio_do_not_change() -> None:
     model, x = small_filters(), images()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert rescale_filters(model, losses(model, x), max_ratio=1e9) == {}

@@ -12,14 +12,14 @@ ROWS = {1: {"loss/total": 2.5, "AP": 0.25}, 2: {"loss/total": 1.5, "AP": 0.5}}
 
 
 def log(name, folder):
-    sink = LOGGERS[name](folder, {"model": {"type": "Yolox"}, "epochs": 2})
+    logger = LOGGERS[name](folder, {"model": {"type": "Yolox"}, "epochs": 2})
     for epoch, row in ROWS.items():
-        sink.write(epoch, row)
-    sink.close()
+        logger.write(epoch, row)
+    logger.close()
 
 
 @pytest.mark.filterwarnings("ignore")  # of the packages themselves
-def test_mlflow_keeps_its_files_in_the_run_where_nobody_says_where(tmp_path, monkeypatch):
+def test_mlflow_writes_into_the_run_folder_without_a_tracking_address(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_FILE_STORE"):
         monkeypatch.delenv(name, raising=False)
@@ -42,7 +42,7 @@ def test_tensorboard_writes_events_into_the_run(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_wandb_works_without_a_network(tmp_path, monkeypatch):
+def test_wandb_works_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     log("wandb", tmp_path)
