@@ -196,11 +196,6 @@ def project() -> dict[str, object]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def test_there_are_at_most_seven_dependencies() -> None:
-    dependencies = project()["dependencies"]
-    assert isinstance(dependencies, list) and len(dependencies) <= 7
-
-
 def test_the_version_is_the_same_in_both_places() -> None:
     import onelook
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -144,7 +143,7 @@ def _regular_target(path: Path) -> Path | None:
 
 def _temporary_name(target: Path, suffix: str) -> Path:
     # Hidden, in the same folder, and short: the name of the target may already be as long as the system allows.
-    return target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}{_PART}{suffix}")
+    return target.with_name(f".{target.name[:40]}.{os.urandom(8).hex()}{_PART}{suffix}")
 
 
 def _sync_file(path: Path) -> None:

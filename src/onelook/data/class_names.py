@@ -1,4 +1,4 @@
-"""Lists of class names in text files, one name a line."""
+"""Class names: lists of them in text files, one name a line, and how many there may be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 from onelook.data.paths import read_text
 from onelook.errors import DataError
+
+CLASS_LIMIT = 65_536
+"""The most classes a data set may have; three times those of the largest public one (ImageNet-21k)."""
 
 _LIMIT = 1 << 20  # bytes
 

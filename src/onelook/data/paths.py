@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -12,6 +13,7 @@ from onelook.errors import DataError
 DEPTH_LIMIT = 32
 FOLDER_LIMIT = 50_000
 LIST_LIMIT = 1 << 30  # bytes of a list of images: about ten million paths
+_USUAL_NAME = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
 _SYSTEM = ("/proc", "/sys", "/dev")
 
 
@@ -20,6 +22,8 @@ def plain_name(name: object) -> str | None:
 
     Unusable is a name that is no text, is empty or absolute, holds control characters, or leads out of its folder.
     """
+    if isinstance(name, str) and len(name) <= 4096 and _USUAL_NAME.fullmatch(name):
+        return name
     if not isinstance(name, str) or not name.strip() or len(name) > 4096 or any(ord(mark) < 32 for mark in name):
         return None
     name = name.replace("\\", "/")

@@ -20,9 +20,6 @@ from onelook.data.split_names import WHOLE, means_whole, split_word
 from onelook.errors import DataError, did_you_mean
 from onelook.reporter import Progress
 
-CLASS_LIMIT = 65_536
-"""The most classes a data set may have; three times those of the largest public one (ImageNet-21k)."""
-
 FilesOf = Iterable[tuple[str, Any]]
 """(name that stays the same when the data set moves, path or directory entry) of files that a split is read from."""
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out, rows_of
-from onelook.data.formats.base import CLASS_LIMIT, Arrays, FilesOf, Format, Part, Source
+from onelook.data.class_names import CLASS_LIMIT
+from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
 from onelook.data.paths import images_below, is_image, walk_files
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from onelook.config import write_yaml
-from onelook.data.class_names import first_names, unique_names
+from onelook.data.class_names import CLASS_LIMIT, first_names, unique_names
 from onelook.data.dataset import Dataset
 from onelook.data.description import is_yaml, read_description
 from onelook.data.formats.base import (
-    CLASS_LIMIT,
     Format,
     Losses,
     Part,

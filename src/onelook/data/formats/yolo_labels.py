@@ -11,7 +11,8 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out
-from onelook.data.formats.base import CLASS_LIMIT, Arrays, FilesOf, Part, Source
+from onelook.data.class_names import CLASS_LIMIT
+from onelook.data.formats.base import Arrays, FilesOf, Part, Source
 from onelook.data.paths import LIST_LIMIT, images_below, is_image, read_text, walk_files
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
