@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from onelook.api.demo import BATCH, CLASSES
-
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.train import train
 from onelook.data.synthetic import Scenes, write_synthetic
@@ -91,7 +90,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="trainings to make now; all unless given")
     given = parser.parse_args()
     size = given.size
-    scenes = Scenes(size=(size, size), things=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=CLASSES, seed=0)
+    scenes = Scenes(size=(size, size), objects=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=CLASSES, seed=0)
     data = given.out / "data"
     if not data.exists():
         write_synthetic(data, scenes, {"train": given.images, "val": given.images // 4})

@@ -20,6 +20,7 @@ from onelook.data import Dataset, open_dataset, splits
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.loader import Batch, Loader
 from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.devices import choose_device
 from onelook.errors import UsageError
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.models.build import build
@@ -27,7 +28,7 @@ from onelook.recipes import find_recipe
 from onelook.training.loop import Epoch, Step, train
 from onelook.training.meter import LossMeter
 from onelook.training.optimizer import set_rates
-from onelook.training.processes import ProcessGroup, choose_device
+from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Augment, Recipe
 from onelook.training.run import READ_EVERY
 from onelook.training.schedule import Rates

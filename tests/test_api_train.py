@@ -142,9 +142,15 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("given", "settings", "said"), MISTAKES.values(), ids=list(MISTAKES))
-def test_mistakes_are_user_errors(scenes, tmp_path, monkeypatch, given, settings, said):
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    """The working directory is a new folder."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("in_folder")
+@pytest.mark.parametrize(("given", "settings", "said"), MISTAKES.values(), ids=list(MISTAKES))
+def test_mistakes_are_user_errors(scenes, given, settings, said):
     chosen, data = given
     with pytest.raises(onelook.UserError, match=said):
         onelook.train(recipe() if chosen is None else chosen, scenes if data is None else data, **{**QUICK, **settings})

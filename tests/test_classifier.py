@@ -53,7 +53,7 @@ def test_an_undivided_folder_is_split_by_the_stated_rule(tmp_path):
     names = [[one.file_name(row) for row in range(len(one))] for one in (training, validation)]
     assert (len(names[0]), len(names[1])) == (18, 3) and not set(names[0]) & set(names[1])
     assert all(name.endswith("004.png") for name in names[1])
-    assert any("each 5th picture by name is val" in note for note in training.notes)
+    assert any("each 5th image by name is val" in note for note in training.notes)
 
 
 @pytest.mark.parametrize("folders", [("train", "val"), ("images",), ("one",)], ids=str)

@@ -23,7 +23,7 @@ from onelook.cli.app import run
 from onelook.config import diff, to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.loader import collate
-from onelook.data.order import shown_classes
+from onelook.data.order import classes_of_objects
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
 from onelook.losses.distillation import Mgd
@@ -189,7 +189,7 @@ def test_a_validation_without_objects_is_foretold_and_the_last_weights_are_the_b
 
 def test_the_sampling_of_the_recipe_is_what_is_looked_at(scenes, tmp_path, capsys):
     names = open_dataset(scenes, "train").names
-    label = int(np.bincount(shown_classes(open_dataset(scenes, "train"))[1]).argmax())
+    label = int(np.bincount(classes_of_objects(open_dataset(scenes, "train"))[1]).argmax())
     asked = (*SMALL, "--out", str(tmp_path / "run"), f"sampling.classes=({names[label]},)")
     assert train(scenes, *asked) == 0
     assert "the training set has none" in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_t_overfits_eight_images(tmp_path):
     follow with a momentum of 0.03 (as published): the network knows its pictures long before, but by their own
     statistics only.
     """
-    scenes = Scenes(size=(128, 128), things=(1, 3), extent=(0.25, 0.6), difficulty=0.2, classes=3, seed=1)
+    scenes = Scenes(size=(128, 128), objects=(1, 3), extent=(0.25, 0.6), difficulty=0.2, classes=3, seed=1)
     data = write_synthetic(tmp_path / "data", scenes, {"train": 8, "val": 1})
     still = ("augment.mosaic=0", "augment.flip=0", "augment.box_level=none", "closing=none")
     settings = (

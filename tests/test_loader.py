@@ -23,7 +23,7 @@ from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
 from onelook.data.loader import Loader, default_workers
 from onelook.data.order import Order, Sampling, chosen_rows, repeat_factors
-from onelook.data.pictures import DrawImages
+from onelook.data.training_images import DrawImages
 from onelook.errors import ConfigError, ImageError
 
 STILL = SingleImageAugment(hsv=None, flip=0.0)

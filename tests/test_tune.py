@@ -24,9 +24,9 @@ from onelook.cli.tune import is_range
 from onelook.config import get, read_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError
+from onelook.files import write_text
 from onelook.recipes import published_recipe, read_recipe
 from onelook.reporter import SilentReporter
-from onelook.training.files import write_text
 from onelook.training.recipe import Recipe
 from onelook.tuning.genes import Evolution, Gene, default_genes, read_gene
 from onelook.tuning.study import Study

@@ -18,7 +18,7 @@ def test_a_narrow_tiny_overfits_twenty_images_in_every_file_format(tmp_path: Pat
 
     At 160 pixels boxes weigh little against objectness, because their weight counts cells; 1 makes up for that.
     """
-    scenes = Scenes(size=(160, 160), things=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
+    scenes = Scenes(size=(160, 160), objects=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
     data = write_synthetic(tmp_path / "data", scenes, {"train": 20})
     settings = (
         "model.width=0.25",

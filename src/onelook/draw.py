@@ -6,11 +6,8 @@ Each class has one colour. Labels stay inside the image and avoid each other, in
 from __future__ import annotations
 
 import colorsys
-import os
-import secrets
 import unicodedata
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +17,7 @@ import cv2
 import numpy as np
 
 from onelook.errors import UserError
+from onelook.files import write_bytes
 
 MIN_SIDE = 256
 """`enlarge_small_image` makes the longer side of an image at least this: letters need about ten pixels."""
@@ -285,13 +283,8 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> Path:
     """Writes (H, W, 3) uint8 RGB in the format of the path's suffix; atomic, creates folders. Returns the path."""
     path = Path(path)
     content = encode_image(image, path.suffix, quality)
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")  # names may be long already
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_bytes(path, content, durable=False)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise UserError(f"'{path}' cannot be written: {error.strerror}.", "Choose another --out folder.") from error
     return path

@@ -136,7 +136,7 @@ class LoadedDetector(OpenedPredictor):
         from onelook.api.training_session import open_session
         from onelook.training.options import RunOptions
         from onelook.training.run import fit
-        from onelook.weights.lookalike import model_name
+        from onelook.weights.identify import model_name
 
         detector = open_network(self).detector
         assert detector.architecture is not None  # `open_network` has checked it

@@ -131,7 +131,7 @@ def resolved(
             training.names,
             fine_tunes=fine_tunes,
             teaches=teaches,
-            classifies=training.format == "classes",
+            classifies=not training.has_boxes,
             on_cpu=on_cpu,
         )
     found = change(choice, {"model.num_classes": len(training.names)})

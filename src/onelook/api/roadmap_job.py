@@ -17,6 +17,7 @@ from onelook.api.train import train
 from onelook.config import change, from_plain, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UserError
+from onelook.files import write_text
 from onelook.losses.classification import ClassLoss
 from onelook.models.deploy import deploy
 from onelook.predict.runtimes.torch import TorchRuntime
@@ -25,7 +26,7 @@ from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
 from onelook.report.training import describe_hardware
 from onelook.reporter import Reporter
-from onelook.training.files import make_folder, write_text
+from onelook.training.files import make_folder
 from onelook.training.recipe import Recipe
 from onelook.training.run import check_same_recipe
 from onelook.training.start import make_detector

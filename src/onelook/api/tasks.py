@@ -114,7 +114,7 @@ class Classifying:
 
 def task_of(recipe: Recipe, training: Dataset) -> Task:
     """The task of a recipe; UserError where the data set is for another one."""
-    loss, has_classes = recipe.loss, training.format == "classes"
+    loss, has_classes = recipe.loss, not training.has_boxes
     if isinstance(loss, ClassLoss):
         if has_classes:
             return Classifying()

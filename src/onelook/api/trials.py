@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from onelook.config import to_plain, write_yaml
+from onelook.files import write_text
 from onelook.reporter import Reporter
-from onelook.training.files import make_folder, write_text
+from onelook.training.files import make_folder
 from onelook.training.interrupt import StopRequest
 from onelook.training.recipe import Recipe
 from onelook.tuning.genes import Gene

@@ -13,9 +13,9 @@ from onelook.api.splits import PathLike, open_splits
 from onelook.api.training_session import run_folder
 from onelook.api.trials import BASE, BEST, Launcher, begin_study, run_study
 from onelook.errors import UsageError, UserError
+from onelook.files import write_text
 from onelook.recipes import read_recipe
 from onelook.reporter import PlainReporter, Reporter
-from onelook.training.files import write_text
 from onelook.training.preflight import missing_for_metric
 from onelook.training.processes import choose_device
 from onelook.training.recipe import Recipe

@@ -7,15 +7,12 @@ files beyond a size and depth.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from onelook.errors import ConfigError
+from onelook.files import write_text
 
 LARGEST = 2 * 1024 * 1024  # bytes; a data set's file with 10,000 class names has 0.2 MB
 
@@ -100,24 +97,5 @@ def write_yaml(path: str | Path, plain: Any) -> Path:
         Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})\\Z"), first)
     text = yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
     path = Path(path)
-    with _whole_file(path) as stream:
-        stream.write(text.encode("utf-8"))
+    write_text(path, text)
     return path
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Any]:
-    """A binary stream whose content becomes the file at the end, or never does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's files are private; this one is like any other new file
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -1,4 +1,4 @@
-"""What an image file says of itself, read from its first bytes without decoding a pixel.
+"""Headers of image files, read from their first bytes without decoding a pixel.
 
 The formats are those OpenCV decodes. Sizes are what a decoder will allocate, so they can be refused before memory is
 taken. Layouts: ITU T.81 (JPEG), the PNG, GIF89a, WebP (RFC 9649) and TIFF 6.0 / BigTIFF specifications, ISO 15444-1
@@ -36,7 +36,7 @@ IMAGE_SUFFIXES = frozenset(
 
 
 class DamagedHeaderError(ValueError):
-    """The bytes begin like an image, and then contradict its format; the text says how."""
+    """Bytes that begin like an image, but contradict its format; the message states how."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Header:
 
 
 def read_header(data: bytes | memoryview | mmap) -> Header | None:
-    """The header in the beginning of a file; None where no known format begins like this.
+    """The header at the beginning of a file; None where no known format begins like this.
 
     Raises DamagedHeaderError where the format is known and the rest is missing or absurd.
     """
@@ -143,11 +143,11 @@ def _exif_orientation(block: bytes) -> int:
 # --- TIFF ------------------------------------------------------------------------------------------------------------
 
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8
-_TIFF_WANTED = (256, 257, 258, 274, 277, 322, 323, 339)  # sizes, bits, orientation, samples, tile sizes, sample format
+_TIFF_TAGS = (256, 257, 258, 274, 277, 322, 323, 339)  # sizes, bits, orientation, samples, tile sizes, sample format
 
 
 def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
-    """The wanted tags of the first directory, up to 8 values each."""
+    """The tags in `_TIFF_TAGS` of the first directory, up to 8 values each."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     entry, pointer, room = (20, "Q", 8) if big else (12, "I", 4)
@@ -159,7 +159,7 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
     position = directory + (8 if big else 2)
     for start in range(position, position + count * entry, entry):
         tag, kind = struct.unpack_from(order + "HH", data, start)
-        if tag not in _TIFF_WANTED or kind not in _TIFF_TYPES:
+        if tag not in _TIFF_TAGS or kind not in _TIFF_TYPES:
             continue
         (number,) = struct.unpack_from(order + pointer, data, start + 4)
         number = min(number, 8)

@@ -13,7 +13,6 @@ No Python object exists per image or box. What has a varying length is one long 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 import os
@@ -188,6 +187,8 @@ def index_in_memory(arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> I
 
 
 def _read_header(file: Any) -> tuple[dict[str, Any], int, int, str]:
+    import hashlib  # brings OpenSSL, which what only needs the names above should not wait for
+
     fixed = file.read(64)
     if len(fixed) < 64 or fixed[:16] != MAGIC:
         raise DamagedIndexError("not an index of this version")

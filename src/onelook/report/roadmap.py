@@ -11,11 +11,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from onelook.files import write_text
 from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.scatter_png import write_scatter_png
 from onelook.report.style import STYLE
-from onelook.training.files import write_text
 
 _NOTHING = "\N{EN DASH}"
 TITLES = {"AP": "AP", "top1": "top-1", "top5": "top-5"}  # titles of the metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Loader, cores, default_workers
-from onelook.data.shared_file import alone
+from onelook.data.shared_file import gather_alone
 from onelook.errors import UsageError
 from onelook.training.processes import ProcessGroup, gather_objects
 from onelook.training.recipe import Recipe
@@ -39,7 +39,7 @@ def loader_of(
         pin=process_group.device.type == "cuda",
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,
-        gather=gather_objects if process_group.size > 1 else alone,
+        gather=gather_objects if process_group.size > 1 else gather_alone,
     )
 
 

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from onelook.devices import Precision
 from onelook.errors import UserError
 from onelook.training.checkpoint import read_notes
-from onelook.training.train_state import Precision, RuntimeOptions
+from onelook.training.train_state import RuntimeOptions
 
 Layout = Literal["channels-last", "contiguous"]
 

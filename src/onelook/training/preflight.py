@@ -20,7 +20,7 @@ from torch import nn
 
 from onelook.data.anchors import fit_of, flat
 from onelook.data.dataset import Dataset, clean_boxes
-from onelook.data.objects import flat_objects, judged_areas, object_sizes, outlined
+from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
 from onelook.data.order import chosen_rows, class_labels
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError
@@ -176,7 +176,7 @@ def _missing(paths: Sequence[str]) -> list[str]:
 
 def missing_for_metric(metric: str, validation: Dataset) -> str | None:
     """The objects ("small objects") that a split lacks, so that the metric is undefined; None if it is defined."""
-    areas = judged_areas(validation)
+    areas = evaluated_areas(validation)
     if not len(areas):
         return "objects"
     if metric[:2] not in ("AP", "AR") or metric[2:] not in SIZE_RANGES:
@@ -264,7 +264,7 @@ def _outline_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | Non
     if not any(getattr(augment, "needs_polygons", False) for augment in augments):
         return []
     _, _, found, crowds = flat_objects(dataset)
-    usable = outlined(dataset) & ~crowds
+    usable = has_outline(dataset) & ~crowds
     if (usable if labels is None else usable & np.isin(found, labels)).any():
         return []
     return [

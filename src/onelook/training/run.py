@@ -19,10 +19,11 @@ import torch
 
 from onelook.config import diff, to_plain, write_yaml
 from onelook.errors import OtherProcessError, UserError, did_you_mean
+from onelook.files import remove_leftovers
 from onelook.ops.reduce import mean_over_processes
 from onelook.reporter import Reporter, SilentReporter
 from onelook.training.checkpoint import latest_weights_hint, load_checkpoint, save_checkpoint
-from onelook.training.files import locked_folder, make_folder, remove_partial_files
+from onelook.training.files import locked_folder, make_folder
 from onelook.training.interrupt import StopRequest
 from onelook.training.loggers import CsvLogger, LoggerCollection, open_loggers
 from onelook.training.loop import Batches, Epoch, Step, train
@@ -106,7 +107,7 @@ class Run:
                     )
                 write_yaml(folder / "recipe.yaml", to_plain(recipe))
             if self.is_main:
-                remove_partial_files(folder)
+                remove_leftovers(folder)
         self.record.names = list(train_state.detector.class_names)
         self.log = TrainLog(
             reporter if reporter is not None and self.is_main else SilentReporter(),

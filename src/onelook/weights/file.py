@@ -5,16 +5,15 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from onelook.errors import WeightsError
+from onelook.files import replacing
 from onelook.weights.problems import UnreadableFile, byte_size
 
 BEST = "best.safetensors"  # what a training writes its best weights to
@@ -84,38 +83,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[str]:
 
     Makes the folders. WeightsError if the place cannot be written.
     """
-    target = Path(path)
-    temporary = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        os.close(handle)
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
+        with replacing(path) as temporary:
+            yield str(temporary)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise WeightsError(f"'{target}' cannot be written: {reason}.", "Check the place and its free space.") from error
-    finally:
-        if temporary is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the renaming itself durable, where the system lets a folder be opened."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        raise WeightsError(f"'{path}' cannot be written: {reason}.", "Check the place and its free space.") from error

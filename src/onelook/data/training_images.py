@@ -1,4 +1,4 @@
-"""The images and objects of a data set as augmentations ask for them: read late, as finely as needed, cached or not."""
+"""The images and objects of a data set for augmentations: read on demand, at the resolution needed, cached or not."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from onelook.types import Sample
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """What a training may see of a data set; lives in each worker.
+class TrainingImages:
+    """The part of a data set that is trained on; each worker has a copy.
 
-    rows: (I,) of the data set that are trained on.  labels: the classes that are learnt, None for all.  cache: decoded
-    images that are shared, None for none.  whole: whether images are read whole even where they are shown small: one
-    decoding then serves all (see `Sampling.reuse`).
+    rows: (I,) of the data set that are trained on.  labels: the classes that are trained on, None for all.  cache:
+    decoded images that are shared, None for none.  whole: whether images are decoded in full even where a smaller one
+    would do: one decoding then serves every use (see `Sampling.reuse`).
     """
 
     dataset: Dataset
@@ -32,11 +32,11 @@ class Pictures:
     whole: bool = False
 
     def sample(self, row: int, outlines: bool = True) -> LazySample:
-        """An image of the data set with what is learnt of it (see `Dataset.sample`); pixels are read when needed.
+        """An image with the objects that are trained on (see `Dataset.sample`); its pixels are read when needed.
 
-        outlines: whether the objects' outlines are wanted; without, `polygons` is None.
+        outlines: whether to include the objects' outlines; otherwise `polygons` is None.
         """
-        boxes, labels, polygons, size = self.dataset.learnt(row, outlines)
+        boxes, labels, polygons, size = self.dataset.training_objects(row, outlines)
         if self.labels is not None:
             kept = np.isin(labels, self.labels)
             boxes, labels = boxes[kept], labels[kept]
@@ -45,9 +45,9 @@ class Pictures:
         return LazySample(partial(self.read, row), boxes, labels, polygons, size)
 
     def read(self, row: int, level: int, rows: int | None = None) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of an image at about 1 / 2 ** level of its size; perhaps read-only.
+        """(H, W, 3) uint8 RGB of an image at about 1 / 2 ** level of its size; may be read-only.
 
-        rows: those of the whole image, from the top, that are wanted; the others may be missing.
+        rows: how many rows of the whole image, from the top, are needed; the others may be missing.
         """
         level = 0 if self.whole else level
         if self.cache is not None and (found := self.cache.get(row, level)) is not None:
@@ -58,34 +58,34 @@ class Pictures:
         self.cache.put(row, level, image)
         return image
 
-    def make(self, recipe: Callable[[Pictures], Sample]) -> Sample:
-        """A sample of these pictures; made again in the rare case that the cache dropped an image under its hands."""
+    def make(self, build: Callable[[TrainingImages], Sample]) -> Sample:
+        """A sample made by `build` from these images; made again if the cache has overwritten one of them meanwhile."""
         for _ in range(3):
-            sample = recipe(self)
-            if self.cache is None or self.cache.settle():
+            sample = build(self)
+            if self.cache is None or self.cache.all_unchanged():
                 return sample
-        return recipe(replace(self, cache=None))
+        return build(replace(self, cache=None))
 
 
 @dataclass(frozen=True, eq=False)
 class DrawImages:
-    """An `ImageSampler` (see `onelook.augment.sampler`) from rows of the data set, uniformly with replacement.
+    """An `ImageSampler` (see `onelook.augment.sampler`) of random images, uniformly with replacement.
 
-    rows: what is drawn from; the pictures' own when None.
+    rows: of the data set, from which is drawn; None for all that are trained on.
     """
 
-    pictures: Pictures
+    images: TrainingImages
     size: tuple[int, int]
     progress: float = 0.0
     rows: Sequence[int] | np.ndarray | None = None
     outlines: bool = True
 
     def __call__(self, rng: np.random.Generator) -> Sample:
-        """Another image."""
-        rows = self.pictures.rows if self.rows is None else self.rows
-        return self.pictures.sample(int(rows[int(rng.integers(len(rows)))]), self.outlines)
+        """Another random image."""
+        rows = self.images.rows if self.rows is None else self.rows
+        return self.images.sample(int(rows[int(rng.integers(len(rows)))]), self.outlines)
 
 
 def uses_polygons(augment: Any) -> bool:
-    """Whether an augmentation wants the objects' outlines; one that does not say gets them."""
+    """Whether an augmentation uses the objects' outlines; without a field of this name it gets them."""
     return bool(getattr(augment, "uses_polygons", True))

@@ -1,10 +1,9 @@
-"""YOLO text labels: one file an image, one row an object, in fractions of the image's size."""
+"""Reads the label files of YOLO text, and the lists of images."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out
-from onelook.data.layout import CLASS_LIMIT, Part, Source
-from onelook.data.paths import images_below, is_image, read_text, walk_files
+from onelook.data.class_names import CLASS_LIMIT
+from onelook.data.formats.base import Arrays, FilesOf, Part, Source
+from onelook.data.paths import LIST_LIMIT, images_below, is_image, read_text, walk_files
 from onelook.data.problems import Problems
-from onelook.data.progress import Progress, silent
 from onelook.data.sizes import image_sizes
-from onelook.data.yolo_layout import LIST_LIMIT
 from onelook.errors import DataError, ImageError
+from onelook.reporter import Progress
 
 LABEL_LIMIT = 1 << 24  # bytes of one label file: a quarter of a million rows
 TOLERANCE = 1e-3  # a fraction may leave 0..1 by this much: what writing with three digits does
@@ -75,7 +74,7 @@ def label_path(image: str) -> str:
     return folder if os.path.exists(folder) or os.path.isdir(f"{before}/labels") else stem
 
 
-def files_of(source: Source, split: str) -> Iterator[tuple[str, str | os.DirEntry[str]]]:
+def files_of(source: Source, split: str) -> FilesOf:
     """Every file the split depends on: its images (for their sizes) and labels, lists, and what names the classes.
 
     Of a folder, all that is in it and in its folder of labels: asking the directory is several times quicker than
@@ -177,9 +176,7 @@ def _pixels(values: list[float], size: tuple[int, int], is_polygon: bool) -> tup
     return [left, top, max(ring[::2]) - left, max(ring[1::2]) - top], [ring]
 
 
-def read_split(
-    source: Source, split: str, problems: Problems, progress: Progress = silent
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_split(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
     """The arrays and the meta of a split's index. Image ids are 1 to I in the sorted order of names."""
     listed = list_images(source.parts[split], source.root)
     names = source.names
