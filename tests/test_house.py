@@ -43,11 +43,13 @@ WITHOUT_TORCH = (
     "exported",
     "augment",
     "data",
+    "evaluation",
     "predict",
     "cli.app",
     "ops.nms",
 )
-TORCH_ANYWAY = {"onelook.data.loader"}  # the training's: nothing else in data/ imports it
+# The training's loader and the evaluation of classifiers, which run in PyTorch only: nothing else there imports them.
+TORCH_ANYWAY = {"onelook.data.loader", "onelook.evaluation.classes"}
 
 MODULES = {
     ".".join(("onelook", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
