@@ -154,7 +154,7 @@ def test_a_family_is_found_where_code_names_one() -> None:
     assert FAMILIES == ["damo_yolo", "yolov4", "yolov7", "yolox"]
     spoken = """
 '''As YOLOX does.'''  # and YOLOv7
-from onelook.models.yolov7.head import Yolov7Head
+from onelook.models.yolov7.head import AnchorHead
 kind = isinstance(model, Yolov4) or family == "DAMO-YOLO"
 """
     assert sorted(families_in(ast.parse(spoken))) == ["damoyolo", "onelook.models.yolov7.head", "yolov4"]

@@ -10,7 +10,7 @@ import torch
 
 from onelook.devices import check_precision, choose_device
 from onelook.errors import ConfigError, UsageError
-from onelook.models.deploy import deploy
+from onelook.models.deploy import deploy_in_place
 from onelook.ops.nms import Postprocess, RawDetections
 from onelook.predict.runtime import postprocess_steps_of
 
@@ -23,6 +23,7 @@ class TorchRuntime:
     """A detector in PyTorch, on one device.
 
     detector: is not changed; a deployed copy runs (`deployed=False`: a plain copy, to measure what deploying changes).
+    in_place: the detector itself is deployed and runs, which saves the time of the copy; its training form is lost.
     size: (height, width) of the input, None for the architecture's; a multiple of the largest stride.  half: float16,
     on a GPU only.  tta: changed copies of every image that are looked at, too. The batch goes to the device as uint8,
     once, and only candidates come back.
@@ -38,6 +39,7 @@ class TorchRuntime:
         size: tuple[int, int] | None = None,
         half: bool = False,
         deployed: bool = True,
+        in_place: bool = False,
         tta: TestTimeAugmentation | None = None,
     ) -> None:
         if detector.architecture is None:
@@ -54,7 +56,8 @@ class TorchRuntime:
         self.select, self.evaluating = postprocess_steps_of(detector.architecture)
         self.tta = tta
         self._dtype = torch.float16 if half else torch.float32
-        network = deploy(detector) if deployed else copy.deepcopy(detector).eval()
+        network = detector if in_place else copy.deepcopy(detector)
+        network = deploy_in_place(network) if deployed else network.eval()
         # Images arrive with the channels last, so the network stays in that layout: nothing is reordered.
         network = network.to(self.device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.detector: Detector = network.requires_grad_(False)
