@@ -129,6 +129,11 @@ class Collected:
         return SilentReporter().progress(title, every=every)
 
 
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 MISTAKES = {
     "a name that does not exist": (("yolox-nanoo", None), {}, "Did you mean 'yolox-nano'"),
     "a data set that does not exist": (("yolox-nano", "nowhere"), {}, "'nowhere' does not exist"),
@@ -143,8 +148,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("given", "settings", "said"), MISTAKES.values(), ids=list(MISTAKES))
-def test_mistakes_are_user_errors(scenes, tmp_path, monkeypatch, given, settings, said):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("elsewhere")
+def test_mistakes_are_user_errors(scenes, given, settings, said):
     chosen, data = given
     with pytest.raises(onelook.UserError, match=said):
         onelook.train(recipe() if chosen is None else chosen, scenes if data is None else data, **{**QUICK, **settings})
