@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from onelook.api.splits import PathLike, open_training_split
+from onelook.api.open import PathLike
+from onelook.api.splits import open_training_split
 from onelook.config import to_text
 from onelook.data import Dataset
 from onelook.data.anchors import GENERATIONS, AnchorFit, Anchors, by_level, fit_of, flat, search

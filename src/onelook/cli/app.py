@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # name: (module:function, the first line of its docstring; a test holds the two equal).
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("onelook.cli.demo:demo", "Run the whole main job on a data set that the program draws itself."),
-    "train": ("onelook.cli.train:train", "Train a detector, or a classifier of pictures."),
+    "train": ("onelook.cli.train:train", "Train a detector, or a classifier of images."),
     "roadmap": ("onelook.cli.roadmap:roadmap", "A paper's table, trained row by row."),
     "tune": ("onelook.cli.tune:tune", "Search for better settings of a training."),
     "bench": ("onelook.cli.bench:app", "Measure the latency, throughput and memory of a model."),
