@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -40,21 +41,27 @@ def read_results(path: str | Path, truth: GroundTruth) -> Results:
     Memory is 56 bytes a detection. Raises DataError naming the file, the line, the entry and the key.
     """
     known = {"image_id": _rows(truth.image_ids.tolist()), "category_id": _rows(truth.category_ids)}
-    parts, count = [Results.empty()], 0
+    images, labels, boxes, scores = array("q"), array("q"), array("d"), array("d")
     with JsonStream(Path(path)) as stream:
         for part in stream.only_list("detections", lambda text: _detections(text, known)):
             if isinstance(part, Single):
                 if problem := _problem(part.element, known):
-                    raise DataError(f"{path}:{part.line}: detections[{count}]: {problem}.", _remedy(problem))
+                    raise DataError(f"{path}:{part.line}: detections[{len(images)}]: {problem}.", _remedy(problem))
                 entry = part.element
                 plain = Detection(int(entry["image_id"]), int(entry["category_id"]), entry["bbox"], entry["score"])
-                parts.append(_table([plain], known))
+                found = _table([plain], known)
             else:
-                parts.append(part.found)
-            count += len(parts[-1])
-            if count > LARGEST_COUNT:
+                found = part.found
+            images.frombytes(found.images.view(np.uint8).data)
+            labels.frombytes(found.labels.view(np.uint8).data)
+            boxes.frombytes(found.boxes.ravel().view(np.uint8).data)
+            scores.frombytes(found.scores.view(np.uint8).data)
+            if len(images) > LARGEST_COUNT:
                 raise DataError(f"{path}: holds more than {LARGEST_COUNT} detections.")
-    return Results.concatenate(parts)
+    if not images:
+        return Results.empty()
+    rows, classes = np.frombuffer(images, np.int64), np.frombuffer(labels, np.int64)
+    return Results(rows, classes, np.frombuffer(boxes).reshape(-1, 4), np.frombuffer(scores))
 
 
 def _detections(text: str, known: Mapping[str, Mapping[int, int]]) -> Results:

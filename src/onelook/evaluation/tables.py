@@ -104,21 +104,17 @@ class Results:
         return Results(none, none, np.zeros((0, 4)), np.zeros(0))
 
     @staticmethod
-    def concatenate(parts: Sequence[Results]) -> Results:
-        """Several tables as one, one after another; at least one."""
-        return Results(
-            np.concatenate([part.images for part in parts]),
-            np.concatenate([part.labels for part in parts]),
-            np.concatenate([part.boxes for part in parts]),
-            np.concatenate([part.scores for part in parts]),
-        )
-
-    @staticmethod
     def join(parts: Sequence[Results]) -> Results:
         """Several tables as one, sorted by image; inside an image the order is kept."""
-        whole = Results.concatenate([*parts, Results.empty()])
-        order = np.argsort(whole.images, kind="stable")
-        return Results(whole.images[order], whole.labels[order], whole.boxes[order], whole.scores[order])
+        parts = [*parts, Results.empty()]
+        images = np.concatenate([part.images for part in parts])
+        order = np.argsort(images, kind="stable")
+        return Results(
+            images[order],
+            np.concatenate([part.labels for part in parts])[order],
+            np.concatenate([part.boxes for part in parts])[order],
+            np.concatenate([part.scores for part in parts])[order],
+        )
 
     def above(self, confidence: float) -> Results:
         """The detections with at least this score."""
