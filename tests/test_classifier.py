@@ -217,7 +217,7 @@ def test_a_classifier_goes_on_where_it_was_stopped(pictures, trained, tmp_path, 
 
 def test_files_and_data_of_different_tasks_get_one_message(trained, pictures, tmp_path, capsys):
     best = trained / "best.safetensors"
-    with pytest.raises(WeightsError, match="holds a classifier of pictures"):
+    with pytest.raises(WeightsError, match="holds an image classifier"):
         open_detector(best)
     with pytest.raises(WeightsError, match=r"does not fit the backbone of Yolox|does not fit the backbone of yolox"):
         load_weights(build("yolox-s"), best)

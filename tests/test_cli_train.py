@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from data_sets import without_objects
+from onelook.api.recipe_choice import RecipeChoice
+from onelook.api.training_session import free_folder
 from onelook.cli.app import run
-from onelook.cli.train_start import choose_recipe, faster, free_folder, rates_too_low
 from onelook.config import diff, to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.loader import collate
@@ -28,7 +29,9 @@ from onelook.errors import UsageError
 from onelook.losses.distillation import Mgd
 from onelook.models.build import build
 from onelook.recipes import find_recipe
+from onelook.training.batches import faster
 from onelook.training.distill import Distillation
+from onelook.training.preflight import rates_too_low
 from onelook.training.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.weights import restore, save_weights
 
@@ -36,17 +39,8 @@ NAMES = ("a", "b", "c")
 
 
 def recipe(*overrides, **flags):
-    given = {
-        "model": "yolox-nano",
-        "recipe": None,
-        "epochs": None,
-        "size": None,
-        "batch": None,
-        "fine_tunes": False,
-        "teaches": False,
-        "on_cpu": False,
-    }
-    return choose_recipe(NAMES, overrides, **{**given, **flags})
+    situation = {name: flags.pop(name) for name in ("fine_tunes", "teaches", "on_cpu") if name in flags}
+    return RecipeChoice(**{"model": "yolox-nano", "overrides": overrides, **flags}).resolve(NAMES, **situation)
 
 
 def test_the_published_recipe_holds_unless_told_otherwise():

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onelook.data import jsonstream
+from onelook.data.building import rows_of
 from onelook.data.formats.coco import read_annotations
 from onelook.data.problems import Problems
 from onelook.reporter import ignore_progress
@@ -118,3 +119,11 @@ def test_almost_all_entries_of_a_usual_file_are_read_in_batches(
     kept, *_ = outcome(path, True)
     assert len(kept["boxes"]) == 20_000
     assert sum(what.startswith("annotations") for what in singles) < 100
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(-40, 40) | st.integers(-(1 << 62), 1 << 62), max_size=20), st.integers(0, 1 << 61))
+def test_rows_of_ids_are_found_however_far_apart_they_are(known: list[int], other: int) -> None:
+    wanted = [*known, other, -other, 0]
+    rows = rows_of(np.array(known, np.int64), np.array(wanted, np.int64))
+    assert rows.tolist() == [known.index(number) if number in known else -1 for number in wanted]

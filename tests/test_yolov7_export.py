@@ -21,7 +21,8 @@ from onelook.models.detector import Detector
 from onelook.models.variants import variant
 from onelook.models.yolov7.head import ImplicitConv
 from onelook.ops.nms import Nms, with_thresholds
-from onelook.predict.backends import OnnxBackend, TorchBackend
+from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes.torch import TorchRuntime
 from shared import data, needs_shared
 
 SIZE = (256, 256)
@@ -130,7 +131,7 @@ def is_beyond_rounding(select: Nms, boxes: np.ndarray, scores: np.ndarray) -> bo
     return True
 
 
-def findings(backend: TorchBackend, dataset: Any) -> tuple[Pictures, Nms]:
+def findings(backend: TorchRuntime, dataset: Any) -> tuple[Pictures, Nms]:
     """Images whose findings do not hang on rounding, with these as their objects, and what finds them."""
     raw, places = [], []
     for frames in framed_batches(dataset, square_groups(range(LOOKED_AT), backend.size, 1), backend.frame):
@@ -163,14 +164,14 @@ def test_exported_files_score_like_pytorch(name: str, tmp_path: Path) -> None:
     dataset = open_dataset(data("coco_mini"), split="val")
     (some,) = framed_batches(dataset, square_groups(range(4), SIZE, 4), variant(name).architecture.frame)
     detector = detector_of(name, tensor_of(some.pixels))
-    reference = TorchBackend(detector, "cpu", size=SIZE)
+    reference = TorchRuntime(detector, "cpu", size=SIZE)
     pictures, select = findings(reference, dataset)
     assert len(pictures) == IMAGES and sum(len(labels) for _, labels in pictures.objects) > 2 * IMAGES
     wanted = evaluate(reference, pictures, select).stats
     assert wanted["AP"] > 0.99
     for nms in (None, Nms(0.25, 0.45, multi_label=True, limit=300)):
         exported = export_onnx(detector, tmp_path / "model.onnx", nms=nms, size=SIZE)
-        backend = OnnxBackend(exported.path)
+        backend = OnnxRuntime(exported.path)
         assert backend.metadata.multi_label and backend.metadata.model == name
         again = with_thresholds(backend.evaluating, select.confidence, select.iou)
         assert evaluate(backend, pictures, again).stats == pytest.approx(wanted, abs=1e-4)

@@ -51,10 +51,11 @@ def print_error(message: str, remedy: str = "") -> None:
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
     """Shows a warning to the user as 'warning: message' on standard error, without the line of code it came from."""
-    from rich.text import Text
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if issubclass(category, UserWarning):  # all others speak to programmers
+            from rich.text import Text
+
             _, console = consoles()
             console.print(Text.assemble(("warning: ", "bold yellow"), str(message)), soft_wrap=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -20,7 +19,6 @@ SIDE_LIMIT = 1 << 20
 ID_LIMIT = (1 << 62) - 1
 NAME_LIMIT = 1000
 OPTIONAL_FLAGS = {"truncated": bits.TRUNCATED, "occluded": bits.OCCLUDED}
-FLAGS = {"iscrowd": bits.CROWD, "difficult": bits.DIFFICULT, **OPTIONAL_FLAGS}
 
 
 class Image(msgspec.Struct, gc=False):
@@ -58,6 +56,7 @@ class ExtendedAnnotation(OutlinedAnnotation, gc=False, forbid_unknown_fields=Fal
 
 IMAGE_FIELDS = set(Image.__struct_fields__)
 OBJECT_FIELDS = set(OutlinedAnnotation.__struct_fields__)
+_JSON = msgspec.json.Encoder()
 _IMAGES = msgspec.json.Decoder(list[Image])
 _BOXES = msgspec.json.Decoder(list[Annotation])
 _OUTLINED = msgspec.json.Decoder(list[OutlinedAnnotation])
@@ -69,7 +68,7 @@ def parse_named_images(text: str) -> ImageColumns:
     """The images of a JSON list without sizes and further fields, and with any names; raises as `parse_boxes` does."""
     entries = _IMAGES.decode(text)
     names = [entry.file_name[:NAME_LIMIT] for entry in entries]
-    return ImageColumns(_image_ids(entries), names, np.zeros((len(entries), 2), np.int32))
+    return ImageColumns(_image_ids(entries), [name.encode() for name in names], np.zeros((len(entries), 2), np.int32))
 
 
 def parse_images(text: str) -> ImageColumns:
@@ -84,8 +83,8 @@ def parse_images(text: str) -> ImageColumns:
     fields = [
         {key: value for key, value in fields.items() if key not in IMAGE_FIELDS} for fields in _ENTRIES.decode(text)
     ]
-    extras = [json.dumps(further) if further else "" for further in fields] if any(fields) else None
-    return ImageColumns(_image_ids(entries), [name or "" for name in names], sizes, extras)
+    extras = [_JSON.encode(further) if further else b"" for further in fields] if any(fields) else None
+    return ImageColumns(_image_ids(entries), [(name or "").encode() for name in names], sizes, extras)
 
 
 def _image_ids(entries: Sequence[Image]) -> np.ndarray:
@@ -113,15 +112,13 @@ def parse_annotations(text: str) -> ObjectColumns:
         for row, fields in enumerate(_ENTRIES.decode(text)):
             if further := {key: value for key, value in fields.items() if key not in OBJECT_FIELDS}:
                 extras[row] = further
-    polygons: list[Sequence[Sequence[float]]] = []
-    for row, outline in enumerate([entry.segmentation for entry in entries]):
-        if type(outline) is dict and outline:
-            if not are_run_lengths(outline):
-                raise UnusualError
-            extras.setdefault(row, {})["segmentation"] = outline
-            polygons.append(())
-        else:
-            polygons.append(outline or ())  # type: ignore[arg-type]
+    outlines = [entry.segmentation or () for entry in entries]
+    for row in [row for row, outline in enumerate(outlines) if type(outline) is dict]:
+        if not are_run_lengths(outlines[row]):  # type: ignore[arg-type]
+            raise UnusualError
+        extras.setdefault(row, {})["segmentation"] = outlines[row]
+        outlines[row] = ()
+    polygons: Any = outlines
     return _columns(entries, polygons, extras)
 
 
@@ -132,9 +129,11 @@ def _columns(
 ) -> ObjectColumns:
     count = len(entries)
     boxes = np.fromiter(chain.from_iterable([entry.bbox for entry in entries]), np.float64, 4 * count).reshape(-1, 4)
-    areas = boxes[:, 2] * boxes[:, 3]
-    if any(given := [entry.area is not None for entry in entries]):
-        areas[given] = [entry.area for entry in entries if entry.area is not None]
+    given = [entry.area for entry in entries]
+    if None in given:
+        products = (boxes[:, 2] * boxes[:, 3]).tolist()
+        given = [product if area is None else area for area, product in zip(given, products)]
+    areas = np.array(given, np.float64)
     ids = np.fromiter([entry.id for entry in entries], np.int64, count)
     image_ids = np.fromiter([entry.image_id for entry in entries], np.int64, count)
     categories = np.fromiter([entry.category_id for entry in entries], np.int64, count)
@@ -153,7 +152,7 @@ def _columns(
     )
     if not plain:
         raise UnusualError
-    texts = [json.dumps(extras[row]) if row in extras else "" for row in range(count)] if extras else None
+    texts = [_JSON.encode(extras[row]) if row in extras else b"" for row in range(count)] if extras else None
     counts = np.fromiter(map(len, polygons), np.int64, len(polygons)) if polygons else np.zeros(count, np.int64)
     return ObjectColumns(ids, image_ids, categories, boxes, areas, _flags(entries), counts, sizes, points, texts)
 
@@ -163,13 +162,19 @@ def _within(values: np.ndarray, limit: float) -> bool:
 
 
 def _flags(entries: Sequence[Annotation]) -> np.ndarray:
-    given = [(entry.iscrowd, entry.difficult, entry.truncated, entry.occluded) for entry in entries]
-    bits_of = {}
-    for values in set(given):
-        if not set(values) <= {None, 0, 1}:
+    flags = np.zeros(len(entries), np.uint8)
+    for values, bit in (
+        ([entry.iscrowd for entry in entries], bits.CROWD),
+        ([entry.difficult for entry in entries], bits.DIFFICULT),
+        ([entry.truncated for entry in entries], bits.TRUNCATED),
+        ([entry.occluded for entry in entries], bits.OCCLUDED),
+    ):
+        kinds = set(values)
+        if not kinds <= {None, 0, 1}:
             raise UnusualError
-        bits_of[values] = sum(bit for bit, value in zip(FLAGS.values(), values) if value)
-    return np.fromiter([bits_of[values] for values in given], np.uint8, len(given))
+        if 1 in kinds:
+            flags[np.array(values, bool)] |= bit
+    return flags
 
 
 def are_run_lengths(value: Mapping[str, Any]) -> bool:

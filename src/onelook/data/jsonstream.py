@@ -189,7 +189,7 @@ class JsonStream:
         if end <= self._at:
             return None
         text = f"[{self._text[self._at : end]}]"
-        # What JSON holds has no cycles: the collector would look at every new tuple in vain.
+        # Values of JSON have no cycles, so the garbage collector would only cost time.
         collecting = gc.isenabled()
         gc.disable()
         try:

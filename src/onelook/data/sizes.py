@@ -6,6 +6,7 @@ as in the decoded image.
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Sequence
@@ -73,5 +74,16 @@ def _header(file: FileIO) -> Header | None:
             return read_header(data)
         except DamagedHeaderError as error:
             if len(data) < amount or amount == READ_LENGTHS[-1]:
+                if len(data) == amount and data[:2] in (b"II", b"MM"):
+                    return _header_at_the_end(file)
                 raise ValueError(f"its header is damaged ({error})") from error
     return None
+
+
+def _header_at_the_end(file: FileIO) -> Header | None:
+    """The header of a TIFF, whose directory may lie behind its pixels."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        try:
+            return read_header(whole)
+        except DamagedHeaderError as error:
+            raise ValueError(f"its header is damaged ({error})") from error

@@ -1,4 +1,4 @@
-"""A model over a whole data set: decode, frame, forward, select, collect; then the COCO protocol."""
+"""Evaluates a model on a data set: decode, frame, forward pass, postprocess, collect; then the COCO protocol."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # (K, 4) xyxy in pixels of th
 
 
 class Model(Protocol):
-    """What is evaluated: `predict.backends` has such models."""
+    """What is evaluated: the runtimes of `predict/runtimes/`."""
 
     @property
     def size(self) -> tuple[int, int]: ...
@@ -37,7 +37,7 @@ class Model(Protocol):
 
 
 class LabelledImages(Protocol):
-    """What it is evaluated on: `data.Dataset` is one."""
+    """The data set of an evaluation: `data.Dataset` is one."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -70,8 +70,8 @@ def evaluate(
 ) -> Evaluation:
     """The COCO numbers of a model on a data set.
 
-    select: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: told the number of
-    images that have been done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
+    select: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: called with the
+    number of images done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
     they need, where the model takes any; None is the model's own size. Classes are matched by name; a model without
     names by number.
 

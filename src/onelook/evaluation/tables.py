@@ -1,4 +1,4 @@
-"""What an evaluation compares, as flat arrays: the annotated objects and the detections of a whole data set.
+"""Ground truth and detections of a whole data set as flat arrays.
 
 Images and classes are rows of the ground truth's lists, never ids, so any id a data set uses survives: an id only
 appears again when a results file is written. Boxes are COCO's here, [x, y, width, height] in pixels, float64, exactly

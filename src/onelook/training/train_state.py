@@ -174,9 +174,9 @@ class TrainState:
             module.begin_step()
         self._snapshot.save()
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulates the gradients of a loss."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss whose gradients the optimizer expects: multiplied by the scale of float16, where there is one."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     def optimizer_step(self, loss: Tensor) -> Tensor:
         """Updates weights and EMA, unless the loss (in any process) or the gradient is not finite.
@@ -226,7 +226,7 @@ def _distiller(
         raise ConfigError(
             "The recipe has distillation, but there is no teacher.", "Give one, or set distillation=none."
         )
-    check_sizes(recipe, teacher)
+    check_sizes(recipe.input_size, recipe.multiscale, teacher)
     torch.manual_seed(recipe.seed)
     align = AlignModule(settings, detector.neck, teacher.neck).to(device)
     deployed = deploy(teacher).to(device)

@@ -1,4 +1,4 @@
-"""Files as bytes that can be looked at without reading them whole, slices of them as tensors, and safe writing."""
+"""Memory-mapped files, slices of them as tensors, and atomic writing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from onelook.errors import WeightsError
 from onelook.files import replacing
-from onelook.weights.problems import Refusal, byte_size
+from onelook.weights.problems import UnreadableFile, byte_size
 
 BEST = "best.safetensors"  # what a training writes its best weights to
 _LARGEST_FILE = 8_000_000_000  # bytes; training checkpoints of the largest models are below 3 GB
-_MOST_DIMENSIONS = 16
+MOST_DIMENSIONS = 16
 
 
 def map_file(path: str | os.PathLike[str]) -> memoryview:
@@ -67,13 +67,13 @@ def tensor_from(data: memoryview, dtype: torch.dtype, shape: tuple[int, ...]) ->
 
 
 def check_shape(shape: object, what: str) -> tuple[int, ...]:
-    """`shape` as a tuple of non-negative ints of a sane number and size; Refusal names `what` otherwise."""
-    if not isinstance(shape, list | tuple) or len(shape) > _MOST_DIMENSIONS:
-        raise Refusal(f"{what} has no proper shape")
+    """`shape` as a tuple of non-negative ints of a sane number and size; UnreadableFile names `what` otherwise."""
+    if not isinstance(shape, list | tuple) or len(shape) > MOST_DIMENSIONS:
+        raise UnreadableFile(f"{what} has no proper shape")
     if not all(isinstance(side, int) and not isinstance(side, bool) and 0 <= side < 1 << 48 for side in shape):
-        raise Refusal(f"{what} has a shape that is not made of sizes")
+        raise UnreadableFile(f"{what} has a shape that is not made of sizes")
     if prod(shape) >= 1 << 48:
-        raise Refusal(f"{what} claims {prod(shape)} elements")
+        raise UnreadableFile(f"{what} claims {prod(shape)} elements")
     return tuple(shape)
 
 

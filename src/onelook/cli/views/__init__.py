@@ -1,1 +1,1 @@
-"""How the results of the verbs are shown on a terminal: one function a result, each in the file of its verb."""
+"""How results of the API are shown on a terminal: one file a result."""

@@ -1,4 +1,4 @@
-"""How the problems of a data set are shown on a terminal."""
+"""How the problems of a data set, and an installation, are shown on a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from onelook.api.check import Environment
 from onelook.data.check import CheckReport
 
 SHOWN_OF_A_CODE = 5
@@ -37,3 +38,20 @@ def show_problems(result: CheckReport, console: Console) -> None:
             console.print(f"  ... and {more} more of this kind (--json has them)", soft_wrap=True)
     counts = ((result.summary["errors"], "error"), (result.summary["warnings"], "warning"))
     console.print(", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts))
+
+
+def show_environment(environment: Environment, console: Console) -> None:
+    """Tables of the system, packages, extras and devices."""
+    table = Table(show_header=False, box=None)
+    for name, value in {**environment.system, **environment.packages}.items():
+        table.add_row(name, escape(str(value)) if value is not None else "[yellow]not installed[/]")
+    for extra, packages in environment.extras.items():
+        missing = [name for name, version in packages.items() if version is None]
+        have = ", ".join(f"{name} {version}" for name, version in packages.items() if version is not None)
+        hint = escape(f"pip install 'onelook[{extra}]'") if missing else ""
+        table.add_row(f"extra {extra}", " ".join((have, f"[yellow]{hint}[/]" if hint else "")).strip())
+    for device in environment.devices:
+        table.add_row(device["name"], escape(device["description"]))
+    console.print(table)
+    for problem in environment.problems:
+        console.print(f"[red]error[/] {escape(problem)}")
