@@ -41,9 +41,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     (root / "annotations").mkdir()
     images, annotations = [], []
     for row in range(10):
-        picture = np.full((64, 96, 3), 10, np.uint8)
-        picture[..., 2] = 20 * row
-        cv2.imwrite(str(root / "train" / f"{row}.png"), picture)
+        image = np.full((64, 96, 3), 10, np.uint8)
+        image[..., 2] = 20 * row
+        cv2.imwrite(str(root / "train" / f"{row}.png"), image)
         images.append({"id": row, "file_name": f"{row}.png", "height": 64, "width": 96})
         kinds = {1: [0, 1], 9: []}.get(row, [0])
         for kind in kinds:
@@ -79,7 +79,7 @@ def test_batch_shows_the_images_its_indices_name(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize("augment", [STILL, YoloxAugment()], ids=["plain", "mosaic"])
-def test_pictures_do_not_depend_on_the_number_of_workers(dataset: Dataset, augment: object) -> None:
+def test_images_do_not_depend_on_the_number_of_workers(dataset: Dataset, augment: object) -> None:
     with Loader(dataset, (64, 64), 4) as alone, Loader(dataset, (64, 64), 4, workers=2) as two:
         first = seen(alone, 0, augment)
         assert equal(first, seen(two, 0, augment))
@@ -250,7 +250,7 @@ def test_a_loader_goes_on_after_an_image_that_was_damaged(dataset: Dataset) -> N
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_cache_changes_no_picture(dataset: Dataset, workers: int) -> None:
+def test_a_cache_changes_no_image(dataset: Dataset, workers: int) -> None:
     pipeline = YoloxAugment()
     with Loader(dataset, (64, 64), 4) as plain, Loader(dataset, (64, 64), 4, workers=workers, cache=1 << 20) as cached:
         for epoch in (0, 1):
