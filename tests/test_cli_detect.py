@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -10,13 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from onelook.cli.app import run
-from onelook.errors import ConfigError, ImageError
+from onelook.errors import ConfigError, ImageError, UserError
 from onelook.predict.sources import find_sources
 from onelook.predict.writers import parse_formats
 from onnx_models import write_model
@@ -313,12 +315,17 @@ def test_a_value_out_of_range_is_wrong_usage(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onelook import files
     from onelook.predict.writers import _Growing
 
-    growing = _Growing(tmp_path / "detections.json")
-    growing.file.close()
-    growing.file = open("/dev/full", "w")  # noqa: SIM115
-    growing.file.write("x")
-    growing.discard()
-    assert not list(tmp_path.iterdir())
+    def on_a_full_disk(path: Path, mode: str, **more: Any) -> Any:
+        return open(path if "x" in mode else "/dev/full", mode, **more)
+
+    monkeypatch.setattr(files, "open", on_a_full_disk, raising=False)
+    for end, error in ((_Growing.discard, None), (_Growing.close, UserError)):
+        growing = _Growing(tmp_path / "detections.json")
+        growing.write("x")
+        with pytest.raises(error, match="No space left") if error else contextlib.nullcontext():
+            end(growing)
+        assert not list(tmp_path.iterdir())

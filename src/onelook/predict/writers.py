@@ -10,7 +10,6 @@ import contextlib
 import csv
 import json
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +20,7 @@ import numpy as np
 
 from onelook.draw import draw_detections, enlarge_small_image, write_image
 from onelook.errors import UsageError, UserError, did_you_mean
+from onelook.files import open_replacing, replacing, write_bytes
 from onelook.predict.sources import Framed
 from onelook.types import Detections
 
@@ -118,18 +118,20 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"'{path}' cannot be written: {error.strerror or error}.", "Choose another --out folder.")
 
 
+class _Discarded(Exception):
+    """Ends the writing of a file that is not wanted: its temporary file is removed."""
+
+
 class _Growing:
-    """A text file that is written beside its name and gets it when it is closed."""
+    """A text file that is written under a temporary name and gets its own when it is closed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")  # names may be long already
+        self._open = contextlib.ExitStack()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             # A file's name may hold bytes that are no text: they are written as \udc.., which JSON reads back as such.
-            self.file: IO[str] = open(  # noqa: SIM115
-                self._beside, "w", encoding="utf-8", errors="backslashreplace", newline=""
-            )
+            file = open_replacing(path, errors="backslashreplace", newline="")
+            self.file: IO[str] = self._open.enter_context(file)
         except OSError as error:
             raise _cannot_write(path, error) from error
 
@@ -141,16 +143,17 @@ class _Growing:
 
     def close(self) -> None:
         try:
-            self.file.close()
-            os.replace(self._beside, self.path)
+            self._open.close()
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
     def discard(self) -> None:
-        with contextlib.suppress(OSError):
-            self.file.close()  # fails where the disk is full
-        with contextlib.suppress(OSError):
-            self._beside.unlink()
+        _discard(self._open)
+
+
+def _discard(opened: contextlib.ExitStack) -> None:
+    with contextlib.suppress(_Discarded, OSError), opened:  # closing may fail, too, where the disk is full
+        raise _Discarded
 
 
 class _JsonArray:
@@ -314,7 +317,7 @@ class Videos:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.written: list[Path] = []
-        self._open: tuple[str, Path, Path, cv2.VideoWriter, tuple[int, int]] | None = None
+        self._open: tuple[str, Path, contextlib.ExitStack, cv2.VideoWriter, tuple[int, int]] | None = None
 
     def add(self, item: Framed, found: Detections) -> None:
         if item.frame is None or item.video is None:
@@ -331,31 +334,36 @@ class Videos:
 
     def _begin(self, item: Framed, size: tuple[int, int]) -> None:
         path = self._folder / f"{item.source.name}.mp4"
-        beside = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.mp4")
+        opened = contextlib.ExitStack()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = opened.enter_context(replacing(path, suffix=".mp4"))
         except OSError as error:
             raise _cannot_write(path, error) from error
         assert item.video is not None
         height, width = (side - side % 2 or 2 for side in size)  # the codec halves the colour planes
         writer = cv2.VideoWriter(str(beside), cv2.VideoWriter.fourcc(*"mp4v"), item.video.fps, (width, height))
         if not writer.isOpened():
+            _discard(opened)
             raise UserError(f"The video '{path}' cannot be written.", "Choose another --out folder, or --format json.")
-        self._open = (item.source.name, path, beside, writer, (height, width))
+        self._open = (item.source.name, path, opened, writer, (height, width))
 
     def close(self) -> None:
         if self._open is not None:
-            _, path, beside, writer, _ = self._open
+            _, path, opened, writer, _ = self._open
             self._open = None
             writer.release()
-            os.replace(beside, path)
+            try:
+                opened.close()
+            except OSError as error:
+                raise _cannot_write(path, error) from error
             self.written.append(path)
 
     def discard(self) -> None:
         if self._open is not None:
-            self._open[3].release()
-            self._open[2].unlink(missing_ok=True)
+            _, _, opened, writer, _ = self._open
             self._open = None
+            writer.release()
+            _discard(opened)
 
 
 def _drawn(item: Framed, found: Detections) -> np.ndarray:
@@ -369,13 +377,10 @@ def _file_name(item: Framed) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    file = _Growing(path)
     try:
-        file.write(text)
-        file.close()
-    except BaseException:
-        file.discard()
-        raise
+        write_bytes(path, text.encode("utf-8", "backslashreplace"), durable=False)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def free_folder(base: str) -> Iterator[Path]:

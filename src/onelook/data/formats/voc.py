@@ -7,9 +7,9 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -348,7 +348,7 @@ def _decimal(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(_printable(text))
+    return escape(_printable(text), quote=False)
 
 
 def _printable(text: str) -> str:
