@@ -20,7 +20,7 @@ from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
 from onelook.data.images import decode_image
 from onelook.data.memory import keep_memory
-from onelook.data.pictures import DrawImages, Pictures
+from onelook.data.training_images import DrawImages, TrainingImages
 from onelook.errors import UsageError
 from onelook.types import Sample
 
@@ -101,16 +101,16 @@ class DataBenchmark:
 def contestants(dataset: Dataset, augment: YoloxAugment, size: tuple[int, int]) -> dict[str, Contestant]:
     """What is measured: reading an image, and samples without and with images that were decoded before."""
     rows = np.arange(len(dataset))
-    files = Pictures(dataset, rows)
+    files = TrainingImages(dataset, rows)
     room = int(dataset.sizes.astype(np.int64).prod(1).sum()) * 3 * 3 // 2
-    cached = Pictures(dataset, rows, cache=ImageCache(len(dataset), max(room, 1 << 20)))
+    cached = TrainingImages(dataset, rows, cache=ImageCache(len(dataset), max(room, 1 << 20)))
     for row in rows.tolist():  # what the first epoch would do
         for level in range(4):
             cached.read(row, level)
     single = replace(augment, mix=None)
     order = np.random.default_rng(0).permutation(rows)
 
-    def sampling(pictures: Pictures, pipeline: SingleImageAugment | YoloxAugment) -> Contestant:
+    def sampling(pictures: TrainingImages, pipeline: SingleImageAugment | YoloxAugment) -> Contestant:
         draw = DrawImages(pictures, size, outlines=False)
         return lambda n: pipeline(pictures.sample(int(order[n % len(order)]), False), draw, sample_generator(0, 0, n))
 
@@ -118,7 +118,7 @@ def contestants(dataset: Dataset, augment: YoloxAugment, size: tuple[int, int]) 
         pool = min(POOL, max(4, len(rows) // 4))
         mean = int(dataset.sizes.astype(np.int64).prod(1).mean()) * 3
         cache = ImageCache(len(dataset), max(2 * pool * mean, 8 << 20), rotating=True)
-        pictures = Pictures(dataset, rows, cache=cache, whole=True)
+        pictures = TrainingImages(dataset, rows, cache=cache, whole=True)
         places = np.arange(-pool, 0)
 
         def make(n: int) -> Sample:

@@ -31,7 +31,7 @@ from onelook.augment.lazy_sample import sample_generator
 from onelook.augment.yolox import YoloxAugment
 from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
-from onelook.data.pictures import DrawImages, Pictures
+from onelook.data.training_images import DrawImages, TrainingImages
 from samples import RULES, DataBenchmark, bench_data, time_of
 
 MOSAIC, MIXUP = "textbook mosaic", "textbook mosaic + MixUp"
@@ -71,7 +71,7 @@ def _time_textbook(name: str, first: int, stop: int) -> float:
 
 def textbook(dataset: Dataset, augment: YoloxAugment) -> dict[str, Callable[[int], object]]:
     """The textbook's contestants, with the samples of ours."""
-    pictures = Pictures(dataset, np.arange(len(dataset)))
+    pictures = TrainingImages(dataset, np.arange(len(dataset)))
     order = np.random.default_rng(0).permutation(len(dataset))
     draw = DrawImages(pictures, SIZE, outlines=False)
 
@@ -91,7 +91,7 @@ def statistics(image: np.ndarray) -> list[float]:
 
 def compare(dataset: Dataset, augment: YoloxAugment, samples: int) -> dict[str, object]:
     """Objects and pixels of the same samples, ours and the textbook's."""
-    pictures = Pictures(dataset, np.arange(len(dataset)))
+    pictures = TrainingImages(dataset, np.arange(len(dataset)))
     draw, steps = DrawImages(pictures, SIZE, outlines=False), Textbook(augment)
     ours, theirs, objects, farthest, equal = [], [], 0, 0.0, 0
     for n in range(samples):

@@ -20,6 +20,7 @@ from onelook.data import Dataset, open_dataset, splits
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.loader import Batch, Loader
 from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.devices import choose_device
 from onelook.errors import UsageError
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.models.build import build
@@ -27,7 +28,7 @@ from onelook.recipes import find_recipe
 from onelook.training.loop import Epoch, Step, train
 from onelook.training.meter import LossMeter
 from onelook.training.optimizer import set_rates
-from onelook.training.processes import ProcessGroup, choose_device
+from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Augment, Recipe
 from onelook.training.run import READ_EVERY
 from onelook.training.schedule import Rates
@@ -264,17 +265,17 @@ def _loader_rate(loader: Loader, recipe: Recipe, workers: int) -> float:
     return count * recipe.batch_size / (perf_counter() - begin)
 
 
-def _bare_step(learner: TrainState, images: torch.Tensor) -> None:
-    learner.step.train()
-    with learner.autocast():
-        predictions = learner.detector(images.float())
-    learner.backward(_sum(predictions))
-    if learner.scaler is not None:
-        learner.scaler.step(learner.optimizer)
-        learner.scaler.update()
+def _bare_step(train_state: TrainState, images: torch.Tensor) -> None:
+    train_state.step.train()
+    with train_state.autocast():
+        predictions = train_state.detector(images.float())
+    train_state.scaled(_sum(predictions)).backward()
+    if train_state.scaler is not None:
+        train_state.scaler.step(train_state.optimizer)
+        train_state.scaler.update()
     else:
-        learner.optimizer.step()
-    learner.optimizer.zero_grad(set_to_none=True)
+        train_state.optimizer.step()
+    train_state.optimizer.zero_grad(set_to_none=True)
 
 
 def _sum(predictions: Predictions) -> torch.Tensor:

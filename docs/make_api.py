@@ -15,7 +15,10 @@ PAGE = ROOT / "docs" / "api.md"
 SECTIONS = {
     "Detect": ("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
     "Measure": ("validate", "score", "Evaluation", "benchmark", "ModelBenchmark"),
-    "Train": ("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "train"),
+    "Train": (
+        *("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "train", "TrainResult"),
+        *("tune", "TuneResult", "roadmap", "RoadmapTable", "anchors"),
+    ),
     "Models and weights": (
         *("list_models", "ModelInfo", "build", "Detector", "load_weights", "save_weights", "deploy"),
         *("export", "ExportResult"),

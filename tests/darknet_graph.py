@@ -16,7 +16,7 @@ from shared import reference
 
 @cache
 def layers(name: str) -> list[list[Any]]:
-    """Rows of the reference's table (its "format" says what they hold)."""
+    """Rows of the reference's table (described in its "format")."""
     return json.loads((reference("yolov4") / "layers.json").read_text())["models"][name]
 
 

@@ -76,7 +76,7 @@ def filled_detector(name: str, statistics: dict[str, np.ndarray] | None = None, 
 
 @dataclass(frozen=True)
 class Golden:
-    """One golden file: its arrays, and the image as the official network sees it, (1, 3, H, W) in 0..1."""
+    """One golden file: its arrays, and the input of the official network, (1, 3, H, W) in 0..1."""
 
     arrays: dict[str, np.ndarray]
     image: np.ndarray

@@ -1,4 +1,4 @@
-"""Small pictures whose objects are rectangles of pure colours: an augmented box can be compared with its pixels."""
+"""Small images whose objects are rectangles of pure colours: an augmented box can be compared with its pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 
 
 
 def scene(seed: int, objects: int = 2) -> Sample:
-    """A smooth picture with rectangles of pure colours, which are its objects; outlined."""
+    """A smooth image with rectangles of pure colours, which are its objects, with polygons."""
     rng = np.random.default_rng(seed)
     height, width = rng.integers(90, 260, 2).tolist()
     image = cv2.resize(rng.integers(60, 180, (12, 12, 3), dtype=np.uint8), (width, height))
@@ -24,12 +24,12 @@ def scene(seed: int, objects: int = 2) -> Sample:
         image[y1:y2, x1:x2] = COLOURS[i]
         boxes.append([x1, y1, x2, y2])
     found = np.array(boxes, np.float32).reshape(-1, 4)
-    outlines = tuple((np.array([[a, b], [c, b], [c, d], [a, d]], np.float32),) for a, b, c, d in boxes)
-    return Sample(image, found, np.arange(objects), outlines)
+    polygons = tuple((np.array([[a, b], [c, b], [c, d], [a, d]], np.float32),) for a, b, c, d in boxes)
+    return Sample(image, found, np.arange(objects), polygons)
 
 
 SCENES = tuple(scene(seed) for seed in range(12))
-DRAW = ListSampler(SCENES, SIZE)
+SAMPLER = ListSampler(SCENES, SIZE)
 
 
 def extent(image: np.ndarray, colour: np.ndarray, tolerance: int = 100) -> np.ndarray | None:

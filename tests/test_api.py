@@ -27,7 +27,7 @@ from typing import assert_type
 
 import numpy as np
 import onelook
-from onelook import Detections, Detector, Evaluation, LoadedDetector, Recipe
+from onelook import Detections, Detector, Evaluation, LoadedDetector, Recipe, TrainResult
 from onelook.api.export import ExportResult, WrittenWeights
 
 detector = onelook.load("yolox-nano", weights="yolox_nano.onnx", device="cpu")
@@ -53,6 +53,12 @@ assert_type(onelook.diff(recipe, "yolox-s")[0].path, str)
 dataset = onelook.open_dataset("data/", split="train")
 assert_type(dataset, onelook.Dataset)
 assert_type(len(dataset), int)
+
+result = onelook.train(recipe, dataset, weights="yolox_s.pth", out="runs/a", reporter=onelook.SilentReporter())
+assert_type(result, TrainResult)
+assert_type(result.detector, LoadedDetector)
+assert_type(result.folder, Path)
+assert_type(detector.train("data/"), TrainResult)
 
 model = onelook.build("yolox-s", classes=80)
 assert_type(model, Detector)

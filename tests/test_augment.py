@@ -1,4 +1,4 @@
-"""Augmentations: objects follow their pixels, and every pixel is read once, as far as it is seen."""
+"""Parts of augmentations: boxes fit the pixels of their objects; visible pixels are read once, others never."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def test_a_mosaic_places_images_as_published() -> None:
     sample = LazySample(
         lambda level, rows: np.zeros((427, 640, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, int), None, (427, 640)
     )
-    plan = Mosaic().collage((sample,) * 4, (500, 700), (640, 640))
-    assert plan.size == (1280, 1280)
-    assert [layer.region for layer in plan.layers] == [(140, 0, 640, 427), (0, 0, 640, 427)] * 2
-    corners = [(layer.matrix[:2, :2] @ layer.region[:2] + layer.matrix[:2, 2]).tolist() for layer in plan.layers]
+    collage = Mosaic().collage((sample,) * 4, (500, 700), (640, 640))
+    assert collage.size == (1280, 1280)
+    assert [layer.region for layer in collage.layers] == [(140, 0, 640, 427), (0, 0, 640, 427)] * 2
+    corners = [(layer.matrix[:2, :2] @ layer.region[:2] + layer.matrix[:2, 2]).tolist() for layer in collage.layers]
     assert corners == [[0, 273], [500, 273], [0, 700], [500, 700]]
 
 
 @given(st.integers(0, 2**20), st.floats(-40, 40), st.floats(0.3, 2.5))
 @settings(max_examples=25, deadline=None)
-def test_boxes_lie_on_the_pixels_they_followed(seed: int, angle: float, scale: float) -> None:
+def test_transformed_boxes_fit_the_pixels_of_their_objects(seed: int, angle: float, scale: float) -> None:
     sample = scene(seed % 50, objects=2)
     matrix = translation_matrix(500, 500) @ affine_matrix(angle, scale, 0.02, -0.03) @ translation_matrix(-60, -60)
     height, width = sample.image.shape[:2]
@@ -74,12 +74,12 @@ def test_boxes_lie_on_the_pixels_they_followed(seed: int, angle: float, scale: f
     for colour, box in zip(COLOURS, collage.instances.boxes):
         found = extent(image, colour)
         assert found is not None
-        # A turned corner is thin: its last pixels are mixed with what is behind.
+        # A rotated corner is thin: its last pixels are mixed with what is behind.
         np.testing.assert_allclose(found, box, atol=2 + 2 * scale)
 
 
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.4, 0.4), (2.0, 2.0), (1.5, 0.5)])
-def test_an_upright_box_is_exact_to_the_pixel(scale: tuple[float, float]) -> None:
+def test_boxes_are_exact_to_the_pixel_without_rotation(scale: tuple[float, float]) -> None:
     sample = SCENES[3]
     height, width = sample.image.shape[:2]
     collage = Collage(
@@ -90,7 +90,7 @@ def test_an_upright_box_is_exact_to_the_pixel(scale: tuple[float, float]) -> Non
         np.testing.assert_allclose(extent(moved.render()[..., :3], colour), box, atol=1.01)
 
 
-def test_a_flip_twice_is_nothing() -> None:
+def test_two_flips_restore_image_and_boxes() -> None:
     sample = SCENES[0]
     height, width = sample.image.shape[:2]
     collage = Collage(
@@ -104,11 +104,11 @@ def test_a_flip_twice_is_nothing() -> None:
     np.testing.assert_allclose(twice.instances.boxes, sample.boxes)
 
 
-def test_outlines_give_tighter_boxes_than_corners() -> None:
-    turned = affine_matrix(30, 1, 0, 0)
+def test_polygons_give_tighter_boxes_than_box_corners() -> None:
+    rotation = affine_matrix(30, 1, 0, 0)
     circle = np.stack([40 * np.cos(np.linspace(0, 6.28, 50)), 40 * np.sin(np.linspace(0, 6.28, 50))], 1) + 100
     objects = Instances(np.array([[60.0, 60, 140, 140]]), np.zeros(1, int), ((circle.astype(np.float32),),))
-    moved = objects.transformed(translation_matrix(50, 120) @ turned)
+    moved = objects.transformed(translation_matrix(50, 120) @ rotation)
     hull, tight = moved.boxes[0], polygon_boxes(moved.polygons or (), (400, 400))[0]
     assert (tight[:2] > hull[:2] + 10).all() and (tight[2:] < hull[2:] - 10).all()
     np.testing.assert_allclose(tight[2:] - tight[:2], 80, atol=1)
@@ -118,7 +118,7 @@ def test_outlines_give_tighter_boxes_than_corners() -> None:
 @given(st.integers(0, 2**20), st.floats(5, 300), st.integers(3, 9))
 @example(6, 274.0, 6)
 @settings(max_examples=60, deadline=None)
-def test_extents_of_outlines_are_those_of_many_points_on_them(seed: int, reach: float, corners: int) -> None:
+def test_polygon_boxes_enclose_many_points_on_the_polygons(seed: int, reach: float, corners: int) -> None:
     rng = np.random.default_rng(seed)
     ring = (rng.uniform(-reach, reach, (corners, 2)) + rng.uniform(0, 100, 2)).astype(np.float32)
     if seed % 3 == 0:
@@ -126,7 +126,7 @@ def test_extents_of_outlines_are_those_of_many_points_on_them(seed: int, reach: 
     closed, at = np.concatenate((ring, ring[:1])), np.linspace(0, corners, 20_000)
     dense = np.stack([np.interp(at, np.arange(corners + 1), closed[:, axis]) for axis in (0, 1)], 1)
     inside = dense[((dense >= 0) & (dense <= (100, 80))).all(1)]
-    # An edge may touch the picture in one point, a corner's, that none of many points on the edge hits.
+    # An edge may touch the image in one point, a corner's, that none of many points on the edge hits.
     near = dense[((dense >= -0.5) & (dense <= (100.5, 80.5))).all(1)]
     (found,) = polygon_boxes(((ring,),), (80, 100))
     if len(inside):
@@ -145,7 +145,7 @@ def test_extents_of_outlines_are_those_of_many_points_on_them(seed: int, reach: 
         ([5, 5, 5, 5], False),
     ],
 )
-def test_the_filter_drops_what_is_published(after: list[float], kept: bool) -> None:
+def test_box_filter_drops_the_published_boxes(after: list[float], kept: bool) -> None:
     before = np.array([[0.0, 0, 10, 10]]) if after[3] < 50 else np.array([[0.0, 0, 3, 70]])
     assert BoxFilter()(before, np.array([after], float)).tolist() == [kept]
     assert BoxFilter()(np.zeros((0, 4)), np.zeros((0, 4))).shape == (0,)
@@ -165,7 +165,7 @@ def test_neighbouring_tiles_leave_no_gap() -> None:
         assert (middle == 255).all()
 
 
-def test_what_is_not_seen_is_not_read_and_nothing_is_read_twice() -> None:
+def test_invisible_images_are_not_read_and_visible_ones_once() -> None:
     reads: list[int] = []
 
     def lazy(index: int) -> LazySample:
@@ -188,7 +188,7 @@ def test_what_is_not_seen_is_not_read_and_nothing_is_read_twice() -> None:
 
 @given(st.integers(0, 2**20))
 @settings(max_examples=40, deadline=None)
-def test_what_is_left_out_of_an_image_is_not_seen(seed: int) -> None:
+def test_rows_that_are_not_read_are_not_visible(seed: int) -> None:
     rng = np.random.default_rng(seed)
     image = SCENES[seed % len(SCENES)].image
     none = np.zeros((0, 4)), np.zeros(0, int)
@@ -212,7 +212,7 @@ def test_what_is_left_out_of_an_image_is_not_seen(seed: int) -> None:
         assert (whole[in_sight][:, :3] != 114).any()  # it was not taken for out of sight
 
 
-def test_an_image_is_decoded_as_coarsely_as_it_is_shown() -> None:
+def test_an_image_is_decoded_at_the_resolution_that_is_shown() -> None:
     assert [decode_level(scale) for scale in (2, 1, 0.51, 0.5, 0.26, 0.25, 0.1, 0.01)] == [0, 0, 0, 1, 1, 2, 3, 3]
     image = cv2.resize(np.random.default_rng(0).integers(0, 255, (9, 13, 3), dtype=np.uint8), (332, 222))
     small = cv2.resize(image, (166, 111), interpolation=cv2.INTER_AREA)
@@ -234,7 +234,7 @@ def test_an_image_is_decoded_as_coarsely_as_it_is_shown() -> None:
 
 @given(st.integers(0, 1000), st.tuples(*[st.integers(30, 190)] * 2), st.sampled_from([0.985, 0.99, 1.0, 1.015]))
 @settings(max_examples=20, deadline=None)
-def test_gains_are_the_published_tables(seed: int, gains: tuple[int, int], hue: float) -> None:
+def test_hsv_gain_equals_the_published_tables(seed: int, gains: tuple[int, int], hue: float) -> None:
     """Equal but where a product is a whole number up to rounding."""
     image = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     form, steps = HsvGain(), (hue, gains[0] / 100, gains[1] / 100)
@@ -242,11 +242,11 @@ def test_gains_are_the_published_tables(seed: int, gains: tuple[int, int], hue: 
     assert difference.max() <= 2 and difference.mean() < 0.1
 
 
-def test_shifts_are_the_published_integers() -> None:
+def test_hsv_shift_equals_the_published_integers() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     for steps in [(5, 30, -30), (-5, -30, 30), (0, 0, 0), (4, 0, 29)]:
         difference = np.abs(HsvShift().apply(image, steps).astype(int) - hsv(image, HsvShift(), steps))
-        assert difference.mean() < 0.1  # a hue that lies between two numbers may round the other way when turned round
+        assert difference.mean() < 0.1  # a hue that lies between two numbers may round the other way when reversed
         assert steps[0] < 0 or difference.max() <= 1
     drawn = [HsvShift().sample_parameters(np.random.default_rng(seed)) for seed in range(200)]
     assert {abs(steps[0]) for steps in drawn if steps} <= {0, 1, 2, 3, 4}
@@ -262,7 +262,7 @@ def test_the_mean_of_two_images_is_rounded_down() -> None:
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("out_channels", [3, 4])
 @pytest.mark.parametrize("change", [to_rgb, lambda image, out: HsvGain().apply(image, (1.0, 1.0, 1.0), out)])
-def test_colours_go_into_the_array_that_is_given(change, out_channels, channels):
+def test_colour_changes_write_into_the_given_array(change, out_channels, channels):
     image = np.random.default_rng(0).integers(0, 256, (20, 30, channels), np.uint8)
     image[..., 3:] = 255
     out = np.full((20, 30, out_channels), 7, np.uint8)

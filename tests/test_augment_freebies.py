@@ -1,4 +1,4 @@
-"""Darknet's augmentation against the textbook and its golden, and what is made of finished pictures."""
+"""Darknet's augmentation against a plain reference and its golden, and the augmentations of finished images."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from scenes import SCENES, SIZE
 from shared import needs_shared, reference
 from training import changed
 
-DRAW = ListSampler(SCENES, SIZE)
-PICTURES = AugmentedSampler(SingleImageAugment(hsv=None), DRAW)
+SAMPLER = ListSampler(SCENES, SIZE)
+IMAGES = AugmentedSampler(SingleImageAugment(hsv=None), SAMPLER)
 EXTRAS = (CutOut(1), RandomErase(1), HideAndSeek(1), GridMask(1), Blur(1, 0), Blur(0, 1), CutMix(1), BatchMixUp(1))
 
 
@@ -51,7 +51,7 @@ def textbook(crop: Crop, size: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("settings", [{}, {"resize": 1.5}, {"letterbox": True, "jitter": 0.1}], ids=str)
-def test_every_pixel_of_a_mosaic_is_where_the_textbook_has_it(settings):
+def test_every_pixel_of_a_mosaic_equals_the_reference(settings):
     augment = DarknetAugment(hsv=None, mosaic=1, **settings)
     for seed in range(4):
         rng = sample_generator(0, 0, seed)
@@ -67,10 +67,10 @@ def test_every_pixel_of_a_mosaic_is_where_the_textbook_has_it(settings):
             assert np.mean(difference <= 3) > 0.93, (seed, tile.rectangle)
 
 
-def test_objects_lie_on_their_pixels():
+def test_boxes_fit_the_pixels_of_their_objects():
     colours = {0: (255, 0, 0), 1: (0, 255, 0)}
     for seed in range(20):
-        made = DarknetAugment(hsv=None, mosaic=seed % 2)(SCENES[seed % 12], DRAW, sample_generator(1, 0, seed))
+        made = DarknetAugment(hsv=None, mosaic=seed % 2)(SCENES[seed % 12], SAMPLER, sample_generator(1, 0, seed))
         assert made.image.shape == (*SIZE, 3) and made.image.dtype == np.uint8
         assert (made.boxes >= 0).all() and (made.boxes <= SIZE[0]).all()
         for label, colour in colours.items():
@@ -83,7 +83,7 @@ def test_objects_lie_on_their_pixels():
 
 @needs_shared
 @pytest.mark.parametrize("bound", [False, True])
-def test_mosaic_moves_the_truths_as_darknet_does(bound):
+def test_mosaic_moves_boxes_as_darknet_does(bound):
     with np.load(reference("yolov4") / "preprocess.npz") as file:
         given_truths, moves = file["mosaic_input"], file["mosaic_shift_left_right_top_bottom"]
         width, height, x, y = file["mosaic_size_cut"].tolist()
@@ -107,11 +107,11 @@ def test_mosaic_moves_the_truths_as_darknet_does(bound):
 
 
 def test_the_augmentation_is_a_pure_function_of_its_generator():
-    one, two = (DarknetAugment(mosaic=1)(SCENES[0], DRAW, sample_generator(3, 1, 4)) for _ in range(2))
+    one, two = (DarknetAugment(mosaic=1)(SCENES[0], SAMPLER, sample_generator(3, 1, 4)) for _ in range(2))
     assert np.array_equal(one.image, two.image) and np.array_equal(one.boxes, two.boxes)
 
 
-def test_colours_of_nothing_change_nothing():
+def test_colour_change_of_zero_keeps_the_image():
     from onelook.augment.colour import HsvScale
 
     image = SCENES[0].image
@@ -121,29 +121,29 @@ def test_colours_of_nothing_change_nothing():
     assert np.abs(darker.max(-1) - image.max(-1) / 2).max() <= 1
 
 
-# Of finished pictures
+# Of finished images
 
 
 @pytest.mark.parametrize("extra", EXTRAS, ids=lambda extra: type(extra).__name__)
-def test_an_extra_keeps_the_size_changes_pixels_and_leaves_its_input_alone(extra):
+def test_a_batch_augment_keeps_the_size_and_its_input_and_changes_pixels(extra):
     changes = []
     for seed in range(5):
-        picture = PICTURES(sample_generator(0, 1, seed))
-        before, boxes = picture.image.copy(), picture.boxes.copy()
-        made = extra(picture, PICTURES, sample_generator(0, 2, seed))
-        assert np.array_equal(picture.image, before) and np.array_equal(picture.boxes, boxes)
+        image = IMAGES(sample_generator(0, 1, seed))
+        before, boxes = image.image.copy(), image.boxes.copy()
+        made = extra(image, IMAGES, sample_generator(0, 2, seed))
+        assert np.array_equal(image.image, before) and np.array_equal(image.boxes, boxes)
         assert made.image.shape == before.shape and made.image.dtype == np.uint8
         changes.append(not np.array_equal(made.image, before))
         assert len(made.boxes) == len(made.labels) and (made.boxes[:, 2:] > made.boxes[:, :2]).all()
-        again = extra(picture, PICTURES, sample_generator(0, 2, seed))
+        again = extra(image, IMAGES, sample_generator(0, 2, seed))
         assert np.array_equal(made.image, again.image)
         never = replace(extra, probability=0) if hasattr(extra, "probability") else Blur(0, 0)
-        assert never(picture, PICTURES, sample_generator(0, 2, seed)) is picture
+        assert never(image, IMAGES, sample_generator(0, 2, seed)) is image
     assert sum(changes) >= 3  # a hole may fall on the grey around the image, small objects forbid much blur
 
 
-def test_cutmix_shows_the_other_picture_in_one_rectangle():
-    first, second = PICTURES(sample_generator(0, 1, 0)), PICTURES(sample_generator(0, 1, 1))
+def test_cutmix_shows_the_other_image_in_one_rectangle():
+    first, second = IMAGES(sample_generator(0, 1, 0)), IMAGES(sample_generator(0, 1, 1))
 
     class Second:
         size, progress = SIZE, 0.0
@@ -161,7 +161,7 @@ def test_cutmix_shows_the_other_picture_in_one_rectangle():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=8, max_size=8))
-def test_what_is_left_of_a_box_is_what_pixels_say(numbers):
+def test_the_rest_of_a_covered_box_fits_its_visible_pixels(numbers):
     x1, y1, x2, y2 = (*numbers[:2], numbers[0] + numbers[2] + 1, numbers[1] + numbers[3] + 1)
     left, top, right, bottom = (*numbers[4:6], numbers[4] + numbers[6] + 1, numbers[5] + numbers[7] + 1)
     pixels = np.zeros((80, 80), bool)
@@ -177,28 +177,28 @@ def test_what_is_left_of_a_box_is_what_pixels_say(numbers):
         assert objects.boxes[0].tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
 
-def test_erased_parts_have_the_sizes_that_were_asked_for():
+def test_erased_parts_have_the_given_sizes():
     white = Sample(np.full((100, 100, 3), 255, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     rng = sample_generator(0, 0, 0)
-    holes = [(CutOut(1, 0.4, 0)(white, DRAW, rng).image == 0).all(-1).mean() for _ in range(200)]
+    holes = [(CutOut(1, 0.4, 0)(white, SAMPLER, rng).image == 0).all(-1).mean() for _ in range(200)]
     assert max(holes) == pytest.approx(0.16, abs=0.01)
-    grid = [(GridMask(1, (0.2, 0.2), 0.5, 0)(white, DRAW, rng).image == 0).mean() for _ in range(20)]
+    grid = [(GridMask(1, (0.2, 0.2), 0.5, 0)(white, SAMPLER, rng).image == 0).mean() for _ in range(20)]
     assert np.mean(grid) == pytest.approx(0.25, abs=0.01)
-    noise = [(RandomErase(1, (0.1, 0.1), 1.0)(white, DRAW, rng).image != 255).any(-1).mean() for _ in range(20)]
+    noise = [(RandomErase(1, (0.1, 0.1), 1.0)(white, SAMPLER, rng).image != 255).any(-1).mean() for _ in range(20)]
     assert np.mean(noise) == pytest.approx(0.1, abs=0.02)
     black = replace(white, image=np.repeat(np.arange(100, dtype=np.uint8)[:, None, None], 3, 2).repeat(100, 1))
-    seeks = [(HideAndSeek(1, (20,))(black, DRAW, rng).image != black.image).any(-1).mean() for _ in range(50)]
+    seeks = [(HideAndSeek(1, (20,))(black, SAMPLER, rng).image != black.image).any(-1).mean() for _ in range(50)]
     assert np.mean(seeks) == pytest.approx(0.5, abs=0.1)
 
 
-def test_blur_spares_the_objects_when_it_is_the_background_s():
-    picture = PICTURES(sample_generator(0, 1, 2))
-    made = Blur(whole=0, background=1)(picture, PICTURES, sample_generator(0, 0, 0))
-    for x1, y1, x2, y2 in picture.boxes.round().astype(int):
-        assert np.array_equal(made.image[y1:y2, x1:x2], picture.image[y1:y2, x1:x2])
+def test_blur_of_the_background_keeps_the_objects_sharp():
+    image = IMAGES(sample_generator(0, 1, 2))
+    made = Blur(whole=0, background=1)(image, IMAGES, sample_generator(0, 0, 0))
+    for x1, y1, x2, y2 in image.boxes.round().astype(int):
+        assert np.array_equal(made.image[y1:y2, x1:x2], image.image[y1:y2, x1:x2])
 
 
-def test_extras_follow_the_augmentation_until_closing_brings_its_own():
+def test_extras_follow_the_augmentation_until_the_closing_epochs():
     from onelook.training.recipe import Closing
 
     plain = SingleImageAugment(hsv=None)
@@ -206,27 +206,27 @@ def test_extras_follow_the_augmentation_until_closing_brings_its_own():
     assert recipe.augment_at(0) == WithBatchAugments(plain, recipe.extras) and recipe.augment_at(3) is plain
     assert recipe.augment_at(0).uses_polygons is plain.uses_polygons
     assert from_plain(to_plain(recipe.extras[0]), RECIPE_TYPES) == CutMix(1)
-    made = recipe.augment_at(0)(SCENES[0], DRAW, sample_generator(0, 0, 0))
+    made = recipe.augment_at(0)(SCENES[0], SAMPLER, sample_generator(0, 0, 0))
     assert made.image.shape == (*SIZE, 3)
 
 
 # For classifiers
 
 
-def class_picture(label: int) -> Sample:
+def class_image(label: int) -> Sample:
     image = np.full((50, 80, 3), 40 * label, np.uint8)
     return Sample(image, np.array([[0, 0, 80, 50]], np.float32), np.array([label]))
 
 
-CLASS_DRAW = ListSampler([class_picture(label) for label in range(6)], (64, 64))
-CLASS_PICTURES = AugmentedSampler(CentreCrop(), CLASS_DRAW)
+CLASS_SAMPLER = ListSampler([class_image(label) for label in range(6)], (64, 64))
+CLASS_IMAGES = AugmentedSampler(CentreCrop(), CLASS_SAMPLER)
 
 
 @pytest.mark.parametrize("extra", [CutMix(1), BatchMixUp(1), BatchMosaic(1)], ids=lambda e: type(e).__name__)
 def test_shares_are_the_areas_of_the_classes(extra):
     for seed in range(10):
         rng = sample_generator(2, 0, seed)
-        made = extra(CLASS_PICTURES(rng), CLASS_PICTURES, rng)
+        made = extra(CLASS_IMAGES(rng), CLASS_IMAGES, rng)
         assert made.shares is not None and made.shares.sum() == pytest.approx(1, abs=1e-5)
         assert len(set(made.labels.tolist())) == len(made.labels) == len(made.shares)
         if not isinstance(extra, BatchMixUp):
@@ -234,22 +234,22 @@ def test_shares_are_the_areas_of_the_classes(extra):
                 assert (made.image[..., 0] == 40 * label).mean() == pytest.approx(share, abs=1e-6)
 
 
-def test_one_of_several_extras_is_taken_equally_often():
+def test_one_of_several_augmentations_is_chosen_equally_often():
     either = OneOf((CutOut(1, fill=1), CutOut(1, fill=2)), probability=0.5)
     rng = sample_generator(0, 0, 0)
-    picture = replace(CLASS_PICTURES(rng), image=np.full((64, 64, 3), 255, np.uint8))
-    kinds = [int(either(picture, CLASS_PICTURES, rng).image.min()) for _ in range(400)]
+    image = replace(CLASS_IMAGES(rng), image=np.full((64, 64, 3), 255, np.uint8))
+    kinds = [int(either(image, CLASS_IMAGES, rng).image.min()) for _ in range(400)]
     assert {kind: kinds.count(kind) for kind in (1, 2)} == pytest.approx({1: 100, 2: 100}, abs=40)
 
 
-def test_class_pictures_fill_the_input_with_the_image():
+def test_classifier_images_fill_the_input_with_the_image():
     for seed in range(10):
         made = ClassifierAugment(shorter=(1.5, 1.75), degrees=0, hsv=None)(
-            class_picture(5), CLASS_DRAW, sample_generator(0, 0, seed)
+            class_image(5), CLASS_SAMPLER, sample_generator(0, 0, seed)
         )
         assert made.image.shape == (64, 64, 3) and (made.image == 200).all()
         assert made.labels.tolist() == [5] and made.shares.tolist() == [1.0]
     image = np.zeros((40, 120, 3), np.uint8)
     image[:, 40:80] = 255
-    middle = CentreCrop()(replace(class_picture(1), image=image), CLASS_DRAW, sample_generator(0, 0, 0))
+    middle = CentreCrop()(replace(class_image(1), image=image), CLASS_SAMPLER, sample_generator(0, 0, 0))
     assert middle.image.shape == (64, 64, 3) and (middle.image[:, 3:-3] > 250).all()

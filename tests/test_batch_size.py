@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from onelook.cli.train_start import fill_memory
 from onelook.errors import UsageError, UserError
 from onelook.training.batch_size import largest_batch, training_trial
 from onelook.training.multiscale import MultiScale
 from onelook.training.processes import ProcessGroup
+from onelook.training.start import fill_memory
 from onelook.training.train_state import RuntimeOptions
 from training import ALONE, CPU, changed, detector_of
 
@@ -33,12 +33,12 @@ def test_the_batch_is_doubled_until_memory_or_images_run_out(room, most, found):
     assert device.tried == [2**n for n in range(len(device.tried))]
 
 
-def test_a_model_that_never_fits_is_said_to_be_too_large():
+def test_a_model_that_never_fits_is_an_error():
     with pytest.raises(UserError, match="Not even one image fits"):
         largest_batch(Memory(0), 8)
 
 
-def test_other_errors_are_not_taken_for_a_full_memory():
+def test_other_errors_are_not_reported_as_out_of_memory():
     def broken(batch):
         raise RuntimeError("something else")
 
@@ -64,7 +64,7 @@ def test_a_trial_is_a_whole_step_at_the_largest_size_and_changes_nothing():
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
 
 
-def test_the_batch_of_a_cpu_stays_and_several_processes_are_refused():
+def test_automatic_batch_size_needs_one_process_and_a_gpu():
     recipe = changed()
     given = {"detector": detector_of(recipe), "runtime": RuntimeOptions(), "teacher": None}
     same, said = fill_memory(recipe, ALONE, 24, **given)

@@ -53,7 +53,7 @@ def test_an_undivided_folder_is_split_by_the_stated_rule(tmp_path):
     names = [[one.file_name(row) for row in range(len(one))] for one in (training, validation)]
     assert (len(names[0]), len(names[1])) == (18, 3) and not set(names[0]) & set(names[1])
     assert all(name.endswith("004.png") for name in names[1])
-    assert any("each 5th picture by name is val" in note for note in training.notes)
+    assert any("each 5th image by name is val" in note for note in training.notes)
 
 
 @pytest.mark.parametrize("folders", [("train", "val"), ("images",), ("one",)], ids=str)
@@ -128,7 +128,7 @@ def test_the_arithmetic_of_a_classifier_is_that_of_its_backbones_convolutions():
 
 
 def test_losses_and_networks_of_different_tasks_are_refused():
-    with pytest.raises(ValueError, match="learns by a ClassLoss"):
+    with pytest.raises(ValueError, match="needs a ClassLoss"):
         changed(model=Classification(TINY))
     with pytest.raises(ValueError, match="image classes"):
         changed(loss=ClassLoss(), closing=None)
@@ -143,7 +143,7 @@ def test_top_k_counts_what_is_among_the_best(pictures):
     dataset = open_dataset(pictures, "val")
 
     class Constant(torch.nn.Module):
-        def to_input(self, images):
+        def forward(self, images):
             return torch.tensor([[2.0, 1.0, 0.0]]).expand(len(images), 3)
 
     found = top_k(Constant(), dataset, (32, 32), torch.device("cpu"), batch=5)
@@ -217,7 +217,7 @@ def test_a_classifier_goes_on_where_it_was_stopped(pictures, trained, tmp_path, 
 
 def test_files_and_data_of_different_tasks_get_one_message(trained, pictures, tmp_path, capsys):
     best = trained / "best.safetensors"
-    with pytest.raises(WeightsError, match="holds a classifier of pictures"):
+    with pytest.raises(WeightsError, match="holds an image classifier"):
         open_detector(best)
     with pytest.raises(WeightsError, match=r"does not fit the backbone of Yolox|does not fit the backbone of yolox"):
         load_weights(build("yolox-s"), best)

@@ -28,6 +28,15 @@ READ: list[tuple[str, Any]] = [
     ("\ufeffa: 1", {"a": 1}),
     ("a: !!str 3", {"a": "3"}),
     ("- - 1\n  - 2\n- {}", [[1, 2], {}]),
+    ("<<: {a: 1}\nb: =", {"<<": {"a": 1}, "b": "="}),
+    (
+        "a: 0b1\nb: 1:30.5\nc: +1\nd: -0x1\ne: .5\nf: 1.\ng: 1e3",
+        {"a": "0b1", "b": "1:30.5", "c": 1, "d": "-0x1"} | {"e": 0.5, "f": 1.0, "g": 1000.0},
+    ),
+    ("1: a\n'1': b\n0x10: c", {1: "a", "1": "b", 16: "c"}),
+    ("a: |\n  x\n  y\nb: >\n  x\n  y\n", {"a": "x\ny\n", "b": "x y\n"}),
+    ("a: ! true\nb: ! [1]", {"a": "true", "b": [1]}),
+    ("# nothing", None),
 ]
 
 
@@ -53,6 +62,21 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("deep nesting", b"[" * 1000, "levels deep"),
     ("nesting too deep for the parser itself", b"[" * 100_000, "nest"),  # newer ones have a limit of their own
     ("too large", b"#" * (3 * 2**20), "larger than 2 MB"),
+    ("an anchor on a key", b"&a x: 1", "x.yaml:1: anchors"),
+    ("a merge of an alias", b"a: {b: 1}\n<<: *a", "x.yaml:2: anchors"),
+    ("a tag on a list", b"a: !!set {x}", "x.yaml:1: the tag"),
+    ("the tag of text on a list", b"a: !!str [1]", "x.yaml:1: the tag"),
+    ("a tag on a key", b"!!int '1': 2", "x.yaml:1: the tag"),
+    ("a truth value as key", b"true: 1", "x.yaml:1: a key must be text"),
+    ("nothing as key", b"a: 1\n~: 1", "x.yaml:2: a key must be text"),
+    ("a fraction as key", b"1.5: 1", "x.yaml:1: a key must be text"),
+    ("a mapping as key", b"? {a: 1}\n: 2", "x.yaml:1: a key must be text"),
+    ("a key twice, deep", b"a:\n  - b: 1\n    b: 2", "x.yaml:3: the key 'b' is given twice"),
+    ("deep mappings", b"{a: " * 1000, "levels deep"),
+    ("deep mappings of blocks", b"".join(b" " * n + b"a:\n" for n in range(500)), "levels deep"),
+    ("keys that every path below repeats", b"? " + b"k" * 500_000 + b"\n: [" + b"1," * 150_000 + b"]", "keys of more"),
+    ("a hundred thousand documents", b"---\n" * 100_000, "a second document"),
+    ("nothing but aliases", b"- *a\n" * 100_000, "x.yaml:1: anchors"),
     ("too many", b"[" + b"1," * 300_000 + b"]", "more than 200,000 entries"),
 ]
 

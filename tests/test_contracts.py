@@ -47,7 +47,7 @@ NARROW: dict[str, Architecture] = {
 ASSIGNERS = {name: kind for name, kind in RECIPE_TYPES.items() if kind.__module__.startswith("onelook.assign.")}
 
 
-# What an assigner asks for, of all that a head may give beside boxes and classes; the others take every head.
+# What an assigner needs of all that a head may provide besides boxes and classes; the others accept every head.
 ASKED = {
     "AnchorCells": ("anchors",),
     "AnchorOta": ("anchors", "objectness"),
@@ -57,7 +57,7 @@ ASKED = {
 }
 
 
-def test_every_family_and_every_assigner_is_asked() -> None:
+def test_every_family_and_every_assigner_is_tested() -> None:
     assert {row.family for row in VARIANTS.values()} == {name.split(" with ")[0] for name in NARROW}
     files = Path(assign.__path__[0]).glob("*.py")
     written = [
@@ -71,7 +71,7 @@ def test_every_family_and_every_assigner_is_asked() -> None:
     assert {name: kind().needs for name, kind in ASSIGNERS.items() if kind().needs} == ASKED
 
 
-def test_heads_give_what_they_say() -> None:
+def test_heads_provide_what_they_declare() -> None:
     for name, model in NARROW.items():
         found = build(model, 3)(torch.rand(2, 3, 64, 64) * 255)
         given = {
@@ -110,13 +110,13 @@ def step(recipe: Recipe, seed: int = 0) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("assigner", ASSIGNERS)
 @pytest.mark.parametrize("head", NARROW)
-def test_an_assigner_trains_a_head_or_is_refused(head: str, assigner: str) -> None:
+def test_an_assigner_trains_a_head_or_raises(head: str, assigner: str) -> None:
     model, rule = NARROW[head], ASSIGNERS[assigner]()
     objectness = (Objectness(),) if "objectness" in model.provides else ()
     loss = DetectionLoss(rule, (BoxIou(), Classes(), *objectness))
     lacking = [need for need in getattr(rule, "needs", ()) if need not in model.provides]
     if lacking:
-        message = f"{assigner} needs {lacking[0]}, which the head of {type(model).__name__} does not give"
+        message = f"{assigner} needs {lacking[0]}, which the head of {type(model).__name__} does not provide"
         with pytest.raises(ValueError, match=re.escape(message)):
             recipe_of(model, loss)
     else:
@@ -135,7 +135,7 @@ def without_values(value: Any) -> Any:
 
 @pytest.mark.parametrize("assigner", ASSIGNERS)
 @pytest.mark.parametrize("head", NARROW)
-def test_no_assigner_asks_the_device_for_a_number(head: str, assigner: str) -> None:
+def test_no_assigner_copies_a_value_from_the_device(head: str, assigner: str) -> None:
     rule = ASSIGNERS[assigner]()
     if all(need in NARROW[head].provides for need in getattr(rule, "needs", ())):
         predictions = without_values(build(NARROW[head], 3).train()(torch.rand(2, 3, 64, 64) * 255))
@@ -144,7 +144,7 @@ def test_no_assigner_asks_the_device_for_a_number(head: str, assigner: str) -> N
 
 
 @pytest.mark.parametrize("name", ["yolox-nano", "yolov4-tiny", "yolov7-tiny", "yolov7-w6", "damo-yolo-ns"])
-def test_no_published_loss_asks_the_device_for_a_number(name: str) -> None:
+def test_no_published_loss_copies_a_value_from_the_device(name: str) -> None:
     recipe = published_recipe(name)
     predictions = without_values(build(narrow(recipe.model), 3).train()(torch.rand(2, 3, 64, 64) * 255))
     for epoch in {0, recipe.epochs - 1}:
@@ -153,7 +153,7 @@ def test_no_published_loss_asks_the_device_for_a_number(name: str) -> None:
 
 
 @pytest.mark.parametrize("head", NARROW)
-def test_terms_by_level_fit_every_head_that_gives_what_they_need(head: str) -> None:
+def test_terms_by_level_fit_every_head_that_provides_what_they_need(head: str) -> None:
     model = NARROW[head]
     rule = AnchorOta() if "anchors" in model.provides else SimOta()
     loss = DetectionLoss(rule, (LevelBoxIou(), LevelObjectness(), LevelClasses()))
@@ -165,7 +165,7 @@ def test_terms_by_level_fit_every_head_that_gives_what_they_need(head: str) -> N
 
 
 @pytest.mark.parametrize("scheme", AUXILIARY_SCHEMES)
-def test_every_auxiliary_scheme_trains_and_teaches_the_auxiliary_head(scheme: str) -> None:
+def test_every_auxiliary_scheme_trains_the_auxiliary_head(scheme: str) -> None:
     model = NARROW["YOLOv7 with auxiliary head"]
     loss = replace(published_recipe("yolov7-w6").loss, auxiliary=AUXILIARY_SCHEMES[scheme])
     losses = step(recipe_of(model, loss))
@@ -177,15 +177,15 @@ def test_every_auxiliary_scheme_trains_and_teaches_the_auxiliary_head(scheme: st
 
 
 @pytest.mark.parametrize("head", ["YOLOX", "YOLOv4", "YOLOv7", "DAMO-YOLO"])
-def test_an_auxiliary_loss_is_refused_where_there_is_no_auxiliary_head(head: str) -> None:
+def test_an_auxiliary_loss_without_auxiliary_head_raises(head: str) -> None:
     loss = DetectionLoss(lambda *_: None, (BoxIou(),), auxiliary=Auxiliary())
     with pytest.raises(ValueError, match="Auxiliary needs auxiliary"):
         recipe_of(NARROW[head], loss)
 
 
-def test_an_auxiliary_head_that_would_learn_nothing_is_refused() -> None:
+def test_an_auxiliary_head_without_loss_raises() -> None:
     recipe = published_recipe("yolov7-w6")
-    with pytest.raises(ValueError, match="the auxiliary head would learn nothing"):
+    with pytest.raises(ValueError, match="the auxiliary head would not be trained"):
         replace(recipe, loss=replace(recipe.loss, auxiliary=None))
 
 
@@ -197,7 +197,7 @@ def test_every_model_has_a_published_training_that_a_file_can_hold(name: str) ->
     assert change(recipe, {"model.num_classes": 3}).epochs == recipe.epochs
 
 
-def test_simota_teaches_a_yolov7_head() -> None:
+def test_simota_trains_a_yolov7_head() -> None:
     """Fifteen steps on one batch: the loss falls far."""
     torch.manual_seed(0)
     detector = build(NARROW["YOLOv7"], 3).train()

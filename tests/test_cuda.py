@@ -234,7 +234,7 @@ def test_every_precision_and_layout_learns(precision: Any, channels_last: bool) 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
-def test_a_compiled_network_learns_the_same() -> None:
+def test_a_compiled_network_has_the_same_losses() -> None:
     recipe = changed(epochs=2, closing=None)
     curves = [_curve(train_state_of(recipe, ALONE, precision="fp32", compile=on), recipe) for on in (False, True)]
     torch._dynamo.reset()

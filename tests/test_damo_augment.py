@@ -1,4 +1,4 @@
-"""DAMO-YOLO's augmentation: objects lie on their pixels, and every sample is a pure function of its key."""
+"""DAMO-YOLO's augmentation: boxes fit the pixels of their objects; samples depend on their generator only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onelook.augment.scale_aware_autoaugment import POLICIES, ScaleAwareAutoAugm
 from onelook.types import Sample
 from scenes import COLOURS, SCENES, SIZE, extent
 
-DRAW = ListSampler(SCENES, SIZE, progress=1.0)
+SAMPLER = ListSampler(SCENES, SIZE, progress=1.0)
 OFTEN = ScaleAwareAutoAugment(
     tuple(replace(p, colour_probability=1.0, geometry_probability=1.0) for p in POLICIES), selected=1.0
 )
@@ -31,12 +31,12 @@ PIPELINES = {
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_a_sample_is_a_pure_function_of_its_key(name):
+def test_a_sample_depends_on_its_generator_only(name):
     pipeline, before = PIPELINES[name], [sample.image.copy() for sample in SCENES]
     others = 0
     for index in range(6):
-        first, again = (pipeline(SCENES[index], DRAW, sample_generator(1, 2, index)) for _ in range(2))
-        others += not np.array_equal(first.image, pipeline(SCENES[index], DRAW, sample_generator(1, 3, index)).image)
+        first, again = (pipeline(SCENES[index], SAMPLER, sample_generator(1, 2, index)) for _ in range(2))
+        others += not np.array_equal(first.image, pipeline(SCENES[index], SAMPLER, sample_generator(1, 3, index)).image)
         np.testing.assert_array_equal(first.image, again.image)
         np.testing.assert_array_equal(first.boxes, again.boxes)
         assert first.image.shape == (*SIZE, 3) and first.image.dtype == np.uint8
@@ -49,10 +49,10 @@ def test_a_sample_is_a_pure_function_of_its_key(name):
         np.testing.assert_array_equal(sample.image, image)
 
 
-@pytest.mark.parametrize("outlined", [True, False])
-def test_objects_lie_on_their_pixels(outlined):
+@pytest.mark.parametrize("with_polygons", [True, False])
+def test_boxes_fit_the_pixels_of_their_objects(with_polygons):
     upright = DamoAugment(affine=RandomAffine(0.0, 0.2, (0.5, 1.5), 0.0), mix=None, box_level=None)
-    samples = [s if outlined else replace(s, polygons=None) for s in SCENES]
+    samples = [s if with_polygons else replace(s, polygons=None) for s in SCENES]
     seen = 0
     for index in range(20):
         found = upright(samples[index % 12], ListSampler(samples, SIZE), sample_generator(0, 0, index))
@@ -64,23 +64,23 @@ def test_objects_lie_on_their_pixels(outlined):
 
 
 def test_the_closing_epochs_stretch_the_image_and_flip_it():
-    calm = DamoAugment(box_level=None).without_mosaic
+    closing = DamoAugment(box_level=None).without_mosaic
     sample = SCENES[3]
     expected = cv2.resize(sample.image, SIZE[::-1])
     scale = np.array(SIZE[::-1] * 2) / np.array(sample.image.shape[1::-1] * 2)
     images = []
     for seed in range(8):
-        found = calm(sample, DRAW, sample_generator(0, 0, seed))
-        turned = not np.array_equal(found.image, expected)
-        np.testing.assert_array_equal(found.image, expected[:, ::-1] if turned else expected)
-        there = flip_horizontally(found).boxes if turned else found.boxes
+        found = closing(sample, SAMPLER, sample_generator(0, 0, seed))
+        flipped = not np.array_equal(found.image, expected)
+        np.testing.assert_array_equal(found.image, expected[:, ::-1] if flipped else expected)
+        there = flip_horizontally(found).boxes if flipped else found.boxes
         np.testing.assert_allclose(there, sample.boxes * scale, rtol=1e-5)
-        images.append(turned)
+        images.append(flipped)
     assert set(images) == {True, False}
-    assert not calm.uses_polygons and DamoAugment().uses_polygons
+    assert not closing.uses_polygons and DamoAugment().uses_polygons
 
 
-def test_a_picture_without_objects_passes():
+def test_an_image_without_objects_is_accepted():
     empty = Sample(SCENES[0].image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     for pipeline in PIPELINES.values():
         found = pipeline(empty, ListSampler([empty], SIZE, 1.0), sample_generator(0, 0, 0))

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from onelook.api.recipe_choice import RecipeChoice
+from onelook.api.train import train
 from onelook.api.validate import validate
 from onelook.assign.align_ota import AlignOta
 from onelook.assign.atss import Atss
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
-from onelook.cli.train import train
 from onelook.config import change, diff, from_plain, to_plain
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.losses.generalized_focal import DistributionFocal
@@ -42,7 +43,7 @@ def test_learning_rates_are_the_recorded_ones(row, name):
 
 
 @needs_shared
-def test_the_average_follows_the_recorded_momentum():
+def test_the_ema_has_the_recorded_momentum():
     ema = published_recipe("damo-yolo-s").ema
     for step, momentum in FACTS["ema_momentum"].items():
         assert ema.at(int(step) + 1) == pytest.approx(momentum, rel=1e-12, abs=1e-15)
@@ -84,9 +85,9 @@ def test_table_6_is_one_setting(assigner):
     assert changed.loss.assigner == assigner
 
 
-def test_distributions_are_refused_for_a_head_without_bins():
+def test_distribution_loss_is_an_error_for_a_head_without_bins():
     yolox = published_recipe("yolox-s")
-    with pytest.raises(ValueError, match="DistributionFocal needs bins, which the head of Yolox does not give"):
+    with pytest.raises(ValueError, match="DistributionFocal needs bins, which the head of Yolox does not provide"):
         replace(yolox, loss=yolox.loss.with_terms(DistributionFocal()))
 
 
@@ -104,18 +105,17 @@ def test_detections_are_those_of_the_published_nms(case, confidence, iou, limit)
 
 
 @pytest.mark.slow
-def test_t_learns_eight_pictures_by_heart(tmp_path):
+def test_t_overfits_eight_images(tmp_path):
     """Through the command's own parts: eight drawn pictures, no augmentation, AP50 above 0.95.
 
     Closing epochs would bring their own augmentation. The flat end is long because batch norm's running statistics
     follow with a momentum of 0.03 (as published): the network knows its pictures long before, but by their own
     statistics only.
     """
-    scenes = Scenes(size=(128, 128), things=(1, 3), extent=(0.25, 0.6), difficulty=0.2, classes=3, seed=1)
+    scenes = Scenes(size=(128, 128), objects=(1, 3), extent=(0.25, 0.6), difficulty=0.2, classes=3, seed=1)
     data = write_synthetic(tmp_path / "data", scenes, {"train": 8, "val": 1})
     still = ("augment.mosaic=0", "augment.flip=0", "augment.box_level=none", "closing=none")
-    training = train(
-        str(data),
+    settings = (
         *still,
         "optimizer=AdamW(lr_per_image=0.000125)",
         "schedule.warmup_epochs=20",
@@ -123,12 +123,12 @@ def test_t_learns_eight_pictures_by_heart(tmp_path):
         "schedule.floor=0.01",
         "ema.decay=0.9",
         "ema.warmup=20",
-        model="damo-yolo-t",
-        epochs=230,
-        size=128,
-        batch=8,
-        out=str(tmp_path / "run"),
-        val_split="none",
+    )
+    training = train(
+        RecipeChoice(model="damo-yolo-t", epochs=230, size=128, batch=8, overrides=settings),
+        data,
+        out=tmp_path / "run",
+        validation="none",
         device="cpu",
         workers=0,
     )

@@ -171,7 +171,7 @@ def _randomise_statistics(detector: nn.Module) -> None:
 
 
 def _check_forms(architecture: DamoYolo) -> None:
-    """Both forms agree, every parameter learns, and official names are one to one."""
+    """Both forms agree, every parameter gets a gradient, and official names are one to one."""
     detector = _built(architecture)
     predictions = detector.train()(torch.rand(2, 3, 64, 96) * 255)
     (predictions.regression.sum() + predictions.classes.sum()).backward()
@@ -219,7 +219,7 @@ def test_fusion_styles_of_table_4(fusion: Any) -> None:
 @pytest.mark.parametrize("down", [True, False])
 @pytest.mark.parametrize("up", [True, False])
 @pytest.mark.parametrize("depthwise", [True, False])
-def test_links_of_table_3(down: bool, up: bool, depthwise: bool) -> None:
+def test_queen_fusion_links_of_table_3(down: bool, up: bool, depthwise: bool) -> None:
     neck = RepGfpn((8, 16, 24), depth=0.34, extra_down=down, extra_up=up, depthwise=depthwise)
     _check_forms(tiny(neck=neck))
     detector = _built(tiny(neck=neck))
@@ -289,7 +289,7 @@ def test_initialisation_is_as_published() -> None:
     assert not any(m.bias.any() for m in detector.neck.modules() if isinstance(m, nn.BatchNorm2d))
 
 
-def test_old_weights_have_a_class_that_is_never_shown() -> None:
+def test_old_weights_have_an_unused_class() -> None:
     architecture = legacy(tiny())
     detector = _built(architecture)
     images = torch.rand(1, 3, 64, 64) * 255
@@ -313,7 +313,7 @@ def test_old_weights_have_a_class_that_is_never_shown() -> None:
         (ZeroHead, {"kernel": 2}),
     ],
 )
-def test_impossible_settings_are_refused(kind: Any, settings: dict[str, Any]) -> None:
+def test_invalid_settings_raise(kind: Any, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         kind(**settings)
 

@@ -108,21 +108,21 @@ def test_the_weight_falls_as_published():
         )
 
 
-def test_the_paper_lets_the_student_finish_alone():
+def test_with_the_papers_settings_closing_epochs_have_no_distillation():
     weights = [PAPER.at(step, 10, 30, 4) for step in range(300)]
     assert weights[0] == 0.5 and weights[130] == pytest.approx(0.5 * 0.55)
     assert weights[259] == pytest.approx(0.05, rel=1e-3) and set(weights[260:]) == {0.0}
     assert OFFICIAL_CODE.at(299, 10, 30, 4) == pytest.approx(0.1, rel=1e-3)
 
 
-def test_equal_features_are_no_loss_and_scale_does_not_matter():
+def test_equal_features_have_no_loss_at_any_scale():
     maps = torch.randn(2, 6, 5, 7)
     for loss in (Cwd(), Mimic()):
         assert loss(normalised(maps), normalised(3.0 * maps + 2.0), nn.Identity()).item() == pytest.approx(0, abs=1e-5)
     assert Cwd(temperature=4.0)(maps, maps + 1.0, nn.Identity()).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_the_masked_part_is_what_it_says():
+def test_the_masked_fraction_is_the_setting():
     torch.manual_seed(0)
     ones = torch.ones(4, 2, 50, 50)
     plain = nn.Identity()
@@ -133,7 +133,7 @@ def test_the_masked_part_is_what_it_says():
     assert not any(p.requires_grad for p in Mgd(trains=False).trainable_module(3).parameters())
 
 
-def test_levels_meet_by_stride():
+def test_levels_are_matched_by_stride():
     assert matched_levels(Part((1, 2, 3)), Part((4, 5, 6, 7), (4, 8, 16, 32))) == ((0, 1), (1, 2), (2, 3))
     # A neck that feeds an auxiliary head has every stride twice: its lead levels count.
     assert matched_levels(Part((1,) * 4, (8, 16, 8, 16)), Part((1,) * 3)) == ((0, 0), (1, 1))
@@ -221,7 +221,7 @@ def test_the_teacher_and_what_is_saved_do_not_change():
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_without_weight_the_student_learns_as_without_a_teacher():
+def test_at_weight_zero_training_equals_one_without_a_teacher():
     alone, told = (changed(epochs=2, clip=0.5, distillation=d) for d in (None, Distillation(weight=0.0)))
     one = TrainState(alone, detector_of(alone), ALONE, RuntimeOptions())
     two = pupil(told)
@@ -230,7 +230,7 @@ def test_without_weight_the_student_learns_as_without_a_teacher():
 
 
 @pytest.mark.parametrize(("loss", "stop"), [(Cwd(), 1), (Mgd(), 4)], ids=["cwd", "mgd"])
-def test_resume_with_a_teacher_is_bit_equal_to_no_break(tmp_path, loss, stop):
+def test_resume_with_a_teacher_is_bit_equal(tmp_path, loss, stop):
     recipe = changed(epochs=2, distillation=Distillation(loss=loss), accumulate=2)
     whole, broken, fresh = (pupil(recipe) for _ in range(3))
     batches = Squares(batch=4)
@@ -245,7 +245,7 @@ def test_resume_with_a_teacher_is_bit_equal_to_no_break(tmp_path, loss, stop):
     assert_same(dict(whole.align.state_dict()), dict(fresh.align.state_dict()))
 
 
-def test_in_the_papers_second_stage_the_teacher_does_not_look(monkeypatch):
+def test_in_the_papers_second_stage_the_teacher_is_not_run(monkeypatch):
     recipe = changed(epochs=3, distillation=PAPER, closing=Closing(epochs=1))
     train_state = pupil(recipe)
     looks = []
@@ -255,7 +255,7 @@ def test_in_the_papers_second_stage_the_teacher_does_not_look(monkeypatch):
     assert len(looks) == 6 and all(value > 0 for value in told[:6]) and told[6:] == [0.0] * 3
 
 
-def test_half_precision_and_other_layouts_take_a_teacher():
+def test_distillation_works_in_half_precision_and_other_layouts():
     for runtime in ({"precision": "bf16"}, {"channels_last": False}):
         recipe = changed(epochs=1, distillation=Distillation(), closing=None)
         steps = [event for event in train(recipe, pupil(recipe, **runtime), Squares()) if isinstance(event, Step)]
@@ -264,7 +264,7 @@ def test_half_precision_and_other_layouts_take_a_teacher():
         )
 
 
-def test_what_does_not_fit_is_refused():
+def test_a_teacher_that_does_not_fit_is_an_error():
     with pytest.raises(ConfigError, match="has distillation, but there is no teacher"):
         TrainState(TAUGHT, detector_of(TAUGHT), ALONE, RuntimeOptions())
     with pytest.raises(ConfigError, match="has no distillation"):
@@ -279,8 +279,8 @@ def test_what_does_not_fit_is_refused():
 
 
 @pytest.mark.parametrize("name", ["yolox-nano", "damo-yolo-ns"])
-def test_yolox_s_teaches_for_a_few_steps(name):
-    """The student's own published recipe, with pictures of 64 pixels; its own terms stay, and the teacher's falls."""
+def test_yolox_s_is_a_teacher_for_a_few_steps(name):
+    """The student's published recipe at 64 pixels; the loss terms stay, and the distillation term falls."""
     recipe = published_recipe(name, distilled=True)
     recipe = replace(
         recipe,

@@ -13,8 +13,8 @@ from rich.console import Console
 
 import onelook
 from onelook.api.models import list_models
+from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import VERBS, make_app, split_options
-from onelook.cli.train_start import choose_recipe
 from onelook.config import get, override
 from onelook.recipes import RECIPE_TYPES, published_recipe
 from onelook.recipes.roadmaps import ROADMAPS
@@ -70,7 +70,7 @@ def test_every_command_of_the_pages_is_understood(page: Path) -> None:
         if command[0] == "train" and {"model", "recipe"} & given.keys() and not Path(str(given.get("recipe"))).suffix:
             flags = {name: given.get(name) for name in ("model", "recipe", "epochs", "size", "batch")}
             means = {"fine_tunes": "weights" in given, "teaches": "teacher" in given, "on_cpu": True}
-            assert choose_recipe(("a", "b"), settings, **flags, **means)
+            assert RecipeChoice(overrides=tuple(settings), **flags).resolve(("a", "b"), **means)
 
 
 def test_the_pages_have_commands() -> None:

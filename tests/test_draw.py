@@ -20,7 +20,7 @@ def scene(height: int, width: int) -> np.ndarray:
     return np.full((height, width, 3), GREY, np.uint8)
 
 
-def test_picture_given_is_not_changed() -> None:
+def test_the_given_image_is_not_changed() -> None:
     image = scene(100, 100)
     drawn = draw_detections(image, np.array([[10.0, 10, 60, 60]]), np.array([0.5]), np.array([0]), ["cup"])
     assert (image == GREY).all()
@@ -41,19 +41,19 @@ def test_neighbouring_classes_have_colours_far_apart() -> None:
     boxes=st.lists(st.tuples(*[st.floats(-1e12, 1e12) | st.floats(-50, 450) for _ in range(4)]), max_size=8),
     name=st.text(max_size=30),
 )
-def test_no_box_or_name_breaks_the_drawing(side: tuple[int, int], boxes: list[tuple[float, ...]], name: str) -> None:
+def test_any_box_and_any_name_can_be_drawn(side: tuple[int, int], boxes: list[tuple[float, ...]], name: str) -> None:
     count = len(boxes)
     array = np.array(boxes, float).reshape(count, 4)
     drawn = draw_detections(scene(*side), array, np.full(count, 0.5), np.arange(count), [name] * count)
     assert drawn.shape == (*side, 3) and drawn.dtype == np.uint8
 
 
-def test_boxes_that_are_not_numbers_break_nothing() -> None:
+def test_boxes_that_are_not_finite_are_left_out() -> None:
     boxes = np.array([[np.nan, 0, np.inf, 10], [-np.inf, 1, 5, np.nan]])
     assert draw_detections(scene(50, 50), boxes, None, np.array([0, 1]), ["a", "b"]).shape == (50, 50, 3)
 
 
-def test_captions_of_a_crowd_do_not_hide_each_other() -> None:
+def test_labels_of_many_boxes_do_not_cover_each_other() -> None:
     boxes = np.array([[100.0, 100, 300, 300], [104, 102, 306, 300]])
     drawn = draw_detections(scene(480, 640), boxes, np.array([0.9, 0.8]), np.array([0, 1]), ["person", "person"])
     plates = [(drawn == class_colour(label)).all(-1).sum() for label in (0, 1)]
@@ -65,7 +65,7 @@ def test_captions_of_a_crowd_do_not_hide_each_other() -> None:
 @pytest.mark.parametrize(
     ("text", "shown"), [("café", "cafe"), ("strawberry", "strawberry"), ("猫", ""), ("a\nb", "a b"), ("ﬁg", "fig")]
 )
-def test_names_become_what_the_fonts_of_opencv_4_have(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_reduced_to_the_letters_of_opencv_4(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cv2, "FontFace", raising=False)
     assert drawable_text(text) == shown
 
@@ -75,9 +75,9 @@ def test_long_names_are_cut_and_have_no_lines() -> None:
     assert drawable_text("a\nb\0") == "a b"
 
 
-def test_a_small_picture_is_enlarged_by_a_whole_factor_to_be_read() -> None:
-    picture, factor = enlarge_small_image(scene(24, 32))
-    assert (picture.shape, factor) == ((192, 256, 3), 8)
+def test_a_small_image_is_enlarged_by_a_whole_factor() -> None:
+    image, factor = enlarge_small_image(scene(24, 32))
+    assert (image.shape, factor) == ((192, 256, 3), 8)
     same, factor = enlarge_small_image(scene(100, 256))
     assert (same.shape, factor) == ((100, 256, 3), 1)
 
@@ -98,7 +98,7 @@ def test_unknown_suffix_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     assert ".png" in refused.value.remedy
 
 
-def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_image(tmp_path / "file" / "a.png", scene(4, 4))

@@ -40,7 +40,7 @@ def outputs(predictions: Predictions) -> list[Tensor]:
 
 
 @each_variant
-def test_a_step_reaches_every_parameter(name: str) -> None:
+def test_a_step_changes_every_parameter(name: str) -> None:
     detector = narrow(variant(name).architecture).build()
     predictions = detector(torch.rand(2, 3, 64, 64) * 255)
     count = len(predictions.priors.points)
@@ -55,15 +55,15 @@ def test_a_step_reaches_every_parameter(name: str) -> None:
 
 
 @each_variant
-def test_deploy_form_answers_like_training_form(name: str) -> None:
+def test_deploy_form_predicts_like_training_form(name: str) -> None:
     detector = detector_of(name).double().eval()
     images = torch.rand(1, 3, 64, 128, dtype=torch.float64) * 255
     deployed = deploy(detector)
     with torch.no_grad():
-        wanted, found = detector(images), deployed(images)
-    assert wanted.auxiliary is None and found.auxiliary is None
-    torch.testing.assert_close(found.boxes, wanted.boxes, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found.scores(), wanted.scores(), rtol=1e-6, atol=1e-12)
+        expected, found = detector(images), deployed(images)
+    assert expected.auxiliary is None and found.auxiliary is None
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.scores(), expected.scores(), rtol=1e-6, atol=1e-12)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in deployed.modules())
 
 
@@ -90,6 +90,6 @@ def test_another_class_count_changes_only_the_class_rows(name: str) -> None:
 
 
 @each_variant
-def test_architecture_survives_a_file(name: str) -> None:
+def test_architecture_is_equal_after_saving(name: str) -> None:
     architecture = variant(name).architecture
     assert from_plain(to_plain(architecture), ARCHITECTURE_TYPES) == architecture

@@ -1,4 +1,4 @@
-"""An exported file runs without this library's code and says what PyTorch says, or it is not written."""
+"""Tests of exported files: they run without this library's code and equal PyTorch, or they are not written."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_rows_are_those_of_pytorch(raw: tuple[Detector, ExportedFile]) -> None:
     assert 0 < exported.agreement.box < 0.05 and 0 < exported.agreement.score < 1e-3
 
 
-def test_file_says_all_that_its_consumer_needs(raw: tuple[Detector, ExportedFile]) -> None:
+def test_file_has_all_metadata_that_a_consumer_needs(raw: tuple[Detector, ExportedFile]) -> None:
     _, exported = raw
     metadata = _metadata(exported.path)
     assert metadata == exported.metadata
@@ -110,7 +110,7 @@ def test_file_says_all_that_its_consumer_needs(raw: tuple[Detector, ExportedFile
     assert (exported.path.stat().st_mode & 0o777) == 0o644
 
 
-def test_file_tells_nothing_of_the_machine_that_made_it(raw: tuple[Detector, ExportedFile]) -> None:
+def test_file_has_no_paths_of_the_computer_that_made_it(raw: tuple[Detector, ExportedFile]) -> None:
     content = raw[1].path.read_bytes()
     assert str(Path(onnx_export.__file__).parents[1]).encode() not in content
     assert b"stack_trace" not in content and b".py" not in content
@@ -145,7 +145,7 @@ def test_half_precision_file_takes_and_gives_float32(tmp_path: Path) -> None:
     assert weights and {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
 
 
-def test_a_batch_gives_what_its_images_give_alone(final: tuple[Detector, ExportedFile]) -> None:
+def test_a_batch_equals_its_images(final: tuple[Detector, ExportedFile]) -> None:
     session = _session(final[1].path)
     images = verification_images(SIZE)
     together = session.run(["count", "boxes", "scores", "labels"], {"images": images})
@@ -201,7 +201,7 @@ def _suppress(name: str, nms: Nms) -> Any:
     return _SESSIONS[name]
 
 
-def test_candidate_pool_cannot_be_built_in() -> None:
+def test_candidate_pool_cannot_be_exported() -> None:
     model = parser.parse_model(
         """<ir_version: 10, opset_import: ["" : 18]>
         rows (float[1, 3, 4] row_boxes, float[1, 3, 2] row_scores)
@@ -211,7 +211,7 @@ def test_candidate_pool_cannot_be_built_in() -> None:
         append_nms(model, Nms(pool=10), 3, 2)
 
 
-def test_file_that_disagrees_is_an_error_and_the_old_one_stays(
+def test_file_that_differs_from_pytorch_is_an_error_and_the_old_one_stays(
     raw: tuple[Detector, ExportedFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = onnx.load(raw[1].path)

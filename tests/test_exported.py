@@ -1,4 +1,4 @@
-"""What exported files say of themselves survives the file, and nothing odd gets in."""
+"""Metadata of exported files: it survives writing and reading, and damaged metadata is an error."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_damaged_metadata_is_one_clear_error(key: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"format": 1}'])
-def test_text_that_is_no_metadata_is_refused(text: str) -> None:
+def test_text_that_is_not_metadata_is_an_error(text: str) -> None:
     with pytest.raises(ExportError, match=r"x\.onnx"):
         ExportedMetadata.from_json(text, "x.onnx")
 
@@ -73,8 +73,8 @@ def test_reading_metadata_needs_no_torch() -> None:
 
 
 @pytest.mark.slow
-def test_an_export_without_its_description_is_refused(tmp_path: Path) -> None:
-    """Its boxes would be read as raw outputs, and its colours as BGR: answers that look right and are not."""
+def test_an_exported_file_without_metadata_is_an_error(tmp_path: Path) -> None:
+    """Without the check its boxes would be read as raw outputs and its colours as BGR: results that only look right."""
     onnx = pytest.importorskip("onnx")
     onelook.save_weights(onelook.build("yolox-nano"), tmp_path / "nano.safetensors")
     onelook.exporting(str(tmp_path / "nano.safetensors"), size=64, out=tmp_path / "nano.onnx")

@@ -28,7 +28,7 @@ SWITCHES = {
     "CmBN": "normalization=Cmbn()",
 }
 EXTRAS = (
-    *("CutMix(1.0)", "MixPictures(1.0)", "MosaicPictures(1.0)", "Blur(whole=1.0,background=0.0)"),
+    *("CutMix(1.0)", "BatchMixUp(1.0)", "BatchMosaic(1.0)", "Blur(whole=1.0,background=0.0)"),
     *("Blur(whole=0.0,background=1.0)", "CutOut(1.0)", "RandomErase(1.0)", "HideAndSeek(1.0)", "GridMask(1.0)"),
 )
 
@@ -88,7 +88,7 @@ def test_a_method_is_one_setting_of_any_family(published, family, method):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_what_is_made_of_pictures_is_one_setting_of_any_family(family, extra):
+def test_a_batch_augment_is_one_setting_of_any_family(family, extra):
     plain = published_recipe(family)
     recipe = override(plain, f"extras=({extra},)", types=RECIPE_TYPES)
     assert len(diff(plain, recipe)) == 1

@@ -12,7 +12,7 @@ from onelook.assign.align_ota import AlignOta
 from onelook.losses.detection_loss import DetectionLoss, Pairs
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal, side_distances
 from onelook.losses.yolox import BoxIou
-from onelook.models.damo_yolo.zero_head import expected
+from onelook.models.damo_yolo.zero_head import expected_distances
 from onelook.ops.boxes import distances_to_xyxy
 from onelook.ops.priors import grid_priors
 from onelook.types import Predictions, Targets
@@ -39,7 +39,7 @@ def problem(arrays, case, dtype):
     shapes = [(facts["height"] // stride, facts["width"] // stride) for stride in facts["strides"]]
     priors = grid_priors(shapes, facts["strides"], offset=0.0, dtype=dtype)
     regression = sides.flatten(2)
-    distances = expected(regression, torch.arange(facts["reg_max"] + 1)) * priors.strides[:, None]
+    distances = expected_distances(regression, torch.arange(facts["reg_max"] + 1)) * priors.strides[:, None]
     predictions = Predictions(distances_to_xyxy(priors.points, distances), classes, None, regression, priors)
     counts = [len(arrays[f"{case}/gt_labels_{image}"]) for image in range(facts["images"])]
     boxes = torch.zeros(len(counts), max(counts), 4, dtype=dtype)
@@ -98,7 +98,7 @@ def test_losses_and_gradients_agree(arrays, case):
 
 @needs_shared
 @pytest.mark.parametrize("case", CASES)
-def test_costs_agree_where_no_penalty_hides_them(arrays, case, monkeypatch):
+def test_costs_agree_where_there_is_no_penalty(arrays, case, monkeypatch):
     """The stored costs are float32, in which the penalty leaves nothing of the rest."""
     _, _, predictions, targets = problem(arrays, case, torch.float64)
     seen = {}
@@ -119,6 +119,6 @@ def test_costs_agree_where_no_penalty_hides_them(arrays, case, monkeypatch):
         expected_cost = arrays[f"{case}/cost_{image}"]
         free = expected_cost < 1e7
         assert free.any()
-        for name, wanted in (("cost", expected_cost), ("iou", arrays[f"{case}/iou_{image}"])):
+        for name, expected in (("cost", expected_cost), ("iou", arrays[f"{case}/iou_{image}"])):
             ours = seen[name][image, :count][:, rows].T.numpy()
-            np.testing.assert_allclose(ours[free], wanted[free], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(ours[free], expected[free], rtol=1e-5, atol=1e-6)

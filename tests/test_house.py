@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "onelook"
 
 # A module imports from lower layers and from its own folder; the single files of layer 0 may know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "reporter", "config", "draw", "exported"),
+    ("types", "errors", "reporter", "files", "devices", "config", "draw", "exported"),
     ("ops",),
     ("layers", "assign", "losses", "augment"),
     ("models", "data"),
@@ -39,13 +39,15 @@ WITHOUT_TORCH = (
     "types",
     "errors",
     "reporter",
+    "files",
+    "devices",
     "config",
     "draw",
     "exported",
     "augment",
     "data",
-    "predict",
     "evaluation",
+    "predict",
     "ops.nms",
     *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "validate")),
     *(f"cli.{name}" for name in ("app", "bench", "check", "convert", "detect", "help", "output", "quick")),

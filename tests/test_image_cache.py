@@ -66,12 +66,12 @@ def test_a_pool_keeps_the_newest() -> None:
 def test_it_tells_when_an_image_was_overwritten_in_use() -> None:
     cache = ImageCache(9, MEGABYTE, rotating=True)
     cache.put(0, 0, picture(0))
-    assert cache.settle() and cache.get(0, 0) is not None and cache.settle()
+    assert cache.all_unchanged() and cache.get(0, 0) is not None and cache.all_unchanged()
     assert cache.get(0, 0) is not None
     for row in range(1, 9):
         cache.put(row, 0, picture(row))
-    assert not cache.settle()
-    assert cache.settle()
+    assert not cache.all_unchanged()
+    assert cache.all_unchanged()
 
 
 def test_an_image_larger_than_the_cache_stays_out() -> None:
@@ -84,7 +84,7 @@ def test_an_image_larger_than_the_cache_stays_out() -> None:
 def test_a_budget_without_room_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="free"):
         ImageCache(2, 1 << 60, folder=tmp_path)
-    with pytest.raises(ConfigError, match="holds nothing"):
+    with pytest.raises(ConfigError, match="holds no image"):
         ImageCache(2, 10)
 
 
@@ -108,7 +108,7 @@ def test_room_that_is_not_there_is_noticed_before_it_is_written_to(
     device = Device(7 * MEGABYTE)
     monkeypatch.setattr(os, "posix_fallocate", device.allocate, raising=False)
     first = ImageCache(2, 6 * MEGABYTE, rotating=rotating, folder=tmp_path)
-    with pytest.raises(UserError, match=r"wants 6 MiB in .* \(No space left on device\)") as caught:
+    with pytest.raises(UserError, match=r"needs 6 MiB in .* \(No space left on device\)") as caught:
         ImageCache(2, 6 * MEGABYTE, rotating=rotating, folder=tmp_path)
     assert caught.value.remedy
     first.put(0, 0, picture(0))
@@ -234,7 +234,7 @@ def fill(cache: ImageCache, first: int) -> None:
             for other in (row % 40, (row + 1) % 40):
                 found = cache.get(other, 0)
                 same = found is not None and np.array_equal(found, picture(other, 120))
-                assert same or not cache.settle() or found is None
+                assert same or not cache.all_unchanged() or found is None
 
 
 def test_processes_share_it(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
 from onelook.data.loader import Loader, default_workers
 from onelook.data.order import Order, Sampling, chosen_rows, repeat_factors
-from onelook.data.pictures import DrawImages
+from onelook.data.training_images import DrawImages
 from onelook.errors import ConfigError, ImageError
 
 STILL = SingleImageAugment(hsv=None, flip=0.0)
@@ -267,7 +267,7 @@ def test_what_a_terminal_sends_to_all_processes_does_not_end_the_workers(dataset
 
 STARTING = """
 import os, signal, sys, threading, time
-from onelook.augment.yolox import Plain
+from onelook.augment.yolox import SingleImageAugment
 from onelook.data import open_dataset
 from onelook.data.loader import Loader
 
@@ -282,7 +282,7 @@ if __name__ == "__main__":
     ended = threading.Event()
     with Loader(open_dataset(sys.argv[1], "train"), (64, 64), 1, workers=2, cache=1 << 20) as loader:
         threading.Thread(target=pester, args=(ended,)).start()
-        batches = loader.epoch(0, Plain(hsv=None, flip=0.0), 0)
+        batches = loader.epoch(0, SingleImageAugment(hsv=None, flip=0.0), 0)
         try:
             next(batches)
         finally:
@@ -307,13 +307,13 @@ def test_a_ctrl_c_at_any_moment_of_their_start_does_not_end_the_workers(dataset:
 
 KILLED = """
 import sys, time
-from onelook.augment.yolox import Plain
+from onelook.augment.yolox import SingleImageAugment
 from onelook.data import open_dataset
 from onelook.data.loader import Loader
 
 if __name__ == "__main__":
     loader = Loader(open_dataset(sys.argv[1], "train"), (64, 64), 8, epochs=50, max_labels=2000, workers=1)
-    next(loader.epoch(0, Plain(hsv=None, flip=0.0), 0))
+    next(loader.epoch(0, SingleImageAugment(hsv=None, flip=0.0), 0))
     print(loader._loader._iterator._workers[0].pid, flush=True)
     time.sleep(60)
 """

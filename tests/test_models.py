@@ -33,7 +33,7 @@ def test_every_variant_is_a_complete_row(name: str) -> None:
         assert row.weights_file is not None and row.url.endswith(row.weights_file)
 
 
-def test_unknown_name_gets_the_nearest_one() -> None:
+def test_unknown_model_names_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'yolox-nano'"):
         variant("yolox_nano")
 
@@ -55,14 +55,14 @@ def test_classes_are_a_count_or_names() -> None:
 
 
 @pytest.mark.parametrize("classes", [0, -1, [], ["cat", "cat"], "cat", 10**9])
-def test_impossible_classes_are_refused(classes: object) -> None:
+def test_invalid_classes_raise(classes: object) -> None:
     with pytest.raises(ConfigError):
         build("yolox-nano", classes=classes)  # type: ignore[arg-type]
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3]), st.booleans(), st.sampled_from(sorted(ACTIVATIONS)))
-def test_folded_batch_norm_gives_the_same_answer(seed: int, kernel: int, depthwise: bool, activation: str) -> None:
+def test_folded_batch_norm_gives_the_same_output(seed: int, kernel: int, depthwise: bool, activation: str) -> None:
     torch.manual_seed(seed)
     block = ConvBnAct(4, 4, kernel, groups=4 if depthwise else 1, activation=activation).double().eval()
     nn.init.uniform_(block.bn.running_var, 0.01, 3)
@@ -114,12 +114,12 @@ def test_order_and_scale_of_pixels_fold_into_the_first_convolution(order: str, r
     torch.testing.assert_close(conv(see(images)), expected, rtol=1e-5, atol=1e-6)  # gains of Pixels are float32
 
 
-def test_space_to_depth_goes_column_by_column() -> None:
+def test_space_to_depth_orders_blocks_column_by_column() -> None:
     image = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
     assert space_to_depth(image).flatten().tolist() == [0, 2, 1, 3]
 
 
-def test_unknown_activation_gets_the_nearest_one() -> None:
+def test_unknown_activation_names_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'silu'"):
         make_activation("sillu")
 

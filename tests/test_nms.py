@@ -66,7 +66,7 @@ def situations(draw):
 
 @given(situations())
 @settings(max_examples=300, deadline=None)
-def test_the_answer_is_the_textbook_answer(situation):
+def test_nms_equals_the_plain_reference(situation):
     boxes, scores, nms = situation
     rows, labels, values = textbook_nms(boxes, scores, nms)
     found_boxes, found_scores, found_labels = nms(boxes, scores)
@@ -92,7 +92,7 @@ def many(count, side, seed=0):
 
 @pytest.mark.parametrize("side", [4, 60, 400])  # mostly apart, mixed, mostly overlapping
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.8])
-def test_blocks_and_patches_do_not_change_the_answer(side, threshold):
+def test_blocks_and_patches_do_not_change_the_result(side, threshold):
     boxes = many(1500, side)
     above = pairwise_iou(boxes.astype(np.float64), boxes.astype(np.float64)) > threshold
     keep = np.ones(len(boxes), bool)
@@ -102,7 +102,7 @@ def test_blocks_and_patches_do_not_change_the_answer(side, threshold):
     np.testing.assert_array_equal(greedy_nms(boxes, threshold), keep)
 
 
-def test_thirty_thousand_candidates_take_no_seconds():
+def test_thirty_thousand_candidates_are_fast():
     boxes = many(8400, 100)
     rng = np.random.default_rng(1)
     scores = (rng.random((8400, 80)) * (rng.random((8400, 80)) < 30000 / 8400 / 80)).astype(np.float32)
@@ -129,7 +129,7 @@ def test_an_overlap_equal_to_the_threshold_is_kept():
     assert len(Nms(0.1, 0.499)(boxes, scores)[0]) == 1
 
 
-def test_nothing_gives_nothing():
+def test_no_boxes_give_no_detections():
     for shape in [(0, 3), (5, 0), (5, 3)]:
         found = Nms()(np.zeros((shape[0], 4), np.float32), np.zeros(shape, np.float32))
         assert [part.shape for part in found] == [(0, 4), (0,), (0,)]
@@ -163,6 +163,6 @@ def test_top_k_takes_the_best_pairs_without_suppression():
 @pytest.mark.parametrize(
     "wrong", [{"confidence": 1.5}, {"iou": -0.1}, {"iou": float("nan")}, {"limit": 0}, {"pool": -1}]
 )
-def test_settings_out_of_range_are_refused(wrong):
+def test_settings_out_of_range_raise(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Nms(**wrong)

@@ -28,7 +28,7 @@ def darknet() -> dict[str, np.ndarray]:
 @needs_shared
 @pytest.mark.parametrize("threshold", [0.45, 0.6])
 @pytest.mark.parametrize("name", ["default", "greedynms", "diounms"])
-def test_survivors_are_darknets(darknet: dict[str, np.ndarray], name: str, threshold: float) -> None:
+def test_kept_boxes_are_darknets(darknet: dict[str, np.ndarray], name: str, threshold: float) -> None:
     kind: Any = "iou" if name == "default" else "diou"
     select = Nms(1e-6, threshold, multi_label=True, kind=kind)
     boxes, scores, labels = select(darknet["xyxy"], darknet["probabilities"])
@@ -41,7 +41,7 @@ def test_survivors_are_darknets(darknet: dict[str, np.ndarray], name: str, thres
 
 @needs_shared
 @pytest.mark.parametrize("threshold", [0.45, 0.6])
-def test_survivors_by_objectness_are_darknets(darknet: dict[str, np.ndarray], threshold: float) -> None:
+def test_kept_boxes_by_objectness_are_darknets(darknet: dict[str, np.ndarray], threshold: float) -> None:
     order = np.argsort(-darknet["objectness"], kind="stable")
     kept = np.zeros(len(order), bool)
     kept[order] = greedy_nms(darknet["xyxy"][order], threshold)
@@ -58,7 +58,7 @@ def scattered(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10_000), st.integers(0, 25), st.sampled_from([0.3, 0.5, 0.7]))
-def test_greedy_by_distance_is_the_obvious_loop(seed: int, count: int, threshold: float) -> None:
+def test_diou_nms_equals_the_plain_loop(seed: int, count: int, threshold: float) -> None:
     boxes, scores = scattered(seed, count)
     found = Nms(0.1, threshold, kind="diou").suppress(boxes, scores[:, 0], np.zeros(count, np.int64))
     left = np.argsort(-scores[:, 0], kind="stable").tolist()
@@ -73,7 +73,7 @@ def test_greedy_by_distance_is_the_obvious_loop(seed: int, count: int, threshold
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10_000), st.integers(0, 25))
-def test_distance_spares_more_than_overlap_alone(seed: int, count: int) -> None:
+def test_diou_nms_keeps_more_than_iou_nms(seed: int, count: int) -> None:
     boxes, _ = scattered(seed, count)
     plain, distant = pairwise_iou(boxes, boxes), pairwise_distance_iou(boxes, boxes)
     assert (distant <= plain).all()
@@ -83,7 +83,7 @@ def test_distance_spares_more_than_overlap_alone(seed: int, count: int) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10_000), st.integers(0, 20), st.sampled_from([None, 0.4]))
-def test_softening_lowers_and_never_drops(seed: int, count: int, threshold: float | None) -> None:
+def test_soft_nms_lowers_scores_and_keeps_all_boxes(seed: int, count: int, threshold: float | None) -> None:
     boxes, scores = scattered(seed, count)
     lowered = soft_nms(boxes, scores[:, 0], threshold, 0.5)
     assert (lowered <= scores[:, 0] + 1e-6).all() and (lowered > 0).all()
@@ -93,7 +93,7 @@ def test_softening_lowers_and_never_drops(seed: int, count: int, threshold: floa
     np.testing.assert_allclose(soft_nms(apart, scores[:, 0], threshold, 0.5), scores[:, 0], rtol=1e-6)
 
 
-def test_softened_scores_are_the_papers() -> None:
+def test_soft_nms_scores_are_those_of_the_paper() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [100, 0, 110, 10]], np.float32)
     scores = np.array([0.9, 0.8, 0.7], np.float32)
     labels = np.zeros(3, np.int64)
@@ -106,7 +106,7 @@ def test_softened_scores_are_the_papers() -> None:
     assert len(Nms(0.45, 0.3, kind="linear").suppress(boxes, scores, others)[1]) == 3
 
 
-def test_kinds_that_do_not_exist_or_fit_are_refused() -> None:
+def test_unknown_or_unsuitable_kinds_raise() -> None:
     with pytest.raises(UsageError, match="no NMS of the kind 'hard'"):
         Nms(kind="hard")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="above 0"):
@@ -115,7 +115,7 @@ def test_kinds_that_do_not_exist_or_fit_are_refused() -> None:
         append_nms(None, Nms(kind="diou"), 1, 1)  # type: ignore[arg-type]
 
 
-def test_a_kind_keeps_what_the_model_says_of_labels() -> None:
+def test_another_kind_keeps_the_multi_label_setting() -> None:
     natural = Nms(multi_label=True)
     kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
     for name, kind in kinds.items():

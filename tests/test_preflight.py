@@ -1,8 +1,7 @@
-"""What is said before the first epoch about data that would keep AP at 0."""
+"""Tests of the checks before the first epoch: warnings about data that would keep AP at 0."""
 
 from __future__ import annotations
 
-import io
 import json
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,13 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
+from onelook.api.tasks import Detecting
 from onelook.augment.copy_paste import CopyPaste
 from onelook.augment.random_erasing import CutOut
 from onelook.augment.yolov7 import Yolov7Augment
 from onelook.augment.yolox import SingleImageAugment, YoloxAugment
-from onelook.cli.tasks import Detecting
 from onelook.data import open_dataset
 from onelook.data.index import DIFFICULT
 from onelook.data.loader import Batch
@@ -92,17 +90,15 @@ def test_view_counts_only_its_images(tmp_path: Path) -> None:
 def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path) -> None:
     root = make(tmp_path / "a [b]", [], classes=("cup [red]", "fork [/x]"))
     training, validation = (open_dataset(root, split) for split in ("train", "val"))
-    console = Console(file=io.StringIO(), width=60)
-    inspect_data(RECIPE, training, validation, [f"A note of '{root}'."]).show(console)
-    lines = console.file.getvalue().splitlines()
+    lines = str(inspect_data(RECIPE, training, validation, [f"A note of '{root}'."])).splitlines()
     assert any("cup [red]" in line for line in lines) and any("fork [/x]" in line for line in lines)
     assert f"A note of '{root}'." in lines
     assert any(line.startswith("warning: ") and line.endswith(f"Run: onelook check {root}") for line in lines)
 
 
 WARNINGS = {
-    "no objects at all": ([], "no objects to learn"),
-    "only crowds": ([[0, 1, 1, 50, 50, 1]], "no objects to learn"),
+    "no objects at all": ([], "no objects to train on"),
+    "only crowds": ([[0, 1, 1, 50, 50, 1]], "no objects to train on"),
     "boxes outside their images": ([[0, 10, 10, 50, 50, 0], [1, 900, 900, 50, 50, 0]], "outside their images"),
     "boxes as fractions of the image": ([[0, 0.2, 0.3, 0.4, 0.3, 0], [1, 0.1, 0.1, 0.5, 0.5, 0]], "check the unit"),
     "a class without objects": ([[0, 10, 10, 50, 50, 0]], "No training object has the class 'fork'"),
@@ -110,17 +106,15 @@ WARNINGS = {
 
 
 @pytest.mark.parametrize(("boxes", "said"), WARNINGS.values(), ids=list(WARNINGS))
-def test_hopeless_data_is_warned_of(tmp_path: Path, boxes: list[list[float]], said: str) -> None:
+def test_data_that_cannot_be_trained_on_is_warned_of(tmp_path: Path, boxes: list[list[float]], said: str) -> None:
     root = make(tmp_path, boxes)
     found = inspect_data(RECIPE, open_dataset(root, "train"), open_dataset(root, "val"))
     assert any(said in warning for warning in found.warnings), found.warnings
-    console = Console(file=io.StringIO(), width=100)
-    found.show(console)
-    assert "warning:" in console.file.getvalue()
+    assert "warning:" in str(found)
     assert json.loads(json.dumps(found.to_dict()))["warnings"] == list(found.warnings)
 
 
-def test_sound_data_is_not_warned_of(tmp_path: Path) -> None:
+def test_good_data_has_no_warnings(tmp_path: Path) -> None:
     root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]])
     assert inspect_data(RECIPE, open_dataset(root, "train"), open_dataset(root, "val")).warnings == ()
 
@@ -132,10 +126,10 @@ def test_class_that_only_validation_has_is_named(tmp_path: Path) -> None:
     whole["annotations"] = whole["annotations"][:1]
     path.write_text(json.dumps(whole))
     found = inspect_data(RECIPE, open_dataset(root, "train"), open_dataset(root, "val"))
-    assert any("Validation judges 'fork'" in warning for warning in found.warnings)
+    assert any("The validation set has objects of 'fork'" in warning for warning in found.warnings)
 
 
-def test_only_what_sampling_leaves_is_counted_and_warned_of(tmp_path: Path) -> None:
+def test_only_sampled_images_are_counted_and_warned_of(tmp_path: Path) -> None:
     root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 2, 2, 0], [1, 0, 0, 300, 200, 1]], images=4)
     training, validation = open_dataset(root, "train"), open_dataset(root, "val")
     subset = replace(RECIPE, sampling=Sampling(classes=("fork",), background=0.0))
@@ -144,12 +138,14 @@ def test_only_what_sampling_leaves_is_counted_and_warned_of(tmp_path: Path) -> N
     assert (seen.images, seen.objects, seen.usable, seen.crowds) == (1, 2, 1, 1)
     assert seen.per_class.tolist() == [0, 1] and judged.per_class.tolist() == [1, 1]
     assert seen.median_side == pytest.approx(2)
-    assert any("Validation judges 'cup', which training never shows" in warning for warning in found.warnings)
+    assert any(
+        "The validation set has objects of 'cup', the training set has none" in warning for warning in found.warnings
+    )
     assert any("smaller than 2.0 pixels" in warning for warning in found.warnings)
     assert not any("No training object" in warning for warning in found.warnings)  # leaving out cups was the wish
 
 
-def test_a_fraction_of_the_images_is_counted_as_it_was_drawn(tmp_path: Path) -> None:
+def test_counts_are_of_the_same_random_fraction_as_training(tmp_path: Path) -> None:
     root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]], images=4)
     training, validation = open_dataset(root, "train"), open_dataset(root, "val")
     seen = {}
@@ -158,7 +154,7 @@ def test_a_fraction_of_the_images_is_counted_as_it_was_drawn(tmp_path: Path) -> 
         found = inspect_data(recipe, training, validation)
         drawn = 0 in chosen_rows(training, recipe.sampling, seed)
         assert (found.splits[0].images, found.splits[0].usable) == (2, 2 * drawn)
-        assert any("no objects to learn" in warning for warning in found.warnings) != drawn
+        assert any("no objects to train on" in warning for warning in found.warnings) != drawn
         seen[drawn] = True
     assert len(seen) == 2
 
@@ -188,7 +184,7 @@ def test_pasting_without_outlines_is_warned_of(tmp_path: Path, recipe: Recipe, p
     assert any("nothing will be pasted" in warning for warning in warnings_of(recipe, root)) == pastes
     outlines(root)
     assert not any("nothing will be pasted" in warning for warning in warnings_of(recipe, root))
-    without = replace(recipe, sampling=Sampling(classes=("fork",)))  # the outlined cup is not learnt
+    without = replace(recipe, sampling=Sampling(classes=("fork",)))  # the cup with a polygon is left out
     assert any("nothing will be pasted" in warning for warning in warnings_of(without, root)) == pastes
     outlines(root, crowd=1)
     assert any("nothing will be pasted" in warning for warning in warnings_of(recipe, root)) == pastes
@@ -213,7 +209,7 @@ JUDGED = {
 
 
 @pytest.mark.parametrize("boxes", JUDGED.values(), ids=list(JUDGED))
-def test_metrics_are_foreseen_as_undefined_exactly_where_evaluation_leaves_them_so(
+def test_metrics_are_predicted_as_undefined_exactly_where_evaluation_has_none(
     tmp_path: Path, boxes: list[list[float]]
 ) -> None:
     validation = open_dataset(make(tmp_path, boxes), "val")
@@ -222,7 +218,7 @@ def test_metrics_are_foreseen_as_undefined_exactly_where_evaluation_leaves_them_
     assert foreseen == {metric for metric, value in stats.items() if value == UNDEFINED}
 
 
-def test_difficult_objects_define_nothing(tmp_path: Path) -> None:
+def test_difficult_objects_leave_metrics_undefined(tmp_path: Path) -> None:
     validation = open_dataset(make(tmp_path, [[0, 10, 10, 30, 30, 0]]), "val")
     flags = np.array([DIFFICULT], np.uint8)
     index = SimpleNamespace(**{name: getattr(validation.index, name) for name in ("areas", "object_offsets")})
@@ -241,13 +237,13 @@ def test_difficult_objects_define_nothing(tmp_path: Path) -> None:
         ("AP", [[0, 10, 10, 50, 50, 0]], None),
     ],
 )
-def test_a_metric_that_no_epoch_can_tell_is_warned_of(tmp_path: Path, metric, boxes, said) -> None:
+def test_a_metric_that_is_undefined_on_the_validation_set_is_warned_of(tmp_path: Path, metric, boxes, said) -> None:
     found = warnings_of(replace(RECIPE, metric=metric), make(tmp_path, boxes))
     told = [warning for warning in found if "undefined" in warning]
     assert len(told) == (said is not None) and (said is None or said in told[0])
 
 
-def test_image_files_that_are_not_there_are_named_before_training(tmp_path: Path) -> None:
+def test_missing_image_files_are_named_before_training(tmp_path: Path) -> None:
     root = make(tmp_path, [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]], images=4)
     training, validation = open_dataset(root, "train"), open_dataset(root, "val")
     recipe = SimpleNamespace(sampling=Sampling(), seed=0)
@@ -267,7 +263,7 @@ def targets() -> Targets:
     return Targets(boxes, torch.tensor([[0, 1], [0, 0]]), torch.tensor([[True, True], [False, False]]))
 
 
-def test_positives_are_counted_over_objects_and_the_model_stays_as_it_was() -> None:
+def test_positives_per_object_are_counted_without_a_change_of_the_model() -> None:
     model = torch.nn.BatchNorm2d(3).train()
 
     def assigner(predictions: torch.Tensor, targets: Targets) -> Matches:
@@ -283,7 +279,7 @@ def test_positives_are_counted_over_objects_and_the_model_stays_as_it_was() -> N
     assert positives_per_object(model, assigner, [(images, empty)]) is None
 
 
-def test_the_model_looks_in_the_trainings_precision_and_the_assigner_in_full() -> None:
+def test_positives_use_the_training_precision_and_assign_in_float32() -> None:
     inside = []
 
     @contextmanager
@@ -322,7 +318,7 @@ def test_the_parts_of_a_batch_are_its_images_padded_to_their_own_objects() -> No
 
 
 @pytest.mark.parametrize(("processes", "accumulate", "share"), [(1, 1, 8), (4, 1, 2), (2, 2, 2), (8, 1, 1)])
-def test_the_look_at_the_first_batches_takes_no_more_than_a_pass_of_the_training(
+def test_counting_positives_needs_no_more_memory_than_a_training_pass(
     processes: int, accumulate: int, share: int
 ) -> None:
     recipe = changed(batch_size=8, accumulate=accumulate)

@@ -54,7 +54,7 @@ BY_HEART = {"yolox-nano": ("multiscale=none", "closing=none", "optimizer.lr_per_
 @pytest.mark.parametrize("name", BY_HEART)
 def test_eight_pictures_are_learnt_by_heart_from_scratch(name, tmp_path):
     pictures, out = eight_pictures(tmp_path / "eight"), tmp_path / "run"
-    plain = ("augment=Plain(hsv=none,flip=0.0)", "evaluate_every=50", "ema.warmup=200")
+    plain = ("augment=SingleImageAugment(hsv=none,flip=0.0)", "evaluate_every=50", "ema.warmup=200")
     flags = ("--size", "320", "--batch", "8", "--epochs", "400", "--workers", "0", "--device", "cpu")
     assert run(["train", str(pictures), "--model", name, *flags, *plain, *BY_HEART[name], "--out", str(out)]) == 0
     assert best(out)["AP50"] > 0.9

@@ -78,7 +78,7 @@ class Tags(HTMLParser):
         assert self.open and self.open.pop() == tag, tag
 
 
-def test_report_is_well_formed_and_fetches_nothing() -> None:
+def test_report_is_well_formed_and_loads_nothing() -> None:
     page = render(report())
     tags = Tags()
     tags.feed(page)
@@ -94,7 +94,7 @@ def test_names_from_the_data_are_text_not_markup() -> None:
     assert "&lt;b&gt;spoon&lt;/b&gt;" in page
 
 
-def test_numbers_of_the_evaluation_stand_in_the_page() -> None:
+def test_numbers_of_the_evaluation_are_in_the_report() -> None:
     one = evaluation()
     page = render(report(evaluation=one))
     assert f"<b>{one.stats['AP']:.3f}</b>" in page
@@ -120,11 +120,11 @@ def test_training_without_evaluation_or_changes_still_has_a_report(tmp_path: Pat
         ([0.0], ["0"]),
     ],
 )
-def test_labels_of_an_axis_are_written_alike(values: list[float], labels: list[str]) -> None:
+def test_tick_labels_have_one_format(values: list[float], labels: list[str]) -> None:
     assert tick_labels(values) == labels
 
 
-def test_epochs_have_no_fractions() -> None:
+def test_ticks_of_epochs_are_whole_numbers() -> None:
     assert ticks(1, 3, whole=True) == [1, 2, 3] and ticks(0.5, 1.5, whole=True) == [1]
     assert ticks(1, 300, whole=True) == [100, 200, 300] and 1.5 in ticks(1, 3)
 
@@ -141,13 +141,13 @@ def test_ticks_are_few_ascending_and_inside(low: float, extent: float) -> None:
     assert low - slack <= marks[0] and marks[-1] <= high + slack
 
 
-def test_gaps_stay_gaps_in_a_line() -> None:
+def test_missing_values_are_gaps_in_a_line() -> None:
     chart = line_chart([Series("a", [0, 1, 2, 3, 4], [1, 2, float("nan"), 3, 4])], "x", "y")
     path = re.search(r'<path d="([^"]*)"', chart)
     assert path is not None and path.group(1).count("M") == 2
 
 
-def test_empty_rows_of_a_matrix_have_no_share() -> None:
+def test_empty_rows_of_a_heatmap_have_no_share() -> None:
     chart = heatmap(np.array([[0, 0], [3, 1]]), ["a", "b"], ["a", "b"], "annotated", "detected")
     assert "b \N{RIGHTWARDS ARROW} a: 3 (75%)" in chart
     assert "a \N{RIGHTWARDS ARROW} a: 0 (0%)" in chart
@@ -169,8 +169,8 @@ def test_worst_and_best_images_are_drawn_once_each_worst_first() -> None:
     worst, best = example_images(one, dataset, dataset.names, count=4)
     assert len(worst) == len(best) == 4
     assert not {p.caption.split(":")[0] for p in worst} & {p.caption.split(":")[0] for p in best}
-    assert all(": 0 found" in picture.caption for picture in worst)
-    assert all("0 missed, 0 wrong" in picture.caption for picture in best)
+    assert all(": 0 found" in image.caption for image in worst)
+    assert all("0 missed, 0 wrong" in image.caption for image in best)
     image = cv2.imdecode(np.frombuffer(worst[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert max(image.shape[:2]) <= 640
     assert "is annotated as" in annotation_hints(one)[0]

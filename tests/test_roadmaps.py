@@ -1,4 +1,4 @@
-"""The papers' tables: every row builds, learns, costs what is printed, and changes exactly what it says."""
+"""Tests of the roadmaps: every row builds, trains, has the paper's costs, and changes exactly its settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ each_row = pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table.name}:{
 
 @cache
 def seen(model: Any) -> tuple[Detector | Classifier, Predictions | Tensor]:
-    """A network, and what it says of two images; one for all rows that have the same."""
+    """A network and its predictions on two images; shared by all rows with the same network."""
     torch.manual_seed(0)
     detector = model.build()
     return detector, detector(torch.rand(2, 3, 64, 64) * 255)
@@ -65,7 +65,7 @@ def test_every_row_builds_loses_and_back_propagates(table: Roadmap, row: Row) ->
         learns(recipe.pretraining)
         before, after = (narrow(one.model).build().backbone for one in (recipe.pretraining, recipe))
         shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (before, after)]
-        assert shapes[0] == shapes[1]  # the classifier's backbone goes on as the detector's
+        assert shapes[0] == shapes[1]  # the detector starts with the classifier's backbone
 
 
 def learns(recipe: Recipe) -> None:
@@ -84,7 +84,7 @@ def learns(recipe: Recipe) -> None:
 
 
 @each_row
-def test_a_row_changes_exactly_what_it_says(table: Roadmap, row: Row) -> None:
+def test_a_row_changes_exactly_its_settings(table: Roadmap, row: Row) -> None:
     base = table.base_of(row)
     if base is None:
         assert row.start is not None or row is table.rows[0]
@@ -159,7 +159,7 @@ def test_keys_are_unique_and_rows_are_found_by_key_and_number(name: str) -> None
     ("name", "said"),
     [("yolox-tabel2:simota", "yolox-table2"), ("yolox-table2:simotta", "simota"), ("yolox-table2:99", "no row '99'")],
 )
-def test_unknown_rows_get_the_nearest(name: str, said: str) -> None:
+def test_unknown_rows_are_errors_with_the_nearest_name(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         find_recipe(name)
 
@@ -167,5 +167,5 @@ def test_unknown_rows_get_the_nearest(name: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("row", "model"), [("yolox-table2:simota", "yolox-darknet53"), ("yolox-table5:nano", "yolox-nano")]
 )
-def test_the_road_ends_at_the_published_training_but_for_the_l1_term(row: str, model: str) -> None:
+def test_the_last_row_is_the_published_training_without_the_l1_term(row: str, model: str) -> None:
     assert [one.path for one in diff(find_recipe(row), find_recipe(model))] == ["closing.loss"]

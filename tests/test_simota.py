@@ -50,7 +50,7 @@ def image_of(predictions: Predictions, image: int) -> Predictions:
 @each_rule
 @few
 @given(scene=SCENES)
-def test_matches_equal_the_textbook(rule, scene):
+def test_matches_equal_the_plain_reference(rule, scene):
     predictions, targets = scene
     matches = rule(predictions, targets)
     for image, (priors, objects, iou) in enumerate(simota(predictions, targets, **asdict(rule))):
@@ -140,7 +140,7 @@ def test_every_prior_has_at_most_one_object_and_every_object_at_most_ten(rule):
 
 
 @each_rule
-def test_half_predictions_are_judged_in_float32(rule):
+def test_half_predictions_are_compared_in_float32(rule):
     predictions, targets = random_scene(3, 2, 5, classes=5, size=(128, 128))
     half = replace(
         predictions,
@@ -155,7 +155,7 @@ def test_half_predictions_are_judged_in_float32(rule):
 
 
 @each_rule
-def test_predictions_that_are_not_numbers_do_no_harm(rule):
+def test_non_finite_predictions_do_not_spoil_other_pairs(rule):
     predictions, targets = random_scene(4, 2, 5, classes=5, size=(128, 128))
     broken = replace(predictions, boxes=torch.full_like(predictions.boxes, torch.nan))
     matches = rule(broken, targets)
@@ -163,7 +163,7 @@ def test_predictions_that_are_not_numbers_do_no_harm(rule):
     assert int(matches.priors.max()) < predictions.boxes.shape[1]
 
 
-def test_unknown_grid_shapes_cost_time_but_change_nothing():
+def test_matches_do_not_depend_on_known_grid_shapes():
     predictions, targets = random_scene(5, 2, 8, classes=5, size=(160, 160), dtype=torch.float64)
     unknown = replace(predictions, priors=replace(predictions.priors, shapes=()))
     one, two = LATER(predictions, targets), LATER(unknown, targets)

@@ -1,4 +1,4 @@
-"""Losses and gradients that are no numbers: what a run says, and what it leaves."""
+"""Tests of losses and gradients that are NaN or infinite: messages and state of the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images_or_is_skipped(tmp_
     )
 
 
-def test_what_to_do_after_a_loss_that_is_not_finite_is_possible(tmp_path):
+def test_the_remedy_after_a_nonfinite_loss_works(tmp_path):
     recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None)
     with pytest.raises(UserError) as raised:
         start(tmp_path, recipe, Squares(count=16, broken=5))
@@ -39,10 +39,10 @@ def test_what_to_do_after_a_loss_that_is_not_finite_is_possible(tmp_path):
     with pytest.raises(UserError) as raised:
         start(tmp_path / "later", longer, Later(count=16, broken=5))
     last = tmp_path / "later" / "last.safetensors"
-    assert f"in another --out; it can begin with the weights so far: --weights {last}." in raised.value.remedy
+    assert f"in another --out; it can start with the weights so far: --weights {last}." in raised.value.remedy
 
 
-def test_a_gradient_that_is_not_finite_stops_too_and_says_which(tmp_path):
+def test_a_nonfinite_gradient_stops_too_and_is_named(tmp_path):
     recipe = changed(epochs=1, closing=None)
     train_state = train_state_of(recipe)
     BadGradient(train_state, at=0)

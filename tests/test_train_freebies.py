@@ -53,7 +53,7 @@ def small_network(normalization=None):
 
 
 @pytest.mark.parametrize("passes", [1, 2, 4])
-def test_statistics_of_the_last_pass_are_those_of_all_passes_together(passes):
+def test_statistics_of_the_last_micro_batch_are_those_of_all_together(passes):
     ours, plain = small_network(Cmbn()), small_network()
     assert isinstance(ours[1], CrossMiniBatchNorm)
     union = torch.randn(8, 3, 9, 7) * 3 + 5
@@ -70,7 +70,7 @@ def test_statistics_of_the_last_pass_are_those_of_all_passes_together(passes):
     torch.testing.assert_close(outputs[-1], plain[1](features).chunk(passes)[-1], rtol=1e-4, atol=1e-5)
 
 
-def test_one_pass_is_plain_batch_norm_with_its_gradients_and_running_statistics():
+def test_one_micro_batch_is_plain_batch_norm_with_its_gradients_and_statistics():
     ours, plain = small_network(Cmbn()), small_network()
     images = torch.randn(4, 3, 9, 7)
     ours[1].begin_step()
@@ -87,7 +87,7 @@ def test_one_pass_is_plain_batch_norm_with_its_gradients_and_running_statistics(
 # Cross-iteration batch norm
 
 
-def test_moments_of_earlier_passes_follow_the_weights():
+def test_moments_of_earlier_micro_batches_are_corrected_for_the_weights():
     """A channel's mean is linear in its kernel, so the correction is exact; the second moment's is to first order."""
     ours, images = small_network(Cbn(window=3)), [torch.randn(4, 3, 9, 7) + shift for shift in (0, 1, 2)]
     norm, convolution = ours[1], ours[0]
@@ -128,7 +128,7 @@ def test_dropblock_keeps_the_mass_of_every_image(probability, size, shape):
         assert len(image.unique()) <= 2
 
 
-def test_dropblock_drops_squares_and_about_as_much_as_asked_for():
+def test_dropblock_drops_squares_with_about_the_set_probability():
     torch.manual_seed(0)
     kept = drop_block(torch.ones(64, 8, 26, 26), 0.1, 7) > 0
     assert 1 - kept.float().mean().item() == pytest.approx(0.1, rel=0.05)
@@ -137,7 +137,7 @@ def test_dropblock_drops_squares_and_about_as_much_as_asked_for():
     assert 49 in areas and min(areas - {0}) == 49
 
 
-def test_dropblock_rises_is_off_in_evaluation_and_leaves_no_trace():
+def test_dropblock_ramps_up_and_is_no_part_of_evaluation_and_weights():
     recipe = changed(dropblock=DropBlock(probability=0.4, size=3, ramp=0.5), epochs=2, closing=None)
     train_state = train_state_of(recipe)
     seen = [train_state._drop.probability.item() for _ in train(recipe, train_state, Squares(count=16))]
@@ -154,7 +154,7 @@ def test_dropblock_rises_is_off_in_evaluation_and_leaves_no_trace():
 # Self-adversarial training
 
 
-def test_the_altered_picture_hides_its_objects_and_nothing_else_changes():
+def test_an_adversarial_image_hides_its_objects_and_changes_no_state():
     # A network that does not see the objects yet has none to hide: its objectness errs by seeing things elsewhere.
     recipe = changed(epochs=60, optimizer=AdamW(0.003 / 8), schedule=Constant(), ema=None, closing=None)
     train_state, batches = train_state_of(recipe), Squares(count=8)
@@ -166,7 +166,7 @@ def test_the_altered_picture_hides_its_objects_and_nothing_else_changes():
     images, targets = batch.images.float(), batch.targets
     train_state.set_train_mode()
     before = {name: tensor.clone() for name, tensor in train_state.detector.state_dict().items()}
-    altered = adversarial_images(train_state.detector, images, recipe.loss, rate=0.05)
+    altered = adversarial_images(train_state.detector, images, recipe.loss.adversarial_loss, rate=0.05)
     after = train_state.detector.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.grad is None for parameter in train_state.detector.parameters())
@@ -174,14 +174,14 @@ def test_the_altered_picture_hides_its_objects_and_nothing_else_changes():
     assert not torch.equal(altered, images) and altered.min() >= 0 and altered.max() <= 255
     train_state.detector.eval()
     with torch.no_grad():
-        first, second = (recipe.loss(train_state.detector(picture), targets) for picture in (images, altered))
+        first, second = (recipe.loss(train_state.detector(batch), targets) for batch in (images, altered))
     assert second["objectness"] > 1.1 * first["objectness"]
     assert recipe.loss.adversarial_loss(train_state.detector(altered)) < recipe.loss.adversarial_loss(
         train_state.detector(images)
     )
 
 
-def test_which_passes_are_altered_is_a_function_of_their_place():
+def test_attacked_micro_batches_are_a_function_of_seed_step_and_number():
     attack = Adversarial(rate=2.0, probability=0.5, start=0.25)
     rates = [attack.strength(step / 400, (1, step)) for step in range(400)]
     assert rates == [attack.strength(step / 400, (1, step)) for step in range(400)]
@@ -230,7 +230,7 @@ def test_each_method_changes_the_first_step(settings):
     assert run(with_it, train_state_of(with_it), batches) != run(without, train_state_of(without), batches)
 
 
-def test_passes_are_joined_where_the_input_is_small():
+def test_micro_batches_are_joined_where_the_input_is_small():
     recipe = changed(join_passes=True, multiscale=MultiScale(0.5, 2.0, every=1), accumulate=4, epochs=3, closing=None)
     train_state, sizes = train_state_of(recipe), []
     train_state.step.register_forward_pre_hook(lambda module, inputs: sizes.append((len(inputs[0]), inputs[2][0])))
@@ -270,7 +270,7 @@ def test_each_method_is_one_setting_that_a_recipe_file_keeps(switch):
     assert from_plain(to_plain(recipe), RECIPE_TYPES) == recipe
 
 
-def test_settings_that_exclude_each_other_are_refused():
+def test_settings_that_exclude_each_other_are_errors():
     with pytest.raises(ValueError, match="of one process"):
         changed(sync_batch_norm=True, normalization=Cbn())
     assert changed(sync_batch_norm=True, normalization=Cmbn()).sync_batch_norm
@@ -328,7 +328,7 @@ def test_polynomial_and_cosine_end_at_their_floor():
     assert scales == pytest.approx([1, 0.5, 0, 1, 0.5, 0, 1], abs=1e-3)
 
 
-def test_darknet_draws_the_published_shapes():
+def test_darknet_shapes_are_the_published_ones():
     shapes = DarknetShapes()
     assert (shapes.largest((512, 512)), shapes.largest((608, 608))) == ((736, 736), (896, 896))
     sides = {shapes.size((512, 512), 0, step, 10**6)[0] for step in range(10, 20_000, 10)}

@@ -46,7 +46,7 @@ def assert_same(one, two):
 
 
 def run(recipe, train_state, batches=None, stop_after=None):
-    """The losses of every step; stops between two steps if told to."""
+    """The losses of every step; stops between two steps where set."""
     curve = []
     for event in train(recipe, train_state, batches or Squares()):
         if isinstance(event, Step):
@@ -80,7 +80,7 @@ def test_the_loop_yields_every_step_and_every_epoch_and_the_loss_falls():
     ids=["sgd", "adamw", "frozen"],
 )
 @pytest.mark.parametrize("stop", [1, 4])  # in the first epoch; in the closing one
-def test_resume_is_bit_equal_to_no_break(tmp_path, recipe, stop):
+def test_a_resumed_training_is_bit_equal_to_an_uninterrupted_one(tmp_path, recipe, stop):
     recipe = replace(recipe, epochs=2)
     whole, broken = train_state_of(recipe), train_state_of(recipe)
     batches = Squares(batch=8 // recipe.accumulate)
@@ -96,12 +96,12 @@ def test_resume_is_bit_equal_to_no_break(tmp_path, recipe, stop):
     assert_same(weights_of(whole), weights_of(fresh))
 
 
-def test_a_damaged_or_foreign_state_is_refused(tmp_path):
+def test_a_damaged_or_other_models_checkpoint_is_an_error(tmp_path):
     path = tmp_path / "state.pt"
     with pytest.raises(UserError, match=r"no '.*state\.pt' to resume"):
         load_checkpoint(path, train_state_of())
     path.write_bytes(b"\x80\x04cos\nsystem\n")
-    with pytest.raises(UserError, match="damaged or no training state"):
+    with pytest.raises(UserError, match="damaged or no checkpoint"):
         load_checkpoint(path, train_state_of())
     save_checkpoint(path, train_state_of(), {})
     other = changed(model=RECIPE.model.__class__(depth=0.33, width=0.25, num_classes=3, size=(64, 64)))
@@ -177,13 +177,13 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_though_the_loss_is(clip
     assert unchanged == [False, True, False] and meter.steps == 2
 
 
-def test_statistics_come_back_with_and_without_a_look_at_the_host():
+def test_batch_norm_statistics_are_restored_on_host_and_device():
     """On an accelerator the choice is the device's own: the same work is tried here on the CPU."""
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(8), torch.nn.BatchNorm2d(70_000))  # a small and a large one
     statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-    undo = BatchNormSnapshot(model)
-    for restore, sound in product((undo.restore_unless, undo.restore_on_device), (False, True)):
-        undo.save()
+    snapshot = BatchNormSnapshot(model)
+    for restore, sound in product((snapshot.restore_unless, snapshot.restore_on_device), (False, True)):
+        snapshot.save()
         before = [buffer.clone() for buffer in statistics]
         for buffer in statistics:
             buffer.add_(1)
@@ -192,14 +192,14 @@ def test_statistics_come_back_with_and_without_a_look_at_the_host():
         assert all(torch.equal(*pair) for pair in zip(statistics, after))
 
 
-def test_accumulated_passes_give_the_gradient_of_their_mean():
+def test_gradient_accumulation_equals_the_mean_gradient():
     recipe = changed(epochs=1, accumulate=2)
     train_state = train_state_of(recipe)
     steps = [event for event in train(recipe, train_state, Squares(batch=4)) if isinstance(event, Step)]
     assert len(steps) == 3 and [len(step.images) for step in steps] == [8, 8, 8]
 
 
-def test_frozen_parameters_and_their_statistics_stay():
+def test_frozen_parameters_and_their_statistics_do_not_change():
     recipe = changed(epochs=1, freeze=("backbone.*", "neck.*"))
     train_state = train_state_of(recipe)
     before = {name: tensor.clone() for name, tensor in train_state.detector.state_dict().items()}
@@ -209,7 +209,7 @@ def test_frozen_parameters_and_their_statistics_stay():
     assert moved == {"head"}
 
 
-def test_freezing_what_is_not_there_says_what_is():
+def test_an_unknown_freeze_pattern_names_the_nearest_parameter():
     with pytest.raises(ConfigError, match=r"called 'bakbone\.\*'.*backbone\.\*"):
         train_state_of(changed(freeze=("bakbone.*",)))
     with pytest.raises(ConfigError, match="nothing to train"):
@@ -246,7 +246,7 @@ def test_memory_layouts_agree():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own
 @pytest.mark.parametrize("multiscale", [None, MultiScale(0.5, 1.5, every=1)], ids=["one size", "several sizes"])
-def test_a_compiled_network_learns_the_same(multiscale, monkeypatch):
+def test_a_compiled_network_has_the_same_losses(multiscale, monkeypatch):
     """Traced by PyTorch's compiler and run by PyTorch itself: generated code needs a C++ compiler, and rounds anew."""
     compiled = []
 
@@ -263,7 +263,7 @@ def test_a_compiled_network_learns_the_same(multiscale, monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_a_step_on_cuda_never_waits_for_the_device():
+def test_a_step_on_cuda_does_not_synchronise_with_the_device():
     from onelook.training.processes import ProcessGroup
 
     recipe: Recipe = changed(epochs=3)

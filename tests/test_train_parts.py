@@ -50,7 +50,7 @@ def test_steps_fall_at_their_milestones() -> None:
     ("update", "decay"),
     [(1, 0.0004997750458), (100, 0.0487608214), (2000, 0.6319941347), (10000, 0.9930634006), (50000, 0.9997999999861)],
 )
-def test_average_has_the_published_decay(update: int, decay: float) -> None:
+def test_ema_has_the_published_decay(update: int, decay: float) -> None:
     assert Ema().at(update) == pytest.approx(decay, rel=1e-8)
 
 
@@ -58,7 +58,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 2, 1))
 
 
-def test_average_follows_every_float_and_leaves_counters() -> None:
+def test_ema_averages_floats_and_leaves_counters() -> None:
     model = network()
     average = ModelEma(model, Ema(decay=0.9, warmup=0))
     before = {name: value.clone() for name, value in average.state_dict().items()}
@@ -76,7 +76,7 @@ def test_average_follows_every_float_and_leaves_counters() -> None:
     assert all(not parameter.requires_grad for parameter in average.model.parameters())
 
 
-def test_only_kernels_are_decayed_and_frozen_parameters_are_left_out() -> None:
+def test_weight_decay_is_for_kernels_only_and_frozen_parameters_are_left_out() -> None:
     model = network()
     model[3].bias.requires_grad_(False)
     groups = {group["name"]: group for group in parameter_groups(model, 5e-4)}
@@ -90,7 +90,7 @@ def test_only_kernels_are_decayed_and_frozen_parameters_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("settings", [Sgd(lr_per_image=0.1), AdamW(lr_per_image=0.1)], ids=["sgd", "adamw"])
-def test_a_first_step_that_is_skipped_leaves_nothing_behind(settings: Sgd | AdamW) -> None:
+def test_after_a_skipped_first_step_the_next_equals_a_first_step(settings: Sgd | AdamW) -> None:
     """In float16 the first gradients often overflow; fused optimizers then skip the step."""
     models = [nn.Conv2d(3, 50, 3) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
@@ -101,7 +101,7 @@ def test_a_first_step_that_is_skipped_leaves_nothing_behind(settings: Sgd | Adam
     before = [parameter.clone() for parameter in models[0].parameters()]
     for parameter in models[0].parameters():
         parameter.grad = torch.full_like(parameter, torch.inf)
-    skipping.found_inf = torch.ones(())  # type: ignore[attr-defined]  # as a gradient scaler tells it
+    skipping.found_inf = torch.ones(())  # type: ignore[attr-defined]  # as a gradient scaler sets it
     skipping.step()
     assert all(torch.equal(one, other) for one, other in zip(before, models[0].parameters()))
     skipping.found_inf = torch.zeros(())  # type: ignore[attr-defined]
@@ -114,7 +114,7 @@ def test_a_first_step_that_is_skipped_leaves_nothing_behind(settings: Sgd | Adam
 
 
 @pytest.mark.parametrize("settings", [Sgd(), AdamW()], ids=["sgd", "adamw"])
-def test_rates_reach_the_groups(settings: Sgd | AdamW) -> None:
+def test_rates_are_set_in_the_parameter_groups(settings: Sgd | AdamW) -> None:
     optimizer = settings.build(network(), batch_size=32)
     base = settings.lr_per_image * 32
     assert {group["lr"] for group in optimizer.param_groups} == {base}
@@ -140,12 +140,12 @@ def test_sizes_are_a_function_of_seed_and_step(step: int, seed: int, base: tuple
         assert size == base
 
 
-def test_all_sizes_of_the_range_are_drawn() -> None:
+def test_every_size_of_the_range_occurs() -> None:
     sizes = {MultiScale().size((640, 640), 0, step)[0] for step in range(10, 5000, 10)}
     assert sizes == set(range(448, 833, 32))
 
 
-def test_boxes_follow_their_resized_image() -> None:
+def test_boxes_are_resized_with_the_image() -> None:
     images = torch.zeros(1, 3, 64, 96)
     images[:, :, 16:32, 24:72] = 1
     targets = Targets(torch.tensor([[[24.0, 16, 72, 32]]]), torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1) > 0)

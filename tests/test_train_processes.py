@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from onelook.errors import UserError
-from onelook.training.processes import SyncedBatchNorm, choose_device, synchronise_batch_norm
+from onelook.training.processes import SyncedBatchNorm, synchronise_batch_norm
 from shared import needs_shared
 
 HERE = Path(__file__).parent
@@ -41,7 +40,7 @@ def launch(folder: Path, processes: int, script: str = "two_processes.py", **env
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [{"ACCUMULATE": "1"}, {"ACCUMULATE": "2"}, {"TEACHER": "1"}], ids=str)
-def test_two_processes_learn_like_one_with_the_same_batch(tmp_path, how):
+def test_two_processes_train_like_one_with_the_same_batch(tmp_path, how):
     alone = launch(tmp_path, 1, **how)[0]
     both = launch(tmp_path, 2, **how)
     assert both[0]["curve"] == pytest.approx(alone["curve"], rel=1e-8)
@@ -68,7 +67,7 @@ def test_two_processes_fine_tune_like_one_for_twenty_steps(tmp_path, precision, 
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_stopped_inside_an_epoch_go_on_bit_for_bit(tmp_path):
+def test_two_processes_resumed_inside_an_epoch_are_bit_equal(tmp_path):
     one, two = launch(tmp_path, 2, GO_ON="1")
     assert one == two == ["interrupted", 7, "finished", 12]
     whole, broken = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "broken"))
@@ -79,13 +78,13 @@ def test_two_processes_that_are_stopped_inside_an_epoch_go_on_bit_for_bit(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_broken_loss_in_another_process_is_told_by_the_main_one(tmp_path):
+def test_a_nonfinite_loss_in_another_process_is_reported_by_the_main_one(tmp_path):
     main, other = launch(tmp_path, 2, BREAK_DOWN="1")
     assert main[0] == other[0] == "finished"
     logged = (tmp_path / "skip" / "train.log").read_text()
     assert "The loss of step 0 (epoch 1) is not finite: " in logged and "The step was skipped." in logged
     assert main[1].startswith("NonFiniteLossError: The loss of step 0 (epoch 1) is not finite: ")
-    assert other[1].startswith("ElsewhereError: ")
+    assert other[1].startswith("OtherProcessError: ")
     images = re.findall(r"pic-\d+", main[1])
     assert len(images) == 4  # the other process's share
 
@@ -95,17 +94,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_devices_are_found_by_name_and_missing_ones_named():
-    assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(UserError, match="'gpu' is no device"):
-        choose_device("gpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="no CUDA"):
-            choose_device("cuda:1")
-        assert choose_device(None).type in ("cpu", "mps")
-
-
-def test_synchronised_batch_norm_keeps_names_and_is_ordinary_alone():
+def test_synchronised_batch_norm_keeps_names_and_is_ordinary_with_one_process():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     images = torch.randn(2, 3, 5, 5)
     names = list(model.state_dict())

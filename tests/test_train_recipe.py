@@ -31,7 +31,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("make", REFUSED.values(), ids=list(REFUSED))
-def test_a_number_that_cannot_be_meant_is_refused_when_it_is_set(make):
+def test_a_number_out_of_range_is_an_error_when_it_is_set(make):
     with pytest.raises(ValueError, match="not"):
         make()
 
@@ -43,8 +43,8 @@ class Bare(Yolox):
     provides: ClassVar[frozenset[str]] = frozenset()
 
 
-def test_a_term_that_the_head_cannot_serve_is_refused_when_the_recipe_is_made():
-    with pytest.raises(ValueError, match="Objectness needs objectness, which the head of Bare does not give"):
+def test_a_loss_term_that_the_head_does_not_support_is_an_error_of_the_recipe():
+    with pytest.raises(ValueError, match="Objectness needs objectness, which the head of Bare does not provide"):
         replace(RECIPE, model=Bare())
     assert replace(RECIPE, model=TINY, loss=LOSS.with_terms(BoxIou(name="more"))).loss.terms[-1].name == "more"
 

@@ -1,4 +1,4 @@
-"""A run's folder: what is written, what a stop at any moment leaves, and what goes on from there."""
+"""Tests of runs: the files of the folder, interruption at any moment, resuming."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from safetensors import safe_open
 
 from onelook.config import read_yaml, to_plain
 from onelook.errors import UserError
+from onelook.reporter import PlainReporter
 from onelook.training import loggers
 from onelook.training.loop import train
 from onelook.training.meter import LossMeter
@@ -70,7 +70,7 @@ def falling(detector):
     return {"AP": [0.1, 0.3, 0.2, 0.1, 0.1][falling.calls - 1], "AP50": 0.5}
 
 
-def test_a_run_leaves_everything_that_is_promised(tmp_path):
+def test_a_run_writes_all_documented_files(tmp_path):
     falling.calls = 0
     folder = tmp_path / "run"
     result = start(folder, evaluate=falling)
@@ -81,15 +81,13 @@ def test_a_run_leaves_everything_that_is_promised(tmp_path):
     assert {"loss/total", "loss/box", "loss/objectness", "loss/classes", "lr", "AP", "AP50", "seconds"} <= set(rows[0])
     assert rows[0]["loss/l1"] == "" and float(rows[2]["loss/l1"]) > 0
     assert read_yaml(folder / "recipe.yaml") == to_plain(RECIPE)
-    assert result.reason == "finished" and result.exit_code == 0
+    assert result.reason == "finished" and result.metrics == {"AP": 0.2, "AP50": 0.5}
     assert (result.best, result.best_epoch, result.steps) == (0.3, 1, 6)
     header = read_header(folder / "best.safetensors")
     assert header.metrics["AP"] == 0.3 and header.class_names == ("red", "green", "blue")
     assert header.recipe == to_plain(RECIPE)
     assert (folder / "train.log").read_text().count("epoch ") == 3
-    out = io.StringIO()
-    result.show(Console(file=out, width=200))
-    assert "Best AP 0.3000, in epoch 2" in out.getvalue()
+    assert "Best AP 0.3000, in epoch 2" in str(result)
 
 
 def test_the_last_model_is_the_best_where_nothing_is_evaluated(tmp_path):
@@ -98,7 +96,7 @@ def test_the_last_model_is_the_best_where_nothing_is_evaluated(tmp_path):
     assert weights["best.safetensors"] == weights["last.safetensors"]
 
 
-def test_patience_stops_early(tmp_path):
+def test_patience_is_early_stopping(tmp_path):
     falling.calls = 0
     result = start(tmp_path, changed(epochs=5, evaluate_every=1, patience=2), evaluate=falling)
     assert (result.reason, result.epochs, result.best_epoch) == ("patience", 4, 1)
@@ -123,33 +121,27 @@ def test_the_last_weights_are_the_best_where_the_metric_was_never_defined(tmp_pa
     assert json.loads(json.dumps(result.to_dict()))["last"]["AP"] is None
     assert "AP" not in read_header(tmp_path / "best.safetensors").metrics
     assert "AP " not in (tmp_path / "train.log").read_text()
-    out = io.StringIO()
-    result.show(Console(file=out, width=200))
-    assert "AP was never defined on the validation set: best is the last epoch." in out.getvalue()
-    assert "Best AP" not in out.getvalue()
+    assert "AP was never defined on the validation set: best is the last epoch." in str(result)
+    assert "Best AP" not in str(result)
 
 
-def test_the_first_judgement_is_the_best_whatever_was_undefined_before(tmp_path):
+def test_the_first_defined_metric_is_the_best(tmp_path):
     recipe = changed(epochs=5, evaluate_every=1, patience=2)
     result = start(tmp_path, recipe, evaluate=measured([UNDEFINED, 0.0, 0.0, UNDEFINED, UNDEFINED]))
     assert (result.reason, result.epochs, result.best, result.best_epoch) == ("finished", 5, 0.0, 1)
     assert read_header(tmp_path / "best.safetensors").metrics["AP"] == 0.0
     assert [row["AP"] for row in rows_of(tmp_path)] == ["", "0.0", "0.0", "", ""]
-    out = io.StringIO()
-    result.show(Console(file=out, width=200))
-    assert "Best AP 0.0000, in epoch 2." in out.getvalue() and "never defined" not in out.getvalue()
+    assert "Best AP 0.0000, in epoch 2." in str(result) and "never defined" not in str(result)
 
 
-def test_nothing_is_said_of_a_metric_where_nothing_is_evaluated(tmp_path):
-    out = io.StringIO()
-    start(tmp_path, changed(epochs=1, closing=None)).show(Console(file=out, width=200))
-    assert "never defined" not in out.getvalue()
+def test_without_evaluation_no_metric_is_printed(tmp_path):
+    assert "never defined" not in str(start(tmp_path, changed(epochs=1, closing=None)))
 
 
-def test_services_get_no_number_that_nothing_defines(tmp_path, monkeypatch):
+def test_undefined_metrics_are_not_sent_to_loggers(tmp_path, monkeypatch):
     rows = []
-    sink = SimpleNamespace(write=lambda epoch, row: rows.append(row), close=lambda: None)
-    monkeypatch.setitem(loggers.LOGGERS, "mlflow", lambda folder, settings: sink)
+    logger = SimpleNamespace(write=lambda epoch, row: rows.append(row), close=lambda: None)
+    monkeypatch.setitem(loggers.LOGGERS, "mlflow", lambda folder, settings: logger)
     start(tmp_path, changed(epochs=1, closing=None), evaluate=measured([UNDEFINED]), loggers=["mlflow"])
     assert len(rows) == 1 and "AP" not in rows[0] and rows[0]["loss/total"] > 0
 
@@ -172,7 +164,7 @@ class Interrupting(Squares):
         return super().take(rows)
 
 
-def test_an_epoch_has_one_bar_also_where_its_first_losses_are_not_known(tmp_path, monkeypatch):
+def test_an_epoch_has_one_progress_bar_even_before_its_first_losses(tmp_path, monkeypatch):
     from test_train_loop import SumOfBoxes
 
     shown = []
@@ -186,17 +178,19 @@ def test_an_epoch_has_one_bar_also_where_its_first_losses_are_not_known(tmp_path
 
 
 @pytest.mark.parametrize("at", [1, 4, 6])
-def test_ctrl_c_saves_and_the_run_goes_on_bit_for_bit(tmp_path, at):
+def test_ctrl_c_saves_and_the_resumed_run_is_bit_equal(tmp_path, at):
     whole = start(tmp_path / "whole")
     Interrupting.at = at
     before = signal.getsignal(signal.SIGINT)
-    console = Console(file=io.StringIO(), width=200)
+    told = io.StringIO()
     batches = Interrupting(count=16)
-    broken = start(tmp_path / "broken", batches=batches, console=console, resume_command="onelook train d --resume")
+    broken = start(
+        tmp_path / "broken", batches=batches, reporter=PlainReporter(told), resume_command="onelook train d --resume"
+    )
     assert signal.getsignal(signal.SIGINT) is before
     assert broken.reason == ("interrupted" if at < 6 else "finished")
     if at < 6:
-        assert broken.exit_code == 130 and "To go on: onelook train d --resume" in console.file.getvalue()
+        assert "To resume: onelook train d --resume" in told.getvalue()
     again = start(tmp_path / "broken", resume=True)
     assert again.reason == "finished" and again.steps == whole.steps
     assert bytes_of(tmp_path / "broken") == bytes_of(tmp_path / "whole")
@@ -205,7 +199,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_bit_for_bit(tmp_path, at):
     assert one == two
 
 
-def test_a_run_goes_on_with_its_own_classes_only(tmp_path):
+def test_a_run_is_resumed_with_its_own_classes_only(tmp_path):
     start(tmp_path, changed(epochs=1, closing=None))
     train_state = train_state_of(RECIPE)
     train_state.detector.class_names = ("red", "blue", "green")
@@ -224,18 +218,18 @@ class Slow(Squares):
             yield batch
 
 
-def test_a_loader_that_cannot_keep_up_is_told_of_with_figures(tmp_path):
+def test_a_slow_data_loader_is_warned_of_with_numbers(tmp_path):
     recipe = changed(epochs=1, closing=None)
     fit(Run(tmp_path / "slow", recipe, train_state_of(recipe)), Slow(), None, slow_loader_remedy="take more")
     said = (tmp_path / "slow" / "train.log").read_text()
-    found = re.search(r"kept training waiting for (\S+) of (\S+) s: take more\.", said)
+    found = re.search(r"Training waited (\S+) of (\S+) s for the data loader: take more\.", said)
     assert found and 1.2 <= float(found[1]) <= float(found[2])
     assert float(rows_of(tmp_path / "slow")[0]["waited"]) >= 1.8
     start(tmp_path / "quick", changed(epochs=1, closing=None), Squares(count=16))
     assert "waiting" not in (tmp_path / "quick" / "train.log").read_text()
 
 
-def test_the_start_of_the_workers_is_not_held_against_the_loader(tmp_path):
+def test_the_start_of_workers_does_not_count_as_a_slow_loader(tmp_path):
     class Starting(Slow):
         seconds = (1.5, 0.0, 0.0)
 
@@ -243,13 +237,13 @@ def test_the_start_of_the_workers_is_not_held_against_the_loader(tmp_path):
     assert "waiting" not in (tmp_path / "train.log").read_text() and float(rows_of(tmp_path)[0]["waited"]) >= 1.5
 
 
-def test_the_start_of_an_earlier_sitting_is_remembered():
+def test_the_start_of_workers_in_an_earlier_session_does_not_count():
     before = LossMeter({"box": 1.0}, 1, waited=3.0, starting=2.0)
     assert LossMeter.from_dict(before.to_dict()).starting == 2.0
     assert LossMeter.from_dict({"sums": {}, "steps": 0, "waited": 1.0}).starting == 0.0
 
 
-def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):
+def test_a_run_folder_is_locked_while_it_trains(tmp_path):
     """As where two are started at once, or one lives on when the program that started it was killed."""
     start(tmp_path)
     locking = "import fcntl, os, sys, time; folder = os.open(sys.argv[1], os.O_RDONLY); "
@@ -262,9 +256,9 @@ def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(UserError, match="in the hands of another training"):
+        with pytest.raises(UserError, match="Another training is running in"):
             start(tmp_path, resume=True)
-        with pytest.raises(UserError, match="in the hands of another training"):
+        with pytest.raises(UserError, match="Another training is running in"):
             start(tmp_path, changed(epochs=2))
         assert written.exists() and (tmp_path / "recipe.yaml").read_bytes() == recipe
         other.kill()
@@ -272,21 +266,21 @@ def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):
     start(tmp_path, resume=True)
 
 
-def test_a_sink_that_fails_never_stops_training(tmp_path, monkeypatch):
+def test_a_failing_logger_does_not_stop_training(tmp_path, monkeypatch):
     class Broken:
         def __init__(self, folder, settings):
             pass
 
         def write(self, epoch, row):
-            raise ConnectionError("nobody is there")
+            raise ConnectionError("no connection")
 
         def close(self):
-            raise AssertionError("a sink that failed is left alone")
+            raise AssertionError("a logger that failed is left alone")
 
     monkeypatch.setitem(loggers.LOGGERS, "wandb", Broken)
     result = start(tmp_path, changed(epochs=2, closing=None), loggers=("wandb",))
     assert result.reason == "finished" and len(rows_of(tmp_path)) == 2
-    assert (tmp_path / "train.log").read_text().count("wandb: write failed (ConnectionError: nobody is there)") == 1
+    assert (tmp_path / "train.log").read_text().count("wandb: write failed (ConnectionError: no connection)") == 1
 
 
 def test_rows_that_could_not_be_written_are_written_later(tmp_path, monkeypatch):
@@ -311,14 +305,14 @@ def test_rows_that_could_not_be_written_are_written_later(tmp_path, monkeypatch)
 
 @pytest.fixture
 def small_files():
-    """The system lets nobody write a file of more than 100 kB: as a full disk, for what is larger."""
+    """Limits the size of written files to 100 kB, which is like a full disk for larger ones."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_state_and_weights_that_cannot_be_written_are_a_message(tmp_path, small_files):
+def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path, small_files):
     with pytest.raises(UserError, match=r"state\.pt' could not be written: File too large") as caught:
         start(tmp_path)
     assert "--resume" in caught.value.remedy
@@ -327,15 +321,15 @@ def test_a_state_and_weights_that_cannot_be_written_are_a_message(tmp_path, smal
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml"}
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(tmp_path):
+def test_a_log_file_that_cannot_be_written_does_not_stop_training(tmp_path):
     (tmp_path / "train.log").mkdir(parents=True)
-    console = Console(file=io.StringIO(), width=200)
-    assert start(tmp_path, changed(epochs=2, closing=None), console=console).reason == "finished"
-    assert console.file.getvalue().count("train.log' could not be written (Is a directory)") == 1
+    told = io.StringIO()
+    assert start(tmp_path, changed(epochs=2, closing=None), reporter=PlainReporter(told)).reason == "finished"
+    assert told.getvalue().count("train.log' could not be written (Is a directory)") == 1
 
 
-def test_unknown_sinks_and_changed_recipes_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no sink 'tensorbord'\. Did you mean 'tensorboard'"):
+def test_unknown_loggers_and_changed_recipes_are_errors(tmp_path):
+    with pytest.raises(UserError, match=r"no logger 'tensorbord'\. Did you mean 'tensorboard'"):
         start(tmp_path, loggers=("tensorbord",))
     with pytest.raises(UserError, match="another recipe: batch_size was 8, now 4"):
         check_same_recipe(tmp_path, RECIPE, changed(epochs=3, evaluate_every=1, batch_size=4))
@@ -346,7 +340,7 @@ ALWAYS = {"AP": 0.5}
 
 
 def kill_loop(folder: Path) -> None:
-    """Runs (or goes on with) the whole training in `folder`; called in a process that may be killed at any moment."""
+    """Starts (or resumes) the whole training in `folder`; called in a process that may be killed at any moment."""
     torch.set_num_threads(1)
     print("ready", flush=True)
     resume = (folder / "state.pt").exists()
@@ -354,7 +348,7 @@ def kill_loop(folder: Path) -> None:
 
 
 def killable(folder: Path) -> subprocess.Popen:
-    """A process that has imported everything and now begins to train in `folder`, or goes on."""
+    """A process that has imported everything and then trains in `folder`, or resumes."""
     paths = os.pathsep.join(str(HERE.parent / part) for part in ("src", "tests", "benchmarks"))
     code = f"from pathlib import Path; from test_train_run import kill_loop; kill_loop(Path({str(folder)!r}))"
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
@@ -366,7 +360,7 @@ def killable(folder: Path) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_sigkill_at_ten_random_moments_leaves_a_run_that_ends_in_the_same_bits(tmp_path):
+def test_a_run_killed_at_ten_random_moments_and_resumed_is_bit_equal(tmp_path):
     whole, begin = killable(tmp_path / "whole"), time.monotonic()
     assert whole.wait(600) == 0
     length = time.monotonic() - begin
@@ -394,9 +388,9 @@ def steps_of(folder: Path) -> int:
         return int(json.loads(file.metadata()["numbers"])["steps"])
 
 
-def test_a_run_starts_with_a_state_so_that_a_kill_in_the_first_epoch_is_no_loss(tmp_path):
+def test_a_run_begins_with_a_checkpoint_so_it_can_be_resumed_in_epoch_one(tmp_path):
     run = Run(tmp_path, RECIPE, train_state_of(RECIPE))
-    run.save()
+    run.save_checkpoint()
     next(train(RECIPE, run.train_state, SMALL))
     result = start(tmp_path, resume=True)
     assert result.steps == 6

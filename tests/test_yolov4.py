@@ -162,7 +162,7 @@ def test_float32_outputs_are_the_official_ones_up_to_their_own_rounding(run: Run
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in MODELS]
 )
-def test_every_layer_stands_where_the_published_graph_has_it(name: str) -> None:
+def test_every_layer_has_its_position_in_the_published_graph(name: str) -> None:
     torch.manual_seed(0)
     detector = build(name).double().eval()
     for module in detector.modules():

@@ -108,8 +108,8 @@ def test_pairs_and_ignored_priors_are_identical(name: str, dtype: torch.dtype) -
         slot, cell = divmod(row - start, height * width)
         found.add((level, image, truth, slot, cell % width, cell // width, int(targets.labels[image, truth])))
     columns = ["level", "image", "truth", "slot", "i", "j", "class"]
-    wanted = arrays()[f"match_int_{name}"][:, [0, 1, 2, 5, 6, 7, 8]]
-    assert found == {tuple(row) for row in wanted.tolist()}, columns
+    expected = arrays()[f"match_int_{name}"][:, [0, 1, 2, 5, 6, 7, 8]]
+    assert found == {tuple(row) for row in expected.tolist()}, columns
     assert len(found) == int(matches.valid.sum()) == VARIANTS[name]["totals"]["matches"]
     assert matches.ignored is not None
     np.testing.assert_array_equal(matches.ignored, rows(name, 4) == 0)
@@ -174,21 +174,21 @@ def test_squared_errors_have_darknets_gradient_and_the_sigmoids_derivative() -> 
 
 @needs_shared
 @pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
-def test_box_gradients_point_where_darknets_do(kind: Any) -> None:
+def test_box_gradients_have_darknets_direction(kind: Any) -> None:
     """They are not equal: Darknet leaves factors of the chain rule out. Those are positive, so the signs agree."""
     name = "yolov4" if kind == "ciou" else f"yolov4_{kind}"
     raw, predictions, targets = problem(name)
     pairs = Pairs(predictions, targets, assigner(name)(predictions, targets))
     found = -gradient(DarknetBox(kind=kind)(pairs), raw)[..., :4].detach().numpy()
-    wanted = rows(name, slice(0, 4))
-    np.testing.assert_array_equal((found != 0).any(-1), (wanted != 0).any(-1))
-    learnt = (wanted != 0).any(-1)
-    agreement = (found[learnt] * wanted[learnt]).sum(-1) / (
-        np.linalg.norm(found[learnt], axis=-1) * np.linalg.norm(wanted[learnt], axis=-1)
+    expected = rows(name, slice(0, 4))
+    np.testing.assert_array_equal((found != 0).any(-1), (expected != 0).any(-1))
+    positives = (expected != 0).any(-1)
+    agreement = (found[positives] * expected[positives]).sum(-1) / (
+        np.linalg.norm(found[positives], axis=-1) * np.linalg.norm(expected[positives], axis=-1)
     )
     assert np.median(agreement) > 0.9
     # The weight stands for the missing factors: steps are of one size.
-    ratio = np.linalg.norm(found[learnt], axis=-1) / np.linalg.norm(wanted[learnt], axis=-1)
+    ratio = np.linalg.norm(found[positives], axis=-1) / np.linalg.norm(expected[positives], axis=-1)
     assert 0.1 < np.median(ratio) * 0.07 < 3
 
 
@@ -261,7 +261,7 @@ def test_permuted_objects_give_permuted_matches() -> None:
     assert pairs(rule(predictions, targets), [0, 1]) == pairs(rule(predictions, swapped), [1, 0])
 
 
-def test_nothing_asks_the_device_for_a_number() -> None:
+def test_no_value_is_copied_from_the_device() -> None:
     """On the meta device there are shapes and no values: whatever waits for one raises."""
     predictions, targets = scene()
 
@@ -276,8 +276,8 @@ def test_nothing_asks_the_device_for_a_number() -> None:
     assert len(losses) == 5 and all(value.shape == () for value in losses.values())
 
 
-def test_uncertainty_learns_the_size_of_the_error() -> None:
-    """A wrong box wants a greater sigma, a right one a smaller."""
+def test_uncertainty_is_trained_to_the_size_of_the_error() -> None:
+    """The gradient increases sigma of a wrong box and decreases that of a right one."""
     predictions, targets = scene()
     matches = DarknetAnchors()(predictions, targets)
     raw = predictions.regression.repeat_interleave(2, -1)
@@ -287,19 +287,19 @@ def test_uncertainty_learns_the_size_of_the_error() -> None:
     errors = box_errors(pairs, "exponential").detach()
     GaussianBox()(pairs).backward()
     assert raw.grad is not None
-    learnt: dict[tuple[int, int], list[Tensor]] = {}
+    positives: dict[tuple[int, int], list[Tensor]] = {}
     for b, p in matches.valid.nonzero().tolist():
-        learnt.setdefault((b, int(matches.priors[b, p])), []).append(errors[b, p])
+        positives.setdefault((b, int(matches.priors[b, p])), []).append(errors[b, p])
     touched = raw.grad.abs().sum(-1).nonzero().tolist()
-    assert {tuple(row) for row in touched} == set(learnt)
+    assert {tuple(row) for row in touched} == set(positives)
     # d/dsigma of e^2 / (2 sigma^2) + log(sigma + 0.3) at sigma 1/2 changes its sign at |e| = 0.395.
-    for (b, row), own in learnt.items():
+    for (b, row), own in positives.items():
         if len(own) == 1:
             wants_more = raw.grad[b, row, 1::2] < 0
             assert torch.equal(wants_more, own[0].abs() > (0.5**3 / 0.8) ** 0.5)
 
 
 @pytest.mark.parametrize("setting", ["iou_threshold", "ignore", "seen"])
-def test_thresholds_that_no_overlap_can_have_are_refused(setting: str) -> None:
+def test_thresholds_outside_0_to_1_raise(setting: str) -> None:
     with pytest.raises(ValueError, match=setting):
         DarknetAnchors(**{setting: -1.0})

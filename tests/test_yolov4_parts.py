@@ -1,4 +1,4 @@
-"""The bag of specials: blocks equal the reference's, and every setting of a model builds, learns and deploys."""
+"""The bag of specials: blocks equal the reference's, and every setting of a model builds, trains and deploys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onelook.layers.attention import PointwiseAttention, SpatialAttention, Squee
 from onelook.layers.conv import ConvStyle, make_activation
 from onelook.layers.rfb import Rfb
 from onelook.layers.sfam import Sfam
-from onelook.layers.spp import MaxPyramid, SamePool
+from onelook.layers.spp import PlainSpp, SamePaddingMaxPool
 from onelook.layers.weighted_sum import PlainSum, WeightedSum
 from onelook.losses.yolov4 import DarknetSquares, GaussianBox
 from onelook.models.deploy import deploy
@@ -71,9 +71,9 @@ def test_sums_of_other_channel_counts_are_darknets(
 @pytest.mark.parametrize(("size", "stride"), [(2, 2), (2, 1), (5, 1), (9, 1), (13, 1)])
 def test_pools_are_darknets(blocks: dict[str, np.ndarray], size: int, stride: int) -> None:
     x = torch.from_numpy(blocks["pool_input"])[None]
-    np.testing.assert_array_equal(SamePool(size, stride)(x)[0], blocks[f"pool_{size}_{stride}"])
+    np.testing.assert_array_equal(SamePaddingMaxPool(size, stride)(x)[0], blocks[f"pool_{size}_{stride}"])
     if stride == 1 and size % 2:
-        np.testing.assert_array_equal(MaxPyramid((size,))(x)[0, :2], blocks[f"pool_{size}_1"])
+        np.testing.assert_array_equal(PlainSpp((size,))(x)[0, :2], blocks[f"pool_{size}_1"])
 
 
 @needs_shared
@@ -86,18 +86,18 @@ def test_frames_are_darknets() -> None:
         np.testing.assert_allclose(
             resize_image(image, arrays[name].shape[:2], "linear_aligned"), arrays[name], atol=2e-6
         )
-    for wanted in letterboxes.values():
+    for desired in letterboxes.values():
         # Half a grey is no whole number of 255, so the padding is compared apart.
-        found, placement = LETTERBOX(np.asarray(image * 255, np.float32), wanted.shape[:2])
-        inside = np.zeros(wanted.shape[:2], bool)
+        found, placement = LETTERBOX(np.asarray(image * 255, np.float32), desired.shape[:2])
+        inside = np.zeros(desired.shape[:2], bool)
         left, top = int(placement.left), int(placement.top)
         right, bottom = (
             round(left + placement.scale_x * image.shape[1]),
             round(top + placement.scale_y * image.shape[0]),
         )
         inside[top:bottom, left:right] = True
-        np.testing.assert_allclose(found[inside] / 255, wanted[inside], atol=2e-6)
-        assert np.abs(found[~inside] / 255 - 0.5).max() < 0.002 and (wanted[~inside] == 0.5).all()
+        np.testing.assert_allclose(found[inside] / 255, desired[inside], atol=2e-6)
+        assert np.abs(found[~inside] / 255 - 0.5).max() < 0.002 and (desired[~inside] == 0.5).all()
 
 
 def test_aligned_resize_keeps_the_corners_and_whole_numbers() -> None:
@@ -109,7 +109,7 @@ def test_aligned_resize_keeps_the_corners_and_whole_numbers() -> None:
 
 
 @pytest.mark.parametrize("source", [(37, 53), (53, 37), (480, 640), (1, 1000), (64, 64)])
-def test_whole_letterbox_brings_boxes_back(source: tuple[int, int]) -> None:
+def test_whole_letterbox_maps_boxes_back(source: tuple[int, int]) -> None:
     frame = Letterbox(128, "centre", rounding="whole")
     placement, sides = frame.get_transform(source, (64, 96))
     assert max(sides[0] / 64, sides[1] / 96) == 1
@@ -129,11 +129,11 @@ STYLE = ConvStyle("leaky_relu")
         (SqueezeExcite(16), 16),
         (Aspp(16, STYLE), 64),
         (Rfb(16, STYLE), 16),
-        (MaxPyramid(), 64),
+        (PlainSpp(), 64),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_blocks_keep_the_size_and_learn(block: nn.Module, channels: int) -> None:
+def test_blocks_keep_the_size_and_get_gradients(block: nn.Module, channels: int) -> None:
     x = torch.randn(2, 16, 6, 5, requires_grad=True)
     y = block(x)
     assert y.shape == (2, channels, 6, 5)
@@ -152,7 +152,7 @@ def test_fusion_keeps_every_level_and_mixes_them(fusion: Any) -> None:
     assert all(level.grad is not None and bool(level.grad.abs().sum() > 0) for level in pyramid)
 
 
-def test_attention_is_a_gate_between_nothing_and_everything() -> None:
+def test_attention_is_a_factor_from_0_to_1() -> None:
     x = torch.randn(2, 8, 5, 5)
     for block in (SpatialAttention(8, STYLE), PointwiseAttention(8, STYLE), SqueezeExcite(8)):
         share = block(x) / x
@@ -182,7 +182,7 @@ SPECIALS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", SPECIALS)
-def test_every_special_is_one_change_of_a_model(name: str) -> None:
+def test_every_special_is_one_setting_of_a_model(name: str) -> None:
     """Table 5 of the paper, and what sec. 3.2 names, as settings."""
     torch.manual_seed(0)
     architecture = change(SMALL, SPECIALS[name])
@@ -219,13 +219,13 @@ def test_every_special_is_one_change_of_a_model(name: str) -> None:
         (TINY, {"residual": "per_feature"}),
     ],
 )
-def test_settings_that_would_fail_or_do_nothing_are_refused(model: Yolov4, settings: dict[str, Any]) -> None:
+def test_settings_that_fail_or_have_no_effect_raise(model: Yolov4, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         replace(model, **settings)
 
 
 @pytest.mark.parametrize("box", [DarknetSquares(), GaussianBox()])
-def test_boxes_are_not_taught_in_another_head_s_code(box: DarknetSquares | GaussianBox) -> None:
+def test_box_losses_for_another_box_encoding_raise(box: DarknetSquares | GaussianBox) -> None:
     """Squared errors of raw values mean nothing where the head codes its sides in another way."""
     model = replace(Yolov4(), coordinates="sigmoid", grid_scales=(2.0,) * 3, gaussian=True)
     recipe = published(variant("yolov4"))

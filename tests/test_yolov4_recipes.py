@@ -76,7 +76,7 @@ def test_settings_are_those_of_the_file(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CFGS)
-def test_rates_burn_in_and_fall_where_the_file_says(name: str) -> None:
+def test_rates_burn_in_and_fall_at_the_steps_of_the_file(name: str) -> None:
     cfg, recipe = CFGS[name], published_recipe(name)
     optimizer, *_ = parts(recipe)
     steps_per_epoch = round(EPOCH)

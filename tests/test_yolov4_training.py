@@ -13,17 +13,17 @@ from onelook.data.synthetic import Scenes, write_synthetic
 
 
 @pytest.mark.slow
-def test_a_narrow_tiny_learns_twenty_pictures_by_heart_and_every_file_of_it_knows_them(tmp_path: Path) -> None:
+def test_a_narrow_tiny_overfits_twenty_images_in_every_file_format(tmp_path: Path) -> None:
     """Its published loss, several anchors an object, no augmentation; then Darknet's file, ONNX, and ONNX with NMS.
 
     At 160 pixels boxes weigh little against objectness, because their weight counts cells; 1 makes up for that.
     """
-    scenes = Scenes(size=(160, 160), things=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
+    scenes = Scenes(size=(160, 160), objects=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
     data = write_synthetic(tmp_path / "data", scenes, {"train": 20})
     settings = (
         "model.width=0.25",
         "model.norm_momentum=0.1",
-        "augment=Plain(hsv=none,flip=0.0,frame=Stretch())",
+        "augment=SingleImageAugment(hsv=none,flip=0.0,frame=Stretch())",
         "optimizer.lr_per_image=0.000375",
         "schedule=CosineRestarts(warmup_epochs=5,warmup_power=2)",
         "loss.assigner.iou_threshold=0.213",

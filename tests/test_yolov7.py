@@ -90,9 +90,9 @@ def test_layers_are_connected_as_the_official_list_says(name: str) -> None:
     activation = F.silu if name != "yolov7-tiny" else lambda x: F.leaky_relu(x, 0.1)
     with torch.no_grad():
         found = detector.features(images * 255)
-        wanted = head_inputs(entry["layers"], state, images, activation, entry["bn_eps"])
-    assert len(found) == len(wanted)
-    for ours, theirs in zip(found, wanted):
+        expected = head_inputs(entry["layers"], state, images, activation, entry["bn_eps"])
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected):
         spread = theirs.std().clamp(min=1e-6)
         torch.testing.assert_close(ours / spread, theirs / spread, rtol=1e-3, atol=1e-3)
 

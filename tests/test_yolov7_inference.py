@@ -74,9 +74,9 @@ def test_suppression_is_the_published_one(name: str) -> None:
         (np.concatenate((boxes, scores[:, None]), 1), labels)
         for boxes, scores, labels in nms.batch(boxes, rows[..., 4:5] * rows[..., 5:])
     ):
-        wanted = goldens()[f"{name}/{image}"]
-        np.testing.assert_allclose(found, wanted[:, :5], rtol=1e-6, atol=1e-4)
-        assert (labels == wanted[:, 5]).all()
+        expected = goldens()[f"{name}/{image}"]
+        np.testing.assert_allclose(found, expected[:, :5], rtol=1e-6, atol=1e-4)
+        assert (labels == expected[:, 5]).all()
 
 
 @needs_shared
@@ -95,7 +95,7 @@ def test_single_class_is_scored_by_objectness_alone() -> None:
 
 
 @needs_shared
-def test_boxes_go_back_by_gain_and_padding() -> None:
+def test_boxes_are_mapped_back_by_gain_and_padding() -> None:
     given, settings = goldens()["demo/0"][:, :4], details()["postprocess"]["scale"]
     height, width = settings["image_shape"]
     known = settings["from_ratio_pad"]
@@ -129,18 +129,18 @@ def test_augmented_copies_have_the_published_shapes(case: str) -> None:
 def test_augmented_predictions_are_the_official_ones() -> None:
     golden = Golden.load("yolov7", "yolov7-tiny")
     with np.load(reference("yolov7") / "tta.npz") as file:
-        rows, wanted, total = file["rows"], file["predictions"], int(file["total"])
+        rows, expected, total = file["rows"], file["predictions"], int(file["total"])
     detector = filled_detector("yolov7-tiny", golden.arrays).double()
     with torch.no_grad():
         boxes, scores = TestTimeAugmentation()(detector, torch.from_numpy(golden.image).double() * 255)
     assert boxes.shape[1] == scores.shape[1] == total
-    centres, sides = wanted[:, :2], wanted[:, 2:4]
+    centres, sides = expected[:, :2], expected[:, 2:4]
     corners = np.concatenate((centres - sides / 2, centres + sides / 2), 1)
     np.testing.assert_allclose(boxes[0, rows].numpy(), corners, rtol=2e-4, atol=0.05)
-    np.testing.assert_allclose(scores[0, rows].numpy(), wanted[:, 4:5] * wanted[:, 5:], rtol=0, atol=5e-5)
+    np.testing.assert_allclose(scores[0, rows].numpy(), expected[:, 4:5] * expected[:, 5:], rtol=0, atol=5e-5)
 
 
-def test_augmentation_finds_mirrored_boxes_where_they_are() -> None:
+def test_mirrored_boxes_are_mapped_back() -> None:
     detector = tiny()
     images = torch.rand(1, 3, 64, 96) * 255
     only_mirrored = TestTimeAugmentation(copies=((1.0, True),))
@@ -152,7 +152,7 @@ def test_augmentation_finds_mirrored_boxes_where_they_are() -> None:
     assert torch.equal(scores, plain.scores())
 
 
-def test_backend_looks_at_all_copies() -> None:
+def test_backend_uses_all_copies() -> None:
     batch = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     counts = {
         tta: len(TorchRuntime(tiny(), "cpu", tta=tta)(batch, Nms(0.0, 1.0))[0][1])
@@ -195,7 +195,7 @@ def test_images_are_averaged_where_they_shrink() -> None:
     assert not (Letterbox(interpolation="nearest")(image, (4, 4))[0] == 50).any()
 
 
-def test_backend_tells_detecting_from_evaluating() -> None:
+def test_backend_has_separate_settings_for_detection_and_evaluation() -> None:
     backend = TorchRuntime(tiny(), "cpu")
     assert backend.select == Nms(limit=300, pool=30_000)
     assert backend.evaluating == Nms(limit=300, pool=30_000, multi_label=True)
@@ -210,11 +210,11 @@ def metadata(**changes: Any) -> str:
     return ExportedMetadata(**known | changes).to_json()
 
 
-def test_exported_files_say_how_they_are_evaluated() -> None:
+def test_exported_files_store_the_evaluation_settings() -> None:
     own = to_plain(Yolov7.evaluating)
     assert ExportedMetadata.from_json(metadata(evaluating=own), "file").evaluating == own
     older = json.loads(metadata())
     del older["evaluating"], older["detecting"]
     assert ExportedMetadata.from_json(json.dumps(older), "file").evaluating is None
-    with pytest.raises(ExportError, match="'evaluating' is not null or a way of selecting"):
+    with pytest.raises(ExportError, match="'evaluating' is not null or the settings of a postprocessing"):
         ExportedMetadata.from_json(metadata(evaluating={"confidence": 0.1}), "file")

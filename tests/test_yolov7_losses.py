@@ -145,7 +145,7 @@ def test_scaled_weights_are_the_published_ones(arrays, case):
 
 
 def scene(seed: int = 0, batch: int = 3, objects: int = 5, classes: int = 4) -> tuple[Predictions, Targets]:
-    """Random objects, of which every fourth is missing, and what an untrained head says of them."""
+    """Random objects, of which every fourth is padding, and the predictions of an untrained head."""
     rng = torch.Generator().manual_seed(seed)
     sides = [32, 16, 8]
     maps = [torch.randn(batch, 3, side, side, 5 + classes, generator=rng, dtype=torch.float64) for side in sides]
@@ -190,7 +190,7 @@ def test_a_batch_equals_its_images_and_padding_changes_nothing(rule, seed):
 
 
 @pytest.mark.parametrize("reach", [0.5, 1.0])
-def test_candidates_are_what_the_rule_says_prior_by_prior(reach):
+def test_candidates_follow_the_rule_for_each_prior(reach):
     """Asked of every prior: does its anchor fit, and is its cell the centre's or near enough to it?"""
     predictions, targets = scene(7)
     priors, found = predictions.priors, AnchorCells(reach=reach)(predictions, targets)
@@ -218,22 +218,22 @@ def test_images_without_objects_have_no_pairs(rule):
         assert not RULES[rule](predictions, empty).valid.any()
 
 
-def test_objectness_learns_the_overlap_of_the_last_pair():
+def test_objectness_target_is_the_overlap_of_the_last_pair():
     predictions, targets = scene()
     loss = DetectionLoss(AnchorCells(), (LevelObjectness(),))
     pairs = Pairs(predictions, targets, loss.assigner(predictions, targets))
-    wanted = LevelObjectness().targets(pairs)
+    desired = LevelObjectness().targets(pairs)
     overlap = box_iou(pairs.boxes, pairs.target_boxes, "ciou").clamp(min=0)
-    expected = torch.zeros_like(wanted)
+    expected = torch.zeros_like(desired)
     for image, pair in pairs.valid.nonzero().tolist():
         expected[image, pairs.matches.priors[image, pair]] = overlap[image, pair]
-    torch.testing.assert_close(wanted, expected)
+    torch.testing.assert_close(desired, expected)
     with pytest.raises(ValueError, match="balance has weights for 2 levels"):
         LevelObjectness(balance=(1.0, 1.0))(pairs)
 
 
 def test_reach_bounds_the_objectness_of_far_cells():
-    """A 40 pixel box at (100, 84), predicted perfectly by every cell: only cells it is near to may say so."""
+    """A 40 pixel box at (100, 84), predicted perfectly by every cell: far cells have a lower objectness target."""
     predictions, _ = scene()
     box = torch.tensor([80.0, 64.0, 120.0, 104.0], dtype=torch.float64)
     predictions = replace(rows_of(predictions, slice(0, 1)), boxes=box.expand(1, len(predictions.priors.points), 4))
@@ -261,7 +261,7 @@ SCHEMES = {
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_an_auxiliary_head_learns_what_its_scheme_says(name):
+def test_an_auxiliary_head_is_trained_by_its_scheme(name):
     (lead, targets), (auxiliary, _) = scene(1), scene(2)
     scheme = SCHEMES[name]
     loss = DetectionLoss(AnchorOta(), (LevelBoxIou(), LevelObjectness(), LevelClasses()), auxiliary=scheme)
@@ -283,22 +283,22 @@ def test_an_auxiliary_head_learns_what_its_scheme_says(name):
         loss(lead, targets)
 
 
-def test_one_class_needs_no_class_loss():
+def test_one_class_has_no_class_loss():
     predictions, targets = scene(classes=1)
     losses = DetectionLoss(AnchorOta(), (LevelBoxIou(), LevelObjectness(), LevelClasses()))(predictions, targets)
     assert losses["classes"].item() == 0 and losses["box"].item() > 0
 
 
-def test_anchors_are_needed_and_the_refusal_says_so():
+def test_a_head_without_anchors_raises():
     recipe = published_recipe("yolox-nano")
-    with pytest.raises(ValueError, match="AnchorOta needs anchors, which the head of Yolox does not give"):
+    with pytest.raises(ValueError, match="AnchorOta needs anchors, which the head of Yolox does not provide"):
         replace(recipe, loss=DetectionLoss(AnchorOta(), recipe.loss.terms), closing=None)
-    with pytest.raises(ValueError, match="Auxiliary needs auxiliary, which the head of Yolox does not give"):
+    with pytest.raises(ValueError, match="Auxiliary needs auxiliary, which the head of Yolox does not provide"):
         replace(recipe, loss=replace(recipe.loss, auxiliary=Auxiliary()), closing=None)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_nothing_asks_the_device_for_a_number(rule):
+def test_no_value_is_copied_from_the_device(rule):
     """On the meta device there are shapes and no values: whatever waits for one raises."""
     predictions, targets = scene()
 

@@ -61,7 +61,7 @@ def deployed(module: nn.Module) -> nn.Module:
         (ElanChain(6, step=2, rep=(0, 1), identity="never"), (1, 3, 5), ()),
     ],
 )
-def test_chain_joins_and_reparameterises_the_planned_places(
+def test_chain_concatenates_and_reparameterises_the_planned_positions(
     chain: ElanChain, joined: tuple[int, ...], skips: tuple[int, ...]
 ) -> None:
     elan = Elan(8, 16, 4, 4, chain=chain, style=STYLE)
@@ -74,7 +74,7 @@ def test_chain_joins_and_reparameterises_the_planned_places(
     torch.testing.assert_close(deployed(elan)(x), elan(x), rtol=1e-9, atol=1e-9)
 
 
-def test_first_link_has_an_identity_only_where_channels_agree() -> None:
+def test_first_convolution_of_a_chain_has_an_identity_only_where_channels_agree() -> None:
     elan = Elan(8, 16, 8, 4, chain=ElanChain(6, step=2, rep=(0, 2)), style=STYLE)
     assert [link.skip is not None for link in elan.chain if isinstance(link, RepConv)] == [False, True]
 
@@ -134,18 +134,18 @@ def narrow(architecture: Any, **changes: Any) -> Detector:
 
 
 @pytest.mark.parametrize("partial", [True, False])
-def test_partial_auxiliary_head_spares_the_first_branch(partial: bool) -> None:
+def test_partial_auxiliary_head_gives_no_gradient_to_the_first_branch(partial: bool) -> None:
     detector = narrow(E6E, partial_auxiliary=partial)
     predictions = detector(torch.rand(2, 3, 64, 64) * 255)
     assert predictions.auxiliary is not None
     finest = len(predictions.priors.points) - 3 * (16 + 4 + 1)
     predictions.auxiliary.classes[:, :finest].sum().backward()
     last = detector.neck.top_down[-1].branches  # type: ignore[union-attr, index]
-    learns = [any(parameter.grad is not None for parameter in branch.parameters()) for branch in last]
-    assert learns == [not partial, True]
+    trained = [any(parameter.grad is not None for parameter in branch.parameters()) for branch in last]
+    assert trained == [not partial, True]
 
 
-def test_auxiliary_head_is_there_in_training_only() -> None:
+def test_auxiliary_head_exists_in_training_only() -> None:
     detector = narrow(W6)
     images = torch.rand(2, 3, 64, 64) * 255
     assert len(detector.features(images)) == 8
@@ -156,7 +156,7 @@ def test_auxiliary_head_is_there_in_training_only() -> None:
 
 
 @needs_shared
-def test_initialisation_raises_biases_to_the_published_prior() -> None:
+def test_initial_biases_are_the_published_ones() -> None:
     priors = json.loads((reference("yolov7") / "details.json").read_text())["schedules"]["bias_prior"]
     torch.manual_seed(3)
     with_prior = build("yolov7-tiny").head.state_dict()

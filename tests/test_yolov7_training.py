@@ -11,16 +11,16 @@ from onelook.data.synthetic import Scenes, write_synthetic
 
 
 @pytest.mark.slow
-def test_w6_with_auxiliary_heads_learns_eight_pictures_by_heart(tmp_path):
+def test_w6_with_auxiliary_heads_overfits_eight_images(tmp_path):
     """A narrow W6 (an eighth of the width), its published assignment and auxiliary loss, no augmentation.
 
     Batch norm's running statistics follow slowly (momentum 0.03), so the rate ends at 0 and they catch up.
     """
-    scenes = Scenes(size=(160, 160), things=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
+    scenes = Scenes(size=(160, 160), objects=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
     data = write_synthetic(tmp_path / "data", scenes, {"train": 8})
     settings = (
         "model.width_multiple=0.125",
-        'augment=Plain(hsv=none, flip=0.0, frame=Letterbox(anchor="centre"))',
+        'augment=SingleImageAugment(hsv=none, flip=0.0, frame=Letterbox(anchor="centre"))',
         "optimizer.lr_per_image=0.00125",
         "schedule.floor=0",
         "schedule.warmup_epochs=10",

@@ -88,7 +88,7 @@ class Run:
 def run(request: pytest.FixtureRequest) -> Run:
     golden = Golden.load("yolox", request.param)
     detector = filled_detector(request.param, golden.arrays)
-    # The golden's input is what the official network sees, which is BGR; ours takes RGB.
+    # The golden's input is BGR, that of the official network; ours takes RGB.
     images = torch.from_numpy(golden.image[:, ::-1].copy())
     outputs = {}
     for dtype in (torch.float32, torch.float64):
@@ -208,7 +208,7 @@ def test_every_parameter_gets_a_gradient() -> None:
     assert all(parameter.grad is not None for parameter in detector.parameters())
 
 
-def test_deploying_leaves_the_original_as_it_was() -> None:
+def test_deploying_does_not_change_the_original() -> None:
     detector = _tiny(3).train()
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     deployed = deploy(detector)
@@ -262,7 +262,7 @@ def test_half_precision_features_are_decoded_in_float32() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 65), (48, 64)])
-def test_sides_that_the_strides_do_not_divide_are_refused(size: tuple[int, int]) -> None:
+def test_sides_that_are_no_multiples_of_the_stride_raise(size: tuple[int, int]) -> None:
     with pytest.raises(UserError, match="multiples of 32"):
         _tiny(3)(torch.zeros(1, 3, *size))
 
@@ -272,6 +272,6 @@ def test_sides_that_the_strides_do_not_divide_are_refused(size: tuple[int, int])
     [torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.zeros(3, 64, 64), torch.zeros(1, 64, 64, 3)],
     ids=["uint8", "one image", "channels last"],
 )
-def test_what_is_no_batch_of_images_is_refused(images: torch.Tensor) -> None:
+def test_input_that_is_no_batch_of_images_raises(images: torch.Tensor) -> None:
     with pytest.raises(UserError, match=r"\(B, 3, H, W\)"):
         _tiny(3)(images)

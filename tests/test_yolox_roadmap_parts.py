@@ -87,7 +87,7 @@ def test_parameters_and_arithmetic_are_those_of_table_two(head: str, parameters:
         ("yolox-darknet53", 185.3),
     ],
 )
-def test_the_papers_way_of_counting_gives_the_papers_figures(name: str, gflops: float) -> None:
+def test_counting_as_the_paper_gives_the_numbers_of_the_paper(name: str, gflops: float) -> None:
     with torch.device("meta"):
         detector = build(name)
     counted = count_profiler_gflops(detector, VARIANTS[name].architecture.size)
@@ -96,7 +96,7 @@ def test_the_papers_way_of_counting_gives_the_papers_figures(name: str, gflops: 
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_head_predicts_learns_and_deploys(head: str) -> None:
+def test_every_head_predicts_trains_and_deploys(head: str) -> None:
     detector = narrow(HEADS[head])
     architecture = HEADS[head]
     torch.manual_seed(1)
@@ -120,7 +120,7 @@ def test_every_head_predicts_learns_and_deploys(head: str) -> None:
     torch.testing.assert_close(deployed.scores(), whole.scores(), rtol=1e-6, atol=1e-12)
 
 
-def test_scores_begin_low_in_every_head() -> None:
+def test_initial_scores_are_low_in_every_head() -> None:
     for head, architecture in list(HEADS.items())[:3]:
         predictions = narrow(architecture)(torch.rand(1, 3, 64, 64) * 255)
         assert predictions.objectness is not None
@@ -138,7 +138,7 @@ def test_anchor_boxes_are_decoded_as_yolov3_does() -> None:
     torch.testing.assert_close(predictions.boxes[0, row], torch.cat((centre - half, centre + half)))
 
 
-def test_rows_of_classes_are_where_the_heads_say() -> None:
+def test_class_rows_are_where_the_heads_declare_them() -> None:
     detector = narrow(HEADS["coupled"])
     state = detector.head.state_dict()
     for name, rows in detector.head.class_rows().items():
@@ -157,7 +157,7 @@ def test_the_selectors_gradient_stops_at_the_head() -> None:
     assert learning == {name for name, _ in detector.named_parameters() if ".selector." in name}
 
 
-def test_a_recipe_for_a_head_that_lacks_something_is_refused() -> None:
+def test_a_recipe_that_needs_more_than_the_head_provides_raises() -> None:
     for architecture, part in (
         (DARKNET, BestAnchor()),
         (DARKNET, Selection(OneToOne())),
@@ -178,7 +178,7 @@ def pairs_of(matches: Matches) -> set[tuple[int, int]]:
 
 
 def blank(size: tuple[int, int] = (256, 256), anchors: bool = False) -> Predictions:
-    """Predictions that say nothing, boxes of one pixel at every prior."""
+    """Predictions of logits 0 and boxes of one pixel at every prior."""
     shapes = [(size[0] // stride, size[1] // stride) for stride in (8, 16, 32)]
     priors = grid_priors(shapes, (8, 16, 32), anchors=YOLOV3_ANCHORS if anchors else None)
     count = len(priors.points)
@@ -190,14 +190,14 @@ def blank(size: tuple[int, int] = (256, 256), anchors: bool = False) -> Predicti
     ("side", "level", "what"),
     [(20, 0, "small"), (128, 0, "half of it is 64"), (130, 1, "just above"), (256, 1, "128"), (300, 2, "the rest")],
 )
-def test_an_objects_size_chooses_its_level(side: float, level: int, what: str) -> None:
+def test_the_level_depends_on_the_size_of_the_object(side: float, level: int, what: str) -> None:
     predictions = blank((320, 320))
     box = (160 - side / 2, 155, 160 + side / 2, 165)
     (pair,) = pairs_of(CentreCell()(predictions, targets(box)))
     assert predictions.priors.levels[pair[1]] == level, what
 
 
-def test_the_cell_that_holds_the_centre_is_taken() -> None:
+def test_the_cell_of_the_centre_is_assigned() -> None:
     predictions = blank()
     for centre, expected in (((20.0, 100.0), 12 * 32 + 2), ((256.0, 256.0), 32 * 32 - 1), ((0.0, 8.0), 32)):
         x, y = centre
@@ -213,7 +213,7 @@ def test_three_cells_a_side_end_at_the_border_and_take_cells_beside_a_small_box(
     assert {row for _, row in corner} == {0, 1, 32, 33}
 
 
-def test_a_cell_that_two_objects_want_goes_to_the_smaller() -> None:
+def test_a_cell_of_two_objects_goes_to_the_smaller() -> None:
     small, large = (96.0, 96.0, 106.0, 106.0), (82.0, 82.0, 122.0, 122.0)
     for objects, winner in (((small, large), 0), ((large, small), 1)):
         matches = CentreCell()(blank(), targets(*objects))
@@ -233,7 +233,7 @@ def test_the_best_shape_of_all_anchors_is_taken_at_the_centres_cell() -> None:
         assert (priors.points[row] - torch.tensor([200.0, 210.0])).abs().max() <= priors.strides[row] / 2
 
 
-def test_priors_that_see_an_object_well_without_being_chosen_are_ignored() -> None:
+def test_negatives_that_overlap_an_object_are_ignored() -> None:
     predictions = blank((64, 64), anchors=True)
     boxes = predictions.boxes.clone()
     boxes[0, :5] = torch.tensor([20.0, 20.0, 31.0, 34.0])
@@ -248,7 +248,7 @@ def test_priors_that_see_an_object_well_without_being_chosen_are_ignored() -> No
 @few
 @given(seed=st.integers(0, 2**32), objects=st.integers(0, 8), missing=st.sampled_from([0.0, 0.4, 1.0]))
 @pytest.mark.parametrize("assigner", [CentreCell(), CentreCell(cells=3), OneToOne()], ids=["one", "nine", "one to one"])
-def test_no_prior_serves_two_and_padding_and_company_change_nothing(
+def test_no_prior_has_two_objects_and_padding_and_other_images_change_nothing(
     assigner: CentreCell | OneToOne, seed: int, objects: int, missing: float
 ) -> None:
     predictions, scene = random_scene(seed, 2, objects, classes=4, size=(96, 160), dtype=torch.float64, missing=missing)
@@ -280,7 +280,7 @@ def test_no_prior_serves_two_and_padding_and_company_change_nothing(
 
 @few
 @given(seed=st.integers(0, 2**32))
-def test_the_one_prior_is_the_best_in_the_centre_region(seed: int) -> None:
+def test_the_assigned_prior_is_the_best_in_the_centre_region(seed: int) -> None:
     predictions, scene = random_scene(seed, 1, 1, classes=4, size=(96, 160), dtype=torch.float64)
     matches = OneToOne()(predictions, scene)
     box, label = scene.boxes[0, 0], int(scene.labels[0, 0])
@@ -300,16 +300,16 @@ def test_selection_is_the_cross_entropy_of_the_final_score() -> None:
     unique = torch.randn(1, len(predictions.priors.points), dtype=torch.float64, requires_grad=True)
     predictions = replace(predictions, unique=unique)
     matches = OneToOne()(predictions, scene)
-    wanted = torch.zeros_like(unique).scatter_(1, matches.priors[matches.valid][None], 1.0)
+    desired = torch.zeros_like(unique).scatter_(1, matches.priors[matches.valid][None], 1.0)
     others = predictions.objectness.sigmoid() * predictions.classes.amax(-1).sigmoid()  # type: ignore[union-attr]
-    expected = F.binary_cross_entropy(others * unique.sigmoid(), wanted, reduction="sum") / wanted.sum()
+    expected = F.binary_cross_entropy(others * unique.sigmoid(), desired, reduction="sum") / desired.sum()
     (gradient,) = torch.autograd.grad(expected, unique)
     loss = Selection(OneToOne())(Pairs(predictions, scene, matches))
     (found,) = torch.autograd.grad(loss, unique)
     torch.testing.assert_close(found, gradient)
 
 
-def test_the_backend_of_a_head_without_need_of_nms_keeps_overlapping_boxes() -> None:
+def test_the_backend_of_a_one_to_one_head_keeps_overlapping_boxes() -> None:
     backend = TorchRuntime(narrow(HEADS["one to one"]), "cpu", size=(64, 64))
     assert backend.select == TopK(multi_label=False)
     assert TorchRuntime(narrow(HEADS["decoupled, anchors"]), "cpu", size=(64, 64)).select == Nms()
@@ -325,7 +325,7 @@ def test_narrow_darknet_has_its_channels_and_blocks_scaled() -> None:
 @pytest.mark.parametrize(
     "inside", [pytest.param(False, marks=pytest.mark.slow, id="rows"), pytest.param(True, id="detections")]
 )
-def test_an_exported_head_without_need_of_nms_has_none(tmp_path: Path, inside: bool) -> None:
+def test_an_exported_one_to_one_head_has_no_nms(tmp_path: Path, inside: bool) -> None:
     onnx = pytest.importorskip("onnx")
     detector = narrow(HEADS["one to one"]).eval()
     path = tmp_path / "model.onnx"

@@ -1,4 +1,4 @@
-"""A small training for tests: a narrow YOLOX and pictures of coloured squares, made in memory."""
+"""A small training for tests: a narrow YOLOX and images of coloured squares, made in memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class MemoryBatch:
 
 @dataclass(frozen=True)
 class Squares:
-    """Batches of pictures with one square each, whose colour is its class; shuffled by (seed, epoch).
+    """Batches of images with one square each, whose colour is its class; shuffled by (seed, epoch).
 
     Rank r of w takes rows r, r + w, ... of every global batch.
     """
@@ -76,7 +76,7 @@ class Squares:
             side = int(rng.integers(12, 40))
             x, y = (int(v) for v in rng.integers(0, self.size - side, 2))
             colour = row % 3
-            # Noise: flat pictures have channels without variance, and batch norm blows rounding up to chaos.
+            # Noise: uniform images have channels without variance, where batch norm amplifies rounding errors.
             image = rng.integers(0, 256, (3, self.size, self.size), dtype=np.uint8)
             image[:, y : y + side, x : x + side] //= 4
             image[colour, y : y + side, x : x + side] = 230

@@ -21,7 +21,7 @@ from onelook.training.distill import Distillation
 from onelook.training.loop import Step, train
 from onelook.training.processes import join_process_group
 from onelook.training.recipe import Recipe
-from onelook.training.record import TrainResult
+from onelook.training.result import RunResult
 from onelook.training.run import Run, fit
 from onelook.training.schedule import WarmCosine
 from onelook.training.train_state import RuntimeOptions, TrainState
@@ -31,7 +31,7 @@ from shared import reference
 from test_train_loop import SumOfBoxes
 from training import LOSS, MemoryBatch, Squares, changed, detector_of
 
-# Rounding grows tenfold a step in a network that has learnt nothing yet, so equality is looked at in float64, where
+# Rounding errors grow tenfold a step in an untrained network, so equality is tested in float64, where
 # the first steps have room for it.
 STEPS = 7
 FINE_TUNING_STEPS = 20
@@ -78,7 +78,7 @@ def main(folder: Path, accumulate: int, teaches: bool) -> None:
 def fine_tune(folder: Path, double: bool) -> None:
     """YOLOX-Nano from its official weights, with the published warm-up of 5 epochs.
 
-    In float64 these are the 15 steps that the pictures make, so that all rates are seen. In float32 the curves agree to
+    In float64 these are the 15 steps of the images, so that all rates occur. In float32 the curves agree to
     1e-5 for seven of such steps; then rounding gives an object to another prior, and from there on they are two
     trainings that differ by a few percent. There the warm-up has 300 steps: the published 5 epochs of COCO have 9,245.
     """
@@ -144,12 +144,12 @@ class Stopping(Squares):
 
 
 def go_on(folder: Path) -> None:
-    """A run without a break, and one that is stopped inside an epoch and goes on: statistics are each process's own."""
+    """A run without interruption, and one stopped inside an epoch and resumed; each process has its own statistics."""
     torch.set_num_threads(1)
     with join_process_group("cpu") as process_group:
         recipe = changed(epochs=3)
 
-        def sitting(name: str, batches: type[Squares], resume: bool = False) -> TrainResult:
+        def sitting(name: str, batches: type[Squares], resume: bool = False) -> RunResult:
             train_state = TrainState(recipe, detector_of(recipe), process_group, RuntimeOptions())
             place = Run(folder / name, recipe, train_state, resume=resume)
             return fit(place, batches(count=32, rank=process_group.rank, world=process_group.size), None)

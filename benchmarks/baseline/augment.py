@@ -1,8 +1,8 @@
-"""YOLOX's augmentation step by step, as published: the judge of equality and speed of `onelook.augment`.
+"""YOLOX's augmentation step by step, as published: the reference for results and speed of `onelook.augment`.
 
 Every image is decoded whole, resized, pasted on a canvas of twice the input's size, and the canvas is warped; MixUp
-blends in float32; the sample ends as float32 in channel-first order. The random parameters are drawn by the same
-functions in the same order, so that a sample of either can be held against the other's.
+blends in float32; the sample ends as float32 in channel-first order. The random parameters come from the same
+functions in the same order, so that the samples of both can be compared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onelook.augment.yolox import YoloxAugment
 from onelook.types import Sample
 
 FILL = 114
-Picture = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, boxes, labels
+Annotated = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, boxes, labels
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Textbook:
         samples, meeting = settings.layout.sample_parameters(sample, sampler, rng)
         canvas, boxes, labels = mosaic(samples, meeting, sampler.size)
         matrix, scale = settings.affine.sample_parameters(rng, canvas.shape[:2], sampler.size)
-        picture = cv2.warpAffine(canvas, matrix[:2], (width, height), borderValue=(FILL, FILL, FILL))
+        first = cv2.warpAffine(canvas, matrix[:2], (width, height), borderValue=(FILL, FILL, FILL))
         moved = clip(hulls(boxes, matrix), sampler.size)
         if settings.keep is not None:
             kept = settings.keep(boxes * scale, moved)
@@ -48,8 +48,8 @@ class Textbook:
         if settings.mix is not None and len(moved):
             blend = settings.mix.sample_parameters(sampler, rng)
             if isinstance(blend, MixUpParameters):
-                picture, moved, labels = mixup(picture, moved, labels, blend, settings.mix.keep)
-        return self.finish((picture, moved, labels), *self._jitter(rng), sampler.size)
+                first, moved, labels = mixup(first, moved, labels, blend, settings.mix.keep)
+        return self.finish((first, moved, labels), *self._jitter(rng), sampler.size)
 
     def _jitter(self, rng: np.random.Generator) -> tuple[HsvChange | None, bool]:
         return self.settings.hsv.sample_parameters(rng) if self.settings.hsv else None, bool(
@@ -57,7 +57,7 @@ class Textbook:
         )
 
     def finish(
-        self, found: Picture, steps: HsvChange | None, flips: bool, size: tuple[int, int]
+        self, found: Annotated, steps: HsvChange | None, flips: bool, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Colour, flip, letterbox, boxes that are large enough."""
         image, boxes, labels = found
@@ -79,7 +79,7 @@ class Textbook:
         return tensor(image), np.column_stack((labels[kept], boxes[kept])).astype(np.float32)
 
 
-def loaded(sample: Sample, size: tuple[int, int]) -> Picture:
+def loaded(sample: Sample, size: tuple[int, int]) -> Annotated:
     """The image resized to fit the input, and its boxes."""
     image = sample.image
     ratio = min(size[0] / image.shape[0], size[1] / image.shape[1])
@@ -87,7 +87,7 @@ def loaded(sample: Sample, size: tuple[int, int]) -> Picture:
     return cv2.resize(image, sides, interpolation=cv2.INTER_LINEAR), sample.boxes * ratio, sample.labels
 
 
-def mosaic(samples: tuple[Sample, ...], meeting: tuple[int, int], size: tuple[int, int]) -> Picture:
+def mosaic(samples: tuple[Sample, ...], meeting: tuple[int, int], size: tuple[int, int]) -> Annotated:
     """Four images on a canvas of twice the size; all boxes, clipped to it."""
     canvas = np.full((2 * size[0], 2 * size[1], 3), FILL, np.uint8)
     every_box, every_label = [], []
@@ -105,9 +105,9 @@ def mosaic(samples: tuple[Sample, ...], meeting: tuple[int, int], size: tuple[in
 
 
 def mixup(
-    picture: np.ndarray, boxes: np.ndarray, labels: np.ndarray, blend: MixUpParameters, keep: BoxFilter | None
-) -> Picture:
-    """Half of the picture, half of another image on its own canvas; the objects of both."""
+    first: np.ndarray, boxes: np.ndarray, labels: np.ndarray, blend: MixUpParameters, keep: BoxFilter | None
+) -> Annotated:
+    """Half of the image, half of another image on its own canvas; the objects of both."""
     mix_image: MixImage = blend.mix_image
     height, width = mix_image.size
     x1, y1, x2, y2 = mix_image.letterbox
@@ -136,9 +136,9 @@ def mixup(
     if keep is not None:
         kept = keep(before, after)
         if not kept.any():
-            return picture, boxes, labels
+            return first, boxes, labels
         after, other_labels = after[kept], other_labels[kept]
-    mixed = 0.5 * picture.astype(np.float32) + 0.5 * crop.astype(np.float32)
+    mixed = 0.5 * first.astype(np.float32) + 0.5 * crop.astype(np.float32)
     return mixed.astype(np.uint8), np.concatenate((boxes, after)), np.concatenate((labels, other_labels))
 
 

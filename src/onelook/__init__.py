@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the same at run time, a test compares both
+    from onelook.api.anchors import anchors as anchors
     from onelook.api.bench import ModelBenchmark as ModelBenchmark
     from onelook.api.bench import benchmark as benchmark
     from onelook.api.check import check as check
@@ -23,13 +24,17 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.export import ExportResult as ExportResult
     from onelook.api.export import export as export
     from onelook.api.load import LoadedDetector as LoadedDetector
+    from onelook.api.load import TrainResult as TrainResult
     from onelook.api.load import load as load
     from onelook.api.models import ModelInfo as ModelInfo
     from onelook.api.models import list_models as list_models
     from onelook.api.recipes import recipe as recipe
+    from onelook.api.roadmap import roadmap as roadmap
     from onelook.api.score import score as score
+    from onelook.api.train import train as train
+    from onelook.api.tune import TuneResult as TuneResult
+    from onelook.api.tune import tune as tune
     from onelook.api.validate import validate as validate
-    from onelook.cli.train import train as train
     from onelook.config import change as change
     from onelook.config import override as override
     from onelook.data import Dataset as Dataset
@@ -40,6 +45,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.models.deploy import deploy as deploy
     from onelook.models.detector import Detector as Detector
     from onelook.predict.predictor import Predictor as Predictor
+    from onelook.report.roadmap import RoadmapTable as RoadmapTable
     from onelook.reporter import PlainReporter as PlainReporter
     from onelook.reporter import Reporter as Reporter
     from onelook.reporter import SilentReporter as SilentReporter
@@ -63,8 +69,12 @@ _PUBLIC = {
     "Recipe": "onelook.training.recipe",
     "RecipeDiff": "onelook.api.diff",
     "Reporter": "onelook.reporter",
+    "RoadmapTable": "onelook.report.roadmap",
     "SilentReporter": "onelook.reporter",
+    "TrainResult": "onelook.api.load",
+    "TuneResult": "onelook.api.tune",
     "UserError": "onelook.errors",
+    "anchors": "onelook.api.anchors",
     "benchmark": "onelook.api.bench",
     "build": "onelook.models.build",
     "change": "onelook.config",
@@ -81,9 +91,11 @@ _PUBLIC = {
     "open_dataset": "onelook.data",
     "override": "onelook.config",
     "recipe": "onelook.api.recipes",
+    "roadmap": "onelook.api.roadmap",
     "save_weights": "onelook.weights",
     "score": "onelook.api.score",
-    "train": "onelook.cli.train",
+    "train": "onelook.api.train",
+    "tune": "onelook.api.tune",
     "validate": "onelook.api.validate",
 }
 

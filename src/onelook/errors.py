@@ -1,4 +1,4 @@
-"""The errors that a user can cause and mend. The command line prints them as one message, without a traceback."""
+"""Errors that a user can cause and fix. The command line prints them as one message, without a traceback."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used.
+    """An input of the user (a file, a setting, an argument) is invalid.
 
-    The message names the thing (file, line, key or id); `remedy` says what to do about it. Every subclass is only a
-    narrower name for `except` clauses: what is shown is always message and remedy.
+    The message names its place (file, line, key or id); `remedy` describes how to fix it. A subclass only allows a
+    narrower `except` clause: message and remedy are always what is shown.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
@@ -23,41 +23,42 @@ class UserError(Exception):
 
 
 class DataError(UserError):
-    """A data set, an annotation or a results file that cannot be read as what it claims to be."""
+    """A data set, an annotation file or a results file is not valid."""
 
 
 class ImageError(UserError):
-    """An image or a video that cannot be decoded, or is refused for its size."""
+    """An image or a video cannot be decoded, or is larger than the limits."""
 
 
 class WeightsError(UserError):
-    """A checkpoint that is damaged, unsafe, or does not fit the model."""
+    """A weights file is damaged, unsafe, or does not fit the model."""
 
 
 class ConfigError(UserError):
-    """A setting that does not exist, or a value of the wrong type."""
+    """A setting does not exist, or its value has the wrong type."""
 
 
 class UsageError(ConfigError):
-    """A command line that cannot be meant: a flag or a `path=value` that is wrong (exit code 2 instead of 1)."""
+    """A command line has a wrong flag or a wrong `path=value` (exit code 2 instead of 1)."""
 
 
 class OtherProcessError(UserError):
-    """An error that another process of the same training reports: this one ends without a word of its own."""
+    """Another process of the same training failed and reports the error: this process ends without a message."""
 
 
 class ExportError(UserError):
-    """An exported file that cannot be written, run, or does not agree with the model."""
+    """An exported file cannot be written or run, or its outputs differ from the model's."""
 
 
 class MissingDependencyError(UserError):
-    """An optional package that the wanted feature needs; the remedy is the install command."""
+    """An optional package is not installed; the remedy is the install command."""
 
 
 def missing_package(package: str, extra: str, purpose: str) -> MissingDependencyError:
-    """The error for a package that is not installed: what needs it, and how to install it.
+    """The error for a package that is not installed: what needs it, and the install command.
 
-    extra: the optional part of Onelook that brings the package; "" for a package that the base installation brings.
+    extra: the extra of Onelook that has the package; "" for a package that the base installation has.  purpose: what
+    needs it, the start of the message.
     """
     return MissingDependencyError(
         f"{purpose} needs the package '{package}', which is not installed.",
@@ -66,6 +67,6 @@ def missing_package(package: str, extra: str, purpose: str) -> MissingDependency
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """' Did you mean 'x'?' for the known name closest to `name`, or '' when none is close."""
+    """Returns " Did you mean 'x'?" with the known name that is most similar to `name`, or "" where none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,11 +1,11 @@
-"""What an exported model file says of itself, so that the file alone suffices: one JSON document in its metadata.
+"""The metadata of an exported model file: one JSON document with all that is needed to run the file.
 
-ONNX files carry it in `metadata_props` under the key `METADATA_KEY`; formats without room for text get it beside the
-model as `<file>.json`. No torch is needed to read it.
+ONNX files store it in `metadata_props` under the key `METADATA_KEY`; formats without metadata get it beside the model
+as `<file>.json`. No torch is needed to read it.
 
 The interface of an exported file (`FORMAT` 1):
 
-    input    images      (B, 3, H, W) float32, RGB, 0..255: framed, not normalised; float32 in fp16 files too
+    input    images      (B, 3, H, W) float32, RGB, 0..255: letterboxed, not normalised; float32 in fp16 files too
     input    confidence  () float32, only with outputs = "detections": optional, its default is nms["confidence"]
     input    iou         () float32, only with outputs = "detections": optional, its default is nms["iou"]
     outputs = "raw"
@@ -17,13 +17,13 @@ The interface of an exported file (`FORMAT` 1):
              boxes       (B, L, 4) float32 xyxy in pixels of the input
              scores      (B, L) float32, descending
              labels      (B, L) int64 index into `names`
-             Of a model that was trained one to one they are its best rows, without suppression: there is no input
-             `iou` then, and nms["iou"] is 1.
+             A model that was trained one to one needs no NMS: these are then its best rows, there is no input
+             `iou`, and nms["iou"] is 1.
 
-B is free where `batch` is None. The two optional inputs are initialisers that are also graph inputs: a runtime that is
-not given them uses the defaults. (ONNX Runtime warns of that on loading, unless `log_severity_level` is 3.) Values
-0..255 stay float32 at the door of every file so that a consumer need not know its precision; boxes are decoded in
-float32 too, because float16 resolves only half a pixel above 512.
+B is free where `batch` is None. The two optional inputs are initialisers that are also graph inputs: without them, a
+runtime uses the defaults. (ONNX Runtime warns of that on loading, unless `log_severity_level` is 3.) The input is
+float32 in every file, so that a program need not know the file's precision; boxes are decoded in float32 too, because
+float16 resolves only half a pixel above 512.
 """
 
 from __future__ import annotations
@@ -42,15 +42,16 @@ _LARGEST_DOCUMENT = 4_000_000  # characters; 10,000 class names fit well within 
 
 @dataclass(frozen=True)
 class ExportedMetadata:
-    """The recorded facts of an exported model.
+    """The metadata of an exported model.
 
-    model: variant name, or the architecture's type.  names: class names; empty where none are known.
-    num_classes: C.  size: (height, width) of the input.  frame: the plain form of the frame (`config.to_plain`).
-    outputs: see the module.  multi_label: whether one row may be a detection of several classes (how the family's NMS
-    treats rows; holds for raw outputs too).  nms: None for raw outputs, else confidence, iou, agnostic, multi_label and
-    limit as built in.  batch: fixed batch size, None where it is free.  precision: of weights and activations.
-    architecture: its plain form.  version: of this library.  detecting, evaluating: the plain form of NMS outside of
-    the file, where the family publishes another for the two uses than `multi_label` says; files may lack them.
+    model: variant name, or the architecture's type.  names: class names, may be empty.
+    num_classes: C.  size: (height, width) of the input.  frame: the `Letterbox` or `Stretch`, as plain data
+    (`config.to_plain`).  outputs: see the module's docstring.  multi_label: whether one row may be a detection of
+    several classes (how the family's NMS treats rows; holds for raw outputs too).  nms: None for raw outputs, else
+    confidence, iou, agnostic, multi_label and limit as built in.  batch: fixed batch size, None where it is free.
+    precision: of weights and activations. architecture: as plain data.  version: of this library.  detecting,
+    evaluating: NMS outside of the file, as plain data, where the family publishes other settings than `multi_label`
+    for detection or evaluation; may be missing.
     """
 
     model: str
@@ -71,7 +72,7 @@ class ExportedMetadata:
 
     @property
     def one_to_one(self) -> bool:
-        """Whether the model needs no suppression: its best rows are its detections."""
+        """Whether the model needs no NMS: its best rows are its detections."""
         return self.architecture.get("one_to_one") is True
 
     def to_json(self) -> str:
@@ -80,7 +81,7 @@ class ExportedMetadata:
 
     @staticmethod
     def from_json(text: str, source: str) -> ExportedMetadata:
-        """The metadata in `text`, found in the file `source`; ExportError if it is damaged or newer."""
+        """The metadata in `text`, found in the file `source`; raises ExportError if it is damaged or newer."""
         if len(text) > _LARGEST_DOCUMENT:
             raise _damaged(source, f"it has {len(text)} characters")
         try:
@@ -111,14 +112,14 @@ class ExportedMetadata:
         return ExportedMetadata(**known)
 
 
-_OPTIONAL = ("detecting", "evaluating")  # younger than the first files of this format
+_OPTIONAL = ("detecting", "evaluating")  # the first files of this format do not have them
 
 
 def _damaged(source: str, reason: str) -> ExportError:
-    return ExportError(f"The description inside '{source}' is damaged: {reason}.", "Export the model again.")
+    return ExportError(f"The metadata of '{source}' is damaged: {reason}.", "Export the model again.")
 
 
-def _count(value: Any) -> bool:
+def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 20
 
 
@@ -132,30 +133,33 @@ def _nms(value: Any) -> bool:
     return (
         all(isinstance(number, int | float) and 0 <= number <= 1 for number in numbers)
         and all(isinstance(flag, bool) for flag in flags)
-        and _count(value.get("limit"))
+        and _is_count(value.get("limit"))
     )
 
 
-def _outside(value: Any) -> bool:
+def _postprocess(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and isinstance(value.get("type"), str))
 
 
 _CHECKS = {
-    "detecting": (_outside, "null or a way of selecting"),
-    "evaluating": (_outside, "null or a way of selecting"),
-    "format": (_count, "a positive whole number"),
+    "detecting": (_postprocess, "null or the settings of a postprocessing"),
+    "evaluating": (_postprocess, "null or the settings of a postprocessing"),
+    "format": (_is_count, "a positive whole number"),
     "model": (lambda value: isinstance(value, str), "text"),
     "names": (
         lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
         "a list of class names",
     ),
-    "num_classes": (_count, "a positive whole number"),
-    "size": (lambda value: isinstance(value, list) and len(value) == 2 and all(map(_count, value)), "[height, width]"),
-    "frame": (lambda value: isinstance(value, dict) and isinstance(value.get("type"), str), "a frame"),
+    "num_classes": (_is_count, "a positive whole number"),
+    "size": (
+        lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_count, value)),
+        "[height, width]",
+    ),
+    "frame": (lambda value: isinstance(value, dict) and isinstance(value.get("type"), str), "a letterbox or a stretch"),
     "outputs": (lambda value: value in ("raw", "detections"), "'raw' or 'detections'"),
     "multi_label": (lambda value: isinstance(value, bool), "true or false"),
     "nms": (_nms, "null or the settings of NMS"),
-    "batch": (lambda value: value is None or _count(value), "null or a positive whole number"),
+    "batch": (lambda value: value is None or _is_count(value), "null or a positive whole number"),
     "precision": (lambda value: value in ("float32", "float16", "int8"), "a known precision"),
     "architecture": (lambda value: isinstance(value, dict), "an object"),
     "version": (lambda value: isinstance(value, str), "text"),

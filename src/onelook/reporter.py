@@ -1,4 +1,4 @@
-"""How a function tells its caller what it is doing: messages, warnings and the progress of long work.
+"""How a function reports to its caller: messages, warnings, and the progress of long tasks.
 
 The functions of `onelook.api` print nothing themselves. They call the methods of a `Reporter` that the caller gives.
 """
@@ -30,14 +30,14 @@ def ignore_progress(done: float, total: float, detail: str = "") -> None:
 
 
 class Reporter(Protocol):
-    """Receives what a function has to say. The command line shows it with progress bars."""
+    """Receives the messages, warnings and progress of a function. The command line shows them with progress bars."""
 
     def info(self, text: str) -> None:
         """Shows a message."""
         ...
 
     def warning(self, text: str) -> None:
-        """Shows a warning: the work goes on, and the user should look at something."""
+        """Shows a warning: the work continues, but the user should check something."""
         ...
 
     def progress(self, title: str, *, every: float | None = None) -> AbstractContextManager[Progress]:

@@ -1,8 +1,8 @@
-"""The data that flows between the parts (shape letters hold everywhere).
+"""The data types that the parts of the library exchange (the shape letters are the same everywhere).
 
 B images, N priors, M objects, P pairs, C classes, K detections, R raw regression values a prior. Boxes are xyxy in
-pixels. All types are frozen: a part makes a new value instead of editing its input. Images, samples and detections are
-NumPy (no torch needed to detect with an exported model); what a network sees and says is torch.
+pixels. All types are frozen: a part returns a new value and does not change its input. Images, samples and detections
+are NumPy arrays (no torch is needed to detect with an exported model); a network's inputs and outputs are tensors.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onelook.errors import UserError, missing_package
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     Pyramid = tuple[Tensor, ...]  # feature maps (B, channels, H / stride, W / stride), finest first
 
-UNDEFINED = -1.0  # what a measure is that no object defines, as COCO's own tool writes it
+UNDEFINED = -1.0  # value of a metric without any object to compute it from, as in COCO's own tool
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One annotated image, as the readers give it and the augmentations change it.
+    """One annotated image: what data sets return and augmentations change.
 
     image: (H, W, 3) uint8 RGB.  boxes: (M, 4) float32 xyxy pixels of this image.  labels: (M,) int64.
-    polygons: None where the data has no masks, else one entry an object: a tuple of (V, 2) float32 outlines in pixels,
-    empty for an object without an outline.  shares: (M,) float32 in pictures for classifiers, whose "objects" are the
-    classes of the whole picture: how much of it shows each, 1 in sum; None in detection.
+    polygons: None where the data has no masks, else one entry per object: a tuple of (V, 2) float32 polygons in pixels,
+    empty for an object without any.  shares: None in detection; (M,) float32 in classification, where the "objects"
+    are the classes of the whole image: the part of the image that shows each class, with sum 1.
     """
 
     image: np.ndarray
@@ -41,9 +43,9 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """The objects of a batch, padded to the longest image: pixels of the network input.
+    """The objects of a batch, padded to the largest number of objects; boxes in pixels of the network input.
 
-    boxes: (B, M, 4) float.  labels: (B, M) int64.  valid: (B, M) bool; invalid rows hold zeros and mean nothing.
+    boxes: (B, M, 4) float.  labels: (B, M) int64.  valid: (B, M) bool; invalid rows are padding and hold zeros.
     shares: (B, M) float, see `Sample`; None in detection.
     """
 
@@ -61,14 +63,14 @@ class Targets:
 
 @dataclass(frozen=True, eq=False)
 class Priors:
-    """Where predictions sit, in row order: level by level, inside a level as the family's papers do.
+    """The anchor points or anchor boxes of all predictions, one a row: level by level, in the family's order.
 
-    Levels go from the finest to the coarsest; where official files have another order (YOLOv4-tiny), rows follow those.
+    Levels go from the finest to the coarsest, except where official files have another order (YOLOv4-tiny).
 
     points: (N, 2) x, y in pixels of the network input: the centre of the cell (its corner in DAMO-YOLO).
     strides: (N,) pixels.  sizes: (N, 2) anchor width and height in pixels, None for anchor-free heads.
     levels: (N,) int64, 0 for the level of the first rows.  shapes: (height, width) of every level's grid, in the order
-    of rows and in Python numbers, so that bounds are known without asking the device; () where nobody said.
+    of rows and as Python numbers, so that they can be read without waiting for the device; () where not given.
     """
 
     points: Tensor
@@ -80,14 +82,14 @@ class Priors:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What every head returns, in training and in evaluation alike.
+    """The output of every head, the same in training and in evaluation.
 
     boxes: (B, N, 4) decoded, xyxy pixels of the network input.  classes: (B, N, C) logits.
     objectness: (B, N) logits, None where the head has none.  regression: (B, N, R) raw regression values in the layout
     of the head (R = 4, or 4 * bins for distributions).  auxiliary: the same of an auxiliary head, only in training.
-    scored_by_objectness: whether objectness alone is the score, as where a single class leaves nothing to tell apart.
-    unique: (B, N) logits that a prior is the one that speaks for its object, of heads that need no NMS; None of others.
-    certainty: (B, N) in [0, 1], a factor on all scores of a prior, None where the head does not know how sure it is.
+    scored_by_objectness: whether objectness alone is the score, as in models with a single class.
+    unique: (B, N) logits that a prior is the only one to detect its object, from heads that need no NMS, else None.
+    certainty: (B, N) in [0, 1], a factor on all scores of a prior, None where the head does not predict one.
     """
 
     boxes: Tensor
@@ -113,12 +115,13 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Who learns what: a padded list of pairs (prior, object). Shapes are fixed, so the device never waits.
+    """The pairs (prior, object) that are trained together, as a padded list. Fixed shapes avoid waiting for the device.
 
     priors, objects: (B, P) int64 row of the prior and of the object.  quality: (B, P) in [0, 1], the soft class target.
     valid: (B, P) bool; the rest is padding that indexes row 0.  ignored: (B, N) bool priors that are neither positive
-    nor negative, None where an assigner knows none. A prior may serve several objects where a paper wants it (YOLOv4).
-    objectness: (B, N) what the objectness of every prior learns, None where that is 1 with an object and 0 without.
+    nor negative, None where the assigner has no such priors. A prior may have several objects where the paper allows it
+    (YOLOv4).
+    objectness: (B, N) the objectness target of every prior, None where that is 1 with an object and 0 without.
     """
 
     priors: Tensor
@@ -129,7 +132,7 @@ class Matches:
     objectness: Tensor | None = None
 
 
-_SHOWN = 8  # detections in a representation: a picture may have hundreds
+_SHOWN = 8  # detections in a repr: an image may have hundreds
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +140,10 @@ class Detections:
     """The objects found in one image, best first.
 
     boxes: (K, 4) float32 xyxy pixels of the original image (unclipped).  scores: (K,) float32 descending.
-    labels: (K,) int64 index into `class_names`.  image: (H, W, 3) uint8 RGB, the picture they were found in,
-    where kept.  source: the file it came from.  category_ids: the data set's own ids by label, for `to_coco`.
-    frame: number of the frame in a video, from 0.  size: (height, width) of the picture, also where it was not kept.
-    read_image: reads the picture again where it was not kept; what `save` then draws on.
+    labels: (K,) int64 index into `class_names`.  image: (H, W, 3) uint8 RGB, the image itself,
+    where it was kept.  source: the file it came from.  category_ids: the data set's own ids by label, for `to_coco`.
+    frame: number of the frame in a video, from 0.  size: (height, width) of the image, also where it was not kept.
+    read_image: reads the image again where it was not kept, for `save`.
     """
 
     boxes: np.ndarray
@@ -163,7 +166,7 @@ class Detections:
         return len(self.scores)
 
     def __getitem__(self, index: Any) -> Detections:
-        """The detections of an index, slice, mask or list of rows; a single index gives one detection."""
+        """The detections at an index, slice, mask or list of rows; a single index returns one detection."""
         rows = np.atleast_1d(np.arange(len(self))[index])
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
 
@@ -174,7 +177,7 @@ class Detections:
 
     @property
     def names(self) -> list[str]:
-        """The class name of every detection; the label's number where the model knows no names."""
+        """The class name of every detection; the label's number where the model has no names."""
         known = self.class_names
         return [known[label] if label < len(known) else str(label) for label in self.labels.tolist()]
 
@@ -201,12 +204,10 @@ class Detections:
         ]
 
     def to_supervision(self) -> Any:
-        """The same as a `supervision.Detections` (needs the `supervision` extra)."""
+        """Converts to a `supervision.Detections` (needs the `supervision` extra)."""
         try:
             import supervision
         except ImportError as error:
-            from onelook.errors import missing_package
-
             raise missing_package("supervision", "supervision", "to_supervision()") from error
         return supervision.Detections(
             xyxy=self.boxes.astype(np.float32),
@@ -218,14 +219,12 @@ class Detections:
     def save(self, path: str | Path) -> Path:
         """Draws the detections on their image and writes it; returns the path. Needs the image, or its file.
 
-        A picture of less than 256 pixels is enlarged by a whole factor, so that its labels can be read.
+        An image of less than 256 pixels is enlarged by a whole factor, so that its labels can be read.
         """
         from onelook.draw import draw_detections, enlarge_small_image, write_image
 
         image = self.read_image() if self.image is None and self.read_image is not None else self.image
         if image is None:
-            from onelook.errors import UserError
-
             raise UserError(f"These detections hold no image to draw on, so '{path}' was not written.")
-        picture, factor = enlarge_small_image(image)
-        return write_image(path, draw_detections(picture, self.boxes * factor, self.scores, self.labels, self.names))
+        canvas, factor = enlarge_small_image(image)
+        return write_image(path, draw_detections(canvas, self.boxes * factor, self.scores, self.labels, self.names))

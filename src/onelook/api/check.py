@@ -11,7 +11,7 @@ from typing import Any
 
 from onelook import __version__
 from onelook.api.open import PathLike
-from onelook.data.check import CheckResult
+from onelook.data.check import CheckReport
 from onelook.data.check import check as check_data
 
 _BASE = ("numpy", "opencv-python-headless", "onnxruntime", "hotcoco", "cyclopts", "rich", "pyyaml")
@@ -53,7 +53,7 @@ class Environment:
         return {"summary": summary, "problems": found}
 
 
-def check(data: PathLike, *, quick: bool = False) -> CheckResult:
+def check(data: PathLike, *, quick: bool = False) -> CheckReport:
     """Every problem of a data set, by file and line or annotation id, each with a remedy.
 
     data: folder, YAML file or COCO JSON file.  quick: images are judged by their headers, without decoding them or

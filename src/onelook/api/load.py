@@ -1,25 +1,32 @@
-"""`onelook.load`: a detector that is ready to detect, and can be validated and exported."""
+"""`onelook.load`: a detector that is ready to detect, and can be validated, exported and trained."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, overload
 
 from onelook.api.open import Model, OpenedPredictor, PathLike, open_predictor
 from onelook.errors import UsageError
 from onelook.reporter import Reporter
+from onelook.training.result import RunResult
 
 if TYPE_CHECKING:
     from onelook.api.export import ExportResult, Target, WrittenWeights
+    from onelook.api.recipe_choice import RecipeChoice
     from onelook.data import Dataset
     from onelook.evaluation import Evaluation
     from onelook.predict.runtime import PostprocessKind
+    from onelook.training.recipe import Recipe
+    from onelook.training.train_state import Precision
 
 
 class LoadedDetector(OpenedPredictor):
     """A detector that is ready to be used: what `onelook.load` returns.
 
     `detect` takes images, `stream` files, folders, videos and cameras. `validate` measures it, `export` writes it for
-    another runtime. It is made of a file or of a `Detector` in memory, which it does not change.
+    another runtime, `train` trains a copy of it. It is made of a file or of a `Detector` in memory, which stays as it
+    is.
     """
 
     def validate(
@@ -103,6 +110,66 @@ class LoadedDetector(OpenedPredictor):
             limit=limit,
             out=out,
         )
+
+    def train(
+        self,
+        data: Dataset | PathLike,
+        recipe: Recipe | RecipeChoice | str | None = None,
+        *,
+        split: str | None = None,
+        validation: Dataset | str | None = None,
+        out: PathLike | None = None,
+        device: str | None = None,
+        workers: int | None = None,
+        cache: str | None = None,
+        precision: Precision | None = None,
+        log: str | Sequence[str] = (),
+        reporter: Reporter | None = None,
+    ) -> TrainResult:
+        """Trains a detector that starts from these weights; this one stays as it is. See `onelook.train`.
+
+        recipe: None is the published training of this model, in 50 epochs. UsageError for exported files, which hold
+        no weights that can be trained.
+        """
+        from onelook.api.open import open_network
+        from onelook.api.recipe_choice import RecipeChoice
+        from onelook.api.training_session import open_session
+        from onelook.training.options import RunOptions
+        from onelook.training.run import fit
+        from onelook.weights.identify import model_name
+
+        detector = open_network(self).detector
+        assert detector.architecture is not None  # `open_network` has checked it
+        options = RunOptions(
+            device=device,
+            train_split=split,
+            val_split=validation if isinstance(validation, str) else None,
+            workers=workers,
+            cache=cache,
+            precision=precision,
+            log=(log,) if isinstance(log, str) else tuple(log),
+        )
+        with open_session(
+            RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe,
+            data,
+            options,
+            validation=None if isinstance(validation, str) else validation,
+            weights=detector,
+            out=out,
+            reporter=reporter,
+        ) as session:
+            result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
+            session.conclude(result)
+        return TrainResult(**vars(result))
+
+
+class TrainResult(RunResult):
+    """The result of `onelook.train`: numbers, files, and the trained detector."""
+
+    @cached_property
+    def detector(self) -> LoadedDetector:
+        """The detector with the best weights, loaded at its first use; UserError where the run has written none."""
+        return load(self.weights)
 
 
 def load(

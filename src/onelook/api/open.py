@@ -19,7 +19,7 @@ from onelook.predict.runtimes.onnx import ForeignFileError, OnnxRuntime
 
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
-    from onelook.weights.open import Opened
+    from onelook.weights.open import OpenedDetector
 
 PathLike = str | os.PathLike[str]
 Model = Union[PathLike, "Detector", Predictor]
@@ -126,15 +126,15 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def open_network(model: Model, weights: PathLike | None = None, *, untrained: bool = False) -> Opened:
+def open_network(model: Model, weights: PathLike | None = None, *, untrained: bool = False) -> OpenedDetector:
     """The PyTorch detector of a model, with its name and input size.
 
     untrained: a variant's name without weights is freshly initialised instead of a WeightsError. Raises UserError for
     a predictor whose file can no longer be read as it was, and for exported files, which hold no network in PyTorch.
     """
     from onelook.models.detector import Detector
-    from onelook.weights.lookalike import model_name
-    from onelook.weights.open import Opened, open_detector
+    from onelook.weights.identify import model_name
+    from onelook.weights.open import OpenedDetector, open_detector
 
     if isinstance(model, Predictor):
         _check_no_settings(weights=weights)
@@ -145,12 +145,12 @@ def open_network(model: Model, weights: PathLike | None = None, *, untrained: bo
             )
         model.source.check_unchanged()
         opened = open_network(model.source.model, model.source.weights)
-        return Opened(opened.detector, opened.name, model.source.size or opened.size)
+        return OpenedDetector(opened.detector, opened.name, model.source.size or opened.size)
     if isinstance(model, Detector):
         _check_no_settings(weights=weights)
         if model.architecture is None:
             raise UsageError("This detector has no architecture.", "Make it with onelook.build().")
-        return Opened(model, model_name(model.architecture), model.architecture.size)
+        return OpenedDetector(model, model_name(model.architecture), model.architecture.size)
     if not isinstance(model, str | os.PathLike):
         raise UsageError(f"A {type(model).__name__} is no model.", "Give a name, a path, or a detector.")
     return open_detector(model, weights, untrained=untrained)

@@ -62,7 +62,7 @@ def validate(
         dataset = open_dataset(Path(data), split=split)
     else:
         raise UsageError(f"A {type(data).__name__} is no data set.", "Give a path, or a Dataset of open_dataset().")
-    if dataset.format == "classes":
+    if not dataset.has_boxes:
         where = dataset.described_by
         raise UserError(f"'{where}' has class folders and no boxes to compare with.", "Give a data set with boxes.")
     postprocess = predictor.runtime.evaluating

@@ -7,10 +7,10 @@ from pathlib import Path
 from onelook.api import check as api
 from onelook.cli.shown import Shown
 from onelook.cli.views.check import show_environment, show_problems
-from onelook.data.check import CheckResult
+from onelook.data.check import CheckReport
 
 
-def check(data: Path | None = None, /, *, quick: bool = False) -> Shown[CheckResult] | Shown[api.Environment]:
+def check(data: Path | None = None, /, *, quick: bool = False) -> Shown[CheckReport] | Shown[api.Environment]:
     """List every problem of a data set, or, without one, describe this installation.
 
     Problems are named by file and line or annotation id, each with a remedy. The exit code is 1 where errors were

@@ -1,6 +1,6 @@
-"""Data sets: readers for COCO, YOLO and Pascal VOC, their shared index, checks and conversion. None needs torch.
+"""Data sets: their formats, the index that all share, checks, conversion, and the loader of a training.
 
-Imported on first use: detecting in images needs only `data.images`, and the readers take a while to import.
+Names are imported on first use: scoring reads annotations without everything else that a data set needs.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onelook.data.dataset import Dataset as Dataset
-    from onelook.data.dataset import open_dataset as open_dataset
-    from onelook.data.dataset import splits as splits
+    from onelook.data.opening import open_dataset as open_dataset
+    from onelook.data.opening import splits as splits
 
-__all__ = ["Dataset", "open_dataset", "splits"]
+_MODULES = {"Dataset": "dataset", "open_dataset": "opening", "splits": "opening"}
+
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'onelook.data' has no attribute '{name}'")
-    value = getattr(import_module("onelook.data.dataset"), name)
-    globals()[name] = value
-    return value
+    if name not in _MODULES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

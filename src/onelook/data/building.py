@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from onelook.data.index import SCHEMA
+
+SPARSEST = 8  # ids are looked up in a table as long as it is at most so many times as long as the ids themselves
+GATHERED_AT_ONCE = 1 << 16  # runs; their rows are listed one by one, which takes more room than the values themselves
 
 
 class Blob:
@@ -21,23 +26,53 @@ class Blob:
         self._bytes += text.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._bytes))
 
+    def extend(self, texts: Sequence[bytes] | None, count: int) -> None:
+        """Appends `count` texts in UTF-8; None stands for empty ones."""
+        if texts is None:
+            self._ends.extend([len(self._bytes)] * count)
+            return
+        ends = len(self._bytes) + np.cumsum(np.fromiter(map(len, texts), np.int64, count))
+        self._ends.frombytes(ends.view(np.uint8).data)
+        self._bytes += b"".join(texts)
+
+    def texts(self) -> list[str]:
+        """All texts."""
+        return [self._bytes[start:stop].decode() for start, stop in pairwise(self._ends)]
+
     def arrays(self, order: np.ndarray, *, sparse: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """(offsets, bytes) of the texts in this order; two empty arrays for a `sparse` blob of empty texts."""
         ends = np.frombuffer(self._ends, np.int64)
         if sparse and not self._bytes:
             return np.zeros(0, np.int64), np.zeros(0, np.uint8)
-        rows, offsets = gather_runs(ends, order)
-        return offsets, np.frombuffer(bytes(self._bytes), np.uint8)[rows]
+        return gather_runs(ends, np.frombuffer(self._bytes, np.uint8), order)
 
 
-def gather_runs(offsets: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, new offsets): the elements of runs `offsets[i]:offsets[i + 1]`, run by run in the given order."""
+def gather_runs(offsets: np.ndarray, values: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(new offsets, values) of the runs `values[offsets[i]:offsets[i + 1]]` in the given order."""
+    if np.array_equal(order, np.arange(len(offsets) - 1)):
+        return offsets, values
     lengths = np.diff(offsets)[order]
     ends = np.concatenate(([0], np.cumsum(lengths)))
-    if len(order) and np.array_equal(order, np.arange(len(offsets) - 1)):
-        return np.arange(offsets[-1]), offsets.copy()
-    rows = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths) + np.repeat(offsets[:-1][order], lengths)
-    return rows, ends
+    gathered = np.empty((int(ends[-1]), *values.shape[1:]), values.dtype)
+    for first in range(0, len(order), GATHERED_AT_ONCE):
+        part = slice(first, first + GATHERED_AT_ONCE)
+        start, stop = int(ends[first]), int(ends[min(part.stop, len(order))])
+        rows = np.arange(start, stop) + np.repeat(offsets[order[part]] - ends[:-1][part], lengths[part])
+        np.take(values, rows, axis=0, out=gathered[start:stop], mode="clip")  # quicker than by index
+    return ends, gathered
+
+
+@dataclass(frozen=True)
+class ImageColumns:
+    """Many images at once, column by column; see `Images.add`.  sizes: (I, 2).  extras: None where none has any."""
+
+    ids: np.ndarray
+    names: Sequence[bytes]
+    sizes: np.ndarray
+    extras: Sequence[bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 class Images:
@@ -58,6 +93,39 @@ class Images:
         self.names.add(name)
         self.lines.append(line)
         self.extras.add(extra)
+
+    def extend(self, columns: ImageColumns, lines: Iterable[int]) -> None:
+        """Appends many images, without flags."""
+        self.ids.frombytes(columns.ids.view(np.uint8).data)
+        self.heights.extend(columns.sizes[:, 0].tolist())
+        self.widths.extend(columns.sizes[:, 1].tolist())
+        self.flags += bytes(len(columns))
+        self.lines.extend(lines)
+        self.names.extend(columns.names, len(columns))
+        self.extras.extend(columns.extras, len(columns))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class ObjectColumns:
+    """Many objects at once, column by column; see `Objects.add`.
+
+    ring_counts: (M,) outlines of every object.  ring_sizes: values in every outline, all objects one after another.
+    points: these values.  extras: texts, empty where there is nothing; None where no object has any.
+    """
+
+    ids: np.ndarray
+    image_ids: np.ndarray
+    categories: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    flags: np.ndarray
+    ring_counts: np.ndarray
+    ring_sizes: np.ndarray
+    points: np.ndarray
+    extras: Sequence[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,6 +167,23 @@ class Objects:
         self.lines.append(line)
         self.extras.add(extra)
 
+    def extend(self, columns: ObjectColumns, lines: Iterable[int]) -> None:
+        """Appends many objects."""
+        for own, new in (
+            (self.ids, columns.ids),
+            (self.image_ids, columns.image_ids),
+            (self.categories, columns.categories),
+            (self.boxes, columns.boxes),
+            (self.areas, columns.areas),
+            (self.point_ends, len(self.points) // 2 + np.cumsum(columns.ring_sizes, dtype=np.int64) // 2),
+            (self.ring_ends, self.ring_ends[-1] + np.cumsum(columns.ring_counts, dtype=np.int64)),
+            (self.points, columns.points),
+        ):
+            own.frombytes(np.ravel(new).view(np.uint8).data)
+        self.flags += columns.flags.tobytes()
+        self.lines.extend(lines)
+        self.extras.extend(columns.extras, len(columns))
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -116,17 +201,17 @@ def lay_out(
     counts = np.bincount(rows[order], minlength=len(images)) if len(order) else np.zeros(len(images), np.int64)
     every = np.arange(len(images))
     result: dict[str, np.ndarray] = {
-        "image_ids": np.frombuffer(images.ids, np.int64) if len(images) else np.zeros(0, np.int64),
-        "sizes": np.stack([np.array(images.heights, np.int32), np.array(images.widths, np.int32)], axis=1),
-        "image_flags": np.frombuffer(bytes(images.flags), np.uint8),
+        "image_ids": _array(images.ids, np.int64),
+        "sizes": np.stack([_array(images.heights, np.int32), _array(images.widths, np.int32)], axis=1),
+        "image_flags": _array(images.flags, np.uint8),
         "object_offsets": np.concatenate(([0], np.cumsum(counts))),
-        "boxes": np.array(objects.boxes, np.float64).reshape(-1, 4)[order],
+        "boxes": _array(objects.boxes, np.float64).reshape(-1, 4).take(order, axis=0),
         "labels": np.asarray(labels, np.int32)[order],
-        "annotation_ids": np.array(objects.ids, np.int64)[order],
-        "areas": np.array(objects.areas, np.float64)[order],
-        "object_flags": np.frombuffer(bytes(objects.flags), np.uint8)[order],
-        "image_lines": np.array(images.lines, np.int64),
-        "object_lines": np.array(objects.lines, np.int64)[order],
+        "annotation_ids": _array(objects.ids, np.int64).take(order, axis=0),
+        "areas": _array(objects.areas, np.float64).take(order, axis=0),
+        "object_flags": _array(objects.flags, np.uint8).take(order, axis=0),
+        "image_lines": _array(images.lines, np.int64),
+        "object_lines": _array(objects.lines, np.int64).take(order, axis=0),
     }
     result["name_offsets"], result["name_bytes"] = images.names.arrays(every)
     result["image_extra_offsets"], result["image_extra_bytes"] = images.extras.arrays(every, sparse=True)
@@ -135,12 +220,18 @@ def lay_out(
     return result
 
 
+def _array(values: array[int] | array[float] | bytearray, dtype: type[np.generic]) -> np.ndarray:
+    """The same memory as an array."""
+    return np.frombuffer(values, dtype) if len(values) else np.zeros(0, dtype)
+
+
 def _outlines(objects: Objects, order: np.ndarray) -> dict[str, np.ndarray]:
     if len(objects.point_ends) == 1:
         return empty_arrays("ring_offsets", "point_offsets", "points")
-    ring_rows, ring_offsets = gather_runs(np.frombuffer(objects.ring_ends, np.int64), order)
-    point_rows, point_offsets = gather_runs(np.frombuffer(objects.point_ends, np.int64), ring_rows)
-    points = np.frombuffer(objects.points, np.float64).reshape(-1, 2)[point_rows]
+    rings = np.arange(len(objects.point_ends) - 1)
+    ring_offsets, ring_rows = gather_runs(_array(objects.ring_ends, np.int64), rings, order)
+    points = _array(objects.points, np.float64).reshape(-1, 2)
+    point_offsets, points = gather_runs(_array(objects.point_ends, np.int64), points, ring_rows)
     return {"ring_offsets": ring_offsets, "point_offsets": point_offsets, "points": points}
 
 
@@ -149,11 +240,16 @@ def empty_arrays(*names: str) -> dict[str, np.ndarray]:
     return {name: np.zeros((0, *SCHEMA[name][1]), SCHEMA[name][0]) for name in names}
 
 
-def rows_of(ids: Mapping[int, int] | np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(N,) position of every wanted id in the array `ids` of unique ids, -1 where it is not there."""
-    known = np.asarray(ids)
+def rows_of(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(N,) position of every wanted id among the known ones, -1 where it is not there; of equal ones the first."""
     if not len(known):
         return np.full(len(wanted), -1)
+    first, last = int(known.min()), int(known.max())
+    if last - first < SPARSEST * (len(known) + len(wanted)):
+        table = np.full(last - first + 2, -1)  # the last entry is for what is outside
+        table[(known - first)[::-1]] = np.arange(len(known))[::-1]
+        inside = (wanted >= first) & (wanted <= last)
+        return table.take(np.where(inside, wanted - first, last - first + 1))
     order = np.argsort(known, kind="stable")
     places = np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)
     rows = order[places]

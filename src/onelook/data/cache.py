@@ -1,12 +1,12 @@
-"""Where indexes are kept, and when a kept one is still right.
+"""The files in which indexes are kept, and the test whether a kept index is still valid.
 
 The rule. An index remembers name, size, modification and change time (nanoseconds) of every file it was made from. One
 that differs, is missing or is new makes it stale. Times alone cannot see a file that is written twice within one tick
 of a coarse file system clock; so as long as a file is younger than `FRESH` against the moment of comparison, its
-content is hashed too, until the index has once been found right at a later time.
+content is hashed too, until the index has once been found valid at a later time.
 
 The place is `.onelook/` beside the data, or, where that cannot be written or is marked read-only, the user's cache
-folder, or a temporary folder, which is said. A finished file is moved into place in one step: processes that build at
+folder, or a temporary folder, with a warning. A finished file is moved into place in one step: processes that build at
 once each write their own, and the last one stays. A file that is damaged, of another version or inconsistent is built
 anew, never trusted.
 """
@@ -49,9 +49,9 @@ Files = Iterable[tuple[str, str | os.DirEntry[str]]]
 
 
 class Snapshot:
-    """What a set of files looks like now: one digest of all names, sizes and times; contents only of young files.
+    """The present state of a set of files: one digest of all names, sizes and times; contents only of young files.
 
-    files: gives the files in a fixed order, each time it is called: nothing is kept of them here but the digest.
+    files: returns the files in a fixed order, each time it is called; of them only the digest is kept here.
     """
 
     def __init__(self, files: Callable[[], Files]) -> None:
@@ -91,7 +91,7 @@ class Snapshot:
         return digest.hexdigest()
 
     def stamp(self) -> dict[str, Any]:
-        """What an index made from these files remembers of them."""
+        """The record of these files that is stored in an index made from them."""
         fresh = self.contents_since(self.taken) if self.any_since(self.taken) else ""
         return {"built": self.taken, "files": self.digest, "fresh": fresh}
 

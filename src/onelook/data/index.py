@@ -13,7 +13,6 @@ No Python object exists per image or box. What has a varying length is one long 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 import os
@@ -63,7 +62,7 @@ class DamagedIndexError(Exception):
 
 
 class Index:
-    """One split's arrays, by attribute. Read-only; `meta` is what the reader said about the split as a whole."""
+    """One split's arrays, by attribute. Read-only; `meta` holds what belongs to the split as a whole."""
 
     image_ids: np.ndarray
     sizes: np.ndarray
@@ -188,6 +187,8 @@ def index_in_memory(arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> I
 
 
 def _read_header(file: Any) -> tuple[dict[str, Any], int, int, str]:
+    import hashlib  # brings OpenSSL, which what only needs the names above should not wait for
+
     fixed = file.read(64)
     if len(fixed) < 64 or fixed[:16] != MAGIC:
         raise DamagedIndexError("not an index of this version")
@@ -250,7 +251,7 @@ def _map(memory: mmap.mmap, header: dict[str, Any], base: int, path: Path, diges
 
 
 def _check_structure(index: Index) -> None:
-    """A well-formed file can still be a forgery that somebody packed with a data set: offsets must stay inside."""
+    """A well-formed file that came with a data set can still be forged: offsets must stay inside."""
     num_images, num_objects = len(index.image_ids), len(index.labels)
     shapes = (len(index.sizes), len(index.image_flags), len(index.name_offsets) - 1, len(index.object_offsets) - 1)
     sides = (len(index.boxes), len(index.annotation_ids), len(index.areas), len(index.object_flags))

@@ -1,23 +1,33 @@
-"""Large JSON files, read piece by piece: memory is bounded by the largest element, and every element has a line."""
+"""Large JSON files, read window by window: memory is bounded by the largest element, and every element has a line.
+
+Written by hand around msgspec, which decodes the elements but needs the whole text it decodes in memory: an annotation
+file may have gigabytes. The keys of the outermost object, the place in the file and every error message are from here.
+"""
 
 from __future__ import annotations
 
 import codecs
+import gc
 import json
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from onelook.data.progress import Progress, silent
+import msgspec
+
 from onelook.errors import DataError
+from onelook.reporter import Progress, ignore_progress
 
-CHUNK = 1 << 21
+CHUNK = 1 << 19
 ELEMENT_LIMIT = 1 << 24  # characters; the longest annotation of COCO has about 200,000
 FILE_LIMIT = 8 << 30  # bytes; twenty times the annotations of COCO's train2017
 SKIP_DEPTH = 200
+BATCH = 1 << 18  # characters that are decoded at once: long enough for speed, short enough to stay in the cache
+SMALLEST_BATCH = 1 << 12
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 # Python 3.10 has no possessive repetition: the same strings, with up to a gigabyte for one of 16 million escapes.
@@ -31,18 +41,57 @@ def _no_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_END = re.compile(r"}[ \t\n\r]*(?:,[ \t\n\r]*\{|\])")
+
+T = TypeVar("T", bound=Sized)
+
+
+class UnusualError(Exception):
+    """Raised by a parser of `batches` for elements that it leaves to the slow path, be they wrong or only rare."""
+
+
+@dataclass(frozen=True)
+class Batch(Generic[T]):
+    """Consecutive elements of a list that were decoded at once.  line: of the first one.  text: what was decoded."""
+
+    line: int
+    text: str
+    found: T
+
+    def lines(self) -> list[int]:
+        """The line of every element."""
+        if "\n" not in self.text:
+            return [self.line] * len(self.found)
+        lines, line, start = [], self.line, 0
+        for raw in _ELEMENTS.decode(self.text):
+            element = bytes(raw).decode()
+            # Between two elements there are only spaces and a comma, so the next match is the element itself.
+            at = self.text.index(element, start)
+            line += self.text.count("\n", start, at)
+            lines.append(line)
+            line, start = line + element.count("\n"), at + len(element)
+        return lines
+
+
+@dataclass(frozen=True)
+class Single:
+    """One element of a list, as `json` reads it, that was not part of a batch."""
+
+    line: int
+    element: Any
 
 
 class JsonStream:
     """Reads one JSON object from a file: `for key in stream.keys()`, then `elements()`, `value()` or `skip()`.
 
-    Or one list: `for line, element in stream.only_list()`.
+    Or one list: `for part in stream.only_list(name, parse)`.
 
     UTF-8 with or without a byte order mark, or UTF-16 with one. NaN, Infinity, deep nesting and elements of more than
     16 million characters are refused. Every fault is a `DataError` with file and line.
     """
 
-    def __init__(self, path: Path, progress: Progress = silent) -> None:
+    def __init__(self, path: Path, progress: Progress = ignore_progress) -> None:
         self.path, self._progress = path, progress
         try:
             self._total = path.stat().st_size
@@ -71,7 +120,9 @@ class JsonStream:
     def line(self) -> int:
         """Line of the next thing to be read."""
         # Counted on from the last question: this is asked for every element, and a window holds thousands.
-        self._lines += self._text.count("\n", self._counted, self._at)
+        # Most large files are one line: to find nothing is many times as quick as to count.
+        if self._text.find("\n", self._counted, self._at) >= 0:
+            self._lines += self._text.count("\n", self._counted, self._at)
         self._counted = self._at
         return self._lines
 
@@ -96,13 +147,62 @@ class JsonStream:
         if self._peek():
             raise self.fault("there is more after the end of the JSON object")
 
+    def batches(self, key: str, parse: Callable[[str], T]) -> Iterator[Batch[T] | Single]:
+        """The elements of the list that comes next: many at a time where `parse` accepts them, else one by one.
+
+        parse: from the text of a JSON list to its elements; it raises UnusualError or a decoder's error for what it
+        does not accept, and the elements are then read one by one, so every message names the element and its line.
+        """
+        if not self._enter(key):
+            return
+        position, size = 0, BATCH
+        while True:
+            self._peek()
+            while len(self._text) - self._at < size and not self._ended:
+                self._fill()
+            line, end = self.line, self._batch_end(size)
+            if batch := self._parsed(line, end, parse):
+                position, size, self._at = position + len(batch.found), min(BATCH, 4 * size), end
+                yield batch
+                if self._separator("]"):
+                    return
+                continue
+            if end - self._at > SMALLEST_BATCH:
+                size //= 4
+                continue
+            yield Single(line, self.value(f"{key}[{position}]"))
+            position += 1
+            if self._separator("]"):
+                return
+
+    def _batch_end(self, size: int) -> int:
+        """Where the last whole element of the next `size` characters seems to end; `parse` is what proves it."""
+        end = self._text.rfind("}", self._at, self._at + size)
+        for _ in range(100):
+            if end < 0 or _END.match(self._text, end):
+                break
+            end = self._text.rfind("}", self._at, end)
+        return end + 1
+
+    def _parsed(self, line: int, end: int, parse: Callable[[str], T]) -> Batch[T] | None:
+        """The elements up to `end`: text that parses as a list cannot end anywhere but between two elements."""
+        if end <= self._at:
+            return None
+        text = f"[{self._text[self._at : end]}]"
+        # Values of JSON have no cycles, so the garbage collector would only cost time.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return Batch(line, text, parse(text))
+        except (UnusualError, msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
+            return None
+        finally:
+            if collecting:
+                gc.enable()
+
     def elements(self, key: str) -> Iterator[tuple[int, Any]]:
         """(line, element) of the list that comes next. Raises where it is no list."""
-        if self._peek() != "[":
-            raise self.fault(f"'{key}' must be a list")
-        self._at += 1
-        if self._peek() == "]":
-            self._at += 1
+        if not self._enter(key):
             return
         position = 0
         while True:
@@ -113,13 +213,22 @@ class JsonStream:
             if self._separator("]"):
                 return
 
-    def only_list(self, name: str) -> Iterator[tuple[int, Any]]:
-        """(line, element) of a file that is one list, as results files are; messages call its elements `name[0]`..."""
+    def _enter(self, key: str) -> bool:
+        """Passes the beginning of a list, and the end of one without elements; whether there are elements."""
+        if self._peek() != "[":
+            raise self.fault(f"'{key}' must be a list")
+        self._at += 1
+        empty = self._peek() == "]"
+        self._at += empty
+        return not empty
+
+    def only_list(self, name: str, parse: Callable[[str], T]) -> Iterator[Batch[T] | Single]:
+        """The `batches` of a file that is one list, as results files are; messages call its elements `name[0]`..."""
         opening = self._peek()
         if opening != "[":
             found = {"{": "an object, as annotation files are", "": "nothing"}.get(opening, "no JSON list")
             raise self.fault(f"expected a JSON list, but the file holds {found}", "Give a results file.")
-        yield from self.elements(name)
+        yield from self.batches(name, parse)
         if self._peek():
             raise self.fault("there is more after the end of the JSON list")
 
@@ -231,7 +340,7 @@ class JsonStream:
 
 def number(value: Any) -> float | None:
     """The value as a finite float, or None where it is anything else (a bool, a text, 1e999, a 400-digit integer)."""
-    if type(value) is float:
+    if isinstance(value, float):
         return value if math.isfinite(value) else None
     if type(value) is int and abs(value) < 1 << 63:
         return float(value)

@@ -18,26 +18,26 @@ from onelook.ops.reduce import sum_over_processes
 def top_k(
     model: nn.Module, dataset: Dataset, size: tuple[int, int], device: torch.device, batch: int = 32
 ) -> dict[str, float]:
-    """The share of pictures whose class is the best guess ("top1"), and among the five best ("top5").
+    """The share of images whose class is the first prediction ("top1"), and among the first five ("top5").
 
-    Pictures are resized until they cover `size` (height, width), and their centre is seen. With several processes each
-    sees its part. The model is left in the mode it was in.
+    Images are resized until they cover `size` (height, width), and their centre is used. With several processes each
+    evaluates its part. The model keeps the mode it had.
     """
     was_training = model.training
     model.eval()
     rank, world = shard()
     rows, found = np.arange(len(dataset))[rank::world], torch.zeros(3, device=device)
 
-    def pictures(part: np.ndarray) -> np.ndarray:
+    def crops(part: np.ndarray) -> np.ndarray:
         return np.stack([centre_crop(dataset.image(int(row)), size) for row in part])
 
     with ThreadPoolExecutor(1) as ahead:  # reads the next batch while the model is busy
         parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-        waiting = [ahead.submit(pictures, part) for part in parts[:1]]
+        waiting = [ahead.submit(crops, part) for part in parts[:1]]
         for number, part in enumerate(parts):
             images = waiting.pop(0).result()
             if number + 1 < len(parts):
-                waiting.append(ahead.submit(pictures, parts[number + 1]))
+                waiting.append(ahead.submit(crops, parts[number + 1]))
             labels = torch.tensor([int(dataset.labels(int(row))[0]) for row in part], device=device)
             logits = model(torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float())
             best = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]

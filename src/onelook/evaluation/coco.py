@@ -28,7 +28,7 @@ _BEST1, _BEST10, _BEST100 = range(3)  # detections an image and class that count
 
 @dataclass(frozen=True, eq=False)
 class F1Curve:
-    """How good a single confidence threshold would be, at IoU 0.5.
+    """F1, precision and recall against the confidence threshold, at IoU 0.5.
 
     confidence: (1001,) thresholds 0..1.  f1, precision, recall: (C, 1001); NaN for classes without objects.
     best_confidence: where the mean F1 of the classes is highest (the lowest such threshold), and that mean, `best_f1`.
@@ -44,7 +44,7 @@ class F1Curve:
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Which class is taken for which.
+    """Confusion matrix of the classes.
 
     matrix: (C + 1, C + 1) counts, rows the annotated class, columns the detected one; the last of each is background:
     the last column holds missed objects, the last row detections of nothing.  confidence: the lowest score counted.
@@ -57,7 +57,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class ErrorTypes:
-    """What keeps AP50 low (TIDE, Bolya et al. 2020): how much it would gain without each error type, and their counts.
+    """AP50 lost to each type of error (TIDE, Bolya et al. 2020): how much it would gain without each error type, and their counts.
 
     Types: Cls wrong class, Loc wrong place, Both, Dupe a second detection, Bkg nothing there, Miss not found; FP and FN
     (in `gain` only): all false positives, all false negatives.
@@ -82,7 +82,7 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class LabelSuspect:
-    """A confident detection that contradicts the annotations: kind "wrong_label" or "missing_annotation"."""
+    """A confident detection that disagrees with the annotations: kind "wrong_label" or "missing_annotation"."""
 
     image_id: int
     file: str
@@ -94,12 +94,11 @@ class LabelSuspect:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model's detections are worth on a data set.
+    """Average precision and recall of a model's detections on a data set.
 
     stats: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, each 0..1, or -1 where no object defines it.
-    per_class: class name -> AP and AP50, in the order of the labels.  seconds: wall time by stage.  notes: what a
-    reader must know to read the numbers right.  written: files that hold more.
-    Everything else is computed when first asked for.
+    per_class: class name -> AP and AP50, in the order of the labels.  seconds: wall time by stage.  notes: what the
+    numbers leave out or assume.  written: files that hold more. Everything else is computed on first use.
     """
 
     truth: GroundTruth = field(repr=False)
@@ -155,18 +154,18 @@ class Evaluation:
         return self.f1_curve.best_confidence
 
     def confusion(self, confidence: float = 0.25, iou: float = 0.45) -> Confusion:
-        """Which class is taken for which, among the best 100 detections an image with at least this confidence."""
+        """Confusion matrix, of the best 100 detections an image with at least this confidence."""
         found = self._evaluator.confusion_matrix(iou_thr=iou, max_det=100, min_score=confidence)
         return Confusion(self.truth.names, found["matrix"].astype(np.int64), confidence)
 
     @cached_property
     def error_types(self) -> ErrorTypes:
-        """What kinds of mistakes cost how much AP50."""
+        """AP50 lost to each type of error."""
         found = self._evaluator.tide_errors()
         return ErrorTypes(found["delta_ap"], found["counts"], found["ap_base"])
 
     def image_scores(self, confidence: float | None = None) -> list[ImageScore]:
-        """Every image, worst F1 first (of equals, the one with more mistakes); `best_confidence` unless told."""
+        """Every image, worst F1 first (of equals, the one with more mistakes); `best_confidence` by default."""
         summary = self._diagnostics(confidence)["img_summary"]
         # An image with nothing in it and nothing found is left out there; it is right.
         nothing = {"tp": 0, "fp": 0, "fn": 0, "f1": 1.0}
@@ -178,7 +177,7 @@ class Evaluation:
         return sorted(scores, key=lambda s: (s.f1, -s.false_positives - s.false_negatives, s.image_id))
 
     def label_suspects(self) -> list[LabelSuspect]:
-        """Annotations worth a second look, the most confident contradiction first."""
+        """Annotations that may be wrong, the most confident detection against them first."""
         names, truth = self.truth.names, self.truth
         suspects = []
         for found in self._diagnostics(None)["label_errors"]:

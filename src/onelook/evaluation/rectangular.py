@@ -46,7 +46,7 @@ class Rectangular:
     def frame(self, frame: Resize, longest: int) -> Letterbox:
         """How images come into these inputs: centred, their longer side `longest`, averaged where they shrink.
 
-        UsageError for a model whose images are stretched: it knows no aspect ratios.
+        UsageError for a model whose images are stretched: it keeps no aspect ratio.
         """
         if not isinstance(frame, Letterbox):
             raise UsageError("This model stretches its images, so rectangles change nothing.", "Leave it away.")

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import math
-import os
-import tempfile
-from array import array
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from onelook.data.jsonstream import JsonStream
+from onelook.data.jsonstream import JsonStream, Single, UnusualError
 from onelook.errors import DataError, UserError
-from onelook.evaluation.tables import GroundTruth, Results, box_problem, shown, whole_number
+from onelook.evaluation.tables import LARGEST, GroundTruth, Results
+from onelook.files import open_replacing
 
 LARGEST_COUNT = 40_000_000
+LARGEST_SCORE = 1e300
 _KEYS = ("image_id", "category_id", "bbox", "score")
 _ELSEWHERE = "Name another file, in a folder that you can write to and that has room."
 _WRITTEN_AT_ONCE = 20_000
+
+
+class Detection(msgspec.Struct, gc=False):
+    """A detection as almost all are; further fields are passed over."""
+
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+_DETECTIONS = msgspec.json.Decoder(list[Detection])
 
 
 def read_results(path: str | Path, truth: GroundTruth) -> Results:
@@ -26,20 +39,52 @@ def read_results(path: str | Path, truth: GroundTruth) -> Results:
 
     Memory is 56 bytes a detection. Raises DataError naming the file, the line, the entry and the key.
     """
-    where = {"image_id": _rows(truth.image_ids.tolist()), "category_id": _rows(list(truth.category_ids))}
-    images, labels, numbers = array("q"), array("q"), array("d")
+    known = {"image_id": _rows(truth.image_ids.tolist()), "category_id": _rows(truth.category_ids)}
+    parts, count = [Results.empty()], 0
     with JsonStream(Path(path)) as stream:
-        for index, (line, entry) in enumerate(stream.only_list("detections")):
-            if index >= LARGEST_COUNT:
+        for part in stream.only_list("detections", lambda text: _detections(text, known)):
+            if isinstance(part, Single):
+                if problem := _problem(part.element, known):
+                    raise DataError(f"{path}:{part.line}: detections[{count}]: {problem}.", _remedy(problem))
+                entry = part.element
+                plain = Detection(int(entry["image_id"]), int(entry["category_id"]), entry["bbox"], entry["score"])
+                parts.append(_table([plain], known))
+            else:
+                parts.append(part.found)
+            count += len(parts[-1])
+            if count > LARGEST_COUNT:
                 raise DataError(f"{path}: holds more than {LARGEST_COUNT} detections.")
-            if problem := _problem(entry, where):
-                raise DataError(f"{path}:{line}: detections[{index}]: {problem}.", _remedy(problem))
-            images.append(where["image_id"][int(entry["image_id"])])
-            labels.append(where["category_id"][int(entry["category_id"])])
-            numbers.extend(entry["bbox"])
-            numbers.append(entry["score"])
-    table = np.frombuffer(numbers, np.float64).reshape(-1, 5) if numbers else np.zeros((0, 5))
-    return Results(np.array(images, np.int64), np.array(labels, np.int64), table[:, :4], table[:, 4])
+    return Results.concatenate(parts)
+
+
+def _detections(text: str, known: Mapping[str, Mapping[int, int]]) -> Results:
+    """The detections of a JSON list; raises UnusualError or a decoder's error where one is wrong or unusual."""
+    found = _table(_DETECTIONS.decode(text), known)
+    plain = (
+        np.abs(found.boxes).max() <= LARGEST
+        and found.boxes[:, 2:].min() >= 0
+        and np.abs(found.scores).max() < LARGEST_SCORE
+    )
+    if not plain:
+        raise UnusualError
+    return found
+
+
+def _table(entries: Sequence[Detection], known: Mapping[str, Mapping[int, int]]) -> Results:
+    count = len(entries)
+    rows, labels = known["image_id"], known["category_id"]
+    try:
+        images = np.fromiter([rows[entry.image_id] for entry in entries], np.int64, count)
+        classes = np.fromiter([labels[entry.category_id] for entry in entries], np.int64, count)
+    except KeyError:
+        raise UnusualError from None
+    boxes = np.fromiter(chain.from_iterable([entry.bbox for entry in entries]), np.float64, 4 * count)
+    scores = np.fromiter([entry.score for entry in entries], np.float64, count)
+    return Results(images, classes, boxes.reshape(-1, 4), scores)
+
+
+def _rows(ids: Sequence[int]) -> dict[int, int]:
+    return {number: row for row, number in enumerate(ids)}
 
 
 def write_results(path: str | Path, truth: GroundTruth, results: Results) -> Path:
@@ -51,20 +96,12 @@ def write_results(path: str | Path, truth: GroundTruth, results: Results) -> Pat
     if path.exists() and not path.is_file():
         raise UserError(f"'{path}' cannot be written: it is not a regular file.", _ELSEWHERE)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write("[")
-                for start in range(0, len(results), _WRITTEN_AT_ONCE):
-                    file.write(",\n" if start else "\n")
-                    file.write(_lines(truth, results, slice(start, start + _WRITTEN_AT_ONCE)))
-                file.write("\n]\n")
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with open_replacing(path) as file:
+            file.write("[")
+            for start in range(0, len(results), _WRITTEN_AT_ONCE):
+                file.write(",\n" if start else "\n")
+                file.write(_lines(truth, results, slice(start, start + _WRITTEN_AT_ONCE)))
+            file.write("\n]\n")
     except OSError as error:
         raise UserError(f"'{path}' cannot be written: {error.strerror or error}.", _ELSEWHERE) from error
     return path
@@ -82,62 +119,65 @@ def _lines(truth: GroundTruth, results: Results, rows: slice) -> str:
     return ",\n".join(line % (image, category, *box, score) for image, category, box, score in zip(*columns))
 
 
-def _rows(ids: list[int]) -> dict[int, int]:
-    return {key: row for row, key in enumerate(ids)}
-
-
-def _problem(entry: Any, where: dict[str, dict[int, int]]) -> str:
-    """What is wrong with an entry, or ''. The usual entry passes in one expression: a file has millions."""
-    try:
-        box = entry["bbox"]
-        x, y, width, height = box
-        if (
-            type(entry["image_id"]) is int
-            and type(entry["category_id"]) is int
-            and entry["image_id"] in where["image_id"]
-            and entry["category_id"] in where["category_id"]
-            and type(entry["score"]) is float
-            and -math.inf < entry["score"] < math.inf
-            and type(box) is list
-            and type(x) is type(y) is type(width) is type(height) is float
-            and -1e9 <= x <= 1e9
-            and -1e9 <= y <= 1e9
-            and 0 <= width <= 1e9
-            and 0 <= height <= 1e9
-        ):
-            return ""
-    except (KeyError, TypeError, ValueError):
-        pass
-    return _explain(entry, where)
-
-
-def _explain(entry: Any, where: dict[str, dict[int, int]]) -> str:
-    """The same, slowly: integers are numbers too, and what is wrong gets a name."""
+def _problem(entry: Any, known: Mapping[str, Mapping[int, int]]) -> str:
+    """What is wrong with an entry, or ''."""
     if not isinstance(entry, dict):
-        return f"must be an object with {', '.join(_KEYS)}, not {shown(entry)}"
+        return f"must be an object with {', '.join(_KEYS)}, not {_shown(entry)}"
     for key in _KEYS:
         if key not in entry:
             return f"the key '{key}' is missing"
-    for key, known in where.items():
-        if problem := _id_problem(key, entry[key], known):
+    for key, ids in known.items():
+        if problem := _id_problem(key, entry[key], ids):
             return problem
-    return box_problem(entry["bbox"]) or _score_problem(entry["score"])
+    return _box_problem(entry["bbox"]) or _score_problem(entry["score"])
 
 
-def _id_problem(key: str, value: object, known: dict[int, int]) -> str:
-    number = whole_number(value)
+def _id_problem(key: str, value: object, known: Mapping[int, int]) -> str:
+    number = _whole_number(value)
     if number is None:
-        return f"'{key}' must be a whole number, not {shown(value)}"
+        return f"'{key}' must be a whole number, not {_shown(value)}"
     return "" if number in known else f"'{key}' {number} is not in the annotations"
 
 
 def _score_problem(score: object) -> str:
     if isinstance(score, bool) or not isinstance(score, (int, float)):
-        return f"'score' must be a number, not {shown(score)}"
-    return "" if -1e300 < score < 1e300 else f"'score' is {shown(score)}, which is not finite"
+        return f"'score' must be a number, not {_shown(score)}"
+    return "" if -LARGEST_SCORE < score < LARGEST_SCORE else f"'score' is {_shown(score)}, which is not finite"
 
 
 def _remedy(problem: str) -> str:
     if "is not in the annotations" in problem:
         return "Are these the annotations of the images that the detections were made on?"
     return "Correct the entry, or write the results again."
+
+
+def _shown(value: object) -> str:
+    """A value from a file as an error message may show it: one short line of printable characters."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _whole_number(value: object) -> int | None:
+    """The int that a JSON number stands for (7 or 7.0), None for anything else; what int64 cannot hold is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if isinstance(value, float) and not value.is_integer():
+        return None
+    return int(value) if -(2**63) <= value < 2**63 else None
+
+
+def _box_problem(box: object) -> str:
+    """What is wrong with a COCO box, or ''."""
+    if not isinstance(box, (list, tuple)) or len(box) != 4:
+        return f"'bbox' must be a list of 4 numbers [x, y, width, height], not {_shown(box)}"
+    for name, value in zip(("x", "y", "width", "height"), box):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return f"'bbox' must hold 4 numbers, but its {name} is {_shown(value)}"
+        if not -LARGEST <= value <= LARGEST:
+            return f"'bbox' has {name} {_shown(value)}, which is not a finite number of pixels below {LARGEST:.0e}"
+    if box[2] < 0 or box[3] < 0:
+        return f"'bbox' has a negative size: width {_shown(box[2])}, height {_shown(box[3])}"
+    return ""

@@ -1,4 +1,4 @@
-"""A model over a whole data set: decode, frame, forward, select, collect; then the COCO protocol."""
+"""Evaluates a model on a data set: decode, frame, forward pass, postprocess, collect; then the COCO protocol."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Model(Protocol):
 
 
 class LabelledImages(Protocol):
-    """What it is evaluated on: `data.Dataset` is one."""
+    """The data set of an evaluation: `data.Dataset` is one."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -70,8 +70,8 @@ def evaluate(
 ) -> Evaluation:
     """The COCO numbers of a model on a data set.
 
-    select: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: told the number of
-    images that have been done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
+    select: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: called with the
+    number of images done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
     they need, where the model takes any; None is the model's own size. Classes are matched by name; a model without
     names by number.
 

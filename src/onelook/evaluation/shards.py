@@ -1,4 +1,4 @@
-"""Which images this process evaluates, and how all processes come to know all detections."""
+"""Division of the images between processes, and collection of the detections of all of them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def gather(results: Results) -> Results:
 
 
 def _distributed() -> Any:
-    """torch.distributed where it is initialised; torch is not imported for the question."""
+    """torch.distributed where it is initialised; torch is not imported for this."""
     module = sys.modules.get("torch.distributed")
     return module if module is not None and module.is_available() and module.is_initialized() else None

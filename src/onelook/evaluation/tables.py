@@ -1,4 +1,4 @@
-"""What an evaluation compares, as flat arrays: the annotated objects and the detections of a whole data set.
+"""Ground truth and detections of a whole data set as flat arrays.
 
 Images and classes are rows of the ground truth's lists, never ids, so any id a data set uses survives: an id only
 appears again when a results file is written. Boxes are COCO's here, [x, y, width, height] in pixels, float64, exactly
@@ -7,11 +7,17 @@ as the files hold them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from onelook.data.coco_file import CocoFile
+from onelook.data.index import CROWD
+from onelook.data.problems import Problems
+from onelook.errors import DataError
 
 LARGEST = 1e9  # pixels; beyond any image, and far below where an area stops being a finite number
 
@@ -43,9 +49,30 @@ class GroundTruth:
         A missing `area` is the box's, a missing `iscrowd` 0. Raises DataError naming `source` and the id of what is
         wrong: a missing key, an id that is no whole number or occurs twice, a reference to nothing, an unusable box.
         """
-        from onelook.evaluation.annotations import ground_truth
+        if not isinstance(annotations, Mapping):
+            raise DataError(f"{source}: COCO annotations are a dictionary, not a {type(annotations).__name__}.")
+        return GroundTruth.from_content(CocoFile(source, Problems(), boxes_only=True).read_dictionary(annotations))
 
-        return ground_truth(annotations, source)
+    @staticmethod
+    def from_content(file: CocoFile) -> GroundTruth:
+        """From annotations that have been read; images and classes come in the order of their ids."""
+        categories = file.sorted_categories()
+        category_ids = [category[0] for category in categories]
+        file.report_repeated_ids()
+        ids, names = np.array(file.images.ids, np.int64), file.images.names.texts()
+        order = np.argsort(ids)
+        images, labels = file.references(ids[order], category_ids)
+        return GroundTruth(
+            ids[order],
+            tuple(names[row] for row in order.tolist()),
+            _distinct([category[1] for category in categories], category_ids),
+            tuple(category_ids),
+            images,
+            labels,
+            np.array(file.objects.boxes, np.float64).reshape(-1, 4),
+            np.array(file.objects.areas, np.float64),
+            np.frombuffer(bytes(file.objects.flags), np.uint8) & CROWD > 0,
+        )
 
     def rows_of_images(self, image_ids: np.ndarray) -> np.ndarray:
         """(K,) ids -> (K,) rows of `image_ids`, -1 where an id is unknown."""
@@ -77,17 +104,21 @@ class Results:
         return Results(none, none, np.zeros((0, 4)), np.zeros(0))
 
     @staticmethod
+    def concatenate(parts: Sequence[Results]) -> Results:
+        """Several tables as one, one after another; at least one."""
+        return Results(
+            np.concatenate([part.images for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+        )
+
+    @staticmethod
     def join(parts: Sequence[Results]) -> Results:
         """Several tables as one, sorted by image; inside an image the order is kept."""
-        parts = [*parts, Results.empty()]
-        images = np.concatenate([part.images for part in parts])
-        order = np.argsort(images, kind="stable")
-        return Results(
-            images[order],
-            np.concatenate([part.labels for part in parts])[order],
-            np.concatenate([part.boxes for part in parts])[order],
-            np.concatenate([part.scores for part in parts])[order],
-        )
+        whole = Results.concatenate([*parts, Results.empty()])
+        order = np.argsort(whole.images, kind="stable")
+        return Results(whole.images[order], whole.labels[order], whole.boxes[order], whole.scores[order])
 
     def above(self, confidence: float) -> Results:
         """The detections with at least this score."""
@@ -95,33 +126,7 @@ class Results:
         return Results(self.images[kept], self.labels[kept], self.boxes[kept], self.scores[kept])
 
 
-def shown(value: object) -> str:
-    """A value from a file as an error message may show it: one short line of printable characters."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):
-        return f"a {type(value).__name__} too large to show"
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def whole_number(value: object) -> int | None:
-    """The int that a JSON number stands for (7 or 7.0), None for anything else; what int64 cannot hold is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    if isinstance(value, float) and not value.is_integer():
-        return None
-    return int(value) if -(2**63) <= value < 2**63 else None
-
-
-def box_problem(box: object) -> str:
-    """What is wrong with a COCO box, or ''."""
-    if not isinstance(box, (list, tuple)) or len(box) != 4:
-        return f"'bbox' must be a list of 4 numbers [x, y, width, height], not {shown(box)}"
-    for name, value in zip(("x", "y", "width", "height"), box):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return f"'bbox' must hold 4 numbers, but its {name} is {shown(value)}"
-        if not -LARGEST <= value <= LARGEST:
-            return f"'bbox' has {name} {shown(value)}, which is not a finite number of pixels below {LARGEST:.0e}"
-    if box[2] < 0 or box[3] < 0:
-        return f"'bbox' has a negative size: width {shown(box[2])}, height {shown(box[3])}"
-    return ""
+def _distinct(names: Sequence[str], ids: Sequence[int]) -> tuple[str, ...]:
+    """Names by which classes can be told apart: one that two classes share is followed by the id."""
+    counts = Counter(names)
+    return tuple(f"{name} ({number})" if counts[name] > 1 else name for name, number in zip(names, ids))

@@ -1,4 +1,4 @@
-"""The graph that is exported: plain tensors in and out."""
+"""The module that is exported: a detector with plain tensors as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from onelook.models.detector import Detector
 
 
 class ExportGraph(nn.Module):
-    """Images to boxes and scores, in the deploy form.
+    """The deploy form of a detector as a module from images to boxes and scores.
 
     forward: (B, 3, H, W) float32 RGB 0..255 -> (B, N, 4) float32 xyxy pixels of the input, (B, N, C) float32 in [0, 1].
-    half: weights and features in float16; what comes in and goes out, and decoding between them, stays float32.
+    half: weights and features in float16; inputs, outputs and the decoding of boxes stay float32.
     """
 
     def __init__(self, detector: Detector, *, half: bool = False) -> None:

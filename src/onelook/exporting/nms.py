@@ -1,7 +1,7 @@
-"""Non-maximum suppression as standard ONNX nodes behind a graph that gives boxes and scores.
+"""Non-maximum suppression as standard ONNX nodes, appended to a graph with boxes and scores as outputs.
 
-The result is that of `ops.nms.Nms`: least score and greatest IoU inclusive, greedy by score then row, and only the best
-class of a row unless `multi_label`. Selected pairs come as a ragged list; they are scattered back to their rows and the
+The result equals `ops.nms.Nms`: both thresholds inclusive, greedy by score then row, and only the best class of a row
+unless `multi_label`. Selected pairs come as a ragged list; they are scattered back to their rows and the
 best `limit` are taken, which also sorts them and pads the batch.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROW_OUTPUTS = ("row_boxes", "row_scores")
 
-# What comes in: row_boxes (B, N, 4) and row_scores (B, N, C). Boxes that overflowed are left out, as in `Nms`.
+# Inputs: row_boxes (B, N, 4) and row_scores (B, N, C). Boxes that overflowed are left out, as in `Nms`.
 _CLEAN = """
     nms_magnitude = Abs(row_boxes)
     nms_bounded = Less(nms_magnitude, nms_huge)
@@ -87,11 +87,11 @@ _PAD = """
 
 
 def append_nms(model: ModelProto, nms: Nms, num_rows: int, num_classes: int, *, suppress: bool = True) -> int:
-    """Puts `nms` behind `model`, whose outputs are `ROW_OUTPUTS`; edits it. Returns L, the rows of the padded outputs.
+    """Appends `nms` to `model`, whose outputs are `ROW_OUTPUTS`, in place. Returns L, the rows of the padded outputs.
 
     The model gets the optional inputs `confidence` and `iou` with the values of `nms` as defaults, and the outputs
-    count, boxes, scores and labels. Without `suppress` the best rows are its detections: no node suppresses anything,
-    and there is no input `iou`. ExportError for settings that standard nodes cannot express.
+    count, boxes, scores and labels. Without `suppress` the best rows are the detections: there is no suppression node
+    and no input `iou`. ExportError for settings that standard nodes cannot express.
     """
     from onnx import parser
 

@@ -1,4 +1,4 @@
-"""To ONNX, by the exporter that is based on torch.export."""
+"""Exports a detector to ONNX, with the exporter based on torch.export."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from onelook.models.detector import Architecture, Detector
 from onelook.models.variants import VARIANTS
 from onelook.ops.nms import Nms
 
-_ELSEWHERE = "Give --out a file in a folder that you can write to and that has room."
+_OTHER_FOLDER = "Give --out a file in a folder that you can write to and that has room."
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OPSET = 18  # what the exporter writes by itself; newer ones are conversions that few runtimes need
+OPSET = 18  # native to the exporter; newer opsets are conversions that few runtimes need
 LARGEST_BATCH = 1024
 DEFAULT_LIMIT = 300
 OUTPUTS = ("boxes", "scores")
@@ -40,7 +40,7 @@ OUTPUTS = ("boxes", "scores")
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A written and verified file: where, what it says of itself, and how far it is from PyTorch."""
+    """An exported and verified file: its path, its metadata, and its differences from PyTorch."""
 
     path: Path
     metadata: ExportedMetadata
@@ -57,15 +57,15 @@ def export_onnx(
     batch: int = 1,
     size: tuple[int, int] | None = None,
 ) -> ExportedFile:
-    """Writes the deploy form of `detector` and proves it.
+    """Exports the deploy form of `detector` to an ONNX file and verifies it.
 
-    nms: what final detections the file shall give (`limit` None becomes 300); None gives boxes and scores of all rows.
-    A model that was trained one to one gives its best rows instead, and nothing in the file suppresses any.
+    nms: NMS inside the file (`limit` None becomes 300); None gives boxes and scores of all rows. With a model that was
+    trained one to one, the file gives the best rows and suppresses none.
     half: float16 weights and features.  dynamic: any batch size; else exactly `batch`.  size: (height, width) of the
     input, None is the architecture's. The interface of the file is described in `onelook.exported`.
 
-    The file appears at `path` only after it ran in ONNX Runtime and agreed with PyTorch; ExportError otherwise, and
-    what was there before stays. MissingDependencyError without the `onnx` extra.
+    The file appears at `path` only after it ran in ONNX Runtime and agreed with PyTorch; otherwise ExportError, and
+    an older file stays. MissingDependencyError without the `onnx` extra.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
@@ -94,7 +94,7 @@ def export_onnx(
 def _write_verified(
     detector: Detector, draft: Path, metadata: ExportedMetadata, nms: Nms | None
 ) -> tuple[Agreement, ExportedMetadata]:
-    """Writes the file and compares it; without NMS all rows with PyTorch, with NMS also its detections."""
+    """Writes the file and verifies it: all rows against PyTorch, with NMS its detections too."""
     graph = ExportGraph(detector, half=metadata.precision == "float16")
     reference = ExportGraph(detector)
     if nms is None:
@@ -115,8 +115,8 @@ def _write_verified(
 def to_model(
     graph: ExportGraph, size: tuple[int, int], batch: int | None, outputs: tuple[str, str] = OUTPUTS
 ) -> ModelProto:
-    """The ONNX model of `graph`, its boxes and scores so named; batch None is any. Says nothing while it works."""
-    images = torch.zeros((batch or 2, 3, *size))  # 2, because a traced 1 would be taken for a constant
+    """Converts `graph` to an ONNX model; `outputs` names boxes and scores; batch None is any size. Prints nothing."""
+    images = torch.zeros((batch or 2, 3, *size))  # 2, because a traced 1 would become a constant
     shapes = {"images": {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)}} if batch is None else None
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -136,7 +136,7 @@ def to_model(
 
 
 def _strip(model: ModelProto) -> None:
-    """Removes what the exporter notes about this machine: source lines and paths of every node."""
+    """Removes the source lines and local paths that the exporter stores in every node."""
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
         del part.metadata_props[:]
     for node in model.graph.node:
@@ -177,13 +177,13 @@ def _metadata(detector: Detector, architecture: Architecture) -> ExportedMetadat
 
 
 def _own_select(architecture: Architecture, use: str) -> dict[str, Any] | None:
-    """The NMS that an architecture publishes for one use, None where it publishes none of its own."""
+    """The NMS settings that an architecture has for one use ("detecting", "evaluating"), or None."""
     select = getattr(architecture, use, None)
     return to_plain(select) if isinstance(select, Nms) else None
 
 
 def _free(plain: dict[str, Any]) -> dict[str, Any]:
-    """What may differ while a model keeps its name."""
+    """The settings that may differ from the published variant of the same name."""
     return {key: plain[key] for key in ("num_classes", "size", "frame", "pixels") if key in plain}
 
 
@@ -209,18 +209,18 @@ def _write(model: ModelProto, metadata: ExportedMetadata, path: Path) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"The exported graph is not valid ONNX: {error}") from error
     except OSError as error:
-        raise ExportError(f"'{path}' cannot be written: {error.strerror}.", _ELSEWHERE) from error
+        raise ExportError(f"'{path}' cannot be written: {error.strerror}.", _OTHER_FOLDER) from error
 
 
 @contextmanager
 def _temporary_beside(path: Path) -> Iterator[Path]:
-    """A name for a draft in the folder of `path`, removed at the end if it is still there."""
+    """A temporary file in the folder of `path`, removed at the end if it still exists."""
     if path.exists() and not path.is_file():
-        raise ExportError(f"'{path}' cannot be written: it is not a regular file.", _ELSEWHERE)
+        raise ExportError(f"'{path}' cannot be written: it is not a regular file.", _OTHER_FOLDER)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
     except OSError as error:
-        raise ExportError(f"'{path}' cannot be written: {error.strerror}.", _ELSEWHERE) from error
+        raise ExportError(f"'{path}' cannot be written: {error.strerror}.", _OTHER_FOLDER) from error
     os.close(handle)
     draft = Path(name)
     draft.chmod(0o644)
@@ -232,7 +232,7 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings and no log lines: the exporter reports its own internals and packages that it would not use."""
+    """Silences warnings and log lines of the exporter, which concern its internals and unused packages."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""To OpenVINO's own format, by way of ONNX."""
+"""Exports a detector to the format of OpenVINO, through ONNX."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def export_openvino(
     batch: int = 1,
     size: tuple[int, int] | None = None,
 ) -> ExportedFile:
-    """Writes `path` (.xml) and its weights beside it (.bin), boxes and scores of all rows, and proves them.
+    """Exports to `path` (.xml) and a weights file beside it (.bin), and verifies boxes and scores of all rows.
 
-    half: float16 weights; the device decides what it computes in. The description of `onelook.exported` is in the
-    runtime information under `METADATA_KEY`. MissingDependencyError without the `openvino` extra.
+    half: float16 weights; the device chooses the precision of the computation. The metadata (`onelook.exported`) is in
+    the runtime information under `METADATA_KEY`. MissingDependencyError without the `openvino` extra.
     """
     if find_spec("openvino") is None:
         raise missing_package("openvino", "openvino", "Exporting to OpenVINO")
@@ -39,7 +39,7 @@ def export_openvino(
 
     path = Path(path)
     if path.suffix != ".xml":
-        raise ExportError(f"'{path}' is no name for an OpenVINO model.", "Give --out a name that ends in .xml.")
+        raise ExportError(f"'{path}' is not the name of an OpenVINO model.", "Give --out a name that ends in .xml.")
     if not path.parent.is_dir():
         raise ExportError(f"The folder '{path.parent}' does not exist.", "Create it, or export to another place.")
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -50,13 +50,13 @@ def export_openvino(
         model.set_rt_info(metadata.to_json(), [METADATA_KEY])
         openvino.save_model(model, str(draft), compress_to_fp16=half)
         agreement, _ = verify_rows(openvino_runner(draft), OUTPUTS, ExportGraph(detector), metadata)
-        for suffix in (".bin", ".xml"):  # the .xml last: it is what the user opens
+        for suffix in (".bin", ".xml"):  # the .xml last: it is the file that users open
             os.replace(draft.with_suffix(suffix), path.with_suffix(suffix))
     return ExportedFile(path, metadata, agreement)
 
 
 def openvino_runner(path: Path) -> Runner:
-    """An OpenVINO model on the CPU in float32. ExportError where it cannot be loaded or run."""
+    """Opens an OpenVINO model on the CPU in float32. ExportError where it cannot be loaded or run."""
     import openvino
 
     try:

@@ -1,4 +1,4 @@
-"""Exported files opened in the runtime they are made for."""
+"""Opens an exported ONNX file in ONNX Runtime, to verify it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onelook.exporting.verify import Runner, mismatch_error
 
 
 def onnx_runner(model: bytes | Path) -> Runner:
-    """An ONNX model on the CPU in ONNX Runtime, which logs errors only. ExportError where it cannot load or run it."""
+    """Opens an ONNX model in ONNX Runtime on the CPU. ExportError where it cannot be loaded or run."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -19,7 +19,7 @@ def onnx_runner(model: bytes | Path) -> Runner:
     try:
         source = model if isinstance(model, bytes) else str(model)
         session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class
+    except Exception as error:  # the exceptions of ONNX Runtime have no common base class
         raise mismatch_error(f"ONNX Runtime cannot load it ({error})") from error
 
     def run(outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Whether an exported file says what PyTorch says, on images with something to see."""
+"""Verifies exported files: compares their outputs with PyTorch's on synthetic images."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from onelook.exporting.graph import ExportGraph
 from onelook.ops.nms import Nms
 
 Runner = Callable[[Sequence[str], Mapping[str, np.ndarray]], list[np.ndarray]]
-"""An opened file: the wanted outputs for named inputs."""
+"""An opened model: names of outputs and the inputs by name -> the outputs."""
 
 NUM_IMAGES = 4
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a file may be from PyTorch in float32.
+    """The largest allowed differences between an exported file and PyTorch in float32.
 
-    pixels: of a box corner, plus `side` times the box's longer side, because sides are exponentials; rows that score
-    less than half of the best are nobody's object, and their corners may be off by `idle_pixels` instead of `pixels`.
-    score: as a fraction of the greatest score, so that an untrained model, whose scores are tiny, is held to it too.
+    pixels: of a box corner, plus `side` times the box's longer side, because sides are exponentials; for rows with less
+    than half of the best score (background), `background_pixels` replaces `pixels`.
+    score: as a fraction of the greatest score, so that it also tests untrained models, whose scores are tiny.
     """
 
     pixels: float
@@ -54,15 +54,15 @@ class Agreement:
 
 @dataclass(frozen=True)
 class RawOutputs:
-    """A file's own boxes (B, N, 4) and scores (B, N, C), batch by batch, with the images they came from."""
+    """The outputs of a file: batches of images with their boxes (B, N, 4) and scores (B, N, C)."""
 
     batches: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
 
 
 def verification_images(size: tuple[int, int], count: int = NUM_IMAGES) -> np.ndarray:
-    """(count, 3, H, W) float32 RGB 0..255, always the same: shapes of several sizes over gradients and noise.
+    """Synthetic images (count, 3, H, W), float32 RGB 0..255, always the same: shapes over gradients and noise.
 
-    Noise alone dies out in the first layers, and all cells of a level would see the same.
+    Noise alone would vanish in the first layers, and all cells of a level would get the same features.
     """
     height, width = size
     images = []
@@ -99,7 +99,7 @@ def verify_rows(
             raise mismatch_error(f"its outputs have shapes {boxes.shape} and {scores.shape}")
         found.append((batch, boxes, scores))
         expected.append(reference)
-    # All images at once, because the best score of all is the yardstick.
+    # All images at once, because the tolerance depends on the best score of all.
     boxes, scores = (np.concatenate([batch[part] for batch in found]) for part in (1, 2))
     expected_boxes, expected_scores = (np.concatenate(part) for part in zip(*expected))
     agreement = compare_rows(boxes, scores, expected_boxes, expected_scores, TOLERANCES[metadata.precision])
@@ -113,7 +113,7 @@ def compare_rows(
     expected_scores: np.ndarray,
     tolerance: Tolerance,
 ) -> Agreement:
-    """The differences of all rows; ExportError where one exceeds the tolerance. Infinite boxes must be so on both."""
+    """Compares all rows; ExportError where one exceeds the tolerance. Infinite boxes must be infinite in both."""
     with np.errstate(invalid="ignore", over="ignore"):
         side = np.abs(expected_boxes[..., 2:] - expected_boxes[..., :2]).max(-1, keepdims=True)
         box = np.abs(boxes - expected_boxes)
@@ -132,8 +132,8 @@ def compare_rows(
 def verify_detections(run: Runner, metadata: ExportedMetadata, rows: RawOutputs) -> None:
     """Compares a file's detections with `Nms` over its own `rows`. ExportError where they differ.
 
-    Besides the built-in thresholds it gives thresholds that keep about a hundred rows an image, so that a model that
-    finds nothing is held to it too.
+    Besides the built-in thresholds it tests thresholds that keep about a hundred rows an image, so that models without
+    confident detections are tested too.
     """
     settings = dict(metadata.nms or {})
     for batch, boxes, scores in rows.batches:
@@ -147,7 +147,7 @@ def verify_detections(run: Runner, metadata: ExportedMetadata, rows: RawOutputs)
 
 
 def _confidence_for(scores: np.ndarray, count: int) -> float:
-    """A confidence between the best scores of the `count`-th and the next row of (B, N, C) scores."""
+    """A confidence threshold that keeps the `count` best rows of the scores (B, N, C)."""
     ranked = np.sort(scores.max(-1).ravel())[::-1][: count + 1]
     return float(ranked[-2:].mean().clip(0, 1))
 
@@ -179,7 +179,7 @@ def _equal(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...]) -> b
 
 
 def _batches(images: np.ndarray, batch: int | None) -> list[np.ndarray]:
-    """Batches of the fixed size, the last filled up with repeats; for a free size one of 1 and one of the rest."""
+    """Batches of the fixed size, the last filled with repeated images; for a dynamic size, one of 1 and the rest."""
     if batch is None:
         return [images[:1], images[1:]]
     starts = range(0, len(images), batch)
@@ -187,7 +187,7 @@ def _batches(images: np.ndarray, batch: int | None) -> list[np.ndarray]:
 
 
 def mismatch_error(what: str) -> ExportError:
-    """The error of a file that is not what PyTorch says."""
+    """The error for a file whose outputs differ from PyTorch's."""
     return ExportError(
         f"The exported model does not agree with PyTorch: {what}. The file was not written.",
         "Export in float32 if this was --half: some models exceed the range of float16. Otherwise please report it.",

@@ -1,4 +1,4 @@
-"""Adaptively spatial feature fusion (ASFF, Liu et al. 2019)."""
+"""ASFF, adaptively spatial feature fusion (Liu et al. 2019)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Asff(nn.Module):
-    """Adaptively spatial feature fusion (Liu et al. 2019, eq. 1 and 2): an `AsffLevel` for every level."""
+    """ASFF (Liu et al. 2019, eq. 1 and 2): an `AsffLevel` for every level of the pyramid."""
 
     def __init__(self, channels: tuple[int, ...], style: ConvStyle) -> None:
         super().__init__()
@@ -26,10 +26,11 @@ class Asff(nn.Module):
 
 
 class AsffLevel(nn.Module):
-    """At each place of one level, all levels, each with its share: sum of a_n x_n with a softmax over n.
+    """One output level of ASFF: at each position the weighted sum of all levels, with softmax weights.
 
-    All levels come to this one's channels by a 1x1 and to its size; the shares are 1x1 maps of `compressed` channels
-    made of each; a 3x3 follows. Downwards this takes the maximum of a window, where the paper has strided convolutions.
+    All levels are brought to this level's channels by a 1x1 and to its size. The weights come from a 1x1 over
+    `compressed` channels of each level; a 3x3 follows the sum. Downsampling is max-pooling; the paper has strided
+    convolutions.
     """
 
     def __init__(self, level: int, channels: tuple[int, ...], style: ConvStyle, compressed: int = 16) -> None:

@@ -1,4 +1,4 @@
-"""Blocks that widen the receptive field without losing resolution: dilated where `layers.spp` pools."""
+"""ASPP, atrous spatial pyramid pooling (Chen et al. 2018)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from onelook.layers.conv import ConvStyle
 
 
 class Aspp(nn.Module):
-    """Atrous spatial pyramid pooling: dilated 3x3 convolutions beside the input (Chen et al. 2018, sec. 3.1).
+    """ASPP (Chen et al. 2018, sec. 3.1): dilated 3x3 convolutions of several rates, concatenated with the input.
 
-    Every branch has a quarter of the joined channels where there are three rates, as the pools of an SPP have, so that
-    the two can be exchanged; the join is ordered as `rates`, then the input.
+    With three rates the output has 4 times the channels, like SPP, so that the two are interchangeable. Concatenated in
+    the order of `rates`, then the input.
     """
 
     def __init__(self, channels: int, style: ConvStyle, rates: tuple[int, ...] = (6, 4, 2)) -> None:

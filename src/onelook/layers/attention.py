@@ -1,4 +1,4 @@
-"""Attention as a gate on a feature map: where, which channel, or each value on its own."""
+"""Attention gates on a feature map: for each position (SAM), each value (modified SAM), or each channel (SE)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from onelook.layers.conv import ConvStyle
 
 
 class SpatialAttention(nn.Module):
-    """x * sigmoid(BN(7x7([mean over channels, max over channels]))): the SAM of CBAM (Woo et al. 2018, eq. 3).
+    """SAM of CBAM (Woo et al. 2018, eq. 3): x * sigmoid(BN(7x7([mean over channels, max over channels]))).
 
-    One gate a position. The published module has a plain sigmoid of the convolution; batch norm is CBAM's code.
+    One gate for each position. The paper has no batch norm; CBAM's code has it.
     """
 
     def __init__(self, channels: int, style: ConvStyle, kernel: int = 7) -> None:
@@ -23,7 +23,7 @@ class SpatialAttention(nn.Module):
 
 
 class PointwiseAttention(nn.Module):
-    """x * sigmoid(BN(1x1(x))): the modified SAM (YOLOv4 fig. 5). One gate a value, nothing is pooled."""
+    """Modified SAM (YOLOv4 fig. 5): x * sigmoid(BN(1x1(x))). One gate for each value, without pooling."""
 
     def __init__(self, channels: int, style: ConvStyle) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ class PointwiseAttention(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """x * sigmoid(1x1(ReLU(1x1(mean over positions)))) (Hu et al. 2018, eq. 2 to 4). One gate a channel.
+    """Squeeze-and-excitation (Hu et al. 2018, eq. 2 to 4): x * sigmoid(1x1(ReLU(1x1(mean over positions)))).
 
-    reduction: how many times fewer channels are between the two convolutions.
+    One gate for each channel.  reduction: factor by which the channels between the two convolutions are fewer.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:

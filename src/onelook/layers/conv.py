@@ -1,7 +1,7 @@
-"""Convolution, batch norm and activation: the brick of all families, and how a network lays it.
+"""Convolution, batch norm and activation: the basic block of all families, and its settings.
 
-`ConvStyle` is the one value that says how a network makes its convolutions; blocks take it instead of passing
-activation, epsilon and momentum along.
+`ConvStyle` holds the settings of a network's convolutions; blocks take it instead of separate arguments for activation,
+epsilon and momentum.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def make_activation(name: str) -> nn.Module:
-    """A new activation module; ConfigError for a name that is not in `ACTIVATIONS`."""
+    """Returns a new activation module; ConfigError for a name that is not in `ACTIVATIONS`."""
     if name not in ACTIVATIONS:
         raise ConfigError(
             f"There is no activation '{name}'.{did_you_mean(name, ACTIVATIONS)}", f"Known: {', '.join(ACTIVATIONS)}."
@@ -36,7 +36,7 @@ def make_activation(name: str) -> nn.Module:
 
 
 class ConvAct(nn.Module):
-    """A convolution with bias and its activation: what `ConvBnAct` becomes when deployed."""
+    """A convolution with bias and its activation: the deployed form of `ConvBnAct`."""
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ConvAct(nn.Module):
 
 
 def identity_norm_tensors(norm: nn.BatchNorm2d, bias: Tensor) -> dict[str, Tensor]:
-    """The tensors of `norm` with which it adds `bias` and does nothing else, in float32."""
+    """Returns tensors, in float32, with which `norm` only adds `bias`."""
     return {
         "weight": torch.ones(bias.shape),
         "bias": bias,
@@ -59,7 +59,7 @@ def identity_norm_tensors(norm: nn.BatchNorm2d, bias: Tensor) -> dict[str, Tenso
 
 
 class ConvBnAct(nn.Module):
-    """Convolution without bias, batch norm, activation. Odd kernels keep the size at stride 1, whatever `dilation`."""
+    """Convolution without bias, batch norm, activation. Odd kernels keep the size at stride 1, with any `dilation`."""
 
     def __init__(
         self,
@@ -84,15 +84,15 @@ class ConvBnAct(nn.Module):
         return self.activation(self.bn(self.conv(x)))
 
     def deploy(self) -> ConvAct:
-        """The same without batch norm, equal in evaluation."""
+        """Returns the block with the batch norm folded into the convolution, equal in evaluation."""
         weight, bias = fold_batch_norm(self.conv.weight, self.conv.bias, self.bn)
         return ConvAct(folded_convolution(self.conv, weight, bias), self.activation)
 
     def undeploy(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        """The tensors of this form that deploy to a convolution of `weight` and `bias`, in float32.
+        """Inverse of `deploy`: returns tensors of this block, in float32, that deploy to `weight` and `bias`.
 
-        The batch norm does nothing but add the bias: gain 1, mean 0 and variance 1 - eps make
-        `gain / sqrt(variance + eps)` one, so that answers agree to the last bit. All of it can be trained.
+        The batch norm only adds the bias: with gain 1, mean 0 and variance 1 - eps, `gain / sqrt(variance + eps)` is 1,
+        so that outputs agree to the last bit. All of it can be trained.
         """
         return {
             "conv.weight": weight,
@@ -101,7 +101,7 @@ class ConvBnAct(nn.Module):
 
 
 class DepthwiseSeparable(nn.Module):
-    """A k x k convolution of each channel alone, then a 1x1 of all (MobileNets, Howard et al. 2017, sec. 3.1)."""
+    """Depthwise separable convolution: k x k on each channel, then 1x1 (MobileNets, Howard et al. 2017, sec. 3.1)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, style: ConvStyle) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class DepthwiseSeparable(nn.Module):
 
 @dataclass(frozen=True)
 class ConvStyle:
-    """How a network makes its convolutions.
+    """Settings of a network's convolutions, and the functions that make them.
 
     activation: a name of `ACTIVATIONS`.  depthwise: whether spatial convolutions are depthwise separable.
     eps, momentum: of batch norm.
@@ -136,7 +136,7 @@ class ConvStyle:
         dilation: int = 1,
         activation: str | None = None,
     ) -> ConvBnAct:
-        """A full convolution, whatever `depthwise` says; `activation` replaces the style's."""
+        """Makes a full convolution, also if `depthwise` is set; `activation` replaces the style's."""
         return ConvBnAct(
             inputs,
             outputs,
@@ -150,7 +150,7 @@ class ConvStyle:
         )
 
     def spatial(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
-        """A convolution that a light network makes depthwise separable."""
+        """Makes a convolution, depthwise separable if `depthwise` is set."""
         if self.depthwise:
             return DepthwiseSeparable(inputs, outputs, kernel, stride, self)
         return self.conv(inputs, outputs, kernel, stride)

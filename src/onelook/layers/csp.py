@@ -1,4 +1,4 @@
-"""Residual bottlenecks and the cross stage partial block around a chain of them."""
+"""Residual bottleneck and cross stage partial (CSP) stage, as in YOLOv5 and YOLOX."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from onelook.layers.conv import ConvStyle
 
 
 class Bottleneck(nn.Module):
-    """1x1 to `hidden` channels, 3x3 to `outputs`, plus the input (YOLOv3, table 1; ResNet, fig. 5).
+    """Residual bottleneck (YOLOv3, table 1; ResNet, fig. 5): 1x1 to `hidden` channels, 3x3 to `outputs`, plus input.
 
-    No sum where channels differ, whatever `shortcut` says. No activation after it.
+    No sum if inputs and outputs differ, also with `shortcut`. No activation after the sum.
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int, style: ConvStyle, *, shortcut: bool = True) -> None:
@@ -26,9 +26,9 @@ class Bottleneck(nn.Module):
 
 
 class CspStage(nn.Module):
-    """Half the channels through a chain of bottlenecks, half around it, joined by a 1x1 (CSPNet, fig. 2b).
+    """CSP stage: half the channels pass a chain of bottlenecks, half bypass it; a 1x1 joins them (CSPNet, fig. 2b).
 
-    This is the form of YOLOv5 and YOLOX: each path starts with its own 1x1 to half of `outputs`.
+    This is the form of YOLOv5 (C3) and YOLOX: each path starts with its own 1x1 to half of `outputs`.
     """
 
     def __init__(self, inputs: int, outputs: int, count: int, style: ConvStyle, *, shortcut: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""DropBlock (Ghiasi et al. 2018): whole squares of a feature map are dropped, so that neighbours cannot stand in."""
+"""DropBlock (Ghiasi et al. 2018): dropout of squares of a feature map, as neighbouring values are correlated."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def drop_block(x: Tensor, probability: Tensor | float, size: int) -> Tensor:
-    """(B, C, H, W) with squares set to 0, each channel its own, and each image's rest enlarged to the same mass.
+    """Sets random squares of (B, C, H, W) to 0, separately for each channel, and rescales the rest of each image.
 
-    probability: share of the values to be dropped; a tensor is read on its device.  size: side of the squares, at most
-    those of the map. The centres' rate is eq. 1 of the paper; squares that overlap drop a little less than asked for.
-    An image of which nothing is left is 0. Random numbers come from PyTorch's generator of the device.
+    probability: share of the values to drop; a tensor is read on its device.  size: side of the squares, at most the
+    sides of the map. The rate of square centres is eq. 1 of the paper; overlapping squares drop a little less than
+    `probability`. If no value is left, the image is 0. Random numbers come from PyTorch's generator of the device.
     """
     height, width = x.shape[-2:]
     size = min(size, height, width)
@@ -31,9 +31,9 @@ def drop_block(x: Tensor, probability: Tensor | float, size: int) -> Tensor:
 
 
 class DropBlocks(nn.Module):
-    """Drops blocks of every level of a pyramid, in training only.
+    """DropBlock on every level of a pyramid, in training only.
 
-    `probability` is set from outside, as training goes on; it starts at 0.
+    The training sets `probability` as it progresses; it starts at 0.
     """
 
     probability: Tensor
@@ -49,5 +49,5 @@ class DropBlocks(nn.Module):
         return tuple(drop_block(features, self.probability, self.size) for features in pyramid)
 
     def deploy(self) -> nn.Module:
-        """Nothing is dropped in use."""
+        """Returns the identity: DropBlock is for training only."""
         return nn.Identity()

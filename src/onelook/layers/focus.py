@@ -1,4 +1,4 @@
-"""How pixels enter a network."""
+"""Focus, the stem of YOLOv5 and YOLOX: space-to-depth, then a convolution."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onelook.layers.conv import ConvStyle
 
 
 def space_to_depth(images: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 4C, H/2, W/2): every 2x2 square becomes channels, column by column.
+    """Rearranges (B, C, H, W) to (B, 4C, H/2, W/2): every 2x2 square becomes channels.
 
     The blocks of C channels are top left, bottom left, top right, bottom right: the order of all published weights.
     """
@@ -18,7 +18,7 @@ def space_to_depth(images: Tensor) -> Tensor:
 
 
 class Focus(nn.Module):
-    """Space to depth, then one convolution: half the resolution without losing a pixel (YOLOv5's stem)."""
+    """Focus: space-to-depth, then one convolution; halves the resolution and keeps all pixel values (YOLOv5's stem)."""
 
     def __init__(self, inputs: int, outputs: int, style: ConvStyle, kernel: int = 3) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Implicit knowledge: learned constants around a convolution (YOLOR, Wang et al. 2021)."""
+"""Implicit knowledge: learned constants before and after a convolution (YOLOR, Wang et al. 2021)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from onelook.ops.fold import folded_convolution
 
 
 class ImplicitConv(nn.Module):
-    """A 1x1 convolution between implicit knowledge: m * conv(x + a), a and m learned constants (YOLOv7 sec. 4.3).
+    """A 1x1 convolution with implicit knowledge: m * conv(x + a), a and m learned constants (YOLOv7 sec. 4.3).
 
-    add: (1, inputs, 1, 1), drawn from N(0, 0.02).  multiply: (1, outputs, 1, 1), drawn from N(1, 0.02).
+    add: (1, inputs, 1, 1), initialised from N(0, 0.02).  multiply: (1, outputs, 1, 1), initialised from N(1, 0.02).
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv
-        self.add = _drawn(conv.in_channels, 0.0)
-        self.multiply = _drawn(conv.out_channels, 1.0)
+        self.add = _normal(conv.in_channels, 0.0)
+        self.multiply = _normal(conv.out_channels, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.multiply * self.conv(x + self.add)
 
     def deploy(self) -> ConvAct:
-        """The convolution alone, equal: what is added moves the bias (b + W a), what multiplies scales all rows."""
+        """Returns one equal convolution: `add` changes the bias (b + W a), `multiply` scales kernel and bias."""
         weight, bias = self.conv.weight, self.conv.bias
         if bias is None:
             raise ValueError("implicit knowledge folds into the bias, and this convolution has none")
@@ -38,7 +38,7 @@ class ImplicitConv(nn.Module):
         return ConvAct(folded, nn.Identity())
 
     def undeploy(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        """The tensors of this form that deploy to a convolution of `weight` and `bias`: knowledge that does nothing."""
+        """Inverse of `deploy`: returns tensors that deploy to `weight` and `bias`; constants 0 and 1 have no effect."""
         return {
             "conv.weight": weight,
             "conv.bias": bias,
@@ -47,7 +47,7 @@ class ImplicitConv(nn.Module):
         }
 
 
-def _drawn(channels: int, mean: float) -> nn.Parameter:
+def _normal(channels: int, mean: float) -> nn.Parameter:
     values = torch.empty(1, channels, 1, 1)
-    # Drawing on the meta device makes torch import its compiler, which takes seconds.
+    # Random numbers on the meta device make torch import its compiler, which takes seconds.
     return nn.Parameter(values if values.is_meta else values.normal_(mean, 0.02))

@@ -1,4 +1,4 @@
-"""Convolutions that train with several branches and run as one (RepVGG, Ding et al. 2021, sec. 3)."""
+"""RepConv: convolutions with several branches in training, merged into one for inference (RepVGG, Ding et al. 2021)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from onelook.ops.fold import fold_batch_norm, folded_convolution, pad_kernel
 
 
 class RepConv(nn.Module):
-    """A k x k and a 1x1 convolution of the same input, each with batch norm, summed and then activated.
+    """Re-parameterised convolution: sum of k x k and 1x1 convolutions, each with batch norm, then activation.
 
-    activation: None for the style's.  identity: a third branch, batch norm alone, where channels agree and the stride
+    activation: None for the style's.  identity: adds a third branch, batch norm alone, if channels agree and the stride
     is 1; DAMO-YOLO never has it.
     """
 
@@ -54,7 +54,7 @@ class RepConv(nn.Module):
         return self.activation(y if self.skip is None else y + self.skip(x))
 
     def deploy(self) -> ConvAct:
-        """One convolution with bias, equal in evaluation: kernels of all branches, padded and summed in float64."""
+        """Returns one equal convolution with bias: the kernels of all branches, padded and summed in float64."""
         conv = self.spatial.conv
         parts = [fold_batch_norm(branch.conv.weight, None, branch.bn) for branch in (self.spatial, self.point)]
         if self.skip is not None:
@@ -69,9 +69,9 @@ class RepConv(nn.Module):
         )
 
     def undeploy(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        """The tensors of this form that deploy to a convolution of `weight` and `bias`, in float32.
+        """Inverse of `deploy`: returns tensors of this block, in float32, that deploy to `weight` and `bias`.
 
-        The largest kernel has all of it; the 1x1 is zero and the identity has no gain, and both can be trained.
+        The k x k branch gets the whole kernel; the 1x1 and the gain of the identity are zero, and all can be trained.
         """
         point = torch.zeros(*weight.shape[:2], 1, 1)
         branches = {
@@ -86,17 +86,17 @@ class RepConv(nn.Module):
 
 
 def identity_kernel(conv: nn.Conv2d) -> Tensor:
-    """The 1x1 kernel that changes nothing, in the groups, dtype and device of `conv` (as many inputs as outputs)."""
+    """Returns the 1x1 identity kernel for the groups, dtype and device of `conv` (as many inputs as outputs)."""
     width = conv.in_channels // conv.groups
     kernel = torch.eye(width, dtype=conv.weight.dtype, device=conv.weight.device).repeat(conv.groups, 1)
     return kernel[:, :, None, None]
 
 
 class RepResidual(nn.Module):
-    """The reversed dark block: a re-parameterised 3x3, then a 1x1, plus the input (YOLOv7, fig. 7).
+    """Reversed dark block with RepConv: a re-parameterised 3x3, then a 1x1, plus the input (YOLOv7, fig. 7).
 
-    The 3x3 of the dark block enters the sum at once, which is an identity path already, so that it may have no identity
-    branch (the plan of sec. 4.1). With the order reversed it may, where `hidden` equals `channels`.
+    In the dark block the 3x3 is directly before the sum with the input, so that it must not have an identity branch
+    (planned re-parameterisation, sec. 4.1). In reversed order it may have one, if `hidden` equals `channels`.
     """
 
     def __init__(self, channels: int, hidden: int, style: ConvStyle) -> None:

@@ -7,12 +7,12 @@ from torch.nn import functional as F
 
 
 def upsample(x: Tensor) -> Tensor:
-    """Twice the height and width, nearest neighbour."""
+    """Doubles height and width by nearest-neighbour interpolation."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map of another level at this level's size: nearest neighbour up, the greatest of each window down."""
+    """Resizes a map to another level's `size`: nearest neighbour up, max-pooling down."""
     if (x.shape[2], x.shape[3]) == size:
         return x
     if x.shape[2] > size[0]:

@@ -1,4 +1,4 @@
-"""Receptive field block (RFB, Liu et al. 2018)."""
+"""RFB, receptive field block (Liu et al. 2018)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from onelook.layers.conv import ConvStyle
 
 
 class Rfb(nn.Module):
-    """Receptive field block (Liu et al. 2018, fig. 4a): k x k, then 3x3 with dilation k, for k = 1, 3, 5, in parallel.
+    """Receptive field block (Liu et al. 2018, fig. 4a): branches of k x k and 3x3 with dilation k, for k = 1, 3, 5.
 
-    Every branch starts with a 1x1 to a quarter of the channels; all are joined by a 1x1 without activation, scaled, and
-    added to the input; then the activation.  scale: on the residual, 0.1 as published.
+    Every branch starts with a 1x1 to a quarter of the channels. The concatenated branches pass a 1x1 without
+    activation, are scaled and added to the input; then the activation.  scale: of the residual, 0.1 as published.
     """
 
     def __init__(self, channels: int, style: ConvStyle, sizes: tuple[int, ...] = (1, 3, 5), scale: float = 0.1) -> None:

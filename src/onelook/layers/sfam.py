@@ -1,4 +1,4 @@
-"""Scale-wise feature aggregation module (SFAM of M2Det, Zhao et al. 2019)."""
+"""SFAM, scale-wise feature aggregation module (M2Det, Zhao et al. 2019)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Sfam(nn.Module):
-    """Scale-wise feature aggregation (M2Det, Zhao et al. 2019, fig. 5): concatenate levels, weigh channels, reduce.
+    """SFAM (M2Det, fig. 5): for each level, concatenates all levels at its size and applies channel attention.
 
-    For each level: all levels at its size, joined, gated a channel at a time by `SqueezeExcite`, and brought back to
-    its channels by a 1x1 (M2Det keeps them all, as its pyramids share one width).
+    A 1x1 then reduces them to the level's channels (M2Det keeps all channels, as its pyramids have one width). The
+    channel attention is `SqueezeExcite`.
     """
 
     def __init__(self, channels: tuple[int, ...], style: ConvStyle) -> None:

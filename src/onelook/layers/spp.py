@@ -1,4 +1,4 @@
-"""Spatial pyramid pooling."""
+"""SPP, spatial pyramid pooling (He et al. 2015; YOLOv4 sec. 3.4)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from onelook.layers.conv import ConvStyle
 
 
 class Spp(nn.Module):
-    """1x1 to half the channels, max-pools of several sizes beside it, 1x1 over all (YOLOv4, sec. 3.4; He et al. 2015).
+    """SPP with convolutions: 1x1 to half the channels, max-pools of several sizes, all concatenated, 1x1.
 
-    Stride-1 pools keep the size. The join is ordered: unpooled, then by size of pool.
+    Pools of stride 1 keep the size. Concatenated in the order: unpooled, then by size of pool.
     """
 
     def __init__(self, inputs: int, outputs: int, style: ConvStyle, sizes: tuple[int, ...] = (5, 9, 13)) -> None:
@@ -27,10 +27,10 @@ class Spp(nn.Module):
         return self.join(torch.cat((x, *(pool(x) for pool in self.pools)), 1))
 
 
-class MaxPyramid(nn.Module):
-    """Max-pools of several sizes beside their input, without convolutions (YOLOv4 sec. 3.4; He et al. 2015).
+class PlainSpp(nn.Module):
+    """SPP without convolutions: max-pools of several sizes concatenated with the input (YOLOv4 sec. 3.4).
 
-    The join is ordered as `sizes`, then the input: largest pool first in all published weights of YOLOv4.
+    Concatenated in the order of `sizes`, then the input: largest pool first in all published weights of YOLOv4.
     """
 
     def __init__(self, sizes: tuple[int, ...] = (13, 9, 5)) -> None:
@@ -41,10 +41,10 @@ class MaxPyramid(nn.Module):
         return torch.cat((*(pool(x) for pool in self.pools), x), 1)
 
 
-class SamePool(nn.Module):
-    """Max-pool that rounds sizes up: of n cells it leaves ceil(n / stride), as Darknet does.
+class SamePaddingMaxPool(nn.Module):
+    """Max-pooling with "same" padding as in Darknet: n cells become ceil(n / stride).
 
-    Of the k - 1 cells of padding, which never win, the smaller half is left and top.
+    Of the k - 1 cells of padding (-inf), the smaller half is left and top.
     """
 
     def __init__(self, size: int, stride: int) -> None:
@@ -53,7 +53,7 @@ class SamePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.size == self.stride == 2:
-            return F.max_pool2d(x, 2, 2, ceil_mode=True)  # the same without a padded copy of the map
+            return F.max_pool2d(x, 2, 2, ceil_mode=True)  # equal, without a padded copy of the map
         before = (self.size - 1) // 2
         after = self.size - 1 - before
         padded = F.pad(x, (before, after, before, after), value=-torch.inf)

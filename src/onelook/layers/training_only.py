@@ -1,4 +1,4 @@
-"""What a network has only while it is trained."""
+"""Modules that exist only in the training form of a network."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from torch import nn
 
 
 class TrainingOnly(nn.ModuleList):
-    """Modules whose output nothing reads in evaluation, such as an auxiliary head's: gone when deployed.
+    """A list of modules that are used only in training, such as an auxiliary head's; `deploy` removes them.
 
-    Files of deployed networks lack their tensors, which then keep their initialisation.
+    Files of deployed networks lack their tensors, which then keep their initial values.
     """
 
     def deploy(self) -> nn.ModuleList:
-        """No modules."""
+        """Returns an empty list."""
         return nn.ModuleList()

@@ -1,4 +1,4 @@
-"""Sums of feature maps with learnt weights: residuals, and levels of a pyramid."""
+"""Sums of feature maps with learned weights: multi-input weighted residual connections (MiWRC, YOLOv4)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Normalization = Literal["none", "relu", "softmax"]
 
 
 class PlainSum(nn.Module):
-    """The sum of a map and others; of maps with another number of channels, only the channels that both have.
+    """Sum of feature maps; maps with another number of channels than the first are cut or padded with zeros.
 
-    The result has the channels of the first. A sum of unequal maps is how CSPResNeXt-50 was published.
+    CSPResNeXt-50 was published with sums of unequal maps.
     """
 
     def forward(self, first: Tensor, *others: Tensor) -> Tensor:
@@ -29,12 +29,12 @@ class PlainSum(nn.Module):
 
 
 class WeightedSum(nn.Module):
-    """Multi-input weighted residual connections: sum of w_i x_i with learnt w_i (EfficientDet sec. 3.3; YOLOv4 MiWRC).
+    """Weighted sum of feature maps with learned weights w_i (MiWRC of YOLOv4; EfficientDet sec. 3.3).
 
-    sources: how many maps besides the first; all have `channels` or are cut or filled up with zeros to them.
-    per_channel: one weight for each channel of each map instead of one a map.  normalization: "none" takes w as it is,
-    "relu" is max(w, 0) / (1e-4 + sum of them), EfficientDet's fast fusion, "softmax" exp(w) / (1e-4 + sum of them).
-    All weights start at 1.
+    sources: number of maps besides the first; maps are cut or padded with zeros to the channels of the first.
+    per_channel: one weight for each channel of each map, not one for each map.  normalization: "none" uses w directly,
+    "relu" is max(w, 0) / (1e-4 + their sum), EfficientDet's fast fusion, "softmax" exp(w) / (1e-4 + their sum). All
+    weights start at 1.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class WeightedSum(nn.Module):
         return total
 
     def weights(self) -> Tensor:
-        """(sources + 1,) or (sources + 1, channels): the factors as they are used."""
+        """Returns the normalised weights, (sources + 1,) or (sources + 1, channels)."""
         if self.normalization == "none":
             return self.weight
         if self.normalization == "relu":
@@ -63,15 +63,15 @@ class WeightedSum(nn.Module):
 
 
 def residual_sum(residual: Residual, normalization: Normalization, sources: int, channels: int) -> nn.Module:
-    """What joins a path with `sources` others: `forward(first, *others)`."""
+    """Returns the module that sums a path with `sources` others: `forward(first, *others)`."""
     if residual == "plain":
         return PlainSum()
     return WeightedSum(sources, channels, per_channel=residual == "per_channel", normalization=normalization)
 
 
-def _channels(x: Tensor, wanted: int) -> Tensor:
-    """The map with `wanted` channels: cut, or filled up with zeros."""
-    missing = wanted - x.shape[1]
+def _channels(x: Tensor, count: int) -> Tensor:
+    """Cuts a map to `count` channels, or pads it with zeros."""
+    missing = count - x.shape[1]
     if missing > 0:
         return F.pad(x, (0, 0, 0, 0, 0, missing))
-    return x[:, :wanted] if missing < 0 else x
+    return x[:, :count] if missing < 0 else x

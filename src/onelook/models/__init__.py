@@ -1,1 +1,1 @@
-"""Detectors of the four papers: `head(neck(backbone(pixels(images))))`."""
+"""The detectors of the four families: `head(neck(backbone(pixels(images))))`."""

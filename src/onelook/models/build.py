@@ -1,27 +1,25 @@
-"""From a name, or an architecture, to a detector."""
+"""Builds a detector from the name of a variant, or from an architecture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from onelook.errors import ConfigError
 from onelook.models.coco_names import COCO_CLASSES
+from onelook.models.detector import Architecture, Detector
 from onelook.models.variants import variant
-
-if TYPE_CHECKING:
-    from onelook.models.detector import Architecture, Detector
 
 LARGEST_CLASS_COUNT = 100_000
 
 
 def build(model: str | Architecture, classes: int | Sequence[str] | None = None) -> Detector:
-    """A freshly initialised detector in training form.
+    """Builds a newly initialised detector in training form.
 
-    model: a variant's name, or an architecture.  classes: how many, or their names; None is what the architecture says,
-    80 for the variants. Eighty classes without names are COCO's; other counts have no names (`class_names` is empty).
-    ConfigError for an unknown name, no classes at all, or a class named twice.
+    model: a variant's name, or an architecture.  classes: their number, or their names; None is the number of the
+    architecture, 80 for the variants. Eighty classes without names are COCO's; other numbers have no names
+    (`class_names` is empty). ConfigError for an unknown name, no classes, or a class named twice.
     """
     architecture = variant(model).architecture if isinstance(model, str) else model
     if classes is None:
@@ -39,7 +37,7 @@ def build(model: str | Architecture, classes: int | Sequence[str] | None = None)
     if repeated := next((name for index, name in enumerate(names) if name in names[:index]), None):
         raise ConfigError(f"The class '{repeated}' is named twice.", "Every class needs a name of its own.")
     if count != architecture.num_classes:
-        architecture = cast("Architecture", replace(cast(Any, architecture), num_classes=count))
+        architecture = cast(Architecture, replace(cast(Any, architecture), num_classes=count))
     detector = architecture.build()
     detector.class_names = names
     return detector

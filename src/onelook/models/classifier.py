@@ -1,4 +1,4 @@
-"""A classifier of whole pictures on the backbone of any detector: what backbones are trained as (YOLOv4 sec. 3.4)."""
+"""An image classifier with the backbone of a detector, for pretraining the backbone (YOLOv4 sec. 3.4)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from onelook.models.detector import Architecture, Backbone
 
 @dataclass(frozen=True)
 class Classification:
-    """The backbone of a detector's architecture, mean over the coarsest level, one linear layer.
+    """Architecture of a classifier: a detector's backbone, average pooling of the coarsest level, a linear layer.
 
-    network: whose backbone it is; its neck, head and class count do not matter.  size: (height, width) of the input.
+    network: the detector whose backbone is used; its neck, head and class count have no effect.  size: (height, width)
+    of the input.
     """
 
     network: Architecture
@@ -26,25 +27,25 @@ class Classification:
 
     @property
     def frame(self) -> Resize:
-        """Pictures come as the centre of what covers the input; the frame of a detector is never asked for."""
+        """Required by the protocol but not used: a classifier's input is a centre crop."""
         return Stretch()
 
     def build(self) -> Any:
-        """A `Classifier`, its backbone initialised as a detector's is."""
+        """Builds a `Classifier`; its backbone is initialised as in the detector."""
         detector = self.network.build()
         classifier = Classifier(detector.pixels, detector.backbone, self.num_classes)
         classifier.architecture = self
         return classifier
 
     def official_names(self) -> dict[str, str]:
-        """Nobody else has files of these: our names are the official ones."""
+        """Maps our tensor names to themselves: no official files exist."""
         return {name: name for name in self.build().state_dict()}
 
 
 class Classifier(nn.Module):
-    """forward: (B, 3, H, W) RGB 0..255, sides multiples of the largest stride -> (B, C) logits of a softmax.
+    """An image classifier: (B, 3, H, W) RGB 0..255, sides multiples of the largest stride -> softmax logits (B, C).
 
-    Its tensors `backbone.*` are those of a detector with the same backbone. The rest is as in `Detector`.
+    Its tensors `backbone.*` have the names of a detector with the same backbone. Other attributes as in `Detector`.
     """
 
     def __init__(self, pixels: nn.Module, backbone: Backbone, num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""The form of a detector that is fastest to run: batch norm folded, branches merged, pixels in the stem."""
+"""Converts a network to its deploy form for fast inference: batch norms folded, branches merged."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Network = TypeVar("Network", bound=Detector | Classifier)
 
 
 def deploy(detector: Network) -> Network:
-    """A copy with the same answers in evaluation mode; the original is left as it is.
+    """Returns a copy of the network in deploy form, with equal outputs in evaluation mode.
 
-    A block says itself what it becomes: its `deploy()` returns an equal module, in which the walk goes on. All sums are
-    made in float64, so the answers differ by the rounding of the new weights only. `Pixels` that the first convolution
-    can absorb become the identity; then that convolution sees RGB, whatever order official weights expect. Deploying
-    a deployed detector copies it.
+    Each block that has a `deploy()` method is replaced by the equal module that it returns, recursively. Weights are
+    computed in float64, so outputs differ only by the rounding of the new weights. If `Pixels` can be folded into the
+    first convolution, they become the identity, and this convolution takes RGB for all weights. Deploying a deployed
+    detector copies it.
     """
     return deploy_in_place(deepcopy(detector))
 

@@ -1,8 +1,7 @@
-"""The detector that all families share, and the contracts of its parts.
+"""The detector class of all families, and the interfaces of its parts.
 
-A detector is `head(neck(backbone(pixels(images))))`. Parts tell each other their shapes: a backbone and a neck publish
-`channels` and `strides`, and the next part is built from them. Assigners, losses and NMS are not here: a head only says
-what it sees.
+A detector is `head(neck(backbone(pixels(images))))`. Backbone and neck have `channels` and `strides`, and the next part
+is built from them. A head only predicts: assigners, losses and NMS are separate.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """The pixels that weights were trained on: (x / divisor - mean) / std, of channels in `order`.
+    """The pixel normalisation that weights were trained with: (x / divisor - mean) / std, channels in `order`.
 
-    divisor: 1 for 0..255, 255 for 0..1.  mean, std: one value a channel, in `order`, after the division.
+    divisor: 1 for 0..255, 255 for 0..1.  mean, std: one value for each channel, in `order`, after the division.
     """
 
     order: Literal["rgb", "bgr"] = "rgb"
@@ -37,7 +36,7 @@ class PixelFormat:
 
 
 class Pixels(nn.Module):
-    """RGB 0..255 -> the pixels that the weights expect. No parameters; its constants are not in the state."""
+    """Converts RGB 0..255 to the `PixelFormat` of the weights. No parameters; its constants are not in the state."""
 
     def __init__(self, format: PixelFormat) -> None:
         super().__init__()
@@ -61,9 +60,10 @@ class Pixels(nn.Module):
         return images / self.std if self._scales else images
 
     def fold_into(self, convolution: nn.Conv2d) -> bool:
-        """Makes `convolution`, the first of the network, do this module's work; False, and nothing done, if it cannot.
+        """Folds this module into `convolution`, the first of the network; returns False, without change, if it cannot.
 
-        A mean cannot be folded: the convolution pads with zeros after the mean is gone, so its border would change.
+        A mean cannot be folded: the convolution pads with zeros after the subtraction, so outputs at the border would
+        change.
         """
         if self._shifts:
             return False
@@ -74,32 +74,33 @@ class Pixels(nn.Module):
         return True
 
     def unfold(self, weight: Tensor) -> Tensor:
-        """The kernel that `fold_into` made `weight` of: what files of deployed models need to be trained again."""
+        """Inverse of `fold_into`: returns the kernel before folding, to train deployed files again."""
         gains = torch.tensor(self.format.std, dtype=torch.float64) * self.format.divisor
         order = (2, 1, 0) if self._flips else (0, 1, 2)
-        # Reversing the colours undoes itself, but the factors then belong to the colours as the file has them.
+        # Reversing the channel order is its own inverse, but the factors are then in the order of the file.
         return fold_input_gain(weight, gains[list(order)], order)
 
 
 class FeaturePart(nn.Module):
-    """A backbone or a neck: what the next part must know of its outputs, finest level first."""
+    """A backbone or a neck, with channels and strides of its outputs, finest level first."""
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
 
 class Backbone(FeaturePart):
-    """forward: (B, 3, H, W) pixels as the weights expect them -> Pyramid."""
+    """Base class of backbones; forward: pixels (B, 3, H, W) as the weights expect them -> Pyramid."""
 
     def first_convolution(self) -> nn.Conv2d | None:
-        """The only convolution that sees the image, its input channels in blocks of the three colours; else None."""
+        """Returns the only convolution on the image if its input channels are blocks of three colours, else None."""
         return None
 
 
 class Neck(FeaturePart):
-    """forward: Pyramid -> Pyramid. In training, levels for an auxiliary head follow those of the lead head.
+    """Base class of necks; forward: Pyramid -> Pyramid.
 
-    channels, strides: of the lead levels.  auxiliary_channels: of the others, finest first.
+    In training, levels for an auxiliary head follow those of the lead head.  channels, strides: of the lead levels.
+    auxiliary_channels: of the auxiliary levels, finest first.
     """
 
     auxiliary_channels: tuple[int, ...] = ()
@@ -107,10 +108,10 @@ class Neck(FeaturePart):
 
 @dataclass(frozen=True)
 class ClassRows:
-    """Which rows of a prediction layer belong to classes: `anchors` blocks of `before` rows, C classes, `after` rows.
+    """The class rows of a prediction layer: `anchors` blocks, each of `before` rows, C class rows, `after` rows.
 
-    YOLOX's class layers are ClassRows(); a YOLOv7 or YOLOv4 layer is ClassRows(anchors=3, before=5).  axis: where the
-    rows lie; 0 in weights and biases.
+    YOLOX's class layers are ClassRows(); a YOLOv7 or YOLOv4 layer is ClassRows(anchors=3, before=5).  axis: of the rows
+    in the tensor; 0 in weights and biases.
     """
 
     anchors: int = 1
@@ -120,65 +121,65 @@ class ClassRows:
 
 
 class Head(nn.Module):
-    """forward: Pyramid -> Predictions, decoded, in training and in evaluation."""
+    """Base class of heads; forward: Pyramid -> Predictions, decoded, in training and in evaluation."""
 
     num_classes: int
 
     def class_rows(self) -> dict[str, ClassRows]:
-        """Every tensor (name inside the head) that grows with the class count, and where classes lie in it.
+        """Returns the class rows of every tensor (by its name inside the head) whose size depends on the class count.
 
-        What fine-tuning on another class list needs: all rows of classes both lists name, and all other rows, are kept.
+        Needed to fine-tune on other classes: rows of classes in both lists, and rows of no class, are kept.
         """
-        raise TypeError(f"{type(self).__name__} does not say which of its rows belong to classes")
+        raise TypeError(f"{type(self).__name__} does not implement class_rows()")
 
 
 @runtime_checkable
 class Architecture(Protocol):
-    """A model as a value: frozen dataclasses such as `Yolox`. Everything that must travel with weights is here."""
+    """A model as a frozen dataclass, such as `Yolox`: all settings that are saved with the weights."""
 
     @property
     def num_classes(self) -> int: ...
 
     @property
-    def size(self) -> tuple[int, int]: ...  # (height, width) of the input the published weights were made for
+    def size(self) -> tuple[int, int]: ...  # (height, width) of the input that the published weights are evaluated at
 
     @property
     def frame(self) -> Resize: ...
 
     @property
     def provides(self) -> frozenset[str]:
-        """What the head gives beside boxes and classes, in the words of the losses that need it.
+        """What the head provides besides boxes and classes, in the words of `Term.needs`.
 
         "objectness"; "cell offsets": raw regression as offsets in cells and logarithms of sides; "anchors": priors
-        with sizes, "anchor-free": without; "one to one": which prior speaks for an object; "auxiliary": predictions of
-        an auxiliary head, in training.
+        with sizes, "anchor-free": without; "one to one": logits of the one prior for each object; "auxiliary":
+        predictions of an auxiliary head, in training.
         """
         ...
 
     def build(self) -> Detector:
-        """A freshly initialised detector in training form."""
+        """Builds a newly initialised detector in training form."""
         ...
 
     def official_names(self) -> dict[str, str]:
-        """Our tensor name -> the official repository's, one to one, for the training form."""
+        """Maps our tensor names to those of the official repository, one to one, for the training form."""
         ...
 
 
 @runtime_checkable
 class Scalable(Protocol):
-    """An architecture that is scaled as a whole: its depth and width are lists, and not factors among its settings."""
+    """An architecture with depth and width given as lists, which only `scaled` changes as a whole."""
 
     def scaled(self, *, depth: float = 1.0, width: float = 1.0) -> Architecture:
-        """A smaller or larger network of the same form: its blocks and channels times the factors."""
+        """Returns a smaller or larger network of the same form: numbers of blocks and channels times the factors."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class OfficialFile:
-    """An official checkpoint as one architecture reads it.
+    """An official checkpoint as read by an architecture.
 
-    architecture: the same with what the file fixes beside weights, such as anchors.  tensors: under the official names
-    of the training form, without those constants.
+    architecture: with the settings stored in the file, such as anchors.  tensors: by the official names of the training
+    form, without these constants.
     """
 
     architecture: Architecture
@@ -187,24 +188,24 @@ class OfficialFile:
 
 @runtime_checkable
 class ReadsOfficialFiles(Protocol):
-    """An architecture whose official files hold more than the tensors of `official_names`, or number them otherwise."""
+    """An architecture whose official files have more tensors than `official_names`, or number them differently."""
 
     def official_file(
         self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], kinds: frozenset[str]
     ) -> OfficialFile | None:
-        """How this architecture reads a file; None if the file says that it is of another network.
+        """Reads a file as this architecture; returns None if its content shows that it is another network.
 
-        settings, kinds: what a pickled network says of itself, unchecked (`weights.modules.PickledModule`); empty for
-        a state dict. Tensors with names that it does not know stay as they are.
+        settings, kinds: attributes and class names of a pickled network, unchecked (`weights.modules.PickledModule`);
+        empty for a state dict. Tensors with unknown names are kept.
         """
         ...
 
 
 class Detector(nn.Module):
-    """A whole detector. `architecture`, `class_names` and `deployed` say what it is; no part reads them.
+    """A complete detector. No part reads the attributes `architecture`, `class_names` and `deployed`.
 
-    after_backbone, after_neck: what a training puts between the parts (Pyramid -> Pyramid, no parameters); nothing, and
-    the identity in evaluation, for everybody else.
+    after_backbone, after_neck: modules without parameters that a training puts between the parts (Pyramid -> Pyramid),
+    such as DropBlock; the identity in evaluation.
     """
 
     def __init__(self, pixels: nn.Module, backbone: Backbone, neck: Neck, head: Head) -> None:
@@ -220,7 +221,7 @@ class Detector(nn.Module):
         self.deployed = False
 
     def check_sides(self, height: int, width: int) -> None:
-        """UserError unless both sides of an image are multiples of the largest stride."""
+        """Raises UserError unless both sides of an image are multiples of the largest stride."""
         stride = max(self.backbone.strides)
         if height % stride or width % stride:
             raise UserError(
@@ -229,7 +230,7 @@ class Detector(nn.Module):
             )
 
     def features(self, images: Tensor) -> Pyramid:
-        """(B, 3, H, W) RGB 0..255 -> the neck's outputs, finest first. UserError for images that do not fit."""
+        """Returns the neck's outputs, finest first, for images (B, 3, H, W) RGB 0..255; UserError for other shapes."""
         if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point():
             kind = str(images.dtype).removeprefix("torch.")
             raise UserError(
@@ -240,5 +241,5 @@ class Detector(nn.Module):
         return self.after_neck(self.neck(self.after_backbone(self.backbone(self.pixels(images)))))
 
     def forward(self, images: Tensor) -> Predictions:
-        """(B, 3, H, W) float RGB 0..255, sides multiples of the largest stride -> Predictions."""
+        """Predicts for images (B, 3, H, W), float RGB 0..255, with sides that are multiples of the largest stride."""
         return self.head(self.features(images))

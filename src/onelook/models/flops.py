@@ -1,4 +1,4 @@
-"""What a detector costs: parameters, and arithmetic."""
+"""Counts the parameters and the FLOPs of a detector."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from onelook.models.detector import Detector
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Values of all parameters; buffers, such as running statistics, are not counted."""
+    """Returns the number of parameter values; buffers, such as running statistics, are not counted."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def count_gflops(detector: Detector | Classifier, size: tuple[int, int], *, biases: bool = False) -> float:
-    """2e-9 x the multiply-accumulates of all convolutions of the deploy form, for one image of `size` (height, width).
+    """Returns 2e-9 x the multiply-accumulates of all convolutions in deploy form, for one image of (height, width).
 
-    Activations, pooling and decoding are not counted; biases, one operation more for every element of an output, only
-    where wanted: that is how YOLOv7's paper counts. No convolution is computed, so that a detector on the meta device
-    can be counted too.
+    Activations, pooling and decoding are not counted.  biases: also count them, one operation for every element of an
+    output, as YOLOv7's paper does. No convolution is computed, so a detector on the meta device can be counted too.
     """
     deployed: Detector | Classifier = detector
     if not detector.deployed:
@@ -37,12 +36,12 @@ def count_gflops(detector: Detector | Classifier, size: tuple[int, int], *, bias
 
 
 def count_profiler_gflops(detector: Detector | Classifier, size: tuple[int, int]) -> float:
-    """The same as YOLOX's paper counts, with the profiler (thop) of its time: of the training form, and more.
+    """Returns the GFLOPs of the training form as YOLOX's paper counts them, with the profiler thop.
 
-    2e-9 x (multiply-accumulates + 2 for every element that a batch norm sees + 1 for every element that a leaky ReLU
-    sees): inferred, and equal to the printed figures of all its models. SiLU is not counted.
+    2e-9 x (multiply-accumulates + 2 for every input element of a batch norm + 1 for every input element of a leaky
+    ReLU): inferred, and equal to the published numbers of all its models. SiLU is not counted.
     """
-    network = deepcopy(detector).eval()  # in training, batch norms would count this as a batch
+    network = deepcopy(detector).eval()  # in training mode, batch norms would update their statistics
     with torch.no_grad(), _ConvolutionCounter() as counter:
         smallest = _run_smallest(network)
     counted = counter.multiply_accumulates + 2 * counter.normalised + counter.leaky
@@ -50,9 +49,9 @@ def count_profiler_gflops(detector: Detector | Classifier, size: tuple[int, int]
 
 
 def _run_smallest(network: Detector | Classifier) -> int:
-    """Runs the convolutions for the smallest image, and returns its side.
+    """Runs the convolutions for the smallest possible image, and returns its side.
 
-    Both sides of every map are proportional to the image's, so that it tells of all sizes.
+    The sides of every map are proportional to those of the image, so the count for other sizes follows.
     """
     parts = () if isinstance(network, Classifier) else (network.neck, network.head)
     smallest = max(network.backbone.strides if isinstance(network, Classifier) else network.neck.strides)
@@ -63,12 +62,12 @@ def _run_smallest(network: Detector | Classifier) -> int:
 
 
 class _ConvolutionCounter(TorchFunctionMode):
-    """Counts the multiply-accumulates of every convolution called under it, and gives zeros of the right shape.
+    """Counts the multiply-accumulates of every convolution called under it; the convolutions return zeros.
 
-    Also the biases added, and the elements that batch norms and leaky ReLUs see; those give back what they got.
+    Also counts added biases and the input elements of batch norms and leaky ReLUs, which return their input.
 
-    Only the shape of weights is read. PyTorch could follow shapes itself on its meta device, but that imports its
-    compiler, which takes longer than counting all models.
+    Only the shapes of weights are read. PyTorch's meta device could compute shapes too, but imports the compiler, which
+    takes longer than counting all models.
     """
 
     def __init__(self) -> None:
@@ -99,5 +98,5 @@ class _ConvolutionCounter(TorchFunctionMode):
 
 
 def _on_cpu(value: Any) -> Any:
-    """Factors and anchors of a detector on the meta device have no values, and features here have."""
+    """Replaces tensors on the meta device, such as anchors, by zeros, because the features here are on the CPU."""
     return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) and value.is_meta else value

@@ -1,4 +1,4 @@
-"""What is published of a model: the row that a family's table gives to the list of all variants."""
+"""Records of published models: the rows of the families' tables of variants."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from onelook.models.detector import Architecture
 
 @dataclass(frozen=True)
 class Published:
-    """Accuracy on COCO as the authors of the weights state it, in per cent.
+    """Accuracy on COCO as published by the authors of the weights, in per cent.
 
-    ap: of the released weights at the architecture's size.  split: the images it was measured on.
+    ap: of the released weights at the architecture's size.  split: of the images it was measured on.
     """
 
     ap: float
@@ -22,8 +22,8 @@ class Published:
 class Variant:
     """A published model: name, family, architecture, accuracy, and the official weights with licence and address.
 
-    published, weights_file and url are None where nothing is published.  backbone: address, or name where it has none,
-    of the file with its first layers only that its training starts from.
+    published, weights_file and url are None if nothing is published.  backbone: address, or name without address, of
+    the file with the first layers only, from which its training starts.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a detector's answers on several copies of an image, as rows of one."""
+"""Test-time augmentation (TTA): joins a detector's predictions for several copies of an image."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from onelook.models.detector import Detector
 
 @dataclass(frozen=True)
 class TestTimeAugmentation:
-    """Copies of the images at several scales, some mirrored, whose boxes are mapped back (YOLOv7's evaluation).
+    """Runs a detector on scaled and mirrored copies of the images and maps the boxes back (YOLOv7's evaluation).
 
-    copies: scale, and whether left and right are swapped.  fill: grey of what pads a scaled copy to the next multiple
-    of the largest stride, right and bottom, in 0..1. A box is divided by the nominal scale, as published: the copy's
-    sides are whole numbers, so that it lies up to a pixel off.
+    copies: scale, and whether left and right are swapped.  fill: grey value, in 0..1, of the padding of a scaled copy,
+    right and bottom, to a multiple of the largest stride. A box is divided by the nominal scale, as published: the
+    copy's sides are rounded, so that boxes may be off by up to a pixel.
     """
 
-    __test__ = False  # for pytest: no test, in spite of its name
+    __test__ = False  # pytest would collect it because of its name
 
     copies: tuple[tuple[float, bool], ...] = ((1.0, False), (0.83, True), (0.67, False))
     fill: float = 0.447
 
     def __call__(self, detector: Detector, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) RGB 0..255 -> boxes (B, N, 4) xyxy pixels of `images` and scores (B, N, C), copy by copy."""
+        """Returns boxes (B, N, 4) xyxy pixels and scores (B, N, C) of all copies; images: (B, 3, H, W) RGB 0..255."""
         stride = max(detector.neck.strides)
         boxes, scores = [], []
         for scale, mirrored in self.copies:
@@ -41,7 +41,7 @@ class TestTimeAugmentation:
         return torch.cat(boxes, 1), torch.cat(scores, 1)
 
     def copy(self, images: Tensor, scale: float, mirrored: bool, stride: int) -> Tensor:
-        """One of the copies that the detector sees."""
+        """Returns one scaled and mirrored copy of the images."""
         if mirrored:
             images = images.flip(3)
         if scale == 1:

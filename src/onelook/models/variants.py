@@ -1,4 +1,4 @@
-"""Every model that has a name: the tables of all families, one after the other."""
+"""The table of all named models (variants) of all families."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIANTS = MappingProxyType(
     {row.name: row for row in (*yolox.VARIANTS, *yolov4.VARIANTS, *yolov7.VARIANTS, *damo_yolo.VARIANTS)}
 )
 
-# Every type that a stored architecture may consist of: all that a weights file can make the library construct.
+# All types that a stored architecture may contain: a weights file cannot construct any other type.
 ARCHITECTURE_TYPES = MappingProxyType(
     {
         kind.__name__: kind
@@ -37,7 +37,7 @@ ARCHITECTURE_TYPES = MappingProxyType(
 
 
 def variant(name: str) -> Variant:
-    """The variant of that name; ConfigError with the nearest names for an unknown one."""
+    """Returns the variant with this name; ConfigError with the nearest names for an unknown one."""
     if name not in VARIANTS:
         raise ConfigError(
             f"There is no model '{name}'.{did_you_mean(name, VARIANTS)}",

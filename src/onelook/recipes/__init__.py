@@ -1,4 +1,4 @@
-"""Complete trainings as values, and how they are found: by a model's name, in a file, in a run's folder.
+"""Finds recipes: the published one of a model's name, a recipe file, the recipe of a run's folder.
 
 A family's module gives `published(variant) -> Recipe`; a recipe file is the plain form of a Recipe (`config.to_plain`).
 """
@@ -74,10 +74,10 @@ PUBLISHED: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# The same of the families that have published trainings with a teacher.
+# The same for the families with published trainings with a teacher (distillation).
 DISTILLED: Mapping[str, str] = MappingProxyType({"DAMO-YOLO": "onelook.recipes.damo_yolo:distilled"})
 
-# Every type that a recipe file or a `path=value` may name: all that they can make the library construct.
+# Every type that a recipe file or a `path=value` may name; no other type can be constructed by them.
 RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
     {
         kind.__name__: kind
@@ -114,9 +114,9 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
 
 
 def find_recipe(name: str | Path) -> Recipe:
-    """A recipe by the name of a model (its published training), a recipe file, a run's folder, or as ROADMAP:ROW.
+    """Finds a recipe by the name of a model (its published training), a recipe file, a run's folder, or ROADMAP:ROW.
 
-    Raises ConfigError that says what is wrong with the name, or where in the file.
+    Raises ConfigError with the cause, or the line of the file.
     """
     path = Path(name)
     if path.is_dir():
@@ -135,9 +135,9 @@ def find_recipe(name: str | Path) -> Recipe:
 
 
 def published_recipe(name: str, distilled: bool = False) -> Recipe:
-    """How the model of that name was trained as published. Raises ConfigError for a name without a known training.
+    """The published recipe of a model. Raises ConfigError for a name without one.
 
-    distilled: with a teacher, where the family has published that; otherwise the training without one.
+    distilled: the one with a teacher, if the family has published that; otherwise the one without.
     """
     known = [row.name for row in VARIANTS.values() if row.family in PUBLISHED]
     if name not in known:
@@ -152,7 +152,7 @@ def published_recipe(name: str, distilled: bool = False) -> Recipe:
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """The recipe in a file that a training wrote. Raises ConfigError naming file, line and setting."""
+    """Reads a recipe file (`recipe.yaml`). Raises ConfigError with file, line and setting."""
     data, lines = read_yaml_lines(path)
     if not isinstance(data, dict) or data.get("type") != Recipe.__name__:
         raise ConfigError(

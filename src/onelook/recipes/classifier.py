@@ -1,4 +1,4 @@
-"""The training of backbones as classifiers (YOLOv4 sec. 4.1, as csdarknet53-omega.cfg has it)."""
+"""The published training of backbones as image classifiers (YOLOv4 sec. 4.1, csdarknet53-omega.cfg)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from onelook.training.schedule import Polynomial
 
 
 def published_classifier(model: Variant) -> Recipe:
-    """The training on ImageNet of the backbone of a variant: CutMix or mosaic, and label smoothing (the paper's BoF).
+    """The recipe of a variant's backbone on ImageNet: CutMix or mosaic, and label smoothing (the paper's BoF).
 
     1,200,000 steps of 128 images are 120 epochs of ImageNet; the paper's text has other numbers (8,000,000 steps and a
-    weight decay of 0.005), which look like slips. Mish is the network's `activation`. Four passes make a step, as in
-    the cfg, so that batch norm sees 32 images.
+    weight decay of 0.005), which look like errors. Mish is the network's `activation`. As in the cfg, a step has four
+    micro-batches, so that batch norm is over 32 images.
     """
     return Recipe(
         model=Classification(model.architecture),

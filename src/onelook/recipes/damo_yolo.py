@@ -1,4 +1,4 @@
-"""The published trainings of DAMO-YOLO (Xu et al. 2022), as values."""
+"""The published recipes of DAMO-YOLO (Xu et al. 2022)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Closing, Recipe
 from onelook.training.schedule import WarmCosine
 
-# Sec. 2.4 with the weights of the code: boxes and distributions count as much as their prior is sure of its class.
+# Sec. 2.4 with the weights of the code; box and distribution losses are weighted by the class score of their prior.
 LOSS = DetectionLoss(
     AlignOta(),
     (QualityFocal(), BoxIou(2.0, kind="giou", squared=False, emphasis="scores"), DistributionFocal()),
@@ -24,7 +24,7 @@ LOSS = DetectionLoss(
 
 STRONG = DamoAugment()
 LESS_SHEAR = replace(STRONG, affine=replace(STRONG.affine, shear=0.2))
-# Mosaics of the Nano models are made at 640 pixels and shrunk to 416: what is too small there is smaller here.
+# Mosaics of the Nano models are made at 640 pixels and shrunk to 416, so the limits of object sizes are smaller here.
 _SHRUNK = 416 / 640
 NANO = replace(
     LESS_SHEAR,
@@ -35,16 +35,16 @@ NANO_S = replace(NANO, affine=replace(NANO.affine, scale=(0.75, 1.25)))
 
 _AUGMENT = {"damo-yolo-t": LESS_SHEAR, "damo-yolo-ns": NANO_S, "damo-yolo-nm": NANO, "damo-yolo-nl": NANO}
 
-# The paper says 0.4 for 256 images; the code that made the weights has a tenth of it.
+# The paper has 0.4 for 256 images; the code of the released weights has a tenth of it.
 SGD = Sgd(lr_per_image=0.01 / 64, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_scalars=True)
 ADAMW = AdamW(lr_per_image=0.001 / 64, betas=(0.9, 0.999), weight_decay=1e-2, decay_scalars=True)
 
 
 def published(model: Variant) -> Recipe:
-    """The training of a DAMO-YOLO variant on COCO from scratch and without a teacher, as the code at v0.3.1 has it.
+    """The recipe of a DAMO-YOLO variant on COCO, from scratch and without a teacher, as in the code at v0.3.1.
 
-    One size throughout, 256 images a step, no half precision. Mosaic and MixUp close for the last 16 epochs; flips and
-    the changes inside boxes go on, and the loss stays the same.
+    One input size, 256 images a step, no half precision. The last 16 epochs are without mosaic and MixUp; flips and the
+    augmentations inside boxes continue, and the loss stays the same.
     """
     augment = _AUGMENT.get(model.name, STRONG)
     return Recipe(
@@ -57,15 +57,15 @@ def published(model: Variant) -> Recipe:
         batch_size=256,
         ema=Ema(decay=0.9998, warmup=2000, first=0),
         closing=Closing(epochs=16, augment=augment.without_mosaic),
-        max_labels=500,  # the code has no limit; images of COCO have fewer than a hundred objects, a mosaic has four
+        max_labels=500,  # the code has no limit; a COCO image has fewer than 100 objects, a mosaic four images
         sync_batch_norm=True,
         evaluate_every=10,
     )
 
 
 def distilled(model: Variant) -> Recipe:
-    """The same with a teacher, as the code has it (the paper's way is `onelook.training.distill.PAPER`).
+    """The recipe with distillation, as in the code (the paper's settings are `onelook.training.distill.PAPER`).
 
-    Published are T learning from S, S from M, M from L and L from itself; no Nano model. Gradients are clipped.
+    Published pairs of student and teacher: T and S, S and M, M and L, L and L; no Nano model. Gradients are clipped.
     """
     return replace(published(model), distillation=OFFICIAL_CODE, clip=30.0)

@@ -1,4 +1,4 @@
-"""The published trainings of YOLOv4 (Bochkovskiy et al. 2020; Wang et al. 2021), as Darknet's settings had them."""
+"""The published recipes of YOLOv4 (Bochkovskiy et al. 2020; Wang et al. 2021), from Darknet's cfg files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from onelook.training.recipe import Recipe
 from onelook.training.schedule import MultiStep
 
 BATCH = 64
-BURN_IN = 1000  # steps, in which the rate rises by the fourth power
+BURN_IN = 1000  # steps in which the learning rate rises with the fourth power
 _COCO_STEPS = 118_287 / BATCH  # an epoch of COCO train2017
 
 LOSS = DetectionLoss(DarknetAnchors(), (DarknetBox(), DarknetObjectness(), DarknetClasses()))
-# A single anchor an object. The tiny model's smallest belongs to no level: objects that it fits best are not learnt.
+# One anchor an object. The smallest anchor of the tiny model has no level: objects that match it best are left out.
 SINGLE_ANCHOR_LOSS = replace(LOSS, assigner=DarknetAnchors(iou_threshold=1.0))
 TINY_LOSS = replace(LOSS, assigner=DarknetAnchors(iou_threshold=1.0, unused=((10.0, 14.0),)))
 CSP_LOSS = DetectionLoss(
@@ -31,7 +31,7 @@ CSP_LOSS = DetectionLoss(
 
 @dataclass(frozen=True)
 class _Settings:
-    """What a model's file of settings says. lr: of a batch of 64.  steps: in all, and where the rate falls."""
+    """The settings of a model's cfg file. lr: for a batch of 64.  steps: in total, and where the rate falls."""
 
     lr: float
     loss: DetectionLoss
@@ -59,14 +59,14 @@ _TABLE = {
 
 
 def published(model: Variant) -> Recipe:
-    """The training of a YOLOv4 variant on COCO, from the settings that Darknet's authors shipped.
+    """The recipe of a YOLOv4 variant on COCO, from the cfg files of Darknet's authors.
 
-    They differ from the paper's text (rate 0.01, momentum 0.9) and from its table of what YOLOv4 uses: there are no
-    CmBN, DropBlock, self-adversarial training and class smoothing in them. All are settings here. Backbones start from
-    ImageNet there. Batches are split into 8 passes there (1 for the tiny models), which `accumulate` does. The average
-    of yolov4-csp's weights begins in the middle of the training there, and yolov4x-mish's backbone is frozen for the
-    first 800 steps. Darknet cuts the box gradients of three models at 5 or 2; those are not gradients of this loss, and
-    nothing is cut here. Where mosaic and letterbox are both on, Darknet of 2025 refuses to train.
+    They differ from the paper's text (rate 0.01, momentum 0.9) and from its list of methods: they have no CmBN,
+    DropBlock, self-adversarial training and class smoothing. All of these are settings of a recipe here. In Darknet,
+    backbones start from ImageNet; batches are split into 8 micro-batches (1 for the tiny models), which is `accumulate`
+    here; the EMA of yolov4-csp starts in the middle of the training; the backbone of yolov4x-mish is frozen for the
+    first 800 steps. Darknet clips the box gradients of three models at 5 or 2; those are not gradients of this loss,
+    and nothing is clipped here. With both mosaic and letterbox, Darknet of 2025 does not train.
     """
     own = _TABLE[model.name]
     total, *falls = own.steps

@@ -1,4 +1,4 @@
-"""The published trainings of YOLOv7 (Wang et al. 2022), as values, and the auxiliary schemes of its tables."""
+"""The published recipes of YOLOv7 (Wang et al. 2022), and the assignments of the auxiliary head in its tables."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Recipe
 from onelook.training.schedule import OneCycle
 
-NOMINAL_BATCH = 64  # images that losses are scaled to, whatever the batch
+NOMINAL_BATCH = 64  # images that losses are scaled to, for any batch size
 
 TERMS = (LevelBoxIou(0.05), LevelObjectness(0.7), LevelClasses(0.3))
 TINY_TERMS = (LevelBoxIou(0.05), LevelObjectness(1.0), LevelClasses(0.5))
-# Means, not sums: each process divides by its own pairs, as published.
+# Means, not sums: each process divides by its own number of pairs, as published.
 LOSS = DetectionLoss(AnchorOta(), TERMS, across_processes=False, scale=NOMINAL_BATCH)
 
 FINE = AnchorOta(candidates=20)  # of networks with four levels
 COARSE = AnchorOta(AnchorCells(reach=1.0), candidates=20)
 
-# How an auxiliary head may learn (tables 6 and 7): values for `loss.auxiliary`. The partial auxiliary head (table 8) is
-# the architecture's `partial_auxiliary`; no auxiliary head at all is none for both `model.auxiliary` and this.
+# Label assignments of the auxiliary head (tables 6 and 7): values for `loss.auxiliary`. The partial auxiliary head
+# (table 8) is the architecture's `partial_auxiliary`; for no auxiliary head, set `model.auxiliary` and this to none.
 AUXILIARY_SCHEMES = MappingProxyType(
     {
         "independent": Auxiliary(assigner=FINE, guide="own"),  # fig. 5c
         "lead-guided": Auxiliary(),  # fig. 5d: the lead head's own labels
         "coarse-to-fine": Auxiliary(assigner=COARSE),  # fig. 5e, published
-        # Table 7: objectness bounded by distance, tighter than the reach of the head bounds it anyway.
+        # Table 7: objectness bounded by distance, more tightly than by the reach of the head.
         "constrained": Auxiliary(assigner=COARSE, terms=(TERMS[0], replace(TERMS[1], reach=0.5), TERMS[2])),
     }
 )
@@ -51,7 +51,7 @@ TINY_AUGMENT = Yolov7Augment(
 
 
 def published(model: Variant) -> Recipe:
-    """The training of a YOLOv7 variant on COCO from scratch, by the hyper-parameters of its group: P5, P6 or tiny.
+    """The recipe of a YOLOv7 variant on COCO from scratch, with the hyper-parameters of its group: P5, P6 or tiny.
 
     300 epochs at 640 pixels (1280 for networks with four levels), evaluated after each, mosaics to the end. Official
     code multiplies the loss by the images of a step, which it brings to 64 by accumulating batches, at one learning

@@ -1,4 +1,4 @@
-"""The published trainings of YOLOX (Ge et al. 2021), as values."""
+"""The published recipes of YOLOX (Ge et al. 2021)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onelook.training.schedule import WarmCosine
 
 LOSS = DetectionLoss(SimOta(), (BoxIou(), Objectness(), Classes()))
 STRONG = YoloxAugment()
-WEAK = YoloxAugment(affine=RandomAffine(scale=(0.5, 1.5)), mix=None)  # small networks learn too little from more
+WEAK = YoloxAugment(affine=RandomAffine(scale=(0.5, 1.5)), mix=None)  # stronger augmentation makes small networks worse
 
 # The sizes of Nano and Tiny are 416, trained at 320 to 640; the others' 640, trained at 448 to 832.
 SMALL_SIZES = MultiScale(low=320 / 416, high=640 / 416)
@@ -29,10 +29,10 @@ _SIZES = {"yolox-nano": SMALL_SIZES, "yolox-tiny": SMALL_SIZES}
 
 
 def published(model: Variant) -> Recipe:
-    """The training of a YOLOX variant on COCO from scratch, as the code at the date of the released weights had it.
+    """The recipe of a YOLOX variant on COCO from scratch, as in the code at the date of the released weights.
 
-    Batch 64 (the paper says 128, with the same rate an image). Mosaic and MixUp close for the last 15 epochs (sec.
-    2.1; official code closes one epoch earlier), where an L1 term on the raw regression joins (official code only).
+    Batch 64 (128 in the paper, with the same rate an image). The last 15 epochs are without mosaic and MixUp (sec. 2.1;
+    16 in official code), and with an L1 term on the raw regression (official code only).
     """
     augment = _AUGMENT.get(model.name, STRONG)
     return Recipe(

@@ -1,1 +1,1 @@
-"""The report of a training: one HTML file that needs no network."""
+"""Reports of trainings and roadmaps: single HTML files that work offline."""

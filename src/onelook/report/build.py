@@ -1,4 +1,4 @@
-"""From a finished run to its report: the evaluated images drawn, the recipe compared with the published one."""
+"""The parts of a training report: metrics, example images with detections, changes to the published recipe."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from onelook.evaluation.coco import Evaluation, ImageScore
 from onelook.report.page import ReportImage
 
 ANNOTATION_COLOUR = (46, 160, 67)
-MAX_IMAGE_SIDE = 640  # pixels of a picture in the page
+MAX_IMAGE_SIDE = 640  # pixels of an image in the report
 NUM_EXAMPLES = 9
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.csv, numbers as floats; empty cells are left out."""
+    """Reads metrics.csv: a dictionary for each row, numbers as floats, without empty cells."""
     with path.open(newline="", encoding="utf-8") as file:
         return [{name: _number(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
 
@@ -36,7 +36,7 @@ def _number(cell: str) -> float | str:
 
 
 def describe_changes(published: Any, used: Any) -> list[tuple[str, str, str]]:
-    """What a training changes against the published recipe, as text for people."""
+    """The settings that differ from the published recipe, as (path, published, used) in text."""
     return [(change.path, _text(change.before), _text(change.after)) for change in diff(published, used)]
 
 
@@ -48,9 +48,9 @@ def _text(value: Any) -> str:
 def example_images(
     evaluation: Evaluation, dataset: Dataset, names: Sequence[str], count: int = NUM_EXAMPLES
 ) -> tuple[list[ReportImage], list[ReportImage]]:
-    """The worst and the best images, drawn with what is annotated (green) and what was detected.
+    """The worst and the best images, drawn with annotations (green) and detections.
 
-    Worst first is by F1 at IoU 0.5; of the best, those with the most objects come first. No image is in both.
+    Images are ranked by F1 at IoU 0.5; of the best, those with the most objects come first. No image is in both.
     """
     scores = evaluation.image_scores()
     worst = [score for score in scores if score.f1 < 1.0][:count]
@@ -59,15 +59,12 @@ def example_images(
     best = sorted(rest, key=lambda s: (-s.f1, -s.true_positives, s.image_id))[:count]
     row_of = {int(image_id): row for row, image_id in enumerate(dataset.image_ids)}
     drawn = [
-        [_picture(evaluation, dataset, names, score, row_of[score.image_id]) for score in part]
-        for part in (worst, best)
+        [_drawn(evaluation, dataset, names, score, row_of[score.image_id]) for score in part] for part in (worst, best)
     ]
     return drawn[0], drawn[1]
 
 
-def _picture(
-    evaluation: Evaluation, dataset: Dataset, names: Sequence[str], score: ImageScore, row: int
-) -> ReportImage:
+def _drawn(evaluation: Evaluation, dataset: Dataset, names: Sequence[str], score: ImageScore, row: int) -> ReportImage:
     caption = (
         f"{score.file}: {score.true_positives} found, {score.false_negatives} missed, {score.false_positives} wrong"
     )
@@ -92,12 +89,12 @@ def _picture(
 
 
 def read_report_image(path: Path, caption: str) -> ReportImage | None:
-    """A JPEG of the run's folder as a picture of the report, None where the run drew none."""
+    """Reads a JPEG of the run's folder for the report; None if it does not exist."""
     return ReportImage(path.read_bytes(), caption) if path.is_file() else None
 
 
 def annotation_hints(evaluation: Evaluation) -> list[str]:
-    """Hints from the detections that the numbers alone do not give: annotations that look wrong."""
+    """Lists annotations that look wrong: those that confident detections contradict."""
     suspects = evaluation.label_suspects()[:8]
     if not suspects:
         return []

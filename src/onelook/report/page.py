@@ -1,4 +1,4 @@
-"""Writes `report.html`: what was trained, how it went, what the model is worth and where it errs."""
+"""Renders `report.html`: training curves, metrics, errors, example images and the recipe of a run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 
 from onelook.evaluation.coco import RECALLS, Evaluation
+from onelook.files import write_text
 from onelook.report.charts import Series, bar_chart, heatmap, line_chart
 from onelook.report.style import STYLE
 
-MAX_CLASSES_SIDE_BY_SIDE = 9  # rows of a confusion matrix that stands beside the kinds of error
-MAX_CLASS_LINES = 10  # classes drawn one by one; more become a background of faint lines behind their mean
+MAX_CLASSES_SIDE_BY_SIDE = 9  # rows of a confusion matrix that is placed beside the kinds of error
+MAX_CLASS_LINES = 10  # classes with a line of their own; more are drawn as faint lines behind their mean
 
 
 @dataclass(frozen=True, eq=False)
 class ReportImage:
-    """A drawn image: JPEG bytes and what to say below it."""
+    """An image of the report: JPEG bytes and its caption."""
 
     jpeg: bytes
     caption: str
@@ -29,10 +30,10 @@ class ReportImage:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Everything a report shows.
+    """The content of a report.
 
-    history: rows of metrics.csv, one an epoch, numbers where they are numbers.  worst, best: pictures of the evaluated
-    images.  recipe: the recipe as plain data.  changes: (path, published, here).  facts: hardware, time, files.
+    history: rows of metrics.csv, one an epoch, numbers as floats.  worst, best: evaluated images with their
+    detections.  recipe: the recipe as plain data.  changes: (path, published, here).  facts: hardware, time, files.
     """
 
     title: str
@@ -48,20 +49,20 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The report as one HTML document: style inside, pictures embedded, no script, nothing fetched."""
+    """The report as one HTML document with embedded style and images, without scripts and links."""
     sections = [
         _summary(report),
         _curves(report.history),
         *_quality(report.evaluation),
-        _pictures(
-            "Where it errs most",
-            "Worst images by F1 at IoU 0.5. Green: annotated. Other colours: detected.",
+        _images(
+            "Worst images",
+            "Lowest F1 at IoU 0.5. Green: annotated. Other colours: detected.",
             report.worst,
         ),
-        _pictures("Where it does well", "Best images, those with the most objects first.", report.best),
-        _pictures(
+        _images("Best images", "Highest F1 at IoU 0.5, those with the most objects first.", report.best),
+        _images(
             "First training batch",
-            "What the network saw in its first step.",
+            "The input of the network in the first step.",
             [report.first_batch] if report.first_batch else [],
             whole=True,
         ),
@@ -76,10 +77,8 @@ def render(report: Report) -> str:
 
 
 def write_report(path: Path, report: Report) -> Path:
-    """Writes the report beside a run's other files; atomic."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(render(report), encoding="utf-8")
-    temporary.replace(path)
+    """Writes the report into a file, atomically."""
+    write_text(path, render(report))
     return path
 
 
@@ -131,7 +130,7 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _joined(scores: Sequence[Series]) -> list[Series]:
-    """Evaluated epochs only, so that a line joins them over the epochs between."""
+    """Removes epochs without an evaluation, so that lines connect the evaluated ones."""
     joined = []
     for series in scores:
         known = np.isfinite(np.asarray(series.ys))
@@ -165,7 +164,9 @@ def _quality(evaluation: Evaluation | None) -> list[str]:
     }
     known = [kind for kind in kinds if kind in errors.gain]
     bars = bar_chart(
-        [kinds[k] for k in known], [max(0.0, errors.gain[k]) for k in known], "AP50 gained if these errors were mended"
+        [kinds[k] for k in known],
+        [max(0.0, errors.gain[k]) for k in known],
+        "AP50 gained if these errors were corrected",
     )
     confusion = evaluation.confusion(confidence=f1.best_confidence)
     labels = [*names, "background"]
@@ -210,15 +211,15 @@ def _class_table(evaluation: Evaluation) -> str:
     )
 
 
-def _pictures(title: str, lead: str, pictures: Sequence[ReportImage], *, whole: bool = False) -> str:
-    if not pictures:
+def _images(title: str, lead: str, images: Sequence[ReportImage], *, whole: bool = False) -> str:
+    if not images:
         return ""
     figures = "".join(
         f'<figure><img alt="" src="data:image/jpeg;base64,{base64.b64encode(p.jpeg).decode()}">'
         f"<figcaption>{escape(p.caption)}</figcaption></figure>"
-        for p in pictures
+        for p in images
     )
-    return _section(title, f'<div class="{"whole" if whole else "pictures"}">{figures}</div>', lead)
+    return _section(title, f'<div class="{"whole" if whole else "images"}">{figures}</div>', lead)
 
 
 def _recipe(report: Report) -> str:
@@ -229,7 +230,7 @@ def _recipe(report: Report) -> str:
     table = f"<table><tr><th>setting</th><th>published</th><th>here</th></tr>{rows}</table>"
     changes = table if report.changes else "<p>Exactly the published recipe.</p>"
     text = f"<details><summary>The whole recipe</summary><pre>{escape(report.recipe_text)}</pre></details>"
-    return _section("Recipe", changes + text, "What differs from the published training.")
+    return _section("Recipe", changes + text, "Settings that differ from the published training.")
 
 
 def _row(charts: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A roadmap as it was measured, beside the paper's: on the terminal, as CSV, Markdown, HTML, and as a picture."""
+"""The results of a roadmap beside the paper's: as CSV, Markdown, HTML, and as a chart."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from onelook.files import write_text
 from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.scatter_png import write_scatter_png
 from onelook.report.style import STYLE
-from onelook.training.files import write_text
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _NOTHING = "\N{EN DASH}"
-TITLES = {"AP": "AP", "top1": "top-1", "top5": "top-5"}  # of what an evaluation measures
+TITLES = {"AP": "AP", "top1": "top-1", "top5": "top-5"}  # titles of the metrics
 
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """One row. change: what it changes of the row `base`, as text.
+    """The results of one row of a roadmap. change: settings that differ from the row `base`, as text.
 
-    results: what the last epoch's evaluation measured, in per cent, by measure and seed; of `AP`, or `top1` and `top5`.
+    results: metrics of the last epoch in per cent, by metric (`AP`, or `top1` and `top5`) and seed.
     parameters: millions.  latency: milliseconds an image; None where nothing was measured.
     """
 
@@ -45,25 +42,28 @@ class MeasuredRow:
     seconds: float = 0.0
 
     def mean(self, measure: str) -> float | None:
-        """The mean over seeds."""
+        """The mean of a metric over the seeds."""
         found = self.results.get(measure)
         return statistics.fmean(found.values()) if found else None
 
     def spread(self, measure: str) -> float | None:
-        """The sample standard deviation over seeds; None of fewer than two."""
+        """The sample standard deviation over the seeds; None with fewer than two."""
         found = self.results.get(measure, {})
         return statistics.stdev(found.values()) if len(found) > 1 else None
 
     def published_value(self, measure: str) -> float | None:
-        """What the paper has."""
+        """The paper's value of a metric."""
         value: float | None = getattr(self.published, measure.lower())
         return value
 
 
 @dataclass(frozen=True)
 class RoadmapTable:
-    """The rows, with what was measured and how. facts: what the figures depend on, by name.  folder: None if nothing
-    was trained.  measures: what an evaluation measures, the one that rows are compared by first."""
+    """The table of a roadmap with all results.
+
+    facts: conditions of the measurement, by name.  folder: None if nothing was trained.  measures: the metrics; the
+    first is the one that rows are compared by.
+    """
 
     name: str
     title: str
@@ -75,11 +75,11 @@ class RoadmapTable:
 
     @property
     def trained(self) -> bool:
-        """Whether there is anything measured to show."""
+        """Whether any row has results."""
         return any(row.results for row in self.rows)
 
     def gain(self, row: MeasuredRow) -> tuple[float | None, float | None]:
-        """What a row adds to its base's AP (or top-1), here and in the paper."""
+        """The difference of AP (or top-1) between a row and its base, here and in the paper."""
         base = next((other for other in self.rows if other.key == row.base), None)
         if base is None:
             return None, None
@@ -89,7 +89,7 @@ class RoadmapTable:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--json` writes."""
+        """The table as plain data, for `--json`."""
         rows = []
         for row in self.rows:
             here, there = self.gain(row)
@@ -129,7 +129,7 @@ class RoadmapTable:
         return found
 
     def columns(self) -> tuple[str, ...]:
-        """The titles of the table; what was measured first, the paper's figure after it."""
+        """The titles of the columns; each measured value is followed by the paper's."""
         titles = [TITLES[measure] for measure in self.measures]
         costs = ("M parameters", "paper", "GFLOPs", "paper")
         if not self.trained:
@@ -138,7 +138,7 @@ class RoadmapTable:
         return ("row", titles[0], "paper", "gain", "paper", *others, *costs, "ms", "paper")
 
     def cells(self, row: MeasuredRow) -> tuple[str, ...]:
-        """The texts of one row, in the order of `columns`."""
+        """The cells of one row as text, in the order of `columns`."""
         paper = row.published
         costs = (
             f"{row.parameters:.2f}",
@@ -166,34 +166,11 @@ class RoadmapTable:
             _text(paper.latency, 1),
         )
 
-    def show(self, console: Console) -> None:
-        """The table, what each row changes, and where the files are."""
-        from rich.table import Table
-        from rich.text import Text
-
-        console.print(Text(f"{self.source}: {self.title}", style="bold"))
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for title in self.columns():
-            table.add_column(title, justify="left" if title == "row" else "right", no_wrap=title != "row")
-        for row in self.rows:
-            table.add_row(*(Text(cell) for cell in self.cells(row)))
-        console.print(table)
-        console.print()
-        if not self.trained:
-            for row in self.rows:
-                base = f"of {row.base}: " if row.base else ""
-                console.print(Text.assemble((row.key, "cyan"), f"  {base}{', '.join(row.change) or 'where it begins'}"))
-            console.print()
-        for row in self.rows:
-            if row.note:
-                console.print(Text(f"{row.key}: {row.note}", style="dim"))
-        for name, value in self.facts.items():
-            console.print(Text(f"{name}: {value}", style="dim"))
-        if self.folder is not None:
-            console.print(Text(f"wrote {self.folder / 'table.html'}, .csv, .md and picture.svg, .png"), soft_wrap=True)
+    def __str__(self) -> str:
+        return f"{self.source}: {self.title}\n\n{self.markdown()}"
 
     def csv(self) -> str:
-        """One line a row, all numbers at full precision."""
+        """The table as CSV, with all numbers at full precision."""
         text = io.StringIO()
         plain = self.to_dict()["rows"]
         seeds = sorted({seed for row in self.rows for found in row.results.values() for seed in found})
@@ -210,7 +187,7 @@ class RoadmapTable:
         return text.getvalue()
 
     def markdown(self) -> str:
-        """The table and what it depends on."""
+        """The table and its conditions in Markdown."""
         titles = self.columns()
         lines = [f"| {' | '.join(titles)} |", f"|---{'|---:' * (len(titles) - 1)}|"]
         lines += [f"| {' | '.join(cell.replace('|', '/') for cell in self.cells(row))} |" for row in self.rows]
@@ -219,12 +196,14 @@ class RoadmapTable:
         return "\n".join([*lines, "", *facts, *notes]) + "\n"
 
     def html(self) -> str:
-        """A page that needs no other file."""
+        """The table as a single HTML page."""
         head = "".join(f"<th>{escape(title)}</th>" for title in self.columns())
         body = "".join(
             f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in self.cells(row))}</tr>" for row in self.rows
         )
-        facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(said)}</td></tr>" for name, said in self.facts.items())
+        facts = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.facts.items()
+        )
         changes = "".join(
             f"<tr><td>{escape(row.name)}</td><td><code>{escape(', '.join(row.change)) or _NOTHING}</code></td>"
             f"<td>{escape(row.note)}</td></tr>"
@@ -242,7 +221,7 @@ class RoadmapTable:
         )
 
     def points(self) -> list[Point]:
-        """AP (or top-1) against latency, as measured here."""
+        """The points of the chart: measured AP (or top-1) and latency."""
         main, found = self.measures[0], []
         for row in self.rows:
             mean = row.mean(main)
@@ -251,7 +230,7 @@ class RoadmapTable:
         return found
 
     def svg(self) -> str:
-        """The picture like the papers' first figures."""
+        """The speed-accuracy chart as SVG, like the first figures of the papers."""
         return scatter_chart(self.points(), "ms an image", TITLES[self.measures[0]])
 
     def write(self) -> None:

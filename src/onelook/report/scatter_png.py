@@ -1,4 +1,4 @@
-"""The speed-accuracy chart as a PNG, drawn with OpenCV: what a page that shows no SVG can show."""
+"""The speed-accuracy scatter chart as a PNG, drawn with OpenCV, for pages that cannot show SVG."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from onelook.draw import write_image
 from onelook.report.charts import COLOURS, Point, format_number, label_heights, scatter_limits, ticks
 
 _SIZE = (1240, 760)  # (width, height)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 110, 240, 40, 90  # names stand to the right of their points
+_LEFT, _RIGHT, _TOP, _BOTTOM = 110, 240, 40, 90  # labels are to the right of their points
 _INK, _MUTED, _GRID = (31, 41, 51), (102, 113, 127), (228, 232, 238)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_scatter_png(path: Path, points: Sequence[Point], x_label: str, y_label: str) -> Path:
-    """Writes what `charts.scatter_chart` shows as a PNG of 1240 x 760 pixels; returns its path."""
+    """Writes the chart of `charts.scatter_chart` as a PNG of 1240 x 760 pixels; returns its path."""
     width, height = _SIZE
     canvas = np.full((height, width, 3), 255, np.uint8)
     xs, ys = scatter_limits(points)
@@ -55,7 +55,7 @@ def write_scatter_png(path: Path, points: Sequence[Point], x_label: str, y_label
 def _write(
     canvas: np.ndarray, text: str, at: tuple[int, int], *, anchor: float, colour: tuple[int, int, int] = _MUTED
 ) -> None:
-    """Text whose baseline begins at, ends at or is centred on a place. OpenCV's font knows ASCII only."""
+    """Writes text at a position; anchor: 0 left-aligned, 0.5 centred, 1 right-aligned. OpenCV's font is ASCII only."""
     plain = text.encode("ascii", "replace").decode()
     (width, _), _ = cv2.getTextSize(plain, _FONT, 0.6, 1)
     cv2.putText(canvas, plain, (round(at[0] - anchor * width), at[1]), _FONT, 0.6, colour, 1, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""The style sheet of the report."""
+"""The CSS style sheet of the reports."""
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2933; --muted: #66717f; --line: #e4e8ee; --accent: #2563a8; }
@@ -35,7 +35,7 @@ svg { max-width: 100%; height: auto; font-family: inherit; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 5px; }
 .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 0 18px; }
 .beside section { min-width: 0; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px; }
 figure { margin: 0; }
 figure img { width: 100%; height: 260px; object-fit: contain; background: #f0f2f5;
   border-radius: 6px; display: block; }

@@ -1,4 +1,4 @@
-"""The report of a finished run, made from what its folder holds and one evaluation of its best weights."""
+"""Makes the report of a finished run from the files in its folder and an evaluation of its best weights."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from onelook.recipes import RECIPE_FILE, published_recipe
 from onelook.report.build import annotation_hints, describe_changes, example_images, read_metrics, read_report_image
 from onelook.report.page import Report, ReportImage, write_report
 from onelook.training.recipe import Recipe
-from onelook.training.run import TrainResult
+from onelook.training.result import RunResult, format_duration
 from onelook.training.teacher import read_teacher
-from onelook.training.train_log import format_duration
 
 FIRST_BATCH = "first_batch.jpg"
 
 
 def variant_name(recipe: Recipe) -> str | None:
-    """The published variant that a recipe trains, whatever its class count; None for an architecture of one's own."""
+    """The name of the published variant of a recipe's model, with any class count; None for other architectures."""
     for name, row in VARIANTS.items():
         if replace(row.architecture, num_classes=recipe.model.num_classes) == recipe.model:  # type: ignore[type-var]
             return name
@@ -34,7 +33,7 @@ def variant_name(recipe: Recipe) -> str | None:
 
 
 def report_training(
-    trained: TrainResult,
+    trained: RunResult,
     recipe: Recipe,
     training: Dataset,
     validation: Dataset | None,
@@ -44,7 +43,7 @@ def report_training(
 ) -> Path:
     """Writes `report.html` into the run's folder and returns its path.
 
-    evaluation: of the best weights on `validation`; without one the report has the curves and the recipe only.
+    evaluation: of the best weights on `validation`; without one the report has only the curves and the recipe.
     """
     folder = trained.folder
     name = variant_name(recipe)
@@ -60,7 +59,7 @@ def report_training(
         facts=_facts(trained, recipe, training, validation) | {"describe_hardware": describe_hardware(device)},
         recipe_text=(folder / RECIPE_FILE).read_text(encoding="utf-8"),
         changes=[] if published is None else describe_changes(published, recipe),
-        first_batch=read_report_image(folder / FIRST_BATCH, "boxes are what the network is asked to find"),
+        first_batch=read_report_image(folder / FIRST_BATCH, "boxes are the targets of the network"),
         worst=worst,
         best=best,
         notes=[] if evaluation is None else [*evaluation.notes, *annotation_hints(evaluation)],
@@ -68,7 +67,7 @@ def report_training(
     return write_report(folder / "report.html", report)
 
 
-def _facts(trained: TrainResult, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:
+def _facts(trained: RunResult, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:
     name = variant_name(recipe)
     model = recipe.model.build()
     height, width = recipe.input_size
@@ -89,7 +88,7 @@ def _facts(trained: TrainResult, recipe: Recipe, training: Dataset, validation: 
 
 
 def describe_hardware(device: torch.device) -> str:
-    """The device in words: the accelerator's name, or the processor and its cores."""
+    """The name of the device: of the GPU, or of the processor with its cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cores, threads = os.cpu_count(), torch.get_num_threads()

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from onelook.errors import UserError
-from onelook.training.files import replacing
+from onelook.files import replacing
 from onelook.training.processes import restore_statistics
 from onelook.training.train_state import TrainState
 from onelook.weights.safetensors_file import save_tensors
@@ -50,8 +50,8 @@ def save_checkpoint(
     except OSError as error:
         raise UserError(
             f"'{path}' could not be written: {error.strerror or error}.",
-            "The checkpoint before it, if there was one, is intact: free space on the disk or correct its permissions, then "
-            "use --resume.",
+            "The checkpoint before it, if there was one, is intact: free space on the disk or correct its permissions, "
+            "then use --resume.",
         ) from error
 
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from onelook.errors import ConfigError
 from onelook.losses.distillation import Cwd, Mgd, Mimic, normalised
+from onelook.models.detector import Detector, FeaturePart
 from onelook.ops.precision import at_least_float32
+from onelook.training.multiscale import DarknetShapes, MultiScale
 
 if TYPE_CHECKING:
-    from onelook.models.detector import Detector, FeaturePart
-    from onelook.training.recipe import Recipe
     from onelook.types import Pyramid
 
 TERM_NAME = "distillation"  # name of the loss term in logs
@@ -31,8 +31,8 @@ TERM_NAME = "distillation"  # name of the loss term in logs
 class Distillation:
     """Settings of distillation: the loss between features of teacher and student, and the schedule of its weight.
 
-    loss: the distance of two feature maps, summed over the levels.  weight: its weight in the first step; it falls along
-    half a cosine to `final` times that.  closing: whether distillation goes on in the closing epochs; otherwise the
+    loss: distance of two feature maps, summed over the levels.  weight: its weight in the first step; it falls along a
+    half cosine to `final` times that.  closing: whether distillation goes on in the closing epochs; otherwise the
     cosine ends before them.  normalise: whether the channels of both feature maps are normalised.
 
     The defaults (`OFFICIAL_CODE`) are those of DAMO-YOLO's code. The paper (`PAPER`) starts with 0.5 "with cosine",
@@ -87,10 +87,12 @@ def _listed(strides: Sequence[int]) -> str:
     return ", ".join(str(stride) for stride in strides)
 
 
-def check_sizes(recipe: Recipe, teacher: Detector) -> None:
-    """ConfigError unless every input size of the training is a multiple of the teacher's largest stride."""
+def check_sizes(sizes: tuple[int, int], shape: MultiScale | DarknetShapes | None, teacher: Detector) -> None:
+    """ConfigError unless every input size of the training is a multiple of the teacher's largest stride.
+
+    sizes: (height, width) of the training input.  shape: how other sizes are drawn, None for one size only.
+    """
     stride = max(teacher.backbone.strides)
-    sizes, shape = recipe.input_size, recipe.multiscale
     if any(side % stride for side in sizes):
         raise ConfigError(
             f"Images of {sizes[0]}x{sizes[1]} do not fit the teacher.",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from onelook.errors import UserError, did_you_mean, missing_package
-from onelook.training.files import write_text
+from onelook.files import write_text
 
 
 class MetricLogger(Protocol):
@@ -28,7 +28,7 @@ class MetricLogger(Protocol):
 
 
 class CsvLogger:
-    """Writes `metrics.csv`: one row an epoch, the whole file each time. New columns may appear; missing values are empty.
+    """Writes `metrics.csv`: one row an epoch, the whole file each time. Columns may grow; missing values are empty.
 
     Rows of epochs that a resumed run repeats are replaced. A row that could not be written is written by the next
     `write` or `close`.

@@ -1,7 +1,7 @@
-"""What is looked at before the first epoch, so that a hopeless training says so before it costs a night.
+"""Checks of the data before the first epoch, so that a training that cannot succeed is reported at its start.
 
-An AP that stays 0 without a hint nearly always comes from the data: no labels, boxes in another unit, classes in
-another order, objects that vanish at the training size. Each has a warning here.
+An AP that stays 0 nearly always comes from the data: no labels, boxes in another unit, classes in another order,
+objects too small at the training size. Each of these has a warning here.
 """
 
 from __future__ import annotations
@@ -20,21 +20,19 @@ from torch import nn
 
 from onelook.data.anchors import fit_of, flat
 from onelook.data.dataset import Dataset, clean_boxes
-from onelook.data.objects import flat_objects, judged_areas, object_sizes, outlined
+from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
 from onelook.data.order import chosen_rows, class_labels
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError
 from onelook.types import Targets
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from onelook.losses.detection_loss import Assigner
     from onelook.training.recipe import Recipe
 
 MIN_OBJECT_SIDE = 4.0  # pixels of the network input; smaller objects are half a cell of the finest usual level
 MIN_ANCHOR_RECALL = 0.98  # share of objects that anchors must fit, as published
-SIZE_RANGES = {  # what the last letter of APs, ARm and the like means: square pixels of the image, both ends included
+SIZE_RANGES = {  # the last letter of APs, ARm and the like: area in square pixels of the image, both ends included
     "s": ("small objects (below 32x32 pixels)", 0.0, 32.0**2),
     "m": ("medium objects (from 32x32 to 96x96 pixels)", 32.0**2, 96.0**2),
     "l": ("large objects (above 96x96 pixels)", 96.0**2, math.inf),
@@ -44,7 +42,7 @@ MAX_PRINTED_CLASSES = 40  # rows of the printed table; the JSON form has all
 
 @dataclass(frozen=True, eq=False)
 class SplitCounts:
-    """One split in numbers. usable: boxes that training keeps; per_class: (C,) of those."""
+    """Numbers of images and objects in a split. usable: boxes that training keeps; per_class: (C,) of those."""
 
     split: str
     images: int
@@ -59,7 +57,7 @@ class SplitCounts:
 
 @dataclass(frozen=True, eq=False)
 class Preflight:
-    """What was found. warnings: sentences for people, each with what to do."""
+    """The result of the checks before a training. warnings: messages, each with a remedy."""
 
     names: tuple[str, ...]
     splits: tuple[SplitCounts, ...]
@@ -67,7 +65,7 @@ class Preflight:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain data."""
+        """The result as plain data."""
         return {
             "classes": list(self.names),
             "splits": {
@@ -86,35 +84,30 @@ class Preflight:
             "notes": list(self.notes),
         }
 
-    def show(self, console: Console) -> None:
-        """Prints the counts of the splits, the classes, and every warning."""
-        from rich.table import Table
-        from rich.text import Text
-
-        # Names of splits, classes and files are the user's: brackets in them are no markup.
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("")
-        for split in self.splits:
-            table.add_column(Text(split.split), justify="right")
+    def table(self) -> str:
+        """The counts of the splits and of the classes, as lines of text."""
         lines = [("images", "images"), ("  without objects", "background"), ("objects", "usable"), ("crowds", "crowds")]
-        for label, attribute in lines:
-            table.add_row(label, *(f"{getattr(split, attribute):,}" for split in self.splits))
+        rows = [["", *(split.split for split in self.splits)]]
+        rows += [[label, *(f"{getattr(split, name):,}" for split in self.splits)] for label, name in lines]
         for index, name in list(enumerate(self.names))[:MAX_PRINTED_CLASSES]:
-            per_split = (f"{int(split.per_class[index]):,}" for split in self.splits)
-            table.add_row(Text(f"  {name}"), *per_split, style="dim")
+            rows.append([f"  {name}", *(f"{int(split.per_class[index]):,}" for split in self.splits)])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        text = [
+            "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:]))]).rstrip()
+            for first, *rest in rows
+        ]
         if len(self.names) > MAX_PRINTED_CLASSES:
-            table.add_row(f"  ... and {len(self.names) - MAX_PRINTED_CLASSES} more classes", style="dim")
-        console.print(table)
-        for note in self.notes:
-            console.print(Text(note), soft_wrap=True)
-        for warning in self.warnings:
-            console.print(Text.assemble(("warning: ", "yellow"), warning), soft_wrap=True)
+            text.append(f"  ... and {len(self.names) - MAX_PRINTED_CLASSES} more classes")
+        return "\n".join(text)
+
+    def __str__(self) -> str:
+        return "\n".join([self.table(), *self.notes, *(f"warning: {warning}" for warning in self.warnings)])
 
 
 def inspect_data(recipe: Recipe, training: Dataset, validation: Dataset | None, notes: Sequence[str] = ()) -> Preflight:
-    """Counts the splits and warns of what would keep AP at 0. Both splits must index the same class names.
+    """Counts images and objects of both splits, and warns of what would keep AP at 0.
 
-    Of the training split only what the recipe's sampling leaves is counted.
+    Both splits must have the same class names. In the training split only images in the recipe's sampling count.
     """
     sampling = recipe.sampling
     labels = class_labels(training.names, sampling.classes)
@@ -123,22 +116,41 @@ def inspect_data(recipe: Recipe, training: Dataset, validation: Dataset | None, 
     warnings = _training_warnings(seen, splits[0], recipe, labels)
     if validation is not None:
         splits.append(count_split(validation, recipe.input_size, "validation"))
-        if lacking := missing_for_metric(recipe.metric, validation):
+        if missing := missing_for_metric(recipe.metric, validation):
             warnings.append(
-                f"The validation split has no {lacking}: {recipe.metric} is undefined on it, so that no epoch can be "
-                "called the best. The last weights will count as the best."
+                f"The validation split has no {missing}: {recipe.metric} is undefined on it, so that no epoch can be "
+                "the best. The last weights will be saved as the best."
             )
         warnings += _validation_warnings(training.names, splits[0], splits[1])
     return Preflight(training.names, tuple(splits), tuple(warnings), tuple(notes))
 
 
+def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
+    """What to warn of where the learning rate only ever warms up in this training; "" where it does more."""
+    steps, before, first = recipe.epochs * steps_per_epoch, 0.0, 0.0
+    for step in range(steps):
+        scale = recipe.schedule(step, steps_per_epoch, recipe.epochs).scale
+        if scale >= 1 or scale < before:
+            return ""
+        before, first = scale, scale if step == 0 else first
+    count = "The only step" if steps == 1 else f"All {steps} steps"
+    if before == 0:
+        problem = f"{count} of this training would have the learning rate 0, and nothing would be learnt"
+    elif before > first:
+        problem = f"{count} of this training lie in the warm-up, up to {100 * before:.2g} % of the learning rate"
+    else:
+        return ""
+    shorter = ", or a shorter schedule.warmup_epochs" if hasattr(recipe.schedule, "warmup_epochs") else ""
+    return f"{problem}: give more --epochs, a smaller --batch{shorter}."
+
+
 def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -> None:
-    """DataError where an image file that the training will read does not exist; only folders are listed."""
+    """DataError where an image file of the training does not exist; lists folders, without a query for each file."""
     rows = chosen_rows(training, recipe.sampling, recipe.seed)
-    for dataset, wanted in ((training, rows), (validation, None)):
+    for dataset, chosen in ((training, rows), (validation, None)):
         if dataset is None:
             continue
-        paths = [str(dataset.path(row)) for row in (range(len(dataset)) if wanted is None else wanted.tolist())]
+        paths = [str(dataset.path(row)) for row in (range(len(dataset)) if chosen is None else chosen.tolist())]
         missing = _missing(paths)
         if missing:
             raise DataError(
@@ -150,21 +162,21 @@ def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -
 
 
 def _missing(paths: Sequence[str]) -> list[str]:
-    """Those that name no file. A folder is listed once: asking for each of many files takes minutes on a network."""
+    """The paths without a file. Each folder is listed once: on a network, a query for each file takes minutes."""
     listed: dict[str, set[str]] = {}
     found = []
     for path in paths:
         folder, name = os.path.split(path)
         if folder not in listed:
             listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        if name not in listed[folder] and not os.path.exists(path):  # it may be written with other capitals
+        if name not in listed[folder] and not os.path.exists(path):  # on some systems capitals do not matter
             found.append(path)
     return found
 
 
 def missing_for_metric(metric: str, validation: Dataset) -> str | None:
-    """What a split has none of, so that a metric is undefined on it ("small objects"); None where it can be told."""
-    areas = judged_areas(validation)
+    """The objects ("small objects") that a split lacks, so that the metric is undefined; None if it is defined."""
+    areas = evaluated_areas(validation)
     if not len(areas):
         return "objects"
     if metric[:2] not in ("AP", "AR") or metric[2:] not in SIZE_RANGES:
@@ -173,16 +185,18 @@ def missing_for_metric(metric: str, validation: Dataset) -> str | None:
     return None if ((areas >= low) & (areas <= high)).any() else what
 
 
-def count_split(dataset: Dataset, size: tuple[int, int], name: str, wanted: np.ndarray | None = None) -> SplitCounts:
-    """A split in numbers, from its flat arrays; sides are measured at the training size.
+def count_split(
+    dataset: Dataset, size: tuple[int, int], name: str, counted_labels: np.ndarray | None = None
+) -> SplitCounts:
+    """Counts the images and objects of a split; sides are measured at the training size.
 
-    wanted: labels of the classes that count, None for all.
+    counted_labels: labels of the classes that count, None for all.
     """
     images, boxes, labels, crowds = flat_objects(dataset)
     _, kept = clean_boxes(boxes, *dataset.sizes[images].T)
-    counted = np.ones(len(boxes), bool) if wanted is None else np.isin(labels, wanted)
+    counted = np.ones(len(boxes), bool) if counted_labels is None else np.isin(labels, counted_labels)
     usable = kept & ~crowds & counted
-    sides = np.sqrt(object_sizes(dataset, size, wanted).prod(1))
+    sides = np.sqrt(object_sizes(dataset, size, counted_labels).prod(1))
     with_objects = np.bincount(images[usable], minlength=len(dataset)) > 0
     return SplitCounts(
         name,
@@ -201,12 +215,12 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe, la
     found = []
     where = f"'{dataset.described_by}'"
     if counts.usable == 0:
-        return [f"{where} has no objects to learn: AP will stay 0. Run: onelook check {dataset.described_by}"]
+        return [f"{where} has no objects to train on: AP will stay 0. Run: onelook check {dataset.described_by}"]
     lost = counts.objects - counts.crowds - counts.usable
     if lost > 0.05 * counts.objects:
         found.append(
-            f"{lost} of {counts.objects} boxes lie outside their images or have no area, and are not learnt. "
-            "Are they in the unit that the format wants? Run: onelook check"
+            f"{lost} of {counts.objects} boxes lie outside their images or have no area, and are left out. "
+            "Do they have the unit of the format? Run: onelook check"
         )
     if counts.median_side < MIN_OBJECT_SIDE:
         found.append(
@@ -215,20 +229,20 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe, la
         )
     found += _anchor_warnings(dataset, recipe, labels)
     found += _outline_warnings(dataset, recipe, labels)
-    learnt = range(len(dataset.names)) if labels is None else labels.tolist()
-    absent = [dataset.names[label] for label in learnt if counts.per_class[label] == 0]
+    trained = range(len(dataset.names)) if labels is None else labels.tolist()
+    absent = [dataset.names[label] for label in trained if counts.per_class[label] == 0]
     if absent:
-        found.append(f"No training object has the class {_listed(absent)}: it cannot be learnt.")
+        found.append(f"No training object has the class {_listed(absent)}: it cannot be trained.")
     if counts.unlabelled > 0.5 * counts.images:
         found.append(
-            f"{counts.unlabelled} of {counts.images} training images have no annotations at all and are learnt as "
-            "background. If they do show objects, annotate or remove them."
+            f"{counts.unlabelled} of {counts.images} training images have no annotations and are used as "
+            "background. If they show objects, annotate or remove them."
         )
     return found
 
 
 def _anchor_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | None) -> list[str]:
-    """A hint where the assigner goes by the ratio of sides, and that leaves objects without an anchor."""
+    """Warns where the assigner compares sides of objects and anchors, and many objects match no anchor."""
     assigner = getattr(recipe.loss, "assigner", None)
     ratio = getattr(getattr(assigner, "cells", assigner), "ratio", None)
     anchors = getattr(recipe.model, "anchors", None)
@@ -245,13 +259,13 @@ def _anchor_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | None
 
 
 def _outline_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | None) -> list[str]:
-    """A hint where objects are to be cut out along outlines that nobody drew."""
+    """Warns where the augmentation pastes objects by their polygons, and the data set has none."""
     augments = (recipe.augment_at(0), recipe.augment_at(recipe.epochs - 1))
     if not any(getattr(augment, "needs_polygons", False) for augment in augments):
         return []
     _, _, found, crowds = flat_objects(dataset)
-    drawn = outlined(dataset) & ~crowds
-    if (drawn if labels is None else drawn & np.isin(found, labels)).any():
+    usable = has_outline(dataset) & ~crowds
+    if (usable if labels is None else usable & np.isin(found, labels)).any():
         return []
     return [
         "The augmentation pastes objects along their outlines (segmentations), of which the training set has none: "
@@ -261,8 +275,8 @@ def _outline_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | Non
 
 def _validation_warnings(names: Sequence[str], training: SplitCounts, validation: SplitCounts) -> list[str]:
     pairs = zip(names, training.per_class, validation.per_class)
-    unseen = [name for name, learnt, judged in pairs if judged and not learnt]
-    return [f"Validation judges {_listed(unseen)}, which training never shows."] if unseen else []
+    unseen = [name for name, trained, validated in pairs if validated and not trained]
+    return [f"The validation set has objects of {_listed(unseen)}, the training set has none."] if unseen else []
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -277,12 +291,12 @@ def positives_per_object(
     batches: Iterable[tuple[torch.Tensor, Targets]],
     autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> float | None:
-    """Priors that learn an object, on average over the objects of some batches; None where they hold no object.
+    """The mean number of priors assigned to an object, in some batches; None where the batches have no objects.
 
-    Below 1, objects exist that nothing learns: too small for the levels, or matched by no anchor. The model's weights,
-    batch statistics and mode are left as they are, and no memory of an accelerator is kept.
+    Below 1, some objects have no prior: they are too small for the levels, or no anchor matches them. The model's
+    weights, statistics and mode do not change, and no memory of the device stays allocated.
 
-    autocast: the precision of the model's passes; who learns what is decided without, as in a step.
+    autocast: the precision of the model's forward pass; the assignment runs without it, as in a training step.
     """
     was_training = model.training
     model.eval()
@@ -292,7 +306,7 @@ def positives_per_object(
         objects += int(targets.valid.sum())
     model.train(was_training)
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # the training's passes are of other sizes
+        torch.cuda.empty_cache()  # the micro-batches of the training have other sizes
     return pairs / objects if objects else None
 
 
@@ -303,14 +317,14 @@ def _positives(
     targets: Targets,
     autocast: Callable[[], contextlib.AbstractContextManager[object]],
 ) -> int:
-    """Of one batch; what it took is given back before the next."""
+    """The number of positive priors of a batch; its memory is released on return."""
     with autocast():
         predictions = model(images.float())
     return int(assigner(predictions, targets).valid.sum())
 
 
 def draw_batch(images: np.ndarray, targets: Targets, names: Sequence[str], max_images: int = 16) -> np.ndarray:
-    """A grid of a batch with its boxes: (B, 3, H, W) uint8 RGB -> one picture, cells 320 pixels at most."""
+    """Draws a batch (B, 3, H, W), uint8 RGB, with its boxes as one image: a grid of cells of 480 pixels at most."""
     shown = min(len(images), max_images)
     columns = int(np.ceil(np.sqrt(shown)))
     height, width = images.shape[-2:]
@@ -336,5 +350,5 @@ def _drawn(image: np.ndarray, targets: Targets, index: int, names: Sequence[str]
 
 
 def save_first_batch(path: Path, images: np.ndarray, targets: Targets, names: Sequence[str]) -> Path:
-    """Draws what the network sees in its first step beside the run's other files."""
+    """Draws the first batch of a training, with its boxes, into an image file."""
     return write_image(path, draw_batch(images, targets, names))

@@ -1,4 +1,4 @@
-"""A training as one value. A recipe names no path, no device and no process: those are the run's."""
+"""The recipe: all settings of a training as one value, without paths, devices and processes (those are the run's)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from onelook.augment.batch_augment import WithBatchAugments
 from onelook.augment.sampler import ImageSampler
+from onelook.config import change
 from onelook.data.order import Sampling
-from onelook.errors import ConfigError
+from onelook.errors import ConfigError, UsageError
 from onelook.layers.cross_iteration_batch_norm import Cbn
 from onelook.layers.cross_mini_batch_norm import Cmbn
 from onelook.losses.classification import ClassLoss
@@ -30,14 +31,14 @@ AnySchedule = WarmCosine | OneCycle | MultiStep | Polynomial | CosineRestarts | 
 
 
 class Augment(Protocol):
-    """`draw(rng)` returns another random image of the set; `draw.size` is the training input's."""
+    """Augments a sample; `sampler(rng)` returns another random image of the set, `sampler.size` is the input's size."""
 
     def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample: ...
 
 
 @dataclass(frozen=True)
 class Closing:
-    """What changes in the last epochs: weaker augmentation, another loss. None keeps the recipe's own."""
+    """The closing phase, the last epochs: weaker augmentation, another loss. None keeps the recipe's own."""
 
     epochs: int
     augment: Augment | None = None
@@ -50,22 +51,22 @@ class Closing:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A complete training.
+    """The settings of a complete training: model, loss, augmentation, optimizer, schedule and the rest.
 
-    batch_size: images an optimizer step, over all processes and accumulated passes.  size: (height, width) of the
-    training input, None for the architecture's own.  accumulate: passes whose gradients are summed into one step.
-    clip: largest gradient norm of the detector.  max_labels: objects an image keeps.  freeze: parameter names (glob
-    patterns) that do not learn.  sampling: which images, and how often.  sync_batch_norm: statistics over the images of
-    all processes.  normalization: what batch norm becomes in training, None leaves it.  dropblock, adversarial: None
-    for without.  join_passes: whether passes of a step become one where the drawn input size is small, as long as it
-    has no more pixels than a pass of the largest (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).
-    extras: what is made of the augmentation's finished pictures, in order (CutMix, blur, erasing); they end where
-    closing brings an augmentation of its own.
+    batch_size: images an optimizer step, over all processes and micro-batches.  size: (height, width) of the training
+    input, None for the architecture's own.  accumulate: micro-batches of a step (gradient accumulation).  clip: largest
+    gradient norm of the detector.  max_labels: most objects of an image.  freeze: names (glob patterns) of parameters
+    that are not trained.  sampling: which images, and how often.  sync_batch_norm: batch norm over the images of all
+    processes.  normalization: replaces batch norm in training, None keeps it.  dropblock, adversarial: None for
+    without.  join_passes: whether micro-batches are joined where the random input size is small, as long as none has
+    more pixels than one of the largest size (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).
+    extras: augmentations of the augmented images, in order (CutMix, blur, erasing); not used where `closing` has an
+    augmentation.
     nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
-    evaluate_every: epochs between evaluations; the closing epochs are evaluated each (YOLOX).  metric: what "best"
-    means.  patience: evaluations without improvement after which training stops, None never.  distillation: what is
-    learnt from a teacher's features; which teacher, the run says.  pretraining: how the backbone was trained as a
-    classifier before, whose weights the run brings; None begins with what it brings, or with nothing.
+    evaluate_every: epochs between evaluations; every closing epoch is evaluated (YOLOX).  metric: decides which epoch
+    is the best.  patience: evaluations without improvement before early stopping, None for never.  distillation:
+    settings of distillation; the run has the teacher.  pretraining: recipe of the classifier training whose backbone
+    weights the run starts with; None starts with the weights of the run, or at random.
     """
 
     model: Architecture
@@ -101,25 +102,27 @@ class Recipe:
     def __post_init__(self) -> None:
         self._check_numbers()
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal passes")
+            raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal micro-batches")
         if self.sync_batch_norm and isinstance(self.normalization, Cbn):
-            raise ValueError("Cbn remembers the passes of one process: it cannot have sync_batch_norm as well")
+            raise ValueError("Cbn uses the micro-batches of one process: it cannot be combined with sync_batch_norm")
         if self.join_passes and (self.accumulate == 1 or self.multiscale is None):
-            raise ValueError("join_passes needs a multiscale, and accumulate above 1: passes that can be joined")
+            raise ValueError("join_passes needs multiscale, and accumulate above 1: micro-batches that can be joined")
         if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
             raise ValueError(f"the size is (height, width), each a multiple of 32, not {self.size}")
         if self.closing is not None and self.closing.epochs > self.epochs:
             raise ValueError(f"closing.epochs {self.closing.epochs} is more than epochs {self.epochs}")
         if "image classes" in self.model.provides and self.distillation is not None:
-            raise ValueError("a classifier of pictures has no neck whose features a teacher could teach")
+            raise ValueError("an image classifier has no neck, so distillation cannot be used with it")
         if self.pretraining is not None and "image classes" not in self.pretraining.model.provides:
-            raise ValueError("pretraining is the training of a classifier, whose backbone goes on as the detector's")
+            raise ValueError(
+                "pretraining is the recipe of an image classifier, whose backbone the detector starts with"
+            )
         for loss in (self.loss, self.closing.loss if self.closing is not None else None):
             if loss is not None:
                 self._check_needs(loss)
 
     def _check_numbers(self) -> None:
-        """ValueError for a number that cannot be meant."""
+        """ValueError for a number out of range."""
         for name in ("epochs", "batch_size", "accumulate", "max_labels", "evaluate_every", "patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
@@ -129,15 +132,17 @@ class Recipe:
             raise ValueError(f"clip is a norm above 0, or none, not {self.clip}")
 
     def _check_needs(self, loss: AnyLoss) -> None:
-        """ValueError for a loss that needs what the head does not give, or teaches nothing to a part of it."""
+        """ValueError for a loss that needs outputs the head does not have, or that leaves a part of it untrained."""
         if isinstance(loss, DetectionLoss) and "image classes" in self.model.provides:
-            raise ValueError("a classifier of pictures learns by a ClassLoss, not by a DetectionLoss")
+            raise ValueError("an image classifier needs a ClassLoss, not a DetectionLoss")
         for need, part in loss.needs().items():
             if need not in self.model.provides:
-                raise ValueError(f"{part} needs {need}, which the head of {type(self.model).__name__} does not give")
+                raise ValueError(f"{part} needs {need}, which the head of {type(self.model).__name__} does not provide")
         if isinstance(loss, DetectionLoss) and "auxiliary" in self.model.provides and loss.auxiliary is None:
-            # It would cost time and learn nothing, and several processes would wait for its gradients.
-            raise ValueError("the auxiliary head would learn nothing: set loss.auxiliary, or build without that head")
+            # It would cost time without being trained, and distributed training would wait for its gradients.
+            raise ValueError(
+                "the auxiliary head would not be trained: set loss.auxiliary, or build the model without that head"
+            )
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -161,28 +166,28 @@ class Recipe:
         return self.loss if closing is None or closing.loss is None else closing.loss
 
     def distillation_weight_at(self, step: int, steps_per_epoch: int) -> float:
-        """The weight of the teacher's term in a step (0-based); 0 where there is no teacher."""
+        """The weight of the distillation term in a step (0-based); 0 without distillation."""
         if self.distillation is None:
             return 0.0
         closing = 0 if self.closing is None else self.closing.epochs
         return self.distillation.at(step, steps_per_epoch, self.epochs, closing)
 
     def terms_at(self, epoch: int) -> tuple[str, ...]:
-        """What the losses of an epoch (0-based) are called, in the order of logs."""
+        """The names of the loss terms of an epoch (0-based), in the order of logs."""
         teacher = () if self.distillation is None else (TERM_NAME,)
         return (*(term.name for term in self.loss_at(epoch).terms), *teacher)
 
     def evaluates(self, epoch: int) -> bool:
-        """Whether the model is evaluated after an epoch (0-based): the last one always is."""
+        """Whether the model is evaluated after an epoch (0-based); always true for the last one."""
         return self.is_closing(epoch) or (epoch + 1) % self.evaluate_every == 0 or epoch + 1 == self.epochs
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe for another number of epochs: what it counts in epochs shrinks (never grows) with it.
+    """The recipe with another number of epochs; its warm-up, closing phase and evaluations shrink (never grow) with it.
 
-    Warm-up shrinks in proportion but lasts an epoch at least (what it counts in steps shrinks all the way); the closing
-    phase takes a fifth of the training at most; there are some ten evaluations before it. A schedule's flat end follows
-    the closing phase.
+    The warm-up shrinks in proportion, to one epoch at least (in steps, without a minimum); the closing phase is
+    a fifth of the training at most; there are about ten evaluations before it. The flat end of a schedule has the same
+    limit as the closing phase.
     """
     if epochs < 1:
         raise ConfigError(f"epochs is at least 1, not {epochs}.")
@@ -202,3 +207,22 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
             changes["flat_epochs"] = min(known["flat_epochs"], float(epochs // 5))
     every = max(1, min(recipe.evaluate_every, epochs // 10))
     return replace(recipe, epochs=epochs, closing=closing, schedule=replace(schedule, **changes), evaluate_every=every)
+
+
+def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:
+    """The recipe for these classes, with other epochs, input side or batch; None keeps what the recipe has."""
+    for flag, number in (("--epochs", epochs), ("--batch", batch)):
+        if number is not None and number < 1:
+            raise UsageError(f"{flag} is at least 1, not {number}.")
+    if epochs is not None and epochs != chosen.epochs:
+        chosen = shortened(chosen, epochs)
+    new: dict[str, Any] = {"model.num_classes": len(names)}
+    if batch is not None:
+        new["batch_size"] = batch
+    if size is not None:
+        if size < 32 or size % 32:
+            below, above = size // 32 * 32, (max(size, 0) // 32 + 1) * 32
+            near = f"{below} or {above}" if below > 0 else str(above)
+            raise UsageError(f"The size {size} is no multiple of 32.", f"Use --size {near}.")
+        new["size"] = (size, size)
+    return change(chosen, new)

@@ -101,8 +101,8 @@ class OneCycle:
 class MultiStep:
     """Multi-step schedule: multiplies the rate by `factor` at each milestone, after a warm-up.
 
-    milestones: ascending fractions of the training, e.g. (0.8, 0.9) as in Darknet's `steps` policy.  warmup_power: 1 is a
-    linear rise, 4 Darknet's burn-in.
+    milestones: ascending fractions of the training, e.g. (0.8, 0.9) as in Darknet's `steps` policy.  warmup_power: 1
+    is a linear rise, 4 Darknet's burn-in.
     """
 
     milestones: tuple[float, ...] = (0.8, 0.9)

@@ -41,8 +41,8 @@ class TrainingStep(nn.Module):
     ) -> dict[str, Tensor]:
         """The weighted loss terms of a batch, float32 scalars by name; images (B, 3, H, W) uint8 RGB.
 
-        size: (height, width) that the batch is resized to first (multi-scale training).  distillation_weight: weight of the
-        distillation term; at 0 the teacher is not run.
+        size: (height, width) that the batch is resized to first (multi-scale training).  distillation_weight: weight of
+        the distillation term; at 0 the teacher is not run.
         """
         pixels, targets = resize_batch(images.float(), targets, size)
         pixels = pixels.contiguous(memory_format=self.layout)

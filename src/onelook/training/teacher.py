@@ -1,4 +1,4 @@
-"""Which teacher a run has: found like any model, recorded in the run's folder, and known again when the run goes on."""
+"""The teacher of a run with distillation: opened, recorded in the run's folder, and checked on resume."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from onelook.config import to_plain
-from onelook.errors import UserError, WeightsError
+from onelook.errors import UsageError, UserError, WeightsError
+from onelook.files import write_text
+from onelook.models.detector import Detector
 from onelook.models.variants import VARIANTS
-from onelook.training.files import write_text
+from onelook.training.recipe import Recipe
 from onelook.weights import open_detector
 
-if TYPE_CHECKING:
-    from onelook.models.detector import Detector
-
 TEACHER_FILE = "teacher.json"
+IN_MEMORY = "a detector in memory"  # what the record calls a teacher that was given as a value
 
 
 @dataclass(frozen=True)
 class TeacherRecord:
-    """What `teacher.json` holds: how the teacher was named, and what it was.
+    """The content of `teacher.json`: name and files of the teacher, and a hash of it.
 
-    model, weights: as `open_detector` takes them, files by absolute path.  fingerprint: of its network and weights.
+    model, weights: arguments of `open_detector`, files by absolute path.  fingerprint: hash of network and weights.
     """
 
     model: str
@@ -39,15 +38,34 @@ class TeacherRecord:
         return self.model if self.weights is None else f"{self.model} ({self.weights})"
 
 
-def open_teacher(model: str, weights: str | None = None) -> tuple[Detector, TeacherRecord]:
-    """The detector of a name with weights, a weights file or a run's folder, and its record.
+def find_teacher(
+    recipe: Recipe, folder: Path, teacher: str | Detector | None, weights: str | None, resume: bool
+) -> tuple[Detector, TeacherRecord] | None:
+    """Opens the teacher of a run; None where the recipe has none. UserError where the two do not agree."""
+    if weights is not None and teacher is None:
+        raise UsageError("--teacher-weights needs the teacher's name.", "Add --teacher NAME.")
+    if recipe.distillation is None:
+        if teacher is not None:
+            raise UsageError("The recipe has no teacher.", "Leave --teacher away, or distillation=none.")
+        return None
+    if resume:
+        return reopen_teacher(folder, teacher, weights)
+    if teacher is None:
+        raise UsageError("The recipe learns from a teacher.", "Add --teacher, or distillation=none.")
+    return open_teacher(teacher, weights)
 
-    UserError as `open_detector` has it: a teacher without weights has nothing to teach.
+
+def open_teacher(model: str | Detector, weights: str | None = None) -> tuple[Detector, TeacherRecord]:
+    """Opens a teacher: a name with weights, a weights file, a run's folder, or a detector; returns also its record.
+
+    UserError as of `open_detector`, and for a model without weights.
     """
+    if isinstance(model, Detector):
+        return model, TeacherRecord(IN_MEMORY, None, fingerprint(model))
     row = None if weights is not None or Path(model).exists() else VARIANTS.get(model)
     if row is not None:
-        where = f" The official ones are at {row.url}." if row.url else ""
-        raise WeightsError(f"The teacher '{model}' has no weights yet.", f"Give a file: --teacher-weights FILE.{where}")
+        source = f" The official ones are at {row.url}." if row.url else ""
+        raise WeightsError(f"The teacher '{model}' has no weights.", f"Give a file: --teacher-weights FILE.{source}")
     detector = open_detector(model, weights).detector
     named = [
         None if name is None else str(Path(name).resolve()) if Path(name).exists() else name
@@ -57,7 +75,7 @@ def open_teacher(model: str, weights: str | None = None) -> tuple[Detector, Teac
 
 
 def fingerprint(detector: Detector) -> str:
-    """SHA-256 of the architecture and all tensors: the same for the same weights, whatever file they come from."""
+    """SHA-256 of the architecture and all tensors; it does not depend on the file that they come from."""
     digest = hashlib.sha256(json.dumps(to_plain(detector.architecture), sort_keys=True).encode())
     for name, tensor in sorted(detector.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -74,42 +92,45 @@ def write_teacher(folder: Path, record: TeacherRecord) -> None:
     write_text(folder / TEACHER_FILE, json.dumps(asdict(record), indent=1) + "\n")
 
 
-def reopen_teacher(folder: Path, model: str | None, weights: str | None) -> tuple[Detector, TeacherRecord]:
-    """The teacher of a run that goes on: the one it was started with, found where it was or where it is now.
+def reopen_teacher(folder: Path, model: str | Detector | None, weights: str | None) -> tuple[Detector, TeacherRecord]:
+    """Opens the teacher of a resumed run, which must be the one that the run was started with.
 
-    model, weights: where it is now, None if it has not moved. UserError where another one is found.
+    model, weights: its new place, None if it has not moved. UserError for another teacher.
     """
     before = read_teacher(folder)
-    gone = [place for place in (before.model, before.weights) if place and os.path.isabs(place)]
-    gone = [place for place in gone if not os.path.exists(place)]
-    if model is None and gone:
+    if model is None and before.model == IN_MEMORY:
         raise UserError(
-            f"The run in '{folder}' learns from a teacher that was at '{gone[0]}', where nothing is any more.",
-            "Say where it is now: --teacher FILE (or a run's folder), or --teacher NAME --teacher-weights FILE.",
+            f"The run in '{folder}' learns from a teacher that was {IN_MEMORY}.", "Give the same teacher again."
         )
-    detector, now = open_teacher(*((before.model, before.weights) if model is None else (model, weights)))
+    files = [path for path in (before.model, before.weights) if path and os.path.isabs(path)]
+    missing = [path for path in files if not os.path.exists(path)]
+    if model is None and missing:
+        raise UserError(
+            f"The run in '{folder}' was distilled from the teacher '{missing[0]}', which does not exist any more.",
+            "Give its new place: --teacher FILE (or a run's folder), or --teacher NAME --teacher-weights FILE.",
+        )
+    named = (before.model, before.weights) if model is None else (model, weights)
+    detector, now = open_teacher(*named)
     if now.fingerprint != before.fingerprint:
         raise UserError(
-            f"The run in '{folder}' learns from another teacher: {before}, which was {before.fingerprint[:19]} and not "
+            f"The run in '{folder}' has another teacher: {before} with {before.fingerprint[:19]}, not "
             f"{now.fingerprint[:19]}.",
-            "Name the same weights with --teacher, or start a new run with --out in another folder.",
+            "Give the same weights with --teacher, or start a new run with --out in another folder.",
         )
     return detector, before
 
 
 def read_teacher(folder: Path) -> TeacherRecord:
-    """The record in a run's folder; UserError where there is none or it is damaged."""
+    """Reads the record in a run's folder; UserError where there is none or it is damaged."""
     path = folder / TEACHER_FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         record = TeacherRecord(**data)
         texts = (record.model, record.fingerprint, record.weights or "")
         if not all(isinstance(text, str) for text in texts):
-            raise ValueError("its entries are no text")
+            raise ValueError("its entries are not text")
     except FileNotFoundError:
-        raise UserError(
-            f"The run in '{folder}' learns from a teacher, but its {TEACHER_FILE} is gone.", "Start a new run."
-        ) from None
+        raise UserError(f"The run in '{folder}' has distillation, but no {TEACHER_FILE}.", "Start a new run.") from None
     except (ValueError, TypeError, OSError) as error:
         raise UserError(f"'{path}' is damaged ({error}).", "Start a new run.") from error
     return record

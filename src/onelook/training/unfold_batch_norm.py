@@ -1,15 +1,15 @@
-"""Folded weights made trainable: batch norm gets its real statistics, and filters the size at which they learn calmly.
+"""Makes weights with folded batch norm trainable: restores the statistics of batch norm and the scale of filters.
 
-Weights whose batch norm was folded away (exported files) come back with an identity in its place. That is right for
-detecting, but in training a batch norm divides by the statistics of the batch, so the first step would throw away the
-scale of every feature. Measuring the statistics and changing gain and bias to match gives the same function in
-evaluation, and nearly the same in training: fine-tuning starts where the weights left off.
+Weights whose batch norm was folded (exported files) are loaded with an identity in its place. That is correct for
+inference, but in training batch norm divides by the statistics of the batch, so the first step would lose the scale of
+every feature. Measuring the statistics and changing gain and bias to match gives the same function in evaluation and
+nearly the same in training, so that fine-tuning starts at the accuracy of the weights.
 
-Folding also forgets how large the filters were. Batch norm makes their size meaningless for the answers, not for the
-learning: a step turns a filter by rate * |gradient| / |filter|, and the gradient shrinks as the filter grows. In a
+Folding also loses the scale of the filters. With batch norm their scale has no effect on the outputs, but it has one on
+training: a step rotates a filter by rate * |gradient| / |filter|, and the gradient shrinks as the filter grows. In a
 trained network filters have grown until weight decay balances the gradients (van Laarhoven 2017, arXiv 1706.05350). A
-folded first layer that sees pixels up to 255 is some hundred times smaller than that, and one step at the lowest
-published rate would destroy it; `rescale_filters` gives such filters back the size that they had.
+folded first layer with input pixels up to 255 is about a hundred times smaller than that, and one step at the lowest
+published rate would destroy it; `rescale_filters` enlarges such filters again.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# |gradient| / |filter| of a filter in balance, where rate * ratio ** 2 = 2 * decay, at the rate 0.01 and the decay 5e-4
-# that YOLOX, YOLOv7 and DAMO-YOLO are published with: the balance that their weights come from.
+from onelook.devices import widest_float
+
+# |gradient| / |filter| at the equilibrium rate * ratio ** 2 = 2 * decay, with rate 0.01 and weight decay 5e-4 of the
+# published trainings of YOLOX, YOLOv7 and DAMO-YOLO.
 MAX_GRADIENT_RATIO = math.sqrt(2 * 5e-4 / 0.01)
 
 
 class _Moments:
-    """Mean and variance of what enters one batch norm, channel by channel, over all images seen."""
+    """Mean and variance of the input of one batch norm, for each channel, over several batches."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
-        self.sum = torch.zeros(channels, dtype=torch.float64, device=device)
+        self.sum = torch.zeros(channels, dtype=widest_float(device), device=device)
         self.squares = torch.zeros_like(self.sum)
         self.count = 0
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].detach().double()
+        x = inputs[0].detach().to(self.sum.dtype)
         axes = [axis for axis in range(x.dim()) if axis != 1]
         self.sum += x.sum(axes)
         self.squares += (x * x).sum(axes)
@@ -49,11 +51,11 @@ class _Moments:
 
 @torch.no_grad()
 def measure_statistics(model: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Sets every batch norm's statistics to those of some batches, and its gain and bias so that nothing changes.
+    """Sets the statistics of every batch norm to those of some batches, without a change of the model's outputs.
 
-    batches: images (B, 3, H, W) as the model takes them, a few hundred images at most are needed. Returns how many
-    images were looked at; with none, or without batch norms, the model stays as it is. The model's answers in
-    evaluation are the same up to rounding (a channel that never varies gets a gain as small as its deviation).
+    batches: images (B, 3, H, W) as the model takes them; a few hundred images are enough. Returns the number of images;
+    with none, or without batch norms, the model is not changed. Gain and bias are changed to match, so the outputs in
+    evaluation are the same up to rounding (a constant channel gets a gain as small as its deviation).
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.affine]
     moments = [_Moments(norm.num_features, norm.weight.device) for norm in norms]
@@ -76,7 +78,7 @@ def measure_statistics(model: nn.Module, batches: Iterable[Tensor]) -> int:
 
 
 def _rescale(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """The same affine function of x, with other statistics inside."""
+    """Changes the statistics of a batch norm, and gain and bias so that it is the same affine function."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     bias = norm.bias.double() + scale * (mean - norm.running_mean.double())
@@ -89,16 +91,16 @@ def _rescale(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
 def rescale_filters(
     model: nn.Module, batches: Iterable[Callable[[], Tensor]], max_ratio: float = MAX_GRADIENT_RATIO
 ) -> dict[str, float]:
-    """Enlarges filters in front of batch norms that a training step would turn too fast; no answer changes.
+    """Enlarges filters in front of batch norms that are too small to be trained; the outputs do not change.
 
-    batches: each gives the loss of one batch, computed by `model` in training mode; a few are enough.  calm: the
-    largest |gradient| / |filter| left, both over a whole layer. Returns the layers that grew, by name, with their
-    factors. Looking at the batches moves no statistics of batch norm, and no gradient is left behind.
+    batches: each computes the loss of one batch with `model` in training mode; a few are enough.  max_ratio: the
+    largest |gradient| / |filter| allowed, both over a whole layer. Returns the enlarged layers, by name, with their
+    factors. Statistics of batch norm are not changed, and no gradients are left.
     """
     pairs = _Pairs(model)
     squares: dict[nn.Conv2d, float] = {}
     count = 0
-    with _frozen_statistics(model), pairs.watched():
+    with _frozen_statistics(model), pairs.record():
         for loss in batches:
             model.zero_grad(set_to_none=True)
             loss().backward()
@@ -107,20 +109,20 @@ def rescale_filters(
                 if conv.weight.grad is not None:
                     squares[conv] = squares.get(conv, 0.0) + float(conv.weight.grad.double().square().sum())
     model.zero_grad(set_to_none=True)
-    grown = {}
+    enlarged = {}
     names = {module: name for name, module in model.named_modules()}
     for conv, total in squares.items():
         size = float(conv.weight.detach().double().norm())
         ratio = math.sqrt(total / count) / size if size else 0.0
         if max_ratio < ratio < math.inf:
             # The gradient falls as the filter grows, so the ratio falls with the square.
-            grown[names[conv]] = factor = math.sqrt(ratio / max_ratio)
+            enlarged[names[conv]] = factor = math.sqrt(ratio / max_ratio)
             _enlarge(conv, pairs.found[conv], factor)
-    return grown
+    return enlarged
 
 
 class _Pairs:
-    """Which convolutions feed a batch norm and nothing else, seen while the model runs."""
+    """Finds the convolutions whose output goes into a batch norm only, with hooks in a forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         self.found: dict[nn.Conv2d, _BatchNorm] = {}
@@ -128,7 +130,7 @@ class _Pairs:
         self._last: tuple[nn.Conv2d, Tensor] | None = None
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def record(self) -> Iterator[None]:
         hooks = []
         for module in self._model.modules():
             if isinstance(module, nn.Conv2d) and module.bias is None:
@@ -154,7 +156,7 @@ class _Pairs:
 
 @contextmanager
 def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Training mode in which batch norm's running statistics stay as they are."""
+    """Sets training mode, with the running statistics of batch norm frozen."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     kept = [
         (norm, norm.momentum, None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone())
@@ -176,7 +178,7 @@ def _frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def _enlarge(conv: nn.Conv2d, norm: _BatchNorm, factor: float) -> None:
-    """Filters `factor` times as large, and statistics that take it out again."""
+    """Multiplies filters by `factor`, and changes the batch norm so that its outputs stay the same."""
     assert norm.running_mean is not None and norm.running_var is not None
     before = (norm.running_var.double() + norm.eps).sqrt()
     conv.weight.mul_(factor)

@@ -1,1 +1,1 @@
-"""Searches over settings: what to try next, given what was tried."""
+"""Hyper-parameter search: a genetic algorithm over settings of a recipe, and the record of its trials."""

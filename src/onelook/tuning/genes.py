@@ -1,4 +1,4 @@
-"""The numbers of a recipe that a search may change, and how they mutate (YOLOv4 sec. 3.4, "genetic algorithms")."""
+"""The genetic algorithm of hyper-parameter search: search ranges, mutation, crossover (YOLOv4 sec. 3.4)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from onelook.config import get
 from onelook.errors import ConfigError, UsageError
 
 _DEFAULTS: tuple[tuple[str, float, float], ...] = (
-    # path, factors on the present value: the settings that the paper's search chose, where a recipe has them
+    # path, factors on the present value: the settings that the paper's search chose, if the recipe has them
     ("optimizer.lr_per_image", 0.25, 4.0),
     ("optimizer.weight_decay", 0.25, 4.0),
 )
 _MOMENTUM = ("optimizer.momentum", 0.8, 0.98)
-_SPREAD = (0.3, 3.0)  # factors on the weight of each term of the loss
+_WEIGHT_RANGE = (0.3, 3.0)  # factors on the weight of each term of the loss
 
 
 @dataclass(frozen=True)
 class Gene:
-    """One number of a recipe, by its path, between `low` and `high`.
+    """The search range of one number of a recipe: its path and its bounds `low` and `high`.
 
-    Positive bounds a factor of ten or more apart are searched in logarithms.  whole: whether it is a whole number.
+    The search is logarithmic where both bounds are positive and a factor of ten or more apart.
+    whole: whether it is a whole number.
     """
 
     path: str
@@ -35,30 +36,30 @@ class Gene:
 
     @property
     def logarithmic(self) -> bool:
-        """Whether equal factors count as equal steps."""
+        """Whether the search is on a logarithmic scale."""
         return self.low > 0 and self.high >= 10 * self.low
 
     def to_fraction(self, value: float) -> float:
-        """Where a value lies between the bounds, 0 to 1; beyond them it is at the nearer one."""
+        """The position of a value between the bounds, 0 to 1; values outside are clipped."""
         value = min(max(value, self.low), self.high)
         if self.logarithmic:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
-    def from_fraction(self, place: float) -> float | int:
-        """The value at a place between 0 and 1, rounded to five digits, or to a whole number."""
-        place = min(max(place, 0.0), 1.0)
+    def from_fraction(self, position: float) -> float | int:
+        """The value at a position between 0 and 1, rounded to five digits, or to a whole number."""
+        position = min(max(position, 0.0), 1.0)
         if self.logarithmic:
-            value = self.low * (self.high / self.low) ** place
+            value = self.low * (self.high / self.low) ** position
         else:
-            value = self.low + place * (self.high - self.low)
+            value = self.low + position * (self.high - self.low)
         if self.whole:
             return round(value)
         return min(max(float(f"{value:.5g}"), self.low), self.high)
 
 
 def read_gene(text: str, recipe: Any) -> Gene:
-    """The gene in "path=low..high". Raises UsageError for what is no range, no path, or no number in the recipe."""
+    """Parses "path=low..high". Raises UsageError for an invalid range or path, or a setting that is no number."""
     path, _, bounds = text.partition("=")
     low, _, high = bounds.partition("..")
     try:
@@ -76,7 +77,7 @@ def read_gene(text: str, recipe: Any) -> Gene:
 
 
 def default_genes(recipe: Any) -> tuple[Gene, ...]:
-    """The numbers that are searched when nobody says which: rates, momentum, and the weights of the loss."""
+    """The default search ranges: learning rate, weight decay, momentum, and the weights of the loss terms."""
     found = []
     for path, below, above in _DEFAULTS:
         if present := _number(recipe, path):
@@ -86,29 +87,30 @@ def default_genes(recipe: Any) -> tuple[Gene, ...]:
     for term in getattr(recipe.loss, "terms", ()):
         path = f"loss.terms.{term.name}.weight"
         if present := _number(recipe, path):
-            found.append(Gene(path, present * _SPREAD[0], present * _SPREAD[1]))
+            found.append(Gene(path, present * _WEIGHT_RANGE[0], present * _WEIGHT_RANGE[1]))
     return tuple(found)
 
 
 def _number(recipe: Any, path: str) -> float:
     """The number at a path, 0 where there is none."""
     try:
-        place = get(recipe, path)
+        value = get(recipe, path)
     except ConfigError:
         return 0.0
-    return float(place) if isinstance(place, int | float) and not isinstance(place, bool) else 0.0
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
 
 
 @dataclass(frozen=True)
 class Evolution:
-    """What is tried next.
+    """The genetic algorithm: proposes the values of the next trial from the finished ones.
 
-    founders: trials at random places, after the recipe itself.  parents: how many of the best may have children; the
-    better, the likelier.  crossed: probability that a child takes each number from either of two parents.  mutated:
-    probability of each number to mutate.  spread: deviation of a mutation, as a part of the way between the bounds.
+    random_trials: random trials after the first one, which is the recipe itself.  parents: how many of the best trials
+    are parents; better ones are chosen more often.  crossover_probability: that a child takes each number from either
+    of two parents.  mutation_probability: of each number.  mutation_scale: standard deviation of a mutation, as a
+    fraction of the range between the bounds.
 
-    The form is the paper's author's: children of the best five, four of five numbers changed by a product of a normal
-    and a uniform draw.
+    As in the code of the paper's author: children of the best five, four of five numbers changed by the product of a
+    normal and a uniform random number.
     """
 
     random_trials: int = 4
@@ -132,7 +134,7 @@ class Evolution:
         if number == 0:
             return tuple(gene.from_fraction(gene.to_fraction(value)) for gene, value in zip(genes, start))
         if number <= self.random_trials or not done:
-            return tuple(gene.from_fraction(place) for gene, place in zip(genes, rng.random(len(genes))))
+            return tuple(gene.from_fraction(position) for gene, position in zip(genes, rng.random(len(genes))))
         best = sorted(done, key=lambda one: -one[1])[: self.parents]
         weights = np.arange(len(best), 0, -1.0)
         first, second = (best[int(i)][0] for i in rng.choice(len(best), 2, p=weights / weights.sum()))
@@ -143,8 +145,8 @@ class Evolution:
             parent = [b if crosses and take else a for a, b, take in zip(first, second, takes)]
             change = rng.normal(0, 1, len(genes)) * rng.random(len(genes)) * self.mutation_scale
             change = np.where(rng.random(len(genes)) < self.mutation_probability, change, 0.0)
-            places = [gene.to_fraction(value) + step for gene, value, step in zip(genes, parent, change.tolist())]
-            child = tuple(gene.from_fraction(place) for gene, place in zip(genes, places))
+            positions = [gene.to_fraction(value) + step for gene, value, step in zip(genes, parent, change.tolist())]
+            child = tuple(gene.from_fraction(position) for gene, position in zip(genes, positions))
             if child not in known:
                 return child
         return child

@@ -1,4 +1,4 @@
-"""A search in a folder: which trials there were, what they reached, and what comes next. It survives any kill."""
+"""A hyper-parameter search in a folder: its trials and results in a file that survives a crash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onelook.errors import UserError
 from onelook.tuning.genes import Evolution, Gene
 
 STUDY_FILE = "study.json"
-_DRAWS = 0x6E3E
+_RANDOM_STREAM = 0x6E3E
 
 Write = Callable[[Path, str], None]
 
@@ -24,8 +24,8 @@ Write = Callable[[Path, str], None]
 class Trial:
     """One training of the search.
 
-    values: of the genes, in their order.  status: "running" until it has a fitness, or failed.  process: that runs or
-    ran it.  error: why it failed.
+    values: of the genes, in their order.  status: "running" until it has a fitness, or failed.  process: id of the
+    process that runs or ran it.  error: why it failed.
     """
 
     number: int
@@ -38,16 +38,16 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What its folder is called."""
+        """The name of its folder."""
         return f"trial-{self.number:03d}"
 
 
 class Study:
-    """The trials of a search, in a file that is replaced whole at each change.
+    """A search and its trials, in a file that is replaced atomically at each change.
 
-    What is proposed depends on the seed, the trial's number, and the trials that are done by then.
+    A proposal depends on the seed, the number of the trial, and the trials finished by then.
 
-    options: what the caller needs to go on with it besides, as JSON has it.
+    options: other settings (JSON) that the caller needs to resume the search.
     """
 
     def __init__(self, folder: Path, recipe: Any, genes: Sequence[Gene], seed: int, write: Write) -> None:
@@ -59,7 +59,7 @@ class Study:
 
     @staticmethod
     def read(folder: Path, recipe: Any, write: Write) -> Study:
-        """The search of a folder. Raises UserError where there is none, or its file is damaged."""
+        """Reads the search in a folder. Raises UserError where there is none, or its file is damaged."""
         path = folder / STUDY_FILE
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -86,26 +86,26 @@ class Study:
 
     @property
     def best(self) -> Trial | None:
-        """The finished trial of the highest fitness; the first of equal ones."""
+        """The finished trial with the highest fitness; the first of equal ones."""
         done = [trial for trial in self.trials if trial.fitness is not None]
         return max(done, key=lambda trial: (trial.fitness or 0.0, -trial.number), default=None)
 
     def unfinished(self) -> list[Trial]:
-        """The trials that were begun and have no result."""
+        """The trials that were started and have no result."""
         return [trial for trial in self.trials if trial.status == "running"]
 
     def start_trial(self) -> Trial:
-        """Proposes the next trial and writes it down."""
+        """Proposes the next trial and saves it."""
         number = len(self.trials)
         start = [float(get(self.recipe, gene.path)) for gene in self.genes]
         done = [(trial.values, trial.fitness) for trial in self.trials if trial.fitness is not None]
-        rng = np.random.default_rng((_DRAWS, self.seed, number))
+        rng = np.random.default_rng((_RANDOM_STREAM, self.seed, number))
         self.trials.append(Trial(number, self.evolution.propose(self.genes, start, done, rng, number)))
         self.save()
         return self.trials[-1]
 
     def update_trial(self, trial: Trial, **new: Any) -> Trial:
-        """Writes down what is new of a trial."""
+        """Changes fields of a trial and saves them."""
         self.trials[trial.number] = replace(self.trials[trial.number], **new)
         self.save()
         return self.trials[trial.number]

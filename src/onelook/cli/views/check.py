@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from onelook.api.check import Environment
-from onelook.data.check import CheckResult
+from onelook.data.check import CheckReport
 
 SHOWN_OF_A_CODE = 5
 
 
-def show_problems(result: CheckResult, console: Console) -> None:
+def show_problems(result: CheckReport, console: Console) -> None:
     """A table of the splits, then the problems, of each kind the first few."""
     console.print(f"{result.summary['format']} data set [bold]{escape(result.summary['data'])}[/]")
     table = Table("split", box=None, pad_edge=False, header_style="bold")

@@ -1,4 +1,4 @@
-"""DAMO-YOLO as a value, and its seven published models (Xu et al. 2022, arXiv 2211.15444)."""
+"""Architecture and the seven published models of DAMO-YOLO (Xu et al. 2022, arXiv 2211.15444)."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from onelook.models.detector import Detector, OfficialFile, PixelFormat, Pixels
 from onelook.models.published import Published, Variant
 
 RAW_RGB = PixelFormat()
-# What weights released before v0.3.0 were trained and tested with: the aspect is kept, black to the right and below.
+# Of weights released before v0.3.0: the aspect ratio is kept, with black padding right and bottom.
 LEGACY_FRAME = Letterbox(fill=0, anchor="corner")
-_LEGACY_ROWS = 81  # of their class layers: COCO's, and one that is never there
+_LEGACY_ROWS = 81  # of their class layers: COCO's classes, and one unused
 
 
 @dataclass(frozen=True)
 class DamoYolo:
     """A DAMO-YOLO network.
 
-    backbone: a structure, searched or written by hand.  neck, head: their settings.  size: (height, width) that the
+    backbone: a structure, from MAE-NAS or written by hand.  neck, head: their settings.  size: (height, width) that the
     weights are evaluated at.
     """
 
@@ -54,7 +54,7 @@ class DamoYolo:
     multi_label: ClassVar[bool] = True  # every class of a prior above the threshold is a detection (official code)
 
     def build(self) -> Detector:
-        """The detector in training form, initialised as published."""
+        """Builds the detector in training form, initialised as published."""
         style = ConvStyle(self.neck.activation)
         backbone = SearchedBackbone(self.backbone, style)
         neck = self.neck.build(backbone, style)
@@ -65,9 +65,9 @@ class DamoYolo:
         return detector
 
     def scaled(self, *, depth: float = 1.0, width: float = 1.0) -> DamoYolo:
-        """A smaller or larger network of the same form: its channels and blocks times the factors.
+        """Returns a smaller or larger network of the same form: numbers of channels and blocks times the factors.
 
-        Channels become multiples of 8, at least 8; a stage keeps a block at least, and the neck rounds as ever.
+        Channels become multiples of 8, at least 8; a stage has at least one block.
         """
 
         def channels(count: int) -> int:
@@ -90,16 +90,16 @@ class DamoYolo:
         )
 
     def official_names(self) -> dict[str, str]:
-        """Our tensor name -> the official repository's, one to one, for the training form."""
+        """Maps our tensor names to those of the official repository, one to one, for the training form."""
         with torch.device("meta"):
             return official_names(self.build().state_dict(), csp=self.backbone.csp)
 
     def official_file(
         self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], kinds: frozenset[str]
     ) -> OfficialFile:
-        """The file as it is, but for weights of before v0.3.0: without their spare class, and with their frame.
+        """Reads a file; from weights older than v0.3.0 removes the unused class, and sets their letterbox.
 
-        An architecture that has the spare class itself keeps it.
+        An architecture with `spare_class` keeps it.
         """
         rows = {name for name in tensors if name.startswith("head.gfl_cls.")}
         old = rows and all(tensors[name].dim() and len(tensors[name]) == _LEGACY_ROWS for name in rows)
@@ -172,5 +172,5 @@ VARIANTS = tuple(
 
 
 def legacy(architecture: DamoYolo) -> DamoYolo:
-    """The same network for weights of before v0.3.0: one class output more, and images that keep their aspect."""
+    """Returns the same network for weights older than v0.3.0: one more class output, and a letterbox."""
     return replace(architecture, head=replace(architecture.head, spare_class=True), frame=LEGACY_FRAME)

@@ -1,4 +1,4 @@
-"""From a searched structure to a backbone (DAMO-YOLO sec. 2.1 and fig. 1)."""
+"""Builds the backbone of DAMO-YOLO from a structure found by MAE-NAS (sec. 2.1 and fig. 1)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from onelook.models.detector import Backbone
 if TYPE_CHECKING:
     from onelook.types import Pyramid
 
-# Official behaviour, whatever the activation of the blocks: SPP is SiLU, what wraps the blocks of a CSP stage is ReLU.
+# Official behaviour for any activation of the blocks: SPP has SiLU, the other convolutions of a CSP stage have ReLU.
 SPP_ACTIVATION = "silu"
 CSP_ACTIVATION = "relu"
 LEVELS = (8, 16, 32)
 
 
 class ResidualBlock(nn.Module):
-    """k1kx, kxkx and k1kxk1: two or three convolutions, plus the input where the resolution stays, then activation.
+    """Residual blocks k1kx, kxkx and k1kxk1: two or three convolutions, plus the input at stride 1, then activation.
 
-    The k x k convolution with the stride is a RepConv where `reparameterised`. Blocks of stride 2 have no shortcut
-    (the search's cost model counts one); where channels differ at stride 1, the shortcut is a 1x1 convolution.
+    With `reparameterised`, the k x k convolution with the stride is a RepConv. Blocks of stride 2 have no shortcut (the
+    cost model of the search counts one); if channels differ at stride 1, the shortcut is a 1x1 convolution.
     """
 
     def __init__(self, inputs: int, stage: Stage, stride: int, style: ConvStyle, *, reparameterised: bool) -> None:
@@ -55,7 +55,10 @@ class ResidualBlock(nn.Module):
 
 
 class MobileBlock(nn.Module):
-    """k1dwk1: 1x1 up, depthwise k x k, 1x1 down without activation, plus the input where shapes agree (MobileNetV2)."""
+    """Inverted residual block k1dwk1 (MobileNetV2): 1x1, depthwise k x k, 1x1 without activation, plus the input.
+
+    The input is added if shapes agree.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, hidden: int, style: ConvStyle, *, kernel: int, stride: int = 1
@@ -72,10 +75,10 @@ class MobileBlock(nn.Module):
 
 
 class CspResolution(nn.Module):
-    """All blocks of one resolution as a CSP stage: downsampling, SPP in the last, half the channels through the blocks.
+    """All blocks of one resolution as a CSP stage: downsampling, optional SPP, half the channels through the blocks.
 
-    The first block of the stage of stride 2 became the downsampling convolution; stages of stride 1 that follow it
-    keep all their blocks. Every block has half of the outputs in and out, and its own stage's bottleneck.
+    The downsampling convolution replaces the first block of the stage of stride 2; stages of stride 1 that follow keep
+    all their blocks. Every block has half of the outputs as inputs and outputs, and the bottleneck of its stage.
     """
 
     def __init__(self, inputs: int, stages: list[Stage], style: ConvStyle, *, reparameterised: bool, spp: bool) -> None:
@@ -99,7 +102,7 @@ class CspResolution(nn.Module):
 
 
 class SearchedBackbone(Backbone):
-    """A `Structure` as a network; gives the last features of strides 8, 16 and 32."""
+    """The network of a `Structure`; returns the last features of strides 8, 16 and 32."""
 
     strides = LEVELS
 
@@ -111,7 +114,7 @@ class SearchedBackbone(Backbone):
         groups = _resolutions(structure.stages) if structure.csp else [[stage] for stage in structure.stages]
         stages: list[nn.Module] = []
         inputs, stride = structure.stem, 2
-        outputs: dict[int, tuple[int, int]] = {}  # stride -> place in `stages` and channels of its last feature
+        outputs: dict[int, tuple[int, int]] = {}  # stride -> index in `stages` and channels of its last feature
         for place, group in enumerate(groups):
             last = place == len(groups) - 1
             stages.append(_stage(inputs, group, structure, style, spp=structure.spp and last))
@@ -165,7 +168,7 @@ def _stage(inputs: int, group: list[Stage], structure: Structure, style: ConvSty
 
 
 def _initialise_normal(backbone: nn.Module) -> None:
-    """Weights N(0, 1 / inputs a group), so 1 for depthwise ones; shifts 1e-4 (official code for the Nano backbones)."""
+    """Initialises weights from N(0, 1 / inputs of a group) and shifts with 1e-4 (official code, Nano backbones)."""
     for module in backbone.modules():
         if isinstance(module, ConvBnAct):
             nn.init.normal_(module.conv.weight, 0.0, 1.0 / module.conv.weight.shape[1])

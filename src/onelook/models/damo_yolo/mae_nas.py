@@ -1,7 +1,7 @@
-"""The searched backbones of DAMO-YOLO as data (sec. 2.1): MAE-ResNet, MAE-CSP, and the mobile ones of the Nano models.
+"""The backbone structures found by MAE-NAS (DAMO-YOLO sec. 2.1): MAE-ResNet, MAE-CSP, and mobile ones (Nano models).
 
-A structure is what MAE-NAS finds: a stem and super blocks, each `depth` basic blocks of which the first changes
-channels and resolution. How it becomes a network (stem, SPP, CSP) is said beside it.
+A structure is a stem and stages ("super blocks") of `depth` basic blocks; the first block changes channels and
+resolution. Further settings (stem, SPP, CSP) define the network that `backbone` builds from it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import Literal
 
 BlockKind = Literal["k1kx", "kxkx", "k1kxk1", "k1dwk1"]
 
-_MOST = 16384  # channels, or blocks of a stage: what a damaged file cannot ask for
+_MAX_CHANNELS = 16384  # limits what a damaged file can make the library allocate
+_MAX_DEPTH = 128
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`depth` basic blocks, the first with the stride and the change of channels.
+    """A stage of `depth` basic blocks; the first has the stride and changes the channels.
 
     block: the convolutions of a basic block in order: 1 is 1x1, x is kernel x kernel, dw is depthwise.
-    outputs, bottleneck: channels behind and inside a block.
+    outputs, bottleneck: output channels and inner channels of a block.
     """
 
     outputs: int
@@ -31,7 +32,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         for name in ("outputs", "bottleneck", "depth"):
-            if not 0 < getattr(self, name) <= (128 if name == "depth" else _MOST):
+            if not 0 < getattr(self, name) <= (_MAX_DEPTH if name == "depth" else _MAX_CHANNELS):
                 raise ValueError(f"{name} of a stage cannot be {getattr(self, name)}")
         if self.stride not in (1, 2) or self.kernel % 2 == 0 or not 0 < self.kernel < 32:
             raise ValueError(f"a stage has stride 1 or 2 and an odd kernel, not {self.stride} and {self.kernel}")
@@ -39,12 +40,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Structure:
-    """A backbone: its stem's channels (stride 2), its stages, and how they become a network.
+    """A backbone: channels of its stem (stride 2), its stages, and settings of the network built from them.
 
     focus: a Focus stem, else a 3x3 convolution of stride 2.  csp: every resolution is one CSP stage, whose blocks have
-    half its channels.  spp: spatial pyramid pooling in the last stage (behind its first block; in a CSP stage behind
-    the downsampling).  reparameterised: whether k x k convolutions inside blocks train with a 1x1 branch (RepConv).
-    normal_init: weights start as N(0, 1 / inputs a group), which only the Nano models do (official code).
+    half its channels.  spp: spatial pyramid pooling in the last stage (after its first block; in a CSP stage after the
+    downsampling).  reparameterised: whether the k x k convolutions inside blocks are RepConvs.  normal_init: weights
+    are initialised from N(0, 1 / inputs of a group), only in the Nano models (official code).
     """
 
     stem: int
@@ -57,12 +58,12 @@ class Structure:
     normal_init: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.stem <= _MOST:
+        if not 0 < self.stem <= _MAX_CHANNELS:
             raise ValueError(f"a stem cannot have {self.stem} channels")
         if 2 * 2 ** sum(stage.stride == 2 for stage in self.stages) != 32:
             raise ValueError("the strides of the stages must multiply to 16: the stem halves, four stages halve")
         if self.csp and (self.stages[0].stride != 2 or any(stage.block == "k1dwk1" for stage in self.stages)):
-            raise ValueError("a CSP backbone begins with a stage of stride 2 and has no depthwise blocks")
+            raise ValueError("a CSP backbone starts with a stage of stride 2 and has no depthwise blocks")
 
 
 def _k1kx(outputs: int, bottleneck: int, stride: int, depth: int) -> Stage:
@@ -77,7 +78,7 @@ def _mobile(outputs: int, bottleneck: int, stride: int, depth: int) -> Stage:
     return Stage(outputs, bottleneck, stride, depth, block="k1dwk1", kernel=5)
 
 
-# Every row: outputs, bottleneck, stride, depth. The strides behind the stages are 4, 8 (C3), 16, 16 (C4), 32 (C5).
+# Every row: outputs, bottleneck, stride, depth. The strides after the stages are 4, 8 (C3), 16, 16 (C4), 32 (C5).
 
 MAE_RESNET_T = Structure(
     24, (_k1kx(64, 24, 2, 2), _k1kx(96, 64, 2, 2), _k1kx(192, 96, 2, 2), _k1kx(192, 152, 1, 2), _k1kx(384, 192, 2, 1))
@@ -122,8 +123,8 @@ def _nano(stem: int, *stages: Stage, focus: bool = False) -> Structure:
     return Structure(stem, stages, focus=focus, activation="silu", reparameterised=False, normal_init=True)
 
 
-# The bottlenecks are 3.5, 4, 4.5, 5 and 5.5 times the outputs of a stage, rounded to multiples of 8 (official code;
-# those that the search found are ignored there).
+# The bottlenecks are 3.5, 4, 4.5, 5 and 5.5 times the outputs of a stage, rounded to multiples of 8 (official code,
+# which ignores the results of the search here).
 MOBILE_NS = _nano(
     16,
     _mobile(24, 88, 2, 1),

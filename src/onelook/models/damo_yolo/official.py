@@ -1,4 +1,4 @@
-"""Our tensor names against those of the official DAMO-YOLO repository."""
+"""Maps our tensor names to those of the official DAMO-YOLO repository."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEAD: tuple[tuple[str, str], ...] = (
     (r"^head\.levels\.(\d)\.box_tower\.", r"head.reg_convs.\1."),
 )
 _NECK: tuple[tuple[str, str], ...] = (
-    # Nodes are numbered there, and links are called by the numbers of the two nodes they join.
+    # Nodes are numbered there, and links have the numbers of the two nodes that they connect.
     (r"^neck\.downs\.c4_p5\.", "neck.bu_conv13."),
     (r"^neck\.downs\.c3_p4\.", "neck.bu_conv24."),
     (r"^neck\.downs\.n3_n4\.", "neck.bu_conv57."),
@@ -33,7 +33,7 @@ _NECK: tuple[tuple[str, str], ...] = (
     (r"^(neck\.merge_\d)\.enter\.", r"\1.conv2."),
     (r"^(neck\.merge_\d)\.join\.", r"\1.conv3."),
     (r"^(neck\.merge_\d)\.blocks\.", r"\1.convs."),
-    (r"^(neck\.merge_\d\.convs\.\d+)\.first\.", r"\1.conv2."),  # they are numbered against the flow
+    (r"^(neck\.merge_\d\.convs\.\d+)\.first\.", r"\1.conv2."),  # numbered in reverse order of computation
     (r"^(neck\.merge_\d\.convs\.\d+)\.second\.", r"\1.conv1."),
     (r"^(neck\.merge_\d\.convs\.\d+)\.expand\.conv\.", r"\1.conv.conv.0."),
     (r"^(neck\.merge_\d\.convs\.\d+)\.expand\.bn\.", r"\1.conv.conv.1."),
@@ -43,7 +43,7 @@ _NECK: tuple[tuple[str, str], ...] = (
     (r"^(neck\.merge_\d\.convs\.\d+)\.project\.bn\.", r"\1.conv.conv.7."),
 )
 _BACKBONE: tuple[tuple[str, str], ...] = (
-    # A stem without Focus is one convolution, which is called as those inside blocks are.
+    # A stem without Focus is one convolution, named like those inside blocks.
     (r"^backbone\.stem\.(conv|bn)\.(?!conv\.|bn\.)", r"backbone.stem.conv.\g<1>1."),
     (r"^(backbone\.stages\..*)\.(first|third)\.(conv|bn)\.", r"\1.\2.\g<3>1."),
     (r"^(backbone\.stages\..*\.second)\.(conv|bn)\.", r"\1.\g<2>1."),
@@ -81,7 +81,7 @@ _CSP: tuple[tuple[str, str], ...] = (
 
 
 def official_names(names: Iterable[str], *, csp: bool) -> dict[str, str]:
-    """Our tensor name -> the official one, for the training form of a network with that kind of backbone."""
+    """Maps our tensor names to the official ones, for the training form of a network with that kind of backbone."""
     rules = (*_HEAD, *_NECK, *_BACKBONE, *_REPARAMETERISED, *(_CSP if csp else _RESIDUAL))
     return {name: _rename(name, rules) for name in names}
 

@@ -1,4 +1,4 @@
-"""Efficient RepGFPN (DAMO-YOLO sec. 2.2, figs. 2 and 3): queen fusion as a table of merges."""
+"""Efficient RepGFPN, the neck of DAMO-YOLO (sec. 2.2, figs. 2 and 3), with its queen-fusion as a table of merges."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Fusion = Literal["conv", "csp", "csp_rep", "csp_rep_elan"]
 
 @dataclass(frozen=True)
 class Merge:
-    """One node of fig. 2: what is concatenated there, in this order.
+    """One node of fig. 2, with the nodes that are concatenated there, in this order.
 
-    own: the node of the same level before it.  finer, coarser: the queen's extra links from the level below and
-    above, before it (down- and up-sampled).  chain: the node that was just made at the neighbouring level.
+    own: the previous node of the same level.  finer, coarser: the extra links of queen-fusion, from previous nodes of
+    the neighbouring levels (down- and upsampled).  chain: the node just computed at the neighbouring level.
     """
 
     node: str
@@ -36,7 +36,7 @@ class Merge:
     chain: str | None = None
 
 
-# Nodes in the order they are made; the digit is the level, c what the backbone gives, n what the head gets.
+# Nodes in order of computation; the digit is the level, c an output of the backbone, n an input of the head.
 MERGES = (
     # top-down:  level's own, extra down, extra up, chain (up)
     Merge("p5", own="c5", finer="c4"),
@@ -50,13 +50,13 @@ MERGES = (
 
 @dataclass(frozen=True)
 class RepGfpn:
-    """Settings of the neck.
+    """Settings of RepGFPN.
 
-    channels: of its outputs, finest first; inside, a level keeps the backbone's.  depth: 3 times this, rounded (half
-    to even), is the number of blocks of every merge.  hidden: channels between the two convolutions of a block, as a
-    part of its own; mobile blocks have `expansion` times their own instead.  extra_down, extra_up: the queen's links
-    (table 3; the published networks have only the first).  fusion: the rows of table 4.  depthwise: mobile blocks
-    and separable downsampling, as in the Nano networks.
+    channels: of its outputs, finest first; inner nodes have those of the backbone.  depth: 3 times this, rounded (half
+    to even), is the number of blocks of every merge.  hidden: channels between the two convolutions of a block,
+    relative to its own; mobile blocks have `expansion` times their own instead.  extra_down, extra_up: the extra links
+    of queen-fusion (table 3; published networks have only the first).  fusion: the rows of table 4.  depthwise: mobile
+    blocks and separable downsampling, as in the Nano networks.
     """
 
     channels: tuple[int, int, int]
@@ -75,16 +75,16 @@ class RepGfpn:
 
     @property
     def count(self) -> int:
-        """Blocks of a merge: 3 * 1.5 = 4.5 gives 4, as published."""
+        """Number of blocks of a merge: 3 * 1.5 = 4.5 gives 4, as published."""
         return round(3 * self.depth)
 
     def build(self, backbone: Backbone, style: ConvStyle) -> RepGfpnNeck:
-        """The neck behind a backbone of three levels."""
+        """Builds the neck for a backbone of three levels."""
         return RepGfpnNeck(self, backbone, replace(style, activation=self.activation, depthwise=self.depthwise))
 
 
 class RepGfpnNeck(Neck):
-    """The merges of `MERGES`, evaluated in their order."""
+    """RepGFPN: computes the nodes of `MERGES` in their order."""
 
     def __init__(self, form: RepGfpn, backbone: Backbone, style: ConvStyle) -> None:
         super().__init__()
@@ -103,15 +103,15 @@ class RepGfpnNeck(Neck):
             self.merges[node] = _fusion(sum(widths[source] for source in sources), widths[node], form, style)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        made = dict(zip(("c3", "c4", "c5"), pyramid, strict=True))
+        nodes = dict(zip(("c3", "c4", "c5"), pyramid, strict=True))
         for node, sources in self.sources.items():
-            made[node] = self.merges[node](torch.cat([self._link(made, source, node) for source in sources], 1))
-        return made["n3"], made["n4"], made["n5"]
+            nodes[node] = self.merges[node](torch.cat([self._link(nodes, source, node) for source in sources], 1))
+        return nodes["n3"], nodes["n4"], nodes["n5"]
 
-    def _link(self, made: dict[str, Tensor], source: str, node: str) -> Tensor:
+    def _link(self, nodes: dict[str, Tensor], source: str, node: str) -> Tensor:
         if _level(source) < _level(node):
-            return self.downs[f"{source}_{node}"](made[source])
-        return upsample(made[source]) if _level(source) > _level(node) else made[source]
+            return self.downs[f"{source}_{node}"](nodes[source])
+        return upsample(nodes[source]) if _level(source) > _level(node) else nodes[source]
 
 
 def _sources(merge: Merge, form: RepGfpn) -> tuple[str, ...]:
@@ -131,10 +131,10 @@ def _fusion(inputs: int, outputs: int, form: RepGfpn, style: ConvStyle) -> nn.Mo
 
 
 class FusionBlock(nn.Module):
-    """Two 1x1 paths, a chain of blocks on one of them, all joined by a 1x1 (fig. 3d).
+    """Fusion block (fig. 3d): two 1x1 paths, one with a chain of blocks; a 1x1 over their concatenation.
 
-    With "csp_rep_elan" the output of every block is joined, as in ELAN, otherwise only the last one's. What the chain
-    begins with is not joined. Without blocks only the other path is left.
+    With "csp_rep_elan" the outputs of all blocks are concatenated, as in ELAN, otherwise only that of the last block.
+    The input of the chain is not concatenated. Without blocks there is only the other path.
     """
 
     def __init__(self, inputs: int, outputs: int, form: RepGfpn, style: ConvStyle) -> None:
@@ -164,7 +164,7 @@ def _block(width: int, form: RepGfpn, style: ConvStyle) -> nn.Module:
 
 
 class FusionResidual(nn.Module):
-    """x + 3x3(3x3(x)), the first a RepConv, both activated; nothing is activated after the sum."""
+    """Residual block x + 3x3(3x3(x)): the first is a RepConv, both are activated; no activation after the sum."""
 
     def __init__(self, width: int, hidden: int, style: ConvStyle, *, reparameterised: bool) -> None:
         super().__init__()
@@ -178,16 +178,16 @@ class FusionResidual(nn.Module):
 
 
 def multiple_of_8(width: float) -> int:
-    """The width as MobileNets round it: up to a whole number, then to a multiple of 8, at most 10 % down."""
+    """Rounds a width as MobileNets do: up to a whole number, then to a multiple of 8, at most 10 % down."""
     width = math.ceil(width)
     rounded = max(8, (width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width else rounded
 
 
 def initialise_separable(neck: nn.Module) -> None:
-    """Kaiming-normal over the outputs for separable convolutions, as published; the rest keeps PyTorch's default."""
+    """Initialises separable convolutions Kaiming-normal by fan-out, as published; others keep PyTorch's default."""
     for module in neck.modules():
         if isinstance(module, DepthwiseSeparable):
             for part in module.children():
-                assert isinstance(part, ConvBnAct)  # the style made them
+                assert isinstance(part, ConvBnAct)  # `ConvStyle.conv` makes nothing else
                 nn.init.kaiming_normal_(part.conv.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""ZeroHead (DAMO-YOLO sec. 2.3): one layer a task between neck and predictions, and boxes as distributions."""
+"""ZeroHead (DAMO-YOLO sec. 2.3): one layer for each task after the neck, and boxes as distributions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PRIOR_PROBABILITY = 0.01  # of a class at a prior, before any training (RetinaNe
 
 @dataclass(frozen=True)
 class ZeroHead:
-    """Settings of the head.
+    """Settings of ZeroHead.
 
-    bins: values that the distance to a side is distributed over: 0 to bins - 1 strides, so that larger objects than
-    2 * (bins - 1) strides of the coarsest level cannot be told.  depth: 3x3 convolutions before each task's layer
-    (table 5; published is none).  kernel: of the tasks' layers.  spare_class: one class output more than classes,
-    which learns that it is never there (weights before v0.3.0) and is not shown.
+    bins: number of values in the distribution of the distance to a side, 0 to bins - 1 strides; objects can have at
+    most 2 * (bins - 1) strides of the coarsest level.  depth: number of 3x3 convolutions before each task's layer
+    (table 5; published is none).  kernel: of the tasks' layers.  spare_class: one class output more than classes, which
+    is trained as absent and not returned (weights before v0.3.0).
     """
 
     bins: int = 17
@@ -41,12 +41,12 @@ class ZeroHead:
             raise ValueError("a head has 2 to 256 bins, a depth of 0 to 64 and a kernel of 1, 3, 5 or 7")
 
     def build(self, neck: Neck, num_classes: int, style: ConvStyle) -> DistributionHead:
-        """The head behind a neck."""
+        """Builds the head for a neck."""
         return DistributionHead(self, neck, num_classes, style)
 
 
 class DistributionHead(Head):
-    """One `DistributionLevel` for every level of the neck; nothing is shared between levels.
+    """Head of one `DistributionLevel` for each level of the neck; nothing is shared between levels.
 
     Priors are the top-left corners of cells (official behaviour: no half-cell offset). `regression` holds the
     distributions' logits side by side: left, top, right, bottom, each of `bins`.
@@ -62,17 +62,17 @@ class DistributionHead(Head):
         self.strides = neck.strides
         outputs = num_classes + self.spare
         self.levels = nn.ModuleList(DistributionLevel(inputs, outputs, form, style) for inputs in neck.channels)
-        self.register_buffer("project", torch.arange(form.bins, dtype=torch.float32))  # official weights hold it
+        self.register_buffer("project", torch.arange(form.bins, dtype=torch.float32))  # in official weights too
 
     def forward(self, pyramid: Pyramid) -> Predictions:
         levels = [level(features) for level, features in zip(self.levels, pyramid, strict=True)]
         classes, regression = (flatten_levels(maps) for maps in zip(*levels))
-        # A softmax and distances of hundreds of pixels need more than half precision.
+        # Softmax and distances of hundreds of pixels need more than half precision.
         dtype = torch.promote_types(classes.dtype, torch.float32)
         classes, regression = classes.to(dtype), regression.to(dtype)
         shapes = [(features.shape[2], features.shape[3]) for features in pyramid]
         priors = grid_priors(shapes, self.strides, offset=0.0, dtype=dtype, device=classes.device)
-        distances = expected(regression, self.project) * priors.strides[:, None]
+        distances = expected_distances(regression, self.project) * priors.strides[:, None]
         boxes = distances_to_xyxy(priors.points, distances)
         if self.spare and not self.training:
             classes = classes[..., : self.num_classes]
@@ -84,7 +84,7 @@ class DistributionHead(Head):
 
 
 class DistributionLevel(nn.Module):
-    """One level: a convolution for the classes and one for the distributions, which a learnt factor multiplies."""
+    """One level: a convolution for the classes and one for the distributions, which is scaled by a learned factor."""
 
     def __init__(self, inputs: int, num_classes: int, form: ZeroHead, style: ConvStyle) -> None:
         super().__init__()
@@ -98,14 +98,14 @@ class DistributionLevel(nn.Module):
         absent = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
         for layer, bias in ((self.classes, absent), (self.boxes, 0.0)):
             nn.init.normal_(layer.weight, 0.0, 0.01)
-            assert layer.bias is not None  # made with one above
+            assert layer.bias is not None  # the layers above have one
             nn.init.constant_(layer.bias, bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, inputs, H, W) -> class logits (B, C, H, W) and distribution logits (B, 4 * bins, H, W)."""
+        """Returns class logits (B, C, H, W) and distribution logits (B, 4 * bins, H, W) for (B, inputs, H, W)."""
         return self.classes(self.class_tower(x)), self.boxes(self.box_tower(x)) * self.scale
 
 
-def expected(logits: Tensor, values: Tensor) -> Tensor:
-    """The mean of every distribution: logits (..., 4 * bins), values (bins,) -> (..., 4)."""
+def expected_distances(logits: Tensor, values: Tensor) -> Tensor:
+    """Returns the mean (..., 4) of every distribution, for logits (..., 4 * bins) and values (bins,)."""
     return logits.unflatten(-1, (4, -1)).softmax(-1) @ values.to(logits.dtype)

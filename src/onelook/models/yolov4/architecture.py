@@ -1,4 +1,4 @@
-"""YOLOv4 as a value, and its published models as rows (Bochkovskiy et al. 2020, arXiv 2004.10934; Wang et al. 2021)."""
+"""Architecture and published models of YOLOv4 (Bochkovskiy et al. 2020, arXiv 2004.10934; Wang et al. 2021)."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ TINY_ANCHORS: Anchors = (((23, 27), (37, 58), (81, 82)), ((81, 82), (135, 169), 
 
 @dataclass(frozen=True)
 class Yolov4:
-    """A YOLOv4 network; its parts are those of the paper's "bag of specials".
+    """A YOLOv4 network, with the parts of the paper's "bag of specials" as settings.
 
-    backbone: "csp_darknet" is CSPDarknet-53 with a plain residual unit as first stage (YOLOv4-CSP).  neck: "csp_pan" is
-    made of cross stage partial blocks, "bifpn" of learnt sums, "tiny" goes top-down only.  width, depth: factors on
-    channels and repeats (of which the tiny parts have none).  activation, neck_activation: of the backbone, and of neck
-    and head.  context: what widens the receptive field of the coarsest level, for `Pan` and `BiFpn`: "spp" or "aspp",
-    and "rfb" after it.  attention: the gate in each branch that feeds a prediction layer, for "pan" and "csp_pan":
-    "pointwise" is the paper's SAM, "spatial" CBAM's.  fusion: between the neck's finished levels ("asff", "sfam").
+    backbone: "csp_darknet" is CSPDarknet-53 with a plain residual unit as first stage (YOLOv4-CSP).  neck: "csp_pan"
+    has cross stage partial blocks, "bifpn" weighted sums, "tiny" is top-down only.  width, depth: factors on channels
+    and repeats (the tiny parts have no repeats).  activation, neck_activation: of the backbone, and of neck and head.
+    context: blocks that enlarge the receptive field of the coarsest level, for `Pan` and `BiFpn`: "spp" or "aspp", and
+    "rfb" after it.  attention: gate in each branch before a prediction layer, for "pan" and "csp_pan": "pointwise" is
+    the paper's SAM, "spatial" CBAM's.  fusion: between the outputs of the neck ("asff", "sfam").
     residual, residual_normalization: sums of the backbone's units, see `WeightedSum` (MiWRC).  unit: the residual units
-    of the Darknets, see `darknet_unit` (table 5 of YOLOv7); no published file has another than "dark".
+    of the Darknets, see `darknet_unit` (table 5 of YOLOv7); all published files have "dark".
 
-    anchors: (width, height) in pixels for every level, finest first; two levels or three in the tiny neck.
-    grid_scales: reach of centres beyond their cells, for every level.  coordinates: see `Yolov4Head`.
-    gaussian: uncertainties (the paper's G).  implicit: implicit knowledge around the prediction layers, which makes of
-    YOLOv4-CSP with SiLU the network of YOLOR-CSP.  size: (height, width) that the weights are evaluated at.
+    anchors: (width, height) in pixels for every level, finest first; two or three levels in the tiny neck.
+    grid_scales: for every level, the range of centres relative to their cell.  coordinates: see `Yolov4Head`.
+    gaussian: predicts uncertainties (the paper's G).  implicit: implicit knowledge around the prediction layers;
+    YOLOv4-CSP with it and with SiLU is YOLOR-CSP.  size: (height, width) that the weights are evaluated at.
     norm_momentum: weight of a new batch in batch norm's running statistics.
     """
 
@@ -84,25 +84,25 @@ class Yolov4:
 
     def __post_init__(self) -> None:
         if not 1 / 32 <= self.width <= 16 or not 0 < self.depth <= 16 or not 0 < self.norm_momentum <= 1:
-            raise ValueError("width lies between 1/32 and 16, depth and norm_momentum above 0, at most 16 and 1")
+            raise ValueError("width is from 1/32 to 16, depth above 0, at most 16, norm_momentum above 0, at most 1")
         if len(set(self.context)) < len(self.context) or {"spp", "aspp"} <= set(self.context):
             raise ValueError(f"context has spp or aspp, once, and may have rfb, once; not {self.context}")
         self._check_anchors()
         self._check_used()
 
     def _check_anchors(self) -> None:
-        """ValueError unless every level has anchors, as many as the others, and a grid scale."""
+        """Raises ValueError unless every level has a grid scale and the same number of anchors, at least one."""
         levels = (2, 3) if self.neck == "tiny" else (3,)
         if len(self.anchors) not in levels or not self.anchors[0] or len({len(own) for own in self.anchors}) > 1:
-            wanted = " or ".join(str(level) for level in levels)
-            raise ValueError(f"the neck '{self.neck}' has {wanted} levels, each with as many anchors as the others")
+            allowed = " or ".join(str(level) for level in levels)
+            raise ValueError(f"the neck '{self.neck}' has {allowed} levels, each with the same number of anchors")
         if min(side for own in self.anchors for anchor in own for side in anchor) <= 0:
             raise ValueError("the sides of an anchor are pixels above 0")
         if len(self.grid_scales) != len(self.anchors):
-            raise ValueError(f"grid_scales speak of {len(self.grid_scales)} levels, anchors of {len(self.anchors)}")
+            raise ValueError(f"grid_scales has {len(self.grid_scales)} levels, and anchors has {len(self.anchors)}")
 
     def _check_used(self) -> None:
-        """ValueError for a setting that the chosen parts do not have: it would change nothing, and say nothing."""
+        """Raises ValueError for a setting that the chosen parts do not have, which would silently have no effect."""
         tiny = self.neck == "tiny"
         unused = {
             "attention": self.attention is not None and self.neck not in ("pan", "csp_pan"),
@@ -113,7 +113,7 @@ class Yolov4:
             if is_unused:
                 raise ValueError(f"the neck '{self.neck}' has no {name}")
         if self.backbone == "tiny" and self.residual != "plain":
-            raise ValueError("the tiny backbone has no residual sums to be weighted")
+            raise ValueError("the tiny backbone has no residual sums that could be weighted")
         if self.unit != "dark" and self.backbone not in ("csp_darknet53", "csp_darknet"):
             raise ValueError(f"the backbone '{self.backbone}' has no Darknet units")
         if self.unit in ("reversed", "reversed_rep") and self.residual != "plain":
@@ -121,11 +121,11 @@ class Yolov4:
 
     @property
     def provides(self) -> frozenset[str]:
-        given = {"objectness", "anchors", "box offsets", f"{self.coordinates} sides"}
-        return frozenset(given | {"uncertainty"} if self.gaussian else given)
+        provided = {"objectness", "anchors", "box offsets", f"{self.coordinates} sides"}
+        return frozenset(provided | {"uncertainty"} if self.gaussian else provided)
 
     def build(self) -> Detector:
-        """The detector in training form, initialised as published: kernels uniform, variance 2 / 3 over the fan-in."""
+        """Builds the detector in training form, initialised as published: uniform kernels, variance 2 / 3 / fan-in."""
         style = ConvStyle(self.neck_activation, eps=1e-5, momentum=self.norm_momentum)
         backbone = self._backbone()
         neck = self._neck(backbone, style)
@@ -167,14 +167,13 @@ class Yolov4:
 
     @property
     def numbered(self) -> bool:
-        """Whether it can be in the published form of files, which know layers by their number only: a convolution, and
-        a batch norm behind it."""
+        """Whether Darknet's file format, an ordered list of convolutions with batch norm, can hold this network."""
         return not self.implicit and self.unit in ("dark", "reversed")
 
     def official_names(self) -> dict[str, str]:
-        """Our tensor name -> its number in the published files (see `official`), one to one, for the training form.
+        """Maps our tensor names to numbered names of the published files (see `official`), one to one.
 
-        Networks that those files cannot hold keep our names.
+        For the training form. Networks that these files cannot hold keep our names.
         """
         with torch.device("meta"):
             detector = self.build()
@@ -182,7 +181,10 @@ class Yolov4:
 
 
 def initialise(detector: Detector) -> None:
-    """Kernels of convolutions uniform within sqrt(2 / fan-in), biases 0 (Darknet; He et al. 2015 go sqrt 3 further)."""
+    """Initialises kernels uniformly within sqrt(2 / fan-in) and biases with 0 (Darknet).
+
+    He et al. 2015 have a range sqrt(3) times larger.
+    """
     for module in detector.modules():
         if isinstance(module, nn.Conv2d):
             bound = (2 / module.weight[0].numel()) ** 0.5
@@ -205,8 +207,8 @@ XMISH = replace(CSP, width=1.25, depth=1.25, size=(640, 640))
 TINY_3L = replace(TINY, anchors=ANCHORS, grid_scales=(1.05,) * 3, size=(608, 608))
 _OLD, _NEW = "darknet_yolo_v3_optimal", "darknet_yolo_v4_pre"  # folders of the releases
 _TABLE: tuple[tuple[str, Yolov4, float | None, str | None, str | None, str | None], ...] = (
-    # name, architecture, AP on COCO test-dev of the released weights, their file, that of the first layers alone, and
-    # the folder of both where they have one
+    # name, architecture, AP on COCO test-dev of the released weights, their file, the file of the first layers only,
+    # and the folder of both if they have one
     ("yolov4", Yolov4(), 43.5, "yolov4.weights", "yolov4.conv.137", _OLD),
     ("yolov4-tiny", TINY, None, "yolov4-tiny.weights", "yolov4-tiny.conv.29", _NEW),
     ("yolov4-tiny-3l", TINY_3L, None, None, None, None),
@@ -224,8 +226,8 @@ _TABLE: tuple[tuple[str, Yolov4, float | None, str | None, str | None, str | Non
 _RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/"
 
 
-def _place(folder: str | None, file: str | None) -> str | None:
-    """The address of a released file."""
+def _url(folder: str | None, file: str | None) -> str | None:
+    """Returns the address of a released file."""
     return None if folder is None or file is None else f"{_RELEASE}{folder}/{file}"
 
 
@@ -237,8 +239,8 @@ VARIANTS = tuple(
         None if ap is None else Published(ap, "test-dev2017"),
         file,
         "public domain (Darknet)",
-        _place(folder, file),
-        _place(folder, backbone) or backbone,
+        _url(folder, file),
+        _url(folder, backbone) or backbone,
     )
     for name, architecture, ap, file, backbone, folder in _TABLE
 )

@@ -1,4 +1,7 @@
-"""What the backbones of YOLOv4 share (cross stage partial stages, CSPNet), and the backbone of YOLOv4-tiny."""
+"""Common parts of YOLOv4's backbones: CSP stages (CSPNet, Wang et al. 2020); and the backbone of YOLOv4-tiny.
+
+Blocks define their convolutions in the order of the published files: the path around a stage comes first.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from onelook.layers.conv import ConvStyle
-from onelook.layers.spp import SamePool
+from onelook.layers.spp import SamePaddingMaxPool
 from onelook.models.detector import Backbone
 
 if TYPE_CHECKING:
@@ -18,12 +21,12 @@ if TYPE_CHECKING:
 
 
 Join = Callable[[int], nn.Module]
-"""Channels -> what sums a residual path and its input."""
+"""Function of the channels; returns the module that sums a residual path and its input."""
 
 
 @dataclass(frozen=True)
 class Widths:
-    """Channels of a stage: behind `down`; where the path through the units begins; of the other path; of the join."""
+    """Channels of a CSP stage: after `down`; at the start of the unit path; of the path around it; of the output."""
 
     inputs: int
     enter: int
@@ -32,10 +35,10 @@ class Widths:
 
 
 class CspStage(nn.Module):
-    """A part of the channels around a chain of units, the rest through it, joined by a 1x1 (CSPNet, fig. 3a).
+    """CSP stage: one path through residual units, one around them, joined by a 1x1 (CSPNet, fig. 3a).
 
-    down: what changes the resolution before the stage; the identity where the stem did.  entry: activation of the
-    convolutions that begin the two paths, None for the style's.
+    down: changes the resolution before the stage; the identity directly after the stem.  entry: activation of the first
+    convolutions of both paths, None for the style's.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class CspStage(nn.Module):
 
 
 class CspBackbone(Backbone):
-    """A stem and stages, of which the last three are given: strides 8, 16 and 32."""
+    """Base class: a stem and stages; returns the outputs of the last three, of strides 8, 16 and 32."""
 
     strides = (8, 16, 32)
     stem: nn.Module
@@ -74,9 +77,9 @@ class CspBackbone(Backbone):
 
 
 class TinyCsp(nn.Module):
-    """The block of YOLOv4-tiny: a 3x3, whose second half goes through two more, twice kept (CSPOSANet).
+    """The block of YOLOv4-tiny (CSPOSANet): a 3x3 whose second half of channels passes two more 3x3 and a 1x1.
 
-    Gives ([x, t], t): all of the block, 2 * channels, and its last 1x1 alone, which finer levels of the neck take.
+    Returns ([x, t], t): the whole output of 2 * channels, and that of the last 1x1 alone, which the neck uses.
     """
 
     def __init__(self, channels: int, style: ConvStyle) -> None:
@@ -107,7 +110,7 @@ class CspTiny(Backbone):
         self.block2 = TinyCsp(c2, style)
         self.block3 = TinyCsp(c3, style)
         self.block4 = TinyCsp(c4, style)
-        self.pool = SamePool(2, 2)
+        self.pool = SamePaddingMaxPool(2, 2)
         self.last = style.conv(c5, c5, 3)
 
     def forward(self, pixels: Tensor) -> Pyramid:

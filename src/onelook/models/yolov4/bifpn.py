@@ -1,4 +1,4 @@
-"""BiFPN (EfficientDet) as a neck of YOLOv4."""
+"""BiFPN (EfficientDet, Tan et al. 2020), a neck of YOLOv4."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class BiFpn(Neck, DarknetFileOrder):
-    """Weighted bidirectional pyramid (EfficientDet sec. 3.2 and 3.3): sums with learnt weights where PAN concatenates.
+    """BiFPN (EfficientDet sec. 3.2 and 3.3): repeated layers, top-down and bottom-up, with weighted sums.
 
-    All levels have one number of channels; `repeats` such layers follow each other. A layer goes top-down, then
-    bottom-up, where a level also sums what came into the layer. Context blocks stand before it, as in `Pan`.
+    All levels have the same channels. 2 * `depth` layers, rounded up, follow each other. On the way up, a level also
+    adds the input of the layer. Context blocks come before the layers, as in `Pan`.
     """
 
     parts = ()
@@ -54,7 +54,7 @@ class BiFpn(Neck, DarknetFileOrder):
 
 
 class BiFpnLayer(nn.Module):
-    """One layer of `BiFpn`: Pyramid -> Pyramid, all of `channels`."""
+    """One layer of `BiFpn`: Pyramid -> Pyramid, all levels with `channels`."""
 
     def __init__(self, channels: int, style: ConvStyle) -> None:
         super().__init__()

@@ -1,7 +1,4 @@
-"""The backbones of YOLOv4: CSPDarknet53, CSPResNeXt50 and the tiny one, all cross stage partial (CSPNet, Wang 2020).
-
-Blocks hold their convolutions in the order of the published files: the path around a stage comes first.
-"""
+"""CSPDarknet53, the backbone of YOLOv4, with the residual units of Darknet-53."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ Unit = Literal["dark", "dark_rep", "reversed", "reversed_rep"]
 
 
 class DarknetUnit(nn.Module):
-    """1x1 to `inner` channels, 3x3 back, plus the input (YOLOv3, table 1). No activation after the sum.
+    """Residual unit: 1x1 to `inner` channels, 3x3 back, plus the input (YOLOv3, table 1). No activation after the sum.
 
-    rep: whether the 3x3 is re-parameterised, with an identity branch where channels agree. It enters the sum at once,
-    which is an identity already: what the plan of YOLOv7 (sec. 4.1) forbids.
+    rep: whether the 3x3 is a RepConv, with an identity branch if channels agree. As it is directly before a sum with
+    the input, the planned re-parameterisation of YOLOv7 (sec. 4.1) forbids that branch.
     """
 
     def __init__(self, channels: int, inner: int, style: ConvStyle, join: Join, *, rep: bool = False) -> None:
@@ -39,7 +36,7 @@ class DarknetUnit(nn.Module):
 
 
 class ReversedUnit(nn.Module):
-    """The reversed dark block: 3x3 to `inner` channels, 1x1 back, plus the input (YOLOv7 sec. 5.4.2)."""
+    """Reversed dark block: 3x3 to `inner` channels, 1x1 back, plus the input (YOLOv7 sec. 5.4.2)."""
 
     def __init__(self, channels: int, inner: int, style: ConvStyle) -> None:
         super().__init__()
@@ -51,7 +48,7 @@ class ReversedUnit(nn.Module):
 
 
 def darknet_unit(kind: Unit, channels: int, inner: int, style: ConvStyle, join: Join) -> nn.Module:
-    """A residual unit of CSPDarknet-53: 1x1 and 3x3, or "reversed"; "_rep" where the 3x3 is re-parameterised."""
+    """Makes a residual unit of CSPDarknet-53: 1x1 and 3x3, or "reversed"; "_rep" has a RepConv as 3x3."""
     if kind == "reversed":
         return ReversedUnit(channels, inner, style)
     if kind == "reversed_rep":
@@ -62,9 +59,9 @@ def darknet_unit(kind: Unit, channels: int, inner: int, style: ConvStyle, join: 
 class CspDarknet53(CspBackbone):
     """CSPDarknet-53 (YOLOv4 sec. 3.4, table 1; Scaled-YOLOv4 sec. 3.1).
 
-    width: factor on all channels; the stem's 32 do not grow.  depth: on the units of all stages, rounded up.
+    width: factor on all channels; the stem has at most 32.  depth: factor on the units of all stages, rounded up.
     first: whether the first stage is cross stage partial (YOLOv4), with all channels on both paths, or one plain
-    residual unit (YOLOv4-CSP), which costs less.  unit: see `darknet_unit`.
+    residual unit (YOLOv4-CSP), which is cheaper.  unit: see `darknet_unit`.
     """
 
     def __init__(

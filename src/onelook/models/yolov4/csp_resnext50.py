@@ -1,4 +1,4 @@
-"""CSPResNeXt-50 (CSPNet, table 1; YOLOv4, table 1)."""
+"""CSPResNeXt50, a backbone of YOLOv4 (CSPNet, table 1; YOLOv4, table 1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from onelook.layers.conv import ConvStyle, make_activation
-from onelook.layers.spp import SamePool
+from onelook.layers.spp import SamePaddingMaxPool
 from onelook.models.yolov4.backbone import CspBackbone, CspStage, Join, Widths
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ GROUPS = 32  # of every 3x3 in a residual unit of ResNeXt-50 (Xie et al. 2017, t
 
 
 class ResnextUnit(nn.Module):
-    """1x1, grouped 3x3, 1x1 without activation, plus the input, activation (ResNeXt, fig. 3c).
+    """Residual unit of ResNeXt: 1x1, grouped 3x3, 1x1 without activation, plus the input, activation (fig. 3c).
 
-    Where the input has fewer channels, only those receive it (as published in CSPResNeXt-50).
+    An input with fewer channels is added to the first channels only (as published in CSPResNeXt-50).
     """
 
     def __init__(self, inputs: int, outputs: int, style: ConvStyle, join: Join) -> None:
@@ -39,7 +39,7 @@ class ResnextUnit(nn.Module):
 class CspResnext50(CspBackbone):
     """CSPResNeXt-50 (CSPNet, table 1; YOLOv4, table 1).
 
-    width, depth: as in `CspDarknet53`. The convolutions that enter a stage have no activation in the second and third
+    width, depth: as in `CspDarknet53`. The first convolutions of both paths have no activation in stages two and three
     (as published).
     """
 
@@ -47,7 +47,7 @@ class CspResnext50(CspBackbone):
         super().__init__()
         stem, *channels = (int(c * width) for c in (64, 128, 256, 512, 1024))
         self.channels = tuple(2 * c for c in channels[1:])
-        self.stem = nn.Sequential(style.conv(3, stem, 7, 2), SamePool(2, 2))
+        self.stem = nn.Sequential(style.conv(3, stem, 7, 2), SamePaddingMaxPool(2, 2))
         stages = []
         inputs = enter = stem
         for number, (own, units) in enumerate(zip(channels, (3, 3, 5, 2))):

@@ -1,4 +1,4 @@
-"""YOLOv3's head with scaled centres ("eliminate grid sensitivity", YOLOv4 sec. 4.2), and Gaussian YOLO's."""
+"""The head of YOLOv4: YOLOv3's with scaled centres ("eliminate grid sensitivity", sec. 4.2), or Gaussian YOLO's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
 
 class PredictionLevel(nn.Module):
-    """One level: a 3x3 to twice the channels (where `expand`), then a 1x1 to `outputs` raw values an anchor."""
+    """Prediction layers of one level: a 3x3 to twice the channels (with `expand`), then a 1x1 to `outputs` channels."""
 
     def __init__(self, inputs: int, outputs: int, style: ConvStyle, *, expand: bool, implicit: bool = False) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ class PredictionLevel(nn.Module):
 
 
 class Yolov4Head(Head):
-    """Boxes, objectness and classes at the anchors of every level.
+    """Predicts boxes, objectness and classes for the anchors of every level.
 
-    anchors: (width, height) in pixels of the network's input, for every level, finest first.  grid_scales: how far
-    beyond its cell the sigmoid lets a centre go, for every level: s sigmoid(t) - (s - 1) / 2 cells from its corner.
+    anchors: (width, height) in pixels of the network's input, for every level, finest first.  grid_scales: s of every
+    level: centres are s sigmoid(t) - (s - 1) / 2 cells from the cell's corner, so that they reach beyond the cell.
     coordinates: "exponential": sides are exp(t) anchors, unbounded; "sigmoid" bounds centre and sides, and scales are
-    2 (Darknet's `new_coords`).  coarse_first: rows start with the coarsest level (the tiny models' files do).
+    2 (Darknet's `new_coords`).  coarse_first: rows start with the coarsest level (as in the files of the tiny models).
     gaussian: every box value has an uncertainty (Gaussian YOLO, Choi et al. 2019, sec. 3): an anchor's first eight raw
-    values are mean and uncertainty of x, of y, of the width, of the height; scores shrink by the mean uncertainty.
+    values are mean and uncertainty of x, y, width and height; scores are multiplied by 1 - the mean uncertainty.
     implicit: whether the prediction layers have implicit knowledge (YOLOR).
     """
 
@@ -86,15 +86,15 @@ class Yolov4Head(Head):
         maps = [level(features) for level, features in zip(self.levels, pyramid, strict=True)]
         maps = [maps[level] for level in self.order]
         anchors = [getattr(self, name) for name in self._anchors]
-        found = anchor_predictions(maps, self.strides, anchors, self.decode, box_values=self.box_values)
+        predictions = anchor_predictions(maps, self.strides, anchors, self.decode, box_values=self.box_values)
         if not self.gaussian:
-            return found
-        return replace(found, certainty=1 - found.regression[..., 1::2].sigmoid().mean(-1))
+            return predictions
+        return replace(predictions, certainty=1 - predictions.regression[..., 1::2].sigmoid().mean(-1))
 
     def decode(self, regression: Tensor, priors: Priors) -> Tensor:
-        """(B, N, 4) raw values, or (B, N, 8) means and uncertainties in turn -> (B, N, 4) xyxy pixels.
+        """Decodes raw values (B, N, 4), or alternating means and uncertainties (B, N, 8), to (B, N, 4) xyxy pixels.
 
-        Exponential sides are not bounded: they may overflow to infinity.
+        Exponential sides are unbounded and may overflow to infinity.
         """
         means = regression[..., ::2] if self.gaussian else regression
         if self.coordinates == "sigmoid":
@@ -114,13 +114,13 @@ class Yolov4Head(Head):
 
 
 def decode_exponential(regression: Tensor, priors: Priors, scales: Tensor) -> Tensor:
-    """Boxes of YOLOv2 and later (Redmon & Farhadi 2017, fig. 3), centres scaled: (B, N, 4) raw values -> xyxy pixels.
+    """Decodes boxes as YOLOv2 (Redmon & Farhadi 2017, fig. 3) with scaled centres: (B, N, 4) to xyxy pixels.
 
         centre = cell's corner + (s sigmoid(t_xy) - (s - 1) / 2) * stride        sides = exp(t_wh) * anchor
 
     scales: (N,), s of every row; 1 is YOLOv3. The cell's centre is half a stride from its corner.
     """
-    assert priors.sizes is not None  # anchor_predictions makes them
+    assert priors.sizes is not None  # anchor_predictions sets them
     reach = (scales * priors.strides)[:, None]
     centres = priors.points + (regression[..., :2].sigmoid() - 0.5) * reach
     return cxcywh_to_xyxy(torch.cat((centres, regression[..., 2:4].exp() * priors.sizes), -1))

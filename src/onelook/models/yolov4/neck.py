@@ -1,4 +1,4 @@
-"""What the necks of YOLOv4 share, and the neck of YOLOv4-tiny."""
+"""Common parts of YOLOv4's necks, and the neck of YOLOv4-tiny. `pan` and `bifpn` are the other necks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ Fusion = Literal["asff", "sfam"]
 
 
 class DarknetFileOrder:
-    """What the published files need to know of a neck."""
+    """Base class of necks: the order of their modules in Darknet's files.
+
+    The published networks are sequences of layers, in which the prediction layers of the head stand between modules of
+    the neck.
+    """
 
     parts: tuple[tuple[str, ...], ...]
     """Names of the neck's modules before the first prediction layer of the file, before the second, and so on."""
 
 
 class TinyFpn(Neck, DarknetFileOrder):
-    """Top-down only, one 3x3 a level (YOLOv4-tiny); two levels, or three with stride 8 (yolov4-tiny-3l).
+    """FPN of YOLOv4-tiny: top-down only, one 3x3 for each level; two levels, or three with stride 8 (yolov4-tiny-3l).
 
-    A place joins [upsampled, lateral]: the other way round than `Pan`. Every level ends in its 3x3, whose result the
-    next finer level takes, but for the coarsest, which is taken before it.
+    Concatenates [upsampled, lateral], in the other order than `Pan`. Every level ends in a 3x3. The next finer level
+    uses its output, except for the coarsest level, whose map before the 3x3 is used.
     """
 
     def __init__(self, backbone: Backbone, width: float, style: ConvStyle, *, levels: int) -> None:
@@ -60,7 +64,7 @@ class TinyFpn(Neck, DarknetFileOrder):
 
 
 def fusion_block(fusion: Fusion | None, channels: tuple[int, ...], style: ConvStyle) -> nn.Module:
-    """The exchange of that name between the levels of a pyramid, or the identity."""
+    """Makes the module of this name that fuses the levels of a pyramid; the identity for None."""
     if fusion is None:
         return nn.Identity()
     return Asff(channels, style) if fusion == "asff" else Sfam(channels, style)

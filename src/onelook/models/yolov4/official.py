@@ -1,7 +1,7 @@
-"""Our tensor names against the order of Darknet's files, which know layers by number only.
+"""Maps our tensor names to the numbered layers of Darknet's files.
 
-The i-th convolution of a file is `conv{i}`, its batch norm `bn{i}`, the j-th weighted sum `shortcut{j}`. Blocks hold
-their layers in the order of the files; what is left to say is where the prediction layers stand between them.
+The i-th convolution of a file is `conv{i}`, its batch norm `bn{i}`, the j-th weighted sum `shortcut{j}`. Blocks define
+their layers in the order of the files; the positions of the prediction layers between them are added here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from onelook.models.detector import Detector
 
 
 def official_names(detector: Detector) -> dict[str, str]:
-    """Our tensor name -> the official one, for the training form, in the order of the files.
+    """Maps our tensor names to the official ones, for the training form, in the order of the files.
 
-    Parts that no published file has (attention, fusion) are numbered where they stand; what has no convolution and no
-    weights of a sum keeps its own name.
+    Parts that no published file has (attention, fusion) are numbered in their position; tensors that belong to no
+    convolution, batch norm or weighted sum keep our names.
     """
     known: dict[str, str] = {}
     counts = {"conv": 0, "shortcut": 0}
@@ -39,7 +39,7 @@ def official_names(detector: Detector) -> dict[str, str]:
 
 
 def _file_order(detector: Detector) -> Iterator[tuple[str, nn.Module]]:
-    """All modules with their names, in the order of the published files."""
+    """Yields all modules with their names, in the order of the published files."""
     yield from detector.backbone.named_modules(prefix="backbone")
     neck, head = detector.neck, detector.head
     levels = iter(getattr(head, "order", ()))

@@ -1,7 +1,6 @@
-"""The necks of YOLOv4: PAN by concatenation with SPP, its cross stage partial form, BiFPN, and that of the tiny models.
+"""PAN, the neck of YOLOv4: path aggregation by concatenation, with SPP; also its cross stage partial form.
 
-Blocks hold their convolutions in the order of the published files. A neck says in `parts` which of its modules belong
-before which prediction layer there: the published networks are chains, in which the head's layers stand between.
+Blocks define their convolutions in the order of the published files.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from onelook.layers.attention import PointwiseAttention, SpatialAttention
 from onelook.layers.conv import ConvStyle
 from onelook.layers.resize import upsample
 from onelook.layers.rfb import Rfb
-from onelook.layers.spp import MaxPyramid
+from onelook.layers.spp import PlainSpp
 from onelook.models.detector import Backbone, Neck
 from onelook.models.yolov4.neck import DarknetFileOrder, Fusion, fusion_block
 
@@ -29,9 +28,9 @@ Attention = Literal["pointwise", "spatial"]
 
 
 class FiveConvs(nn.Module):
-    """Five convolutions, 1x1 and 3x3 in turn (YOLOv3, sec. 2.3); where wanted, a gate before the last.
+    """Five convolutions, 1x1 and 3x3 alternating (YOLOv3, sec. 2.3), optionally with attention before the last.
 
-    attention: put after the second 3x3, where YOLOv4's models with SAM have it.
+    attention: after the second 3x3, as in YOLOv4's models with SAM.
     """
 
     def __init__(self, inputs: int, outputs: int, style: ConvStyle, attention: Attention | None = None) -> None:
@@ -50,7 +49,7 @@ class FiveConvs(nn.Module):
 
 
 class CspConvs(nn.Module):
-    """The same idea, cross stage partial (Scaled-YOLOv4, fig. 3): `pairs` times 1x1 and 3x3, and a path around them."""
+    """Cross stage partial form of `FiveConvs` (Scaled-YOLOv4, fig. 3): `pairs` of 1x1 and 3x3, and a path around."""
 
     def __init__(
         self, inputs: int, outputs: int, pairs: int, style: ConvStyle, attention: Attention | None = None
@@ -71,7 +70,7 @@ class CspConvs(nn.Module):
 
 
 class ContextConvs(nn.Module):
-    """Three convolutions, the context blocks, three more (YOLOv4's place for SPP, sec. 3.4)."""
+    """Three convolutions, context blocks such as SPP, and three more convolutions (YOLOv4 sec. 3.4)."""
 
     def __init__(self, inputs: int, outputs: int, context: tuple[Context, ...], style: ConvStyle) -> None:
         super().__init__()
@@ -88,7 +87,7 @@ class ContextConvs(nn.Module):
 
 
 class CspContextConvs(nn.Module):
-    """The same, cross stage partial: 1x1, 3x3, 1x1, context, then `pairs` of 1x1 and 3x3, and a path around."""
+    """Cross stage partial form of `ContextConvs`: 1x1, 3x3, 1x1, context, `pairs` of 1x1 and 3x3; a path around all."""
 
     def __init__(self, inputs: int, outputs: int, pairs: int, context: tuple[Context, ...], style: ConvStyle) -> None:
         super().__init__()
@@ -110,29 +109,29 @@ class CspContextConvs(nn.Module):
 
 
 def context_blocks(context: tuple[Context, ...], channels: int, style: ConvStyle) -> tuple[nn.Module, int, nn.Module]:
-    """What stands between two chains, its output's channels, and what follows the second: RFB keeps the channels."""
+    """Returns the pooling block (SPP, ASPP or none), its output channels, and the block after (RFB or none)."""
     joined: nn.Module = nn.Identity()
     width = channels
     if "spp" in context:
-        joined, width = MaxPyramid(), 4 * channels
+        joined, width = PlainSpp(), 4 * channels
     elif "aspp" in context:
         joined, width = Aspp(channels, style), 4 * channels
     return joined, width, Rfb(channels, style) if "rfb" in context else nn.Identity()
 
 
 def attention_block(attention: Attention | None, channels: int, style: ConvStyle) -> nn.Module:
-    """The gate of that name, or the identity."""
+    """Makes the attention gate of this name; the identity for None."""
     if attention is None:
         return nn.Identity()
     return PointwiseAttention(channels, style) if attention == "pointwise" else SpatialAttention(channels, style)
 
 
 class Pan(Neck, DarknetFileOrder):
-    """Path aggregation by concatenation (YOLOv4 sec. 3.4, fig. 6): top-down, then bottom-up.
+    """PAN (YOLOv4 sec. 3.4, fig. 6): path aggregation by concatenation, top-down, then bottom-up.
 
-    A place of the pyramid joins [lateral, upsampled] on the way down and [downsampled, way down] on the way up.
-    csp: whether its blocks are cross stage partial (YOLOv4-CSP), of 2 * `depth` pairs of convolutions, rounded up.
-    fusion: what exchanges between the finished levels, or None.
+    Concatenates [lateral, upsampled] on the way down and [downsampled, way down] on the way up.
+    csp: whether its blocks are cross stage partial (YOLOv4-CSP), with 2 * `depth` pairs of convolutions, rounded up.
+    fusion: fuses the output levels ("asff", "sfam"), or None.
     """
 
     parts = (

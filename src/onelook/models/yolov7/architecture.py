@@ -1,4 +1,4 @@
-"""YOLOv7 as a value, and its eight published models as rows of numbers (Wang et al. 2022, arXiv 2207.02696)."""
+"""Architecture and the eight published models of YOLOv7 (Wang et al. 2022, arXiv 2207.02696)."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ P6_ANCHORS: Anchors = (
 class Yolov7:
     """A YOLOv7 network.
 
-    stem: two or four 3x3 convolutions, or space to depth, to stride 4.  stages: channels of the backbone's; the second
-    is the finest that the neck sees.  neck: channels of its levels, finest first.
-    depth: 3x3 convolutions in the chain of every ELAN.  width: factor on the channels of everything between ELANs. The
-    two are compound scaling (fig. 3c), from models of depth 4: x is 1.5 and 1.25.
-    step, neck_step: every how many-th 3x3 of a chain is joined.  neck_block, neck_inner: channels of an ELAN's 1x1 in
-    the neck over those of its level at width 1, and of its 3x3 over those of its 1x1.
-    down: how the resolution is halved (`blocks.downsample`); "pool" in the backbone is "conv" in the neck.
-    copies: ELANs side by side, two in E-ELAN.  pooling, lead: the kind of pyramid pooling, and of the convolutions
-    before the head.  auxiliary: width of the auxiliary head's convolutions over the lead's, None without that head.
-    partial_auxiliary: whether it reads only the last of the `copies`.  implicit: whether the head has implicit
-    knowledge.  rep, rep_identity: positions in all chains that are re-parameterised (`blocks.Chain`).
+    stem: two or four 3x3 convolutions, or space-to-depth, to stride 4.  stages: channels of the backbone's stages; the
+    second is the finest level of the neck's input.  neck: channels of its levels, finest first.
+    depth: number of 3x3 convolutions in the chain of every ELAN.  width: factor on the channels of all layers between
+    ELANs. The two are compound scaling (fig. 3c), from models of depth 4: x is 1.5 and 1.25.
+    step, neck_step: every step-th 3x3 of a chain is concatenated.  neck_block, neck_inner: channels of an ELAN's 1x1 in
+    the neck relative to its level at width 1, and of its 3x3 relative to its 1x1.
+    down: the downsampling block (`downsample.downsample`); "pool" in the backbone is "conv" in the neck.
+    copies: number of parallel ELANs, two in E-ELAN.  pooling, lead: the kind of pyramid pooling, and of the
+    convolutions before the head.  auxiliary: width of the auxiliary head's convolutions relative to the lead's, None
+    without that head.  partial_auxiliary: whether it reads only the last of the `copies`.  implicit: whether the head
+    has implicit knowledge.  rep, rep_identity: positions of RepConvs in all chains (`elan.ElanChain`).
     width_multiple: factor on every channel count, rounded up to multiples of 8: narrower networks, none published.
     size: (height, width) that the weights are evaluated at.
     """
@@ -91,17 +91,17 @@ class Yolov7:
     pixels: PixelFormat = RGB_FRACTIONS
 
     multi_label: ClassVar[bool] = True
-    # As published: of the best 30,000 candidates at most 300 an image; evaluation counts every class of a row.
+    # As published: at most 300 detections of the best 30,000 candidates; evaluation uses every class of a row.
     detecting: ClassVar[Nms] = Nms(limit=300, pool=30_000)
     evaluating: ClassVar[Nms] = Nms(multi_label=True, limit=300, pool=30_000)
 
     @property
     def provides(self) -> frozenset[str]:
-        found = {"objectness", "anchors"}
-        return frozenset(found if self.auxiliary is None else found | {"auxiliary"})
+        provided = {"objectness", "anchors"}
+        return frozenset(provided if self.auxiliary is None else provided | {"auxiliary"})
 
     def build(self) -> Detector:
-        """The detector in training form, initialised as published: nothing pretrained, PyTorch's defaults."""
+        """Builds the detector in training form, initialised as published: PyTorch's defaults, nothing pretrained."""
         style = ConvStyle(self.activation)
         chain = ElanChain(self.depth, self.step, self.rep, self.rep_identity)
         stages = tuple(
@@ -136,24 +136,24 @@ class Yolov7:
         )
 
     def _between(self, channels: float) -> int:
-        """Channels of a transition."""
+        """Returns the channels of a layer between ELANs."""
         return self._inside(channels * self.width)
 
     def _inside(self, channels: float) -> int:
-        """Channels of an ELAN's inside, which compound scaling leaves."""
+        """Returns the channels inside an ELAN, which compound scaling does not change."""
         if self.width_multiple == 1:
             return round(channels)
         return math.ceil(round(channels) * self.width_multiple / 8) * 8
 
     def official_names(self) -> dict[str, str]:
-        """Our tensor name -> the official repository's, one to one, for the training form."""
+        """Maps our tensor names to those of the official repository, one to one, for the training form."""
         with torch.device("meta"):
             return official_names(self.build())
 
     def official_file(
         self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], kinds: frozenset[str]
     ) -> OfficialFile | None:
-        """This network with the file's anchors and width; None for one of another activation."""
+        """Returns this network with the anchors and width of the file; None if the file has another activation."""
         used = {name for name, kind in _ACTIVATIONS.items() if f"torch.nn.modules.activation.{kind}" in kinds}
         if used and self.activation not in used:
             return None

@@ -1,4 +1,4 @@
-"""The backbone of YOLOv7: a stem to stride 4, then ELAN stages, each after a transition of half the resolution."""
+"""The backbone of YOLOv7: a stem to stride 4, then ELAN stages with downsampling blocks between them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ StemKind = Literal["two", "four", "space_to_depth"]
 
 @dataclass(frozen=True)
 class ElanStage:
-    """Channels of one stage: after the transition into it, of its ELAN's inside, after the transition out of it.
+    """Channels of one stage: after the downsampling block, inside the ELAN, and of the ELAN's last 1x1.
 
-    Compound scaling changes the transitions and leaves the block (fig. 3c).
+    Compound scaling changes `entry` and `output`, not `block` (fig. 3c).
     """
 
     entry: int
@@ -33,14 +33,14 @@ class ElanStage:
 
 
 class SpaceToDepth(nn.Module):
-    """ReOrg: every 2x2 square of pixels becomes channels."""
+    """Space-to-depth ("ReOrg"): every 2x2 square of pixels becomes channels."""
 
     def forward(self, images: Tensor) -> Tensor:
         return space_to_depth(images)
 
 
 class ElanBackbone(Backbone):
-    """Gives the outputs of all stages but the first, of strides 8, 16, 32 and, with five stages, 64."""
+    """ELAN backbone; returns the outputs of all stages but the first: strides 8, 16, 32 and, with five stages, 64."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class ElanBackbone(Backbone):
 
 
 def _stem(kind: StemKind, outputs: int, down: Downsample, style: ConvStyle) -> list[nn.Module]:
-    """Pixels to `outputs` channels at stride 4."""
+    """Makes the layers from pixels to `outputs` channels at stride 4."""
     half = outputs // 2
     match kind:
         case "two":

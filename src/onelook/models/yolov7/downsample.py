@@ -1,4 +1,4 @@
-"""Downsampling blocks of YOLOv7."""
+"""The downsampling blocks of YOLOv7, between its ELANs ("transitions")."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from onelook.layers.conv import ConvStyle
 Downsample = Literal["pool", "both", "conv", "down_c"]
 
 
-class Pool(nn.Module):
-    """Half the resolution by 2x2 max-pooling; channels stay."""
+class MaxPool(nn.Module):
+    """2x2 max-pooling; channels stay."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, 2)
 
 
-class DownBoth(nn.Module):
-    """MP: half of the channels by a 3x3 of stride 2, half by pooling, each behind or before a 1x1, in this order."""
+class MpDownsample(nn.Module):
+    """MP: half of the output channels from a 1x1 and a 3x3 of stride 2, half from max-pooling and a 1x1."""
 
     def __init__(self, inputs: int, half: int, style: ConvStyle) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class DownBoth(nn.Module):
 
 
 class DownC(nn.Module):
-    """As `DownBoth`, but the strided path keeps all channels until its 3x3 (E6, D6, E6E)."""
+    """DownC, as `MpDownsample`, but the 1x1 of the strided path keeps all channels (E6, D6, E6E)."""
 
     def __init__(self, inputs: int, outputs: int, style: ConvStyle) -> None:
         super().__init__()
@@ -47,12 +47,12 @@ class DownC(nn.Module):
 
 
 def downsample(kind: Downsample, inputs: int, outputs: int, style: ConvStyle) -> nn.Module:
-    """Half the resolution; `outputs` channels, except that "pool" keeps its `inputs`."""
+    """Makes a block that halves the resolution and has `outputs` channels; "pool" keeps the channels."""
     match kind:
         case "pool":
-            return Pool()
+            return MaxPool()
         case "both":
-            return DownBoth(inputs, outputs // 2, style)
+            return MpDownsample(inputs, outputs // 2, style)
         case "conv":
             return style.conv(inputs, outputs, 3, stride=2)
         case "down_c":

@@ -1,4 +1,4 @@
-"""The computational blocks and transitions of YOLOv7 (Wang, Bochkovskiy and Liao 2022, arXiv 2207.02696)."""
+"""ELAN and E-ELAN, the computational blocks of YOLOv7 (Wang, Bochkovskiy and Liao 2022, arXiv 2207.02696)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from onelook.layers.rep_conv import RepConv
 
 @dataclass(frozen=True)
 class ElanChain:
-    """The shape of an ELAN's chain of 3x3 convolutions.
+    """Settings of an ELAN's chain of 3x3 convolutions.
 
-    depth: how many.  step: every how many-th is joined, counted from the last.  rep: positions, from 0, of those that
-    are re-parameterised (fig. 6 moves them).  identity: which of these have an identity branch: "planned" is those
-    whose output is not joined (sec. 4.1).
+    depth: their number.  step: every step-th, counted from the last, is concatenated.  rep: positions, from 0, of
+    RepConvs (varied in fig. 6).  identity: which of these have an identity branch: "planned" are those whose output is
+    not concatenated (planned re-parameterisation, sec. 4.1).
     """
 
     depth: int
@@ -32,11 +32,11 @@ class ElanChain:
 
 
 class Elan(nn.Module):
-    """Efficient layer aggregation (fig. 2c): a chain of 3x3, of which several depths are joined and mixed by a 1x1.
+    """ELAN, efficient layer aggregation network (fig. 2c): a chain of 3x3; outputs of several depths pass a last 1x1.
 
-    width: channels of the two 1x1 that begin it, one into the chain, one around it.  inner: of the 3x3. The join is
-    ordered: deepest first, then the chain's beginning, then what goes around. Depth and the channels of the last 1x1
-    are what compound scaling changes (fig. 3c): `width` stays.
+    width: channels of the two first 1x1, one before the chain, one around it.  inner: channels of the 3x3. Concatenated
+    in the order: deepest first, then the input of the chain, then the path around it. Compound scaling (fig. 3c)
+    changes the depth and the channels of the last 1x1, not `width`.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class Elan(nn.Module):
 def _link(inputs: int, outputs: int, place: int, chain: ElanChain, style: ConvStyle) -> nn.Module:
     if place not in chain.rep:
         return style.conv(inputs, outputs, 3)
-    wanted = chain.identity == "always" or (chain.identity == "planned" and not chain.joined(place))
-    return RepConv(inputs, outputs, style, identity=wanted and inputs == outputs)
+    identity = chain.identity == "always" or (chain.identity == "planned" and not chain.joined(place))
+    return RepConv(inputs, outputs, style, identity=identity and inputs == outputs)
 
 
 class ExtendedElan(nn.Module):
-    """E-ELAN (fig. 2d) as it is computed: `copies` ELANs side by side, each with its own transition, and their sum.
+    """E-ELAN, extended ELAN (fig. 2d): the sum of `copies` parallel ELANs, each with its own last 1x1.
 
-    A group convolution on expanded channels is several convolutions; shuffled groups are what concatenation inside each
-    branch gathers; merging is the sum. One copy is the plain ELAN.
+    Equal to the figure: a group convolution on expanded channels is several convolutions, concatenation inside each
+    branch is the shuffle of the groups, and the sum merges them. One copy is the plain ELAN.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ExtendedElan(nn.Module):
         )
 
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What every branch gives, before the sum."""
+        """Returns the outputs of all branches, before the sum."""
         return tuple(branch(x) for branch in self.branches)
 
     def forward(self, x: Tensor) -> Tensor:

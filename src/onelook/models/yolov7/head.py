@@ -1,4 +1,4 @@
-"""The anchor head of YOLOv7 with implicit knowledge, and its auxiliary twin."""
+"""The anchor head of YOLOv7 with implicit knowledge, and its auxiliary head."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ _BOX_AND_OBJECTNESS = 5  # values of an anchor before its classes
 
 
 class Yolov7Head(Head):
-    """One 1x1 convolution a level; three anchors a cell, each with tx, ty, tw, th, objectness and the classes.
+    """One 1x1 convolution for each level; each anchor of a cell has tx, ty, tw, th, objectness and the classes.
 
-    Rows of the predictions: level by level, finest first; inside a level anchor by anchor, then row by row:
+    Rows of the predictions are ordered by level, finest first, then anchor, then row-major:
     row = offset of the level + (anchor * H + y) * W + x. `regression` is (B, N, 4) raw tx, ty, tw, th, and
-    `priors.sizes` are the anchors in pixels. Decoded (`layers.anchors.decode_sigmoid`), with s the logistic function:
+    `priors.sizes` are the anchors in pixels. Decoded by `decode_sigmoid`, with s the sigmoid:
 
         centre = (2 s(t_xy) - 0.5 + cell) * stride        sides = (2 s(t_wh))^2 * anchor
 
-    `auxiliary` is there in training if the neck feeds it: the same rows of the auxiliary layers, which have no implicit
-    knowledge. A model of one class scores by objectness alone (official code, which then has no class loss).
-    anchors: cannot be learned, and are no part of the state: the architecture says them.
+    In training, `auxiliary` has the same rows for the auxiliary layers, if the neck has outputs for them; they have no
+    implicit knowledge. With one class, objectness alone is the score (official code, which then has no class loss).
+    anchors: constants that are not in the state: they are part of the architecture.
     """
 
     def __init__(self, neck: Neck, num_classes: int, anchors: Anchors, *, implicit: bool = True) -> None:
         super().__init__()
         if len(anchors) != len(neck.strides) or len({len(level) for level in anchors}) != 1:
-            raise ValueError(f"{len(neck.strides)} levels need as many groups of equally many anchors")
+            raise ValueError(f"the neck has {len(neck.strides)} levels; each needs the same number of anchors")
         self.num_classes = num_classes
         self.num_anchors = len(anchors[0])
         self.strides = neck.strides
-        # Constants have values also where a model of mere shapes is made, on the meta device.
+        # On the CPU also if the model is built on the meta device: these constants need values.
         self.register_buffer("anchors", torch.tensor(anchors, device="cpu"), persistent=False)
         lead = self._layers(neck.channels)
         self.lead = nn.ModuleList(ImplicitConv(layer) if implicit else layer for layer in lead)
@@ -63,8 +63,8 @@ class Yolov7Head(Head):
 
     def _predictions(self, layers: Iterable[nn.Module], features: Sequence[Tensor]) -> Predictions:
         maps = [layer(level) for layer, level in zip(layers, features, strict=True)]
-        found = anchor_predictions(maps, self.strides, tuple(self.anchors), decode_sigmoid)
-        return replace(found, scored_by_objectness=self.num_classes == 1)
+        predictions = anchor_predictions(maps, self.strides, tuple(self.anchors), decode_sigmoid)
+        return replace(predictions, scored_by_objectness=self.num_classes == 1)
 
     def _layers(self, channels: Sequence[int]) -> list[nn.Conv2d]:
         outputs = self.num_anchors * (_BOX_AND_OBJECTNESS + self.num_classes)
@@ -73,7 +73,10 @@ class Yolov7Head(Head):
         ]
 
     def _with_prior(self, layer: nn.Conv2d, stride: int) -> nn.Conv2d:
-        """Raises PyTorch's random bias to about 8 objects a level of a 640 x 640 image, all classes being as likely."""
+        """Adds to PyTorch's random bias: about 8 objects on each level of a 640 x 640 image, equally likely classes.
+
+        Without it, the first steps would be spent on learning that most priors have no object.
+        """
         assert layer.bias is not None  # made with one
         with torch.no_grad():
             bias = layer.bias.view(self.num_anchors, -1)

@@ -1,4 +1,4 @@
-"""The neck of YOLOv7: SPPCSPC, a path top-down, one bottom-up, and the convolutions before the heads."""
+"""The neck of YOLOv7: SPPCSPC, PAN with ELANs (top-down, then bottom-up), and the convolutions before the heads."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NeckLevel:
-    """Channels of one level of the neck, finest first: of both paths, of their ELANs' 1x1 and 3x3, of the two heads.
+    """Channels of one level of the neck: of both paths, of their ELANs' 1x1 and 3x3, before the lead head.
 
-    auxiliary: 0 without auxiliary head.
+    auxiliary: before the auxiliary head, 0 without one.
     """
 
     width: int
@@ -37,7 +37,7 @@ class NeckLevel:
 
 
 class TopDownJoin(nn.Module):
-    """One step down the pyramid: the coarser map and the backbone's, each by a 1x1, joined backbone first."""
+    """Concatenates the backbone's map and the upsampled coarser map, each after a 1x1, in this order."""
 
     def __init__(self, coarser: int, lateral: int, outputs: int, style: ConvStyle) -> None:
         super().__init__()
@@ -49,11 +49,12 @@ class TopDownJoin(nn.Module):
 
 
 class ElanNeck(Neck):
-    """PAFPN with an ELAN at every join (sec. 5.1); lead heads read the bottom-up path, auxiliary ones the top-down one.
+    """PAFPN with an ELAN after every concatenation (sec. 5.1).
 
-    partial: auxiliary heads read only the last branch of every E-ELAN, before the sum, so that their loss does not
-    reach the other branches directly (table 8). The coarsest auxiliary map is the output of SPPCSPC in any case.
-    forward: in training the lead levels, then the auxiliary ones; in evaluation the lead levels.
+    The lead head reads the bottom-up path, the auxiliary head the top-down path.  partial: the auxiliary head reads
+    only the last branch of every E-ELAN, before the sum, so that its loss does not reach the other branches directly
+    (table 8). The coarsest auxiliary map is always the output of SPPCSPC.  forward: in training the lead levels, then
+    the auxiliary ones; in evaluation the lead levels.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class ElanNeck(Neck):
             )
 
         finer = list(zip(backbone.channels, levels, levels[1:]))
-        # Both paths in the order of computing: the way down begins at the second coarsest level.
+        # Both paths in the order of computation: the way down begins at the second coarsest level.
         self.routes = nn.ModuleList(
             TopDownJoin(coarser.width, lateral, level.width, style) for lateral, level, coarser in finer[::-1]
         )

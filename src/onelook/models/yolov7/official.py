@@ -1,4 +1,4 @@
-"""Our tensor names against those of the official YOLOv7 repository, which numbers layers in the order of computing."""
+"""Maps our tensor names to those of the official YOLOv7 repository, which numbers layers in order of computation."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor, nn
 from onelook.layers.rep_conv import RepConv
 from onelook.models.detector import Detector
 from onelook.models.yolov7.backbone import SpaceToDepth
-from onelook.models.yolov7.downsample import DownBoth, DownC, Pool
+from onelook.models.yolov7.downsample import DownC, MaxPool, MpDownsample
 from onelook.models.yolov7.elan import Elan, ExtendedElan
 from onelook.models.yolov7.neck import ElanNeck, TopDownJoin
 from onelook.models.yolov7.sppcspc import LightSppCsp, SppCspc
 
-# A layer of the official list: where our parameters of it begin, and what its kind renames in them. None has none.
+# A layer of the official list: prefix of our parameter names, and renaming rules. None is a layer without parameters.
 Rules = tuple[tuple[str, str], ...]
 Layer = tuple[str, Rules] | None
 
-# Our block -> the layers that the official list has for it: its parts, and None for a layer without parameters
-# (pooling, concatenation, upsampling, addition).
+# Our block -> its layers in the official list: names of its parts, and None for a layer without parameters (pooling,
+# concatenation, upsampling, addition).
 _PARTS: dict[type[nn.Module], tuple[str | None, ...]] = {
     Elan: ("around", "enter", "chain", None, "transition"),
-    DownBoth: (None, "pooled", "reduce", "strided", None),
+    MpDownsample: (None, "pooled", "reduce", "strided", None),
     TopDownJoin: ("reduce", None, "lateral", None),
     LightSppCsp: ("around", "enter", None, None, None, None, "mix", None, "join"),
-    Pool: (None,),
+    MaxPool: (None,),
     SpaceToDepth: (None,),
 }
-# Blocks that are one layer there, too, and how their parts are called.
+# Blocks that are one layer in the official list too, with the names of their parts.
 _REP = (
     (r"^spatial\.conv\.", "rbr_dense.0."),
     (r"^spatial\.bn\.", "rbr_dense.1."),
@@ -59,7 +59,7 @@ _HEAD = (
 
 
 def official_names(detector: Detector) -> dict[str, str]:
-    """Our tensor name -> the official one, for a detector in training form."""
+    """Maps our tensor names to the official ones, for a detector in training form."""
     places = [(index, *layer) for index, layer in enumerate(_layers(detector)) if layer is not None]
     found = {}
     for name in detector.state_dict():
@@ -72,9 +72,9 @@ def official_names(detector: Detector) -> dict[str, str]:
 
 
 def _layers(detector: Detector) -> Iterator[Layer]:
-    """The official list of layers, in order."""
+    """Yields the layers of the official list, in order."""
     backbone, neck = detector.backbone, detector.neck
-    assert isinstance(neck, ElanNeck)  # the only one that this family builds
+    assert isinstance(neck, ElanNeck)  # the only neck of this family
     for name, part in backbone.named_children():
         yield from _of(part, f"backbone.{name}")
     yield from _of(neck.pool, "neck.pool")
@@ -82,9 +82,9 @@ def _layers(detector: Detector) -> Iterator[Layer]:
         yield from _of(route, f"neck.routes.{index}")
         yield from _of(block, f"neck.top_down.{index}")
     for index, (down, block) in enumerate(zip(neck.downs, neck.bottom_up)):
-        # In both repositories the lateral map joins a transition's own concatenation where it has one.
+        # In both repositories the lateral map is part of the downsampling block's own concatenation, if it has one.
         yield from _of(down, f"neck.downs.{index}")
-        if not isinstance(down, DownBoth):
+        if not isinstance(down, MpDownsample):
             yield None
         yield from _of(block, f"neck.bottom_up.{index}")
     yield from _of(neck.lead, "neck.lead")
@@ -93,7 +93,7 @@ def _layers(detector: Detector) -> Iterator[Layer]:
 
 
 def _of(module: nn.Module, name: str) -> Iterator[Layer]:
-    """The official layers of one of our modules, in order."""
+    """Yields the official layers of one of our modules, in order."""
     if isinstance(module, nn.Sequential | nn.ModuleList):
         for child, part in module.named_children():
             yield from _of(part, f"{name}.{child}")
@@ -112,10 +112,11 @@ _WIDEST = 8.0
 
 
 def without_constants(tensors: Mapping[str, Tensor], auxiliary_levels: int) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The tensors without anchors, the head numbered as in the training form; and the anchors (L, A, 2) in pixels.
+    """Removes the anchors from the tensors and numbers the head as in the training form.
 
-    auxiliary_levels: of the training form. The deploy configuration lacks their layers, which come before the head, so
-    that its head has a smaller number; tensors of an auxiliary head (`m2`) tell the forms apart.
+    Returns the tensors, and the anchors (L, A, 2) in pixels.  auxiliary_levels: of the training form. The deploy form
+    lacks their layers, which come before the head, so its head has a smaller number; only the training form has tensors
+    of an auxiliary head (`m2`).
     """
     head = {name: found for name in tensors if (found := _HEAD_LAYER.fullmatch(name))}
     shift = 0 if any(found[2].startswith("m2.") for found in head.values()) else auxiliary_levels
@@ -125,13 +126,13 @@ def without_constants(tensors: Mapping[str, Tensor], auxiliary_levels: int) -> t
             kept[name] = tensor
         elif head[name][2] == "anchor_grid":
             anchors = tensor.float().flatten(1, -2) if tensor.dim() == 6 else None
-        elif head[name][2] != "anchors":  # the same in cells
+        elif head[name][2] != "anchors":  # `anchors` are the same in cells
             kept[f"model.{int(head[name][1]) + shift}.{head[name][2]}"] = tensor
     return kept, anchors
 
 
 def stated_width(settings: Mapping[str, Any]) -> float:
-    """The width multiple of a pickled network, 1 where it says none that can be."""
+    """Returns the width multiple of a pickled network, 1 if it has no valid one."""
     width = settings.get("width_multiple", 1.0)
     known = isinstance(width, int | float) and not isinstance(width, bool) and 0 < width <= _WIDEST
     return float(width) if known else 1.0

@@ -9,7 +9,7 @@ from onelook.layers.conv import ConvStyle
 
 
 class SppCspc(nn.Module):
-    """Spatial pyramid pooling inside a cross stage partial block: half of the work pools, half goes around."""
+    """SPPCSPC: one path with spatial pyramid pooling between convolutions, one path around it, joined by a 1x1."""
 
     def __init__(self, inputs: int, outputs: int, style: ConvStyle, sizes: tuple[int, ...] = (5, 9, 13)) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class SppCspc(nn.Module):
 
 
 class LightSppCsp(nn.Module):
-    """The same with the fewest convolutions (tiny): pools join the largest first, the unpooled map last."""
+    """SPPCSPC of YOLOv7-tiny, with fewer convolutions; concatenates the largest pool first, the unpooled map last."""
 
     def __init__(self, inputs: int, outputs: int, style: ConvStyle, sizes: tuple[int, ...] = (5, 9, 13)) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""YOLOX as a value, and its seven published models as rows of numbers (Ge et al. 2021, arXiv 2107.08430)."""
+"""Architecture and the seven published models of YOLOX (Ge et al. 2021, arXiv 2107.08430)."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ NORMALISED_RGB = PixelFormat(divisor=255.0, mean=(0.485, 0.456, 0.406), std=(0.2
 
 @dataclass(frozen=True)
 class Yolox:
-    """A YOLOX network, and the networks that the paper compares it with.
+    """A YOLOX network, or one of the networks that the paper compares it with.
 
-    depth, width: factors on the repeats and channels of the largest published form, both truncated or rounded to whole
-    numbers, not to multiples of 8 (Darknet-53 is published with 1 only).  depthwise: separable convolutions wherever a
-    3x3 is (nano).  size: (height, width) that the weights are evaluated at.
+    depth, width: factors on the repeats and channels of YOLOX-L, truncated or rounded to whole numbers, not to
+    multiples of 8 (Darknet-53 is published with 1 only).  depthwise: separable convolutions in place of every 3x3
+    (nano).  size: (height, width) that the weights are evaluated at.
 
     head, anchors, one_to_one: the steps of table 2.  head: "coupled" is YOLOv3's.  anchors: (width, height) of the
-    anchor boxes in pixels, as many at each of the three levels; None for an anchor-free head.  one_to_one: whether the
-    head says which of the priors that see an object may speak for it, so that no NMS is needed.
+    anchor boxes in pixels, the same number for each of the three levels; None for an anchor-free head.  one_to_one:
+    whether the head has a branch that selects one prior for each object, so that no NMS is needed.
     """
 
     depth: float = 1.0
@@ -57,16 +57,16 @@ class Yolox:
 
     def __post_init__(self) -> None:
         if self.anchors is not None and (len(self.anchors) != 3 or len(set(map(len, self.anchors))) != 1):
-            raise ValueError("anchors are (width, height) pairs, as many for each of the three levels")
+            raise ValueError("anchors are (width, height) pairs, the same number for each of the three levels")
 
     @property
     def provides(self) -> frozenset[str]:
-        """What the head gives beside boxes and classes."""
+        """What the head provides besides boxes and classes."""
         kind = {"cell offsets", "anchor-free"} if self.anchors is None else {"anchors"}
         return frozenset({"objectness", *kind, *(("one to one",) if self.one_to_one else ())})
 
     def build(self) -> Detector:
-        """The detector in training form, initialised as published: nothing pretrained, PyTorch's defaults."""
+        """Builds the detector in training form, initialised as published: PyTorch's defaults, nothing pretrained."""
         style = ConvStyle(self.activation, self.depthwise)
         backbone, neck = self._features(style)
         kind = DecoupledLevel if self.head == "decoupled" else CoupledLevel
@@ -89,9 +89,9 @@ class Yolox:
         return csp_darknet, Pafpn(csp_darknet, repeats, style)
 
     def official_names(self) -> dict[str, str]:
-        """Our tensor name -> the official repository's, one to one, for the training form.
+        """Maps our tensor names to those of the official repository, one to one, for the training form.
 
-        What the repository does not have (coupled levels, selectors) keeps our name.
+        Parts that the repository does not have (coupled levels, selectors) keep our names.
         """
         with torch.device("meta"):
             return official_names(self.build().state_dict(), self.backbone)
@@ -115,5 +115,5 @@ VARIANTS = tuple(
 
 
 def legacy(architecture: Yolox) -> Yolox:
-    """The same network for weights that expect normalised RGB pixels."""
+    """Returns the same network for old weights, which expect normalised RGB pixels."""
     return replace(architecture, pixels=NORMALISED_RGB)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _FourStages(Backbone):
-    """A stem of stride 2 and the stages of strides 4 to 32; gives C3, C4 and C5."""
+    """Base class: a stem of stride 2 and stages of strides 4 to 32; returns C3, C4 and C5."""
 
     strides = (8, 16, 32)
     stem: nn.Module
@@ -37,9 +37,10 @@ class _FourStages(Backbone):
 
 
 class CspDarknet(_FourStages):
-    """CSPDarknet with Focus stem; SPP, and no shortcuts, in its last stage.
+    """CSPDarknet with Focus stem; its last stage has SPP and no shortcuts.
 
-    channels: of the stem; every stage doubles them.  depth: bottlenecks of stages 2 and 5; 3 and 4 have thrice.
+    channels: of the stem; every stage doubles them.  depth: bottlenecks of stages 2 and 5; stages 3 and 4 have 3 times
+    as many.
     """
 
     def __init__(self, channels: int, depth: int, style: ConvStyle) -> None:
@@ -58,7 +59,7 @@ class CspDarknet(_FourStages):
 class Darknet53(_FourStages):
     """Darknet-53 (YOLOv3, table 1) whose last stage ends in the five convolutions and the SPP of YOLOv3-SPP.
 
-    depth, width: factors on the residual blocks (at least one a stage) and on the channels; the papers know 1 only.
+    depth, width: factors on the residual blocks (at least one in a stage) and on the channels; published with 1 only.
     """
 
     def __init__(self, style: ConvStyle, depth: float = 1.0, width: float = 1.0) -> None:

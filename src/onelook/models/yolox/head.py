@@ -1,4 +1,4 @@
-"""The head of YOLOX (fig. 2 and sec. 2.1), and, with other levels and anchors, the heads it is compared with."""
+"""The head of YOLOX (fig. 2 and sec. 2.1); with other levels and anchors, the heads it is compared with."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
 
 class YoloxHead(Head):
-    """One module for every level of the neck; nothing is shared between levels.
+    """Head of one module for each level (`head_levels`); nothing is shared between levels.
 
     Without anchors, the raw values of a cell are the offset of the centre from the cell's corner in strides, unbounded,
-    and the logarithm of width and height in strides. With anchors they are YOLOv3's (sec. 2.1): the sigmoid is the
-    offset, and the logarithms are relative to the anchor.
+    and the logarithms of width and height in strides. With anchors they are those of YOLOv3 (sec. 2.1): the offset is
+    a sigmoid, and the logarithms are relative to the anchor.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class YoloxHead(Head):
         self.strides = strides
         self.num_anchors = 1 if anchors is None else len(anchors[0])
         boxes = None if anchors is None else torch.tensor(anchors, device="cpu")
-        self.register_buffer("anchors", boxes, persistent=False)  # the architecture says them
+        self.register_buffer("anchors", boxes, persistent=False)  # part of the architecture
         self.levels = nn.ModuleList(levels)
 
     anchors: Tensor | None
 
     def forward(self, pyramid: Pyramid) -> Predictions:
         levels = [level(features) for level, features in zip(self.levels, pyramid, strict=True)]
-        # Half a pixel is the resolution of float16 above 512, and exp overflows in it: decode in float32 at least.
+        # Float16 has a resolution of half a pixel above 512, and exp overflows in it: decode in float32 at least.
         dtype = torch.promote_types(levels[0][0].dtype, torch.float32)
 
         def rows(maps: Sequence[Tensor]) -> Tensor:
@@ -66,7 +66,7 @@ class YoloxHead(Head):
 
 
 def decode(regression: Tensor, priors: Priors) -> Tensor:
-    """(B, N, 4) raw values -> (B, N, 4) xyxy pixels. Widths are not bounded: exp may overflow to infinity."""
+    """Decodes raw values (B, N, 4) to (B, N, 4) xyxy pixels. Sides are unbounded: exp may overflow to infinity."""
     strides = priors.strides[:, None]
     corners = priors.points - strides / 2
     offsets, sides = regression.split(2, -1)

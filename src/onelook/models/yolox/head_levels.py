@@ -1,4 +1,4 @@
-"""What a head does at one level: decoupled (YOLOX, fig. 2), or coupled as in YOLOv3 (YOLOX table 2, first row)."""
+"""The layers of a head at one level: decoupled head (YOLOX, fig. 2), or coupled head of YOLOv3 (table 2, first row)."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ PRIOR_PROBABILITY = 0.01  # of an object at a cell, before any training (RetinaN
 _BIAS = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
 
 Maps = tuple[Tensor, Tensor, Tensor, Tensor | None]
-"""Of A anchors a cell, anchor-major and raw: box values (B, 4A, H, W), objectness (B, A, H, W), classes (B, CA, H, W),
-and what a `Selector` says, (B, A, H, W), or None."""
+"""Raw outputs for A anchors in a cell, anchor-major: box values (B, 4A, H, W), objectness (B, A, H, W), classes
+(B, CA, H, W), and the output of a `Selector` (B, A, H, W), or None."""
 
 
 @runtime_checkable
 class HeadLevel(Protocol):
-    """A module (B, inputs, H, W) -> `Maps`."""
+    """A module that computes `Maps` from features (B, inputs, H, W)."""
 
     def __call__(self, x: Tensor) -> Maps: ...
 
     def class_rows(self) -> dict[str, ClassRows]:
-        """See `Head.class_rows`; names inside the level."""
+        """See `Head.class_rows`; with names inside the level."""
         ...
 
 
 class Selector(nn.Sequential):
-    """Says which one of the priors that see an object may speak for it, so that no NMS is needed (table 2, last row).
+    """Branch that selects one prior for each object, so that no NMS is needed (YOLOX table 2, last row).
 
     The paper names two convolutions, one-to-one assignment and a stopped gradient after Zhou et al. (2021,
-    arXiv 2101.11782), and its parameters and GFLOPs tell the rest: two 3x3 convolutions of the head's width and a
-    1x1 to a value an anchor. Left open is what they see; as in Zhou et al. it is the regression branch, from which no
-    gradient of theirs comes back.
+    arXiv 2101.11782). Its numbers of parameters and GFLOPs give the rest: two 3x3 convolutions of the head's width and
+    a 1x1 to one value for each anchor. Their input is not specified; as in Zhou et al. it is the regression branch,
+    which gets no gradient from them.
     """
 
     def __init__(self, inputs: int, hidden: int, anchors: int, style: ConvStyle) -> None:
         super().__init__(style.spatial(inputs, hidden), style.spatial(hidden, hidden), nn.Conv2d(hidden, anchors, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> logits (B, A, H, W)."""
+        """Returns logits (B, A, H, W) for features (B, inputs, H, W)."""
         return super().forward(x.detach())
 
 
 class DecoupledLevel(nn.Module):
-    """A 1x1 stem, then a tower of two 3x3 for the classes and one for box and objectness."""
+    """Decoupled head at one level: a 1x1 stem, then two 3x3 for the classes and two for box and objectness."""
 
     def __init__(
         self, inputs: int, hidden: int, num_classes: int, style: ConvStyle, *, anchors: int = 1, selects: bool = False
@@ -77,9 +77,9 @@ class DecoupledLevel(nn.Module):
 
 
 class CoupledLevel(nn.Module):
-    """A 3x3 convolution to twice the channels, then a 1x1 for the 4 + 1 + C values of every anchor (YOLOv3, sec. 2.3).
+    """Coupled head at one level: a 3x3 to twice the channels, then a 1x1 to 4 + 1 + C values for every anchor (YOLOv3).
 
-    hidden: channels of a `Selector`, which sees the 3x3 convolution.
+    hidden: channels of a `Selector`, whose input is the output of the 3x3.
     """
 
     def __init__(
@@ -106,5 +106,5 @@ class CoupledLevel(nn.Module):
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:
-    assert layer.bias is not None  # made with one in the constructors above
+    assert layer.bias is not None  # the constructors above make layers with bias
     return layer.bias

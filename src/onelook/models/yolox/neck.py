@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Pafpn(Neck):
-    """Top-down, then bottom-up, a CSP stage at every join (PANet, fig. 1, with concatenation for addition).
+    """PAFPN: top-down, then bottom-up, with a CSP stage after every concatenation (PANet, fig. 1, has sums).
 
-    The way up joins what the way down sent to the next finer level, not what the way down computed at its own: level 5
-    joins the reduced C5, level 4 the reduced join of level 4.
+    The way up concatenates the maps that the way down passed to the next finer level: level 5 the reduced C5, level 4
+    the reduced output of its CSP stage.
     """
 
     def __init__(self, backbone: Backbone, depth: int, style: ConvStyle) -> None:
@@ -51,7 +51,7 @@ class Pafpn(Neck):
 
 
 class Fpn(Neck):
-    """Top-down only, five convolutions at every join (YOLOv3, sec. 2.3); the coarsest level passes unchanged."""
+    """FPN of YOLOv3 (sec. 2.3): top-down, five convolutions after each concatenation; the coarsest level stays."""
 
     def __init__(self, backbone: Backbone, style: ConvStyle) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Our tensor names against those of the official YOLOX repository."""
+"""Maps our tensor names to those of the official YOLOX repository."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CSP_RULES: tuple[tuple[str, str], ...] = (
     (r"\.blocks\.", ".m."),
     (r"\.(enter|reduce)\.", ".conv1."),
     (r"\.(around|expand)\.", ".conv2."),
-    (r"(dark5\.1)\.join\.", r"\1.conv2."),  # the SPP joins in its second convolution, a CSP stage in its third
+    (r"(dark5\.1)\.join\.", r"\1.conv2."),  # `join` is the second convolution of the SPP, the third of a CSP stage
     (r"\.join\.", ".conv3."),
 )
 _DARKNET53_RULES: tuple[tuple[str, str], ...] = (
@@ -46,7 +46,7 @@ _DARKNET53_RULES: tuple[tuple[str, str], ...] = (
 
 
 def official_names(names: Iterable[str], backbone: str) -> dict[str, str]:
-    """Our tensor name -> the official one, for a model with that backbone ("csp_darknet" or "darknet53").
+    """Maps our tensor names to the official ones, for a model with that backbone ("csp_darknet" or "darknet53").
 
     Works for the training form and the deploy form: both repositories fold batch norm into `conv.bias`.
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from onelook.devices import check_precision, choose_device
 from onelook.errors import ConfigError, UsageError
 from onelook.models.deploy import deploy_in_place
 from onelook.ops.nms import Postprocess, RawDetections
@@ -43,11 +44,9 @@ class TorchRuntime:
     ) -> None:
         if detector.architecture is None:
             raise ConfigError("This detector has no architecture.", "Make it with onelook.build().")
-        self.device = find_device(device)
-        if half and self.device.type == "cpu":
-            raise ConfigError(
-                "Half precision was asked for on a CPU, where it is slow.", "Use a GPU, or leave it away."
-            )
+        self.device = choose_device(device)
+        if half:
+            check_precision(self.device, "fp16")
         self.size = detector.architecture.size if size is None else size
         self.stride = max(detector.neck.strides)  # the network takes any multiples of it
         _check_multiple(self.size, self.stride)
@@ -71,29 +70,6 @@ class TorchRuntime:
                 return select.batch(*self.tta(self.detector, images))
             predictions = self.detector(images)
             return select.batch(predictions.boxes, predictions.scores())
-
-
-def find_device(name: str | torch.device | None) -> torch.device:
-    """The torch device of that name; None is the first GPU, or the CPU. ConfigError where there is no such device."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if isinstance(name, str) and name.isdecimal():
-        name = f"cuda:{name}"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"There is no device '{name}'.", "Devices are cpu, cuda, cuda:1, mps.") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            here = f"this machine has {count}" if count else "torch finds no CUDA GPU here"
-            raise ConfigError(f"There is no device '{name}': {here}.", "Use --device cpu, or leave the device away.")
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise ConfigError("There is no device 'mps' here.", "Use --device cpu, or leave the device away.")
-    elif device.type != "cpu":
-        raise ConfigError(f"The device '{name}' is not supported.", "Devices are cpu, cuda, cuda:1, mps.")
-    return device
 
 
 def _check_multiple(size: tuple[int, int], stride: int) -> None:

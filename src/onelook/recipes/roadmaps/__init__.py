@@ -1,6 +1,6 @@
-"""The tables of the four papers as lists of trainings, each row a change of another (`roadmap.Roadmap`).
+"""Roadmaps: the ablation tables of the four papers as recipes, each row a change of another row.
 
-A row is also a recipe of its own, called TABLE:ROW: `onelook diff yolox-table2:anchor-free yolox-table2:simota`.
+A row is also a recipe by itself, called TABLE:ROW: `onelook diff yolox-table2:anchor-free yolox-table2:simota`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def roadmap(name: str) -> Roadmap:
 
 
 def row_recipe(name: str) -> Recipe:
-    """The recipe that TABLE:ROW names; ConfigError for what there is not."""
+    """The recipe with the name TABLE:ROW; ConfigError for an unknown table or row."""
     table, _, row = name.partition(":")
     found = roadmap(table)
     return found.recipes[found.row(row).key]

@@ -1,7 +1,7 @@
-"""The ablations of the DAMO-YOLO paper (Xu et al. 2022, arXiv 2211.15444), at the scale of S unless said.
+"""The ablations of the DAMO-YOLO paper (Xu et al. 2022, arXiv 2211.15444), at the scale of S if not stated otherwise.
 
-Latencies are the paper's, on a T4 with TensorRT in FP16. What a table does not say is the published S: its training
-and its neck.
+Latencies are the paper's, on a T4 with TensorRT in FP16. Settings that a table does not give are those of the published
+S: its training and its neck.
 
 Widths of table 2: three of its rows are 1, 0.75 and 0.5 times 128, 256, 512, the second of which has the cost and the
 AP of the published S, whose outputs are 128, 256, 512 and whose fusions are 0.75 times as wide inside. So they are
@@ -39,7 +39,7 @@ _MAE_RESNET = {
     "model.backbone.csp": False,
     "model.backbone.reparameterised": True,
 }
-_CHANGED = "The paper's structure is not published: the same stages, joined in the other way."
+_CHANGED = "The paper's structure is not published: these are the same stages, connected in the other way."
 
 
 def _with_neck(recipe: Recipe, **settings: object) -> Recipe:
@@ -116,7 +116,7 @@ TABLE_3 = Roadmap(
 
 TABLE_4 = Roadmap(
     name="damo-yolo-table4",
-    title="What fuses features",
+    title="Fusion blocks of the neck",
     source="DAMO-YOLO, table 4",
     setting=_T4,
     start=_with_neck(_S, fusion="conv"),

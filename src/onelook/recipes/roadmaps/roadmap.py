@@ -1,4 +1,4 @@
-"""A paper's table as a value: trainings, each of which changes one thing of another."""
+"""An ablation table of a paper as a value: recipes, each of which changes one setting of another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onelook.models.flops import count_gflops, count_parameters, count_profiler_
 from onelook.training.recipe import Recipe
 
 Counts = Literal["convolutions", "biases", "profiler"]
-# How costs are counted, in words: parameters, then GFLOPs.
+# How parameters and GFLOPs are counted, as text for users.
 COUNTS = {
     "convolutions": "of the training form; 2 for every multiply-add of the deploy form's convolutions",
     "biases": "of the deploy form; 2 for every multiply-add of its convolutions and every bias that is added",
@@ -27,7 +27,7 @@ COUNTS = {
 
 @dataclass(frozen=True)
 class PublishedNumbers:
-    """What a paper prints in a row; None where it prints nothing, or where what it printed is not certain.
+    """The numbers of a row in the paper; None where it has none, or where its number is not certain.
 
     ap: COCO AP in per cent.  parameters: millions.  gflops: as the paper counts.  latency: milliseconds an image.
     top1, top5: of a classifier, in per cent.
@@ -43,12 +43,12 @@ class PublishedNumbers:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """One row of a roadmap.
 
-    key: how the command line calls it.  name: what the paper calls it.  change: settings, by dotted path, that differ
-    from the row `base`; None is the row before.  start: the recipe of a row that is compared with none above it (the
-    first one's is the roadmap's own).  note: what to know of its figures, such as why one cannot be as printed.
-    counts: how the paper counted this row, None as the others.
+    key: its name on the command line.  name: its name in the paper.  change: settings, by dotted path, that differ from
+    the row `base`; None is the row before.  start: the recipe of a row that is not compared with a row above it (the
+    first row has the roadmap's own).  note: remark on its numbers, such as why one differs from the paper.  counts: how
+    the paper counted this row, None as the others.
     """
 
     key: str
@@ -63,10 +63,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Roadmap:
-    """A table.
+    """A roadmap: an ablation table of a paper as recipes.
 
-    name: how the command line calls it.  title: what it shows.  source: paper and table.  setting: on what the paper
-    measured.  counts: how costs are counted (`COUNTS`), which is the paper's way.  start: the recipe of the first row.
+    name: its name on the command line.  title: its subject.  source: paper and table.  setting: data set and hardware
+    in the paper.  counts: how the paper counts costs (`COUNTS`).  start: the recipe of the first row.
     """
 
     name: str
@@ -89,11 +89,11 @@ class Roadmap:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """What the rows are measured by, as the evaluation calls it; they are compared by the first."""
+        """The metrics of the rows, by their names in the evaluation; rows are compared by the first."""
         return ("top1", "top5") if "image classes" in self.start.model.provides else ("AP",)
 
     def cost(self, row: Row, model: Architecture, size: tuple[int, int]) -> tuple[float, float]:
-        """Millions of parameters, and GFLOPs at a size, of a row's model (perhaps scaled), as the paper counts."""
+        """Parameters in millions, and GFLOPs at a size, of a row's model (perhaps scaled), counted as in the paper."""
         counts = row.counts or self.counts
         with torch.device("meta"):
             detector = model.build()
@@ -104,14 +104,14 @@ class Roadmap:
         return counted, count_gflops(deployed, size, biases=counts == "biases")
 
     def base_of(self, row: Row) -> str | None:
-        """The key of the row that this one changes; None for one that is compared with none."""
+        """The key of the row that this one changes; None for a row that is not compared with another."""
         index = self.rows.index(row)
         if index == 0 or row.start is not None:
             return None
         return row.base if row.base is not None else self.rows[index - 1].key
 
     def row(self, key: str) -> Row:
-        """The row of that key, or of that number from 1. ConfigError with the nearest keys for an unknown one."""
+        """The row with a key, or with a number from 1. ConfigError with the nearest keys for an unknown one."""
         keys = [row.key for row in self.rows]
         if key.isascii() and key.isdigit() and 1 <= int(key) <= len(keys):
             return self.rows[int(key) - 1]

@@ -1,8 +1,8 @@
 """The tables of the YOLOv4 paper (Bochkovskiy et al. 2020, arXiv 2004.10934) that compare networks.
 
 The published training of CSPResNeXt50-PANet-SPP ("original-optimal") at the table's size is the start. Where the paper
-says no more than a block's name, its place is the one that the block's own paper, or Darknet's, gives it: see `Rfb`,
-`PointwiseAttention`, `Asff` and `AnchorHead`. The papers' figures are left empty: none could be checked. Tables 2, 3
+gives no more than a block's name, its place is that of the block's own paper, or of Darknet: see `Rfb`,
+`PointwiseAttention`, `Asff` and `AnchorHead`. The paper's numbers are left empty: none could be checked. Tables 2, 3
 and 6, whose rows differ in how the backbone was trained as a classifier, are in `yolov4_backbones`.
 """
 
@@ -72,7 +72,7 @@ def _overlap(kind: IouKind) -> dict[str, object]:
     return {**_SENSITIVITY, "loss.terms.box": DarknetBox(kind=kind)}
 
 
-# What is found by Darknet's genetic search is taken from its settings. DM joins passes of a step, so its step has some.
+# Results of Darknet's genetic search are taken from its cfg files. DM joins micro-batches of a step, so its row has 8.
 TABLE_4 = Roadmap(
     name="yolov4-table4",
     title="Bag of freebies in CSPResNeXt50-PANet-SPP",
@@ -98,7 +98,7 @@ TABLE_4 = Roadmap(
     ),
 )
 
-# A mini-batch of 4 or 8 of a batch's 64 images: what a batch norm sees at once. "Without" is table 4's plain detector.
+# A mini-batch has 4 or 8 of a batch's 64 images, the input of batch norm. "Without" is the plain detector of table 4.
 TABLE_7 = Roadmap(
     name="yolov4-table7",
     title="Mini-batch sizes, without and with bags of freebies and specials",

@@ -2,9 +2,9 @@
 
 Tables 2 and 3 train classifiers, on a folder of class folders; table 6 trains detectors whose backbones were such
 classifiers. What "baseline" leaves out is taken from the published training (`recipes.classifier`): its crops, rotation
-and colours stay, as they are Darknet's, in every row. A row's extra is made of every second picture, as Darknet does,
-and blur of every fourth; CutMix and mosaic together are one or the other. The papers' figures are left empty: none
-could be checked.
+and colours stay, as they are Darknet's, in every row. A row's extra augmentation is applied to every second image, as
+in Darknet, blur to every fourth; with CutMix and mosaic together, each image gets one of the two. The paper's numbers
+are left empty: none could be checked.
 """
 
 from __future__ import annotations
@@ -69,22 +69,23 @@ TABLE_3 = Roadmap(
 )
 
 
-def _begun(name: str, backbone: Recipe) -> Recipe:
-    """The published training of CSPResNeXt50-PANet-SPP, of a variant whose backbone was trained that way."""
+def _with_pretraining(name: str, backbone: Recipe) -> Recipe:
+    """The published training of CSPResNeXt50-PANet-SPP, with the backbone of a variant trained by `backbone`."""
     recipe = published(variant("csresnext50-panet-spp"))
     model = replace(variant(name).architecture, activation="leaky_relu")  # type: ignore[type-var]
     return replace(recipe, model=model, size=(512, 512), pretraining=backbone)
 
 
 _FREEBIES_BEFORE = {f"pretraining.{path}": value for path, value in _FREEBIES.items()}
+_DARKNET_BOF = replace(_DARKNET, extras=_FREEBIES["extras"], loss=ClassLoss(smoothing=0.1))  # type: ignore[arg-type]
 _MISH_THROUGHOUT = {f"pretraining.{path}": value for path, value in _MISH.items()} | {"model.activation": "mish"}
 
 TABLE_6 = Roadmap(
     name="yolov4-table6",
-    title="What the backbone learned before",
+    title="Pretraining of the backbone",
     source="YOLOv4, table 6",
     setting="COCO, 512x512; backbones trained on ImageNet",
-    start=_begun("csresnext50-panet-spp", _RESNEXT),
+    start=_with_pretraining("csresnext50-panet-spp", _RESNEXT),
     rows=(
         Row("resnext", "CSPResNeXt50-PANet-SPP"),
         Row("resnext-bof", "CSPResNeXt50-PANet-SPP, BoF backbone", _FREEBIES_BEFORE),
@@ -92,7 +93,7 @@ TABLE_6 = Roadmap(
         Row(
             "darknet-bof",
             "CSPDarknet53-PANet-SPP, BoF backbone",
-            start=_begun("yolov4", replace(_DARKNET, extras=_FREEBIES["extras"], loss=ClassLoss(smoothing=0.1))),  # type: ignore[arg-type]
+            start=_with_pretraining("yolov4", _DARKNET_BOF),
         ),
         Row("darknet-bof-mish", "CSPDarknet53-PANet-SPP, BoF backbone + Mish", _MISH_THROUGHOUT),
     ),

@@ -1,8 +1,8 @@
 """The ablations of the YOLOv7 paper (Wang, Bochkovskiy and Liao 2022, arXiv 2207.02696).
 
-AP of the rows that equal published models, and table 3; the rest is left empty until somebody has the paper at hand. Of
-table 3 the last row is that of a published model, too; the figures of the others could not be checked against the
-paper's text, but their parameters and GFLOPs equal the counts, all six.
+Only AP of rows that equal published models is given, and table 3; the rest could not be checked and is left empty. In
+table 3 the last row is a published model too; AP of the other rows could not be checked against the paper's text, but
+their parameters and GFLOPs, all six, equal the counts.
 
 Table 5 compares residual units in YOLOR-W6, whose layers are not known here: its rows are the same units in YOLOR-CSP,
 which is YOLOv4-CSP with SiLU and implicit knowledge (52,923,994 parameters, as in the official code). It is trained as

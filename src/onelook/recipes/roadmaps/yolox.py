@@ -1,9 +1,9 @@
 """The tables of the YOLOX paper (Ge et al. 2021, arXiv 2107.08430) that compare trainings.
 
-What the paper leaves open, and what is chosen here for all of them: the published training of the repository, without
-the L1 term that the paper does not mention. YOLOv3's nine anchors and its box decoding; the objectness is the paper's
-"IoU-aware branch", as in its figure 2, and classes are as true as the IoU, in every row alike. The other choices are
-with the parts: `BestAnchor`, `CentreCell`, `OneToOne`, `Selection`, `Selector`.
+Settings that the paper does not give are the same in all rows: the published training of the official repository,
+without the L1 term that the paper does not mention; YOLOv3's nine anchors and its box decoding; the objectness is the
+paper's "IoU-aware branch", as in its figure 2, and class targets are the IoU. The other choices are documented in the
+parts: `BestAnchor`, `CentreCell`, `OneToOne`, `Selection`, `Selector`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _without_l1(name: str) -> Recipe:
     return replace(recipe, closing=replace(recipe.closing, loss=None))
 
 
-# The baseline's augmentation is flip, colour jitter and several sizes: a YOLOX pipeline without mosaic is just that.
+# The baseline's augmentation is flip, colour jitter and multi-scale: the YOLOX pipeline without mosaic.
 _DARKNET = _without_l1("yolox-darknet53")
 BASELINE = replace(
     _DARKNET,
