@@ -1,16 +1,13 @@
-"""Detections drawn on their picture, and pictures written whole or not at all.
+"""Draws detections on images, and writes image files atomically.
 
-One colour a class; labels stay inside the picture and out of each other's way, from thumbnails to posters.
+Each class has one colour. Labels stay inside the image and avoid each other, in images of any size.
 """
 
 from __future__ import annotations
 
 import colorsys
-import os
-import secrets
 import unicodedata
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +17,10 @@ import cv2
 import numpy as np
 
 from onelook.errors import UserError
+from onelook.files import write_bytes
 
 MIN_SIDE = 256
-"""`enlarge_small_image` makes the longer side of a smaller picture at least this: letters need about ten pixels."""
+"""`enlarge_small_image` makes the longer side of an image at least this: letters need about ten pixels."""
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _LONGEST_NAME = 32  # letters of a class name; the rest is cut
@@ -34,7 +32,10 @@ Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 @lru_cache(maxsize=4096)
 def class_colour(label: int) -> Colour:
-    """The RGB of a class: hues a golden section apart, so that neighbours differ; brightness changes with each turn."""
+    """The RGB colour of a class. Hues are a golden ratio apart, so that neighbouring labels differ clearly.
+
+    Saturation and brightness change after every eight classes.
+    """
     hue = (0.58 + label * 0.618_033_988_75) % 1.0
     saturation, value = ((0.80, 1.00), (0.55, 1.00), (0.90, 0.80), (0.65, 0.80))[label // 8 % 4]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -42,9 +43,9 @@ def class_colour(label: int) -> Colour:
 
 
 def drawable_text(text: str) -> str:
-    """What can be drawn of a name: printable, not too long; with OpenCV 4, whose fonts are ASCII, without accents.
+    """The part of a name that can be drawn: printable letters, shortened; OpenCV 4 has ASCII fonts: without accents.
 
-    Empty where OpenCV 4 could draw no letter of it.
+    Empty where OpenCV 4 can draw none of its letters.
     """
     text = "".join(letter if letter.isprintable() else " " for letter in text).strip()
     if not hasattr(cv2, "FontFace"):
@@ -53,7 +54,7 @@ def drawable_text(text: str) -> str:
 
 
 def enlarge_small_image(image: np.ndarray) -> tuple[np.ndarray, int]:
-    """A picture of less than `MIN_SIDE` enlarged by a whole factor, others as they are; and the factor."""
+    """The image, enlarged by a whole factor if its longer side is below `MIN_SIDE`; and the factor."""
     factor = -(-MIN_SIDE // max(image.shape[:2]))
     if factor == 1:
         return image, 1
@@ -70,15 +71,15 @@ def draw_detections(
     colour: Colour | None = None,
     text: bool = True,
 ) -> np.ndarray:
-    """A copy of an image with boxes on it; where labels have no room, the best lie on top.
+    """Draws boxes and labels on a copy of an image; where labels overlap, the best detections are on top.
 
     image: (H, W, 3) uint8 RGB.  boxes: (K, 4) xyxy pixels, best first.  scores: (K,), None to leave them out.
     labels: (K,) which choose the colours, unless `colour` is given.  names: K names, in any script: OpenCV 5 draws most
     of Unicode, OpenCV 4 ASCII only, and writes the class number for a name without any.  text: whether to write names.
 
-    Lines and letters grow with the image, letters shrink a little in a crowd. Text that is wider than the image is cut,
-    and left out where not even a letter fits (`enlarge_small_image` helps). Boxes that are not finite are left out, what lies
-    outside is cut.
+    Lines and letters grow with the image; letters are a little smaller where there are many boxes. Text that is wider
+    than the image is cut, and left out where not one letter fits (see `enlarge_small_image`). Boxes that are not finite
+    are left out, others are clipped to the image.
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
@@ -100,9 +101,9 @@ def draw_detections(
         x1, y1, x2, y2 = item.box
         cv2.rectangle(canvas, (x1, y1), (x2, y2), item.colour, thickness)
     if text:
-        crowd = min(1.0, max(0.65, (24 / max(len(shown), 1)) ** 0.5))
-        letters = max(10, round(min(height, width, 0.75 * max(height, width)) * 0.030 * crowd))
-        _draw_labels(canvas, shown, _pen(letters), thickness)
+        crowding = min(1.0, max(0.65, (24 / max(len(shown), 1)) ** 0.5))
+        letters = max(10, round(min(height, width, 0.75 * max(height, width)) * 0.030 * crowding))
+        _draw_labels(canvas, shown, _font(letters), thickness)
     return canvas
 
 
@@ -113,31 +114,31 @@ class _Shown:
     colour: tuple[int, int, int]
 
 
-def _draw_labels(canvas: np.ndarray, shown: Sequence[_Shown], pen: _Pen, thickness: int) -> None:
-    """The labels, worst score first, so that the best lie on top where there is no room."""
+def _draw_labels(canvas: np.ndarray, shown: Sequence[_Shown], font: _Font, thickness: int) -> None:
+    """Draws the labels, lowest score first, so that the best are on top where they overlap."""
     height, width = canvas.shape[:2]
-    pad = max(1, pen.letters // 5)
+    pad = max(1, font.letters // 5)
     placed: list[tuple[Rectangle, _Shown, str]] = []
     taken = np.zeros((len(shown), 4))
     for item in shown:
-        text, text_width = pen.fit(item.text, width - 2 * pad)
+        text, text_width = font.fit(item.text, width - 2 * pad)
         if not text:
             continue
-        size = (text_width + 2 * pad, pen.ascent + pen.descent + 2 * pad)
+        size = (text_width + 2 * pad, font.ascent + font.descent + 2 * pad)
         if size[1] > height / 3:
             continue
-        place = _place(item.box, size, (width, height), taken[: len(placed)], thickness)
+        place = _place_label(item.box, size, (width, height), taken[: len(placed)], thickness)
         taken[len(placed)] = place
         placed.append((place, item, text))
     for (x1, y1, x2, y2), item, text in reversed(placed):
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), item.colour, -1)
-        pen.write(canvas, text, (x1 + pad, y1 + pad + pen.ascent), _readable_on(item.colour))
+        font.write(canvas, text, (x1 + pad, y1 + pad + font.ascent), _readable_on(item.colour))
 
 
-def _place(
+def _place_label(
     box: Rectangle, size: tuple[int, int], limits: tuple[int, int], taken: np.ndarray, thickness: int
 ) -> Rectangle:
-    """Where a label of `size` (width, height) goes: the first place by its box that is free, or the freest."""
+    """The rectangle for a label of `size` (width, height): the first free place at its box, or the least covered."""
     x1, y1, x2, y2 = box
     half = thickness // 2
     left, right = x1 - half, x2 + half + 1 - size[0]
@@ -150,7 +151,7 @@ def _place(
         place = (inside_x, inside_y, inside_x + size[0], inside_y + size[1])
         if order in (0, 2, 3, 5) and abs(inside_y - y) > 0:
             continue  # no room above or below: it would cover the box's own edge at an odd place
-        covered = _shared(place, taken) / (size[0] * size[1])
+        covered = _overlap_area(place, taken) / (size[0] * size[1])
         if covered < least - 1e-9:
             best, least = place, covered
         if least == 0:
@@ -159,8 +160,8 @@ def _place(
     return best
 
 
-def _shared(place: Rectangle, taken: np.ndarray) -> float:
-    """The area, in pixels, that the rectangles in `taken` cover of `place`; overlaps count twice."""
+def _overlap_area(place: Rectangle, taken: np.ndarray) -> float:
+    """The area of `place`, in pixels, that the rectangles `taken` cover; overlaps count twice."""
     if not len(taken):
         return 0.0
     w = np.minimum(taken[:, 2], place[2]) - np.maximum(taken[:, 0], place[0])
@@ -171,13 +172,13 @@ def _shared(place: Rectangle, taken: np.ndarray) -> float:
 # --- letters ---------------------------------------------------------------------------------------------------------
 
 
-class _Pen(Protocol):
+class _Font(Protocol):
     letters: int
     ascent: int
     descent: int
 
     def fit(self, text: str, width: int) -> tuple[str, int]:
-        """The text, cut to `width` pixels if need be ("" if not even a letter fits), and its width."""
+        """The text, cut to `width` pixels ("" if not one letter fits), and its width."""
         ...
 
     def write(self, canvas: np.ndarray, text: str, origin: tuple[int, int], colour: tuple[int, int, int]) -> None: ...
@@ -190,7 +191,7 @@ class _BuiltInFont:
         self.letters, self.ascent, self.descent = letters, round(letters * 0.80), round(letters * 0.22)
 
     def _font(self, text: str) -> Any:
-        return _font("sans" if text.isascii() else "uni")  # loading "uni", which has all letters, takes 60 ms
+        return _font_face("sans" if text.isascii() else "uni")  # loading "uni", which has all letters, takes 60 ms
 
     def _width(self, text: str) -> int:
         x, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), self._font(text), self.letters, _WEIGHT)
@@ -223,17 +224,17 @@ class _StrokeFont:
 
 
 @lru_cache(maxsize=2)
-def _font(name: str) -> Any:
+def _font_face(name: str) -> Any:
     return cv2.FontFace(name)
 
 
 @lru_cache(maxsize=64)
-def _pen(letters: int) -> _Pen:
+def _font(letters: int) -> _Font:
     return _BuiltInFont(letters) if hasattr(cv2, "FontFace") else _StrokeFont(letters)
 
 
 def _fit(text: str, width: int, measure: Callable[[str], int]) -> tuple[str, int]:
-    """The text cut to a width: the score goes first, then the end of the name."""
+    """The text cut to a width: first the score is removed, then the end of the name."""
     for shorter in (text, text.rpartition(" ")[0], *(text[:end] + ".." for end in range(len(text) - 6, 0, -1))):
         if shorter and (needed := measure(shorter)) <= width:
             return shorter, needed
@@ -244,13 +245,13 @@ def _fit(text: str, width: int, measure: Callable[[str], int]) -> tuple[str, int
 
 
 def _readable_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Black or white, whichever contrasts more (relative luminance, WCAG)."""
+    """Black or white, whichever has more contrast (relative luminance, WCAG)."""
     red, green, blue = ((part / 255) ** 2.2 for part in colour)
     return (0, 0, 0) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.19 else (255, 255, 255)
 
 
 def _corners(box: np.ndarray, height: int, width: int) -> Rectangle:
-    """A box in whole pixels, cut to the picture; boxes outside lie on its border."""
+    """A box in whole pixels, clipped to the image; boxes outside lie on its border."""
     x1, x2 = np.clip(np.round(box[[0, 2]]), 0, width - 1).astype(int).tolist()
     y1, y2 = np.clip(np.round(box[[1, 3]]), 0, height - 1).astype(int).tolist()
     return x1, y1, x2, y2
@@ -264,7 +265,7 @@ def _area(box: Rectangle) -> int:
 
 
 def encode_image(image: np.ndarray, suffix: str = ".jpg", quality: int = 92) -> bytes:
-    """(H, W, 3) uint8 RGB as the bytes of an image file. Raises UserError for an unknown suffix or size."""
+    """Encodes (H, W, 3) uint8 RGB as an image file. Raises UserError for an unknown suffix or a size it cannot have."""
     if suffix.lower() not in _SUFFIXES:
         raise UserError(f"Images cannot be written as '{suffix}'.", f"Known: {', '.join(sorted(_SUFFIXES))}.")
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
@@ -278,16 +279,11 @@ def encode_image(image: np.ndarray, suffix: str = ".jpg", quality: int = 92) -> 
 
 
 def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> Path:
-    """Writes (H, W, 3) uint8 RGB in the format of the path's suffix; atomic, folders are made. Returns the path."""
+    """Writes (H, W, 3) uint8 RGB in the format of the path's suffix; atomic, creates folders. Returns the path."""
     path = Path(path)
     content = encode_image(image, path.suffix, quality)
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")  # names may be long already
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_bytes(path, content, durable=False)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise UserError(f"'{path}' cannot be written: {error.strerror}.", "Choose another --out folder.") from error
     return path

@@ -10,7 +10,6 @@ import contextlib
 import csv
 import json
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -123,7 +122,7 @@ class _Growing:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")  # names may be long already
+        self._beside = path.with_name(f".{path.name[:40]}.{os.urandom(4).hex()}.part")  # names may be long already
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A file's name may hold bytes that are no text: they are written as \udc.., which JSON reads back as such.
@@ -331,7 +330,7 @@ class Videos:
 
     def _begin(self, item: Framed, size: tuple[int, int]) -> None:
         path = self._folder / f"{item.source.name}.mp4"
-        beside = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.mp4")
+        beside = path.with_name(f".{path.stem[:40]}.{os.urandom(4).hex()}.mp4")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
