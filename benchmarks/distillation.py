@@ -2,7 +2,7 @@
 
     python benchmarks/distillation.py runs/distillation
 
-Draws the demo's pictures, trains a larger model on them from scratch, and then the small one: for every seed once alone
+Draws the demo's images, trains a larger model on them from scratch, and then the small one: for every seed once alone
 and, for every weight of --weights, with the larger one as its teacher, by the settings of DAMO-YOLO's code (whose
 weight is 1). Runs that are done are not made again; one that was stopped goes on. Prints every figure and the means.
 --only makes the trainings of these names now, so that several processes share the work.

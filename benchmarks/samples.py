@@ -110,21 +110,21 @@ def contestants(dataset: Dataset, augment: YoloxAugment, size: tuple[int, int]) 
     single = replace(augment, mix=None)
     order = np.random.default_rng(0).permutation(rows)
 
-    def sampling(pictures: TrainingImages, pipeline: SingleImageAugment | YoloxAugment) -> Contestant:
-        draw = DrawImages(pictures, size, outlines=False)
-        return lambda n: pipeline(pictures.sample(int(order[n % len(order)]), False), draw, sample_generator(0, 0, n))
+    def sampling(images: TrainingImages, pipeline: SingleImageAugment | YoloxAugment) -> Contestant:
+        draw = DrawImages(images, size, outlines=False)
+        return lambda n: pipeline(images.sample(int(order[n % len(order)]), False), draw, sample_generator(0, 0, n))
 
     def reusing(pipeline: YoloxAugment) -> Contestant:
         pool = min(POOL, max(4, len(rows) // 4))
         mean = int(dataset.sizes.astype(np.int64).prod(1).mean()) * 3
         cache = ImageCache(len(dataset), max(2 * pool * mean, 8 << 20), rotating=True)
-        pictures = TrainingImages(dataset, rows, cache=cache, whole=True)
+        images = TrainingImages(dataset, rows, cache=cache, whole=True)
         places = np.arange(-pool, 0)
 
         def make(n: int) -> Sample:
-            draw = DrawImages(pictures, size, rows=order[(n + places) % len(order)], outlines=False)
+            draw = DrawImages(images, size, rows=order[(n + places) % len(order)], outlines=False)
             first = int(order[n % len(order)])
-            return pictures.make(lambda known: pipeline(known.sample(first, False), draw, sample_generator(0, 0, n)))
+            return images.make(lambda known: pipeline(known.sample(first, False), draw, sample_generator(0, 0, n)))
 
         for n in range(len(order) - pool, len(order)):  # fills the pool of sample 0
             make(n)

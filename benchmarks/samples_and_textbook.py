@@ -71,13 +71,13 @@ def _time_textbook(name: str, first: int, stop: int) -> float:
 
 def textbook(dataset: Dataset, augment: YoloxAugment) -> dict[str, Callable[[int], object]]:
     """The textbook's contestants, with the samples of ours."""
-    pictures = TrainingImages(dataset, np.arange(len(dataset)))
+    images = TrainingImages(dataset, np.arange(len(dataset)))
     order = np.random.default_rng(0).permutation(len(dataset))
-    draw = DrawImages(pictures, SIZE, outlines=False)
+    draw = DrawImages(images, SIZE, outlines=False)
 
     def making(settings: YoloxAugment) -> Callable[[int], object]:
         steps = Textbook(settings)
-        return lambda n: steps(pictures.sample(int(order[n % len(order)]), False), draw, sample_generator(0, 0, n))
+        return lambda n: steps(images.sample(int(order[n % len(order)]), False), draw, sample_generator(0, 0, n))
 
     return {MOSAIC: making(replace(augment, mix=None)), MIXUP: making(augment)}
 
@@ -91,12 +91,12 @@ def statistics(image: np.ndarray) -> list[float]:
 
 def compare(dataset: Dataset, augment: YoloxAugment, samples: int) -> dict[str, object]:
     """Objects and pixels of the same samples, ours and the textbook's."""
-    pictures = TrainingImages(dataset, np.arange(len(dataset)))
-    draw, steps = DrawImages(pictures, SIZE, outlines=False), Textbook(augment)
+    images = TrainingImages(dataset, np.arange(len(dataset)))
+    draw, steps = DrawImages(images, SIZE, outlines=False), Textbook(augment)
     ours, theirs, objects, farthest, equal = [], [], 0, 0.0, 0
     for n in range(samples):
-        sample = augment(pictures.sample(n % len(dataset), False), draw, sample_generator(1, 0, n))
-        pixels, rows = steps(pictures.sample(n % len(dataset), False), draw, sample_generator(1, 0, n))
+        sample = augment(images.sample(n % len(dataset), False), draw, sample_generator(1, 0, n))
+        pixels, rows = steps(images.sample(n % len(dataset), False), draw, sample_generator(1, 0, n))
         same = np.array_equal(rows[:, 0], sample.labels)
         equal += same
         if same and len(rows):

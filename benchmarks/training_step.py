@@ -350,7 +350,7 @@ def training_step(
         python benchmarks/training_step.py data/ --model yolox-s --size 640 --device cuda --workers 8
 
     Args:
-        data: Data set; made-up pictures if not given.
+        data: Data set; made-up images if not given.
         model: Name of the model, trained by its published recipe without random shapes.
         size: Side of the network's input in pixels.
         batch: Images a step.

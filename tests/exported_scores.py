@@ -31,7 +31,7 @@ LIMIT = 300  # detections an image, of the suppression inside a file and of ever
 
 
 @dataclass
-class Pictures:
+class Images:
     """The first images of a data set, with their annotations, or with `boxes` and `labels` of every image as truth."""
 
     dataset: Any
@@ -73,12 +73,12 @@ class Pictures:
         }
 
 
-def annotated() -> Pictures:
+def annotated() -> Images:
     """The first images of COCO's sample with their annotations."""
-    return Pictures(open_dataset(data("coco_mini"), split="val"))
+    return Images(open_dataset(data("coco_mini"), split="val"))
 
 
-def findings(backend: TorchRuntime, least: float, iou: float) -> tuple[Pictures, float]:
+def findings(backend: TorchRuntime, least: float, iou: float) -> tuple[Images, float]:
     """The images with what the network finds, and the confidence that it is found with: in a gap between two scores.
 
     least: a score below the confidence, so that not every pair of a row and a class is a candidate.

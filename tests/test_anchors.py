@@ -29,7 +29,7 @@ P5 = (((12, 16), (19, 36), (40, 28)), ((36, 75), (76, 55), (72, 146)), ((142, 11
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Small pictures in COCO format."""
+    """Small images in COCO format."""
     scenes = Scenes(size=(96, 128), objects=(2, 5), extent=(0.1, 0.6), empty=0.0, classes=3)
     return write_synthetic(tmp_path_factory.mktemp("things"), scenes, {"train": 24, "val": 1})
 

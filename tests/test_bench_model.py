@@ -65,7 +65,7 @@ def test_figures_follow_from_the_times() -> None:
     assert (latency["fastest"], latency["slowest"]) == pytest.approx((100, 300))
 
 
-def test_the_pictures_are_real_enough_to_have_something_in_them() -> None:
+def test_the_images_are_real_enough_to_have_something_in_them() -> None:
     batch = scene_images(Counting(), 2)
     assert batch.shape == (2, 64, 96, 3)
     assert batch.std() > 20

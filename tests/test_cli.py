@@ -234,12 +234,12 @@ def test_a_help_page_fits_its_width(capsys: pytest.CaptureFixture[str], monkeypa
         assert max(map(len, capsys.readouterr().out.splitlines())) <= width
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys, time; start = time.perf_counter()\n"
+        "import sys\n"
         "from onelook.cli.app import run\nrun(['--help'])\n"
         "heavy = {'torch', 'numpy', 'cv2', 'onnx', 'onnxruntime', 'hotcoco'} & set(sys.modules)\n"
-        "assert not heavy, heavy\nassert time.perf_counter() - start < 5\n"
+        "assert not heavy, heavy\n"
     )
     done = python("-c", script)
     assert done.returncode == 0, done.stderr

@@ -106,10 +106,10 @@ def test_detections_are_those_of_the_published_nms(case, confidence, iou, limit)
 
 @pytest.mark.slow
 def test_t_overfits_eight_images(tmp_path):
-    """Through the command's own parts: eight drawn pictures, no augmentation, AP50 above 0.95.
+    """Through the command's own parts: eight drawn images, no augmentation, AP50 above 0.95.
 
     Closing epochs would bring their own augmentation. The flat end is long because batch norm's running statistics
-    follow with a momentum of 0.03 (as published): the network knows its pictures long before, but by their own
+    follow with a momentum of 0.03 (as published): the network knows its images long before, but by their own
     statistics only.
     """
     scenes = Scenes(size=(128, 128), objects=(1, 3), extent=(0.25, 0.6), difficulty=0.2, classes=3, seed=1)

@@ -65,9 +65,9 @@ def yolo_layouts(root):
     put(root / "5/labels/val/a.txt", row)
     put(root / "5/val.txt", "./images/val/a.png\r\n\r\n")
     put(root / "5/custom.yaml", "path: .\nval: [val.txt]\nnames:\n  0: x\n")
-    images(root / "6/pictures", "a.png")
-    put(root / "6/pictures/a.txt", b"\xef\xbb\xbf0 .5 .5 .5 .5\r\n")
-    put(root / "6/data.yaml", f"val: {root}/6/pictures\nnames: [x]\n")
+    images(root / "6/images", "a.png")
+    put(root / "6/images/a.txt", b"\xef\xbb\xbf0 .5 .5 .5 .5\r\n")
+    put(root / "6/data.yaml", f"val: {root}/6/images\nnames: [x]\n")
 
 
 def voc_layouts(root):

@@ -200,6 +200,36 @@ def test_torch_is_not_needed_to_import(module: str) -> None:
             pytest.fail(" <- ".join(chain))
 
 
+def circles() -> list[str]:
+    """Modules that import each other in a loop, however late or hidden the imports are."""
+    graph = {
+        module: sorted(name for name in imports_of(module, lazy=True) if name in MODULES and name != module)
+        for module in MODULES
+        if module != "onelook"  # the package itself imports on first use
+    }
+    found: list[str] = []
+    state: dict[str, bool] = {}  # False while a module is on the path, True when it is done
+
+    def visit(module: str, path: list[str]) -> None:
+        state[module] = False
+        for other in graph.get(module, ()):
+            if state.get(other) is False:
+                found.append(" -> ".join([*path[path.index(other) :], other]))
+            elif other not in state:
+                visit(other, [*path, other])
+        state[module] = True
+
+    for module in graph:
+        if module not in state:
+            visit(module, [module])
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Neither through `TYPE_CHECKING` nor through an import inside a function."""
+    assert circles() == []
+
+
 def project() -> dict[str, object]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 

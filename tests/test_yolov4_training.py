@@ -1,4 +1,4 @@
-"""YOLOv4 learns pictures by heart through the command line, and comes out as a Darknet file."""
+"""YOLOv4 learns images by heart through the command line, and comes out as a Darknet file."""
 
 from __future__ import annotations
 

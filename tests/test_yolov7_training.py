@@ -1,4 +1,4 @@
-"""YOLOv7 learns pictures by heart through the command line, auxiliary heads and all."""
+"""YOLOv7 learns images by heart through the command line, auxiliary heads and all."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class ErrorTypes:
-    """AP50 lost to each type of error (TIDE, Bolya et al. 2020): how much it would gain without each error type, and their counts.
+    """AP50 lost to each type of error, and how many errors there are (TIDE, Bolya et al. 2020).
 
     Types: Cls wrong class, Loc wrong place, Both, Dupe a second detection, Bkg nothing there, Miss not found; FP and FN
     (in `gain` only): all false positives, all false negatives.

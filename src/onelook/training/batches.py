@@ -47,7 +47,7 @@ def faster(batches: Loader) -> str:
     """What to try where training waits for its batches. More workers than cores take each other's time."""
     if batches.workers < cores():
         return f"try more --workers than {batches.workers}, up to {cores()}"
-    helps = ["pictures that are stored smaller", "sampling.reuse=200 where mosaics decode several pictures for one"]
+    helps = ["images that are stored smaller", "sampling.reuse=200 where mosaics decode several images for one"]
     if batches.cache is None:
         helps.insert(0, "--cache ram")
     return f"more --workers than cores ({cores()}) do not help, but {', '.join(helps[:-1])} or {helps[-1]} may"
