@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from cyclopts import MissingArgumentError
 from rich.console import Console
 
+import onelook
 from onelook.api.models import list_models
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import VERBS, make_app, split_options
@@ -100,3 +102,13 @@ def test_every_setting_of_yolov7_can_be_set() -> None:
         override(large, *shlex.split(span), types=RECIPE_TYPES)
     for path in set(spans) - set(with_value):
         get(large, path)
+
+
+def test_the_page_of_the_api_is_made_of_the_docstrings() -> None:
+    """Mend it with: python docs/make_api.py"""
+    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.PAGE.read_text(encoding="utf-8") == made.page()
+    assert {name for names in made.SECTIONS.values() for name in names} == set(onelook._PUBLIC)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 from onelook import __version__
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
@@ -75,15 +75,6 @@ _INSTALL = {
     "onnxruntime": "pip install onnxruntime",
     "hotcoco": "pip install hotcoco",
 }
-
-
-@runtime_checkable
-class Result(Protocol):
-    """What a verb returns."""
-
-    def to_dict(self) -> Any: ...
-
-    def show(self, console: Console) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -203,10 +194,10 @@ def run(arguments: Sequence[str]) -> int:
         rest, options = split_options(arguments)
         with JsonTarget(options.json) as target, plain_warnings():
             result = call(rest, lambda: consoles(to_stderr=target.is_stdout)[0])
-            if isinstance(result, Result):
+            if isinstance(result, Shown):
                 # torchrun starts several processes, whose results are the same; errors are each one's own.
                 if os.environ.get("RANK", "0") == "0":
-                    if isinstance(result, Shown) and result.print_result is None:
+                    if result.print_result is None:
                         print(result.result)
                     else:
                         result.show(consoles(to_stderr=target.is_stdout)[0])
