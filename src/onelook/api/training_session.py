@@ -31,7 +31,7 @@ from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
 from onelook.training.train_state import TrainState
-from onelook.weights.lookalike import model_name
+from onelook.weights.identify import model_name
 
 
 @dataclass(frozen=True, eq=False)
