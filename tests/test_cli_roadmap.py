@@ -179,7 +179,7 @@ def test_backbones_are_trained_as_classifiers_before_their_detectors(
     recipe = (row / "seed-0" / "recipe.yaml").read_text()
     assert "pretraining" in recipe and (row / "seed-1" / "result.json").is_file()
     assert "backbones trained on" in (out / "table.md").read_text()
-    # Rows that began with other pictures, or were judged by others, would not be comparable.
+    # Rows that began with other images, or were judged by others, would not be comparable.
     other = write_class_folders(tmp_path / "other", {"train": 8, "val": 2}, size=72)
     assert roadmap(*command, *before, "--class-folders", str(other), "--seeds", "2", "--out", str(out)) == 1
     assert "holds another roadmap" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""From pictures of any kind to detections: the predictor, its backends, `load`."""
+"""From images of any kind to detections: the predictor, its backends, `load`."""
 
 from __future__ import annotations
 

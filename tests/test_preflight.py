@@ -142,7 +142,7 @@ def test_only_sampled_images_are_counted_and_warned_of(tmp_path: Path) -> None:
         "The validation set has objects of 'cup', the training set has none" in warning for warning in found.warnings
     )
     assert any("smaller than 2.0 pixels" in warning for warning in found.warnings)
-    assert not any("No training object" in warning for warning in found.warnings)  # leaving out cups was the wish
+    assert not any("No training object" in warning for warning in found.warnings)  # cups were left out on purpose
 
 
 def test_counts_are_of_the_same_random_fraction_as_training(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ HOSTILE = {
     ),
     "not a number": (lambda data: data[:-4] + struct.pack("<f", float("nan")), "not finite"),
     "negative variance": (lambda data: data[: 20 + 4 * 12] + struct.pack("<f", -1) + data[24 + 4 * 12 :], "negative"),
-    "a version that nobody wrote": (lambda data: struct.pack("<i", 7777) + data[4:], "not a weights file"),
+    "an unknown version": (lambda data: struct.pack("<i", 7777) + data[4:], "not a weights file"),
 }
 
 

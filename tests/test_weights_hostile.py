@@ -1,4 +1,4 @@
-"""Files that nobody should trust: each ends in one clear error, nothing runs, and memory and time stay bounded."""
+"""Hostile files: each ends in one clear error, nothing runs, and memory and time stay bounded."""
 
 from __future__ import annotations
 

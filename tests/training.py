@@ -28,7 +28,7 @@ TINY = Yolox(depth=0.33, width=0.125, num_classes=3, size=(64, 64))
 
 
 @dataclass(frozen=True)
-class Untouched:
+class NoAugment:
     """The sample as it is."""
 
     def __call__(
@@ -92,7 +92,7 @@ LOSS = DetectionLoss(SimOta(), (BoxIou(), Objectness(), Classes()))
 RECIPE = Recipe(
     model=TINY,
     loss=LOSS,
-    augment=Untouched(),
+    augment=NoAugment(),
     optimizer=Sgd(),
     schedule=WarmCosine(warmup_epochs=1, flat_epochs=1),
     epochs=4,

@@ -59,7 +59,7 @@ WORD = 10.0  # seconds for another process to say what has happened
 HELP_FLAGS = ("--help", "-h")
 FIRST_STEPS = ("onelook detect photo.jpg --model yolox-s --weights yolox_s.pth", "onelook detect --help")
 
-# What an import of these top-level packages means to somebody who has not installed them.
+# How to install these top-level packages where their import fails.
 _OS_REMEDIES = {
     errno.EACCES: "Change the permissions, or choose another place.",
     errno.EPERM: "Change the permissions, or choose another place.",

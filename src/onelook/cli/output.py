@@ -20,7 +20,7 @@ from onelook.files import write_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDTH_OF_FILES = 140  # columns where output goes to a file or a pipe, whose width nobody knows
+WIDTH_OF_FILES = 140  # columns where output goes to a file or a pipe, whose width is unknown
 
 
 def consoles(*, to_stderr: bool = False) -> tuple[Console, Console]:

@@ -1,6 +1,6 @@
 """Detections into files: every format of `onelook detect`. Each file appears whole or not at all.
 
-What grows with the number of pictures is written as it comes, beside its final name, and renamed when the writer is
+What grows with the number of images is written as it comes, beside its final name, and renamed when the writer is
 closed: an interrupted run keeps what was done.
 """
 
@@ -28,7 +28,7 @@ FORMATS = ("json", "images", "coco", "yolo", "csv", "video")
 
 
 class Writer(Protocol):
-    """One format. add: one picture.  close: finishes its files.  discard: leaves none that is not whole."""
+    """One format. add: one image.  close: finishes its files.  discard: leaves none that is not whole."""
 
     def add(self, item: Framed, found: Detections) -> None: ...
 
@@ -87,7 +87,7 @@ class Writers:
                 self.folder.rmdir()
 
     def add(self, item: Framed, found: Detections) -> None:
-        """One picture's detections into every format."""
+        """One image's detections into every format."""
         for writer in self._writers:
             writer.add(item, found)
 
@@ -164,7 +164,7 @@ class _JsonArray:
         self._separator = "[\n"
 
     def add(self, item: Any) -> None:
-        # allow_nan: boxes and scores are finite, and if one were not, a file that nobody can read would be worse.
+        # allow_nan: boxes and scores are finite, and if one were not, a file that no program can read would be worse.
         self._file.write(self._separator + json.dumps(item, ensure_ascii=False, allow_nan=False))
         self._separator = ",\n"
 
@@ -177,7 +177,7 @@ class _JsonArray:
 
 
 class Json:
-    """`detections.json`: an array of pictures with their detections."""
+    """`detections.json`: an array of images with their detections."""
 
     def __init__(self, path: Path) -> None:
         self._array = _JsonArray(path)
@@ -242,9 +242,9 @@ class Coco:
 
 
 class Yolo:
-    """`labels/NAME.txt`: a line `label cx cy w h score` a detection, in fractions of the picture; `classes.txt`.
+    """`labels/NAME.txt`: a line `label cx cy w h score` a detection, in fractions of the image; `classes.txt`.
 
-    Boxes are cut to the picture. A picture without detections gets an empty file.
+    Boxes are cut to the image. An image without detections gets an empty file.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
@@ -294,7 +294,7 @@ class Csv:
 
 
 class Images:
-    """`images/NAME.jpg`: the picture with its detections; of videos every frame, or none where `frames` is False."""
+    """`images/NAME.jpg`: the image with its detections; of videos every frame, or none where `frames` is False."""
 
     def __init__(self, folder: Path, frames: bool) -> None:
         self._folder, self._frames = folder, frames
@@ -322,15 +322,15 @@ class Videos:
     def add(self, item: Framed, found: Detections) -> None:
         if item.frame is None or item.video is None:
             return
-        picture = _drawn(item, found)
+        image = _drawn(item, found)
         if self._open is None or self._open[0] != item.source.name:
             self.close()
-            self._begin(item, (picture.shape[0], picture.shape[1]))
+            self._begin(item, (image.shape[0], image.shape[1]))
         assert self._open is not None
         _, _, _, writer, (height, width) = self._open
-        if picture.shape[:2] != (height, width):  # a stream may change its size
-            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        if image.shape[:2] != (height, width):  # a stream may change its size
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def _begin(self, item: Framed, size: tuple[int, int]) -> None:
         path = self._folder / f"{item.source.name}.mp4"
@@ -368,8 +368,8 @@ class Videos:
 
 def _drawn(item: Framed, found: Detections) -> np.ndarray:
     assert item.image is not None  # read with keep=True where something is drawn
-    picture, factor = enlarge_small_image(item.image)
-    return draw_detections(picture, found.boxes * factor, found.scores, found.labels, found.names)
+    image, factor = enlarge_small_image(item.image)
+    return draw_detections(image, found.boxes * factor, found.scores, found.labels, found.names)
 
 
 def _file_name(item: Framed) -> str:
