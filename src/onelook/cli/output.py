@@ -7,7 +7,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -161,6 +160,8 @@ def _check_writable(path: Path) -> None:
         folder = path.resolve().parent
         while not folder.exists():
             folder = folder.parent
+        import tempfile
+
         with tempfile.TemporaryFile(dir=folder):  # what a folder allows, only trying tells: root may all but /proc
             pass
     except OSError as error:
