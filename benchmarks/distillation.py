@@ -2,7 +2,7 @@
 
     python benchmarks/distillation.py runs/distillation
 
-Draws the demo's pictures, trains a larger model on them from scratch, and then the small one: for every seed once alone
+Draws the demo's images, trains a larger model on them from scratch, and then the small one: for every seed once alone
 and, for every weight of --weights, with the larger one as its teacher, by the settings of DAMO-YOLO's code (whose
 weight is 1). Runs that are done are not made again; one that was stopped goes on. Prints every figure and the means.
 --only makes the trainings of these names now, so that several processes share the work.
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from onelook.cli.demo import BATCH, CLASSES
-from onelook.cli.train import train
+from onelook.api.demo import BATCH, CLASSES
+from onelook.api.recipe_choice import RecipeChoice
+from onelook.api.train import train
 from onelook.data.synthetic import Scenes, write_synthetic
 
 TEACHER, STUDENT = "damo-yolo-t", "damo-yolo-ns"
@@ -49,22 +50,16 @@ def run(one: Training, data: Path, size: int, workers: int | None) -> None:
     """The training, from its start or from where it stopped."""
     folder, model, teacher = one.folder, one.model, one.teacher
     if (folder / "state.pt").exists():
-        result = train(str(data), out=str(folder), resume=True, workers=workers)
+        result = train(None, data, out=folder, resume=True, workers=workers)
     else:
-        result = train(
-            str(data),
+        settings = (
             *SHORT,
             f"optimizer.lr_per_image={RATES[model]}",
             f"seed={one.seed}",
             *(() if teacher is None else ("clip=none", *one.settings)),  # the teacher is to be the only difference
-            model=model,
-            epochs=one.epochs,
-            size=size,
-            batch=BATCH,
-            out=str(folder),
-            workers=workers,
-            teacher=None if teacher is None else str(teacher),
         )
+        choice = RecipeChoice(model=model, epochs=one.epochs, size=size, batch=BATCH, overrides=settings)
+        result = train(choice, data, out=folder, workers=workers, teacher=teacher)
     if result.reason == "interrupted":
         raise KeyboardInterrupt
     (folder / "last.json").write_text(json.dumps({name: result.last[name] for name in METRICS} | {"s": result.seconds}))
@@ -95,7 +90,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="trainings to make now; all unless given")
     given = parser.parse_args()
     size = given.size
-    scenes = Scenes(size=(size, size), things=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=CLASSES, seed=0)
+    scenes = Scenes(size=(size, size), objects=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=CLASSES, seed=0)
     data = given.out / "data"
     if not data.exists():
         write_synthetic(data, scenes, {"train": given.images, "val": given.images // 4})

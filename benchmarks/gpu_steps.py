@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from onelook.bench.train import steps_alone
 from onelook.config import change
 from onelook.data import open_dataset
 from onelook.data.loader import Batch, Loader
@@ -21,6 +20,7 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.recipes import find_recipe
 from onelook.training.processes import ProcessGroup
 from onelook.training.train_state import RuntimeOptions
+from training_step import steps_alone
 
 WARM_UP, STEPS = 10, 40  # blocks of the 20 steps after which a training reads its losses
 KINDS = {
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=640)
     asked = parser.parse_args()
-    process_group = ProcessGroup(0, 1, torch.device("cuda"))
+    world = ProcessGroup(0, 1, torch.device("cuda"))
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, batch {asked.batch}, {asked.size} pixels")
     with tempfile.TemporaryDirectory() as folder:
         dataset = open_dataset(write_synthetic(Path(folder), Scenes(size=(320, 320)), {"train": asked.batch}), "train")
@@ -53,10 +53,10 @@ def main() -> None:
             }
             recipe = change(find_recipe(name), {**new, "model.num_classes": len(dataset.names)})
             batch = next(Loader(dataset, recipe.input_size, asked.batch).epoch(0, recipe.augment, 0))
-            here = Batch(batch.images.to(process_group.device), batch.targets.to(process_group.device), batch.indices)
-            for kind, runtime in KINDS.items():
+            here = Batch(batch.images.to(world.device), batch.targets.to(world.device), batch.indices)
+            for kind, machine in KINDS.items():
                 torch.cuda.reset_peak_memory_stats()
-                times = steps_alone(recipe, dataset, runtime, process_group, here, steps=STEPS, warm_up=WARM_UP)
+                times = steps_alone(recipe, dataset, machine, world, here, steps=STEPS, warm_up=WARM_UP)
                 mean, memory = float(np.mean(times)), torch.cuda.max_memory_allocated() / 2**30
                 said = f"{1e3 * mean:7.1f} ms a step {asked.batch / mean:8.0f} images a second {memory:6.1f} GiB"
                 print(f"{name:12} {kind:30} {said}", flush=True)

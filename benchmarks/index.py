@@ -73,12 +73,12 @@ def make_yolo(root: Path, num_images: int, num_boxes: int) -> None:
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (root / kind / "train").mkdir(parents=True)
-    picture = _png(64, 48)
+    image = _png(64, 48)
     rows = np.sort(rng.integers(0, num_images, num_boxes))
     ends = np.searchsorted(rows, np.arange(num_images + 1))
     values = rng.random((num_boxes, 4)) * 0.4 + 0.3
     for i in range(num_images):
-        (root / "images" / "train" / f"{i:06}.png").write_bytes(picture)
+        (root / "images" / "train" / f"{i:06}.png").write_bytes(image)
         lines = (f"{k % 80} {' '.join(f'{v:.6f}' for v in values[k])}" for k in range(ends[i], ends[i + 1]))
         (root / "labels" / "train" / f"{i:06}.txt").write_text("\n".join(lines))
     names = "\n".join(f"  {i}: class {i}" for i in range(80))

@@ -63,20 +63,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("images", 118_000), ("boxes", 860_000), ("samples", 2000), ("workers", 2), ("size", 640)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    wish = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        make_coco(root, wish.images, wish.boxes)
-        link_images(root, wish.images)
+        make_coco(root, options.images, options.boxes)
+        link_images(root, options.images)
         dataset = open_dataset(root, "train")
-        batch, side = 16, (wish.size, wish.size)
+        batch, side = 16, (options.size, options.size)
         before: dict[int, dict[str, float]] = {}
-        with Loader(dataset, side, batch, workers=wish.workers) as loader:
+        with Loader(dataset, side, batch, workers=options.workers) as loader:
             for number, _ in enumerate(loader.epoch(0, YOLOX_PAPER, 0)):
-                if number == wish.workers:  # each has made one
+                if number == options.workers:  # each has made one
                     before = {worker: memory(worker) for worker in children()}
                     parent = memory("self")
-                if number * batch >= wish.samples * wish.workers + wish.workers * batch:
+                if number * batch >= options.samples * options.workers + options.workers * batch:
                     break
             after = {worker: memory(worker) for worker in before}
         print("parent   ", {name: round(value, 1) for name, value in parent.items()})
@@ -86,7 +86,7 @@ def main() -> None:
             worst = max(worst, grown["own"])
             print("worker   ", {name: round(value, 1) for name, value in after[worker].items()}, "grew by", grown)
     kept = bool(before) and worst < LIMIT
-    print(json.dumps({"grown_mb": worst, "limit_mb": LIMIT, "samples_a_worker": wish.samples, "kept": kept}))
+    print(json.dumps({"grown_mb": worst, "limit_mb": LIMIT, "samples_a_worker": options.samples, "kept": kept}))
     raise SystemExit(not kept)
 
 

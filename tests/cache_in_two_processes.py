@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from data_sets import NAMES, coco
-from onelook.cli.train_start import adapted, loader_of
 from onelook.data import open_dataset
 from onelook.data.cache_budget import plan_cache
 from onelook.recipes import published_recipe
+from onelook.training.batches import loader_of
 from onelook.training.processes import join_process_group
+from onelook.training.recipe import adapted
 from training import Untouched
 
 

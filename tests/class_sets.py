@@ -1,4 +1,4 @@
-"""Pictures in class folders, cut out of made-up scenes."""
+"""Images in class folders, cut out of made-up scenes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onelook.data.synthetic import Scenes
 
 
 def write_class_folders(root: Path, splits: dict[str, int], classes: int = 3, size: int = 96) -> Path:
-    """`{split}/{class}/{number}.png` with so many pictures a class; a split named "" lies in the folder itself."""
+    """`{split}/{class}/{number}.png` with so many images a class; a split named "" lies in the folder itself."""
     scenes = Scenes(size=(200, 200))
     for split, count in splits.items():
         found = [0] * classes

@@ -21,7 +21,8 @@ from onelook.exported import ExportedMetadata
 from onelook.exporting.onnx import export_onnx
 from onelook.models.detector import Detector
 from onelook.ops.nms import Nms, with_thresholds
-from onelook.predict.backends import OnnxBackend, TorchBackend
+from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes.torch import TorchRuntime
 from shared import data
 
 IMAGES = 20
@@ -30,7 +31,7 @@ LIMIT = 300  # detections an image, of the suppression inside a file and of ever
 
 
 @dataclass
-class Pictures:
+class Images:
     """The first images of a data set, with their annotations, or with `boxes` and `labels` of every image as truth."""
 
     dataset: Any
@@ -72,12 +73,12 @@ class Pictures:
         }
 
 
-def annotated() -> Pictures:
+def annotated() -> Images:
     """The first images of COCO's sample with their annotations."""
-    return Pictures(open_dataset(data("coco_mini"), split="val"))
+    return Images(open_dataset(data("coco_mini"), split="val"))
 
 
-def findings(backend: TorchBackend, least: float, iou: float) -> tuple[Pictures, float]:
+def findings(backend: TorchRuntime, least: float, iou: float) -> tuple[Images, float]:
     """The images with what the network finds, and the confidence that it is found with: in a gap between two scores.
 
     least: a score below the confidence, so that not every pair of a row and a class is a candidate.
@@ -98,7 +99,7 @@ def findings(backend: TorchBackend, least: float, iou: float) -> tuple[Pictures,
     return truth, confidence
 
 
-def limited(backend: TorchBackend | OnnxBackend, confidence: float, iou: float) -> Nms:
+def limited(backend: TorchRuntime | OnnxRuntime, confidence: float, iou: float) -> Nms:
     """The suppression that a model is evaluated with, of at most `LIMIT` detections."""
     select = with_thresholds(backend.evaluating, confidence, iou)
     assert isinstance(select, Nms)
@@ -129,14 +130,14 @@ def scores_of_exports(
 
     least: as in `findings`.  iou: of the suppression, outside or inside.
     """
-    reference = TorchBackend(detector, "cpu", size=size)
+    reference = TorchRuntime(detector, "cpu", size=size)
     truth, (own, confidence) = annotated(), findings(reference, least, iou)
     select = limited(reference, confidence, iou)
     wanted, own_wanted = evaluate(reference, truth, select).stats, evaluate(reference, own, select).stats
     inside = Nms(0.25, 0.45, multi_label=select.multi_label, limit=LIMIT)
     for number, nms in enumerate((None, inside)):
         path = export_onnx(detector, folder / f"model-{number}.onnx", nms=nms, size=size).path
-        backend = OnnxBackend(path)
+        backend = OnnxRuntime(path)
         select = limited(backend, confidence, iou)
         reached, again = evaluate(backend, truth, select).stats, evaluate(backend, own, select).stats
         yield Scores(backend.metadata, wanted, reached, own_wanted, again, sum(map(len, own.labels)))

@@ -125,7 +125,7 @@ def executing_pickles(touched: Path) -> dict[str, bytes]:
         "subprocess.Popen": b"\x80\x02" + call("subprocess.Popen", shell) + b".",
         "builtins.getattr by stack": b"\x80\x04" + text("builtins") + text("getattr") + b"\x93(" + shell + b"tR.",
         "dotted name": b"\x80\x04" + text("collections") + text("OrderedDict.__reduce__") + b"\x93).",
-        "dunder of a stand-in": b"\x80\x04" + text("torch") + text("Size.__class__") + b"\x93)R.",
+        "dunder of an allowed name": b"\x80\x04" + text("torch") + text("Size.__class__") + b"\x93)R.",
         "old instruction INST": b"(" + shell + b"ios\nsystem\n.",
         "old instruction OBJ": b"(" + named("os.system") + shell + b"o.",
         "NEWOBJ of a function": b"\x80\x02" + named("os.system") + b"(" + shell + b"t\x81.",
@@ -136,7 +136,7 @@ def executing_pickles(touched: Path) -> dict[str, bytes]:
         "copyreg._reconstructor": b"\x80\x02" + call("copyreg._reconstructor", named("os.system"), b"NN") + b".",
         "copy_reg.__newobj__": b"\x80\x02" + call("copy_reg.__newobj__", named("os.system")) + b".",
         "extension registry": b"\x80\x02\x82\x01.",
-        "state for a stand-in": b"\x80\x02" + named("torch.Size") + b"}" + text("make") + text("x") + b"sb.",
+        "state for an allowed name": b"\x80\x02" + named("torch.Size") + b"}" + text("make") + text("x") + b"sb.",
         "state for a dictionary's class": b"\x80\x02" + named("collections.OrderedDict") + b"}" + text("x") + b"Nsb.",
         "state for a list": b"\x80\x02]}" + text("append") + b"Nsb.",
         "persistent id in text": b"Pos.system\n.",
@@ -153,6 +153,36 @@ def executing_pickles(touched: Path) -> dict[str, bytes]:
             + call("os.system", shell)
             + b"tR"
         ),
+        "copyreg.__newobj_ex__": b"\x80\x04" + call("copyreg.__newobj_ex__", named("os.system"), b")}") + b".",
+        "copyreg.add_extension": b"\x80\x02"
+        + call("copyreg.add_extension", text("os"), text("system"), b"K\x01")
+        + b".",
+        "copyreg.dispatch_table": b"\x80\x02"
+        + named("copyreg.dispatch_table")
+        + text("x")
+        + named("os.system")
+        + b"s.",
+        "object.__reduce_ex__": b"\x80\x04"
+        + text("builtins")
+        + text("object.__reduce_ex__")
+        + b"\x93"
+        + shell
+        + b"\x85R.",
+        "functools.partial": b"\x80\x02" + call("functools.partial", named("os.system"), shell) + b".",
+        "importlib.import_module": b"\x80\x02" + call("importlib.import_module", text("antigravity")) + b".",
+        "pickle in a pickle": b"\x80\x02" + call("pickle.loads", b"C\x02N.") + b".",
+        "runpy": b"\x80\x02" + call("runpy._run_code", text(source), b"}") + b".",
+        "a class that sounds like os": b"\x80\x02" + call("models.os.system", shell) + b".",
+        "state for a repository's class": b"\x80\x02" + named("models.yolo.Model") + b"}" + text("kind") + b"Nsb.",
+        "slots for a repository's class": b"\x80\x02" + named("models.yolo.Model") + b"N}" + text("kind") + b"Ns\x86b.",
+        "slots for an allowed name": b"\x80\x02"
+        + named("collections.OrderedDict")
+        + b"N}"
+        + text("name")
+        + b"Ns\x86b.",
+        "items for an allowed name": b"\x80\x02" + named("collections.OrderedDict") + text("x") + b"Ns.",
+        "call of an object": b"\x80\x02" + named("models.yolo.Model") + b")\x81" + shell + b"\x85R.",
+        "class that is made of a call": b"\x80\x02" + named("collections.OrderedDict") + b")R)\x81.",
         "a repository's class": b"\x80\x02" + named("models.yolo.Model") + b")\x81}" + text("a") + b"K\x01sb.",
     }
     return found
@@ -187,6 +217,18 @@ def broken_tensors() -> dict[str, bytes]:
         "quantised storage": tensor(kind="QInt8Storage"),
         "storage that is a number": rebuild + b"(K\x05K\x00))\x89NtR",
         "tensor without arguments": rebuild + b")R",
+        "another shape as state": tensor() + b"}" + text("shape") + b"(" + number(huge) + b"tsb",
+        "another shape as slots": tensor() + b"N}" + text("shape") + b"(" + number(huge) + b"ts\x86b",
+        "another shape as a list of fields": tensor() + b"](K\x01K\x00(" + number(huge) + b"tK\x01\x85eb",
+        "another count as state of the storage": rebuild
+        + b"("
+        + storage()
+        + b"}"
+        + text("count")
+        + number(huge)
+        + b"sbK\x00("
+        + number(huge)
+        + b"tK\x01\x85\x89NtR",
         "parameter of a text": call("torch._utils._rebuild_parameter", text("x"), b"\x89N"),
         "sparse tensor": call("torch._utils._rebuild_sparse_tensor", b"K\x01"),
         "persistent id of text": text("storage") + b"Q",
@@ -206,6 +248,31 @@ def broken_tensors() -> dict[str, bytes]:
         "marks without end": b"(" * 200_000,
         "nested lists": b"]" * 100_000 + b"a" * 99_999,
         "keys that are nested tuples": b"}" + b")" + b"\x85" * 40 + b"Ns",
+        "nested lists, a million deep": b"]" * 900_000 + b"a" * 899_999,
+        "nested tuples, a million deep": b")" + b"\x85" * 1_000_000,
+        "nested tuples as a key, a million deep": b"})" + b"\x85" * 1_000_000 + b"Ns",
+        "nested classes, a hundred thousand deep": (named("models.a.B") + b"q\x010")
+        + b"h\x01" * 100_000
+        + b")\x81"
+        + b"\x85\x81" * 99_999,
+        "nested tuples in a set": b"\x8f(" + b")" + b"\x85" * 40 + b"\x90",
+        "nested tuples in a frozen set": b"()" + b"\x85" * 40 + b"\x91",
+        "nested tuples as a remembered key": b")" + b"\x85" * 40 + b"q\x010}(h\x01Nu",
+        "a dictionary from the mark with huge keys": b"(" + number((1 << 61) - 1) + b"Nd",
+        "sets by the million": b"\x8f" * 700_000,
+        "classes by the thousand": b"".join(b"cmodels.a\nC%d\n0" % index for index in range(5_000)) + b"N",
+        "a state that is set again and again": b"}("
+        + b"".join(text(str(index)) + b"N" for index in range(20_000))
+        + b"uq\x010"
+        + named("models.a.B")
+        + b")\x81"
+        + b"h\x01b" * 300_000,
+        "a dictionary that is copied": b"]("
+        + (text("k") + b"N\x86") * 50_000
+        + b"eq\x01"
+        + (b"0" + named("collections.OrderedDict") + b"h\x01\x85R") * 2_000,
+        "memo far ahead": text("x") + b"r\x00\x00\x10\x00",
+        "memo that is empty": b"h\x05",
         "tuples that double": b"}K\x01" + b"q\x01h\x01\x86" * 60 + b"Ns",
         "integers that collide": b"}(" + b"".join(number(k * ((1 << 61) - 1)) + b"N" for k in range(1, 3000)) + b"u",
         "lists that are copied": b"](" + b"K\x01" * 50_000 + b"eq\x01" + b"0cbuiltins\nset\nh\x01\x85R" * 2_000,
@@ -262,6 +329,7 @@ def broken_archives() -> dict[str, bytes]:
         "empty zip with a start": b"PK\x03\x04" + bytes(30),
         "TorchScript": zip_bytes({"a/data.pkl": b"\x80\x02}.", "a/code/x.py": b"", "a/constants.pkl": b"\x80\x02)."}),
         "big-endian": zip_bytes({"a/data.pkl": b"\x80\x02}.", "a/byteorder": b"big"}),
+        "100,000 entries": zip_bytes({f"a/{index}": b"" for index in range(100_000)}),
         "no end": good[:end],
         "60,000 entries claimed": patched(end + 8, "<HH", 60_000, 60_000),
         "directory behind the end": patched(end + 16, "<I", len(good) + 5),

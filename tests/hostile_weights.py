@@ -37,6 +37,13 @@ def broken_safetensors() -> dict[str, bytes]:
         "deep lists": safetensors_bytes(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
         "a number of 10,000 digits": safetensors_bytes(b'{"a": ' + b"9" * 10_000 + b"}"),
         "key twice": safetensors_bytes(b'{"a": 1, "a": 2}'),
+        "a tensor twice": safetensors_bytes(b'{"a": %s, "a": %s}' % ((json.dumps(entry()).encode(),) * 2)),
+        "a text of our header twice": safetensors_bytes(
+            b'{"__metadata__": {"onelook": "{}", "onelook": "[]"}, "a": %s}' % json.dumps(entry()).encode()
+        ),
+        "header of 9 MB": safetensors_bytes(b'{"a": ' + b" " * 9_000_000 + b"1}"),
+        "8-bit floats": safetensors_bytes({"a": entry(shape=(24,), dtype="F8_E4M3")}),
+        "4-bit floats": safetensors_bytes({"a": entry(shape=(48,), dtype="F4")}),
         "entry is a number": safetensors_bytes({"a": 1}),
         "unknown type": safetensors_bytes({"a": entry(dtype="F1024")}),
         "type is a list": safetensors_bytes({"a": entry(dtype=["F32"])}),
@@ -109,6 +116,10 @@ def broken_onnx() -> dict[str, bytes]:
     kernel = onnx_tensor()
     tiny = b"".join(part(1, b"") for _ in range(60_000))
 
+    deep = b""
+    for _ in range(400):
+        deep = part(1, part(4, b"If") + part(5, part(6, deep)))
+
     def external(**entries: str) -> bytes:
         return onnx_bytes(IMAGES + CONV + bias + onnx_tensor(raw=None, more=outside(**entries)))
 
@@ -124,6 +135,27 @@ def broken_onnx() -> dict[str, bytes]:
         "graph as a number": flag(1, 7) + part(2, b"x") + flag(7, 5),
         "no convolutions": onnx_bytes(IMAGES + part(1, part(1, b"images") + part(2, b"y") + part(4, b"Relu"))),
         "60,000 nodes": onnx_bytes(tiny),
+        "a million operations": onnx_bytes(part(1, b"") * 990_000),
+        "a million texts": onnx_bytes(b"", part(14, b"") * 990_000),
+        "a million sides": onnx_bytes(IMAGES + CONV + part(5, part(1, b"\x01" * 1_900_000))),
+        "operations inside operations": onnx_bytes(IMAGES + deep),
+        "numbers under a tag of too many bits": onnx_bytes(
+            IMAGES + CONV + onnx_tensor(raw=None, more=b"\xca\x80\x80\x80\x10" + varint(24) + SIX)
+        ),
+        "floats that are said to be doubles": onnx_bytes(
+            IMAGES + CONV + bias + onnx_tensor(kind=11, raw=None, more=part(4, bytes(48)))
+        ),
+        "halves without end": onnx_bytes(
+            IMAGES + CONV + bias + onnx_tensor(kind=10, raw=None, more=part(5, b"\x81" * 12))
+        ),
+        "halves of ten bytes": onnx_bytes(
+            IMAGES + CONV + bias + onnx_tensor(kind=10, raw=None, more=part(5, (b"\x81" * 9 + b"\x01") * 6))
+        ),
+        "halves by the million": onnx_bytes(
+            IMAGES + CONV + bias + onnx_tensor(dims=(4_000_000,), kind=10, raw=None, more=part(5, bytes(4_000_000)))
+        ),
+        "no halves": onnx_bytes(IMAGES + CONV + bias + onnx_tensor(kind=10, raw=None, more=part(5, b""))),
+        "too few floats": onnx_bytes(IMAGES + CONV + bias + onnx_tensor(raw=None, more=part(4, SIX[:-4]))),
         "millions of fields": onnx_bytes(part(1, flag(99, 1) * 1_500_000)),
         "kernel of a terabyte": onnx_bytes(IMAGES + CONV + bias + onnx_tensor(dims=(1 << 38, 1, 1, 1))),
         "kernel that overflows": onnx_bytes(IMAGES + CONV + bias + onnx_tensor(dims=(1 << 40, 1 << 40, 1 << 40, 1))),

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from onelook.api.anchors import FoundAnchors
 from onelook.assign.anchor_ota import AnchorOta
 from onelook.assign.simota import SimOta
-from onelook.cli.anchors import FoundAnchors
 from onelook.cli.app import run
+from onelook.cli.views.anchors import show_anchors
 from onelook.data import open_dataset
 from onelook.data.anchors import AnchorFit, by_level, fit_of, flat, search
 from onelook.data.objects import object_sizes
@@ -28,8 +29,8 @@ P5 = (((12, 16), (19, 36), (40, 28)), ((36, 75), (76, 55), (72, 146)), ((142, 11
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Small pictures in COCO format."""
-    scenes = Scenes(size=(96, 128), things=(2, 5), extent=(0.1, 0.6), empty=0.0, classes=3)
+    """Small images in COCO format."""
+    scenes = Scenes(size=(96, 128), objects=(2, 5), extent=(0.1, 0.6), empty=0.0, classes=3)
     return write_synthetic(tmp_path_factory.mktemp("things"), scenes, {"train": 24, "val": 1})
 
 
@@ -124,7 +125,7 @@ def test_the_table_shows_the_models_own_beside():
         3, 64, (((1.0, 2.0),),), AnchorFit(1.0, 1.0, 0.9), "some", ((((5.0, 5.0),),), AnchorFit(0.5, 0.5, 0.2)), "a=b"
     )
     console = Console(file=io.StringIO(), width=120)
-    found.show(console)
+    show_anchors(found, console)
     text = console.file.getvalue()
     assert "some" in text and "5x5" in text and "1x2" in text and "0.5000" in text
     assert found.to_dict()["present"]["recall"] == 0.5

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from onelook.cli.train_start import fill_memory
 from onelook.errors import UsageError, UserError
 from onelook.training.batch_size import largest_batch, training_trial
 from onelook.training.multiscale import MultiScale
 from onelook.training.processes import ProcessGroup
+from onelook.training.start import fill_memory
 from onelook.training.train_state import RuntimeOptions
 from training import ALONE, CPU, changed, detector_of
 

@@ -1,4 +1,4 @@
-"""`onelook bench data`: every contestant makes its samples, and the figures are ratios of what was measured."""
+"""The benchmark of training samples: every contestant makes its samples; figures are ratios of what was measured."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from onelook.bench.data import DECODE, DataBenchmark, bench_data
-from onelook.cli.app import run
+from command import run_benchmark
 from onelook.errors import UsageError
+from samples import DECODE, DataBenchmark, bench_data, samples_command
 from shared import data, needs_shared
 
 
@@ -35,4 +35,4 @@ def test_ratios_are_medians_of_rounds() -> None:
 def test_numbers_below_the_least_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="rounds"):
         bench_data(tmp_path, "train", "paper", rounds=0)
-    assert run(["bench", "data", str(tmp_path), "--size", "8"]) == 2
+    assert run_benchmark(samples_command, [str(tmp_path), "--size", "8"]) == 2

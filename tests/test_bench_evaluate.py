@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from onelook.bench.evaluate import bench_score, bench_val, random_evaluation
-from onelook.cli.app import run
+from command import run_benchmark
+from evaluation import bench_score, bench_val, evaluation, random_evaluation
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.evaluation import score
 from onnx_models import describe, write_model
@@ -38,7 +38,8 @@ def test_val_and_bare_loop_see_the_same_images() -> None:
 def test_a_model_is_measured_on_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_synthetic(tmp_path / "scenes", Scenes(size=(96, 96)), {"val": 3})
     model = write_model(tmp_path / "small.onnx", metadata=describe(names=["ball", "mug"]))
-    assert run(["bench", "evaluate", str(data), "--model", str(model), "--rounds", "1", "--json", "-"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    report = tmp_path / "report.json"
+    assert run_benchmark(evaluation, [str(data), "--model", str(model), "--rounds", "1", "--json", str(report)]) == 0
+    found = json.loads(report.read_text())
     assert found["ratio"] > 0 and {"device", "threads", "precision", "batch", "nms"} <= set(found["setup"])
-    assert run(["bench", "evaluate", str(data)]) == 2
+    assert run_benchmark(evaluation, [str(data)]) == 2

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onelook.api.bench import ModelBenchmark, NoPostprocess, Setting, measure, scene_images
 from onelook.augment.letterbox import Letterbox
-from onelook.bench.model import ModelBenchmark, Setting, Untouched, measure, pictures
 from onelook.cli.app import run
 from onelook.ops.nms import Nms, Postprocess, RawDetections
 
@@ -50,8 +50,8 @@ def test_warm_up_runs_do_not_count() -> None:
 def test_without_nms_boxes_are_left_where_they_are() -> None:
     backend = Counting()
     assert measure(backend, setting(nms="out"), 0).detections is None
-    assert backend.selects == {Untouched.__name__}
-    assert len(Untouched().batch(np.zeros((3, 5, 4)), np.zeros((3, 5, 2)))) == 3
+    assert backend.selects == {NoPostprocess.__name__}
+    assert len(NoPostprocess().batch(np.zeros((3, 5, 4)), np.zeros((3, 5, 2)))) == 3
     backend = Counting()
     measure(backend, setting(), 0)
     assert backend.selects == {Nms.__name__}
@@ -65,8 +65,8 @@ def test_figures_follow_from_the_times() -> None:
     assert (latency["fastest"], latency["slowest"]) == pytest.approx((100, 300))
 
 
-def test_the_pictures_are_real_enough_to_have_something_in_them() -> None:
-    batch = pictures(Counting(), 2)
+def test_the_images_are_real_enough_to_have_something_in_them() -> None:
+    batch = scene_images(Counting(), 2)
     assert batch.shape == (2, 64, 96, 3)
     assert batch.std() > 20
 
@@ -87,11 +87,11 @@ def test_a_model_is_measured_from_the_command_line(tmp_path: Path, capsys: pytes
     ("arguments", "code", "message"),
     [
         ("yolox-nan", 1, "Did you mean 'yolox-nano'?"),
-        ("yolox-nano --batch 0", 2, "--batch is 1 or more, not 0."),
-        ("yolox-nano --warm-up -1", 2, "--warm-up is 0 or more, not -1."),
+        ("yolox-nano --batch 0", 2, "'batch' is 1 or more, not 0."),
+        ("yolox-nano --warm-up -1", 2, "'warm-up' is 0 or more, not -1."),
         ("yolox-nano --half --device cpu", 1, "Half precision"),
         ("yolox-nano --size 100", 2, "does not fit"),
-        ("x.onnx --half", 2, "--half cannot be chosen for an exported file"),
+        ("x.onnx --half", 2, "'half' cannot be chosen for an exported file"),
         ("none.onnx", 1, "does not exist"),
         ("none.safetensors", 1, "none.safetensors"),
     ],

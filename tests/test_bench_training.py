@@ -1,4 +1,4 @@
-"""`onelook bench assign` and `onelook bench train` on sizes that take a moment."""
+"""The benchmarks of assignment and of a training step, on small sizes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import json
 import pytest
 import torch
 
-from onelook.cli.app import run
+from assigners import assign
+from command import run_benchmark
 from onelook.config import change, to_plain, write_yaml
 from onelook.recipes import published_recipe
+from training_step import training_step
 
 
 def test_assignment_is_measured_against_the_textbook_and_agrees(tmp_path, capsys):
     report = tmp_path / "assign.json"
     arguments = ["--batch", "2", "--size", "96", "--objects", "4", "--classes", "3", "--runs", "2"]
-    assert run(["bench", "assign", *arguments, "--json", str(report)]) == 0
+    assert run_benchmark(assign, [*arguments, "--json", str(report)]) == 0
     rules = json.loads(report.read_text())["rules"]
     assert set(rules) == {"paper", "later"}
     assert all(rule["identical"] and rule["ratio"] > 0 and rule["pairs"] > 0 for rule in rules.values())
@@ -26,7 +28,7 @@ def test_a_training_step_is_measured_against_its_bare_network(tmp_path, capsys):
     report = tmp_path / "train.json"
     arguments = ["--size", "64", "--batch", "2", "--steps", "4", "--warm-up", "0", "--workers", "0", "--device", "cpu"]
     arguments += ["--precision", "bf16", "--layout", "contiguous"]
-    assert run(["bench", "train", *arguments, "--json", str(report)]) == 0
+    assert run_benchmark(training_step, [*arguments, "--json", str(report)]) == 0
     result = json.loads(report.read_text())
     assert result["ratio"] > 0 and result["setting"]["batch"] == 2
     assert result["setting"]["precision"] == "bf16" and result["setting"]["layout"] == "contiguous"
@@ -49,14 +51,14 @@ def test_a_training_step_is_measured_against_its_bare_network(tmp_path, capsys):
     ],
 )
 def test_numbers_that_cannot_be_meant_are_refused(flag, value, capsys):
-    assert run(["bench", "train", flag, value]) == 2
+    assert run_benchmark(training_step, [flag, value]) == 2
     error = capsys.readouterr().err
     assert value in error and "fault of Onelook" not in error
 
 
 def test_what_is_slow_before_the_measured_steps_is_not_counted(monkeypatch):
     """Kernels are chosen and networks compiled in the first steps, also where many steps are measured at once."""
-    from onelook.bench import train as measured
+    import training_step as measured
 
     class Gpu:
         device = torch.device("cuda")
@@ -77,4 +79,6 @@ def test_the_step_of_an_accumulating_training_is_one_pass(tmp_path):
     write_yaml(tmp_path / "recipe.yaml", to_plain(change(published_recipe("yolox-nano"), {"accumulate": 4})))
     report = tmp_path / "train.json"
     arguments = ["--size", "64", "--batch", "2", "--steps", "2", "--warm-up", "1", "--workers", "0", "--device", "cpu"]
-    assert run(["bench", "train", "--model", str(tmp_path / "recipe.yaml"), *arguments, "--json", str(report)]) == 0
+    assert (
+        run_benchmark(training_step, ["--model", str(tmp_path / "recipe.yaml"), *arguments, "--json", str(report)]) == 0
+    )

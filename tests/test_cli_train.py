@@ -17,18 +17,21 @@ import pytest
 import torch
 
 from data_sets import without_objects
+from onelook.api.recipe_choice import RecipeChoice
+from onelook.api.training_session import free_folder
 from onelook.cli.app import run
-from onelook.cli.train_start import choose_recipe, faster, free_folder, rates_too_low
 from onelook.config import diff, to_plain, write_yaml
 from onelook.data import open_dataset
 from onelook.data.loader import collate
-from onelook.data.order import shown_classes
+from onelook.data.order import classes_of_objects
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
 from onelook.losses.distillation import Mgd
 from onelook.models.build import build
 from onelook.recipes import find_recipe
+from onelook.training.batches import faster
 from onelook.training.distill import Distillation
+from onelook.training.preflight import rates_too_low
 from onelook.training.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.weights import restore, save_weights
 
@@ -36,17 +39,8 @@ NAMES = ("a", "b", "c")
 
 
 def recipe(*overrides, **flags):
-    given = {
-        "model": "yolox-nano",
-        "recipe": None,
-        "epochs": None,
-        "size": None,
-        "batch": None,
-        "fine_tunes": False,
-        "teaches": False,
-        "on_cpu": False,
-    }
-    return choose_recipe(NAMES, overrides, **{**given, **flags})
+    situation = {name: flags.pop(name) for name in ("fine_tunes", "teaches", "on_cpu") if name in flags}
+    return RecipeChoice(**{"model": "yolox-nano", "overrides": overrides, **flags}).resolve(NAMES, **situation)
 
 
 def test_the_published_recipe_holds_unless_told_otherwise():
@@ -195,7 +189,7 @@ def test_a_validation_without_objects_is_foretold_and_the_last_weights_are_the_b
 
 def test_the_sampling_of_the_recipe_is_what_is_looked_at(scenes, tmp_path, capsys):
     names = open_dataset(scenes, "train").names
-    label = int(np.bincount(shown_classes(open_dataset(scenes, "train"))[1]).argmax())
+    label = int(np.bincount(classes_of_objects(open_dataset(scenes, "train"))[1]).argmax())
     asked = (*SMALL, "--out", str(tmp_path / "run"), f"sampling.classes=({names[label]},)")
     assert train(scenes, *asked) == 0
     assert "the training set has none" in capsys.readouterr().err

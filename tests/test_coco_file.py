@@ -15,7 +15,7 @@ from onelook.data import jsonstream
 from onelook.data.building import rows_of
 from onelook.data.coco import read_split
 from onelook.data.problems import Problems
-from onelook.data.progress import silent
+from onelook.reporter import ignore_progress
 
 IMAGES = [{"id": i, "file_name": f"{i}.jpg", "height": 480, "width": 640, "license": i % 3} for i in (9, 4, 7)]
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 1, "name": "dog", "supercategory": "animal"}]
@@ -62,7 +62,7 @@ def content(annotations: list[dict[str, Any]], indent: int | None) -> str:
 def outcome(path: Path, strict: bool) -> Any:
     problems = Problems(strict=strict)
     try:
-        arrays, meta = read_split(path, [path.parent], problems, silent)
+        arrays, meta = read_split(path, [path.parent], problems, ignore_progress)
     except Exception as error:
         return type(error), str(error)
     extras = [

@@ -84,7 +84,7 @@ def moved(value: Any, device: torch.device) -> Any:
 
 
 def narrow_recipe(name: str, *, distilled: bool = False, **changes: Any) -> Recipe:
-    """The published training of a narrow copy of a model, for four pictures of 64 pixels at a time."""
+    """The published training of a narrow copy of a model, for four images of 64 pixels at a time."""
     recipe = published_recipe(name, distilled)
     new = {"model": narrow(recipe.model), "batch_size": 4, "size": (64, 64), "epochs": 3, "accumulate": 1}
     closing = None if recipe.closing is None else replace(recipe.closing, epochs=1)

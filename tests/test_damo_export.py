@@ -27,8 +27,8 @@ def calibrated(name: str) -> Detector:
     known = {key: np.asarray(values, np.float32) for key, values in constants.items()}
     detector = filled_detector(f"damo-yolo-{name.lower()}", known)
     assert detector.architecture is not None
-    pictures, frame = annotated(), detector.architecture.frame
-    framed = np.stack([frame(pictures.image(row), SIZE)[0] for row in range(IMAGES)])
+    images, frame = annotated(), detector.architecture.frame
+    framed = np.stack([frame(images.image(row), SIZE)[0] for row in range(IMAGES)])
     norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -50,5 +50,5 @@ def test_exported_files_score_like_pytorch(name: str, tmp_path: Path) -> None:
         assert scores.metadata.model == f"damo-yolo-{name.lower()}"
         assert scores.found >= IMAGES * DETECTIONS
         assert scores.reached == pytest.approx(scores.wanted, abs=1e-4)
-        assert scores.own_wanted["AP"] > 0.8  # not 1 where a picture has more than the 100 findings that COCO counts
+        assert scores.own_wanted["AP"] > 0.8  # not 1 where an image has more than the 100 findings that COCO counts
         assert scores.own == pytest.approx(scores.own_wanted, abs=1e-4)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from onelook.api.recipe_choice import RecipeChoice
+from onelook.api.train import train
+from onelook.api.validate import validate
 from onelook.assign.align_ota import AlignOta
 from onelook.assign.atss import Atss
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
-from onelook.cli.train import train
-from onelook.cli.val import validate
 from onelook.config import change, diff, from_plain, to_plain
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.losses.generalized_focal import DistributionFocal
@@ -105,17 +106,16 @@ def test_detections_are_those_of_the_published_nms(case, confidence, iou, limit)
 
 @pytest.mark.slow
 def test_t_overfits_eight_images(tmp_path):
-    """Through the command's own parts: eight drawn pictures, no augmentation, AP50 above 0.95.
+    """Through the command's own parts: eight drawn images, no augmentation, AP50 above 0.95.
 
     Closing epochs would bring their own augmentation. The flat end is long because batch norm's running statistics
-    follow with a momentum of 0.03 (as published): the network knows its pictures long before, but by their own
+    follow with a momentum of 0.03 (as published): the network knows its images long before, but by their own
     statistics only.
     """
-    scenes = Scenes(size=(128, 128), things=(1, 3), extent=(0.25, 0.6), difficulty=0.2, classes=3, seed=1)
+    scenes = Scenes(size=(128, 128), objects=(1, 3), extent=(0.25, 0.6), difficulty=0.2, classes=3, seed=1)
     data = write_synthetic(tmp_path / "data", scenes, {"train": 8, "val": 1})
     still = ("augment.mosaic=0", "augment.flip=0", "augment.box_level=none", "closing=none")
-    training = train(
-        str(data),
+    settings = (
         *still,
         "optimizer=AdamW(lr_per_image=0.000125)",
         "schedule.warmup_epochs=20",
@@ -123,15 +123,15 @@ def test_t_overfits_eight_images(tmp_path):
         "schedule.floor=0.01",
         "ema.decay=0.9",
         "ema.warmup=20",
-        model="damo-yolo-t",
-        epochs=230,
-        size=128,
-        batch=8,
-        out=str(tmp_path / "run"),
-        val_split="none",
+    )
+    training = train(
+        RecipeChoice(model="damo-yolo-t", epochs=230, size=128, batch=8, overrides=settings),
+        data,
+        out=tmp_path / "run",
+        validation="none",
         device="cpu",
         workers=0,
     )
     assert training.reason == "finished"
-    stats = validate(data, model=tmp_path / "run" / "last.safetensors", split="train").stats
+    stats = validate(tmp_path / "run" / "last.safetensors", data, split="train").stats
     assert stats["AP50"] > 0.95

@@ -13,7 +13,7 @@ import pytest
 
 import data_sets as make
 from data_sets import put
-from onelook.data import cache, open_dataset
+from onelook.data import cache, open_dataset, opening
 from onelook.errors import DataError
 
 MAKERS = {"coco": make.coco, "yolo": make.yolo, "voc": make.voc}
@@ -30,11 +30,9 @@ def kept(root: Path) -> list[Path]:
 
 def builds(monkeypatch) -> list[str]:
     """Counts how often an index is built."""
-    from onelook.data import dataset
-
     calls: list[str] = []
-    original = dataset.build_split
-    monkeypatch.setattr(dataset, "build_split", lambda *args: calls.append(args[1]) or original(*args))
+    original = opening._build
+    monkeypatch.setattr(opening, "_build", lambda *args: calls.append(args[1]) or original(*args))
     return calls
 
 

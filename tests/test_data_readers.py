@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from data_sets import changed, put, voc_object, voc_xml
 from onelook.data import open_dataset, splits
 from onelook.data.dataset import clean_boxes
 from onelook.errors import DataError
+from onelook.reporter import SilentReporter
 from shared import data, needs_shared
 
 
@@ -65,9 +65,9 @@ def yolo_layouts(root):
     put(root / "5/labels/val/a.txt", row)
     put(root / "5/val.txt", "./images/val/a.png\r\n\r\n")
     put(root / "5/custom.yaml", "path: .\nval: [val.txt]\nnames:\n  0: x\n")
-    images(root / "6/pictures", "a.png")
-    put(root / "6/pictures/a.txt", b"\xef\xbb\xbf0 .5 .5 .5 .5\r\n")
-    put(root / "6/data.yaml", f"val: {root}/6/pictures\nnames: [x]\n")
+    images(root / "6/images", "a.png")
+    put(root / "6/images/a.txt", b"\xef\xbb\xbf0 .5 .5 .5 .5\r\n")
+    put(root / "6/data.yaml", f"val: {root}/6/images\nnames: [x]\n")
 
 
 def voc_layouts(root):
@@ -170,11 +170,13 @@ def test_voc_classes_are_those_of_all_splits(tmp_path):
     assert open_dataset(root, "val").names == ("dog", "cat", "ant")
 
 
-def test_an_undivided_set_serves_any_split_and_says_so(tmp_path, caplog):
+def test_an_undivided_set_serves_any_split_and_says_so(tmp_path, capsys):
     voc_layouts(tmp_path)
-    with caplog.at_level(logging.WARNING):
-        assert len(open_dataset(tmp_path / "2", "train")) == 1
-    assert "not divided into splits" in caplog.text
+    assert len(open_dataset(tmp_path / "2", "train", reporter=SilentReporter())) == 1
+    assert capsys.readouterr() == ("", "")
+    assert len(open_dataset(tmp_path / "2", "train")) == 1
+    warning = f"warning: '{tmp_path}/2' is not divided into splits: all of it is used as 'train'.\n"
+    assert capsys.readouterr() == ("", warning)
     with pytest.raises(DataError, match="no split 'fold3'"):
         open_dataset(tmp_path / "2", "fold3")
 

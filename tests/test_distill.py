@@ -280,7 +280,7 @@ def test_a_teacher_that_does_not_fit_is_an_error():
 
 @pytest.mark.parametrize("name", ["yolox-nano", "damo-yolo-ns"])
 def test_yolox_s_is_a_teacher_for_a_few_steps(name):
-    """The student's own published recipe, with images of 64 pixels; its own loss terms stay, and the distillation term falls."""
+    """The student's published recipe at 64 pixels; the loss terms stay, and the distillation term falls."""
     recipe = published_recipe(name, distilled=True)
     recipe = replace(
         recipe,

@@ -10,9 +10,9 @@ import pytest
 from cyclopts import MissingArgumentError
 from rich.console import Console
 
+from onelook.api.models import list_models
+from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import VERBS, make_app, split_options
-from onelook.cli.models import models
-from onelook.cli.train_start import choose_recipe
 from onelook.config import get, override
 from onelook.recipes import RECIPE_TYPES, published_recipe
 from onelook.recipes.roadmaps import ROADMAPS
@@ -25,7 +25,7 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 def test_the_table_of_models_is_what_the_command_prints() -> None:
     rows = re.findall(r"^\| `([\w.-]+)` \| (.+) \|$", PAGES[0].read_text(), re.MULTILINE)
     expected = []
-    for row in models().rows:
+    for row in list_models():
         size = row.variant.architecture.size
         ap = f"{row.variant.published.ap:.1f}" if row.variant.published else "-"
         cells = (row.variant.family, f"{row.parameters / 1e6:.2f} M", f"{row.gflops:.2f}", str(size[0]), ap)
@@ -68,7 +68,7 @@ def test_every_command_of_the_pages_is_understood(page: Path) -> None:
         if command[0] == "train" and {"model", "recipe"} & given.keys() and not Path(str(given.get("recipe"))).suffix:
             flags = {name: given.get(name) for name in ("model", "recipe", "epochs", "size", "batch")}
             means = {"fine_tunes": "weights" in given, "teaches": "teacher" in given, "on_cpu": True}
-            assert choose_recipe(("a", "b"), settings, **flags, **means)
+            assert RecipeChoice(overrides=tuple(settings), **flags).resolve(("a", "b"), **means)
 
 
 def test_the_pages_have_commands() -> None:

@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
+from onelook.cli.views.evaluation import show_evaluation
 from onelook.evaluation import GroundTruth, read_results, score, write_results
 from onelook.evaluation.annotations import read_ground_truth
 from onelook.evaluation.coco import STATS
@@ -168,7 +169,7 @@ def test_small_sets_have_defined_numbers_and_every_view(word: str) -> None:
     ours = score(truth, results(truth, entries))
     assert {name: ours.stats[name] for name in expected} == pytest.approx(expected)
     assert "NaN" not in json.dumps(ours.to_dict())
-    ours.show(Console(file=io.StringIO()))
+    show_evaluation(ours, Console(file=io.StringIO()))
     assert 0 <= ours.best_confidence <= 1
     assert ours.confusion().matrix.shape == (3, 3)
     assert len(ours.image_scores()) == 2

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from onelook.api.score import score
 from onelook.cli.app import run
-from onelook.cli.score import score
 from onelook.errors import DataError, UserError
 from onelook.evaluation import GroundTruth, Results, read_results, write_results
 from onelook.evaluation.annotations import read_ground_truth

@@ -142,11 +142,11 @@ def test_a_run_is_evaluated_used_and_measured(trained: Trained, tmp_path: Path) 
     stretched = isinstance(variant(trained.name).architecture.frame, Stretch)
     # A model that stretches its images knows no rectangles, and says so.
     assert run(["val", str(trained.scenes), *model, *low, "--rectangular"]) == (2 if stretched else 0)
-    pictures = sorted(str(path) for path in trained.scenes.rglob("*.jpg"))
+    images = sorted(str(path) for path in trained.scenes.rglob("*.jpg"))
     asked = (*low, "--out", str(tmp_path / "found"), "--json", str(tmp_path / "detect.json"))
-    assert run(["detect", *pictures, *model, *asked]) == 0
+    assert run(["detect", *images, *model, *asked]) == 0
     said = read(tmp_path / "detect.json")
-    assert said["images"] == len(pictures) == 6 and said["detections"] > 0 and not said["failures"]
+    assert said["images"] == len(images) == 6 and said["detections"] > 0 and not said["failures"]
     asked = ("--runs", "1", "--warm-up", "0", "--device", "cpu", "--json", str(tmp_path / "bench.json"))
     assert run(["bench", "model", str(trained.weights), *asked]) == 0
     assert read(tmp_path / "bench.json")["images_per_second"] > 0

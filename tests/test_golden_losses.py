@@ -10,9 +10,9 @@ import torch
 
 from golden_losses import level_priors, targets_of
 from onelook.assign.simota import LATER, PAPER
-from onelook.bench.scenes import decode
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
+from random_scenes import decode
 from shared import SHARED, needs_shared, reference
 
 CASES = json.loads((reference("yolox") / "losses.json").read_text()) if SHARED is not None else {}

@@ -20,15 +20,15 @@ PACKAGE = ROOT / "src" / "onelook"
 
 # A module imports from lower layers and from its own folder; the single files of layer 0 may know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "reporter", "config", "draw", "exported"),
+    ("types", "errors", "reporter", "files", "devices", "config", "draw", "exported"),
     ("ops",),
     ("layers", "assign", "losses", "augment"),
     ("models", "data"),
-    ("weights",),
-    ("predict",),
+    ("weights", "predict"),
     ("training", "evaluation", "exporting", "tuning"),
     ("recipes",),
-    ("bench", "report", "serve"),
+    ("report", "serve"),
+    ("api",),
     ("cli",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -38,6 +38,8 @@ WITHOUT_TORCH = (
     "types",
     "errors",
     "reporter",
+    "files",
+    "devices",
     "config",
     "draw",
     "exported",
@@ -45,11 +47,16 @@ WITHOUT_TORCH = (
     "data",
     "evaluation",
     "predict",
-    "cli.app",
     "ops.nms",
+    *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "validate")),
+    *(f"cli.{name}" for name in ("app", "bench", "check", "convert", "detect", "help", "output", "quick")),
+    *(f"cli.{name}" for name in ("score", "val", "views.bench", "views.check", "views.convert", "views.evaluation")),
 )
-# The training's loader and the evaluation of classifiers, which run in PyTorch only: nothing else there imports them.
-TORCH_ANYWAY = {"onelook.data.loader", "onelook.evaluation.classes"}
+TORCH_ANYWAY = {  # what only training needs, and what runs PyTorch itself
+    "onelook.data.loader",
+    "onelook.evaluation.classes",
+    "onelook.predict.runtimes.torch",
+}
 
 MODULES = {
     ".".join(("onelook", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
@@ -192,8 +199,44 @@ def test_torch_is_not_needed_to_import(module: str) -> None:
             pytest.fail(" <- ".join(chain))
 
 
+def circles() -> list[str]:
+    """Modules that import each other in a loop, however late or hidden the imports are."""
+    graph = {
+        module: sorted(name for name in imports_of(module, lazy=True) if name in MODULES and name != module)
+        for module in MODULES
+        if module != "onelook"  # the package itself imports on first use
+    }
+    found: list[str] = []
+    state: dict[str, bool] = {}  # False while a module is on the path, True when it is done
+
+    def visit(module: str, path: list[str]) -> None:
+        state[module] = False
+        for other in graph.get(module, ()):
+            if state.get(other) is False:
+                found.append(" -> ".join([*path[path.index(other) :], other]))
+            elif other not in state:
+                visit(other, [*path, other])
+        state[module] = True
+
+    for module in graph:
+        if module not in state:
+            visit(module, [module])
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Neither through `TYPE_CHECKING` nor through an import inside a function."""
+    assert circles() == []
+
+
 def project() -> dict[str, object]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_the_base_install_has_no_torch() -> None:
+    dependencies = project()["dependencies"]
+    assert isinstance(dependencies, list)
+    assert not [name for name in dependencies if name.startswith(("torch", "safetensors"))]
 
 
 def test_the_version_is_the_same_in_both_places() -> None:

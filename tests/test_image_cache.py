@@ -22,56 +22,56 @@ from onelook.errors import ConfigError, UserError
 MEGABYTE = 1 << 20
 
 
-def picture(seed: int, side: int = 300) -> np.ndarray:
+def image(seed: int, side: int = 300) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side + seed % 7, 3), dtype=np.uint8)
 
 
 def test_images_come_back_as_they_went_in() -> None:
     cache = ImageCache(10, 4 * MEGABYTE)
-    cache.put(3, 0, picture(3))
-    cache.put(3, 1, picture(4, 50))
+    cache.put(3, 0, image(3))
+    cache.put(3, 1, image(4, 50))
     found = cache.get(3, 0)
     assert found is not None and not found.flags.writeable
-    np.testing.assert_array_equal(found, picture(3))
-    np.testing.assert_array_equal(cache.get(3, 1), picture(4, 50))
+    np.testing.assert_array_equal(found, image(3))
+    np.testing.assert_array_equal(cache.get(3, 1), image(4, 50))
     assert cache.get(3, 2) is None and cache.get(4, 0) is None
-    assert cache.used == picture(3).size + picture(4, 50).size
+    assert cache.used == image(3).size + image(4, 50).size
     cache.close()
-    np.testing.assert_array_equal(found, picture(3))
+    np.testing.assert_array_equal(found, image(3))
 
 
 def test_a_full_cache_takes_nothing_more() -> None:
     cache = ImageCache(20, MEGABYTE)
     for row in range(20):
-        cache.put(row, 0, picture(row))
+        cache.put(row, 0, image(row))
     kept = [row for row in range(20) if cache.get(row, 0) is not None]
     assert kept == [0, 1, 2] and cache.used <= MEGABYTE
-    np.testing.assert_array_equal(cache.get(2, 0), picture(2))
+    np.testing.assert_array_equal(cache.get(2, 0), image(2))
 
 
 def test_a_pool_keeps_the_newest() -> None:
     cache = ImageCache(50, MEGABYTE, rotating=True)
     for row in range(50):
-        cache.put(row, 0, picture(row))
-        np.testing.assert_array_equal(cache.get(row, 0), picture(row))
+        cache.put(row, 0, image(row))
+        np.testing.assert_array_equal(cache.get(row, 0), image(row))
         for other in range(row + 1):
             found = cache.get(other, 0)
             if found is not None:
-                np.testing.assert_array_equal(found, picture(other))
+                np.testing.assert_array_equal(found, image(other))
     assert [row for row in range(50) if cache.get(row, 0) is not None] == [48, 49]
-    cache.put(0, 0, picture(0))  # gone, and welcome again
-    np.testing.assert_array_equal(cache.get(0, 0), picture(0))
+    cache.put(0, 0, image(0))  # gone, and welcome again
+    np.testing.assert_array_equal(cache.get(0, 0), image(0))
 
 
 def test_it_tells_when_an_image_was_overwritten_in_use() -> None:
     cache = ImageCache(9, MEGABYTE, rotating=True)
-    cache.put(0, 0, picture(0))
-    assert cache.settle() and cache.get(0, 0) is not None and cache.settle()
+    cache.put(0, 0, image(0))
+    assert cache.all_unchanged() and cache.get(0, 0) is not None and cache.all_unchanged()
     assert cache.get(0, 0) is not None
     for row in range(1, 9):
-        cache.put(row, 0, picture(row))
-    assert not cache.settle()
-    assert cache.settle()
+        cache.put(row, 0, image(row))
+    assert not cache.all_unchanged()
+    assert cache.all_unchanged()
 
 
 def test_an_image_larger_than_the_cache_stays_out() -> None:
@@ -84,7 +84,7 @@ def test_an_image_larger_than_the_cache_stays_out() -> None:
 def test_a_budget_without_room_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="free"):
         ImageCache(2, 1 << 60, folder=tmp_path)
-    with pytest.raises(ConfigError, match="holds nothing"):
+    with pytest.raises(ConfigError, match="holds no image"):
         ImageCache(2, 10)
 
 
@@ -108,11 +108,11 @@ def test_room_that_is_not_there_is_noticed_before_it_is_written_to(
     device = Device(7 * MEGABYTE)
     monkeypatch.setattr(os, "posix_fallocate", device.allocate, raising=False)
     first = ImageCache(2, 6 * MEGABYTE, rotating=rotating, folder=tmp_path)
-    with pytest.raises(UserError, match=r"wants 6 MiB in .* \(No space left on device\)") as caught:
+    with pytest.raises(UserError, match=r"needs 6 MiB in .* \(No space left on device\)") as caught:
         ImageCache(2, 6 * MEGABYTE, rotating=rotating, folder=tmp_path)
     assert caught.value.remedy
-    first.put(0, 0, picture(0))
-    np.testing.assert_array_equal(first.get(0, 0), picture(0))
+    first.put(0, 0, image(0))
+    np.testing.assert_array_equal(first.get(0, 0), image(0))
 
 
 def test_a_cache_whose_room_others_take_stays_as_full_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,13 +122,13 @@ def test_a_cache_whose_room_others_take_stays_as_full_as_it_is(tmp_path: Path, m
     cache = ImageCache(20, 5 * MEGABYTE, folder=tmp_path)
     assert device.room < 2 * MEGABYTE  # the table, and the first step
     for row in range(20):
-        cache.put(row, 0, picture(row))
+        cache.put(row, 0, image(row))
     kept = [row for row in range(20) if cache.get(row, 0) is not None]
     assert kept == list(range(7)) and 1.5 * MEGABYTE < cache.used <= 2 * MEGABYTE
     for row in kept:
-        np.testing.assert_array_equal(cache.get(row, 0), picture(row))
+        np.testing.assert_array_equal(cache.get(row, 0), image(row))
     device.room = 100 * MEGABYTE
-    cache.put(19, 0, picture(19))  # nobody asks again and again
+    cache.put(19, 0, image(19))  # nobody asks again and again
     assert cache.get(19, 0) is None and device.room == 100 * MEGABYTE
 
 
@@ -138,8 +138,8 @@ def test_where_nothing_can_be_reserved_it_works_as_well(tmp_path: Path, monkeypa
 
     def works() -> bool:
         cache = ImageCache(2, 2 * MEGABYTE, folder=tmp_path)
-        cache.put(0, 0, picture(0))
-        return np.array_equal(cache.get(0, 0), picture(0))
+        cache.put(0, 0, image(0))
+        return np.array_equal(cache.get(0, 0), image(0))
 
     monkeypatch.setattr(os, "posix_fallocate", cannot, raising=False)
     assert works()  # a network folder
@@ -187,14 +187,14 @@ def test_there_is_one_cache_a_computer(tmp_path: Path) -> None:
     caches = met([*folders, *folders], [2 * MEGABYTE, 3 * MEGABYTE, 4 * MEGABYTE, 5 * MEGABYTE])
     assert [list(folder.iterdir()) for folder in folders] == [[], []]
     assert [cache.budget for cache in caches] == [2 * MEGABYTE, 3 * MEGABYTE] * 2
-    caches[0].put(1, 0, picture(1))
-    caches[3].put(2, 0, picture(2))
+    caches[0].put(1, 0, image(1))
+    caches[3].put(2, 0, image(2))
     for place, cache in enumerate(caches):
         row, other = (1, 2) if place % 2 == 0 else (2, 1)
-        np.testing.assert_array_equal(cache.get(row, 0), picture(row))
-        assert cache.get(other, 0) is None and cache.used == picture(row).size
-    caches[2].put(3, 0, picture(3))
-    np.testing.assert_array_equal(caches[0].get(3, 0), picture(3))
+        np.testing.assert_array_equal(cache.get(row, 0), image(row))
+        assert cache.get(other, 0) is None and cache.used == image(row).size
+    caches[2].put(3, 0, image(3))
+    np.testing.assert_array_equal(caches[0].get(3, 0), image(3))
 
 
 def test_what_one_process_cannot_do_is_said_by_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,11 +230,11 @@ def test_a_process_that_is_killed_locks_nobody_out(tmp_path: Path) -> None:
 def fill(cache: ImageCache, first: int) -> None:
     for repeat in range(3):
         for row in range(first, 40 + repeat, 2):
-            cache.put(row % 40, 0, picture(row % 40, 120))
+            cache.put(row % 40, 0, image(row % 40, 120))
             for other in (row % 40, (row + 1) % 40):
                 found = cache.get(other, 0)
-                same = found is not None and np.array_equal(found, picture(other, 120))
-                assert same or not cache.settle() or found is None
+                same = found is not None and np.array_equal(found, image(other, 120))
+                assert same or not cache.all_unchanged() or found is None
 
 
 def test_processes_share_it(tmp_path: Path) -> None:
@@ -250,4 +250,4 @@ def test_processes_share_it(tmp_path: Path) -> None:
     there = [row for row in range(40) if cache.get(row, 0) is not None]
     assert len(there) > 10
     for row in there:
-        np.testing.assert_array_equal(cache.get(row, 0), picture(row, 120))
+        np.testing.assert_array_equal(cache.get(row, 0), image(row, 120))

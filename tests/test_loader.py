@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,8 +26,9 @@ from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
 from onelook.data.loader import Loader, default_workers
 from onelook.data.order import Order, Sampling, chosen_rows, repeat_factors
-from onelook.data.pictures import DrawImages
+from onelook.data.training_images import DrawImages
 from onelook.errors import ConfigError, ImageError
+from onelook.types import Sample
 
 STILL = SingleImageAugment(hsv=None, flip=0.0)
 
@@ -37,9 +41,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     (root / "annotations").mkdir()
     images, annotations = [], []
     for row in range(10):
-        picture = np.full((64, 96, 3), 10, np.uint8)
-        picture[..., 2] = 20 * row
-        cv2.imwrite(str(root / "train" / f"{row}.png"), picture)
+        image = np.full((64, 96, 3), 10, np.uint8)
+        image[..., 2] = 20 * row
+        cv2.imwrite(str(root / "train" / f"{row}.png"), image)
         images.append({"id": row, "file_name": f"{row}.png", "height": 64, "width": 96})
         kinds = {1: [0, 1], 9: []}.get(row, [0])
         for kind in kinds:
@@ -75,7 +79,7 @@ def test_batch_shows_the_images_its_indices_name(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize("augment", [STILL, YoloxAugment()], ids=["plain", "mosaic"])
-def test_pictures_do_not_depend_on_the_number_of_workers(dataset: Dataset, augment: object) -> None:
+def test_images_do_not_depend_on_the_number_of_workers(dataset: Dataset, augment: object) -> None:
     with Loader(dataset, (64, 64), 4) as alone, Loader(dataset, (64, 64), 4, workers=2) as two:
         first = seen(alone, 0, augment)
         assert equal(first, seen(two, 0, augment))
@@ -88,21 +92,54 @@ def test_epoch_goes_on_where_it_stopped(dataset: Dataset) -> None:
         assert equal(seen(loader, 2, YoloxAugment())[2:], seen(loader, 2, YoloxAugment(), first=2))
 
 
-def test_workers_go_on_with_the_next_epoch_by_themselves(dataset: Dataset) -> None:
+@dataclass(frozen=True)
+class Logged:
+    """`STILL`, with a byte in a file for every sample that is made, in whatever process."""
+
+    path: str
+
+    def __call__(self, sample: Sample, draw: object, rng: np.random.Generator) -> Sample:
+        with open(self.path, "ab") as file:
+            file.write(b".")
+        return STILL(sample, draw, rng)  # type: ignore[arg-type]
+
+    def count(self) -> int:
+        """How many samples were made."""
+        return os.path.getsize(self.path) if os.path.exists(self.path) else 0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds; fails after a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_workers_go_on_with_the_next_epoch_by_themselves(dataset: Dataset, tmp_path: Path) -> None:
     """While its first batches are not asked for; what the training then asks for decides."""
-
-    def ahead(loader: Loader) -> int:
-        return loader._loader._iterator._tasks_outstanding  # type: ignore[union-attr]
-
-    other = YoloxAugment()
-    asked = [(0, STILL, 0), (1, STILL, 0), (2, other, 0), (3, STILL, 1), (3, STILL, 0), (4, STILL, 0), (5, STILL, 0)]
+    made = Logged(str(tmp_path / "made"))
+    requests = [(0, made, 0), (1, made, 0), (2, STILL, 0), (3, made, 1), (3, made, 0), (4, made, 0), (5, made, 0)]
     with Loader(dataset, (64, 64), 4, epochs=5) as alone, Loader(dataset, (64, 64), 4, epochs=5, workers=1) as busy:
-        for epoch, augment, first in asked:
-            assert equal(seen(alone, epoch, augment, first), seen(busy, epoch, augment, first))
-            assert (ahead(busy) > 0) == (epoch < 4)  # of five epochs, the fifth is the last
-        next(busy.epoch(0, STILL, 0))
-        assert equal(seen(alone, 0, STILL, 1), seen(busy, 0, STILL, 1))
-        assert busy._loader._iterator._rcvd_idx == 3  # type: ignore[union-attr]  # went on where somebody stopped
+        for epoch, augment, first in requests:
+            expected = seen(alone, epoch, STILL, first)
+            assert equal(expected, seen(busy, epoch, augment, first))
+            if epoch < 2:
+                wait_until(lambda used=12 * (epoch + 1): made.count() > used)  # three batches of four an epoch
+            if epoch == 4:  # of five epochs, the fifth is the last
+                count = made.count()
+                time.sleep(0.2)
+                assert made.count() == count
+
+
+def test_an_epoch_that_is_left_and_asked_for_again_goes_on_without_a_new_start(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    made = Logged(str(tmp_path / "made"))
+    with Loader(dataset, (64, 64), 4, epochs=1) as alone, Loader(dataset, (64, 64), 4, epochs=1, workers=1) as busy:
+        next(busy.epoch(0, made, 0))
+        assert equal(seen(alone, 0, STILL, 1), seen(busy, 0, made, 1))
+        assert made.count() == 12  # three batches of four, each sample once
 
 
 def test_an_interrupted_change_of_epochs_leaves_no_batch_of_the_other(
@@ -213,7 +250,7 @@ def test_a_loader_goes_on_after_an_image_that_was_damaged(dataset: Dataset) -> N
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_cache_changes_no_picture(dataset: Dataset, workers: int) -> None:
+def test_a_cache_changes_no_image(dataset: Dataset, workers: int) -> None:
     pipeline = YoloxAugment()
     with Loader(dataset, (64, 64), 4) as plain, Loader(dataset, (64, 64), 4, workers=workers, cache=1 << 20) as cached:
         for epoch in (0, 1):
@@ -248,7 +285,7 @@ def test_leaving_in_the_middle_of_an_epoch_ends_the_workers(dataset: Dataset) ->
         for number, _ in enumerate(loader.epoch(epoch, YoloxAugment(), 0)):
             if number == 1:
                 break
-    workers = list(loader._loader._iterator._workers)  # type: ignore[union-attr]
+    workers = multiprocessing.active_children()
     loader.close()
     assert [worker.exitcode for worker in workers] == [0, 0]
 
@@ -258,7 +295,7 @@ def test_what_a_terminal_sends_to_all_processes_does_not_end_the_workers(dataset
     with Loader(dataset, (64, 64), 1, workers=1) as loader:
         batches = loader.epoch(0, STILL, 0)
         next(batches)
-        (worker,) = loader._loader._iterator._workers  # type: ignore[union-attr]
+        (worker,) = multiprocessing.active_children()
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(worker.pid, number)
         assert len(list(batches)) == 9
@@ -306,7 +343,7 @@ def test_a_ctrl_c_at_any_moment_of_their_start_does_not_end_the_workers(dataset:
 
 
 KILLED = """
-import sys, time
+import multiprocessing, sys, time
 from onelook.augment.yolox import SingleImageAugment
 from onelook.data import open_dataset
 from onelook.data.loader import Loader
@@ -314,7 +351,7 @@ from onelook.data.loader import Loader
 if __name__ == "__main__":
     loader = Loader(open_dataset(sys.argv[1], "train"), (64, 64), 8, epochs=50, max_labels=2000, workers=1)
     next(loader.epoch(0, SingleImageAugment(hsv=None, flip=0.0), 0))
-    print(loader._loader._iterator._workers[0].pid, flush=True)
+    print(multiprocessing.active_children()[0].pid, flush=True)
     time.sleep(60)
 """
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from golden_losses import level_priors
 from onelook.assign.simota import SimOta
-from onelook.bench.scenes import decode, random_scene
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.ops.gather import gather_rows, pack
 from onelook.ops.iou import box_iou, pairwise_iou
 from onelook.types import Targets
+from random_scenes import decode, random_scene
 
 coordinate = st.floats(-50, 50, allow_nan=False, width=32)
 side = st.floats(0.5, 80, allow_nan=False, width=32)

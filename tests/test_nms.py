@@ -1,13 +1,12 @@
 """Greedy suppression against the textbook loop, and what becomes of ties, odd values and torch tensors."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from counting import num_calls
 from onelook.errors import ConfigError
 from onelook.ops.nms import Nms, TopK, candidates, greedy_nms
 from onelook.ops.numpy_iou import pairwise_iou
@@ -102,17 +101,14 @@ def test_blocks_and_patches_do_not_change_the_result(side, threshold):
     np.testing.assert_array_equal(greedy_nms(boxes, threshold), keep)
 
 
-def test_thirty_thousand_candidates_are_fast():
+def test_thirty_thousand_candidates_need_no_loop_over_pairs():
     boxes = many(8400, 100)
     rng = np.random.default_rng(1)
     scores = (rng.random((8400, 80)) * (rng.random((8400, 80)) < 30000 / 8400 / 80)).astype(np.float32)
-    start = time.perf_counter()
-    found = Nms(0.001, 0.65, multi_label=True)(boxes, scores)
-    assert time.perf_counter() - start < 2  # about 0.13 s
-    assert len(found[0]) > 20000
-    start = time.perf_counter()
-    greedy_nms(many(30000, 40), 0.65)  # of one class
-    assert time.perf_counter() - start < 6  # about 0.7 s
+    found = []
+    assert num_calls(lambda: found.append(Nms(0.001, 0.65, multi_label=True)(boxes, scores))) < 100_000
+    assert len(found[0][0]) > 20000
+    assert num_calls(lambda: greedy_nms(many(30000, 40), 0.65)) < 1_000_000  # of one class: 9e8 pairs
 
 
 def test_equal_scores_are_ordered_by_row_then_class():

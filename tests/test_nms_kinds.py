@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from onelook.errors import ExportError, UsageError
 from onelook.exporting.nms import append_nms
-from onelook.ops.nms import Nms, NmsKind, greedy_nms, soft_nms
-from onelook.ops.numpy_iou import pairwise_distance_iou, pairwise_iou
-from onelook.predict.backends import postprocess_of_kind
+from onelook.ops.nms import Nms, NmsKind, greedy_nms, pairwise_distance_iou, pairwise_iou, soft_nms
+from onelook.predict.runtime import postprocess_of_kind
 from shared import needs_shared, reference
 
 

@@ -1,4 +1,4 @@
-"""Whole trainings on real pictures through the command line: minutes each, so `make test-all` only."""
+"""Whole trainings on real images through the command line: minutes each, so `make test-all` only."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from shared import data, needs_shared, reference
 
 pytestmark = [needs_shared, pytest.mark.slow]
 
-OBJECTS = range(2, 13)  # of a picture that is worth learning by heart
+OBJECTS = range(2, 13)  # of an image that is worth learning by heart
 
 
-def eight_pictures(folder: Path) -> Path:
-    """The first eight training pictures of coco_mini with 2 to 12 objects, as a data set's train and val."""
+def eight_images(folder: Path) -> Path:
+    """The first eight training images of coco_mini with 2 to 12 objects, as a data set's train and val."""
     everything = json.loads((data("coco_mini") / "annotations" / "instances_train.json").read_text())
     boxes: dict[int, list] = {}
     for one in everything["annotations"]:
@@ -47,16 +47,16 @@ def best(folder: Path) -> dict[str, float]:
     return {key: float(value) for key, value in max(evaluated, key=lambda row: float(row["AP"])).items() if value}
 
 
-# Name -> what its training from scratch on eight pictures needs; more is the same for all.
+# Name -> what its training from scratch on eight images needs; more is the same for all.
 BY_HEART = {"yolox-nano": ("multiscale=none", "closing=none", "optimizer.lr_per_image=0.001")}
 
 
 @pytest.mark.parametrize("name", BY_HEART)
-def test_eight_pictures_are_learnt_by_heart_from_scratch(name, tmp_path):
-    pictures, out = eight_pictures(tmp_path / "eight"), tmp_path / "run"
+def test_eight_images_are_learnt_by_heart_from_scratch(name, tmp_path):
+    images, out = eight_images(tmp_path / "eight"), tmp_path / "run"
     plain = ("augment=SingleImageAugment(hsv=none,flip=0.0)", "evaluate_every=50", "ema.warmup=200")
     flags = ("--size", "320", "--batch", "8", "--epochs", "400", "--workers", "0", "--device", "cpu")
-    assert run(["train", str(pictures), "--model", name, *flags, *plain, *BY_HEART[name], "--out", str(out)]) == 0
+    assert run(["train", str(images), "--model", name, *flags, *plain, *BY_HEART[name], "--out", str(out)]) == 0
     assert best(out)["AP50"] > 0.9
 
 

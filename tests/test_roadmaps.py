@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from networks import narrow
-from onelook.cli.diff import diff as diff_command
+from onelook.api.diff import diff as diff_command
 from onelook.config import change, diff
 from onelook.errors import ConfigError
 from onelook.models.classifier import Classifier

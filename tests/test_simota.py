@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from baseline.simota import simota
 from onelook.assign.simota import LATER, PAPER
-from onelook.bench.scenes import random_scene
 from onelook.types import Matches, Predictions, Targets
+from random_scenes import random_scene
 
 RULES = {"paper": PAPER, "later": LATER}
 SCENES = st.builds(

@@ -12,7 +12,7 @@ from onelook.data import open_dataset
 from onelook.data.synthetic import NAMES, Scenes, write_synthetic
 from onelook.errors import DataError
 
-SMALL = Scenes(size=(96, 128), things=(1, 4), seed=3)
+SMALL = Scenes(size=(96, 128), objects=(1, 4), seed=3)
 
 
 def test_a_scene_is_always_the_same_and_no_two_are_alike() -> None:
@@ -22,7 +22,7 @@ def test_a_scene_is_always_the_same_and_no_two_are_alike() -> None:
     assert not np.array_equal(first.image, other.image)
 
 
-def test_boxes_lie_in_the_picture_around_their_outlines() -> None:
+def test_boxes_lie_in_the_image_around_their_outlines() -> None:
     for index in range(30):
         sample = SMALL("train", index)
         assert sample.image.shape == (96, 128, 3) and sample.image.dtype == np.uint8
@@ -33,7 +33,7 @@ def test_boxes_lie_in_the_picture_around_their_outlines() -> None:
                 assert (outline >= (left, top)).all() and (outline <= (right, bottom)).all()
 
 
-def test_a_share_of_the_pictures_has_nothing_to_find() -> None:
+def test_a_share_of_the_images_has_nothing_to_find() -> None:
     bare = Scenes(size=(64, 64), empty=1.0)("train", 0)
     assert len(bare.boxes) == 0 and bare.boxes.shape == (0, 4)
     counts = [len(Scenes(size=(64, 64), empty=0.5)("train", index).labels) for index in range(20)]
@@ -76,7 +76,7 @@ def test_writing_again_changes_nothing_and_never_touches_other_files(tmp_path: P
 
 @pytest.mark.parametrize(
     "setting",
-    [{"size": (16, 64)}, {"things": (3, 2)}, {"extent": (0.0, 0.5)}, {"difficulty": 2.0}, {"classes": 7}],
+    [{"size": (16, 64)}, {"objects": (3, 2)}, {"extent": (0.0, 0.5)}, {"difficulty": 2.0}, {"classes": 7}],
     ids=["too small", "more than most", "no size", "too difficult", "too many classes"],
 )
 def test_settings_outside_their_range_are_refused(setting: dict[str, tuple[int, int]]) -> None:

@@ -166,7 +166,7 @@ def test_an_adversarial_image_hides_its_objects_and_changes_no_state():
     images, targets = batch.images.float(), batch.targets
     train_state.set_train_mode()
     before = {name: tensor.clone() for name, tensor in train_state.detector.state_dict().items()}
-    altered = adversarial_images(train_state.detector, images, recipe.loss, rate=0.05)
+    altered = adversarial_images(train_state.detector, images, recipe.loss.adversarial_loss, rate=0.05)
     after = train_state.detector.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.grad is None for parameter in train_state.detector.parameters())

@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from onelook.errors import UserError
-from onelook.training.processes import SyncedBatchNorm, choose_device, synchronise_batch_norm
+from onelook.training.processes import SyncedBatchNorm, synchronise_batch_norm
 from shared import needs_shared
 
 HERE = Path(__file__).parent
@@ -93,16 +92,6 @@ def test_a_nonfinite_loss_in_another_process_is_reported_by_the_main_one(tmp_pat
 def rows_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def test_devices_are_found_by_name_and_missing_ones_named():
-    assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(UserError, match="'gpu' is no device"):
-        choose_device("gpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="no CUDA"):
-            choose_device("cuda:1")
-        assert choose_device(None).type in ("cpu", "mps")
 
 
 def test_synchronised_batch_norm_keeps_names_and_is_ordinary_with_one_process():

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import onelook
+from onelook.api.score import score
 from onelook.cli.app import run
-from onelook.cli.score import score
 from onelook.evaluation import evaluate
 from onelook.evaluation.annotations import read_ground_truth
 from shared import data, needs_shared, reference
@@ -63,7 +63,7 @@ def test_exported_file_has_the_reference_numbers(nms: bool, tmp_path: Path) -> N
     pytest.importorskip("onnxruntime")
     path = tmp_path / "exported.onnx"
     assert run(["export", *official(), "--to", "onnx", "--out", str(path), *(["--nms"] if nms else [])]) == 0
-    found = onelook.validate(data("coco_mini"), model=path)
+    found = onelook.validate(path, data("coco_mini"))
     assert list(found.stats.values()) == pytest.approx(list(expected()["stats"].values()), abs=0.002)
 
 
@@ -95,7 +95,7 @@ def test_mistakes_get_one_message(
 
 
 def test_validate_is_the_command(tmp_path: Path) -> None:
-    from onelook.cli.val import validate
+    from onelook.api.validate import validate
 
     assert onelook.validate is validate
 
@@ -105,7 +105,7 @@ def test_two_batches_of_one_image_and_one_of_two_agree() -> None:
     dataset = onelook.open_dataset(data("coco_mini"), split="val").view(range(4))
     predictor = onelook.load("yolox-nano", weights=reference("yolox") / "yolox_nano.onnx", size=416, device="cpu")
     select = predictor.settings(0.01, 0.65)
-    one, four = (evaluate(predictor.backend, dataset, select, batch=batch) for batch in (1, 4))
+    one, four = (evaluate(predictor.runtime, dataset, select, batch=batch) for batch in (1, 4))
     assert len(one.results) == len(four.results)
     assert np.abs(one.results.boxes - four.results.boxes).max() < 0.05
     truth = read_ground_truth(data("coco_mini") / "annotations" / "instances_val.json")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from networks import Golden
-from onelook.cli.export import export
+from onelook.api.export import export
 from onelook.errors import WeightsError
 from onelook.models.build import build
 from onelook.models.detector import Detector
@@ -58,7 +58,7 @@ def test_official_file_gives_the_golden_output_and_is_written_back_identical(tmp
     expected = golden.arrays["predictions"]
     scores = found.scores()[0, golden.arrays["rows"]].numpy()
     np.testing.assert_allclose(scores, expected[:, 4:5] * expected[:, 5:], atol=1e-4)
-    result = export(str(path), to="darknet", out=tmp_path / "again.weights")
+    result = export(path, "darknet", out=tmp_path / "again.weights")
     assert result.to_dict()["bytes"] == path.stat().st_size
     assert (tmp_path / "again.weights").read_bytes() == path.read_bytes()
 

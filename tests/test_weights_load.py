@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor
 
 from networks import filled_detector, manifest
-from onelook.errors import WeightsError
+from onelook.errors import MissingDependencyError, WeightsError
 from onelook.models.build import build
 from onelook.models.coco_names import COCO_CLASSES
 from onelook.models.deploy import deploy
 from onelook.models.detector import Detector
-from onelook.weights import load_weights, save_weights
+from onelook.weights import load_weights, read_checkpoint, save_weights
 from shared import fill_module, needs_shared, reference
 
 OFFICIAL = "yolox_nano.onnx"
@@ -171,6 +172,37 @@ def test_nodes_and_names_of_an_onnx_file_do_not_matter(tmp_path: Path) -> None:
     load_weights(one, reference("yolox") / OFFICIAL)
     load_weights(other, tmp_path / "other.onnx")
     assert same(one, other)
+
+
+@needs_shared
+@pytest.mark.parametrize("kind", ["floats", "halves", "doubles"])
+def test_numbers_of_an_onnx_file_may_be_listed(kind: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    number = {"floats": onnx.TensorProto.FLOAT, "halves": onnx.TensorProto.FLOAT16, "doubles": onnx.TensorProto.DOUBLE}
+    file = onnx.load(reference("yolox") / OFFICIAL)
+    expected = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in file.graph.initializer}
+    for tensor in file.graph.initializer:
+        values = expected[tensor.name]
+        if values.dtype == np.float32:
+            listed = onnx.helper.make_tensor(tensor.name, number[kind], values.shape, values.flatten().tolist())
+            expected[tensor.name] = onnx.numpy_helper.to_array(listed)
+            tensor.CopyFrom(listed)
+        elif values.dtype == np.int64:
+            tensor.CopyFrom(
+                onnx.helper.make_tensor(tensor.name, onnx.TensorProto.INT64, values.shape, values.flatten())
+            )
+    onnx.save(file, tmp_path / "x.onnx")
+    found = read_checkpoint(tmp_path / "x.onnx").tensors
+    for name, values in expected.items():
+        assert np.array_equal(found[name].numpy(), values), name
+
+
+@needs_shared
+def test_a_missing_onnx_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        read_checkpoint(reference("yolox") / OFFICIAL)
+    assert "pip install 'onelook[onnx]'" in str(caught.value)
 
 
 @pytest.mark.parametrize("source_form", ["training", "deploy"])

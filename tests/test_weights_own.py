@@ -22,7 +22,7 @@ from onelook.models.build import build
 from onelook.models.deploy import deploy
 from onelook.models.detector import ClassRows
 from onelook.weights import load_weights, read_checkpoint, read_header, restore, save_weights
-from onelook.weights.classes import carry, plan_classes
+from onelook.weights.classes import copy_class_rows, plan_classes
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_carried_rows_are_those_of_the_same_name(
     plan = plan_classes(ours, len(ours), theirs, len(theirs))
     current = torch.zeros(anchors * (before + len(ours) + after), 2)
     stored = torch.arange(anchors * (before + len(theirs) + after) * 2.0).reshape(-1, 2) + 1
-    found = carry(plan, rows, current, stored).unflatten(0, (anchors, -1))
+    found = copy_class_rows(plan, rows, current, stored).unflatten(0, (anchors, -1))
     blocks = stored.unflatten(0, (anchors, -1))
     assert torch.equal(found[:, :before], blocks[:, :before])
     assert torch.equal(found[:, before + len(ours) :], blocks[:, before + len(theirs) :])
@@ -198,3 +198,20 @@ def test_carried_rows_are_those_of_the_same_name(
         expected = blocks[:, before + theirs.index(name)] if name in theirs else torch.zeros(anchors, 2)
         assert torch.equal(found[:, before + label], expected)
     assert (current == 0).all()
+
+
+@pytest.mark.parametrize("spaces", range(4), ids=lambda spaces: f"{spaces} bytes off")
+def test_tensors_at_odd_places_are_read(spaces: int, tmp_path: Path) -> None:
+    values = torch.arange(6.0)
+    header = json.dumps({"a": {"dtype": "F32", "shape": [6], "data_offsets": [0, 24]}}).encode() + b" " * spaces
+    (tmp_path / "x.safetensors").write_bytes(safetensors_bytes(header, values.numpy().tobytes()))
+    found = read_checkpoint(tmp_path / "x.safetensors").tensors["a"]
+    assert torch.equal(found, values)
+    assert found.data_ptr() % 4 == 0
+
+
+def test_writing_to_a_tensor_of_a_file_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(4)}, tmp_path / "x.safetensors")
+    before = (tmp_path / "x.safetensors").read_bytes()
+    read_checkpoint(tmp_path / "x.safetensors").tensors["a"].add_(1)
+    assert (tmp_path / "x.safetensors").read_bytes() == before

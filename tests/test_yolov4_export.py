@@ -24,10 +24,10 @@ CASES = [("yolov4-tiny", (256, 256), (0.5, 2.0), 0.8), ("yolov4", (128, 160), (0
 
 
 def settled(name: str, size: tuple[int, int], spreads: tuple[float, float]) -> Detector:
-    """The filled network with batch norm's statistics, and raw values as large as a trained one's, on these pictures.
+    """The filled network with batch norm's statistics, and raw values as large as a trained one's, on these images.
 
     As it is filled, yolov4's raw values reach 137, and a side of a box exp(137) anchors, which no float32 can hold. So
-    it is with pictures that the statistics do not know; those that an export is verified on are among them.
+    it is with images that the statistics do not know; those that an export is verified on are among them.
     """
     detector = filled_detector(name)
     (frames,) = framed_batches(annotated(), square_groups(range(IMAGES), size, IMAGES), STRETCH)

@@ -1,4 +1,4 @@
-"""YOLOv4 learns pictures by heart through the command line, and comes out as a Darknet file."""
+"""YOLOv4 learns images by heart through the command line, and comes out as a Darknet file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from onelook.api.validate import validate
 from onelook.cli.app import run
-from onelook.cli.val import validate
 from onelook.data.synthetic import Scenes, write_synthetic
 
 
@@ -18,7 +18,7 @@ def test_a_narrow_tiny_overfits_twenty_images_in_every_file_format(tmp_path: Pat
 
     At 160 pixels boxes weigh little against objectness, because their weight counts cells; 1 makes up for that.
     """
-    scenes = Scenes(size=(160, 160), things=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
+    scenes = Scenes(size=(160, 160), objects=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
     data = write_synthetic(tmp_path / "data", scenes, {"train": 20})
     settings = (
         "model.width=0.25",
@@ -40,9 +40,9 @@ def test_a_narrow_tiny_overfits_twenty_images_in_every_file_format(tmp_path: Pat
     file = tmp_path / "mine.weights"
     assert run(["export", "--model", best, "--to", "darknet", "--out", str(file)]) == 0
     assert file.stat().st_size > 20
-    plain, distant = (validate(data, model=best, split="train", select=kind).stats for kind in ("nms", "diou"))
+    plain, distant = (validate(best, data, split="train", select=kind).stats for kind in ("nms", "diou"))
     assert plain["AP50"] > 0.7 and distant["AP50"] > 0.7
     for nms in ((), ("--nms", "--confidence", "0.01", "--iou", "0.65")):
         exported = tmp_path / "exported.onnx"
         assert run(["export", "--model", best, "--size", "160", "--out", str(exported), *nms]) == 0
-        assert validate(data, model=exported, split="train").stats == pytest.approx(plain, abs=1e-4)
+        assert validate(exported, data, split="train").stats == pytest.approx(plain, abs=1e-4)

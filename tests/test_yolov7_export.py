@@ -21,7 +21,8 @@ from onelook.models.detector import Detector
 from onelook.models.variants import variant
 from onelook.models.yolov7.head import ImplicitConv
 from onelook.ops.nms import Nms, with_thresholds
-from onelook.predict.backends import OnnxBackend, TorchBackend
+from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes.torch import TorchRuntime
 from shared import data, needs_shared
 
 SIZE = (256, 256)
@@ -30,7 +31,7 @@ LOGIT_NOISE, BOX_NOISE = 2e-3, 0.05  # several times what float32 rounds away
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Some images of a data set, with these objects: boxes (M, 4) and labels (M,) of each.
 
     The set's own annotations prove nothing of a network with random weights, whose AP is zero in every runtime.
@@ -86,7 +87,7 @@ def tensor_of(pixels: np.ndarray) -> Tensor:
 
 
 def detector_of(name: str, pixels: Tensor) -> Detector:
-    """Filled by names, with statistics as the reference's rule makes them, of real pictures (B, 3, H, W).
+    """Filled by names, with statistics as the reference's rule makes them, of real images (B, 3, H, W).
 
     Those of the golden files are of noise. What the head says is brought to a spread of 1 on every level: logits that
     are far from 0 make boxes without area, which match nothing, and scores that are all 1.
@@ -130,7 +131,7 @@ def is_beyond_rounding(select: Nms, boxes: np.ndarray, scores: np.ndarray) -> bo
     return True
 
 
-def findings(backend: TorchBackend, dataset: Any) -> tuple[Pictures, Nms]:
+def findings(backend: TorchRuntime, dataset: Any) -> tuple[Images, Nms]:
     """Images whose findings do not hang on rounding, with these as their objects, and what finds them."""
     raw, places = [], []
     for frames in framed_batches(dataset, square_groups(range(LOOKED_AT), backend.size, 1), backend.frame):
@@ -152,7 +153,7 @@ def findings(backend: TorchBackend, dataset: Any) -> tuple[Pictures, Nms]:
     for row in rows:
         boxes, _, labels = select(*raw[row])
         objects.append((places[row].to_original(boxes), labels))
-    return Pictures(dataset, rows, objects), select
+    return Images(dataset, rows, objects), select
 
 
 @needs_shared
@@ -163,14 +164,14 @@ def test_exported_files_score_like_pytorch(name: str, tmp_path: Path) -> None:
     dataset = open_dataset(data("coco_mini"), split="val")
     (some,) = framed_batches(dataset, square_groups(range(4), SIZE, 4), variant(name).architecture.frame)
     detector = detector_of(name, tensor_of(some.pixels))
-    reference = TorchBackend(detector, "cpu", size=SIZE)
-    pictures, select = findings(reference, dataset)
-    assert len(pictures) == IMAGES and sum(len(labels) for _, labels in pictures.objects) > 2 * IMAGES
-    wanted = evaluate(reference, pictures, select).stats
+    reference = TorchRuntime(detector, "cpu", size=SIZE)
+    images, select = findings(reference, dataset)
+    assert len(images) == IMAGES and sum(len(labels) for _, labels in images.objects) > 2 * IMAGES
+    wanted = evaluate(reference, images, select).stats
     assert wanted["AP"] > 0.99
     for nms in (None, Nms(0.25, 0.45, multi_label=True, limit=300)):
         exported = export_onnx(detector, tmp_path / "model.onnx", nms=nms, size=SIZE)
-        backend = OnnxBackend(exported.path)
+        backend = OnnxRuntime(exported.path)
         assert backend.metadata.multi_label and backend.metadata.model == name
         again = with_thresholds(backend.evaluating, select.confidence, select.iou)
-        assert evaluate(backend, pictures, again).stats == pytest.approx(wanted, abs=1e-4)
+        assert evaluate(backend, images, again).stats == pytest.approx(wanted, abs=1e-4)

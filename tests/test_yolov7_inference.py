@@ -20,7 +20,7 @@ from onelook.models.tta import TestTimeAugmentation
 from onelook.models.variants import variant
 from onelook.models.yolov7.architecture import CENTRED_LETTERBOX, Yolov7
 from onelook.ops.nms import Nms
-from onelook.predict.backends import TorchBackend
+from onelook.predict.runtimes.torch import TorchRuntime
 from shared import SHARED, needs_shared, reference
 
 
@@ -155,7 +155,7 @@ def test_mirrored_boxes_are_mapped_back() -> None:
 def test_backend_uses_all_copies() -> None:
     batch = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     counts = {
-        tta: len(TorchBackend(tiny(), "cpu", tta=tta)(batch, Nms(0.0, 1.0))[0][1])
+        tta: len(TorchRuntime(tiny(), "cpu", tta=tta)(batch, Nms(0.0, 1.0))[0][1])
         for tta in (None, TestTimeAugmentation())
     }
     rows = 3 * (64 + 16 + 4)
@@ -196,7 +196,7 @@ def test_images_are_averaged_where_they_shrink() -> None:
 
 
 def test_backend_has_separate_settings_for_detection_and_evaluation() -> None:
-    backend = TorchBackend(tiny(), "cpu")
+    backend = TorchRuntime(tiny(), "cpu")
     assert backend.select == Nms(limit=300, pool=30_000)
     assert backend.evaluating == Nms(limit=300, pool=30_000, multi_label=True)
 

@@ -1,4 +1,4 @@
-"""YOLOv7 learns pictures by heart through the command line, auxiliary heads and all."""
+"""YOLOv7 learns images by heart through the command line, auxiliary heads and all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_w6_with_auxiliary_heads_overfits_eight_images(tmp_path):
 
     Batch norm's running statistics follow slowly (momentum 0.03), so the rate ends at 0 and they catch up.
     """
-    scenes = Scenes(size=(160, 160), things=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
+    scenes = Scenes(size=(160, 160), objects=(1, 4), extent=(0.2, 0.6), difficulty=0.2, classes=3)
     data = write_synthetic(tmp_path / "data", scenes, {"train": 8})
     settings = (
         "model.width_multiple=0.125",

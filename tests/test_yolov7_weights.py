@@ -25,7 +25,7 @@ from onelook.models.variants import variant
 from onelook.models.yolov7.architecture import Yolov7
 from onelook.weights import load_weights, open_detector, restore, save_weights
 from onelook.weights.checkpoint import Checkpoint
-from onelook.weights.lookalike import recognised
+from onelook.weights.identify import identify
 from onelook.weights.modules import PickledModule
 from shared import fill_module, needs_shared, reference
 
@@ -252,7 +252,7 @@ def test_released_files_are_recognised_whatever_they_are_called(name: str, form:
     kind = "LeakyReLU" if name == "yolov7-tiny" else "SiLU"
     said = PickledModule({}, kinds=frozenset({f"torch.nn.modules.activation.{kind}"}))
     state = {key: tensor for key, tensor in state.items() if "anchor" not in key}
-    found = recognised(Checkpoint("best.pt", "a file", state, False, said=said))
+    found = identify(Checkpoint("best.pt", "a file", state, False, pickled=said))
     assert found == (name, model.architecture)
 
 

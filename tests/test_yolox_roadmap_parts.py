@@ -16,7 +16,6 @@ from onelook.assign.best_anchor import BestAnchor
 from onelook.assign.centre_cell import CentreCell
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
-from onelook.bench.scenes import random_scene
 from onelook.exporting.onnx import export_onnx
 from onelook.losses.detection_loss import DetectionLoss, Pairs
 from onelook.losses.one_to_one import Selection
@@ -30,9 +29,11 @@ from onelook.models.yolox.architecture import YOLOV3_ANCHORS, Yolox
 from onelook.ops.iou import pairwise_iou
 from onelook.ops.nms import Nms, TopK
 from onelook.ops.priors import grid_priors
-from onelook.predict.backends import OnnxBackend, TorchBackend
+from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.types import Matches, Predictions, Targets
 from onelook.weights import restore, save_weights
+from random_scenes import random_scene
 
 DARKNET = Yolox(backbone="darknet53", activation="leaky_relu")
 HEADS = {
@@ -309,9 +310,9 @@ def test_selection_is_the_cross_entropy_of_the_final_score() -> None:
 
 
 def test_the_backend_of_a_one_to_one_head_keeps_overlapping_boxes() -> None:
-    backend = TorchBackend(narrow(HEADS["one to one"]), "cpu", size=(64, 64))
+    backend = TorchRuntime(narrow(HEADS["one to one"]), "cpu", size=(64, 64))
     assert backend.select == TopK(multi_label=False)
-    assert TorchBackend(narrow(HEADS["decoupled, anchors"]), "cpu", size=(64, 64)).select == Nms()
+    assert TorchRuntime(narrow(HEADS["decoupled, anchors"]), "cpu", size=(64, 64)).select == Nms()
 
 
 def test_narrow_darknet_has_its_channels_and_blocks_scaled() -> None:
@@ -332,7 +333,7 @@ def test_an_exported_one_to_one_head_has_no_nms(tmp_path: Path, inside: bool) ->
     graph = onnx.load(path).graph
     assert not {node.op_type for node in graph.node} & {"NonMaxSuppression", "Loop", "If"}
     assert [one.name for one in graph.input] == (["images", "confidence"] if inside else ["images"])
-    exported, torch_backend = OnnxBackend(path), TorchBackend(detector, "cpu")
+    exported, torch_backend = OnnxRuntime(path), TorchRuntime(detector, "cpu")
     assert exported.select == torch_backend.select == TopK(multi_label=False)
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
     select = TopK(limit=40, confidence=0.0, multi_label=False)

@@ -21,7 +21,7 @@ from onelook.training.distill import Distillation
 from onelook.training.loop import Step, train
 from onelook.training.processes import join_process_group
 from onelook.training.recipe import Recipe
-from onelook.training.record import TrainResult
+from onelook.training.result import RunResult
 from onelook.training.run import Run, fit
 from onelook.training.schedule import WarmCosine
 from onelook.training.train_state import RuntimeOptions, TrainState
@@ -144,12 +144,12 @@ class Stopping(Squares):
 
 
 def go_on(folder: Path) -> None:
-    """A run without interruption, and one that is stopped inside an epoch and resumed: statistics are each process's own."""
+    """A run without interruption, and one stopped inside an epoch and resumed; each process has its own statistics."""
     torch.set_num_threads(1)
     with join_process_group("cpu") as process_group:
         recipe = changed(epochs=3)
 
-        def sitting(name: str, batches: type[Squares], resume: bool = False) -> TrainResult:
+        def sitting(name: str, batches: type[Squares], resume: bool = False) -> RunResult:
             train_state = TrainState(recipe, detector_of(recipe), process_group, RuntimeOptions())
             place = Run(folder / name, recipe, train_state, resume=resume)
             return fit(place, batches(count=32, rank=process_group.rank, world=process_group.size), None)

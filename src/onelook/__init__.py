@@ -1,59 +1,125 @@
 """Onelook: real-time object detection, the systems of four papers in one library of shared parts.
 
-Everything public is imported on first use, so that detecting with an exported model needs no torch.
+Every public name is imported on its first use, so that detecting with an exported model needs no PyTorch.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the same at run time, a test compares both
+    from onelook.api.anchors import anchors as anchors
+    from onelook.api.bench import ModelBenchmark as ModelBenchmark
+    from onelook.api.bench import benchmark as benchmark
+    from onelook.api.check import check as check
+    from onelook.api.check import environment as environment
+    from onelook.api.convert import convert as convert
+    from onelook.api.detect import DetectResult as DetectResult
+    from onelook.api.detect import detect as detect
+    from onelook.api.diff import RecipeDiff as RecipeDiff
+    from onelook.api.diff import diff as diff
+    from onelook.api.export import ExportResult as ExportResult
+    from onelook.api.export import export as export
+    from onelook.api.load import LoadedDetector as LoadedDetector
+    from onelook.api.load import TrainResult as TrainResult
+    from onelook.api.load import load as load
+    from onelook.api.models import ModelInfo as ModelInfo
+    from onelook.api.models import list_models as list_models
+    from onelook.api.recipes import recipe as recipe
+    from onelook.api.roadmap import roadmap as roadmap
+    from onelook.api.score import score as score
+    from onelook.api.train import train as train
+    from onelook.api.tune import TuneResult as TuneResult
+    from onelook.api.tune import tune as tune
+    from onelook.api.validate import validate as validate
+    from onelook.config import change as change
+    from onelook.config import override as override
+    from onelook.data import Dataset as Dataset
+    from onelook.data import open_dataset as open_dataset
+    from onelook.errors import UserError as UserError
+    from onelook.evaluation import Evaluation as Evaluation
+    from onelook.models.build import build as build
+    from onelook.models.deploy import deploy as deploy
+    from onelook.models.detector import Detector as Detector
+    from onelook.predict.predictor import Predictor as Predictor
+    from onelook.report.roadmap import RoadmapTable as RoadmapTable
+    from onelook.reporter import PlainReporter as PlainReporter
+    from onelook.reporter import Reporter as Reporter
+    from onelook.reporter import SilentReporter as SilentReporter
+    from onelook.training.recipe import Recipe as Recipe
+    from onelook.types import Detections as Detections
+    from onelook.weights import load_weights as load_weights
+    from onelook.weights import save_weights as save_weights
+
 _PUBLIC = {
+    "DetectResult": "onelook.api.detect",
+    "Dataset": "onelook.data",
     "Detections": "onelook.types",
+    "Detector": "onelook.models.detector",
+    "Evaluation": "onelook.evaluation",
+    "ExportResult": "onelook.api.export",
+    "LoadedDetector": "onelook.api.load",
+    "ModelBenchmark": "onelook.api.bench",
+    "ModelInfo": "onelook.api.models",
+    "PlainReporter": "onelook.reporter",
+    "Predictor": "onelook.predict.predictor",
+    "Recipe": "onelook.training.recipe",
+    "RecipeDiff": "onelook.api.diff",
+    "Reporter": "onelook.reporter",
+    "RoadmapTable": "onelook.report.roadmap",
+    "SilentReporter": "onelook.reporter",
+    "TrainResult": "onelook.api.load",
+    "TuneResult": "onelook.api.tune",
     "UserError": "onelook.errors",
+    "anchors": "onelook.api.anchors",
+    "benchmark": "onelook.api.bench",
     "build": "onelook.models.build",
-    "deploy": "onelook.models.deploy",
-    "load": "onelook.predict.load",
-    "load_weights": "onelook.weights",
-    "save_weights": "onelook.weights",
-    "open_dataset": "onelook.data",
-    "validate": "onelook.cli.val",
-    "train": "onelook.cli.train",
-    "export": "onelook.cli.export",
-    "score": "onelook.cli.score",
     "change": "onelook.config",
+    "check": "onelook.api.check",
+    "convert": "onelook.api.convert",
+    "deploy": "onelook.models.deploy",
+    "detect": "onelook.api.detect",
+    "diff": "onelook.api.diff",
+    "environment": "onelook.api.check",
+    "export": "onelook.api.export",
+    "list_models": "onelook.api.models",
+    "load": "onelook.api.load",
+    "load_weights": "onelook.weights",
+    "open_dataset": "onelook.data",
     "override": "onelook.config",
-    "diff": "onelook.config",
+    "recipe": "onelook.api.recipes",
+    "roadmap": "onelook.api.roadmap",
+    "save_weights": "onelook.weights",
+    "score": "onelook.api.score",
+    "train": "onelook.api.train",
+    "tune": "onelook.api.tune",
+    "validate": "onelook.api.validate",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+# The optional part of the installation that brings a package.
+_EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "onnx", "onnxscript": "onnx"}
 
-if TYPE_CHECKING:
-    from onelook.types import Detections as Detections
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'onelook' has no attribute '{name}'")
-    value = getattr(import_module(_PUBLIC[name]), name)
+    try:
+        value = getattr(import_module(_PUBLIC[name]), name)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        from onelook.errors import missing_package
+
+        raise missing_package(package, _EXTRAS[package], f"onelook.{name}") from error
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """`onelook.train` and `onelook.export` are functions, whatever was imported before from the folders named alike."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _PUBLIC and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

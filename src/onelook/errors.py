@@ -55,13 +55,14 @@ class MissingDependencyError(UserError):
 
 
 def missing_package(package: str, extra: str, purpose: str) -> MissingDependencyError:
-    """The error for an optional package that is not installed: what needs it, and the install command.
+    """The error for a package that is not installed: what needs it, and the install command.
 
-    extra: the extra of onelook that has the package.  purpose: what needs it, the start of the message.
+    extra: the extra of Onelook that has the package; "" for a package that the base installation has.  purpose: what
+    needs it, the start of the message.
     """
     return MissingDependencyError(
         f"{purpose} needs the package '{package}', which is not installed.",
-        f"Install it with: pip install 'onelook[{extra}]'",
+        f"Install it with: pip install 'onelook[{extra}]'" if extra else f"Install it with: pip install {package}",
     )
 
 

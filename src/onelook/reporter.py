@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, TextIO
+from typing import IO, Protocol
 
 FIRST_LINE_AFTER = 3.0  # seconds before a long task prints its first line of progress: short tasks print none
 SECONDS_BETWEEN_LINES = 10.0
@@ -40,8 +40,12 @@ class Reporter(Protocol):
         """Shows a warning: the work continues, but the user should check something."""
         ...
 
-    def progress(self, title: str) -> AbstractContextManager[Progress]:
-        """Shows the progress of a task while the `with` block runs."""
+    def progress(self, title: str, *, every: float | None = None) -> AbstractContextManager[Progress]:
+        """Shows the progress of a task while the `with` block runs.
+
+        every: seconds between two lines of a reporter that prints lines; None is the first line after three seconds,
+        then at most one in ten seconds.
+        """
         ...
 
 
@@ -55,7 +59,7 @@ class SilentReporter:
         """Ignores the warning."""
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Progress]:
+    def progress(self, title: str, *, every: float | None = None) -> Iterator[Progress]:
         """A progress that shows nothing."""
         yield ignore_progress
 
@@ -66,7 +70,7 @@ class PlainReporter:
     stream: where the lines go; None is standard error.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream = stream
 
     def info(self, text: str) -> None:
@@ -78,16 +82,16 @@ class PlainReporter:
         self.info(f"warning: {text}")
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Progress]:
-        """Prints a line after three seconds, then at most every ten seconds."""
+    def progress(self, title: str, *, every: float | None = None) -> Iterator[Progress]:
+        """Prints a line after three seconds, then at most every ten seconds, or as `every` is given."""
         started = time.monotonic()
-        next_line = started + FIRST_LINE_AFTER
+        next_line = started + (FIRST_LINE_AFTER if every is None else every)
 
         def show(done: float, total: float, detail: str = "") -> None:
             nonlocal next_line
             now = time.monotonic()
             if now >= next_line:
-                next_line = now + SECONDS_BETWEEN_LINES
+                next_line = now + (SECONDS_BETWEEN_LINES if every is None else every)
                 share = f"{100.0 * done / total:.0f} %" if total else f"{done:.0f}"
                 self.info(
                     " ".join(part for part in (f"{title}:", share, f"after {now - started:.0f} s", detail) if part)

@@ -1,32 +1,35 @@
 """The command line: the verbs, and what holds for all of them.
 
 A verb is a plain typed Python function in `cli/<verb>.py`; its signature and Google-style docstring are its command
-line, with a section `Examples:` of shell lines. It returns a result with `to_dict()` (what `--json` writes),
-`show(console)` and, where work can end in found errors, `exit_code`. Exit codes: 0 success, 1 the work failed or
-found errors, 2 wrong usage, 130 interrupted.
+line, with a section `Examples:` of shell lines. It calls one function of `onelook.api` and returns the result as
+`Shown`. Exit codes: 0 success, 1 the work failed or found errors, 2 wrong usage, 130 interrupted.
 
-Verbs are imported when they are called, so that `onelook --help` stays quick and needs no torch.
+Verbs are imported when they are called, so that `onelook --help` stays quick and needs no torch. Cyclopts and Rich are
+imported where they are needed: see `quick.py`.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
+import inspect
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
-
-from cyclopts import App, CycloptsError, Parameter
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeGuard, runtime_checkable
 
 from onelook import __version__
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
+from onelook.cli.quick import parse
+from onelook.cli.shown import Shown
 from onelook.errors import OtherProcessError, UsageError, UserError
 
 if TYPE_CHECKING:
+    from cyclopts import App, CycloptsError
     from rich.console import Console
 
 # name: (module:function, the first line of its docstring; a test holds the two equal).
@@ -35,7 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("onelook.cli.train:train", "Train a detector, or a classifier of pictures."),
     "roadmap": ("onelook.cli.roadmap:roadmap", "A paper's table, trained row by row."),
     "tune": ("onelook.cli.tune:tune", "Search for better settings of a training."),
-    "bench": ("onelook.cli.bench:app", "Measured latency, throughput and memory of Onelook's parts."),
+    "bench": ("onelook.cli.bench:app", "Measure the latency, throughput and memory of a model."),
     "check": (
         "onelook.cli.check:check",
         "List every problem of a data set, or, without one, describe this installation.",
@@ -65,12 +68,12 @@ _OS_REMEDIES = {
     errno.EMFILE: "Allow the process more open files (ulimit -n).",
 }
 _INSTALL = {
-    "torch": "pip install torch",
-    "onnxruntime": "pip install 'onelook[onnx]'",
+    "torch": "pip install 'onelook[train]'",
+    "safetensors": "pip install 'onelook[train]'",
     "onnx": "pip install 'onelook[onnx]'",
     "onnxscript": "pip install 'onelook[onnx]'",
+    "onnxruntime": "pip install onnxruntime",
     "hotcoco": "pip install hotcoco",
-    "safetensors": "pip install safetensors",
 }
 
 
@@ -121,7 +124,7 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], Everywhere]:
 
 def make_app(verb: str | None = None) -> App:
     """The application; `verb` is the one about to be called, whose whole docstring its help shows."""
-    from cyclopts import Group
+    from cyclopts import App, Group, Parameter
 
     from onelook.cli.help import HelpPage, shown_default
 
@@ -145,25 +148,39 @@ def make_app(verb: str | None = None) -> App:
     return app
 
 
-def import_verb(verb: str) -> None:
-    """Imports a verb's module, and torch with it. A Ctrl-C meanwhile waits: native modules choke on it."""
+def import_verb(verb: str) -> Any:
+    """Imports a verb's function. A Ctrl-C meanwhile is delivered afterwards: native modules fail on it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    collects = gc.isenabled()
+    gc.disable()  # an import makes many objects and no garbage: looking for it takes a tenth of the time
     try:
-        import_module(VERBS[verb][0].partition(":")[0])
+        module, _, name = VERBS[verb][0].partition(":")
+        return getattr(import_module(module), name)
     finally:
+        if collects:
+            gc.enable()
         if before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def call(arguments: Sequence[str], console: Console) -> Any:
+def call(arguments: Sequence[str], make_console: Callable[[], Console]) -> Any:
     """Parses and runs one command; its result, or None where help or the version was printed."""
+    verb = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if verb is not None and verb in VERBS:
+        function = import_verb(verb)
+        ordinary = parse(function, arguments[1:]) if inspect.isfunction(function) and verb == arguments[0] else None
+        if ordinary is not None:
+            positional, keywords = ordinary
+            return function(*positional, **keywords)
+    return call_with_cyclopts(verb, arguments, make_console())
+
+
+def call_with_cyclopts(verb: str | None, arguments: Sequence[str], console: Console) -> Any:
+    """The same for every command line: help pages, groups of verbs, and errors with a hint."""
     from onelook.cli.help import HelpPage, page_of, print_everywhere, unknown_command
 
-    verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     if verb is not None and verb not in VERBS:
         raise UsageError(*unknown_command(verb, list(VERBS)))
-    if verb is not None:
-        import_verb(verb)
     app = make_app(verb)
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
     commands = [argument for argument in before if argument not in HELP_FLAGS]
@@ -185,12 +202,14 @@ def run(arguments: Sequence[str]) -> int:
     try:
         rest, options = split_options(arguments)
         with JsonTarget(options.json) as target, plain_warnings():
-            out, _ = consoles(to_stderr=target.is_stdout)
-            result = call(rest, out)
+            result = call(rest, lambda: consoles(to_stderr=target.is_stdout)[0])
             if isinstance(result, Result):
                 # torchrun starts several processes, whose results are the same; errors are each one's own.
                 if os.environ.get("RANK", "0") == "0":
-                    result.show(out)
+                    if isinstance(result, Shown) and result.print_result is None:
+                        print(result.result)
+                    else:
+                        result.show(consoles(to_stderr=target.is_stdout)[0])
                     target.write(result.to_dict())
             elif options.json is not None and not {*HELP_FLAGS, "--version"} & set(rest):
                 raise UsageError("This command has nothing to write as JSON.", "Leave --json away.")
@@ -204,7 +223,7 @@ def run(arguments: Sequence[str]) -> int:
         print_error("Interrupted.")
         return 130
     except Exception as error:
-        if options.debug and not isinstance(error, CycloptsError):
+        if options.debug and not _is_usage(error):
             raise
         return report(error)
 
@@ -217,7 +236,7 @@ def report(error: Exception) -> int:
     if isinstance(error, UserError):
         print_error(error.message, error.remedy)
         return 2 if isinstance(error, UsageError) else 1
-    if isinstance(error, CycloptsError):
+    if _is_usage(error):
         from onelook.cli.help import usage_message
 
         print_error(*usage_message(error))
@@ -245,6 +264,11 @@ def report(error: Exception) -> int:
         "This is a fault of Onelook, not yours. Add --debug to see the traceback, and please report it.",
     )
     return 1
+
+
+def _is_usage(error: Exception) -> TypeGuard[CycloptsError]:
+    """Whether cyclopts could not parse the command line."""
+    return "cyclopts" in sys.modules and isinstance(error, sys.modules["cyclopts"].CycloptsError)
 
 
 def _missing(error: BaseException | None) -> str:

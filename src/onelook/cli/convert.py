@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from onelook.api import convert as api
+from onelook.cli.shown import Shown
+from onelook.cli.views.convert import show_conversion
 from onelook.data.convert import Conversion, To
-from onelook.data.convert import convert as convert_data
 
 
-def convert(data: Path, /, *, to: To, out: Path, copy: bool = False) -> Conversion:
+def convert(data: Path, /, *, to: To, out: Path, copy: bool = False) -> Shown[Conversion]:
     """Write a data set in another format.
 
     All splits are written. What the target format cannot hold is counted and shown. Images are hard links to the
@@ -22,8 +24,5 @@ def convert(data: Path, /, *, to: To, out: Path, copy: bool = False) -> Conversi
         to: the format to write.
         out: folder to make; it must not exist, or be empty.
         copy: copy the images in any case.
-
-    Returns:
-        What was written, and what the target could not hold.
     """
-    return convert_data(data, to=to, out=out, copy=copy)
+    return Shown(api.convert(data, to, out, copy=copy), show_conversion)

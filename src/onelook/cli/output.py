@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import sys
 import tempfile
 import warnings
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from onelook.errors import UserError
+from onelook.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,10 +51,11 @@ def print_error(message: str, remedy: str = "") -> None:
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
     """Shows a warning to the user as 'warning: message' on standard error, without the line of code it came from."""
-    from rich.text import Text
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if issubclass(category, UserWarning):  # all others speak to programmers
+            from rich.text import Text
+
             _, console = consoles()
             console.print(Text.assemble(("warning: ", "bold yellow"), str(message)), soft_wrap=True)
 
@@ -146,32 +147,6 @@ def plain_json(value: Any) -> Any:
     if hasattr(value, "tolist"):  # NumPy and torch, without importing either
         return plain_json(value.tolist())
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file whole or not at all; folders that are missing are made.
-
-    A device or a pipe is written to, and a link is followed, instead of being replaced by a file.
-    """
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        # mkstemp makes private files; this one gets the rights any other new file would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        shutil.move(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def _check_writable(path: Path) -> None:

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterator
+import os
+import shlex
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from onelook.cli.tasks import check_judging, preflight, task_of
-from onelook.cli.train_flags import Flags, Layout, again, flags_of_run
-from onelook.cli.train_start import (
-    check_batch,
-    choose_recipe,
-    faster,
-    fill_memory,
-    find_teacher,
-    loader_of,
-    open_splits,
-    rates_too_low,
-    resumed_recipe,
-    run_folder,
-    starting_point,
-)
-from onelook.data import Dataset
-from onelook.data.cache_budget import CachePlan, plan_cache
-from onelook.training.processes import join_process_group
-from onelook.training.run import Run, TrainResult, exclusive, fit
-from onelook.training.teacher import TeacherRecord, write_teacher
-from onelook.training.train_state import Precision, TrainState
+from onelook.api.load import TrainResult
+from onelook.api.recipe_choice import RecipeChoice
+from onelook.api.train import train as train_by_recipe
+from onelook.cli.console_reporter import ConsoleReporter
+from onelook.cli.shown import Shown
+from onelook.cli.views.train import show_training
+from onelook.training.options import Layout
+from onelook.training.train_state import Precision
 
 
 def train(
@@ -58,7 +44,7 @@ def train(
     teacher: str | None = None,
     teacher_weights: str | None = None,
     log: tuple[str, ...] = (),
-) -> TrainResult:
+) -> Shown[TrainResult]:
     """Train a detector, or a classifier of pictures.
 
     The model's published training is used unless --recipe names another; what it counts in epochs shrinks with
@@ -98,12 +84,17 @@ def train(
         teacher_weights: File with the weights of a --teacher that is given by name.
         log: Also log to tensorboard, mlflow or wandb; none on resuming ends that.
     """
-    start = None if resume or weights in (None, "none") else weights
-    folder = run_folder(out, resume, model or recipe)
-    flags = Flags(
+    result = train_by_recipe(
+        RecipeChoice(model=model, recipe=recipe, epochs=epochs, size=size, batch=batch, overrides=overrides),
+        data,
+        split=train_split,
+        validation=val_split,
+        weights=weights,
+        teacher=teacher,
+        teacher_weights=teacher_weights,
+        out=out,
+        resume=resume,
         device=device,
-        train_split=train_split,
-        val_split=val_split,
         workers=workers,
         cache=cache,
         precision=precision,
@@ -111,103 +102,18 @@ def train(
         compile=compile,
         deterministic=deterministic,
         log=log,
+        resume_command=partial(again, data),
+        reporter=ConsoleReporter(),
     )
-    if resume:
-        flags = flags.after(flags_of_run(folder))
-    training, validation, notes = open_splits(data, flags.train_split, flags.val_split)
-    with join_process_group(flags.device) as process_group:
-        plan = None if flags.cache in (None, "none") else plan_cache(flags.cache, training, folder)
-        if resume:
-            images = None if batch == "auto" else batch
-            chosen = resumed_recipe(
-                folder, overrides, model=model, recipe=recipe, epochs=epochs, size=size, batch=images
-            )
-        else:
-            chosen = choose_recipe(
-                training.names,
-                overrides,
-                model=model,
-                recipe=recipe,
-                epochs=epochs,
-                size=size,
-                batch=None if batch == "auto" else batch,
-                fine_tunes=start is not None,
-                teaches=teacher is not None,
-                classifies=training.format == "classes",
-                on_cpu=process_group.device.type == "cpu",
-            )
-        check_judging(task_of(chosen, training), chosen, validation)
-        told = find_teacher(chosen, folder, teacher, teacher_weights, resume)
-        teaching = None if told is None else told[0]
-        detector, said = starting_point(chosen, training, process_group, start)
-        notes += said
-        if batch == "auto" and not resume:
-            chosen, note = fill_memory(
-                chosen, process_group, len(training), detector=detector, runtime=flags.runtime, teacher=teaching
-            )
-            notes.append(note)
-        check_batch(chosen, process_group, training)
-        train_state = TrainState(chosen, detector, process_group, flags.runtime, teaching)
-        with exclusive(folder, process_group, new=not resume):
-            run = Run(
-                folder,
-                chosen,
-                train_state,
-                console=Console(file=sys.stderr, highlight=False),
-                loggers=flags.loggers,
-                resume=resume,
-                resume_command=again(data, folder, process_group),
-                image_name=lambda row: str(training.path(row)),
-            )
-            run.record.flags = flags.to_dict()
-            announce(run, notes if plan is None else [*notes, str(plan)], None if told is None else told[1], resume)
-            return carry_out(run, training, validation, workers=flags.workers, cache=plan, begins=not resume)
+    return Shown(result, show_training, exit_code=130 if result.reason == "interrupted" else 0)
 
 
-def carry_out(
-    run: Run,
-    training: Dataset,
-    validation: Dataset | None,
-    *,
-    workers: int | None,
-    cache: CachePlan | None = None,
-    begins: bool = True,
-) -> TrainResult:
-    """A run, from a look at its data (where it begins) to its report. What ends it is in its log too."""
-    task = task_of(run.recipe, training)
-    judged = None if validation is None else validation.identity()
-    with logged(run):
-        run.check_data({"training": training.identity(), "validation": judged})
-        if begins:
-            preflight(task, run, training, validation)
-    measure = None if validation is None else partial(task.metrics, validation=validation, run=run)
-    # Logged before the loader ends its workers: where another process has ended too, this one may be killed meanwhile.
-    with loader_of(training, run.recipe, run.train_state.process_group, workers, cache) as batches, logged(run):
-        if begins and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
-            run.log.warning(warning)
-        trained = fit(run, batches, measure, slow_loader_remedy=faster(batches))
-    if trained.reason != "interrupted":
-        with logged(run):
-            task.conclude(run, trained, training, validation)
-    return trained
-
-
-@contextlib.contextmanager
-def logged(run: Run) -> Iterator[None]:
-    """What ends the block is in the run's log."""
-    try:
-        yield
-    except Exception as error:
-        run.log.log(f"error: {error}")
-        raise
-
-
-def announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:
-    """Says what the training begins with, and records the teacher of a new run."""
-    if teacher is not None:
-        strides = ", ".join(map(str, run.train_state.distillation_strides))
-        notes = [*notes, f"Learning from {teacher} as well, at strides {strides}."]
-        if run.train_state.process_group.is_main and not resume:
-            write_teacher(run.folder, teacher)
-    for note in notes:
-        run.log.info(note)
+def again(data: str, folder: Path) -> str:
+    """The command that continues the run in a folder, in as many processes as now."""
+    rest = f"train {shlex.quote(data)} --out {shlex.quote(str(folder))} --resume"
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes == "1":
+        return f"onelook {rest}"
+    if os.environ.get("LOCAL_WORLD_SIZE") == processes:
+        return f"torchrun --nproc-per-node {processes} -m onelook {rest}"
+    return f"torchrun as before on every node, with: -m onelook {rest}"

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
-from onelook.cli.checks import check_batch, check_thresholds
-from onelook.data import open_dataset
-from onelook.errors import UserError
-from onelook.evaluation import Evaluation, evaluate, write_results
-from onelook.evaluation.rectangular import Rectangular
-from onelook.evaluation.shards import shard
-from onelook.ops.nms import with_thresholds
-from onelook.predict.backends import PostprocessKind, postprocess_of_kind
-from onelook.predict.load import load
+from onelook.api import validate as api
+from onelook.cli.console_reporter import ConsoleReporter
+from onelook.cli.shown import Shown
+from onelook.cli.views.evaluation import show_evaluation
+from onelook.evaluation import Evaluation
+from onelook.predict.runtime import PostprocessKind
 
 
 def validate(
-    data: str | Path,
+    data: Path,
     /,
     *,
-    model: str | Path,
-    weights: str | Path | None = None,
+    model: str,
+    weights: Path | None = None,
     split: str = "val",
     size: int | None = None,
     confidence: float = 0.01,
@@ -37,8 +28,9 @@ def validate(
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
-    detections: str | Path | None = None,
-) -> Evaluation:
+    threads: int | None = None,
+    detections: Path | None = None,
+) -> Shown[Evaluation]:
     """Average precision of a model on a data set.
 
     COCO protocol: twelve numbers, and AP and AP50 of every class. Classes are matched by name. A number that no object
@@ -65,46 +57,26 @@ def validate(
             numbers were made.
         tta: Look at every image in three scales, once mirrored (test-time augmentation).
         half: Compute in float16; on a GPU only.
-        device: Where to run: cpu, cuda, cuda:1, ...; the best there is unless given.
+        device: Where to run: cpu, cuda, cuda:1, mps; the best there is unless given.
+        threads: Threads of one run on a CPU; the runtime's choice unless given.
         detections: COCO results file to write.
-
-    Returns:
-        The evaluation; `to_dict()` is what `--json` writes.
     """
-    begin = perf_counter()
-    check_batch(batch)
-    check_thresholds(confidence, iou)
-    if detections is not None and Path(detections).is_dir():
-        raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
-    predictor = load(model, weights=weights, device=device, size=size, tta=tta, half=half)
-    dataset = open_dataset(data, split=split)
-    if dataset.format == "classes":
-        raise UserError(f"'{data}' has class folders and no boxes to compare with.", "Give a data set with boxes.")
-    natural = predictor.backend.evaluating
-    if select is not None:
-        natural = postprocess_of_kind(select, natural)
-    chosen = with_thresholds(natural, confidence, iou)
-    loaded = perf_counter()
-    with _progress(len(dataset)) as told:
-        shapes = Rectangular() if rectangular else None
-        evaluation = evaluate(predictor.backend, dataset, chosen, batch=batch, progress=told, rectangular=shapes)
-    written: tuple[Path, ...] = ()
-    if detections is not None and shard()[0] == 0:
-        written = (write_results(Path(detections), evaluation.truth, evaluation.results),)
-    evaluation.seconds.update(loading=loaded - begin, total=perf_counter() - begin)
-    return replace(evaluation, written=written)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None] | None]:
-    """A bar on standard error while somebody watches; None otherwise."""
-    if not sys.stderr.isatty() or shard()[0] != 0:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns: tuple[Any, ...] = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("images", total=total // shard()[1])
-        yield lambda done: bar.advance(task, done)
+    evaluation = api.validate(
+        model,
+        data,
+        weights=weights,
+        split=split,
+        size=size,
+        confidence=confidence,
+        iou=iou,
+        select=select,
+        batch=batch,
+        rectangular=rectangular,
+        tta=tta,
+        half=half,
+        device=device,
+        threads=threads,
+        detections=detections,
+        reporter=ConsoleReporter(),
+    )
+    return Shown(evaluation, show_evaluation)

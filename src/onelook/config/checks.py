@@ -1,4 +1,4 @@
-"""Whether a value fits a field's annotation, and how an annotation reads to people."""
+"""Checks whether a value fits a field's annotation, and describes an annotation in words."""
 
 from __future__ import annotations
 

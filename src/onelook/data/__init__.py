@@ -1,4 +1,4 @@
-"""Data sets: readers for COCO, YOLO and Pascal VOC, their shared index, checks and conversion. None needs torch.
+"""Data sets: their formats, the index that all share, checks, conversion, and the loader of a training.
 
 Names are imported on first use: scoring reads annotations without everything else that a data set needs.
 """
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onelook.data.dataset import Dataset as Dataset
-    from onelook.data.dataset import open_dataset as open_dataset
-    from onelook.data.dataset import splits as splits
+    from onelook.data.opening import open_dataset as open_dataset
+    from onelook.data.opening import splits as splits
 
-_MODULES = {"Dataset": "dataset", "open_dataset": "dataset", "splits": "dataset"}
+_MODULES = {"Dataset": "dataset", "open_dataset": "opening", "splits": "opening"}
 
 __all__ = list(_MODULES)
 

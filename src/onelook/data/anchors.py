@@ -1,4 +1,4 @@
-"""Anchor boxes from the objects of a data set: how well anchors fit, and better ones by k-means and mutation.
+"""Anchor boxes for a data set: how well given anchors fit its objects, and better ones by k-means and mutation.
 
 An anchor fits an object when neither side differs by more than a factor (4, as the assignment has it). The search is
 that of YOLOv5 and YOLOv7: k-means on whitened sides, then a thousand random changes of which improvements are kept.
@@ -17,8 +17,8 @@ Anchors = tuple[tuple[tuple[float, float], ...], ...]  # of every level, finest 
 RATIO = 4.0
 GENERATIONS = 1000
 _RESTARTS, _ITERATIONS = 30, 20
-_SMALLEST = 2.0  # pixels: objects with both sides below teach k-means nothing; no anchor becomes smaller
-_SAMPLE = 50_000  # objects that are looked at in the search
+_SMALLEST = 2.0  # pixels: objects with both sides below are left out of k-means; no anchor becomes smaller
+_SAMPLE = 50_000  # objects that the search uses
 _CHANGED, _STRENGTH, _LIMITS = 0.9, 0.1, (0.3, 3.0)  # probability, size and bounds of a mutation
 
 
@@ -47,7 +47,7 @@ def fit_of(anchors: np.ndarray, sizes: np.ndarray, ratio: float = RATIO) -> Anch
 
 
 def closeness(anchors: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(M, K) of objects and anchors: the ratio of shorter to longer, on the side where they differ more."""
+    """(M, K) for each object and anchor: the ratio of the shorter to the longer side, where they differ more."""
     ratio = sizes[:, None, :] / anchors[None]
     return np.minimum(ratio, 1 / ratio).min(2)
 
@@ -58,7 +58,7 @@ def flat(anchors: Anchors) -> np.ndarray:
 
 
 def by_level(anchors: np.ndarray, levels: int) -> Anchors:
-    """Anchors (K, 2) by area, shared out evenly over the levels."""
+    """Anchors (K, 2) sorted by area and divided evenly among the levels."""
     ordered = anchors[np.argsort(anchors.prod(1), kind="stable")].reshape(levels, -1, 2)
     return tuple(tuple((float(w), float(h)) for w, h in level) for level in ordered)
 
@@ -79,7 +79,7 @@ def search(
     if different < count:
         raise DataError(
             f"{count} anchors cannot be found: there are {different} different sizes of objects.",
-            "Ask for fewer with --count, or give more labelled images.",
+            "Choose fewer with --count, or label more images.",
         )
     found = _mutated(_k_means(usable, count, rng), usable, generations, ratio, rng)
     whole = np.maximum(np.round(found), 1.0)
@@ -87,7 +87,7 @@ def search(
 
 
 def _k_means(sizes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, 2) the centres with the least mean distance of several starts, on sides divided by their deviation."""
+    """(count, 2) k-means centres of the sizes, divided by their deviation: the best of several random starts."""
     deviation = sizes.std(0)
     deviation[deviation == 0] = 1.0
     points = sizes / deviation
@@ -101,9 +101,9 @@ def _k_means(sizes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
             before, distance = distance, float(distances.min(1).mean())
             counts = np.bincount(nearest, minlength=count)
             sums = np.stack([np.bincount(nearest, points[:, axis], count) for axis in (0, 1)], 1)
-            # A centre that nobody is near starts again at a random object.
-            alone = points[rng.integers(len(points), size=count)]
-            centres = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], alone)
+            # A centre to which no object is nearest starts again at a random object.
+            random_objects = points[rng.integers(len(points), size=count)]
+            centres = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], random_objects)
             if before - distance < 1e-5 * distance:
                 break
         if distance < least:

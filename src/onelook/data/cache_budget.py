@@ -1,4 +1,4 @@
-"""How much memory, or disk, decoded images may take: what `--cache` means."""
+"""The size of the cache of decoded images: the values of `--cache`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from onelook.errors import UsageError, did_you_mean
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _PIXELS = 4 / 3  # of an image, with its smaller decodings: 1 + 1/4 + 1/16 + 1/64
 _LEAST = 1 << 20  # bytes
-_MOST = 0.8  # of what is free, for a size that was asked for; the rest is for the training itself
+_MOST = 0.8  # of the free memory, for a requested size; the rest is for the training itself
 
 
 @dataclass(frozen=True)
 class CachePlan:
-    """budget: bytes of pixels, once a computer.  folder: where they lie, None is memory.  needed: bytes of all images.
+    """The size and place of a cache of decoded images.
 
-    free: where a size was asked for that is too large, the bytes that are free.
+    budget: bytes of pixels, for the whole computer.  folder: where they are stored, None is memory.  needed: bytes of
+    all images.  free: the bytes that are free, where the requested size is larger; else None.
     """
 
     budget: int
@@ -37,29 +38,29 @@ class CachePlan:
         return f"Decoded images are kept {place}: up to {_readable(self.budget)}{limit}; {part}."
 
 
-def plan_cache(wish: str, dataset: Dataset, folder: Path, free: int | None = None) -> CachePlan:
-    """The cache that "ram", "disk", or a size such as "4GB" or "500000000" (of memory) asks for.
+def plan_cache(requested: str, dataset: Dataset, folder: Path, free: int | None = None) -> CachePlan:
+    """The cache for a value of `--cache`: "ram", "disk", or a size in memory such as "4GB" or "500000000".
 
-    "ram" and "disk" take what all images need, but never more than half of what is free; a size is never more than
-    four fifths of it. folder: of the run, in whose file system "disk" lies.  free: bytes, None for what the system
-    says. Raises UsageError.
+    "ram" and "disk" take what all images need, at most half of the free space; a size takes at most four fifths of it.
+    folder: of the run; "disk" uses its file system.  free: bytes, None to measure. Raises UsageError.
     """
     needed = max(int(3 * dataset.sizes.astype(np.int64).prod(1).sum() * _PIXELS), _LEAST)
-    if wish in ("ram", "disk"):
-        place = folder.absolute() if wish == "disk" else None
+    if requested in ("ram", "disk"):
+        place = folder.absolute() if requested == "disk" else None
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
         if free is None:
             free = _free_memory() if place is None else shutil.disk_usage(place).free
         return CachePlan(max(min(needed, free // 2), _LEAST), place, needed)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", wish.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", requested.strip(), re.IGNORECASE)
     if found is None:
-        raise UsageError(f"--cache '{wish}' is no place and no size.{did_you_mean(wish, ('ram', 'disk'))}", _REMEDY)
-    asked = int(float(found[1]) * _UNITS[found[2].upper()])
-    if asked < _LEAST:
-        raise UsageError(f"--cache {wish} holds no image.", _REMEDY)
+        hint = did_you_mean(requested, ("ram", "disk"))
+        raise UsageError(f"--cache '{requested}' is no place and no size.{hint}", _REMEDY)
+    size = int(float(found[1]) * _UNITS[found[2].upper()])
+    if size < _LEAST:
+        raise UsageError(f"--cache {requested} holds no image.", _REMEDY)
     free = _free_memory() if free is None else free
-    budget, most = min(asked, needed), max(int(_MOST * free), _LEAST)
+    budget, most = min(size, needed), max(int(_MOST * free), _LEAST)
     return CachePlan(budget, None, needed) if budget <= most else CachePlan(most, None, needed, free)
 
 
@@ -67,7 +68,7 @@ _REMEDY = "Use ram, disk, or a size such as 4GB."
 
 
 def _free_memory() -> int:
-    """Bytes that are free in memory, and for files in memory."""
+    """Bytes of free memory, or of free room for files in memory, whichever is less."""
     shared = Path("/dev/shm")
     free = [shutil.disk_usage(shared).free] if shared.is_dir() else []
     try:

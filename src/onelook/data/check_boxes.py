@@ -1,16 +1,12 @@
-"""What is wrong with the boxes of a split, judged all at once."""
+"""Checks the boxes of a split, all at once."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from onelook.data.formats.base import ReadSplit
 from onelook.data.index import CROWD
 from onelook.data.problems import Problems
-
-if TYPE_CHECKING:
-    from onelook.data.check import ReadSplit
 
 SLACK = 1.0  # pixels a box may stick out: rounding, and the two conventions of counting pixels
 MOSTLY = 0.3  # the share of boxes that must look like another unit before all are suspected
@@ -19,7 +15,7 @@ _FIX = "Correct the box, or remove it."
 
 
 def check_boxes(part: ReadSplit, problems: Problems) -> None:
-    """Boxes without area, outside of their image, given twice, or in another unit than the format's."""
+    """Reports boxes without area, outside of their image, given twice, or in a wrong unit."""
     index = part.index
     if not len(index.labels):
         return
@@ -61,22 +57,13 @@ def _shown(part: ReadSplit, thing: int, rows: np.ndarray) -> str:
 
 def _other_unit(part: ReadSplit, known: np.ndarray, wrong: np.ndarray) -> tuple[str, str] | None:
     """(message, remedy) where most boxes make sense in another unit only."""
-    left, top, w, h = part.index.boxes.T
-    if part.source.format != "yolo" and (part.index.boxes <= 1.0).all() and (w + h > 0).any():
+    boxes = part.index.boxes
+    if part.source.format.in_pixels and (boxes <= 1.0).all() and (boxes[:, 2:].sum(axis=1) > 0).any():
         return "All boxes lie within 0 to 1, so they seem to be fractions.", "This format gives boxes in pixels."
     if wrong.mean() <= MOSTLY or wrong.sum() < ENOUGH:
         return None
-    share = f"{100 * wrong.mean():.0f} % of the boxes reach out of their images"
-    if part.source.format == "coco":
-        rows = np.repeat(np.arange(len(part.index)), np.diff(part.index.object_offsets))
-        height, width = part.index.sizes[rows].T
-        corners = (w > left) & (h > top) & (w <= width + SLACK) & (h <= height + SLACK)
-        if corners[known].mean() > 0.9:
-            remedy = "COCO boxes are [x, y, width, height]; subtract x and y from the last two numbers."
-            return f"{share}, but fit as [x1, y1, x2, y2].", remedy
-    if part.source.format == "yolo":
-        return f"{share}.", "YOLO rows are centre x, centre y, width, height; these may be corners."
-    return f"{share}.", "Check the unit of the boxes, and that each annotation belongs to its image."
+    fit, remedy = part.source.format.wrong_unit(part, known)
+    return f"{100 * wrong.mean():.0f} % of the boxes reach out of their images{fit}.", remedy
 
 
 def _repeated(part: ReadSplit, rows: np.ndarray, problems: Problems) -> None:

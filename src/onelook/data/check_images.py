@@ -1,4 +1,4 @@
-"""What is wrong with the images of a data set: missing, damaged, of another size than annotated, in two splits."""
+"""Checks the images of a data set: missing, damaged, of another size than annotated, in two splits."""
 
 from __future__ import annotations
 
@@ -7,34 +7,31 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from onelook.data.formats.base import ReadSplit
 from onelook.data.problems import Problems
-from onelook.data.progress import shown
 from onelook.data.sizes import image_size
 from onelook.errors import ImageError
-
-if TYPE_CHECKING:
-    from onelook.data.check import ReadSplit
+from onelook.reporter import Reporter
 
 FILE_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)
-class Looked:
-    """One image file: its displayed size, a digest of its content where it was read, or what is wrong with it."""
+class CheckedImage:
+    """One image file: its displayed size, a digest of its content where it was read, or its error."""
 
     size: tuple[int, int] | None = None
     digest: bytes | None = None
     error: ImageError | None = None
 
 
-def look(path: str, *, quick: bool) -> Looked:
-    """Reads one image: its header only, or all of it."""
+def check_image(path: str, *, quick: bool) -> CheckedImage:
+    """Reads one image: its header only (`quick`), or all of it."""
     try:
         size = image_size(path)
         if quick:
-            return Looked(size)
+            return CheckedImage(size)
         if os.path.getsize(path) > FILE_LIMIT:
             raise ImageError(f"The image '{path}' has more than a gigabyte.", "Check the file.")
         with open(path, "rb") as file:
@@ -42,28 +39,28 @@ def look(path: str, *, quick: bool) -> Looked:
         from onelook.data.images import decode_image
 
         size = decode_image(data, name=path).shape[:2]
-        return Looked((size[0], size[1]), hashlib.blake2b(data, digest_size=16).digest())
+        return CheckedImage((size[0], size[1]), hashlib.blake2b(data, digest_size=16).digest())
     except ImageError as error:
-        return Looked(error=error)
+        return CheckedImage(error=error)
     except OSError as error:
-        return Looked(error=ImageError(f"The image '{path}' cannot be read: {error}.", "Check the file."))
+        return CheckedImage(error=ImageError(f"The image '{path}' cannot be read: {error}.", "Check the file."))
 
 
-def _look_at_all(paths: Sequence[str], quick: bool) -> dict[str, Looked]:
+def _look_at_all(paths: Sequence[str], reporter: Reporter, quick: bool) -> dict[str, CheckedImage]:
     workers = min(8, os.cpu_count() or 1)
-    found: dict[str, Looked] = {}
-    with ThreadPoolExecutor(workers) as pool, shown("Checking images") as progress:
-        for start in range(0, len(paths), 64):  # in small parts, so that an interrupt is heeded at once
+    found: dict[str, CheckedImage] = {}
+    with ThreadPoolExecutor(workers) as pool, reporter.progress("Checking images") as progress:
+        for start in range(0, len(paths), 64):  # in small parts, so that Ctrl-C ends it at once
             part = paths[start : start + 64]
-            found.update(zip(part, pool.map(lambda path: look(path, quick=quick), part)))
+            found.update(zip(part, pool.map(lambda path: check_image(path, quick=quick), part)))
             progress(start + 64, len(paths))
     return found
 
 
-def check_images(read: Sequence[ReadSplit], problems: Problems, *, quick: bool) -> None:
-    """Looks at every image once, however many splits hold it."""
+def check_images(read: Sequence[ReadSplit], problems: Problems, reporter: Reporter, *, quick: bool) -> None:
+    """Checks every image once, however many splits hold it."""
     paths = list(dict.fromkeys(part.image_path(row) for part in read for row in range(len(part.index))))
-    looked = _look_at_all(paths, quick)
+    looked = _look_at_all(paths, reporter, quick)
     reported: set[str] = set()
     for part in read:
         for row in range(len(part.index)):
@@ -76,7 +73,7 @@ def check_images(read: Sequence[ReadSplit], problems: Problems, *, quick: bool) 
         _report_repeated(read, looked, problems)
 
 
-def _report(part: ReadSplit, row: int, path: str, found: Looked, problems: Problems) -> None:
+def _report(part: ReadSplit, row: int, path: str, found: CheckedImage, problems: Problems) -> None:
     if found.error is not None:
         missing = not os.path.lexists(path)
         line = int(part.image_lines[row]) or None
@@ -96,7 +93,7 @@ def _report(part: ReadSplit, row: int, path: str, found: Looked, problems: Probl
         problems.error("image-size-mismatch", f"{message}{hint}.", remedy, **place)
 
 
-def _report_repeated(read: Sequence[ReadSplit], looked: dict[str, Looked], problems: Problems) -> None:
+def _report_repeated(read: Sequence[ReadSplit], looked: dict[str, CheckedImage], problems: Problems) -> None:
     """The same content under two names, or in two splits. `trainval` shares its images with train and val by design."""
     first: dict[bytes, dict[str, str]] = {}
     for part in read:

@@ -12,13 +12,13 @@ from onelook.data import index as bits
 from onelook.data.building import lay_out
 from onelook.data.coco_file import CocoFile
 from onelook.data.problems import Problems
-from onelook.data.progress import Progress, silent
 from onelook.data.sizes import image_sizes
 from onelook.errors import DataError, ImageError
+from onelook.reporter import Progress
 
 
 def read_split(
-    path: Path, folders: Sequence[Path], problems: Problems, progress: Progress = silent
+    path: Path, folders: Sequence[Path], problems: Problems, progress: Progress
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the meta of an index for one annotation file. folders: where its images may lie."""
     file = CocoFile(path, problems).read(progress)

@@ -13,6 +13,7 @@ import numpy as np
 
 from onelook.data import index as bits
 from onelook.data.building import ImageColumns, Images, ObjectColumns, Objects, rows_of
+from onelook.data.class_names import CLASS_LIMIT
 from onelook.data.coco_entries import (
     IMAGE_FIELDS,
     NAME_LIMIT,
@@ -27,11 +28,10 @@ from onelook.data.coco_entries import (
     parse_named_images,
 )
 from onelook.data.jsonstream import Batch, JsonStream, Single, integer, number
-from onelook.data.layout import CLASS_LIMIT
 from onelook.data.paths import plain_name
 from onelook.data.problems import Problems
-from onelook.data.progress import Progress, silent
 from onelook.errors import DataError
+from onelook.reporter import Progress, ignore_progress
 
 LISTS = ("images", "annotations", "categories")
 
@@ -55,7 +55,7 @@ class CocoFile:
             "categories": self._category,
         }
 
-    def read(self, progress: Progress = silent) -> CocoFile:
+    def read(self, progress: Progress = ignore_progress) -> CocoFile:
         """Reads the file that `source` names."""
         with JsonStream(Path(self.source), progress) as stream:
             for key in stream.keys():  # noqa: SIM118

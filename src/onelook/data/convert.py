@@ -1,75 +1,49 @@
-"""Data sets from one format to another: everything the target can hold, and a list of what it cannot."""
+"""Converts data sets between formats, and lists what the target format cannot hold."""
 
 from __future__ import annotations
 
-import errno
 import filecmp
 import os
 import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onelook.data.dataset import Dataset, open_dataset, splits
-from onelook.data.layout import FORMATS, WHOLE
-from onelook.data.progress import shown
-from onelook.errors import DataError
+from onelook.data import formats
+from onelook.data.dataset import Dataset
+from onelook.data.formats.base import Format, Losses, Place, Writer
+from onelook.data.opening import open_dataset, splits
+from onelook.data.split_names import WHOLE
+from onelook.errors import DataError, UsageError, did_you_mean
+from onelook.files import new_folder
+from onelook.reporter import PlainReporter, Reporter
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-To = Literal["coco", "yolo", "voc"]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an image of the result goes: `folder/name`. The target's writer names its annotations after it."""
-
-    folder: str
-    name: str
-
-
-@dataclass
-class Losses:
-    """What the target cannot hold: how many of each kind."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def add(self, what: str, count: int = 1) -> None:
-        """Notes that something was left out or changed."""
-        if count:
-            self.counts[what] += count
-
-
-class Writer(Protocol):
-    """Writes one format into an empty folder."""
-
-    def place(self, split: str, name: str) -> Place: ...
-
-    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None: ...
-
-    def finish(self, out: Path, names: Sequence[str]) -> None: ...
+    To = str
+else:  # for the command line, which lists the formats that can be written
+    To = Literal[tuple(format.name for format in formats.FORMATS if format.write is not None)]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written. lost: what the target format cannot hold, and how often it occurred."""
+    """The result of a conversion. lost: what the target format cannot hold, and how often it occurred."""
 
     source: str
     out: str
     format: str
+    format_title: str
     splits: dict[str, dict[str, int]]
     lost: dict[str, int]
     notes: tuple[str, ...]
 
+    def __str__(self) -> str:
+        images, boxes = (sum(counts[key] for counts in self.splits.values()) for key in ("images", "boxes"))
+        return f"{self.format_title} data set in '{self.out}', from '{self.source}': {images} images, {boxes} boxes"
+
     def to_dict(self) -> dict[str, Any]:
-        """What `--json` writes."""
+        """The fields, in the layout of `convert --json`."""
         return {
             "source": self.source,
             "out": self.out,
@@ -79,71 +53,68 @@ class Conversion:
             "notes": list(self.notes),
         }
 
-    def show(self, console: Console) -> None:
-        """A line a split, then what was lost."""
-        from rich.markup import escape
 
-        console.print(f"{FORMATS[self.format]} data set in [bold]{escape(self.out)}[/], from {escape(self.source)}")
-        for split, counts in self.splits.items():
-            console.print(escape(f"  {split}: {counts['images']} images, {counts['boxes']} boxes"))
-        for what, count in self.lost.items():
-            console.print(f"[yellow]{FORMATS[self.format]} cannot hold[/] {escape(what)}: {count}")
-        for note in self.notes:
-            console.print(escape(f"note: {note}"))
-
-
-def convert(data: str | Path, *, to: To, out: str | Path, copy: bool = False) -> Conversion:
+def convert(
+    data: str | Path, *, to: To, out: str | Path, copy: bool = False, reporter: Reporter | None = None
+) -> Conversion:
     """Writes all splits of a data set in another format.
 
-    copy: copy the images; otherwise they are hard links to the originals (copies across file systems).
+    to: the name of the format.  copy: copy the images; otherwise they are hard links to the originals (copies across
+    file systems).  reporter: shows the progress; None prints plain lines on standard error.
 
     The result appears under `out` whole or not at all. Raises `DataError` where `out` exists and is not empty, for a
     data set that cannot be opened, and for images that are missing.
     """
-    from onelook.data.convert_coco import CocoWriter
-    from onelook.data.convert_voc import VocWriter
-    from onelook.data.convert_yolo import YoloWriter
-
+    reporter = PlainReporter() if reporter is None else reporter
     target = Path(out).expanduser().absolute()
+    format = _writable(to)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"'{out}' exists and is not empty.", "Name a new folder; nothing is overwritten.")
-    opened = _open_all(data)
-    writers: dict[To, Callable[[], Writer]] = {"coco": CocoWriter, "yolo": YoloWriter, "voc": VocWriter}
-    writer = writers[to]()
+    opened = _open_all(data, reporter)
     losses, notes = Losses(), dict.fromkeys(note for dataset in opened.values() for note in dataset.notes)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
+        with new_folder(target) as work:
+            linked, more = _write_all(opened, format, work, losses, link=not copy, reporter=reporter)
     except OSError as error:
         raise _unwritable(out, error) from error
-    try:
-        taken: dict[str, tuple[Dataset, int]] = {}
-        linked = not copy
-        for split, dataset in opened.items():
-            places, renamed = _places(writer, split, dataset, taken, stems=to != "coco")
-            with shown(f"Writing {split}") as progress:
-                for i, place in enumerate(places):
-                    linked = _put(dataset.path(i), work / place.folder / place.name, linked)
-                    progress(i, len(places))
-            writer.write(work, split, dataset, places, losses)
-            if renamed:
-                notes[f"{renamed} images of '{split}' have a new name, because two shared one"] = None
-        writer.finish(work, next(iter(opened.values())).names)
-        os.chmod(work, 0o755)
-        if target.exists():
-            target.rmdir()
-        os.replace(work, target)
-    except BaseException as error:
-        shutil.rmtree(work, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise _unwritable(out, error) from error
-        raise
+    notes |= dict.fromkeys(more)
     if WHOLE in opened:
         notes["the data set has no splits, so all of it is written as 'train'"] = None
     if not copy:
         notes["the images are hard links to the originals" if linked else "the images were copied"] = None
     counts = {s: {"images": len(d), "boxes": int(d.num_objects.sum())} for s, d in opened.items()}
-    return Conversion(str(data), str(target), to, counts, dict(losses.counts), tuple(notes))
+    return Conversion(str(data), str(target), format.name, format.title, counts, dict(losses.counts), tuple(notes))
+
+
+def _writable(name: str) -> Format:
+    """The format of this name. Raises `UsageError` where there is none that can be written."""
+    known = {format.name: format for format in formats.FORMATS if format.write is not None}
+    if name not in known:
+        raise UsageError(
+            f"There is no format '{name}' to write.{did_you_mean(name, known)}", f"The formats are {', '.join(known)}."
+        )
+    return known[name]
+
+
+def _write_all(
+    opened: dict[str, Dataset], format: Format, work: Path, losses: Losses, *, link: bool, reporter: Reporter
+) -> tuple[bool, list[str]]:
+    """Writes all splits into a folder. Returns whether every image is a link, and notes for the user."""
+    assert format.write is not None  # only such a format is chosen
+    writer = format.write()
+    taken: dict[str, tuple[Dataset, int]] = {}
+    notes: list[str] = []
+    for split, dataset in opened.items():
+        places, renamed = _places(writer, split, dataset, taken)
+        with reporter.progress(f"Writing {split}") as progress:
+            for i, place in enumerate(places):
+                link = _put(dataset.path(i), work / place.folder / place.name, link)
+                progress(i + 1, len(places))
+        writer.write(work, split, dataset, places, losses)
+        if renamed:
+            notes.append(f"{renamed} images of '{split}' have a new name, because two shared one")
+    writer.finish(work, next(iter(opened.values())).names)
+    return link, notes
 
 
 def _unwritable(out: str | Path, error: OSError) -> DataError:
@@ -151,23 +122,22 @@ def _unwritable(out: str | Path, error: OSError) -> DataError:
     return DataError(f"'{out}' cannot be written: {error.strerror or error}.", remedy)
 
 
-def _open_all(data: str | Path) -> dict[str, Dataset]:
+def _open_all(data: str | Path, reporter: Reporter) -> dict[str, Dataset]:
     """All splits, with one list of classes; a union of others (`trainval`) keeps its name."""
     opened: dict[str, Dataset] = {}
     names: tuple[str, ...] = ()
     for split in splits(data):
-        opened[split] = open_dataset(data, split)
+        opened[split] = open_dataset(data, split, reporter=reporter)
         names += tuple(name for name in opened[split].names if name not in names)
     return {split: dataset.with_names(names) for split, dataset in opened.items()}
 
 
 def _places(
-    writer: Writer, split: str, dataset: Dataset, taken: dict[str, tuple[Dataset, int]], *, stems: bool
+    writer: Writer, split: str, dataset: Dataset, taken: dict[str, tuple[Dataset, int]]
 ) -> tuple[list[Place], int]:
     """Where each image goes, and how many had to be renamed.
 
-    Names are kept, with their subfolders, less the folders that only speak of the layout. stems: whether names that
-    differ in their ending only would share one annotation file.
+    Names are kept, with their subfolders, less the folders that are part of the layout.
     """
     places, renamed = [], 0
     for i in range(len(dataset)):
@@ -176,7 +146,9 @@ def _places(
         number = 1
         while True:
             place = writer.place(split, name)
-            key = f"{place.folder}/{os.path.splitext(place.name)[0] if stems else place.name}".lower()
+            key = (
+                f"{place.folder}/{os.path.splitext(place.name)[0] if writer.one_file_an_image else place.name}".lower()
+            )
             if _is_same(*taken.setdefault(key, (dataset, i)), dataset, i):
                 break
             number += 1
@@ -211,7 +183,7 @@ def _short_name(name: str, split: str) -> str:
 
 
 def _put(source: Path, target: Path, link: bool) -> bool:
-    """Links or copies an image; False where a link was wanted and could not be made."""
+    """Links or copies an image; False where it was copied."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():  # the same image in two splits of a format that keeps all images in one folder
         return link
@@ -223,16 +195,11 @@ def _put(source: Path, target: Path, link: bool) -> bool:
             return True
         except OSError:
             pass
-    shutil.copyfile(source, target)
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        if error.filename == os.fspath(source):
+            reason = error.strerror or error
+            raise DataError(f"The image '{source}' cannot be read: {reason}.", "Check its permissions.") from error
+        raise
     return False
-
-
-def named(split: str) -> str:
-    """The split's name in a result: an undivided data set becomes `train`."""
-    return "train" if split == WHOLE else split
-
-
-def num_mask_areas(dataset: Dataset) -> int:
-    """How many objects have an area of their own, not width times height."""
-    boxes = dataset.index.boxes
-    return int((np.abs(boxes[:, 2] * boxes[:, 3] - dataset.index.areas) > 1e-6 * dataset.index.areas).sum())

@@ -1,10 +1,9 @@
-"""An opened split of a data set: everything about its images and objects, by row, without torch."""
+"""One split of a data set: its images and objects by row, without torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from onelook.data import cache
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, DamagedIndexError, Index, reopen_index
-from onelook.data.layout import FORMATS, WHOLE, Format, Source, find_source
-from onelook.data.problems import Problems
-from onelook.data.progress import shown
-from onelook.data.readers import build_split, files_of, image_root
 from onelook.errors import DataError
 from onelook.types import Sample
 
 PIXEL_LIMIT = 200_000_000
-log = logging.getLogger("onelook.data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +24,9 @@ class Dataset:
     """One split of a data set (or a part of it): I images in index order, their objects in file order.
 
     names: (C,) class names, ordered by the data set's own ids.  category_ids: (C,) those ids (0 to C - 1 for formats
-    without).  root: folder the images' names are relative to.  Boxes are as annotated; only `sample` cleans them up.
+    without).  root: folder the images' names are relative to.  format, format_title: its name, short (`coco`) and as
+    shown.  has_boxes: False where an image has a class and no boxes, as a classifier learns them.  has_ids: whether
+    the annotations have ids of their own.  Boxes are as annotated; only `sample` cleans them up.
 
     Copies and pickles share the memory-mapped index: a worker process maps the same file. A pickled data set whose
     index was rebuilt meanwhile raises `DataError` when it is loaded.
@@ -41,13 +36,19 @@ class Dataset:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     root: Path
-    format: Format
+    format: str
+    format_title: str
     split: str
     described_by: Path
     annotations: Path | None = None
+    has_boxes: bool = True
+    has_ids: bool = False
     rows: np.ndarray | None = None
     relabel: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Dataset: {self.describe()}>"
 
     def __len__(self) -> int:
         return len(self.index) if self.rows is None else len(self.rows)
@@ -64,7 +65,7 @@ class Dataset:
 
     @property
     def labelled(self) -> np.ndarray:
-        """(I,) bool: annotations exist for the image, be it none; False where nobody has looked (no label file)."""
+        """(I,) bool: whether the image is annotated, even if with no object; False where it has no label file."""
         return (self._of_images(self.index.image_flags) & LABELLED) > 0
 
     @property
@@ -81,7 +82,7 @@ class Dataset:
         return self.root / self.file_name(i)
 
     def file(self, i: int) -> str:
-        """The same as text, for who opens thousands: making a `Path` takes longer than opening the file."""
+        """The same as text: for thousands of images, as making a `Path` takes longer than opening the file."""
         return os.path.join(self.root, self.file_name(i))
 
     def image(self, i: int) -> np.ndarray:
@@ -124,27 +125,27 @@ class Dataset:
         return tuple(tuple(ring.astype(np.float32) for ring in one if len(ring) > 2) for one in rings)
 
     def sample(self, i: int) -> Sample:
-        """The image with what is trained on: no crowds, boxes clipped to the image, none without area.
+        """The image with the objects that are trained on: no crowds, boxes clipped to the image, none without area.
 
         The published clean-up: x1, y1 = max(0, x), then x2, y2 = min(size, x1 + max(0, width)), kept with an area
         above 0. It differs from clipping all four corners where x1 < 0: the width is kept, as published.
         """
         image = self.image(i)
-        boxes, labels, polygons, _ = self.learnt(i)
+        boxes, labels, polygons, _ = self.training_objects(i)
         return Sample(image, boxes, labels, polygons)
 
-    def learnt(
+    def training_objects(
         self, i: int, outlines: bool = True
     ) -> tuple[np.ndarray, np.ndarray, tuple[tuple[np.ndarray, ...], ...] | None, tuple[int, int]]:
-        """(M, 4) float32 boxes, (M,) labels, outlines of `sample`, and the image's (height, width); no pixel is read.
+        """(M, 4) float32 boxes, (M,) labels and outlines of `sample`, and the image's (height, width), without pixels.
 
-        outlines: whether they are wanted; None in their place otherwise.
+        outlines: whether to include the outlines; otherwise None.
         """
         index, row = self.index, self.row(i)
         span, (height, width) = slice(*index.object_offsets[row : row + 2].tolist()), index.sizes[row].tolist()
         boxes, kept = clean_boxes(index.boxes[span], height, width)
         flags = index.object_flags[span]
-        if any(flags.tobytes()):  # hardly ever
+        if any(flags.tobytes()):  # rare
             kept &= (flags & CROWD) == 0
         polygons = self.polygons(i) if outlines else None
         if polygons is not None:
@@ -158,7 +159,7 @@ class Dataset:
     def coco_ground_truth(self) -> dict[str, Any]:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas, nothing cleaned up.
 
-        Difficult objects are marked as crowds too: the protocol's way of saying neither hit nor miss.
+        Difficult objects are marked as crowds too, as the protocol marks objects that are neither hit nor miss.
         """
         images, annotations = [], []
         for i in range(len(self)):
@@ -197,41 +198,41 @@ class Dataset:
     def with_names(self, names: Sequence[str]) -> Dataset:
         """The same images with labels that index `names`: classes are matched by name, whatever their order.
 
-        Raises `DataError` naming both lists where this data set has a class that `names` does not know.
-        A class of `names` that is absent here keeps an unused category id.
+        Raises `DataError` naming both lists where this data set has a class that is not in `names`.
+        A class of `names` that is absent here gets an unused category id.
         """
-        wanted = tuple(names)
-        if wanted == self.names:
+        expected = tuple(names)
+        if expected == self.names:
             return self
-        missing = [name for name in self.names if name not in wanted]
+        missing = [name for name in self.names if name not in expected]
         if missing:
             raise DataError(
                 f"The classes do not agree: '{self.described_by}' (split '{self.split}') has {_listed(self.names)}, "
-                f"but {_listed(wanted)} were expected.",
+                f"but {_listed(expected)} were expected.",
                 f"Not expected: {_listed(missing)}. Rename the classes, or train on a set that has them.",
             )
-        relabel = np.array([wanted.index(name) for name in self.names], np.int64)
+        relabel = np.array([expected.index(name) for name in self.names], np.int64)
         own, spare = dict(zip(self.names, self.category_ids)), max(self.category_ids, default=0)
         ids = []
-        for name in wanted:
+        for name in expected:
             spare += name not in own
             ids.append(own.get(name, spare))
         return replace(
             self,
-            names=wanted,
+            names=expected,
             category_ids=tuple(ids),
             relabel=relabel if self.relabel is None else relabel[self.relabel],
         )
 
     def describe(self) -> str:
-        """One line: format, split, counts, and whatever is worth knowing about how it was found."""
-        text = f"{FORMATS[self.format]} '{self.described_by}', split '{self.split}': {len(self)} images, "
-        boxes = "" if self.format == "classes" else f"{int(self.num_objects.sum())} boxes, "
+        """One line: format, split, counts, and the notes."""
+        text = f"{self.format_title} '{self.described_by}', split '{self.split}': {len(self)} images, "
+        boxes = f"{int(self.num_objects.sum())} boxes, " if self.has_boxes else ""
         text += f"{boxes}{len(self.names)} classes"
         return "; ".join((text, *self.notes))
 
     def identity(self) -> dict[str, Any]:
-        """What tells whether a training that goes on has the same data: the split, counts, and a digest of the rest."""
+        """A summary that changes with the data, for a resumed training to compare: split, number of images, digest."""
         found = hashlib.blake2b(json.dumps(self.names).encode(), digest_size=16)
         index = self.index
         arrays = (index.name_bytes, index.sizes, index.object_offsets, index.boxes, index.labels, index.object_flags)
@@ -289,58 +290,6 @@ def clean_boxes(boxes: np.ndarray, height: int | np.ndarray, width: int | np.nda
     np.minimum(stop, np.array((width, height), np.float64).T, out=stop)
     large = stop > start
     return corners, large[:, 0] & large[:, 1]
-
-
-def splits(data: str | Path) -> tuple[str, ...]:
-    """The names of the splits of a data set; ("all",) for one that is not divided. Raises `DataError`."""
-    return tuple(find_source(data).parts)
-
-
-def open_dataset(data: str | Path, split: str = "val") -> Dataset:
-    """Opens one split of a data set: a folder, a YAML file or a COCO JSON file, its format found by content.
-
-    The first time, an index is built (with progress on standard error); later it is mapped within a fraction of a
-    second for as long as the annotations stay as they are. A data set that is not divided into splits is used whole for
-    any split asked for, and a warning says so. Raises `DataError` for a split that does not exist and for annotations
-    that contradict themselves, naming file and line.
-    """
-    source = find_source(data)
-    name = source.resolve(split)
-    if name == WHOLE != split:
-        log.warning("'%s' is not divided into splits: all of it is used as '%s'.", source.described_by, split)
-    index = cache.load(_key(source, name), source.root, lambda: files_of(source, name), lambda: _build(source, name))
-    if not len(index):
-        raise DataError(
-            f"The split '{name}' of '{source.described_by}' has no images.", "Add images, or use another split."
-        )
-    notes = (*source.notes, *index.meta.get("notes", ()))
-    for note in notes:
-        log.info("'%s': %s", source.described_by, note)
-    meta = index.meta
-    return Dataset(
-        index,
-        tuple(meta["names"]),
-        tuple(meta["category_ids"]),
-        image_root(source, name, index),
-        source.format,
-        name if name != WHOLE else split,
-        source.described_by,
-        source.parts[name].annotations,
-        notes=notes,
-    )
-
-
-def _build(source: Source, split: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with shown(f"Indexing {source.described_by.name or source.described_by} ({split})") as progress:
-        return build_split(source, split, Problems(), progress)
-
-
-def _key(source: Source, split: str) -> str:
-    """Tells apart the indexes of one folder: by split, format, and the file that describes them."""
-    what = "" if source.described_by == source.root else source.described_by.name
-    digest = hashlib.blake2b(f"{source.format}:{what}:{split}".encode(errors="replace"), digest_size=4).hexdigest()
-    plain = "".join(mark if mark.isascii() and mark.isalnum() else "_" for mark in split)[:40]
-    return f"{source.format}-{plain}-{digest}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
-"""Decoded images that several processes share: in memory within a budget, or in a file on disk.
+"""A cache of decoded images that several processes share, in memory or in a file on disk, within a budget.
 
-What is in it never changes a result, only the time: an entry is exactly what decoding gives. The pages belong to one
-file without a name (in `/dev/shm` for memory), so that the processes of a training and their workers hold no copies,
-and nothing is left behind, however the training ends.
+It never changes a result, only the time: an entry is exactly the decoded image. The pages belong to one file without a
+name (in `/dev/shm` for memory), so that the processes of a training and their workers hold no copies, and no file is
+left behind, however the training ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from onelook.augment.lazy_sample import MAX_LEVEL
-from onelook.data.shared_file import Gather, SharedFile, agreed, alone, memory_folder
+from onelook.data.shared_file import Gather, SharedFile, gather_alone, memory_folder, run_on_all
 from onelook.errors import ConfigError, UserError
 
 _LEVELS = MAX_LEVEL + 1
@@ -32,14 +32,14 @@ _STEP = 64 << 20  # bytes that are reserved at a time
 class ImageCache:
     """Images by row and level of decoding.
 
-    rows: of the data set.  budget: bytes of pixels.  rotating: whether the oldest images make room for new ones (a
-    pool for images that are wanted again soon); otherwise what is in stays, and what comes when it is full does not
-    get in.  folder: where the file lies; None is memory.  gather: of the processes that train together, which all make
-    this cache: there is one a computer, with the budget that its first process asks for. Raises `UserError` where there
-    is no room for the budget.
+    rows: of the data set.  budget: bytes of pixels.  rotating: whether new images replace the oldest ones (a pool for
+    images that are used again soon); otherwise a full cache takes no more images.  folder: of the file; None is memory.
+    gather: collects a value from every process of a training; all of them must make this cache: there is one a
+    computer, with the budget of its first process. Raises `UserError` where there is no room for the budget.
 
-    Room is taken when images come, since all that they may need is often much more than they do (see `Pictures.read`).
-    Where others took it meanwhile, the cache stays as full as it is; one that rotates takes all at once.
+    Memory is reserved as images are added, since the whole budget is often much more than is ever used (see
+    `TrainingImages.read`). Where other programs have taken it meanwhile, the cache grows no further; a rotating one
+    reserves its whole budget at once.
 
     `get` and `put` may be called by any process that the cache was sent to when it was started (spawn, forkserver).
     """
@@ -51,22 +51,22 @@ class ImageCache:
         *,
         rotating: bool = False,
         folder: Path | None = None,
-        gather: Gather = alone,
+        gather: Gather = gather_alone,
     ) -> None:
         if budget < 1 << 20:
-            raise ConfigError(f"An image cache of {budget} bytes holds nothing.", "Give it some hundred megabytes.")
+            raise ConfigError(f"An image cache of {budget} bytes holds no image.", "Choose some hundred megabytes.")
         place = Path(folder) if folder is not None else memory_folder()
         self._shared = SharedFile(place, (rows, budget, rotating), gather)
         try:
             self._agree()
-            agreed(gather, lambda: self._begin(place) if self._shared.leads else None)
+            run_on_all(gather, lambda: self._begin(place) if self._shared.leads else None)
             self._map()
         except BaseException:
             self.close()
             raise
 
     def _agree(self) -> None:
-        self.rows, self.budget, self.rotating = self._shared.told
+        self.rows, self.budget, self.rotating = self._shared.settings
         self._table = _HEAD + self.rows * _LEVELS * _SLOT.itemsize
 
     def _begin(self, place: Path) -> None:
@@ -81,9 +81,9 @@ class ImageCache:
             self._shared.reserve(0, self._table + first)
         except OSError as error:
             raise UserError(
-                f"The image cache wants {size / 2**20:.0f} MiB in '{place}', where {free / 2**20:.0f} MiB are free"
+                f"The image cache needs {size / 2**20:.0f} MiB in '{place}', where {free / 2**20:.0f} MiB are free"
                 f"{f' ({error.strerror})' if error.strerror else ''}.",
-                "Give it a smaller budget, or a folder with more room.",
+                "Choose a smaller budget, or a folder with more room.",
             ) from None
         self._map()
         self._slots["start"] = -1
@@ -97,7 +97,7 @@ class ImageCache:
         self._pixels = np.frombuffer(self._memory, np.uint8, self.budget, self._table)
 
     def get(self, row: int, level: int) -> np.ndarray | None:
-        """(H, W, 3) uint8, read-only; None where it is not there. See `settle` for a rotating cache."""
+        """(H, W, 3) uint8, read-only; None where it is not there. See `all_unchanged` for a rotating cache."""
         start, height, width = self._slots[row, level].tolist()
         if start < 0:
             return None
@@ -111,10 +111,10 @@ class ImageCache:
         view.flags.writeable = False
         return view
 
-    def settle(self) -> bool:
-        """Whether all images that `get` gave since the last call were whole until now: nothing was written over them.
+    def all_unchanged(self) -> bool:
+        """Whether none of the images that `get` returned since the last call of this was overwritten meanwhile.
 
-        Always true without `rotating`. What was made of them is good if they were, and has to be made again if not.
+        Always true without `rotating`. Where it is false, a sample made from these images has to be made again.
         """
         oldest, self._oldest = self._oldest, _NEVER
         if oldest == _NEVER:
@@ -132,13 +132,13 @@ class ImageCache:
         with self._shared.locked():
             slot, head = self._slots[row, level], int(self._head[_NEXT])
             if slot["start"] >= 0 and (not self.rotating or slot["start"] >= head - self.budget):
-                return  # another process was quicker
+                return  # another process has added it meanwhile
             start = head
             if start % self.budget + size > self.budget:  # no image lies across the end
                 start += self.budget - start % self.budget
             if not self.rotating and not self._has_room(start + size):
                 return
-            # Readers must see the images that are written over disappear before they do.
+            # Readers must find the overwritten images gone before their pixels change.
             self._head[_NEXT] = start + size
             place = start % self.budget
             self._pixels[place : place + size] = image.reshape(-1)
@@ -166,7 +166,7 @@ class ImageCache:
         return min(int(self._head[_NEXT]), self.budget)
 
     def close(self) -> None:
-        """Gives the memory back; the images handed out go on living."""
+        """Frees the memory as soon as no image from `get` is in use any more."""
         self._shared.close()
 
     def __getstate__(self) -> dict[str, Any]:

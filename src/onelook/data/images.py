@@ -1,7 +1,7 @@
-"""Image files into arrays.
+"""Decodes image files into arrays, with OpenCV.
 
-OpenCV decodes; this module decides what it is given. Sizes are refused before memory is taken, truncated files are
-found before a decoder can fill the missing part with grey, and every failure is one ImageError naming the file.
+Images that are too large are refused before memory is allocated, truncated files before a decoder can fill the missing
+part with grey, and every failure is one ImageError naming the file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MAX_SCANNED = 8_000_000_000  # pixels in all passes together
 _PIXELS_PER_BYTE = 2048  # of a JPEG: a Huffman code has a bit a block of 8x8 at least; four times that is allowed
 _RGB_FLAG = getattr(cv2, "IMREAD_COLOR_RGB", None)  # OpenCV >= 4.11 decodes straight into RGB
 
-if "OPENCV_LOG_LEVEL" not in os.environ:  # what OpenCV would print about a damaged file, ImageError says
+if "OPENCV_LOG_LEVEL" not in os.environ:  # ImageError reports what OpenCV would print about a damaged file
     (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 
 
@@ -54,13 +54,13 @@ def decode_image(
 
     limit: most pixels; None is MAX_PIXELS.  name: what errors call the image when `source` is bytes.  level: 0 to 3;
     a JPEG is decoded at 1 / 2 ** level of its sides, rounded up, which is quicker; other formats ignore it.  rows:
-    those of the whole image, from the top, that are wanted; many a JPEG gives hardly more, which is quicker.
+    how many rows of the whole image, from the top, are needed; of most JPEGs hardly more are decoded, which is quicker.
 
     The image is upright (EXIF orientation applied). Grey becomes three equal channels; CMYK is converted; an alpha
     channel is dropped, as the official pipelines do (no background is assumed); of an animation or a multi-page file
     the first image is taken. Samples of more than 8 bits are scaled so that the format's white becomes 255; floating
     point holds 0..1, or else 0..255 or 0..65535, whichever is the first range that contains the largest value, and NaN
-    is black. Ordinary files give what `cv2.imread` gives, bit for bit.
+    is black. Ordinary files are decoded as `cv2.imread` does, bit for bit.
 
     Raises ImageError for files that are missing, unreadable, empty, no image, damaged, truncated, or larger than
     `limit`. A JPEG with damage inside its data, but complete, is decoded as far as the decoder can, as everywhere.
@@ -142,7 +142,7 @@ _OTHERS = (
 
 
 def kind_of(data: bytes) -> str:
-    """What the bytes of a file that is no image seem to be."""
+    """A description of the bytes of a file that is no image."""
     for magic, text in _OTHERS:
         if data.startswith(magic):
             return text
@@ -208,15 +208,14 @@ def _truncated(name: str) -> ImageError:
     return ImageError(f"'{name}' is truncated: the end of the image is missing.", "Copy or download the file again.")
 
 
-_LARGEST_BLOCK = 32  # rows: a JPEG is decoded in blocks of 8, 16, or (hardly ever) 24 or 32 rows
+_LARGEST_BLOCK = 32  # rows: a JPEG is decoded in blocks of 8, 16, or (rarely) 24 or 32 rows
 
 
 def _top(data: bytes, header: Header, rows: int, level: int) -> bytes | bytearray:
     """The file of an image with at least the first `rows` rows of a JPEG's, where its rows are decoded in order.
 
-    Those rows are the same, bit for bit. The file claims to be lower, and has no end: a decoder would count the
-    remaining bytes in front of it, and complain of them. It has to have such bytes: one whose last block is needed is
-    left as it is.
+    Those rows are the same, bit for bit. The header gets a lower height, and the end marker is cut off: a decoder would
+    report the bytes that remain in front of it. Some must remain, so a file whose last block is needed is not changed.
     """
     kept = rows + (2 << level)  # colour at half resolution looks one row ahead
     if not header.height_at or header.orientation != 1 or kept + _LARGEST_BLOCK > header.height:

@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from onelook.data.progress import Progress, silent
 from onelook.errors import DataError
+from onelook.reporter import Progress, ignore_progress
 
 CHUNK = 1 << 19
 ELEMENT_LIMIT = 1 << 24  # characters; the longest annotation of COCO has about 200,000
@@ -91,7 +91,7 @@ class JsonStream:
     16 million characters are refused. Every fault is a `DataError` with file and line.
     """
 
-    def __init__(self, path: Path, progress: Progress = silent) -> None:
+    def __init__(self, path: Path, progress: Progress = ignore_progress) -> None:
         self.path, self._progress = path, progress
         try:
             self._total = path.stat().st_size

@@ -1,8 +1,8 @@
-"""Batches for a training: worker processes that share the memory-mapped index, and an order no worker decides.
+"""The data loader of a training: worker processes that share the memory-mapped index and make augmented batches.
 
-Every sample is made from (seed, epoch, position in the epoch), so the pictures of an epoch do not depend on the number
-of workers, and a resumed training sees what it would have seen. The workers get the augmentation with each batch:
-closing the mosaic restarts nothing.
+Every sample is made from (seed, epoch, position in the epoch), so the images of an epoch do not depend on the number of
+workers, and a resumed training gets the same ones. The augmentation is sent to the workers with each batch: closing the
+mosaic restarts no process.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
 from onelook.data.memory import keep_memory
 from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
-from onelook.data.pictures import DrawImages, Pictures, uses_polygons
-from onelook.data.shared_file import Gather, alone
+from onelook.data.shared_file import Gather, gather_alone
+from onelook.data.training_images import DrawImages, TrainingImages, uses_polygons
 from onelook.errors import UserError
 from onelook.types import Sample, Targets
 
@@ -47,11 +47,11 @@ class Batch:
     indices: tuple[int, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A tensor goes to another process as a file of its own, handed over in a conversation of several messages, for
-        # each of which one side has to get a turn on a busy machine. Objects are few bytes: they go with the message.
+        # PyTorch sends a tensor to another process as a file of its own, with several messages back and forth, each of
+        # which may wait for a processor on a busy machine. Objects are few bytes: they are sent in the message itself.
         t = self.targets
         columns = (t.boxes, t.labels, t.valid) if t.shares is None else (t.boxes, t.labels, t.valid, t.shares)
-        return _arrived, (self.images, [column.numpy() for column in columns], self.indices)
+        return _unpickled, (self.images, [column.numpy() for column in columns], self.indices)
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory, from which an accelerator can fetch it while it works."""
@@ -61,17 +61,17 @@ class Batch:
         return replace(self, images=self.images.pin_memory(), targets=targets)
 
 
-def _arrived(images: Tensor, columns: Sequence[np.ndarray], indices: tuple[int, ...]) -> Batch:
-    """A batch from what `Batch.__reduce__` sent."""
+def _unpickled(images: Tensor, columns: Sequence[np.ndarray], indices: tuple[int, ...]) -> Batch:
+    """The batch that `Batch.__reduce__` packed."""
     return Batch(images, Targets(*(torch.from_numpy(column) for column in columns)), indices)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a worker needs to make one batch besides the data set.
+    """The work order for one batch, as it is sent to a worker.
 
-    recent: the rows that this process's batches showed before, for `Sampling.reuse`: row n of the batch draws from
-    `recent[n : n + reuse]`.
+    recent: the rows of this process's batches before, for `Sampling.reuse`: row n of the batch takes further images
+    from `recent[n : n + reuse]`.
     """
 
     augment: Any
@@ -85,11 +85,11 @@ class Task:
 class _Maker:
     """Makes batches: the `dataset` of a DataLoader, whose keys are whole tasks."""
 
-    def __init__(self, pictures: Pictures, size: tuple[int, int], seed: int, max_labels: int) -> None:
-        self.pictures, self.size, self.seed, self.max_labels = pictures, size, seed, max_labels
+    def __init__(self, images: TrainingImages, size: tuple[int, int], seed: int, max_labels: int) -> None:
+        self.images, self.size, self.seed, self.max_labels = images, size, seed, max_labels
 
     def __getitem__(self, task: Task) -> Batch | UserError:
-        # What a worker raises, PyTorch makes a text of, with its traceback: a message for people goes as a value.
+        # PyTorch turns an exception of a worker into a text with its traceback, so a message for users is returned.
         try:
             return self.make(task)
         except UserError as error:
@@ -97,17 +97,17 @@ class _Maker:
 
     def make(self, task: Task) -> Batch:
         """The batch of a task."""
-        samples = [self.pictures.make(partial(self.sample, task, number)) for number in range(len(task.rows))]
+        samples = [self.images.make(partial(self.sample, task, number)) for number in range(len(task.rows))]
         return collate(samples, tuple(task.rows.tolist()), self.max_labels)
 
-    def sample(self, task: Task, number: int, pictures: Pictures) -> Sample:
+    def sample(self, task: Task, number: int, images: TrainingImages) -> Sample:
         """The task's sample of this number."""
         rows, outlines = None, uses_polygons(task.augment)
         if task.recent is not None:
             rows = task.recent[number : number + len(task.recent) - len(task.rows) + 1]
-        draw = DrawImages(pictures, self.size, task.progress, rows, outlines)
+        draw = DrawImages(images, self.size, task.progress, rows, outlines)
         rng = np.random.default_rng((self.seed, _AUGMENT, task.epoch, int(task.positions[number])))
-        return task.augment(pictures.sample(int(task.rows[number]), outlines), draw, rng)
+        return task.augment(images.sample(int(task.rows[number]), outlines), draw, rng)
 
 
 def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int) -> Batch:
@@ -130,32 +130,32 @@ def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int
 
 
 def cores() -> int:
-    """Processor cores for this process; trainings that torchrun started together on this machine share its cores."""
+    """Processor cores of this process: those of the machine, divided by the processes that torchrun started on it."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     together = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(1, here // (int(together) if together.isdecimal() and int(together) else 1))
 
 
 def default_workers() -> int:
-    """Worker processes that pay off here: one a core but one, 16 at most, and one on the smallest machines.
+    """The default number of worker processes: the cores less one, at least 1 and at most 16.
 
-    Where the network itself trains on the CPU, a worker's time is taken from it: the loop's caller may ask for fewer.
+    Where the network itself trains on the CPU, workers slow it down: the caller may choose fewer.
     """
     return max(1, min(16, cores() - 1))
 
 
 class Loader:
-    """The batches of one process of a training (`train.loop.Batches`).
+    """The batches of one process of a training (see `onelook.training.loop.Batches`).
 
     batch: images of a global batch; rank r of `world` processes makes the r-th of its equal parts, so the union over
         the processes does not depend on how many there are.
-    epochs: how many there will be: behind the last one, nothing is made ahead.
+    epochs: how many there will be: after the last one, no batch is prepared.
     workers: processes, 0 to work in this one.
-    pin: whether batches are made ready for an accelerator.
-    cache: bytes of decoded images that the workers share, 0 for none; it changes no picture.
-    cache_folder: where they lie, None is memory.
-    gather: how the processes of a training, which then all make their loader, tell each other of the cache: there is
-        one a computer. Without, each has its own.
+    pin: whether batches are in page-locked memory, from which an accelerator copies faster.
+    cache: bytes of decoded images that the workers share, 0 for none; it changes no image.
+    cache_folder: where they are stored, None is memory.
+    gather: collects a value from every process of a training, so that the processes of a computer share one cache; all
+        of them must then make their loader. Without, each process has its own cache.
 
     Close it, or use it as a context manager.
     """
@@ -177,7 +177,7 @@ class Loader:
         pin: bool = False,
         cache: int = 0,
         cache_folder: Path | None = None,
-        gather: Gather = alone,
+        gather: Gather = gather_alone,
     ) -> None:
         sampling = sampling or Sampling()
         rows = chosen_rows(dataset, sampling, seed)
@@ -191,11 +191,11 @@ class Loader:
         self._reuse = sampling.reuse
         self.cache = _cache(dataset, rows, sampling.reuse, cache, folder=cache_folder, gather=gather)
         labels = class_labels(dataset.names, sampling.classes)
-        pictures = Pictures(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
-        self._maker = _Maker(pictures, size, seed, max_labels)
+        images = TrainingImages(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
+        self._maker = _Maker(images, size, seed, max_labels)
         self._tasks = _Tasks()
         self.workers, self._pin = workers, pin
-        # Of the workers, and the (epoch, augment, number) it gives next.
+        # The stream of the workers' batches, and the (epoch, augment, number) of its next one.
         self._stream: Iterator[Batch | UserError] | None = None
         self._next: tuple[int, Any, int] | None = None
         self._loader: DataLoader[Batch | UserError] = DataLoader(
@@ -211,13 +211,13 @@ class Loader:
         )
 
     def __len__(self) -> int:
-        """Passes of an epoch, for this process."""
+        """How many batches of an epoch this process gets (micro-batches, where gradients are accumulated)."""
         return len(self.order) * self._passes
 
     def epoch(self, epoch: int, augment: Any, first: int) -> Iterator[Batch]:
-        """The batches of an epoch (0-based) from number `first` on; made ahead by the workers.
+        """The batches of an epoch (0-based) from number `first` on, prepared in advance by the workers.
 
-        At the end of an epoch the workers go on with the next one, so that nobody waits for its first batches.
+        At the end of an epoch the workers go on with the next one, so that its first batches are ready in time.
         """
         if not self.workers:
             for task in self._tasks_of(epoch, augment, first):
@@ -226,7 +226,7 @@ class Loader:
             return
         for number in range(first, len(self)):
             goes_on = self._stream is not None and self._leads_to(epoch, augment, number)
-            self._next = None  # nothing is known of a stream that fails
+            self._next = None  # a stream that fails is not used again
             if self._stream is None or not goes_on:
                 self._tasks.waiting = self._tasks_from(epoch, augment, number)
                 self._stream = self._started()
@@ -238,17 +238,17 @@ class Loader:
             yield made
 
     def _started(self) -> Iterator[Batch | UserError]:
-        """A stream of the tasks that wait now."""
+        """Starts the stream of batches for the waiting tasks."""
         begins = getattr(self._loader, "_iterator", None) is None
         try:
-            with _deaf_children() if begins else contextlib.nullcontext():
+            with _stop_signals_blocked() if begins else contextlib.nullcontext():
                 return iter(self._loader)
         except BaseException:
-            self._end_workers()  # who may be between two streams: the next one begins with new ones
+            self._end_workers()  # they may be between two streams: the next one begins with new workers
             raise
 
     def _leads_to(self, epoch: int, augment: Any, number: int) -> bool:
-        """Whether this is the batch that the workers' stream gives next."""
+        """Whether this is the next batch of the workers' stream."""
         return (
             self._next is not None
             and (self._next[1] is augment or self._next[1] == augment)
@@ -288,7 +288,7 @@ class Loader:
             iterator._shutdown_workers()
             for worker in iterator._workers:
                 if worker.is_alive():
-                    worker.kill()  # it did not end by itself, and is deaf to what PyTorch sent it
+                    worker.kill()  # it did not end by itself, and ignores the signals that PyTorch sent it
             self._loader._iterator = None
         self._stream = self._next = None
 
@@ -302,23 +302,23 @@ class Loader:
 def _cache(
     dataset: Dataset, rows: np.ndarray, reuse: int, budget: int, *, folder: Path | None, gather: Gather
 ) -> ImageCache | None:
-    """The images that workers share: all that fit into the budget, or those that a pool for reuse needs.
+    """The image cache that the workers share: all that fits the budget, or a pool large enough for reuse.
 
-    A pool is each process's own: what is reused are the images that it has shown itself.
+    Each process has a pool of its own, because it reuses the images of its own batches.
     """
     if not budget and not reuse:
         return None
     sizes = 3 * dataset.sizes[rows].astype(np.int64).prod(1)
     if reuse:
-        # Twice the images that are asked for: workers run ahead, and the oldest quarter is not given out any more.
+        # Twice the images that are reused: workers run ahead, and the oldest quarter is no longer read.
         pool = max(int(2.0 * min(reuse, len(rows)) * np.percentile(sizes, 90)), 32 << 20)
-        budget, gather = (budget, gather) if budget else (pool, alone)
+        budget, gather = (budget, gather) if budget else (pool, gather_alone)
     rotating = reuse > 0 and bool(sizes.sum() > budget)
     return ImageCache(len(dataset), budget, rotating=rotating, folder=folder, gather=gather)
 
 
 class _Tasks:
-    """The sampler of a DataLoader: the tasks to come."""
+    """The sampler of the DataLoader: an iterator of tasks that is replaced when an epoch starts."""
 
     def __init__(self) -> None:
         self.waiting: Iterator[Task] = iter(())
@@ -328,16 +328,16 @@ class _Tasks:
 
 
 @contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes that are started in here begin with `_STOPS` blocked, until they can say what they do with them.
+def _stop_signals_blocked() -> Iterator[None]:
+    """Blocks `_STOPS` while the `with` block starts processes, which inherit the blocked signals.
 
-    A new worker imports for seconds before `_quiet_worker` runs, and Ctrl-C would end it. Blocked here, the signals
-    are inherited so; what comes to this process meanwhile waits, and is answered at the end.
+    A new worker imports for seconds before `_quiet_worker` runs, and Ctrl-C would end it in between. A signal to this
+    process is delivered at the end of the block.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    # What multiprocessing starts beside the first worker; in doing so it unblocks these signals (Python 3.11).
+    # multiprocessing starts this beside the first worker, and unblocks these signals then (Python 3.11).
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
@@ -347,28 +347,29 @@ def _deaf_children() -> Iterator[None]:
 
 
 def _quiet_worker(worker: int) -> None:
-    """Each worker is one thread: threads inside workers would fight for the cores the workers have filled.
+    """Prepares a worker process: one thread, and no reaction to signals that stop the training.
 
-    A terminal sends Ctrl-C, and a scheduler its warning, to all processes at once. The training answers it between two
-    steps, for which it still needs its batches: only the loader ends a worker.
+    The workers already use all cores, so threads inside them would only compete. A terminal sends Ctrl-C, and a
+    scheduler its warning, to all processes at once. The training stops between two steps, for which it still needs
+    batches: only the loader ends a worker.
     """
     for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # see `_deaf_children`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)  # see `_stop_signals_blocked`
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_memory()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    # A worker that is told to end while its queue still holds batches would finalise Python under the thread that sends
-    # them: torn out of PyTorch's code, it aborts the process. This ends it after all else that has to be tidied up.
+    # A worker that ends while its queue still holds batches would end Python under the thread that sends them. This
+    # thread, interrupted inside PyTorch's code, aborts the process. This ends it after all other finalisers have run.
     util.Finalize(None, os._exit, args=(0,), exitpriority=-1000)
 
 
 def _end_with_parent() -> None:
-    """Ends this worker when the training is no more, whatever ended it.
+    """Ends this worker when the process of the training has ended, however it ended.
 
-    PyTorch's worker notices, too, but then wants to hand over what it has made, and waits for ever where nobody reads.
+    PyTorch's worker checks this too, but then still sends its finished batches, and blocks for ever without a reader.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,4 +1,4 @@
-"""Memory that a process which makes pictures keeps for the next one."""
+"""Keeps the memory of freed images in the process, for the next image."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import ctypes
 import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-_LARGEST_BLOCK = 32 << 20  # bytes; more, glibc does not take
+_LARGEST_BLOCK = 32 << 20  # bytes; glibc accepts no more
 _MOST_KEPT = 256 << 20  # bytes of free memory
 
 
 def keep_memory() -> bool:
-    """Makes the allocator of this process keep what is freed, up to 256 MiB; whether it could be told (glibc only).
+    """Makes the allocator of this process keep up to 256 MiB of freed memory; False where it cannot (not glibc).
 
-    A picture is large enough for the allocator to give its memory back to the system as soon as it is freed. The next
-    one then meets pages that are mapped and cleared one by one, which takes longer than many of the steps that fill it.
+    An image is so large that the allocator returns its memory to the system as soon as it is freed. The next image then
+    needs new pages, which are mapped and cleared one by one: that takes longer than many of the steps that fill it.
     """
     if not sys.platform.startswith("linux"):
         return False

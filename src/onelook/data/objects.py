@@ -1,4 +1,4 @@
-"""All objects of a data set at once, from the flat arrays of its index: no image is read."""
+"""Arrays of all objects of a data set, taken from its index without reading an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onelook.data.index import CROWD, DIFFICULT
 
 
 def flat_objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of all objects, crowds included: row of the image, annotated box (left, top, width, height), label, crowd."""
+    """Row of the image, annotated box (left, top, width, height), label and crowd mark of all objects, crowds too."""
     index, (images, objects) = dataset.index, _places(dataset)
     labels = index.labels[objects].astype(np.int64)
     if dataset.relabel is not None:
@@ -17,22 +17,22 @@ def flat_objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     return images, index.boxes[objects], labels, (index.object_flags[objects] & CROWD) > 0
 
 
-def judged_areas(dataset: Dataset) -> np.ndarray:
+def evaluated_areas(dataset: Dataset) -> np.ndarray:
     """(M,) annotated areas in square pixels of the objects that an evaluation counts: no crowds, nothing difficult."""
     _, objects = _places(dataset)
     counted = (dataset.index.object_flags[objects] & (CROWD | DIFFICULT)) == 0
     return dataset.index.areas[objects[counted]]
 
 
-def outlined(dataset: Dataset) -> np.ndarray:
-    """(M,) bool of all objects, crowds included: whether an outline is annotated."""
+def has_outline(dataset: Dataset) -> np.ndarray:
+    """(M,) bool, for all objects, crowds too: whether an outline is annotated."""
     _, objects = _places(dataset)
     rings = dataset.index.lazy("ring_offsets")
     return rings[objects + 1] > rings[objects] if len(rings) else np.zeros(len(objects), bool)
 
 
 def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Of all objects: row of the image, and where the object is in the arrays of the index."""
+    """The row of the image, and the row in the arrays of the index, of every object."""
     index, rows = dataset.index, dataset.rows
     rows = np.arange(len(index)) if rows is None else rows
     counts = dataset.num_objects
@@ -41,8 +41,8 @@ def _places(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return images, index.object_offsets[:-1][rows][images] + within
 
 
-def shrinking(dataset: Dataset, size: tuple[int, int]) -> np.ndarray:
-    """(I,) by how much each image is resized to fit into an input of `size` (height, width)."""
+def resize_factors(dataset: Dataset, size: tuple[int, int]) -> np.ndarray:
+    """(I,) factors by which images are resized to fit into an input of `size` (height, width)."""
     height, width = dataset.sizes.clip(min=1).T
     return np.minimum(size[0] / height, size[1] / width)
 
@@ -50,11 +50,11 @@ def shrinking(dataset: Dataset, size: tuple[int, int]) -> np.ndarray:
 def object_sizes(dataset: Dataset, size: tuple[int, int], labels: np.ndarray | None = None) -> np.ndarray:
     """(M, 2) width and height of the objects that are trained on, in pixels of an input of `size`.
 
-    labels: the classes that are learnt, None for all.
+    labels: the classes that are trained on, None for all.
     """
     images, boxes, found, crowds = flat_objects(dataset)
     clipped, kept = clean_boxes(boxes, *dataset.sizes[images].T)
     usable = kept & ~crowds
     if labels is not None:
         usable &= np.isin(found, labels)
-    return (clipped[usable, 2:] - clipped[usable, :2]) * shrinking(dataset, size)[images[usable], None]
+    return (clipped[usable, 2:] - clipped[usable, :2]) * resize_factors(dataset, size)[images[usable], None]

@@ -1,4 +1,4 @@
-"""Which images an epoch shows, and in which order: a pure function of the seed and the epoch."""
+"""The images of each epoch and their order: a pure function of the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Sampling:
     """Which images are trained on, and how often.
 
     fraction: of the images, drawn once with the recipe's seed.  classes: only images that show one of these (and only
-    these objects), all when empty.  background: images without objects, as a share of them, that stay in (1 keeps
-    all).  repeat_factor: images with rare classes are repeated: a class on a share f of the images asks for
-    max(1, sqrt(repeat_factor / f)), an image follows its rarest class (LVIS, Gupta et al. 2019); 0 is off.
-    reuse: further images of a mosaic come from the last `reuse` images of the epoch's order (of this process) instead
-    of the whole set, so that a picture costs one decoding instead of four or five. Every image is still used as often
-    on average, but batches that follow each other share images; 0 is off, some hundred are a good pool.
+    these objects), all when empty.  background: the share of the images without objects that is kept (1 keeps all).
+    repeat_factor: images with rare classes are repeated (LVIS, Gupta et al. 2019): a class on a share f of the images
+    max(1, sqrt(repeat_factor / f)) times, an image as often as its rarest class; 0 is off.
+    reuse: further images of a mosaic are taken from the last `reuse` images of the epoch's order (of this process)
+    instead of the whole set, so that a sample costs one decoding instead of four or five. Every image is still used as
+    often on average, but consecutive batches share images; 0 is off, some hundred are a good pool.
     """
 
     fraction: float = 1.0
@@ -45,13 +45,13 @@ class Sampling:
 
 def chosen_rows(dataset: Dataset, sampling: Sampling, seed: int) -> np.ndarray:
     """(I,) int64 rows of the data set that are trained on, ascending. Raises ConfigError when none is left."""
-    images, labels = shown_classes(dataset)
-    wanted = class_labels(dataset.names, sampling.classes)
+    images, labels = classes_of_objects(dataset)
+    chosen = class_labels(dataset.names, sampling.classes)
     with_objects = np.zeros(len(dataset), bool)
-    with_objects[images if wanted is None else images[np.isin(labels, wanted)]] = True
+    with_objects[images if chosen is None else images[np.isin(labels, chosen)]] = True
     rng = np.random.default_rng((seed, _ORDER, 1))
     kept = with_objects.copy()
-    others = np.flatnonzero(~with_objects if wanted is None else ~with_objects & (dataset.num_objects == 0))
+    others = np.flatnonzero(~with_objects if chosen is None else ~with_objects & (dataset.num_objects == 0))
     kept[rng.permutation(others)[: round(sampling.background * len(others))]] = True
     rows = np.flatnonzero(kept)
     if sampling.fraction < 1:
@@ -61,18 +61,18 @@ def chosen_rows(dataset: Dataset, sampling: Sampling, seed: int) -> np.ndarray:
     return rows
 
 
-def class_labels(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray | None:
+def class_labels(names: Sequence[str], classes: Sequence[str]) -> np.ndarray | None:
     """(K,) labels of the named classes, None for all. Raises ConfigError for a name that the data set lacks."""
-    if not wanted:
+    if not classes:
         return None
-    for name in wanted:
+    for name in classes:
         if name not in names:
             raise ConfigError(f"There is no class '{name}' in the data set.{did_you_mean(name, names)}")
-    return np.array([names.index(name) for name in wanted], np.int64)
+    return np.array([names.index(name) for name in classes], np.int64)
 
 
-def shown_classes(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """For every object of the data set, crowds included: the row of its image, and its label."""
+def classes_of_objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """For every object of the data set, crowds included: the row of its image, and its label, (M,) each."""
     counts = dataset.num_objects
     images = np.repeat(np.arange(len(dataset)), counts)
     rows = np.arange(len(dataset.index)) if dataset.rows is None else dataset.rows
@@ -83,16 +83,16 @@ def shown_classes(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def repeat_factors(dataset: Dataset, rows: np.ndarray, threshold: float) -> np.ndarray:
     """(I,) how often each of `rows` is shown an epoch, on average; 1 at least."""
-    images, labels = shown_classes(dataset)
+    images, labels = classes_of_objects(dataset)
     place = np.full(len(dataset), -1)
     place[rows] = np.arange(len(rows))
     known = place[images] >= 0
     pairs = np.unique(np.stack([place[images[known]], labels[known]], 1), axis=0)
     share = np.bincount(pairs[:, 1], minlength=len(dataset.names)) / max(len(rows), 1)
     with np.errstate(divide="ignore"):
-        wanted = np.maximum(1.0, np.sqrt(threshold / share))
+        repeats = np.maximum(1.0, np.sqrt(threshold / share))
     factors = np.ones(len(rows))
-    np.maximum.at(factors, pairs[:, 0], wanted[pairs[:, 1]])
+    np.maximum.at(factors, pairs[:, 0], repeats[pairs[:, 1]])
     return factors
 
 
@@ -121,7 +121,7 @@ class Order:
         return np.concatenate(parts)[:needed].reshape(len(self), self.batch)
 
     def _repeated(self, rng: np.random.Generator) -> np.ndarray:
-        """Every row as often as its factor says; the fraction is drawn anew each time."""
+        """Every row as often as its factor; a fraction is rounded up at random, with its own probability."""
         if self.factors is None:
             return self.rows
         whole = np.floor(self.factors)

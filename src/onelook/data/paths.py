@@ -1,4 +1,4 @@
-"""Files of a data set: names that stay inside it, folders walked without loops, texts of bounded size."""
+"""Safe access to the files of a data set: names inside it, walks without loops, texts of bounded size."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from onelook.errors import DataError
 
 DEPTH_LIMIT = 32
 FOLDER_LIMIT = 50_000
+LIST_LIMIT = 1 << 30  # bytes of a list of images: about ten million paths
 _USUAL_NAME = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
 _SYSTEM = ("/proc", "/sys", "/dev")
 
@@ -19,7 +20,7 @@ _SYSTEM = ("/proc", "/sys", "/dev")
 def plain_name(name: object) -> str | None:
     """A file name from an annotation as a clean relative path with forward slashes; None where it is unusable.
 
-    Unusable is what is no text, empty, holds control characters, is absolute, or leads out of its folder.
+    Unusable is a name that is no text, is empty or absolute, holds control characters, or leads out of its folder.
     """
     if isinstance(name, str) and len(name) <= 4096 and _USUAL_NAME.fullmatch(name):
         return name
@@ -68,7 +69,7 @@ def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
         if len(seen) > FOLDER_LIMIT:
             raise DataError(f"'{folder}' holds more than {FOLDER_LIMIT:,} folders.", "Name the folder of the images.")
         while entries:
-            entry = entries.pop()  # an entry keeps what was asked of it: let go of each at once
+            entry = entries.pop()  # an entry keeps its results of stat: each is freed at once
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):
@@ -99,10 +100,12 @@ def has_images(folder: Path) -> bool:
 def read_bytes(path: Path, limit: int) -> bytes:
     """A file's content. Raises `DataError` for what cannot be read or is longer than `limit` bytes."""
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        if path.exists() and not path.is_file():  # opening a pipe would block for ever
             raise DataError(f"'{path}' is not an ordinary file.", "Replace it by a file.")
         with open(path, "rb") as file:
-            data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)  # room is taken for all that is asked
+            data = file.read(
+                min(limit, os.fstat(file.fileno()).st_size) + 1
+            )  # as many bytes as requested are allocated
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.", "Check the file.") from error
     if len(data) > limit:

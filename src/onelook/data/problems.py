@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, and what becomes of it: opening stops at the first error, checking goes on."""
+"""Problems of a data set: opening raises the first error, checking collects all of them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ class Problem:
     line: int | None = None
     annotation: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.severity} [{self.code}] {self.place}: {self.message} {self.remedy}"
+
     def to_dict(self) -> dict[str, Any]:
-        """The entry of `check --json`."""
+        """The fields, as in `check --json`."""
         return asdict(self)
 
     @property
@@ -46,11 +49,11 @@ class Problem:
 
 @dataclass
 class Problems:
-    """Where readers report what they find.
+    """The problems that a reader reports.
 
-    strict: the first error is raised as a `DataError` (how data sets are opened); otherwise all are collected, and the
-    reader leaves the faulty thing out and goes on (how they are checked). limit: of one code, so many are kept in
-    full; `counts` has them all.
+    strict: the first error is raised as a `DataError` (as data sets are opened); otherwise all are collected, and the
+    reader leaves out the faulty entry and goes on (as they are checked).  limit: how many problems of one code are
+    kept; `counts` has the numbers of all.
     """
 
     strict: bool = True
@@ -60,11 +63,11 @@ class Problems:
     _seen: set[int] = field(default_factory=set)
 
     def error(self, code: str, message: str, remedy: str, **place: Any) -> None:
-        """Reports what makes the data set wrong. Raises `DataError` when strict."""
+        """Reports a fault that makes the data set unusable. Raises `DataError` when strict."""
         self._add(Problem("error", code, message, remedy, **place))
 
     def warning(self, code: str, message: str, remedy: str, **place: Any) -> None:
-        """Reports what is probably not meant, but has a defined meaning. Never raises."""
+        """Reports what is probably a mistake, but has a defined meaning. Never raises."""
         self._add(Problem("warning", code, message, remedy, **place))
 
     def _add(self, problem: Problem) -> None:
@@ -83,15 +86,15 @@ class Problems:
             self.found.append(problem)
 
     def attempt(self, code: str, remedy: str, read: Callable[[], Any], **place: Any) -> Any:
-        """The result of `read()`; where it raises a DataError, that is raised on (strict) or reported, giving None."""
+        """The result of `read()`. A `DataError` of it is raised when strict, else reported, and the result is None."""
         try:
             return read()
         except DataError as error:
             if self.strict:
                 raise
             # A reader's message may begin with the place, which the problem has in fields of its own.
-            said = re.match(rf"{re.escape(str(place.get('file')))}(?::(\d+))?: (.+)", error.message, re.DOTALL)
-            if said and said[1] and place.get("line") is None:
-                place["line"] = int(said[1])
-            self.error(code, said[2] if said else error.message, error.remedy or remedy, **place)
+            match = re.match(rf"{re.escape(str(place.get('file')))}(?::(\d+))?: (.+)", error.message, re.DOTALL)
+            if match and match[1] and place.get("line") is None:
+                place["line"] = int(match[1])
+            self.error(code, match[2] if match else error.message, error.remedy or remedy, **place)
             return None

@@ -1,6 +1,6 @@
-"""A file without a name that the processes of a computer share: those of a training, and the workers of each.
+"""A file without a name that the processes of a training on one computer share, with their workers.
 
-It has a name only while it is empty and they meet, so that a training which is killed leaves nothing that takes room.
+It has a name only while it is empty and the processes open it, so that a killed training leaves no file behind.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if sys.platform != "win32":
     import fcntl
 
 T = TypeVar("T")
-Gather = Callable[[Any], list[Any]]  # gives what every process of a training calls it with, by rank
+Gather = Callable[[Any], list[Any]]  # returns the arguments of the same call in every process of a training, by rank
 
 _NO_RESERVING = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-def alone(value: T) -> list[T]:
-    """The `Gather` of a process that trains alone."""
+def gather_alone(value: T) -> list[T]:
+    """The `Gather` of a training in one process."""
     return [value]
 
 
-def agreed(gather: Gather, act: Callable[[], T]) -> list[T]:
-    """What `act` gives in every process, by rank. Where it fails in one it fails in all: nobody waits for that one."""
+def run_on_all(gather: Gather, act: Callable[[], T]) -> list[T]:
+    """The results of `act` in every process, by rank. An error in one is raised in all, so that none waits for it."""
     try:
         mine: T | UserError | OSError = act()
     except (UserError, OSError) as error:
@@ -48,37 +48,43 @@ def agreed(gather: Gather, act: Callable[[], T]) -> list[T]:
 
 
 class SharedFile:
-    """An empty file in `folder`, one for all processes that call this with the same folder of the same computer.
+    """An empty file in `folder`, the same one for all processes of a training on this computer.
 
-    file: its descriptor.  leads: whether this process is the one that gives it a size and its first content.
-    told: what that process said of it.
+    file: its descriptor.  leads: whether this is the process that sets its size and first content.  settings: those of
+    the leading process, in all of them.
 
-    Goes to processes that this one starts (spawn, forkserver).
+    It can be sent to processes that this one starts (spawn, forkserver).
     """
 
-    def __init__(self, folder: Path, told: Any, gather: Gather = alone) -> None:
+    def __init__(self, folder: Path, settings: Any, gather: Gather = gather_alone) -> None:
         if sys.platform == "win32":
             raise UserError("The image cache needs files without names, which Windows does not have.", "Leave it out.")
         self.file = self._lock = -1
         self._threads = threading.Lock()
         places = (folder, memory_folder())
         token = secrets.token_hex(8)
-        found = agreed(gather, lambda: (token, _identity(*places)))
+        found = run_on_all(gather, lambda: (token, _identity(*places)))
         here = dict(found)[token]
         first = [identity for _, identity in found].index(here)
         self.leads = found[first][0] == token
         try:
             with contextlib.ExitStack() as names:
-                offers = agreed(gather, lambda: (told, self._create(places, names)) if self.leads else (None, ("", "")))
-                self.told: Any = offers[first][0]
+                offers = run_on_all(gather, lambda: self._offer(settings, places, names))
+                self.settings: Any = offers[first][0]
                 files = offers[first][1]
-                agreed(gather, lambda: None if self.leads else self._open(*files))
+                run_on_all(gather, lambda: None if self.leads else self._open(*files))
         except BaseException:
             self.close()
             raise
 
+    def _offer(
+        self, settings: Any, places: tuple[Path, Path], names: contextlib.ExitStack
+    ) -> tuple[Any, tuple[str, str]]:
+        """The settings and the new files of a leading process; empty for others."""
+        return (settings, self._create(places, names)) if self.leads else (None, ("", ""))
+
     def _create(self, places: tuple[Path, Path], names: contextlib.ExitStack) -> tuple[str, str]:
-        """Both files, whose names go when `names` does. The lock's is in memory: not all network folders have locks."""
+        """Makes the file and its lock, whose names `names` removes. The lock is in memory: some folders have none."""
         self.file, file = tempfile.mkstemp(dir=places[0])
         names.callback(os.unlink, file)
         self._lock, lock = tempfile.mkstemp(dir=places[1])
@@ -91,7 +97,7 @@ class SharedFile:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps all others out; a process that is killed inside lets them in."""
+        """Excludes all other processes and threads; the system frees the lock of a killed process."""
         with self._threads:
             fcntl.lockf(self._lock, fcntl.LOCK_EX)
             try:
@@ -100,10 +106,10 @@ class SharedFile:
                 fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
     def reserve(self, start: int, size: int) -> None:
-        """Takes room for these bytes; OSError where there is none.
+        """Reserves room on the disk for these bytes; OSError where there is none.
 
-        A file that was only given a size has no room yet: what writes to it through a mapping is ended by SIGBUS where
-        there is none. macOS, and some network folders, cannot reserve any.
+        A file that only has a size has no room yet: a process that writes to it through a mapping is ended by SIGBUS
+        when the disk is full. macOS and some network folders cannot reserve.
         """
         if not hasattr(os, "posix_fallocate"):
             return
@@ -114,7 +120,7 @@ class SharedFile:
                 raise
 
     def close(self) -> None:
-        """The file goes when the last process has closed it, and given its mappings back."""
+        """Closes the file. It is deleted when no process has it open or mapped any more."""
         for descriptor in (self.file, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -122,21 +128,21 @@ class SharedFile:
 
     def __getstate__(self) -> dict[str, Any]:
         files = (reduction.DupFd(self.file), reduction.DupFd(self._lock))
-        return {"told": self.told, "files": files}
+        return {"settings": self.settings, "files": files}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.told, self.leads, self._threads = state["told"], False, threading.Lock()
+        self.settings, self.leads, self._threads = state["settings"], False, threading.Lock()
         self.file, self._lock = (file.detach() for file in state["files"])
 
 
 def memory_folder() -> Path:
-    """Where files lie in memory; a folder of the disk where the system has no such place."""
+    """The folder for files in memory; a folder on the disk where the system has none."""
     shared = Path("/dev/shm")
     return shared if shared.is_dir() else Path(tempfile.gettempdir())
 
 
 def _identity(*folders: Path) -> tuple[Any, ...]:
-    """Tells computers apart, and folders that only have the same name: of two computers, or of two containers."""
+    """A value that differs between computers, and between folders of one name in two containers."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     system = boot.read_text(encoding="ascii") if boot.is_file() else ""
     found = [folder.stat() for folder in folders]

@@ -1,11 +1,12 @@
 """Sizes of images from the first bytes of their files, without decoding.
 
 The size is the displayed one: a JPEG whose EXIF orientation turns it by 90 degrees has height and width exchanged,
-as the decoder gives it.
+as in the decoded image.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Sequence
@@ -13,17 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 
 from onelook.data.headers import DamagedHeaderError, Header, read_header
-from onelook.data.progress import Progress, silent
 from onelook.errors import ImageError
+from onelook.reporter import Progress, ignore_progress
 
-LOOKS = (1 << 14, 1 << 18, 1 << 24)  # bytes; metadata before the size are rarely longer than the first
+READ_LENGTHS = (1 << 14, 1 << 18, 1 << 24)  # bytes; metadata before the size are rarely longer than the first
 _REMEDY = "Replace the file, or take it out of the data set."
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) as displayed. Raises `ImageError` for what is missing, no image, or damaged in its header."""
+    """(height, width) as displayed. Raises `ImageError` for a missing file, no image, or a damaged header."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block for ever
             raise ImageError(f"The image '{path}' is not an ordinary file.", _REMEDY)
         with open(path, "rb", buffering=0) as file:
             header = _header(file)
@@ -40,11 +41,11 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def image_sizes(
-    paths: Sequence[str], progress: Progress = silent, *, stop: bool = False
+    paths: Sequence[str], progress: Progress = ignore_progress, *, stop: bool = False
 ) -> list[tuple[int, int] | ImageError]:
-    """The size of every file, in order, read by a few threads; an error takes the place of a size.
+    """The size of every file, in order, read by a few threads; in place of a size, the error of a damaged file.
 
-    stop: read no further than a few thousand files after the first error; the list is shorter then.
+    stop: end within a few thousand files after the first error; the list is shorter then.
     """
     found: list[tuple[int, int] | ImageError] = []
 
@@ -65,13 +66,24 @@ def image_sizes(
 
 
 def _header(file: FileIO) -> Header | None:
-    """Looks at the first 16 kB, and again at more where long metadata precede the size."""
+    """The header in the first 16 kB of a file, or in more of it where long metadata come before the size."""
     data = b""
-    for amount in LOOKS:
+    for amount in READ_LENGTHS:
         data += file.read(amount - len(data))
         try:
             return read_header(data)
         except DamagedHeaderError as error:
-            if len(data) < amount or amount == LOOKS[-1]:
+            if len(data) < amount or amount == READ_LENGTHS[-1]:
+                if len(data) == amount and data[:2] in (b"II", b"MM"):
+                    return _header_at_the_end(file)
                 raise ValueError(f"its header is damaged ({error})") from error
     return None
+
+
+def _header_at_the_end(file: FileIO) -> Header | None:
+    """The header of a TIFF, whose directory may lie behind its pixels."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        try:
+            return read_header(whole)
+        except DamagedHeaderError as error:
+            raise ValueError(f"its header is damaged ({error})") from error

@@ -1,15 +1,13 @@
-"""A made-up data set: things lying on all sorts of ground, drawn and labelled by the program itself.
+"""A synthetic data set: objects on different kinds of ground, drawn and labelled by this program.
 
-It needs nothing but the package, is the same on every machine for the same seed up to the rounding of OpenCV, and asks
-of a detector what photographs ask: things of all sizes, turned, lit from any side, partly hidden, among clutter that is
-not labelled, and pictures with nothing to find.
+It needs no download, and is the same on every machine for the same seed, up to the rounding of OpenCV. It is as varied
+as photographs: objects of all sizes and directions, lit from any side, partly hidden, among clutter without labels, and
+images without objects.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,25 +20,26 @@ from numpy.random import Generator
 from onelook.data.synthetic_ground import ground
 from onelook.data.synthetic_objects import CLUTTER, KINDS, Kind, noise, render
 from onelook.errors import DataError
+from onelook.files import new_folder
 from onelook.types import Sample
 
 NAMES: tuple[str, ...] = tuple(KINDS)
 SPLITS: Mapping[str, int] = {"train": 600, "val": 120}
 
-_TRIES = 12  # places looked at for a thing before it is left out
+_TRIES = 12  # places tried for an object before it is left out
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """The pictures of a made-up data set: `scenes(split, index)` is one of them, always the same.
+    """The images of a synthetic data set: `scenes(split, index)` is one of them, always the same.
 
-    size: (height, width) pixels.  things: fewest and most labelled things.  extent: smallest and largest longer side
-    of a thing, in shorter sides of the picture.  difficulty: 0..1, how much clutter, hiding, noise and odd light there
-    is.  empty: share of pictures without a labelled thing.  classes: how many of `NAMES`, from the first.
+    size: (height, width) pixels.  objects: fewest and most labelled objects.  extent: smallest and largest longer side
+    of an object, in shorter sides of the image.  difficulty: 0..1, the amount of clutter, occlusion, noise and uneven
+    light.  empty: share of images without a labelled object.  classes: how many of `NAMES`, from the first.
     """
 
     size: tuple[int, int] = (256, 256)
-    things: tuple[int, int] = (2, 7)
+    objects: tuple[int, int] = (2, 7)
     extent: tuple[float, float] = (0.1, 0.5)
     difficulty: float = 0.5
     empty: float = 0.05
@@ -50,8 +49,8 @@ class Scenes:
     def __post_init__(self) -> None:
         if not 32 <= min(self.size) <= max(self.size) <= 4096:
             raise ValueError(f"sides are 32 to 4096 pixels, not {self.size}")
-        if not 0 < self.things[0] <= self.things[1] <= 100:
-            raise ValueError(f"things are 1 to 100, fewest first, not {self.things}")
+        if not 0 < self.objects[0] <= self.objects[1] <= 100:
+            raise ValueError(f"objects are 1 to 100, fewest first, not {self.objects}")
         if not 0 < self.extent[0] <= self.extent[1] <= 1:
             raise ValueError(f"extents are above 0 to 1, smallest first, not {self.extent}")
         if not (0 <= self.difficulty <= 1 and 0 <= self.empty <= 1):
@@ -65,7 +64,7 @@ class Scenes:
         return NAMES[: self.classes]
 
     def __call__(self, split: str, index: int) -> Sample:
-        """One picture: image, boxes around what is visible of each thing, labels, and outlines of the visible parts."""
+        """One image with boxes around the visible part of each object, labels, and outlines of the visible parts."""
         rng = np.random.default_rng((self.seed, *split.encode(), index))
         height, width = self.size
         angle, steep = rng.uniform(0, 2 * np.pi), rng.uniform(0.45, 0.8)
@@ -76,8 +75,8 @@ class Scenes:
         for _ in range(int(rng.integers(0, 2 + round(10 * self.difficulty)))):
             scene.add(CLUTTER[int(rng.integers(len(CLUTTER)))], shorter * rng.uniform(0.06, 0.3), rng, hide=1.0)
         if rng.random() >= self.empty:
-            count = int(rng.integers(self.things[0], self.things[1] + 1))
-            # Sizes are even on a logarithmic scale; larger things come first and lie below.
+            count = int(rng.integers(self.objects[0], self.objects[1] + 1))
+            # Sizes are uniform on a logarithmic scale; larger objects are drawn first, below the others.
             smallest, largest = (float(np.log(extent)) for extent in self.extent)
             extents = np.sort(np.exp(rng.uniform(smallest, largest, count)))[::-1]
             for extent in extents * shorter:
@@ -88,21 +87,21 @@ class Scenes:
 
 
 class _Scene:
-    """A picture under construction. `owner` says which labelled thing each pixel shows, -1 none."""
+    """An image while it is drawn. `owner` has the number of the labelled object that each pixel shows, -1 for none."""
 
     def __init__(self, image: np.ndarray, light: np.ndarray) -> None:
         self.image = image
         self.light = light
         self.owner = np.full(image.shape[:2], -1, np.int16)
         self.labels: list[int] = []
-        self.areas: list[int] = []  # visible pixels each thing would have with nothing above it
+        self.areas: list[int] = []  # visible pixels of each object with nothing above it
 
     def add(self, kind: Kind, extent: float, rng: Generator, hide: float, label: int | None = None) -> None:
-        """Lays a thing where it hides no more than `hide` of any other and is itself at least 70 % in the picture."""
+        """Draws an object where it hides at most `hide` of any other and is itself at least 70 % in the image."""
         body = render(kind, extent, self.light, rng)
         high, wide = body.shape[:2]
         height, width = self.image.shape[:2]
-        seen = np.array([np.count_nonzero(self.owner == thing) for thing in range(len(self.labels))])
+        seen = np.array([np.count_nonzero(self.owner == number) for number in range(len(self.labels))])
         solid = body[..., 3] > 0.5
         for _ in range(_TRIES):
             top = int(rng.integers(-high // 5, max(height - high + high // 5, -high // 5 + 1)))
@@ -116,7 +115,9 @@ class _Scene:
             if np.count_nonzero(shown) < max(9, 0.7 * np.count_nonzero(solid)):
                 continue
             covered = np.bincount(self.owner[inside][shown] + 1, minlength=len(self.labels) + 1)[1:]
-            if any(seen[thing] - covered[thing] < (1 - hide) * self.areas[thing] for thing in range(len(self.labels))):
+            if any(
+                seen[number] - covered[number] < (1 - hide) * self.areas[number] for number in range(len(self.labels))
+            ):
                 continue
             self._shadow(body[..., 3], top, left, extent)
             part = body[within]
@@ -128,7 +129,7 @@ class _Scene:
             return
 
     def _shadow(self, coverage: np.ndarray, top: int, left: int, extent: float) -> None:
-        """Darkens the ground beside a thing, away from the light."""
+        """Darkens the ground beside an object, away from the light."""
         shift = 0.09 * extent * self.light[:2] / self.light[2]
         soft = max(0.6, 0.05 * extent)
         margin = int(np.ceil(3 * soft + np.abs(shift).max())) + 1
@@ -145,10 +146,10 @@ class _Scene:
         ]
 
     def sample(self, image: np.ndarray) -> Sample:
-        """The finished picture with boxes and outlines of what can be seen of each thing."""
+        """The finished image with boxes and outlines of the visible part of each object."""
         boxes, polygons = [], []
-        for thing in range(len(self.labels)):
-            visible = self.owner == thing
+        for number in range(len(self.labels)):
+            visible = self.owner == number
             rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
             boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
             found, _ = cv2.findContours(visible.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_KCOS)
@@ -164,7 +165,7 @@ class _Scene:
 
 
 def _photograph(scene: np.ndarray, rng: Generator, difficulty: float) -> np.ndarray:
-    """(H, W, 3) uint8: the scene under uneven light, through a camera that is not perfect."""
+    """(H, W, 3) uint8: the scene under uneven light, with the blur and noise of a camera."""
     height, width = scene.shape[:2]
     uneven = 1 + (0.1 + 0.15 * difficulty) * noise(rng, height, width, 1.5, 1)
     tint = 1 + 0.08 * rng.uniform(-1, 1, 3)
@@ -178,10 +179,10 @@ def _photograph(scene: np.ndarray, rng: Generator, difficulty: float) -> np.ndar
 
 
 def write_synthetic(folder: str | Path, scenes: Scenes | None = None, splits: Mapping[str, int] = SPLITS) -> Path:
-    """Writes a made-up data set as COCO (`annotations/instances_{split}.json` beside `{split}/`); returns its folder.
+    """Writes a synthetic data set as COCO (`annotations/instances_{split}.json` beside `{split}/`); returns its folder.
 
-    splits: images a split. A folder that holds exactly this data set already is left as it is. Raises DataError for a
-    folder that holds something else.
+    splits: images a split. A folder that already holds exactly this data set is left as it is. Raises DataError for a
+    folder with any other content.
     """
     folder, scenes = Path(folder), scenes or Scenes()
     made_by = {"scenes": asdict(scenes), "splits": dict(splits)}
@@ -189,18 +190,12 @@ def write_synthetic(folder: str | Path, scenes: Scenes | None = None, splits: Ma
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if description.is_file() and _same(description, made_by):
             return folder
-        raise DataError(f"'{folder}' holds something else already.", "Name a folder that is new or empty.")
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        (unfinished / "annotations").mkdir(parents=True)
+        raise DataError(f"'{folder}' already holds something else.", "Name a folder that is new or empty.")
+    with new_folder(folder) as work:
+        (work / "annotations").mkdir()
         for split, count in splits.items():
-            _write_split(unfinished, scenes, split, count)
-        (unfinished / description.name).write_text(json.dumps(made_by, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            _write_split(work, scenes, split, count)
+        (work / description.name).write_text(json.dumps(made_by, indent=2) + "\n", encoding="utf-8")
     return folder
 
 

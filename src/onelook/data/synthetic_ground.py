@@ -1,4 +1,4 @@
-"""What the things of the made-up scenes lie on: boards, meadow, cloth, tiles, sand and water, never the same twice."""
+"""Random backgrounds of synthetic images: boards, meadow, cloth, tiles, sand and water."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The things in the made-up scenes: drawn from circles and polygons, then lit like solid bodies.
+"""The objects of synthetic images: drawn from circles and polygons, then shaded like solid bodies.
 
-A thing is painted in its own coordinates (x to the right, y down, everything within 1 of the centre), part by part.
-Every part swells from its outline inwards; the slope of that relief and the direction of the light give the shading.
+An object is painted in its own coordinates (x to the right, y down, everything within 1 of the centre), part by part.
+Every part rises from its outline inwards; its shading is computed from that relief and the direction of the light.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.random import Generator
 Colour = tuple[float, float, float]
 Points = Sequence[tuple[float, float]] | np.ndarray
 
-_LARGEST_CANVAS = 640  # pixels; smaller things are drawn larger and shrunk, which smooths their edges
+_LARGEST_CANVAS = 640  # pixels; smaller objects are drawn larger and shrunk, which smooths their edges
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
@@ -41,7 +41,7 @@ def noise(rng: Generator, height: int, width: int, cells: float, octaves: int = 
 
 
 class Painter:
-    """A canvas for one thing. size: pixels a side; angle: radians; stretch: factors on x and y; flip: mirrored."""
+    """A canvas for one object. size: pixels a side; angle: radians; stretch: factors on x and y; flip: mirrored."""
 
     def __init__(self, size: int, angle: float, stretch: tuple[float, float], flip: bool) -> None:
         self.size = size
@@ -217,7 +217,7 @@ def leaf(painter: Painter, rng: Generator) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a thing is drawn, and how far it may lean from upright (radians)."""
+    """How an object is drawn, and how far it may be turned from upright (radians)."""
 
     draw: Callable[[Painter, Generator], None]
     lean: float = np.pi
@@ -235,7 +235,7 @@ CLUTTER: tuple[Kind, ...] = (Kind(pebble), Kind(stick), Kind(leaf))
 
 
 def render(kind: Kind, extent: float, light: np.ndarray, rng: Generator) -> np.ndarray:
-    """(h, w, 4) float32 RGB 0..1 and coverage: one random thing, cropped; its longer side is `extent` pixels."""
+    """(h, w, 4) float32 RGB 0..1 and coverage: one random object, cropped; its longer side is `extent` pixels."""
     size = int(np.clip(round(extent * 2), 80, _LARGEST_CANVAS))
     narrow = rng.uniform(0.85, 1.0)
     stretch = (narrow, 1.0) if rng.random() < 0.5 else (1.0, narrow)
@@ -244,7 +244,7 @@ def render(kind: Kind, extent: float, light: np.ndarray, rng: Generator) -> np.n
     image = painter.lit(light, rng, shine=rng.uniform(0.0, 0.3))
     rows, columns = np.flatnonzero(painter.mask.any(1)), np.flatnonzero(painter.mask.any(0))
     image = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    image[..., :3] *= image[..., 3:]  # outside is nothing, so that shrinking mixes no black into the edges
+    image[..., :3] *= image[..., 3:]  # outside is transparent, so that shrinking mixes no black into the edges
     scale = extent / max(image.shape[:2])
     width, height = max(3, round(image.shape[1] * scale)), max(3, round(image.shape[0] * scale))
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

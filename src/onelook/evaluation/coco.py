@@ -11,17 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hotcoco
 import numpy as np
 
-from onelook.evaluation.show import show_evaluation
 from onelook.evaluation.tables import GroundTruth, Results
 from onelook.types import UNDEFINED
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 IOUS = np.linspace(0.5, 0.95, 10)
@@ -124,9 +120,9 @@ class Evaluation:
         }
         return plain | ({"notes": list(self.notes)} if self.notes else {})
 
-    def show(self, console: Console) -> None:
-        """Prints the numbers and the classes as tables."""
-        show_evaluation(self, console)
+    def __str__(self) -> str:
+        numbers = "  ".join(f"{name} {'-' if value < 0 else f'{value:.4f}'}" for name, value in self.stats.items())
+        return f"{len(self.truth.image_ids)} images, {len(self.results)} detections: {numbers}"
 
     @cached_property
     def objects(self) -> np.ndarray:

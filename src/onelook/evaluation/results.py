@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from array import array
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -16,6 +14,7 @@ import numpy as np
 from onelook.data.jsonstream import JsonStream, Single, UnusualError
 from onelook.errors import DataError, UserError
 from onelook.evaluation.tables import LARGEST, GroundTruth, Results
+from onelook.files import open_replacing
 
 LARGEST_COUNT = 40_000_000
 LARGEST_SCORE = 1e300
@@ -104,20 +103,12 @@ def write_results(path: str | Path, truth: GroundTruth, results: Results) -> Pat
     if path.exists() and not path.is_file():
         raise UserError(f"'{path}' cannot be written: it is not a regular file.", _ELSEWHERE)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write("[")
-                for start in range(0, len(results), _WRITTEN_AT_ONCE):
-                    file.write(",\n" if start else "\n")
-                    file.write(_lines(truth, results, slice(start, start + _WRITTEN_AT_ONCE)))
-                file.write("\n]\n")
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with open_replacing(path) as file:
+            file.write("[")
+            for start in range(0, len(results), _WRITTEN_AT_ONCE):
+                file.write(",\n" if start else "\n")
+                file.write(_lines(truth, results, slice(start, start + _WRITTEN_AT_ONCE)))
+            file.write("\n]\n")
     except OSError as error:
         raise UserError(f"'{path}' cannot be written: {error.strerror or error}.", _ELSEWHERE) from error
     return path

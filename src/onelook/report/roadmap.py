@@ -1,4 +1,4 @@
-"""The results of a roadmap beside the paper's: on the terminal, as CSV, Markdown, HTML, and as a chart."""
+"""The results of a roadmap beside the paper's: as CSV, Markdown, HTML, and as a chart."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from onelook.files import write_text
 from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.scatter_png import write_scatter_png
 from onelook.report.style import STYLE
-from onelook.training.files import write_text
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _NOTHING = "\N{EN DASH}"
 TITLES = {"AP": "AP", "top1": "top-1", "top5": "top-5"}  # titles of the metrics
@@ -169,33 +166,8 @@ class RoadmapTable:
             _text(paper.latency, 1),
         )
 
-    def show(self, console: Console) -> None:
-        """Prints the table, the changes of each row, and the paths of the files."""
-        from rich.table import Table
-        from rich.text import Text
-
-        console.print(Text(f"{self.source}: {self.title}", style="bold"))
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for title in self.columns():
-            table.add_column(title, justify="left" if title == "row" else "right", no_wrap=title != "row")
-        for row in self.rows:
-            table.add_row(*(Text(cell) for cell in self.cells(row)))
-        console.print(table)
-        console.print()
-        if not self.trained:
-            for row in self.rows:
-                base = f"of {row.base}: " if row.base else ""
-                console.print(
-                    Text.assemble((row.key, "cyan"), f"  {base}{', '.join(row.change) or 'the starting point'}")
-                )
-            console.print()
-        for row in self.rows:
-            if row.note:
-                console.print(Text(f"{row.key}: {row.note}", style="dim"))
-        for name, value in self.facts.items():
-            console.print(Text(f"{name}: {value}", style="dim"))
-        if self.folder is not None:
-            console.print(Text(f"wrote {self.folder / 'table.html'}, .csv, .md and picture.svg, .png"), soft_wrap=True)
+    def __str__(self) -> str:
+        return f"{self.source}: {self.title}\n\n{self.markdown()}"
 
     def csv(self) -> str:
         """The table as CSV, with all numbers at full precision."""
@@ -262,14 +234,14 @@ class RoadmapTable:
         return scatter_chart(self.points(), "ms an image", TITLES[self.measures[0]])
 
     def write(self) -> None:
-        """Writes table.csv, table.md, table.html, picture.svg and picture.png into the folder."""
+        """Writes table.csv, table.md, table.html, plot.svg and plot.png into the folder."""
         if self.folder is None:
             raise ValueError("a table without a folder cannot be written")
         write_text(self.folder / "table.csv", self.csv())
         write_text(self.folder / "table.md", self.markdown())
         write_text(self.folder / "table.html", self.html())
-        write_text(self.folder / "picture.svg", self.svg())
-        write_scatter_png(self.folder / "picture.png", self.points(), "ms an image", TITLES[self.measures[0]])
+        write_text(self.folder / "plot.svg", self.svg())
+        write_scatter_png(self.folder / "plot.png", self.points(), "ms an image", TITLES[self.measures[0]])
 
 
 def _with_spread(row: MeasuredRow, measure: str) -> str:

@@ -18,9 +18,8 @@ from onelook.recipes import RECIPE_FILE, published_recipe
 from onelook.report.build import annotation_hints, describe_changes, example_images, read_metrics, read_report_image
 from onelook.report.page import Report, ReportImage, write_report
 from onelook.training.recipe import Recipe
-from onelook.training.run import TrainResult
+from onelook.training.result import RunResult, format_duration
 from onelook.training.teacher import read_teacher
-from onelook.training.train_log import format_duration
 
 FIRST_BATCH = "first_batch.jpg"
 
@@ -34,7 +33,7 @@ def variant_name(recipe: Recipe) -> str | None:
 
 
 def report_training(
-    trained: TrainResult,
+    trained: RunResult,
     recipe: Recipe,
     training: Dataset,
     validation: Dataset | None,
@@ -68,7 +67,7 @@ def report_training(
     return write_report(folder / "report.html", report)
 
 
-def _facts(trained: TrainResult, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:
+def _facts(trained: RunResult, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:
     name = variant_name(recipe)
     model = recipe.model.build()
     height, width = recipe.input_size

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from onelook.training.recipe import AnyLoss
 
 _RANDOM_STREAM = 0x5A7  # a random stream of its own, apart from others that share the seed
 
@@ -51,11 +49,14 @@ class Adversarial:
 def adversarial_images(
     model: nn.Module,
     images: Tensor,
-    loss: AnyLoss,
+    objective: Callable[[Any], Tensor],
     rate: float,
     autocast: AbstractContextManager[object] | None = None,
 ) -> Tensor:
-    """Attacks a batch: images (B, 3, H, W) float RGB 0..255, moved by `rate` along the gradient and clipped."""
+    """Attacks a batch: images (B, 3, H, W) float RGB 0..255, moved by `rate` down a gradient and clipped.
+
+    objective: the scalar whose gradient it is, of what the model returns; lowest where no object is detected.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -64,7 +65,7 @@ def adversarial_images(
             with autocast or nullcontext():
                 predictions = model(attacked)
             with torch.autocast(images.device.type, enabled=False):
-                (gradient,) = torch.autograd.grad(loss.adversarial_loss(predictions), attacked)
+                (gradient,) = torch.autograd.grad(objective(predictions), attacked)
     finally:
         for module, mode in modes:
             module.training = mode

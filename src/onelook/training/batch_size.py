@@ -66,7 +66,7 @@ def training_trial(
             with train_state.autocast():
                 losses = train_state.step(images, targets, size, loss, train_state.distillation_weight)
             total: Tensor = torch.stack(list(losses.values())).sum()
-            train_state.backward(total)
+            train_state.scaled(total).backward()
             train_state.optimizer_step(total)
 
     return trial

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from onelook.errors import UserError
-from onelook.training.files import replacing
+from onelook.files import replacing
 from onelook.training.processes import restore_statistics
 from onelook.training.train_state import TrainState
 from onelook.weights.safetensors_file import save_tensors

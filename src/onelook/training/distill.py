@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from onelook.errors import ConfigError
 from onelook.losses.distillation import Cwd, Mgd, Mimic, normalised
+from onelook.models.detector import Detector, FeaturePart
 from onelook.ops.precision import at_least_float32
+from onelook.training.multiscale import DarknetShapes, MultiScale
 
 if TYPE_CHECKING:
-    from onelook.models.detector import Detector, FeaturePart
-    from onelook.training.recipe import Recipe
     from onelook.types import Pyramid
 
 TERM_NAME = "distillation"  # name of the loss term in logs
@@ -87,10 +87,12 @@ def _listed(strides: Sequence[int]) -> str:
     return ", ".join(str(stride) for stride in strides)
 
 
-def check_sizes(recipe: Recipe, teacher: Detector) -> None:
-    """ConfigError unless every input size of the training is a multiple of the teacher's largest stride."""
+def check_sizes(sizes: tuple[int, int], shape: MultiScale | DarknetShapes | None, teacher: Detector) -> None:
+    """ConfigError unless every input size of the training is a multiple of the teacher's largest stride.
+
+    sizes: (height, width) of the training input.  shape: how other sizes are drawn, None for one size only.
+    """
     stride = max(teacher.backbone.strides)
-    sizes, shape = recipe.input_size, recipe.multiscale
     if any(side % stride for side in sizes):
         raise ConfigError(
             f"Images of {sizes[0]}x{sizes[1]} do not fit the teacher.",

@@ -1,38 +1,13 @@
-"""Atomic writes and a lock for the folder of a run: after a crash every file is complete, old or new."""
+"""The folder of a run: creates it, and locks it against a second training."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from onelook.errors import UserError
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder, renamed to `path` when the block ends without an error (an atomic write).
-
-    The data is flushed to the disk before the rename, so that a power failure leaves the old file or the new one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
 
 _LOCKED: dict[Path, int] = {}  # folders that this process has locked, and how often
 
@@ -74,12 +49,6 @@ def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
         pass
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def make_folder(folder: Path) -> None:
     """Creates the folder of `--out`; UserError where a file has that name, or the folder cannot be created."""
     try:
@@ -92,9 +61,3 @@ def make_folder(folder: Path) -> None:
         raise UserError(
             f"The folder '{folder}' cannot be created: {reason[:1].lower() + reason[1:]}.", remedy
         ) from error
-
-
-def remove_partial_files(folder: Path) -> None:
-    """Removes the unfinished temporary files of a killed process."""
-    for leftover in folder.glob(".*.part"):
-        leftover.unlink(missing_ok=True)

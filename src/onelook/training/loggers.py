@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from onelook.errors import UserError, did_you_mean, missing_package
-from onelook.training.files import write_text
+from onelook.files import write_text
 
 
 class MetricLogger(Protocol):

@@ -118,11 +118,12 @@ def _gradients(
         place = (recipe.seed, train_state.steps, index, train_state.process_group.rank)
         if attack is not None and (rate := attack.strength(train_state.progress, place)) > 0:
             images, targets = resize_batch(images.float(), targets, size)
-            images = adversarial_images(train_state.detector, images, loss, rate, train_state.autocast())
+            objective = loss.adversarial_loss
+            images = adversarial_images(train_state.detector, images, objective, rate, train_state.autocast())
         with train_state.gradient_sync(last=index == len(micro_batches)):
             with train_state.autocast():
                 losses = train_state.step(images, targets, size, loss, train_state.distillation_weight)
-            train_state.backward(torch.stack(list(losses.values())).sum() / len(micro_batches))
+            train_state.scaled(torch.stack(list(losses.values())).sum() / len(micro_batches)).backward()
         parts.append(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, (sum(parts[1:], parts[0]) / len(parts)).unbind()))
 

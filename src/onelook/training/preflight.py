@@ -20,15 +20,13 @@ from torch import nn
 
 from onelook.data.anchors import fit_of, flat
 from onelook.data.dataset import Dataset, clean_boxes
-from onelook.data.objects import flat_objects, judged_areas, object_sizes, outlined
+from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
 from onelook.data.order import chosen_rows, class_labels
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError
 from onelook.types import Targets
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from onelook.losses.detection_loss import Assigner
     from onelook.training.recipe import Recipe
 
@@ -86,29 +84,24 @@ class Preflight:
             "notes": list(self.notes),
         }
 
-    def show(self, console: Console) -> None:
-        """Prints the counts of the splits, the classes, and every warning."""
-        from rich.table import Table
-        from rich.text import Text
-
-        # Names of splits, classes and files may contain brackets, which are no markup of rich.
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("")
-        for split in self.splits:
-            table.add_column(Text(split.split), justify="right")
+    def table(self) -> str:
+        """The counts of the splits and of the classes, as lines of text."""
         lines = [("images", "images"), ("  without objects", "background"), ("objects", "usable"), ("crowds", "crowds")]
-        for label, attribute in lines:
-            table.add_row(label, *(f"{getattr(split, attribute):,}" for split in self.splits))
+        rows = [["", *(split.split for split in self.splits)]]
+        rows += [[label, *(f"{getattr(split, name):,}" for split in self.splits)] for label, name in lines]
         for index, name in list(enumerate(self.names))[:MAX_PRINTED_CLASSES]:
-            per_split = (f"{int(split.per_class[index]):,}" for split in self.splits)
-            table.add_row(Text(f"  {name}"), *per_split, style="dim")
+            rows.append([f"  {name}", *(f"{int(split.per_class[index]):,}" for split in self.splits)])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        text = [
+            "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:]))]).rstrip()
+            for first, *rest in rows
+        ]
         if len(self.names) > MAX_PRINTED_CLASSES:
-            table.add_row(f"  ... and {len(self.names) - MAX_PRINTED_CLASSES} more classes", style="dim")
-        console.print(table)
-        for note in self.notes:
-            console.print(Text(note), soft_wrap=True)
-        for warning in self.warnings:
-            console.print(Text.assemble(("warning: ", "yellow"), warning), soft_wrap=True)
+            text.append(f"  ... and {len(self.names) - MAX_PRINTED_CLASSES} more classes")
+        return "\n".join(text)
+
+    def __str__(self) -> str:
+        return "\n".join([self.table(), *self.notes, *(f"warning: {warning}" for warning in self.warnings)])
 
 
 def inspect_data(recipe: Recipe, training: Dataset, validation: Dataset | None, notes: Sequence[str] = ()) -> Preflight:
@@ -130,6 +123,25 @@ def inspect_data(recipe: Recipe, training: Dataset, validation: Dataset | None, 
             )
         warnings += _validation_warnings(training.names, splits[0], splits[1])
     return Preflight(training.names, tuple(splits), tuple(warnings), tuple(notes))
+
+
+def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
+    """What to warn of where the learning rate only ever warms up in this training; "" where it does more."""
+    steps, before, first = recipe.epochs * steps_per_epoch, 0.0, 0.0
+    for step in range(steps):
+        scale = recipe.schedule(step, steps_per_epoch, recipe.epochs).scale
+        if scale >= 1 or scale < before:
+            return ""
+        before, first = scale, scale if step == 0 else first
+    count = "The only step" if steps == 1 else f"All {steps} steps"
+    if before == 0:
+        problem = f"{count} of this training would have the learning rate 0, and nothing would be learnt"
+    elif before > first:
+        problem = f"{count} of this training lie in the warm-up, up to {100 * before:.2g} % of the learning rate"
+    else:
+        return ""
+    shorter = ", or a shorter schedule.warmup_epochs" if hasattr(recipe.schedule, "warmup_epochs") else ""
+    return f"{problem}: give more --epochs, a smaller --batch{shorter}."
 
 
 def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -> None:
@@ -164,7 +176,7 @@ def _missing(paths: Sequence[str]) -> list[str]:
 
 def missing_for_metric(metric: str, validation: Dataset) -> str | None:
     """The objects ("small objects") that a split lacks, so that the metric is undefined; None if it is defined."""
-    areas = judged_areas(validation)
+    areas = evaluated_areas(validation)
     if not len(areas):
         return "objects"
     if metric[:2] not in ("AP", "AR") or metric[2:] not in SIZE_RANGES:
@@ -252,7 +264,7 @@ def _outline_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | Non
     if not any(getattr(augment, "needs_polygons", False) for augment in augments):
         return []
     _, _, found, crowds = flat_objects(dataset)
-    usable = outlined(dataset) & ~crowds
+    usable = has_outline(dataset) & ~crowds
     if (usable if labels is None else usable & np.isin(found, labels)).any():
         return []
     return [

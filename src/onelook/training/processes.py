@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from onelook.devices import choose_device
 from onelook.errors import UserError
 from onelook.layers.cross_mini_batch_norm import update_running
 from onelook.ops.reduce import num_processes, sum_over_processes
@@ -49,23 +50,6 @@ class ProcessGroup:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name ("cpu", "cuda", "cuda:1", "mps"); None is the best here. UserError if it is absent."""
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(f"cuda:{name}" if name.isdigit() else name)
-    except RuntimeError:
-        raise UserError(f"'{name}' is no device.", "Devices are cpu, cuda, cuda:1 and so on, and mps.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"Device '{name}' was asked for, but PyTorch finds no CUDA here.", "Use --device cpu.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"There is no device '{name}' here, only {torch.cuda.device_count()} CUDA device(s).")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("Device 'mps' was asked for, but PyTorch finds none here.", "Use --device cpu.")
-    return device
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ import numpy as np
 
 from onelook.augment.batch_augment import WithBatchAugments
 from onelook.augment.sampler import ImageSampler
+from onelook.config import change
 from onelook.data.order import Sampling
-from onelook.errors import ConfigError
+from onelook.errors import ConfigError, UsageError
 from onelook.layers.cross_iteration_batch_norm import Cbn
 from onelook.layers.cross_mini_batch_norm import Cmbn
 from onelook.losses.classification import ClassLoss
@@ -206,3 +207,22 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
             changes["flat_epochs"] = min(known["flat_epochs"], float(epochs // 5))
     every = max(1, min(recipe.evaluate_every, epochs // 10))
     return replace(recipe, epochs=epochs, closing=closing, schedule=replace(schedule, **changes), evaluate_every=every)
+
+
+def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:
+    """The recipe for these classes, with other epochs, input side or batch; None keeps what the recipe has."""
+    for flag, number in (("--epochs", epochs), ("--batch", batch)):
+        if number is not None and number < 1:
+            raise UsageError(f"{flag} is at least 1, not {number}.")
+    if epochs is not None and epochs != chosen.epochs:
+        chosen = shortened(chosen, epochs)
+    new: dict[str, Any] = {"model.num_classes": len(names)}
+    if batch is not None:
+        new["batch_size"] = batch
+    if size is not None:
+        if size < 32 or size % 32:
+            below, above = size // 32 * 32, (max(size, 0) // 32 + 1) * 32
+            near = f"{below} or {above}" if below > 0 else str(above)
+            raise UsageError(f"The size {size} is no multiple of 32.", f"Use --size {near}.")
+        new["size"] = (size, size)
+    return change(chosen, new)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from onelook.errors import UserError
 from onelook.training.meter import LossMeter
 from onelook.training.processes import ProcessGroup
-from onelook.training.train_log import format_duration
 from onelook.types import UNDEFINED
+
+_OF_TRAINING = ("epoch", "lr", "images_per_second", "waited", "seconds")  # columns of a row beside losses and metrics
 
 
 @dataclass
@@ -37,6 +36,15 @@ class RunRecord:
     finished: bool = False
     reason: str = "finished"
     names: list[str] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The numbers of the last evaluation; {} before the first."""
+        for row in reversed(self.rows):
+            found = {name: value for name, value in row.items() if name not in _OF_TRAINING and "/" not in name}
+            if found:
+                return found
+        return {}
 
     def update_best(self, value: float | None, epoch: int) -> bool:
         """Records the metric of an evaluation; returns whether it is the best so far. Only finite values can be.
@@ -82,50 +90,3 @@ class RunRecord:
 
 def _described(data: Mapping[str, Any] | None) -> str:
     return "none" if data is None else f"{data['images']} images of the split '{data['split']}'"
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The result of a training that finished, stopped early or was interrupted.
-
-    reason: "finished", "patience" (early stopping) or "interrupted".  metric, best: the metric that decides which epoch
-    is the best, and its best value.
-    """
-
-    folder: Path
-    reason: str
-    epochs: int
-    steps: int
-    seconds: float
-    metric: str
-    best: float | None
-    best_epoch: int | None
-    last: Mapping[str, Any]
-
-    @property
-    def never_defined(self) -> bool:
-        """Whether the metric was undefined in every evaluation."""
-        return self.best is None and self.metric in self.last
-
-    @property
-    def exit_code(self) -> int:
-        return 130 if self.reason == "interrupted" else 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain data for JSON."""
-        return {**asdict(self), "folder": str(self.folder), "last": dict(self.last)}
-
-    def show(self, console: Console) -> None:
-        """Prints the result and the path of the weights."""
-        if self.reason == "interrupted":
-            stopped = f"Stopped after {self.steps} steps. The checkpoint is in {self.folder}."
-            console.print(stopped, soft_wrap=True, markup=False)
-            return
-        why = "No improvement: stopped early after" if self.reason == "patience" else "Trained for"
-        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        console.print(f"{why} {epochs} in {format_duration(self.seconds)}.")
-        if self.best is not None and self.best_epoch is not None:
-            console.print(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch + 1}.")
-        elif self.never_defined:
-            console.print(f"{self.metric} was never defined on the validation set: best is the last epoch.")
-        console.print(f"Weights: {self.folder / 'best.safetensors'}", soft_wrap=True, markup=False)

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 
 from onelook.config import diff, to_plain, write_yaml
 from onelook.errors import OtherProcessError, UserError, did_you_mean
+from onelook.files import remove_leftovers
 from onelook.ops.reduce import mean_over_processes
+from onelook.reporter import Reporter, SilentReporter
 from onelook.training.checkpoint import latest_weights_hint, load_checkpoint, save_checkpoint
-from onelook.training.files import locked_folder, make_folder, remove_partial_files
+from onelook.training.files import locked_folder, make_folder
 from onelook.training.interrupt import StopRequest
 from onelook.training.loggers import CsvLogger, LoggerCollection, open_loggers
 from onelook.training.loop import Batches, Epoch, Step, train
@@ -35,8 +36,9 @@ from onelook.training.processes import (
     gather_objects,
     gather_statistics,
 )
-from onelook.training.record import RunRecord, TrainResult
-from onelook.training.train_log import TrainLog, format_duration, format_losses
+from onelook.training.record import RunRecord
+from onelook.training.result import RunResult, format_duration
+from onelook.training.train_log import TrainLog, format_losses
 from onelook.training.train_state import TrainState
 from onelook.types import UNDEFINED
 from onelook.weights import save_weights
@@ -68,8 +70,9 @@ def exclusive(folder: Path, process_group: ProcessGroup, *, new: bool) -> Iterat
 class Run:
     """The folder of a training and the files in it. Only the main process writes.
 
-    resume_command: the command that resumes the run; Ctrl-C prints it.  save_minutes: between checkpoints inside an
-    epoch.  image_name: the name, in messages, of the image in a row of the data set.
+    reporter: receives messages and progress; None shows nothing.  resume_command: how the run is resumed; printed
+    after Ctrl-C.  save_minutes: between checkpoints inside an epoch.  image_name: the name, in messages, of the image
+    in a row of the data set.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class Run:
         recipe: Recipe,
         train_state: TrainState,
         *,
-        console: Console | None = None,
+        reporter: Reporter | None = None,
         loggers: Sequence[str] = (),
         resume: bool = False,
         resume_command: str = "",
@@ -104,10 +107,10 @@ class Run:
                     )
                 write_yaml(folder / "recipe.yaml", to_plain(recipe))
             if self.is_main:
-                remove_partial_files(folder)
+                remove_leftovers(folder)
         self.record.names = list(train_state.detector.class_names)
         self.log = TrainLog(
-            console if self.is_main else None,
+            reporter if reporter is not None and self.is_main else SilentReporter(),
             folder / "train.log" if self.is_main else None,
             train_state.process_group.device,
         )
@@ -163,10 +166,10 @@ class Run:
                 size=self.recipe.input_size,
             )
 
-    def result(self, steps_per_epoch: int) -> TrainResult:
+    def result(self, steps_per_epoch: int) -> RunResult:
         """The result of the training so far."""
         record = self.record
-        return TrainResult(
+        return RunResult(
             folder=self.folder,
             reason=record.reason if record.finished else "interrupted",
             epochs=self.train_state.steps // steps_per_epoch,
@@ -175,6 +178,7 @@ class Run:
             metric=self.recipe.metric,
             best=record.best,
             best_epoch=record.best_epoch,
+            metrics=record.metrics,
             last=record.rows[-1] if record.rows else {},
         )
 
@@ -192,7 +196,7 @@ def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
 
 def fit(
     run: Run, batches: Batches, evaluate: Evaluate | None, *, slow_loader_remedy: str = "prepare them in more processes"
-) -> TrainResult:
+) -> RunResult:
     """Trains until the last epoch, early stopping or Ctrl-C; the run's folder is up to date in each case.
 
     slow_loader_remedy: what the warning recommends where training waits for batches.

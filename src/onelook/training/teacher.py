@@ -7,21 +7,20 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from onelook.config import to_plain
-from onelook.errors import UserError, WeightsError
+from onelook.errors import UsageError, UserError, WeightsError
+from onelook.files import write_text
+from onelook.models.detector import Detector
 from onelook.models.variants import VARIANTS
-from onelook.training.files import write_text
+from onelook.training.recipe import Recipe
 from onelook.weights import open_detector
 
-if TYPE_CHECKING:
-    from onelook.models.detector import Detector
-
 TEACHER_FILE = "teacher.json"
+IN_MEMORY = "a detector in memory"  # what the record calls a teacher that was given as a value
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,30 @@ class TeacherRecord:
         return self.model if self.weights is None else f"{self.model} ({self.weights})"
 
 
-def open_teacher(model: str, weights: str | None = None) -> tuple[Detector, TeacherRecord]:
-    """Opens a teacher: the name of a model with weights, a weights file or a run's folder; returns also its record.
+def find_teacher(
+    recipe: Recipe, folder: Path, teacher: str | Detector | None, weights: str | None, resume: bool
+) -> tuple[Detector, TeacherRecord] | None:
+    """Opens the teacher of a run; None where the recipe has none. UserError where the two do not agree."""
+    if weights is not None and teacher is None:
+        raise UsageError("--teacher-weights needs the teacher's name.", "Add --teacher NAME.")
+    if recipe.distillation is None:
+        if teacher is not None:
+            raise UsageError("The recipe has no teacher.", "Leave --teacher away, or distillation=none.")
+        return None
+    if resume:
+        return reopen_teacher(folder, teacher, weights)
+    if teacher is None:
+        raise UsageError("The recipe learns from a teacher.", "Add --teacher, or distillation=none.")
+    return open_teacher(teacher, weights)
+
+
+def open_teacher(model: str | Detector, weights: str | None = None) -> tuple[Detector, TeacherRecord]:
+    """Opens a teacher: a name with weights, a weights file, a run's folder, or a detector; returns also its record.
 
     UserError as of `open_detector`, and for a model without weights.
     """
+    if isinstance(model, Detector):
+        return model, TeacherRecord(IN_MEMORY, None, fingerprint(model))
     row = None if weights is not None or Path(model).exists() else VARIANTS.get(model)
     if row is not None:
         source = f" The official ones are at {row.url}." if row.url else ""
@@ -74,12 +92,16 @@ def write_teacher(folder: Path, record: TeacherRecord) -> None:
     write_text(folder / TEACHER_FILE, json.dumps(asdict(record), indent=1) + "\n")
 
 
-def reopen_teacher(folder: Path, model: str | None, weights: str | None) -> tuple[Detector, TeacherRecord]:
+def reopen_teacher(folder: Path, model: str | Detector | None, weights: str | None) -> tuple[Detector, TeacherRecord]:
     """Opens the teacher of a resumed run, which must be the one that the run was started with.
 
     model, weights: its new place, None if it has not moved. UserError for another teacher.
     """
     before = read_teacher(folder)
+    if model is None and before.model == IN_MEMORY:
+        raise UserError(
+            f"The run in '{folder}' learns from a teacher that was {IN_MEMORY}.", "Give the same teacher again."
+        )
     files = [path for path in (before.model, before.weights) if path and os.path.isabs(path)]
     missing = [path for path in files if not os.path.exists(path)]
     if model is None and missing:
@@ -87,7 +109,8 @@ def reopen_teacher(folder: Path, model: str | None, weights: str | None) -> tupl
             f"The run in '{folder}' was distilled from the teacher '{missing[0]}', which does not exist any more.",
             "Give its new place: --teacher FILE (or a run's folder), or --teacher NAME --teacher-weights FILE.",
         )
-    detector, now = open_teacher(*((before.model, before.weights) if model is None else (model, weights)))
+    named = (before.model, before.weights) if model is None else (model, weights)
+    detector, now = open_teacher(*named)
     if now.fingerprint != before.fingerprint:
         raise UserError(
             f"The run in '{folder}' has another teacher: {before} with {before.fingerprint[:19]}, not "

@@ -1,4 +1,4 @@
-"""Progress and messages of a training: a progress bar on a terminal, plain lines elsewhere, and `train.log`."""
+"""Progress and messages of a training: passed to a reporter, and the messages appended to `train.log`."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-SECONDS_BETWEEN_LINES = 60.0  # between progress lines inside an epoch, where there is no bar
+from onelook.reporter import Progress, Reporter, ignore_progress
+from onelook.training.result import format_duration
+
+SECONDS_BETWEEN_LINES = 60.0  # inside an epoch: in the log, and of a reporter that prints lines
 
 
 class TrainLog:
-    """Prints messages and the progress of a training, and appends the messages to a log file.
+    """Passes messages and the progress of a training to a reporter, and appends the messages to a log file.
 
-    console: None prints nothing (as in all processes but the main one).  path: the log file; None writes none.
+    reporter: a silent one in all processes but the main one.  path: the log file; None writes none.
     """
 
-    def __init__(self, console: Console | None, path: Path | None, device: torch.device) -> None:
-        self.console = console
+    def __init__(self, reporter: Reporter, path: Path | None, device: torch.device) -> None:
+        self.reporter = reporter
         self.device = device
         self.path = path
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._epoch = ExitStack()
+        self._progress: Progress = ignore_progress
         self._last_line = time.monotonic()
         self._log_failed = False
 
@@ -49,50 +50,39 @@ class TrainLog:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("".join(f"{stamp} {line}\n" for line in text.splitlines()))
         except OSError as error:
-            if not self._log_failed and self.console is not None:
-                reason = f"warning: '{self.path}' could not be written ({error.strerror or error})."
-                self.console.print(reason, style="yellow", markup=False, soft_wrap=True)
+            if not self._log_failed:
+                self.reporter.warning(f"'{self.path}' could not be written ({error.strerror or error}).")
             self._log_failed = True
 
-    def info(self, text: str, style: str = "") -> None:
-        """Prints a message and appends it to the log file."""
+    def info(self, text: str) -> None:
+        """Reports a message and appends it to the log file."""
         self.log(text)
-        if self.console is not None:
-            self.console.print(text, style=style or None, markup=False, soft_wrap=True)
+        self.reporter.info(text)
 
     def warning(self, text: str) -> None:
-        """Prints a warning and appends it to the log file."""
-        self.info(f"warning: {text}", style="yellow")
+        """Reports a warning and appends it to the log file."""
+        self.log(f"warning: {text}")
+        self.reporter.warning(text)
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
-        """Starts a progress bar for an epoch (0-based) of which `done` steps are already taken."""
-        if self.console is None or not self.console.is_terminal:
-            return
-        self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[state]}"),
-            console=self.console,
-            transient=True,
-        )
-        self._bar.start()
-        self._task = self._bar.add_task("", total=steps, completed=done, epoch=f"{epoch + 1}/{epochs}", state="")
+        """Starts the progress of an epoch (0-based) of which `done` steps are already taken."""
+        self.end_epoch()
+        shown = self.reporter.progress(f"epoch {epoch + 1}/{epochs}", every=SECONDS_BETWEEN_LINES)
+        self._progress = self._epoch.enter_context(shown)
+        self._progress(done, steps, f"{done}/{steps}")
 
     def step(self, number: int, steps: int, losses: Mapping[str, float], images_per_second: float, left: float) -> None:
-        """Updates the bar to step `number` of the epoch; without a bar, prints a line every minute."""
+        """Reports that step `number` of the epoch is done; the log has a line every minute."""
         state = f"{format_losses(losses)}  {images_per_second:.1f} img/s  {format_duration(left)} left  {self.memory()}"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=number, state=escape(state))
-        elif time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+        self._progress(number, steps, f"{number}/{steps}  {state}")
+        if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            self.info(f"  step {number}/{steps}  {state}")
+            self.log(f"  step {number}/{steps}  {state}")
 
     def end_epoch(self) -> None:
-        """Removes the progress bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = self._task = None
+        """Ends the progress of the epoch."""
+        self._epoch.close()
+        self._progress = ignore_progress
         self._last_line = time.monotonic()
 
     def memory(self) -> str:
@@ -107,13 +97,3 @@ def format_losses(losses: Mapping[str, float]) -> str:
     """'loss 3.21 (box 1.20, objectness 1.51, classes 0.50)'."""
     parts = ", ".join(f"{name} {value:.3f}" for name, value in losses.items() if name != "total")
     return f"loss {losses.get('total', 0.0):.3f}" + (f" ({parts})" if parts else "")
-
-
-def format_duration(seconds: float) -> str:
-    """'1:02:03', '2:03' or '3 s'."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    hours, rest = divmod(whole, 3600)
-    minutes, second = divmod(rest, 60)
-    return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"

@@ -7,12 +7,13 @@ import fnmatch
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onelook.devices import Precision, check_precision
 from onelook.errors import ConfigError, did_you_mean
 from onelook.layers.cross_iteration_batch_norm import CrossIterationNorm
 from onelook.layers.cross_mini_batch_norm import CrossMiniBatchNorm
@@ -27,8 +28,6 @@ from onelook.training.step import TrainingStep
 if TYPE_CHECKING:
     from onelook.models.detector import Detector
     from onelook.training.recipe import Recipe
-
-Precision = Literal["fp32", "fp16", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ class RuntimeOptions:
 
     def precision_on(self, device: torch.device) -> Precision:
         """The precision on a device."""
-        return self.precision or ("fp16" if device.type == "cuda" else "fp32")
+        return check_precision(device, self.precision or ("fp16" if device.type == "cuda" else "fp32"))
 
     def channels_last_on(self, device: torch.device) -> bool:
         """Whether the memory layout on a device is channels-last."""
@@ -175,9 +174,9 @@ class TrainState:
             module.begin_step()
         self._snapshot.save()
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulates the gradients of a loss."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss whose gradients the optimizer expects: multiplied by the scale of float16, where there is one."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     def optimizer_step(self, loss: Tensor) -> Tensor:
         """Updates weights and EMA, unless the loss (in any process) or the gradient is not finite.
@@ -227,7 +226,7 @@ def _distiller(
         raise ConfigError(
             "The recipe has distillation, but there is no teacher.", "Give one, or set distillation=none."
         )
-    check_sizes(recipe, teacher)
+    check_sizes(recipe.input_size, recipe.multiscale, teacher)
     torch.manual_seed(recipe.seed)
     align = AlignModule(settings, detector.neck, teacher.neck).to(device)
     deployed = deploy(teacher).to(device)

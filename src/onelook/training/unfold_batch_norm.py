@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from onelook.devices import widest_float
+
 # |gradient| / |filter| at the equilibrium rate * ratio ** 2 = 2 * decay, with rate 0.01 and weight decay 5e-4 of the
 # published trainings of YOLOX, YOLOv7 and DAMO-YOLO.
 MAX_GRADIENT_RATIO = math.sqrt(2 * 5e-4 / 0.01)
@@ -31,12 +33,12 @@ class _Moments:
     """Mean and variance of the input of one batch norm, for each channel, over several batches."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
-        self.sum = torch.zeros(channels, dtype=torch.float64, device=device)
+        self.sum = torch.zeros(channels, dtype=widest_float(device), device=device)
         self.squares = torch.zeros_like(self.sum)
         self.count = 0
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].detach().double()
+        x = inputs[0].detach().to(self.sum.dtype)
         axes = [axis for axis in range(x.dim()) if axis != 1]
         self.sum += x.sum(axes)
         self.squares += (x * x).sum(axes)

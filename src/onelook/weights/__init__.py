@@ -3,7 +3,7 @@
 from onelook.weights.checkpoint import Checkpoint, read_checkpoint
 from onelook.weights.header import Header
 from onelook.weights.load import load_weights
-from onelook.weights.open import Opened, open_detector
+from onelook.weights.open import OpenedDetector, open_detector
 from onelook.weights.own import restore, save_weights
 from onelook.weights.report import LoadReport
 from onelook.weights.safetensors_file import read_header
@@ -12,7 +12,7 @@ __all__ = [
     "Checkpoint",
     "Header",
     "LoadReport",
-    "Opened",
+    "OpenedDetector",
     "load_weights",
     "open_detector",
     "read_checkpoint",

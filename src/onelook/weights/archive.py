@@ -1,23 +1,22 @@
 """The entries of an uncompressed zip file, as torch writes them, found without unpacking anything.
 
-Everything the file says of itself is checked against the file before it is used: counts, offsets, sizes, overlaps.
-Compressed entries are refused: torch stores tensors uncompressed, and what is not unpacked cannot blow up.
+`zipfile` reads the directory, from which at most a few megabytes are taken. What it does not do is done here: entries
+are slices of the memory map, none is compressed (torch stores tensors as they are, and what is not unpacked cannot blow
+up), and no two share bytes.
 """
 
 from __future__ import annotations
 
+import io
 import struct
+import zipfile
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, printable
 
-_MOST_ENTRIES = 50_000
-_LONGEST_NAME = 1_024
-_END = b"PK\x05\x06"
-_END_64 = b"PK\x06\x06"
-_LOCATOR_64 = b"PK\x06\x07"
-_ENTRY = b"PK\x01\x02"
+_LARGEST_DIRECTORY = 4_000_000  # bytes; 700 tensors take 50,000, and each entry becomes an object of `zipfile`
 _LOCAL = b"PK\x03\x04"
 _RESAVE = "torch.save writes such files uncompressed: load it where it was made and save it again."
 
@@ -31,127 +30,80 @@ class Entry:
     checksum: int
 
     def verify(self) -> None:
-        """Raises Refusal if the bytes are not those that were written."""
+        """Raises UnreadableFile if the bytes are not those that were written."""
         if self.checksum and zlib.crc32(self.data) != self.checksum:
-            raise Refusal(f"its entry '{shown(self.name)}' is damaged (the checksum differs)")
+            raise UnreadableFile(f"its entry '{printable(self.name)}' is damaged (the checksum differs)")
 
 
-@dataclass(frozen=True)
-class _Place:
-    name: bytes
-    start: int
-    end: int
-    checksum: int
+class _View(io.RawIOBase):
+    """The mapped file as `zipfile` wants to read it, a bounded part at a time."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._position = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}[whence]
+        if start + offset < 0:
+            raise UnreadableFile("its zip directory does not lie where it should")
+        self._position = start + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        start, end = self._position, len(self._data) if size < 0 else min(self._position + size, len(self._data))
+        if max(size, end - start) > _LARGEST_DIRECTORY:
+            raise UnreadableFile(f"its zip directory claims {max(size, end - start)} bytes, more than any checkpoint's")
+        self._position = max(start, end)
+        return bytes(self._data[start:end])
 
 
 def read_entries(data: memoryview) -> dict[str, Entry]:
-    """All entries by name. Raises Refusal for anything inconsistent, compressed, encrypted, doubled or overlapping."""
+    """All entries by name. Raises UnreadableFile for what is inconsistent, compressed, encrypted or doubled."""
     try:
-        start, size, count = _directory(data)
-        places = _places(data, start, size, count)
-    except struct.error as error:
-        raise Refusal("its zip directory is damaged") from error
-    _check_overlaps(places, start)
+        with zipfile.ZipFile(_View(data)) as archive:
+            listed, directory = archive.infolist(), archive.start_dir
+            end = len(data) - 22 - len(archive.comment)
+            count, size, start = struct.unpack_from("<HII", data, end + 10)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, EOFError, struct.error) as error:
+        raise UnreadableFile(f"its zip directory is damaged or cut off ({printable(error)})") from error
+    # What does not fit 16 or 32 bits is all ones there, and stands in a second record.
+    fits = size == 0xFFFFFFFF or directory + size <= end
+    if count not in (len(listed), 0xFFFF) or start not in (directory, 0xFFFFFFFF) or not fits:
+        raise UnreadableFile("its zip directory contradicts what the end of the file says of it")
     entries: dict[str, Entry] = {}
-    for place in places:
-        try:
-            name = place.name.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise Refusal("its zip directory has a name that is not text") from error
-        if name in entries:
-            raise Refusal(f"it holds '{shown(name)}' twice")
-        entries[name] = Entry(name, data[place.start : place.end], place.checksum)
+    places = [(directory, directory)]
+    for info in listed:
+        start = _data_start(data, info)
+        places.append((info.header_offset, start + info.file_size))
+        if info.orig_filename in entries:
+            raise UnreadableFile(f"it holds '{printable(info.orig_filename)}' twice")
+        entries[info.orig_filename] = Entry(info.orig_filename, data[start : start + info.file_size], info.CRC)
+    places.sort()
+    if any(end > following for (_, end), (following, _) in pairwise(places)) or places[-1][1] > directory:
+        raise UnreadableFile("its entries overlap: it was made to mislead")
     return entries
 
 
-def _directory(data: memoryview) -> tuple[int, int, int]:
-    """Where the central directory lies: its start, its size in bytes, its number of entries."""
-    tail_start = max(0, len(data) - 22 - 65_535)
-    found = bytes(data[tail_start:]).rfind(_END)
-    if found < 0:
-        raise Refusal("its end is missing: the file is cut off")
-    end = tail_start + found
-    disk, first, here, count, size, start = struct.unpack_from("<HHHHII", data, end + 4)
-    locator = end - 20
-    if locator >= 0 and data[locator : locator + 4] == _LOCATOR_64:
-        (where,) = struct.unpack_from("<Q", data, locator + 8)
-        if where > locator - 56 or data[where : where + 4] != _END_64:
-            raise Refusal("its zip directory is damaged")
-        wide = struct.unpack_from("<IIQQQQ", data, where + 16)
-        narrow = (disk, first, here, count, size, start)
-        full = (0xFFFF,) * 4 + (0xFFFF_FFFF,) * 2
-        if any(small not in (large, most) for small, large, most in zip(narrow, wide, full)):
-            raise Refusal("its zip directory says two things")
-        disk, first, here, count, size, start = wide
-        end = where
-    if disk or first or here != count:
-        raise Refusal("it is a part of a zip file split over several")
-    if count > _MOST_ENTRIES:
-        raise Refusal(f"it claims {count} entries; checkpoints have fewer than {_MOST_ENTRIES}")
-    if start + size > end or size < 46 * count or size > (46 + 3 * _LONGEST_NAME) * count:
-        raise Refusal("its zip directory does not lie where it says")
-    return start, size, count
-
-
-def _places(data: memoryview, position: int, size: int, count: int) -> list[_Place]:
-    end = position + size
-    places = []
-    for _ in range(count):
-        if position + 46 > end or data[position : position + 4] != _ENTRY:
-            raise Refusal("its zip directory is damaged")
-        flags, method, _time, _date, checksum, packed, unpacked, name_size, extra_size, note_size = struct.unpack_from(
-            "<HHHHIIIHHH", data, position + 8
-        )
-        (local,) = struct.unpack_from("<I", data, position + 42)
-        name = bytes(data[position + 46 : position + 46 + name_size])
-        extra = bytes(data[position + 46 + name_size : position + 46 + name_size + extra_size])
-        position += 46 + name_size + extra_size + note_size
-        if position > end or not 0 < name_size <= _LONGEST_NAME:
-            raise Refusal("its zip directory is damaged")
-        label = shown(name.decode("utf-8", "replace"))
-        if flags & 1:
-            raise Refusal(f"its entry '{label}' is encrypted", _RESAVE)
-        if method != 0:
-            raise Refusal(f"its entry '{label}' is compressed", _RESAVE)
-        unpacked, packed, local = _wide(extra, unpacked, packed, local)
-        if packed != unpacked:
-            raise Refusal(f"its entry '{label}' has two sizes")
-        start = _data_start(data, local, name)
-        if start + packed > len(data):
-            raise Refusal(f"its entry '{label}' claims {packed} bytes, more than the file holds")
-        places.append(_Place(name, start, start + packed, checksum))
-    return places
-
-
-def _wide(extra: bytes, unpacked: int, packed: int, local: int) -> tuple[int, int, int]:
-    """The three numbers, with those that did not fit 32 bits taken from the entry's zip64 field, in its order."""
-    values = [unpacked, packed, local]
-    missing = [index for index, value in enumerate(values) if value == 0xFFFFFFFF]
-    position = 0
-    while missing and position + 4 <= len(extra):
-        kind, length = struct.unpack_from("<HH", extra, position)
-        position += 4
-        if kind == 1 and length >= 8 * len(missing):
-            for index, value in zip(missing, struct.unpack_from(f"<{len(missing)}Q", extra, position)):
-                values[index] = value
-            return values[0], values[1], values[2]
-        position += length
-    return unpacked, packed, local
-
-
-def _data_start(data: memoryview, local: int, name: bytes) -> int:
-    """Where an entry's bytes begin: behind its local header, whose own sizes are not trusted and not needed."""
-    if local + 30 > len(data) or data[local : local + 4] != _LOCAL:
-        raise Refusal("its zip directory points to a place where no entry is")
-    name_size, extra_size = struct.unpack_from("<HH", data, local + 26)
-    if bytes(data[local + 30 : local + 30 + name_size]) != name:
-        raise Refusal(f"its entry '{shown(name.decode('utf-8', 'replace'))}' has two names")
+def _data_start(data: memoryview, info: zipfile.ZipInfo) -> int:
+    """Where the bytes of an entry begin, behind its local header."""
+    label = printable(info.orig_filename)
+    if info.flag_bits & 1:
+        raise UnreadableFile(f"its entry '{label}' is encrypted", _RESAVE)
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise UnreadableFile(f"its entry '{label}' is compressed", _RESAVE)
+    if info.compress_size != info.file_size:
+        raise UnreadableFile(f"its entry '{label}' has two sizes")
+    local = info.header_offset
+    if local < 0 or local + 30 > len(data) or data[local : local + 4] != _LOCAL:
+        raise UnreadableFile(f"its entry '{label}' is not where the directory places it")
+    flags, *_, name_size, extra_size = struct.unpack_from("<2xH18xHH", data, local + 4)
+    name = bytes(data[local + 30 : local + 30 + name_size])
+    if name != info.orig_filename.encode("utf-8" if flags & 0x800 else "cp437"):
+        raise UnreadableFile(f"its entry '{label}' has two names")
     return local + 30 + name_size + extra_size
-
-
-def _check_overlaps(places: list[_Place], directory: int) -> None:
-    last = 0
-    for place in sorted(places, key=lambda place: place.start):
-        if place.start < last or place.end > directory:
-            raise Refusal("its entries overlap: it was made to mislead")
-        last = max(last, place.end)

@@ -1,4 +1,4 @@
-"""What a weights file holds, before any model is asked: the formats, told apart by content, and their readers.
+"""Reads any supported weights file: the formats, told apart by content, and their readers.
 
 A new format is a row of `FORMATS`: a test of the file's first bytes, and a reader of the mapped file.
 """
@@ -20,16 +20,16 @@ from onelook.weights.file import map_file
 from onelook.weights.header import Header
 from onelook.weights.modules import MODULE_PACKAGES, PickledModule, read_module
 from onelook.weights.onnx_file import read_onnx_file
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, printable
+from onelook.weights.safe_globals import Placeholder
 from onelook.weights.safetensors_file import read_safetensors
 from onelook.weights.torch_file import STREAM_MAGIC, ZIP_MAGIC, StoredTensor, read_torch_file
-from onelook.weights.unpickle import Record
 
 _HEAD = 512  # bytes that formats are told apart by
 
 
 @dataclass(frozen=True)
-class NetworkGraph:
+class ConvolutionGraph:
     """The convolutions of a file that names them as it likes: how they are linked, and their tensors."""
 
     links: dict[str, Convolution]
@@ -41,9 +41,9 @@ class Checkpoint:
     """The tensors of a file, under the file's own names and in its dtypes: mostly views of the mapped file.
 
     format: for people.  header: of our own files.  folded: whether batch norm is folded into convolutions.  graph: of
-    files that carry a network (ONNX), whose tensor names mean nothing.  exported: what a file that Onelook exported
-    says of itself.  numbers: of Darknet's files, which an architecture cuts into tensors.  said: of torch's files,
-    what a network that was pickled whole says beside its tensors.
+    files that carry a network (ONNX), whose tensor names mean nothing.  exported: the metadata of a file that
+    Onelook exported.  darknet: of Darknet's files, which an architecture cuts into tensors.  pickled: of torch's files,
+    what a network that was pickled whole holds beside its tensors.
     """
 
     path: str
@@ -51,15 +51,15 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     folded: bool
     header: Header | None = None
-    graph: NetworkGraph | None = None
+    graph: ConvolutionGraph | None = None
     exported: ExportedMetadata | None = None
-    numbers: DarknetFile | None = None
-    said: PickledModule | None = None
+    darknet: DarknetFile | None = None
+    pickled: PickledModule | None = None
 
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of file: what people call it, how its first bytes look, and its reader (which raises Refusal)."""
+    """One kind of file: what people call it, how its first bytes look, and its reader (which raises UnreadableFile)."""
 
     name: str
     detect: Callable[[bytes], bool]
@@ -78,8 +78,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         if kind.detect(head):
             try:
                 return kind.read(name, data)
-            except Refusal as refusal:
-                raise refusal.error(name, kind.name) from refusal
+            except UnreadableFile as error:
+                raise error.to_weights_error(name, kind.name) from error
     raise WeightsError(f"'{name}' is not a weights file: it {_looks_like(head)}.", f"Readable are {_READABLE}.")
 
 
@@ -92,23 +92,23 @@ def _is_torch(head: bytes) -> bool:
 def _read_torch(path: str, data: memoryview) -> Checkpoint:
     file = read_torch_file(data, MODULE_PACKAGES)
     value = _weights_of(file.value)
-    if isinstance(value, Record):
+    if isinstance(value, Placeholder):
         network = read_module(value)
         kind = f"torch {file.form} checkpoint of a pickled network"
     else:
         network = PickledModule(_state_dict(value))
         kind = f"torch {file.form} checkpoint"
     tensors = {name: file.tensor(tensor) for name, tensor in network.tensors.items()}
-    return Checkpoint(path, kind, tensors, is_folded(tensors), said=network)
+    return Checkpoint(path, kind, tensors, is_folded(tensors), pickled=network)
 
 
 def _weights_of(value: Any) -> Any:
     """What of a checkpoint is to be used: its moving average where it has one, else its model, else all of it."""
     if isinstance(value, dict):
         average, model = value.get("ema"), value.get("model")
-        if isinstance(average, Record) or _is_state_dict(average):
+        if isinstance(average, Placeholder) or _is_state_dict(average):
             return average
-        if isinstance(model, Record | dict):
+        if isinstance(model, Placeholder | dict):
             return model
     return value
 
@@ -120,11 +120,11 @@ def _is_state_dict(value: Any) -> bool:
 def _state_dict(value: Any) -> dict[str, StoredTensor]:
     """A state dict, checked; `module.` prefixes removed."""
     if not isinstance(value, dict) or not value:
-        raise Refusal(f"it holds {_described(value)}, no state dict", "Save model.state_dict() with torch.save.")
+        raise UnreadableFile(f"it holds {_described(value)}, no state dict", "Save model.state_dict() with torch.save.")
     for name, entry in value.items():
         if not isinstance(name, str) or not isinstance(entry, StoredTensor):
-            reason = f"it holds no state dict: its entry '{shown(name)}' is {_described(entry)}"
-            raise Refusal(reason, "Save {'model': model.state_dict()} with torch.save.")
+            reason = f"it holds no state dict: its entry '{printable(name)}' is {_described(entry)}"
+            raise UnreadableFile(reason, "Save {'model': model.state_dict()} with torch.save.")
     if all(name.startswith("module.") for name in value):
         value = {name.removeprefix("module."): entry for name, entry in value.items()}
     return value
@@ -156,16 +156,16 @@ def _read_onnx(path: str, data: memoryview) -> Checkpoint:
     file = read_onnx_file(data, path)
     links, convolutions = graph_of_file(file)
     if not convolutions:
-        raise Refusal("its graph has no convolutions", "Name the file of a detector.")
+        raise UnreadableFile("its graph has no convolutions", "Name the file of a detector.")
     exported = None
     if METADATA_KEY in file.metadata:
         try:
             exported = ExportedMetadata.from_json(file.metadata[METADATA_KEY], path)
         except UserError as error:
-            raise Refusal(error.message.rstrip("."), error.remedy) from error
+            raise UnreadableFile(error.message.rstrip("."), error.remedy) from error
     elif any(name.startswith(_EXPORTED) for name in file.tensors):
-        raise Refusal("its description is gone, without which its colours and boxes mean nothing", _LOST)
-    graph = NetworkGraph(links, convolutions)
+        raise UnreadableFile("its description is gone, without which its colours and boxes mean nothing", _LOST)
+    graph = ConvolutionGraph(links, convolutions)
     kind = "ONNX file" if exported is None else "ONNX file exported by Onelook"
     return Checkpoint(path, kind, file.tensors, True, graph=graph, exported=exported)
 
@@ -175,13 +175,13 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _read_safetensors(path: str, data: memoryview) -> Checkpoint:
-    tensors, header = read_safetensors(data)
+    tensors, header = read_safetensors(path, data)
     kind = "safetensors file" if header is None else "Onelook safetensors file"
     return Checkpoint(path, kind, tensors, is_folded(tensors), header=header)
 
 
 def _read_darknet(path: str, data: memoryview) -> Checkpoint:
-    return Checkpoint(path, "Darknet file", {}, False, numbers=read_darknet(data, path))
+    return Checkpoint(path, "Darknet file", {}, False, darknet=read_darknet(data, path))
 
 
 FORMATS: tuple[Format, ...] = (

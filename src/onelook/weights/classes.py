@@ -17,7 +17,7 @@ class ClassPlan:
 
     pairs: (class of the model, class of the file).  total: classes of the model.  by_name: whether names decided;
     otherwise classes are taken in their order.  theirs: the names of the file's classes, or how many they are where
-    nobody knows their names.
+    their names are unknown.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -27,7 +27,7 @@ class ClassPlan:
 
     @property
     def fresh(self) -> list[int]:
-        """The classes of the model that the file says nothing of."""
+        """The classes of the model that the file does not have."""
         known = {ours for ours, _ in self.pairs}
         return [label for label in range(self.total) if label not in known]
 
@@ -59,7 +59,7 @@ def _normalised(name: str) -> str:
     return " ".join(name.casefold().split())
 
 
-def carry(plan: ClassPlan, rows: ClassRows, current: Tensor, stored: Tensor) -> Tensor:
+def copy_class_rows(plan: ClassPlan, rows: ClassRows, current: Tensor, stored: Tensor) -> Tensor:
     """`current` (the model's tensor) with all rows of the file's `stored` that it can use; a new tensor.
 
     Rows that belong to no class are all taken.

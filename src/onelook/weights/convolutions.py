@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from onelook.models.detector import Detector
 from onelook.weights.onnx_file import Node, OnnxFile
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, printable
 
 _MOST_CONVOLUTIONS = 5_000
 _MOST_LINKS = 200_000
@@ -45,7 +45,7 @@ class FoldedConvolution:
 def graph_of_file(file: OnnxFile) -> tuple[dict[str, Convolution], dict[str, FoldedConvolution]]:
     """The convolutions of an ONNX graph, by the name of their result: as a graph, and their tensors.
 
-    Raises Refusal if nodes are out of order, or a convolution's kernel is not stored in the file.
+    Raises UnreadableFile if nodes are out of order, or a convolution's kernel is not stored in the file.
     """
     nearest: dict[str, frozenset[str]] = {name: frozenset() for name in ("", *file.inputs, *file.tensors)}
     aliases: dict[str, str] = {}
@@ -56,7 +56,7 @@ def graph_of_file(file: OnnxFile) -> tuple[dict[str, Convolution], dict[str, Fol
         if not node.outputs:
             continue
         if missing := [name for name in node.inputs if name not in nearest]:
-            raise Refusal(f"its graph uses '{shown(missing[0])}' before it is made")
+            raise UnreadableFile(f"its graph uses '{printable(missing[0])}' before it is made")
         if node.kind == "Identity" and node.inputs:
             source = aliases.get(node.inputs[0], node.inputs[0])
             if source in file.tensors:
@@ -68,10 +68,10 @@ def graph_of_file(file: OnnxFile) -> tuple[dict[str, Convolution], dict[str, Fol
             graph[name] = Convolution(tuple(tensors[name].weight.shape), before)
             before = frozenset((name,))
             if len(graph) > _MOST_CONVOLUTIONS:
-                raise Refusal(f"it has more than {_MOST_CONVOLUTIONS} convolutions")
+                raise UnreadableFile(f"it has more than {_MOST_CONVOLUTIONS} convolutions")
         links += len(before)
         if links > _MOST_LINKS:
-            raise Refusal("its operations are linked far more than those of a detector")
+            raise UnreadableFile("its operations are linked far more than those of a detector")
         nearest.update(dict.fromkeys(node.outputs, before))
     return graph, tensors
 
@@ -81,14 +81,14 @@ def _stored(node: Node, file: OnnxFile, aliases: Mapping[str, str]) -> FoldedCon
     for name in node.inputs[1:3]:
         stored = aliases.get(name, name)
         if name and stored not in file.tensors:
-            raise Refusal(
-                f"its convolution '{shown(node.outputs[0])}' computes its weights instead of storing them",
+            raise UnreadableFile(
+                f"its convolution '{printable(node.outputs[0])}' computes its weights instead of storing them",
                 "Export the model without quantisation.",
             )
         found.append(file.tensors[stored] if name else None)
     weight, bias = [*found, None, None][:2]
     if weight is None or weight.dim() != 4 or (bias is not None and bias.shape != weight.shape[:1]):
-        raise Refusal(f"its convolution '{shown(node.outputs[0])}' has no proper weights")
+        raise UnreadableFile(f"its convolution '{printable(node.outputs[0])}' has no proper weights")
     return FoldedConvolution(weight, bias)
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from onelook.errors import WeightsError
 from onelook.models.detector import Architecture, Detector
 from onelook.weights.file import map_file, tensor_from, whole_file
-from onelook.weights.problems import Refusal
+from onelook.weights.problems import UnreadableFile
 
 LARGEST_CLASS_COUNT = 2000  # that a file may have beside the model's own; a larger one is a damaged file
 _LAYER = re.compile(r"(conv|bn|shortcut)(\d+)\.(\w+)")
@@ -67,11 +67,12 @@ class DarknetFile:
     def cut(self, architecture: Architecture) -> dict[str, Tensor]:
         """The numbers as tensors under the official names of `architecture`, of the file's own number of classes.
 
-        Raises Refusal where the network is none of Darknet's, and, naming the layer, where numbers are missing or left.
+        Raises UnreadableFile where the network is none of Darknet's, and, naming the layer, where numbers are missing
+        or left.
         """
         layers = layout(architecture)
         if layers is None:
-            raise Refusal(
+            raise UnreadableFile(
                 f"a Darknet file knows layers by their number only, and {type(architecture).__name__} has none",
                 "Name the YOLOv4 model that it is of.",
             )
@@ -89,7 +90,7 @@ class DarknetFile:
             return len(self.values) == sum(prod(layer.shape(architecture.num_classes)) for layer in layers)
         try:
             return bool(self.cut(architecture))
-        except Refusal:
+        except UnreadableFile:
             return False
 
     def _places(self, layers: tuple[Layer, ...], own: int) -> list[tuple[str, tuple[int, ...]]]:
@@ -107,12 +108,12 @@ class DarknetFile:
             found.append((layer.name, layer.shape(own)))
             end = start + prod(layer.shape(own))
             if end > count:
-                raise Refusal(
+                raise UnreadableFile(
                     f"it ends in the layer '{layer.name}', after {count - start:,} of {end - start:,} numbers"
                     f" ({count:,} in all; with {own} classes the network has {fixed + own * each:,})"
                 )
             start = end
-        raise Refusal(
+        raise UnreadableFile(
             f"it goes on behind the network's last layer '{layers[-1].name}', by {count - start:,} numbers"
             f" ({count:,} in all)"
         )
@@ -177,7 +178,7 @@ def is_darknet(head: bytes) -> bool:
 
 
 def read_darknet(data: memoryview, path: str) -> DarknetFile:
-    """Header and numbers of a mapped file. Raises Refusal if it is no whole number of numbers."""
+    """Header and numbers of a mapped file. Raises UnreadableFile if it is no whole number of numbers."""
     version = struct.unpack("<3i", data[:12])
     major, minor, revision = version
     header = DarknetHeader((major, minor, revision))
@@ -185,7 +186,7 @@ def read_darknet(data: memoryview, path: str) -> DarknetFile:
     header = DarknetHeader(header.version, int.from_bytes(data[12:start], "little"))
     count, rest = divmod(len(data) - start, 4)
     if rest:
-        raise Refusal(f"its last number has {rest} of 4 bytes")
+        raise UnreadableFile(f"its last number has {rest} of 4 bytes")
     values = tensor_from(data[start:], torch.float32, (count,))
     return DarknetFile(header, values, _BACKBONE.search(path) is not None)
 

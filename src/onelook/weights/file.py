@@ -1,25 +1,24 @@
-"""Files as bytes that can be looked at without reading them whole, slices of them as tensors, and safe writing."""
+"""Memory-mapped files, slices of them as tensors, and atomic writing."""
 
 from __future__ import annotations
 
 import mmap
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from onelook.errors import WeightsError
-from onelook.weights.problems import Refusal, byte_size
+from onelook.files import replacing
+from onelook.weights.problems import UnreadableFile, byte_size
 
 BEST = "best.safetensors"  # what a training writes its best weights to
 _LARGEST_FILE = 8_000_000_000  # bytes; training checkpoints of the largest models are below 3 GB
-_MOST_DIMENSIONS = 16
+MOST_DIMENSIONS = 16
 
 
 def map_file(path: str | os.PathLike[str]) -> memoryview:
@@ -68,13 +67,13 @@ def tensor_from(data: memoryview, dtype: torch.dtype, shape: tuple[int, ...]) ->
 
 
 def check_shape(shape: object, what: str) -> tuple[int, ...]:
-    """`shape` as a tuple of non-negative ints of a sane number and size; Refusal names `what` otherwise."""
-    if not isinstance(shape, list | tuple) or len(shape) > _MOST_DIMENSIONS:
-        raise Refusal(f"{what} has no proper shape")
+    """`shape` as a tuple of non-negative ints of a sane number and size; UnreadableFile names `what` otherwise."""
+    if not isinstance(shape, list | tuple) or len(shape) > MOST_DIMENSIONS:
+        raise UnreadableFile(f"{what} has no proper shape")
     if not all(isinstance(side, int) and not isinstance(side, bool) and 0 <= side < 1 << 48 for side in shape):
-        raise Refusal(f"{what} has a shape that is not made of sizes")
+        raise UnreadableFile(f"{what} has a shape that is not made of sizes")
     if prod(shape) >= 1 << 48:
-        raise Refusal(f"{what} claims {prod(shape)} elements")
+        raise UnreadableFile(f"{what} claims {prod(shape)} elements")
     return tuple(shape)
 
 
@@ -84,38 +83,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[str]:
 
     Makes the folders. WeightsError if the place cannot be written.
     """
-    target = Path(path)
-    temporary = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        os.close(handle)
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
+        with replacing(path) as temporary:
+            yield str(temporary)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise WeightsError(f"'{target}' cannot be written: {reason}.", "Check the place and its free space.") from error
-    finally:
-        if temporary is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the renaming itself durable, where the system lets a folder be opened."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        raise WeightsError(f"'{path}' cannot be written: {reason}.", "Check the place and its free space.") from error

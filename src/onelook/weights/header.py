@@ -1,4 +1,4 @@
-"""What a weights file of ours says of itself: one JSON document in the metadata of a safetensors file."""
+"""The description that our weights files carry: one JSON document in the metadata of a safetensors file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, printable
 
 HEADER_KEY = "onelook"
 FORMAT = 1
@@ -40,37 +40,37 @@ class Header:
 
     @staticmethod
     def from_json(text: str) -> Header:
-        """The header in `text`. Raises Refusal if it is damaged or newer than this version."""
+        """The header in `text`. Raises UnreadableFile if it is damaged or newer than this version."""
         data = parse_json(text)
         if not isinstance(data, dict):
-            raise Refusal("its description is not a JSON object")
+            raise UnreadableFile("its description is not a JSON object")
         if isinstance(data.get("format"), int) and data["format"] > FORMAT:
             reason = f"it has the format {data['format']}; this version reads up to {FORMAT}"
-            raise Refusal(reason, "Update Onelook.")
+            raise UnreadableFile(reason, "Update Onelook.")
         wanted = [one.name for one in fields(Header)]
         if missing := [name for name in wanted if name not in data]:
-            raise Refusal(f"'{missing[0]}' is missing in its description")
+            raise UnreadableFile(f"'{missing[0]}' is missing in its description")
         for name, (accepts, expected) in _CHECKS.items():
             if not accepts(data[name]):
-                raise Refusal(f"'{name}' of its description is not {expected}")
+                raise UnreadableFile(f"'{name}' of its description is not {expected}")
         known = {name: data[name] for name in wanted}
         known["class_names"], known["size"] = tuple(data["class_names"]), tuple(data["size"])
         return Header(**known)
 
 
 def parse_json(text: str) -> Any:
-    """`json.loads` that refuses keys given twice. Raises Refusal."""
+    """`json.loads` that refuses keys given twice. Raises UnreadableFile."""
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise Refusal("its header is damaged: it is not JSON") from error
+        raise UnreadableFile("its header is damaged: it is not JSON") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name in values:
-            raise Refusal(f"its header names '{shown(name)}' twice")
+            raise UnreadableFile(f"its header names '{printable(name)}' twice")
         values[name] = value
     return values
 

@@ -14,11 +14,11 @@ from onelook.models.coco_names import COCO_CLASSES
 from onelook.models.deploy import deploy
 from onelook.models.detector import Architecture, Detector
 from onelook.weights.checkpoint import Checkpoint, read_checkpoint
-from onelook.weights.classes import ClassPlan, carry, plan_classes
-from onelook.weights.lookalike import lookalike, model_name
-from onelook.weights.naming import COUNTER, Blueprint, Form, Named, classes_in, named, unfolded
+from onelook.weights.classes import ClassPlan, copy_class_rows, plan_classes
+from onelook.weights.identify import likely_model, model_name
+from onelook.weights.naming import COUNTER, Form, ModelSpec, NamedTensors, classes_in, name_tensors, unfold
 from onelook.weights.own import is_classifier
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, printable
 from onelook.weights.report import LoadReport, compare, suggestion
 
 BACKBONE = "backbone."
@@ -38,42 +38,42 @@ def load_weights(model: Detector, path: str | os.PathLike[str]) -> LoadReport:
     if architecture is None:
         raise WeightsError("This model does not say what it is.", "Make it with onelook.build().")
     checkpoint = read_checkpoint(path)
-    blueprint = Blueprint(architecture, model)
+    spec = ModelSpec(architecture, model)
     try:
         if is_classifier(checkpoint):
             return _load_backbone(model, architecture, checkpoint)
-        return _load(model, architecture, checkpoint, blueprint)
-    except Refusal as refusal:
-        raise refusal.error(checkpoint.path, f"a {checkpoint.format}") from refusal
+        return _load(model, architecture, checkpoint, spec)
+    except UnreadableFile as error:
+        raise error.to_weights_error(checkpoint.path, f"a {checkpoint.format}") from error
 
 
-def _load(model: Detector, architecture: Architecture, checkpoint: Checkpoint, blueprint: Blueprint) -> LoadReport:
-    source = named(checkpoint, blueprint)
+def _load(model: Detector, architecture: Architecture, checkpoint: Checkpoint, spec: ModelSpec) -> LoadReport:
+    source = name_tensors(checkpoint, spec)
     if source is None:
-        known = lookalike(checkpoint)
+        known = likely_model(checkpoint)
         reason = f"'{checkpoint.path}' does not fit {model_name(architecture)}: the network is another one."
         raise WeightsError(reason, suggestion(known))
-    numbers = checkpoint.numbers
+    numbers = checkpoint.darknet
     partial = numbers is not None and numbers.backbone and not model.deployed
     if partial:
         held = len(source.tensors)
         source = replace(source, tensors=model.state_dict() | source.tensors)
     # Weights of the other form meet in the training form, which knows what to fold.
     direct = model.deployed and source.form == "deploy" and source.pixels_folded
-    tensors = source.tensors if direct else unfolded(source, blueprint)
+    tensors = source.tensors if direct else unfold(source, spec)
     form: Form = "deploy" if direct else "training"
-    their_classes = _check_fit(tensors, checkpoint, blueprint, form, source)
+    their_classes = _check_fit(tensors, checkpoint, spec, form, source)
     _check_values(tensors)
     names, notes = ((), []) if partial else _class_names(checkpoint, their_classes)
     if partial:
         notes.append(f"the file holds the first {held} tensors of the network: the others keep their values")
-    notes += _differences(architecture, source, tensors, blueprint)
+    notes += _differences(architecture, source, tensors, spec)
     plan = plan_classes(model.class_names, architecture.num_classes, names, their_classes)
     if form == "deploy" or not model.deployed:
-        _assign(model, tensors, plan, blueprint)
+        _assign(model, tensors, plan, spec)
     else:
         training = architecture.build().to(torch.promote_types(next(model.parameters()).dtype, torch.float32))
-        _assign(training, tensors, plan, blueprint)
+        _assign(training, tensors, plan, spec)
         model.load_state_dict(deploy(training).state_dict())
     if names and not model.class_names and their_classes == architecture.num_classes:
         model.class_names = names
@@ -86,7 +86,7 @@ def _load(model: Detector, architecture: Architecture, checkpoint: Checkpoint, b
 def _load_backbone(model: Detector, architecture: Architecture, checkpoint: Checkpoint) -> LoadReport:
     """Copies the backbone of a classifier; WeightsError unless all of it fits."""
     if model.deployed:
-        raise Refusal(
+        raise UnreadableFile(
             "it holds a classifier, and this model is deployed", "Load it into a model that is to be trained."
         )
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(BACKBONE)}
@@ -115,14 +115,14 @@ def _load_backbone(model: Detector, architecture: Architecture, checkpoint: Chec
 
 
 def _check_fit(
-    tensors: dict[str, Tensor], checkpoint: Checkpoint, blueprint: Blueprint, form: Form, source: Named
+    tensors: dict[str, Tensor], checkpoint: Checkpoint, spec: ModelSpec, form: Form, source: NamedTensors
 ) -> int:
     """How many classes the tensors are for; WeightsError unless all names and shapes are those of the model."""
-    count = classes_in(tensors, blueprint)
-    wanted = blueprint.shapes(form, count)
+    count = classes_in(tensors, spec)
+    wanted = spec.shapes(form, count)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     # A file of a deployed network has nothing of what only training needs; a part of it would be damage.
-    lacking = blueprint.training_only if blueprint.training_only.isdisjoint(found) else frozenset()
+    lacking = spec.training_only if spec.training_only.isdisjoint(found) else frozenset()
     wanted = {
         name: shape
         for name, shape in wanted.items()
@@ -130,27 +130,25 @@ def _check_fit(
     }
     difference = compare(wanted, found)
     if difference:
-        known = lookalike(checkpoint)
-        raise difference.renamed(_file_names(source, blueprint)).error(
-            checkpoint.path, model_name(blueprint.architecture), known
-        )
+        known = likely_model(checkpoint)
+        raise difference.renamed(_file_names(source, spec)).error(checkpoint.path, model_name(spec.architecture), known)
     assert count is not None  # all tensors with class rows are there, of one count
     return count
 
 
-def _file_names(source: Named, blueprint: Blueprint) -> dict[str, str]:
+def _file_names(source: NamedTensors, spec: ModelSpec) -> dict[str, str]:
     """Our name -> the name as the file has it, for messages."""
     if source.naming != "official":
         return {}
-    return blueprint.official | blueprint.official_folded
+    return spec.official | spec.official_folded
 
 
 def _differences(
-    architecture: Architecture, source: Named, tensors: dict[str, Tensor], blueprint: Blueprint
+    architecture: Architecture, source: NamedTensors, tensors: dict[str, Tensor], spec: ModelSpec
 ) -> list[str]:
     """Notes on what the file lacks, and on what it fixes that the model has otherwise."""
     notes = []
-    if blueprint.training_only and blueprint.training_only.isdisjoint(tensors):
+    if spec.training_only and spec.training_only.isdisjoint(tensors):
         notes.append("the file has no auxiliary head: the model's keeps its initialisation")
     if source.architecture is not None:
         for one in diff(architecture, source.architecture):
@@ -163,15 +161,17 @@ def _check_values(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not name.endswith(COUNTER) and not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
-            raise Refusal(f"its tensor '{shown(name)}' is of the type {kind}", "Save it without quantisation.")
+            raise UnreadableFile(
+                f"its tensor '{printable(name)}' is of the type {kind}", "Save it without quantisation."
+            )
         if tensor.is_floating_point():
             if not torch.isfinite(tensor).all():
-                raise Refusal(
-                    f"its tensor '{shown(name)}' holds values that are not finite",
+                raise UnreadableFile(
+                    f"its tensor '{printable(name)}' holds values that are not finite",
                     "The training that it comes from diverged, or the file is damaged; take an earlier checkpoint.",
                 )
             if name.endswith(".running_var") and (tensor < 0).any():
-                raise Refusal(f"its tensor '{shown(name)}' holds negative variances")
+                raise UnreadableFile(f"its tensor '{printable(name)}' holds negative variances")
 
 
 def _class_names(checkpoint: Checkpoint, count: int) -> tuple[tuple[str, ...], list[str]]:
@@ -182,10 +182,10 @@ def _class_names(checkpoint: Checkpoint, count: int) -> tuple[tuple[str, ...], l
     elif checkpoint.exported is not None:
         names = checkpoint.exported.names
     else:
-        names = () if checkpoint.said is None else checkpoint.said.class_names
+        names = () if checkpoint.pickled is None else checkpoint.pickled.class_names
     if names and len(names) != count:
         if header is not None:
-            raise Refusal(f"it names {len(names)} classes and has weights for {count}")
+            raise UnreadableFile(f"it names {len(names)} classes and has weights for {count}")
         return (), [f"the file names {len(names)} classes and has weights for {count}: the names were left"]
     if names or header is not None:
         return names, []
@@ -194,15 +194,15 @@ def _class_names(checkpoint: Checkpoint, count: int) -> tuple[tuple[str, ...], l
     return (), []
 
 
-def _assign(model: Detector, tensors: dict[str, Tensor], plan: ClassPlan, blueprint: Blueprint) -> None:
+def _assign(model: Detector, tensors: dict[str, Tensor], plan: ClassPlan, spec: ModelSpec) -> None:
     """Copies every tensor into the model, class by class where that is needed."""
-    rows = blueprint.class_rows
+    rows = spec.class_rows
     with torch.no_grad():
         for name, current in model.state_dict().items():
             if name not in tensors:
                 continue  # a counter of batches that the file left out
             if name in rows and not plan.is_identity:
-                current.copy_(carry(plan, rows[name], current, tensors[name]))
+                current.copy_(copy_class_rows(plan, rows[name], current, tensors[name]))
             else:
                 current.copy_(tensors[name])
 
@@ -210,7 +210,7 @@ def _assign(model: Detector, tensors: dict[str, Tensor], plan: ClassPlan, bluepr
 def _report(
     model: Detector,
     checkpoint: Checkpoint,
-    source: Named,
+    source: NamedTensors,
     plan: ClassPlan,
     notes: list[str],
 ) -> LoadReport:

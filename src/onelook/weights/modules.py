@@ -1,4 +1,4 @@
-"""A pickled `torch.nn.Module` as the state dict it would give, and what it says of itself. Its code is not there."""
+"""Reads a pickled `torch.nn.Module` as a state dict, class names and settings; its code is not imported."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, printable
+from onelook.weights.safe_globals import Placeholder
 from onelook.weights.torch_file import StoredTensor
-from onelook.weights.unpickle import Record
 
 # Whose classes may appear in a file, as inert records: torch's own modules, and the packages in which the official
 # repositories of pickled detectors keep theirs.
@@ -23,7 +23,7 @@ class PickledModule:
     """What a pickled network holds.
 
     tensors: parameters and persistent buffers by name, in the order of `state_dict()`.  class_names: by label, () where
-    it knows none.  settings: the plain values that it was configured with, unchecked.  kinds: the names of the classes
+    it has none.  settings: the plain values that it was configured with, unchecked.  kinds: the names of the classes
     of all modules in it.
     """
 
@@ -33,17 +33,17 @@ class PickledModule:
     kinds: frozenset[str] = frozenset()
 
 
-def read_module(module: Record) -> PickledModule:
-    """The content of a pickled module. Raises Refusal for what is no module, or nested without end."""
+def read_module(module: Placeholder) -> PickledModule:
+    """The content of a pickled module. Raises UnreadableFile for what is no module, or nested without end."""
     tensors: dict[str, StoredTensor] = {}
     kinds = set()
     for count, (prefix, part) in enumerate(_walk(module, "", 0)):
-        kinds.add(part.name)
+        kinds.add(part.kind)
         tensors.update(_own_tensors(prefix, part))
         if max(count, len(tensors)) > _MOST_PARTS:
-            raise Refusal(f"its network has more than {_MOST_PARTS} parts")
+            raise UnreadableFile(f"its network has more than {_MOST_PARTS} parts")
     if not tensors:
-        raise Refusal(f"its '{shown(module.name)}' has no tensors")
+        raise UnreadableFile(f"its '{printable(module.kind)}' has no tensors")
     settings = module.state.get("yaml")
     return PickledModule(
         tensors,
@@ -53,35 +53,42 @@ def read_module(module: Record) -> PickledModule:
     )
 
 
-def _walk(module: Record, prefix: str, depth: int) -> Iterator[tuple[str, Record]]:
+def _walk(module: Placeholder, prefix: str, depth: int) -> Iterator[tuple[str, Placeholder]]:
     """The module and all below it, each with the prefix of its tensors."""
     if depth > _DEEPEST:
-        raise Refusal(f"its network is nested deeper than {_DEEPEST} levels")
+        raise UnreadableFile(f"its network is nested deeper than {_DEEPEST} levels")
     yield prefix, module
     for name, child in _table(module, "_modules").items():
         if child is not None:
-            if not isinstance(child, Record):
-                raise Refusal(f"its module '{shown(prefix + name)}' is a {type(child).__name__}")
+            if not isinstance(child, Placeholder):
+                raise UnreadableFile(f"its module '{printable(prefix + name)}' is a {type(child).__name__}")
             yield from _walk(child, f"{prefix}{name}.", depth + 1)
 
 
-def _own_tensors(prefix: str, module: Record) -> dict[str, StoredTensor]:
-    passing = module.state.get("_non_persistent_buffers_set") or ()  # older torch knows none
+def _own_tensors(prefix: str, module: Placeholder) -> dict[str, StoredTensor]:
+    passing = _set(module.state.get("_non_persistent_buffers_set"))
     found = {}
     for table in ("_parameters", "_buffers"):
         for name, tensor in _table(module, table).items():
-            if tensor is None or (table == "_buffers" and isinstance(passing, set) and name in passing):
+            if tensor is None or (table == "_buffers" and name in passing):
                 continue
             if not isinstance(tensor, StoredTensor):
-                raise Refusal(f"its tensor '{shown(prefix + name)}' is a {type(tensor).__name__}")
+                raise UnreadableFile(f"its tensor '{printable(prefix + name)}' is a {type(tensor).__name__}")
             found[f"{prefix}{name}"] = tensor
     return found
 
 
-def _table(module: Record, name: str) -> dict[str, Any]:
+def _set(names: Any) -> set[Any]:
+    """A set of names, which older pickle protocols write as the call of a class; older torch has none at all."""
+    if isinstance(names, Placeholder) and len(names.arguments) == 1:
+        (names,) = names.arguments
+    return {name for name in names if isinstance(name, str)} if isinstance(names, set | list) else set()
+
+
+def _table(module: Placeholder, name: str) -> dict[str, Any]:
     found = module.state.get(name, {})
     if not isinstance(found, dict) or not all(isinstance(key, str) and len(key) <= _LONGEST_NAME for key in found):
-        raise Refusal(f"its '{shown(module.name)}' is a damaged module")
+        raise UnreadableFile(f"its '{printable(module.kind)}' is a damaged module")
     return found
 
 

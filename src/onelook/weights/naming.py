@@ -16,7 +16,7 @@ from onelook.layers.rep_conv import RepConv
 from onelook.layers.training_only import TrainingOnly
 from onelook.models.deploy import deploy
 from onelook.models.detector import Architecture, ClassRows, Detector, OfficialFile, Pixels, ReadsOfficialFiles
-from onelook.weights.checkpoint import Checkpoint, NetworkGraph
+from onelook.weights.checkpoint import Checkpoint, ConvolutionGraph
 from onelook.weights.convolutions import Convolution, graph_of_detector, match
 from onelook.weights.modules import PickledModule
 
@@ -25,7 +25,7 @@ COUNTER = ".num_batches_tracked"  # of batch norm; some writers leave it out, an
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedTensors:
     """Tensors under our names.
 
     form: which form of the detector they belong to.  pixels_folded: whether the first convolution sees plain RGB.
@@ -40,7 +40,7 @@ class Named:
     architecture: Architecture | None = None
 
 
-class Blueprint:
+class ModelSpec:
     """The names and shapes of an architecture in both forms, and its graph.
 
     model: a detector of this architecture, if there is one already; what is asked of the deploy form is then asked of
@@ -112,38 +112,38 @@ class Blueprint:
         return found
 
 
-def named(checkpoint: Checkpoint, blueprint: Blueprint) -> Named | None:
+def name_tensors(checkpoint: Checkpoint, spec: ModelSpec) -> NamedTensors | None:
     """The checkpoint's tensors under our names, whatever their shapes; None if its network is another one.
 
     Names that are not known stay as they are, so that a comparison can list them.
     """
-    if checkpoint.numbers is not None:
-        checkpoint = replace(checkpoint, tensors=checkpoint.numbers.cut(blueprint.architecture))
+    if checkpoint.darknet is not None:
+        checkpoint = replace(checkpoint, tensors=checkpoint.darknet.cut(spec.architecture))
     if checkpoint.graph is not None:
-        return _from_graph(checkpoint, checkpoint.graph, blueprint)
+        return _from_graph(checkpoint, checkpoint.graph, spec)
     form: Form = "deploy" if checkpoint.folded else "training"
-    official = read_official(blueprint.architecture, checkpoint)
+    official = read_official(spec.architecture, checkpoint)
     if official is None:
         return None
-    schemes = {"own": {name: name for name in blueprint.shapes(form)}, "official": blueprint.official}
+    schemes = {"own": {name: name for name in spec.shapes(form)}, "official": spec.official}
     naming = max(schemes, key=lambda scheme: len(checkpoint.tensors.keys() & set(schemes[scheme].values())))
     if naming == "own":
-        return Named(dict(checkpoint.tensors), form, form == "deploy", naming)
-    ours = {theirs: name for name, theirs in (blueprint.official | blueprint.official_folded).items()}
+        return NamedTensors(dict(checkpoint.tensors), form, form == "deploy", naming)
+    ours = {theirs: name for name, theirs in (spec.official | spec.official_folded).items()}
     tensors = {ours.get(name, name): tensor for name, tensor in official.tensors.items()}
-    return Named(tensors, form, False, naming, official.architecture)
+    return NamedTensors(tensors, form, False, naming, official.architecture)
 
 
 def read_official(architecture: Architecture, checkpoint: Checkpoint) -> OfficialFile | None:
-    """The checkpoint as an official file of `architecture`; None if it says that it is of another network."""
+    """The checkpoint as an official file of `architecture`; None if it is of another network."""
     if not isinstance(architecture, ReadsOfficialFiles):
         return OfficialFile(architecture, dict(checkpoint.tensors))
-    said = checkpoint.said or PickledModule({})
-    return architecture.official_file(checkpoint.tensors, said.settings, said.kinds)
+    pickled = checkpoint.pickled or PickledModule({})
+    return architecture.official_file(checkpoint.tensors, pickled.settings, pickled.kinds)
 
 
-def _from_graph(checkpoint: Checkpoint, graph: NetworkGraph, blueprint: Blueprint) -> Named | None:
-    places = places_in_graph(graph.links, blueprint)
+def _from_graph(checkpoint: Checkpoint, graph: ConvolutionGraph, spec: ModelSpec) -> NamedTensors | None:
+    places = places_in_graph(graph.links, spec)
     if places is None:
         return None
     tensors: dict[str, Tensor] = {}
@@ -151,33 +151,32 @@ def _from_graph(checkpoint: Checkpoint, graph: NetworkGraph, blueprint: Blueprin
         found = graph.convolutions[place]
         bias = found.bias if found.bias is not None else torch.zeros(found.weight.shape[0], dtype=found.weight.dtype)
         tensors |= {f"{name}.weight": found.weight, f"{name}.bias": bias}
-    return Named(tensors, "deploy", checkpoint.exported is not None, "graph")
+    return NamedTensors(tensors, "deploy", checkpoint.exported is not None, "graph")
 
 
-def places_in_graph(links: Mapping[str, Convolution], blueprint: Blueprint) -> dict[str, str] | None:
+def places_in_graph(links: Mapping[str, Convolution], spec: ModelSpec) -> dict[str, str] | None:
     """Our convolution's name -> the place in a graph of the same network; None if it differs.
 
     The number of classes may be another one: what is left of the graph's kernels must be the class layers.
     """
-    deployed = {name: one for name, one in blueprint.deployed.named_modules() if isinstance(one, nn.Conv2d)}
-    rows = deployed.keys() & {name.removesuffix(".weight") for name in blueprint.class_rows}
+    deployed = {name: one for name, one in spec.deployed.named_modules() if isinstance(one, nn.Conv2d)}
+    rows = deployed.keys() & {name.removesuffix(".weight") for name in spec.class_rows}
     fixed = Counter(tuple(one.weight.shape) for name, one in deployed.items() if name not in rows)
     left = Counter(one.shape for one in links.values()) - fixed
     if sum(left.values()) != len(rows) or len({shape[0] for shape in left}) != 1:
         return None
     outputs = next(iter(left))[0]
     sized = {
-        name: replace(one, shape=(outputs, *one.shape[1:])) if name in rows else one
-        for name, one in blueprint.graph.items()
+        name: replace(one, shape=(outputs, *one.shape[1:])) if name in rows else one for name, one in spec.graph.items()
     }
     return match(sized, links)
 
 
-def classes_in(tensors: Mapping[str, Tensor], blueprint: Blueprint) -> int | None:
+def classes_in(tensors: Mapping[str, Tensor], spec: ModelSpec) -> int | None:
     """How many classes the tensors are for; None if they have no rows for classes, or do not agree."""
     counts = set()
-    for name, rows in blueprint.class_rows.items():
-        if name in blueprint.training_only and name not in tensors:
+    for name, rows in spec.class_rows.items():
+        if name in spec.training_only and name not in tensors:
             continue
         if name not in tensors or tensors[name].dim() <= rows.axis:
             return None
@@ -187,14 +186,14 @@ def classes_in(tensors: Mapping[str, Tensor], blueprint: Blueprint) -> int | Non
     return count if count > 0 else None
 
 
-def unfolded(source: Named, blueprint: Blueprint) -> dict[str, Tensor]:
+def unfold(source: NamedTensors, spec: ModelSpec) -> dict[str, Tensor]:
     """The tensors as those of the training form, whatever of them is folded or merged.
 
-    A block knows itself which tensors of its training form deploy to a given convolution (`undeploy`). Files may hold
+    `undeploy` of a block returns the tensors of its training form that deploy to a given convolution. Files may hold
     blocks of both forms. What the training form lacks or has beyond that stays visible to the comparison of names.
     """
     tensors = dict(source.tensors)
-    for name, module in blueprint.training.named_modules():
+    for name, module in spec.training.named_modules():
         undeploy = getattr(module, "undeploy", None)
         kernel, bias = f"{name}.conv.weight", f"{name}.conv.bias"
         if undeploy is None or bias not in tensors or kernel not in tensors:
@@ -204,15 +203,15 @@ def unfolded(source: Named, blueprint: Blueprint) -> dict[str, Tensor]:
             del tensors[kernel], tensors[bias]
             tensors |= whole
     if source.form == "deploy" and source.pixels_folded:
-        _unfold_pixels(tensors, blueprint)
+        _unfold_pixels(tensors, spec)
     return tensors
 
 
-def _unfold_pixels(tensors: dict[str, Tensor], blueprint: Blueprint) -> None:
+def _unfold_pixels(tensors: dict[str, Tensor], spec: ModelSpec) -> None:
     """Makes the first convolution see the pixels that the training form gives it."""
-    pixels, first = blueprint.training.pixels, blueprint.training.backbone.first_convolution()
-    folds = not isinstance(blueprint.deployed.pixels, Pixels)
+    pixels, first = spec.training.pixels, spec.training.backbone.first_convolution()
+    folds = not isinstance(spec.deployed.pixels, Pixels)
     if folds and isinstance(pixels, Pixels) and first is not None:
-        stem = next(name for name, module in blueprint.training.named_modules() if module is first) + ".weight"
+        stem = next(name for name, module in spec.training.named_modules() if module is first) + ".weight"
         if stem in tensors and tensors[stem].shape == first.weight.shape:
             tensors[stem] = pixels.unfold(tensors[stem])

@@ -1,27 +1,28 @@
-"""Weights out of ONNX files, read from the bytes: initialisers, the convolutions that use them, and the metadata.
+"""Weights out of ONNX files by the onnx package: initialisers, the operations that use them, and the metadata.
 
-No ONNX package is needed, and no operator is run. Field numbers are those of onnx.proto (ONNX IR, "TensorProto",
-"NodeProto", "GraphProto", "ModelProto").
+No operator is run, no shape is inferred, and no file is read but those beside the model. The package is given the
+structure only (`onnx_structure`), which keeps memory and time bounded; tensors are views of the file.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from onelook.errors import WeightsError
+from onelook.errors import WeightsError, missing_package
 from onelook.weights.file import check_shape, map_file, tensor_from
-from onelook.weights.problems import Refusal, shown
-from onelook.weights.protobuf import LENGTH, VARINT, Budget, fields, signed, varints
+from onelook.weights.onnx_structure import DOUBLES, FLOATS, INTEGERS, Numbers, split
+from onelook.weights.problems import UnreadableFile, printable
 
-_MOST_FIELDS = 1_000_000  # of the file's structure; the largest official models have 20,000
 _MOST_NODES = 50_000
-_LONGEST_TEXT = 4_000_000  # bytes: metadata holds JSON with class names
 _TYPES = {
     1: torch.float32,
     2: torch.uint8,
@@ -34,10 +35,11 @@ _TYPES = {
     11: torch.float64,
     16: torch.bfloat16,
 }
-_TYPED_FIELDS = {4: 1, 10: 11}  # field number of packed values -> the type they are for: float_data, double_data
+_TYPE_OF_FIELD = {FLOATS: 1, DOUBLES: 11}  # the types whose values may be listed instead of stored as bytes
+_INT64, _FLOAT16 = 7, 10
+_LONGEST_HALVES = 3_000_000  # bytes of a tensor's halves where they are a list; reading them takes 40 times as many
 _EXTERNAL = 1
 _LONGEST_NAME = 1_024
-_MOST_HALVES = 1 << 20  # of a tensor whose halves are written as a list of numbers, which Python reads one by one
 _OUTSIDE = "A model file that reads other files of the machine is not to be trusted; get it from its source again."
 _BESIDE = "Put all files of the model into one folder."
 
@@ -49,20 +51,18 @@ class Node:
     kind: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    constant: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class OnnxFile:
     """The parts of an ONNX file that say what its weights are.
 
-    tensors: initialisers and constants by name, views of the file.  inputs: names of the graph's true inputs.
+    tensors: initialisers and constants by name.  inputs: names of the graph's true inputs.
     """
 
     nodes: tuple[Node, ...]
     tensors: dict[str, Tensor]
     inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
     metadata: dict[str, str]
 
 
@@ -74,7 +74,7 @@ class _Outside:
         self._files: dict[str, memoryview] = {}
 
     def bytes_of(self, entries: dict[str, str], needed: int, what: str) -> memoryview:
-        """The `needed` bytes at the place that the entries of `external_data` name. Raises Refusal.
+        """The `needed` bytes at the place that the entries of `external_data` name. Raises UnreadableFile.
 
         Places are multiples of 8, as exporters write them: others would be copied, and any number may overlap.
         """
@@ -83,9 +83,11 @@ class _Outside:
         try:
             start, length = int(entries.get("offset", "0")[:20]), int(entries.get("length", str(needed))[:20])
         except ValueError as error:
-            raise Refusal(f"{what} has a damaged place in '{shown(location)}'") from error
+            raise UnreadableFile(f"{what} has a damaged place in '{printable(location)}'") from error
         if start < 0 or start % 8 or length != needed or start + length > len(data):
-            raise Refusal(f"{what} claims {length} bytes at {start} of '{shown(location)}', which has {len(data)}")
+            raise UnreadableFile(
+                f"{what} claims {length} bytes at {start} of '{printable(location)}', which has {len(data)}"
+            )
         return data[start : start + length]
 
     def _file(self, location: str, what: str) -> memoryview:
@@ -95,174 +97,100 @@ class _Outside:
         place = self._folder / location
         outside = not location or ".." in parts or parts[0] == "" or ":" in location or not location.isprintable()
         if outside or len(location) > _LONGEST_NAME or not place.resolve().is_relative_to(self._folder.resolve()):
-            raise Refusal(f"{what} is kept in '{shown(location)}', outside the model's folder", _OUTSIDE)
+            raise UnreadableFile(f"{what} is kept in '{printable(location)}', outside the model's folder", _OUTSIDE)
         try:
             self._files[location] = map_file(place)
         except WeightsError as error:
-            raise Refusal(f"{what} is kept in another file: {error.message.rstrip('.')}", _BESIDE) from error
+            raise UnreadableFile(f"{what} is kept in another file: {error.message.rstrip('.')}", _BESIDE) from error
         return self._files[location]
 
 
-@dataclass
-class _Graph:
-    nodes: list[Node] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-
-
 def read_onnx_file(data: memoryview, path: str | os.PathLike[str]) -> OnnxFile:
-    """The content of a mapped file. `path`: where it lies, for tensors kept in files beside it. Raises Refusal."""
-    budget = Budget(_MOST_FIELDS)
-    metadata: dict[str, str] = {}
-    graph: _Graph | None = None
-    outside = _Outside(path)
-    for number, kind, value in fields(data, budget):
-        if number == 7 and kind == LENGTH:
-            if graph is not None:
-                raise Refusal("it holds two graphs")
-            graph = _graph(_message(value), outside, budget)
-        elif number == 14 and kind == LENGTH:
-            key, text = _entry(_message(value), budget)
-            metadata[key] = text
-    if graph is None or not graph.nodes:
-        raise Refusal("it holds no graph")
-    inputs = tuple(name for name in graph.inputs if name not in graph.tensors)
-    return OnnxFile(tuple(graph.nodes), graph.tensors, inputs, tuple(graph.outputs), metadata)
+    """The content of a mapped file. `path`: where it lies, for tensors kept in files beside it.
 
-
-def _graph(data: memoryview, outside: _Outside, budget: Budget) -> _Graph:
-    graph = _Graph()
-    for number, kind, value in fields(data, budget):
-        if kind != LENGTH:
-            continue
-        part = _message(value)
-        if number == 1:
-            node = _node(part, outside, budget)
-            graph.nodes.append(node)
-            if node.constant is not None and node.outputs:
-                _add(graph, node.outputs[0], node.constant)
-            if len(graph.nodes) > _MOST_NODES:
-                raise Refusal(f"it has more than {_MOST_NODES} operations")
-        elif number == 5:
-            name, tensor = _tensor(part, outside, budget)
-            _add(graph, name, tensor)
-        elif number == 11:
-            graph.inputs.append(_first_text(part, budget))
-        elif number == 12:
-            graph.outputs.append(_first_text(part, budget))
-    return graph
-
-
-def _add(graph: _Graph, name: str, tensor: Tensor) -> None:
-    if name in graph.tensors:
-        raise Refusal(f"it holds two tensors named '{shown(name)}'")
-    graph.tensors[name] = tensor
-
-
-def _node(data: memoryview, outside: _Outside, budget: Budget) -> Node:
-    inputs: list[str] = []
-    outputs: list[str] = []
-    operator, constant = "", None
-    attributes: list[memoryview] = []
-    for number, kind, value in fields(data, budget):
-        if kind != LENGTH:
-            continue
-        part = _message(value)
-        if number == 1:
-            inputs.append(_text(part))
-        elif number == 2:
-            outputs.append(_text(part))
-        elif number == 4:
-            operator = _text(part)
-        elif number == 5:
-            attributes.append(part)
-    if operator == "Constant":
-        for attribute in attributes:
-            constant = _constant(attribute, outside, budget)
-    return Node(operator, tuple(inputs), tuple(outputs), constant)
-
-
-def _constant(data: memoryview, outside: _Outside, budget: Budget) -> Tensor | None:
-    """The tensor of a Constant's `value` attribute; None for its other, scalar kinds."""
-    for number, kind, value in fields(data, budget):
-        if number == 5 and kind == LENGTH:
-            return _tensor(_message(value), outside, budget)[1]
-    return None
-
-
-def _tensor(data: memoryview, outside: _Outside, budget: Budget) -> tuple[str, Tensor]:
-    sides: list[int] = []
-    numbers: dict[int, int] = {}
-    parts: dict[int, memoryview] = {}
-    external: dict[str, str] = {}
-    for number, kind, value in fields(data, budget):
-        if number == 1 and len(sides) < 32:
-            sides += [signed(side) for side in ([value] if isinstance(value, int) else varints(value, 32))]
-        elif kind == VARINT and isinstance(value, int):
-            numbers[number] = value
-        elif kind == LENGTH and number == 13:
-            key, text = _entry(_message(value), budget)
-            external[key] = text
-        elif kind == LENGTH:
-            parts[number] = _message(value)
-    name = _text(parts[8]) if 8 in parts else ""
-    what = f"its tensor '{shown(name)}'"
-    shape = check_shape(sides, what)
-    code, location, raw = numbers.get(2, 0), numbers.get(14, 0), parts.get(9)
-    typed = next(((number, parts[number]) for number in (4, 5, 7, 10, 11) if number in parts), None)
-    if code not in _TYPES:
-        # Kinds that are no numbers of a plain type (text, 4-bit, 8-bit floats) cannot be weights that are read here.
-        return name, torch.empty(0, dtype=torch.uint8)
-    dtype = _TYPES[code]
-    needed = prod(shape) * dtype.itemsize
-    if location == _EXTERNAL or external:
-        raw = outside.bytes_of(external, needed, what)
-    if raw is None and typed is not None:
-        raw = _typed(typed, code, shape, what)
-        if raw is None:
-            return name, torch.empty(0, dtype=dtype)
-    if len(raw or b"") != needed:
-        raise Refusal(f"{what} claims {needed} bytes and has {len(raw or b'')}")
-    return name, tensor_from(raw if raw is not None else memoryview(b""), dtype, shape)
-
-
-def _typed(typed: tuple[int, memoryview], code: int, shape: tuple[int, ...], what: str) -> memoryview | None:
-    """The bytes of values that are stored by type: floats are packed as they are; integers are lists of varints."""
-    number, part = typed
-    if number in _TYPED_FIELDS:
-        if _TYPED_FIELDS[number] != code:
-            raise Refusal(f"{what} has values of another type than it says")
-        return part
-    if code == 7 and number == 7:
-        numbers = torch.tensor([signed(value) for value in varints(part, 4096)], dtype=torch.int64)
-        return memoryview(bytearray(numbers.numpy().tobytes()))
-    if code == 10 and number == 5:
-        # Halves come as numbers of 16 bits, at most three bytes each.
-        numbers = torch.tensor(varints(part, min(prod(shape), _MOST_HALVES)), dtype=torch.int32)
-        return memoryview(bytearray(numbers.to(torch.int16).numpy().tobytes()))
-    return None
-
-
-def _entry(data: memoryview, budget: Budget) -> tuple[str, str]:
-    texts = {number: _text(_message(value)) for number, kind, value in fields(data, budget) if kind == LENGTH}
-    return texts.get(1, ""), texts.get(2, "")
-
-
-def _first_text(data: memoryview, budget: Budget) -> str:
-    return next((_text(_message(value)) for number, kind, value in fields(data, budget) if number == 1), "")
-
-
-def _message(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise Refusal("a part of it has the wrong kind")
-    return value
-
-
-def _text(data: memoryview) -> str:
-    if len(data) > _LONGEST_TEXT:
-        raise Refusal(f"it holds a text of {len(data)} bytes")
+    Raises UnreadableFile, and MissingDependencyError without the `onnx` extra.
+    """
+    structure, numbers = split(data)
     try:
-        return str(data, "utf-8")
-    except UnicodeDecodeError as error:
-        raise Refusal("it holds a name that is not text") from error
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ModuleNotFoundError as error:
+        raise missing_package("onnx", "onnx", "Reading the weights of an ONNX file") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(structure)
+        return _content(model, numbers, _Outside(path))
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"it is damaged: {printable(error)}") from error
+
+
+def _content(model: Any, numbers: Numbers, outside: _Outside) -> OnnxFile:
+    graph = model.graph
+    if not graph.node:
+        raise UnreadableFile("it holds no graph")
+    if len(graph.node) > _MOST_NODES:
+        raise UnreadableFile(f"it has more than {_MOST_NODES} operations")
+    tensors: dict[str, Tensor] = {}
+    for tensor in graph.initializer:
+        _add(tensors, tensor.name, _tensor(tensor, numbers, outside))
+    nodes = []
+    for node in graph.node:
+        nodes.append(Node(node.op_type, tuple(node.input), tuple(node.output)))
+        if node.op_type == "Constant" and node.output:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    _add(tensors, node.output[0], _tensor(attribute.t, numbers, outside))
+    inputs = tuple(one.name for one in graph.input if one.name not in tensors)
+    return OnnxFile(tuple(nodes), tensors, inputs, _texts(model.metadata_props))
+
+
+def _add(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> None:
+    if name in tensors:
+        raise UnreadableFile(f"it holds two tensors named '{printable(name)}'")
+    tensors[name] = tensor
+
+
+def _tensor(stored: Any, numbers: Numbers, outside: _Outside) -> Tensor:
+    """The values of a TensorProto, in its own type; none of a type that cannot be weights (text, 4 bits)."""
+    what = f"its tensor '{printable(stored.name)}'"
+    shape = check_shape(list(stored.dims), what)
+    code = stored.data_type
+    dtype = _TYPES.get(code)
+    if dtype is None:
+        return torch.empty(0, dtype=torch.uint8)
+    needed = prod(shape) * dtype.itemsize
+    raw = memoryview(b"")
+    if stored.data_location == _EXTERNAL or stored.external_data:
+        raw = outside.bytes_of(_texts(stored.external_data), needed, what)
+    elif stored.HasField("raw_data"):
+        field, raw = numbers.of(stored.raw_data)
+        if field == INTEGERS and code != _FLOAT16:
+            return torch.empty(0, dtype=dtype)  # small constants of operations
+        if _TYPE_OF_FIELD.get(field, code) != code:
+            raise UnreadableFile(f"{what} has values of another type than it says")
+        raw = _halves(raw, what) if field == INTEGERS else raw
+    elif code == _INT64:
+        raw = memoryview(bytearray(torch.tensor(stored.int64_data, dtype=dtype).numpy().tobytes()))
+    if len(raw) != needed:
+        raise UnreadableFile(f"{what} claims {needed} bytes and has {len(raw)}")
+    return tensor_from(raw, dtype, shape)
+
+
+def _halves(packed: memoryview, what: str) -> memoryview:
+    """The bytes of halves that are written as numbers of 16 bits, each in one to three bytes of seven bits."""
+    if len(packed) > _LONGEST_HALVES:
+        raise UnreadableFile(f"{what} lists its values one by one in {len(packed)} bytes")
+    data = np.frombuffer(packed, np.uint8)
+    ends = np.flatnonzero(data < 0x80)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    if not len(ends) or ends[-1] != len(data) - 1 or (ends - starts).max() > 2:
+        raise UnreadableFile(f"{what} has damaged values")
+    values = np.zeros(len(ends), np.uint32)
+    for index in range(3):
+        here = starts + index <= ends
+        values[here] |= (data[starts[here] + index] & np.uint32(0x7F)) << np.uint32(7 * index)
+    return memoryview(bytearray(values.astype(np.uint16).tobytes()))
+
+
+def _texts(entries: Iterable[Any]) -> dict[str, str]:
+    return {entry.key: entry.value for entry in entries}

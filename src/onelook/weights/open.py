@@ -12,8 +12,8 @@ from onelook.models.detector import Detector
 from onelook.models.variants import VARIANTS, variant
 from onelook.weights.checkpoint import read_checkpoint
 from onelook.weights.file import BEST
+from onelook.weights.identify import identify
 from onelook.weights.load import load_weights
-from onelook.weights.lookalike import recognised
 from onelook.weights.naming import read_official
 from onelook.weights.own import is_classifier, restore
 
@@ -21,7 +21,7 @@ _FILES = (".safetensors", ".onnx", ".pth", ".pt", ".weights")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedDetector:
     """A detector, how files made of it are called, and the (height, width) that its weights were made for."""
 
     detector: Detector
@@ -31,7 +31,7 @@ class Opened:
 
 def open_detector(
     model: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None, *, untrained: bool = False
-) -> Opened:
+) -> OpenedDetector:
     """The detector that `model` means, with the classes of its weights.
 
     model: a variant's name (with `weights`), a weights file of any supported format, or the folder of a run (its
@@ -56,27 +56,27 @@ def open_detector(
     if not untrained:
         where = f" The official ones are at {row.url}." if row.url else ""
         raise WeightsError(f"The model '{name}' has no weights yet.", f"Give a file: --weights FILE.{where}")
-    return Opened(build(name), name, row.architecture.size)
+    return OpenedDetector(build(name), name, row.architecture.size)
 
 
-def _of_file(path: Path, called: str, name: str | None = None) -> Opened:
+def _of_file(path: Path, called: str, name: str | None = None) -> OpenedDetector:
     """The detector of a weights file, which must be a `name` if one is given."""
     checkpoint = read_checkpoint(path)
     header = checkpoint.header
     if is_classifier(checkpoint):
         raise WeightsError(
-            f"'{path}' holds a classifier of pictures, not a detector.",
+            f"'{path}' holds an image classifier, not a detector.",
             f"Train a detector from its backbone: onelook train DATA --model NAME --weights {path}.",
         )
     if header is not None:
         if name is not None and header.model != name:
             raise WeightsError(f"'{path}' holds weights of {header.model}, not of {name}.", f"Use --model {path}.")
-        return Opened(restore(path), called, (header.size[0], header.size[1]))
+        return OpenedDetector(restore(path), called, (header.size[0], header.size[1]))
     exported = checkpoint.exported
     if name is None and exported is not None and exported.model in VARIANTS:
         name = exported.model
     if name is None:
-        found = recognised(checkpoint)
+        found = identify(checkpoint)
         if found is None:
             raise WeightsError(
                 f"'{path}' does not say which model it holds, and its tensors are of none that is known.",
@@ -92,7 +92,7 @@ def _of_file(path: Path, called: str, name: str | None = None) -> Opened:
     if report.file_classes != detector.class_names:
         detector = build(architecture, report.file_classes)  # weights for other classes make a model of those
         load_weights(detector, path)
-    return Opened(detector, called, architecture.size)
+    return OpenedDetector(detector, called, architecture.size)
 
 
 def _best(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A detector into our own file, and back with nothing but the file."""
+"""Writes a detector to a file of our own format, and restores it from that file alone."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from onelook.models.detector import Architecture, Detector
 from onelook.models.variants import ARCHITECTURE_TYPES
 from onelook.weights.checkpoint import Checkpoint, read_checkpoint
 from onelook.weights.header import Header
-from onelook.weights.lookalike import model_name
-from onelook.weights.problems import Refusal
+from onelook.weights.identify import model_name
+from onelook.weights.problems import UnreadableFile
 from onelook.weights.report import compare
 from onelook.weights.safetensors_file import write_safetensors
 
@@ -44,7 +44,7 @@ def save_weights(
 
     recipe: of the training, a value or its plain form.  metrics: what the weights reached, by name.  size: (height,
     width) they were trained for; None is the architecture's. The file appears whole or not at all.
-    WeightsError for a model that does not say what it is, and for a place that cannot be written.
+    WeightsError for a model without an architecture, and for a place that cannot be written.
     """
     architecture = model.architecture
     if architecture is None:
@@ -64,7 +64,7 @@ def save_weights(
 
 
 def is_classifier(checkpoint: Checkpoint) -> bool:
-    """Whether a file of ours says that it holds a classifier of pictures, not a detector."""
+    """Whether a file of ours holds an image classifier, not a detector."""
     return checkpoint.header is not None and checkpoint.header.architecture.get("type") == Classification.__name__
 
 
@@ -89,7 +89,7 @@ def restore(path: str | os.PathLike[str]) -> Detector:
             shapes = architecture.build().state_dict()
         values = sum(tensor.numel() for tensor in shapes.values())
         if values > _BRANCHES * sum(tensor.numel() for tensor in checkpoint.tensors.values()) + 1_000_000:
-            raise Refusal(f"its architecture has {values} values, far more than the file")
+            raise UnreadableFile(f"its architecture has {values} values, far more than the file")
         detector = architecture.build()
         if header.form == "deploy":
             detector = deploy(detector)
@@ -97,12 +97,14 @@ def restore(path: str | os.PathLike[str]) -> Detector:
         if difference:
             raise difference.error(checkpoint.path, "the architecture that it names", None)
         if header.class_names and len(header.class_names) != architecture.num_classes:
-            raise Refusal(f"it names {len(header.class_names)} classes and has {architecture.num_classes}")
+            raise UnreadableFile(f"it names {len(header.class_names)} classes and has {architecture.num_classes}")
     except ConfigError as error:
-        raise Refusal(f"its architecture is damaged: {error.message.rstrip('.')}").error(path, _KIND) from error
-    except (Refusal, TypeError, ValueError, RuntimeError, ArithmeticError, UserWarning) as error:
-        refusal = error if isinstance(error, Refusal) else Refusal("its architecture cannot be built")
-        raise refusal.error(path, _KIND) from error
+        raise UnreadableFile(f"its architecture is damaged: {error.message.rstrip('.')}").to_weights_error(
+            path, _KIND
+        ) from error
+    except (UnreadableFile, TypeError, ValueError, RuntimeError, ArithmeticError, UserWarning) as error:
+        unreadable = error if isinstance(error, UnreadableFile) else UnreadableFile("its architecture cannot be built")
+        raise unreadable.to_weights_error(path, _KIND) from error
     kinds = [tensor.dtype for tensor in checkpoint.tensors.values() if tensor.is_floating_point()]
     detector = detector.to(kinds[0]) if kinds else detector
     detector.load_state_dict(checkpoint.tensors)
@@ -113,13 +115,13 @@ def restore(path: str | os.PathLike[str]) -> Detector:
 def _architecture(header: Header) -> Architecture:
     architecture = from_plain(header.architecture, ARCHITECTURE_TYPES)
     if not isinstance(architecture, Architecture):
-        raise Refusal("its architecture is none")
+        raise UnreadableFile("its architecture is none")
     return architecture
 
 
 @contextmanager
 def _at_most(limit: int) -> Iterator[None]:
-    """Ends the building of a network of far more parameters than `limit`: a file may claim a million layers."""
+    """Raises UnreadableFile while a network of far more than `limit` parameters is built: files may claim any depth."""
     count, thread = 0, get_ident()
 
     def hook(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
@@ -127,7 +129,7 @@ def _at_most(limit: int) -> Iterator[None]:
         if get_ident() == thread:
             count += 1
             if count > _BRANCHES * limit:
-                raise Refusal("its architecture has more layers than the file has tensors")
+                raise UnreadableFile("its architecture has more layers than the file has tensors")
 
     handle = register_module_parameter_registration_hook(hook)
     try:

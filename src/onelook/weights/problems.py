@@ -1,4 +1,4 @@
-"""How the readers of weights files refuse: one message that names the file, and what to do instead."""
+"""The error of the weights readers: one message that names the file, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import os
 from onelook.errors import WeightsError
 
 _DAMAGED = "Download or copy it again; if it was made on this machine, write it again."
+REMEDY_UNTRUSTED = (
+    "Nothing of it was executed. If you trust the file, open it where it was made and save only its state dict: "
+    "torch.save(model.state_dict(), 'weights.pth')."
+)
 
 
-class Refusal(Exception):
+class UnreadableFile(Exception):
     """Why a reader gives up, without the file's name: the reader's entry point turns it into a WeightsError."""
 
     def __init__(self, reason: str, remedy: str = _DAMAGED) -> None:
@@ -17,12 +21,12 @@ class Refusal(Exception):
         self.reason = reason
         self.remedy = remedy
 
-    def error(self, path: str | os.PathLike[str], kind: str) -> WeightsError:
+    def to_weights_error(self, path: str | os.PathLike[str], kind: str) -> WeightsError:
         """The user's error: `kind` is what the file was read as."""
         return WeightsError(f"'{os.fspath(path)}' cannot be read as {kind}: {self.reason}.", self.remedy)
 
 
-def shown(text: object, limit: int = 80) -> str:
+def printable(text: object, limit: int = 80) -> str:
     """A name out of an untrusted file, made printable and short."""
     raw = text if isinstance(text, str) else str(text)
     raw = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in raw[: limit + 1])

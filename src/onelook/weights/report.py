@@ -1,4 +1,4 @@
-"""What loading did, for people, and what to say when a file does not fit."""
+"""The report of a load for the terminal, and the error for a file that does not fit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from onelook.errors import WeightsError
-from onelook.weights.problems import shown
+from onelook.weights.problems import printable
 
 _LISTED = 12
 
@@ -18,7 +18,7 @@ class LoadReport:
     format: what the file is.  form: "training" or "deploy", the form of the file's weights.  tensors, parameters: how
     many tensors of the model were set, and their values.  kept_classes, new_classes: names (or numbers) of the model's
     classes whose rows came from the file, and of those that keep their initialisation.  file_classes: the names of the
-    file's classes, or how many they are where nobody knows their names.  notes: assumptions made.  part: what of the
+    file's classes, or how many they are where their names are unknown.  notes: assumptions made.  part: what of the
     model they are.
     """
 
@@ -36,7 +36,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [
-            f"Loaded '{shown(self.path, 200)}' into {self.model}",
+            f"Loaded '{printable(self.path, 200)}' into {self.model}",
             f"  format   {self.format}, {self.form} form",
             f"  tensors  {self.tensors} ({self.parameters:,} values), {self.part}",
             f"  classes  {_classes(self.kept_classes, self.new_classes)}",
@@ -52,7 +52,7 @@ def _classes(kept: tuple[str, ...], new: tuple[str, ...]) -> str:
 
 
 def _listed(names: Iterable[str], limit: int) -> str:
-    all_names = [shown(name, 100) for name in names]
+    all_names = [printable(name, 100) for name in names]
     more = len(all_names) - limit
     return ", ".join(all_names[:limit]) + (f" and {more} more" if more > 0 else "")
 
@@ -76,7 +76,7 @@ class Mismatch:
             tuple((names.get(name, name), theirs, ours) for name, theirs, ours in self.misshapen),
         )
 
-    def error(self, path: str, model: str, lookalike: str | None) -> WeightsError:
+    def error(self, path: str, model: str, likely: str | None) -> WeightsError:
         """The error that lists the first dozen of each kind, and names the variant that the file looks like."""
         parts = [f"'{path}' does not fit {model}."]
         shapes = [f"{name} is {list(theirs)}, not {list(ours)}" for name, theirs, ours in self.misshapen]
@@ -87,9 +87,9 @@ class Mismatch:
         ):
             if names:
                 parts.append(f"  {len(names)} {title}: {_listed(names, _LISTED)}")
-        if lookalike == model:
+        if likely == model:
             return WeightsError("\n".join(parts), "The file seems to be of another version or changed: take another.")
-        return WeightsError("\n".join(parts), suggestion(lookalike))
+        return WeightsError("\n".join(parts), suggestion(likely))
 
 
 def compare(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> Mismatch:
@@ -101,8 +101,8 @@ def compare(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int
     )
 
 
-def suggestion(lookalike: str | None) -> str:
+def suggestion(likely: str | None) -> str:
     """What to do about a file that does not fit."""
-    if lookalike is None:
+    if likely is None:
         return "It looks like none of the known models; check which model these weights are for."
-    return f"It looks like {lookalike}: build that model, or take a file made for this one."
+    return f"It looks like {likely}: build that model, or take a file made for this one."

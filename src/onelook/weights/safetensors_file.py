@@ -1,7 +1,7 @@
 """Our own format: safetensors (https://github.com/huggingface/safetensors) with a `Header` in its metadata.
 
-A file is a length of 8 bytes, a JSON header of that length, and the tensors one after the other. It is parsed here,
-because every claim of the header is compared with the file before anything is made of it, and the messages say so.
+The safetensors library reads and checks the file. It takes headers of up to 100 MB and the last of two tensors of one
+name, so that the size and the keys of the header are checked here, before it is given the file.
 """
 
 from __future__ import annotations
@@ -9,111 +9,93 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from onelook.weights.file import check_shape, map_file, tensor_from, whole_file
+from onelook.weights.file import MOST_DIMENSIONS, map_file, whole_file
 from onelook.weights.header import HEADER_KEY, Header, parse_json
-from onelook.weights.problems import Refusal, shown
+from onelook.weights.problems import UnreadableFile, printable
 
 _LARGEST_HEADER = 8_000_000  # bytes; 2,000 tensors and 10,000 class names take less than one
 _MOST_TENSORS = 50_000
-_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+_TYPES = frozenset(
+    (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    )
+)
+_DAMAGE = (SafetensorError, RuntimeError, ValueError, TypeError, OverflowError)
 
 
-def read_safetensors(data: memoryview) -> tuple[dict[str, Tensor], Header | None]:
-    """The tensors of a mapped file, as views, and its header if it is a file of ours. Raises Refusal."""
-    content, header, start = _parse_header(data)
-    if len(content) > _MOST_TENSORS:
-        raise Refusal(f"it claims {len(content)} tensors")
-    body = data[start:]
-    places = []
+def read_safetensors(path: str | os.PathLike[str], data: memoryview) -> tuple[dict[str, Tensor], Header | None]:
+    """The tensors of a file, as views of it, and its header if it is a file of ours. Raises UnreadableFile.
+
+    data: the mapped file, of which only the header is read here.
+    """
+    _check_header(data)
     tensors = {}
-    for name, entry in content.items():
-        dtype, shape, first, last = _place(name, entry, len(body))
-        places.append((first, last))
-        tensors[name] = tensor_from(body[first:last], dtype, shape)
-    end = 0
-    for first, last in sorted(places):
-        if first != end:
-            raise Refusal("its tensors overlap or leave gaps")
-        end = last
-    if end != len(body):
-        raise Refusal(f"it has {len(body)} bytes of tensors where its header says {end}")
-    return tensors, header
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            for name in file.keys():  # noqa: SIM118  # the file is no mapping
+                tensors[name] = _usable(file.get_tensor(name), f"its tensor '{printable(name)}'")
+    except _DAMAGE as error:
+        raise UnreadableFile(f"it is damaged ({printable(error, 200)})") from error
+    return tensors, _header(metadata)
+
+
+def _usable(tensor: Tensor, what: str) -> Tensor:
+    """The tensor, or a copy where its numbers do not lie at multiples of their size."""
+    if tensor.dtype not in _TYPES:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise UnreadableFile(f"{what} has the type '{kind}', which is not supported")
+    if tensor.dim() > MOST_DIMENSIONS:
+        raise UnreadableFile(f"{what} has {tensor.dim()} dimensions")
+    return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """What a weights file of ours says of itself; no tensor is read. WeightsError for any other file."""
+    """The description that a weights file of ours carries; no tensor is read. WeightsError for any other file."""
     try:
-        header = _parse_header(map_file(path))[1]
+        _check_header(map_file(path))
+        try:
+            with safe_open(os.fspath(path), framework="np") as file:
+                header = _header(file.metadata() or {})
+        except _DAMAGE as error:
+            raise UnreadableFile(f"it is damaged ({printable(error, 200)})") from error
         if header is None:
             remedy = (
                 f"Name the model: --model NAME --weights {os.fspath(path)}; in Python, load_weights(build(NAME), path)."
             )
-            raise Refusal("it has no description by Onelook", remedy)
-    except Refusal as refusal:
-        raise refusal.error(path, "a weights file of Onelook") from refusal
+            raise UnreadableFile("it has no description by Onelook", remedy)
+    except UnreadableFile as error:
+        raise error.to_weights_error(path, "a weights file of Onelook") from error
     return header
 
 
-def _parse_header(data: memoryview) -> tuple[dict[str, Any], Header | None, int]:
-    """The entries of all tensors, our header, and where the tensors begin."""
+def _header(metadata: Mapping[str, str]) -> Header | None:
+    return Header.from_json(metadata[HEADER_KEY]) if HEADER_KEY in metadata else None
+
+
+def _check_header(data: memoryview) -> None:
+    """Raises UnreadableFile for a header that is too large, or that names something twice."""
     if len(data) < 10 or data[8] != ord("{"):
-        raise Refusal("it does not begin like one")
+        raise UnreadableFile("it does not begin like one")
     length = int.from_bytes(data[:8], "little")
     if length > len(data) - 8:
-        raise Refusal(f"its header claims {length} bytes, and the file has {len(data)}")
+        raise UnreadableFile(f"its header claims {length} bytes, and the file has {len(data)}")
     if length > _LARGEST_HEADER:
-        raise Refusal(f"its header claims {length} bytes, far more than any model needs")
+        raise UnreadableFile(f"its header claims {length} bytes, far more than any model needs")
     try:
-        text = str(data[8 : 8 + length], "utf-8")
+        content = parse_json(str(data[8 : 8 + length], "utf-8"))
     except UnicodeDecodeError as error:
-        raise Refusal("its header is damaged: it is not text") from error
-    content = parse_json(text)
-    if not isinstance(content, dict):
-        raise Refusal("its header is not a JSON object")
-    metadata = content.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise Refusal("its metadata are not text")
-    header = Header.from_json(metadata[HEADER_KEY]) if HEADER_KEY in metadata else None
-    return content, header, 8 + length
-
-
-def _place(name: str, entry: Any, available: int) -> tuple[torch.dtype, tuple[int, ...], int, int]:
-    what = f"its tensor '{shown(name)}'"
-    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
-        raise Refusal(f"{what} has no proper entry in the header")
-    if entry["dtype"] not in _TYPES:
-        raise Refusal(f"{what} has the type '{shown(entry['dtype'])}', which is not supported")
-    dtype = _TYPES[entry["dtype"]]
-    shape = check_shape(entry.get("shape"), what)
-    place = entry.get("data_offsets")
-    if not isinstance(place, list) or len(place) != 2 or not all(type(one) is int for one in place):
-        raise Refusal(f"{what} has no proper place in the file")
-    first, last = place
-    if not 0 <= first <= last <= available:
-        raise Refusal(f"{what} claims the bytes {first} to {last} of {available}")
-    if prod(shape) * dtype.itemsize != last - first:
-        raise Refusal(f"{what} of shape {list(shape)} claims {last - first} bytes")
-    return dtype, shape, first, last
+        raise UnreadableFile("its header is damaged: it is not text") from error
+    if len(content) > _MOST_TENSORS:
+        raise UnreadableFile(f"it claims {len(content)} tensors")
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Header) -> Path:

@@ -1,374 +1,245 @@
-"""A pickle reader that executes nothing: plain data, and the stand-ins that the caller lists.
+"""Pickles, read by Python's own unpickler with an allow-list in place of imports, after a check of every instruction.
 
-A pickle is a program for a small stack machine. Python's own machine imports and calls whatever the program names;
-this one has no import at all. A named global is looked up in a table of stand-ins (`Global`) and is otherwise refused
-by name; only stand-ins can be called, and only objects that say so (`Stateful`) take a state. Classes of a known
-repository become inert `Record`s when the caller asks for them by module prefix.
-
-Steps are counted, and whatever copies data pays for it, so that time and memory stay proportional to the file.
-Opcodes that the binary protocols (2 to 5) do not write are refused.
+A pickle is a program. `pickle.Unpickler` imports only through `find_class`, which here returns inert objects
+(`safe_globals`) or refuses, so that nothing of a file is executed. It bounds neither memory nor time: an index of its
+memo makes it allocate 32 GB, and a tuple that holds itself twice, sixty times over, takes for ever to hash as a key.
+`_Check` therefore follows the program first, without making its values. `torch.load(weights_only=True)` has no such
+bounds either, and refuses networks of classes that are not installed, as YOLOv7's files hold.
 """
 
 from __future__ import annotations
 
+import io
+import pickle
+import pickletools
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
+from onelook.weights.problems import REMEDY_UNTRUSTED, UnreadableFile, printable
 
-from onelook.weights.problems import Refusal, shown
-
-_MOST_STEPS = 2_000_000  # the largest official training checkpoints take fewer than 200,000
+LARGEST_PICKLE = 32_000_000  # bytes of structure, without tensors
+_MOST_STEPS = 2_000_000  # the largest official training checkpoints take fewer than 400,000
 _DEEPEST = 1_000  # open marks; real files nest fewer than 50
-_LONGEST_NAME = 512
-_LONGEST_INTEGER = 1_024  # bytes
+_LONGEST_NAME = 1_024
+_LONGEST_INTEGER = 8 * 1_024  # bits
 _LARGEST_KEY = 1 << 48  # beyond the hash modulus, integers can be chosen to collide
-_REMEDY = (
-    "Nothing of it was executed. If you trust the file, open it where it was made and save only its state dict: "
-    "torch.save(model.state_dict(), 'weights.pth')."
-)
+_SPARE = 255  # how far memo indices may run ahead of the number of memorised values
+_UNSET = 255
+_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, EOFError, OverflowError, Warning)
+
+# What the check remembers of a value: whether it may be a key of a dictionary or an element of a set.
+_PLAIN, _FLAT_TUPLE, _NO_KEY = 0, 1, 2  # anything but a tuple or a huge integer; a short tuple of plain values; neither
 
 
-@dataclass(frozen=True, eq=False)
-class Global:
-    """A stand-in for something a pickle names. `make` builds a value from arguments; None: may be named, not called."""
+def read_pickle(
+    data: memoryview,
+    find: Callable[[str], Any],
+    persistent: Callable[[Any], Any] | None = None,
+    *,
+    position: int = 0,
+    limit: int = LARGEST_PICKLE,
+) -> tuple[Any, int]:
+    """The value of the pickle that begins at `position`, and where it ends.
 
-    name: str
-    make: Callable[..., Any] | None = None
-
-
-class Stateful:
-    """A value that takes the state which a pickle attaches to it."""
-
-    def set_state(self, state: Any) -> None:
-        """Receives the state, once or several times; raises Refusal for one it cannot hold."""
-        raise NotImplementedError
-
-
-class Record(Stateful):
-    """An inert object of a class that was not imported: its name, the arguments it was made with, and its state.
-
-    `state` holds the attributes where they came as a dictionary (or a pair of them), else `other` is what came.
-    `items` and `entries` hold what was appended to or set in it, for classes that derive from list or dict.
+    find: the inert object of a dotted name; it raises UnreadableFile for a name that is not allowed.  persistent: the
+    value of a persistent id; without it, such ids are refused.  limit: the most bytes of the pickle.
+    Raises UnreadableFile.
     """
-
-    def __init__(self, name: str, arguments: tuple[Any, ...] = ()) -> None:
-        self.name = name
-        self.arguments = arguments
-        self.state: dict[str, Any] = {}
-        self.other: Any = None
-        self.items: list[Any] = []
-        self.entries: dict[Any, Any] = {}
-
-    def set_state(self, state: Any) -> None:
-        parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
-        if not all(part is None or isinstance(part, dict) for part in parts):
-            self.other = state
-            return
-        for part in parts:
-            self.state.update(part or {})
+    raw = bytes(data[position : position + limit])
+    end = _Check(raw).end()
+    try:
+        value = _Unpickler(raw[:end], find, persistent).load()
+    except (*_DAMAGE, pickle.UnpicklingError) as error:
+        raise UnreadableFile(f"its pickle is damaged: {printable(error)}", REMEDY_UNTRUSTED) from error
+    return value, position + end
 
 
-class AttributedDict(dict[Any, Any], Stateful):
-    """An OrderedDict; attributes that were attached to it (`_metadata` of a state dict) are dropped."""
-
-    def set_state(self, state: Any) -> None:
-        pass
-
-
-class Unpickler:
-    """Reads one pickle from `data`, starting at `position`; afterwards `position` is behind its end.
-
-    stand_ins: by dotted name, what globals mean.  records: module prefixes whose classes become `Record`s.
-    persistent: what a persistent id means; without it, such ids are refused.
-    Raises Refusal.
-    """
-
-    def __init__(
-        self,
-        data: memoryview,
-        stand_ins: Mapping[str, Global],
-        *,
-        records: Sequence[str] = (),
-        persistent: Callable[[Any], Any] | None = None,
-        position: int = 0,
-    ) -> None:
-        self.position = position
-        self._data = data
-        self._stand_ins = stand_ins
-        self._records = tuple(records)
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, raw: bytes, find: Callable[[str], Any], persistent: Callable[[Any], Any] | None) -> None:
+        # A buffered reader has `peek`, without which the unpickler reads byte by byte.
+        super().__init__(io.BufferedReader(io.BytesIO(raw)), encoding="latin1")
+        self._find = find
         self._persistent = persistent
-        self._stack: list[Any] = []
-        self._marks: list[list[Any]] = []
-        self._memo: dict[int, Any] = {}
-        self._steps = 0
 
-    def load(self) -> Any:
-        """The value that the pickle describes."""
-        operations = _OPERATIONS
+    def find_class(self, module: str, name: str) -> Any:
+        return self._find(f"{module}.{name}")
+
+    def persistent_load(self, identity: Any) -> Any:
+        if self._persistent is None:
+            raise UnreadableFile("its pickle refers to data outside of it", REMEDY_UNTRUSTED)
+        return self._persistent(identity)
+
+
+class _Check:
+    """Follows the instructions of a pickle with a stack of kinds, where the unpickler has values."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._size = len(raw)
+        self._stream = io.BytesIO(raw)
+        self._stack: list[int] = []
+        self._marks: list[int] = []
+        self._memo = bytearray()
+        self._memorised = 0
+
+    def end(self) -> int:
+        """Where the pickle ends. Raises UnreadableFile for what would take more memory or time than the file has."""
+        steps, instructions, stream = 0, _INSTRUCTIONS, self._stream
         try:
-            while True:
-                code = self._take(1)[0]
-                self._pay(1)
-                if code == _STOP:
-                    return self._pop()
-                operation = operations.get(code)
-                if operation is None:
-                    raise Refusal(_unknown(code), _REMEDY)
-                operation(self)
-        except (LookupError, TypeError, ValueError, AttributeError, struct.error, OverflowError) as error:
-            raise Refusal(f"its pickle is damaged near byte {self.position}") from error
-        finally:
-            self._memo, self._stack, self._marks = {}, [], []
+            while (code := stream.read(1)) != b".":
+                if code not in instructions:
+                    raise UnreadableFile(_unknown(code), REMEDY_UNTRUSTED)
+                cost, read, follow = instructions[code]
+                steps += cost
+                if steps > _MOST_STEPS:
+                    raise UnreadableFile(f"its pickle needs more than {_MOST_STEPS} steps, far more than a checkpoint")
+                follow(self, None if read is None else read(stream))
+        except (*_DAMAGE, struct.error) as error:
+            raise UnreadableFile(f"its pickle is damaged near byte {stream.tell()}") from error
+        return stream.tell()
 
-    # Bytes and budget
+    def push(self, argument: Any = None, kind: int = _PLAIN) -> None:
+        self._stack.append(kind)
 
-    def _take(self, count: int) -> memoryview:
-        end = self.position + count
-        if count < 0 or end > len(self._data):
-            raise Refusal("its pickle ends in the middle")
-        part = self._data[self.position : end]
-        self.position = end
-        return part
+    def take(self, count: int) -> list[int]:
+        values = self._stack[-count:]
+        del self._stack[-count:]
+        return values
 
-    def _number(self, layout: str) -> int:
-        return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
+    def call(self, argument: Any, count: int) -> None:
+        """Replaces `count` values by the result of a call, which is neither a tuple nor an integer (`safe_globals`)."""
+        self.take(count)
+        self.push()
 
-    def _line(self) -> str:
-        end = bytes(self._data[self.position : self.position + _LONGEST_NAME]).find(b"\n")
-        if end < 0:
-            raise Refusal("its pickle names something without end")
-        text = str(self._take(end), "utf-8")
-        self._take(1)
-        return text
+    def integer(self, value: int) -> None:
+        if value.bit_length() > _LONGEST_INTEGER:
+            raise UnreadableFile(f"its pickle holds a number of {value.bit_length()} bits")
+        self.push(kind=_PLAIN if abs(value) < _LARGEST_KEY else _NO_KEY)
 
-    def _pay(self, steps: int) -> None:
-        self._steps += steps
-        if self._steps > _MOST_STEPS:
-            raise Refusal(f"its pickle needs more than {_MOST_STEPS} steps, far more than any checkpoint")
+    def make_tuple(self, argument: Any, count: int = 0) -> None:
+        values = (self.take(count) if count else []) if count >= 0 else self.to_mark()
+        self.push(kind=_NO_KEY if len(values) > 8 or any(values) else _FLAT_TUPLE)
 
-    def _pay_for(self, *values: Any) -> None:
-        for value in values:
-            if isinstance(value, str | bytes | bytearray):
-                self._pay(len(value) >> 6)
-            elif isinstance(value, list | tuple | dict | set | frozenset):
-                self._pay(len(value))
+    def name(self, argument: str) -> None:
+        if len(argument) > _LONGEST_NAME:
+            raise UnreadableFile("its pickle names something of endless length", REMEDY_UNTRUSTED)
+        self.push()
 
-    # Stack
+    def frame(self, length: int) -> None:
+        if length > self._size - self._stream.tell():
+            raise UnreadableFile("its pickle ends in the middle")
 
-    def _pop(self) -> Any:
-        return self._stack.pop()
+    # Marks
 
-    def _push(self, value: Any) -> None:
-        self._stack.append(value)
-
-    def _mark(self) -> None:
+    def mark(self, argument: Any) -> None:
         if len(self._marks) >= _DEEPEST:
-            raise Refusal(f"its pickle is nested deeper than {_DEEPEST} levels")
-        self._marks.append(self._stack)
-        self._stack = []
+            raise UnreadableFile(f"its pickle is nested deeper than {_DEEPEST} levels")
+        self._marks.append(len(self._stack))
 
-    def _to_mark(self) -> list[Any]:
-        items, self._stack = self._stack, self._marks.pop()
-        return items
+    def to_mark(self, argument: Any = None) -> list[int]:
+        start = self._marks.pop()
+        values = self._stack[start:]
+        del self._stack[start:]
+        return values
+
+    def pop(self, argument: Any) -> None:
+        if self._marks and self._marks[-1] == len(self._stack):
+            self._marks.pop()
+        else:
+            self._stack.pop()
 
     # Containers
 
-    def _append(self, items: list[Any]) -> None:
-        target = self._stack[-1]
-        if isinstance(target, Record):
-            target = target.items
-        if not isinstance(target, list):
-            raise Refusal("its pickle appends to something that is not a list", _REMEDY)
-        target.extend(items)
+    def collect(self, argument: Any, step: int) -> None:
+        """Makes a container of the values behind the mark; step: which of them are keys, 0 for none."""
+        self.insert(argument, step)
+        self.push()
 
-    def _set_items(self, items: list[Any]) -> None:
-        target = self._stack[-1]
-        if isinstance(target, Record):
-            target = target.entries
-        if not isinstance(target, dict) or len(items) % 2:
-            raise Refusal("its pickle sets entries of something that is not a dictionary", _REMEDY)
-        for name, value in zip(items[::2], items[1::2]):
-            target[key(name)] = value
+    def insert(self, argument: Any, step: int) -> None:
+        values = self.to_mark()
+        if step:
+            self.keys(values[::step])
 
-    def _dictionary(self) -> None:
-        items = self._to_mark()
-        self._push({})
-        self._set_items(items)
+    def item(self, argument: Any) -> None:
+        self.keys(self.take(2)[:1])
 
-    def _empty_set(self) -> None:
-        self._pay(4)  # a set takes as much memory as several lists
-        self._push(set())
-
-    def _add_items(self) -> None:
-        items = self._to_mark()
-        if not isinstance(self._stack[-1], set):
-            raise Refusal("its pickle adds to something that is not a set", _REMEDY)
-        self._stack[-1].update(map(key, items))
-
-    def _tuple(self, count: int) -> None:
-        if len(self._stack) < count:
-            raise Refusal("its pickle takes more values than there are")
-        values = tuple(self._stack[-count:])
-        self._stack[-count:] = [values]
+    def keys(self, kinds: list[int]) -> None:
+        if _NO_KEY in kinds:
+            raise UnreadableFile("its pickle uses a nested tuple or a huge number as a key", REMEDY_UNTRUSTED)
 
     # Memo
 
-    def _remember(self, index: int) -> None:
+    def put(self, index: int) -> None:
+        if index > self._memorised + _SPARE:
+            raise UnreadableFile(f"its pickle numbers a value {index} without as many values")
+        if index >= len(self._memo):
+            self._memo.extend([_UNSET] * (index + 1 - len(self._memo)))
+        self._memorised += self._memo[index] == _UNSET
         self._memo[index] = self._stack[-1]
 
-    def _recall(self, index: int) -> None:
-        self._push(self._memo[index])
+    def memoize(self, argument: Any) -> None:
+        self.put(self._memorised)
 
-    # Globals and calls: the only doors to anything but plain data
-
-    def _global(self, module: Any, name: Any) -> None:
-        if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 2 * _LONGEST_NAME:
-            raise Refusal("its pickle names a global that is not text", _REMEDY)
-        full = f"{module}.{name}"
-        known = self._stand_ins.get(full)
-        if known is None:
-            if not (module + ".").startswith(self._records or ("\n",)):
-                raise Refusal(f"it asks for '{shown(full)}', which is not data", _REMEDY)
-            known = Global(full, lambda *arguments: self._record(full, arguments))
-        self._push(known)
-
-    def _record(self, name: str, arguments: tuple[Any, ...]) -> Record:
-        self._pay(8)
-        return Record(name, arguments)
-
-    def _stack_global(self) -> None:
-        name, module = self._pop(), self._pop()
-        self._global(module, name)
-
-    def _call(self) -> None:
-        arguments, function = self._pop(), self._pop()
-        if not isinstance(function, Global) or function.make is None:
-            what = shown(function.name) if isinstance(function, Global) else f"a {type(function).__name__}"
-            raise Refusal(f"its pickle calls {what}, which is not allowed", _REMEDY)
-        if not isinstance(arguments, tuple):
-            raise Refusal("its pickle calls with something that is not a tuple", _REMEDY)
-        self._pay_for(*arguments)
-        try:
-            self._push(function.make(*arguments))
-        except TypeError as error:
-            raise Refusal(f"its pickle calls {shown(function.name)} with arguments it does not take") from error
-
-    def _call_with_keywords(self) -> None:
-        keywords = self._pop()
-        if not isinstance(keywords, dict) or keywords:
-            raise Refusal("its pickle calls with keywords, which is not allowed", _REMEDY)
-        self._call()
-
-    def _build(self) -> None:
-        state, target = self._pop(), self._stack[-1]
-        if not isinstance(target, Stateful):
-            raise Refusal(f"its pickle sets the state of a {type(target).__name__}, which has none", _REMEDY)
-        self._pay_for(state, *(state if isinstance(state, tuple) else ()))
-        target.set_state(state)
-
-    def _persistent_id(self) -> None:
-        if self._persistent is None:
-            raise Refusal("its pickle refers to data outside of it", _REMEDY)
-        self._push(self._persistent(self._pop()))
-
-    # Scalars
-
-    def _text(self, layout: str) -> None:
-        self._push(str(self._take(self._number(layout)), "utf-8", "surrogatepass"))
-
-    def _bytes(self, layout: str) -> None:
-        self._push(bytes(self._take(self._number(layout))))
-
-    def _old_text(self, layout: str) -> None:
-        self._push(str(self._take(self._number(layout)), "latin1"))
-
-    def _long(self, layout: str) -> None:
-        count = self._number(layout)
-        if not 0 <= count <= _LONGEST_INTEGER:
-            raise Refusal(f"its pickle holds a number of {count} bytes")
-        self._push(int.from_bytes(self._take(count), "little", signed=True))
-
-    def _protocol(self) -> None:
-        if (version := self._number("<B")) > 5:
-            raise Refusal(f"its pickle has protocol {version}; protocols 2 to 5 are known")
-
-    def _bytearray(self) -> None:
-        self._push(bytearray(self._take(self._number("<Q"))))
+    def get(self, index: int) -> None:
+        if index >= len(self._memo) or self._memo[index] == _UNSET:
+            raise UnreadableFile(f"its pickle uses a value {index} that it does not have")
+        self.push(kind=self._memo[index])
 
 
-_LEAVES = (str, bytes, bool, float, type(None), np.number, np.bool_, Global, Record)
+def _unknown(code: bytes) -> str:
+    if not code:
+        return "its pickle ends in the middle"
+    return f"its pickle has the instruction {printable(code.decode('latin1'))!r} (0x{code[0]:02x}), which is not read"
 
 
-def key(value: Any) -> Any:
-    """`value` itself, if it may be a key: hashing nested or chosen values can be made to take for ever."""
-    if isinstance(value, _LEAVES):
-        return value
-    if isinstance(value, int) and abs(value) < _LARGEST_KEY:
-        return value
-    if isinstance(value, tuple) and len(value) <= 8 and not any(isinstance(part, tuple) for part in value):
-        return tuple(map(key, value))
-    raise Refusal(f"its pickle uses a {type(value).__name__} as a key, which is not supported", _REMEDY)
-
-
-def _unknown(code: int) -> str:
-    return f"its pickle has the instruction {shown(chr(code))!r} (0x{code:02x}), which checkpoints do not use"
-
-
-_STOP = ord(".")
-_OPERATIONS: dict[int, Callable[[Unpickler], Any]] = {
-    0x80: lambda p: p._protocol(),
-    0x95: lambda p: p._take(8),  # a frame: its length is only a hint for buffering
-    ord("("): lambda p: p._mark(),
-    ord("0"): lambda p: p._pop(),
-    ord("1"): lambda p: p._to_mark(),
-    ord("2"): lambda p: p._push(p._stack[-1]),
-    ord("N"): lambda p: p._push(None),
-    0x88: lambda p: p._push(True),
-    0x89: lambda p: p._push(False),
-    ord("K"): lambda p: p._push(p._number("<B")),
-    ord("M"): lambda p: p._push(p._number("<H")),
-    ord("J"): lambda p: p._push(p._number("<i")),
-    0x8A: lambda p: p._long("<B"),
-    0x8B: lambda p: p._long("<i"),
-    ord("G"): lambda p: p._push(p._number(">d")),
-    ord("X"): lambda p: p._text("<I"),
-    0x8C: lambda p: p._text("<B"),
-    0x8D: lambda p: p._text("<Q"),
-    ord("T"): lambda p: p._old_text("<i"),
-    ord("U"): lambda p: p._old_text("<B"),
-    ord("B"): lambda p: p._bytes("<I"),
-    ord("C"): lambda p: p._bytes("<B"),
-    0x8E: lambda p: p._bytes("<Q"),
-    0x96: lambda p: p._bytearray(),
-    ord("]"): lambda p: p._push([]),
-    ord("}"): lambda p: p._push({}),
-    ord(")"): lambda p: p._push(()),
-    0x8F: lambda p: p._empty_set(),
-    ord("l"): lambda p: p._push(p._to_mark()),
-    ord("t"): lambda p: p._push(tuple(p._to_mark())),
-    0x85: lambda p: p._tuple(1),
-    0x86: lambda p: p._tuple(2),
-    0x87: lambda p: p._tuple(3),
-    0x91: lambda p: p._push(frozenset(map(key, p._to_mark()))),
-    ord("a"): lambda p: p._append([p._pop()]),
-    ord("e"): lambda p: p._append(p._to_mark()),
-    ord("d"): lambda p: p._dictionary(),
-    ord("s"): lambda p: p._set_items([p._pop(), p._pop()][::-1]),
-    ord("u"): lambda p: p._set_items(p._to_mark()),
-    0x90: lambda p: p._add_items(),
-    ord("q"): lambda p: p._remember(p._number("<B")),
-    ord("r"): lambda p: p._remember(p._number("<I")),
-    0x94: lambda p: p._remember(len(p._memo)),
-    ord("h"): lambda p: p._recall(p._number("<B")),
-    ord("j"): lambda p: p._recall(p._number("<I")),
-    ord("c"): lambda p: p._global(p._line(), p._line()),
-    0x93: lambda p: p._stack_global(),
-    ord("R"): lambda p: p._call(),
-    0x81: lambda p: p._call(),
-    0x92: lambda p: p._call_with_keywords(),
-    ord("b"): lambda p: p._build(),
-    ord("Q"): lambda p: p._persistent_id(),
+_Follow = Callable[[_Check, Any], Any]
+_SCALARS = "NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINSTRING"
+_VALUES = "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_LIST EMPTY_DICT EMPTY_SET"
+# Only what the protocols 2 to 5 write; nothing else is read, let alone given to the unpickler.
+_FOLLOW: dict[str, _Follow] = {
+    **dict.fromkeys(f"{_SCALARS} {_VALUES}".split(), _Check.push),
+    "PROTO": lambda check, argument: None,
+    "FRAME": _Check.frame,
+    "LONG1": _Check.integer,
+    "LONG4": _Check.integer,
+    "MARK": _Check.mark,
+    "POP": _Check.pop,
+    "POP_MARK": _Check.to_mark,
+    "DUP": lambda check, argument: check.push(kind=check._stack[-1]),
+    "EMPTY_TUPLE": _Check.make_tuple,
+    "TUPLE1": partial(_Check.make_tuple, count=1),
+    "TUPLE2": partial(_Check.make_tuple, count=2),
+    "TUPLE3": partial(_Check.make_tuple, count=3),
+    "TUPLE": partial(_Check.make_tuple, count=-1),
+    "LIST": partial(_Check.collect, step=0),
+    "DICT": partial(_Check.collect, step=2),
+    "FROZENSET": partial(_Check.collect, step=1),
+    "APPEND": lambda check, argument: check.take(1),
+    "APPENDS": partial(_Check.insert, step=0),
+    "SETITEM": _Check.item,
+    "SETITEMS": partial(_Check.insert, step=2),
+    "ADDITEMS": partial(_Check.insert, step=1),
+    "BINPUT": _Check.put,
+    "LONG_BINPUT": _Check.put,
+    "MEMOIZE": _Check.memoize,
+    "BINGET": _Check.get,
+    "LONG_BINGET": _Check.get,
+    "GLOBAL": _Check.name,
+    "STACK_GLOBAL": partial(_Check.call, count=2),
+    "REDUCE": partial(_Check.call, count=2),
+    "NEWOBJ": partial(_Check.call, count=2),
+    "NEWOBJ_EX": partial(_Check.call, count=3),
+    "BUILD": lambda check, argument: check.take(1),
+    "BINPERSID": partial(_Check.call, count=1),
+}
+_COSTS = {"EMPTY_SET": 4, "REDUCE": 8, "NEWOBJ": 8, "NEWOBJ_EX": 8}  # steps, by the memory that they take
+_INSTRUCTIONS: dict[bytes, tuple[int, Callable[[Any], Any] | None, _Follow]] = {
+    one.code.encode("latin1"): (
+        _COSTS.get(one.name, 1),
+        None if one.arg is None else one.arg.reader,
+        _FOLLOW[one.name],
+    )
+    for one in pickletools.opcodes
+    if one.name in _FOLLOW
 }

@@ -1,0 +1,277 @@
+"""`onelook.benchmark`: latency, throughput and memory of a model, with all settings that the figures depend on."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+
+from onelook.api.open import Model, PathLike, check_torch, open_network
+from onelook.data.synthetic import Scenes
+from onelook.errors import UsageError
+from onelook.ops.nms import RawDetections, with_thresholds
+from onelook.predict.predictor import Predictor
+from onelook.predict.runtime import Runtime
+from onelook.predict.runtimes.onnx import OnnxRuntime
+
+PERCENTILES = (50, 90, 99)
+DETECTING = (0.25, 0.45)  # confidence and IoU, as `onelook detect`
+_SCENE = 480  # pixels a side of the images before they are fitted into the network's input
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a measurement was made under.
+
+    model: its name.  runtime: library and version.  device: its name.  threads: of one run, on a CPU.
+    precision: of weights and activations.  size: (height, width) of the input.  batch: images a run.  nms: whether
+    choosing boxes is inside the measured time.  form: of the network.  warm_up, runs: batches before and in the
+    measurement.
+    """
+
+    model: str
+    runtime: str
+    device: str
+    threads: int | None
+    precision: str
+    size: tuple[int, int]
+    batch: int
+    nms: Literal["in", "out", "inside the file"]
+    form: str
+    warm_up: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class ModelBenchmark:
+    """seconds: of every measured batch, in order.  detections: an image, on average; None without NMS.
+
+    memory: bytes; "process" is the largest resident size so far, libraries included, "model" what making and running
+    the network added to it; "device" the largest allocation on a GPU.
+    """
+
+    setting: Setting
+    seconds: Sequence[float]
+    detections: float | None
+    memory: dict[str, int]
+
+    @property
+    def images_per_second(self) -> float:
+        """Images over the time of all measured batches."""
+        return self.setting.batch * len(self.seconds) / sum(self.seconds)
+
+    def latency(self) -> dict[str, float]:
+        """Milliseconds a batch: mean, fastest, slowest, and the percentiles."""
+        times = np.asarray(self.seconds) * 1e3
+        known = {"mean": float(times.mean()), "fastest": float(times.min()), "slowest": float(times.max())}
+        return known | {f"p{share}": float(np.percentile(times, share)) for share in PERCENTILES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Setting, milliseconds a batch, images a second, memory."""
+        return {
+            "setting": asdict(self.setting),
+            "milliseconds": self.latency(),
+            "images_per_second": self.images_per_second,
+            "detections_per_image": self.detections,
+            "memory": dict(self.memory),
+        }
+
+    def __str__(self) -> str:
+        latency = self.latency()
+        return f"{self.setting.model}: {latency['p50']:.2f} ms a batch (median), {self.images_per_second:.1f} images/s"
+
+
+class NoPostprocess:
+    """Keeps no detections: the network computes boxes and scores, and they stay on the device."""
+
+    def __call__(self, boxes: Any, scores: Any) -> RawDetections:
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+
+    def batch(self, boxes: Any, scores: Any) -> list[RawDetections]:
+        return [self(one, one) for one in range(len(boxes))]
+
+
+def measure(
+    runtime: Runtime, setting: Setting, started_with: int, *, wait: Callable[[], None] = lambda: None
+) -> ModelBenchmark:
+    """Times `setting.runs` batches, after `setting.warm_up` batches that do not count.
+
+    started_with: resident bytes before the model was made.  wait: returns when the device has finished.
+    """
+    batch = scene_images(runtime, setting.batch)
+    select = NoPostprocess() if setting.nms == "out" else with_thresholds(runtime.select, *DETECTING)
+    found: list[RawDetections] = []
+    seconds = []
+    for _ in range(setting.warm_up):
+        runtime(batch, select)
+    wait()
+    gc.collect()
+    gc.disable()  # a collection in the middle would be a slow batch that is not the network's
+    try:
+        for _ in range(setting.runs):
+            start = perf_counter()
+            found = runtime(batch, select)
+            wait()
+            seconds.append(perf_counter() - start)
+    finally:
+        gc.enable()
+    detections = None if setting.nms == "out" else sum(len(scores) for _, scores, _ in found) / len(found)
+    peak = peak_memory()
+    return ModelBenchmark(setting, seconds, detections, {"model": max(0, peak - started_with), "process": peak})
+
+
+def scene_images(runtime: Runtime, count: int) -> np.ndarray:
+    """(count, H, W, 3) uint8: synthetic scenes, fitted into the input of the network."""
+    scenes = Scenes(size=(_SCENE, _SCENE))
+    return np.stack([runtime.frame(scenes("bench", index).image, runtime.size)[0] for index in range(count)])
+
+
+def peak_memory() -> int:
+    """The largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def processor() -> str:
+    """The name of the CPU, as far as the system reports it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """The settings of a measurement: see `benchmark`."""
+
+    size: int | None = None
+    batch: int = 1
+    device: str | None = None
+    threads: int | None = None
+    half: bool = False
+    nms: Literal["in", "out"] = "in"
+    form: Literal["deploy", "training"] = "deploy"
+    runs: int = 50
+    warm_up: int = 10
+
+    def __post_init__(self) -> None:
+        limits = {"batch": 1, "runs": 1, "warm_up": 0, "threads": 1, "size": 32}
+        for name, least in limits.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"'{name.replace('_', '-')}' is {least} or more, not {value}.")
+
+
+def benchmark(
+    model: Model,
+    *,
+    weights: PathLike | None = None,
+    size: int | None = None,
+    batch: int = 1,
+    device: str | None = None,
+    threads: int | None = None,
+    half: bool = False,
+    nms: Literal["in", "out"] = "in",
+    form: Literal["deploy", "training"] = "deploy",
+    runs: int = 50,
+    warm_up: int = 10,
+) -> ModelBenchmark:
+    """Measures latency, throughput and memory of a network, from resized images to boxes.
+
+    model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector. A name without
+    weights is freshly initialised.  nms: whether the time includes postprocessing (confidence 0.25, IoU 0.45).
+    form: the form that inference uses, or the one that training uses.  runs, warm_up: batches that are measured, and
+    batches before that do not count.
+
+    The time of a batch begins with uint8 images in the size of the input and ends with boxes in its pixels. Raises
+    UsageError for settings that contradict each other.
+    """
+    config = BenchConfig(size, batch, device, threads, half, nms, form, runs, warm_up)
+    if isinstance(model, Predictor) and isinstance(model.runtime, OnnxRuntime):
+        model = model.runtime.path
+    if isinstance(model, str | os.PathLike) and os.fspath(model).lower().endswith(".onnx"):
+        return _benchmark_onnx(os.fspath(model), weights, config)
+    return _benchmark_torch(model, weights, config)
+
+
+def _benchmark_onnx(path: str, weights: PathLike | None, config: BenchConfig) -> ModelBenchmark:
+    for name, given in (("half", config.half), ("weights", weights), ("size", config.size)):
+        if given:
+            raise UsageError(f"'{name}' cannot be chosen for an exported file: it is built in.", "Leave it away.")
+    before = peak_memory()
+    runtime = OnnxRuntime(path, config.device, threads=config.threads)
+    import onnxruntime
+
+    inside = runtime.metadata.outputs == "detections"
+    if inside and config.nms == "out":
+        raise UsageError(f"'{path}' has NMS inside, so it cannot be left out.", "Export without --nms.")
+    cpu = config.device in (None, "cpu")
+    setting = Setting(
+        model=path,
+        runtime=f"ONNX Runtime {onnxruntime.__version__}",
+        device=processor() if cpu else str(config.device),
+        threads=(config.threads or available_cores()) if cpu else None,
+        precision=runtime.metadata.precision,
+        size=runtime.size,
+        batch=config.batch,
+        nms="inside the file" if inside else config.nms,
+        form="exported",
+        warm_up=config.warm_up,
+        runs=config.runs,
+    )
+    return measure(runtime, setting, before)
+
+
+def _benchmark_torch(model: Model, weights: PathLike | None, config: BenchConfig) -> ModelBenchmark:
+    check_torch("benchmark")
+    import torch
+
+    from onelook.predict.runtimes.torch import TorchRuntime
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    before = peak_memory()
+    opened = open_network(model, weights, untrained=True)  # an untrained network takes the same time
+    size = opened.size if config.size is None else (config.size, config.size)
+    deployed = config.form == "deploy"
+    runtime = TorchRuntime(opened.detector, config.device, size=size, half=config.half, deployed=deployed)
+    cuda = runtime.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(runtime.device)
+    cpu = runtime.device.type == "cpu"
+    setting = Setting(
+        model=os.fspath(model) if isinstance(model, str | os.PathLike) else opened.name,
+        runtime=f"PyTorch {torch.__version__}",
+        device=torch.cuda.get_device_name(runtime.device) if cuda else processor() if cpu else str(runtime.device),
+        threads=torch.get_num_threads() if cpu else None,
+        precision="float16" if config.half else "float32",
+        size=runtime.size,
+        batch=config.batch,
+        nms=config.nms,
+        form=f"{config.form} form",
+        warm_up=config.warm_up,
+        runs=config.runs,
+    )
+    found = measure(runtime, setting, before, wait=torch.cuda.synchronize if cuda else lambda: None)
+    if cuda:
+        found.memory["device"] = torch.cuda.max_memory_allocated(runtime.device)
+    return found

@@ -1,0 +1,137 @@
+"""`onelook.check` and `onelook.environment`: the problems of a data set, and what this installation can do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from onelook import __version__
+from onelook.api.open import PathLike
+from onelook.data.check import CheckReport
+from onelook.data.check import check as check_data
+
+_BASE = ("numpy", "opencv-python-headless", "onnxruntime", "hotcoco", "cyclopts", "rich", "pyyaml")
+_EXTRAS = {
+    "train": ("torch", "safetensors"),
+    "onnx": ("onnx", "onnxscript"),
+    "openvino": ("openvino",),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow-skinny",),
+    "wandb": ("wandb",),
+    "supervision": ("supervision",),
+    "pillow": ("pillow",),
+}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What is installed on this machine. packages and extras: version by name, None where not installed."""
+
+    system: dict[str, Any]
+    packages: dict[str, str | None]
+    extras: dict[str, dict[str, str | None]]
+    devices: list[dict[str, Any]]
+    problems: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """1 where something that the library needs is missing or broken."""
+        return int(bool(self.problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Summary and problems, in the layout of `onelook check --json`."""
+        found = [
+            {"severity": "error", "code": "environment", "file": None, "line": None, "annotation": None}
+            | {"message": problem, "remedy": "Install the package again."}
+            for problem in self.problems
+        ]
+        summary = {"system": self.system, "packages": self.packages, "extras": self.extras, "devices": self.devices}
+        return {"summary": summary, "problems": found}
+
+
+def check(data: PathLike, *, quick: bool = False) -> CheckReport:
+    """Every problem of a data set, by file and line or annotation id, each with a remedy.
+
+    data: folder, YAML file or COCO JSON file.  quick: images are judged by their headers, without decoding them or
+    looking for copies. Raises DataError where there is no data set at all.
+    """
+    return check_data(os.fspath(data), quick=quick)
+
+
+def environment() -> Environment:
+    """Versions, devices, threads and memory of this machine."""
+    system: dict[str, Any] = {
+        "onelook": __version__,
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "platform": platform.platform(),
+        "cpus": _cpus(),
+        "memory": _memory(),
+    }
+    packages = {name: _version(name) for name in _BASE}
+    if packages["opencv-python-headless"] is None:
+        packages["opencv-python-headless"] = _version("opencv-python")
+    extras = {extra: {name: _version(name) for name in names} for extra, names in _EXTRAS.items()}
+    devices, problems = _torch(system)
+    problems += _opencv() + _providers(devices)
+    return Environment(system, packages, extras, devices, problems)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> str | None:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _torch(system: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return [], []  # detecting with exported models needs none
+    except (ImportError, OSError) as error:
+        return [], [f"torch is installed but cannot be imported: {error}"]
+    system["torch threads"] = torch.get_num_threads()
+    system["cuda of torch"] = torch.version.cuda or "none (CPU build)"
+    devices = []
+    for number in range(torch.cuda.device_count()):
+        info = torch.cuda.get_device_properties(number)
+        text = f"{info.name}, {info.total_memory / 2**30:.1f} GiB, compute capability {info.major}.{info.minor}"
+        devices.append({"name": f"cuda:{number}", "description": text})
+    if torch.backends.mps.is_available():
+        devices.append({"name": "mps", "description": "Apple GPU"})
+    return devices, []
+
+
+def _opencv() -> list[str]:
+    try:
+        import cv2
+    except (ImportError, OSError) as error:
+        return [f"OpenCV cannot be imported: {error}"]
+    return [] if hasattr(cv2, "imdecode") else ["OpenCV is installed but incomplete"]
+
+
+def _providers(devices: list[dict[str, Any]]) -> list[str]:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        return []
+    except (ImportError, OSError) as error:
+        return [f"onnxruntime is installed but cannot be imported: {error}"]
+    text = ", ".join(onnxruntime.get_available_providers())
+    devices.append({"name": "onnxruntime", "description": text})
+    return []

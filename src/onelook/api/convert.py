@@ -1,0 +1,16 @@
+"""`onelook.convert`: a data set in another format."""
+
+from __future__ import annotations
+
+from onelook.api.open import PathLike
+from onelook.data.convert import Conversion, To
+from onelook.data.convert import convert as convert_data
+
+
+def convert(data: PathLike, to: To, out: PathLike, *, copy: bool = False) -> Conversion:
+    """Writes all splits of a data set in another format, and counts what the format cannot hold.
+
+    data: folder, YAML file or COCO JSON file.  to: "coco", "yolo" or "voc".  out: folder to make; it must not exist,
+    or be empty.  copy: copies the images; else they are hard links, which take no room, where links can be made.
+    """
+    return convert_data(str(data), to=to, out=str(out), copy=copy)

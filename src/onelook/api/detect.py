@@ -1,0 +1,215 @@
+"""`onelook.detect`: detections of files, folders, videos and cameras, written to files."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onelook.api.checks import check_batch, check_thresholds
+from onelook.api.open import Model, PathLike, open_predictor
+from onelook.errors import ImageError, UserError
+from onelook.ops.nms import Postprocess
+from onelook.predict.predictor import Predictor
+from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
+from onelook.predict.sources import Damage, Framed, Source, find_sources
+from onelook.predict.writers import Writers, free_folder, parse_formats
+from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
+from onelook.types import Detections
+
+DEFAULT_FOLDER = "runs/detect"
+FORMATS = "json,images,video"
+_SHOWN_CLASSES, _SHOWN_FAILURES = 20, 10
+
+
+@dataclass
+class DetectResult:
+    """Counts of what was detected, what could not be read, and the files that were written.
+
+    failures: source, message and remedy of each file that could not be read.  interrupted: whether Ctrl-C ended it.
+    """
+
+    folder: Path
+    sources: int = 0
+    images: int = 0
+    frames: int = 0
+    detections: int = 0
+    per_class: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 where a source failed, 130 after Ctrl-C."""
+        return 130 if self.interrupted else int(bool(self.failures))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain data."""
+        return {
+            "sources": self.sources,
+            "images": self.images,
+            "frames": self.frames,
+            "detections": self.detections,
+            "per_class": dict(self.per_class.most_common()),
+            "failures": self.failures,
+            "written": [str(path) for path in self.written],
+            "seconds": self.seconds,
+            "interrupted": self.interrupted,
+        }
+
+    def __str__(self) -> str:
+        """A table of classes, then what failed and what was written."""
+        lines = self._classes()
+        what = [_counted(self.images, "image")] if self.images or not self.frames else []
+        what += [_counted(self.frames, "video frame")] if self.frames else []
+        done = self.images + self.frames
+        rate = f", {done / self.seconds:.1f} a second" if done and self.seconds else ""
+        start = "Interrupted: " if self.interrupted else ""
+        found = _counted(self.detections, "detection")
+        lines.append(f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}.")
+        if self.failures:
+            lines.append(f"{_counted(len(self.failures), 'source')} could not be read:")
+            lines += [f"  {failure['message']}" for failure in self.failures[:_SHOWN_FAILURES]]
+            if (more := len(self.failures) - _SHOWN_FAILURES) > 0:
+                lines.append(f"  and {more} more (--json has them all)")
+        lines += [f"wrote {path}{os.sep if path.is_dir() else ''}" for path in self.written]
+        return "\n".join(lines)
+
+    def _classes(self) -> list[str]:
+        common = self.per_class.most_common()
+        rows = common[:_SHOWN_CLASSES]
+        if rest := sum(count for _, count in common[_SHOWN_CLASSES:]):
+            rows.append((f"{len(common) - _SHOWN_CLASSES} more classes", rest))
+        if not rows:
+            return []
+        widest = max(len("class"), *(len(name) for name, _ in rows))
+        lines = [f"{'class':<{widest}}  detections  share"]
+        for name, count in rows:
+            lines.append(f"{name:<{widest}}  {count:>10,}  {count / self.detections:>5.0%}")
+        return lines
+
+
+def detect(
+    model: Model,
+    sources: PathLike | int | Sequence[PathLike | int],
+    *,
+    weights: PathLike | None = None,
+    confidence: float = 0.25,
+    iou: float = 0.45,
+    agnostic: bool = False,
+    select: PostprocessKind | None = None,
+    size: int | tuple[int, int] | None = None,
+    out: PathLike | None = None,
+    formats: str | Sequence[str] = FORMATS,
+    batch: int | None = None,
+    tta: bool = False,
+    half: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    reporter: Reporter | None = None,
+) -> DetectResult:
+    """Detects objects in images, folders, videos, cameras and streams, and writes the results to files.
+
+    model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  sources: one, or
+    a list; numbers are cameras.  select: how boxes become detections ("nms", "diou", "soft", "best"); None is the
+    model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
+    "images", "coco", "yolo", "csv", "video".  batch: most images in one run of the network; None is 1 on a CPU, 8 on
+    a GPU.  The other settings are those of `onelook.load`.
+
+    Damaged files are reported in the result and left out. Ctrl-C ends the work and keeps what was done. For detections
+    as values see `onelook.load(...).detect` and `.stream`.
+    """
+    names = parse_formats(formats if isinstance(formats, str) else ",".join(formats))
+    given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
+    check_thresholds(confidence, iou)
+    check_batch(1 if batch is None else batch)
+    found = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
+    _check_any(found)
+    opened = open_predictor(model, weights, device, size, tta=tta, half=half, threads=threads)
+    predictor = Predictor(opened.runtime, opened.frame, opened.select, batch=batch or opened.batch)
+    if select is not None:
+        predictor.select = postprocess_of_kind(select, predictor.select)
+    settings = predictor.settings(confidence, iou, agnostic or None)
+    folder = next(path for path in free_folder(DEFAULT_FOLDER) if not path.exists()) if out is None else Path(out)
+    result = DetectResult(folder, len(found))
+    start = time.perf_counter()
+    with (
+        Writers(folder, names, predictor.class_names) as writers,
+        (reporter or PlainReporter()).progress("detecting") as progress,
+    ):
+        _detect(predictor, found, settings, result, (writers, progress))
+    result.written = writers.written
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def _check_any(found: Sequence[Source]) -> None:
+    """Before the model is loaded: no source that exists is an error, not an empty result."""
+    missing = [source for source in found if source.error is not None]
+    if len(missing) == len(found) and missing[0].error is not None:
+        raise missing[0].error
+
+
+def _detect(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    select: Postprocess,
+    result: DetectResult,
+    to: tuple[Writers, Progress],
+) -> None:
+    """Detects in every source; fills the result."""
+    writers, progress = to
+    if any(source.kind == "live" for source in sources):
+        progress = ignore_progress
+    places = {source.name: number for number, source in enumerate(sources)}
+    try:
+        with closing(predictor.stream_sources(sources, select, keep_images=writers.keeps_images)) as results:
+            for item, detections in results:
+                _add(result, item, detections, writers)
+                _report(progress, item, places)
+    except KeyboardInterrupt:
+        result.interrupted = True
+    if not (result.images or result.frames or result.interrupted):
+        raise _nothing(result.failures)
+
+
+def _add(result: DetectResult, item: Framed | Damage, detections: Detections | None, writers: Writers) -> None:
+    """Counts one image and writes its detections, or records why it cannot be read."""
+    if isinstance(item, Damage):
+        error = item.error
+        result.failures.append({"source": item.source.path, "message": error.message, "remedy": error.remedy})
+    elif detections is not None:
+        writers.add(item, detections)
+        result.images += item.frame is None
+        result.frames += item.frame is not None
+        result.detections += len(detections)
+        result.per_class.update(detections.names)
+
+
+def _nothing(failures: Sequence[dict[str, str]]) -> UserError:
+    """The error of a run without a single readable image."""
+    first = failures[0]
+    if len(failures) == 1:
+        return ImageError(first["message"], first["remedy"])
+    return ImageError(
+        f"None of the {len(failures)} sources can be read. The first: {first['message']}", first["remedy"]
+    )
+
+
+def _report(progress: Progress, item: Framed | Damage, places: dict[str, int]) -> None:
+    """How many sources are done; a video counts by its frames."""
+    part = 1.0
+    if isinstance(item, Framed) and item.video is not None and item.frame is not None:
+        part = min(1.0, (item.frame + 1) / max(item.video.frames, item.frame + 1))
+    progress(places[item.source.name] + part, len(places))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

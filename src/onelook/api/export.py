@@ -1,0 +1,203 @@
+"""`onelook.export`: a model for another runtime, verified against PyTorch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, overload
+
+import torch
+
+from onelook.api.checks import check_batch, check_thresholds
+from onelook.api.open import Model, PathLike, open_network
+from onelook.errors import ExportError, UserError
+from onelook.exporting.onnx import ExportedFile, export_onnx
+from onelook.exporting.openvino import export_openvino
+from onelook.models.build import build
+from onelook.models.detector import Architecture, Detector
+from onelook.ops.nms import Nms
+from onelook.weights import load_weights
+from onelook.weights.darknet import DarknetHeader, header_of, write_darknet
+
+Target = Literal["onnx", "openvino", "ncnn", "tensorrt", "darknet"]
+_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "darknet": ".weights"}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The written file, and the largest differences from PyTorch on the same images."""
+
+    exported: ExportedFile
+    format: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        metadata, agreement = self.exported.metadata, self.exported.agreement
+        return {
+            "file": str(self.exported.path),
+            "format": self.format,
+            "model": metadata.model,
+            "size": list(metadata.size),
+            "batch": metadata.batch,
+            "precision": metadata.precision,
+            "outputs": metadata.outputs,
+            "nms": dict(metadata.nms) if metadata.nms else None,
+            "bytes": self.exported.path.stat().st_size,
+            "largest_box_difference": agreement.box,
+            "largest_box_difference_of_confident_rows": agreement.confident_box,
+            "largest_score_difference": agreement.score,
+            "images": agreement.images,
+        }
+
+    @property
+    def path(self) -> Path:
+        """The written file."""
+        return self.exported.path
+
+    def __str__(self) -> str:
+        metadata, agreement = self.exported.metadata, self.exported.agreement
+        return (
+            f"Exported {metadata.model} to {self.path}: boxes differ by at most {agreement.confident_box:.2g} px where"
+            f" confident, scores by at most {agreement.score:.2g}"
+        )
+
+
+@dataclass(frozen=True)
+class WrittenWeights:
+    """A weights file for another program. It was read back and compared number by number.
+
+    tensors: how many were compared.  seen: images seen in training, as the file records it.
+    """
+
+    path: Path
+    model: str
+    format: str
+    tensors: int
+    seen: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "file": str(self.path),
+            "format": self.format,
+            "model": self.model,
+            "bytes": self.path.stat().st_size,
+            "tensors": self.tensors,
+            "seen": self.seen,
+        }
+
+    def __str__(self) -> str:
+        return f"Exported {self.model} to {self.path}: {self.tensors} tensors read back identical"
+
+
+@overload
+def export(
+    model: Model,
+    target: Literal["darknet"],
+    *,
+    weights: PathLike | None = ...,
+    out: PathLike | None = ...,
+) -> WrittenWeights: ...
+@overload
+def export(
+    model: Model,
+    target: Literal["onnx", "openvino", "ncnn", "tensorrt"] = ...,
+    *,
+    weights: PathLike | None = ...,
+    nms: bool = ...,
+    half: bool = ...,
+    int8: bool = ...,
+    dynamic: bool = ...,
+    batch: int = ...,
+    size: int | tuple[int, int] | None = ...,
+    confidence: float = ...,
+    iou: float = ...,
+    limit: int = ...,
+    out: PathLike | None = ...,
+) -> ExportResult: ...
+def export(
+    model: Model,
+    target: Target = "onnx",
+    *,
+    weights: PathLike | None = None,
+    nms: bool = False,
+    half: bool = False,
+    int8: bool = False,
+    dynamic: bool = False,
+    batch: int = 1,
+    size: int | tuple[int, int] | None = None,
+    confidence: float = 0.25,
+    iou: float = 0.45,
+    limit: int = 300,
+    out: PathLike | None = None,
+) -> ExportResult | WrittenWeights:
+    """Writes a model for another runtime, runs the file, and compares it with PyTorch.
+
+    model: a name, a weights file, the folder of a run, a `Detector` or a loaded detector.  target: "onnx", "openvino",
+    or "darknet" (.weights of a YOLOv4 model; of the other settings, only `out` concerns it).  weights: for a model
+    given by name; "none" exports it untrained.  nms: builds postprocessing in, so that the file returns final
+    detections; with least score `confidence`, greatest overlap `iou` and at most `limit` detections an image.
+    half: float16.  dynamic: any batch size, instead of `batch`.  size: of the input; None is the model's own.
+    out: the file to write; None is the model's name in the current folder.
+
+    The file appears only after it was verified: ExportError where it does not agree with PyTorch.
+    """
+    _refuse_unsupported(target, nms, int8)
+    check_batch(batch)
+    check_thresholds(confidence, iou)
+    untrained = weights == "none"
+    opened = open_network(model, None if untrained else weights, untrained=untrained)
+    detector = opened.detector
+    path = Path(out) if out is not None else Path(opened.name + _SUFFIXES[target])
+    sources = [Path(one).resolve() for one in (model, weights) if isinstance(one, str | os.PathLike)]
+    if path.resolve() in sources:
+        raise UserError(f"The export would overwrite '{path}', which it is made of.", "Give another file.")
+    if target == "darknet":
+        return _write_darknet(detector, path, sources, opened.name)
+    multi_label = getattr(detector.architecture, "multi_label", False)
+    postprocess = Nms(confidence, iou, multi_label=multi_label, limit=limit) if nms else None
+    sides = opened.size if size is None else (size, size) if isinstance(size, int) else size
+    if target == "openvino":
+        exported = export_openvino(detector, path, half=half, dynamic=dynamic, batch=batch, size=sides)
+    else:
+        exported = export_onnx(detector, path, nms=postprocess, half=half, dynamic=dynamic, batch=batch, size=sides)
+    return ExportResult(exported, target)
+
+
+def _write_darknet(detector: Detector, path: Path, sources: list[Path], name: str) -> WrittenWeights:
+    """The file, with the header of the Darknet file that the weights come from, if they do; read back and compared."""
+    headers = (header_of(source) for source in sources if source.is_file())
+    header = next((one for one in headers if one is not None), DarknetHeader())
+    write_darknet(detector, path, header)
+    copy = build(cast(Architecture, detector.architecture))
+    load_weights(copy, path)
+    state = copy.state_dict()
+    wrong = [
+        key
+        for key, tensor in detector.state_dict().items()
+        if tensor.is_floating_point() and not torch.equal(tensor.float(), state[key])
+    ]
+    if wrong:
+        raise ExportError(f"'{path}' does not read back: {wrong[0]} differs.", "Try again, to another place.")
+    return WrittenWeights(path, name, "darknet", len(state), header.seen)
+
+
+def _refuse_unsupported(to: str, nms: bool, int8: bool) -> None:
+    """ExportError, before anything is loaded, for what this version cannot write."""
+    if int8:
+        raise ExportError(
+            "8-bit export is not supported: it needs calibration, which this version does not have.",
+            "Use --half, or quantise the exported ONNX file with the tools of its runtime.",
+        )
+    other = {"ncnn": "pnnx model.onnx", "tensorrt": "trtexec --onnx=model.onnx --saveEngine=model.engine"}
+    if to in other:
+        raise ExportError(
+            f"This version cannot write {to} files.",
+            f"Export to ONNX without --nms, and convert that with the runtime's own tool: {other[to]}",
+        )
+    if to == "openvino" and nms:
+        raise ExportError(
+            "An OpenVINO file cannot have suppression built in.",
+            "Export without --nms, or to ONNX, which OpenVINO reads.",
+        )

@@ -1,0 +1,203 @@
+"""`onelook.load`: a detector that is ready to detect, and can be validated, exported and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, overload
+
+from onelook.api.open import Model, OpenedPredictor, PathLike, open_predictor
+from onelook.errors import UsageError
+from onelook.reporter import Reporter
+from onelook.training.result import RunResult
+
+if TYPE_CHECKING:
+    from onelook.api.export import ExportResult, Target, WrittenWeights
+    from onelook.api.recipe_choice import RecipeChoice
+    from onelook.data import Dataset
+    from onelook.evaluation import Evaluation
+    from onelook.predict.runtime import PostprocessKind
+    from onelook.training.recipe import Recipe
+    from onelook.training.train_state import Precision
+
+
+class LoadedDetector(OpenedPredictor):
+    """A detector that is ready to be used: what `onelook.load` returns.
+
+    `detect` takes images, `stream` files, folders, videos and cameras. `validate` measures it, `export` writes it for
+    another runtime, `train` trains a copy of it. It is made of a file or of a `Detector` in memory, which stays as it
+    is.
+    """
+
+    def validate(
+        self,
+        data: Dataset | PathLike,
+        *,
+        split: str = "val",
+        confidence: float = 0.01,
+        iou: float = 0.65,
+        select: PostprocessKind | None = None,
+        batch: int = 8,
+        rectangular: bool = False,
+        detections: PathLike | None = None,
+        reporter: Reporter | None = None,
+    ) -> Evaluation:
+        """The average precision on a data set: see `onelook.validate`."""
+        from onelook.api.validate import validate
+
+        return validate(
+            self,
+            data,
+            split=split,
+            confidence=confidence,
+            iou=iou,
+            select=select,
+            batch=batch,
+            rectangular=rectangular,
+            detections=detections,
+            reporter=reporter,
+        )
+
+    @overload
+    def export(self, target: Literal["darknet"], *, out: PathLike | None = ...) -> WrittenWeights: ...
+    @overload
+    def export(
+        self,
+        target: Literal["onnx", "openvino", "ncnn", "tensorrt"] = ...,
+        *,
+        nms: bool = ...,
+        half: bool = ...,
+        int8: bool = ...,
+        dynamic: bool = ...,
+        batch: int = ...,
+        size: int | tuple[int, int] | None = ...,
+        confidence: float = ...,
+        iou: float = ...,
+        limit: int = ...,
+        out: PathLike | None = ...,
+    ) -> ExportResult: ...
+    def export(
+        self,
+        target: Target = "onnx",
+        *,
+        nms: bool = False,
+        half: bool = False,
+        int8: bool = False,
+        dynamic: bool = False,
+        batch: int = 1,
+        size: int | tuple[int, int] | None = None,
+        confidence: float = 0.25,
+        iou: float = 0.45,
+        limit: int = 300,
+        out: PathLike | None = None,
+    ) -> ExportResult | WrittenWeights:
+        """Writes the model for another runtime and verifies it: see `onelook.export`. Needs the extra `onnx`."""
+        from onelook.api.export import export
+
+        if target == "darknet":
+            return export(self, target, out=out)
+        return export(
+            self,
+            target,
+            nms=nms,
+            half=half,
+            int8=int8,
+            dynamic=dynamic,
+            batch=batch,
+            size=size,
+            confidence=confidence,
+            iou=iou,
+            limit=limit,
+            out=out,
+        )
+
+    def train(
+        self,
+        data: Dataset | PathLike,
+        recipe: Recipe | RecipeChoice | str | None = None,
+        *,
+        split: str | None = None,
+        validation: Dataset | str | None = None,
+        out: PathLike | None = None,
+        device: str | None = None,
+        workers: int | None = None,
+        cache: str | None = None,
+        precision: Precision | None = None,
+        log: str | Sequence[str] = (),
+        reporter: Reporter | None = None,
+    ) -> TrainResult:
+        """Trains a detector that starts from these weights; this one stays as it is. See `onelook.train`.
+
+        recipe: None is the published training of this model, in 50 epochs. UsageError for exported files, which hold
+        no weights that can be trained.
+        """
+        from onelook.api.open import open_network
+        from onelook.api.recipe_choice import RecipeChoice
+        from onelook.api.training_session import open_session
+        from onelook.training.options import RunOptions
+        from onelook.training.run import fit
+        from onelook.weights.identify import model_name
+
+        detector = open_network(self).detector
+        assert detector.architecture is not None  # `open_network` has checked it
+        options = RunOptions(
+            device=device,
+            train_split=split,
+            val_split=validation if isinstance(validation, str) else None,
+            workers=workers,
+            cache=cache,
+            precision=precision,
+            log=(log,) if isinstance(log, str) else tuple(log),
+        )
+        with open_session(
+            RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe,
+            data,
+            options,
+            validation=None if isinstance(validation, str) else validation,
+            weights=detector,
+            out=out,
+            reporter=reporter,
+        ) as session:
+            result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
+            session.conclude(result)
+        return TrainResult(**vars(result))
+
+
+class TrainResult(RunResult):
+    """The result of `onelook.train`: numbers, files, and the trained detector."""
+
+    @cached_property
+    def detector(self) -> LoadedDetector:
+        """The detector with the best weights, loaded at its first use; UserError where the run has written none."""
+        return load(self.weights)
+
+
+def load(
+    model: Model,
+    weights: PathLike | None = None,
+    device: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    *,
+    tta: bool = False,
+    half: bool = False,
+    threads: int | None = None,
+) -> LoadedDetector:
+    """A detector that is ready to be used.
+
+    model: a variant's name (with `weights`), a weights file, an exported `.onnx` file, the folder of a run (its
+    `best.safetensors`), or a `Detector` in memory.  device: "cpu", "cuda", "cuda:1", "mps"; None is the best one.
+    size: side or (height, width) of the network's input; None is what the weights were made for.  tta: test-time
+    augmentation: every image is looked at in three scales, once mirrored.  half: float16, on a GPU only; boxes are
+    computed in float32.  threads: of one run on a CPU, for the whole process where PyTorch runs; None is the runtime's
+    choice.
+
+    Exported ONNX files need neither PyTorch nor `weights`. Raises UserError for a model that does not exist, weights
+    that do not fit, a device that does not exist, a size that is no multiple of the network's stride.
+    """
+    opened = open_predictor(model, weights, device, size, tta=tta, half=half, threads=threads)
+    if isinstance(opened, LoadedDetector):
+        return opened
+    source = opened.source if isinstance(opened, OpenedPredictor) else None
+    if source is None:
+        raise UsageError("A Predictor is loaded already.", "Use it as it is, or give its model to onelook.load().")
+    return LoadedDetector(opened.runtime, source, batch=opened.batch)

@@ -1,0 +1,268 @@
+"""Opens a model, whatever names it: a variant with weights, a file, the folder of a run, or a detector in memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+from onelook.errors import ConfigError, MissingDependencyError, UsageError, UserError, WeightsError
+from onelook.exported import METADATA_KEY
+from onelook.predict.predictor import Predictor
+from onelook.predict.runtime import Runtime
+from onelook.predict.runtimes.onnx import ForeignFileError, OnnxRuntime
+
+if TYPE_CHECKING:
+    from onelook.models.detector import Detector
+    from onelook.weights.open import OpenedDetector
+
+PathLike = str | os.PathLike[str]
+Model = Union[PathLike, "Detector", Predictor]
+"""A variant's name, a weights file, an exported file, the folder of a run, a `Detector` in memory, or a `Predictor`."""
+
+RUN_WEIGHTS = "best.safetensors"  # of a run's folder
+LARGEST_SIDE = 8192
+GPU_BATCH = 8  # a CPU is as busy with one image as with eight
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from. stamps: size and time of change of its files when it was opened."""
+
+    model: PathLike | Detector
+    weights: PathLike | None = None
+    size: tuple[int, int] | None = None
+    stamps: tuple[tuple[str, int, int], ...] = ()
+
+    def check_unchanged(self) -> None:
+        """UserError where a file is no longer the one that was opened."""
+        for path, size, changed in self.stamps:
+            try:
+                status = os.stat(path)
+                same = (status.st_size, status.st_mtime_ns) == (size, changed)
+            except OSError:
+                same = False
+            if not same:
+                raise UserError(f"'{path}' has changed since the detector was loaded.", "Load the detector again.")
+
+
+class OpenedPredictor(Predictor):
+    """A predictor that remembers where its model comes from."""
+
+    def __init__(self, runtime: Runtime, source: ModelSource, *, batch: int) -> None:
+        super().__init__(runtime, batch=batch)
+        self.source = source
+
+
+def open_predictor(
+    model: Model,
+    weights: PathLike | None = None,
+    device: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    *,
+    tta: bool = False,
+    half: bool = False,
+    threads: int | None = None,
+) -> Predictor:
+    """A predictor for the model: see `onelook.load`. A predictor is returned as it is, and takes no other settings."""
+    if isinstance(model, Predictor):
+        _check_no_settings(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
+        return model
+    runtime = open_runtime(model, weights, device, size, tta=tta, half=half, threads=threads)
+    on_gpu = getattr(getattr(runtime, "device", None), "type", "cpu") != "cpu"
+    source = ModelSource(model, weights, runtime.size, _stamps(model, weights))
+    return OpenedPredictor(runtime, source, batch=GPU_BATCH if on_gpu else 1)
+
+
+def open_runtime(
+    model: PathLike | Detector,
+    weights: PathLike | None = None,
+    device: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    *,
+    tta: bool = False,
+    half: bool = False,
+    threads: int | None = None,
+) -> Runtime:
+    """What runs the model: ONNX Runtime for exported files, else PyTorch."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"The number of threads is {threads}.", "Give 1 or more.")
+    sides = _sides(size)
+    if isinstance(model, str | os.PathLike):
+        exported = _open_exported(model, weights, device, threads)
+        if exported is not None:
+            _check_exported(exported, model, weights, sides, tta=tta, half=half)
+            return exported
+    with _no_garbage_collection():
+        check_torch(_name_of(model) if weights is None else os.fspath(weights))
+        import torch
+
+        from onelook.models.tta import TestTimeAugmentation
+        from onelook.predict.runtimes.torch import TorchRuntime
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        opened = open_network(model, weights)
+        augmentation = TestTimeAugmentation() if tta else None
+        read_here = isinstance(model, str | os.PathLike)  # nothing else holds the detector: it may be changed
+        size = sides or opened.size
+        return TorchRuntime(opened.detector, device, size=size, half=half, tta=augmentation, in_place=read_here)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Importing PyTorch and making a network creates a million objects, and no garbage: a tenth of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def open_network(model: Model, weights: PathLike | None = None, *, untrained: bool = False) -> OpenedDetector:
+    """The PyTorch detector of a model, with its name and input size.
+
+    untrained: a variant's name without weights is freshly initialised instead of a WeightsError. Raises UserError for
+    a predictor whose file can no longer be read as it was, and for exported files, which hold no network in PyTorch.
+    """
+    from onelook.models.detector import Detector
+    from onelook.weights.identify import model_name
+    from onelook.weights.open import OpenedDetector, open_detector
+
+    if isinstance(model, Predictor):
+        _check_no_settings(weights=weights)
+        if not isinstance(model, OpenedPredictor):
+            raise UsageError(
+                "This predictor was made of a runtime alone: the model behind it is unknown.",
+                "Make the predictor with onelook.load().",
+            )
+        model.source.check_unchanged()
+        opened = open_network(model.source.model, model.source.weights)
+        return OpenedDetector(opened.detector, opened.name, model.source.size or opened.size)
+    if isinstance(model, Detector):
+        _check_no_settings(weights=weights)
+        if model.architecture is None:
+            raise UsageError("This detector has no architecture.", "Make it with onelook.build().")
+        return OpenedDetector(model, model_name(model.architecture), model.architecture.size)
+    if not isinstance(model, str | os.PathLike):
+        raise UsageError(f"A {type(model).__name__} is no model.", "Give a name, a path, or a detector.")
+    return open_detector(model, weights, untrained=untrained)
+
+
+def check_torch(what: str) -> None:
+    """MissingDependencyError where PyTorch is not installed. what: the model or the work that needs it."""
+    if not _has_torch():
+        also = " It is an ONNX file, but not one that Onelook exported." if what.lower().endswith(".onnx") else ""
+        raise MissingDependencyError(
+            f"'{what}' needs the package 'torch', which is not installed.{also}",
+            "Install it with: pip install 'onelook[train]'; or use a model that was exported with `onelook export`.",
+        )
+
+
+def _open_exported(
+    model: PathLike, weights: PathLike | None, device: str | None, threads: int | None
+) -> OnnxRuntime | None:
+    """The runtime of an exported file; None for everything else, foreign ONNX files with weights among them."""
+    path = Path(model if weights is None else weights)
+    if path.suffix.lower() != ".onnx" or path.is_dir() or (weights is not None and Path(model).exists()):
+        return None
+    if not path.is_file():
+        raise WeightsError(f"The weights file '{path}' does not exist.", "Check the path.")
+    if weights is not None and not _names_onelook(path) and _has_torch():
+        return None  # opening a session only to see that takes a tenth of a second
+    try:
+        return OnnxRuntime(path, device, threads=threads)
+    except ForeignFileError:
+        return None
+
+
+def _has_torch() -> bool:
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def _names_onelook(path: Path) -> bool:
+    """Whether the bytes of a description by Onelook occur in a file; True where the file cannot be searched."""
+    try:
+        with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            return content.find(METADATA_KEY.encode()) >= 0
+    except (OSError, ValueError):
+        return True
+
+
+def _check_exported(
+    exported: OnnxRuntime,
+    model: PathLike,
+    weights: PathLike | None,
+    sides: tuple[int, int] | None,
+    *,
+    tta: bool,
+    half: bool,
+) -> None:
+    """UserError for settings that an exported file cannot have."""
+    file = exported.path
+    if sides is not None and sides != exported.size:
+        height, width = exported.size
+        raise ConfigError(
+            f"'{file}' was exported for {height} x {width}, not {sides[0]} x {sides[1]}.",
+            f"Leave the size away, or export the model with --size {sides[0]}.",
+        )
+    if tta:
+        raise UsageError(
+            f"'{file}' is an exported file, which takes images of one size only.",
+            "Use the weights that it was made of for test-time augmentation.",
+        )
+    if half:
+        raise UsageError(
+            f"'{file}' is an exported file, whose precision is built in.", "Export it with --half instead."
+        )
+    if weights is not None and exported.metadata.model != os.fspath(model):
+        raise WeightsError(
+            f"'{file}' is an exported {exported.metadata.model}, not {os.fspath(model)}.", f"Use --model {file}."
+        )
+
+
+def _check_no_settings(**settings: object) -> None:
+    given = [name for name, value in settings.items() if value not in (None, False)]
+    if given:
+        raise UsageError(
+            f"The model is in memory already, so '{given[0]}' cannot be chosen.", "Give it to onelook.load()."
+        )
+
+
+def _name_of(model: PathLike | Detector) -> str:
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
+
+
+def _stamps(*paths: object) -> tuple[tuple[str, int, int], ...]:
+    """Size and time of change of the files among these."""
+    found = []
+    for path in paths:
+        if not isinstance(path, str | os.PathLike):
+            continue
+        file = os.path.join(path, RUN_WEIGHTS) if os.path.isdir(path) else os.fspath(path)
+        if os.path.isfile(file):
+            status = os.stat(file)
+            found.append((file, status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+def _sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    sides = (size, size) if isinstance(size, int) else size
+    if sides is not None and not (
+        len(sides) == 2 and all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in sides)
+    ):
+        raise UsageError(
+            f"The size {size} is not usable.", f"Give a side, or height and width, up to {LARGEST_SIDE} pixels."
+        )
+    return sides

@@ -1,0 +1,189 @@
+"""Which recipe a training follows: the published one of a model, another one, and changes of it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from onelook.config import change, from_plain, override, to_plain
+from onelook.data import Dataset
+from onelook.errors import UsageError, UserError
+from onelook.models.classifier import Classification
+from onelook.models.variants import VARIANTS, variant
+from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
+from onelook.recipes.classifier import published_classifier
+from onelook.training.checkpoint import latest_weights_hint
+from onelook.training.distill import Distillation
+from onelook.training.recipe import Recipe, adapted
+from onelook.training.run import check_same_recipe
+from onelook.weights.file import BEST
+
+FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless other epochs are given
+CPU_BATCH = 16  # the published 64 images fill the memory of most computers without an accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeChoice:
+    """A recipe by name, with changes: what `onelook train` makes of its options.
+
+    model: name of a model; its published training is taken unless `recipe` names another.  recipe: a name, a
+    recipe.yaml, or the folder of a run; with `model`, that model is trained by it.  epochs: None is 50 with weights,
+    else as published.  size: side of the input in pixels.  batch: images a step; None is as published, but 16 on a CPU;
+    "auto" fills the memory of a GPU.  overrides: changes of the recipe, each "path=value"; they are made last.
+    """
+
+    model: str | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    size: int | None = None
+    batch: int | Literal["auto"] | None = None
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str | None:
+        """What a run's folder is named after."""
+        return self.model or self.recipe
+
+    @property
+    def images(self) -> int | None:
+        """The batch where it is a number."""
+        return None if self.batch == "auto" else self.batch
+
+    def resolve(
+        self,
+        names: tuple[str, ...],
+        *,
+        fine_tunes: bool = False,
+        teaches: bool = False,
+        on_cpu: bool = False,
+        classifies: bool = False,
+    ) -> Recipe:
+        """The recipe for these classes.
+
+        fine_tunes: whether the training begins with weights.  teaches: whether there is a teacher.  classifies: whether
+        the data set is one of class folders. Raises UserError for names and values that cannot be used.
+        """
+        chosen = self._base(teaches, classifies)
+        if teaches and "image classes" in chosen.model.provides:
+            raise UsageError("A classifier of pictures has no teacher.", "Leave --teacher away, or train a detector.")
+        if teaches and chosen.distillation is None:
+            chosen = replace(chosen, distillation=Distillation())
+        epochs, images = self.epochs, self.images
+        if self.recipe is None:
+            epochs = FINE_TUNING_EPOCHS if epochs is None and fine_tunes else epochs
+            images = CPU_BATCH if images is None and on_cpu else images
+        found = override(adapted(chosen, names, epochs, self.size, images), *self.overrides, types=RECIPE_TYPES)
+        check_start(found, fine_tunes)
+        return found
+
+    def _base(self, teaches: bool, classifies: bool) -> Recipe:
+        """The recipe before any change but that of the model."""
+        if self.model is None and self.recipe is None:
+            raise UsageError("The model is missing.", "Add --model yolox-s, or see: onelook models")
+        check_model_name(self.model)
+        if self.recipe is None:
+            if classifies:
+                return published_classifier(variant(str(self.model)))
+            return published_recipe(str(self.model), distilled=teaches)
+        chosen = find_recipe(self.recipe)
+        return chosen if self.model is None else change(chosen, {_network(chosen): variant(self.model).architecture})
+
+    def resumed(self, folder: Path) -> Recipe:
+        """The recipe of the run in a folder; UserError where this choice would change it."""
+        before = recipe_of_run(folder)
+        if self.recipe is not None:
+            raise UsageError("A run goes on with its own recipe.", "Leave --recipe away, or start a new run: --out.")
+        check_model_name(self.model)
+        new: dict[str, Any] = {} if self.model is None else {_network(before): variant(self.model).architecture}
+        given = (("epochs", self.epochs), ("batch_size", self.images))
+        new |= {name: value for name, value in given if value is not None}
+        if self.size is not None and before.input_size != (self.size, self.size):
+            new["size"] = (self.size, self.size)
+        wanted = change(change(before, new), {"model.num_classes": before.model.num_classes})
+        check_same_recipe(folder, before, override(wanted, *self.overrides, types=RECIPE_TYPES))
+        return before
+
+
+def _network(recipe: Recipe) -> str:
+    """The path of the network in a recipe."""
+    return "model.network" if isinstance(recipe.model, Classification) else "model"
+
+
+def named_choice(recipe: Recipe | RecipeChoice | str | None) -> Recipe | RecipeChoice:
+    """The recipe, or the choice that a text means: the name of a model, a file, or a run's folder; None is none."""
+    if recipe is None:
+        return RecipeChoice()
+    if isinstance(recipe, Recipe | RecipeChoice):
+        return recipe
+    if not isinstance(recipe, str):
+        raise UsageError(f"A {type(recipe).__name__} is no recipe.", "Give a Recipe, or the name of a model.")
+    return RecipeChoice(model=recipe) if recipe in VARIANTS else RecipeChoice(recipe=recipe)
+
+
+def resolved(
+    choice: Recipe | RecipeChoice, training: Dataset, *, fine_tunes: bool, on_cpu: bool, teaches: bool = False
+) -> Recipe:
+    """The recipe for the classes of a data set; a `Recipe` is otherwise taken as it is. See `RecipeChoice.resolve`."""
+    if isinstance(choice, RecipeChoice):
+        return choice.resolve(
+            training.names,
+            fine_tunes=fine_tunes,
+            teaches=teaches,
+            classifies=not training.has_boxes,
+            on_cpu=on_cpu,
+        )
+    found = change(choice, {"model.num_classes": len(training.names)})
+    check_start(found, fine_tunes)
+    return found
+
+
+def resumed(choice: Recipe | RecipeChoice, folder: Path) -> Recipe:
+    """The recipe of the run in a folder; UserError where the chosen one differs from it, class count aside."""
+    if isinstance(choice, RecipeChoice):
+        return choice.resumed(folder)
+    before = recipe_of_run(folder)
+    wanted = change(choice, {"model.num_classes": before.model.num_classes})
+    # As the file holds it: a whole number may be a float there.
+    check_same_recipe(folder, before, from_plain(to_plain(wanted), RECIPE_TYPES))
+    return before
+
+
+def check_start(recipe: Recipe, fine_tunes: bool) -> None:
+    """UsageError for a recipe that continues the training of a classifier, without that classifier's weights."""
+    if recipe.pretraining is not None and not fine_tunes:
+        raise UsageError(
+            "The recipe begins with a backbone that was trained as a classifier.",
+            "Add --weights with that classifier, or pretraining=none.",
+        )
+
+
+def check_model_name(model: str | None) -> None:
+    """UsageError for a --model that is a run's folder or a file: other verbs take those, a training has other flags."""
+    if model is None or model in VARIANTS or not Path(model).exists():
+        return
+    place, best = Path(model), Path(model) / BEST
+    with_weights = "To begin with its weights: --model NAME --weights {}"
+    if (place / RECIPE_FILE).is_file():
+        remedy = f"To train as it did: --recipe {shlex.quote(model)}."
+        if best.is_file():
+            remedy += f" {with_weights.format(shlex.quote(str(best)))}."
+        raise UsageError(f"'{model}' is the folder of a run, and --model is the name of a model.", remedy)
+    if place.is_file():
+        yaml = place.suffix in (".yaml", ".yml", ".json")
+        remedy = "If it holds a recipe: --recipe {}" if yaml else with_weights
+        remedy = f"{remedy.format(shlex.quote(model))}."
+        raise UsageError(f"'{model}' is a file, and --model is the name of a model.", remedy)
+
+
+def recipe_of_run(folder: Path) -> Recipe:
+    """The recipe of the run in a folder; UserError where there is no run."""
+    if (folder / RECIPE_FILE).is_file():
+        return find_recipe(folder)
+    if (folder / "state.pt").is_file():
+        raise UserError(
+            f"The run in '{folder}' has lost its {RECIPE_FILE}, without which it cannot go on.",
+            f"Put that file back, or start another run with --out in another folder{latest_weights_hint(folder)}.",
+        )
+    raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")

@@ -1,0 +1,256 @@
+"""`onelook.roadmap`: a paper's table, trained row by row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onelook.api.recipe_choice import CPU_BATCH
+from onelook.api.roadmap_job import Job, keep_plan, measured_row
+from onelook.api.splits import PathLike, open_splits
+from onelook.api.tasks import task_of
+from onelook.config import change, get, override, to_text
+from onelook.data import Dataset
+from onelook.errors import UsageError, UserError
+from onelook.models.classifier import Classification
+from onelook.models.detector import Scalable
+from onelook.recipes import RECIPE_TYPES
+from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
+from onelook.recipes.roadmaps import roadmap as roadmap_named
+from onelook.report.roadmap import MeasuredRow, RoadmapTable
+from onelook.reporter import PlainReporter, Reporter
+from onelook.training.preflight import missing_for_metric
+from onelook.training.processes import join_process_group
+from onelook.training.recipe import Recipe, adapted
+
+
+@dataclass(frozen=True)
+class RoadmapList:
+    """The roadmaps that there are."""
+
+    roadmaps: Mapping[str, Roadmap]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` writes."""
+        return {
+            "roadmaps": [
+                {"name": one.name, "title": one.title, "source": one.source, "rows": [row.key for row in one.rows]}
+                for one in self.roadmaps.values()
+            ]
+        }
+
+    def __str__(self) -> str:
+        rows = ((one.name, one.title, one.source, len(one.rows)) for one in self.roadmaps.values())
+        return "\n".join(f"{name}: {title} ({source}, {count} rows)" for name, title, source, count in rows)
+
+
+def roadmaps() -> RoadmapList:
+    """The roadmaps that there are."""
+    return RoadmapList(ROADMAPS)
+
+
+def roadmap(
+    name: str,
+    data: PathLike | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    rows: str | Sequence[str] | None = None,
+    epochs: int | None = None,
+    seeds: int = 1,
+    scale: str | Mapping[str, float] | None = None,
+    size: int | None = None,
+    batch: int | None = None,
+    device: str | None = None,
+    out: PathLike | None = None,
+    teacher: PathLike | None = None,
+    pictures: PathLike | None = None,
+    split: str | None = None,
+    validation: str | None = None,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> RoadmapTable:
+    """Trains a paper's table row by row, and measures what the paper measured.
+
+    name: of the roadmap, see `roadmaps`.  data: folder or file of a data set; None trains nothing and returns the rows
+    with their costs.  overrides: changes of every row's recipe, each "path=value".  rows: only these, by key or number;
+    in one text they are separated by commas.  epochs, size, batch: None is as published, the batch at most 16 on a CPU.
+    seeds: trainings of each row, with different seeds.  scale: factors on settings of the models, such as
+    {"depth": 0.33}, or "depth=0.33,width=0.25".  out: folder of the runs and the table; None is runs/NAME. The same
+    call continues what was stopped.  teacher: whose features the rows with distillation learn.  pictures: folder of
+    class folders, for rows whose backbones are trained as classifiers first.  split, validation: names of the splits.
+    workers: processes that prepare images.
+
+    Ctrl-C stops between two steps, with KeyboardInterrupt. Raises UserError for what cannot be used.
+    """
+    table = roadmap_named(name)
+    chosen = chosen_rows(table, rows)
+    factors = parse_scale(scale)
+    if data is None:
+        recipes = {row.key: scaled(table.recipes[row.key], factors) for row in chosen}
+        shown = [untrained_row(table, row, recipes) for row in chosen]
+        return RoadmapTable(table.name, table.title, table.source, shown, measures=table.measures)
+    if seeds < 1:
+        raise UsageError(f"--seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")
+    refuse_conflicts(table, chosen, overrides)
+    training, judged = open_both(data, split, validation)
+    folder = Path("runs") / table.name if out is None else Path(out)
+    with join_process_group(device) as process_group:
+        if process_group.size > 1:
+            raise UsageError("A roadmap is trained by one process.", "Train single rows: --recipe ROADMAP:ROW.")
+        on_cpu, published = process_group.device.type == "cpu", table.recipes
+        if batch is None and on_cpu:
+            batch = min(CPU_BATCH, *(recipe.batch_size for recipe in published.values()))
+        recipes = {}
+        for row in chosen:
+            start = lighter(published[row.key]) if on_cpu else published[row.key]
+            start = scaled(adapted(start, training.names, epochs, size, batch), factors)
+            recipes[row.key] = override(start, *overrides, types=RECIPE_TYPES)
+        for recipe in recipes.values():
+            task_of(recipe, training)  # which refuses data of another task
+        if lacking := missing_for_metric(table.measures[0], judged):
+            raise UserError(
+                f"The validation split of '{data}' has no {lacking}: {table.measures[0]}, which a roadmap compares, is "
+                "undefined on it.",
+                "Choose another with --val-split.",
+            )
+        if teacher is None and (learning := [row.key for row in chosen if recipes[row.key].distillation is not None]):
+            raise UsageError(
+                f"The row '{learning[0]}' learns from a teacher.", "Add --teacher, or leave it out: --rows."
+            )
+        classes = open_pictures(pictures, recipes)
+        keep_plan(folder, plan_of(table, data, pictures, {"train": split, "val": validation}))
+        changed = (*(f"{name} times {factor:g}" for name, factor in factors.items()), *overrides)
+        job = Job(
+            table,
+            recipes,
+            folder,
+            training=training,
+            validation=judged,
+            device=process_group.device,
+            workers=workers,
+            teacher=None if teacher is None else os.fspath(teacher),
+            pictures=classes,
+            changed=changed,
+            reporter=PlainReporter() if reporter is None else reporter,
+        )
+        for seed in range(seeds):
+            for row in chosen:
+                job.train(row, seed)
+        found = job.table(chosen, seeds)
+        found.write()
+        return found
+
+
+def plan_of(
+    table: Roadmap, data: PathLike, pictures: PathLike | None, splits: Mapping[str, str | None]
+) -> dict[str, str]:
+    """What the rows of a folder have in common beside their recipes; only what was asked for."""
+    plan = {"roadmap": table.name, "data": str(Path(data).resolve())}
+    if pictures is not None:
+        plan["pictures"] = str(Path(pictures).resolve())
+    return plan | {f"{use} split": name for use, name in splits.items() if name is not None}
+
+
+def open_both(data: PathLike, train_split: str | None, val_split: str | None) -> tuple[Dataset, Dataset]:
+    """The splits to train and to evaluate on."""
+    training, validation, _ = open_splits(data, train_split, val_split)
+    if validation is None:
+        raise UserError(
+            f"'{data}' has nothing to evaluate on, and a roadmap compares what it measures.", "Add a split."
+        )
+    return training, validation
+
+
+def open_pictures(pictures: PathLike | None, recipes: Mapping[str, Recipe]) -> tuple[Dataset, Dataset] | None:
+    """The class folders that backbones are trained on; None where no row needs them."""
+    before = {key: recipe.pretraining for key, recipe in recipes.items() if recipe.pretraining is not None}
+    if pictures is None:
+        if before:
+            raise UsageError(
+                f"The backbone of the row '{next(iter(before))}' is trained as a classifier first.",
+                "Add --pictures with a folder of class folders, or pretraining=none.",
+            )
+        return None
+    if not before:
+        raise UsageError("No row's backbone is trained as a classifier first.", "Leave --pictures away.")
+    training, validation = open_both(pictures, None, None)
+    for recipe in before.values():
+        task_of(recipe, training)
+    return training, validation
+
+
+def chosen_rows(table: Roadmap, rows: str | Sequence[str] | None) -> list[Row]:
+    """The rows that are named, in the table's order; None is all of them."""
+    if rows is None:
+        return list(table.rows)
+    named = rows.split(",") if isinstance(rows, str) else rows
+    wanted = [table.row(key.strip()) for key in named if key.strip()]
+    if not wanted:
+        raise UsageError("--rows names no row.", f"Rows: {', '.join(row.key for row in table.rows)}.")
+    return [row for row in table.rows if row in wanted]
+
+
+def parse_scale(scale: str | Mapping[str, float] | None) -> dict[str, float]:
+    """The factors of "depth=0.33,width=0.25", or of a mapping."""
+    factors: dict[str, float] = {}
+    text = ",".join(f"{name}={factor}" for name, factor in scale.items()) if isinstance(scale, Mapping) else scale
+    for part in text.split(",") if text else ():
+        name, _, value = part.partition("=")
+        try:
+            factors[name.strip()] = float(value)
+        except ValueError:
+            raise UsageError(f"--scale has '{part}'.", "Write name=factor, such as depth=0.33,width=0.25.") from None
+        if not 0 < factors[name.strip()] < 100:
+            raise UsageError(f"--scale has '{part}'.", "A factor is a number above 0.")
+    return factors
+
+
+def scaled(recipe: Recipe, factors: Mapping[str, float]) -> Recipe:
+    """The recipe with settings of its model multiplied, and of the classifier's that its backbone was before."""
+    networks = ["model.network" if isinstance(recipe.model, Classification) else "model"]
+    if recipe.pretraining is not None:
+        networks.append("pretraining.model.network")
+    new: dict[str, object] = {}
+    for network in networks if factors else ():
+        model = get(recipe, network)
+        if isinstance(model, Scalable):
+            if unknown := next((name for name in factors if name not in ("depth", "width")), None):
+                raise UsageError(f"--scale has '{unknown}', which is no factor.", "Scale depth or width.")
+            new[network] = model.scaled(**factors)
+            continue
+        for name, factor in factors.items():
+            present = get(model, name)
+            if isinstance(present, bool) or not isinstance(present, float):
+                raise UsageError(
+                    f"--scale has '{name}', which is {to_text(present)} and no factor.", "Scale depth or width."
+                )
+            new[f"{network}.{name}"] = present * factor
+    return change(recipe, new)
+
+
+def lighter(recipe: Recipe) -> Recipe:
+    """The recipe whose backbone is trained before in batches that a computer without an accelerator can hold."""
+    before = recipe.pretraining
+    if before is None or before.batch_size <= CPU_BATCH:
+        return recipe
+    return change(recipe, {"pretraining.batch_size": CPU_BATCH})
+
+
+def refuse_conflicts(table: Roadmap, rows: list[Row], overrides: Sequence[str]) -> None:
+    """UsageError where a setting is given that the rows differ in: it would make them the same."""
+    for text in overrides:
+        path = text.partition("=")[0].strip()
+        for row in rows:
+            for changed in row.change:
+                if f"{path}.".startswith(f"{changed}.") or f"{changed}.".startswith(f"{path}."):
+                    raise UsageError(
+                        f"'{path}' is what the row '{row.key}' of {table.name} changes.", "Leave it to the rows."
+                    )
+
+
+def untrained_row(table: Roadmap, row: Row, recipes: Mapping[str, Recipe]) -> MeasuredRow:
+    """What can be said of a row without training."""
+    return measured_row(table, row, recipes[row.key], results={}, latency=None, seconds=0.0)

@@ -1,0 +1,256 @@
+"""A roadmap on its way: its rows trained one after the other, and what its folder says of them as a table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onelook.api.bench import NoPostprocess, scene_images
+from onelook.api.train import train
+from onelook.config import change, from_plain, to_plain, to_text
+from onelook.data import Dataset
+from onelook.errors import UserError
+from onelook.files import write_text
+from onelook.losses.classification import ClassLoss
+from onelook.models.deploy import deploy
+from onelook.predict.runtimes.torch import TorchRuntime
+from onelook.recipes import RECIPE_TYPES, find_recipe
+from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
+from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
+from onelook.report.training import describe_hardware
+from onelook.reporter import Reporter
+from onelook.training.files import make_folder
+from onelook.training.recipe import Recipe
+from onelook.training.run import check_same_recipe
+from onelook.training.start import make_detector
+from onelook.training.teacher import find_teacher
+
+RESULT, COST, PLAN, BACKBONE = "result.json", "cost.json", "roadmap.json", "backbone"
+WARM_UP, RUNS = 5, 30  # images that the latency of a row is measured on
+
+
+def keep_plan(folder: Path, plan: Mapping[str, str]) -> None:
+    """Notes in the folder what it is for; UserError if it is for something else."""
+    path = folder / PLAN
+    if path.is_file():
+        before = _kept(path)
+        if before != plan:
+            said = ", ".join(f"{key} {value}" for key, value in before.items())
+            raise UserError(f"'{folder}' holds another roadmap: {said}.", "Choose another folder with --out.")
+        return
+    make_folder(folder)
+    write_text(path, json.dumps(plan, indent=1) + "\n")
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What an earlier sitting wrote; UserError where the file is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"'{path}' is damaged ({error}).", "Delete it, and give the same command: what it held is made again."
+        ) from error
+    return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """A roadmap on its way: its folder says at any moment what is done.
+
+    pictures: the class folders, training and validation, that the rows' backbones are trained on where they begin as
+    classifiers; None where no row's does.  changed: what was set for all rows alike, as it was written.
+    """
+
+    table_of: Roadmap
+    recipes: Mapping[str, Recipe]
+    folder: Path
+    training: Dataset
+    validation: Dataset
+    device: torch.device
+    workers: int | None
+    teacher: str | None
+    reporter: Reporter
+    pictures: tuple[Dataset, Dataset] | None = None
+    changed: tuple[str, ...] = ()
+
+    def train(self, row: Row, seed: int) -> None:
+        """One training, from where it is; nothing if it is done. KeyboardInterrupt where Ctrl-C stopped it."""
+        recipe = change(self.recipes[row.key], {"seed": self.recipes[row.key].seed + seed})
+        folder = self.folder / row.key / f"seed-{seed}"
+        if is_done(folder, recipe):
+            find_teacher(recipe, folder, self.teacher if recipe.distillation else None, None, True)  # refuses another
+            return
+        weights = None if recipe.pretraining is None else self.backbone(row, recipe.pretraining)
+        self.run(folder, recipe, f"{row.name}, seed {seed}", (self.training, self.validation), weights)
+
+    def backbone(self, row: Row, recipe: Recipe) -> Path:
+        """The weights that the row's trainings begin with: trained as a classifier, once for all seeds."""
+        assert self.pictures is not None  # `roadmap` asked for them
+        recipe = change(recipe, {"model.num_classes": len(self.pictures[0].names)})
+        folder = self.folder / row.key / BACKBONE
+        if not is_done(folder, recipe):
+            self.run(folder, recipe, f"{row.name}, the backbone", self.pictures)
+        return folder / "last.safetensors"
+
+    def run(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        title: str,
+        data: tuple[Dataset, Dataset],
+        weights: Path | None = None,
+    ) -> None:
+        """A training whose result is written when it is finished; one that was stopped goes on."""
+        self.reporter.info(f"\n{title}")
+        result = train(
+            recipe,
+            data[0],
+            validation=data[1],
+            weights=weights,
+            teacher=self.teacher if recipe.distillation else None,
+            out=folder,
+            resume=(folder / "state.pt").is_file(),
+            device=str(self.device),
+            workers=self.workers,
+            resume_command=lambda _: (
+                f"onelook roadmap {self.table_of.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
+            ),
+            reporter=self.reporter,
+        )
+        if result.reason == "interrupted":
+            raise KeyboardInterrupt
+        measures = ("top1", "top5") if isinstance(recipe.loss, ClassLoss) else ("AP",)
+        reached = {name: result.last[name] for name in measures}
+        reached |= {"epochs": result.epochs, "seconds": result.seconds}
+        write_text(folder / RESULT, json.dumps(reached, indent=1) + "\n")
+
+    def table(self, rows: list[Row], seeds: int) -> RoadmapTable:
+        """What the folder holds, as a table; rows whose cost is not known yet are measured."""
+        measured = []
+        for row in rows:
+            results = {}
+            for seed in range(seeds):
+                path = self.folder / row.key / f"seed-{seed}" / RESULT
+                results[seed] = _kept(path)
+            cost = self.cost(row)
+            recipe = self.recipes[row.key]
+            measured.append(
+                measured_row(
+                    self.table_of,
+                    row,
+                    recipe,
+                    results={
+                        measure: {seed: 100 * float(result[measure]) for seed, result in results.items()}
+                        for measure in self.table_of.measures
+                    },
+                    latency=float(cost["latency"]),
+                    seconds=sum(float(result["seconds"]) for result in results.values()),
+                )
+            )
+        table = self.table_of
+        return RoadmapTable(
+            table.name, table.title, table.source, measured, self.facts(seeds), self.folder, table.measures
+        )
+
+    def cost(self, row: Row) -> dict[str, Any]:
+        """The row's latency, measured once on a computer and kept; rows with the same network have the same one."""
+        recipe, device = self.recipes[row.key], self.device
+        alike = (key for key, other in self.recipes.items() if (other.model, other.size) == (recipe.model, recipe.size))
+        path = self.folder / next(alike) / COST
+        found = _kept(path) if path.is_file() else {}
+        if found.get("device") != describe_hardware(device):
+            milliseconds = latency(forward(recipe, self.training.names, device), device)
+            found = {"latency": milliseconds, "device": describe_hardware(device)}
+            write_text(path, json.dumps(found) + "\n")
+        return found
+
+    def facts(self, seeds: int) -> dict[str, str]:
+        """What the figures depend on."""
+        recipe, device = next(iter(self.recipes.values())), describe_hardware(self.device)
+        height, width = recipe.input_size
+        spread = f"mean and sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+        backbones = {} if self.pictures is None else {"backbones trained on": self.pictures[0].describe()}
+        return {
+            **backbones,
+            "trained on": self.training.describe(),
+            "evaluated on": self.validation.describe(),
+            "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {width}x{height}",
+            **({"changed in all rows": ", ".join(self.changed)} if self.changed else {}),
+            ", ".join(TITLES[one] for one in self.table_of.measures): (
+                f"in per cent, of the last epoch's weights; {spread}"
+            ),
+            "ms": f"median of {RUNS} images, batch 1, float32, deploy form, NMS not in it; {device}",
+            "parameters and GFLOPs": f"{COUNTS[self.table_of.counts]}; at the size trained at",
+            "paper": self.table_of.setting,
+        }
+
+
+def is_done(folder: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds the finished training of a recipe; UserError if it is of another recipe."""
+    if not (folder / RESULT).is_file():
+        return False
+    # As the file has it: a whole number may be a float there.
+    check_same_recipe(folder, find_recipe(folder), from_plain(to_plain(recipe), RECIPE_TYPES))
+    return True
+
+
+def measured_row(
+    table: Roadmap,
+    row: Row,
+    recipe: Recipe,
+    *,
+    results: Mapping[str, Mapping[int, float]],
+    latency: float | None,
+    seconds: float,
+) -> MeasuredRow:
+    """The row with its cost: parameters and GFLOPs of the model as it is trained."""
+    parameters, gflops = table.cost(row, recipe.model, recipe.input_size)
+    return MeasuredRow(
+        key=row.key,
+        name=row.name,
+        base=table.base_of(row),
+        change=tuple(f"{path}={to_text(value)}" for path, value in row.change.items()),
+        results=results,
+        parameters=parameters,
+        gflops=gflops,
+        latency=latency,
+        published=row.published,
+        note=row.note,
+        seconds=seconds,
+    )
+
+
+def forward(recipe: Recipe, names: tuple[str, ...], device: torch.device) -> Callable[[], object]:
+    """What runs a recipe's deployed network for one image; choosing boxes is not in it."""
+    network: Any = make_detector(recipe, names)
+    if isinstance(recipe.loss, ClassLoss):
+        classifier, images = deploy(network).to(device), torch.rand(1, 3, *recipe.input_size, device=device) * 255
+        return lambda: classifier(images)
+    backend = TorchRuntime(network, device, size=recipe.input_size)
+    batch, select = scene_images(backend, 1), NoPostprocess()
+    return lambda: backend(batch, select)
+
+
+@torch.inference_mode()
+def latency(run: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of a call, the median of some."""
+    from time import perf_counter
+
+    milliseconds = []
+    for turn in range(WARM_UP + RUNS):
+        start = perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if turn >= WARM_UP:
+            milliseconds.append(1000 * (perf_counter() - start))
+    return statistics.median(milliseconds)

@@ -1,0 +1,163 @@
+"""What trainings of different tasks do differently: how they are looked at before, measured, and concluded.
+
+The loop, the run's folder and everything else is one and the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar, Protocol
+
+from onelook.data import Dataset
+from onelook.data.loader import Batch
+from onelook.errors import UserError, did_you_mean
+from onelook.evaluation import evaluate
+from onelook.evaluation.classes import top_k
+from onelook.evaluation.coco import STATS
+from onelook.losses.classification import ClassLoss
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.ops.nms import with_thresholds
+from onelook.predict.runtimes.torch import TorchRuntime
+from onelook.report.training import FIRST_BATCH, report_training
+from onelook.training.batches import loader_of
+from onelook.training.micro_batches import split_batch
+from onelook.training.preflight import check_files, inspect_data, positives_per_object, save_first_batch
+from onelook.training.processes import ProcessGroup, any_process
+from onelook.training.recipe import Recipe
+from onelook.training.result import RunResult
+from onelook.training.run import Run
+from onelook.weights import restore
+
+FIRST_BATCHES = 2  # that are looked at before the first epoch
+FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
+EVALUATION = (0.01, 0.65)  # confidence and IoU, as `onelook val`
+
+
+class Task(Protocol):
+    """One task. measures: the names of what `metrics` gives."""
+
+    measures: ClassVar[tuple[str, ...]]
+
+    def look(self, run: Run, batches: Sequence[Batch]) -> None:
+        """Says what the first batches tell before training begins."""
+        ...
+
+    def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
+        """What is measured on the validation split, over all processes."""
+        ...
+
+    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
+        """What is made of a finished run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Detecting:
+    """Finding objects."""
+
+    loss: DetectionLoss
+    measures: ClassVar[tuple[str, ...]] = STATS
+
+    def look(self, run: Run, batches: Sequence[Batch]) -> None:
+        train_state, process_group = run.train_state, run.train_state.process_group
+        # The batches are those of all processes: more than this one's device need hold.
+        share = run.recipe.batch_size // (process_group.size * run.recipe.accumulate)
+        passes = (part for batch in batches for part in split_batch(batch, share))
+        on_device = ((images.to(process_group.device), targets.to(process_group.device)) for images, targets in passes)
+        positives = positives_per_object(train_state.detector, self.loss.assigner, on_device, train_state.autocast)
+        if positives is None:
+            return
+        run.log.info(f"In the first batches an object is learnt by {positives:.1f} priors.")
+        if positives < FEW_POSITIVES:
+            run.log.warning(
+                "Many objects are learnt by no prior at all: look at the drawn batch, and at the size of the objects."
+            )
+
+    def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
+        backend = TorchRuntime(network, run.train_state.process_group.device, size=run.recipe.input_size)
+        return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
+
+    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
+        """Evaluates the best weights once more and writes the report."""
+        process_group, best = run.train_state.process_group, trained.folder / "best.safetensors"
+        any_process(True, process_group.device)  # the main process has written the weights when all have come here
+        evaluation = None
+        if validation is not None and best.is_file():
+            backend = TorchRuntime(restore(best), process_group.device, size=run.recipe.input_size)
+            evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
+        if process_group.is_main:
+            path = report_training(
+                trained, run.recipe, training, validation, evaluation=evaluation, device=process_group.device
+            )
+            run.log.info(f"The report is {path}.")
+
+
+@dataclass(frozen=True)
+class Classifying:
+    """Naming whole pictures."""
+
+    measures: ClassVar[tuple[str, ...]] = ("top1", "top5")
+
+    def look(self, run: Run, batches: Sequence[Batch]) -> None:
+        """There is nothing to say."""
+
+    def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
+        return top_k(network, validation, run.recipe.input_size, run.train_state.process_group.device)
+
+    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
+        """Says how the weights go on: metrics.csv has all there is to report."""
+        best = trained.folder / "best.safetensors"
+        run.log.info(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
+
+
+def task_of(recipe: Recipe, training: Dataset) -> Task:
+    """The task of a recipe; UserError where the data set is for another one."""
+    loss, has_classes = recipe.loss, not training.has_boxes
+    if isinstance(loss, ClassLoss):
+        if has_classes:
+            return Classifying()
+        raise UserError(
+            f"'{training.described_by}' has boxes, and the recipe trains a classifier of pictures.",
+            "Give a folder with one folder of pictures a class, or the recipe of a detector.",
+        )
+    if has_classes:
+        raise UserError(
+            f"'{training.described_by}' has class folders and no boxes, and the recipe trains a detector.",
+            "Leave --recipe away to train a classifier, or give a data set with boxes.",
+        )
+    return Detecting(loss)
+
+
+def check_judging(task: Task, recipe: Recipe, validation: Dataset | None) -> None:
+    """UserError for a "best" that no evaluation of the training will tell: now, not when the first one is made."""
+    if validation is None:
+        if recipe.patience is not None:
+            raise UserError(
+                "There is nothing to evaluate on, so that patience could never stop the training.",
+                "Give --val-split, or leave patience away.",
+            )
+    elif recipe.metric not in task.measures:
+        raise UserError(
+            f"metric={recipe.metric} is nothing that the evaluation measures."
+            f"{did_you_mean(recipe.metric, task.measures)}",
+            f"Choose one of: {', '.join(task.measures)}.",
+        )
+
+
+def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | None) -> None:
+    """Looks at the data and the first batches before the first epoch; only the main process does."""
+    recipe, process_group = run.recipe, run.train_state.process_group
+    if not process_group.is_main:
+        return
+    check_files(recipe, training, validation)
+    found = inspect_data(recipe, training, validation)
+    run.log.reporter.info("\n".join([found.table(), *found.notes]))
+    for warning in found.warnings:
+        run.log.warning(warning)
+    with loader_of(training, recipe, ProcessGroup(0, 1, process_group.device), workers=0) as batches:
+        first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
+    path = save_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
+    run.log.info(f"The first batch is drawn in {path}.")
+    task.look(run, first)

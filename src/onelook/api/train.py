@@ -1,0 +1,93 @@
+"""`onelook.train`: trains a detector, or a classifier of images, in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from onelook.api.load import TrainResult
+from onelook.api.recipe_choice import RecipeChoice
+from onelook.api.splits import PathLike
+from onelook.api.training_session import open_session
+from onelook.data import Dataset
+from onelook.models.detector import Detector
+from onelook.reporter import Reporter
+from onelook.training.options import Layout, RunOptions
+from onelook.training.recipe import Recipe
+from onelook.training.run import fit
+from onelook.training.train_state import Precision
+
+
+def train(
+    recipe: Recipe | RecipeChoice | str | None,
+    data: Dataset | PathLike,
+    *,
+    split: str | None = None,
+    validation: Dataset | str | None = None,
+    weights: PathLike | Detector | None = None,
+    teacher: PathLike | Detector | None = None,
+    teacher_weights: PathLike | None = None,
+    out: PathLike | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    workers: int | None = None,
+    cache: str | None = None,
+    precision: Precision | None = None,
+    layout: Layout | None = None,
+    compile: bool | None = None,
+    deterministic: bool | None = None,
+    log: str | Sequence[str] = (),
+    resume_command: Callable[[Path], str] | None = None,
+    reporter: Reporter | None = None,
+) -> TrainResult:
+    """Trains by a recipe on a data set, and returns what was reached.
+
+    recipe: a value, whose class count is fitted to the data; or the name of a model, trained as published, in 50 epochs
+    where it begins with weights and in batches of 16 images on a CPU; or a recipe.yaml, or a run's folder. None
+    is that of the run that is resumed.
+    data: a data set, or its folder or file, of which `split` is opened (train, or trainval).  validation: a data set,
+    or a split of the same folder; None is val or test, whichever is there; "none" evaluates nothing, and the last
+    weights count as the best.
+    weights: what to start from: a file of any supported format, or a detector in memory; None starts from scratch.
+    teacher: whose features are learnt as well: a name with `teacher_weights`, a weights file, a run's folder, or a
+    detector in memory.
+    out: folder of the run; None is runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, whose recipe
+    and options are those it began with.  device: "cpu", "cuda", "cuda:1", "mps"; None is the best one here.
+    workers: processes that prepare images.  cache: keep decoded images: "ram", "disk", a size of memory such as "4GB".
+    precision: "fp32", "fp16" or "bf16"; None is fp16 on CUDA.  layout: memory layout of the network; None is the faster
+    one.  compile: use torch.compile.  deterministic: the same numbers in every run on CUDA too, slower.
+    log: also log to "tensorboard", "mlflow" or "wandb".  resume_command: how to continue a run in a folder, for the
+    message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on standard error.
+
+    The first Ctrl-C stops between two steps and saves the state: the result's reason is then "interrupted". Under
+    torchrun every process calls this function; each returns the same result. Raises UserError for what cannot be used:
+    names, files, values that contradict each other, a loss that is not finite.
+    """
+    options = RunOptions(
+        device=device,
+        train_split=split,
+        val_split=validation if isinstance(validation, str) else None,
+        workers=workers,
+        cache=cache,
+        precision=precision,
+        layout=layout,
+        compile=compile,
+        deterministic=deterministic,
+        log=(log,) if isinstance(log, str) else tuple(log),
+    )
+    with open_session(
+        recipe,
+        data,
+        options,
+        validation=validation if isinstance(validation, Dataset) else None,
+        weights=weights,
+        teacher=teacher,
+        teacher_weights=teacher_weights,
+        out=out,
+        resume=resume,
+        resume_command=resume_command,
+        reporter=reporter,
+    ) as session:
+        result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
+        session.conclude(result)
+    return TrainResult(**vars(result))

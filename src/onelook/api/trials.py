@@ -1,0 +1,150 @@
+"""The trainings of a search: each is a process of its own, started and watched here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onelook.config import to_plain, write_yaml
+from onelook.files import write_text
+from onelook.reporter import Reporter
+from onelook.training.files import make_folder
+from onelook.training.interrupt import StopRequest
+from onelook.training.recipe import Recipe
+from onelook.tuning.genes import Gene
+from onelook.tuning.study import Study, Trial
+
+BASE, BEST, TABLE = "base.yaml", "best.yaml", "results.csv"
+POLL = 0.2  # seconds between two looks at the trials that run
+OUTPUT_END = 2000  # characters of a failed trial's output that are searched for its message
+
+
+def begin_study(
+    folder: Path, recipe: Recipe, genes: Sequence[Gene], seed: int, options: Mapping[str, Any] | None = None
+) -> Study:
+    """A new search in a folder; options: the flags that it goes on with."""
+    make_folder(folder)
+    write_yaml(folder / BASE, to_plain(recipe))
+    study = Study(folder, recipe, genes, seed, write_text)
+    study.options = dict(options or {})
+    study.save()
+    return study
+
+
+class Launcher:
+    """Starts the trainings of a search, each in a process of its own."""
+
+    def __init__(self, data: str, folder: Path, flags: Sequence[str], devices: Sequence[str | None]) -> None:
+        self.data, self.folder, self.flags, self.devices = data, folder, list(flags), list(devices)
+
+    def start(self, study: Study, trial: Trial) -> subprocess.Popen[bytes]:
+        """The training of a trial, from its last state where it has one."""
+        run, recipe = self.folder / trial.name, self.folder / f"{trial.name}.yaml"
+        write_yaml(recipe, to_plain(study.recipe_of(trial)))
+        command = [sys.executable, "-m", "onelook", "train", self.data, "--out", str(run), *self.flags]
+        command += ["--json", str(self.result(trial))]
+        command += ["--resume"] if (run / "state.pt").is_file() else ["--recipe", str(recipe)]
+        device = self.devices[trial.number % len(self.devices)]
+        command += [] if device is None else ["--device", device]
+        with self.output(trial).open("ab") as output:
+            # In a session of its own: a Ctrl-C is passed on by the search, once.
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def result(self, trial: Trial) -> Path:
+        """Where a trial's training writes what it reached."""
+        return self.folder / f"{trial.name}.json"
+
+    def output(self, trial: Trial) -> Path:
+        """Where what a trial's training says is kept."""
+        return self.folder / f"{trial.name}.log"
+
+
+def run_study(study: Study, trials: int, launcher: Launcher, parallel: int, reporter: Reporter) -> bool:
+    """Runs trials until there are so many, the unfinished ones first; returns whether it was interrupted."""
+    waiting = study.unfinished()
+    for trial in waiting:
+        wait_for(trial, launcher)
+    running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+    with StopRequest() as stop:
+        while True:
+            while not stop.requested and len(running) < parallel and (waiting or len(study.trials) < trials):
+                trial = waiting.pop(0) if waiting else study.start_trial()
+                process = launcher.start(study, trial)
+                running[trial.number] = (process, time.monotonic())
+                study.update_trial(trial, process=process.pid)
+            for number, (process, begun) in list(running.items()):
+                if stop.requested and process.poll() is None:
+                    process.send_signal(signal.SIGINT)
+                    process.wait()
+                if process.poll() is not None:
+                    del running[number]
+                    collect(study, study.trials[number], launcher, process.returncode, time.monotonic() - begun)
+                    write_tables(study)
+                    reporter.info(line_of(study, study.trials[number]))
+            if not running and (stop.requested or (not waiting and len(study.trials) >= trials)):
+                return stop.requested and bool(study.unfinished() or len(study.trials) < trials)
+            time.sleep(POLL)
+
+
+def wait_for(trial: Trial, launcher: Launcher) -> None:
+    """Waits for a training that outlived a killed search: two in one folder would spoil it."""
+    here = str(launcher.folder / trial.name).encode()
+    while trial.process is not None and here in _command_of(trial.process):
+        time.sleep(POLL)
+
+
+def _command_of(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it ended; where there is no /proc, a killed search must have taken its trainings along
+
+
+def collect(study: Study, trial: Trial, launcher: Launcher, code: int, seconds: float) -> None:
+    """Writes down how a training ended; one that was stopped stays unfinished."""
+    seconds += trial.seconds
+    try:
+        result = json.loads(launcher.result(trial).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        result = {}
+    if code in (130, -signal.SIGINT, -signal.SIGTERM) or result.get("reason") == "interrupted":
+        study.update_trial(trial, seconds=seconds)
+    elif code == 0 and isinstance(result.get("best"), float | int):
+        study.update_trial(trial, status="done", fitness=float(result["best"]), seconds=seconds)
+    elif code == 0 and result.get("best", 0) is None:
+        error = f"{study.recipe.metric} was never defined on the validation set"
+        study.update_trial(trial, status="failed", seconds=seconds, error=error)
+    else:
+        said = launcher.output(trial).read_bytes()[-OUTPUT_END:].decode(errors="replace").strip().splitlines()
+        reason = next((line for line in reversed(said) if "rror" in line), said[-1] if said else f"exit code {code}")
+        study.update_trial(trial, status="failed", seconds=seconds, error=reason)
+
+
+def write_tables(study: Study) -> None:
+    """The results so far, and the best recipe."""
+    text, rows = io.StringIO(), study.rows()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(study.folder / TABLE, text.getvalue())
+    if study.best is not None:
+        write_yaml(study.folder / BEST, to_plain(study.recipe_of(study.best)))
+
+
+def line_of(study: Study, trial: Trial) -> str:
+    """The line on a trial that has ended."""
+    values = "  ".join(f"{path}={value:g}" for path, value in study.settings(trial).items())
+    reached = f"{study.recipe.metric} {trial.fitness:.4f}" if trial.fitness is not None else trial.status
+    best = "  best" if study.best is trial else ""
+    note = f"  {trial.error} (see {study.folder / trial.name}.log)" if trial.error else ""
+    return f"trial {trial.number}  {reached}  {trial.seconds:.0f} s  {values}{best}{note}"

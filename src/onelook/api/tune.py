@@ -1,0 +1,197 @@
+"""`onelook.tune`: a genetic search over the numbers of a recipe, each trial a run of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved
+from onelook.api.splits import PathLike, open_splits
+from onelook.api.training_session import run_folder
+from onelook.api.trials import BASE, BEST, Launcher, begin_study, run_study
+from onelook.errors import UsageError, UserError
+from onelook.files import write_text
+from onelook.recipes import read_recipe
+from onelook.reporter import PlainReporter, Reporter
+from onelook.training.preflight import missing_for_metric
+from onelook.training.processes import choose_device
+from onelook.training.recipe import Recipe
+from onelook.tuning.genes import default_genes, read_gene
+from onelook.tuning.study import STUDY_FILE, Study
+
+TRIALS = 30  # unless another number is given
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """The result of a search, or of the part of it until it was stopped.
+
+    rows: the trials, with the values of their numbers.  best: number of the best trial, None without one.
+    resume_command: how the search is continued.
+    """
+
+    folder: Path
+    metric: str
+    rows: tuple[dict[str, Any], ...]
+    best: int | None
+    interrupted: bool
+    resume_command: str = ""
+
+    @property
+    def recipe(self) -> Path | None:
+        """The file of the best recipe."""
+        return None if self.best is None else self.folder / BEST
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON holds it."""
+        return {
+            "folder": str(self.folder),
+            "metric": self.metric,
+            "trials": list(self.rows),
+            "best": self.best,
+            "recipe": None if self.recipe is None else str(self.recipe),
+        }
+
+    def __str__(self) -> str:
+        best = next((row for row in self.rows if row["trial"] == self.best), None)
+        lines = [f"{len(self.rows)} trials in {self.folder}."]
+        if best is not None:
+            lines.append(f"Best {self.metric} {best['fitness']:.4f}, in trial {self.best}: {self.recipe}")
+        return "\n".join([*lines, *([f"Stopped. To go on: {self.resume_command}"] if self.interrupted else [])])
+
+
+def tune(
+    recipe: Recipe | RecipeChoice | str | None,
+    data: PathLike,
+    *,
+    ranges: Sequence[str] = (),
+    weights: PathLike | None = None,
+    trials: int | None = None,
+    parallel: int | None = None,
+    device: str | None = None,
+    out: PathLike | None = None,
+    resume: bool = False,
+    seed: int | None = None,
+    split: str | None = None,
+    validation: str | None = None,
+    workers: int | None = None,
+    resume_command: Callable[[Path], str] | None = None,
+    reporter: Reporter | None = None,
+) -> TuneResult:
+    """Searches for better numbers in a recipe, by a genetic algorithm; each trial is a training in a process.
+
+    recipe: as for `onelook.train`; None where a search is resumed.  data: folder or file of a data set.
+    ranges: what is searched, each "path=low..high"; without any the learning rate, momentum, weight decay and the
+    weights of the loss.  weights: file that every trial starts from.  trials: how many trainings, earlier ones of the
+    search included; None is 30.  parallel: trainings at the same time; None is one.
+    device: as for `onelook.train`; several, separated by commas, are taken in turn.  out: folder of the search; None is
+    runs/tune-NAME.  resume: continue the search in `out`; settings that are None are as they were.  seed: of the search
+    itself; None is 0.  split, validation: names of the splits.  workers: processes of each training that prepare
+    images.  resume_command: how to continue the search in a folder, for the result's message.
+
+    Ctrl-C stops the running trainings, which are continued by `resume`. Raises UserError where every trial failed.
+    """
+    if any(number is not None and number < 1 for number in (trials, parallel)):
+        raise UsageError("--trials and --parallel are at least 1.")
+    given = {
+        **{"trials": trials, "parallel": parallel, "device": device, "workers": workers},
+        **{"weights": None if weights is None else os.fspath(weights), "train_split": split, "val_split": validation},
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    choice = named_choice(recipe)
+    name = choice.name if isinstance(choice, RecipeChoice) else None
+    folder = run_folder(out, resume, f"tune-{name or 'recipe'}")
+    if resume:
+        study = _resumed(folder, choice, ranges, seed, options)
+    else:
+        study = _begun(folder, choice, data, options, ranges=ranges, seed=seed or 0)
+    shared = {name: study.options.get(name) for name in ("weights", "train_split", "val_split", "workers")}
+    launcher = Launcher(os.fspath(data), folder, flags_of(**shared), _devices(study.options))
+    number, at_once = int(study.options.get("trials", TRIALS)), int(study.options.get("parallel", 1))
+    interrupted = run_study(study, number, launcher, at_once, PlainReporter() if reporter is None else reporter)
+    return finish(study, interrupted, (resume_command or _resume_call)(folder))
+
+
+def _devices(options: Mapping[str, Any]) -> list[str | None]:
+    """The devices that trainings take in turn; UserError where the first is absent."""
+    devices: list[str | None] = [*str(options["device"]).split(",")] if "device" in options else [None]
+    choose_device(devices[0])
+    return devices
+
+
+def _resumed(
+    folder: Path,
+    choice: Recipe | RecipeChoice,
+    ranges: Sequence[str],
+    seed: int | None,
+    options: Mapping[str, Any],
+) -> Study:
+    """The search in a folder, with the options that are new; UserError where it would search something else."""
+    refused = [] if seed is None else ["--seed"]
+    if isinstance(choice, RecipeChoice):
+        named = ("model", "recipe", "epochs", "size", "batch")
+        flags = [f"--{name}" for name in named if getattr(choice, name) is not None]
+        refused = [*flags, *refused, *choice.overrides]
+    else:
+        refused.append("the recipe")
+    refused += ranges
+    if refused:
+        raise UsageError(
+            "A search goes on with the settings it began with.",
+            f"Leave away: {' '.join(refused)}; or begin a new search: --out.",
+        )
+    study = Study.read(folder, read_recipe(folder / BASE), write_text)
+    _devices(options)
+    study.options = {**study.options, **options}
+    study.save()
+    return study
+
+
+def _begun(
+    folder: Path,
+    choice: Recipe | RecipeChoice,
+    data: PathLike,
+    options: Mapping[str, Any],
+    *,
+    ranges: Sequence[str],
+    seed: int,
+) -> Study:
+    """A new search in a folder; UserError where no trial could be better than another."""
+    first = choose_device(_devices(options)[0])
+    if (folder / STUDY_FILE).exists():
+        raise UserError(f"'{folder}' holds a search already.", "Go on with it: --resume; or choose another --out.")
+    training, judged, _ = open_splits(data, options.get("train_split"), options.get("val_split"))
+    if judged is None:
+        raise UserError("There is nothing to evaluate on, so no trial is better than another.", "Give --val-split.")
+    chosen = resolved(choice, training, fine_tunes="weights" in options, on_cpu=first.type == "cpu")
+    if lacking := missing_for_metric(chosen.metric, judged):
+        raise UserError(
+            f"The validation split has no {lacking}: {chosen.metric} is undefined on it, so no trial is better "
+            "than another.",
+            "Choose another with --val-split, or another metric.",
+        )
+    genes = tuple(read_gene(one, chosen) for one in ranges) or default_genes(chosen)
+    return begin_study(folder, chosen, genes, seed, options)
+
+
+def _resume_call(folder: Path) -> str:
+    return f"call onelook.tune again with out='{folder}' and resume=True"
+
+
+def flags_of(**given: Any) -> list[str]:
+    """The flags of `onelook train` for what is given."""
+    named = {name: value for name, value in given.items() if value is not None}
+    return [part for name, value in named.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def finish(study: Study, interrupted: bool, resume_command: str = "") -> TuneResult:
+    """The result. Raises UserError where every trial failed."""
+    if not interrupted and study.best is None:
+        first = next((trial for trial in study.trials if trial.error), None)
+        reason = first.error if first is not None else "none was begun"
+        raise UserError(f"All {len(study.trials)} trials failed: {reason}", f"Look at {study.folder}{os.sep}*.log.")
+    best = None if study.best is None else study.best.number
+    return TuneResult(study.folder, study.recipe.metric, tuple(study.rows()), best, interrupted, resume_command)

@@ -1,0 +1,100 @@
+"""`onelook.validate`: the average precision of a model on a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+from onelook.api.checks import check_batch, check_thresholds
+from onelook.api.open import Model, PathLike, open_predictor
+from onelook.data import Dataset, open_dataset
+from onelook.errors import UsageError, UserError
+from onelook.evaluation import Evaluation, evaluate, write_results
+from onelook.evaluation.rectangular import Rectangular
+from onelook.evaluation.shards import shard
+from onelook.ops.nms import with_thresholds
+from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
+from onelook.reporter import PlainReporter, Progress, Reporter, SilentReporter
+
+
+def validate(
+    model: Model,
+    data: Dataset | PathLike,
+    *,
+    weights: PathLike | None = None,
+    split: str = "val",
+    size: int | tuple[int, int] | None = None,
+    confidence: float = 0.01,
+    iou: float = 0.65,
+    select: PostprocessKind | None = None,
+    batch: int = 8,
+    rectangular: bool = False,
+    tta: bool = False,
+    half: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    detections: PathLike | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """The average precision of a model on a data set, by the COCO protocol.
+
+    model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  data: a data
+    set, or its folder or file, of which `split` is opened.  select: how boxes become detections ("nms", "diou", "soft",
+    "best"); None is the model's own for validation.  batch: images that the network sees at once.  rectangular: images
+    of like aspect ratio share a batch, in inputs no larger than they need.  detections: the COCO results file to write.
+    The other settings are those of `onelook.load`.
+
+    Classes are matched by name. A number that no object defines (the AP of small objects where there are none) is -1.
+    Raises UserError for models and data sets that cannot be used, and for a data set without the model's classes.
+    """
+    start = perf_counter()
+    check_batch(batch)
+    check_thresholds(confidence, iou)
+    if detections is not None and os.path.isdir(detections):
+        raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
+    predictor = open_predictor(model, weights, device, size, tta=tta, half=half, threads=threads)
+    if isinstance(data, Dataset):
+        dataset = data
+    elif isinstance(data, str | os.PathLike):
+        dataset = open_dataset(Path(data), split=split)
+    else:
+        raise UsageError(f"A {type(data).__name__} is no data set.", "Give a path, or a Dataset of open_dataset().")
+    if not dataset.has_boxes:
+        where = dataset.described_by
+        raise UserError(f"'{where}' has class folders and no boxes to compare with.", "Give a data set with boxes.")
+    postprocess = predictor.runtime.evaluating
+    if select is not None:
+        postprocess = postprocess_of_kind(select, postprocess)
+    postprocess = with_thresholds(postprocess, confidence, iou)
+    loaded = perf_counter()
+    first = shard()[0] == 0
+    shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all
+    with shown.progress("validating") as progress:
+        evaluation = evaluate(
+            predictor.runtime,
+            dataset,
+            postprocess,
+            batch=batch,
+            progress=_counter(progress, -(-len(dataset) // shard()[1])),
+            rectangular=Rectangular() if rectangular else None,
+        )
+    written: tuple[Path, ...] = ()
+    if detections is not None and first:
+        written = (write_results(Path(detections), evaluation.truth, evaluation.results),)
+    evaluation.seconds.update(loading=loaded - start, total=perf_counter() - start)
+    return replace(evaluation, written=written)
+
+
+def _counter(progress: Progress, total: int) -> Callable[[int], None]:
+    """A function that adds a number of images to those that are done."""
+    done = 0
+
+    def add(images: int) -> None:
+        nonlocal done
+        done += images
+        progress(done, total)
+
+    return add

@@ -1,0 +1,1 @@
+"""How results of the API are shown on a terminal: one file a result."""

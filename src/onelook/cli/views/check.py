@@ -1,0 +1,57 @@
+"""How the problems of a data set, and an installation, are shown on a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from onelook.api.check import Environment
+from onelook.data.check import CheckReport
+
+SHOWN_OF_A_CODE = 5
+
+
+def show_problems(result: CheckReport, console: Console) -> None:
+    """A table of the splits, then the problems, of each kind the first few."""
+    console.print(f"{result.summary['format']} data set [bold]{escape(result.summary['data'])}[/]")
+    table = Table("split", box=None, pad_edge=False, header_style="bold")
+    for name in next(iter(result.summary["splits"].values()), {}):
+        table.add_column(name, justify="right")
+    for split, counts in result.summary["splits"].items():
+        table.add_row(escape(split), *(str(count) for count in counts.values()))
+    console.print(table)
+    for note in result.summary["notes"]:
+        console.print(escape(f"note: {note}"))
+    seen: Counter[tuple[str, str]] = Counter()
+    for problem in sorted(result.problems, key=lambda problem: (problem.severity, problem.code)):
+        key = (problem.severity, problem.code)
+        seen[key] += 1
+        if seen[key] <= SHOWN_OF_A_CODE:
+            colour = "red" if problem.severity == "error" else "yellow"
+            text = escape(f"{problem.place}: {problem.message} {problem.remedy}")
+            console.print(f"[{colour}]{problem.severity}[/] {escape(f'[{problem.code}]')} {text}", soft_wrap=True)
+        elif seen[key] == SHOWN_OF_A_CODE + 1:
+            more = result.summary["codes"][problem.code] - SHOWN_OF_A_CODE
+            console.print(f"  ... and {more} more of this kind (--json has them)", soft_wrap=True)
+    counts = ((result.summary["errors"], "error"), (result.summary["warnings"], "warning"))
+    console.print(", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts))
+
+
+def show_environment(environment: Environment, console: Console) -> None:
+    """Tables of the system, packages, extras and devices."""
+    table = Table(show_header=False, box=None)
+    for name, value in {**environment.system, **environment.packages}.items():
+        table.add_row(name, escape(str(value)) if value is not None else "[yellow]not installed[/]")
+    for extra, packages in environment.extras.items():
+        missing = [name for name, version in packages.items() if version is None]
+        have = ", ".join(f"{name} {version}" for name, version in packages.items() if version is not None)
+        hint = escape(f"pip install 'onelook[{extra}]'") if missing else ""
+        table.add_row(f"extra {extra}", " ".join((have, f"[yellow]{hint}[/]" if hint else "")).strip())
+    for device in environment.devices:
+        table.add_row(device["name"], escape(device["description"]))
+    console.print(table)
+    for problem in environment.problems:
+        console.print(f"[red]error[/] {escape(problem)}")

@@ -1,0 +1,38 @@
+"""How an exported file is shown on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from onelook.api.export import ExportResult, WrittenWeights
+
+
+def show_export(result: ExportResult, console: Console) -> None:
+    """The file, its interface, and the differences."""
+    metadata, agreement = result.exported.metadata, result.exported.agreement
+    height, width = metadata.size
+    megabytes = result.exported.path.stat().st_size / 1e6
+    exported = f"Exported {metadata.model} to {result.exported.path} ({megabytes:.1f} MB)"
+    console.print(exported, soft_wrap=True, markup=False)
+    console.print(f"  input      {metadata.batch or 'any'} x 3 x {height} x {width}, float32, RGB, 0..255")
+    if metadata.nms:
+        iou = " (no NMS needed)" if metadata.one_to_one else f" and IoU {metadata.nms['iou']:g}"
+        console.print(
+            f"  output     detections: at most {metadata.nms['limit']} an image, confidence"
+            f" {metadata.nms['confidence']:g}{iou} unless the caller gives others"
+        )
+    else:
+        console.print("  output     boxes and class scores of all rows")
+    console.print(f"  precision  {metadata.precision}")
+    console.print(
+        f"  verified   on {agreement.images} images against PyTorch in float32: boxes differ by at most"
+        f" {agreement.box:.2g} px ({agreement.confident_box:.2g} px where confident), scores by at most"
+        f" {agreement.score:.2g}"
+    )
+
+
+def show_weights(result: WrittenWeights, console: Console) -> None:
+    """The file, and what it says of the training."""
+    megabytes = result.path.stat().st_size / 1e6
+    console.print(f"Exported {result.model} to {result.path} ({megabytes:.1f} MB)", soft_wrap=True, markup=False)
+    console.print(f"  verified   {result.tensors} tensors read back identical; {result.seen:,} images seen in training")

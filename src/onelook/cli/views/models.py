@@ -1,0 +1,44 @@
+"""How the list of models is shown on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from onelook.api.models import ModelList
+
+
+def show_models(models: ModelList, console: Console) -> None:
+    """A table; for a single model also where its weights are."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model", no_wrap=True)
+    table.add_column("family", no_wrap=True)
+    for title in ("parameters", "GFLOPs", "size", "AP"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("licence", no_wrap=True)
+    for row in models:
+        model = row.variant
+        height, width = model.architecture.size
+        table.add_row(
+            model.name,
+            model.family,
+            f"{row.parameters / 1e6:.2f} M",
+            f"{row.gflops:.2f}",
+            f"{height}" if height == width else f"{height}x{width}",
+            f"{model.published.ap:.1f}" if model.published else "-",
+            model.licence,
+        )
+    console.print(table)
+    console.print(
+        "Parameters of the training form; GFLOPs of the deploy form's convolutions at that size, 2 a multiply-add;"
+        " published AP on COCO.",
+        style="dim",
+    )
+    if len(models) > 1:
+        console.print("Where a model's official weights are: onelook models NAME", style="dim")
+        return
+    model = models[0].variant
+    if place := model.url or model.weights_file:
+        console.print(f"Official weights: {place}", soft_wrap=True)
+    if model.backbone:
+        console.print(f"Of the backbone alone, to train from: {model.backbone}", soft_wrap=True)

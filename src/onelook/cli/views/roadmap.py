@@ -1,0 +1,44 @@
+"""How roadmaps are shown on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onelook.api.roadmap import RoadmapList
+from onelook.report.roadmap import RoadmapTable
+
+
+def show_roadmaps(result: RoadmapList, console: Console) -> None:
+    """A table of the roadmaps."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("roadmap", "source", "rows", "shows"):
+        table.add_column(title, justify="right" if title == "rows" else "left")
+    for one in result.roadmaps.values():
+        table.add_row(one.name, one.source, str(len(one.rows)), one.title)
+    console.print(table)
+
+
+def show_roadmap(result: RoadmapTable, console: Console) -> None:
+    """The table, what each row changes, and where the files are."""
+    console.print(Text(f"{result.source}: {result.title}", style="bold"))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in result.columns():
+        table.add_column(title, justify="left" if title == "row" else "right", no_wrap=title != "row")
+    for row in result.rows:
+        table.add_row(*(Text(cell) for cell in result.cells(row)))
+    console.print(table)
+    console.print()
+    if not result.trained:
+        for row in result.rows:
+            base = f"of {row.base}: " if row.base else ""
+            console.print(Text.assemble((row.key, "cyan"), f"  {base}{', '.join(row.change) or 'the starting point'}"))
+        console.print()
+    for row in result.rows:
+        if row.note:
+            console.print(Text(f"{row.key}: {row.note}", style="dim"))
+    for name, value in result.facts.items():
+        console.print(Text(f"{name}: {value}", style="dim"))
+    if result.folder is not None:
+        console.print(Text(f"wrote {result.folder / 'table.html'}, .csv, .md and picture.svg, .png"), soft_wrap=True)

@@ -1,0 +1,25 @@
+"""How the result of a search is shown on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from onelook.api.tune import TuneResult
+
+
+def show_search(result: TuneResult, console: Console) -> None:
+    """The trials, best first, and where the best recipe is."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("trial", result.metric, "seconds", *list(result.rows[0] if result.rows else {})[4:]):
+        table.add_column(name, justify="right")
+    for row in sorted(result.rows, key=lambda row: (row["fitness"] is None, -(row["fitness"] or 0), row["trial"])):
+        fitness = row["status"] if row["fitness"] is None else f"{row['fitness']:.4f}"
+        style = "bold" if row["trial"] == result.best else None
+        rest = (f"{value:.5g}" for value in list(row.values())[4:])
+        table.add_row(str(row["trial"]), fitness, f"{row['seconds']:.0f}", *rest, style=style)
+    console.print(table)
+    if result.interrupted:
+        console.print(f"Stopped. To go on: {result.resume_command}", soft_wrap=True, markup=False)
+    if result.recipe is not None:
+        console.print(f"The best recipe: {result.recipe}", soft_wrap=True, markup=False)

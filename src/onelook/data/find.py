@@ -1,0 +1,60 @@
+"""Finds out which format a data set has, by its files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from onelook.data import formats
+from onelook.data.description import description_in
+from onelook.data.formats.base import Source
+from onelook.errors import DataError
+
+_REMEDY = "Give a folder, or a YAML or JSON file."
+
+
+def find_source(data: str | Path) -> Source:
+    """The data set at this place, whatever its format.
+
+    data: a folder, or a file that describes a data set. Raises `DataError` where there is none, naming what was looked
+    for.
+    """
+    path = Path(data).expanduser()
+    try:
+        path = path.absolute()
+        exists, is_folder = path.exists(), path.is_dir()
+    except (OSError, ValueError) as error:
+        raise DataError(f"'{data}' is not a usable path: {error}.", _REMEDY) from error
+    if not exists:
+        raise DataError(f"The data set '{data}' does not exist.", _REMEDY)
+    if not is_folder:
+        if (source := _described_by(path)) is None:
+            raise DataError(
+                f"'{data}' is neither a folder nor a YAML or JSON file.", "Give one that describes a data set."
+            )
+        return source
+    description = description_in(path)
+    if description is not None and (source := _described_by(description)) is not None:
+        return source
+    return _in_folder(path, data)
+
+
+def _described_by(path: Path) -> Source | None:
+    found = (format.find_file(path) for format in formats.FORMATS)
+    return next((source for source in found if source is not None), None)
+
+
+def _in_folder(path: Path, data: str | Path) -> Source:
+    sources: list[Source] = []
+    for format in formats.FORMATS:
+        if not (sources and format.last_resort) and (source := format.find(path)) is not None:
+            sources.append(source)
+    if not sources:
+        known = "; ".join(f"{format.title} ({format.layout})" for format in formats.FORMATS)
+        raise DataError(f"No data set was recognised in '{data}'.", f"Expected one of: {known}.")
+    first, *others = sources
+    if not others:
+        return first
+    titles = " and ".join(source.format.title for source in others)
+    note = f"also holds {titles} annotations, which are not used; name their file (YAML or JSON) to use them"
+    return replace(first, notes=(*first.notes, note))

@@ -1,0 +1,209 @@
+"""What a format of data sets consists of. Each format is one value of `Format`, in a file of its own.
+
+To add a format, write its file and add its value to the tuple in `formats/__init__.py`. Nothing else names a format.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from onelook.data.dataset import Dataset
+from onelook.data.index import Index
+from onelook.data.problems import Problems
+from onelook.data.split_names import WHOLE, means_whole, split_word
+from onelook.errors import DataError, did_you_mean
+from onelook.reporter import Progress
+
+FilesOf = Iterable[tuple[str, Any]]
+"""(name that stays the same when the data set moves, path or directory entry) of files that a split is read from."""
+
+Arrays = tuple[dict[str, np.ndarray], dict[str, Any]]
+"""The arrays of an index (`onelook.data.building.lay_out`), and its meta: `names`, `category_ids`, `notes`."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files of one split.
+
+    annotations: one file that describes the whole split, such as a COCO JSON file or a list of ids; None without.
+    images: folders of images, or lists of them; what exactly, is the format's own business.
+    """
+
+    annotations: Path | None = None
+    images: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set on the disk: its format, and the files of each split.
+
+    described_by: what the user named: a folder, or a file.  parts: by the name of the split.  names: the class names,
+    None where only the annotations name them.  keypoint_values: how many numbers follow the box in a row of labels.
+    """
+
+    format: Format
+    root: Path
+    described_by: Path
+    parts: Mapping[str, Part]
+    names: tuple[str, ...] | None = None
+    keypoint_values: int = 0
+    notes: tuple[str, ...] = ()
+
+    def resolve(self, split: str) -> str:
+        """The key in `parts` for a split's name: `valid`, `val` and `val2017` are one, an undivided set is any.
+
+        Raises `DataError` naming the splits that exist.
+        """
+        if split in self.parts:
+            return split
+        alike = [name for name in self.parts if split_word(name) == split_word(split) is not None]
+        if len(alike) == 1:
+            return alike[0]
+        if tuple(self.parts) == (WHOLE,) and means_whole(split):
+            return WHOLE
+        known = ", ".join(f"'{name}'" for name in self.parts) or "none"
+        raise DataError(
+            f"The data set '{self.described_by}' ({self.format.title}) has no split '{split}'."
+            f"{did_you_mean(split, self.parts)}",
+            f"It has: {known}.",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ReadSplit:
+    """One split as it was read for a check: its index, where its images are, and the lines its entries came from."""
+
+    source: Source
+    split: str
+    index: Index
+    root: Path
+    image_lines: np.ndarray
+    object_lines: np.ndarray
+
+    @property
+    def names(self) -> list[str]:
+        """Class names."""
+        return self.index.meta["names"]
+
+    def image_path(self, row: int) -> str:
+        """Where the image of a row is."""
+        return str(self.root / self.index.name(row))
+
+    def annotation_file(self, row: int) -> str:
+        """The file that annotates the image of a row."""
+        return self.source.format.annotation_file(self.source, self.split, self.image_path(row), self.index.name(row))
+
+    def place(self, row: int, thing: int) -> dict[str, Any]:
+        """File, line and annotation of object `thing` of image `row`, for a `Problem`."""
+        line = int(self.object_lines[thing])
+        annotation = int(self.index.annotation_ids[thing]) if self.source.format.has_ids else None
+        return {"file": self.annotation_file(row), "line": line or None, "annotation": annotation}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image of a conversion goes: `folder/name`. The writer names its annotations after it."""
+
+    folder: str
+    name: str
+
+
+@dataclass
+class Losses:
+    """What a format cannot hold: how many of each kind."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, what: str, count: int = 1) -> None:
+        """Notes that something was left out or changed."""
+        if count:
+            self.counts[what] += count
+
+
+class Writer(Protocol):
+    """Writes a data set of one format into an empty folder.
+
+    one_file_an_image: whether each image has an annotation file with the stem of its name, so that two images of one
+    folder may not differ in their ending only.
+    """
+
+    one_file_an_image: bool
+
+    def place(self, split: str, name: str) -> Place:
+        """Where an image goes."""
+        ...
+
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+        """Writes the annotations of one split. places: of its images, in order."""
+        ...
+
+    def finish(self, out: Path, names: Sequence[str]) -> None:
+        """Writes what all splits share."""
+        ...
+
+
+def unit_unknown(part: ReadSplit, known: np.ndarray) -> tuple[str, str]:
+    """The hint on boxes in a wrong unit where a format has no typical mistake."""
+    return "", "Check the unit of the boxes, and that each annotation belongs to its image."
+
+
+def nothing_more(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:
+    """The check of a format without problems of its own."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of data sets: how it is found, read, written and checked.
+
+    name: one short word, as in `--to`.  title: as it is shown.  layout: the files that it is recognised by, as shown
+    to a user whose data set was not recognised.
+
+    find: the data set in a folder, None where it has another format; raises `DataError` for a damaged one.
+    find_file: the same for a file that describes a data set.
+    files_of: every file that a split is read from, in a fixed order: one that changes makes the kept index stale.
+    read: the arrays and the meta of a split's index; faults go to the `Problems`.
+    image_root: the folder that the names of the images are relative to.
+    annotation_file: (source, split, path of an image, its name) -> the file that annotates it.
+    write: makes a `Writer`; None where the format cannot be written.
+    check: reports the problems that only this format has, such as labels without an image.
+    wrong_unit: of a split where many boxes reach out of their images, and (M,) bool whether the image's size is known:
+    what most boxes seem to be, and the remedy.
+
+    has_boxes: False where an image has a class and no boxes.  has_ids: whether images, annotations and categories have
+    ids of their own.  in_pixels: whether boxes are written in pixels, not in fractions of the image.  last_resort:
+    looked for only where no other format is found, because many folders look like it.
+    """
+
+    name: str
+    title: str
+    layout: str
+    find: Callable[[Path], Source | None]
+    files_of: Callable[[Source, str], FilesOf]
+    read: Callable[[Source, str, Problems, Progress], Arrays]
+    image_root: Callable[[Source, str, Index], Path]
+    annotation_file: Callable[[Source, str, str, str], str]
+    find_file: Callable[[Path], Source | None] = lambda path: None
+    write: Callable[[], Writer] | None = None
+    check: Callable[[Source, Sequence[ReadSplit], Problems], None] = nothing_more
+    wrong_unit: Callable[[ReadSplit, np.ndarray], tuple[str, str]] = unit_unknown
+    has_boxes: bool = True
+    has_ids: bool = False
+    in_pixels: bool = True
+    last_resort: bool = False
+
+
+def split_folder(split: str) -> str:
+    """The split's name in a written data set: an undivided one becomes `train`."""
+    return "train" if split == WHOLE else split
+
+
+def num_mask_areas(dataset: Dataset) -> int:
+    """How many objects have an area of their own, not width times height."""
+    boxes = dataset.index.boxes
+    return int((np.abs(boxes[:, 2] * boxes[:, 3] - dataset.index.areas) > 1e-6 * dataset.index.areas).sum())

@@ -1,0 +1,261 @@
+"""COCO JSON: one annotation file a split, with images, categories and objects under ids of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from onelook.data import coco
+from onelook.data.dataset import Dataset
+from onelook.data.description import is_yaml, read_description
+from onelook.data.formats.base import (
+    Arrays,
+    Format,
+    Losses,
+    Part,
+    Place,
+    ReadSplit,
+    Source,
+    split_folder,
+    unit_unknown,
+)
+from onelook.data.index import CROWD, DIFFICULT, OCCLUDED, TRUNCATED, Index
+from onelook.data.paths import images_below
+from onelook.data.problems import Problems
+from onelook.data.split_names import named_splits, split_word
+from onelook.errors import DataError
+from onelook.reporter import Progress
+
+_OTHER_TASKS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
+_ROBOFLOW = "_annotations.coco.json"
+_PEEK = 1 << 16  # bytes
+_SLACK = 1.0  # pixels
+
+
+def find_file(path: Path) -> Source | None:
+    """The data set of one annotation file, or of a YAML file whose splits are annotation files."""
+    if is_yaml(path):
+        description = read_description(path)
+        if not description.is_json:
+            return None
+        parts = {split: _part(places[0], _root(places[0])) for split, places in description.places.items()}
+        return Source(COCO, description.root, path, parts)
+    if path.suffix.lower() != ".json":
+        return None
+    name = path.parent.name if path.name == _ROBOFLOW and split_word(path.parent.name) else path.stem
+    root = _root(path)
+    return Source(COCO, root, path, named_splits({name: _part(path, root)}))
+
+
+def _root(path: Path) -> Path:
+    return path.parent.parent if path.parent.name == "annotations" else path.parent
+
+
+def _part(path: Path, root: Path) -> Part:
+    return Part(path, _image_folders(path, root))
+
+
+def find(root: Path) -> Source | None:
+    """COCO in a folder: `annotations/*.json`, else `{split}/*.json`, else `*.json`; None where there is none."""
+    if not (files := _annotation_files(root)):
+        return None
+    parts = {}
+    for path in files:
+        inside = path.parent not in (root, root / "annotations")
+        # Here `instances_` is the format's word, whatever split follows: kept, a conversion would write it twice.
+        split = path.parent.name if inside else path.stem.removeprefix("instances_") or path.stem
+        parts[split] = _part(path, root)
+    if len(parts) < len(files):
+        repeated = ", ".join(f"'{path.relative_to(root)}'" for path in files)
+        raise DataError(f"'{root}' has several annotation files for one split: {repeated}.", "Give one of the files.")
+    return Source(COCO, root, root, named_splits(parts))
+
+
+def _annotation_files(root: Path) -> list[Path]:
+    for pattern in ("annotations/*.json", f"*/{_ROBOFLOW}", _ROBOFLOW, "*/*.json", "*.json"):
+        files = [path for path in sorted(root.glob(pattern)) if path.is_file() and not path.name.startswith(".")]
+        instances = [path for path in files if path.name.startswith("instances_")]
+        if instances:
+            return instances  # a damaged one is to be named, not lost
+        files = [path for path in files if not path.name.startswith(_OTHER_TASKS)] or files
+        if pattern == "annotations/*.json" and files:
+            return [path for path in files if _looks_like_coco(path)] or files
+        files = [path for path in files if _looks_like_coco(path) or path.name == _ROBOFLOW]
+        if files:
+            return files
+    return []
+
+
+def _looks_like_coco(path: Path) -> bool:
+    """Whether the first bytes of a file are those of a JSON object with one of the keys of the format."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_PEEK).replace(b"\0", b"").removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError:
+        return False
+    return bool(re.match(rb'(\xff\xfe|\xfe\xff)?\s*\{\s*"', start)) and bool(
+        re.search(rb'"(images|annotations|categories|licenses)"\s*:', start)
+    )
+
+
+def _image_folders(path: Path, root: Path) -> tuple[Path, ...]:
+    """Where the images may be, most likely first."""
+    word = split_word(path.stem) or split_word(path.parent.name) or ""
+    stem = re.sub(r"^instances_", "", path.stem)
+    names = [
+        name for name in dict.fromkeys((stem, word, f"{word}2017", f"{word}2014", "valid" * (word == "val"))) if name
+    ]
+    folders = [root / name for name in names]
+    folders += [root / "images" / name for name in names] + [root / name / "images" for name in names]
+    folders += [path.parent, path.parent / "images", path.parent / "data", root / "images", root / "data"]
+    folders += [root / "JPEGImages", root]
+    return tuple(dict.fromkeys(folders))
+
+
+def _annotations(source: Source, split: str) -> Path:
+    """The annotation file of a split."""
+    annotations = source.parts[split].annotations
+    assert annotations is not None  # every part of this format is made with one
+    return annotations
+
+
+def _files_of(source: Source, split: str) -> list[tuple[str, str]]:
+    path = _annotations(source, split)
+    return [(path.name, str(path))]
+
+
+def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
+    return coco.read_split(_annotations(source, split), source.parts[split].images, problems, progress)
+
+
+def _image_root(source: Source, split: str, index: Index) -> Path:
+    rows = range(0, len(index), max(1, len(index) // 7))
+    names = [index.name(row) for row in rows]
+    return coco.image_folder(_annotations(source, split), source.parts[split].images, names)
+
+
+class CocoWriter:
+    """Writes `annotations/instances_{split}.json` beside `{split}/`: it can hold everything that the readers read."""
+
+    one_file_an_image = False
+
+    def place(self, split: str, name: str) -> Place:
+        """Images keep their names under the split's folder."""
+        return Place(split_folder(split), name)
+
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+        """Writes the annotation file of one split, entry by entry."""
+        (out / "annotations").mkdir(exist_ok=True)
+        losses.add(
+            "the difference between unlabelled images and images without objects",
+            int((~dataset.labelled).sum()) if dataset.labelled.any() else 0,
+        )
+        rest = dataset.index.meta.get("rest", {})
+        with open(out / "annotations" / f"instances_{split_folder(split)}.json", "w", encoding="utf-8") as file:
+            file.write("{")
+            for key, value in rest.items():
+                file.write(f"{json.dumps(key)}: {json.dumps(value)},\n")
+            _write_list(file, "images", _image_entries(dataset, places))
+            file.write(",\n")
+            if dataset.labelled.any() or not len(dataset):
+                _write_list(file, "annotations", _object_entries(dataset))
+                file.write(",\n")
+            _write_list(file, "categories", _category_entries(dataset))
+            file.write("}\n")
+
+    def finish(self, out: Path, names: Sequence[str]) -> None:
+        """The splits share nothing."""
+
+
+def _write_list(file: TextIO, key: str, entries: Iterator[dict[str, Any]]) -> None:
+    file.write(f'"{key}": [')
+    for number, entry in enumerate(entries):
+        file.write((",\n" if number else "\n") + json.dumps(entry))
+    file.write("]")
+
+
+def _image_entries(dataset: Dataset, places: Sequence[Place]) -> Iterator[dict[str, Any]]:
+    ids, sizes = dataset.image_ids, dataset.sizes
+    for i, place in enumerate(places):
+        height, width = sizes[i].tolist()
+        extra = dataset.index.extra("image", dataset.row(i))
+        yield {"id": int(ids[i]), "file_name": place.name, "height": height, "width": width, **extra}
+
+
+def _object_entries(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    index = dataset.index
+    for i in range(len(dataset)):
+        image_id, labels, span = int(dataset.image_ids[i]), dataset.labels(i).tolist(), dataset.span(i)
+        for thing, label in zip(range(span.start, span.stop), labels):
+            flags = int(index.object_flags[thing])
+            entry = {
+                "id": int(index.annotation_ids[thing]),
+                "image_id": image_id,
+                "category_id": dataset.category_ids[label],
+                "bbox": index.boxes[thing].tolist(),
+                "area": float(index.areas[thing]),
+                "iscrowd": int(flags & CROWD > 0),
+            }
+            rings = [ring.ravel().tolist() for ring in index.rings(thing)]
+            if rings:
+                entry["segmentation"] = rings
+            if flags & DIFFICULT:
+                entry |= {"difficult": 1, "ignore": 1}
+            if flags & TRUNCATED:
+                entry["truncated"] = 1
+            if flags & OCCLUDED:
+                entry["occluded"] = 1
+            yield entry | index.extra("object", thing)
+
+
+def _category_entries(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    meta = dataset.index.meta
+    extras = dict(zip(meta["names"], meta.get("category_extras", ())))
+    for number, name in zip(dataset.category_ids, dataset.names):
+        yield {"id": number, "name": name, **extras.get(name, {})}
+
+
+def _check(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:
+    """Images that no annotation names."""
+    named: dict[Path, set[str]] = {}
+    for part in read:
+        named.setdefault(part.root, set()).update(map(part.index.name, range(len(part.index))))
+    for folder, names in named.items():
+        for name in images_below(folder) if folder != source.root else ():
+            if name not in names:
+                message = "No annotation file names this image, so it is not used."
+                place = {"file": f"{folder}/{name}"}
+                problems.warning("image-not-listed", message, "Annotate it, or delete it.", **place)
+
+
+def _wrong_unit(part: ReadSplit, known: np.ndarray) -> tuple[str, str]:
+    rows = np.repeat(np.arange(len(part.index)), np.diff(part.index.object_offsets))
+    height, width = part.index.sizes[rows].T
+    x1, y1, x2, y2 = part.index.boxes.T
+    corners = (x2 > x1) & (y2 > y1) & (x2 <= width + _SLACK) & (y2 <= height + _SLACK)
+    if corners[known].mean() > 0.9:
+        remedy = "COCO boxes are [x, y, width, height]; subtract x and y from the last two numbers."
+        return ", but fit as [x1, y1, x2, y2]", remedy
+    return unit_unknown(part, known)
+
+
+COCO = Format(
+    name="coco",
+    title="COCO JSON",
+    layout="annotations/instances_{split}.json beside {split}/, or {split}/_annotations.coco.json",
+    find=find,
+    find_file=find_file,
+    files_of=_files_of,
+    read=_read,
+    image_root=_image_root,
+    annotation_file=lambda source, split, path, name: str(_annotations(source, split)),
+    write=CocoWriter,
+    check=_check,
+    wrong_unit=_wrong_unit,
+    has_ids=True,
+)

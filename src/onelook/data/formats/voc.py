@@ -1,0 +1,387 @@
+"""Pascal VOC: one XML file an image, boxes by their first and last pixel, counted from 1."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from onelook.data import index as bits
+from onelook.data.building import Images, Objects, lay_out
+from onelook.data.class_names import first_names
+from onelook.data.dataset import Dataset
+from onelook.data.formats.base import (
+    Arrays,
+    Format,
+    Losses,
+    Part,
+    Place,
+    ReadSplit,
+    Source,
+    num_mask_areas,
+    split_folder,
+)
+from onelook.data.formats.voc_xml import REMEDY, SIDES, VocFile, VocObject, read_xml
+from onelook.data.index import CROWD, DIFFICULT, OCCLUDED, TRUNCATED
+from onelook.data.paths import LIST_LIMIT, images_below, is_image, plain_name, read_text
+from onelook.data.problems import Problems
+from onelook.data.sizes import image_sizes
+from onelook.data.split_names import WHOLE, named_splits, split_word
+from onelook.errors import DataError, ImageError
+from onelook.reporter import Progress
+
+_NAME_FILES = ("labels.txt", "classes.txt", "classes.names")
+
+
+def find(root: Path) -> Source | None:
+    """VOC in a folder: `Annotations` with lists in `ImageSets/Main` or without, or `{split}/*.xml` beside images."""
+    if (root / "Annotations").is_dir() and any(_has_xml(root / "Annotations")):
+        parts = {
+            path.stem: Part(path) for path in sorted((root / "ImageSets" / "Main").glob("*.txt")) if _is_split(path)
+        }
+        parts = named_splits(parts) if parts else {WHOLE: Part()}
+    else:
+        folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and split_word(folder.name)]
+        parts = {folder.name: Part(images=(folder,)) for folder in folders if any(folder.glob("*.xml"))}
+        if not parts:
+            return _in_devkit(root)
+        parts = named_splits(parts)
+    names = first_names(root, _NAME_FILES)
+    return Source(VOC, root, root, parts, names)
+
+
+def _in_devkit(root: Path) -> Source | None:
+    inside = [folder for folder in sorted(root.glob("VOC20*")) if (folder / "Annotations").is_dir()]
+    if len(inside) > 1:
+        listed = ", ".join(f"'{folder.name}'" for folder in inside)
+        raise DataError(f"'{root}' holds several data sets: {listed}.", "Give one of these folders.")
+    return find(inside[0]) if inside else None
+
+
+def _has_xml(folder: Path) -> list[Path]:
+    return [path for path in [next(folder.rglob("*.xml"), None)] if path is not None]
+
+
+def _is_split(path: Path) -> bool:
+    """Whether a list is one of images, not of the images that have one class (`cat_train.txt`: rows with -1, 0, 1)."""
+    start = read_text(path, LIST_LIMIT).strip().split("\n")[0].split()
+    return not (len(start) == 2 and start[1] in ("-1", "0", "1") and "_" in path.stem)
+
+
+def _ids_of(source: Source, split: str) -> list[str]:
+    """The image ids of a split, sorted, each once: the list's lines, or the names of all annotation files."""
+    part, folder = source.parts[split], _annotation_folder(source, split)
+    if part.annotations is None:
+        files = (path for path in folder.rglob("*.xml") if not path.name.startswith("."))
+        return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
+    ids = set()
+    for line in read_text(part.annotations, LIST_LIMIT).split("\n"):
+        name = line.strip()
+        if not name:
+            continue
+        words = name.split()
+        if len(words) == 2 and words[1] in ("-1", "0", "1") and not (folder / f"{name}.xml").exists():
+            name = words[0]  # a list of the images with one class, used as a split
+        if name.lower().endswith(".xml") or is_image(name):
+            name = name.rpartition(".")[0]
+        ids.add(name)
+    return sorted(ids)
+
+
+def _annotation_folder(source: Source, split: str) -> Path:
+    """The folder of the XML files."""
+    part = source.parts[split]
+    return part.images[0] if part.images else source.root / "Annotations"
+
+
+def _image_folder(source: Source, split: str) -> Path:
+    """The folder of the images."""
+    part = source.parts[split]
+    if part.images:
+        return part.images[0]
+    folders = [source.root / name for name in ("JPEGImages", "images", "Images")]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
+def _files_of(source: Source, split: str) -> list[tuple[str, str]]:
+    """Every file the split depends on: all lists and annotations (they name the classes), and the image folder."""
+    files = {}
+    for name, part in source.parts.items():
+        folder = _annotation_folder(source, name)
+        if part.annotations is not None:
+            files[part.annotations.name] = str(part.annotations)
+        for image in _ids_of(source, name):
+            files[f"{folder.name}/{image}"] = f"{folder}/{image}.xml"
+    files["images"] = str(_image_folder(source, split))
+    return [*files.items(), ("|".join(source.names or ()), "")]
+
+
+def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
+    """The arrays and the meta of a split's index. Image ids are 1 to I in the sorted order of ids.
+
+    Classes are in alphabetical order over all splits, unless a file `labels.txt` or `classes.txt` lists them.
+    """
+    ids, folder, images_in = _ids_of(source, split), _annotation_folder(source, split), _image_folder(source, split)
+    on_disk = {os.path.splitext(name)[0]: name for name in images_below(images_in)} if images_in.is_dir() else {}
+    images, objects, names = Images(), Objects(), []
+    unlabelled: list[str] = []
+    for number, image in enumerate(ids, 1):
+        if plain_name(image) != image:
+            place = {"file": str(source.parts[split].annotations)}
+            problems.error("file-name", f"'{image[:80]}' is not the name of an image.", "Correct the list.", **place)
+            continue
+        path = folder / f"{image}.xml"
+        found: VocFile | None = VocFile()
+        if path.exists() or path.is_symlink():
+            found = problems.attempt("xml-unreadable", REMEDY, partial(read_xml, path), file=str(path))
+        else:
+            unlabelled.append(image)
+        if found is not None:
+            flags = 0 if image in unlabelled[-1:] else bits.LABELLED
+            images.add(number, _image_name(image, found, on_disk), _size(found, path, problems), flags=flags)
+            names += _add_objects(found.objects, objects, number, path, problems)
+        if number % 64 == 0:
+            progress(number, len(ids))
+    classes = source.names or tuple(sorted({*names, *_names_elsewhere(source, split)}))
+    labels = _labels(names, classes, objects, source, problems)
+    rows = np.searchsorted(np.array(images.ids, np.int64), np.array(objects.image_ids, np.int64))
+    arrays = lay_out(images, objects, labels, rows, labels >= 0)
+    _fill_sizes(arrays, images_in, problems)
+    notes = [f"images without an annotation file, which count as background: {len(unlabelled)}"] if unlabelled else []
+    return arrays, {"names": list(classes), "category_ids": list(range(len(classes))), "notes": notes}
+
+
+def _image_name(image: str, found: VocFile, on_disk: dict[str, str]) -> str:
+    """The file that has the id as its name; else the one the annotation names, if it exists; else `{id}.jpg`."""
+    if image in on_disk:
+        return on_disk[image]
+    given = plain_name(found.texts.get("filename", ""))
+    stem = os.path.splitext(given.rpartition("/")[2])[0] if given else ""
+    return on_disk.get(stem, f"{image}.jpg")
+
+
+def _size(found: VocFile, path: Path, problems: Problems) -> tuple[int, int]:
+    """(height, width) as annotated; zeros where they are missing (the image's header has them then)."""
+    size = []
+    for side in ("height", "width"):
+        text = found.texts.get(side, "") or "0"
+        value = _number(text)
+        if value is None or value != int(value) or not 0 <= value <= 1 << 20:
+            problems.error(
+                "image-size", f"<{side}> must be a number of pixels, not '{text[:60]}'.", REMEDY, file=str(path)
+            )
+            value = 0
+        size.append(int(value))
+    return (size[0], size[1]) if all(size) else (0, 0)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and abs(value) < 1e7 and "_" not in text else None
+
+
+def _add_objects(found: list[VocObject], objects: Objects, number: int, path: Path, problems: Problems) -> list[str]:
+    """Adds one file's objects; returns their class names."""
+    names = []
+    for thing in found:
+        place = {"file": str(path), "line": thing.line}
+        name = thing.texts.get("name", "")
+        if not name:
+            problems.error("class-format", "an object has no <name>.", REMEDY, **place)
+            continue
+        sides = [_number(thing.texts.get(side, "")) for side in SIDES]
+        if None in sides:
+            wrong = next(side for side, value in zip(SIDES, sides) if value is None)
+            text = thing.texts.get(wrong)
+            message = f"<{wrong}> of '{name[:60]}' " + (
+                "is missing" if text is None else f"is '{text[:60]}', no number"
+            )
+            problems.error("box-format", f"{message}.", REMEDY, **place)
+            continue
+        x1, y1, x2, y2 = (value - 1 for value in sides if value is not None)  # the official -1 on all four
+        if x2 < x1 or y2 < y1:
+            problems.error("box-negative", f"the box of '{name[:60]}' ends before it starts.", REMEDY, **place)
+            continue
+        box = (x1, y1, x2 - x1, y2 - y1)
+        pose = thing.texts.get("pose", "")
+        extra = json.dumps({"pose": pose}) if pose and pose.lower() != "unspecified" else ""
+        flags = _flags(thing, place, problems)
+        objects.add(len(objects) + 1, number, 0, box, area=box[2] * box[3], flags=flags, line=thing.line, extra=extra)
+        names.append(name)
+    return names
+
+
+def _flags(thing: VocObject, place: dict[str, Any], problems: Problems) -> int:
+    flags = 0
+    for tag, bit in (("difficult", bits.DIFFICULT), ("truncated", bits.TRUNCATED), ("occluded", bits.OCCLUDED)):
+        text = thing.texts.get(tag, "").lower() or "0"
+        if text in ("1", "true", "yes"):
+            flags |= bit
+        elif text not in ("0", "false", "no", "unspecified"):
+            message = f"<{tag}> must be 0 or 1, not '{text[:60]}'."
+            (problems.error if tag == "difficult" else problems.warning)("flag", message, REMEDY, **place)
+    return flags
+
+
+def _names_elsewhere(source: Source, split: str) -> set[str]:
+    """The class names of the other splits. Faults of their files are reported when those splits are opened."""
+    own, names = set(_ids_of(source, split)), set()
+    for other in source.parts:
+        folder = _annotation_folder(source, other)
+        for image in _ids_of(source, other) if other != split else ():
+            path = folder / f"{image}.xml"
+            if (image in own and folder == _annotation_folder(source, split)) or plain_name(image) != image:
+                continue
+            if path.exists():
+                try:
+                    names |= {thing.texts.get("name", "") for thing in read_xml(path).objects}
+                except DataError:
+                    continue
+    return names - {""}
+
+
+def _labels(
+    names: list[str], classes: Iterable[str], objects: Objects, source: Source, problems: Problems
+) -> np.ndarray:
+    known = {name: label for label, name in enumerate(classes)}
+    labels = np.array([known.get(name, -1) for name in names], np.int64)
+    for row in np.flatnonzero(labels < 0).tolist():
+        message = f"The class '{names[row][:60]}' (object {row + 1} of the split) is not in the list of classes."
+        problems.error("unknown-category", message, "Add it to the list, or correct it.", file=str(source.root))
+    return labels
+
+
+def _fill_sizes(arrays: dict[str, np.ndarray], folder: Path, problems: Problems) -> None:
+    missing = np.flatnonzero((arrays["sizes"] == 0).any(axis=1)).tolist()
+    ends, text = arrays["name_offsets"], arrays["name_bytes"].tobytes()
+    paths = [str(folder / text[ends[row] : ends[row + 1]].decode()) for row in missing]
+    for row, size in zip(missing, image_sizes(paths, stop=problems.strict)):
+        if isinstance(size, ImageError):
+            problems.error("image-unreadable", size.message, size.remedy, file=paths[missing.index(row)])
+        else:
+            arrays["sizes"][row] = size
+
+
+class VocWriter:
+    """Writes `JPEGImages`, `Annotations`, `ImageSets/Main/{split}.txt`, and the class names to `labels.txt`.
+
+    Without `labels.txt` the order of the classes would be lost. Corners are the reader's plus 1; fractions of pixels
+    are written where there are any.
+    """
+
+    one_file_an_image = True
+
+    def __init__(self) -> None:
+        self._splits: dict[str, list[str]] = {}
+
+    def place(self, split: str, name: str) -> Place:
+        """All images in one folder."""
+        return Place("JPEGImages", name)
+
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+        """Writes the list of one split and its annotations; none for an image that is not labelled."""
+        ids, labelled = [], dataset.labelled
+        for i, place in enumerate(places):
+            ids.append(str(Path(place.name).with_suffix("")))
+            if labelled[i]:
+                path = (out / "Annotations" / place.name).with_suffix(".xml")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(_annotation(dataset, i, place.name, losses), encoding="utf-8")
+        (out / "Annotations").mkdir(exist_ok=True)
+        lists = out / "ImageSets" / "Main"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"{split_folder(split)}.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
+        losses.add("areas of masks", num_mask_areas(dataset))
+        if dataset.has_ids:
+            losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
+            losses.add("category ids (classes are numbered from 0)", len(dataset.names))
+
+    def finish(self, out: Path, names: Sequence[str]) -> None:
+        """Writes the list of classes."""
+        if names:
+            (out / "labels.txt").write_text("".join(f"{_printable(name)}\n" for name in names), encoding="utf-8")
+
+
+def _annotation(dataset: Dataset, i: int, name: str, losses: Losses) -> str:
+    height, width = dataset.sizes[i].tolist()
+    lines = [
+        "<annotation>",
+        f"  <filename>{_text(name)}</filename>",
+        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
+    ]
+    index, span, labels = dataset.index, dataset.span(i), dataset.labels(i).tolist()
+    for thing, label in zip(range(span.start, span.stop), labels):
+        flags = int(index.object_flags[thing])
+        pose = index.extra("object", thing).get("pose", "Unspecified")
+        left, top, w, h = index.boxes[thing].tolist()
+        sides = zip(("xmin", "ymin", "xmax", "ymax"), (left + 1, top + 1, left + w + 1, top + h + 1))
+        box = "".join(f"<{side}>{_decimal(value)}</{side}>" for side, value in sides)
+        lines += [
+            "  <object>",
+            f"    <name>{_text(dataset.names[label])}</name>",
+            f"    <pose>{_text(str(pose))}</pose>",
+            f"    <truncated>{int(flags & TRUNCATED > 0)}</truncated>",
+            *(["    <occluded>1</occluded>"] if flags & OCCLUDED else []),
+            f"    <difficult>{int(flags & (DIFFICULT | CROWD) > 0)}</difficult>",
+            f"    <bndbox>{box}</bndbox>",
+            "  </object>",
+        ]
+        losses.add("crowds (written as difficult objects)", int(flags & CROWD > 0))
+        losses.add(
+            "outlines (boxes are kept)", int(bool(index.rings(thing)) or "segmentation" in index.extra("object", thing))
+        )
+    return "\n".join([*lines, "</annotation>", ""])
+
+
+def _decimal(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _text(text: str) -> str:
+    return escape(_printable(text))
+
+
+def _printable(text: str) -> str:
+    if any(ord(mark) < 32 or mark in "\ufffe\uffff" for mark in text):
+        raise DataError(f"The name {text!r} holds control characters, which XML cannot hold.", "Rename it.")
+    return text
+
+
+def _check(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:
+    """Annotations that no list names."""
+    if not any(part.annotations for part in source.parts.values()):
+        return
+    listed = {image for split in source.parts for image in _ids_of(source, split)}
+    folder = source.root / "Annotations"
+    for file in sorted(folder.rglob("*.xml")):
+        if file.relative_to(folder).with_suffix("").as_posix() not in listed and not file.name.startswith("."):
+            message = "No list in 'ImageSets/Main' names this annotation, so it is not used."
+            problems.warning("annotation-not-listed", message, "Add it to a list, or delete it.", file=str(file))
+
+
+def _annotation_file(source: Source, split: str, path: str, name: str) -> str:
+    return str(_annotation_folder(source, split) / Path(name).with_suffix(".xml"))
+
+
+VOC = Format(
+    name="voc",
+    title="Pascal VOC",
+    layout="JPEGImages, Annotations, ImageSets/Main/{split}.txt",
+    find=find,
+    files_of=_files_of,
+    read=_read,
+    image_root=lambda source, split, index: _image_folder(source, split),
+    annotation_file=_annotation_file,
+    write=VocWriter,
+    check=_check,
+)

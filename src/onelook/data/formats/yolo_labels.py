@@ -1,0 +1,211 @@
+"""Reads the label files of YOLO text, and the lists of images."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onelook.data import index as bits
+from onelook.data.building import Images, Objects, lay_out
+from onelook.data.class_names import CLASS_LIMIT
+from onelook.data.formats.base import Arrays, FilesOf, Part, Source
+from onelook.data.paths import LIST_LIMIT, images_below, is_image, read_text, walk_files
+from onelook.data.problems import Problems
+from onelook.data.sizes import image_sizes
+from onelook.errors import DataError, ImageError
+from onelook.reporter import Progress
+
+LABEL_LIMIT = 1 << 24  # bytes of one label file: a quarter of a million rows
+TOLERANCE = 1e-3  # a fraction may leave 0..1 by this much: what writing with three digits does
+_REMEDY = "Correct the row, or remove it."
+
+
+def list_images(part: Part, root: Path) -> list[tuple[str, str]]:
+    """(name, path) of every image of a split, sorted by name, each once.
+
+    A name is relative to the data set's folder; absolute for what a list of the user's own names outside of it.
+    Raises `DataError` for a folder or list that does not exist or holds no image.
+    """
+    found: dict[str, str] = {}
+    for place in part.images:
+        if place.is_dir():
+            paths = [f"{place}/{name}" for name in images_below(place)]
+        elif place.is_file() and is_image(place.name):
+            paths = [str(place)]
+        elif place.is_file():
+            paths = _listed(place, root)
+        else:
+            raise DataError(f"'{place}' does not exist.", "Correct the data set's description, or make the folder.")
+        if not paths:
+            raise DataError(f"'{place}' holds no image.", "Put images there, or correct the description.")
+        start = f"{root}/"
+        found.update((path.removeprefix(start), path) for path in paths)
+    return sorted(found.items())
+
+
+def _listed(place: Path, root: Path) -> list[str]:
+    """The images of a list: absolute, or relative to the list's folder (`./...`), to the data set, or to the list."""
+    paths, base, lines = [], str(place.parent), read_text(place, LIST_LIMIT).split("\n")
+    for line, number in {line: number for number, line in enumerate(lines, 1)}.items():
+        name = line.strip().replace("\\", "/")
+        if not name:
+            continue
+        if not is_image(name) or len(name) > 4096 or any(ord(mark) < 32 for mark in name):
+            raise DataError(f"{place}:{number}: '{name[:80]}' is not the name of an image.", "List one image a line.")
+        if not os.path.isabs(name):
+            near = os.path.normpath(f"{base}/{name}")
+            name = near if name.startswith("./") or base == str(root) else os.path.normpath(f"{root}/{name}")
+            name = name if os.path.exists(name) else near
+        paths.append(name)
+    return paths
+
+
+def label_path(image: str) -> str:
+    """Where an image's labels are: `labels` for the last folder `images` in its path, else beside it."""
+    stem = os.path.splitext(image)[0] + ".txt"
+    before, found, after = stem.rpartition("/images/")
+    if not found:
+        return stem
+    folder = f"{before}/labels/{after}"
+    return folder if os.path.exists(folder) or os.path.isdir(f"{before}/labels") else stem
+
+
+def files_of(source: Source, split: str) -> FilesOf:
+    """Every file the split depends on: its images (for their sizes) and labels, lists, and what names the classes.
+
+    Of a folder, all that is in it and in its folder of labels: asking the directory is several times quicker than
+    asking for each file by its path.
+    """
+    if source.described_by.is_file():
+        yield str(source.described_by), str(source.described_by)
+    yield "|".join(source.names or ()), ""
+    parts = [source.parts[split]] if source.names is not None else source.parts.values()
+    for place in dict.fromkeys(place for part in parts for place in part.images):
+        yield str(place), str(place)
+        if place.is_dir():
+            labels = label_path(f"{place}/images").rpartition("/")[0]
+            for folder in dict.fromkeys((str(place), labels)):
+                yield folder.removeprefix(f"{source.root}/"), folder
+                if os.path.isdir(folder):
+                    yield from ((entry.path[len(folder) :], entry) for entry in walk_files(Path(folder)))
+        elif place.is_file() and not is_image(place.name):
+            for path in _listed(place, source.root):
+                yield path.removeprefix(f"{source.root}/"), path
+                yield "labels", label_path(path)
+
+
+class Labels:
+    """The label files of a split while they are read."""
+
+    def __init__(self, num_classes: int | None, keypoint_values: int, problems: Problems) -> None:
+        self.num_classes, self.keypoint_values, self.problems = num_classes, keypoint_values, problems
+        self.objects = Objects()
+        self.highest = -1
+
+    def read(self, path: str, image_id: int, size: tuple[int, int]) -> bool:
+        """Reads the labels of one image; False where it has no label file."""
+        if not os.path.lexists(path):
+            return False
+        text = self.problems.attempt(
+            "label-unreadable", "Replace the file.", lambda: read_text(Path(path), LABEL_LIMIT), file=path
+        )
+        for line, row in enumerate((text or "").split("\n"), 1):
+            fields = row.split()
+            if fields:
+                self._row(fields, path, line, image_id, size)
+        return True
+
+    def _row(self, fields: list[str], path: str, line: int, image_id: int, size: tuple[int, int]) -> None:
+        place = {"file": path, "line": line}
+        count = len(fields)
+        is_polygon = count >= 7 and count % 2 == 1 and not self.keypoint_values
+        if count != 5 + self.keypoint_values and count != 5 and not is_polygon:
+            hint = " (is the last one a confidence?)" if count == 6 else ""
+            message = f"expected 5 values (class, centre x, y, width, height), or a class and an outline, found {count}"
+            return self.problems.error("field-count", f"{message}{hint}.", _REMEDY, **place)
+        try:
+            values = [float(field) for field in fields]
+        except ValueError:
+            values = [math.nan]
+        if not all(map(math.isfinite, values)) or any("_" in field for field in fields):
+            shown = " ".join(fields)[:80]
+            return self.problems.error(
+                "not-a-number", f"'{shown}' holds what is not a finite number.", _REMEDY, **place
+            )
+        label = self._label(values[0], place)
+        if label is None:
+            return None
+        values = values[1:] if is_polygon else values[1:5]
+        if min(values) < -TOLERANCE or max(values) > 1 + TOLERANCE:
+            worst = max(values, key=lambda value: abs(value - 0.5))
+            hint = " and seems to be in pixels" if worst > 2 else ""
+            message = f"{worst:g} is outside of 0 to 1{hint}"
+            remedy = "Labels are fractions of the image's width and height. " + _REMEDY
+            return self.problems.error("not-normalised", f"{message}.", remedy, **place)
+        box, rings = _pixels(values, size, is_polygon)
+        if box[2] < 0 or box[3] < 0:
+            return self.problems.error("box-negative", "the width or height is negative.", _REMEDY, **place)
+        self.objects.add(len(self.objects) + 1, image_id, label, box, area=box[2] * box[3], rings=rings, line=line)
+        return None
+
+    def _label(self, value: float, place: dict[str, Any]) -> int | None:
+        label = int(value)
+        if label != value or label < 0 or label >= CLASS_LIMIT:
+            self.problems.error("class-format", f"the class {value:g} is not a whole number from 0.", _REMEDY, **place)
+            return None
+        if self.num_classes is not None and label >= self.num_classes:
+            message = f"the class {label} is not known: there are {self.num_classes} (0 to {self.num_classes - 1})"
+            self.problems.error("unknown-category", f"{message}.", "Correct the row, or name the class.", **place)
+            return None
+        self.highest = max(self.highest, label)
+        return label
+
+
+def _pixels(values: list[float], size: tuple[int, int], is_polygon: bool) -> tuple[list[float], list[list[float]]]:
+    """(box as left, top, width, height, outlines) in pixels."""
+    height, width = size
+    if not is_polygon:
+        x, y, w, h = values
+        return [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height], []
+    ring = [value * side for value, side in zip(values, (width, height) * (len(values) // 2))]
+    left, top = min(ring[::2]), min(ring[1::2])
+    return [left, top, max(ring[::2]) - left, max(ring[1::2]) - top], [ring]
+
+
+def read_split(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
+    """The arrays and the meta of a split's index. Image ids are 1 to I in the sorted order of names."""
+    listed = list_images(source.parts[split], source.root)
+    names = source.names
+    labels = Labels(None if names is None else len(names), source.keypoint_values, problems)
+    images, unlabelled = Images(), 0
+    sizes = image_sizes([path for _, path in listed], stop=problems.strict)
+    for number, ((name, path), size) in enumerate(zip(listed, sizes), 1):
+        if isinstance(size, ImageError):
+            problems.error("image-unreadable", size.message, size.remedy, file=path)
+            continue
+        is_labelled = labels.read(label_path(path), number, size)
+        unlabelled += not is_labelled
+        images.add(number, name, size, flags=bits.LABELLED if is_labelled else 0)
+        if number % 256 == 0:
+            progress(number, len(listed))
+    rows = np.searchsorted(np.array(images.ids, np.int64), np.array(labels.objects.image_ids, np.int64))
+    arrays = lay_out(images, labels.objects, np.array(labels.objects.categories, np.int64), rows)
+    if names is None:
+        names = tuple(str(label) for label in range(max(labels.highest, _highest(source, split)) + 1))
+    notes = [f"images without a label file, which count as background: {unlabelled}"] if unlabelled else []
+    return arrays, {"names": list(names), "category_ids": list(range(len(names))), "notes": notes}
+
+
+def _highest(source: Source, split: str) -> int:
+    """The highest class number in the other splits, so that all splits agree on the classes."""
+    highest = -1
+    for name, part in source.parts.items():
+        labels = Labels(None, source.keypoint_values, Problems(strict=False))
+        for _, path in list_images(part, source.root) if name != split else []:
+            labels.read(label_path(path), 1, (1, 1))
+        highest = max(highest, labels.highest)
+    return highest

@@ -1,0 +1,84 @@
+"""Opens a split of a data set: finds its format, and builds or maps its index."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onelook.data import cache
+from onelook.data.dataset import Dataset
+from onelook.data.find import find_source
+from onelook.data.formats.base import Source
+from onelook.data.problems import Problems
+from onelook.data.split_names import WHOLE
+from onelook.errors import DataError
+from onelook.reporter import PlainReporter, Reporter
+
+log = logging.getLogger("onelook.data")
+
+
+def splits(data: str | Path) -> tuple[str, ...]:
+    """The names of the splits of a data set; ("all",) for one that is not divided. Raises `DataError`."""
+    return tuple(find_source(data).parts)
+
+
+def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | None = None) -> Dataset:
+    """Opens one split of a data set, whatever its format.
+
+    data: a folder, a YAML file, or a COCO JSON file.  reporter: shows the progress of the first opening, and a warning
+    where a data set without splits is used whole for the split asked for; None prints plain lines on standard error.
+
+    The first opening builds an index. Later ones map it within a fraction of a second, as long as the annotations stay
+    as they are. Raises `DataError` for a split that does not exist and for annotations that contradict themselves,
+    naming file and line.
+    """
+    reporter = PlainReporter() if reporter is None else reporter
+    source = find_source(data)
+    format, name = source.format, source.resolve(split)
+    if name == WHOLE != split:
+        reporter.warning(f"'{source.described_by}' is not divided into splits: all of it is used as '{split}'.")
+    index = cache.load(
+        _key(source, name),
+        source.root,
+        lambda: format.files_of(source, name),
+        lambda: _build(source, name, reporter),
+    )
+    if not len(index):
+        raise DataError(
+            f"The split '{name}' of '{source.described_by}' has no images.", "Add images, or use another split."
+        )
+    notes = (*source.notes, *index.meta.get("notes", ()))
+    for note in notes:
+        log.info("'%s': %s", source.described_by, note)
+    return Dataset(
+        index,
+        names=tuple(index.meta["names"]),
+        category_ids=tuple(index.meta["category_ids"]),
+        root=format.image_root(source, name, index),
+        format=format.name,
+        format_title=format.title,
+        split=name if name != WHOLE else split,
+        described_by=source.described_by,
+        annotations=source.parts[name].annotations,
+        has_boxes=format.has_boxes,
+        has_ids=format.has_ids,
+        notes=notes,
+    )
+
+
+def _build(source: Source, split: str, reporter: Reporter) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with reporter.progress(f"Indexing {source.described_by.name or source.described_by} ({split})") as progress:
+        return source.format.read(source, split, Problems(), progress)
+
+
+def _key(source: Source, split: str) -> str:
+    """The name of an index: it differs by split, format, and the file that describes the data set."""
+    format = source.format.name
+    what = "" if source.described_by == source.root else source.described_by.name
+    digest = hashlib.blake2b(f"{format}:{what}:{split}".encode(errors="replace"), digest_size=4).hexdigest()
+    plain = "".join(mark if mark.isascii() and mark.isalnum() else "_" for mark in split)[:40]
+    return f"{format}-{plain}-{digest}"

@@ -1,0 +1,95 @@
+"""The choice of a device: training, detection and validation take it from here.
+
+PyTorch is imported only when a device is chosen: this module is imported where PyTorch is not installed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from onelook.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "fp16", "bf16"]
+
+_NAMES = "Devices are cpu, cuda, cuda:1 and so on, and mps."
+_REMEDY = "Use --device cpu, or leave the device out: the best one is chosen then."
+
+
+def choose_device(name: str | torch.device | None = None) -> torch.device:
+    """The PyTorch device of this name; None is the best one of this machine: CUDA, else MPS, else the CPU.
+
+    name: "cpu", "cuda", "cuda:1" or "1", "mps". Raises `ConfigError` for a name that is no device, and for a device
+    that this machine does not have.
+    """
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
+    if isinstance(name, str) and name.isdecimal():
+        name = f"cuda:{name}"
+    try:
+        device = torch.device(name)
+    except (RuntimeError, ValueError):
+        raise ConfigError(f"There is no device '{name}'.", _NAMES) from None
+    if device.type == "cuda":
+        _check_cuda(device)
+    elif device.type == "mps":
+        if not _has_mps() or device.index:
+            raise ConfigError(f"There is no device '{name}': PyTorch finds no such Apple GPU here.", _REMEDY)
+    elif device.type != "cpu":
+        raise ConfigError(f"The device '{name}' is not supported.", _NAMES)
+    return device
+
+
+def check_precision(device: torch.device, precision: Precision) -> Precision:
+    """The precision itself. Raises `ConfigError` where the device cannot compute in it."""
+    import torch
+
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("Half precision (fp16) needs a GPU: a CPU is slow with it.", "Use fp32, or a GPU.")
+    if precision == "bf16" and device.type == "cuda":
+        with torch.cuda.device(device):
+            if not torch.cuda.is_bf16_supported():
+                raise ConfigError(f"The GPU '{torch.cuda.get_device_name()}' has no bf16.", "Use fp16 or fp32.")
+    if precision == "bf16" and device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        raise ConfigError("The Apple GPU has bf16 from macOS 14 on only.", "Use fp16 or fp32, or update macOS.")
+    return precision
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """The most precise floating-point type of a device: float64, or float32 on MPS, which has nothing wider."""
+    import torch
+
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def gpus() -> list[dict[str, str]]:
+    """The GPUs that PyTorch can use here: `name` as `choose_device` takes it, and a `description`."""
+    import torch
+
+    found = []
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        info = torch.cuda.get_device_properties(number)
+        text = f"{info.name}, {info.total_memory / 2**30:.1f} GiB, compute capability {info.major}.{info.minor}"
+        found.append({"name": f"cuda:{number}", "description": text})
+    if _has_mps():
+        found.append({"name": "mps", "description": "Apple GPU"})
+    return found
+
+
+def _check_cuda(device: torch.device) -> None:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        here = f"this machine has {count}" if count else "PyTorch finds no CUDA GPU here"
+        raise ConfigError(f"There is no device '{device}': {here}.", _REMEDY)
+
+
+def _has_mps() -> bool:
+    import torch
+
+    return torch.backends.mps.is_available()

@@ -1,0 +1,59 @@
+"""What runs a network, whatever library does it: the protocol of `runtimes/`, and how its output becomes detections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from onelook.augment.letterbox import Resize
+from onelook.ops.nms import Nms, NmsKind, Postprocess, RawDetections, TopK
+
+PostprocessKind = Literal["nms", "best", "diou", "soft"]
+
+
+class Runtime(Protocol):
+    """A network that is ready to run, with everything that belongs to it.
+
+    size: (height, width) of its input.  frame: how images are fitted into the input.  class_names: by label; empty
+    where unknown.  select: how its output becomes detections.  evaluating: the same for validation, as the published
+    numbers were made.
+    """
+
+    size: tuple[int, int]
+    frame: Resize
+    class_names: tuple[str, ...]
+    select: Postprocess
+    evaluating: Postprocess
+
+    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
+        """(B, H, W, 3) uint8 RGB framed images -> what `select` keeps of each, boxes in pixels of the input."""
+        ...
+
+
+def default_postprocess(*, one_to_one: bool, multi_label: bool) -> Postprocess:
+    """NMS, or the best rows for a model that was trained one to one and needs no NMS."""
+    return TopK(multi_label=multi_label) if one_to_one else Nms(multi_label=multi_label)
+
+
+def postprocess_of_kind(kind: PostprocessKind, default: Postprocess) -> Postprocess:
+    """NMS of this kind or the best rows; the other settings are those of `default`."""
+    multi_label = getattr(default, "multi_label", False)
+    if kind == "best":
+        return TopK(multi_label=multi_label)
+    kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
+    if isinstance(default, Nms):
+        return replace(default, kind=kinds[kind])
+    return Nms(multi_label=multi_label, kind=kinds[kind])
+
+
+def postprocess_steps_of(architecture: Any) -> tuple[Postprocess, Postprocess]:
+    """How the output of an architecture becomes detections, and how it does in validation.
+
+    An architecture may define them (`detecting`, `evaluating`); else both follow from `one_to_one` and `multi_label`.
+    """
+    default = default_postprocess(
+        one_to_one=getattr(architecture, "one_to_one", False), multi_label=getattr(architecture, "multi_label", False)
+    )
+    return getattr(architecture, "detecting", default), getattr(architecture, "evaluating", default)

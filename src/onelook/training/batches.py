@@ -1,0 +1,53 @@
+"""The batches of a recipe, and what to do where the training waits for them."""
+
+from __future__ import annotations
+
+from onelook.data import Dataset
+from onelook.data.cache_budget import CachePlan
+from onelook.data.loader import Loader, cores, default_workers
+from onelook.data.shared_file import gather_alone
+from onelook.errors import UsageError
+from onelook.training.processes import ProcessGroup, gather_objects
+from onelook.training.recipe import Recipe
+
+
+def loader_of(
+    training: Dataset,
+    recipe: Recipe,
+    process_group: ProcessGroup,
+    workers: int | None = None,
+    cache: CachePlan | None = None,
+) -> Loader:
+    """The batches of a recipe for one process."""
+    on_cpu = process_group.device.type == "cpu"
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers is a number of processes, not {workers}.", "0 prepares images without any.")
+    if workers is None:
+        workers = min(default_workers(), 1) if on_cpu else default_workers()  # the network needs the other cores
+    return Loader(
+        training,
+        recipe.input_size,
+        recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        sampling=recipe.sampling,
+        max_labels=recipe.max_labels,
+        workers=workers,
+        rank=process_group.rank,
+        world=process_group.size,
+        accumulate=recipe.accumulate,
+        pin=process_group.device.type == "cuda",
+        cache=0 if cache is None else cache.budget,
+        cache_folder=None if cache is None else cache.folder,
+        gather=gather_objects if process_group.size > 1 else gather_alone,
+    )
+
+
+def faster(batches: Loader) -> str:
+    """What to try where training waits for its batches. More workers than cores take each other's time."""
+    if batches.workers < cores():
+        return f"try more --workers than {batches.workers}, up to {cores()}"
+    helps = ["images that are stored smaller", "sampling.reuse=200 where mosaics decode several images for one"]
+    if batches.cache is None:
+        helps.insert(0, "--cache ram")
+    return f"more --workers than cores ({cores()}) do not help, but {', '.join(helps[:-1])} or {helps[-1]} may"

@@ -1,0 +1,72 @@
+"""How a training runs on this computer, beside its recipe. A resumed run takes its options from its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from onelook.devices import Precision
+from onelook.errors import UserError
+from onelook.training.checkpoint import read_notes
+from onelook.training.train_state import RuntimeOptions
+
+Layout = Literal["channels-last", "contiguous"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options of a training that belong neither to the recipe nor to the start; None and () where not given.
+
+    The fields are those of `onelook.train`. In a resumed run, "none" as cache or log removes what the run began with.
+    """
+
+    device: str | None = None
+    train_split: str | None = None
+    val_split: str | None = None
+    workers: int | None = None
+    cache: str | None = None
+    precision: Precision | None = None
+    layout: Layout | None = None
+    compile: bool | None = None
+    deterministic: bool | None = None
+    log: tuple[str, ...] = ()
+
+    def after(self, before: Mapping[str, Any]) -> RunOptions:
+        """These options, and those that a run began with (as `to_dict` returned them) where none is given here."""
+        known = {field.name for field in fields(self)}
+        unsaid = {name for name in known if getattr(self, name) in (None, ())}
+        found = {name: value for name, value in before.items() if name in unsaid}
+        return replace(self, **found | ({"log": tuple(found["log"])} if "log" in found else {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON holds them."""
+        return {**asdict(self), "log": list(self.log)}
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """The services that the numbers are logged to as well."""
+        return () if self.log == ("none",) else self.log
+
+    @property
+    def runtime(self) -> RuntimeOptions:
+        """How this computer does the work."""
+        channels_last = None if self.layout is None else self.layout == "channels-last"
+        return RuntimeOptions(
+            precision=self.precision,
+            channels_last=channels_last,
+            compile=bool(self.compile),
+            deterministic=bool(self.deterministic),
+        )
+
+
+def options_of_run(folder: Path) -> Mapping[str, Any]:
+    """The options that the run in a folder began with; {} where it has no state yet. UserError if it is damaged."""
+    state = folder / "state.pt"
+    if not state.is_file():
+        return {}
+    found = read_notes(state).get("flags")
+    if not isinstance(found, dict):
+        raise UserError(f"'{state}' does not say how its run began.", "Start another run with --out in another folder.")
+    return found

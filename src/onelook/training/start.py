@@ -1,0 +1,117 @@
+"""What a training begins with: the detector and its weights, and a batch that fits the device and the data."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from onelook.config import change
+from onelook.data import Dataset
+from onelook.data.loader import Batch
+from onelook.errors import UsageError, UserError
+from onelook.models.build import build
+from onelook.models.detector import Detector
+from onelook.training.batch_size import largest_batch, training_trial
+from onelook.training.batches import loader_of
+from onelook.training.processes import ProcessGroup
+from onelook.training.recipe import Recipe
+from onelook.training.train_state import RuntimeOptions
+from onelook.training.unfold_batch_norm import measure_statistics, rescale_filters
+from onelook.weights import load_weights, save_weights
+from onelook.weights.report import LoadReport
+
+STATISTICS_IMAGES = 128  # that the statistics of folded batch norm are measured on
+SETTLING_BATCHES = 4  # whose gradients say how large folded filters have to be
+
+
+def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
+    """The detector of a recipe, with the weights that its seed draws."""
+    torch.manual_seed(recipe.seed)
+    return build(recipe.model, names)
+
+
+def starting_point(
+    recipe: Recipe, training: Dataset, process_group: ProcessGroup, weights: str | Path | Detector | None
+) -> tuple[Detector, list[str]]:
+    """The detector as training begins, and notes on its weights; the seed draws them where none are given."""
+    detector = make_detector(recipe, training.names)
+    if weights is None:
+        return detector, []
+    loaded = _copy_weights(detector, weights) if isinstance(weights, Detector) else load_weights(detector, weights)
+    if loaded.form == "deploy":
+        unfold(detector, training, recipe, process_group)
+    return detector, [str(loaded)]
+
+
+def _copy_weights(detector: Detector, source: Detector) -> LoadReport:
+    """Loads the weights of a detector in memory, by way of a file: classes and forms are matched as for any file."""
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = load_weights(detector, save_weights(source, Path(folder) / "weights.safetensors"))
+    return replace(loaded, path="a detector in memory")
+
+
+def unfold(detector: Detector, training: Dataset, recipe: Recipe, process_group: ProcessGroup) -> None:
+    """Makes folded weights trainable, with the first images of the training (see `onelook.training.unfold_batch_norm`).
+
+    The same images in every process, so that all start with the same weights.
+    """
+    alone = ProcessGroup(0, 1, process_group.device)
+    with loader_of(training, recipe, alone, workers=0) as batches:
+        needed = -(-STATISTICS_IMAGES * recipe.accumulate // recipe.batch_size)
+        first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), needed))
+    detector.to(process_group.device)
+    measure_statistics(detector, (batch.images.to(process_group.device).float() for batch in first))
+    loss = recipe.loss_at(0)
+
+    def of(batch: Batch) -> torch.Tensor:
+        predictions = detector(batch.images.to(process_group.device).float())
+        return torch.stack(list(loss(predictions, batch.targets.to(process_group.device)).values())).sum()
+
+    rescale_filters(detector, (partial(of, batch) for batch in first[:SETTLING_BATCHES]))
+
+
+def fill_memory(
+    recipe: Recipe,
+    process_group: ProcessGroup,
+    images: int,
+    *,
+    detector: Detector,
+    runtime: RuntimeOptions,
+    teacher: Detector | None,
+) -> tuple[Recipe, str]:
+    """The recipe with the largest batch that the device holds, and what to say of it.
+
+    images: in the data set; a batch is never larger. A CPU shares its memory with everything else, so that there is
+    nothing to fill: the batch stays. Raises UsageError for several processes, which cannot be out of memory together.
+    """
+    if process_group.size > 1:
+        raise UsageError("--batch auto is for one process.", "Find it out with one, then give its multiple as --batch.")
+    if process_group.device.type != "cuda":
+        return recipe, f"--batch auto fills a GPU's memory; without one the batch is {recipe.batch_size} images."
+    trial = training_trial(recipe, detector, process_group.device, runtime, teacher)
+    share = largest_batch(trial, max(1, images))
+    found = change(recipe, {"batch_size": share * recipe.accumulate})
+    return found, f"The device holds {share} images: the batch is {found.batch_size}."
+
+
+def check_batch(recipe: Recipe, process_group: ProcessGroup, training: Dataset) -> None:
+    """UserError where the batch cannot be shared out, or the data does not fill one."""
+    shares = process_group.size * recipe.accumulate
+    if recipe.batch_size % shares:
+        raise UserError(
+            f"A batch of {recipe.batch_size} images cannot be shared by {process_group.size} processes "
+            f"in {recipe.accumulate} passes.",
+            f"Choose a --batch that is a multiple of {shares}.",
+        )
+    if not len(training):
+        raise UserError("The training split has no images.", "Choose another with --train-split.")
+    if recipe.batch_size > max(64, 16 * len(training)):
+        raise UserError(
+            f"A batch of {recipe.batch_size} images would show each of the {len(training)} images again and again.",
+            f"Choose a --batch of {len(training)} or less.",
+        )
