@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from time import perf_counter
 
-from onelook.api.open import PathLike
 from onelook.evaluation import Evaluation, read_results
 from onelook.evaluation import score as score_results
 from onelook.evaluation.annotations import read_ground_truth
 
 
-def score(annotations: PathLike, detections: PathLike) -> Evaluation:
+def score(annotations: str | os.PathLike[str], detections: str | os.PathLike[str]) -> Evaluation:
     """The average precision of a COCO results file, by the COCO protocol.
 
     annotations: COCO instances file: images, annotations, categories.  detections: COCO results file: a list of

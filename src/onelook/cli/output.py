@@ -149,6 +149,8 @@ def plain_json(value: Any) -> Any:
 
 
 def _check_writable(path: Path) -> None:
+    import tempfile  # only needed for --json; it takes milliseconds to import
+
     if path.is_dir():
         raise UserError(f"'{path}' is a folder, so the JSON was not written.", "Give --json the name of a file.")
     try:
