@@ -23,7 +23,7 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.devices import choose_device
 from onelook.errors import UsageError
 from onelook.losses.detection_loss import DetectionLoss
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.training.loop import Epoch, Step, train
 from onelook.training.meter import LossMeter

@@ -20,7 +20,7 @@ SECTIONS = {
         *("tune", "TuneResult", "roadmap", "RoadmapTable", "anchors"),
     ),
     "Models and weights": (
-        *("list_models", "ModelInfo", "build", "Detector", "load_weights", "save_weights", "deploy"),
+        *("models", "ModelInfo", "build", "Detector", "load_weights", "save_weights", "deploy"),
         *("export", "ExportResult"),
     ),
     "Data sets": ("open_dataset", "Dataset", "check", "convert"),

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from networks import narrow
-from onelook.models.build import build
-from onelook.models.variants import VARIANTS, variant
+from onelook.networks.build import build
+from onelook.networks.variants import VARIANTS, variant
 from onelook.recipes import published_recipe
 from onelook.training.loop import Step, train
 from onelook.training.processes import ProcessGroup, join_process_group

@@ -70,7 +70,7 @@ assert_type(onelook.validate(onelook.load(model), "data/"), Evaluation)
 assert_type(onelook.export(model, out="a.onnx"), ExportResult)
 assert_type(onelook.detect(model, "photos/", formats=("json",)).detections, int)
 assert_type(onelook.score("annotations.json", "detections.json"), Evaluation)
-assert_type(onelook.list_models()[0].gflops, float)
+assert_type(onelook.models()[0].gflops, float)
 assert_type(onelook.benchmark(model).images_per_second, float)
 try:
     onelook.check("data/")

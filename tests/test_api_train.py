@@ -17,7 +17,7 @@ from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import run
 from onelook.config import diff
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.reporter import SilentReporter
 from onelook.training.distill import Distillation
 

@@ -17,10 +17,10 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError, WeightsError
 from onelook.evaluation.classes import top_k
 from onelook.losses.classification import ClassLoss
-from onelook.models.build import build
-from onelook.models.classifier import Classification
-from onelook.models.flops import count_gflops
-from onelook.models.variants import VARIANTS, variant
+from onelook.networks.build import build
+from onelook.networks.classifier import Classification
+from onelook.networks.flops import count_gflops
+from onelook.networks.variants import VARIANTS, variant
 from onelook.recipes.classifier import published_classifier
 from onelook.training.dropblock import DropBlock
 from onelook.types import Targets

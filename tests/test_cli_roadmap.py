@@ -20,7 +20,7 @@ from class_sets import write_class_folders
 from data_sets import without_objects
 from onelook.cli.app import run
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import label_heights

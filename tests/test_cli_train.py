@@ -27,7 +27,7 @@ from onelook.data.order import classes_of_objects
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
 from onelook.losses.distillation import Mgd
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.training.batches import faster
 from onelook.training.distill import Distillation

@@ -12,7 +12,7 @@ from cyclopts import MissingArgumentError
 from rich.console import Console
 
 import onelook
-from onelook.api.models import list_models
+from onelook.api.models import models
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import VERBS, make_app, split_options
 from onelook.config import get, override
@@ -27,7 +27,7 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 def test_the_table_of_models_is_what_the_command_prints() -> None:
     rows = re.findall(r"^\| `([\w.-]+)` \| (.+) \|$", PAGES[0].read_text(), re.MULTILINE)
     expected = []
-    for row in list_models():
+    for row in models():
         size = row.variant.architecture.size
         ap = f"{row.variant.published.ap:.1f}" if row.variant.published else "-"
         cells = (row.variant.family, f"{row.parameters / 1e6:.2f} M", f"{row.gflops:.2f}", str(size[0]), ap)

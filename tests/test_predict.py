@@ -18,7 +18,7 @@ import onelook
 from onelook.augment.letterbox import Letterbox
 from onelook.data.images import decode_image
 from onelook.errors import ConfigError, ExportError, ImageError, UserError, WeightsError
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.ops.nms import Nms
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtimes.onnx import OnnxRuntime
@@ -343,7 +343,7 @@ assert "torch" not in sys.modules
 
 
 def test_public_names_that_need_torch_name_the_extra_without_it() -> None:
-    for name in ("train", "Recipe", "build", "export", "list_models"):
+    for name in ("train", "Recipe", "build", "export", "models"):
         done = without({"torch"}, f"import onelook; onelook.{name}")
         assert f"onelook.{name} needs the package 'torch'" in done.stderr, done.stderr
         assert "pip install 'onelook[train]'" in done.stderr

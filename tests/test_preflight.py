@@ -26,7 +26,7 @@ from onelook.errors import DataError
 from onelook.evaluation import score
 from onelook.evaluation.coco import STATS
 from onelook.evaluation.tables import Results
-from onelook.models.yolox.architecture import Yolox
+from onelook.networks.yolox.architecture import Yolox
 from onelook.training.micro_batches import split_batch
 from onelook.training.optimizer import Sgd
 from onelook.training.preflight import (

@@ -14,10 +14,10 @@ import torch
 from networks import Golden
 from onelook.api.export import export
 from onelook.errors import WeightsError
-from onelook.models.build import build
-from onelook.models.detector import Detector
-from onelook.models.variants import variant
-from onelook.models.yolov4.architecture import CSP, TINY, Yolov4
+from onelook.networks.build import build
+from onelook.networks.detector import Detector
+from onelook.networks.variants import variant
+from onelook.networks.yolov4.architecture import CSP, TINY, Yolov4
 from onelook.weights import load_weights, open_detector
 from onelook.weights.darknet import DarknetHeader, header_of, layout, write_darknet
 from shared import needs_shared, reference

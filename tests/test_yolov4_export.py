@@ -14,8 +14,8 @@ from networks import filled_detector
 from onelook.evaluation.frames import framed_batches
 from onelook.evaluation.rectangular import square_groups
 from onelook.exporting.verify import verification_images
-from onelook.models.detector import Detector
-from onelook.models.yolov4.architecture import STRETCH
+from onelook.networks.detector import Detector
+from onelook.networks.yolov4.architecture import STRETCH
 from shared import needs_shared
 
 # Standard deviations of raw values (boxes', scores'), and a score that few have. Random weights amplify rounding, deep

@@ -12,9 +12,9 @@ import torch
 from onelook.assign.simota import SimOta
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
-from onelook.models.build import build
-from onelook.models.detector import Detector
-from onelook.models.yolox.architecture import Yolox
+from onelook.networks.build import build
+from onelook.networks.detector import Detector
+from onelook.networks.yolox.architecture import Yolox
 from onelook.training.optimizer import Sgd
 from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Closing, Recipe

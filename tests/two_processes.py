@@ -14,9 +14,9 @@ import torch
 
 from onelook.errors import UserError
 from onelook.losses.distillation import Mimic
-from onelook.models.build import build
-from onelook.models.detector import Detector
-from onelook.models.yolox.architecture import Yolox
+from onelook.networks.build import build
+from onelook.networks.detector import Detector
+from onelook.networks.yolox.architecture import Yolox
 from onelook.training.distill import Distillation
 from onelook.training.loop import Step, train
 from onelook.training.processes import join_process_group

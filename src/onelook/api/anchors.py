@@ -14,7 +14,7 @@ from onelook.data import Dataset
 from onelook.data.anchors import GENERATIONS, AnchorFit, Anchors, by_level, fit_of, flat, search
 from onelook.data.objects import object_sizes
 from onelook.errors import DataError, UsageError
-from onelook.models.variants import VARIANTS, variant
+from onelook.networks.variants import VARIANTS, variant
 
 PER_LEVEL = 3  # anchors of a level, in every published model
 

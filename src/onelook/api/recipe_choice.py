@@ -10,8 +10,8 @@ from typing import Any, Literal
 from onelook.config import change, from_plain, override, to_plain
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
-from onelook.models.classifier import Classification
-from onelook.models.variants import VARIANTS, variant
+from onelook.networks.classifier import Classification
+from onelook.networks.variants import VARIANTS, variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint

@@ -16,8 +16,8 @@ from onelook.api.tasks import task_of
 from onelook.config import change, get, override, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
-from onelook.models.classifier import Classification
-from onelook.models.detector import Scalable
+from onelook.networks.classifier import Classification
+from onelook.networks.detector import Scalable
 from onelook.recipes import RECIPE_TYPES
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named

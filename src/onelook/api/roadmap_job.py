@@ -19,7 +19,7 @@ from onelook.data import Dataset
 from onelook.errors import UserError
 from onelook.files import write_text
 from onelook.losses.classification import ClassLoss
-from onelook.models.deploy import deploy
+from onelook.networks.deploy import deploy
 from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.roadmaps import COUNTS, Roadmap, Row

@@ -10,7 +10,7 @@ from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.training_session import open_session
 from onelook.data import Dataset
-from onelook.models.detector import Detector
+from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
 from onelook.training.options import Layout, RunOptions
 from onelook.training.recipe import Recipe

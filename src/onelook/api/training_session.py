@@ -18,8 +18,8 @@ from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.loader import Loader
 from onelook.errors import UsageError
-from onelook.models.detector import Detector
-from onelook.models.variants import VARIANTS
+from onelook.networks.detector import Detector
+from onelook.networks.variants import VARIANTS
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import faster, loader_of
 from onelook.training.options import RunOptions, options_of_run

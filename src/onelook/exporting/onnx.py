@@ -22,8 +22,8 @@ from onelook.exporting.nms import ROW_OUTPUTS, append_nms
 from onelook.exporting.runtime import onnx_runner
 from onelook.exporting.verify import Agreement, verify_detections, verify_rows
 from onelook.files import replacing
-from onelook.models.detector import Architecture, Detector
-from onelook.models.variants import VARIANTS
+from onelook.networks.detector import Architecture, Detector
+from onelook.networks.variants import VARIANTS
 from onelook.ops.nms import Nms
 
 _OTHER_FOLDER = "Give --out a file in a folder that you can write to and that has room."

@@ -17,7 +17,7 @@ from onelook.exporting.graph import ExportGraph
 from onelook.exporting.onnx import OUTPUTS, ExportedFile, export_onnx
 from onelook.exporting.verify import Runner, mismatch_error, verify_rows
 from onelook.files import replacing
-from onelook.models.detector import Detector
+from onelook.networks.detector import Detector
 
 
 def export_openvino(

@@ -14,8 +14,8 @@ from onelook.config import change
 from onelook.data import Dataset
 from onelook.data.loader import Batch
 from onelook.errors import UsageError, UserError
-from onelook.models.build import build
-from onelook.models.detector import Detector
+from onelook.networks.build import build
+from onelook.networks.detector import Detector
 from onelook.training.batch_size import largest_batch, training_trial
 from onelook.training.batches import loader_of
 from onelook.training.processes import ProcessGroup
