@@ -96,7 +96,7 @@ def roadmap(
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")
     refuse_conflicts(table, chosen, overrides)
-    training, judged = open_both(data, split, validation)
+    training, judged = open_both(data, split, validation, reporter)
     folder = Path("runs") / table.name if out is None else Path(out)
     with join_process_group(device) as process_group:
         if process_group.size > 1:
@@ -121,7 +121,7 @@ def roadmap(
             raise UsageError(
                 f"The row '{learning[0]}' learns from a teacher.", "Add --teacher, or leave it out: --rows."
             )
-        classes = open_class_folders(class_folders, recipes)
+        classes = open_class_folders(class_folders, recipes, reporter)
         keep_plan(folder, plan_of(table, data, class_folders, {"train": split, "val": validation}))
         changed = (*(f"{name} times {factor:g}" for name, factor in factors.items()), *overrides)
         job = Job(
@@ -155,9 +155,11 @@ def plan_of(
     return plan | {f"{use} split": name for use, name in splits.items() if name is not None}
 
 
-def open_both(data: PathLike, train_split: str | None, val_split: str | None) -> tuple[Dataset, Dataset]:
+def open_both(
+    data: PathLike, train_split: str | None, val_split: str | None, reporter: Reporter | None
+) -> tuple[Dataset, Dataset]:
     """The splits to train and to evaluate on."""
-    training, validation, _ = open_splits(data, train_split, val_split)
+    training, validation, _ = open_splits(data, train_split, val_split, reporter=reporter)
     if validation is None:
         raise UserError(
             f"'{data}' has nothing to evaluate on, and a roadmap compares what it measures.", "Add a split."
@@ -165,7 +167,9 @@ def open_both(data: PathLike, train_split: str | None, val_split: str | None) ->
     return training, validation
 
 
-def open_class_folders(class_folders: PathLike | None, recipes: Mapping[str, Recipe]) -> tuple[Dataset, Dataset] | None:
+def open_class_folders(
+    class_folders: PathLike | None, recipes: Mapping[str, Recipe], reporter: Reporter | None
+) -> tuple[Dataset, Dataset] | None:
     """The class folders that backbones are trained on; None where no row needs them."""
     before = {key: recipe.pretraining for key, recipe in recipes.items() if recipe.pretraining is not None}
     if class_folders is None:
@@ -177,7 +181,7 @@ def open_class_folders(class_folders: PathLike | None, recipes: Mapping[str, Rec
         return None
     if not before:
         raise UsageError("No row's backbone is trained as a classifier first.", "Leave --class-folders away.")
-    training, validation = open_both(class_folders, None, None)
+    training, validation = open_both(class_folders, None, None, reporter)
     for recipe in before.values():
         task_of(recipe, training)
     return training, validation

@@ -93,7 +93,7 @@ def open_session(
     )
     if resume:
         options = options.after(options_of_run(start.folder))
-    training, judged, notes = open_splits(data, options.train_split, validation or options.val_split)
+    training, judged, notes = open_splits(data, options.train_split, validation or options.val_split, reporter=reporter)
     with join_process_group(options.device) as process_group:
         plan = None if options.cache in (None, "none") else plan_cache(options.cache, training, start.folder)
         begun = _begin(choice, (training, judged), process_group, options, start)

@@ -107,7 +107,7 @@ def tune(
     if resume:
         study = _resumed(folder, choice, ranges, seed, options)
     else:
-        study = _begun(folder, choice, data, options, ranges=ranges, seed=seed or 0)
+        study = _begun(folder, choice, data, options, ranges=ranges, seed=seed or 0, reporter=reporter)
     shared = {name: study.options.get(name) for name in ("weights", "train_split", "val_split", "workers")}
     launcher = Launcher(os.fspath(data), folder, flags_of(**shared), _devices(study.options))
     number, at_once = int(study.options.get("trials", TRIALS)), int(study.options.get("parallel", 1))
@@ -158,12 +158,13 @@ def _begun(
     *,
     ranges: Sequence[str],
     seed: int,
+    reporter: Reporter | None,
 ) -> Study:
     """A new search in a folder; UserError where no trial could be better than another."""
     first = choose_device(_devices(options)[0])
     if (folder / STUDY_FILE).exists():
         raise UserError(f"'{folder}' holds a search already.", "Continue it: --resume; or choose another --out.")
-    training, judged, _ = open_splits(data, options.get("train_split"), options.get("val_split"))
+    training, judged, _ = open_splits(data, options.get("train_split"), options.get("val_split"), reporter=reporter)
     if judged is None:
         raise UserError("There is nothing to evaluate on, so no trial is better than another.", "Give --val-split.")
     chosen = resolved(choice, training, fine_tunes="weights" in options, on_cpu=first.type == "cpu")
