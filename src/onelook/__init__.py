@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from onelook.version import __version__ as __version__
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the same at run time, a test compares both
     from onelook.api.anchors import anchors as anchors
@@ -99,9 +99,6 @@ _PUBLIC = {
     "validate": "onelook.api.validate",
 }
 
-# The optional part of the installation that brings a package.
-_EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "onnx", "onnxscript": "onnx"}
-
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 
@@ -111,12 +108,13 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module(_PUBLIC[name]), name)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRAS:
-            raise
-        from onelook.errors import missing_package
+        from onelook.errors import EXTRAS, missing_package
 
-        raise missing_package(package, _EXTRAS[package], f"onelook.{name}") from error
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        extra = "onnx" if name == "export" else EXTRAS[package]  # which has PyTorch too
+        raise missing_package(package, extra, f"onelook.{name}") from error
     globals()[name] = value
     return value
 

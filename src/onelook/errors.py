@@ -53,6 +53,17 @@ class MissingDependencyError(UserError):
     """An optional package is not installed; the remedy is the install command."""
 
 
+# The optional part of the installation that has a package; "" is the base installation.
+EXTRAS = {
+    "torch": "train",
+    "safetensors": "train",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "",
+    "hotcoco": "",
+}
+
+
 def missing_package(package: str, extra: str, purpose: str) -> MissingDependencyError:
     """The error for a package that is not installed: what needs it, and the install command.
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from onelook import __version__
 from onelook.api.open import PathLike
 from onelook.data.check import CheckReport
 from onelook.data.check import check as check_data
+from onelook.devices import gpus
+from onelook.reporter import Reporter
+from onelook.version import __version__
 
 _BASE = ("numpy", "opencv-python-headless", "onnxruntime", "hotcoco", "cyclopts", "rich", "pyyaml")
 _EXTRAS = {
@@ -53,13 +55,14 @@ class Environment:
         return {"summary": summary, "problems": found}
 
 
-def check(data: PathLike, *, quick: bool = False) -> CheckReport:
+def check(data: PathLike, *, quick: bool = False, reporter: Reporter | None = None) -> CheckReport:
     """Every problem of a data set, by file and line or annotation id, each with a remedy.
 
     data: folder, YAML file or COCO JSON file.  quick: images are judged by their headers, without decoding them or
-    looking for copies. Raises DataError where there is no data set at all.
+    looking for copies.  reporter: shows the progress; None prints plain lines on standard error. Raises DataError where
+    there is no data set at all.
     """
-    return check_data(os.fspath(data), quick=quick)
+    return check_data(os.fspath(data), quick=quick, reporter=reporter)
 
 
 def environment() -> Environment:
@@ -107,14 +110,7 @@ def _torch(system: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
         return [], [f"torch is installed but cannot be imported: {error}"]
     system["torch threads"] = torch.get_num_threads()
     system["cuda of torch"] = torch.version.cuda or "none (CPU build)"
-    devices = []
-    for number in range(torch.cuda.device_count()):
-        info = torch.cuda.get_device_properties(number)
-        text = f"{info.name}, {info.total_memory / 2**30:.1f} GiB, compute capability {info.major}.{info.minor}"
-        devices.append({"name": f"cuda:{number}", "description": text})
-    if torch.backends.mps.is_available():
-        devices.append({"name": "mps", "description": "Apple GPU"})
-    return devices, []
+    return list(gpus()), []
 
 
 def _opencv() -> list[str]:

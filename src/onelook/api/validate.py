@@ -56,22 +56,14 @@ def validate(
     if detections is not None and os.path.isdir(detections):
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
     predictor = open_predictor(model, weights, device, size, tta=tta, half=half, threads=threads)
-    if isinstance(data, Dataset):
-        dataset = data
-    elif isinstance(data, str | os.PathLike):
-        dataset = open_dataset(Path(data), split=split)
-    else:
-        raise UsageError(f"A {type(data).__name__} is no data set.", "Give a path, or a Dataset of open_dataset().")
-    if not dataset.has_boxes:
-        where = dataset.described_by
-        raise UserError(f"'{where}' has class folders and no boxes to compare with.", "Give a data set with boxes.")
+    first = shard()[0] == 0
+    shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all
+    dataset = _open(data, split, shown)
     postprocess = predictor.runtime.evaluating
     if select is not None:
         postprocess = postprocess_of_kind(select, postprocess)
     postprocess = with_thresholds(postprocess, confidence, iou)
     loaded = perf_counter()
-    first = shard()[0] == 0
-    shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all
     with shown.progress("validating") as progress:
         evaluation = evaluate(
             predictor.runtime,
@@ -86,6 +78,20 @@ def validate(
         written = (write_results(Path(detections), evaluation.truth, evaluation.results),)
     evaluation.seconds.update(loading=loaded - start, total=perf_counter() - start)
     return replace(evaluation, written=written)
+
+
+def _open(data: Dataset | PathLike, split: str, reporter: Reporter) -> Dataset:
+    """The data set to validate on; UserError where it has no boxes."""
+    if isinstance(data, Dataset):
+        dataset = data
+    elif isinstance(data, str | os.PathLike):
+        dataset = open_dataset(Path(data), split=split, reporter=reporter)
+    else:
+        raise UsageError(f"A {type(data).__name__} is no data set.", "Give a path, or a Dataset of open_dataset().")
+    if not dataset.has_boxes:
+        where = dataset.described_by
+        raise UserError(f"'{where}' has class folders and no boxes to compare with.", "Give a data set with boxes.")
+    return dataset
 
 
 def _counter(progress: Progress, total: int) -> Callable[[int], None]:

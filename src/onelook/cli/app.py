@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
-from onelook import __version__
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
 from onelook.cli.quick import parse
 from onelook.cli.shown import Shown
-from onelook.errors import OtherProcessError, UsageError, UserError
+from onelook.errors import EXTRAS, OtherProcessError, UsageError, UserError, missing_package
+from onelook.version import __version__
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
@@ -59,21 +59,12 @@ WORD = 10.0  # seconds for another process to say what has happened
 HELP_FLAGS = ("--help", "-h")
 FIRST_STEPS = ("onelook detect photo.jpg --model yolox-s --weights yolox_s.pth", "onelook detect --help")
 
-# How to install these top-level packages where their import fails.
 _OS_REMEDIES = {
     errno.EACCES: "Change the permissions, or choose another place.",
     errno.EPERM: "Change the permissions, or choose another place.",
     errno.EROFS: "Choose another place: nothing can be written there.",
     errno.ENOSPC: "Make room on the disk, or choose another place.",
     errno.EMFILE: "Allow the process more open files (ulimit -n).",
-}
-_INSTALL = {
-    "torch": "pip install 'onelook[train]'",
-    "safetensors": "pip install 'onelook[train]'",
-    "onnx": "pip install 'onelook[onnx]'",
-    "onnxscript": "pip install 'onelook[onnx]'",
-    "onnxruntime": "pip install onnxruntime",
-    "hotcoco": "pip install hotcoco",
 }
 
 
@@ -189,9 +180,10 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a letter shows "?" instead of failing
-    options = Everywhere(debug="--debug" in arguments)
+    options, verb = Everywhere(debug="--debug" in arguments), ""
     try:
         rest, options = split_options(arguments)
+        verb = next((argument for argument in rest if not argument.startswith("-")), "")
         with JsonTarget(options.json) as target, plain_warnings():
             result = call(rest, lambda: consoles(to_stderr=target.is_stdout)[0])
             if isinstance(result, Shown):
@@ -216,11 +208,11 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if options.debug and not _is_usage(error):
             raise
-        return report(error)
+        return report(error, verb)
 
 
-def report(error: Exception) -> int:
-    """Prints an error as one message with a remedy; the exit code it stands for."""
+def report(error: Exception, verb: str = "") -> int:
+    """Prints an error as one message with a remedy; the exit code it stands for. verb: the command that failed."""
     if isinstance(error, OtherProcessError):
         time.sleep(WORD)  # torchrun ends all processes with the first: the one that has something to say goes first
         return 1
@@ -232,8 +224,10 @@ def report(error: Exception) -> int:
 
         print_error(*usage_message(error))
         return 2
-    if (package := _missing(error)) in _INSTALL:
-        print_error(f"This needs the package '{package}', which is not installed.", f"Install it: {_INSTALL[package]}")
+    if (package := _missing(error)) in EXTRAS:
+        extra = "onnx" if verb == "export" else EXTRAS[package]  # which has PyTorch too
+        missing = missing_package(package, extra, f"'onelook {verb}'")
+        print_error(missing.message, missing.remedy)
         return 1
     if isinstance(error, OSError) and error.strerror:
         where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onelook.api import check as api
+from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.shown import Shown
 from onelook.cli.views.check import show_environment, show_problems
 from onelook.data.check import CheckReport
@@ -27,5 +28,5 @@ def check(data: Path | None = None, /, *, quick: bool = False) -> Shown[CheckRep
     if data is None:
         environment = api.environment()
         return Shown(environment, show_environment, environment.exit_code)
-    result = api.check(data, quick=quick)
+    result = api.check(data, quick=quick, reporter=ConsoleReporter())
     return Shown(result, show_problems, result.exit_code)

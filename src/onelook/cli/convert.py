@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onelook.api import convert as api
+from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.shown import Shown
 from onelook.cli.views.convert import show_conversion
 from onelook.data.convert import Conversion, To
@@ -25,4 +26,4 @@ def convert(data: Path, /, *, to: To, out: Path, copy: bool = False) -> Shown[Co
         out: folder to make; it must not exist, or be empty.
         copy: copy the images in any case.
     """
-    return Shown(api.convert(data, to, out, copy=copy), show_conversion)
+    return Shown(api.convert(data, to, out, copy=copy, reporter=ConsoleReporter()), show_conversion)

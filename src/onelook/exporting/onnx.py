@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onelook import __version__
 from onelook.config import to_plain
 from onelook.errors import ExportError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
@@ -25,6 +24,7 @@ from onelook.files import replacing
 from onelook.networks.detector import Architecture, Detector
 from onelook.networks.variants import VARIANTS
 from onelook.ops.nms import Nms
+from onelook.version import __version__
 
 _OTHER_FOLDER = "Give --out a file in a folder that you can write to and that has room."
 
