@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
@@ -9,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -348,7 +348,7 @@ def _decimal(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(_printable(text))
+    return html.escape(_printable(text), quote=False)
 
 
 def _printable(text: str) -> str:
