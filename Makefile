@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-all lint format clean
+.PHONY: help install demo test test-all lint format docs clean
 
 help:
 	@echo "make demo      the whole main job on a made-up data set: train, validate, detect, export, report"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-all  the tests and the slow ones"
 	@echo "make lint      style and types"
 	@echo "make format    puts the code into the house's format"
+	@echo "make docs      docs/api.md from the docstrings"
 	@echo "make install   only makes $(VENV)"
 	@echo "make clean     removes $(VENV) and what tools leave behind"
 
@@ -56,6 +57,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/make_api.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -23,7 +23,7 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.devices import choose_device
 from onelook.errors import UsageError
 from onelook.losses.detection_loss import DetectionLoss
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.training.loop import Epoch, Step, train
 from onelook.training.meter import LossMeter
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from onelook.types import Predictions
 
 BLOCK = 4  # steps of one kind in a row, before the other has its turn
-_MANY = 1 << 20  # epochs, for a loader that is read as long as somebody likes
+_MANY = 1 << 20  # epochs, more than any benchmark reads from a loader
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TrainBenchmark:
 
     bare, whole, alone: seconds a step, in order, of the bare loop, of the training, and of the training on a batch that
         is always there. On a GPU, which is waited for only after some steps, each is the mean of a block.
-    loader: images a second that the loader makes while nobody else works.
+    loader: images a second that the loader makes while nothing else runs.
     parts: median seconds a step of what a training does besides, each measured alone; they need not add up to the
         difference (waiting overlaps).
     """

@@ -17,7 +17,7 @@ from onelook.recipes import published_recipe
 from onelook.training.batches import loader_of
 from onelook.training.processes import join_process_group
 from onelook.training.recipe import adapted
-from training import Untouched
+from training import NoAugment
 
 
 def main(folder: Path) -> None:
@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
         torch.distributed.barrier()
         dataset = open_dataset(folder / "data", "train")
         recipe = adapted(published_recipe("yolox-nano"), tuple(NAMES), 1, 64, 2)
-        recipe = replace(recipe, augment=Untouched())
+        recipe = replace(recipe, augment=NoAugment())
         plan = plan_cache(os.environ["CACHE"], dataset, folder / "run")
         with loader_of(dataset, recipe, process_group, workers=1, cache=plan) as batches:
             seen = [row for batch in batches.epoch(0, recipe.augment, 0) for row in batch.indices]

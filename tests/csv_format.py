@@ -1,4 +1,4 @@
-"""A data format as somebody would add it: one file, whose value then stands in the tuple of formats.
+"""A data format as a contributor would add it: one file, whose value then stands in the tuple of formats.
 
 `{split}.csv` with the columns image, class, left, top, width, height, beside `{split}/` with the images.
 """

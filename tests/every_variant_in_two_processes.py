@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from networks import narrow
-from onelook.models.build import build
-from onelook.models.variants import VARIANTS, variant
+from onelook.networks.build import build
+from onelook.networks.variants import VARIANTS, variant
 from onelook.recipes import published_recipe
 from onelook.training.loop import Step, train
 from onelook.training.processes import ProcessGroup, join_process_group
 from onelook.training.train_state import RuntimeOptions, TrainState
-from training import MemoryBatch, Squares, Untouched
+from training import MemoryBatch, NoAugment, Squares
 
 STEPS = 2  # the rate of some warm-ups begins at 0
 
@@ -35,7 +35,7 @@ def digests(name: str, process_group: ProcessGroup) -> list[float]:
     """A number that says what the weights are: before the first step, and after every one."""
     recipe = published_recipe(name)
     model = replace(narrow(variant(name).architecture), num_classes=3)
-    recipe = replace(recipe, model=model, augment=Untouched(), closing=None, multiscale=None, batch_size=4, epochs=1)
+    recipe = replace(recipe, model=model, augment=NoAugment(), closing=None, multiscale=None, batch_size=4, epochs=1)
     torch.manual_seed(0)
     detector = build(recipe.model, classes=("red", "green", "blue"))
     train_state = TrainState(recipe, detector, process_group, RuntimeOptions())

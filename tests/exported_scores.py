@@ -19,7 +19,7 @@ from onelook.evaluation.frames import framed_batches
 from onelook.evaluation.rectangular import square_groups
 from onelook.exported import ExportedMetadata
 from onelook.exporting.onnx import export_onnx
-from onelook.models.detector import Detector
+from onelook.networks.detector import Detector
 from onelook.ops.nms import Nms, with_thresholds
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.runtimes.torch import TorchRuntime

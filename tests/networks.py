@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from onelook.models.build import build
-from onelook.models.classifier import Classification
-from onelook.models.damo_yolo.architecture import DamoYolo
-from onelook.models.detector import Detector
-from onelook.models.yolov4.architecture import Yolov4
-from onelook.models.yolov7.architecture import Yolov7
-from onelook.models.yolox.architecture import Yolox
+from onelook.networks.build import build
+from onelook.networks.classifier import Classification
+from onelook.networks.damo_yolo.architecture import DamoYolo
+from onelook.networks.detector import Detector
+from onelook.networks.yolov4.architecture import Yolov4
+from onelook.networks.yolov7.architecture import Yolov7
+from onelook.networks.yolox.architecture import Yolox
 from shared import SHARED, fill_module, reference
 
 

@@ -17,7 +17,7 @@ from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import run
 from onelook.config import diff
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.reporter import SilentReporter
 from onelook.training.distill import Distillation
 
@@ -129,6 +129,11 @@ class Collected:
         return SilentReporter().progress(title, every=every)
 
 
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 MISTAKES = {
     "a name that does not exist": (("yolox-nanoo", None), {}, "Did you mean 'yolox-nano'"),
     "a data set that does not exist": (("yolox-nano", "nowhere"), {}, "'nowhere' does not exist"),
@@ -142,14 +147,8 @@ MISTAKES = {
 }
 
 
-@pytest.fixture
-def in_folder(tmp_path, monkeypatch):
-    """The working directory is a new folder."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.usefixtures("in_folder")
 @pytest.mark.parametrize(("given", "settings", "said"), MISTAKES.values(), ids=list(MISTAKES))
+@pytest.mark.usefixtures("elsewhere")
 def test_mistakes_are_user_errors(scenes, given, settings, said):
     chosen, data = given
     with pytest.raises(onelook.UserError, match=said):

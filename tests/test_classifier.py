@@ -1,4 +1,4 @@
-"""Classifiers of pictures: class folders, the loss, the training, and a detector that starts from the backbone."""
+"""Classifiers of images: class folders, the loss, the training, and a detector that starts from the backbone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError, WeightsError
 from onelook.evaluation.classes import top_k
 from onelook.losses.classification import ClassLoss
-from onelook.models.build import build
-from onelook.models.classifier import Classification
-from onelook.models.flops import count_gflops
-from onelook.models.variants import VARIANTS, variant
+from onelook.networks.build import build
+from onelook.networks.classifier import Classification
+from onelook.networks.flops import count_gflops
+from onelook.networks.variants import VARIANTS, variant
 from onelook.recipes.classifier import published_classifier
 from onelook.training.dropblock import DropBlock
 from onelook.types import Targets
@@ -29,16 +29,16 @@ from training import TINY, changed
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def class_folders(tmp_path_factory):
     return write_class_folders(tmp_path_factory.mktemp("classes"), {"train": 32, "val": 10}, size=72)
 
 
 # Data
 
 
-def test_class_folders_are_a_data_set_of_whole_pictures(pictures):
-    assert set(splits(pictures)) == {"train", "val"}
-    training = open_dataset(pictures, "train")
+def test_class_folders_are_a_data_set_of_whole_images(class_folders):
+    assert set(splits(class_folders)) == {"train", "val"}
+    training = open_dataset(class_folders, "train")
     assert len(training) == 96 and len(training.names) == 3 and list(training.names) == sorted(training.names)
     for row in (0, 40, 95):
         height, width = training.image(row).shape[:2]
@@ -57,7 +57,7 @@ def test_an_undivided_folder_is_split_by_the_stated_rule(tmp_path):
 
 
 @pytest.mark.parametrize("folders", [("train", "val"), ("images",), ("one",)], ids=str)
-def test_folders_of_pictures_without_classes_are_no_data_set(tmp_path, folders):
+def test_folders_of_images_without_classes_are_no_data_set(tmp_path, folders):
     for name in folders:
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_bytes(b"")
@@ -65,7 +65,7 @@ def test_folders_of_pictures_without_classes_are_no_data_set(tmp_path, folders):
         splits(tmp_path)
 
 
-def test_a_class_that_training_lacks_is_named(pictures, tmp_path):
+def test_a_class_that_training_lacks_is_named(class_folders, tmp_path):
     root = write_class_folders(tmp_path, {"train": 2, "val": 2})
     (root / "val" / "zebra").mkdir()
     (next((root / "val").rglob("*.png"))).rename(root / "val" / "zebra" / "a.png")
@@ -88,7 +88,7 @@ def test_targets_are_distributions_and_one_class_is_darknet_s(classes, smoothing
     assert torch.allclose(wanted[1], others, atol=1e-6)
 
 
-def test_a_picture_of_one_class_costs_its_cross_entropy():
+def test_an_image_of_one_class_costs_its_cross_entropy():
     logits = torch.randn(5, 4)
     labels = torch.randint(0, 4, (5, 1))
     targets = Targets(torch.zeros(5, 1, 4), labels, torch.ones(5, 1) > 0)
@@ -136,11 +136,11 @@ def test_losses_and_networks_of_different_tasks_are_refused():
         DropBlock(place="neck").insert(Classification(TINY).build())
 
 
-# From pictures to a detector
+# From images to a detector
 
 
-def test_top_k_counts_what_is_among_the_best(pictures):
-    dataset = open_dataset(pictures, "val")
+def test_top_k_counts_what_is_among_the_best(class_folders):
+    dataset = open_dataset(class_folders, "val")
 
     class Constant(torch.nn.Module):
         def forward(self, images):
@@ -164,18 +164,18 @@ def train(*arguments):
 
 
 @pytest.fixture(scope="module")
-def trained(pictures, tmp_path_factory):
+def trained(class_folders, tmp_path_factory):
     """One epoch, which is enough for what does not ask how good it is."""
     out = tmp_path_factory.mktemp("run") / "nano"
-    assert train(pictures, *NANO, "--out", out) == 0
+    assert train(class_folders, *NANO, "--out", out) == 0
     return out
 
 
-def test_a_classifier_learns_and_reports_top_1_and_top_5_every_epoch(pictures, tmp_path):
+def test_a_classifier_learns_and_reports_top_1_and_top_5_every_epoch(class_folders, tmp_path):
     network = ("model.network.width=0.25", "model.network.activation=mish", "model.network.norm_momentum=0.2")
     settings = ("augment.shorter=(1.0, 1.3)", "extras.0.probability=0.3", "optimizer=AdamW(lr_per_image=0.0002)")
     rest = ("accumulate=1", "schedule=Constant()", "--epochs", 6, "--out", tmp_path / "run")
-    assert train(pictures, *SMALL, "--model", "yolov4-tiny", *network, *settings, *rest) == 0
+    assert train(class_folders, *SMALL, "--model", "yolov4-tiny", *network, *settings, *rest) == 0
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6 and all(0 <= float(row["top1"]) <= float(row["top5"]) <= 1 for row in rows)
@@ -199,7 +199,7 @@ def test_its_backbone_starts_a_detector(trained, tmp_path):
     assert kernels and all(torch.equal(ours[name], theirs[name]) for name in kernels)  # the rate was 0
 
 
-def test_a_classifier_goes_on_where_it_was_stopped(pictures, trained, tmp_path, monkeypatch):
+def test_a_classifier_goes_on_where_it_was_stopped(class_folders, trained, tmp_path, monkeypatch):
     from onelook.training import run as runs
 
     class Once(runs.StopRequest):
@@ -208,21 +208,21 @@ def test_a_classifier_goes_on_where_it_was_stopped(pictures, trained, tmp_path, 
             self.requested = True  # as if Ctrl-C were pressed at once
 
     monkeypatch.setattr(runs, "StopRequest", Once)
-    assert train(pictures, *NANO, "--out", tmp_path / "broken") == 130
+    assert train(class_folders, *NANO, "--out", tmp_path / "broken") == 130
     monkeypatch.undo()
-    assert train(pictures, "--out", tmp_path / "broken", "--resume", "--device", "cpu", "--workers", 0) == 0
+    assert train(class_folders, "--out", tmp_path / "broken", "--resume", "--device", "cpu", "--workers", 0) == 0
     whole, broken = (restore(folder / "last.safetensors").state_dict() for folder in (trained, tmp_path / "broken"))
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
-def test_files_and_data_of_different_tasks_get_one_message(trained, pictures, tmp_path, capsys):
+def test_files_and_data_of_different_tasks_get_one_message(trained, class_folders, tmp_path, capsys):
     best = trained / "best.safetensors"
     with pytest.raises(WeightsError, match="holds an image classifier"):
         open_detector(best)
     with pytest.raises(WeightsError, match=r"does not fit the backbone of Yolox|does not fit the backbone of yolox"):
         load_weights(build("yolox-s"), best)
     detector = save_weights(build(TINY), tmp_path / "detector.safetensors")
-    assert run(["val", str(pictures), "--model", str(detector), "--device", "cpu"]) == 1
+    assert run(["val", str(class_folders), "--model", str(detector), "--device", "cpu"]) == 1
     assert "class folders and no boxes" in capsys.readouterr().err
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text((trained / "recipe.yaml").read_text())

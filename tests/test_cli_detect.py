@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -10,13 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from onelook.cli.app import run
-from onelook.errors import ConfigError, ImageError
+from onelook.errors import ConfigError, ImageError, UserError
 from onelook.predict.sources import find_sources
 from onelook.predict.writers import parse_formats
 from onnx_models import write_model
@@ -33,7 +35,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "empty")
 
 
-def picture(path: Path, value: int = 255, size: tuple[int, int] = (48, 64)) -> Path:
+def write_image(path: Path, value: int = 255, size: tuple[int, int] = (48, 64)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.full((*size, 3), value, np.uint8))
     return path
@@ -57,9 +59,9 @@ def detect(*arguments: object) -> int:
 
 
 def test_every_format_is_written_whole(model: Path, tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "000000000139.png")
-    picture(tmp_path / "in" / "b.jpg")
-    picture(tmp_path / "in" / "deep" / "b.png", 0)
+    write_image(tmp_path / "in" / "000000000139.png")
+    write_image(tmp_path / "in" / "b.jpg")
+    write_image(tmp_path / "in" / "deep" / "b.png", 0)
     out = tmp_path / "out"
     assert detect(tmp_path / "in", "--model", model, "--out", out, "--format", "json,images,coco,yolo,csv,video") == 0
     entries = json.loads((out / "detections.json").read_text())
@@ -98,7 +100,7 @@ def test_a_video_has_frame_numbers_and_becomes_a_video(model: Path, tmp_path: Pa
 
 
 def test_equal_names_do_not_overwrite_each_other(model: Path, tmp_path: Path) -> None:
-    given = [picture(tmp_path / folder / name) for folder, name in [("a", "x.png"), ("b", "x.png"), ("b", "X.jpg")]]
+    given = [write_image(tmp_path / folder / name) for folder, name in [("a", "x.png"), ("b", "x.png"), ("b", "X.jpg")]]
     assert detect(*given, "--model", model, "--out", tmp_path / "out") == 0
     assert len(list((tmp_path / "out" / "images").iterdir())) == 3
 
@@ -106,7 +108,7 @@ def test_equal_names_do_not_overwrite_each_other(model: Path, tmp_path: Path) ->
 def test_json_on_standard_output_is_the_summary(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     assert detect(tmp_path / "a.png", "--model", model, "--out", tmp_path / "out", "--json", "-") == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["images"], summary["detections"], summary["per_class"]) == (1, 2, {"cat": 1, "dog": 1})
@@ -116,7 +118,7 @@ def test_without_out_a_new_folder_is_made_each_time(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     assert [detect("a.png", "--model", model) for _ in range(2)] == [0, 0]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["detect", "detect-2"]
 
@@ -150,7 +152,7 @@ def test_damaged_files_in_a_folder_are_reported_and_left_out(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     count = hostile(tmp_path / "in")
-    picture(tmp_path / "in" / "good.png")
+    write_image(tmp_path / "in" / "good.png")
     assert detect(tmp_path / "in", "--model", model, "--out", tmp_path / "out", "--json", tmp_path / "r.json") == 1
     shown = capfd.readouterr()
     assert f"{count} sources could not be read" in shown.out and "Traceback" not in shown.err
@@ -212,7 +214,7 @@ def test_wrong_use_is_one_message(
     model: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     if "a.png" in arguments:
-        picture(Path("a.png"))
+        write_image(Path("a.png"))
         Path("file").touch()
     assert detect(*arguments, "--model", model) in (1, 2)
     error = capfd.readouterr().err
@@ -221,14 +223,14 @@ def test_wrong_use_is_one_message(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names there are text")
 def test_names_that_are_long_or_no_text_are_written(model: Path, tmp_path: Path) -> None:
-    pictures, out = tmp_path / "pictures", tmp_path / "out"
-    pictures.mkdir()
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
     longest, no_text = "x" * 246 + ".png", os.fsdecode(b"bad\xff.png")
     for name in (longest, no_text, "plain.png"):
-        picture(pictures / "plain.png")
-        (pictures / "plain.png").rename(pictures / name)
+        write_image(photos / "plain.png")
+        (photos / "plain.png").rename(photos / name)
     formats = ["--format", "json,images,coco,yolo,csv"]
-    assert detect(str(pictures), "--model", model, "--out", str(out), *formats) == 0
+    assert detect(str(photos), "--model", model, "--out", str(out), *formats) == 0
     found = [Path(entry["source"]).name for entry in json.loads((out / "detections.json").read_text())]
     assert sorted(found) == sorted(["plain.png", longest, no_text])
     assert (out / "images" / f"{'x' * 246}.jpg").is_file() and (out / "labels" / f"{'x' * 246}.txt").is_file()
@@ -298,7 +300,7 @@ def test_formats_are_parsed_from_text() -> None:
 
 
 def test_a_typo_is_answered_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture(tmp_path / "photo.png")
+    write_image(tmp_path / "photo.png")
     assert detect(tmp_path / "foto.png", "--model", tmp_path / "no.onnx") == 1
     assert "foto.png' does not exist. Did you mean 'photo.png'?" in capsys.readouterr().err
 
@@ -307,18 +309,23 @@ def test_a_typo_is_answered_before_the_model_is_loaded(tmp_path: Path, capsys: p
 def test_a_value_out_of_range_is_wrong_usage(
     model: Path, tmp_path: Path, wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     assert detect(tmp_path / "a.png", "--model", model, "--out", tmp_path / "out", wrong) == 2
     assert detect("--model", model) == 2
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onelook import files
     from onelook.predict.writers import _Growing
 
-    growing = _Growing(tmp_path / "detections.json")
-    growing.file.close()
-    growing.file = open("/dev/full", "w")  # noqa: SIM115
-    growing.file.write("x")
-    growing.discard()
-    assert not list(tmp_path.iterdir())
+    def on_a_full_disk(path: Path, mode: str, **more: Any) -> Any:
+        return open(path if "x" in mode else "/dev/full", mode, **more)
+
+    monkeypatch.setattr(files, "open", on_a_full_disk, raising=False)
+    for end, error in ((_Growing.discard, None), (_Growing.close, UserError)):
+        growing = _Growing(tmp_path / "detections.json")
+        growing.write("x")
+        with pytest.raises(error, match="No space left") if error else contextlib.nullcontext():
+            end(growing)
+        assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from onelook.config import change, from_plain, override, to_plain, write_yaml
 from onelook.errors import ConfigError
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
-from onelook.models.variants import variant
+from onelook.networks.variants import variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, read_recipe
 from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Recipe

@@ -8,7 +8,7 @@ import pytest
 
 from networks import manifest
 from onelook.cli.app import run
-from onelook.models.variants import VARIANTS
+from onelook.networks.variants import VARIANTS
 from shared import needs_shared
 
 

@@ -20,7 +20,7 @@ from class_sets import write_class_folders
 from data_sets import without_objects
 from onelook.cli.app import run
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import label_heights
@@ -122,7 +122,7 @@ def test_seeds_are_trained_apart_and_the_table_is_written_in_every_form(
     recipes = [(out / "nms-free" / f"seed-{seed}" / "recipe.yaml").read_text() for seed in (0, 1)]
     assert recipes[0] != recipes[1] and recipes[0] == recipes[1].replace("seed: 1", "seed: 0")
     assert "+NMS free" in (out / "table.md").read_text() and "46.5" in (out / "table.html").read_text()
-    assert (out / "picture.svg").read_text().startswith("<svg") and cv2.imread(str(out / "picture.png")) is not None
+    assert (out / "chart.svg").read_text().startswith("<svg") and cv2.imread(str(out / "chart.png")) is not None
     # The same folder is not for another roadmap, and its runs are not for another recipe.
     assert roadmap("yolox-table1", str(scenes), *SMALL, "--out", str(out)) == 1
     # What another computer measured is not told as this one's.
@@ -158,7 +158,7 @@ def test_rows_that_are_classifiers_are_measured_by_top_1_and_top_5(classes: Path
         assert row["latency"] > 0 and row["gflops"] > 0 and "ap" not in row
     assert (out / "table.md").read_text().startswith("| row | top-1 | paper | gain | paper | top-5 | paper |")
     assert list(numbers(out)[0])[:4] == ["key", "name", "top1", "spread"]
-    assert "top-1" in (out / "picture.svg").read_text()
+    assert "top-1" in (out / "chart.svg").read_text()
 
 
 def test_backbones_are_trained_as_classifiers_before_their_detectors(
@@ -168,8 +168,8 @@ def test_backbones_are_trained_as_classifiers_before_their_detectors(
     before = ("pretraining.epochs=1", "pretraining.size=(64, 64)")
     out = tmp_path / "out"
     assert roadmap(*command, "--out", str(out)) == 2
-    assert "--pictures" in capsys.readouterr().err
-    whole = (*command, *before, "--pictures", str(classes), "--seeds", "2", "--out", str(out))
+    assert "--class-folders" in capsys.readouterr().err
+    whole = (*command, *before, "--class-folders", str(classes), "--seeds", "2", "--out", str(out))
     assert roadmap(*whole) == 0
     assert "the backbone" in capsys.readouterr().err
     row = out / "darknet-bof"
@@ -179,9 +179,9 @@ def test_backbones_are_trained_as_classifiers_before_their_detectors(
     recipe = (row / "seed-0" / "recipe.yaml").read_text()
     assert "pretraining" in recipe and (row / "seed-1" / "result.json").is_file()
     assert "backbones trained on" in (out / "table.md").read_text()
-    # Rows that began with other pictures, or were judged by others, would not be comparable.
+    # Rows that began with other images, or were judged by others, would not be comparable.
     other = write_class_folders(tmp_path / "other", {"train": 8, "val": 2}, size=72)
-    assert roadmap(*command, *before, "--pictures", str(other), "--seeds", "2", "--out", str(out)) == 1
+    assert roadmap(*command, *before, "--class-folders", str(other), "--seeds", "2", "--out", str(out)) == 1
     assert "holds another roadmap" in capsys.readouterr().err
     assert roadmap(*whole, "--val-split", "train") == 1
     assert "holds another roadmap" in capsys.readouterr().err
@@ -223,10 +223,10 @@ MISTAKES = [
     (["yolox-table2", "DATA", "loss.assigner.cells=5"], 2, "anchor-free"),
     (["yolox-table2", "DATA", "--size", "65"], 2, "multiple of 32"),
     (["yolox-table2", "nowhere"], 1, "nowhere"),
-    (["yolox-table2", "DATA", "--pictures", "nowhere"], 2, "Leave --pictures away"),
+    (["yolox-table2", "DATA", "--class-folders", "nowhere"], 2, "Leave --class-folders away"),
     (["yolox-table2", "CLASSES"], 1, "no boxes"),
     (["yolov4-table2", "DATA"], 1, "has boxes"),
-    (["yolov4-table6", "DATA", "--pictures", "DATA"], 1, "has boxes"),
+    (["yolov4-table6", "DATA", "--class-folders", "DATA"], 1, "has boxes"),
     (["yolox-table2", "DATA", "--val-split", "none"], 1, "evaluate"),
 ]
 

@@ -27,7 +27,7 @@ from onelook.data.order import classes_of_objects
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
 from onelook.losses.distillation import Mgd
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.training.batches import faster
 from onelook.training.distill import Distillation
@@ -97,8 +97,8 @@ def test_folders_of_runs_do_not_overwrite_each_other(tmp_path, monkeypatch):
     ("workers", "cached", "said", "unsaid"),
     [
         (1, False, "try more --workers than 1, up to 2", "--cache"),
-        (2, False, "than cores (2) do not help, but --cache ram, pictures that are stored smaller or", "try more"),
-        (4, True, "than cores (2) do not help, but pictures that are stored smaller or", "--cache"),
+        (2, False, "than cores (2) do not help, but --cache ram, images that are stored smaller or", "try more"),
+        (4, True, "than cores (2) do not help, but images that are stored smaller or", "--cache"),
     ],
 )
 def test_what_a_slow_loader_is_told_depends_on_the_cores(monkeypatch, workers, cached, said, unsaid):

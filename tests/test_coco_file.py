@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from onelook.data import jsonstream
 from onelook.data.building import rows_of
-from onelook.data.coco import read_split
+from onelook.data.formats.coco import read_annotations
 from onelook.data.problems import Problems
 from onelook.reporter import ignore_progress
 
@@ -62,7 +62,7 @@ def content(annotations: list[dict[str, Any]], indent: int | None) -> str:
 def outcome(path: Path, strict: bool) -> Any:
     problems = Problems(strict=strict)
     try:
-        arrays, meta = read_split(path, [path.parent], problems, ignore_progress)
+        arrays, meta = read_annotations(path, [path.parent], problems, ignore_progress)
     except Exception as error:
         return type(error), str(error)
     extras = [

@@ -19,10 +19,10 @@ from onelook.config import change, from_plain, to_plain
 from onelook.losses.detection_loss import Auxiliary, DetectionLoss
 from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.yolox import BoxIou, Classes, Objectness
-from onelook.models.build import build
-from onelook.models.detector import Architecture
-from onelook.models.variants import VARIANTS, variant
-from onelook.models.yolox.architecture import YOLOV3_ANCHORS
+from onelook.networks.build import build
+from onelook.networks.detector import Architecture
+from onelook.networks.variants import VARIANTS, variant
+from onelook.networks.yolox.architecture import YOLOV3_ANCHORS
 from onelook.recipes import PUBLISHED, RECIPE_TYPES, published_recipe
 from onelook.recipes.yolov7 import AUXILIARY_SCHEMES
 from onelook.training.recipe import Recipe

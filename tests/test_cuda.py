@@ -28,8 +28,8 @@ from onelook.data.loader import Loader
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
-from onelook.models.build import build
-from onelook.models.variants import variant
+from onelook.networks.build import build
+from onelook.networks.variants import variant
 from onelook.recipes import published_recipe
 from onelook.training.loop import Step, train
 from onelook.training.meter import LossMeter

@@ -11,7 +11,7 @@ from torch import nn
 
 from exported_scores import DETECTIONS, IMAGES, annotated, scores_of_exports
 from networks import filled_detector, manifest
-from onelook.models.detector import Detector
+from onelook.networks.detector import Detector
 from shared import needs_shared
 
 SIZE = (160, 160)

@@ -19,7 +19,7 @@ from onelook.assign.task_aligned import TaskAligned
 from onelook.config import change, diff, from_plain, to_plain
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.losses.generalized_focal import DistributionFocal
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.ops.nms import Nms
 from onelook.recipes import RECIPE_TYPES, published_recipe
 from onelook.training.optimizer import AdamW

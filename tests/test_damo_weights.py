@@ -14,11 +14,11 @@ from torch import Tensor, nn
 import onelook
 from onelook.augment.letterbox import Stretch
 from onelook.layers.rep_conv import RepConv
-from onelook.models.build import build
-from onelook.models.coco_names import COCO_CLASSES
-from onelook.models.damo_yolo.architecture import LEGACY_FRAME, legacy
-from onelook.models.detector import Detector
-from onelook.models.variants import variant
+from onelook.networks.build import build
+from onelook.networks.coco_names import COCO_CLASSES
+from onelook.networks.damo_yolo.architecture import LEGACY_FRAME, legacy
+from onelook.networks.detector import Detector
+from onelook.networks.variants import variant
 from onelook.weights import load_weights, open_detector, save_weights
 
 

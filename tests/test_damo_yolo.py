@@ -16,16 +16,16 @@ from torch import nn
 from networks import Golden, filled_detector, goldens, manifest
 from onelook.layers.conv import ConvStyle
 from onelook.layers.rep_conv import RepConv
-from onelook.models.build import build
-from onelook.models.damo_yolo.architecture import DamoYolo, legacy
-from onelook.models.damo_yolo.backbone import SearchedBackbone
-from onelook.models.damo_yolo.mae_nas import MAE_RESNET_T, MOBILE_NS, BlockKind, Stage, Structure
-from onelook.models.damo_yolo.rep_gfpn import MERGES, RepGfpn, multiple_of_8
-from onelook.models.damo_yolo.zero_head import ZeroHead
-from onelook.models.deploy import deploy
-from onelook.models.detector import Detector
-from onelook.models.flops import count_gflops, count_parameters
-from onelook.models.variants import variant
+from onelook.networks.build import build
+from onelook.networks.damo_yolo.architecture import DamoYolo, legacy
+from onelook.networks.damo_yolo.backbone import SearchedBackbone
+from onelook.networks.damo_yolo.mae_nas import MAE_RESNET_T, MOBILE_NS, BlockKind, Stage, Structure
+from onelook.networks.damo_yolo.rep_gfpn import MERGES, RepGfpn, multiple_of_8
+from onelook.networks.damo_yolo.zero_head import ZeroHead
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Detector
+from onelook.networks.flops import count_gflops, count_parameters
+from onelook.networks.variants import variant
 from onelook.types import Predictions
 from shared import needs_shared
 

@@ -43,8 +43,8 @@ def test_the_data_set_alone_is_one_that_every_command_takes(tmp_path: Path, caps
     folder, told = tmp_path / "scenes", tmp_path / "data.json"
     asked = ("--data-only", str(folder), "--images", "4", "--size", "64", "--difficulty", "0.9", "--classes", "5")
     assert run("demo", *asked, "--json", str(told)) == 0
-    assert json.loads(told.read_text())["pictures"] == {"train": 4, "val": 1, "new": 6}
-    assert "4 train, 1 val, 6 new pictures" in capsys.readouterr().out
+    assert json.loads(told.read_text())["images"] == {"train": 4, "val": 1, "new": 6}
+    assert "4 train, 1 val, 6 new images" in capsys.readouterr().out
     opened = open_dataset(folder, "train")
     assert len(opened) == 4 and len(opened.names) == 5
     assert json.loads((folder / "synthetic.json").read_text())["scenes"]["difficulty"] == 0.9
@@ -52,7 +52,7 @@ def test_the_data_set_alone_is_one_that_every_command_takes(tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("wrong", [("--difficulty", "2"), ("--size", "16"), ("--classes", "99"), ("--images", "0")])
-def test_pictures_that_cannot_be_drawn_are_wrong_usage(
+def test_images_that_cannot_be_drawn_are_wrong_usage(
     wrong: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("demo", "--data-only", str(tmp_path / "scenes"), *wrong) == 2

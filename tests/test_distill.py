@@ -13,9 +13,9 @@ from torch import nn
 
 from onelook.errors import ConfigError, WeightsError
 from onelook.losses.distillation import Cwd, Mgd, Mimic, normalised
-from onelook.models.build import build
-from onelook.models.detector import FeaturePart
-from onelook.models.yolox.architecture import Yolox
+from onelook.networks.build import build
+from onelook.networks.detector import FeaturePart
+from onelook.networks.yolox.architecture import Yolox
 from onelook.recipes import published_recipe
 from onelook.training.checkpoint import load_checkpoint, save_checkpoint
 from onelook.training.distill import OFFICIAL_CODE, PAPER, TERM_NAME, AlignModule, Distillation, matched_levels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from cyclopts import MissingArgumentError
 from rich.console import Console
 
-from onelook.api.models import list_models
+import onelook
+from onelook.api.models import models
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import VERBS, make_app, split_options
 from onelook.config import get, override
@@ -25,7 +27,7 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 def test_the_table_of_models_is_what_the_command_prints() -> None:
     rows = re.findall(r"^\| `([\w.-]+)` \| (.+) \|$", PAGES[0].read_text(), re.MULTILINE)
     expected = []
-    for row in list_models():
+    for row in models():
         size = row.variant.architecture.size
         ap = f"{row.variant.published.ap:.1f}" if row.variant.published else "-"
         cells = (row.variant.family, f"{row.parameters / 1e6:.2f} M", f"{row.gflops:.2f}", str(size[0]), ap)
@@ -100,3 +102,13 @@ def test_every_setting_of_yolov7_can_be_set() -> None:
         override(large, *shlex.split(span), types=RECIPE_TYPES)
     for path in set(spans) - set(with_value):
         get(large, path)
+
+
+def test_the_page_of_the_api_is_made_of_the_docstrings() -> None:
+    """Mend it with: python docs/make_api.py"""
+    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.PAGE.read_text(encoding="utf-8") == made.page()
+    assert {name for names in made.SECTIONS.values() for name in names} == set(onelook._PUBLIC)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from networks import narrow
 from onelook.config import from_plain, to_plain
-from onelook.models.deploy import deploy
-from onelook.models.detector import Detector
-from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS, variant
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Detector
+from onelook.networks.variants import ARCHITECTURE_TYPES, VARIANTS, variant
 from onelook.types import Predictions
 
 each_variant = pytest.mark.parametrize("name", VARIANTS)

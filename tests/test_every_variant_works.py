@@ -26,7 +26,7 @@ from onelook.cli.app import run
 from onelook.config import change, to_plain, write_yaml
 from onelook.data.loader import collate
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.models.variants import VARIANTS, variant
+from onelook.networks.variants import VARIANTS, variant
 from onelook.recipes import find_recipe, published_recipe
 from onelook.weights import restore
 from test_train_processes import launch

@@ -27,10 +27,10 @@ from onelook.exporting import openvino as openvino_export
 from onelook.exporting.nms import append_nms
 from onelook.exporting.onnx import ExportedFile, export_onnx
 from onelook.exporting.verify import TOLERANCES, compare_rows, verification_images
-from onelook.models.build import build
-from onelook.models.detector import Detector
-from onelook.models.yolox.architecture import Yolox
-from onelook.models.yolox.head import decode
+from onelook.networks.build import build
+from onelook.networks.detector import Detector
+from onelook.networks.yolox.architecture import Yolox
+from onelook.networks.yolox.head import decode
 from onelook.ops.nms import Nms
 from onelook.ops.priors import grid_priors
 from onelook.weights import save_weights

@@ -217,3 +217,17 @@ def test_a_folder_takes_the_place_of_an_empty_one_only(tmp_path: Path) -> None:
     with pytest.raises(OSError), new_folder(tmp_path / "empty") as work:
         (work / "b").write_text("b")
     assert names(tmp_path) == ["empty"] and names(tmp_path / "empty") == ["a"]
+
+
+PACKAGE = Path(files.__file__).parent
+ELSEWHERE = {
+    "data/shared_file.py": {"mkstemp"},  # files that processes share and that lose their names at once
+    "exporting/openvino.py": {"os.replace"},  # puts a file that OpenVINO wrote in the place that `replacing` gave
+}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_else_has_an_atomic_write_of_its_own(path: Path) -> None:
+    text, name = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).as_posix()
+    own = {word for word in ("mkstemp", "NamedTemporaryFile", "os.replace", "os.rename", "shutil.move") if word in text}
+    assert name == "files.py" or own == ELSEWHERE.get(name, set())

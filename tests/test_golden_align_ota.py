@@ -12,7 +12,7 @@ from onelook.assign.align_ota import AlignOta
 from onelook.losses.detection_loss import DetectionLoss, Pairs
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal, side_distances
 from onelook.losses.yolox import BoxIou
-from onelook.models.damo_yolo.zero_head import expected_distances
+from onelook.networks.damo_yolo.zero_head import expected_distances
 from onelook.ops.boxes import distances_to_xyxy
 from onelook.ops.priors import grid_priors
 from onelook.types import Predictions, Targets

@@ -128,7 +128,7 @@ def test_a_cache_whose_room_others_take_stays_as_full_as_it_is(tmp_path: Path, m
     for row in kept:
         np.testing.assert_array_equal(cache.get(row, 0), image(row))
     device.room = 100 * MEGABYTE
-    cache.put(19, 0, image(19))  # nobody asks again and again
+    cache.put(19, 0, image(19))  # it is not asked for again
     assert cache.get(19, 0) is None and device.room == 100 * MEGABYTE
 
 
@@ -216,7 +216,7 @@ def end_inside(file: SharedFile) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_process_that_is_killed_locks_nobody_out(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     file = SharedFile(tmp_path, None)
     process = multiprocessing.get_context("spawn").Process(target=end_inside, args=(file,))
     process.start()

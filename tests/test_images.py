@@ -26,8 +26,8 @@ NEWER = tuple(int(part) for part in cv2.__version__.split(".")[:2]) >= (4, 11)
 needs_newer_opencv = pytest.mark.skipif(not NEWER, reason="this OpenCV reads neither GIF nor animations")
 
 
-def picture(height=48, width=64):
-    """A picture whose every quarter-turn and mirror image differs."""
+def sample_image(height=48, width=64):
+    """An image whose every quarter-turn and mirror image differs."""
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 0] = np.linspace(0, 255, width)[None]
     image[..., 1] = np.linspace(0, 200, height)[:, None]
@@ -58,7 +58,7 @@ def close(found, wanted, tolerance=0.0):
     assert np.abs(found.astype(int) - wanted).mean() <= tolerance
 
 
-PLAIN = picture()
+PLAIN = sample_image()
 GREY = np.repeat(np.array(Image.fromarray(PLAIN).convert("L"))[..., None], 3, 2)
 SIXTEEN = PLAIN.astype(np.uint16) * 257
 
@@ -191,7 +191,7 @@ def test_a_truncated_file_is_an_error_and_never_half_grey(kind, part):
 
 
 def test_a_truncated_progressive_jpeg_with_a_thumbnail_is_truncated():
-    thumbnail = encoded(picture(12, 16), "JPEG")
+    thumbnail = encoded(sample_image(12, 16), "JPEG")
     content = encoded(noise(), "JPEG", progressive=True, exif=b"Exif\0\0" + thumbnail)
     decode_image(content)
     with pytest.raises(ImageError, match="truncated"):
@@ -254,7 +254,7 @@ def test_a_jpeg_of_a_few_bytes_and_many_pixels_is_truncated():
         decode_image(content[:place] + struct.pack(">HH", 12_000, 12_000) + content[place + 4 :])
 
 
-def test_the_flattest_picture_is_not_taken_for_truncated():
+def test_the_flattest_image_is_not_taken_for_truncated():
     flat = np.zeros((4000, 4000), np.uint8)
     for options in ({"optimize": True}, {"progressive": True}):
         assert decode_image(encoded(flat, "JPEG", quality=10, **options)).shape == (4000, 4000, 3)
@@ -338,13 +338,13 @@ def test_reading_a_header_ends_with_a_header_none_or_damage(rest, magic):
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_a_jpeg_is_decoded_smaller_when_asked(tmp_path: Path, level: int) -> None:
-    picture = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8), (333, 221))
+    original = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8), (333, 221))
     for suffix, side in ((".jpg", 2**level), (".png", 1)):
-        path = tmp_path / f"picture{suffix}"
-        cv2.imwrite(str(path), picture[..., ::-1])
+        path = tmp_path / f"original{suffix}"
+        cv2.imwrite(str(path), original[..., ::-1])
         image = decode_image(path, level=level)
         assert image.shape == (-(-221 // side), -(-333 // side), 3)
-        expected = cv2.resize(picture, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+        expected = cv2.resize(original, image.shape[1::-1], interpolation=cv2.INTER_AREA)
         assert np.abs(image.astype(int) - expected).mean() < 4
 
 

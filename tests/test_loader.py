@@ -358,7 +358,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_workers_end_with_a_training_that_is_killed(tmp_path: Path) -> None:
-    """Even while they wait for somebody to take what they have made, which is more than a pipe holds."""
+    """Even while they wait to hand over a batch that is larger than a pipe holds."""
     (tmp_path / "train").mkdir()
     (tmp_path / "annotations").mkdir()
     cv2.imwrite(str(tmp_path / "train" / "0.png"), np.zeros((64, 64, 3), np.uint8))
@@ -389,7 +389,7 @@ def test_workers_end_with_a_training_that_is_killed(tmp_path: Path) -> None:
 
 
 def _is_zombie(process: int) -> bool:
-    """Whether it has ended, but nobody has asked how: in a container there may be nobody who does."""
+    """Whether it has ended and was not waited for: in a container no process may do that."""
     try:
         return ") Z " in Path(f"/proc/{process}/stat").read_text()
     except OSError:

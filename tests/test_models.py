@@ -13,10 +13,10 @@ from onelook.errors import ConfigError
 from onelook.layers.conv import ACTIVATIONS, ConvBnAct, ConvStyle, make_activation
 from onelook.layers.focus import space_to_depth
 from onelook.layers.rep_conv import RepConv
-from onelook.models.build import build
-from onelook.models.coco_names import COCO_CLASSES
-from onelook.models.detector import Architecture, PixelFormat, Pixels
-from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS, variant
+from onelook.networks.build import build
+from onelook.networks.coco_names import COCO_CLASSES
+from onelook.networks.detector import Architecture, PixelFormat, Pixels
+from onelook.networks.variants import ARCHITECTURE_TYPES, VARIANTS, variant
 from onelook.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from onelook.ops.fold import fold_batch_norm, pad_kernel
 from onelook.ops.priors import flatten_levels, grid_priors

@@ -1,4 +1,4 @@
-"""From pictures of any kind to detections: the predictor, its backends, `load`."""
+"""From images of any kind to detections: the predictor, its backends, `load`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import onelook
 from onelook.augment.letterbox import Letterbox
 from onelook.data.images import decode_image
 from onelook.errors import ConfigError, ExportError, ImageError, UserError, WeightsError
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.ops.nms import Nms
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.runtimes.torch import TorchRuntime
 from onnx_models import BOXES, describe, write_model
-from shared import needs_shared, reference
+from shared import data, needs_shared, reference
 
 
 @pytest.fixture(scope="module")
@@ -326,6 +326,27 @@ def test_the_command_needs_no_torch(small: Path, tmp_path: Path) -> None:
     done = without({"torch", "safetensors", "hotcoco"}, f"from onelook.cli.app import main; main({arguments!r})")
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / "out" / "detections.json").read_text())[0]["detections"]) == 2
+
+
+@needs_shared
+def test_validating_and_scoring_an_exported_file_needs_no_torch(tmp_path: Path) -> None:
+    model, folder = write_model(tmp_path / "small.onnx", metadata=describe(names=["person", "dog"])), data("coco_mini")
+    code = f"""
+import onelook
+found = onelook.validate({str(model)!r}, {str(folder)!r}, detections={str(tmp_path / "found.json")!r})
+again = onelook.score({str(folder / "annotations" / "instances_val.json")!r}, {str(tmp_path / "found.json")!r})
+assert again.stats == found.stats and len(found.results) > 0
+assert "torch" not in sys.modules
+"""
+    done = without({"torch", "safetensors", "onnx", "onnxscript"}, code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names_that_need_torch_name_the_extra_without_it() -> None:
+    for name in ("train", "Recipe", "build", "export", "models"):
+        done = without({"torch"}, f"import onelook; onelook.{name}")
+        assert f"onelook.{name} needs the package 'torch'" in done.stderr, done.stderr
+        assert "pip install 'onelook[train]'" in done.stderr
 
 
 def test_without_torch_weights_of_other_origin_say_what_is_missing(tmp_path: Path) -> None:

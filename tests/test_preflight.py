@@ -26,7 +26,7 @@ from onelook.errors import DataError
 from onelook.evaluation import score
 from onelook.evaluation.coco import STATS
 from onelook.evaluation.tables import Results
-from onelook.models.yolox.architecture import Yolox
+from onelook.networks.yolox.architecture import Yolox
 from onelook.training.micro_batches import split_batch
 from onelook.training.optimizer import Sgd
 from onelook.training.preflight import (
@@ -142,7 +142,7 @@ def test_only_sampled_images_are_counted_and_warned_of(tmp_path: Path) -> None:
         "The validation set has objects of 'cup', the training set has none" in warning for warning in found.warnings
     )
     assert any("smaller than 2.0 pixels" in warning for warning in found.warnings)
-    assert not any("No training object" in warning for warning in found.warnings)  # leaving out cups was the wish
+    assert not any("No training object" in warning for warning in found.warnings)  # cups were left out on purpose
 
 
 def test_counts_are_of_the_same_random_fraction_as_training(tmp_path: Path) -> None:

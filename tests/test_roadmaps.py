@@ -14,9 +14,9 @@ from networks import narrow
 from onelook.api.diff import diff as diff_command
 from onelook.config import change, diff
 from onelook.errors import ConfigError
-from onelook.models.classifier import Classifier
-from onelook.models.detector import Detector
-from onelook.models.flops import count_parameters
+from onelook.networks.classifier import Classifier
+from onelook.networks.detector import Detector
+from onelook.networks.flops import count_parameters
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row, roadmap
 from onelook.training.recipe import Recipe

@@ -16,7 +16,7 @@ from onelook.layers.cross_iteration_batch_norm import Cbn, CrossIterationNorm
 from onelook.layers.cross_mini_batch_norm import Cmbn, CrossMiniBatchNorm
 from onelook.layers.dropblock import drop_block
 from onelook.losses.yolox import Classes
-from onelook.models.deploy import deploy
+from onelook.networks.deploy import deploy
 from onelook.recipes import RECIPE_TYPES, published_recipe
 from onelook.training.adversarial import Adversarial, adversarial_images
 from onelook.training.checkpoint import load_checkpoint, save_checkpoint

@@ -9,7 +9,7 @@ import pytest
 
 from onelook.assign.simota import SimOta
 from onelook.losses.yolox import BoxIou, RawL1
-from onelook.models.yolox.architecture import Yolox
+from onelook.networks.yolox.architecture import Yolox
 from onelook.training.optimizer import AdamW, Sgd
 from training import LOSS, RECIPE, TINY
 

@@ -216,7 +216,7 @@ def test_a_search_is_resumed_with_its_first_flags(tmp_path, capsys, monkeypatch)
     flags = ["--trials", "3", "--parallel", "2", "--workers", "0", "--val-split", "val", "--device", "cpu,cpu"]
     assert run([*search, "--model", "yolox-nano", "--weights", "w.pth", *flags]) == 130
     shown = capsys.readouterr().out
-    assert f"To go on: onelook tune {shlex.quote(str(scenes))} --out {out} --resume" in shown
+    assert f"To resume: onelook tune {shlex.quote(str(scenes))} --out {out} --resume" in shown
     assert run([*search, "--resume"]) == 130
     assert seen[0] == seen[1]
     trainings = ["--weights", "w.pth", "--val-split", "val", "--workers", "0"]

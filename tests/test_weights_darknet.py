@@ -14,10 +14,10 @@ import torch
 from networks import Golden
 from onelook.api.export import export
 from onelook.errors import WeightsError
-from onelook.models.build import build
-from onelook.models.detector import Detector
-from onelook.models.variants import variant
-from onelook.models.yolov4.architecture import CSP, TINY, Yolov4
+from onelook.networks.build import build
+from onelook.networks.detector import Detector
+from onelook.networks.variants import variant
+from onelook.networks.yolov4.architecture import CSP, TINY, Yolov4
 from onelook.weights import load_weights, open_detector
 from onelook.weights.darknet import DarknetHeader, header_of, layout, write_darknet
 from shared import needs_shared, reference
@@ -175,7 +175,7 @@ HOSTILE = {
     ),
     "not a number": (lambda data: data[:-4] + struct.pack("<f", float("nan")), "not finite"),
     "negative variance": (lambda data: data[: 20 + 4 * 12] + struct.pack("<f", -1) + data[24 + 4 * 12 :], "negative"),
-    "a version that nobody wrote": (lambda data: struct.pack("<i", 7777) + data[4:], "not a weights file"),
+    "an unknown version": (lambda data: struct.pack("<i", 7777) + data[4:], "not a weights file"),
 }
 
 

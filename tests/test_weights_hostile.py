@@ -1,4 +1,4 @@
-"""Files that nobody should trust: each ends in one clear error, nothing runs, and memory and time stay bounded."""
+"""Hostile files: each ends in one clear error, nothing runs, and memory and time stay bounded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from hostile_torch import SIX, STATE, state_of, storage, tensor, torch_bytes, with_pickle
 from hostile_weights import CONV, IMAGES, all_hostile, onnx_bytes, onnx_tensor, outside, safetensors_bytes
 from onelook.errors import WeightsError
-from onelook.models.build import build
+from onelook.networks.build import build
 from onelook.weights import load_weights, read_checkpoint, save_weights
 
 NAMES = sorted(all_hostile(Path("touched")))

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from networks import filled_detector, manifest
 from onelook.errors import MissingDependencyError, WeightsError
-from onelook.models.build import build
-from onelook.models.coco_names import COCO_CLASSES
-from onelook.models.deploy import deploy
-from onelook.models.detector import Detector
+from onelook.networks.build import build
+from onelook.networks.coco_names import COCO_CLASSES
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Detector
 from onelook.weights import load_weights, read_checkpoint, save_weights
 from shared import fill_module, needs_shared, reference
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from hostile_weights import safetensors_bytes
 from onelook.errors import WeightsError
-from onelook.models.build import build
-from onelook.models.deploy import deploy
-from onelook.models.detector import ClassRows
+from onelook.networks.build import build
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import ClassRows
 from onelook.weights import load_weights, read_checkpoint, read_header, restore, save_weights
 from onelook.weights.classes import copy_class_rows, plan_classes
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from darknet_graph import run as run_graph
 from networks import Golden, filled_detector, goldens, manifest
 from onelook.layers.conv import ConvBnAct
-from onelook.models.build import build
-from onelook.models.deploy import deploy
-from onelook.models.detector import Detector
-from onelook.models.flops import count_gflops, count_parameters
-from onelook.models.variants import variant
+from onelook.networks.build import build
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Detector
+from onelook.networks.flops import count_gflops, count_parameters
+from onelook.networks.variants import variant
 from onelook.ops.boxes import xyxy_to_cxcywh
 from onelook.types import Predictions
 from shared import needs_shared

@@ -14,8 +14,8 @@ from networks import filled_detector
 from onelook.evaluation.frames import framed_batches
 from onelook.evaluation.rectangular import square_groups
 from onelook.exporting.verify import verification_images
-from onelook.models.detector import Detector
-from onelook.models.yolov4.architecture import STRETCH
+from onelook.networks.detector import Detector
+from onelook.networks.yolov4.architecture import STRETCH
 from shared import needs_shared
 
 # Standard deviations of raw values (boxes', scores'), and a score that few have. Random weights amplify rounding, deep
@@ -23,7 +23,7 @@ from shared import needs_shared
 CASES = [("yolov4-tiny", (256, 256), (0.5, 2.0), 0.8), ("yolov4", (128, 160), (0.1, 0.4), 0.4)]
 
 
-def settled(name: str, size: tuple[int, int], spreads: tuple[float, float]) -> Detector:
+def calibrated(name: str, size: tuple[int, int], spreads: tuple[float, float]) -> Detector:
     """The filled network with batch norm's statistics, and raw values as large as a trained one's, on these images.
 
     As it is filled, yolov4's raw values reach 137, and a side of a box exp(137) anchors, which no float32 can hold. So
@@ -67,7 +67,7 @@ def test_exported_files_score_like_pytorch(
 ) -> None:
     torch.set_num_threads(1)
     kinds = []
-    for scores in scores_of_exports(settled(name, size, spreads), tmp_path, size, least=least):
+    for scores in scores_of_exports(calibrated(name, size, spreads), tmp_path, size, least=least):
         kinds.append(scores.metadata.outputs)
         assert scores.metadata.model == name
         assert scores.found >= IMAGES * DETECTIONS

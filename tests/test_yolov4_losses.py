@@ -26,7 +26,7 @@ from onelook.losses.yolov4 import (
     first_occurrences,
     input_sides,
 )
-from onelook.models.yolov4.head import decode_exponential
+from onelook.networks.yolov4.head import decode_exponential
 from onelook.ops.boxes import cxcywh_to_xyxy
 from onelook.ops.iou import box_iou
 from onelook.types import Matches, Predictions, Targets

@@ -21,9 +21,9 @@ from onelook.layers.sfam import Sfam
 from onelook.layers.spp import PlainSpp, SamePaddingMaxPool
 from onelook.layers.weighted_sum import PlainSum, WeightedSum
 from onelook.losses.yolov4 import DarknetSquares, GaussianBox
-from onelook.models.deploy import deploy
-from onelook.models.variants import ARCHITECTURE_TYPES, variant
-from onelook.models.yolov4.architecture import CSP, LETTERBOX, TINY, Yolov4
+from onelook.networks.deploy import deploy
+from onelook.networks.variants import ARCHITECTURE_TYPES, variant
+from onelook.networks.yolov4.architecture import CSP, LETTERBOX, TINY, Yolov4
 from onelook.recipes.yolov4 import published
 from shared import needs_shared, reference
 

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from networks import Golden, filled_detector, goldens, manifest
 from official_layers import head_inputs
-from onelook.models.build import build
-from onelook.models.deploy import deploy
-from onelook.models.detector import Detector
-from onelook.models.flops import count_gflops, count_parameters
-from onelook.models.variants import variant
+from onelook.networks.build import build
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Detector
+from onelook.networks.flops import count_gflops, count_parameters
+from onelook.networks.variants import variant
 from onelook.ops.boxes import xyxy_to_cxcywh
 from onelook.types import Predictions
 from shared import needs_shared

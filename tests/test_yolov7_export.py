@@ -17,9 +17,9 @@ from onelook.evaluation import evaluate
 from onelook.evaluation.frames import framed_batches
 from onelook.evaluation.rectangular import square_groups
 from onelook.exporting.onnx import export_onnx
-from onelook.models.detector import Detector
-from onelook.models.variants import variant
-from onelook.models.yolov7.head import ImplicitConv
+from onelook.networks.detector import Detector
+from onelook.networks.variants import variant
+from onelook.networks.yolov7.head import ImplicitConv
 from onelook.ops.nms import Nms, with_thresholds
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.runtimes.torch import TorchRuntime

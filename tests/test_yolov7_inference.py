@@ -16,9 +16,9 @@ from onelook.config import to_plain
 from onelook.errors import ExportError, UsageError
 from onelook.evaluation.rectangular import Rectangular
 from onelook.exported import ExportedMetadata
-from onelook.models.tta import TestTimeAugmentation
-from onelook.models.variants import variant
-from onelook.models.yolov7.architecture import CENTRED_LETTERBOX, Yolov7
+from onelook.networks.tta import TestTimeAugmentation
+from onelook.networks.variants import variant
+from onelook.networks.yolov7.architecture import CENTRED_LETTERBOX, Yolov7
 from onelook.ops.nms import Nms
 from onelook.predict.runtimes.torch import TorchRuntime
 from shared import SHARED, needs_shared, reference

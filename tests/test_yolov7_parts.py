@@ -16,13 +16,13 @@ from onelook.layers.conv import ConvStyle
 from onelook.layers.csp import Bottleneck
 from onelook.layers.implicit_knowledge import ImplicitConv
 from onelook.layers.rep_conv import RepConv, RepResidual
-from onelook.models.build import build
-from onelook.models.deploy import deploy
-from onelook.models.detector import Detector
-from onelook.models.flops import count_parameters
-from onelook.models.variants import variant
-from onelook.models.yolov7.architecture import D6, E6, E6E, W6, YOLOV7, X
-from onelook.models.yolov7.elan import Elan, ElanChain
+from onelook.networks.build import build
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Detector
+from onelook.networks.flops import count_parameters
+from onelook.networks.variants import variant
+from onelook.networks.yolov7.architecture import D6, E6, E6E, W6, YOLOV7, X
+from onelook.networks.yolov7.elan import Elan, ElanChain
 from shared import needs_shared, reference
 
 STYLE = ConvStyle()
@@ -43,7 +43,7 @@ def deployed(module: nn.Module) -> nn.Module:
     """What deploying a detector makes of one of its parts."""
     from copy import deepcopy
 
-    from onelook.models.deploy import _deploy_children
+    from onelook.networks.deploy import _deploy_children
 
     holder = nn.Sequential(deepcopy(module))
     _deploy_children(holder)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from hostile_torch import named, text, with_pickle
 from networks import Golden
 from onelook.errors import WeightsError
-from onelook.models.build import build
-from onelook.models.deploy import deploy
-from onelook.models.detector import Detector
-from onelook.models.variants import variant
-from onelook.models.yolov7.architecture import Yolov7
+from onelook.networks.build import build
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Detector
+from onelook.networks.variants import variant
+from onelook.networks.yolov7.architecture import Yolov7
 from onelook.weights import load_weights, open_detector, restore, save_weights
 from onelook.weights.checkpoint import Checkpoint
 from onelook.weights.identify import identify

@@ -14,12 +14,12 @@ from torch import nn
 
 from networks import Golden, filled_detector, goldens, manifest
 from onelook.errors import UserError
-from onelook.models.build import build
-from onelook.models.deploy import deploy
-from onelook.models.detector import Detector
-from onelook.models.flops import count_gflops, count_parameters
-from onelook.models.variants import variant
-from onelook.models.yolox.architecture import NORMALISED_RGB, Yolox, legacy
+from onelook.networks.build import build
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Detector
+from onelook.networks.flops import count_gflops, count_parameters
+from onelook.networks.variants import variant
+from onelook.networks.yolox.architecture import NORMALISED_RGB, Yolox, legacy
 from onelook.ops.boxes import xyxy_to_cxcywh
 from onelook.types import Predictions
 from shared import needs_shared

@@ -20,12 +20,12 @@ from onelook.exporting.onnx import export_onnx
 from onelook.losses.detection_loss import DetectionLoss, Pairs
 from onelook.losses.one_to_one import Selection
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
-from onelook.models.build import build
-from onelook.models.deploy import deploy
-from onelook.models.detector import Detector
-from onelook.models.flops import count_gflops, count_parameters, count_profiler_gflops
-from onelook.models.variants import VARIANTS
-from onelook.models.yolox.architecture import YOLOV3_ANCHORS, Yolox
+from onelook.networks.build import build
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Detector
+from onelook.networks.flops import count_gflops, count_parameters, count_profiler_gflops
+from onelook.networks.variants import VARIANTS
+from onelook.networks.yolox.architecture import YOLOV3_ANCHORS, Yolox
 from onelook.ops.iou import pairwise_iou
 from onelook.ops.nms import Nms, TopK
 from onelook.ops.priors import grid_priors

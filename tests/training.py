@@ -12,9 +12,9 @@ import torch
 from onelook.assign.simota import SimOta
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
-from onelook.models.build import build
-from onelook.models.detector import Detector
-from onelook.models.yolox.architecture import Yolox
+from onelook.networks.build import build
+from onelook.networks.detector import Detector
+from onelook.networks.yolox.architecture import Yolox
 from onelook.training.optimizer import Sgd
 from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Closing, Recipe
@@ -28,7 +28,7 @@ TINY = Yolox(depth=0.33, width=0.125, num_classes=3, size=(64, 64))
 
 
 @dataclass(frozen=True)
-class Untouched:
+class NoAugment:
     """The sample as it is."""
 
     def __call__(
@@ -92,7 +92,7 @@ LOSS = DetectionLoss(SimOta(), (BoxIou(), Objectness(), Classes()))
 RECIPE = Recipe(
     model=TINY,
     loss=LOSS,
-    augment=Untouched(),
+    augment=NoAugment(),
     optimizer=Sgd(),
     schedule=WarmCosine(warmup_epochs=1, flat_epochs=1),
     epochs=4,

@@ -14,9 +14,9 @@ import torch
 
 from onelook.errors import UserError
 from onelook.losses.distillation import Mimic
-from onelook.models.build import build
-from onelook.models.detector import Detector
-from onelook.models.yolox.architecture import Yolox
+from onelook.networks.build import build
+from onelook.networks.detector import Detector
+from onelook.networks.yolox.architecture import Yolox
 from onelook.training.distill import Distillation
 from onelook.training.loop import Step, train
 from onelook.training.processes import join_process_group
@@ -149,14 +149,14 @@ def go_on(folder: Path) -> None:
     with join_process_group("cpu") as process_group:
         recipe = changed(epochs=3)
 
-        def sitting(name: str, batches: type[Squares], resume: bool = False) -> RunResult:
+        def session(name: str, batches: type[Squares], resume: bool = False) -> RunResult:
             train_state = TrainState(recipe, detector_of(recipe), process_group, RuntimeOptions())
             place = Run(folder / name, recipe, train_state, resume=resume)
             return fit(place, batches(count=32, rank=process_group.rank, world=process_group.size), None)
 
-        sitting("whole", Squares)
-        stopped = sitting("broken", Stopping)
-        again = sitting("broken", Squares, resume=True)
+        session("whole", Squares)
+        stopped = session("broken", Stopping)
+        again = session("broken", Squares, resume=True)
         told = [stopped.reason, stopped.steps, again.reason, again.steps]
         Path(folder / f"{process_group.size}-{process_group.rank}.json").write_text(json.dumps(told))
 

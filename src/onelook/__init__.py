@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.load import TrainResult as TrainResult
     from onelook.api.load import load as load
     from onelook.api.models import ModelInfo as ModelInfo
-    from onelook.api.models import list_models as list_models
+    from onelook.api.models import models as models
     from onelook.api.recipes import recipe as recipe
     from onelook.api.roadmap import roadmap as roadmap
     from onelook.api.score import score as score
@@ -41,9 +41,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.data import open_dataset as open_dataset
     from onelook.errors import UserError as UserError
     from onelook.evaluation import Evaluation as Evaluation
-    from onelook.models.build import build as build
-    from onelook.models.deploy import deploy as deploy
-    from onelook.models.detector import Detector as Detector
+    from onelook.networks.build import build as build
+    from onelook.networks.deploy import deploy as deploy
+    from onelook.networks.detector import Detector as Detector
     from onelook.predict.predictor import Predictor as Predictor
     from onelook.report.roadmap import RoadmapTable as RoadmapTable
     from onelook.reporter import PlainReporter as PlainReporter
@@ -58,7 +58,7 @@ _PUBLIC = {
     "DetectResult": "onelook.api.detect",
     "Dataset": "onelook.data",
     "Detections": "onelook.types",
-    "Detector": "onelook.models.detector",
+    "Detector": "onelook.networks.detector",
     "Evaluation": "onelook.evaluation",
     "ExportResult": "onelook.api.export",
     "LoadedDetector": "onelook.api.load",
@@ -76,16 +76,16 @@ _PUBLIC = {
     "UserError": "onelook.errors",
     "anchors": "onelook.api.anchors",
     "benchmark": "onelook.api.bench",
-    "build": "onelook.models.build",
+    "build": "onelook.networks.build",
     "change": "onelook.config",
     "check": "onelook.api.check",
     "convert": "onelook.api.convert",
-    "deploy": "onelook.models.deploy",
+    "deploy": "onelook.networks.deploy",
     "detect": "onelook.api.detect",
     "diff": "onelook.api.diff",
     "environment": "onelook.api.check",
     "export": "onelook.api.export",
-    "list_models": "onelook.api.models",
+    "models": "onelook.api.models",
     "load": "onelook.api.load",
     "load_weights": "onelook.weights",
     "open_dataset": "onelook.data",

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -118,6 +117,8 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             target.rmdir()
         os.replace(temporary, target)
     except BaseException:
+        import shutil  # brings the packers of archives: too long for every start of the program
+
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync_folder(target.parent)

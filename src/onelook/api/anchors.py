@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from onelook.api.splits import PathLike, open_training_split
+from onelook.api.open import PathLike
+from onelook.api.splits import open_training_split
 from onelook.config import to_text
 from onelook.data import Dataset
 from onelook.data.anchors import GENERATIONS, AnchorFit, Anchors, by_level, fit_of, flat, search
 from onelook.data.objects import object_sizes
 from onelook.errors import DataError, UsageError
-from onelook.models.variants import VARIANTS, variant
+from onelook.networks.variants import VARIANTS, variant
+from onelook.reporter import Reporter
 
 PER_LEVEL = 3  # anchors of a level, in every published model
 
@@ -61,13 +63,14 @@ def anchors(
     split: str | None = None,
     generations: int = GENERATIONS,
     seed: int = 0,
+    reporter: Reporter | None = None,
 ) -> FoundAnchors:
     """Finds anchor boxes that fit the objects of a data set.
 
     data: a data set, or its folder or file, of which `split` is opened; None is train, or trainval.  count: anchors to
     find; None is as many as the model has, else 9.  size: side of the network's input in pixels; None is the model's,
     else 640.  model: name of a model whose anchors are compared with the found ones.  generations: random changes that
-    are tried after k-means.
+    are tried after k-means.  reporter: shows the progress of a data set's first opening.
 
     Only models with anchors need it, and only where their own fit badly: best possible recall (the share of objects
     that some anchor fits within a factor of 4) below 0.98. Raises UserError where the data set has no objects.
@@ -82,7 +85,7 @@ def anchors(
         raise UsageError(f"--count {count} cannot be shared out over levels.", "Give 9 for three levels, 12 for four.")
     if size < 32 or generations < 0:
         raise UsageError("--size is at least 32, and --generations at least 0.")
-    dataset, place = open_training_split(data, split)
+    dataset, place = open_training_split(data, split, reporter=reporter)
     sizes = object_sizes(dataset, (size, size))
     if not len(sizes):
         raise DataError(f"'{place}' has no objects to find anchors for.", "Choose another split with --split.")

@@ -20,8 +20,8 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError, UserError
 from onelook.reporter import PlainReporter, Reporter
 
-PICTURES = 6
-# Few thousand steps from scratch are few: a higher rate, an average with a shorter memory, and pictures near their own
+NEW_IMAGES = 6
+# Few thousand steps from scratch are few: a higher rate, an average with a shorter memory, and images near their own
 # scale and seldom in a mosaic teach more in them than the published settings, made for a hundred times as many. At this
 # rate a batch now and then has a gradient of a hundred times the usual norm (4 to 9), which undoes some epochs.
 SHORT = (
@@ -37,7 +37,7 @@ SHORT = (
 BATCH = 8
 SIZE, IMAGES, DIFFICULTY, EPOCHS = 160, 480, 0.2, 50
 CLASSES = 3  # a detector of few things can be had in minutes
-INPUT = 0.6  # side of the network's input, of a picture's: things are large, and twice as many epochs fit into the time
+INPUT = 0.6  # side of the network's input, of an image's: things are large, and twice as many epochs fit into the time
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,24 @@ class Demo:
 
 @dataclass(frozen=True)
 class DrawnData:
-    """A data set that was drawn and nothing else. pictures: of each split."""
+    """A data set that was drawn and nothing else. images: how many in each split."""
 
     folder: Path
     names: tuple[str, ...]
-    pictures: dict[str, int]
+    images: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it."""
-        return {"folder": str(self.folder), "classes": list(self.names), "pictures": self.pictures}
+        return {"folder": str(self.folder), "classes": list(self.names), "images": self.images}
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{count} {split}" for split, count in self.pictures.items())
-        return f"{self.folder}: {counts} pictures of {', '.join(self.names)}, in COCO's format."
+        counts = ", ".join(f"{count} {split}" for split, count in self.images.items())
+        return f"{self.folder}: {counts} images of {', '.join(self.names)}, in COCO's format."
 
 
-def _input_side(picture: int) -> int:
-    """The multiple of 32 nearest to three fifths of a picture's side."""
-    return max(32, round(picture * INPUT / 32) * 32)
+def _input_side(image: int) -> int:
+    """The multiple of 32 nearest to three fifths of an image's side."""
+    return max(32, round(image * INPUT / 32) * 32)
 
 
 def draw_data(
@@ -113,9 +113,9 @@ def demo(
     Draws labelled images, trains a small detector on them from scratch, validates it, detects, exports the detector,
     validates the exported file, and writes a report.
 
-    out: folder for everything that is made; a demo that was stopped in it goes on.  model: name of the model.  epochs:
-    passes over the images.  size: side of the images, a multiple of 32; the network sees them at three fifths of it.
-    images: to train on; a quarter as many are kept for validation.  difficulty: of the images, 0 to 1: how much
+    out: folder for everything that is made; a demo that was stopped in it is continued.  model: name of the model.
+    epochs: passes over the images.  size: side of the images, a multiple of 32; the network sees them at three fifths
+    of it.  images: to train on; a quarter as many are kept for validation.  difficulty: of the images, 0 to 1: how much
     clutter, hiding, noise and odd light there is in them.  classes: kinds of things in the images.  seed: of the images
     and of the training.
 
@@ -152,7 +152,7 @@ def demo(
         "report": run / "report.html",
         "weights": weights,
         "exported": exported,
-        "pictures": out / "detections",
+        "detections": out / "detections",
         "data": data,
     }
     return Demo(out, seconds, stats, exported_stats, paths)
@@ -168,17 +168,17 @@ def _train(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) -> T
     finally:
         torch.set_num_threads(threads)
     if result.reason == "interrupted":
-        reporter.info("The same onelook demo again goes on from there, and makes the rest.")
+        reporter.info("The same demo again continues from there, and makes the rest.")
         raise KeyboardInterrupt
     return result
 
 
 def _scenes(size: int, images: int, difficulty: float, classes: int, seed: int) -> tuple[Scenes, dict[str, int]]:
-    """The scenes that the options describe, and the pictures of each split; UsageError where there can be none."""
+    """The scenes of the options, and the number of images of each split; UsageError where there can be none."""
     if images < 1 or seed < 0:
         raise UsageError("--images is at least 1, and --seed at least 0.")
     try:
         scenes = Scenes((size, size), (1, 4), (0.2, 0.6), difficulty, classes=classes, seed=seed)
     except ValueError as error:
-        raise UsageError(f"Such pictures cannot be drawn: {error}.", "See: onelook demo --help") from None
-    return scenes, {"train": images, "val": max(1, images // 4), "new": PICTURES}
+        raise UsageError(f"Such images cannot be drawn: {error}.", "See: onelook demo --help") from None
+    return scenes, {"train": images, "val": max(1, images // 4), "new": NEW_IMAGES}

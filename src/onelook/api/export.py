@@ -14,8 +14,8 @@ from onelook.api.open import Model, PathLike, open_network
 from onelook.errors import ExportError, UserError
 from onelook.exporting.onnx import ExportedFile, export_onnx
 from onelook.exporting.openvino import export_openvino
-from onelook.models.build import build
-from onelook.models.detector import Architecture, Detector
+from onelook.networks.build import build
+from onelook.networks.detector import Architecture, Detector
 from onelook.ops.nms import Nms
 from onelook.weights import load_weights
 from onelook.weights.darknet import DarknetHeader, header_of, write_darknet

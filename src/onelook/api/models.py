@@ -1,4 +1,4 @@
-"""`onelook.list_models`: the models that have a name, and what they cost."""
+"""`onelook.models`: the models that have a name, and what they cost."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from onelook.models.build import build
-from onelook.models.deploy import deploy
-from onelook.models.flops import count_gflops, count_parameters
-from onelook.models.variants import VARIANTS, Variant, variant
+from onelook.networks.build import build
+from onelook.networks.deploy import deploy
+from onelook.networks.flops import count_gflops, count_parameters
+from onelook.networks.variants import VARIANTS, Variant, variant
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ModelList(tuple[ModelInfo, ...]):
         return "\n".join(map(str, self))
 
 
-def list_models(name: str | None = None) -> ModelList:
+def models(name: str | None = None) -> ModelList:
     """The models that have a name: cost, input size, published accuracy, official weights.
 
     name: only this model; ConfigError with the nearest names for an unknown one.

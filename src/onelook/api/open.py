@@ -18,7 +18,7 @@ from onelook.predict.runtime import Runtime
 from onelook.predict.runtimes.onnx import ForeignFileError, OnnxRuntime
 
 if TYPE_CHECKING:
-    from onelook.models.detector import Detector
+    from onelook.networks.detector import Detector
     from onelook.weights.open import OpenedDetector
 
 PathLike = str | os.PathLike[str]
@@ -102,7 +102,7 @@ def open_runtime(
         check_torch(_name_of(model) if weights is None else os.fspath(weights))
         import torch
 
-        from onelook.models.tta import TestTimeAugmentation
+        from onelook.networks.tta import TestTimeAugmentation
         from onelook.predict.runtimes.torch import TorchRuntime
 
         if threads is not None:
@@ -132,7 +132,7 @@ def open_network(model: Model, weights: PathLike | None = None, *, untrained: bo
     untrained: a variant's name without weights is freshly initialised instead of a WeightsError. Raises UserError for
     a predictor whose file can no longer be read as it was, and for exported files, which hold no network in PyTorch.
     """
-    from onelook.models.detector import Detector
+    from onelook.networks.detector import Detector
     from onelook.weights.identify import model_name
     from onelook.weights.open import OpenedDetector, open_detector
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from onelook.config import change, from_plain, override, to_plain
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
-from onelook.models.classifier import Classification
-from onelook.models.variants import VARIANTS, variant
+from onelook.networks.classifier import Classification
+from onelook.networks.variants import VARIANTS, variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint
@@ -67,7 +67,7 @@ class RecipeChoice:
         """
         chosen = self._base(teaches, classifies)
         if teaches and "image classes" in chosen.model.provides:
-            raise UsageError("A classifier of pictures has no teacher.", "Leave --teacher away, or train a detector.")
+            raise UsageError("A classifier of images has no teacher.", "Leave --teacher away, or train a detector.")
         if teaches and chosen.distillation is None:
             chosen = replace(chosen, distillation=Distillation())
         epochs, images = self.epochs, self.images
@@ -94,7 +94,7 @@ class RecipeChoice:
         """The recipe of the run in a folder; UserError where this choice would change it."""
         before = recipe_of_run(folder)
         if self.recipe is not None:
-            raise UsageError("A run goes on with its own recipe.", "Leave --recipe away, or start a new run: --out.")
+            raise UsageError("A resumed run keeps its own recipe.", "Leave --recipe away, or start a new run: --out.")
         check_model_name(self.model)
         new: dict[str, Any] = {} if self.model is None else {_network(before): variant(self.model).architecture}
         given = (("epochs", self.epochs), ("batch_size", self.images))
@@ -183,7 +183,7 @@ def recipe_of_run(folder: Path) -> Recipe:
         return find_recipe(folder)
     if (folder / "state.pt").is_file():
         raise UserError(
-            f"The run in '{folder}' has lost its {RECIPE_FILE}, without which it cannot go on.",
+            f"The run in '{folder}' has lost its {RECIPE_FILE}, without which it cannot be resumed.",
             f"Put that file back, or start another run with --out in another folder{latest_weights_hint(folder)}.",
         )
     raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")

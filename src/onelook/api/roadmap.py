@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onelook.api.open import PathLike
 from onelook.api.recipe_choice import CPU_BATCH
 from onelook.api.roadmap_job import Job, keep_plan, measured_row
-from onelook.api.splits import PathLike, open_splits
+from onelook.api.splits import open_splits
 from onelook.api.tasks import task_of
 from onelook.config import change, get, override, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
-from onelook.models.classifier import Classification
-from onelook.models.detector import Scalable
+from onelook.networks.classifier import Classification
+from onelook.networks.detector import Scalable
 from onelook.recipes import RECIPE_TYPES
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
@@ -66,7 +67,7 @@ def roadmap(
     device: str | None = None,
     out: PathLike | None = None,
     teacher: PathLike | None = None,
-    pictures: PathLike | None = None,
+    class_folders: PathLike | None = None,
     split: str | None = None,
     validation: str | None = None,
     workers: int | None = None,
@@ -79,9 +80,9 @@ def roadmap(
     in one text they are separated by commas.  epochs, size, batch: None is as published, the batch at most 16 on a CPU.
     seeds: trainings of each row, with different seeds.  scale: factors on settings of the models, such as
     {"depth": 0.33}, or "depth=0.33,width=0.25".  out: folder of the runs and the table; None is runs/NAME. The same
-    call continues what was stopped.  teacher: whose features the rows with distillation learn.  pictures: folder of
-    class folders, for rows whose backbones are trained as classifiers first.  split, validation: names of the splits.
-    workers: processes that prepare images.
+    call continues what was stopped.  teacher: whose features the rows with distillation learn.  class_folders: folder
+    with a folder of images for each class, for rows whose backbones are trained as classifiers first.  split,
+    validation: names of the splits.  workers: processes that prepare images.
 
     Ctrl-C stops between two steps, with KeyboardInterrupt. Raises UserError for what cannot be used.
     """
@@ -95,7 +96,7 @@ def roadmap(
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")
     refuse_conflicts(table, chosen, overrides)
-    training, judged = open_both(data, split, validation)
+    training, judged = open_both(data, split, validation, reporter)
     folder = Path("runs") / table.name if out is None else Path(out)
     with join_process_group(device) as process_group:
         if process_group.size > 1:
@@ -120,8 +121,8 @@ def roadmap(
             raise UsageError(
                 f"The row '{learning[0]}' learns from a teacher.", "Add --teacher, or leave it out: --rows."
             )
-        classes = open_pictures(pictures, recipes)
-        keep_plan(folder, plan_of(table, data, pictures, {"train": split, "val": validation}))
+        classes = open_class_folders(class_folders, recipes, reporter)
+        keep_plan(folder, plan_of(table, data, class_folders, {"train": split, "val": validation}))
         changed = (*(f"{name} times {factor:g}" for name, factor in factors.items()), *overrides)
         job = Job(
             table,
@@ -132,7 +133,7 @@ def roadmap(
             device=process_group.device,
             workers=workers,
             teacher=None if teacher is None else os.fspath(teacher),
-            pictures=classes,
+            class_folders=classes,
             changed=changed,
             reporter=PlainReporter() if reporter is None else reporter,
         )
@@ -145,18 +146,20 @@ def roadmap(
 
 
 def plan_of(
-    table: Roadmap, data: PathLike, pictures: PathLike | None, splits: Mapping[str, str | None]
+    table: Roadmap, data: PathLike, class_folders: PathLike | None, splits: Mapping[str, str | None]
 ) -> dict[str, str]:
     """What the rows of a folder have in common beside their recipes; only what was asked for."""
     plan = {"roadmap": table.name, "data": str(Path(data).resolve())}
-    if pictures is not None:
-        plan["pictures"] = str(Path(pictures).resolve())
+    if class_folders is not None:
+        plan["class folders"] = str(Path(class_folders).resolve())
     return plan | {f"{use} split": name for use, name in splits.items() if name is not None}
 
 
-def open_both(data: PathLike, train_split: str | None, val_split: str | None) -> tuple[Dataset, Dataset]:
+def open_both(
+    data: PathLike, train_split: str | None, val_split: str | None, reporter: Reporter | None
+) -> tuple[Dataset, Dataset]:
     """The splits to train and to evaluate on."""
-    training, validation, _ = open_splits(data, train_split, val_split)
+    training, validation, _ = open_splits(data, train_split, val_split, reporter=reporter)
     if validation is None:
         raise UserError(
             f"'{data}' has nothing to evaluate on, and a roadmap compares what it measures.", "Add a split."
@@ -164,19 +167,21 @@ def open_both(data: PathLike, train_split: str | None, val_split: str | None) ->
     return training, validation
 
 
-def open_pictures(pictures: PathLike | None, recipes: Mapping[str, Recipe]) -> tuple[Dataset, Dataset] | None:
+def open_class_folders(
+    class_folders: PathLike | None, recipes: Mapping[str, Recipe], reporter: Reporter | None
+) -> tuple[Dataset, Dataset] | None:
     """The class folders that backbones are trained on; None where no row needs them."""
     before = {key: recipe.pretraining for key, recipe in recipes.items() if recipe.pretraining is not None}
-    if pictures is None:
+    if class_folders is None:
         if before:
             raise UsageError(
                 f"The backbone of the row '{next(iter(before))}' is trained as a classifier first.",
-                "Add --pictures with a folder of class folders, or pretraining=none.",
+                "Add --class-folders with a folder of class folders, or pretraining=none.",
             )
         return None
     if not before:
-        raise UsageError("No row's backbone is trained as a classifier first.", "Leave --pictures away.")
-    training, validation = open_both(pictures, None, None)
+        raise UsageError("No row's backbone is trained as a classifier first.", "Leave --class-folders away.")
+    training, validation = open_both(class_folders, None, None, reporter)
     for recipe in before.values():
         task_of(recipe, training)
     return training, validation
@@ -252,5 +257,5 @@ def refuse_conflicts(table: Roadmap, rows: list[Row], overrides: Sequence[str]) 
 
 
 def untrained_row(table: Roadmap, row: Row, recipes: Mapping[str, Recipe]) -> MeasuredRow:
-    """What can be said of a row without training."""
+    """The row as it is known without training."""
     return measured_row(table, row, recipes[row.key], results={}, latency=None, seconds=0.0)

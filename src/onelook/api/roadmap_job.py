@@ -1,4 +1,4 @@
-"""A roadmap on its way: its rows trained one after the other, and what its folder says of them as a table."""
+"""Trains the rows of a roadmap one after the other, and makes a table of what its folder holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onelook.data import Dataset
 from onelook.errors import UserError
 from onelook.files import write_text
 from onelook.losses.classification import ClassLoss
-from onelook.models.deploy import deploy
+from onelook.networks.deploy import deploy
 from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.recipes import RECIPE_TYPES, find_recipe
 from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
@@ -42,15 +42,15 @@ def keep_plan(folder: Path, plan: Mapping[str, str]) -> None:
     if path.is_file():
         before = _kept(path)
         if before != plan:
-            said = ", ".join(f"{key} {value}" for key, value in before.items())
-            raise UserError(f"'{folder}' holds another roadmap: {said}.", "Choose another folder with --out.")
+            held = ", ".join(f"{key} {value}" for key, value in before.items())
+            raise UserError(f"'{folder}' holds another roadmap: {held}.", "Choose another folder with --out.")
         return
     make_folder(folder)
     write_text(path, json.dumps(plan, indent=1) + "\n")
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    """What an earlier sitting wrote; UserError where the file is damaged."""
+    """Reads what an earlier session wrote; UserError where the file is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
@@ -64,9 +64,9 @@ def _kept(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """A roadmap on its way: its folder says at any moment what is done.
+    """The training of a roadmap; its folder holds at any moment what is done.
 
-    pictures: the class folders, training and validation, that the rows' backbones are trained on where they begin as
+    class_folders: the data sets, training and validation, that the rows' backbones are trained on where they begin as
     classifiers; None where no row's does.  changed: what was set for all rows alike, as it was written.
     """
 
@@ -79,7 +79,7 @@ class Job:
     workers: int | None
     teacher: str | None
     reporter: Reporter
-    pictures: tuple[Dataset, Dataset] | None = None
+    class_folders: tuple[Dataset, Dataset] | None = None
     changed: tuple[str, ...] = ()
 
     def train(self, row: Row, seed: int) -> None:
@@ -94,11 +94,11 @@ class Job:
 
     def backbone(self, row: Row, recipe: Recipe) -> Path:
         """The weights that the row's trainings begin with: trained as a classifier, once for all seeds."""
-        assert self.pictures is not None  # `roadmap` asked for them
-        recipe = change(recipe, {"model.num_classes": len(self.pictures[0].names)})
+        assert self.class_folders is not None  # checked by `roadmap`
+        recipe = change(recipe, {"model.num_classes": len(self.class_folders[0].names)})
         folder = self.folder / row.key / BACKBONE
         if not is_done(folder, recipe):
-            self.run(folder, recipe, f"{row.name}, the backbone", self.pictures)
+            self.run(folder, recipe, f"{row.name}, the backbone", self.class_folders)
         return folder / "last.safetensors"
 
     def run(
@@ -109,7 +109,7 @@ class Job:
         data: tuple[Dataset, Dataset],
         weights: Path | None = None,
     ) -> None:
-        """A training whose result is written when it is finished; one that was stopped goes on."""
+        """Trains, or continues a training, and writes its result when it is finished."""
         self.reporter.info(f"\n{title}")
         result = train(
             recipe,
@@ -178,7 +178,7 @@ class Job:
         recipe, device = next(iter(self.recipes.values())), describe_hardware(self.device)
         height, width = recipe.input_size
         spread = f"mean and sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-        backbones = {} if self.pictures is None else {"backbones trained on": self.pictures[0].describe()}
+        backbones = {} if self.class_folders is None else {"backbones trained on": self.class_folders[0].describe()}
         return {
             **backbones,
             "trained on": self.training.describe(),

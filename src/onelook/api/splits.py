@@ -8,27 +8,34 @@ from collections.abc import Sequence
 from onelook.api.open import PathLike
 from onelook.data import Dataset, open_dataset, splits
 from onelook.errors import UsageError
+from onelook.reporter import Reporter
 
 
 def open_splits(
-    data: Dataset | PathLike, split: str | None = None, validation: Dataset | str | None = None
+    data: Dataset | PathLike,
+    split: str | None = None,
+    validation: Dataset | str | None = None,
+    *,
+    reporter: Reporter | None = None,
 ) -> tuple[Dataset, Dataset | None, list[str]]:
     """The split to train on, the one to evaluate on (its classes in the same order), and notes on both.
 
     data: a data set, or its folder or file.  split: of that folder or file; None is train, or trainval where that is
     what there is.  validation: a data set, or the name of a split in the same place; None is val, or test where that is
-    what there is; "none" evaluates nothing.
+    what there is; "none" evaluates nothing.  reporter: shows the progress of a data set's first opening.
     """
-    training, place = open_training_split(data, split)
+    training, place = open_training_split(data, split, reporter=reporter)
     notes = [f"Training on {training.describe()}."]
-    judged = validation if isinstance(validation, Dataset) else _validation(place, validation)
+    judged = validation if isinstance(validation, Dataset) else _validation(place, validation, reporter)
     if judged is None:
         return training, None, [*notes, "Nothing to evaluate on: the last weights will count as the best."]
     judged = judged.with_names(training.names)
     return training, judged, [*notes, f"Evaluating on {judged.describe()}."]
 
 
-def open_training_split(data: Dataset | PathLike, split: str | None) -> tuple[Dataset, PathLike]:
+def open_training_split(
+    data: Dataset | PathLike, split: str | None, *, reporter: Reporter | None = None
+) -> tuple[Dataset, PathLike]:
     """The split to train on (see `open_splits`), and the place where others are."""
     if isinstance(data, Dataset):
         if split is not None:
@@ -38,16 +45,16 @@ def open_training_split(data: Dataset | PathLike, split: str | None) -> tuple[Da
         raise UsageError(f"A {type(data).__name__} is no data set.", "Give a path, or a Dataset of open_dataset().")
     there = splits(os.fspath(data))
     usual = "trainval" if _is_voc(there) or "train" not in there else "train"
-    return open_dataset(os.fspath(data), split or usual), data
+    return open_dataset(os.fspath(data), split or usual, reporter=reporter), data
 
 
-def _validation(place: PathLike, split: str | None) -> Dataset | None:
+def _validation(place: PathLike, split: str | None, reporter: Reporter | None) -> Dataset | None:
     """The split of that name, or the usual one; None for none."""
     there = splits(os.fspath(place))
     wanted = split or ("test" if _is_voc(there) or ("val" not in there and "test" in there) else "val")
     if wanted == "none" or (split is None and wanted not in there):
         return None
-    return open_dataset(os.fspath(place), wanted)
+    return open_dataset(os.fspath(place), wanted, reporter=reporter)
 
 
 def _is_voc(there: Sequence[str]) -> bool:

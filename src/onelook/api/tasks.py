@@ -41,7 +41,7 @@ class Task(Protocol):
     measures: ClassVar[tuple[str, ...]]
 
     def look(self, run: Run, batches: Sequence[Batch]) -> None:
-        """Says what the first batches tell before training begins."""
+        """Reports what the first batches show, before training begins."""
         ...
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
@@ -96,18 +96,18 @@ class Detecting:
 
 @dataclass(frozen=True)
 class Classifying:
-    """Naming whole pictures."""
+    """Naming whole images."""
 
     measures: ClassVar[tuple[str, ...]] = ("top1", "top5")
 
     def look(self, run: Run, batches: Sequence[Batch]) -> None:
-        """There is nothing to say."""
+        """Nothing is reported."""
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
         return top_k(network, validation, run.recipe.input_size, run.train_state.process_group.device)
 
     def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
-        """Says how the weights go on: metrics.csv has all there is to report."""
+        """Reports how the weights are used; everything else is in metrics.csv."""
         best = trained.folder / "best.safetensors"
         run.log.info(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
 
@@ -119,8 +119,8 @@ def task_of(recipe: Recipe, training: Dataset) -> Task:
         if has_classes:
             return Classifying()
         raise UserError(
-            f"'{training.described_by}' has boxes, and the recipe trains a classifier of pictures.",
-            "Give a folder with one folder of pictures a class, or the recipe of a detector.",
+            f"'{training.described_by}' has boxes, and the recipe trains a classifier of images.",
+            "Give a folder with one folder of images a class, or the recipe of a detector.",
         )
     if has_classes:
         raise UserError(
@@ -131,7 +131,7 @@ def task_of(recipe: Recipe, training: Dataset) -> Task:
 
 
 def check_judging(task: Task, recipe: Recipe, validation: Dataset | None) -> None:
-    """UserError for a "best" that no evaluation of the training will tell: now, not when the first one is made."""
+    """UserError for a metric that no evaluation of the training measures; checked before training begins."""
     if validation is None:
         if recipe.patience is not None:
             raise UserError(

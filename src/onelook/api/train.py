@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onelook.api.load import TrainResult
+from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.splits import PathLike
 from onelook.api.training_session import open_session
 from onelook.data import Dataset
-from onelook.models.detector import Detector
+from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
 from onelook.training.options import Layout, RunOptions
 from onelook.training.recipe import Recipe

@@ -10,14 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import overload
 
+from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved, resumed
-from onelook.api.splits import PathLike, open_splits
+from onelook.api.splits import open_splits
 from onelook.api.tasks import Task, check_judging, preflight, task_of
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.loader import Loader
 from onelook.errors import UsageError
-from onelook.models.detector import Detector
+from onelook.networks.detector import Detector
+from onelook.networks.variants import VARIANTS
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import faster, loader_of
 from onelook.training.options import RunOptions, options_of_run
@@ -29,6 +31,7 @@ from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
 from onelook.training.train_state import TrainState
+from onelook.weights.identify import model_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,7 @@ def open_session(
     """
     choice = named_choice(recipe)
     start = Start(
-        folder=run_folder(out, resume, choice.name if isinstance(choice, RecipeChoice) else None),
+        folder=run_folder(out, resume, run_name(choice)),
         resume=resume,
         weights=None if resume or weights == "none" else _text(weights),
         teacher=_text(teacher),
@@ -90,7 +93,7 @@ def open_session(
     )
     if resume:
         options = options.after(options_of_run(start.folder))
-    training, judged, notes = open_splits(data, options.train_split, validation or options.val_split)
+    training, judged, notes = open_splits(data, options.train_split, validation or options.val_split, reporter=reporter)
     with join_process_group(options.device) as process_group:
         plan = None if options.cache in (None, "none") else plan_cache(options.cache, training, start.folder)
         begun = _begin(choice, (training, judged), process_group, options, start)
@@ -211,6 +214,14 @@ def _logged(run: Run) -> Iterator[None]:
 
 def _resume_call(folder: Path) -> str:
     return f"call onelook.train again with out='{folder}' and resume=True"
+
+
+def run_name(choice: Recipe | RecipeChoice) -> str | None:
+    """What the folder of a run is named after: the model, or the recipe that was named."""
+    if isinstance(choice, RecipeChoice):
+        return choice.name
+    found = model_name(choice.model)
+    return found if found in VARIANTS else None
 
 
 def run_folder(out: PathLike | None, resume: bool, name: str | None) -> Path:

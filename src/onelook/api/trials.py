@@ -30,7 +30,7 @@ OUTPUT_END = 2000  # characters of a failed trial's output that are searched for
 def begin_study(
     folder: Path, recipe: Recipe, genes: Sequence[Gene], seed: int, options: Mapping[str, Any] | None = None
 ) -> Study:
-    """A new search in a folder; options: the flags that it goes on with."""
+    """Begins a search in a folder. options: the flags that are kept for its continuation."""
     make_folder(folder)
     write_yaml(folder / BASE, to_plain(recipe))
     study = Study(folder, recipe, genes, seed, write_text)
@@ -65,7 +65,7 @@ class Launcher:
         return self.folder / f"{trial.name}.json"
 
     def output(self, trial: Trial) -> Path:
-        """Where what a trial's training says is kept."""
+        """The file with the output of a trial's training."""
         return self.folder / f"{trial.name}.log"
 
 
@@ -125,8 +125,10 @@ def collect(study: Study, trial: Trial, launcher: Launcher, code: int, seconds: 
         error = f"{study.recipe.metric} was never defined on the validation set"
         study.update_trial(trial, status="failed", seconds=seconds, error=error)
     else:
-        said = launcher.output(trial).read_bytes()[-OUTPUT_END:].decode(errors="replace").strip().splitlines()
-        reason = next((line for line in reversed(said) if "rror" in line), said[-1] if said else f"exit code {code}")
+        output = launcher.output(trial).read_bytes()[-OUTPUT_END:].decode(errors="replace").strip().splitlines()
+        reason = next(
+            (line for line in reversed(output) if "rror" in line), output[-1] if output else f"exit code {code}"
+        )
         study.update_trial(trial, status="failed", seconds=seconds, error=reason)
 
 

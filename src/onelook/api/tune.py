@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved
-from onelook.api.splits import PathLike, open_splits
-from onelook.api.training_session import run_folder
+from onelook.api.splits import open_splits
+from onelook.api.training_session import run_folder, run_name
 from onelook.api.trials import BASE, BEST, Launcher, begin_study, run_study
 from onelook.errors import UsageError, UserError
 from onelook.files import write_text
@@ -60,7 +61,7 @@ class TuneResult:
         lines = [f"{len(self.rows)} trials in {self.folder}."]
         if best is not None:
             lines.append(f"Best {self.metric} {best['fitness']:.4f}, in trial {self.best}: {self.recipe}")
-        return "\n".join([*lines, *([f"Stopped. To go on: {self.resume_command}"] if self.interrupted else [])])
+        return "\n".join([*lines, *([f"Stopped. To resume: {self.resume_command}"] if self.interrupted else [])])
 
 
 def tune(
@@ -102,12 +103,11 @@ def tune(
     }
     options = {name: value for name, value in given.items() if value is not None}
     choice = named_choice(recipe)
-    name = choice.name if isinstance(choice, RecipeChoice) else None
-    folder = run_folder(out, resume, f"tune-{name or 'recipe'}")
+    folder = run_folder(out, resume, f"tune-{run_name(choice) or 'recipe'}")
     if resume:
         study = _resumed(folder, choice, ranges, seed, options)
     else:
-        study = _begun(folder, choice, data, options, ranges=ranges, seed=seed or 0)
+        study = _begun(folder, choice, data, options, ranges=ranges, seed=seed or 0, reporter=reporter)
     shared = {name: study.options.get(name) for name in ("weights", "train_split", "val_split", "workers")}
     launcher = Launcher(os.fspath(data), folder, flags_of(**shared), _devices(study.options))
     number, at_once = int(study.options.get("trials", TRIALS)), int(study.options.get("parallel", 1))
@@ -140,7 +140,7 @@ def _resumed(
     refused += ranges
     if refused:
         raise UsageError(
-            "A search goes on with the settings it began with.",
+            "A resumed search keeps its settings.",
             f"Leave away: {' '.join(refused)}; or begin a new search: --out.",
         )
     study = Study.read(folder, read_recipe(folder / BASE), write_text)
@@ -158,12 +158,13 @@ def _begun(
     *,
     ranges: Sequence[str],
     seed: int,
+    reporter: Reporter | None,
 ) -> Study:
     """A new search in a folder; UserError where no trial could be better than another."""
     first = choose_device(_devices(options)[0])
     if (folder / STUDY_FILE).exists():
-        raise UserError(f"'{folder}' holds a search already.", "Go on with it: --resume; or choose another --out.")
-    training, judged, _ = open_splits(data, options.get("train_split"), options.get("val_split"))
+        raise UserError(f"'{folder}' holds a search already.", "Continue it: --resume; or choose another --out.")
+    training, judged, _ = open_splits(data, options.get("train_split"), options.get("val_split"), reporter=reporter)
     if judged is None:
         raise UserError("There is nothing to evaluate on, so no trial is better than another.", "Give --val-split.")
     chosen = resolved(choice, training, fine_tunes="weights" in options, on_cpu=first.type == "cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onelook.api.anchors import FoundAnchors
 from onelook.api.anchors import anchors as find_anchors
+from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.shown import Shown
 from onelook.cli.views.anchors import show_anchors
 from onelook.data.anchors import GENERATIONS
@@ -43,5 +44,14 @@ def anchors(
     Returns:
         The anchors by level, and how they fit.
     """
-    found = find_anchors(data, count=count, size=size, model=model, split=split, generations=generations, seed=seed)
+    found = find_anchors(
+        data,
+        count=count,
+        size=size,
+        model=model,
+        split=split,
+        generations=generations,
+        seed=seed,
+        reporter=ConsoleReporter(),
+    )
     return Shown(found, show_anchors)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 from onelook import __version__
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # name: (module:function, the first line of its docstring; a test holds the two equal).
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("onelook.cli.demo:demo", "Run the whole main job on a data set that the program draws itself."),
-    "train": ("onelook.cli.train:train", "Train a detector, or a classifier of pictures."),
+    "train": ("onelook.cli.train:train", "Train a detector, or a classifier of images."),
     "roadmap": ("onelook.cli.roadmap:roadmap", "A paper's table, trained row by row."),
     "tune": ("onelook.cli.tune:tune", "Search for better settings of a training."),
     "bench": ("onelook.cli.bench:app", "Measure the latency, throughput and memory of a model."),
@@ -59,7 +59,7 @@ WORD = 10.0  # seconds for another process to say what has happened
 HELP_FLAGS = ("--help", "-h")
 FIRST_STEPS = ("onelook detect photo.jpg --model yolox-s --weights yolox_s.pth", "onelook detect --help")
 
-# What an import of these top-level packages means to somebody who has not installed them.
+# How to install these top-level packages where their import fails.
 _OS_REMEDIES = {
     errno.EACCES: "Change the permissions, or choose another place.",
     errno.EPERM: "Change the permissions, or choose another place.",
@@ -75,15 +75,6 @@ _INSTALL = {
     "onnxruntime": "pip install onnxruntime",
     "hotcoco": "pip install hotcoco",
 }
-
-
-@runtime_checkable
-class Result(Protocol):
-    """What a verb returns."""
-
-    def to_dict(self) -> Any: ...
-
-    def show(self, console: Console) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -203,10 +194,10 @@ def run(arguments: Sequence[str]) -> int:
         rest, options = split_options(arguments)
         with JsonTarget(options.json) as target, plain_warnings():
             result = call(rest, lambda: consoles(to_stderr=target.is_stdout)[0])
-            if isinstance(result, Result):
+            if isinstance(result, Shown):
                 # torchrun starts several processes, whose results are the same; errors are each one's own.
                 if os.environ.get("RANK", "0") == "0":
-                    if isinstance(result, Shown) and result.print_result is None:
+                    if result.print_result is None:
                         print(result.result)
                     else:
                         result.show(consoles(to_stderr=target.is_stdout)[0])

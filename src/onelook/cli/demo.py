@@ -24,7 +24,7 @@ def demo(
 ) -> Shown[api.Demo] | Shown[api.DrawnData]:
     """Run the whole main job on a data set that the program draws itself.
 
-    Draws labelled pictures, trains a small detector on them from scratch, validates it, detects, exports the detector,
+    Draws labelled images, trains a small detector on them from scratch, validates it, detects, exports the detector,
     validates the exported file, and writes a report. Takes some minutes on two cores.
 
     Examples:
@@ -33,14 +33,14 @@ def demo(
         onelook demo --data-only scenes --images 2000 --size 320 --difficulty 0.6
 
     Args:
-        out: Folder for everything the demo makes; a demo that was stopped in it goes on, a finished one stays.
+        out: Folder for everything the demo makes; a demo that was stopped in it is continued, a finished one stays.
         model: Name of the model.
-        epochs: Passes over the pictures.
-        size: Side of the pictures, a multiple of 32; the network sees them at three fifths of it.
-        images: Pictures to train on; a quarter as many are kept for validation.
-        difficulty: Of the pictures, 0 to 1: how much clutter, hiding, noise and odd light there is in them.
-        classes: Kinds of things in the pictures.
-        seed: Of the pictures and of the training.
+        epochs: Passes over the images.
+        size: Side of the images, a multiple of 32; the network sees them at three fifths of it.
+        images: Images to train on; a quarter as many are kept for validation.
+        difficulty: Of the images, 0 to 1: how much clutter, hiding, noise and odd light there is in them.
+        classes: Kinds of things in the images.
+        seed: Of the images and of the training.
         data_only: Draw the data set into this folder and do nothing else; it is a COCO data set like any other.
     """
     if data_only is not None:

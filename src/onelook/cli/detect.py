@@ -88,7 +88,7 @@ def detect(
 def _quiet_native_errors() -> Iterator[None]:
     """Keeps image, video and network libraries from writing to standard error; Python's own messages still go there.
 
-    They report by file what this command reports by name, or warn of what nobody asked for.
+    They repeat what this command reports by name, or warn of what no option asked for.
     """
     try:
         descriptor = sys.stderr.fileno()

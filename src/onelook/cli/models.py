@@ -17,4 +17,4 @@ def models(name: str | None = None, /) -> Shown[api.ModelList]:
     Args:
         name: only this model.
     """
-    return Shown(api.list_models(name), show_models)
+    return Shown(api.models(name), show_models)

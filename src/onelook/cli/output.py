@@ -19,7 +19,7 @@ from onelook.files import write_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDTH_OF_FILES = 140  # columns where output goes to a file or a pipe, whose width nobody knows
+WIDTH_OF_FILES = 140  # columns where output goes to a file or a pipe, whose width is unknown
 
 
 def consoles(*, to_stderr: bool = False) -> tuple[Console, Console]:
@@ -162,6 +162,8 @@ def _check_writable(path: Path) -> None:
         folder = path.resolve().parent
         while not folder.exists():
             folder = folder.parent
+        import tempfile
+
         with tempfile.TemporaryFile(dir=folder):  # what a folder allows, only trying tells: root may all but /proc
             pass
     except OSError as error:

@@ -26,7 +26,7 @@ def roadmap(
     device: str | None = None,
     out: Path | None = None,
     teacher: str | None = None,
-    pictures: str | None = None,
+    class_folders: str | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
@@ -34,7 +34,7 @@ def roadmap(
     """A paper's table, trained row by row.
 
     Trains every row, one run folder for each seed, and writes the table of what was measured beside the paper's
-    figures, as CSV, Markdown, HTML, and a picture of speed and accuracy. The same command goes on where it was stopped.
+    figures, as CSV, Markdown, HTML, and a chart of speed and accuracy. The same command continues what was stopped.
     Without data it shows the rows, their costs and what each changes; without a name, the roadmaps. Rows that compare
     classifiers (yolov4-table2 and 3) take a folder of class folders.
 
@@ -56,7 +56,7 @@ def roadmap(
         device: cpu, cuda, cuda:1, mps; the best one here unless given.
         out: Folder of the runs and the table; runs/NAME unless given.
         teacher: Weights file or folder of a run whose features the rows with distillation learn.
-        pictures: Folder of class folders, for rows whose backbones are trained as classifiers first.
+        class_folders: Folder of class folders, for rows whose backbones are trained as classifiers first.
         train_split: Split to train on; train, or trainval where that is what there is.
         val_split: Split to evaluate on; val, or test where that is what there is.
         workers: Processes that prepare images.
@@ -76,7 +76,7 @@ def roadmap(
         device=device,
         out=out,
         teacher=teacher,
-        pictures=pictures,
+        class_folders=class_folders,
         split=train_split,
         validation=val_split,
         workers=workers,

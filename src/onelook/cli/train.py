@@ -45,13 +45,13 @@ def train(
     teacher_weights: str | None = None,
     log: tuple[str, ...] = (),
 ) -> Shown[TrainResult]:
-    """Train a detector, or a classifier of pictures.
+    """Train a detector, or a classifier of images.
 
     The model's published training is used unless --recipe names another; what it counts in epochs shrinks with
     --epochs. Flags are the run; path=value changes the recipe (see onelook diff for the paths). Stop with Ctrl-C and go
     on with --resume. In several processes: torchrun --nproc-per-node 8 -m onelook train ...
 
-    Where DATA is a folder with a folder of pictures for each class (perhaps in train/ and val/), a classifier is
+    Where DATA is a folder with a folder of images for each class (perhaps in train/ and val/), a classifier is
     trained on the model's backbone. Its weights start a detector: --weights.
 
     Examples:
@@ -71,7 +71,7 @@ def train(
         batch: Images a step, over all processes; as published (64) on a GPU, 16 on a CPU; auto fills a GPU's memory.
         device: cpu, cuda, cuda:1, mps; the best one here unless given.
         out: Folder of the run.
-        resume: Go on with the run in --out, which knows its recipe, splits and flags.
+        resume: Continue the run in --out, with its recipe, splits and flags.
         train_split: Split to train on; train, or trainval where that is what there is.
         val_split: Split to evaluate on; val, or test where that is what there is; none evaluates nothing.
         workers: Processes that prepare images.

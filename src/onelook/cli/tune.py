@@ -38,7 +38,7 @@ def tune(
     (a genetic algorithm, as YOLOv4's authors chose theirs). path=low..high names a number to search; without any, the
     learning rate, momentum, weight decay and the weights of the loss are searched. path=value changes the recipe of all
     trials. Each trial is a run in the folder; the best recipe is best.yaml there, for onelook train --recipe. Stop with
-    Ctrl-C and go on with --resume: what is not given then is as it was.
+    Ctrl-C and continue with --resume: what is not given then is as it was.
 
     Examples:
         onelook tune data/ --model yolox-nano --epochs 10 --trials 40
@@ -58,7 +58,7 @@ def tune(
         batch: Images a step; as published (64) on a GPU, 16 on a CPU.
         device: cpu, cuda, cuda:1, mps; several with commas are taken in turn.
         out: Folder of the search.
-        resume: Go on with the search in --out.
+        resume: Continue the search in --out.
         seed: Of the search's own randomness; 0 unless given.
         train_split: Split to train on.
         val_split: Split to evaluate on.

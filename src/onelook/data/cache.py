@@ -38,6 +38,7 @@ from onelook.data.index import (
     read_stamp,
     write_index,
 )
+from onelook.files import replacing
 
 FRESH = 2_000_000_000  # ns: the coarsest clock of a file system in use (FAT)
 FOLDER = ".onelook"
@@ -157,16 +158,8 @@ def _kept(path: Path, snapshot: Snapshot) -> Index | None:
 
 
 def _keep(path: Path, arrays: Mapping[str, np.ndarray], meta: dict[str, Any], stamp: Mapping[str, Any]) -> Index:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=".tmp", prefix=path.stem, dir=path.parent)
-    os.close(handle)
-    try:
-        write_index(Path(temporary), arrays, meta, stamp)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        write_index(temporary, arrays, meta, stamp)
     return open_index(path)
 
 

@@ -136,8 +136,6 @@ def write_index(path: Path, arrays: Mapping[str, np.ndarray], meta: dict[str, An
             file.seek(base + table[name][2])
             file.write(array.data if array.size else b"")
         file.truncate(base + offset)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_stamp(path: Path) -> tuple[dict[str, Any], int]:

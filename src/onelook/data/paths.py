@@ -103,9 +103,8 @@ def read_bytes(path: Path, limit: int) -> bytes:
         if path.exists() and not path.is_file():  # opening a pipe would block for ever
             raise DataError(f"'{path}' is not an ordinary file.", "Replace it by a file.")
         with open(path, "rb") as file:
-            data = file.read(
-                min(limit, os.fstat(file.fileno()).st_size) + 1
-            )  # as many bytes as requested are allocated
+            size = min(limit, os.fstat(file.fileno()).st_size)  # as many bytes as requested are allocated
+            data = file.read(size + 1)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.", "Check the file.") from error
     if len(data) > limit:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from onelook.models.deploy import deploy
-from onelook.models.detector import Detector
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Detector
 
 
 class ExportGraph(nn.Module):

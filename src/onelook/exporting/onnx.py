@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +21,9 @@ from onelook.exporting.graph import ExportGraph
 from onelook.exporting.nms import ROW_OUTPUTS, append_nms
 from onelook.exporting.runtime import onnx_runner
 from onelook.exporting.verify import Agreement, verify_detections, verify_rows
-from onelook.models.detector import Architecture, Detector
-from onelook.models.variants import VARIANTS
+from onelook.files import replacing
+from onelook.networks.detector import Architecture, Detector
+from onelook.networks.variants import VARIANTS
 from onelook.ops.nms import Nms
 
 _OTHER_FOLDER = "Give --out a file in a folder that you can write to and that has room."
@@ -87,7 +86,6 @@ def export_onnx(
     detector.check_sides(*metadata.size)
     with _temporary_beside(path) as draft:
         agreement, metadata = _write_verified(detector, draft, metadata, nms)
-        os.replace(draft, path)
     return ExportedFile(path, metadata, agreement)
 
 
@@ -214,20 +212,14 @@ def _write(model: ModelProto, metadata: ExportedMetadata, path: Path) -> None:
 
 @contextmanager
 def _temporary_beside(path: Path) -> Iterator[Path]:
-    """A temporary file in the folder of `path`, removed at the end if it still exists."""
+    """A temporary file that replaces `path` when the block ends without an error."""
     if path.exists() and not path.is_file():
         raise ExportError(f"'{path}' cannot be written: it is not a regular file.", _OTHER_FOLDER)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
+        with replacing(path) as draft:
+            yield draft
     except OSError as error:
-        raise ExportError(f"'{path}' cannot be written: {error.strerror}.", _OTHER_FOLDER) from error
-    os.close(handle)
-    draft = Path(name)
-    draft.chmod(0o644)
-    try:
-        yield draft
-    finally:
-        draft.unlink(missing_ok=True)
+        raise ExportError(f"'{path}' cannot be written: {error.strerror or error}.", _OTHER_FOLDER) from error
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from onelook.exported import METADATA_KEY
 from onelook.exporting.graph import ExportGraph
 from onelook.exporting.onnx import OUTPUTS, ExportedFile, export_onnx
 from onelook.exporting.verify import Runner, mismatch_error, verify_rows
-from onelook.models.detector import Detector
+from onelook.files import replacing
+from onelook.networks.detector import Detector
 
 
 def export_openvino(
@@ -51,7 +52,8 @@ def export_openvino(
         openvino.save_model(model, str(draft), compress_to_fp16=half)
         agreement, _ = verify_rows(openvino_runner(draft), OUTPUTS, ExportGraph(detector), metadata)
         for suffix in (".bin", ".xml"):  # the .xml last: it is the file that users open
-            os.replace(draft.with_suffix(suffix), path.with_suffix(suffix))
+            with replacing(path.with_suffix(suffix)) as file:
+                os.replace(draft.with_suffix(suffix), file)
     return ExportedFile(path, metadata, agreement)
 
 

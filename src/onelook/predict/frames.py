@@ -1,6 +1,6 @@
-"""Pictures from sources, framed for the network and in order: decoded by threads while the network runs.
+"""Images from sources, framed for the network and in order: decoded by threads while the network runs.
 
-A bounded number of pictures is ahead, so that memory does not grow with what is read.
+A bounded number of images is ahead, so that memory does not grow with what is read.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg would print
 def read_frames(
     sources: Sequence[Source], frame: Resize, size: tuple[int, int], *, keep: bool = False, workers: int | None = None
 ) -> Iterator[Framed | Damage]:
-    """Every picture of the sources, framed, in order; Damage in the place of what cannot be read.
+    """Every image of the sources, framed, in order; Damage in the place of what cannot be read.
 
     keep: whether the original pixels stay with the framed ones.  workers: threads that decode images. Closing the
-    iterator stops the threads after the pictures they are at.
+    iterator stops the threads after the images they are at.
     """
     workers = min(4, os.cpu_count() or 1) if workers is None else workers
     pool = ThreadPoolExecutor(workers, thread_name_prefix="onelook-decode")

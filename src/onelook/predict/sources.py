@@ -1,4 +1,4 @@
-"""Where pictures come from: files, folders, globs, lists, videos, cameras, stream addresses.
+"""Where images come from: files, folders, globs, lists, videos, cameras, stream addresses.
 
 `find_sources` says what there is; `frames.read_frames` reads it.
 """
@@ -61,7 +61,7 @@ class Video:
 
 @dataclass(frozen=True, eq=False)
 class Framed:
-    """A picture in the network's frame. pixels: (H, W, 3) uint8.  frame: its number in a video, from 0.
+    """An image in the network's frame. pixels: (H, W, 3) uint8.  frame: its number in a video, from 0.
 
     image: the original pixels, where they were to be kept.
     """
@@ -74,7 +74,7 @@ class Framed:
     image: np.ndarray | None = None
 
     def attach(self, found: Detections) -> Detections:
-        """The detections with all that is known of their picture."""
+        """The detections with all that is known of their image."""
         return replace(found, image=self.image, source=self.source.path, frame=self.frame, size=self.placement.source)
 
 

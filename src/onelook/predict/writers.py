@@ -1,6 +1,6 @@
 """Detections into files: every format of `onelook detect`. Each file appears whole or not at all.
 
-What grows with the number of pictures is written as it comes, beside its final name, and renamed when the writer is
+What grows with the number of images is written as it comes, beside its final name, and renamed when the writer is
 closed: an interrupted run keeps what was done.
 """
 
@@ -10,7 +10,6 @@ import contextlib
 import csv
 import json
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +20,7 @@ import numpy as np
 
 from onelook.draw import draw_detections, enlarge_small_image, write_image
 from onelook.errors import UsageError, UserError, did_you_mean
+from onelook.files import open_replacing, replacing, write_bytes
 from onelook.predict.sources import Framed
 from onelook.types import Detections
 
@@ -28,7 +28,7 @@ FORMATS = ("json", "images", "coco", "yolo", "csv", "video")
 
 
 class Writer(Protocol):
-    """One format. add: one picture.  close: finishes its files.  discard: leaves none that is not whole."""
+    """One format. add: one image.  close: finishes its files.  discard: leaves none that is not whole."""
 
     def add(self, item: Framed, found: Detections) -> None: ...
 
@@ -87,7 +87,7 @@ class Writers:
                 self.folder.rmdir()
 
     def add(self, item: Framed, found: Detections) -> None:
-        """One picture's detections into every format."""
+        """One image's detections into every format."""
         for writer in self._writers:
             writer.add(item, found)
 
@@ -118,18 +118,20 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"'{path}' cannot be written: {error.strerror or error}.", "Choose another --out folder.")
 
 
+class _Discarded(Exception):
+    """Ends the writing of a file that is not wanted: its temporary file is removed."""
+
+
 class _Growing:
-    """A text file that is written beside its name and gets it when it is closed."""
+    """A text file that is written under a temporary name and gets its own when it is closed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")  # names may be long already
+        self._open = contextlib.ExitStack()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             # A file's name may hold bytes that are no text: they are written as \udc.., which JSON reads back as such.
-            self.file: IO[str] = open(  # noqa: SIM115
-                self._beside, "w", encoding="utf-8", errors="backslashreplace", newline=""
-            )
+            file = open_replacing(path, errors="backslashreplace", newline="")
+            self.file: IO[str] = self._open.enter_context(file)
         except OSError as error:
             raise _cannot_write(path, error) from error
 
@@ -141,16 +143,17 @@ class _Growing:
 
     def close(self) -> None:
         try:
-            self.file.close()
-            os.replace(self._beside, self.path)
+            self._open.close()
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
     def discard(self) -> None:
-        with contextlib.suppress(OSError):
-            self.file.close()  # fails where the disk is full
-        with contextlib.suppress(OSError):
-            self._beside.unlink()
+        _discard(self._open)
+
+
+def _discard(opened: contextlib.ExitStack) -> None:
+    with contextlib.suppress(_Discarded, OSError), opened:  # closing may fail, too, where the disk is full
+        raise _Discarded
 
 
 class _JsonArray:
@@ -161,7 +164,7 @@ class _JsonArray:
         self._separator = "[\n"
 
     def add(self, item: Any) -> None:
-        # allow_nan: boxes and scores are finite, and if one were not, a file that nobody can read would be worse.
+        # allow_nan: boxes and scores are finite, and if one were not, a file that no program can read would be worse.
         self._file.write(self._separator + json.dumps(item, ensure_ascii=False, allow_nan=False))
         self._separator = ",\n"
 
@@ -174,7 +177,7 @@ class _JsonArray:
 
 
 class Json:
-    """`detections.json`: an array of pictures with their detections."""
+    """`detections.json`: an array of images with their detections."""
 
     def __init__(self, path: Path) -> None:
         self._array = _JsonArray(path)
@@ -239,9 +242,9 @@ class Coco:
 
 
 class Yolo:
-    """`labels/NAME.txt`: a line `label cx cy w h score` a detection, in fractions of the picture; `classes.txt`.
+    """`labels/NAME.txt`: a line `label cx cy w h score` a detection, in fractions of the image; `classes.txt`.
 
-    Boxes are cut to the picture. A picture without detections gets an empty file.
+    Boxes are cut to the image. An image without detections gets an empty file.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
@@ -291,7 +294,7 @@ class Csv:
 
 
 class Images:
-    """`images/NAME.jpg`: the picture with its detections; of videos every frame, or none where `frames` is False."""
+    """`images/NAME.jpg`: the image with its detections; of videos every frame, or none where `frames` is False."""
 
     def __init__(self, folder: Path, frames: bool) -> None:
         self._folder, self._frames = folder, frames
@@ -314,54 +317,59 @@ class Videos:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.written: list[Path] = []
-        self._open: tuple[str, Path, Path, cv2.VideoWriter, tuple[int, int]] | None = None
+        self._open: tuple[str, Path, contextlib.ExitStack, cv2.VideoWriter, tuple[int, int]] | None = None
 
     def add(self, item: Framed, found: Detections) -> None:
         if item.frame is None or item.video is None:
             return
-        picture = _drawn(item, found)
+        image = _drawn(item, found)
         if self._open is None or self._open[0] != item.source.name:
             self.close()
-            self._begin(item, (picture.shape[0], picture.shape[1]))
+            self._begin(item, (image.shape[0], image.shape[1]))
         assert self._open is not None
         _, _, _, writer, (height, width) = self._open
-        if picture.shape[:2] != (height, width):  # a stream may change its size
-            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        if image.shape[:2] != (height, width):  # a stream may change its size
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def _begin(self, item: Framed, size: tuple[int, int]) -> None:
         path = self._folder / f"{item.source.name}.mp4"
-        beside = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.mp4")
+        opened = contextlib.ExitStack()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = opened.enter_context(replacing(path, suffix=".mp4"))
         except OSError as error:
             raise _cannot_write(path, error) from error
         assert item.video is not None
         height, width = (side - side % 2 or 2 for side in size)  # the codec halves the colour planes
         writer = cv2.VideoWriter(str(beside), cv2.VideoWriter.fourcc(*"mp4v"), item.video.fps, (width, height))
         if not writer.isOpened():
+            _discard(opened)
             raise UserError(f"The video '{path}' cannot be written.", "Choose another --out folder, or --format json.")
-        self._open = (item.source.name, path, beside, writer, (height, width))
+        self._open = (item.source.name, path, opened, writer, (height, width))
 
     def close(self) -> None:
         if self._open is not None:
-            _, path, beside, writer, _ = self._open
+            _, path, opened, writer, _ = self._open
             self._open = None
             writer.release()
-            os.replace(beside, path)
+            try:
+                opened.close()
+            except OSError as error:
+                raise _cannot_write(path, error) from error
             self.written.append(path)
 
     def discard(self) -> None:
         if self._open is not None:
-            self._open[3].release()
-            self._open[2].unlink(missing_ok=True)
+            _, _, opened, writer, _ = self._open
             self._open = None
+            writer.release()
+            _discard(opened)
 
 
 def _drawn(item: Framed, found: Detections) -> np.ndarray:
     assert item.image is not None  # read with keep=True where something is drawn
-    picture, factor = enlarge_small_image(item.image)
-    return draw_detections(picture, found.boxes * factor, found.scores, found.labels, found.names)
+    image, factor = enlarge_small_image(item.image)
+    return draw_detections(image, found.boxes * factor, found.scores, found.labels, found.names)
 
 
 def _file_name(item: Framed) -> str:
@@ -369,13 +377,10 @@ def _file_name(item: Framed) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    file = _Growing(path)
     try:
-        file.write(text)
-        file.close()
-    except BaseException:
-        file.discard()
-        raise
+        write_bytes(path, text.encode("utf-8", "backslashreplace"), durable=False)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def free_folder(base: str) -> Iterator[Path]:

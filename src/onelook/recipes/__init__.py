@@ -50,7 +50,7 @@ from onelook.losses.one_to_one import Selection
 from onelook.losses.yolov4 import DarknetBox, DarknetClasses, DarknetObjectness, DarknetSquares, GaussianBox
 from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
-from onelook.models.variants import ARCHITECTURE_TYPES, VARIANTS
+from onelook.networks.variants import ARCHITECTURE_TYPES, VARIANTS
 from onelook.training.adversarial import Adversarial
 from onelook.training.distill import Distillation
 from onelook.training.dropblock import DropBlock

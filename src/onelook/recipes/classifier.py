@@ -7,8 +7,8 @@ from onelook.augment.classifier import ClassifierAugment
 from onelook.augment.cutmix import CutMix
 from onelook.augment.mosaic import BatchMosaic
 from onelook.losses.classification import ClassLoss
-from onelook.models.classifier import Classification
-from onelook.models.published import Variant
+from onelook.networks.classifier import Classification
+from onelook.networks.published import Variant
 from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Recipe
 from onelook.training.schedule import Polynomial

@@ -9,7 +9,7 @@ from onelook.augment.damo_yolo import DamoAugment
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
 from onelook.losses.yolox import BoxIou
-from onelook.models.published import Variant
+from onelook.networks.published import Variant
 from onelook.training.distill import OFFICIAL_CODE
 from onelook.training.ema import Ema
 from onelook.training.optimizer import AdamW, Sgd

@@ -8,7 +8,7 @@ from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.augment.darknet import DarknetAugment
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolov4 import DarknetBox, DarknetClasses, DarknetObjectness
-from onelook.models.published import Variant
+from onelook.networks.published import Variant
 from onelook.training.ema import Ema
 from onelook.training.multiscale import DarknetShapes
 from onelook.training.optimizer import Sgd

@@ -13,7 +13,7 @@ from onelook.augment.yolov7 import Yolov7Augment
 from onelook.augment.yolov7_copy_paste import Yolov7CopyPaste
 from onelook.losses.detection_loss import Auxiliary, DetectionLoss
 from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
-from onelook.models.published import Variant
+from onelook.networks.published import Variant
 from onelook.training.ema import Ema
 from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Recipe

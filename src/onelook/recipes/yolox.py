@@ -9,7 +9,7 @@ from onelook.augment.geometry import RandomAffine
 from onelook.augment.yolox import YoloxAugment
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
-from onelook.models.published import Variant
+from onelook.networks.published import Variant
 from onelook.training.ema import Ema
 from onelook.training.multiscale import MultiScale
 from onelook.training.optimizer import Sgd

@@ -234,14 +234,14 @@ class RoadmapTable:
         return scatter_chart(self.points(), "ms an image", TITLES[self.measures[0]])
 
     def write(self) -> None:
-        """Writes table.csv, table.md, table.html, plot.svg and plot.png into the folder."""
+        """Writes table.csv, table.md, table.html, chart.svg and chart.png into the folder."""
         if self.folder is None:
             raise ValueError("a table without a folder cannot be written")
         write_text(self.folder / "table.csv", self.csv())
         write_text(self.folder / "table.md", self.markdown())
         write_text(self.folder / "table.html", self.html())
-        write_text(self.folder / "plot.svg", self.svg())
-        write_scatter_png(self.folder / "plot.png", self.points(), "ms an image", TITLES[self.measures[0]])
+        write_text(self.folder / "chart.svg", self.svg())
+        write_scatter_png(self.folder / "chart.png", self.points(), "ms an image", TITLES[self.measures[0]])
 
 
 def _with_spread(row: MeasuredRow, measure: str) -> str:

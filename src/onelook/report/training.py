@@ -12,8 +12,8 @@ import torch
 from onelook.config import to_text
 from onelook.data.dataset import Dataset
 from onelook.evaluation.coco import Evaluation
-from onelook.models.flops import count_gflops, count_parameters
-from onelook.models.variants import VARIANTS
+from onelook.networks.flops import count_gflops, count_parameters
+from onelook.networks.variants import VARIANTS
 from onelook.recipes import RECIPE_FILE, published_recipe
 from onelook.report.build import annotation_hints, describe_changes, example_images, read_metrics, read_report_image
 from onelook.report.page import Report, ReportImage, write_report

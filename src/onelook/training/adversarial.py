@@ -22,8 +22,8 @@ class Adversarial:
     start: part of the training (0 to 1) before the first attack (Darknet: its burn-in).  ramp: whether the step grows
     linearly from 0 with the training (as in Darknet).
 
-    The gradient is that of `loss.deception` with respect to the pixels: no weight and no statistic changes, and batch
-    norm uses its running statistics. (Darknet leaks gradients into the biases of detection layers there.)
+    The gradient is that of `loss.adversarial_loss` with respect to the pixels: no weight and no statistic changes, and
+    batch norm uses its running statistics. (Darknet leaks gradients into the biases of detection layers there.)
     """
 
     rate: float = 1.0

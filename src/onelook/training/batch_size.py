@@ -17,7 +17,7 @@ from onelook.training.train_state import RuntimeOptions, TrainState
 from onelook.types import Targets
 
 if TYPE_CHECKING:
-    from onelook.models.detector import Detector
+    from onelook.networks.detector import Detector
     from onelook.training.recipe import Recipe
 
 TRIAL_OBJECTS = 50  # objects an image in a trial: more than most images have, so that real batches fit as well

@@ -68,5 +68,7 @@ def options_of_run(folder: Path) -> Mapping[str, Any]:
         return {}
     found = read_notes(state).get("flags")
     if not isinstance(found, dict):
-        raise UserError(f"'{state}' does not say how its run began.", "Start another run with --out in another folder.")
+        raise UserError(
+            f"'{state}' does not hold how its run began.", "Start another run with --out in another folder."
+        )
     return found

@@ -16,7 +16,7 @@ from onelook.layers.cross_iteration_batch_norm import Cbn
 from onelook.layers.cross_mini_batch_norm import Cmbn
 from onelook.losses.classification import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
-from onelook.models.detector import Architecture
+from onelook.networks.detector import Architecture
 from onelook.training.adversarial import Adversarial
 from onelook.training.distill import TERM_NAME, Distillation
 from onelook.training.dropblock import DropBlock

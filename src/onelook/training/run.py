@@ -44,7 +44,7 @@ from onelook.types import UNDEFINED
 from onelook.weights import save_weights
 
 if TYPE_CHECKING:
-    from onelook.models.detector import Detector
+    from onelook.networks.detector import Detector
     from onelook.training.recipe import Recipe
 
 READ_EVERY = 20  # steps between two reads of the losses on CUDA: each read synchronises with the device

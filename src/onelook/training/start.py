@@ -14,8 +14,8 @@ from onelook.config import change
 from onelook.data import Dataset
 from onelook.data.loader import Batch
 from onelook.errors import UsageError, UserError
-from onelook.models.build import build
-from onelook.models.detector import Detector
+from onelook.networks.build import build
+from onelook.networks.detector import Detector
 from onelook.training.batch_size import largest_batch, training_trial
 from onelook.training.batches import loader_of
 from onelook.training.processes import ProcessGroup
@@ -26,7 +26,7 @@ from onelook.weights import load_weights, save_weights
 from onelook.weights.report import LoadReport
 
 STATISTICS_IMAGES = 128  # that the statistics of folded batch norm are measured on
-SETTLING_BATCHES = 4  # whose gradients say how large folded filters have to be
+RESCALING_BATCHES = 4  # whose gradients give the size that folded filters need
 
 
 def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
@@ -72,7 +72,7 @@ def unfold(detector: Detector, training: Dataset, recipe: Recipe, process_group:
         predictions = detector(batch.images.to(process_group.device).float())
         return torch.stack(list(loss(predictions, batch.targets.to(process_group.device)).values())).sum()
 
-    rescale_filters(detector, (partial(of, batch) for batch in first[:SETTLING_BATCHES]))
+    rescale_filters(detector, (partial(of, batch) for batch in first[:RESCALING_BATCHES]))
 
 
 def fill_memory(
@@ -84,7 +84,7 @@ def fill_memory(
     runtime: RuntimeOptions,
     teacher: Detector | None,
 ) -> tuple[Recipe, str]:
-    """The recipe with the largest batch that the device holds, and what to say of it.
+    """The recipe with the largest batch that the device holds, and a note on it.
 
     images: in the data set; a batch is never larger. A CPU shares its memory with everything else, so that there is
     nothing to fill: the batch stays. Raises UsageError for several processes, which cannot be out of memory together.

@@ -12,7 +12,7 @@ from onelook.training.multiscale import resize_batch
 from onelook.types import Targets
 
 if TYPE_CHECKING:
-    from onelook.models.detector import Detector
+    from onelook.networks.detector import Detector
     from onelook.training.distill import Distiller
     from onelook.training.recipe import AnyLoss
 

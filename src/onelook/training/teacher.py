@@ -14,8 +14,8 @@ from torch import Tensor
 from onelook.config import to_plain
 from onelook.errors import UsageError, UserError, WeightsError
 from onelook.files import write_text
-from onelook.models.detector import Detector
-from onelook.models.variants import VARIANTS
+from onelook.networks.detector import Detector
+from onelook.networks.variants import VARIANTS
 from onelook.training.recipe import Recipe
 from onelook.weights import open_detector
 

@@ -17,7 +17,7 @@ from onelook.devices import Precision, check_precision
 from onelook.errors import ConfigError, did_you_mean
 from onelook.layers.cross_iteration_batch_norm import CrossIterationNorm
 from onelook.layers.cross_mini_batch_norm import CrossMiniBatchNorm
-from onelook.models.deploy import deploy
+from onelook.networks.deploy import deploy
 from onelook.ops.reduce import mean_over_processes
 from onelook.training.batch_norm_snapshot import BatchNormSnapshot, all_finite
 from onelook.training.distill import AlignModule, Distiller, check_sizes
@@ -26,7 +26,7 @@ from onelook.training.processes import ProcessGroup, distribute, synchronise_bat
 from onelook.training.step import TrainingStep
 
 if TYPE_CHECKING:
-    from onelook.models.detector import Detector
+    from onelook.networks.detector import Detector
     from onelook.training.recipe import Recipe
 
 

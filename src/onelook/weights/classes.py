@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onelook.models.detector import ClassRows
+from onelook.networks.detector import ClassRows
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onelook.models.detector import Detector
+from onelook.networks.detector import Detector
 from onelook.weights.onnx_file import Node, OnnxFile
 from onelook.weights.problems import UnreadableFile, printable
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from onelook.errors import WeightsError
-from onelook.models.detector import Architecture, Detector
+from onelook.networks.detector import Architecture, Detector
 from onelook.weights.file import map_file, tensor_from, whole_file
 from onelook.weights.problems import UnreadableFile
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from onelook.layers.rep_conv import RepConv
 from onelook.layers.training_only import TrainingOnly
-from onelook.models.detector import Architecture
-from onelook.models.variants import VARIANTS
+from onelook.networks.detector import Architecture
+from onelook.networks.variants import VARIANTS
 from onelook.weights.checkpoint import Checkpoint
 from onelook.weights.naming import read_official
 

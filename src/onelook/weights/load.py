@@ -10,9 +10,9 @@ from torch import Tensor
 
 from onelook.config import diff
 from onelook.errors import WeightsError
-from onelook.models.coco_names import COCO_CLASSES
-from onelook.models.deploy import deploy
-from onelook.models.detector import Architecture, Detector
+from onelook.networks.coco_names import COCO_CLASSES
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Architecture, Detector
 from onelook.weights.checkpoint import Checkpoint, read_checkpoint
 from onelook.weights.classes import ClassPlan, copy_class_rows, plan_classes
 from onelook.weights.identify import likely_model, model_name

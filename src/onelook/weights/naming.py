@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from onelook.layers.conv import ConvBnAct
 from onelook.layers.rep_conv import RepConv
 from onelook.layers.training_only import TrainingOnly
-from onelook.models.deploy import deploy
-from onelook.models.detector import Architecture, ClassRows, Detector, OfficialFile, Pixels, ReadsOfficialFiles
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Architecture, ClassRows, Detector, OfficialFile, Pixels, ReadsOfficialFiles
 from onelook.weights.checkpoint import Checkpoint, ConvolutionGraph
 from onelook.weights.convolutions import Convolution, graph_of_detector, match
 from onelook.weights.modules import PickledModule

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onelook.errors import ConfigError, WeightsError
-from onelook.models.build import build
-from onelook.models.detector import Detector
-from onelook.models.variants import VARIANTS, variant
+from onelook.networks.build import build
+from onelook.networks.detector import Detector
+from onelook.networks.variants import VARIANTS, variant
 from onelook.weights.checkpoint import read_checkpoint
 from onelook.weights.file import BEST
 from onelook.weights.identify import identify

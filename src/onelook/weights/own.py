@@ -17,10 +17,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from onelook import __version__
 from onelook.config import from_plain, to_plain
 from onelook.errors import ConfigError, WeightsError
-from onelook.models.classifier import Classification
-from onelook.models.deploy import deploy
-from onelook.models.detector import Architecture, Detector
-from onelook.models.variants import ARCHITECTURE_TYPES
+from onelook.networks.classifier import Classification
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Architecture, Detector
+from onelook.networks.variants import ARCHITECTURE_TYPES
 from onelook.weights.checkpoint import Checkpoint, read_checkpoint
 from onelook.weights.header import Header
 from onelook.weights.identify import model_name

@@ -14,12 +14,12 @@ def show_demo(made: Demo, console: Console) -> None:
     stages = Table(box=None, header_style="bold", pad_edge=False)
     for column, side in (("stage", "left"), ("seconds", "right"), ("what came of it", "left")):
         stages.add_column(column, justify=side)  # type: ignore[arg-type]
-    said = {
+    outcomes = {
         "train": f"AP {made.stats['AP']:.3f}, AP50 {made.stats['AP50']:.3f} on images it has not seen",
         "validate": f"the exported file has AP {made.exported['AP']:.3f}, AP50 {made.exported['AP50']:.3f}",
     }
     for stage, seconds in made.seconds.items():
-        stages.add_row(stage, f"{seconds:.1f}", said.get(stage, ""))
+        stages.add_row(stage, f"{seconds:.1f}", outcomes.get(stage, ""))
     console.print(stages)
     places = Table(box=None, show_header=False, pad_edge=False)
     for name, path in made.paths.items():

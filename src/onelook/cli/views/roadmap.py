@@ -41,4 +41,4 @@ def show_roadmap(result: RoadmapTable, console: Console) -> None:
     for name, value in result.facts.items():
         console.print(Text(f"{name}: {value}", style="dim"))
     if result.folder is not None:
-        console.print(Text(f"wrote {result.folder / 'table.html'}, .csv, .md and picture.svg, .png"), soft_wrap=True)
+        console.print(Text(f"wrote {result.folder / 'table.html'}, .csv, .md and chart.svg, .png"), soft_wrap=True)

@@ -20,6 +20,6 @@ def show_search(result: TuneResult, console: Console) -> None:
         table.add_row(str(row["trial"]), fitness, f"{row['seconds']:.0f}", *rest, style=style)
     console.print(table)
     if result.interrupted:
-        console.print(f"Stopped. To go on: {result.resume_command}", soft_wrap=True, markup=False)
+        console.print(f"Stopped. To resume: {result.resume_command}", soft_wrap=True, markup=False)
     if result.recipe is not None:
         console.print(f"The best recipe: {result.recipe}", soft_wrap=True, markup=False)

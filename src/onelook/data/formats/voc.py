@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -348,7 +348,7 @@ def _decimal(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(_printable(text), quote=False)
+    return escape(_printable(text), quote=False)
 
 
 def _printable(text: str) -> str:

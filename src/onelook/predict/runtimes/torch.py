@@ -10,13 +10,13 @@ import torch
 
 from onelook.devices import check_precision, choose_device
 from onelook.errors import ConfigError, UsageError
-from onelook.models.deploy import deploy_in_place
+from onelook.networks.deploy import deploy_in_place
 from onelook.ops.nms import Postprocess, RawDetections
 from onelook.predict.runtime import postprocess_steps_of
 
 if TYPE_CHECKING:
-    from onelook.models.detector import Detector
-    from onelook.models.tta import TestTimeAugmentation
+    from onelook.networks.detector import Detector
+    from onelook.networks.tta import TestTimeAugmentation
 
 
 class TorchRuntime:

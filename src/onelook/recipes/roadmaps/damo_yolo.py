@@ -17,9 +17,9 @@ from onelook.assign.atss import Atss
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
 from onelook.losses.distillation import Cwd, Mgd, Mimic
-from onelook.models.damo_yolo.mae_nas import MAE_CSP_M, MAE_RESNET_S, Stage, Structure
-from onelook.models.damo_yolo.rep_gfpn import RepGfpn
-from onelook.models.variants import variant
+from onelook.networks.damo_yolo.mae_nas import MAE_CSP_M, MAE_RESNET_S, Stage, Structure
+from onelook.networks.damo_yolo.rep_gfpn import RepGfpn
+from onelook.networks.variants import variant
 from onelook.recipes.damo_yolo import LOSS, published
 from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row
 from onelook.training.distill import Distillation

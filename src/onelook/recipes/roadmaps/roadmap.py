@@ -11,9 +11,9 @@ import torch
 
 from onelook.config import change
 from onelook.errors import ConfigError, did_you_mean
-from onelook.models.deploy import deploy
-from onelook.models.detector import Architecture
-from onelook.models.flops import count_gflops, count_parameters, count_profiler_gflops
+from onelook.networks.deploy import deploy
+from onelook.networks.detector import Architecture
+from onelook.networks.flops import count_gflops, count_parameters, count_profiler_gflops
 from onelook.training.recipe import Recipe
 
 Counts = Literal["convolutions", "biases", "profiler"]

@@ -14,9 +14,9 @@ from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.augment.darknet import DarknetAugment
 from onelook.layers.cross_iteration_batch_norm import Cbn
 from onelook.losses.yolov4 import DarknetBox, DarknetSquares, GaussianBox
-from onelook.models.variants import variant
-from onelook.models.yolov4.architecture import ANCHORS
-from onelook.models.yolox.architecture import YOLOV3_ANCHORS
+from onelook.networks.variants import variant
+from onelook.networks.yolov4.architecture import ANCHORS
+from onelook.networks.yolox.architecture import YOLOV3_ANCHORS
 from onelook.ops.iou import IouKind
 from onelook.recipes.roadmaps.roadmap import Roadmap, Row
 from onelook.recipes.yolov4 import BATCH, LOSS, published

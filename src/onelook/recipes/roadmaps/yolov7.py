@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from onelook.models.variants import variant
-from onelook.models.yolov4.architecture import CSP
-from onelook.models.yolov7.architecture import YOLOV7, X
+from onelook.networks.variants import variant
+from onelook.networks.yolov4.architecture import CSP
+from onelook.networks.yolov7.architecture import YOLOV7, X
 from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row
 from onelook.recipes.yolov7 import AUXILIARY_LOSS, AUXILIARY_SCHEMES, published
 

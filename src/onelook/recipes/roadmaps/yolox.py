@@ -17,8 +17,8 @@ from onelook.assign.simota import SimOta
 from onelook.augment.copy_paste import CopyPaste
 from onelook.augment.mixup import MixUp
 from onelook.losses.one_to_one import Selection
-from onelook.models.variants import variant
-from onelook.models.yolox.architecture import YOLOV3_ANCHORS
+from onelook.networks.variants import variant
+from onelook.networks.yolox.architecture import YOLOV3_ANCHORS
 from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row
 from onelook.recipes.yolox import LOSS, STRONG, published
 from onelook.training.recipe import Closing, Recipe

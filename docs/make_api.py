@@ -1,0 +1,130 @@
+"""Writes docs/api.md from the docstrings of the public names: python docs/make_api.py"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "api.md"
+
+SECTIONS = {
+    "Detect": ("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
+    "Measure": ("validate", "score", "Evaluation", "benchmark", "ModelBenchmark"),
+    "Train": (
+        *("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "train", "TrainResult"),
+        *("tune", "TuneResult", "roadmap", "RoadmapTable", "anchors"),
+    ),
+    "Models and weights": (
+        *("models", "ModelInfo", "build", "Detector", "load_weights", "save_weights", "deploy"),
+        *("export", "ExportResult"),
+    ),
+    "Data sets": ("open_dataset", "Dataset", "check", "convert"),
+    "Reports, errors and the installation": (
+        *("Reporter", "PlainReporter", "SilentReporter", "UserError", "environment"),
+    ),
+}
+
+INTRODUCTION = """# Python API
+
+Made from the docstrings by `python docs/make_api.py`; a test compares both.
+
+All names are imported from `onelook`, on first use. The functions take values and return values. They print nothing
+themselves: messages and progress go to the `Reporter` that is given, by default to plain lines on standard error. A
+user's mistake is a `UserError`. Detecting, validating and scoring with exported files need no PyTorch; everything else
+needs `pip install 'onelook[train]'`.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION]
+    for title, names in SECTIONS.items():
+        parts.append(f"\n## {title}\n")
+        parts += [part for name in names for part in entry(name)]
+    return "".join(parts)
+
+
+def entry(name: str) -> Iterator[str]:
+    """One public name: a function, or a class with its public methods and properties."""
+    import onelook
+
+    value = getattr(onelook, name)
+    if not inspect.isclass(value):
+        yield f"\n### `onelook.{name}`\n\n{signature(name, value)}\n\n{text_of(value)}\n"
+        return
+    yield f"\n### class `onelook.{name}`\n\n{text_of(value)}\n"
+    for member, function in methods(value):
+        if isinstance(function, property):
+            yield f"\n**`.{member}`**: {text_of(function.fget)}\n"
+        else:
+            yield f"\n**`.{member}`**\n\n{signature(member, function)}\n\n{text_of(function)}\n"
+
+
+def methods(kind: type) -> list[tuple[str, Any]]:
+    """Public, documented methods and properties of our own classes, in the order in which they are defined."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        if not base.__module__.startswith("onelook."):
+            continue
+        for name, value in vars(base).items():
+            function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+            documented = function.fget if isinstance(function, property) else function
+            is_method = inspect.isfunction(function) or isinstance(function, property)
+            if not name.startswith("_") and is_method and documented.__doc__:
+                found[name] = function
+    return list(found.items())
+
+
+def signature(name: str, function: Any) -> str:
+    """The signature as Python, one parameter a line where it is long."""
+    known = inspect.signature(function)
+    parts: list[str] = []
+    for one in known.parameters.values():
+        if one.name == "self":
+            continue
+        if one.kind is one.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
+            parts.append("*")
+        star = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        annotation = "" if one.annotation is one.empty else f": {one.annotation}"
+        default = "" if one.default is one.empty else f" = {one.default!r}"
+        parts.append(f"{star}{one.name}{annotation}{default}")
+        if one.kind is one.POSITIONAL_ONLY:
+            parts.append("/")
+    text = f"{name}({', '.join(parts)}) -> {known.return_annotation}"
+    if len(text) > 100:
+        text = f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f") -> {known.return_annotation}"
+    return f"```python\n{text}\n```"
+
+
+def text_of(value: Any) -> str:
+    """The docstring as Markdown: each parameter or field that a paragraph explains is an item of a list."""
+    paragraphs = inspect.cleandoc(value.__doc__ or "").split("\n\n")
+    try:
+        names = set(inspect.signature(value).parameters)
+    except (TypeError, ValueError):
+        names = set()
+    return "\n\n".join(_listed(paragraph, names) for paragraph in paragraphs)
+
+
+def _listed(paragraph: str, names: set[str]) -> str:
+    one = f"(?:{'|'.join(sorted(map(re.escape, names), key=len, reverse=True)) or '(?!)'})"
+    explained = re.compile(rf"(?:^|\n|  )({one}(?:, {one})*):\s")
+    if not explained.match(paragraph):
+        return paragraph
+    _, *parts = explained.split(paragraph)
+    items = []
+    for listed, meaning in zip(parts[::2], parts[1::2]):
+        called = ", ".join(f"`{name}`" for name in listed.split(", "))
+        items.append(f"- {called}: {' '.join(meaning.split())}")
+    return "\n".join(items)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "src"))
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")

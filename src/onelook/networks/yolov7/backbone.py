@@ -1,0 +1,93 @@
+"""The backbone of YOLOv7: a stem to stride 4, then ELAN stages with downsampling blocks between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor, nn
+
+from onelook.layers.conv import ConvStyle
+from onelook.layers.focus import space_to_depth
+from onelook.networks.detector import Backbone
+from onelook.networks.yolov7.downsample import Downsample, downsample
+from onelook.networks.yolov7.elan import ElanChain, ExtendedElan
+
+if TYPE_CHECKING:
+    from onelook.types import Pyramid
+
+StemKind = Literal["two", "four", "space_to_depth"]
+
+
+@dataclass(frozen=True)
+class ElanStage:
+    """Channels of one stage: after the downsampling block, inside the ELAN, and of the ELAN's last 1x1.
+
+    Compound scaling changes `entry` and `output`, not `block` (fig. 3c).
+    """
+
+    entry: int
+    block: int
+    output: int
+
+
+class SpaceToDepth(nn.Module):
+    """Space-to-depth ("ReOrg"): every 2x2 square of pixels becomes channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return space_to_depth(images)
+
+
+class ElanBackbone(Backbone):
+    """ELAN backbone; returns the outputs of all stages but the first: strides 8, 16, 32 and, with five stages, 64."""
+
+    def __init__(
+        self,
+        stem: StemKind,
+        stages: Sequence[ElanStage],
+        *,
+        chain: ElanChain,
+        down: Downsample,
+        style: ConvStyle,
+        copies: int = 1,
+    ) -> None:
+        super().__init__()
+        self.channels = tuple(stage.output for stage in stages[1:])
+        self.strides = tuple(8 * 2**level for level in range(len(self.channels)))
+        self.stem = nn.Sequential(*_stem(stem, stages[0].entry, down, style))
+        self.stages = nn.ModuleList()
+        for index, stage in enumerate(stages):
+            block = ExtendedElan(
+                stage.entry, stage.output, stage.block, stage.block, chain=chain, style=style, copies=copies
+            )
+            into = [] if index == 0 else [downsample(down, stages[index - 1].output, stage.entry, style)]
+            self.stages.append(nn.Sequential(*into, block))
+
+    def forward(self, pixels: Tensor) -> Pyramid:
+        x = self.stem(pixels)
+        outputs = []
+        for stage in self.stages:
+            x = stage(x)
+            outputs.append(x)
+        return tuple(outputs[1:])
+
+    def first_convolution(self) -> nn.Conv2d:
+        return next(module for module in self.stem.modules() if isinstance(module, nn.Conv2d))
+
+
+def _stem(kind: StemKind, outputs: int, down: Downsample, style: ConvStyle) -> list[nn.Module]:
+    """Makes the layers from pixels to `outputs` channels at stride 4."""
+    half = outputs // 2
+    match kind:
+        case "two":
+            return [style.conv(3, half, 3, stride=2), style.conv(half, outputs, 3, stride=2)]
+        case "four":
+            return [
+                style.conv(3, half // 2, 3),
+                style.conv(half // 2, half, 3, stride=2),
+                style.conv(half, half, 3),
+                style.conv(half, outputs, 3, stride=2),
+            ]
+        case "space_to_depth":
+            return [SpaceToDepth(), style.conv(12, half, 3), downsample(down, half, outputs, style)]

@@ -1,0 +1,194 @@
+"""What programs use: the public names, their types for mypy and editors, detectors in memory, results as values."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import onelook
+from data_sets import coco
+from onelook.errors import ConfigError, UsageError, UserError
+from onelook.reporter import SilentReporter
+from onnx_models import write_model
+
+PACKAGE = Path(onelook.__file__).parent
+
+USER_CODE = """
+from pathlib import Path
+from typing import assert_type
+
+import numpy as np
+import onelook
+from onelook import Detections, Detector, Evaluation, LoadedDetector, Recipe, TrainResult
+from onelook.api.export import ExportResult, WrittenWeights
+
+detector = onelook.load("yolox-nano", weights="yolox_nano.onnx", device="cpu")
+assert_type(detector, LoadedDetector)
+assert_type(detector.detect("dog.jpg", confidence=0.25, iou=0.45), Detections)
+assert_type(detector.detect(Path("dog.jpg").read_bytes()), Detections)
+assert_type(detector.detect(np.zeros((4, 4, 3), np.uint8)), Detections)
+assert_type(detector.detect(["a.jpg", "b.jpg"]), list[Detections])
+for found in detector.stream("clip.mp4"):
+    assert_type(found, Detections)
+    assert_type(found.names, list[str])
+    assert_type(found.save("out.jpg"), Path)
+assert_type(detector.validate("data/"), Evaluation)
+assert_type(detector.validate("data/").stats["AP"], float)
+assert_type(detector.export("onnx", nms=True), ExportResult)
+assert_type(detector.export("darknet"), WrittenWeights)
+assert_type(detector.export("onnx").path, Path)
+
+recipe = onelook.change(onelook.recipe("yolox-s"), {"epochs": 50, "loss.assigner.radius": 2.0})
+assert_type(recipe, Recipe)
+assert_type(onelook.override(recipe, "epochs=3"), Recipe)
+assert_type(onelook.diff(recipe, "yolox-s")[0].path, str)
+dataset = onelook.open_dataset("data/", split="train")
+assert_type(dataset, onelook.Dataset)
+assert_type(len(dataset), int)
+
+result = onelook.train(recipe, dataset, weights="yolox_s.pth", out="runs/a", reporter=onelook.SilentReporter())
+assert_type(result, TrainResult)
+assert_type(result.detector, LoadedDetector)
+assert_type(result.folder, Path)
+assert_type(detector.train("data/"), TrainResult)
+
+model = onelook.build("yolox-s", classes=80)
+assert_type(model, Detector)
+onelook.load_weights(model, "yolox_s.pth")
+assert_type(onelook.deploy(model), Detector)
+assert_type(onelook.save_weights(model, "a.safetensors"), Path)
+assert_type(onelook.validate(model, dataset, reporter=onelook.SilentReporter()), Evaluation)
+assert_type(onelook.validate(onelook.load(model), "data/"), Evaluation)
+assert_type(onelook.export(model, out="a.onnx"), ExportResult)
+assert_type(onelook.detect(model, "photos/", formats=("json",)).detections, int)
+assert_type(onelook.score("annotations.json", "detections.json"), Evaluation)
+assert_type(onelook.models()[0].gflops, float)
+assert_type(onelook.benchmark(model).images_per_second, float)
+try:
+    onelook.check("data/")
+except onelook.UserError as error:
+    assert_type(error.remedy, str)
+onelook.convert("data/", "yolo", "out/")
+"""
+
+
+def typed_names() -> dict[str, str]:
+    """What type checkers see in `onelook/__init__.py`: name -> module."""
+    (block,) = [node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If)]
+    found = {}
+    for line in block.body:
+        assert isinstance(line, ast.ImportFrom)
+        for alias in line.names:
+            assert alias.asname == alias.name, "only `X as X` is exported under mypy --strict"
+            found[alias.name] = str(line.module)
+    return found
+
+
+def test_type_checkers_see_the_names_that_there_are() -> None:
+    assert typed_names() == onelook._PUBLIC
+    assert dir(onelook) == sorted(["__version__", *onelook._PUBLIC])
+    for name in onelook._PUBLIC:
+        assert getattr(onelook, name).__name__ == name
+
+
+def test_no_module_hides_a_public_name() -> None:
+    modules = {path.stem for path in PACKAGE.iterdir()}
+    assert not modules & set(onelook._PUBLIC)
+
+
+def test_functions_stay_functions_whatever_is_imported_first() -> None:
+    code = "import onelook.training.loop, onelook.exporting.onnx, onelook.api.validate, onelook.api.detect\n"
+    code += "import onelook; print(onelook.train.__name__, onelook.validate.__name__, onelook.detect.__name__)"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["train", "validate", "detect"]
+
+
+def test_mypy_strict_sees_every_type_of_a_users_page(tmp_path: Path) -> None:
+    (tmp_path / "page.py").write_text(USER_CODE)
+    # torch's own files take minutes to check, and say nothing about ours.
+    options = ["--strict", "--python-version", "3.11", "--cache-dir", str(tmp_path), "--no-error-summary"]
+    environment = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
+    command = [sys.executable, "-m", "mypy", *options, "--follow-imports", "silent", str(tmp_path / "page.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+
+
+@pytest.fixture
+def nano() -> onelook.Detector:
+    torch.manual_seed(0)
+    return onelook.build("yolox-nano", ["cat", "dog"])
+
+
+def test_a_detector_in_memory_is_loaded_and_left_as_it_is(nano: onelook.Detector, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in nano.state_dict().items()}
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    loaded = onelook.load(nano, device="cpu", size=64)
+    assert isinstance(loaded, onelook.LoadedDetector) and loaded.class_names == ("cat", "dog")
+    path = onelook.save_weights(nano, tmp_path / "a.safetensors")
+    from_file = onelook.load(path, device="cpu", size=64)
+    np.testing.assert_array_equal(loaded.detect(image, 0.0).boxes, from_file.detect(image, 0.0).boxes)
+    assert nano.training and not nano.deployed
+    assert all(torch.equal(tensor, before[name]) for name, tensor in nano.state_dict().items())
+    assert onelook.load(loaded) is loaded
+
+
+def test_the_bytes_of_a_file_are_an_image(tmp_path: Path) -> None:
+    detector = onelook.load(write_model(tmp_path / "small.onnx"))
+    content = cv2.imencode(".png", np.full((64, 64, 3), 255, np.uint8))[1].tobytes()
+    for given in (content, bytearray(content), memoryview(content)):
+        assert detector.detect(given).names == ["cat", "dog"]
+    with pytest.raises(UserError, match="image data"):
+        detector.detect(content[:40])
+
+
+def test_a_loaded_detector_takes_no_second_settings(tmp_path: Path, nano: onelook.Detector) -> None:
+    detector = onelook.load(write_model(tmp_path / "small.onnx"))
+    with pytest.raises(UsageError, match="'device' cannot be chosen"):
+        onelook.validate(detector, tmp_path, device="cpu")
+    with pytest.raises(UsageError, match="'weights' cannot be chosen"):
+        onelook.export(nano, weights="a.pth")
+    with pytest.raises(UsageError, match="A int is no model"):
+        onelook.export(3)  # type: ignore[call-overload]
+
+
+def test_a_file_that_changed_is_not_exported_for_the_one_that_was_loaded(
+    nano: onelook.Detector, tmp_path: Path
+) -> None:
+    path = onelook.save_weights(nano, tmp_path / "best.safetensors", size=(64, 64))
+    detector = onelook.load(tmp_path, device="cpu")
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(UserError, match=r"best\.safetensors' has changed since the detector was loaded"):
+        detector.export("onnx", out=tmp_path / "a.onnx")
+
+
+def test_nothing_is_printed_but_through_the_reporter(
+    nano: onelook.Detector, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = coco(tmp_path / "data")
+    found = onelook.validate(onelook.load(nano, device="cpu", size=64), folder, reporter=SilentReporter())
+    assert set(found.per_class) and "AP" in str(found)
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 64, 3), 255, np.uint8))
+    result = onelook.detect(
+        write_model(tmp_path / "m.onnx"), tmp_path / "a.png", out=tmp_path / "out", reporter=SilentReporter()
+    )
+    assert (result.images, result.per_class) == (1, {"cat": 1, "dog": 1})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_recipes_differ_by_value_and_by_name() -> None:
+    base = onelook.recipe("yolox-s")
+    changed = onelook.change(base, {"loss.assigner.radius": 2.0})
+    (one,) = onelook.diff("yolox-s", changed)
+    assert (one.path, one.before, one.after) == ("loss.assigner.radius", 2.5, 2.0)
+    assert str(onelook.diff(base, changed)) == "loss.assigner.radius: 2.5 -> 2.0"
+    with pytest.raises(ConfigError, match="no recipe"):
+        onelook.recipe("yolox-z")
