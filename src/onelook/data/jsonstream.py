@@ -157,10 +157,10 @@ class JsonStream:
             return
         position, size = 0, BATCH
         while True:
-            self._peek()
+            is_object = self._peek() == "{"
             while len(self._text) - self._at < size and not self._ended:
                 self._fill()
-            line, end = self.line, self._batch_end(size)
+            line, end = self.line, self._batch_end(size) if is_object else self._at
             if batch := self._parsed(line, end, parse):
                 position, size, self._at = position + len(batch.found), min(BATCH, 4 * size), end
                 yield batch
