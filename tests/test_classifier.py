@@ -16,7 +16,7 @@ from onelook.data import open_dataset, splits
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError, WeightsError
 from onelook.evaluation.classes import top_k
-from onelook.losses.classification import ClassLoss
+from onelook.losses.classifier import ClassLoss
 from onelook.networks.build import build
 from onelook.networks.classifier import Classification
 from onelook.networks.flops import count_gflops

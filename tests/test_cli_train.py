@@ -26,11 +26,11 @@ from onelook.data.loader import collate
 from onelook.data.order import classes_of_objects
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
-from onelook.losses.distillation import Mgd
+from onelook.losses.feature_distillation import Mgd
 from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.training.batches import faster
-from onelook.training.distill import Distillation
+from onelook.training.distillation import Distillation
 from onelook.training.preflight import rates_too_low
 from onelook.training.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.weights import restore, save_weights

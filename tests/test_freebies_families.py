@@ -103,7 +103,7 @@ def test_a_batch_augment_is_one_setting_of_any_family(family, extra):
 
 
 def test_smoothing_of_quality_focal_touches_priors_with_a_pair_only():
-    from onelook.losses.detection_loss import Pairs
+    from onelook.losses.pairs import Pairs
     from onelook.types import Matches, Predictions, Priors, Targets
 
     priors = Priors(torch.zeros(3, 2), torch.ones(3), torch.zeros(3, dtype=torch.long))

@@ -286,7 +286,7 @@ def test_settings_that_exclude_each_other_are_errors():
 
 @given(smoothing=st.floats(0, 0.9), logits=st.lists(st.floats(-4, 4), min_size=2, max_size=5))
 def test_smoothed_classes_are_best_at_the_smoothed_target(smoothing, logits):
-    from onelook.losses.detection_loss import Pairs
+    from onelook.losses.pairs import Pairs
     from onelook.types import Matches, Predictions, Priors, Targets
 
     count = len(logits)

@@ -93,7 +93,7 @@ class Dataset:
 
     def boxes(self, i: int) -> np.ndarray:
         """(M, 4) float32 xyxy pixels, as annotated."""
-        return xyxy(self.index.boxes[self.span(i)]).astype(np.float32)
+        return xywh_to_xyxy(self.index.boxes[self.span(i)]).astype(np.float32)
 
     def labels(self, i: int) -> np.ndarray:
         """(M,) int64 index into `names`."""
@@ -274,7 +274,7 @@ class Dataset:
         return values if self.rows is None else values[self.rows]
 
 
-def xyxy(boxes: np.ndarray) -> np.ndarray:
+def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
     """(M, 4) corners of boxes given as left, top, width, height."""
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 

@@ -6,7 +6,7 @@ from onelook.augment.batch_augment import OneOf
 from onelook.augment.classifier import ClassifierAugment
 from onelook.augment.cutmix import CutMix
 from onelook.augment.mosaic import BatchMosaic
-from onelook.losses.classification import ClassLoss
+from onelook.losses.classifier import ClassLoss
 from onelook.networks.classifier import Classification
 from onelook.networks.published import Variant
 from onelook.training.optimizer import Sgd

@@ -14,11 +14,11 @@ from onelook.data.order import Sampling
 from onelook.errors import ConfigError, UsageError
 from onelook.layers.cross_iteration_batch_norm import Cbn
 from onelook.layers.cross_mini_batch_norm import Cmbn
-from onelook.losses.classification import ClassLoss
+from onelook.losses.classifier import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.networks.detector import Architecture
 from onelook.training.adversarial import Adversarial
-from onelook.training.distill import TERM_NAME, Distillation
+from onelook.training.distillation import TERM_NAME, Distillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
 from onelook.training.multiscale import DarknetShapes, MultiScale

@@ -21,7 +21,7 @@ from onelook.training.batches import loader_of
 from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe
 from onelook.training.train_state import RuntimeOptions
-from onelook.training.unfold_batch_norm import measure_statistics, rescale_filters
+from onelook.training.unfold_batch_norm import enlarge_small_filters, measure_statistics
 from onelook.weights import load_weights, save_weights
 from onelook.weights.report import LoadReport
 
@@ -72,7 +72,7 @@ def unfold(detector: Detector, training: Dataset, recipe: Recipe, process_group:
         predictions = detector(batch.images.to(process_group.device).float())
         return torch.stack(list(loss(predictions, batch.targets.to(process_group.device)).values())).sum()
 
-    rescale_filters(detector, (partial(of, batch) for batch in first[:RESCALING_BATCHES]))
+    enlarge_small_filters(detector, (partial(of, batch) for batch in first[:RESCALING_BATCHES]))
 
 
 def fill_memory(

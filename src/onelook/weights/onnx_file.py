@@ -151,7 +151,7 @@ def _add(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> None:
 
 
 def _tensor(stored: Any, numbers: Numbers, outside: _Outside) -> Tensor:
-    """The values of a TensorProto, in its own type; none of a type that cannot be weights (text, 4 bits)."""
+    """The values of a TensorProto in its own type; an empty tensor for types that are no weights (text, 4 bits)."""
     what = f"its tensor '{printable(stored.name)}'"
     shape = check_shape(list(stored.dims), what)
     code = stored.data_type

@@ -81,8 +81,11 @@ def _keypoint_values(shape: Any, path: Path) -> int:
 
 
 def find(root: Path) -> Source | None:
-    """YOLO by its folders: `images/{split}` + `labels/{split}`, `{split}/images` + `{split}/labels`, both without
-    splits, or `{split}.txt` lists beside such folders; None where there is no label folder and no list."""
+    """Finds a YOLO data set by its folders or its lists of images; None if there is neither a label folder nor a list.
+
+    Layouts: `images/{split}` + `labels/{split}`, `{split}/images` + `{split}/labels`, both without splits, or
+    `{split}.txt` lists beside such folders.
+    """
     parts = _parts(root)
     if not parts:
         return None

@@ -15,7 +15,7 @@ from onelook.augment.blur import Blur
 from onelook.augment.cutmix import CutMix
 from onelook.augment.mixup import BatchMixUp
 from onelook.augment.mosaic import BatchMosaic
-from onelook.losses.classification import ClassLoss
+from onelook.losses.classifier import ClassLoss
 from onelook.networks.variants import variant
 from onelook.recipes.classifier import published_classifier
 from onelook.recipes.roadmaps.roadmap import Roadmap, Row
