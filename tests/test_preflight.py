@@ -169,7 +169,7 @@ def outlines(root: Path, crowd: int = 0) -> None:
 
 PASTING = {
     "copy-paste": (replace(RECIPE, augment=YoloxAugment(mix=CopyPaste())), True),
-    "with extras": (replace(RECIPE, augment=YoloxAugment(mix=CopyPaste()), extras=(CutOut(),)), True),
+    "with batch_augments": (replace(RECIPE, augment=YoloxAugment(mix=CopyPaste()), batch_augments=(CutOut(),)), True),
     "in the closing epochs": (replace(RECIPE, closing=Closing(1, YoloxAugment(mix=CopyPaste()))), True),
     "YOLOv7's paste-in": (replace(RECIPE, augment=Yolov7Augment()), True),
     "YOLOv7 without it": (replace(RECIPE, augment=Yolov7Augment(paste=None)), False),

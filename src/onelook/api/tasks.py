@@ -21,7 +21,7 @@ from onelook.losses.detection_loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.report.training import FIRST_BATCH, report_training
-from onelook.training.batches import loader_of
+from onelook.training.batches import make_loader
 from onelook.training.micro_batches import split_batch
 from onelook.training.preflight import check_files, inspect_data, positives_per_object, save_first_batch
 from onelook.training.processes import ProcessGroup, any_process
@@ -156,7 +156,7 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
     run.log.reporter.info("\n".join([found.table(), *found.notes]))
     for warning in found.warnings:
         run.log.warning(warning)
-    with loader_of(training, recipe, ProcessGroup(0, 1, process_group.device), workers=0) as batches:
+    with make_loader(training, recipe, ProcessGroup(0, 1, process_group.device), workers=0) as batches:
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
     path = save_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
     run.log.info(f"The first batch is drawn in {path}.")

@@ -17,7 +17,7 @@ from onelook.errors import UsageError, UserError
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
 from onelook.training.batch_size import largest_batch, training_trial
-from onelook.training.batches import loader_of
+from onelook.training.batches import make_loader
 from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe
 from onelook.training.train_state import RuntimeOptions
@@ -61,7 +61,7 @@ def unfold(detector: Detector, training: Dataset, recipe: Recipe, process_group:
     The same images in every process, so that all start with the same weights.
     """
     alone = ProcessGroup(0, 1, process_group.device)
-    with loader_of(training, recipe, alone, workers=0) as batches:
+    with make_loader(training, recipe, alone, workers=0) as batches:
         needed = -(-STATISTICS_IMAGES * recipe.accumulate // recipe.batch_size)
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), needed))
     detector.to(process_group.device)
