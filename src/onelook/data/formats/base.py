@@ -176,8 +176,9 @@ class Format:
     what most boxes seem to be, and the remedy.
 
     has_boxes: False where an image has a class and no boxes.  has_ids: whether images, annotations and categories have
-    ids of their own.  in_pixels: whether boxes are written in pixels, not in fractions of the image.  last_resort:
-    looked for only where no other format is found, because many folders look like it.
+    ids of their own.  ignores_difficult: whether the format's evaluation leaves out what is marked difficult.
+    in_pixels: whether boxes are written in pixels, not in fractions of the image.  lists_images: whether `files_of` names every
+    image.  last_resort: looked for only where no other format is found, because many folders look like it.
     """
 
     name: str
@@ -194,7 +195,9 @@ class Format:
     wrong_unit: Callable[[ReadSplit, np.ndarray], tuple[str, str]] = unit_unknown
     has_boxes: bool = True
     has_ids: bool = False
+    ignores_difficult: bool = False
     in_pixels: bool = True
+    lists_images: bool = False
     last_resort: bool = False
 
 

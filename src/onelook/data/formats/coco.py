@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from onelook.data.building import lay_out
+from onelook.data.building import lay_out, mark_measured
 from onelook.data.coco_file import CocoFile
 from onelook.data.dataset import Dataset
 from onelook.data.description import is_yaml, read_description
@@ -186,6 +186,7 @@ def _fill_sizes(arrays: dict[str, np.ndarray], folders: Sequence[Path], file: Co
             file.problems.error("image-unreadable", size.message, size.remedy, **place)
         else:
             arrays["sizes"][row] = size
+    mark_measured(arrays, missing)
 
 
 def _image_folder(path: Path, folders: Sequence[Path], names: Sequence[str]) -> Path:

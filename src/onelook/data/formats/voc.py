@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from onelook.data import index as bits
-from onelook.data.building import Images, Objects, lay_out
+from onelook.data.building import Images, Objects, lay_out, mark_measured
 from onelook.data.class_names import first_names
 from onelook.data.dataset import Dataset
 from onelook.data.formats.base import (
@@ -270,6 +270,7 @@ def _fill_sizes(arrays: dict[str, np.ndarray], folder: Path, problems: Problems)
             problems.error("image-unreadable", size.message, size.remedy, file=paths[missing.index(row)])
         else:
             arrays["sizes"][row] = size
+    mark_measured(arrays, np.array(missing, np.int64))
 
 
 class VocWriter:
@@ -384,4 +385,5 @@ VOC = Format(
     annotation_file=_annotation_file,
     write=VocWriter,
     check=_check,
+    ignores_difficult=True,
 )

@@ -240,4 +240,5 @@ YOLO = Format(
     check=_check,
     wrong_unit=_wrong_unit,
     in_pixels=False,
+    lists_images=True,
 )

@@ -189,7 +189,7 @@ def read_split(source: Source, split: str, problems: Problems, progress: Progres
             continue
         is_labelled = labels.read(label_path(path), number, size)
         unlabelled += not is_labelled
-        images.add(number, name, size, flags=bits.LABELLED if is_labelled else 0)
+        images.add(number, name, size, flags=bits.MEASURED | (bits.LABELLED if is_labelled else 0))
         if number % 256 == 0:
             progress(number, len(listed))
     rows = np.searchsorted(np.array(images.ids, np.int64), np.array(labels.objects.image_ids, np.int64))
