@@ -23,6 +23,7 @@ from onelook.data.boxes import clean_boxes
 from onelook.data.dataset import Dataset
 from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
 from onelook.data.order import chosen_rows, class_labels
+from onelook.data.paths import other_spelling
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError
 from onelook.types import Targets
@@ -156,7 +157,7 @@ def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(paths)} images of '{dataset.described_by}', split '{dataset.split}', do not "
-                f"exist, such as '{missing[0]}'.",
+                f"exist, such as '{missing[0]}'.{other_spelling(missing[0])}",
                 "Add the files, or take the images out of the annotations. All problems: onelook check "
                 f"{dataset.described_by}",
             )

@@ -177,8 +177,9 @@ class Format:
 
     has_boxes: False where an image has a class and no boxes.  has_ids: whether images, annotations and categories have
     ids of their own.  ignores_difficult: whether the format's evaluation leaves out what is marked difficult.
-    in_pixels: whether boxes are written in pixels, not in fractions of the image.  lists_images: whether `files_of` names every
-    image.  last_resort: looked for only where no other format is found, because many folders look like it.
+    in_pixels: whether boxes are written in pixels, not in fractions of the image.
+    lists_images: whether `files_of` names every image.  last_resort: looked for only where no other format is found,
+    because many folders look like it.
     """
 
     name: str

@@ -26,7 +26,7 @@ from onelook.data.formats.base import (
     unit_unknown,
 )
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, OCCLUDED, TRUNCATED, Index
-from onelook.data.paths import images_below
+from onelook.data.paths import images_below, other_spelling
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
 from onelook.data.split_names import named_splits, split_word
@@ -202,7 +202,8 @@ def _image_folder(path: Path, folders: Sequence[Path], names: Sequence[str]) -> 
     if not found or max(found) == 0:
         tried = ", ".join(f"'{folder}'" for folder in folders)
         raise DataError(
-            f"The images of '{path}' were not found: '{sample[0]}' is in none of {tried}.",
+            f"The images of '{path}' were not found: '{sample[0]}' is in none of {tried}."
+            + next((text for folder in there if (text := other_spelling(folder / sample[0]))), ""),
             "Put the images in a folder named after the split, beside the annotations or one level up.",
         )
     return there[found.index(max(found))]
@@ -230,6 +231,11 @@ class CocoWriter:
             "the difference between unlabelled images and images without objects",
             int((~dataset.labelled).sum()) if dataset.labelled.any() else 0,
         )
+        if dataset.ignores_difficult:
+            losses.add(
+                "that evaluation leaves difficult objects out (they are marked, but count in COCO's protocol)",
+                int(((dataset.index.object_flags & DIFFICULT) > 0).sum()),
+            )
         rest = dataset.index.meta.get("rest", {})
         with open(out / "annotations" / f"instances_{split_folder(split)}.json", "w", encoding="utf-8") as file:
             file.write("{")

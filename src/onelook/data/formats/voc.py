@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from html import escape
@@ -30,7 +31,7 @@ from onelook.data.formats.base import (
 )
 from onelook.data.formats.voc_xml import REMEDY, SIDES, VocFile, VocObject, read_xml
 from onelook.data.index import CROWD, DIFFICULT, OCCLUDED, TRUNCATED
-from onelook.data.paths import LIST_LIMIT, images_below, is_image, plain_name, read_text
+from onelook.data.paths import LIST_LIMIT, has_images, images_below, is_image, plain_name, read_text
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
 from onelook.data.split_names import WHOLE, named_splits, split_word
@@ -51,10 +52,26 @@ def find(root: Path) -> Source | None:
         folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and split_word(folder.name)]
         parts = {folder.name: Part(images=(folder,)) for folder in folders if any(folder.glob("*.xml"))}
         if not parts:
-            return _in_devkit(root)
+            return _in_devkit(root) or _flat(root)
         parts = named_splits(parts)
     names = first_names(root, _NAME_FILES)
     return Source(VOC, root, root, parts, names)
+
+
+def _flat(root: Path) -> Source | None:
+    """A folder in which images and their XML files lie side by side, as labelling tools leave them."""
+    first = next((path for path in sorted(root.glob("*.xml")) if not path.name.startswith(".")), None)
+    if first is None or not re.search(rb"<annotation[\s>]", _start(first)) or not has_images(root):
+        return None
+    return Source(VOC, root, root, {WHOLE: Part(images=(root,))}, first_names(root, _NAME_FILES))
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4096) if path.is_file() else b""
+    except OSError:
+        return b""
 
 
 def _in_devkit(root: Path) -> Source | None:
@@ -81,18 +98,25 @@ def _ids_of(source: Source, split: str) -> list[str]:
     if part.annotations is None:
         files = (path for path in folder.rglob("*.xml") if not path.name.startswith("."))
         return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
-    ids = set()
-    for line in read_text(part.annotations, LIST_LIMIT).split("\n"):
-        name = line.strip()
-        if not name:
-            continue
-        words = name.split()
-        if len(words) == 2 and words[1] in ("-1", "0", "1") and not (folder / f"{name}.xml").exists():
-            name = words[0]  # a list of the images with one class, used as a split
-        if name.lower().endswith(".xml") or is_image(name):
-            name = name.rpartition(".")[0]
-        ids.add(name)
-    return sorted(ids)
+    lines = [line.strip() for line in read_text(part.annotations, LIST_LIMIT).split("\n")]
+    lines = [line for line in lines if line]
+    if _is_class_list(lines, folder):  # a list of the images with one class, used as a split
+        lines = [line.split()[0] for line in lines]
+    return sorted({_without_ending(line, folder) for line in lines})
+
+
+def _without_ending(name: str, folder: Path) -> str:
+    """The id of a line: some lists name the images or the annotations."""
+    named = name.lower().endswith(".xml") or is_image(name)
+    return name.rpartition(".")[0] if named and not (folder / f"{name}.xml").exists() else name
+
+
+def _is_class_list(lines: Sequence[str], folder: Path) -> bool:
+    """Whether every line is an id and -1, 0 or 1; not where that is a name with a space."""
+    pairs = [line.split() for line in lines]
+    if not all(len(words) == 2 and words[1] in ("-1", "0", "1") for words in pairs):
+        return False
+    return any((folder / f"{words[0]}.xml").exists() for words in pairs)
 
 
 def _annotation_folder(source: Source, split: str) -> Path:
@@ -303,6 +327,11 @@ class VocWriter:
         lists.mkdir(parents=True, exist_ok=True)
         (lists / f"{split_folder(split)}.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
         losses.add("areas of masks", num_mask_areas(dataset))
+        if not dataset.ignores_difficult:
+            losses.add(
+                "that difficult objects count (evaluation leaves them out)",
+                int(((dataset.index.object_flags & DIFFICULT) > 0).sum()),
+            )
         if dataset.has_ids:
             losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
             losses.add("category ids (classes are numbered from 0)", len(dataset.names))
@@ -337,7 +366,7 @@ def _annotation(dataset: Dataset, i: int, name: str, losses: Losses) -> str:
             f"    <bndbox>{box}</bndbox>",
             "  </object>",
         ]
-        losses.add("crowds (written as difficult objects)", int(flags & CROWD > 0))
+        losses.add("crowds (written as difficult objects, which are trained on)", int(flags & CROWD > 0))
         losses.add(
             "outlines (boxes are kept)", int(bool(index.rings(thing)) or "segmentation" in index.extra("object", thing))
         )
@@ -377,7 +406,7 @@ def _annotation_file(source: Source, split: str, path: str, name: str) -> str:
 VOC = Format(
     name="voc",
     title="Pascal VOC",
-    layout="JPEGImages, Annotations, ImageSets/Main/{split}.txt",
+    layout="JPEGImages, Annotations, ImageSets/Main/{split}.txt; or XML files beside their images",
     find=find,
     files_of=_files_of,
     read=_read,

@@ -65,13 +65,16 @@ def _listed(place: Path, root: Path) -> list[str]:
 
 
 def label_path(image: str) -> str:
-    """Where an image's labels are: `labels` for the last folder `images` in its path, else beside it."""
+    """Where an image's labels are: `labels` for the last folder `images` in its path that has one, else beside it."""
     stem = os.path.splitext(image)[0] + ".txt"
     before, found, after = stem.rpartition("/images/")
-    if not found:
-        return stem
-    folder = f"{before}/labels/{after}"
-    return folder if os.path.exists(folder) or os.path.isdir(f"{before}/labels") else stem
+    while found:
+        folder = f"{before}/labels/{after}"
+        if os.path.exists(folder) or os.path.isdir(f"{before}/labels"):
+            return folder
+        before, found, further = before.rpartition("/images/")
+        after = f"{further}/images/{after}"
+    return stem
 
 
 def files_of(source: Source, split: str) -> FilesOf:
