@@ -232,9 +232,13 @@ class Dataset:
         for name in expected:
             spare += name not in own
             ids.append(own.get(name, spare))
+        shared = [name for name in expected if name in self.names]
+        how = "in another order" if shared != list(self.names) else "not all"
+        note = f"the split '{self.split}' lists its classes differently ({how}), so they are matched by name"
         return replace(
             self,
             names=expected,
+            notes=(*self.notes, note),
             category_ids=tuple(ids),
             relabel=relabel if self.relabel is None else relabel[self.relabel],
         )

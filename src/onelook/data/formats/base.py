@@ -44,7 +44,8 @@ class Source:
     """A data set on the disk: its format, and the files of each split.
 
     described_by: what the user named: a folder, or a file.  parts: by the name of the split.  names: the class names,
-    None where only the annotations name them.  keypoint_values: how many numbers follow the box in a row of labels.
+    None where only the annotations name them.  keypoint_values: how many numbers follow the box in a row of labels, 0
+    for outlines in place of boxes, None where it is not known.
     """
 
     format: Format
@@ -52,7 +53,7 @@ class Source:
     described_by: Path
     parts: Mapping[str, Part]
     names: tuple[str, ...] | None = None
-    keypoint_values: int = 0
+    keypoint_values: int | None = None
     notes: tuple[str, ...] = ()
 
     def resolve(self, split: str) -> str:

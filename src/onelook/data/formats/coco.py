@@ -150,14 +150,17 @@ def read_annotations(path: Path, folders: Sequence[Path], problems: Problems, pr
 
 
 def _classes(file: CocoFile) -> tuple[list[str], list[int], list[dict[str, Any]], list[str]]:
-    """Names, ids and further fields, ordered by id. A name given twice is allowed where only one of them is used."""
+    """Names, ids and further fields, ordered by id. A name given twice is allowed where only one of them is used.
+
+    A category without objects that is the `supercategory` of all others groups them, as in Roboflow's exports.
+    """
     categories, notes = file.sorted_categories(), []
     by_name: dict[str, list[int]] = {}
     for category_id, name, _ in categories:
         by_name.setdefault(name, []).append(category_id)
     repeated = {name: ids for name, ids in by_name.items() if len(ids) > 1}
+    used = set(file.objects.categories) if repeated or any("supercategory" in c[2] for c in categories) else set()
     if repeated:
-        used = set(file.objects.categories)
         for name, ids in repeated.items():
             spare = [category_id for category_id in ids if category_id not in used]
             spare = spare[: len(ids) - 1]
@@ -167,6 +170,15 @@ def _classes(file: CocoFile) -> tuple[list[str], list[int], list[dict[str, Any]]
                 continue
             notes.append(f"the unused category {spare} with the repeated name '{name}' is left out")
             categories = [category for category in categories if category[0] not in spare]
+    for category_id, name, _ in categories if len(categories) > 1 else ():
+        others = [fields.get("supercategory") for other, _, fields in categories if other != category_id]
+        if category_id not in used and set(others) == {name}:
+            notes.append(
+                f"the category '{name}' has no objects and is the supercategory of all others, so it is no class; "
+                "to make it one, take it out of their 'supercategory'"
+            )
+            categories = [category for category in categories if category[0] != category_id]
+            break
     return [c[1] for c in categories], [c[0] for c in categories], [c[2] for c in categories], notes
 
 

@@ -79,13 +79,15 @@ def _names(content: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
     return unique_names(result, path)
 
 
-def _keypoint_values(shape: Any, path: Path) -> int:
-    """How many numbers follow the box in a label row of a pose data set; 0 for others."""
+def _keypoint_values(shape: Any, path: Path) -> int | None:
+    """How many numbers follow the box in a label row of a pose data set; None where the file does not say."""
     if shape is None:
+        return None
+    if shape is False:
         return 0
     if isinstance(shape, list) and len(shape) == 2 and all(type(v) is int and 0 < v < 10_000 for v in shape):
         return shape[0] * shape[1]
-    raise DataError(f"'{path}': 'kpt_shape' must be two numbers such as [17, 3].", "Correct it.")
+    raise DataError(f"'{path}': 'kpt_shape' must be two numbers such as [17, 3], or false.", "Correct it.")
 
 
 def find(root: Path) -> Source | None:
@@ -244,7 +246,7 @@ def _spare_labels(source: Source) -> Iterator[str]:
     folders, expected = set(), set()
     for part in source.parts.values():
         try:
-            listed = list_images(part, source.root)
+            listed, _ = list_images(part, source.root)
         except DataError:
             continue
         for _, path in listed:
