@@ -1,4 +1,4 @@
-"""What `convert` writes is read again with the same boxes, and passes `check`: any data set, to every format and back."""
+"""What `convert` writes is read again with the same boxes, and passes `check`: any data set, every format, and back."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ HAS_NOTHING = {"no-boxes", "only-crowds", "no-images"}  # errors that say that t
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user cache")))
+    monkeypatch.setattr("os.fsync", lambda file: None)  # nothing has to survive a loss of power, and a disk takes long
 
 
 words = st.text(st.sampled_from("ab01 .#:\\-éΩ&<'\"%_,"), min_size=1, max_size=8)

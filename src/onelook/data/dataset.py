@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.data.boxes import BeyondImage, clean_boxes, reach_beyond, xyxy
+from onelook.data.boxes import BeyondImage, clean_boxes, cut_outline, reach_beyond, xyxy
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, DamagedIndexError, Index, reopen_index
 from onelook.errors import DataError
 from onelook.types import Sample
@@ -160,12 +160,19 @@ class Dataset:
             kept &= (flags & CROWD) == 0
         polygons = self.polygons(i) if outlines else None
         if polygons is not None:
+            if self.beyond_image == "cut" and self._outlines_reach_beyond(span, height, width):
+                polygons = tuple(_cut_outlines(rings, height, width) for rings in polygons)
             polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
         labels = index.labels[span]
         if not kept.all():
             boxes, labels = boxes[kept], labels[kept]
         labels = labels.astype(np.int64) if self.relabel is None else self.relabel[labels]
         return boxes.astype(np.float32), labels, polygons, (height, width)
+
+    def _outlines_reach_beyond(self, span: slice, height: int, width: int) -> bool:
+        rings, bounds = self.index.lazy("ring_offsets"), self.index.lazy("point_offsets")
+        points = self.index.lazy("points")[int(bounds[rings[span.start]]) : int(bounds[rings[span.stop]])]
+        return len(points) > 0 and bool(points.min() < 0 or (points.max(axis=0) > (width, height)).any())
 
     def coco_ground_truth(self) -> dict[str, Any]:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas.
@@ -291,6 +298,11 @@ class Dataset:
 
     def _of_images(self, values: np.ndarray) -> np.ndarray:
         return values if self.rows is None else values[self.rows]
+
+
+def _cut_outlines(rings: tuple[np.ndarray, ...], height: int, width: int) -> tuple[np.ndarray, ...]:
+    cut = (cut_outline(ring.astype(np.float64), height, width).astype(np.float32) for ring in rings)
+    return tuple(ring for ring in cut if len(ring) > 2)
 
 
 def judged_boxes(
