@@ -32,7 +32,7 @@ def content(dataset, *, crowds=True):
     """What formats share, by image name: size, whether labelled, classes and boxes in order."""
     result = {}
     for i in range(len(dataset)):
-        kept = slice(None) if crowds else ~dataset.crowd(i)
+        kept = (dataset.boxes(i)[:, 2:] > dataset.boxes(i)[:, :2]).all(axis=1) & (crowds | ~dataset.crowd(i))
         names = [dataset.names[label] for label in dataset.labels(i)[kept].tolist()]
         name = "/".join(part for part in dataset.file_name(i).split("/") if part not in ("images", dataset.split))
         result[name] = (tuple(dataset.sizes[i].tolist()), names, dataset.boxes(i)[kept])

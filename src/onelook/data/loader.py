@@ -191,6 +191,7 @@ class Loader:
         self._reuse = sampling.reuse
         self.cache = _cache(dataset, rows, sampling.reuse, cache, folder=cache_folder, gather=gather)
         labels = class_labels(dataset.names, sampling.classes)
+        dataset = replace(dataset, beyond_image=sampling.beyond_image)
         images = TrainingImages(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
         self._maker = _Maker(images, size, seed, max_labels)
         self._tasks = _Tasks()

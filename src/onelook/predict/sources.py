@@ -222,7 +222,7 @@ def _listed(text: str, alone: bool) -> list[Source]:
     found = []
     for number, line in enumerate(content.splitlines(), 1):
         path = line.strip()
-        if not path or path.startswith("#"):
+        if not path or path == "#" or path.startswith("# "):  # a file may be called #1.jpg
             continue
         if len(path) > 4096 or not path.isprintable():
             raise ImageError(f"Line {number} of '{text}' is not a path.", "Give one path a line.")

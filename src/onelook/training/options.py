@@ -31,6 +31,7 @@ class RunOptions:
     layout: Layout | None = None
     compile: bool | None = None
     deterministic: bool | None = None
+    allow_size_mismatch: bool | None = None
     log: tuple[str, ...] = ()
 
     def after(self, before: Mapping[str, Any]) -> RunOptions:
