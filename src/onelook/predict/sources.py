@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 
 from onelook.augment.letterbox import ResizeTransform
-from onelook.data.headers import DamagedHeaderError, read_header
+from onelook.data.exif import DamagedHeaderError
+from onelook.data.headers import is_heic, read_header
 from onelook.data.images import IMAGE_SUFFIXES
 from onelook.errors import ImageError, did_you_mean
 from onelook.types import Detections
@@ -30,6 +31,8 @@ VIDEO_SUFFIXES = frozenset(
         *("3gp", "ogv", "vob", "mjpeg", "mjpg"),
     )
 )
+UNREAD_SUFFIXES = frozenset(f".{name}" for name in ("jxl", "dng", "cr2", "cr3", "nef", "arw", "orf", "raf", "rw2"))
+"""Suffixes of photographs that are not read: JPEG XL and the raw files of cameras."""
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "rtp://", "tcp://", "srt://", "mms://")
 _LARGEST_LIST = 64 << 20  # bytes of a text file of paths
 
@@ -147,6 +150,10 @@ def _similar(path: str) -> str:
 def _file(path: str, name: str, alone: bool = False) -> Source:
     """A file is an image by its first bytes or else its suffix, otherwise a video."""
     suffix = PurePath(path).suffix.lower()
+    # A raw file may be a TIFF, whose first image is a preview.
+    if suffix in UNREAD_SUFFIXES and (_beginning(path)[:2] in (b"II", b"MM") or not _begins_like_image(path)):
+        reason = ImageError(f"'{path}' was left out: {suffix} files are not read.", "Convert it to JPEG or PNG.")
+        return Source("missing", path, os.path.splitext(name)[0], alone, error=reason)
     kind: Literal["image", "video"] = "video" if suffix in VIDEO_SUFFIXES else "image"
     if suffix not in VIDEO_SUFFIXES | IMAGE_SUFFIXES and not _begins_like_image(path) and _begins_like_video(path):
         kind = "video"
@@ -171,13 +178,15 @@ def _begins_like_image(path: str) -> bool:
 
 def _begins_like_video(path: str) -> bool:
     head = _beginning(path)
+    if is_heic(head):
+        return False
     return head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide") or head.startswith(
         (b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"\0\0\1\xba", b"\0\0\1\xb3", b"OggS", b"0&\xb2u", b"G@")
     )
 
 
 def _folder(text: str, hidden: str | None) -> list[Source]:
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | UNREAD_SUFFIXES
     unreadable: list[OSError] = []
     found: list[Source] = []
     for folder, subfolders, names in os.walk(text, onerror=unreadable.append):
