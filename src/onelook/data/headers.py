@@ -278,12 +278,12 @@ def _jpeg2000(data: bytes) -> Header:
 
 
 def _avif(data: bytes) -> Header:
-    height, width, orientation = heif_layout(data)
+    height, width, orientation = heif_layout(data, crops=False)
     return Header("AVIF", height, width, orientation, needs_pillow=True)
 
 
 def _heic(data: bytes) -> Header:
-    height, width, orientation = heif_layout(data)
+    height, width, orientation = heif_layout(data, crops=True)
     return Header("HEIC", height, width, orientation, needs_pillow=True)
 
 

@@ -16,9 +16,10 @@ _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0}  # bytes in front of the boxe
 _ORIENTATIONS = {None: (1, 8, 3, 6), 0: (4, 5, 2, 7), 1: (2, 7, 4, 5)}
 
 
-def heif_layout(data: bytes) -> tuple[int, int, int]:
-    """(height, width, EXIF orientation) of the primary image; height and width as stored, 0 where none is stated.
+def heif_layout(data: bytes, *, crops: bool) -> tuple[int, int, int]:
+    """(height, width, EXIF orientation) of the primary image; height and width before turning, 0 where none is stated.
 
+    crops: whether decoders of the format cut out the clean aperture (`clap`), as those of HEIC do and of AVIF do not.
     Of an image sequence without still images, the largest stated size. struct.error or IndexError at damage.
     """
     data = data[:_SEARCHED]
@@ -30,6 +31,9 @@ def heif_layout(data: bytes) -> tuple[int, int, int]:
     for name, body in chosen:
         if name == b"ispe":
             width, height = struct.unpack_from(">II", body, 4)
+        elif name == b"clap" and crops:
+            over_width, under_width, over_height, under_height = struct.unpack_from(">4I", body)
+            width, height = over_width // max(1, under_width), over_height // max(1, under_height)
         elif name == b"irot":
             turns = body[0] & 3
         elif name == b"imir":

@@ -54,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Video:
-    """What a video says of itself. frames: 0 where unknown."""
+    """What a video says of itself. frames: an estimate, 0 where unknown: most containers hold a duration only."""
 
     fps: float
     frames: int
@@ -66,7 +66,8 @@ class Video:
 class Framed:
     """An image in the network's frame. pixels: (H, W, 3) uint8.  frame: its number in a video, from 0.
 
-    image: the original pixels, where they were to be kept.
+    seconds: when a video shows it, after its first frame; never less than those of the frame before.  image: the
+    original pixels, where they were to be kept.
     """
 
     pixels: np.ndarray
@@ -75,6 +76,7 @@ class Framed:
     frame: int | None = None
     video: Video | None = None
     image: np.ndarray | None = None
+    seconds: float = 0.0
 
     def attach(self, found: Detections) -> Detections:
         """The detections with all that is known of their image."""
@@ -83,14 +85,15 @@ class Framed:
 
 @dataclass(frozen=True, eq=False)
 class Damage:
-    """A source that could not be read, or not to its end."""
+    """A source that could not be read, or not to its end. is_error: otherwise something to know; all was used."""
 
     source: Source
     error: ImageError
+    is_error: bool = True
 
     @property
     def alone(self) -> bool:
-        return self.source.alone
+        return self.is_error and self.source.alone
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
