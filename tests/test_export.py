@@ -231,16 +231,15 @@ def test_rows_that_differ_are_found(where: str, by: float) -> None:
     found = {key: value.copy() for key, value in expected.items()}
     found[where][0, 1, 1] += by
     with pytest.raises(ExportError, match="does not agree"):
-        compare_rows(**found, expected_boxes=expected["boxes"], expected_scores=expected["scores"],
-                     tolerance=TOLERANCES["float32"])  # fmt: skip
+        compare_rows(tuple(found.values()), tuple(expected.values()), TOLERANCES["float32"], (64, 64))
 
 
 def test_boxes_that_overflow_on_both_sides_agree() -> None:
     boxes = np.array([[[-np.inf, 0, np.inf, 5.0], [1, 2, 3, 4]]])
     scores = np.full((1, 2, 2), 0.5)
-    assert compare_rows(boxes, scores, boxes, scores, TOLERANCES["float32"]).box == 0
+    assert compare_rows((boxes, scores), (boxes, scores), TOLERANCES["float32"], (64, 64)).box == 0
     with pytest.raises(ExportError, match="does not agree"):
-        compare_rows(boxes.clip(-1e30, 1e30), scores, boxes, scores, TOLERANCES["float32"])
+        compare_rows((boxes.clip(-1e30, 1e30), scores), (boxes, scores), TOLERANCES["float32"], (64, 64))
 
 
 def test_verification_images_have_structure_and_are_always_the_same() -> None:

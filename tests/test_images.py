@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from onelook.data.headers import DamagedHeaderError, read_header
+from onelook.data.exif import DamagedHeaderError
+from onelook.data.headers import read_header
 from onelook.data.images import decode_image
 from onelook.data.sizes import image_size
 from onelook.errors import ImageError

@@ -16,7 +16,7 @@ from onelook.devices import gpus
 from onelook.reporter import Reporter
 from onelook.version import __version__
 
-_BASE = ("numpy", "opencv-python-headless", "onnxruntime", "hotcoco", "cyclopts", "rich", "pyyaml")
+_BASE = ("numpy", "opencv-python-headless", "onnxruntime", "pillow", "hotcoco", "cyclopts", "rich", "pyyaml")
 _EXTRAS = {
     "train": ("torch", "safetensors"),
     "onnx": ("onnx", "onnxscript"),
@@ -25,7 +25,7 @@ _EXTRAS = {
     "mlflow": ("mlflow-skinny",),
     "wandb": ("wandb",),
     "supervision": ("supervision",),
-    "pillow": ("pillow",),
+    "heic": ("pillow-heif",),
 }
 
 

@@ -31,7 +31,8 @@ _SHOWN_CLASSES, _SHOWN_FAILURES = 20, 10
 class DetectResult:
     """Counts of what was detected, what could not be read, and the files that were written.
 
-    failures: source, message and remedy of each file that could not be read.  interrupted: whether Ctrl-C ended it.
+    failures: source, message and remedy of each source that could not be read, or not to its end; that a camera or a
+    stream has ended is one.  notes: what else there is to know of a source.  interrupted: whether Ctrl-C ended it.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class DetectResult:
     detections: int = 0
     per_class: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
@@ -59,6 +61,7 @@ class DetectResult:
             "detections": self.detections,
             "per_class": dict(self.per_class.most_common()),
             "failures": self.failures,
+            "notes": self.notes,
             "written": [str(path) for path in self.written],
             "seconds": self.seconds,
             "interrupted": self.interrupted,
@@ -75,10 +78,11 @@ class DetectResult:
         found = _counted(self.detections, "detection")
         lines.append(f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}.")
         if self.failures:
-            lines.append(f"{_counted(len(self.failures), 'source')} could not be read:")
+            lines.append(f"{_counted(len(self.failures), 'source')} could not be read, or not to the end:")
             lines += [f"  {failure['message']}" for failure in self.failures[:_SHOWN_FAILURES]]
             if (more := len(self.failures) - _SHOWN_FAILURES) > 0:
                 lines.append(f"  and {more} more (--json has them all)")
+        lines += [f"note: {note}" for note in self.notes[:_SHOWN_FAILURES]]
         lines += [f"wrote {path}{os.sep if path.is_dir() else ''}" for path in self.written]
         return "\n".join(lines)
 
@@ -182,7 +186,9 @@ def _detect(
 
 def _add(result: DetectResult, item: Framed | Damage, detections: Detections | None, writers: Writers) -> None:
     """Counts one image and writes its detections, or records why it cannot be read."""
-    if isinstance(item, Damage):
+    if isinstance(item, Damage) and not item.is_error:
+        result.notes.append(item.error.message)
+    elif isinstance(item, Damage):
         error = item.error
         result.failures.append({"source": item.source.path, "message": error.message, "remedy": error.remedy})
     elif detections is not None:

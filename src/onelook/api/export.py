@@ -12,7 +12,7 @@ import torch
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import Model, PathLike, open_network
 from onelook.errors import ExportError, UserError
-from onelook.exporting.onnx import ExportedFile, export_onnx
+from onelook.exporting.onnx import LEAST_RUNTIME, ExportedFile, export_onnx
 from onelook.exporting.openvino import export_openvino
 from onelook.networks.build import build
 from onelook.networks.detector import Architecture, Detector
@@ -48,6 +48,10 @@ class ExportResult:
             "largest_box_difference_of_confident_rows": agreement.confident_box,
             "largest_score_difference": agreement.score,
             "images": agreement.images,
+            "rows": agreement.rows,
+            "confident_rows": agreement.confident_rows,
+            "best_score": agreement.best_score,
+            "least_runtime": self.exported.least_runtime or None,
         }
 
     @property
@@ -57,10 +61,7 @@ class ExportResult:
 
     def __str__(self) -> str:
         metadata, agreement = self.exported.metadata, self.exported.agreement
-        return (
-            f"Exported {metadata.model} to {self.path}: boxes differ by at most {agreement.confident_box:.2g} px where"
-            f" confident, scores by at most {agreement.score:.2g}"
-        )
+        return f"Exported {metadata.model} to {self.path}; verified on {agreement}"
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def export(
     confidence: float = ...,
     iou: float = ...,
     limit: int = ...,
+    least_runtime: str = ...,
     out: PathLike | None = ...,
 ) -> ExportResult: ...
 def export(
@@ -130,6 +132,7 @@ def export(
     confidence: float = 0.25,
     iou: float = 0.45,
     limit: int = 300,
+    least_runtime: str = LEAST_RUNTIME,
     out: PathLike | None = None,
 ) -> ExportResult | WrittenWeights:
     """Writes a model for another runtime, runs the file, and compares it with PyTorch.
@@ -139,7 +142,8 @@ def export(
     given by name; "none" exports it untrained.  nms: builds postprocessing in, so that the file returns final
     detections; with least score `confidence`, greatest overlap `iou` and at most `limit` detections an image.
     half: float16.  dynamic: any batch size, instead of `batch`.  size: of the input; None is the model's own.
-    out: the file to write; None is the model's name in the current folder.
+    least_runtime: the oldest ONNX Runtime that is to read an ONNX file.  out: the file to write; None is the model's
+    name in the current folder. OpenCV's DNN module (4.8 to 5.0) reads ONNX files without `nms`, of a fixed batch.
 
     The file appears only after it was verified: ExportError where it does not agree with PyTorch.
     """
@@ -161,7 +165,16 @@ def export(
     if target == "openvino":
         exported = export_openvino(detector, path, half=half, dynamic=dynamic, batch=batch, size=sides)
     else:
-        exported = export_onnx(detector, path, nms=postprocess, half=half, dynamic=dynamic, batch=batch, size=sides)
+        exported = export_onnx(
+            detector,
+            path,
+            nms=postprocess,
+            half=half,
+            dynamic=dynamic,
+            batch=batch,
+            size=sides,
+            least_runtime=least_runtime,
+        )
     return ExportResult(exported, target)
 
 

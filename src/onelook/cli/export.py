@@ -24,6 +24,7 @@ def export(
     confidence: float = 0.25,
     iou: float = 0.45,
     limit: int = 300,
+    least_runtime: str = "1.14",
     out: Path | None = None,
 ) -> Shown[Any]:
     """Write a model for another runtime, and prove it against PyTorch.
@@ -51,6 +52,8 @@ def export(
         confidence: least score that built-in suppression keeps, where the caller gives no other.
         iou: greatest overlap that it allows, where the caller gives no other.
         limit: most detections an image that it gives.
+        least_runtime: oldest ONNX Runtime that is to read an ONNX file: 1.14 or newer. OpenCV's DNN module, 4.8 or
+            newer, reads ONNX files without --nms and --dynamic.
         out: the file to write; the model's name in the current folder where not given.
     """
     if to == "darknet":
@@ -68,6 +71,7 @@ def export(
         confidence=confidence,
         iou=iou,
         limit=limit,
+        least_runtime=least_runtime,
         out=out,
     )
     return Shown(result, show_export)

@@ -1,8 +1,8 @@
 """Headers of image files, read from their first bytes without decoding a pixel.
 
-The formats are those OpenCV decodes. Sizes are what a decoder will allocate, so they can be refused before memory is
-taken. Layouts: ITU T.81 (JPEG), the PNG, GIF89a, WebP (RFC 9649) and TIFF 6.0 / BigTIFF specifications, ISO 15444-1
-(JPEG 2000), ISO 23008-12 (AVIF), Netpbm, Radiance.
+The formats are those that OpenCV or Pillow decodes. Sizes are what a decoder will allocate, so they can be refused
+before memory is taken. Layouts: ITU T.81 (JPEG), the PNG, GIF89a, WebP (RFC 9649) and TIFF 6.0 / BigTIFF
+specifications, ISO 15444-1 (JPEG 2000), ISO 23008-12 (AVIF, HEIC), Netpbm, Radiance.
 
 Two libraries were measured instead, from file to upright size, in microseconds of processor time a file:
 
@@ -22,31 +22,42 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 from mmap import mmap
 from typing import Any
+
+from onelook.data.exif import (
+    ORIENTATION_AT,
+    RAW_PROFILE,
+    DamagedHeaderError,
+    inflated,
+    orientation_of,
+    raw_profile,
+    tiff_tags,
+)
+from onelook.data.heif import heif_layout
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "bmp", "dib", "webp", "tif", "tiff", "gif", "avif"),
-        *("ppm", "pgm", "pbm", "pnm", "pfm", "jp2", "j2k", "hdr", "ras"),
+        *("ppm", "pgm", "pbm", "pnm", "pfm", "jp2", "j2k", "hdr", "ras", "heic", "heif", "hif"),
     )
 )
 """Suffixes, lower case, by which files in a folder are taken for images."""
-
-
-class DamagedHeaderError(ValueError):
-    """Bytes that begin like an image, but contradict its format; the message states how."""
 
 
 @dataclass(frozen=True)
 class Header:
     """format: "JPEG", "PNG", ...  height, width: stored pixels, before any rotation.  orientation: EXIF, 1 to 8.
 
-    depth: bits a sample; floating: whether samples are floating-point.  largest: the value of white where the file
-    states one (Netpbm), else 0.  Of a JPEG, progressive: it has several scans; huffman: its codes are Huffman's;
-    pixel_data: where its compressed bytes begin; height_at: where its height is stored, if its rows follow one another
-    in one scan without restart markers, else 0.
+    The orientation is that of the EXIF block, else of the XMP text; AVIF and HEIC have it as properties.
+    needs_pillow: whether OpenCV cannot be trusted with it (see `pillow_image`).  depth: bits a sample.  floating:
+    whether samples are floating-point.  largest: the value of white where the file states one (Netpbm), else 0.
+    orientation_at: where the two bytes of a TIFF's are stored, or 0.  Of a JPEG, progressive: it has several scans;
+    huffman: its codes are Huffman's; pixel_data: where its compressed bytes begin; height_at: where its height is
+    stored, if its rows follow one another in one scan without restart markers, else 0.
     """
 
     format: str
@@ -60,6 +71,8 @@ class Header:
     huffman: bool = False
     pixel_data: int = 0
     height_at: int = 0
+    needs_pillow: bool = False
+    orientation_at: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -89,10 +102,11 @@ def read_header(data: bytes | memoryview | mmap) -> Header | None:
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
+_XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def _jpeg(data: bytes) -> Header:
-    position, orientation, frame, restarts = 2, 1, None, False
+    position, exif, xmp, frame, restarts = 2, b"", b"", None, False
     while True:
         start = data.find(b"\xff", position)  # bytes between segments are tolerated by every decoder
         if start < 0:
@@ -111,7 +125,9 @@ def _jpeg(data: bytes) -> Header:
             depth, height, width = struct.unpack_from(">BHH", data, position + 2)
             frame = (depth, height, width, marker, data[position + 7], position + 3)
         elif marker == 0xE1 and data[position + 2 : position + 8] == b"Exif\0\0":
-            orientation = _exif_orientation(data[position + 8 : position + length])
+            exif = exif or data[position + 8 : position + length]
+        elif marker == 0xE1 and data[position + 2 : position + 31] == _XMP_NAME:
+            xmp = data[position + 31 : position + length]
         elif marker == 0xDD:
             restarts = data[position + 2 : position + 4] != b"\0\0"
         parts = data[position + 2 : position + 3]  # of the frame that a scan holds
@@ -122,7 +138,7 @@ def _jpeg(data: bytes) -> Header:
             depth, height, width, kind, components, height_at = frame
             one_scan = kind in (0xC0, 0xC1) and parts == bytes((components,))
             return Header(
-                *("JPEG", height, width, orientation, depth),
+                *("JPEG", height, width, orientation_of(exif, xmp), depth),
                 progressive=kind in (0xC2, 0xC6, 0xCA, 0xCE),
                 huffman=kind < 0xC8,
                 pixel_data=position,
@@ -130,51 +146,13 @@ def _jpeg(data: bytes) -> Header:
             )
 
 
-def _exif_orientation(block: bytes) -> int:
-    """EXIF orientation 1 to 8 of a TIFF-formed EXIF block; 1 where there is none or the block is damaged."""
-    try:
-        tags = _tiff_tags(block)
-    except (DamagedHeaderError, struct.error, IndexError, OverflowError):
-        return 1
-    value = tags.get(274, (1,))[0]
-    return value if 1 <= value <= 8 else 1
-
-
 # --- TIFF ------------------------------------------------------------------------------------------------------------
 
-_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8
-_TIFF_TAGS = (256, 257, 258, 274, 277, 322, 323, 339)  # sizes, bits, orientation, samples, tile sizes, sample format
-
-
-def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
-    """The tags in `_TIFF_TAGS` of the first directory, up to 8 values each."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = struct.unpack_from(order + "H", data, 2)[0] == 43
-    entry, pointer, room = (20, "Q", 8) if big else (12, "I", 4)
-    (directory,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
-    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, directory)
-    if count > 4096:
-        raise DamagedHeaderError(f"its directory claims {count} entries")
-    tags: dict[int, tuple[int, ...]] = {}
-    position = directory + (8 if big else 2)
-    for start in range(position, position + count * entry, entry):
-        tag, kind = struct.unpack_from(order + "HH", data, start)
-        if tag not in _TIFF_TAGS or kind not in _TIFF_TYPES:
-            continue
-        (number,) = struct.unpack_from(order + pointer, data, start + 4)
-        number = min(number, 8)
-        values = order + f"{number}{_TIFF_TYPES[kind]}"
-        place = start + entry - room
-        if struct.calcsize(values) > room:
-            (place,) = struct.unpack_from(order + pointer, data, place)
-        found = struct.unpack_from(values, data, place)
-        if found:
-            tags[tag] = found
-    return tags
+_OPENCV_COLOURS = (0, 1, 2, 3, 5)  # of TIFF: grey in two directions, RGB, palette, CMYK; the others are YCbCr and Lab
 
 
 def _tiff(data: bytes) -> Header:
-    tags = _tiff_tags(data)
+    tags = tiff_tags(data)
     if 256 not in tags or 257 not in tags:
         raise DamagedHeaderError("its directory states no size")
     height, width = tags[257][0], tags[256][0]
@@ -187,8 +165,19 @@ def _tiff(data: bytes) -> Header:
     if tags.get(277, (1,))[0] > 16:
         raise DamagedHeaderError(f"it claims {tags[277][0]} samples a pixel")
     orientation = tags.get(274, (1,))[0]
-    orientation = orientation if 1 <= orientation <= 8 else 1
-    return Header("TIFF", height, width, orientation, max(tags.get(258, (1,))), floating=3 in tags.get(339, (1,)))
+    if 274 not in tags and 700 in tags:
+        orientation = orientation_of(b"", data[slice(*tags[700])])
+    colours, floating = tags.get(262, (1,))[0], 3 in tags.get(339, (1,))
+    depth = max(tags.get(258, (1,)))
+    alpha = any(tags.get(338, (0,)))  # an extra sample of kind 0 is no alpha
+    other = alpha or colours not in _OPENCV_COLOURS or (colours == 5 and depth == 16)
+    if other and depth == 16 and tags.get(284, (1,))[0] == 2:
+        raise DamagedHeaderError("it has 16-bit channels with alpha in separate planes, which no decoder reads rightly")
+    return Header(
+        *("TIFF", height, width, orientation if orientation in range(1, 9) else 1, depth, floating),
+        needs_pillow=other and not floating and depth <= 16,
+        orientation_at=tags.get(ORIENTATION_AT, (0,))[0],
+    )
 
 
 # --- the others ------------------------------------------------------------------------------------------------------
@@ -198,26 +187,32 @@ def _png(data: bytes) -> Header:
     width, height, depth = struct.unpack_from(">IIB", data, 16)
     if data[12:16] != b"IHDR":
         raise DamagedHeaderError("its first part is not the header")
-    orientation, position = 1, 33
+    exif, profile, xmp, position = b"", b"", b"", 33
     while position + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, position)
+        body = data[position + 8 : position + 8 + length] if name in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") else b""
         if name == b"eXIf":
-            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
-        if name in (b"eXIf", b"IEND"):
+            exif = body
+        elif name in (b"tEXt", b"zTXt") and body.startswith(RAW_PROFILE):
+            profile = raw_profile(body, packed=name == b"zTXt")
+        elif name == b"iTXt" and body.startswith(b"XML:com.adobe.xmp\0"):
+            xmp = inflated(body[22:]) if body[18:19] == b"\1" else body
+        elif name == b"IEND":
             break
         position += length + 12
-    return Header("PNG", height, width, orientation, depth)
+    return Header("PNG", height, width, orientation_of(exif or profile, xmp), depth)
 
 
 def _gif(data: bytes) -> Header:
     width, height = struct.unpack_from("<HH", data, 6)
-    return Header("GIF", height, width)
+    return Header("GIF", height, width, needs_pillow=True)
 
 
 def _bmp(data: bytes) -> Header:
     (header,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)
-    return Header("BMP", abs(height), width)
+    bits = data[24:26] if header == 12 else data[28:30]
+    return Header("BMP", abs(height), width, needs_pillow=bits == b"\x10\0")
 
 
 def _webp(data: bytes) -> Header:
@@ -232,15 +227,15 @@ def _webp(data: bytes) -> Header:
         raise DamagedHeaderError(f"its first part is {kind!r}")
     width = int.from_bytes(data[24:27], "little") + 1
     height = int.from_bytes(data[27:30], "little") + 1
-    orientation, position = 1, 12
-    while data[20] & 8 and position + 8 <= len(data):  # bit 3: an EXIF part follows somewhere
+    exif, xmp, position = b"", b"", 12
+    while data[20] & 12 and position + 8 <= len(data):  # bits 2 and 3: XMP and EXIF follow somewhere
         name, length = struct.unpack_from("<4sI", data, position)
         if name == b"EXIF":
-            block = data[position + 8 : position + 8 + length]
-            orientation = _exif_orientation(block.removeprefix(b"Exif\0\0"))
-            break
+            exif = data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0")
+        elif name == b"XMP ":
+            xmp = data[position + 8 : position + 8 + length]
         position += 8 + length + (length & 1)
-    return Header("WebP", height, width, orientation)
+    return Header("WebP", height, width, orientation_of(exif, xmp))
 
 
 _NETPBM = re.compile(
@@ -279,17 +274,34 @@ def _jpeg2000(data: bytes) -> Header:
     steps = data[start + 43 : start + 42 + 3 * components : 3] + data[start + 44 : start + 42 + 3 * components : 3]
     if not 0 < components <= 64 or 0 in steps:
         raise DamagedHeaderError(f"it claims {components} components")
-    return Header("JPEG 2000", bottom - top, right - left, depth=(data[start + 42] & 0x7F) + 1)
+    return Header("JPEG 2000", bottom - top, right - left, depth=(data[start + 42] & 0x7F) + 1, needs_pillow=True)
 
 
 def _avif(data: bytes) -> Header:
-    height = width = position = 0
-    while (position := data.find(b"ispe", position, 1 << 20)) >= 0:
-        w, h = struct.unpack_from(">II", data, position + 8)
-        if h * w > height * width:
-            height, width = h, w
-        position += 4
-    return Header("AVIF", height, width)
+    height, width, orientation = heif_layout(data, crops=False)
+    return Header("AVIF", height, width, orientation, needs_pillow=True)
+
+
+def _heic(data: bytes) -> Header:
+    height, width, orientation = heif_layout(data, crops=True)
+    return Header("HEIC", height, width, orientation, needs_pillow=True)
+
+
+HEIC = "it is a HEIC image"
+HEIC_REMEDY = "Convert it to JPEG or PNG, or install what reads it: pip install onelook[heic]"
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether a file that begins like this is an HEIC image, as phones write them."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+
+
+_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
+
+
+@lru_cache
+def _reads_heic() -> bool:
+    return find_spec("pillow_heif") is not None
 
 
 def _radiance(data: bytes) -> Header:
@@ -320,6 +332,7 @@ _FORMATS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Header]], ...] = (
     (lambda data: data[:1] == b"P" and data[1:2] in b"123456Ff" and data[2:3] in b" \t\r\n#", _netpbm),
     (_starts(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), _jpeg2000),
     (lambda data: data[4:8] == b"ftyp" and any(name in data[8:64] for name in (b"avif", b"avis")), _avif),
+    (lambda data: is_heic(data) and _reads_heic(), _heic),
     (_starts(b"#?RADIANCE", b"#?RGBE"), _radiance),
     (_starts(b"\x59\xa6\x6a\x95"), _sun),
 )

@@ -1,4 +1,4 @@
-"""Decodes image files into arrays, with OpenCV.
+"""Decodes image files into arrays, with OpenCV, or with Pillow where OpenCV differs from it.
 
 Images that are too large are refused before memory is allocated, truncated files before a decoder can fill the missing
 part with grey, and every failure is one ImageError naming the file.
@@ -14,8 +14,10 @@ import zlib
 import cv2
 import numpy as np
 
+from onelook.data.exif import DamagedHeaderError
+from onelook.data.headers import HEIC, HEIC_REMEDY, Header, is_heic, read_header
 from onelook.data.headers import IMAGE_SUFFIXES as IMAGE_SUFFIXES  # noqa: PLC0414
-from onelook.data.headers import DamagedHeaderError, Header, read_header
+from onelook.data.pillow_image import decode_with_pillow
 from onelook.errors import ConfigError, ImageError
 
 
@@ -56,11 +58,13 @@ def decode_image(
     a JPEG is decoded at 1 / 2 ** level of its sides, rounded up, which is quicker; other formats ignore it.  rows:
     how many rows of the whole image, from the top, are needed; of most JPEGs hardly more are decoded, which is quicker.
 
-    The image is upright (EXIF orientation applied). Grey becomes three equal channels; CMYK is converted; an alpha
-    channel is dropped, as the official pipelines do (no background is assumed); of an animation or a multi-page file
-    the first image is taken. Samples of more than 8 bits are scaled so that the format's white becomes 255; floating
-    point holds 0..1, or else 0..255 or 0..65535, whichever is the first range that contains the largest value, and NaN
-    is black. Ordinary files are decoded as `cv2.imread` does, bit for bit.
+    The pixels are those of Pillow's `exif_transpose(image).convert("RGB")`; a JPEG in CMYK, and samples of more than
+    8 bits, may differ by 1. So the image is upright, by EXIF or XMP or the turn and mirror of an AVIF. Grey becomes
+    three equal channels; CMYK is converted. In every format an alpha channel is dropped: no background is assumed, and
+    where colours were multiplied by it, that is undone. Of an animation or a multi-page file the first image is taken.
+    Samples of more than 8 bits are scaled so that the format's white becomes 255; floating point holds 0..1, or else
+    0..255 or 0..65535, whichever is the first range that contains the largest value, and NaN is black. (Of grey images
+    of more than 8 bits, Pillow's own conversion makes all above 255 white, and that is not followed.)
 
     Raises ImageError for files that are missing, unreadable, empty, no image, damaged, truncated, or larger than
     `limit`. A JPEG with damage inside its data, but complete, is decoded as far as the decoder can, as everywhere.
@@ -120,7 +124,9 @@ def _header(data: bytes, name: str, limit: int | None) -> Header:
     except DamagedHeaderError as error:
         raise ImageError(f"'{name}' is a damaged image: {error}.", "Replace the file.") from error
     if header is None:
-        raise ImageError(f"'{name}' is not an image that can be read: {kind_of(data)}.", _REMEDY)
+        kind = kind_of(data)
+        remedy = HEIC_REMEDY if kind == HEIC else _REMEDY
+        raise ImageError(f"'{name}' is not an image that can be read: {kind}.", remedy)
     if header.height * header.width > (MAX_PIXELS if limit is None else limit):
         raise _too_large(name, header.height, header.width, limit)
     return header
@@ -147,7 +153,7 @@ def kind_of(data: bytes) -> str:
         if data.startswith(magic):
             return text
     if data[4:8] == b"ftyp":
-        return "it is a HEIC image" if data[8:11] in (b"hei", b"mif", b"hev") else "it is a video"
+        return HEIC if is_heic(data) else "it is a video"
     if data[:8].strip(b"\0") == b"":
         return "it begins with zero bytes"
     text = data[:512].decode("utf-8", errors="ignore")  # a letter may be cut at the end
@@ -231,33 +237,42 @@ _REDUCED = (0, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREA
 
 
 def _decode(data: bytes | bytearray, header: Header, level: int = 0) -> np.ndarray | None:
-    """(H, W, 3) uint8 RGB; None where OpenCV cannot."""
-    buffer = np.frombuffer(data, np.uint8)
+    """(H, W, 3) uint8 RGB, upright; None where it cannot be decoded."""
+    if header.needs_pillow:
+        return decode_with_pillow(bytes(data), header.format)
+    if header.orientation_at and header.orientation != 1:  # OpenCV turns a TIFF whatever its flags say
+        data = bytearray(data)
+        struct.pack_into("<H" if data[:2] == b"II" else ">H", data, header.orientation_at, 1)
+    image = _stored(np.frombuffer(data, np.uint8), header, level)
+    return image if image is None or header.orientation == 1 else _upright(image, header.orientation)
+
+
+def _stored(buffer: np.ndarray, header: Header, level: int) -> np.ndarray | None:
+    """(H, W, 3) uint8 RGB as OpenCV reads it, not turned."""
     if level and header.format == "JPEG":
         small = _read_flags(buffer, _REDUCED[level])
         return None if small is None else cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=small)
-    odd_white = header.largest not in (0, 255, 65535)
     if header.floating or (header.depth > 16 and header.format == "TIFF"):
         image = _read_flags(buffer, cv2.IMREAD_UNCHANGED)
         return None if image is None else _to_rgb(_float_to_8_bits(image))
-    if odd_white:
+    if header.largest not in (0, 255, 65535):
         image = _read_flags(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         if image is None:
             return None
         scaled = np.minimum(image.astype(np.float32) * (255 / header.largest) + 0.5, 255)
         return _to_rgb(scaled.astype(np.uint8))
-    turn = header.format == "WebP" and header.orientation > 1  # only some versions of OpenCV turn these
-    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if turn else 0)
     if _RGB_FLAG is not None:
-        image = _read_flags(buffer, (flags & ~cv2.IMREAD_COLOR) | _RGB_FLAG)
-    elif (image := _read_flags(buffer, flags)) is not None:
+        return _read_flags(buffer, _RGB_FLAG)
+    if (image := _read_flags(buffer, cv2.IMREAD_COLOR)) is not None:
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-    return _upright(image, header.orientation) if turn and image is not None else image
+    return image
 
 
 def _read_flags(buffer: np.ndarray, flags: int) -> np.ndarray | None:
+    """The image with its turn ignored: which turns OpenCV knows of depends on its version."""
+    unturned = flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        return cv2.imdecode(buffer, flags)
+        return cv2.imdecode(buffer, unturned)
     except (cv2.error, MemoryError):
         return None
 
@@ -285,19 +300,13 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """The image turned and mirrored by its EXIF orientation (2 to 8)."""
     if orientation >= 5:
-        image = image.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)
+        image = cv2.transpose(image)
+    columns, rows = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
+    return cv2.flip(image, -1 if columns and rows else int(columns)) if columns or rows else image
 
 
 def _reason(header: Header) -> str:
-    """Why OpenCV gave no image for a file with a sound header."""
-    version = tuple(int(part) for part in cv2.__version__.split(".")[:2])
-    if header.format in ("GIF", "AVIF") and version < (4, 11):
-        return f"OpenCV {cv2.__version__} reads no {header.format}; newer versions do"
+    """Why there is no image for a file with a sound header."""
     if header.format == "JPEG" and header.depth != 8:
         return f"JPEG of {header.depth} bits is not supported"
     return f"its {header.format} data is damaged or of an unsupported kind"

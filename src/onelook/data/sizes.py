@@ -11,15 +11,18 @@ import os
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import FileIO
 
-from onelook.data.headers import DamagedHeaderError, Header, read_header
+from onelook.data.exif import DamagedHeaderError, trailing_exif
+from onelook.data.headers import HEIC, HEIC_REMEDY, Header, is_heic, read_header
 from onelook.data.paths import other_spelling
 from onelook.errors import ImageError
 from onelook.reporter import Progress, ignore_progress
 
 READ_LENGTHS = (1 << 14, 1 << 18, 1 << 24)  # bytes; metadata before the size are rarely longer than the first
 _MISSING = "Add the file, or correct its name where it is listed or annotated."
+_PNG_END = 1 << 14  # bytes at the end of a PNG in which its EXIF block is looked for
 _REMEDY = "Replace the file, or take it out of the data set."
 
 
@@ -30,6 +33,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             raise ImageError(f"The image '{path}' is not an ordinary file.", _REMEDY)
         with open(path, "rb", buffering=0) as file:
             header = _header(file)
+            if header is None and is_heic(_first_bytes(file)):
+                raise ImageError(f"'{path}' cannot be read: {HEIC}.", HEIC_REMEDY)
     except FileNotFoundError:
         spelling = other_spelling(path)
         remedy = "Rename the file, or write its name in the other form." if spelling else _MISSING
@@ -75,13 +80,28 @@ def _header(file: FileIO) -> Header | None:
     for amount in READ_LENGTHS:
         data += file.read(amount - len(data))
         try:
-            return read_header(data)
+            header = read_header(data)
+            if header is not None and header.format == "PNG" and header.orientation == 1 and len(data) == amount:
+                return replace(header, orientation=_orientation_at_the_end(file))
+            return header
         except DamagedHeaderError as error:
             if len(data) < amount or amount == READ_LENGTHS[-1]:
                 if len(data) == amount and data[:2] in (b"II", b"MM"):
                     return _header_at_the_end(file)
                 raise ValueError(f"its header is damaged ({error})") from error
     return None
+
+
+def _first_bytes(file: FileIO) -> bytes:
+    file.seek(0)
+    return file.read(16)
+
+
+def _orientation_at_the_end(file: FileIO) -> int:
+    """Of a PNG whose EXIF block follows its pixels."""
+    place = max(0, file.seek(0, os.SEEK_END) - _PNG_END)
+    file.seek(place)
+    return trailing_exif(file.read(_PNG_END))
 
 
 def _header_at_the_end(file: FileIO) -> Header | None:

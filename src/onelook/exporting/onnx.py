@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 18  # native to the exporter; newer opsets are conversions that few runtimes need
+IR_VERSIONS = {"1.14": 8, "1.15": 9, "1.18": 10}  # the newest that ONNX Runtime reads from this version on
+LEAST_RUNTIME = "1.14"  # the first that runs operators of OPSET
 LARGEST_BATCH = 1024
 DEFAULT_LIMIT = 300
 OUTPUTS = ("boxes", "scores")
@@ -39,11 +41,30 @@ OUTPUTS = ("boxes", "scores")
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """An exported and verified file: its path, its metadata, and its differences from PyTorch."""
+    """An exported and verified file: its path, its metadata, and its differences from PyTorch.
+
+    least_runtime: the oldest version of ONNX Runtime that reads the file; "" where it is for another runtime.
+    """
 
     path: Path
     metadata: ExportedMetadata
     agreement: Agreement
+    least_runtime: str = ""
+
+
+def ir_version(least_runtime: str) -> int:
+    """The ONNX IR version that ONNX Runtime reads from this version ("1.15") on. ExportError where it is too old."""
+    parts = least_runtime.split(".")
+    if not 2 <= len(parts) <= 3 or not all(part.isdecimal() for part in parts):
+        raise ExportError(f"'{least_runtime}' is not a version of ONNX Runtime.", "Give one such as 1.15.")
+    wanted = (int(parts[0]), int(parts[1]))
+    read = [version for name, version in IR_VERSIONS.items() if tuple(map(int, name.split("."))) <= wanted]
+    if not read:
+        raise ExportError(
+            f"ONNX Runtime {least_runtime} does not run the operators of these files (opset {OPSET}).",
+            f"It needs {LEAST_RUNTIME} or newer.",
+        )
+    return max(read)
 
 
 def export_onnx(
@@ -55,13 +76,15 @@ def export_onnx(
     dynamic: bool = False,
     batch: int = 1,
     size: tuple[int, int] | None = None,
+    least_runtime: str = LEAST_RUNTIME,
 ) -> ExportedFile:
     """Exports the deploy form of `detector` to an ONNX file and verifies it.
 
     nms: NMS inside the file (`limit` None becomes 300); None gives boxes and scores of all rows. With a model that was
     trained one to one, the file gives the best rows and suppresses none.
     half: float16 weights and features.  dynamic: any batch size; else exactly `batch`.  size: (height, width) of the
-    input, None is the architecture's. The interface of the file is described in `onelook.exported`.
+    input, None is the architecture's.  least_runtime: the oldest ONNX Runtime that is to read the file. The interface
+    of the file is described in `onelook.exported`.
 
     The file appears at `path` only after it ran in ONNX Runtime and agreed with PyTorch; otherwise ExportError, and
     an older file stays. MissingDependencyError without the `onnx` extra.
@@ -69,6 +92,7 @@ def export_onnx(
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise missing_package(package, "onnx", "Exporting to ONNX")
+    ir = ir_version(least_runtime)
     path = Path(path)
     if not path.parent.is_dir():
         raise ExportError(f"The folder '{path.parent}' does not exist.", "Create it, or export to another place.")
@@ -85,19 +109,19 @@ def export_onnx(
     )
     detector.check_sides(*metadata.size)
     with _replacing_or_export_error(path) as draft:
-        agreement, metadata = _write_verified(detector, draft, metadata, nms)
-    return ExportedFile(path, metadata, agreement)
+        agreement, metadata = _write_verified(detector, draft, metadata, nms, ir)
+    return ExportedFile(path, metadata, agreement, least_runtime)
 
 
 def _write_verified(
-    detector: Detector, draft: Path, metadata: ExportedMetadata, nms: Nms | None
+    detector: Detector, draft: Path, metadata: ExportedMetadata, nms: Nms | None, ir: int
 ) -> tuple[Agreement, ExportedMetadata]:
     """Writes the file and verifies it: all rows against PyTorch, with NMS its detections too."""
     graph = ExportGraph(detector, half=metadata.precision == "float16")
     reference = ExportGraph(detector)
     if nms is None:
         model = to_model(graph, metadata.size, metadata.batch, OUTPUTS)
-        _write(model, metadata, draft)
+        _write(model, metadata, draft, ir)
         return verify_rows(onnx_runner(draft), OUTPUTS, reference, metadata)[0], metadata
     model = to_model(graph, metadata.size, metadata.batch, ROW_OUTPUTS)
     agreement, rows = verify_rows(onnx_runner(model.SerializeToString()), ROW_OUTPUTS, reference, metadata)
@@ -105,7 +129,7 @@ def _write_verified(
     suppress = not metadata.one_to_one
     limit = append_nms(model, nms, num_rows, metadata.num_classes, suppress=suppress)
     metadata = replace(metadata, outputs="detections", multi_label=nms.multi_label, nms=_nms_settings(nms, limit))
-    _write(model, metadata, draft)
+    _write(model, metadata, draft, ir)
     verify_detections(onnx_runner(draft), metadata, rows)
     return agreement, metadata
 
@@ -195,9 +219,10 @@ def _nms_settings(nms: Nms, limit: int) -> dict[str, Any]:
     }
 
 
-def _write(model: ModelProto, metadata: ExportedMetadata, path: Path) -> None:
+def _write(model: ModelProto, metadata: ExportedMetadata, path: Path, ir: int) -> None:
     import onnx
 
+    model.ir_version = ir
     model.producer_name, model.producer_version = "onelook", __version__
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, metadata.to_json()

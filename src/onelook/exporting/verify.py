@@ -25,8 +25,8 @@ NUM_IMAGES = 4
 class Tolerance:
     """The largest allowed differences between an exported file and PyTorch in float32.
 
-    pixels: of a box corner, plus `side` times the box's longer side, because sides are exponentials; for rows with less
-    than half of the best score (background), `background_pixels` replaces `pixels`.
+    pixels: of a box corner, plus `side` times the longer side of what the image shows of the box, because sides are
+    exponentials; for rows with less than half of the best score (background), `background_pixels` replaces `pixels`.
     score: as a fraction of the greatest score, so that it also tests untrained models, whose scores are tiny.
     """
 
@@ -36,20 +36,40 @@ class Tolerance:
     score: float
 
 
-TOLERANCES = {"float32": Tolerance(0.05, 0.05, 2e-3, 2e-3), "float16": Tolerance(1.0, 16.0, 0.05, 0.05)}
+TOLERANCES = {"float32": Tolerance(0.05, 0.05, 1e-3, 2e-3), "float16": Tolerance(1.0, 16.0, 0.02, 0.05)}
+LEAST_SCORE = 0.05  # a model whose best score is lower detects nothing in the images
 
 
 @dataclass(frozen=True)
 class Agreement:
     """The greatest differences found: of a box corner in pixels of the input, and of a score.
 
-    confident_box: the same of boxes whose row scores at least half of the best score.
+    Boxes are compared as the image shows them: what lies beyond it is cut off. confident_box: the same of boxes whose
+    row scores at least half of the best score.  rows, confident_rows: how many were compared.  best_score: of PyTorch.
     """
 
     box: float
     score: float
     confident_box: float
     images: int
+    rows: int
+    confident_rows: int
+    best_score: float
+
+    @property
+    def detects(self) -> bool:
+        """Whether anything was found in the images: otherwise the numbers agree, and no detection was compared."""
+        return self.best_score >= LEAST_SCORE
+
+    def __str__(self) -> str:
+        found = (
+            f"{self.rows:,} rows of {self.images} images against PyTorch in float32: boxes in the image differ by at"
+            f" most {self.confident_box:.2g} px in the {self.confident_rows:,} rows that score {self.best_score / 2:.2g} or"
+            f" more, by {self.box:.2g} px in all; scores by at most {self.score:.2g}"
+        )
+        if self.detects:
+            return found
+        return f"{found}. No row scores more than {self.best_score:.2g}: with these weights the model detects nothing"
 
 
 @dataclass(frozen=True)
@@ -102,29 +122,44 @@ def verify_rows(
     # All images at once, because the tolerance depends on the best score of all.
     boxes, scores = (np.concatenate([batch[part] for batch in found]) for part in (1, 2))
     expected_boxes, expected_scores = (np.concatenate(part) for part in zip(*expected))
-    agreement = compare_rows(boxes, scores, expected_boxes, expected_scores, TOLERANCES[metadata.precision])
+    tolerance = TOLERANCES[metadata.precision]
+    agreement = compare_rows((boxes, scores), (expected_boxes, expected_scores), tolerance, metadata.size)
     return agreement, RawOutputs(tuple(found))
 
 
 def compare_rows(
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    expected_boxes: np.ndarray,
-    expected_scores: np.ndarray,
+    found: tuple[np.ndarray, np.ndarray],
+    expected: tuple[np.ndarray, np.ndarray],
     tolerance: Tolerance,
+    size: tuple[int, int],
 ) -> Agreement:
-    """Compares all rows; ExportError where one exceeds the tolerance. Infinite boxes must be infinite in both."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        side = np.abs(expected_boxes[..., 2:] - expected_boxes[..., :2]).max(-1, keepdims=True)
-        box = np.abs(boxes - expected_boxes)
-    box[~np.isfinite(expected_boxes) & ~np.isfinite(boxes)] = 0
+    """Compares boxes and scores of all rows; ExportError where one exceeds the tolerance, or nothing can be compared.
+
+    size: (height, width) of the input, to which boxes are cut. A box that is not finite must be so in both.
+    """
+    (boxes, scores), (expected_boxes, expected_scores) = found, expected
+    finite = np.isfinite(expected_boxes)
+    if not np.isfinite(expected_scores).all() or not finite.any() or not (expected_scores > 0).any():
+        raise ExportError(
+            "The model gives no finite boxes and scores above 0, so that nothing of a file can be verified.",
+            "Its weights are damaged or not trained: check them with `onelook val`.",
+        )
+    beyond = np.isfinite(boxes) != finite
+    limits = np.array([size[1], size[0], size[1], size[0]], np.float64)
+    expected_boxes = np.where(finite, expected_boxes, 0).astype(np.float64).clip(0, limits)
+    boxes = np.where(finite & ~beyond, boxes, 0).astype(np.float64).clip(0, limits)
+    side = (expected_boxes[..., 2:] - expected_boxes[..., :2]).max(-1, keepdims=True)
+    box = np.where(beyond, np.inf, np.abs(boxes - expected_boxes))
     score = np.abs(scores - expected_scores)
     best = float(expected_scores.max())
     confident = expected_scores.max(-1) >= best / 2
     pixels = np.where(confident, tolerance.pixels, tolerance.background_pixels)[..., None]
-    allowed = pixels + tolerance.side * np.where(np.isfinite(side), side, 0)
-    result = Agreement(float(box.max()), float(score.max()), float(box[confident].max()), len(boxes))
-    if not (box <= allowed).all() or not (math.isfinite(result.score) and result.score <= tolerance.score * best):
+    result = Agreement(
+        *(float(box.max()), float(score.max()), float(box[confident].max()), len(boxes)),
+        *(confident.size, int(confident.sum()), best),
+    )
+    agrees = (box <= pixels + tolerance.side * side).all()
+    if not agrees or not (math.isfinite(result.score) and result.score <= tolerance.score * best):
         raise mismatch_error(f"boxes differ by up to {result.box:.3g} pixels and scores by up to {result.score:.3g}")
     return result
 

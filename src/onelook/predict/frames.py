@@ -8,27 +8,18 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import stat
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import cv2
-import numpy as np
-
 from onelook.augment.letterbox import Resize
-from onelook.data.images import MAX_PIXELS, decode_image, kind_of
+from onelook.data.images import decode_image
 from onelook.errors import ImageError
-from onelook.predict.sources import Damage, Framed, Source, Video
-
-FALLBACK_FPS = 25.0
-"""The rate of videos and cameras that state none."""
+from onelook.predict.sources import Damage, Framed, Source
+from onelook.predict.video import STALL_SECONDS, read_video, stalled
 
 _FRAMES_AHEAD = 4
-_WHOLE = 0.9  # of the frames that a video claims must be there: claims of some containers are estimates
-
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg would print about a damaged video, ImageError says
 
 
 def read_frames(
@@ -84,7 +75,7 @@ def _ahead(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> 
 
     def read() -> None:
         try:
-            for item in _read_video(source, frame, size, keep):
+            for item in read_video(source, frame, size, keep):
                 put(item)
                 if stop.is_set():
                     return
@@ -95,106 +86,20 @@ def _ahead(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> 
     # A daemon: a camera or a stream that never answers must not keep the program from ending.
     thread = threading.Thread(target=read, name="onelook-video", daemon=True)
     thread.start()
+    limit, number = (3 * STALL_SECONDS if source.kind == "live" else None), 0
     try:
-        while (item := ready.get()) is not None:
+        while True:
+            try:
+                item = ready.get(timeout=limit)
+            except queue.Empty:
+                yield Damage(source, stalled(source, number, limit or 0.0))
+                return
+            if item is None:
+                return
+            number += isinstance(item, Framed)
             if isinstance(item, BaseException):
                 raise item
             yield item
     finally:
         stop.set()
         thread.join(timeout=1.0 if source.kind == "live" else 30.0)
-
-
-def _read_video(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> Iterator[Framed | Damage]:
-    number = 0
-    capture = None
-    try:
-        capture = _open(source)
-        video = _describe(capture, source)
-        while True:
-            read, image = _next(capture)
-            if not read or image is None:
-                break
-            image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
-            pixels, placement = frame(image, size)
-            yield Framed(pixels, placement, source, number, video, image if keep else None)
-            number += 1
-        if number == 0:
-            raise ImageError(f"No frame can be read from {_called(source)}.", "It is damaged or empty; replace it.")
-        if source.kind == "video" and number < _WHOLE * video.frames:
-            raise ImageError(
-                f"'{source.path}' is damaged or truncated: {number} of {video.frames} frames could be read.",
-                "Replace the file; the frames before were used.",
-            )
-    except ImageError as error:
-        yield Damage(source, error)
-    finally:
-        if capture is not None:
-            capture.release()
-
-
-def _next(capture: cv2.VideoCapture) -> tuple[bool, np.ndarray | None]:
-    try:
-        read, image = capture.read()
-    except cv2.error:
-        return False, None
-    return bool(read), image
-
-
-def _open(source: Source) -> cv2.VideoCapture:
-    if source.kind == "video":
-        _check_file(source.path)
-    try:
-        if source.path.isdecimal() and source.kind == "live":
-            capture = cv2.VideoCapture(int(source.path))
-        else:
-            # By name only FFmpeg: others would take patterns like 'a%d.jpg' and pipelines for files.
-            capture = cv2.VideoCapture(source.path, cv2.CAP_FFMPEG)
-    except cv2.error as error:
-        raise ImageError(f"{_called(source)} cannot be opened.", "Check that it is a video.") from error
-    if not capture.isOpened():
-        remedy = {
-            "video": "It is damaged, not a video, or in a format that this OpenCV cannot read: convert it to MP4.",
-            "live": "Check that it is there, and that no other program uses it.",
-        }[source.kind]
-        raise ImageError(f"{_called(source)} cannot be opened.", remedy)
-    return capture
-
-
-def _check_file(path: str) -> None:
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"'{path}' is not a regular file.", "Name a video file.")
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except FileNotFoundError as error:
-        raise ImageError(f"'{path}' does not exist.", "Check the path.") from error
-    except OSError as error:
-        raise ImageError(f"'{path}' cannot be read: {error.strerror}.", "Check the file.") from error
-    if not head:
-        raise ImageError(f"'{path}' is empty (0 bytes).", "Replace the file.")
-    # Text, for a video reader, may be a play list that names other files.
-    if (kind := kind_of(head)) in ("it is text", "it begins with zero bytes", "it is an XML document"):
-        raise ImageError(f"'{path}' is not a video: {kind}.", "Replace the file.")
-
-
-def _describe(capture: cv2.VideoCapture, source: Source) -> Video:
-    def number(what: int) -> float:
-        value = capture.get(what)
-        return value if np.isfinite(value) and 0 < value < 1e9 else 0.0
-
-    height, width = int(number(cv2.CAP_PROP_FRAME_HEIGHT)), int(number(cv2.CAP_PROP_FRAME_WIDTH))
-    if height * width > MAX_PIXELS:
-        raise ImageError(
-            f"{_called(source)} has frames of {width} x {height} pixels; the limit is {MAX_PIXELS:,}.",
-            "Make it smaller, or raise the limit with the environment variable ONELOOK_MAX_PIXELS.",
-        )
-    fps = number(cv2.CAP_PROP_FPS)
-    frames = int(number(cv2.CAP_PROP_FRAME_COUNT)) if source.kind == "video" else 0
-    return Video(fps if 0 < fps <= 1000 else FALLBACK_FPS, frames, height, width)
-
-
-def _called(source: Source) -> str:
-    camera = source.kind == "live" and source.path.isdecimal()
-    return f"Camera {source.path}" if camera else f"'{source.path}'"

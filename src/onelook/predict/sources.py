@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 
 from onelook.augment.letterbox import ResizeTransform
-from onelook.data.headers import DamagedHeaderError, read_header
+from onelook.data.exif import DamagedHeaderError
+from onelook.data.headers import is_heic, read_header
 from onelook.data.images import IMAGE_SUFFIXES
 from onelook.errors import ImageError, did_you_mean
 from onelook.types import Detections
@@ -30,6 +31,8 @@ VIDEO_SUFFIXES = frozenset(
         *("3gp", "ogv", "vob", "mjpeg", "mjpg"),
     )
 )
+UNREAD_SUFFIXES = frozenset(f".{name}" for name in ("jxl", "dng", "cr2", "cr3", "nef", "arw", "orf", "raf", "rw2"))
+"""Suffixes of photographs that are not read: JPEG XL and the raw files of cameras."""
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "rtp://", "tcp://", "srt://", "mms://")
 _LARGEST_LIST = 64 << 20  # bytes of a text file of paths
 
@@ -51,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Video:
-    """What a video says of itself. frames: 0 where unknown."""
+    """What a video says of itself. frames: an estimate, 0 where unknown: most containers hold a duration only."""
 
     fps: float
     frames: int
@@ -63,7 +66,8 @@ class Video:
 class Framed:
     """An image that was resized to the network's input. pixels: (H, W, 3) uint8.  frame: its number in a video, from 0.
 
-    image: the original pixels, where they were to be kept.
+    seconds: when a video shows it, after its first frame; never less than those of the frame before.  image: the
+    original pixels, where they were to be kept.
     """
 
     pixels: np.ndarray
@@ -72,6 +76,7 @@ class Framed:
     frame: int | None = None
     video: Video | None = None
     image: np.ndarray | None = None
+    seconds: float = 0.0
 
     def attach(self, found: Detections) -> Detections:
         """The detections with all that is known of their image."""
@@ -80,14 +85,15 @@ class Framed:
 
 @dataclass(frozen=True, eq=False)
 class Damage:
-    """A source that could not be read, or not to its end."""
+    """A source that could not be read, or not to its end. is_error: otherwise something to know; all was used."""
 
     source: Source
     error: ImageError
+    is_error: bool = True
 
     @property
     def alone(self) -> bool:
-        return self.source.alone
+        return self.is_error and self.source.alone
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -147,6 +153,10 @@ def _similar(path: str) -> str:
 def _file(path: str, name: str, alone: bool = False) -> Source:
     """A file is an image by its first bytes or else its suffix, otherwise a video."""
     suffix = PurePath(path).suffix.lower()
+    # A raw file may be a TIFF, whose first image is a preview.
+    if suffix in UNREAD_SUFFIXES and (_beginning(path)[:2] in (b"II", b"MM") or not _begins_like_image(path)):
+        reason = ImageError(f"'{path}' was left out: {suffix} files are not read.", "Convert it to JPEG or PNG.")
+        return Source("missing", path, os.path.splitext(name)[0], alone, error=reason)
     kind: Literal["image", "video"] = "video" if suffix in VIDEO_SUFFIXES else "image"
     if suffix not in VIDEO_SUFFIXES | IMAGE_SUFFIXES and not _begins_like_image(path) and _begins_like_video(path):
         kind = "video"
@@ -171,13 +181,15 @@ def _begins_like_image(path: str) -> bool:
 
 def _begins_like_video(path: str) -> bool:
     head = _beginning(path)
+    if is_heic(head):
+        return False
     return head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide") or head.startswith(
         (b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"\0\0\1\xba", b"\0\0\1\xb3", b"OggS", b"0&\xb2u", b"G@")
     )
 
 
 def _folder(text: str, hidden: str | None) -> list[Source]:
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | UNREAD_SUFFIXES
     unreadable: list[OSError] = []
     found: list[Source] = []
     for folder, subfolders, names in os.walk(text, onerror=unreadable.append):

@@ -15,13 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol
 
-import cv2
 import numpy as np
 
-from onelook.draw import draw_detections, enlarge_small_image, write_image
-from onelook.errors import UsageError, UserError, did_you_mean
-from onelook.files import open_replacing, replacing, write_bytes
+from onelook.draw import write_image
+from onelook.errors import UsageError, did_you_mean
+from onelook.files import open_replacing, write_bytes
 from onelook.predict.sources import Framed
+from onelook.predict.video_writer import Videos
+from onelook.predict.writing import cannot_write, discard, drawn
 from onelook.types import Detections
 
 FORMATS = ("json", "images", "coco", "yolo", "csv", "video")
@@ -67,7 +68,7 @@ class Writers:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(self.folder, error) from error
+            raise cannot_write(self.folder, error) from error
         self._writers = [_make(name, self.folder, formats, class_names) for name in formats]
         self.keeps_images = any(isinstance(writer, Images | Videos) for writer in self._writers)
 
@@ -114,14 +115,6 @@ def _make(name: str, folder: Path, formats: Sequence[str], class_names: Sequence
     raise ValueError(name)
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"'{path}' cannot be written: {error.strerror or error}.", "Choose another --out folder.")
-
-
-class _Discarded(Exception):
-    """Ends the writing of a file that is not wanted: its temporary file is removed."""
-
-
 class _Growing:
     """A text file that is written under a temporary name and gets its own when it is closed."""
 
@@ -133,27 +126,22 @@ class _Growing:
             file = open_replacing(path, errors="backslashreplace", newline="")
             self.file: IO[str] = self._open.enter_context(file)
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
 
     def write(self, text: str) -> None:
         try:
             self.file.write(text)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
         try:
             self._open.close()
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
 
     def discard(self) -> None:
-        _discard(self._open)
-
-
-def _discard(opened: contextlib.ExitStack) -> None:
-    with contextlib.suppress(_Discarded, OSError), opened:  # closing may fail, too, where the disk is full
-        raise _Discarded
+        discard(self._open)
 
 
 class _JsonArray:
@@ -284,7 +272,7 @@ class Csv:
         try:
             self._rows.writerows([*begin, *box, score, label, name] for box, score, label, name in rows)
         except OSError as error:
-            raise _cannot_write(self.written[0], error) from error
+            raise cannot_write(self.written[0], error) from error
 
     def close(self) -> None:
         self._file.close()
@@ -303,73 +291,12 @@ class Images:
     def add(self, item: Framed, found: Detections) -> None:
         if item.frame is not None and not self._frames:
             return
-        write_image(self._folder / f"{_file_name(item)}.jpg", _drawn(item, found))
+        write_image(self._folder / f"{_file_name(item)}.jpg", drawn(item, found))
         self.written = [self._folder]
 
     def close(self) -> None: ...
 
     def discard(self) -> None: ...
-
-
-class Videos:
-    """`videos/NAME.mp4`: videos with their detections, at their own rate. Still images are no part of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.written: list[Path] = []
-        self._open: tuple[str, Path, contextlib.ExitStack, cv2.VideoWriter, tuple[int, int]] | None = None
-
-    def add(self, item: Framed, found: Detections) -> None:
-        if item.frame is None or item.video is None:
-            return
-        image = _drawn(item, found)
-        if self._open is None or self._open[0] != item.source.name:
-            self.close()
-            self._begin(item, (image.shape[0], image.shape[1]))
-        assert self._open is not None
-        _, _, _, writer, (height, width) = self._open
-        if image.shape[:2] != (height, width):  # a stream may change its size
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-
-    def _begin(self, item: Framed, size: tuple[int, int]) -> None:
-        path = self._folder / f"{item.source.name}.mp4"
-        opened = contextlib.ExitStack()
-        try:
-            beside = opened.enter_context(replacing(path, suffix=".mp4"))
-        except OSError as error:
-            raise _cannot_write(path, error) from error
-        assert item.video is not None
-        height, width = (side - side % 2 or 2 for side in size)  # the codec halves the colour planes
-        writer = cv2.VideoWriter(str(beside), cv2.VideoWriter.fourcc(*"mp4v"), item.video.fps, (width, height))
-        if not writer.isOpened():
-            _discard(opened)
-            raise UserError(f"The video '{path}' cannot be written.", "Choose another --out folder, or --format json.")
-        self._open = (item.source.name, path, opened, writer, (height, width))
-
-    def close(self) -> None:
-        if self._open is not None:
-            _, path, opened, writer, _ = self._open
-            self._open = None
-            writer.release()
-            try:
-                opened.close()
-            except OSError as error:
-                raise _cannot_write(path, error) from error
-            self.written.append(path)
-
-    def discard(self) -> None:
-        if self._open is not None:
-            _, _, opened, writer, _ = self._open
-            self._open = None
-            writer.release()
-            _discard(opened)
-
-
-def _drawn(item: Framed, found: Detections) -> np.ndarray:
-    assert item.image is not None  # read with keep=True where something is drawn
-    image, factor = enlarge_small_image(item.image)
-    return draw_detections(image, found.boxes * factor, found.scores, found.labels, found.names)
 
 
 def _file_name(item: Framed) -> str:
@@ -380,7 +307,7 @@ def _write_text(path: Path, text: str) -> None:
     try:
         write_bytes(path, text.encode("utf-8", "backslashreplace"), durable=False)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def free_folder(base: str) -> Iterator[Path]:

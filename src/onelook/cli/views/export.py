@@ -24,11 +24,10 @@ def show_export(result: ExportResult, console: Console) -> None:
     else:
         console.print("  output     boxes and class scores of all rows")
     console.print(f"  precision  {metadata.precision}")
-    console.print(
-        f"  verified   on {agreement.images} images against PyTorch in float32: boxes differ by at most"
-        f" {agreement.box:.2g} px ({agreement.confident_box:.2g} px where confident), scores by at most"
-        f" {agreement.score:.2g}"
-    )
+    if result.exported.least_runtime:
+        opencv = "" if metadata.nms or metadata.batch is None else "; OpenCV's DNN module 4.8 or newer"
+        console.print(f"  runs in    ONNX Runtime {result.exported.least_runtime} or newer{opencv}")
+    console.print(f"  verified   on {agreement}")
 
 
 def show_weights(result: WrittenWeights, console: Console) -> None:

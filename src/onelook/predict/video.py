@@ -1,0 +1,235 @@
+"""Frames of a video, a camera or a stream, with their times. A container's number of frames is taken as an estimate."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from onelook.augment.letterbox import Resize
+from onelook.data.images import MAX_PIXELS, kind_of
+from onelook.errors import ImageError
+from onelook.predict.sources import Damage, Framed, Source, Video
+
+FALLBACK_FPS = 25.0
+"""The rate of videos and cameras that state none."""
+
+STALL_SECONDS = 30.0
+"""How long a camera or a stream may give no frame."""
+
+_FASTEST = 240.0  # frames a second; what is above is the unit of the times, as some screen recorders write it
+_FINE_FPS = 60.0  # the rate that is taken instead: no frame of a screen recording is lost at it
+_DECODED_LATE = 64  # frames that a decoder may still give after the last data have come
+_WHOLE = 0.9  # of the estimated frames, or of the duration
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg would print about a damaged video, ImageError says
+
+
+def read_video(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> Iterator[Framed | Damage]:
+    """The frames of a source, upright by its rotation; Damage at the end where it was not whole."""
+    number = 0
+    capture = None
+    try:
+        capture = _open(source)
+        video = _describe(capture)
+        _check_size(video, source)
+        times = _Times(source, video.fps)
+        waits: deque[float] = deque(maxlen=_DECODED_LATE)
+        while True:
+            begun = time.monotonic()
+            read, image = _next(capture)
+            waits.append(time.monotonic() - begun)
+            if not read or image is None:
+                break
+            seconds = times.of(capture)
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+            pixels, placement = frame(image, size)
+            yield Framed(pixels, placement, source, number, video, image if keep else None, seconds)
+            number += 1
+        if number == 0:
+            raise ImageError(f"No frame can be read from {_called(source)}.", "It is damaged or empty; replace it.")
+        if (damage := _at_the_end(source, video, number, times.seconds, max(waits))) is not None:
+            yield damage
+    except ImageError as error:
+        yield Damage(source, error)
+    finally:
+        if capture is not None:
+            capture.release()
+
+
+class _Times:
+    """When each frame is shown, in seconds after the first; never falling.
+
+    Of a file by the times in it, or by its rate where they do not rise; of a camera or a stream by the clock.
+    """
+
+    def __init__(self, source: Source, fps: float) -> None:
+        self._live, self._fps = source.kind == "live", fps
+        self._first: float | None = None
+        self.seconds = 0.0
+
+    def of(self, capture: cv2.VideoCapture) -> float:
+        """The time of the frame that was just read."""
+        now = time.monotonic() if self._live else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if self._first is None:
+            self._first = now
+            return 0.0
+        rising = np.isfinite(now) and now - self._first > self.seconds
+        self.seconds = now - self._first if rising else self.seconds + 1 / self._fps
+        return self.seconds
+
+
+def _at_the_end(source: Source, video: Video, number: int, seconds: float, waited: float) -> Damage | None:
+    """What is to be said of a source that gives no more frames, after so many, the last at this time."""
+    covered = max(number, (seconds + 1 / video.fps) * video.fps)
+    whole = covered >= _WHOLE * video.frames
+    if source.kind == "live":
+        if video.frames and whole:  # a file at an address
+            return None
+        if waited > STALL_SECONDS / 2:
+            return Damage(source, stalled(source, number, waited))
+        return Damage(source, ImageError(f"{_called(source)} ended after {number} frames.", "Start it again."))
+    estimate = f" of about {video.frames} frames" if video.frames else " frames"
+    if _is_cut(source.path):
+        error = ImageError(
+            f"'{source.path}' is truncated: the file ends before its container does, after {number}{estimate}.",
+            "Replace the file; the frames before were used.",
+        )
+        return Damage(source, error)
+    if not whole:
+        note = f"'{source.path}' has {number} frames; its container made one expect about {video.frames}."
+        return Damage(source, ImageError(note), is_error=False)
+    return None
+
+
+def stalled(source: Source, number: int, seconds: float) -> ImageError:
+    """The error of a camera or a stream that gives no more frames, though it has not ended."""
+    return ImageError(
+        f"{_called(source)} has given no frame for {seconds:.0f} seconds, after {number} frames.",
+        "Check the connection, and start again; what came before was used.",
+    )
+
+
+def _is_cut(path: str) -> bool:
+    """Whether a file is shorter than its container (AVI, MP4 and MOV, Matroska) says that it is."""
+    try:
+        with open(path, "rb") as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(64)
+            if head.startswith(b"RIFF"):
+                return int.from_bytes(head[4:8], "little") + 8 > length
+            if head.startswith(b"\x1aE\xdf\xa3"):
+                return _matroska_end(head) > length
+            position = 0
+            while head[4:8] in _MP4_BOXES and position + 8 <= length:
+                file.seek(position)
+                head = file.read(16).ljust(16, b"\0")
+                (size,) = struct.unpack_from(">I", head)
+                size = struct.unpack_from(">Q", head, 8)[0] if size == 1 else size
+                if size < 8:  # to the end of the file, or damage that the reader has met
+                    return False
+                position += size
+            return position > length
+    except (OSError, struct.error, IndexError):
+        return False
+
+
+_MP4_BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"moof", b"sidx", b"uuid", b"styp"))
+
+
+def _matroska_end(head: bytes) -> int:
+    """Where the segment ends; 0 where it does not say."""
+    position = 4
+    size, width = _matroska_number(head, position)
+    position += width + size
+    if head[position : position + 4] != b"\x18\x53\x80\x67":
+        return 0
+    size, width = _matroska_number(head, position + 4)
+    unknown = size == (1 << 7 * width) - 1
+    return 0 if unknown else position + 4 + width + size
+
+
+def _matroska_number(head: bytes, position: int) -> tuple[int, int]:
+    """(value, bytes) of a number whose first byte's leading zeros tell its length."""
+    width = 9 - head[position].bit_length()
+    value = int.from_bytes(head[position : position + width], "big") & ((1 << 7 * width) - 1)
+    return value, width
+
+
+def _next(capture: cv2.VideoCapture) -> tuple[bool, np.ndarray | None]:
+    try:
+        read, image = capture.read()
+    except cv2.error:
+        return False, None
+    return bool(read), image
+
+
+def _open(source: Source) -> cv2.VideoCapture:
+    if source.kind == "video":
+        _check_file(source.path)
+    limit = int(1000 * STALL_SECONDS)
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
+    try:
+        if source.path.isdecimal() and source.kind == "live":
+            capture = cv2.VideoCapture(int(source.path))
+        else:
+            # By name only FFmpeg: others would take patterns like 'a%d.jpg' and pipelines for files.
+            capture = cv2.VideoCapture(source.path, cv2.CAP_FFMPEG, limits if source.kind == "live" else [])
+    except cv2.error as error:
+        raise ImageError(f"{_called(source)} cannot be opened.", "Check that it is a video.") from error
+    if not capture.isOpened():
+        remedy = {
+            "video": "It is damaged, not a video, or in a format that this OpenCV cannot read: convert it to MP4.",
+            "live": "Check that it is there, and that no other program uses it.",
+        }[source.kind]
+        raise ImageError(f"{_called(source)} cannot be opened.", remedy)
+    return capture
+
+
+def _check_file(path: str) -> None:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"'{path}' is not a regular file.", "Name a video file.")
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except FileNotFoundError as error:
+        raise ImageError(f"'{path}' does not exist.", "Check the path.") from error
+    except OSError as error:
+        raise ImageError(f"'{path}' cannot be read: {error.strerror}.", "Check the file.") from error
+    if not head:
+        raise ImageError(f"'{path}' is empty (0 bytes).", "Replace the file.")
+    # Text, for a video reader, may be a play list that names other files.
+    if (kind := kind_of(head)) in ("it is text", "it begins with zero bytes", "it is an XML document"):
+        raise ImageError(f"'{path}' is not a video: {kind}.", "Replace the file.")
+
+
+def _describe(capture: cv2.VideoCapture) -> Video:
+    def number(what: int) -> float:
+        value = capture.get(what)
+        return value if np.isfinite(value) and 0 < value < 1e9 else 0.0
+
+    height, width = int(number(cv2.CAP_PROP_FRAME_HEIGHT)), int(number(cv2.CAP_PROP_FRAME_WIDTH))
+    stated = number(cv2.CAP_PROP_FPS) or FALLBACK_FPS
+    fps = stated if stated <= _FASTEST else _FINE_FPS
+    return Video(fps, int(number(cv2.CAP_PROP_FRAME_COUNT) * fps / stated), height, width)
+
+
+def _check_size(video: Video, source: Source) -> None:
+    if video.height * video.width > MAX_PIXELS:
+        raise ImageError(
+            f"{_called(source)} has frames of {video.width} x {video.height} pixels; the limit is {MAX_PIXELS:,}.",
+            "Make it smaller, or raise the limit with the environment variable ONELOOK_MAX_PIXELS.",
+        )
+
+
+def _called(source: Source) -> str:
+    camera = source.kind == "live" and source.path.isdecimal()
+    return f"Camera {source.path}" if camera else f"'{source.path}'"
