@@ -102,21 +102,23 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'onelook' has no attribute '{name}'")
-    try:
-        value = getattr(import_module(_PUBLIC[name]), name)
-    except ModuleNotFoundError as error:
-        from onelook.errors import EXTRAS, missing_package
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for this function's result
 
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
-            raise
-        extra = "onnx" if name == "export" else EXTRAS[package]  # which has PyTorch too
-        raise missing_package(package, extra, f"onelook.{name}") from error
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'onelook' has no attribute '{name}'")
+        try:
+            value = getattr(import_module(_PUBLIC[name]), name)
+        except ModuleNotFoundError as error:
+            from onelook.errors import EXTRAS, missing_package
+
+            package = (error.name or "").partition(".")[0]
+            if package not in EXTRAS:
+                raise
+            extra = "onnx" if name == "export" else EXTRAS[package]  # which has PyTorch too
+            raise missing_package(package, extra, f"onelook.{name}") from error
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from onelook.api.open import PathLike
-from onelook.data.convert import Conversion, To
+from onelook.data.convert import Conversion, WritableFormat
 from onelook.data.convert import convert as convert_data
 from onelook.reporter import Reporter
 
 
 def convert(
-    data: PathLike, to: To, out: PathLike, *, copy: bool = False, reporter: Reporter | None = None
+    data: PathLike, to: WritableFormat, out: PathLike, *, copy: bool = False, reporter: Reporter | None = None
 ) -> Conversion:
     """Writes all splits of a data set in another format, and counts what the format cannot hold.
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,10 +20,8 @@ from onelook.errors import DataError, UsageError, did_you_mean
 from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
 
-if TYPE_CHECKING:
-    To = str
-else:  # for the command line, which lists the formats that can be written
-    To = Literal[tuple(format.name for format in formats.FORMATS if format.write is not None)]
+WritableFormat = Literal["coco", "voc", "yolo"]
+"""The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Conversion:
 
 
 def convert(
-    data: str | Path, *, to: To, out: str | Path, copy: bool = False, reporter: Reporter | None = None
+    data: str | Path, *, to: WritableFormat, out: str | Path, copy: bool = False, reporter: Reporter | None = None
 ) -> Conversion:
     """Writes all splits of a data set in another format.
 
