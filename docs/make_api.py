@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -14,19 +15,42 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "api.md"
 
 SECTIONS = {
-    "Detect": ("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
+    "Detect": (
+        *("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
+        *("Model", "PathLike", "ImageLike", "PostprocessKind"),
+    ),
     "Measure": ("validate", "score", "Evaluation", "benchmark", "ModelBenchmark"),
     "Train": (
-        *("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "train", "TrainResult"),
-        *("tune", "TuneResult", "roadmap", "RoadmapTable", "anchors"),
+        *("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "Difference"),
+        *("train", "TrainResult", "RecipeChoice", "Precision", "Layout", "tune", "TuneResult"),
+        *("roadmap", "RoadmapTable", "roadmaps", "RoadmapList", "anchors", "FoundAnchors"),
     ),
     "Models and weights": (
-        *("models", "ModelInfo", "build", "Detector", "load_weights", "save_weights", "deploy"),
-        *("export", "ExportResult"),
+        *(
+            "models",
+            "ModelList",
+            "ModelInfo",
+            "build",
+            "Detector",
+            "load_weights",
+            "LoadReport",
+            "save_weights",
+            "deploy",
+        ),
+        *("export", "ExportResult", "WrittenWeights"),
     ),
-    "Data sets": ("open_dataset", "Dataset", "check", "convert"),
+    "Data sets": (
+        "open_dataset",
+        "Dataset",
+        "Sample",
+        "check",
+        "CheckReport",
+        "convert",
+        "Conversion",
+        "WritableFormat",
+    ),
     "Reports, errors and the installation": (
-        *("Reporter", "PlainReporter", "SilentReporter", "UserError", "environment"),
+        *("Reporter", "PlainReporter", "SilentReporter", "UserError", "environment", "Environment"),
     ),
 }
 
@@ -55,6 +79,9 @@ def entry(name: str) -> Iterator[str]:
     import onelook
 
     value = getattr(onelook, name)
+    if not inspect.isclass(value) and not inspect.isfunction(value):
+        yield f"\n### `onelook.{name}`\n\n{alias(name)}\n"
+        return
     if not inspect.isclass(value):
         yield f"\n### `onelook.{name}`\n\n{signature(name, value)}\n\n{text_of(value)}\n"
         return
@@ -64,6 +91,18 @@ def entry(name: str) -> Iterator[str]:
             yield f"\n**`.{member}`**: {text_of(function.fget)}\n"
         else:
             yield f"\n**`.{member}`**\n\n{signature(member, function)}\n\n{text_of(function)}\n"
+
+
+def alias(name: str) -> str:
+    """A name for other types: its definition and the text below that, from the source."""
+    import onelook
+
+    module = sys.modules[onelook._PUBLIC[name]]
+    body = ast.parse(inspect.getsource(module)).body
+    for node, text in itertools.pairwise(body):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(text, ast.Expr):
+            return f"```python\n{ast.unparse(node)}\n```\n\n{inspect.cleandoc(ast.literal_eval(text.value))}"
+    raise ValueError(f"{name} has no text below its definition")
 
 
 def methods(kind: type) -> list[tuple[str, Any]]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from cyclopts import MissingArgumentError
 from rich.console import Console
 
 import onelook
+from api_page import make_api
 from onelook.api.models import models
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import VERBS, make_app, split_options
@@ -103,15 +102,6 @@ def test_every_setting_of_yolov7_can_be_set() -> None:
         override(large, *shlex.split(span), types=RECIPE_TYPES)
     for path in set(spans) - set(with_value):
         get(large, path)
-
-
-def make_api() -> ModuleType:
-    """The program that writes docs/api.md."""
-    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
-    assert spec is not None and spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
 
 
 def test_overloads_stand_on_the_page_with_their_defaults() -> None:
