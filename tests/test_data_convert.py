@@ -6,6 +6,7 @@ import json
 import tempfile
 from itertools import permutations
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 import data_sets as make
 from data_sets import put
 from onelook.cli.app import run
-from onelook.data import open_dataset, splits
-from onelook.data.convert import convert
+from onelook.data import formats, open_dataset, splits
+from onelook.data.convert import WritableFormat, convert
 from onelook.errors import DataError
 from shared import data, needs_shared
 
@@ -158,6 +159,10 @@ def test_images_are_linked_unless_copies_are_wanted(tmp_path):
     original = root / "val/a.png"
     assert (tmp_path / "linked/images/val/a.png").samefile(original)
     assert not (tmp_path / "copied/images/val/a.png").samefile(original)
+
+
+def test_type_checkers_know_the_formats_that_can_be_written():
+    assert get_args(WritableFormat) == tuple(format.name for format in formats.FORMATS if format.write is not None)
 
 
 def test_the_command(tmp_path, capsys):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "fp16", "bf16"]
+"""The floating-point type that a training computes in; weights are float32 in each."""
 
 _NAMES = "Devices are cpu, cuda, cuda:1 and so on, and mps."
 _REMEDY = "Use --device cpu, or leave the device out: the best one is chosen then."

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from onelook.api.open import PathLike
-from onelook.data.convert import Conversion, To
+from onelook.data.convert import Conversion, WritableFormat
 from onelook.data.convert import convert as convert_data
 from onelook.reporter import Reporter
 
 
 def convert(
     data: PathLike,
-    to: To,
+    to: WritableFormat,
     out: PathLike,
     *,
     copy: bool = False,

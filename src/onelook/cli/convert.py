@@ -8,11 +8,11 @@ from onelook.api import convert as api
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.shown import Shown
 from onelook.cli.views.convert import show_conversion
-from onelook.data.convert import Conversion, To
+from onelook.data.convert import Conversion, WritableFormat
 
 
 def convert(
-    data: Path, /, *, to: To, out: Path, copy: bool = False, allow_size_mismatch: bool = False
+    data: Path, /, *, to: WritableFormat, out: Path, copy: bool = False, allow_size_mismatch: bool = False
 ) -> Shown[Conversion]:
     """Write a data set in another format.
 

@@ -8,7 +8,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,10 +25,8 @@ from onelook.errors import DataError, UsageError, did_you_mean
 from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
 
-if TYPE_CHECKING:
-    To = str
-else:  # for the command line, which lists the formats that can be written
-    To = Literal[tuple(format.name for format in formats.FORMATS if format.write is not None)]
+WritableFormat = Literal["coco", "voc", "yolo"]
+"""The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Conversion:
 def convert(
     data: str | Path,
     *,
-    to: To,
+    to: WritableFormat,
     out: str | Path,
     copy: bool = False,
     allow_size_mismatch: bool = False,

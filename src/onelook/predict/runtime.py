@@ -11,6 +11,7 @@ from onelook.augment.letterbox import Resize
 from onelook.ops.nms import Nms, NmsKind, Postprocess, RawDetections, TopK
 
 PostprocessKind = Literal["nms", "best", "diou", "soft"]
+"""How boxes become detections: NMS by overlap, the best rows as they are, NMS by overlap and distance, Soft-NMS."""
 
 
 class Runtime(Protocol):

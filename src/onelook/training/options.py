@@ -13,6 +13,7 @@ from onelook.training.checkpoint import read_notes
 from onelook.training.train_state import RuntimeOptions
 
 Layout = Literal["channels-last", "contiguous"]
+"""The memory layout of a network and its images."""
 
 
 @dataclass(frozen=True, kw_only=True)
