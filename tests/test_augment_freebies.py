@@ -20,11 +20,11 @@ from onelook.augment.instances import Instances, concatenate
 from onelook.augment.mixup import BatchMixUp
 from onelook.augment.mosaic import BatchMosaic, quarter
 from onelook.augment.random_erasing import CutOut, GridMask, HideAndSeek, RandomErase
-from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.augment.yolox import SingleImageAugment
 from onelook.config import from_plain, to_plain
 from onelook.recipes import RECIPE_TYPES
 from onelook.types import Sample
+from sampling import ListSampler, sample_generator
 from scenes import SCENES, SIZE
 from shared import needs_shared, reference
 from training import changed

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.config import diff, override
 from onelook.data.loader import collate
 from onelook.losses.generalized_focal import QualityFocal
 from onelook.recipes import RECIPE_TYPES, published_recipe
 from onelook.training.recipe import Recipe
+from sampling import ListSampler, sample_generator
 from scenes import SCENES
 from test_train_loop import run
 from training import train_state_of
