@@ -90,13 +90,17 @@ RUN_OPENCV = (
 
 @pytest.mark.parametrize(
     ("python", "code"),
-    [(sys.executable, RUN_OPENCV), (os.environ.get("ORT_OLD"), RUN_ORT), (os.environ.get("CV_OLD"), RUN_OPENCV)],
+    [
+        (sys.executable, RUN_OPENCV),
+        (os.environ.get("ORT_OLD") or None, RUN_ORT),
+        (os.environ.get("CV_OLD") or None, RUN_OPENCV),
+    ],
     ids=["OpenCV installed here", "old ONNX Runtime", "old OpenCV"],
 )
 def test_other_runtimes_give_the_same_numbers(
     python: str | None, code: str, exported: ExportedFile, tmp_path: Path
 ) -> None:
-    if python is None:
+    if not python:
         pytest.skip("ORT_OLD and CV_OLD name a python with ONNX Runtime 1.15, and one with OpenCV 4.8")
     images = verification_images(exported.metadata.size)[: exported.metadata.batch or 1]
     np.save(tmp_path / "images.npy", images)

@@ -1,5 +1,20 @@
-"""`python -m onelook`: the same as the `onelook` command."""
+"""`python -m onelook` and the `onelook` command."""
 
-from onelook.cli.app import main
+from __future__ import annotations
 
-main()
+import signal
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Runs the command line. Ctrl-C before it has been imported ends the process at once, without a traceback."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from onelook.cli.app import main as run
+
+    run(on_start=lambda: signal.signal(signal.SIGINT, before))
+
+
+if __name__ == "__main__":
+    main()

@@ -23,7 +23,7 @@ from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.report.training import FIRST_BATCH, report_training
 from onelook.training.batches import make_loader
 from onelook.training.micro_batches import split_batch
-from onelook.training.preflight import check_files, inspect_data, positives_per_object, save_first_batch
+from onelook.training.preflight import check_files, check_images, inspect_data, positives_per_object, save_first_batch
 from onelook.training.processes import ProcessGroup, any_process
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
@@ -152,6 +152,7 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
     if not process_group.is_main:
         return
     check_files(recipe, training, validation)
+    check_images(validation)
     found = inspect_data(recipe, training, validation)
     run.log.reporter.info("\n".join([found.table(), *found.notes]))
     for warning in found.warnings:

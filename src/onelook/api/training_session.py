@@ -29,7 +29,7 @@ from onelook.training.processes import ProcessGroup, join_process_group
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
 from onelook.training.run import Evaluate, Run, exclusive
-from onelook.training.start import check_batch, fill_memory, starting_point
+from onelook.training.start import check_batch, check_batch_norm, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
 from onelook.training.train_state import TrainState
 from onelook.weights.identify import model_name
@@ -162,9 +162,9 @@ def _begin(
         )
         notes.append(note)
     check_batch(recipe, process_group, training)
-    return _Beginning(
-        recipe, task, TrainState(recipe, detector, process_group, options.runtime, teacher), record, notes
-    )
+    train_state = TrainState(recipe, detector, process_group, options.runtime, teacher)
+    check_batch_norm(recipe, train_state, recipe.epochs * -(-len(training) // recipe.batch_size))
+    return _Beginning(recipe, task, train_state, record, notes)
 
 
 def _announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:

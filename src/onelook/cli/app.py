@@ -175,13 +175,23 @@ def call_with_cyclopts(verb: str | None, arguments: Sequence[str], console: Cons
     return result
 
 
-def run(arguments: Sequence[str]) -> int:
-    """One command from its arguments to its exit code; prints, and never raises for what a user can cause."""
+def replace_unprintable() -> None:
+    """A terminal that cannot show a letter shows "?" instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a letter shows "?" instead of failing
+            stream.reconfigure(errors="replace")
+
+
+def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) -> int:
+    """One command from its arguments to its exit code; prints, and never raises for what a user can cause.
+
+    on_start: called first where an interrupt is reported.
+    """
+    replace_unprintable()
     options, verb = Everywhere(debug="--debug" in arguments), ""
     try:
+        if on_start is not None:
+            on_start()
         rest, options = split_options(arguments)
         verb = next((argument for argument in rest if not argument.startswith("-")), "")
         with JsonTarget(options.json) as target, plain_warnings():
@@ -263,8 +273,10 @@ def _missing(error: BaseException | None) -> str:
     return (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """The `onelook` command."""
-    code = run(sys.argv[1:] if arguments is None else arguments)
+def main(arguments: Sequence[str] | None = None, on_start: Callable[[], object] | None = None) -> NoReturn:
+    """The command line, of which `onelook.__main__` is the entry; see `run`."""
+    code = run(sys.argv[1:] if arguments is None else arguments, on_start)
+    if on_start is not None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be done but the interpreter's own end
     gc.freeze()  # at its end the interpreter looks for garbage among all objects, for a twentieth of a short command
     sys.exit(code)

@@ -89,6 +89,20 @@ def decode_image(
     return image
 
 
+def check_image(path: str | os.PathLike[str]) -> None:
+    """ImageError for a file that `decode_image` would refuse, without decoding JPEG, PNG and WebP, which takes longer.
+
+    Of these the header is read, and that the end is there; of a PNG all checksums.
+    """
+    name = os.fspath(path)
+    data = _read(name)
+    header = _header(data, name, None)
+    if header.format in ("JPEG", "PNG", "WebP") and (header.format, header.depth > 8) != ("JPEG", True):
+        _check_whole(data, header, name)
+    else:
+        decode_image(data, name=name)
+
+
 def _read(name: str) -> bytes:
     """The bytes of a regular file."""
     try:

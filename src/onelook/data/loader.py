@@ -35,7 +35,8 @@ from onelook.errors import UserError
 from onelook.types import Sample, Targets
 
 _AUGMENT = 0xA06  # keeps the augmentations' draws apart from the order's, which share the seed
-_STOPS = (signal.SIGINT, signal.SIGTERM)  # what a terminal or a scheduler sends to all processes of a training
+# What a terminal or a scheduler sends to all processes of a training.
+_STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @dataclass(frozen=True, eq=False)

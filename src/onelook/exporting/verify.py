@@ -62,10 +62,11 @@ class Agreement:
         return self.best_score >= LEAST_SCORE
 
     def __str__(self) -> str:
+        least = f"{self.best_score / 2:.2g}"
         found = (
-            f"{self.rows:,} rows of {self.images} images against PyTorch in float32: boxes in the image differ by"
-            f" at most {self.confident_box:.2g} px in the {self.confident_rows:,} rows that score"
-            f" {self.best_score / 2:.2g} or more, by {self.box:.2g} px in all; scores by at most {self.score:.2g}"
+            f"{self.rows:,} rows of {self.images} images against PyTorch in float32: boxes in the image differ by at"
+            f" most {self.confident_box:.2g} px in the {self.confident_rows:,} rows that score {least} or more, by"
+            f" {self.box:.2g} px in all; scores by at most {self.score:.2g}"
         )
         if self.detects:
             return found

@@ -1,4 +1,4 @@
-"""Handles Ctrl-C: the first SIGINT sets a flag that the training loop checks between two steps."""
+"""Handles Ctrl-C and its like: the first signal sets a flag that the training loop checks between two steps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; the signal that job schedulers send before they kill a process
+# Ctrl-C; the signal that job schedulers send before they kill a process; the one of a terminal that is closed.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 
 
 class StopRequest:
-    """A context manager: inside, the first Ctrl-C (or SIGTERM) only sets `requested`; the second interrupts at once.
+    """A context manager: inside, the first of `SIGNALS` only sets `requested`; the second interrupts at once.
 
+    A hang-up that the caller ignores (`nohup`) stays ignored; a second one changes nothing, since terminals send two.
     Outside the main thread, where Python cannot install signal handlers, it does nothing.
     """
 
@@ -22,7 +24,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            wanted = [number for number in SIGNALS if not (_is_hangup(number) and _is_ignored(number))]
+            self._before = {number: signal.signal(number, self._handle) for number in wanted}
         return self
 
     def __exit__(
@@ -32,6 +35,14 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and not _is_hangup(number):
             raise KeyboardInterrupt
         self.requested = True
+
+
+def _is_hangup(number: int) -> bool:
+    return number == getattr(signal, "SIGHUP", None)
+
+
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN

@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,12 @@ from torch import nn
 from onelook.data.anchors import fit_of, flat
 from onelook.data.boxes import clean_boxes
 from onelook.data.dataset import Dataset
+from onelook.data.images import check_image
 from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
 from onelook.data.order import chosen_rows, class_labels
 from onelook.data.paths import other_spelling
 from onelook.draw import draw_detections, write_image
-from onelook.errors import DataError
+from onelook.errors import DataError, ImageError
 from onelook.types import Targets
 
 if TYPE_CHECKING:
@@ -161,6 +163,27 @@ def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -
                 "Add the files, or take the images out of the annotations. All problems: onelook check "
                 f"{dataset.described_by}",
             )
+
+
+def check_images(validation: Dataset | None) -> None:
+    """DataError where a validation image is damaged: it would end the first epoch, whose steps were lost with it."""
+    if validation is None:
+        return
+
+    def error_of(row: int) -> str:
+        try:
+            check_image(validation.path(row))
+        except ImageError as error:
+            return error.message
+        return ""
+
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        errors = [error for error in pool.map(error_of, range(len(validation))) if error]
+    if errors:
+        raise DataError(
+            f"{len(errors)} of {len(validation)} validation images cannot be read. The first: {errors[0]}",
+            f"Replace them, or take them out of the annotations. All: onelook check {validation.described_by}",
+        )
 
 
 def _missing(paths: Sequence[str]) -> list[str]:

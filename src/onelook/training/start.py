@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from onelook.training.batch_size import largest_batch, training_trial
 from onelook.training.batches import make_loader
 from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe
-from onelook.training.train_state import RuntimeOptions
+from onelook.training.train_state import RuntimeOptions, TrainState
 from onelook.training.unfold_batch_norm import enlarge_small_filters, measure_statistics
 from onelook.weights import load_weights, save_weights
 from onelook.weights.report import LoadReport
@@ -97,6 +98,34 @@ def fill_memory(
     share = largest_batch(trial, max(1, images))
     found = change(recipe, {"batch_size": share * recipe.accumulate})
     return found, f"The device holds {share} images: the batch is {found.batch_size}."
+
+
+def check_batch_norm(recipe: Recipe, train_state: TrainState, steps: int) -> None:
+    """UserError where an input of the training leaves batch norm one value a channel, which has no variance.
+
+    That takes one image a pass, and a map of one cell: the network is tried with the smallest of the sizes to come.
+    steps: of the whole training.
+    """
+    process_group = train_state.process_group
+    share = recipe.batch_size // (process_group.size * recipe.accumulate)
+    if share > 1 or (recipe.sync_batch_norm and process_group.size > 1):
+        return
+    size, scales = recipe.input_size, recipe.multiscale
+    if scales is not None:
+        drawn = (scales.size(size, recipe.seed, step, steps) for step in range(0, steps, scales.every))
+        size = min(drawn, key=lambda sides: sides[0] * sides[1], default=size)
+    network = copy.deepcopy(train_state.detector).train()
+    try:
+        with torch.no_grad():
+            network(torch.zeros((1, 3, *size), device=process_group.device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"One image of {size[1]}x{size[0]} pixels at a time leaves batch norm a single value a channel, so that it "
+            "has no variance to train with.",
+            "Choose a --batch that gives at least 2 images a pass, or a larger --size.",
+        ) from None
 
 
 def check_batch(recipe: Recipe, process_group: ProcessGroup, training: Dataset) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -57,31 +58,36 @@ class TrainLog:
     def info(self, text: str) -> None:
         """Reports a message and appends it to the log file."""
         self.log(text)
-        self.reporter.info(text)
+        with _closed_terminal_ignored():
+            self.reporter.info(text)
 
     def warning(self, text: str) -> None:
         """Reports a warning and appends it to the log file."""
         self.log(f"warning: {text}")
-        self.reporter.warning(text)
+        with _closed_terminal_ignored():
+            self.reporter.warning(text)
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
         """Starts the progress of an epoch (0-based) of which `done` steps are already taken."""
         self.end_epoch()
         shown = self.reporter.progress(f"epoch {epoch + 1}/{epochs}", every=SECONDS_BETWEEN_LINES)
-        self._progress = self._epoch.enter_context(shown)
-        self._progress(done, steps, f"{done}/{steps}")
+        with _closed_terminal_ignored():
+            self._progress = self._epoch.enter_context(shown)
+            self._progress(done, steps, f"{done}/{steps}")
 
     def step(self, number: int, steps: int, losses: Mapping[str, float], images_per_second: float, left: float) -> None:
         """Reports that step `number` of the epoch is done; the log has a line every minute."""
         state = f"{format_losses(losses)}  {images_per_second:.1f} img/s  {format_duration(left)} left  {self.memory()}"
-        self._progress(number, steps, f"{number}/{steps}  {state}")
+        with _closed_terminal_ignored():
+            self._progress(number, steps, f"{number}/{steps}  {state}")
         if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             self.log(f"  step {number}/{steps}  {state}")
 
     def end_epoch(self) -> None:
         """Ends the progress of the epoch."""
-        self._epoch.close()
+        with _closed_terminal_ignored():
+            self._epoch.close()
         self._progress = ignore_progress
         self._last_line = time.monotonic()
 
@@ -91,6 +97,16 @@ class TrainLog:
             return f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB"
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB"
+
+
+@contextmanager
+def _closed_terminal_ignored() -> Iterator[None]:
+    """Goes on where the terminal is gone: it has sent SIGHUP, and the training is about to be saved."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def format_losses(losses: Mapping[str, float]) -> str:

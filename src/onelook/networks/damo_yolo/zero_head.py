@@ -108,4 +108,5 @@ class DistributionLevel(nn.Module):
 
 def expected_distances(logits: Tensor, values: Tensor) -> Tensor:
     """Returns the mean (..., 4) of every distribution, for logits (..., 4 * bins) and values (bins,)."""
-    return logits.unflatten(-1, (4, -1)).softmax(-1) @ values.to(logits.dtype)
+    # A matrix of one column: OpenCV's DNN module reads no product with a vector.
+    return (logits.unflatten(-1, (4, -1)).softmax(-1) @ values.to(logits.dtype)[:, None]).squeeze(-1)
