@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onelook.api.checks import check_batch, check_thresholds
-from onelook.api.open import Model, PathLike, open_predictor
+from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
 from onelook.errors import ImageError, UserError
 from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
@@ -132,7 +132,8 @@ def detect(
     check_batch(1 if batch is None else batch)
     found = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
     _check_any(found)
-    opened = open_predictor(model, weights, device, size, tta=tta, half=half, threads=threads)
+    options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
+    opened = open_predictor(model, options)
     predictor = Predictor(opened.runtime, opened.frame, opened.select, batch=batch or opened.batch)
     if select is not None:
         predictor.select = postprocess_of_kind(select, predictor.select)

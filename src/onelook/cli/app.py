@@ -225,8 +225,7 @@ def report(error: Exception, verb: str = "") -> int:
         print_error(*usage_message(error))
         return 2
     if (package := _missing(error)) in EXTRAS:
-        extra = "onnx" if verb == "export" else EXTRAS[package]  # which has PyTorch too
-        missing = missing_package(package, extra, f"'onelook {verb}'")
+        missing = missing_package(package, f"'onelook {verb}'", work=verb)
         print_error(missing.message, missing.remedy)
         return 1
     if isinstance(error, OSError) and error.strerror:

@@ -68,7 +68,7 @@ def export_onnx(
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
-            raise missing_package(package, "onnx", "Exporting to ONNX")
+            raise missing_package(package, "Exporting to ONNX", work="export")
     path = Path(path)
     if not path.parent.is_dir():
         raise ExportError(f"The folder '{path.parent}' does not exist.", "Create it, or export to another place.")
