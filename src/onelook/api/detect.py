@@ -24,7 +24,6 @@ from onelook.types import Detections
 
 DEFAULT_FOLDER = "runs/detect"
 FORMATS = "json,images,video"
-_SHOWN_CLASSES, _SHOWN_FAILURES = 20, 10
 
 
 @dataclass
@@ -65,35 +64,13 @@ class DetectResult:
         }
 
     def __str__(self) -> str:
-        """A table of classes, then what failed and what was written."""
-        lines = self._classes()
-        what = [_counted(self.images, "image")] if self.images or not self.frames else []
-        what += [_counted(self.frames, "video frame")] if self.frames else []
+        what = [counted(self.images, "image")] if self.images or not self.frames else []
+        what += [counted(self.frames, "video frame")] if self.frames else []
         done = self.images + self.frames
         rate = f", {done / self.seconds:.1f} a second" if done and self.seconds else ""
         start = "Interrupted: " if self.interrupted else ""
-        found = _counted(self.detections, "detection")
-        lines.append(f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}.")
-        if self.failures:
-            lines.append(f"{_counted(len(self.failures), 'source')} could not be read:")
-            lines += [f"  {failure['message']}" for failure in self.failures[:_SHOWN_FAILURES]]
-            if (more := len(self.failures) - _SHOWN_FAILURES) > 0:
-                lines.append(f"  and {more} more (--json has them all)")
-        lines += [f"wrote {path}{os.sep if path.is_dir() else ''}" for path in self.written]
-        return "\n".join(lines)
-
-    def _classes(self) -> list[str]:
-        common = self.per_class.most_common()
-        rows = common[:_SHOWN_CLASSES]
-        if rest := sum(count for _, count in common[_SHOWN_CLASSES:]):
-            rows.append((f"{len(common) - _SHOWN_CLASSES} more classes", rest))
-        if not rows:
-            return []
-        widest = max(len("class"), *(len(name) for name, _ in rows))
-        lines = [f"{'class':<{widest}}  detections  share"]
-        for name, count in rows:
-            lines.append(f"{name:<{widest}}  {count:>10,}  {count / self.detections:>5.0%}")
-        return lines
+        found = counted(self.detections, "detection")
+        return f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}."
 
 
 def detect(
@@ -212,5 +189,6 @@ def _report(progress: Progress, item: Framed | Damage, places: dict[str, int]) -
     progress(places[item.source.name] + part, len(places))
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """The number with its noun."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -190,7 +190,7 @@ def run(arguments: Sequence[str]) -> int:
                 # torchrun starts several processes, whose results are the same; errors are each one's own.
                 if os.environ.get("RANK", "0") == "0":
                     if result.print_result is None:
-                        print(result.result)
+                        print(result.text(result.result))
                     else:
                         result.show(consoles(to_stderr=target.is_stdout)[0])
                     target.write(result.to_dict())
