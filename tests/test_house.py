@@ -255,6 +255,32 @@ def test_files_stay_short_enough_to_read(module: str) -> None:
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 400
 
 
+LONGEST_FUNCTION = 60
+
+
+def long_functions(tree: ast.AST) -> list[str]:
+    """Functions whose code, without signature and docstring, has more lines than a reader keeps in mind."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            code = node.body if ast.get_docstring(node) is None else node.body[1:]
+            lines = (code[-1].end_lineno or 0) - code[0].lineno + 1 if code else 0
+            if lines > LONGEST_FUNCTION:
+                found.append(f"{node.name}: {lines} lines")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_stay_short_enough_to_read(module: str) -> None:
+    assert long_functions(ast.parse(MODULES[module].read_text(encoding="utf-8"))) == []
+
+
+def test_a_function_is_measured_without_its_signature_and_docstring() -> None:
+    head = "def f(\n    a,\n    b,\n):\n    '''A\n\n    long text.\n    '''\n"
+    assert long_functions(ast.parse(head + "    a = b\n" * LONGEST_FUNCTION)) == []
+    assert long_functions(ast.parse(head + "    a = b\n" * (LONGEST_FUNCTION + 1))) == ["f: 61 lines"]
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_user_input_is_not_checked_by_what_an_option_of_python_removes(module: str) -> None:
     """`assert` may tell the type checker what is known; it has no message for anybody to read."""
