@@ -101,7 +101,8 @@ def alias(name: str) -> str:
     source = inspect.getsource(module)
     for node, text in itertools.pairwise(ast.parse(source).body):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(text, ast.Expr):
-            return f"```python\n{ast.get_source_segment(source, node)}\n```\n\n{inspect.cleandoc(ast.literal_eval(text.value))}"
+            meaning = inspect.cleandoc(ast.literal_eval(text.value))
+            return f"```python\n{ast.get_source_segment(source, node)}\n```\n\n{meaning}"
     raise ValueError(f"{name} has no text below its definition")
 
 

@@ -138,7 +138,7 @@ def check_recipes(
         raise UserError(
             f"The validation split of '{judged.described_by}' has no {lacking}: {table.measures[0]}, which a roadmap "
             "compares, is undefined on it.",
-            "Choose another with --val-split.",
+            "Choose another with --val-split (in Python: validation).",
         )
     learning = [key for key, recipe in recipes.items() if recipe.distillation is not None]
     if learning and not has_teacher:

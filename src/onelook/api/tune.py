@@ -186,13 +186,16 @@ def _begun(
         raise UserError(f"'{folder}' holds a search already.", "Continue it: --resume; or choose another --out.")
     training, judged, _ = open_splits(data, options.get("train_split"), options.get("val_split"), reporter=reporter)
     if judged is None:
-        raise UserError("There is nothing to evaluate on, so no trial is better than another.", "Give --val-split.")
+        raise UserError(
+            "There is nothing to evaluate on, so no trial is better than another.",
+            "Give --val-split (in Python: validation).",
+        )
     chosen = resolved(choice, training, fine_tunes="weights" in options, on_cpu=first.type == "cpu")
     if lacking := missing_for_metric(chosen.metric, judged):
         raise UserError(
             f"The validation split has no {lacking}: {chosen.metric} is undefined on it, so no trial is better "
             "than another.",
-            "Choose another with --val-split, or another metric.",
+            "Choose another with --val-split (in Python: validation), or another metric.",
         )
     genes = tuple(read_gene(one, chosen) for one in ranges) or default_genes(chosen)
     return begin_study(folder, chosen, genes, seed, options)
