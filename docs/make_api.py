@@ -98,10 +98,11 @@ def alias(name: str) -> str:
     import onelook
 
     module = sys.modules[onelook._PUBLIC[name]]
-    body = ast.parse(inspect.getsource(module)).body
-    for node, text in itertools.pairwise(body):
+    source = inspect.getsource(module)
+    for node, text in itertools.pairwise(ast.parse(source).body):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(text, ast.Expr):
-            return f"```python\n{ast.unparse(node)}\n```\n\n{inspect.cleandoc(ast.literal_eval(text.value))}"
+            meaning = inspect.cleandoc(ast.literal_eval(text.value))
+            return f"```python\n{ast.get_source_segment(source, node)}\n```\n\n{meaning}"
     raise ValueError(f"{name} has no text below its definition")
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -261,3 +262,23 @@ def test_recipes_differ_by_value_and_by_name() -> None:
     assert str(onelook.diff(base, changed)) == "loss.assigner.radius: 2.5 -> 2.0"
     with pytest.raises(ConfigError, match="no recipe"):
         onelook.recipe("yolox-z")
+
+
+def test_the_environment_is_compared_with_what_the_installation_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ["numpy>=1.26", "no-such-package<2,>=1", 'torch<3,>=2.6; extra == "train"', "other; extra == 'more-of-it'"]
+    asked += ['onelook[train]; extra == "more-of-it"', 'pytest>=8; extra == "dev"']
+    monkeypatch.setattr(metadata, "requires", lambda name: asked)
+    found = onelook.environment()
+    assert found.packages == {"numpy": metadata.version("numpy"), "no-such-package": None}
+    assert found.extras == {"train": {"torch": metadata.version("torch")}, "more-of-it": {"other": None}}
+    assert found.problems == ["the package 'no-such-package' is not installed"] and found.exit_code == 1
+    assert found.to_dict()["problems"][0]["remedy"].endswith("pip install onelook")
+
+
+def test_an_environment_without_an_installation_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def requires(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    found = onelook.environment()
+    assert "runs from its source" in found.system["requirements"] and found.exit_code == 0

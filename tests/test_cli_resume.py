@@ -13,7 +13,7 @@ import torch
 
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import run
-from onelook.cli.train import again
+from onelook.cli.resume_command import resume_training
 from onelook.config import to_plain, write_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UserError
@@ -155,11 +155,11 @@ def test_flags_that_are_given_again_hold_and_the_others_are_found():
 def test_the_command_to_go_on_is_torchrun_where_it_was_torchrun(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert again("my data", tmp_path) == (
+    assert resume_training("my data", tmp_path) == (
         f"torchrun --nproc-per-node 2 -m onelook train 'my data' --out {tmp_path} --resume"
     )
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    assert again("d", tmp_path).startswith("torchrun as before on every node")
+    assert resume_training("d", tmp_path).startswith("torchrun as before on every node")
 
 
 def test_a_state_with_a_flipped_byte_is_damaged(scenes, tmp_path, capsys):

@@ -51,7 +51,10 @@ WITHOUT_TORCH = (
     "ops.nms",
     *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "validate")),
     *(f"cli.{name}" for name in ("app", "bench", "check", "convert", "detect", "help", "output", "quick")),
-    *(f"cli.{name}" for name in ("score", "val", "views.bench", "views.check", "views.convert", "views.evaluation")),
+    *(
+        f"cli.{name}"
+        for name in ("score", "val", "views.detect", "views.bench", "views.check", "views.convert", "views.evaluation")
+    ),
 )
 TORCH_ANYWAY = {  # what only training needs, and what runs PyTorch itself
     "onelook.data.loader",
@@ -260,6 +263,32 @@ def test_files_stay_short_enough_to_read() -> None:
     files = [path for folder in ("src", "tests", "benchmarks", "docs") for path in (ROOT / folder).rglob("*.py")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert len(lengths) > 300 and {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+LONGEST_FUNCTION = 60
+
+
+def long_functions(tree: ast.AST) -> list[str]:
+    """Functions whose code, without signature and docstring, has more lines than a reader keeps in mind."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            code = node.body if ast.get_docstring(node) is None else node.body[1:]
+            lines = (code[-1].end_lineno or 0) - code[0].lineno + 1 if code else 0
+            if lines > LONGEST_FUNCTION:
+                found.append(f"{node.name}: {lines} lines")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_stay_short_enough_to_read(module: str) -> None:
+    assert long_functions(ast.parse(MODULES[module].read_text(encoding="utf-8"))) == []
+
+
+def test_a_function_is_measured_without_its_signature_and_docstring() -> None:
+    head = "def f(\n    a,\n    b,\n):\n    '''A\n\n    long text.\n    '''\n"
+    assert long_functions(ast.parse(head + "    a = b\n" * LONGEST_FUNCTION)) == []
+    assert long_functions(ast.parse(head + "    a = b\n" * (LONGEST_FUNCTION + 1))) == ["f: 61 lines"]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -18,9 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook.api.trials import Launcher, begin_study, collect, run_study
-from onelook.api.tune import finish
+from onelook.api.tune import finish, is_range
 from onelook.cli.app import run
-from onelook.cli.tune import is_range
 from onelook.config import get, read_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError

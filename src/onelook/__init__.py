@@ -153,8 +153,7 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for this 
             package = (error.name or "").partition(".")[0]
             if package not in EXTRAS:
                 raise
-            extra = "onnx" if name == "export" else EXTRAS[package]  # which has PyTorch too
-            raise missing_package(package, extra, f"onelook.{name}") from error
+            raise missing_package(package, f"onelook.{name}", work=name) from error
         globals()[name] = value
         return value
 

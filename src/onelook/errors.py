@@ -59,17 +59,25 @@ EXTRAS = {
     "safetensors": "train",
     "onnx": "onnx",
     "onnxscript": "onnx",
+    "openvino": "openvino",
+    "tensorboard": "tensorboard",
+    "mlflow-skinny": "mlflow",
+    "wandb": "wandb",
+    "supervision": "supervision",
     "onnxruntime": "",
     "hotcoco": "",
+    "msgspec": "",
 }
+_EXTRA_OF_WORK = {"export": "onnx"}  # where one extra brings the packages of several
 
 
-def missing_package(package: str, extra: str, purpose: str) -> MissingDependencyError:
-    """The error for a package that is not installed: what needs it, and the install command.
+def missing_package(package: str, purpose: str, *, work: str = "") -> MissingDependencyError:
+    """The error for a package of `EXTRAS` that is not installed: what needs it, and the install command.
 
-    extra: the extra of Onelook that has the package; "" for a package that the base installation has.  purpose: what
-    needs it, the start of the message.
+    purpose: what needs it, the start of the message.  work: name of the function or command that needs it, if it is
+    one that needs more than this package.
     """
+    extra = _EXTRA_OF_WORK.get(work, EXTRAS[package])
     return MissingDependencyError(
         f"{purpose} needs the package '{package}', which is not installed.",
         f"Install it with: pip install 'onelook[{extra}]'" if extra else f"Install it with: pip install {package}",

@@ -209,7 +209,7 @@ class Detections:
         try:
             import supervision
         except ImportError as error:
-            raise missing_package("supervision", "supervision", "to_supervision()") from error
+            raise missing_package("supervision", "to_supervision()") from error
         return supervision.Detections(
             xyxy=self.boxes.astype(np.float32),
             confidence=self.scores.astype(np.float32),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -16,22 +18,18 @@ from onelook.devices import gpus
 from onelook.reporter import Reporter
 from onelook.version import __version__
 
-_BASE = ("numpy", "opencv-python-headless", "onnxruntime", "pillow", "hotcoco", "cyclopts", "rich", "pyyaml")
-_EXTRAS = {
-    "train": ("torch", "safetensors"),
-    "onnx": ("onnx", "onnxscript"),
-    "openvino": ("openvino",),
-    "tensorboard": ("tensorboard",),
-    "mlflow": ("mlflow-skinny",),
-    "wandb": ("wandb",),
-    "supervision": ("supervision",),
-    "heic": ("pillow-heif",),
-}
+REMEDY = "Install Onelook and its packages again: pip install onelook"
+
+_REQUIREMENT = re.compile(r"""([\w.-]+)[^;]*(?:;.*\bextra\s*==\s*["']([\w.-]+)["'])?""")
+_OTHER_BUILDS = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What is installed on this machine. packages and extras: version by name, None where not installed."""
+    """What is installed on this machine. packages and extras: version by name, None where not installed.
+
+    problems: what the library needs and is missing or broken.
+    """
 
     system: dict[str, Any]
     packages: dict[str, str | None]
@@ -48,7 +46,7 @@ class Environment:
         """Summary and problems, in the layout of `--json`."""
         found = [
             {"severity": "error", "code": "environment", "file": None, "line": None, "annotation": None}
-            | {"message": problem, "remedy": "Install the package again."}
+            | {"message": problem, "remedy": REMEDY}
             for problem in self.problems
         ]
         summary = {"system": self.system, "packages": self.packages, "extras": self.extras, "devices": self.devices}
@@ -74,13 +72,34 @@ def environment() -> Environment:
         "cpus": _cpus(),
         "memory": _memory(),
     }
-    packages = {name: _version(name) for name in _BASE}
-    if packages["opencv-python-headless"] is None:
-        packages["opencv-python-headless"] = _version("opencv-python")
-    extras = {extra: {name: _version(name) for name in names} for extra, names in _EXTRAS.items()}
-    devices, problems = _torch(system)
-    problems += _opencv() + _providers(devices)
-    return Environment(system, packages, extras, devices, problems)
+    required = _required()
+    if required is None:
+        system["requirements"] = "unknown: Onelook runs from its source and is not installed"
+        required = {}
+    found = {extra: {name: _version(name) for name in names} for extra, names in required.items()}
+    packages = found.pop("", {})
+    problems = [f"the package '{name}' is not installed" for name, version in packages.items() if version is None]
+    devices, broken = _torch(system)
+    problems += [*broken, *_opencv(), *_providers(devices)]
+    return Environment(system, packages, found, devices, problems)
+
+
+def _required() -> dict[str, list[str]] | None:
+    """The packages that the installed Onelook asks for, by extra ("" is none); None where it is not installed."""
+    try:
+        return requirements(metadata.requires("onelook") or [])
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def requirements(lines: Sequence[str]) -> dict[str, list[str]]:
+    """The names in requirements such as "torch>=2.6; extra == 'train'", by extra; the extra for development aside."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        match = _REQUIREMENT.match(line)
+        if match is not None and match[2] != "dev" and match[1] != "onelook":
+            found.setdefault(match[2] or "", []).append(match[1])
+    return found
 
 
 def _cpus() -> int:
@@ -95,10 +114,13 @@ def _memory() -> str | None:
 
 
 def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    """The installed version of a package, or of another build of it."""
+    for name in (package, *_OTHER_BUILDS.get(package, ())):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def _torch(system: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:

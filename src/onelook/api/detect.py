@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onelook.api.checks import check_batch, check_thresholds
-from onelook.api.open import Model, PathLike, open_predictor
+from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
 from onelook.errors import ImageError, UserError
 from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
@@ -24,7 +24,6 @@ from onelook.types import Detections
 
 DEFAULT_FOLDER = "runs/detect"
 FORMATS = "json,images,video"
-_SHOWN_CLASSES, _SHOWN_FAILURES = 20, 10
 
 
 @dataclass
@@ -68,36 +67,13 @@ class DetectResult:
         }
 
     def __str__(self) -> str:
-        """A table of classes, then what failed and what was written."""
-        lines = self._classes()
-        what = [_counted(self.images, "image")] if self.images or not self.frames else []
-        what += [_counted(self.frames, "video frame")] if self.frames else []
+        what = [counted(self.images, "image")] if self.images or not self.frames else []
+        what += [counted(self.frames, "video frame")] if self.frames else []
         done = self.images + self.frames
         rate = f", {done / self.seconds:.1f} a second" if done and self.seconds else ""
         start = "Interrupted: " if self.interrupted else ""
-        found = _counted(self.detections, "detection")
-        lines.append(f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}.")
-        if self.failures:
-            lines.append(f"{_counted(len(self.failures), 'source')} could not be read, or not to the end:")
-            lines += [f"  {failure['message']}" for failure in self.failures[:_SHOWN_FAILURES]]
-            if (more := len(self.failures) - _SHOWN_FAILURES) > 0:
-                lines.append(f"  and {more} more (--json has them all)")
-        lines += [f"note: {note}" for note in self.notes[:_SHOWN_FAILURES]]
-        lines += [f"wrote {path}{os.sep if path.is_dir() else ''}" for path in self.written]
-        return "\n".join(lines)
-
-    def _classes(self) -> list[str]:
-        common = self.per_class.most_common()
-        rows = common[:_SHOWN_CLASSES]
-        if rest := sum(count for _, count in common[_SHOWN_CLASSES:]):
-            rows.append((f"{len(common) - _SHOWN_CLASSES} more classes", rest))
-        if not rows:
-            return []
-        widest = max(len("class"), *(len(name) for name, _ in rows))
-        lines = [f"{'class':<{widest}}  detections  share"]
-        for name, count in rows:
-            lines.append(f"{name:<{widest}}  {count:>10,}  {count / self.detections:>5.0%}")
-        return lines
+        found = counted(self.detections, "detection")
+        return f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}."
 
 
 def detect(
@@ -136,7 +112,8 @@ def detect(
     check_batch(1 if batch is None else batch)
     found = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
     _check_any(found)
-    opened = open_predictor(model, weights, device, size, tta=tta, half=half, threads=threads)
+    options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
+    opened = open_predictor(model, options)
     predictor = Predictor(opened.runtime, opened.frame, opened.select, batch=batch or opened.batch)
     if select is not None:
         predictor.select = postprocess_of_kind(select, predictor.select)
@@ -217,5 +194,6 @@ def _report(progress: Progress, item: Framed | Damage, places: dict[str, int]) -
     progress(places[item.source.name] + part, len(places))
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """The number with its noun."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, overload
 
-from onelook.api.open import Model, OpenedPredictor, PathLike, open_predictor
+from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, open_predictor
 from onelook.errors import UsageError
 from onelook.reporter import Reporter
 from onelook.training.result import RunResult
@@ -133,33 +133,25 @@ class LoadedDetector(OpenedPredictor):
         """
         from onelook.api.open import open_network
         from onelook.api.recipe_choice import RecipeChoice
-        from onelook.api.training_session import open_session
-        from onelook.training.options import RunOptions
-        from onelook.training.run import fit
+        from onelook.api.training_session import run_training
         from onelook.weights.identify import model_name
 
         detector = open_network(self).detector
         assert detector.architecture is not None  # `open_network` has checked it
-        options = RunOptions(
+        result = run_training(
+            RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe,
+            data,
+            split=split,
+            validation=validation,
+            weights=detector,
+            out=out,
             device=device,
-            train_split=split,
-            val_split=validation if isinstance(validation, str) else None,
             workers=workers,
             cache=cache,
             precision=precision,
-            log=(log,) if isinstance(log, str) else tuple(log),
-        )
-        with open_session(
-            RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe,
-            data,
-            options,
-            validation=None if isinstance(validation, str) else validation,
-            weights=detector,
-            out=out,
+            log=log,
             reporter=reporter,
-        ) as session:
-            result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
-            session.conclude(result)
+        )
         return TrainResult(**vars(result))
 
 
@@ -194,7 +186,8 @@ def load(
     Exported ONNX files need neither PyTorch nor `weights`. Raises UserError for a model that does not exist, weights
     that do not fit, a device that does not exist, a size that is no multiple of the network's stride.
     """
-    opened = open_predictor(model, weights, device, size, tta=tta, half=half, threads=threads)
+    options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
+    opened = open_predictor(model, options)
     if isinstance(opened, LoadedDetector):
         return opened
     source = opened.source if isinstance(opened, OpenedPredictor) else None

@@ -32,6 +32,18 @@ LARGEST_SIDE = 8192
 GPU_BATCH = 8  # a CPU is as busy with one image as with eight
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """How a model is loaded. The fields are those of `onelook.load`."""
+
+    weights: PathLike | None = None
+    device: str | None = None
+    size: int | tuple[int, int] | None = None
+    tta: bool = False
+    half: bool = False
+    threads: int | None = None
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """Where a model comes from. stamps: size and time of change of its files when it was opened."""
@@ -61,44 +73,27 @@ class OpenedPredictor(Predictor):
         self.source = source
 
 
-def open_predictor(
-    model: Model,
-    weights: PathLike | None = None,
-    device: str | None = None,
-    size: int | tuple[int, int] | None = None,
-    *,
-    tta: bool = False,
-    half: bool = False,
-    threads: int | None = None,
-) -> Predictor:
+def open_predictor(model: Model, options: LoadOptions) -> Predictor:
     """A predictor for the model: see `onelook.load`. A predictor is returned as it is, and takes no other settings."""
     if isinstance(model, Predictor):
-        _check_no_settings(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
+        _check_no_settings(**vars(options))
         return model
-    runtime = open_runtime(model, weights, device, size, tta=tta, half=half, threads=threads)
+    runtime = open_runtime(model, options)
     on_gpu = getattr(getattr(runtime, "device", None), "type", "cpu") != "cpu"
-    source = ModelSource(model, weights, runtime.size, _stamps(model, weights))
+    source = ModelSource(model, options.weights, runtime.size, _stamps(model, options.weights))
     return OpenedPredictor(runtime, source, batch=GPU_BATCH if on_gpu else 1)
 
 
-def open_runtime(
-    model: PathLike | Detector,
-    weights: PathLike | None = None,
-    device: str | None = None,
-    size: int | tuple[int, int] | None = None,
-    *,
-    tta: bool = False,
-    half: bool = False,
-    threads: int | None = None,
-) -> Runtime:
+def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:
     """What runs the model: ONNX Runtime for exported files, else PyTorch."""
+    weights, device, threads = options.weights, options.device, options.threads
     if threads is not None and threads < 1:
         raise UsageError(f"The number of threads is {threads}.", "Give 1 or more.")
-    sides = _sides(size)
+    sides = _sides(options.size)
     if isinstance(model, str | os.PathLike):
         exported = _open_exported(model, weights, device, threads)
         if exported is not None:
-            _check_exported(exported, model, weights, sides, tta=tta, half=half)
+            _check_exported(exported, model, options, sides)
             return exported
     with _no_garbage_collection():
         check_torch(_name_of(model) if weights is None else os.fspath(weights))
@@ -110,9 +105,9 @@ def open_runtime(
         if threads is not None:
             torch.set_num_threads(threads)
         opened = open_network(model, weights)
-        augmentation = TestTimeAugmentation() if tta else None
+        augmentation = TestTimeAugmentation() if options.tta else None
         read_here = isinstance(model, str | os.PathLike)  # nothing else holds the detector: it may be changed
-        size = sides or opened.size
+        size, half = sides or opened.size, options.half
         return TorchRuntime(opened.detector, device, size=size, half=half, tta=augmentation, in_place=read_here)
 
 
@@ -203,13 +198,7 @@ def _names_onelook(path: Path) -> bool:
 
 
 def _check_exported(
-    exported: OnnxRuntime,
-    model: PathLike,
-    weights: PathLike | None,
-    sides: tuple[int, int] | None,
-    *,
-    tta: bool,
-    half: bool,
+    exported: OnnxRuntime, model: PathLike, options: LoadOptions, sides: tuple[int, int] | None
 ) -> None:
     """UserError for settings that an exported file cannot have."""
     file = exported.path
@@ -219,16 +208,16 @@ def _check_exported(
             f"'{file}' was exported for {height} x {width}, not {sides[0]} x {sides[1]}.",
             f"Leave the size away, or export the model with --size {sides[0]}.",
         )
-    if tta:
+    if options.tta:
         raise UsageError(
             f"'{file}' is an exported file, which takes images of one size only.",
             "Use the weights that it was made of for test-time augmentation.",
         )
-    if half:
+    if options.half:
         raise UsageError(
             f"'{file}' is an exported file, whose precision is built in.", "Export it with --half instead."
         )
-    if weights is not None and exported.metadata.model != os.fspath(model):
+    if options.weights is not None and exported.metadata.model != os.fspath(model):
         raise WeightsError(
             f"'{file}' is an exported {exported.metadata.model}, not {os.fspath(model)}.", f"Use --model {file}."
         )

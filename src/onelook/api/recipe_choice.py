@@ -81,7 +81,7 @@ class RecipeChoice:
     def _base(self, teaches: bool, classifies: bool) -> Recipe:
         """The recipe before any change but that of the model."""
         if self.model is None and self.recipe is None:
-            raise UsageError("The model is missing.", "Add --model yolox-s, or see: onelook models")
+            raise UsageError("The model is missing.", "Add --model yolox-s (in Python: recipe), or see: onelook models")
         check_model_name(self.model)
         if self.recipe is None:
             if classifies:

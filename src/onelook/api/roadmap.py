@@ -101,29 +101,17 @@ def roadmap(
     with join_process_group(device) as process_group:
         if process_group.size > 1:
             raise UsageError("A roadmap is trained by one process.", "Train single rows: --recipe ROADMAP:ROW.")
-        on_cpu, published = process_group.device.type == "cpu", table.recipes
+        on_cpu = process_group.device.type == "cpu"
         if batch is None and on_cpu:
-            batch = min(CPU_BATCH, *(recipe.batch_size for recipe in published.values()))
+            batch = min(CPU_BATCH, *(recipe.batch_size for recipe in table.recipes.values()))
         recipes = {}
         for row in chosen:
-            start = lighter(published[row.key]) if on_cpu else published[row.key]
+            start = lighter(table.recipes[row.key]) if on_cpu else table.recipes[row.key]
             start = scaled(adapted(start, training.names, epochs, size, batch), factors)
             recipes[row.key] = override(start, *overrides, types=RECIPE_TYPES)
-        for recipe in recipes.values():
-            task_of(recipe, training)  # which refuses data of another task
-        if lacking := missing_for_metric(table.measures[0], judged):
-            raise UserError(
-                f"The validation split of '{data}' has no {lacking}: {table.measures[0]}, which a roadmap compares, is "
-                "undefined on it.",
-                "Choose another with --val-split.",
-            )
-        if teacher is None and (learning := [row.key for row in chosen if recipes[row.key].distillation is not None]):
-            raise UsageError(
-                f"The row '{learning[0]}' learns from a teacher.", "Add --teacher, or leave it out: --rows."
-            )
+        check_recipes(table, recipes, training, judged, has_teacher=teacher is not None)
         classes = open_class_folders(class_folders, recipes, reporter)
         keep_plan(folder, plan_of(table, data, class_folders, {"train": split, "val": validation}))
-        changed = (*(f"{name} times {factor:g}" for name, factor in factors.items()), *overrides)
         job = Job(
             table,
             recipes,
@@ -134,15 +122,27 @@ def roadmap(
             workers=workers,
             teacher=None if teacher is None else os.fspath(teacher),
             class_folders=classes,
-            changed=changed,
+            changed=(*(f"{name} times {factor:g}" for name, factor in factors.items()), *overrides),
             reporter=PlainReporter() if reporter is None else reporter,
         )
-        for seed in range(seeds):
-            for row in chosen:
-                job.train(row, seed)
-        found = job.table(chosen, seeds)
-        found.write()
-        return found
+        return job.train_all(chosen, seeds)
+
+
+def check_recipes(
+    table: Roadmap, recipes: Mapping[str, Recipe], training: Dataset, judged: Dataset, *, has_teacher: bool
+) -> None:
+    """UserError where a row cannot be trained or measured on this data set, or needs a teacher that is not given."""
+    for recipe in recipes.values():
+        task_of(recipe, training)  # which refuses data of another task
+    if lacking := missing_for_metric(table.measures[0], judged):
+        raise UserError(
+            f"The validation split of '{judged.described_by}' has no {lacking}: {table.measures[0]}, which a roadmap "
+            "compares, is undefined on it.",
+            "Choose another with --val-split (in Python: validation).",
+        )
+    learning = [key for key, recipe in recipes.items() if recipe.distillation is not None]
+    if learning and not has_teacher:
+        raise UsageError(f"The row '{learning[0]}' learns from a teacher.", "Add --teacher, or leave it out: --rows.")
 
 
 def plan_of(

@@ -82,6 +82,15 @@ class Job:
     class_folders: tuple[Dataset, Dataset] | None = None
     changed: tuple[str, ...] = ()
 
+    def train_all(self, rows: list[Row], seeds: int) -> RoadmapTable:
+        """Trains each row with each seed, and writes the table."""
+        for seed in range(seeds):
+            for row in rows:
+                self.train(row, seed)
+        found = self.table(rows, seeds)
+        found.write()
+        return found
+
     def train(self, row: Row, seed: int) -> None:
         """One training, from where it is; nothing if it is done. KeyboardInterrupt where Ctrl-C stopped it."""
         recipe = change(self.recipes[row.key], {"seed": self.recipes[row.key].seed + seed})

@@ -136,7 +136,7 @@ def check_judging(task: Task, recipe: Recipe, validation: Dataset | None) -> Non
         if recipe.patience is not None:
             raise UserError(
                 "There is nothing to evaluate on, so that patience could never stop the training.",
-                "Give --val-split, or leave patience away.",
+                "Give --val-split (in Python: validation), or leave patience away.",
             )
     elif recipe.metric not in task.measures:
         raise UserError(

@@ -8,13 +8,12 @@ from pathlib import Path
 from onelook.api.load import TrainResult
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.training_session import open_session
+from onelook.api.training_session import run_training
 from onelook.data import Dataset
 from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
-from onelook.training.options import Layout, RunOptions
+from onelook.training.options import Layout
 from onelook.training.recipe import Recipe
-from onelook.training.run import fit
 from onelook.training.train_state import Precision
 
 
@@ -65,10 +64,17 @@ def train(
     torchrun every process calls this function; each returns the same result. Raises UserError for what cannot be used:
     names, files, values that contradict each other, a loss that is not finite.
     """
-    options = RunOptions(
+    result = run_training(
+        recipe,
+        data,
+        split=split,
+        validation=validation,
+        weights=weights,
+        teacher=teacher,
+        teacher_weights=teacher_weights,
+        out=out,
+        resume=resume,
         device=device,
-        train_split=split,
-        val_split=validation if isinstance(validation, str) else None,
         workers=workers,
         cache=cache,
         precision=precision,
@@ -76,21 +82,8 @@ def train(
         compile=compile,
         deterministic=deterministic,
         allow_size_mismatch=allow_size_mismatch,
-        log=(log,) if isinstance(log, str) else tuple(log),
-    )
-    with open_session(
-        recipe,
-        data,
-        options,
-        validation=validation if isinstance(validation, Dataset) else None,
-        weights=weights,
-        teacher=teacher,
-        teacher_weights=teacher_weights,
-        out=out,
-        resume=resume,
+        log=log,
         resume_command=resume_command,
         reporter=reporter,
-    ) as session:
-        result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
-        session.conclude(result)
+    )
     return TrainResult(**vars(result))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,15 +23,15 @@ from onelook.networks.detector import Detector
 from onelook.networks.variants import VARIANTS
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import make_loader, slow_loader_remedy
-from onelook.training.options import RunOptions, options_of_run
+from onelook.training.options import Layout, RunOptions, options_of_run
 from onelook.training.preflight import rates_too_low
 from onelook.training.processes import ProcessGroup, join_process_group
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
-from onelook.training.run import Evaluate, Run, exclusive
+from onelook.training.run import Evaluate, Run, exclusive, fit
 from onelook.training.start import check_batch, check_batch_norm, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
-from onelook.training.train_state import TrainState
+from onelook.training.train_state import Precision, TrainState
 from onelook.weights.identify import model_name
 
 
@@ -114,6 +114,61 @@ def open_session(
             _announce(run, notes, begun.teacher, resume)
             with _checked(run, begun.task, (training, judged), options, plan, new=not resume) as session:
                 yield session
+
+
+def run_training(
+    recipe: Recipe | RecipeChoice | str | None,
+    data: Dataset | PathLike,
+    *,
+    split: str | None = None,
+    validation: Dataset | str | None = None,
+    weights: PathLike | Detector | None = None,
+    teacher: PathLike | Detector | None = None,
+    teacher_weights: PathLike | None = None,
+    out: PathLike | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    workers: int | None = None,
+    cache: str | None = None,
+    precision: Precision | None = None,
+    layout: Layout | None = None,
+    compile: bool | None = None,
+    deterministic: bool | None = None,
+    allow_size_mismatch: bool | None = None,
+    log: str | Sequence[str] = (),
+    resume_command: Callable[[Path], str] | None = None,
+    reporter: Reporter | None = None,
+) -> RunResult:
+    """Trains from beginning to end; the arguments are those of `onelook.train`."""
+    options = RunOptions(
+        device=device,
+        train_split=split,
+        val_split=validation if isinstance(validation, str) else None,
+        workers=workers,
+        cache=cache,
+        precision=precision,
+        layout=layout,
+        compile=compile,
+        deterministic=deterministic,
+        allow_size_mismatch=allow_size_mismatch,
+        log=(log,) if isinstance(log, str) else tuple(log),
+    )
+    with open_session(
+        recipe,
+        data,
+        options,
+        validation=validation if isinstance(validation, Dataset) else None,
+        weights=weights,
+        teacher=teacher,
+        teacher_weights=teacher_weights,
+        out=out,
+        resume=resume,
+        resume_command=resume_command,
+        reporter=reporter,
+    ) as session:
+        result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
+        session.conclude(result)
+    return result
 
 
 @overload

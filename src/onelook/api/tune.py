@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ class TuneResult:
         """The file of the best recipe."""
         return None if self.best is None else self.folder / BEST
 
+    @property
+    def exit_code(self) -> int:
+        """0, 1 where no trial was the best, 130 after Ctrl-C."""
+        return 130 if self.interrupted else int(self.best is None)
+
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it."""
         return {
@@ -84,7 +89,8 @@ def tune(
 ) -> TuneResult:
     """Searches for better numbers in a recipe, by a genetic algorithm; each trial is a training in a process.
 
-    recipe: as for `onelook.train`; None where a search is resumed.  data: folder or file of a data set.
+    recipe: as for `onelook.train`, where overrides may be ranges too; None where a search is resumed.
+    data: folder or file of a data set.
     ranges: what is searched, each "path=low..high"; without any the learning rate, momentum, weight decay and the
     weights of the loss.  weights: file that every trial starts from.  trials: how many trainings, earlier ones of the
     search included; None is 30.  parallel: trainings at the same time; None is one.
@@ -102,7 +108,8 @@ def tune(
         **{"weights": None if weights is None else os.fspath(weights), "train_split": split, "val_split": validation},
     }
     options = {name: value for name, value in given.items() if value is not None}
-    choice = named_choice(recipe)
+    choice, among = without_ranges(named_choice(recipe))
+    ranges = (*ranges, *among)
     folder = run_folder(out, resume, f"tune-{run_name(choice) or 'recipe'}")
     if resume:
         study = _resumed(folder, choice, ranges, seed, options)
@@ -113,6 +120,19 @@ def tune(
     number, at_once = int(study.options.get("trials", TRIALS)), int(study.options.get("parallel", 1))
     interrupted = run_study(study, number, launcher, at_once, PlainReporter() if reporter is None else reporter)
     return finish(study, interrupted, (resume_command or _resume_call)(folder))
+
+
+def without_ranges(choice: Recipe | RecipeChoice) -> tuple[Recipe | RecipeChoice, list[str]]:
+    """The choice with the overrides that give one value, and the others: those to search."""
+    if not isinstance(choice, RecipeChoice):
+        return choice, []
+    ranges = [setting for setting in choice.overrides if is_range(setting)]
+    return replace(choice, overrides=tuple(one for one in choice.overrides if one not in ranges)), ranges
+
+
+def is_range(setting: str) -> bool:
+    """Whether a setting is one to search."""
+    return ".." in setting.partition("=")[2]
 
 
 def _devices(options: Mapping[str, Any]) -> list[str | None]:
@@ -166,13 +186,16 @@ def _begun(
         raise UserError(f"'{folder}' holds a search already.", "Continue it: --resume; or choose another --out.")
     training, judged, _ = open_splits(data, options.get("train_split"), options.get("val_split"), reporter=reporter)
     if judged is None:
-        raise UserError("There is nothing to evaluate on, so no trial is better than another.", "Give --val-split.")
+        raise UserError(
+            "There is nothing to evaluate on, so no trial is better than another.",
+            "Give --val-split (in Python: validation).",
+        )
     chosen = resolved(choice, training, fine_tunes="weights" in options, on_cpu=first.type == "cpu")
     if lacking := missing_for_metric(chosen.metric, judged):
         raise UserError(
             f"The validation split has no {lacking}: {chosen.metric} is undefined on it, so no trial is better "
             "than another.",
-            "Choose another with --val-split, or another metric.",
+            "Choose another with --val-split (in Python: validation), or another metric.",
         )
     genes = tuple(read_gene(one, chosen) for one in ranges) or default_genes(chosen)
     return begin_study(folder, chosen, genes, seed, options)

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from onelook.api.checks import check_batch, check_thresholds
-from onelook.api.open import Model, PathLike, open_predictor
+from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
 from onelook.data import Dataset, open_dataset
 from onelook.data.fit import check_fit
 from onelook.data.objects import evaluation_notes
@@ -59,7 +59,8 @@ def validate(
     check_thresholds(confidence, iou)
     if detections is not None and os.path.isdir(detections):
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
-    predictor = open_predictor(model, weights, device, size, tta=tta, half=half, threads=threads)
+    options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
+    predictor = open_predictor(model, options)
     first = shard()[0] == 0
     shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all
     dataset = _open(data, split, shown)

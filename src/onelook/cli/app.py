@@ -200,7 +200,7 @@ def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) 
                 # torchrun starts several processes, whose results are the same; errors are each one's own.
                 if os.environ.get("RANK", "0") == "0":
                     if result.print_result is None:
-                        print(result.result)
+                        print(result.text(result.result))
                     else:
                         result.show(consoles(to_stderr=target.is_stdout)[0])
                     target.write(result.to_dict())
@@ -235,8 +235,7 @@ def report(error: Exception, verb: str = "") -> int:
         print_error(*usage_message(error))
         return 2
     if (package := _missing(error)) in EXTRAS:
-        extra = "onnx" if verb == "export" else EXTRAS[package]  # which has PyTorch too
-        missing = missing_package(package, extra, f"'onelook {verb}'")
+        missing = missing_package(package, f"'onelook {verb}'", work=verb)
         print_error(missing.message, missing.remedy)
         return 1
     if isinstance(error, OSError) and error.strerror:

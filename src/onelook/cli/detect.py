@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from onelook.api import detect as api
 from onelook.cli.console_reporter import ConsoleReporter
+from onelook.cli.output import quiet_native_errors
 from onelook.cli.shown import Shown
+from onelook.cli.views.detect import text_of_result
 from onelook.errors import UsageError
 from onelook.predict.runtime import PostprocessKind
 
@@ -62,7 +60,7 @@ def detect(
     if not sources:
         remedy = "Name images, folders, globs, videos, camera numbers or stream addresses."
         raise UsageError("No source was given.", remedy)
-    with _quiet_native_errors():
+    with quiet_native_errors():
         result = api.detect(
             model,
             sources,
@@ -81,31 +79,4 @@ def detect(
             threads=threads,
             reporter=ConsoleReporter(),
         )
-    return Shown(result, exit_code=result.exit_code)
-
-
-@contextlib.contextmanager
-def _quiet_native_errors() -> Iterator[None]:
-    """Keeps image, video and network libraries from writing to standard error; Python's own messages still go there.
-
-    They repeat what this command reports by name, or warn of what no option asked for.
-    """
-    try:
-        descriptor = sys.stderr.fileno()
-    except (OSError, ValueError, AttributeError):  # a test's or a notebook's stream: libraries write elsewhere
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(descriptor)
-    silent = os.open(os.devnull, os.O_WRONLY)
-    before = sys.stderr
-    sys.stderr = os.fdopen(kept, "w", buffering=1, encoding=before.encoding, errors=before.errors, closefd=False)
-    os.dup2(silent, descriptor)
-    os.close(silent)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        sys.stderr = before
-        os.dup2(kept, descriptor)
-        os.close(kept)
+    return Shown(result, exit_code=result.exit_code, text=text_of_result)

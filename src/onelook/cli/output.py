@@ -131,6 +131,33 @@ def _native_stdout_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
+@contextlib.contextmanager
+def quiet_native_errors() -> Iterator[None]:
+    """Keeps image, video and network libraries from writing to standard error; Python's own messages still go there.
+
+    They repeat what a command reports by name, or warn of what no option asked for.
+    """
+    try:
+        descriptor = sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):  # a test's or a notebook's stream: libraries write elsewhere
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(descriptor)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    before = sys.stderr
+    sys.stderr = os.fdopen(kept, "w", buffering=1, encoding=before.encoding, errors=before.errors, closefd=False)
+    os.dup2(silent, descriptor)
+    os.close(silent)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        sys.stderr = before
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
 def plain_json(value: Any) -> Any:
     """The value as JSON can hold it: NumPy numbers and arrays, paths, tuples; not-a-number and infinities are null."""
     if isinstance(value, Mapping):

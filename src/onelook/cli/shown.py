@@ -21,7 +21,7 @@ T = TypeVar("T", bound=HasDict)
 
 @dataclass(frozen=True)
 class Shown(Generic[T]):
-    """A result of the API with the function that prints it, from `cli/views/`; None prints `str(result)`.
+    """A result of the API with the function that prints it, from `cli/views/`; None prints `text(result)`.
 
     The text alone needs no Rich, whose import takes a third of the time of `onelook detect` with an exported file.
     """
@@ -29,6 +29,7 @@ class Shown(Generic[T]):
     result: T
     print_result: Callable[[T, Console], None] | None = None
     exit_code: int = 0
+    text: Callable[[T], str] = str
 
     def to_dict(self) -> Any:
         """What `--json` writes."""
@@ -37,6 +38,6 @@ class Shown(Generic[T]):
     def show(self, console: Console) -> None:
         """Prints the result."""
         if self.print_result is None:
-            console.print(str(self.result), soft_wrap=True, markup=False)
+            console.print(self.text(self.result), soft_wrap=True, markup=False)
         else:
             self.print_result(self.result, console)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -14,6 +11,7 @@ from onelook.api.load import TrainResult
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.train import train as train_by_recipe
 from onelook.cli.console_reporter import ConsoleReporter
+from onelook.cli.resume_command import resume_training
 from onelook.cli.shown import Shown
 from onelook.cli.views.train import show_training
 from onelook.training.options import Layout
@@ -105,18 +103,7 @@ def train(
         deterministic=deterministic,
         allow_size_mismatch=allow_size_mismatch,
         log=log,
-        resume_command=partial(again, data),
+        resume_command=partial(resume_training, data),
         reporter=ConsoleReporter(),
     )
-    return Shown(result, show_training, exit_code=130 if result.reason == "interrupted" else 0)
-
-
-def again(data: str, folder: Path) -> str:
-    """The command that continues the run in a folder, in as many processes as now."""
-    rest = f"train {shlex.quote(data)} --out {shlex.quote(str(folder))} --resume"
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes == "1":
-        return f"onelook {rest}"
-    if os.environ.get("LOCAL_WORLD_SIZE") == processes:
-        return f"torchrun --nproc-per-node {processes} -m onelook {rest}"
-    return f"torchrun as before on every node, with: -m onelook {rest}"
+    return Shown(result, show_training, result.exit_code)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
+from functools import partial
 
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.tune import TuneResult
 from onelook.api.tune import tune as tune_recipe
 from onelook.cli.console_reporter import ConsoleReporter
+from onelook.cli.resume_command import resume_search
 from onelook.cli.shown import Shown
 from onelook.cli.views.tune import show_search
 
@@ -64,18 +65,9 @@ def tune(
         val_split: Split to evaluate on.
         workers: Processes of each training that prepare images.
     """
-    choice = RecipeChoice(
-        model=model,
-        recipe=recipe,
-        epochs=epochs,
-        size=size,
-        batch=batch,
-        overrides=tuple(setting for setting in settings if not is_range(setting)),
-    )
     result = tune_recipe(
-        choice,
+        RecipeChoice(model=model, recipe=recipe, epochs=epochs, size=size, batch=batch, overrides=settings),
         data,
-        ranges=[setting for setting in settings if is_range(setting)],
         weights=weights,
         trials=trials,
         parallel=parallel,
@@ -86,12 +78,7 @@ def tune(
         split=train_split,
         validation=val_split,
         workers=workers,
-        resume_command=lambda folder: f"onelook tune {shlex.quote(data)} --out {shlex.quote(str(folder))} --resume",
+        resume_command=partial(resume_search, data),
         reporter=ConsoleReporter(),
     )
-    return Shown(result, show_search, exit_code=130 if result.interrupted else 0 if result.best is not None else 1)
-
-
-def is_range(setting: str) -> bool:
-    """Whether a setting is one to search."""
-    return ".." in setting.partition("=")[2]
+    return Shown(result, show_search, result.exit_code)

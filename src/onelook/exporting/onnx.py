@@ -91,7 +91,7 @@ def export_onnx(
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
-            raise missing_package(package, "onnx", "Exporting to ONNX")
+            raise missing_package(package, "Exporting to ONNX", work="export")
     ir = ir_version(least_runtime)
     path = Path(path)
     if not path.parent.is_dir():

@@ -35,7 +35,7 @@ def export_openvino(
     the runtime information under `METADATA_KEY`. MissingDependencyError without the `openvino` extra.
     """
     if find_spec("openvino") is None:
-        raise missing_package("openvino", "openvino", "Exporting to OpenVINO")
+        raise missing_package("openvino", "Exporting to OpenVINO")
     import openvino
 
     path = Path(path)

@@ -65,7 +65,7 @@ class TensorBoardLogger:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise missing_package("tensorboard", "tensorboard", "Logging to TensorBoard") from error
+            raise missing_package("tensorboard", "Logging to TensorBoard") from error
         self.writer: Any = SummaryWriter(str(folder))
 
     def write(self, epoch: int, row: Mapping[str, float]) -> None:
@@ -88,7 +88,7 @@ class MlflowLogger:
         try:
             import mlflow
         except ImportError as error:
-            raise missing_package("mlflow-skinny", "mlflow", "Logging to MLflow") from error
+            raise missing_package("mlflow-skinny", "Logging to MLflow") from error
         self.mlflow: Any = mlflow
         if not mlflow.is_tracking_uri_set():
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -111,7 +111,7 @@ class WandbLogger:
         try:
             import wandb
         except ImportError as error:
-            raise missing_package("wandb", "wandb", "Logging to Weights & Biases") from error
+            raise missing_package("wandb", "Logging to Weights & Biases") from error
         self.run: Any = wandb.init(project="onelook", name=folder.name, dir=str(folder), config=dict(settings))
 
     def write(self, epoch: int, row: Mapping[str, float]) -> None:

@@ -77,7 +77,7 @@ class RunRecord:
             if before == now:
                 continue
             if before is None or now is None or any(before[key] != now[key] for key in ("split", "images")):
-                flag = "--train-split" if part == "training" else "--val-split"
+                flag = "--train-split; in Python: split" if part == "training" else "--val-split; in Python: validation"
                 raise UserError(
                     f"The {part} data of the run in '{folder}' was {_described(before)}, now it is {_described(now)}.",
                     f"Resume with the data set and the split that the run was started with ({flag}), or start a new "

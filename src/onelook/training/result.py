@@ -38,6 +38,11 @@ class RunResult:
         """Whether there were evaluations, in none of which the metric was defined."""
         return self.best is None and self.metric in self.last
 
+    @property
+    def exit_code(self) -> int:
+        """0, or 130 after Ctrl-C."""
+        return 130 if self.reason == "interrupted" else 0
+
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}

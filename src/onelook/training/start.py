@@ -138,7 +138,7 @@ def check_batch(recipe: Recipe, process_group: ProcessGroup, training: Dataset) 
             f"Choose a --batch that is a multiple of {shares}.",
         )
     if not len(training):
-        raise UserError("The training split has no images.", "Choose another with --train-split.")
+        raise UserError("The training split has no images.", "Choose another with --train-split (in Python: split).")
     if recipe.batch_size > max(64, 16 * len(training)):
         raise UserError(
             f"A batch of {recipe.batch_size} images would show each of the {len(training)} images again and again.",

@@ -115,7 +115,7 @@ def read_onnx_file(data: memoryview, path: str | os.PathLike[str]) -> OnnxFile:
         import onnx
         from google.protobuf.message import DecodeError
     except ModuleNotFoundError as error:
-        raise missing_package("onnx", "onnx", "Reading the weights of an ONNX file") from error
+        raise missing_package("onnx", "Reading the weights of an ONNX file") from error
     model = onnx.ModelProto()
     try:
         model.ParseFromString(structure)

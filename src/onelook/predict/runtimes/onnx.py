@@ -122,7 +122,7 @@ def open_session(path: str, device: str | None = None, threads: int | None = Non
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing_package("onnxruntime", "", f"Running '{path}'") from error
+        raise missing_package("onnxruntime", f"Running '{path}'") from error
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise ExportError(f"The model '{path}' {what}.", "Check the path.")

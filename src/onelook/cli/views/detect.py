@@ -1,0 +1,43 @@
+"""How the result of `onelook detect` is shown: as plain text, because importing Rich takes a third of its time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from onelook.api.detect import DetectResult, counted
+
+SHOWN_CLASSES, SHOWN_FAILURES = 20, 10
+
+
+def text_of_result(result: DetectResult) -> str:
+    """A table of classes, then what failed and what was written."""
+    return "\n".join([*_classes(result), str(result), *_failures(result), *_written(result)])
+
+
+def _classes(result: DetectResult) -> Iterator[str]:
+    common = result.per_class.most_common()
+    rows = common[:SHOWN_CLASSES]
+    if rest := sum(count for _, count in common[SHOWN_CLASSES:]):
+        rows.append((f"{len(common) - SHOWN_CLASSES} more classes", rest))
+    if not rows:
+        return
+    widest = max(len("class"), *(len(name) for name, _ in rows))
+    yield f"{'class':<{widest}}  detections  share"
+    for name, count in rows:
+        yield f"{name:<{widest}}  {count:>10,}  {count / result.detections:>5.0%}"
+
+
+def _failures(result: DetectResult) -> Iterator[str]:
+    if not result.failures:
+        return
+    yield f"{counted(len(result.failures), 'source')} could not be read, or not to the end:"
+    yield from (f"  {failure['message']}" for failure in result.failures[:SHOWN_FAILURES])
+    if (more := len(result.failures) - SHOWN_FAILURES) > 0:
+        yield f"  and {more} more (--json has them all)"
+
+
+def _written(result: DetectResult) -> Iterator[str]:
+    yield from (f"note: {note}" for note in result.notes[:SHOWN_FAILURES])
+    for path in result.written:
+        yield f"wrote {path}{os.sep if path.is_dir() else ''}"
