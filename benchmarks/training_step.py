@@ -386,7 +386,7 @@ def training_step(
             data = str(write_synthetic(Path(folder) / "scenes", Scenes(size=(320, 320)), {"train": 4 * batch}))
         dataset = open_dataset(data, "train" if "train" in splits(data) else "trainval")
         new = {"batch_size": batch, "size": (size, size), "multiscale": None, "model.num_classes": len(dataset.names)}
-        new |= {"accumulate": 1, "join_passes": False}  # the bare loop's step has one pass
+        new |= {"accumulate": 1, "join_micro_batches": False}  # the bare loop's step has one pass
         recipe = change(find_recipe(model), new)
         return bench_train(
             recipe,

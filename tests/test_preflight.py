@@ -170,7 +170,7 @@ def outlines(root: Path, crowd: int = 0) -> None:
 
 PASTING = {
     "copy-paste": (replace(RECIPE, augment=YoloxAugment(mix=CopyPaste())), True),
-    "with extras": (replace(RECIPE, augment=YoloxAugment(mix=CopyPaste()), extras=(CutOut(),)), True),
+    "with batch_augments": (replace(RECIPE, augment=YoloxAugment(mix=CopyPaste()), batch_augments=(CutOut(),)), True),
     "in the closing epochs": (replace(RECIPE, closing=Closing(1, YoloxAugment(mix=CopyPaste()))), True),
     "YOLOv7's paste-in": (replace(RECIPE, augment=Yolov7Augment()), True),
     "YOLOv7 without it": (replace(RECIPE, augment=Yolov7Augment(paste=None)), False),
@@ -340,7 +340,7 @@ def test_counting_positives_needs_no_more_memory_than_a_training_pass(
         train_state=train_state, recipe=recipe, log=SimpleNamespace(info=said.append, warning=said.append)
     )
     batches = [Squares(batch=8 // accumulate).take(tuple(range(8 // accumulate)))] * 2
-    Detecting(LOSS).look(run, batches)
+    Detecting(LOSS).report_first_batches(run, batches)
     assert set(sizes) == {share} and sum(sizes) == 16 // accumulate
     assert all(precisions) and "an object is learnt by" in said[0]
 

@@ -45,7 +45,7 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def check_precision(device: torch.device, precision: Precision) -> Precision:
-    """The precision itself. Raises `ConfigError` where the device cannot compute in it."""
+    """Returns `precision`. Raises `ConfigError` if the device does not support it, or is slow with it."""
     import torch
 
     if precision == "fp16" and device.type == "cpu":

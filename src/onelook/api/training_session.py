@@ -22,7 +22,7 @@ from onelook.errors import UsageError
 from onelook.networks.detector import Detector
 from onelook.networks.variants import VARIANTS
 from onelook.reporter import PlainReporter, Reporter
-from onelook.training.batches import faster, loader_of
+from onelook.training.batches import make_loader, slow_loader_remedy
 from onelook.training.options import RunOptions, options_of_run
 from onelook.training.preflight import rates_too_low
 from onelook.training.processes import ProcessGroup, join_process_group
@@ -202,11 +202,11 @@ def _checked(
     # Logged before the loader ends its workers: where another process has ended too, this one may be killed meanwhile.
     with ExitStack() as loading, _logged(run):
         batches = loading.enter_context(
-            loader_of(training, run.recipe, run.train_state.process_group, options.workers, plan)
+            make_loader(training, run.recipe, run.train_state.process_group, options.workers, plan)
         )
         if new and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
             run.log.warning(warning)
-        yield TrainingSession(run, batches, measure, faster(batches), task, splits, loading)
+        yield TrainingSession(run, batches, measure, slow_loader_remedy(batches), task, splits, loading)
 
 
 @contextmanager

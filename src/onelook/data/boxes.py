@@ -15,7 +15,7 @@ BeyondImage = Literal["cut", "slide"]
 """What becomes of a box that reaches beyond its image; see `clean_boxes`."""
 
 
-def xyxy(boxes: np.ndarray) -> np.ndarray:
+def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
     """(M, 4) corners of boxes given as left, top, width, height."""
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 

@@ -99,7 +99,7 @@ class Snapshot:
         return {"built": self.taken, "files": self.digest, "fresh": fresh}
 
     def agrees(self, stamp: Mapping[str, Any], verified: int) -> bool:
-        """Whether an index with this stamp, last found right at `verified`, was made from these files as they are."""
+        """Whether the files are unchanged since the index of this stamp was made. verified: time of the last check."""
         if stamp.get("files") != self.digest:
             return False
         built = int(stamp["built"])

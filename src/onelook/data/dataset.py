@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.data.boxes import BeyondImage, clean_boxes, cut_outline, reach_beyond, xyxy
+from onelook.data.boxes import BeyondImage, clean_boxes, cut_outline, reach_beyond, xywh_to_xyxy
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, DamagedIndexError, Index, reopen_index
 from onelook.errors import DataError
 from onelook.types import Sample
@@ -99,7 +99,7 @@ class Dataset:
 
     def boxes(self, i: int) -> np.ndarray:
         """(M, 4) float32 xyxy pixels, as annotated."""
-        return xyxy(self.index.boxes[self.span(i)]).astype(np.float32)
+        return xywh_to_xyxy(self.index.boxes[self.span(i)]).astype(np.float32)
 
     def labels(self, i: int) -> np.ndarray:
         """(M,) int64 index into `names`."""

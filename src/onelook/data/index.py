@@ -220,7 +220,7 @@ def _check_table(table: dict[str, Any], size: int, base: int) -> None:
 
 
 def _compare_checksums(file: Any, table: dict[str, Any], base: int) -> None:
-    """Through a small buffer, so that the pages stay in the file cache and out of this process."""
+    """Raises DamagedIndexError if an array's checksum is wrong. Reads through a small buffer, to need little memory."""
     buffer = bytearray(1 << 18)
     view = memoryview(buffer)
     for name, (dtype, shape, offset, expected) in table.items():

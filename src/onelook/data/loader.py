@@ -258,7 +258,7 @@ class Loader:
         )
 
     def _tasks_from(self, epoch: int, augment: Any, first: int) -> Iterator[Task]:
-        """The tasks of an epoch from number `first` on, then those of the epochs after it, as if nothing changed."""
+        """The tasks of `epoch` from number `first` on, then those of all later epochs, with the same `augment`."""
         yield from self._tasks_of(epoch, augment, first)
         for later in range(epoch + 1, self.epochs):
             yield from self._tasks_of(later, augment, 0)

@@ -38,7 +38,7 @@ def default_postprocess(*, one_to_one: bool, multi_label: bool) -> Postprocess:
 
 
 def postprocess_of_kind(kind: PostprocessKind, default: Postprocess) -> Postprocess:
-    """NMS of this kind or the best rows; the other settings are those of `default`."""
+    """The postprocessing of this kind: a form of NMS, or `TopK` for "best"; other settings are those of `default`."""
     multi_label = getattr(default, "multi_label", False)
     if kind == "best":
         return TopK(multi_label=multi_label)

@@ -61,7 +61,7 @@ class Video:
 
 @dataclass(frozen=True, eq=False)
 class Framed:
-    """An image in the network's frame. pixels: (H, W, 3) uint8.  frame: its number in a video, from 0.
+    """An image that was resized to the network's input. pixels: (H, W, 3) uint8.  frame: its number in a video, from 0.
 
     image: the original pixels, where they were to be kept.
     """

@@ -1,4 +1,4 @@
-"""How a training runs on this computer, beside its recipe. A resumed run takes its options from its state."""
+"""Options of a run that are not in its recipe (device, workers, cache). A resumed run keeps its saved options."""
 
 from __future__ import annotations
 

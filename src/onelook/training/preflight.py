@@ -29,7 +29,7 @@ from onelook.errors import DataError
 from onelook.types import Targets
 
 if TYPE_CHECKING:
-    from onelook.losses.detection_loss import Assigner
+    from onelook.losses.pairs import Assigner
     from onelook.training.recipe import Recipe
 
 MIN_OBJECT_SIDE = 4.0  # pixels of the network input; smaller objects are half a cell of the finest usual level

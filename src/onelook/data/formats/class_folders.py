@@ -45,7 +45,7 @@ def find(root: Path) -> Source | None:
 
 
 def _classes(folder: Path) -> list[str]:
-    """The names of a folder's folders that hold images, in order."""
+    """Names of the subfolders that contain images, sorted by name."""
     inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
     named = (path for path in inside if not split_word(path.name) and path.name.lower() not in NOT_CLASSES)
     return [path.name for path in named if any(is_image(name) for name in os.listdir(path))]

@@ -91,9 +91,11 @@ def _keypoint_values(shape: Any, path: Path) -> int | None:
 
 
 def find(root: Path) -> Source | None:
-    """YOLO by its folders: `images/{split}` + `labels/{split}`, `{split}/images` + `{split}/labels`, both without
-    splits, `{split}.txt` lists beside such folders, or images and labels side by side in `{split}` or without splits;
-    None where there is no label."""
+    """Finds a YOLO data set by its folders or its lists of images; None where there is no label.
+
+    Layouts: `images/{split}` + `labels/{split}`, `{split}/images` + `{split}/labels`, both without splits,
+    `{split}.txt` lists beside such folders, or images and labels side by side in `{split}` or without splits.
+    """
     parts = _parts(root)
     if not parts:
         return None
