@@ -273,7 +273,7 @@ def test_classes_that_are_listed_differently_are_matched_and_it_is_said(tmp_path
 
 
 KEYPOINTS = {
-    "with visibilities": "0 .5 .5 .5 .5 .4 .4 1 .6 .6 0\n",
+    "with visibilities": "0 .5 .5 .5 .5 .4 .4 1 .6 .6 0\n" * 5,
     "without": "0 .5 .5 .5 .5 .4 .4 .6 .6 .5 .3\n0 .4 .4 .2 .2 .45 .4 .35 .4 0 0\n" * 3,
 }
 

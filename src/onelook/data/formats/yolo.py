@@ -179,6 +179,7 @@ class YoloWriter:
 
     def __init__(self) -> None:
         self._splits: list[str] = []
+        self._outlines = False
 
     def place(self, split: str, name: str) -> Place:
         """Images keep their names."""
@@ -194,12 +195,15 @@ class YoloWriter:
             path = (labels / place.name).with_suffix(".txt")
             if labelled[i]:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("".join(f"{row}\n" for row in _rows(dataset, i, losses)), encoding="utf-8")
+                rows = _rows(dataset, i, losses)
+                self._outlines |= any(row.count(" ") > 4 for row in rows)
+                path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
 
     def finish(self, out: Path, names: Sequence[str]) -> None:
         """Writes `data.yaml`. The splits train and val are required by readers of the field, the others free."""
         splits = {split: f"images/{split}" for split in self._splits}
-        write_yaml(out / "data.yaml", {**splits, "names": list(names)})
+        said = {"kpt_shape": False} if self._outlines else {}  # rows of outlines are no keypoints
+        write_yaml(out / "data.yaml", {**splits, **said, "names": list(names)})
 
 
 def _rows(dataset: Dataset, i: int, losses: Losses) -> list[str]:

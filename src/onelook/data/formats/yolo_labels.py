@@ -130,7 +130,7 @@ def files_of(source: Source, split: str) -> FilesOf:
 class LongRows:
     """What rows of labels have in common that hold more than a box: outlines, or a box and keypoints."""
 
-    ENOUGH = 5  # rows without visibilities that must look like keypoints before they are taken for such
+    ENOUGH = 5  # rows that must look like keypoints before they are taken for such
 
     def __init__(self) -> None:
         self.count, self.length, self.place = 0, 0, {}  # type: int, int, dict[str, Any]
@@ -151,8 +151,7 @@ class LongRows:
 
     def seem_keypoints(self) -> bool:
         """Whether every row is as long as the first, and has visibilities or only points inside of its box."""
-        without_flags = self._inside and self.length >= 10 and self.count >= self.ENOUGH
-        return self._alike and self.length >= 10 and (self._flagged or without_flags)
+        return self._alike and self.length >= 10 and self.count >= self.ENOUGH and (self._flagged or self._inside)
 
 
 class Labels:
