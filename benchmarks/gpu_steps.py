@@ -49,7 +49,7 @@ def main() -> None:
                 "size": (asked.size, asked.size),
                 "multiscale": None,
                 "accumulate": 1,
-                "join_passes": False,
+                "join_micro_batches": False,
             }
             recipe = change(find_recipe(name), {**new, "model.num_classes": len(dataset.names)})
             batch = next(Loader(dataset, recipe.input_size, asked.batch).epoch(0, recipe.augment, 0))

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from command import run_benchmark
-from onelook.augment.sampler import sample_generator
 from onelook.augment.yolox import YOLOX_OCTOBER_2021, YOLOX_PAPER, SingleImageAugment, YoloxAugment
 from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
@@ -23,6 +22,7 @@ from onelook.data.memory import keep_memory
 from onelook.data.training_images import DrawImages, TrainingImages
 from onelook.errors import UsageError
 from onelook.types import Sample
+from sampling import sample_generator
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -27,12 +27,12 @@ import numpy as np
 from rich.console import Console
 
 from baseline.augment import Textbook
-from onelook.augment.lazy_sample import sample_generator
 from onelook.augment.yolox import YoloxAugment
 from onelook.data import open_dataset
 from onelook.data.dataset import Dataset
 from onelook.data.training_images import DrawImages, TrainingImages
 from samples import RULES, DataBenchmark, bench_data, time_of
+from sampling import sample_generator
 
 MOSAIC, MIXUP = "textbook mosaic", "textbook mosaic + MixUp"
 MOST_DECODINGS = {

@@ -204,7 +204,7 @@ def _layout(machine: RuntimeOptions, world: ProcessGroup) -> torch.memory_format
 
 @dataclass(frozen=True)
 class _Resident:
-    """One batch, always the same, on the device where it is needed (`train.loop.Batches`)."""
+    """One batch, always the same, on the device where it is needed (`training.loop.Batches`)."""
 
     batch: Batch
     count: int
@@ -304,10 +304,8 @@ def _parts(
     def median(work: Callable[[], Any]) -> float:
         return float(np.median([_time(work, world) for _ in range(5)]))
 
-    parts = {
-        "assignment": median(lambda: assigner(predictions, targets)),
-        "assignment, losses and their gradients": median(losses),
-    }
+    parts = {"assignment": median(lambda: assigner(predictions, targets))}
+    parts["assignment, losses and their gradients"] = median(losses)
     average = learner.ema
     if average is not None:
         parts["average of the weights"] = median(lambda: average.update(learner.detector))
@@ -367,12 +365,8 @@ def training_step(
     Returns:
         All times, the ratio of whole and bare, images a second, and where the difference goes.
     """
-    for flag, value, least in (
-        ("steps", steps, 1),
-        ("warm-up", warm_up, 0),
-        ("workers", workers, 0),
-        ("batch", batch, 1),
-    ):
+    least_values = {"steps": (steps, 1), "warm-up": (warm_up, 0), "workers": (workers, 0), "batch": (batch, 1)}
+    for flag, (value, least) in least_values.items():
         if value < least:
             raise UsageError(f"--{flag} is {value}.", f"Give a number of {least} or more.")
     if threads is not None and threads < 1:
@@ -386,7 +380,7 @@ def training_step(
             data = str(write_synthetic(Path(folder) / "scenes", Scenes(size=(320, 320)), {"train": 4 * batch}))
         dataset = open_dataset(data, "train" if "train" in splits(data) else "trainval")
         new = {"batch_size": batch, "size": (size, size), "multiscale": None, "model.num_classes": len(dataset.names)}
-        new |= {"accumulate": 1, "join_passes": False}  # the bare loop's step has one pass
+        new |= {"accumulate": 1, "join_micro_batches": False}  # the bare loop's step has one pass
         recipe = change(find_recipe(model), new)
         return bench_train(
             recipe,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -13,19 +15,42 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "api.md"
 
 SECTIONS = {
-    "Detect": ("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
+    "Detect": (
+        *("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
+        *("Model", "PathLike", "ImageLike", "PostprocessKind"),
+    ),
     "Measure": ("validate", "score", "Evaluation", "benchmark", "ModelBenchmark"),
     "Train": (
-        *("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "train", "TrainResult"),
-        *("tune", "TuneResult", "roadmap", "RoadmapTable", "anchors"),
+        *("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "Difference"),
+        *("train", "TrainResult", "RecipeChoice", "Precision", "Layout", "tune", "TuneResult"),
+        *("roadmap", "RoadmapTable", "roadmaps", "RoadmapList", "anchors", "FoundAnchors"),
     ),
     "Models and weights": (
-        *("models", "ModelInfo", "build", "Detector", "load_weights", "save_weights", "deploy"),
-        *("export", "ExportResult"),
+        *(
+            "models",
+            "ModelList",
+            "ModelInfo",
+            "build",
+            "Detector",
+            "load_weights",
+            "LoadReport",
+            "save_weights",
+            "deploy",
+        ),
+        *("export", "ExportResult", "WrittenWeights"),
     ),
-    "Data sets": ("open_dataset", "Dataset", "check", "convert"),
+    "Data sets": (
+        "open_dataset",
+        "Dataset",
+        "Sample",
+        "check",
+        "CheckReport",
+        "convert",
+        "Conversion",
+        "WritableFormat",
+    ),
     "Reports, errors and the installation": (
-        *("Reporter", "PlainReporter", "SilentReporter", "UserError", "environment"),
+        *("Reporter", "PlainReporter", "SilentReporter", "UserError", "environment", "Environment"),
     ),
 }
 
@@ -54,6 +79,9 @@ def entry(name: str) -> Iterator[str]:
     import onelook
 
     value = getattr(onelook, name)
+    if not inspect.isclass(value) and not inspect.isfunction(value):
+        yield f"\n### `onelook.{name}`\n\n{alias(name)}\n"
+        return
     if not inspect.isclass(value):
         yield f"\n### `onelook.{name}`\n\n{signature(name, value)}\n\n{text_of(value)}\n"
         return
@@ -63,6 +91,18 @@ def entry(name: str) -> Iterator[str]:
             yield f"\n**`.{member}`**: {text_of(function.fget)}\n"
         else:
             yield f"\n**`.{member}`**\n\n{signature(member, function)}\n\n{text_of(function)}\n"
+
+
+def alias(name: str) -> str:
+    """A name for other types: its definition and the text below that, from the source."""
+    import onelook
+
+    module = sys.modules[onelook._PUBLIC[name]]
+    body = ast.parse(inspect.getsource(module)).body
+    for node, text in itertools.pairwise(body):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(text, ast.Expr):
+            return f"```python\n{ast.unparse(node)}\n```\n\n{inspect.cleandoc(ast.literal_eval(text.value))}"
+    raise ValueError(f"{name} has no text below its definition")
 
 
 def methods(kind: type) -> list[tuple[str, Any]]:
@@ -81,8 +121,56 @@ def methods(kind: type) -> list[tuple[str, Any]]:
 
 
 def signature(name: str, function: Any) -> str:
-    """The signature as Python, one parameter a line where it is long."""
-    known = inspect.signature(function)
+    """The signatures as Python: each overload of a function that has some."""
+    known = overloads(function) or [inspect.signature(function)]
+    return "```python\n" + "\n".join(_signature_text(name, one) for one in known) + "\n```"
+
+
+def overloads(function: Any) -> list[inspect.Signature]:
+    """The signatures that `@overload` declares, in their order, with the defaults of the function itself.
+
+    They are read from the source: before Python 3.11 they are not kept at run time.
+    """
+    whole = inspect.signature(function)
+    body: list[ast.stmt] = ast.parse(inspect.getsource(sys.modules[function.__module__])).body
+    *classes, name = function.__qualname__.split(".")
+    for kind in classes:
+        (body,) = [node.body for node in body if isinstance(node, ast.ClassDef) and node.name == kind]
+    return [
+        _declared(node, whole)
+        for node in body
+        if isinstance(node, ast.FunctionDef)
+        and node.name == name
+        and any(ast.unparse(one) == "overload" for one in node.decorator_list)
+    ]
+
+
+def _declared(node: ast.FunctionDef, whole: inspect.Signature) -> inspect.Signature:
+    kinds = inspect.Parameter
+    groups = (
+        (kinds.POSITIONAL_ONLY, node.args.posonlyargs),
+        (kinds.POSITIONAL_OR_KEYWORD, node.args.args),
+        (kinds.KEYWORD_ONLY, node.args.kwonlyargs),
+    )
+    places = [*node.args.posonlyargs, *node.args.args]
+    with_default = {one.arg for one in places[len(places) - len(node.args.defaults) :]}
+    with_default |= {one.arg for one, value in zip(node.args.kwonlyargs, node.args.kw_defaults) if value is not None}
+    parameters = [
+        kinds(
+            one.arg,
+            kind,
+            default=whole.parameters[one.arg].default if one.arg in with_default else kinds.empty,
+            annotation=kinds.empty if one.annotation is None else ast.unparse(one.annotation),
+        )
+        for kind, group in groups
+        for one in group
+    ]
+    assert node.returns is not None
+    return whole.replace(parameters=parameters, return_annotation=ast.unparse(node.returns))
+
+
+def _signature_text(name: str, known: inspect.Signature) -> str:
+    """One signature, one parameter a line where it is long."""
     parts: list[str] = []
     for one in known.parameters.values():
         if one.name == "self":
@@ -98,7 +186,7 @@ def signature(name: str, function: Any) -> str:
     text = f"{name}({', '.join(parts)}) -> {known.return_annotation}"
     if len(text) > 100:
         text = f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f") -> {known.return_annotation}"
-    return f"```python\n{text}\n```"
+    return text
 
 
 def text_of(value: Any) -> str:

@@ -14,7 +14,7 @@ from data_sets import NAMES, coco
 from onelook.data import open_dataset
 from onelook.data.cache_budget import plan_cache
 from onelook.recipes import published_recipe
-from onelook.training.batches import loader_of
+from onelook.training.batches import make_loader
 from onelook.training.processes import join_process_group
 from onelook.training.recipe import adapted
 from training import NoAugment
@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
         recipe = adapted(published_recipe("yolox-nano"), tuple(NAMES), 1, 64, 2)
         recipe = replace(recipe, augment=NoAugment())
         plan = plan_cache(os.environ["CACHE"], dataset, folder / "run")
-        with loader_of(dataset, recipe, process_group, workers=1, cache=plan) as batches:
+        with make_loader(dataset, recipe, process_group, workers=1, cache=plan) as batches:
             seen = [row for batch in batches.epoch(0, recipe.augment, 0) for row in batch.indices]
             torch.distributed.barrier()
             assert batches.cache is not None

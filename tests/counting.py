@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+Error = TypeVar("Error", bound=Exception)
 
 
 def num_calls(function: Callable[[], Any]) -> int:
@@ -25,3 +27,18 @@ def num_calls(function: Callable[[], Any]) -> int:
     finally:
         sys.setprofile(before)
     return count
+
+
+def error_and_calls(kind: type[Error], function: Callable[[], Any]) -> tuple[Error, int]:
+    """The error of this kind that `function` raises, and how many functions are called until then."""
+    errors: list[Error] = []
+
+    def run() -> None:
+        try:
+            function()
+        except kind as error:
+            errors.append(error)
+
+    calls = num_calls(run)
+    assert errors, f"{kind.__name__} was not raised"
+    return errors[0], calls

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from onelook.augment.sampler import ListSampler
 from onelook.types import Sample
+from sampling import ListSampler
 
 SIZE = (160, 160)
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255], [0, 255, 255]])

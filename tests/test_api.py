@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 import torch
 
 import onelook
+from api_page import make_api
 from data_sets import coco
 from onelook.errors import ConfigError, UsageError, UserError
 from onelook.reporter import SilentReporter
@@ -28,7 +32,7 @@ from typing import assert_type
 import numpy as np
 import onelook
 from onelook import Detections, Detector, Evaluation, LoadedDetector, Recipe, TrainResult
-from onelook.api.export import ExportResult, WrittenWeights
+from onelook import ExportResult, WrittenWeights
 
 detector = onelook.load("yolox-nano", weights="yolox_nano.onnx", device="cpu")
 assert_type(detector, LoadedDetector)
@@ -36,10 +40,13 @@ assert_type(detector.detect("dog.jpg", confidence=0.25, iou=0.45), Detections)
 assert_type(detector.detect(Path("dog.jpg").read_bytes()), Detections)
 assert_type(detector.detect(np.zeros((4, 4, 3), np.uint8)), Detections)
 assert_type(detector.detect(["a.jpg", "b.jpg"]), list[Detections])
+assert_type(detector.detect((Path("a.jpg"), np.zeros((4, 4, 3), np.uint8))), list[Detections])
 for found in detector.stream("clip.mp4"):
     assert_type(found, Detections)
     assert_type(found.names, list[str])
     assert_type(found.save("out.jpg"), Path)
+    assert_type(found[found.scores > 0.5], Detections)
+    assert_type(found[0][:1][[0]], Detections)
 assert_type(detector.validate("data/"), Evaluation)
 assert_type(detector.validate("data/").stats["AP"], float)
 assert_type(detector.export("onnx", nms=True), ExportResult)
@@ -79,10 +86,19 @@ except onelook.UserError as error:
 onelook.convert("data/", "yolo", "out/")
 """
 
+WRONG_CODE = {  # lines that a type checker must refuse, and what it says of them
+    "onelook.trian(None, 'data/')": "Module has no attribute",
+    "x: int = onelook.Rezept": "Module has no attribute",
+    "onelook.convert('a', 'cocoo', 'b')": 'Argument 2 to "convert" has incompatible type',
+    "detector.detect([3, 4])": 'List item 0 has incompatible type "int"',
+    "found['dog']": "Invalid index type",
+}
+
 
 def typed_names() -> dict[str, str]:
     """What type checkers see in `onelook/__init__.py`: name -> module."""
-    (block,) = [node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If)]
+    nodes = ast.parse((PACKAGE / "__init__.py").read_text()).body
+    (block,) = [node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     found = {}
     for line in block.body:
         assert isinstance(line, ast.ImportFrom)
@@ -96,7 +112,46 @@ def test_type_checkers_see_the_names_that_there_are() -> None:
     assert typed_names() == onelook._PUBLIC
     assert dir(onelook) == sorted(["__version__", *onelook._PUBLIC])
     for name in onelook._PUBLIC:
-        assert getattr(onelook, name).__name__ == name
+        found = getattr(onelook, name)
+        if inspect.isclass(found) or inspect.isfunction(found):  # others are names for several types
+            assert found.__name__ == name
+
+
+BEHIND = {  # what members of the public classes return or take for those who build on the parts: named by its module
+    *("AnyLoss", "Architecture", "Augment", "Confusion", "Damage", "Framed", "ImageScore", "LabelSuspect", "Network"),
+    *("Point", "Postprocess", "Predictions", "Progress", "Pyramid", "Resize", "ResizeTransform", "Runtime", "Source"),
+    "Tensor",
+}
+FOREIGN = {
+    "AbstractContextManager",
+    "Any",
+    "Callable",
+    "Generator",
+    "Iterator",
+    "Literal",
+    "Mapping",
+    "Path",
+    "Sequence",
+}
+FOREIGN |= {"SupportsIndex", "T"}
+
+
+def test_every_type_of_a_public_signature_is_public() -> None:
+    made = make_api()
+    missing = set()
+    for name in onelook._PUBLIC:
+        value = getattr(onelook, name)
+        members = made.methods(value) if inspect.isclass(value) else [(name, value)]
+        for member, found in members:
+            function = found.fget if isinstance(found, property) else found
+            if not inspect.isfunction(function):
+                continue
+            for one in made.overloads(function) or [inspect.signature(function)]:
+                text = " ".join(str(part) for part in (*one.parameters.values(), one.return_annotation))
+                named = re.findall(r"(?<![\w.'\"])[A-Z]\w+", re.sub(r"Literal\[[^]]*\]", "", text))
+                missing |= {(word, f"{name}.{member}") for word in named if not hasattr(builtins, word)}
+    missing = {(word, place) for word, place in missing if word not in {*onelook._PUBLIC, *FOREIGN, *BEHIND}}
+    assert missing == set()
 
 
 def test_no_module_hides_a_public_name() -> None:
@@ -112,14 +167,28 @@ def test_functions_stay_functions_whatever_is_imported_first() -> None:
     assert done.stdout.split() == ["train", "validate", "detect"]
 
 
-def test_mypy_strict_sees_every_type_of_a_users_page(tmp_path: Path) -> None:
-    (tmp_path / "page.py").write_text(USER_CODE)
+def mypy_strict(code: str, folder: Path) -> tuple[int, str]:
+    """The exit code and the messages of mypy for a user's page."""
+    (folder / "page.py").write_text(code)
     # torch's own files take minutes to check, and say nothing about ours.
-    options = ["--strict", "--python-version", "3.11", "--cache-dir", str(tmp_path), "--no-error-summary"]
+    options = ["--strict", "--python-version", "3.11", "--cache-dir", str(folder), "--no-error-summary"]
     environment = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
-    command = [sys.executable, "-m", "mypy", *options, "--follow-imports", "silent", str(tmp_path / "page.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+    command = [sys.executable, "-m", "mypy", *options, "--follow-imports", "silent", str(folder / "page.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=folder)
+    return done.returncode, done.stdout
+
+
+def test_mypy_strict_sees_every_type_of_a_users_page(tmp_path: Path) -> None:
+    code, messages = mypy_strict(USER_CODE, tmp_path)
+    assert (code, messages) == (0, ""), messages
+    first = USER_CODE.count("\n") + 1
+    _, messages = mypy_strict(USER_CODE + "\n".join(WRONG_CODE) + "\n", tmp_path)
+    for number, (line, expected) in enumerate(WRONG_CODE.items(), first):
+        said = re.findall(rf"^page\.py:{number}: error: (.*)$", messages, re.MULTILINE)
+        assert any(re.match(expected, message) for message in said), f"{line}: {messages}"
+    assert {int(number) for number in re.findall(r"^page\.py:(\d+): error", messages, re.MULTILINE)} == set(
+        range(first, first + len(WRONG_CODE))
+    )
 
 
 @pytest.fixture

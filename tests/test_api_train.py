@@ -19,7 +19,7 @@ from onelook.config import diff
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.networks.build import build
 from onelook.reporter import SilentReporter
-from onelook.training.distill import Distillation
+from onelook.training.distillation import Distillation
 
 PACKAGE = Path(onelook.__file__).parent
 SMALL = {"size": (64, 64), "batch_size": 4, "epochs": 1, "closing": None, "multiscale": None}

@@ -12,8 +12,9 @@ from onelook.assign.align_ota import PAPER, AlignOta
 from onelook.assign.atss import Atss
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
-from onelook.losses.detection_loss import DetectionLoss, Pairs
+from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
+from onelook.losses.pairs import Pairs
 from onelook.losses.yolox import BoxIou, Classes, Objectness
 from onelook.ops.iou import box_iou
 from onelook.ops.priors import level_starts

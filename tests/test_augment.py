@@ -29,8 +29,8 @@ from onelook.augment.instances import Instances
 from onelook.augment.lazy_sample import LazySample, decode_level, read_pixels
 from onelook.augment.mixup import average
 from onelook.augment.mosaic import Mosaic
-from onelook.augment.sampler import sample_generator
 from onelook.types import Sample
+from sampling import sample_generator
 from scenes import COLOURS, SCENES, SIZE, extent, scene
 
 # ---------------------------------------------------------------- geometry

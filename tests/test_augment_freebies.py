@@ -20,11 +20,11 @@ from onelook.augment.instances import Instances, concatenate
 from onelook.augment.mixup import BatchMixUp
 from onelook.augment.mosaic import BatchMosaic, quarter
 from onelook.augment.random_erasing import CutOut, GridMask, HideAndSeek, RandomErase
-from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.augment.yolox import SingleImageAugment
 from onelook.config import from_plain, to_plain
 from onelook.recipes import RECIPE_TYPES
 from onelook.types import Sample
+from sampling import ListSampler, sample_generator
 from scenes import SCENES, SIZE
 from shared import needs_shared, reference
 from training import changed
@@ -202,10 +202,10 @@ def test_extras_follow_the_augmentation_until_the_closing_epochs():
     from onelook.training.recipe import Closing
 
     plain = SingleImageAugment(hsv=None)
-    recipe = changed(augment=plain, extras=(CutMix(1), CutOut()), closing=Closing(1, augment=plain))
-    assert recipe.augment_at(0) == WithBatchAugments(plain, recipe.extras) and recipe.augment_at(3) is plain
+    recipe = changed(augment=plain, batch_augments=(CutMix(1), CutOut()), closing=Closing(1, augment=plain))
+    assert recipe.augment_at(0) == WithBatchAugments(plain, recipe.batch_augments) and recipe.augment_at(3) is plain
     assert recipe.augment_at(0).uses_polygons is plain.uses_polygons
-    assert from_plain(to_plain(recipe.extras[0]), RECIPE_TYPES) == CutMix(1)
+    assert from_plain(to_plain(recipe.batch_augments[0]), RECIPE_TYPES) == CutMix(1)
     made = recipe.augment_at(0)(SCENES[0], SAMPLER, sample_generator(0, 0, 0))
     assert made.image.shape == (*SIZE, 3)
 

@@ -16,7 +16,7 @@ from onelook.data import open_dataset, splits
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError, WeightsError
 from onelook.evaluation.classes import top_k
-from onelook.losses.classification import ClassLoss
+from onelook.losses.classifier import ClassLoss
 from onelook.networks.build import build
 from onelook.networks.classifier import Classification
 from onelook.networks.flops import count_gflops
@@ -173,7 +173,11 @@ def trained(class_folders, tmp_path_factory):
 
 def test_a_classifier_learns_and_reports_top_1_and_top_5_every_epoch(class_folders, tmp_path):
     network = ("model.network.width=0.25", "model.network.activation=mish", "model.network.norm_momentum=0.2")
-    settings = ("augment.shorter=(1.0, 1.3)", "extras.0.probability=0.3", "optimizer=AdamW(lr_per_image=0.0002)")
+    settings = (
+        "augment.shorter=(1.0, 1.3)",
+        "batch_augments.0.probability=0.3",
+        "optimizer=AdamW(lr_per_image=0.0002)",
+    )
     rest = ("accumulate=1", "schedule=Constant()", "--epochs", 6, "--out", tmp_path / "run")
     assert train(class_folders, *SMALL, "--model", "yolov4-tiny", *network, *settings, *rest) == 0
     with (tmp_path / "run" / "metrics.csv").open() as file:

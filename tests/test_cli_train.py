@@ -26,11 +26,11 @@ from onelook.data.loader import collate
 from onelook.data.order import classes_of_objects
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError
-from onelook.losses.distillation import Mgd
+from onelook.losses.feature_distillation import Mgd
 from onelook.networks.build import build
 from onelook.recipes import find_recipe
-from onelook.training.batches import faster
-from onelook.training.distill import Distillation
+from onelook.training.batches import slow_loader_remedy
+from onelook.training.distillation import Distillation
 from onelook.training.preflight import rates_too_low
 from onelook.training.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.weights import restore, save_weights
@@ -104,7 +104,7 @@ def test_folders_of_runs_do_not_overwrite_each_other(tmp_path, monkeypatch):
 def test_what_a_slow_loader_is_told_depends_on_the_cores(monkeypatch, workers, cached, said, unsaid):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    told = faster(SimpleNamespace(workers=workers, cache=object() if cached else None))
+    told = slow_loader_remedy(SimpleNamespace(workers=workers, cache=object() if cached else None))
     assert said in told and unsaid not in told
 
 

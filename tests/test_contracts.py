@@ -16,7 +16,8 @@ from onelook import assign
 from onelook.assign.anchor_ota import AnchorOta
 from onelook.assign.simota import SimOta
 from onelook.config import change, from_plain, to_plain
-from onelook.losses.detection_loss import Auxiliary, DetectionLoss
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.lead_guided import Auxiliary
 from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.yolox import BoxIou, Classes, Objectness
 from onelook.networks.build import build

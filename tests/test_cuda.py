@@ -88,7 +88,7 @@ def narrow_recipe(name: str, *, distilled: bool = False, **changes: Any) -> Reci
     recipe = published_recipe(name, distilled)
     new = {"model": narrow(recipe.model), "batch_size": 4, "size": (64, 64), "epochs": 3, "accumulate": 1}
     closing = None if recipe.closing is None else replace(recipe.closing, epochs=1)
-    return change(recipe, {"closing": closing, "join_passes": False, **new, **changes})
+    return change(recipe, {"closing": closing, "join_micro_batches": False, **new, **changes})
 
 
 OBJECTS = Targets(

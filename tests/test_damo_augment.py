@@ -12,9 +12,9 @@ from onelook.augment.damo_yolo import DamoAugment, flip_horizontally
 from onelook.augment.geometry import RandomAffine
 from onelook.augment.letterbox import Letterbox
 from onelook.augment.mixup import MixUp
-from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.augment.scale_aware_autoaugment import POLICIES, ScaleAwareAutoAugment
 from onelook.types import Sample
+from sampling import ListSampler, sample_generator
 from scenes import COLOURS, SCENES, SIZE, extent
 
 SAMPLER = ListSampler(SCENES, SIZE, progress=1.0)

@@ -6,6 +6,7 @@ import json
 import tempfile
 from itertools import permutations
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 import data_sets as make
 from data_sets import put
 from onelook.cli.app import run
-from onelook.data import open_dataset, splits
-from onelook.data.convert import convert
+from onelook.data import formats, open_dataset, splits
+from onelook.data.convert import WritableFormat, convert
 from onelook.errors import DataError
 from shared import data, needs_shared
 
@@ -32,7 +33,7 @@ def content(dataset, *, crowds=True):
     """What formats share, by image name: size, whether labelled, classes and boxes in order."""
     result = {}
     for i in range(len(dataset)):
-        kept = slice(None) if crowds else ~dataset.crowd(i)
+        kept = (dataset.boxes(i)[:, 2:] > dataset.boxes(i)[:, :2]).all(axis=1) & (crowds | ~dataset.crowd(i))
         names = [dataset.names[label] for label in dataset.labels(i)[kept].tolist()]
         name = "/".join(part for part in dataset.file_name(i).split("/") if part not in ("images", dataset.split))
         result[name] = (tuple(dataset.sizes[i].tolist()), names, dataset.boxes(i)[kept])
@@ -158,6 +159,10 @@ def test_images_are_linked_unless_copies_are_wanted(tmp_path):
     original = root / "val/a.png"
     assert (tmp_path / "linked/images/val/a.png").samefile(original)
     assert not (tmp_path / "copied/images/val/a.png").samefile(original)
+
+
+def test_type_checkers_know_the_formats_that_can_be_written():
+    assert get_args(WritableFormat) == tuple(format.name for format in formats.FORMATS if format.write is not None)
 
 
 def test_the_command(tmp_path, capsys):

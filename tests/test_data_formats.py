@@ -111,7 +111,7 @@ def test_results_and_data_sets_are_one_readable_line(tmp_path: Path) -> None:
     (problem,) = report.problems
     assert str(problem).startswith("error [box-degenerate] ") and problem.message in str(problem)
     result = convert(root, to="voc", out=tmp_path / "out")
-    assert str(result) == f"Pascal VOC data set in '{tmp_path}/out', from '{root}': 3 images, 3 boxes"
+    assert str(result) == f"Pascal VOC data set in '{tmp_path}/out', from '{root}': 3 images, 2 boxes"
     dataset = open_dataset(root)
     assert repr(dataset) == f"<Dataset: {dataset.describe()}>"
 
@@ -169,7 +169,13 @@ def test_long_work_goes_to_the_reporter_and_nothing_is_printed(
     open_dataset(root, reporter=reporter)
     check(root, reporter=reporter)
     convert(root, to="voc", out=tmp_path / "out", reporter=reporter)
-    assert reporter.titles == ["Indexing data (val)", "Reading val", "Checking images", "Writing val"]
+    assert reporter.titles == [
+        "Indexing data (val)",
+        "Reading val",
+        "Checking images",
+        "Comparing the images' sizes",
+        "Writing val",
+    ]
     assert capsys.readouterr() == ("", "")
 
 

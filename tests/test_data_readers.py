@@ -10,7 +10,7 @@ import pytest
 import data_sets as make
 from data_sets import changed, put, voc_object, voc_xml
 from onelook.data import open_dataset, splits
-from onelook.data.dataset import clean_boxes
+from onelook.data.boxes import clean_boxes
 from onelook.errors import DataError
 from onelook.reporter import SilentReporter
 from shared import data, needs_shared
@@ -189,9 +189,16 @@ def test_classes_are_matched_by_name(tmp_path):
         dataset.with_names(["cat"])
 
 
-def test_the_published_clean_up_of_boxes():
-    boxes = np.array([[-2.0, 3, 5, 5], [60, 40, 10, 20], [5, 5, 0, 4], [70, 5, 4, 4], [1, 1, -3, 4]])
+def test_boxes_are_cut_to_their_images():
+    boxes = np.array([[-24.0, 8, 40, 5], [8, -24, 5, 40], [60, 40, 10, 20], [5, 5, 0, 4], [-9, 5, 4, 4], [70, 5, 4, 4]])
     cleaned, kept = clean_boxes(boxes, 48, 64)
+    assert kept.tolist() == [True, True, True, False, False, False]
+    assert cleaned[kept].tolist() == [[0, 8, 16, 13], [8, 0, 13, 16], [60, 40, 64, 48]]
+
+
+def test_the_clean_up_published_for_coco_is_a_setting():
+    boxes = np.array([[-2.0, 3, 5, 5], [60, 40, 10, 20], [5, 5, 0, 4], [70, 5, 4, 4], [1, 1, -3, 4]])
+    cleaned, kept = clean_boxes(boxes, 48, 64, "slide")
     assert kept.tolist() == [True, True, False, False, False]
     assert cleaned[kept].tolist() == [[0, 3, 5, 8], [60, 40, 64, 48]]
 

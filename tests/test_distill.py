@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from onelook.errors import ConfigError, WeightsError
-from onelook.losses.distillation import Cwd, Mgd, Mimic, normalised
+from onelook.losses.feature_distillation import Cwd, Mgd, Mimic, normalised
 from onelook.networks.build import build
 from onelook.networks.detector import FeaturePart
 from onelook.networks.yolox.architecture import Yolox
 from onelook.recipes import published_recipe
 from onelook.training.checkpoint import load_checkpoint, save_checkpoint
-from onelook.training.distill import OFFICIAL_CODE, PAPER, TERM_NAME, AlignModule, Distillation, matched_levels
+from onelook.training.distillation import OFFICIAL_CODE, PAPER, TERM_NAME, AlignModule, Distillation, matched_levels
 from onelook.training.loop import Step, train
 from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Closing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +11,7 @@ from cyclopts import MissingArgumentError
 from rich.console import Console
 
 import onelook
+from api_page import make_api
 from onelook.api.models import models
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import VERBS, make_app, split_options
@@ -104,11 +104,18 @@ def test_every_setting_of_yolov7_can_be_set() -> None:
         get(large, path)
 
 
+def test_overloads_stand_on_the_page_with_their_defaults() -> None:
+    made = make_api()
+    one, several = made.overloads(onelook.Predictor.detect)
+    assert (one.return_annotation, several.return_annotation) == ("Detections", "list[Detections]")
+    assert str(several.parameters["source"]) == "source: 'Sequence[ImageLike]'"
+    assert several.parameters["confidence"].default == 0.25
+    assert [known.return_annotation for known in made.overloads(onelook.export)] == ["WrittenWeights", "ExportResult"]
+    assert made.overloads(onelook.load) == []
+
+
 def test_the_page_of_the_api_is_made_of_the_docstrings() -> None:
     """Mend it with: python docs/make_api.py"""
-    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
-    assert spec is not None and spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
+    made = make_api()
     assert made.PAGE.read_text(encoding="utf-8") == made.page()
     assert {name for names in made.SECTIONS.values() for name in names} == set(onelook._PUBLIC)

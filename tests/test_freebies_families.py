@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.config import diff, override
 from onelook.data.loader import collate
 from onelook.losses.generalized_focal import QualityFocal
 from onelook.recipes import RECIPE_TYPES, published_recipe
 from onelook.training.recipe import Recipe
+from sampling import ListSampler, sample_generator
 from scenes import SCENES
 from test_train_loop import run
 from training import train_state_of
@@ -23,7 +23,7 @@ FAMILIES = ("yolox-nano", "yolov4-tiny", "yolov7-tiny", "damo-yolo-ns")
 SWITCHES = {
     "SAT": "adversarial=Adversarial(rate=100, probability=1.0, ramp=false)",
     "DropBlock": "dropblock=DropBlock(size=2, ramp=0)",
-    "CutMix": "extras=(CutMix(1.0),)",
+    "CutMix": "batch_augments=(CutMix(1.0),)",
     "label smoothing": "loss.terms.classes.smoothing=0.1",
     "CmBN": "normalization=Cmbn()",
 }
@@ -90,7 +90,7 @@ def test_a_method_is_one_setting_of_any_family(published, family, method):
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_a_batch_augment_is_one_setting_of_any_family(family, extra):
     plain = published_recipe(family)
-    recipe = override(plain, f"extras=({extra},)", types=RECIPE_TYPES)
+    recipe = override(plain, f"batch_augments=({extra},)", types=RECIPE_TYPES)
     assert len(diff(plain, recipe)) == 1
     draw, changes = ListSampler(SCENES, (160, 160)), 0
     for row in range(4):
@@ -103,7 +103,7 @@ def test_a_batch_augment_is_one_setting_of_any_family(family, extra):
 
 
 def test_smoothing_of_quality_focal_touches_priors_with_a_pair_only():
-    from onelook.losses.detection_loss import Pairs
+    from onelook.losses.pairs import Pairs
     from onelook.types import Matches, Predictions, Priors, Targets
 
     priors = Priors(torch.zeros(3, 2), torch.ones(3), torch.zeros(3, dtype=torch.long))

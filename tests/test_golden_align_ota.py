@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from onelook.assign.align_ota import AlignOta
-from onelook.losses.detection_loss import DetectionLoss, Pairs
+from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal, side_distances
+from onelook.losses.pairs import Pairs
 from onelook.losses.yolox import BoxIou
 from onelook.networks.damo_yolo.zero_head import expected_distances
 from onelook.ops.boxes import distances_to_xyxy

@@ -2,68 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelook.augment.yolox import SingleImageAugment, YoloxAugment
-from onelook.data import open_dataset
+from loading import STILL, equal, seen, ten_images
+from onelook.augment.yolox import YoloxAugment
 from onelook.data.dataset import Dataset
-from onelook.data.loader import Loader, default_workers
+from onelook.data.loader import Loader, Task
 from onelook.data.order import Order, Sampling, chosen_rows, repeat_factors
 from onelook.data.training_images import DrawImages
 from onelook.errors import ConfigError, ImageError
 from onelook.types import Sample
 
-STILL = SingleImageAugment(hsv=None, flip=0.0)
-
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Ten 96x64 images whose red value tells their row; cups on the even ones, a fork on row 1 only, row 9 is empty."""
-    root = tmp_path_factory.mktemp("set")
-    (root / "train").mkdir()
-    (root / "annotations").mkdir()
-    images, annotations = [], []
-    for row in range(10):
-        image = np.full((64, 96, 3), 10, np.uint8)
-        image[..., 2] = 20 * row
-        cv2.imwrite(str(root / "train" / f"{row}.png"), image)
-        images.append({"id": row, "file_name": f"{row}.png", "height": 64, "width": 96})
-        kinds = {1: [0, 1], 9: []}.get(row, [0])
-        for kind in kinds:
-            box = [10.0 + kind, 10.0, 30.0, 40.0]
-            entry = {"id": len(annotations) + 1, "image_id": row, "category_id": kind, "bbox": box, "area": 1200.0}
-            annotations.append({**entry, "iscrowd": 0})
-    categories = [{"id": 0, "name": "cup"}, {"id": 1, "name": "fork"}]
-    whole = {"images": images, "annotations": annotations, "categories": categories}
-    (root / "annotations" / "instances_train.json").write_text(json.dumps(whole))
-    return open_dataset(root, "train")
-
-
-def seen(
-    loader: Loader, epoch: int, augment: object = STILL, first: int = 0
-) -> list[tuple[tuple[int, ...], torch.Tensor]]:
-    return [(batch.indices, batch.images.clone()) for batch in loader.epoch(epoch, augment, first)]
-
-
-def equal(one: list, other: list) -> bool:
-    return len(one) == len(other) and all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in zip(one, other))
+    return ten_images(tmp_path_factory.mktemp("set"))
 
 
 def test_batch_shows_the_images_its_indices_name(dataset: Dataset) -> None:
@@ -146,19 +111,18 @@ def test_an_interrupted_change_of_epochs_leaves_no_batch_of_the_other(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C between two epochs, in a notebook that then goes on with the same loader."""
-    iterators = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
-    put, asked = iterators._try_put_index, []
+    make, made = Task.__init__, []
 
-    def interrupted(iterator: object) -> None:
-        asked.append(iterator)
-        if len(asked) == 2:
+    def interrupted(task: Task, *values: Any) -> None:
+        made.append(task)
+        if len(made) == 2:
             raise KeyboardInterrupt
-        put(iterator)
+        make(task, *values)
 
     other = YoloxAugment()
     with Loader(dataset, (64, 64), 4, epochs=5) as alone, Loader(dataset, (64, 64), 4, epochs=5, workers=1) as busy:
         seen(busy, 0)
-        monkeypatch.setattr(iterators, "_try_put_index", interrupted)
+        monkeypatch.setattr(Task, "__init__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             next(busy.epoch(3, other, 0))
         monkeypatch.undo()
@@ -276,131 +240,3 @@ def test_reuse_draws_from_the_images_shown_before(dataset: Dataset) -> None:
         whole = seen(loader, 0, YoloxAugment())
         assert equal(whole[1:], seen(loader, 0, YoloxAugment(), first=1))
         assert loader.cache is not None and loader.cache.used > 0
-
-
-def test_leaving_in_the_middle_of_an_epoch_ends_the_workers(dataset: Dataset) -> None:
-    """What is still in their queues is thrown away; a worker that aborts would raise here."""
-    loader = Loader(dataset, (320, 320), 2, workers=2)
-    for epoch in range(2):
-        for number, _ in enumerate(loader.epoch(epoch, YoloxAugment(), 0)):
-            if number == 1:
-                break
-    workers = multiprocessing.active_children()
-    loader.close()
-    assert [worker.exitcode for worker in workers] == [0, 0]
-
-
-def test_what_a_terminal_sends_to_all_processes_does_not_end_the_workers(dataset: Dataset) -> None:
-    """Ctrl-C reaches them too: a training that stops between two steps still needs the batch that it waits for."""
-    with Loader(dataset, (64, 64), 1, workers=1) as loader:
-        batches = loader.epoch(0, STILL, 0)
-        next(batches)
-        (worker,) = multiprocessing.active_children()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(worker.pid, number)
-        assert len(list(batches)) == 9
-    assert worker.exitcode == 0
-
-
-STARTING = """
-import os, signal, sys, threading, time
-from onelook.augment.yolox import SingleImageAugment
-from onelook.data import open_dataset
-from onelook.data.loader import Loader
-
-got = []
-
-def pester(ended):
-    while not ended.wait(0.02):
-        os.killpg(os.getpgrp(), signal.SIGINT)
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, lambda *_: got.append(time.monotonic()))
-    ended = threading.Event()
-    with Loader(open_dataset(sys.argv[1], "train"), (64, 64), 1, workers=2, cache=1 << 20) as loader:
-        threading.Thread(target=pester, args=(ended,)).start()
-        batches = loader.epoch(0, SingleImageAugment(hsv=None, flip=0.0), 0)
-        try:
-            next(batches)
-        finally:
-            ended.set()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        print(len(got) > 5, signal.SIGINT in blocked, signal.SIGTERM in blocked, len(list(batches)))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
-def test_a_ctrl_c_at_any_moment_of_their_start_does_not_end_the_workers(dataset: Dataset, tmp_path: Path) -> None:
-    """A terminal sends it to all processes; the training gets every one that comes, and still has its batches."""
-    (tmp_path / "starting.py").write_text(STARTING)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(tmp_path / "starting.py"), str(dataset.described_by)]
-    found = subprocess.run(
-        command, env=environment, capture_output=True, text=True, start_new_session=True, timeout=100, check=False
-    )
-    assert found.returncode == 0 and "Traceback" not in found.stderr, found.stderr
-    assert found.stdout.split() == ["True", "False", "False", "9"]
-
-
-KILLED = """
-import multiprocessing, sys, time
-from onelook.augment.yolox import SingleImageAugment
-from onelook.data import open_dataset
-from onelook.data.loader import Loader
-
-if __name__ == "__main__":
-    loader = Loader(open_dataset(sys.argv[1], "train"), (64, 64), 8, epochs=50, max_labels=2000, workers=1)
-    next(loader.epoch(0, SingleImageAugment(hsv=None, flip=0.0), 0))
-    print(multiprocessing.active_children()[0].pid, flush=True)
-    time.sleep(60)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_workers_end_with_a_training_that_is_killed(tmp_path: Path) -> None:
-    """Even while they wait to hand over a batch that is larger than a pipe holds."""
-    (tmp_path / "train").mkdir()
-    (tmp_path / "annotations").mkdir()
-    cv2.imwrite(str(tmp_path / "train" / "0.png"), np.zeros((64, 64, 3), np.uint8))
-    images = [{"id": 0, "file_name": "0.png", "height": 64, "width": 64}]
-    box = {"image_id": 0, "category_id": 0, "bbox": [5, 5, 40, 40], "area": 1600, "iscrowd": 0}
-    whole = {"images": images, "annotations": [{"id": number, **box} for number in range(1, 1501)]}
-    whole["categories"] = [{"id": 0, "name": "cup"}]
-    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(whole))
-    (tmp_path / "killed.py").write_text(KILLED)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(tmp_path / "killed.py"), str(tmp_path)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as training:
-        assert training.stdout is not None
-        worker = int(training.stdout.readline())
-        time.sleep(1)  # its pipe fills
-        training.kill()
-    deadline = time.monotonic() + 20
-    try:
-        while time.monotonic() < deadline:
-            os.kill(worker, 0)  # raises when it is gone
-            if _is_zombie(worker):
-                return
-            time.sleep(0.1)
-    except ProcessLookupError:
-        return
-    os.kill(worker, signal.SIGKILL)
-    pytest.fail("the worker lives on")
-
-
-def _is_zombie(process: int) -> bool:
-    """Whether it has ended and was not waited for: in a container no process may do that."""
-    try:
-        return ") Z " in Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
-
-
-@pytest.mark.parametrize(
-    ("cores", "processes", "workers"),
-    [(1, "1", 1), (2, "1", 1), (16, "1", 15), (64, "1", 16), (64, "8", 7), (4, "8", 1), (4, "0", 3), (4, "x", 3)],
-)
-def test_workers_share_the_cores(cores: int, processes: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-    assert default_workers() == workers

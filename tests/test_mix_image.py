@@ -9,8 +9,8 @@ import pytest
 from onelook.augment.lazy_sample import LazySample
 from onelook.augment.letterbox import Letterbox
 from onelook.augment.mix_image import sample_mix_image
-from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.data.images import decode_image
+from sampling import ListSampler, sample_generator
 
 
 @pytest.mark.parametrize("sides", [(150, 220), (240, 130), (96, 96)])

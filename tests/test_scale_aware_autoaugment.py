@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelook.augment.sampler import ListSampler
 from onelook.augment.scale_aware_autoaugment import POLICIES, Policy, ScaleAwareAutoAugment, apply_geometry, gaussian
 from onelook.types import Sample
+from sampling import ListSampler
 from shared import needs_shared, reference
 
 COLOURS = {

@@ -196,7 +196,7 @@ def test_attacked_micro_batches_are_a_function_of_seed_step_and_number():
 EVERYTHING = {
     "cmbn+sat": {"normalization": Cmbn(), "adversarial": Adversarial(probability=1), "accumulate": 2},
     "cbn+dropblock": {"normalization": Cbn(window=2), "dropblock": DropBlock(size=2)},
-    "joined": {"join_passes": True, "multiscale": MultiScale(0.5, 1.5, every=1), "accumulate": 4},
+    "joined": {"join_micro_batches": True, "multiscale": MultiScale(0.5, 1.5, every=1), "accumulate": 4},
 }
 
 
@@ -231,7 +231,9 @@ def test_each_method_changes_the_first_step(settings):
 
 
 def test_micro_batches_are_joined_where_the_input_is_small():
-    recipe = changed(join_passes=True, multiscale=MultiScale(0.5, 2.0, every=1), accumulate=4, epochs=3, closing=None)
+    recipe = changed(
+        join_micro_batches=True, multiscale=MultiScale(0.5, 2.0, every=1), accumulate=4, epochs=3, closing=None
+    )
     train_state, sizes = train_state_of(recipe), []
     train_state.step.register_forward_pre_hook(lambda module, inputs: sizes.append((len(inputs[0]), inputs[2][0])))
     steps = [event for event in train(recipe, train_state, Squares(batch=2)) if isinstance(event, Step)]
@@ -274,8 +276,8 @@ def test_settings_that_exclude_each_other_are_errors():
     with pytest.raises(ValueError, match="of one process"):
         changed(sync_batch_norm=True, normalization=Cbn())
     assert changed(sync_batch_norm=True, normalization=Cmbn()).sync_batch_norm
-    with pytest.raises(ValueError, match="join_passes needs"):
-        changed(join_passes=True)
+    with pytest.raises(ValueError, match="join_micro_batches needs"):
+        changed(join_micro_batches=True)
     for make in (lambda: Cbn(window=1), lambda: DropBlock(probability=1.0), lambda: Adversarial(probability=2)):
         with pytest.raises(ValueError, match=r"is|lie"):
             make()
@@ -286,7 +288,7 @@ def test_settings_that_exclude_each_other_are_errors():
 
 @given(smoothing=st.floats(0, 0.9), logits=st.lists(st.floats(-4, 4), min_size=2, max_size=5))
 def test_smoothed_classes_are_best_at_the_smoothed_target(smoothing, logits):
-    from onelook.losses.detection_loss import Pairs
+    from onelook.losses.pairs import Pairs
     from onelook.types import Matches, Predictions, Priors, Targets
 
     count = len(logits)

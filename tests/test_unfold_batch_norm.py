@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from onelook.training.unfold_batch_norm import measure_statistics, rescale_filters
+from onelook.training.unfold_batch_norm import enlarge_small_filters, measure_statistics
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -90,7 +90,7 @@ def test_small_filters_are_enlarged_to_the_gradient_ratio_without_changed_output
     measure_statistics(model, [x])
     before, statistics = model.eval()(x), model[1].running_mean.clone()
     bias = model[3].weight.clone()
-    grown = rescale_filters(model.eval(), losses(model, x), max_ratio=0.5)
+    grown = enlarge_small_filters(model.eval(), losses(model, x), max_ratio=0.5)
     assert set(grown) == {"0"} and grown["0"] > 1
     torch.testing.assert_close(model(x), before, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(model[1].running_mean, statistics * grown["0"], rtol=1e-6, atol=1e-9)
@@ -101,5 +101,5 @@ def test_small_filters_are_enlarged_to_the_gradient_ratio_without_changed_output
 def test_filters_below_the_gradient_ratio_do_not_change() -> None:
     model, x = small_filters(), images()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert rescale_filters(model, losses(model, x), max_ratio=1e9) == {}
+    assert enlarge_small_filters(model, losses(model, x), max_ratio=1e9) == {}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -6,12 +6,12 @@ import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from counting import error_and_calls, num_calls
 from hostile_torch import SIX, STATE, state_of, storage, tensor, torch_bytes, with_pickle
 from hostile_weights import CONV, IMAGES, all_hostile, onnx_bytes, onnx_tensor, outside, safetensors_bytes
 from onelook.errors import WeightsError
@@ -36,13 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("word", NAMES)
 def test_hostile_file_ends_in_one_error(word: str, folder: Path) -> None:
     path = folder / "files" / f"{NAMES.index(word)}.pth"
-    start = time.perf_counter()
-    with pytest.raises(WeightsError) as caught:
-        read_checkpoint(path)
-    assert time.perf_counter() - start < 10
-    message = str(caught.value)
+    error, calls = error_and_calls(WeightsError, lambda: read_checkpoint(path))
+    assert calls < 100_000 + 10 * path.stat().st_size  # what is nested a million times takes no square of it
+    message = str(error)
     assert str(path) in message
-    assert caught.value.remedy
+    assert error.remedy
     assert len(message) < 1000
     assert all(letter.isprintable() or letter == "\n" for letter in message)
     assert not (folder / "touched").exists()
@@ -74,9 +72,7 @@ def test_damage_at_any_place_is_an_error_or_harmless(tmp_path: Path) -> None:
         exported,
     ]
     path = tmp_path / "weights.bin"
-    end = time.perf_counter() + 4
-    rounds = 0
-    while time.perf_counter() < end:
+    for _ in range(1_000):
         content = bytearray(rng.choice(originals))
         for _ in range(rng.randint(1, 4)):
             content[rng.randrange(len(content))] = rng.randrange(256)
@@ -87,8 +83,6 @@ def test_damage_at_any_place_is_an_error_or_harmless(tmp_path: Path) -> None:
             read_checkpoint(path)
         except WeightsError as error:
             assert str(path) in str(error)
-        rounds += 1
-    assert rounds > 100
 
 
 def test_many_tensors_of_one_storage_take_no_memory(tmp_path: Path) -> None:
@@ -99,9 +93,9 @@ def test_many_tensors_of_one_storage_take_no_memory(tmp_path: Path) -> None:
     program = b"\x80\x02" + made + b"q\x070}(" + entries + b"u."
     path = tmp_path / "x.pth"
     path.write_bytes(with_pickle(program, d0=data))
-    start = time.perf_counter()
-    assert len(read_checkpoint(path).tensors) == 5_000
-    assert time.perf_counter() - start < 10
+    sizes: list[int] = []
+    calls = num_calls(lambda: sizes.append(len(read_checkpoint(path).tensors)))
+    assert sizes == [5_000] and calls < 500_000
 
 
 def test_storage_of_two_types_is_an_error(tmp_path: Path) -> None:
@@ -169,24 +163,19 @@ def test_values_that_are_not_finite_leave_the_model_as_it_was(tmp_path: Path) ->
 
 
 LIMITED = """
-import resource, sys, time
+import resource, sys
 from pathlib import Path
 import onelook.weights
 from onelook.errors import WeightsError
 from onelook.weights import read_checkpoint
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000,) * 2)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-slowest = 0.0
+resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000,) * 2)
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    start = time.perf_counter()
     try:
         read_checkpoint(path)
         assert path.name == "beside.bin", path
     except WeightsError:
         pass
-    slowest = max(slowest, time.perf_counter() - start)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, slowest)
 """
 
 
@@ -195,11 +184,8 @@ def test_all_hostile_files_fit_in_little_memory(folder: Path) -> None:
     (folder / "files" / "beside.bin").unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     command = [sys.executable, "-c", LIMITED, str(folder / "files")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    megabytes = int(done.stdout.split()[0])
-    assert megabytes < 400
-    print(done.stdout)
 
 
 def test_ordinary_file_still_loads(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.layers.anchor_predictions import anchor_predictions, decode_sigmoid
 from onelook.losses.adversarial import no_object_loss
-from onelook.losses.detection_loss import DetectionLoss, Pairs
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.pairs import Pairs
 from onelook.losses.yolov4 import (
     DarknetBox,
     DarknetClasses,

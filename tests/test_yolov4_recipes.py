@@ -72,7 +72,7 @@ def test_settings_are_those_of_the_file(name: str) -> None:
     assert (objectness.weight, objectness.balance, classes.weight) == (1, cfg.obj, 1)
     assert (loss.assigner.ignore, loss.assigner.soft, classes.smoothing) == (0.7, cfg.smooth, 0)
     assert (recipe.ema.decay if recipe.ema else None) == cfg.average
-    assert recipe.adversarial is recipe.dropblock is recipe.normalization is None and not recipe.extras
+    assert recipe.adversarial is recipe.dropblock is recipe.normalization is None and not recipe.batch_augments
 
 
 @pytest.mark.parametrize("name", CFGS)

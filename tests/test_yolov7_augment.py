@@ -14,10 +14,10 @@ from onelook.augment.lazy_sample import LazySample
 from onelook.augment.mixup import BetaMixUp
 from onelook.augment.mosaic import Mosaic9
 from onelook.augment.perspective import Perspective, project_instances, project_points
-from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.augment.yolov7 import Yolov7Augment, flip_sample
 from onelook.augment.yolov7_copy_paste import Yolov7CopyPaste
 from onelook.types import Sample
+from sampling import ListSampler, sample_generator
 from scenes import COLOURS, SAMPLER, SCENES, SIZE, extent
 from shared import needs_shared, reference
 

@@ -11,7 +11,9 @@ import torch
 
 from onelook.assign.anchor_cells import AnchorCells
 from onelook.assign.anchor_ota import AnchorOta
-from onelook.losses.detection_loss import Auxiliary, DetectionLoss, Pairs
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.lead_guided import Auxiliary
+from onelook.losses.pairs import Pairs
 from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.ops.boxes import cxcywh_to_xyxy
 from onelook.ops.iou import box_iou

@@ -16,8 +16,8 @@ from onelook.augment.geometry import (
 )
 from onelook.augment.instances import Instances
 from onelook.augment.mixup import MixUp
-from onelook.augment.sampler import ListSampler, sample_generator
 from onelook.augment.yolox import YOLOX_OCTOBER_2021, YOLOX_PAPER, SingleImageAugment, YoloxAugment
+from sampling import ListSampler, sample_generator
 from scenes import COLOURS, SAMPLER, SCENES, SIZE, extent
 
 PIPELINES = {

@@ -17,8 +17,9 @@ from onelook.assign.centre_cell import CentreCell
 from onelook.assign.one_to_one import OneToOne
 from onelook.assign.simota import SimOta
 from onelook.exporting.onnx import export_onnx
-from onelook.losses.detection_loss import DetectionLoss, Pairs
+from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.one_to_one import Selection
+from onelook.losses.pairs import Pairs
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.networks.build import build
 from onelook.networks.deploy import deploy

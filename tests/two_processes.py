@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from onelook.errors import UserError
-from onelook.losses.distillation import Mimic
+from onelook.losses.feature_distillation import Mimic
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
 from onelook.networks.yolox.architecture import Yolox
-from onelook.training.distill import Distillation
+from onelook.training.distillation import Distillation
 from onelook.training.loop import Step, train
 from onelook.training.processes import join_process_group
 from onelook.training.recipe import Recipe

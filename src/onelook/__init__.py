@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from onelook.version import __version__ as __version__
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the same at run time, a test compares both
+    from onelook.api.anchors import FoundAnchors as FoundAnchors
     from onelook.api.anchors import anchors as anchors
     from onelook.api.bench import ModelBenchmark as ModelBenchmark
     from onelook.api.bench import benchmark as benchmark
+    from onelook.api.check import Environment as Environment
     from onelook.api.check import check as check
     from onelook.api.check import environment as environment
     from onelook.api.convert import convert as convert
@@ -22,58 +24,93 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.diff import RecipeDiff as RecipeDiff
     from onelook.api.diff import diff as diff
     from onelook.api.export import ExportResult as ExportResult
+    from onelook.api.export import WrittenWeights as WrittenWeights
     from onelook.api.export import export as export
     from onelook.api.load import LoadedDetector as LoadedDetector
     from onelook.api.load import TrainResult as TrainResult
     from onelook.api.load import load as load
     from onelook.api.models import ModelInfo as ModelInfo
+    from onelook.api.models import ModelList as ModelList
     from onelook.api.models import models as models
+    from onelook.api.open import Model as Model
+    from onelook.api.open import PathLike as PathLike
+    from onelook.api.recipe_choice import RecipeChoice as RecipeChoice
     from onelook.api.recipes import recipe as recipe
+    from onelook.api.roadmap import RoadmapList as RoadmapList
     from onelook.api.roadmap import roadmap as roadmap
+    from onelook.api.roadmap import roadmaps as roadmaps
     from onelook.api.score import score as score
     from onelook.api.train import train as train
     from onelook.api.tune import TuneResult as TuneResult
     from onelook.api.tune import tune as tune
     from onelook.api.validate import validate as validate
+    from onelook.config import Difference as Difference
     from onelook.config import change as change
     from onelook.config import override as override
     from onelook.data import Dataset as Dataset
     from onelook.data import open_dataset as open_dataset
+    from onelook.data.check import CheckReport as CheckReport
+    from onelook.data.convert import Conversion as Conversion
+    from onelook.data.convert import WritableFormat as WritableFormat
+    from onelook.devices import Precision as Precision
     from onelook.errors import UserError as UserError
     from onelook.evaluation import Evaluation as Evaluation
     from onelook.networks.build import build as build
     from onelook.networks.deploy import deploy as deploy
     from onelook.networks.detector import Detector as Detector
+    from onelook.predict.predictor import ImageLike as ImageLike
     from onelook.predict.predictor import Predictor as Predictor
+    from onelook.predict.runtime import PostprocessKind as PostprocessKind
     from onelook.report.roadmap import RoadmapTable as RoadmapTable
     from onelook.reporter import PlainReporter as PlainReporter
     from onelook.reporter import Reporter as Reporter
     from onelook.reporter import SilentReporter as SilentReporter
+    from onelook.training.options import Layout as Layout
     from onelook.training.recipe import Recipe as Recipe
     from onelook.types import Detections as Detections
+    from onelook.types import Sample as Sample
+    from onelook.weights import LoadReport as LoadReport
     from onelook.weights import load_weights as load_weights
     from onelook.weights import save_weights as save_weights
 
 _PUBLIC = {
-    "DetectResult": "onelook.api.detect",
+    "CheckReport": "onelook.data.check",
+    "Conversion": "onelook.data.convert",
     "Dataset": "onelook.data",
+    "DetectResult": "onelook.api.detect",
     "Detections": "onelook.types",
     "Detector": "onelook.networks.detector",
+    "Difference": "onelook.config",
+    "Environment": "onelook.api.check",
     "Evaluation": "onelook.evaluation",
     "ExportResult": "onelook.api.export",
+    "FoundAnchors": "onelook.api.anchors",
+    "ImageLike": "onelook.predict.predictor",
+    "Layout": "onelook.training.options",
+    "LoadReport": "onelook.weights",
     "LoadedDetector": "onelook.api.load",
+    "Model": "onelook.api.open",
     "ModelBenchmark": "onelook.api.bench",
     "ModelInfo": "onelook.api.models",
+    "ModelList": "onelook.api.models",
+    "PathLike": "onelook.api.open",
     "PlainReporter": "onelook.reporter",
+    "PostprocessKind": "onelook.predict.runtime",
+    "Precision": "onelook.devices",
     "Predictor": "onelook.predict.predictor",
     "Recipe": "onelook.training.recipe",
+    "RecipeChoice": "onelook.api.recipe_choice",
     "RecipeDiff": "onelook.api.diff",
     "Reporter": "onelook.reporter",
+    "RoadmapList": "onelook.api.roadmap",
     "RoadmapTable": "onelook.report.roadmap",
+    "Sample": "onelook.types",
     "SilentReporter": "onelook.reporter",
     "TrainResult": "onelook.api.load",
     "TuneResult": "onelook.api.tune",
     "UserError": "onelook.errors",
+    "WritableFormat": "onelook.data.convert",
+    "WrittenWeights": "onelook.api.export",
     "anchors": "onelook.api.anchors",
     "benchmark": "onelook.api.bench",
     "build": "onelook.networks.build",
@@ -85,13 +122,14 @@ _PUBLIC = {
     "diff": "onelook.api.diff",
     "environment": "onelook.api.check",
     "export": "onelook.api.export",
-    "models": "onelook.api.models",
     "load": "onelook.api.load",
     "load_weights": "onelook.weights",
+    "models": "onelook.api.models",
     "open_dataset": "onelook.data",
     "override": "onelook.config",
     "recipe": "onelook.api.recipes",
     "roadmap": "onelook.api.roadmap",
+    "roadmaps": "onelook.api.roadmap",
     "save_weights": "onelook.weights",
     "score": "onelook.api.score",
     "train": "onelook.api.train",
@@ -102,21 +140,23 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'onelook' has no attribute '{name}'")
-    try:
-        value = getattr(import_module(_PUBLIC[name]), name)
-    except ModuleNotFoundError as error:
-        from onelook.errors import EXTRAS, missing_package
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for this function's result
 
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
-            raise
-        extra = "onnx" if name == "export" else EXTRAS[package]  # which has PyTorch too
-        raise missing_package(package, extra, f"onelook.{name}") from error
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'onelook' has no attribute '{name}'")
+        try:
+            value = getattr(import_module(_PUBLIC[name]), name)
+        except ModuleNotFoundError as error:
+            from onelook.errors import EXTRAS, missing_package
+
+            package = (error.name or "").partition(".")[0]
+            if package not in EXTRAS:
+                raise
+            extra = "onnx" if name == "export" else EXTRAS[package]  # which has PyTorch too
+            raise missing_package(package, extra, f"onelook.{name}") from error
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

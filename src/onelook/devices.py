@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "fp16", "bf16"]
+"""The floating-point type that a training computes in; weights are float32 in each."""
 
 _NAMES = "Devices are cpu, cuda, cuda:1 and so on, and mps."
 _REMEDY = "Use --device cpu, or leave the device out: the best one is chosen then."
@@ -45,7 +46,7 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def check_precision(device: torch.device, precision: Precision) -> Precision:
-    """The precision itself. Raises `ConfigError` where the device cannot compute in it."""
+    """Returns `precision`. Raises `ConfigError` if the device does not support it, or is slow with it."""
     import torch
 
     if precision == "fp16" and device.type == "cpu":

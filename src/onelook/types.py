@@ -7,16 +7,17 @@ are NumPy arrays (no torch is needed to detect with an exported model); a networ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
 from onelook.errors import UserError, missing_package
 
 if TYPE_CHECKING:
+    import supervision
     from torch import Tensor
 
     Pyramid = tuple[Tensor, ...]  # feature maps (B, channels, H / stride, W / stride), finest first
@@ -165,7 +166,7 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, index: Any) -> Detections:
+    def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | np.ndarray) -> Detections:
         """The detections at an index, slice, mask or list of rows; a single index returns one detection."""
         rows = np.atleast_1d(np.arange(len(self))[index])
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
@@ -203,7 +204,7 @@ class Detections:
             for (x1, y1, x2, y2), score, label in rows
         ]
 
-    def to_supervision(self) -> Any:
+    def to_supervision(self) -> supervision.Detections:
         """Converts to a `supervision.Detections` (needs the `supervision` extra)."""
         try:
             import supervision

@@ -103,7 +103,7 @@ def anchors(
 
 
 def anchors_of(model: str) -> Anchors:
-    """The anchors of a model by name. UsageError for one that has none."""
+    """The anchors of the model with this name. Raises UsageError if the model has no anchors."""
     known = getattr(variant(model).architecture, "anchors", None)
     if known is None:
         others = [name for name, row in VARIANTS.items() if getattr(row.architecture, "anchors", None) is not None]

@@ -45,7 +45,7 @@ class Environment:
         return int(bool(self.problems))
 
     def to_dict(self) -> dict[str, Any]:
-        """Summary and problems, in the layout of `onelook check --json`."""
+        """Summary and problems, in the layout of `--json`."""
         found = [
             {"severity": "error", "code": "environment", "file": None, "line": None, "annotation": None}
             | {"message": problem, "remedy": "Install the package again."}

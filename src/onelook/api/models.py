@@ -1,4 +1,4 @@
-"""`onelook.models`: the models that have a name, and what they cost."""
+"""`onelook.models`: the built-in models, with their numbers of parameters and GFLOPs."""
 
 from __future__ import annotations
 

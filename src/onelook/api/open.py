@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onelook.weights.open import OpenedDetector
 
 PathLike = str | os.PathLike[str]
+"""A path: text, or a `pathlib.Path`."""
+
 Model = Union[PathLike, "Detector", Predictor]
 """A variant's name, a weights file, an exported file, the folder of a run, a `Detector` in memory, or a `Predictor`."""
 

@@ -15,7 +15,7 @@ from onelook.networks.variants import VARIANTS, variant
 from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint
-from onelook.training.distill import Distillation
+from onelook.training.distillation import Distillation
 from onelook.training.recipe import Recipe, adapted
 from onelook.training.run import check_same_recipe
 from onelook.weights.file import BEST

@@ -18,7 +18,7 @@ from onelook.config import change, from_plain, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UserError
 from onelook.files import write_text
-from onelook.losses.classification import ClassLoss
+from onelook.losses.classifier import ClassLoss
 from onelook.networks.deploy import deploy
 from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.recipes import RECIPE_TYPES, find_recipe

@@ -16,12 +16,12 @@ from onelook.errors import UserError, did_you_mean
 from onelook.evaluation import evaluate
 from onelook.evaluation.classes import top_k
 from onelook.evaluation.coco import STATS
-from onelook.losses.classification import ClassLoss
+from onelook.losses.classifier import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.report.training import FIRST_BATCH, report_training
-from onelook.training.batches import loader_of
+from onelook.training.batches import make_loader
 from onelook.training.micro_batches import split_batch
 from onelook.training.preflight import check_files, check_images, inspect_data, positives_per_object, save_first_batch
 from onelook.training.processes import ProcessGroup, any_process
@@ -40,7 +40,7 @@ class Task(Protocol):
 
     measures: ClassVar[tuple[str, ...]]
 
-    def look(self, run: Run, batches: Sequence[Batch]) -> None:
+    def report_first_batches(self, run: Run, batches: Sequence[Batch]) -> None:
         """Reports what the first batches show, before training begins."""
         ...
 
@@ -60,7 +60,7 @@ class Detecting:
     loss: DetectionLoss
     measures: ClassVar[tuple[str, ...]] = STATS
 
-    def look(self, run: Run, batches: Sequence[Batch]) -> None:
+    def report_first_batches(self, run: Run, batches: Sequence[Batch]) -> None:
         train_state, process_group = run.train_state, run.train_state.process_group
         # The batches are those of all processes: more than this one's device need hold.
         share = run.recipe.batch_size // (process_group.size * run.recipe.accumulate)
@@ -100,7 +100,7 @@ class Classifying:
 
     measures: ClassVar[tuple[str, ...]] = ("top1", "top5")
 
-    def look(self, run: Run, batches: Sequence[Batch]) -> None:
+    def report_first_batches(self, run: Run, batches: Sequence[Batch]) -> None:
         """Nothing is reported."""
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
@@ -157,8 +157,8 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
     run.log.reporter.info("\n".join([found.table(), *found.notes]))
     for warning in found.warnings:
         run.log.warning(warning)
-    with loader_of(training, recipe, ProcessGroup(0, 1, process_group.device), workers=0) as batches:
+    with make_loader(training, recipe, ProcessGroup(0, 1, process_group.device), workers=0) as batches:
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
     path = save_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
     run.log.info(f"The first batch is drawn in {path}.")
-    task.look(run, first)
+    task.report_first_batches(run, first)

@@ -36,6 +36,7 @@ def train(
     layout: Layout | None = None,
     compile: bool | None = None,
     deterministic: bool | None = None,
+    allow_size_mismatch: bool | None = None,
     log: str | Sequence[str] = (),
     resume_command: Callable[[Path], str] | None = None,
     reporter: Reporter | None = None,
@@ -56,6 +57,7 @@ def train(
     workers: processes that prepare images.  cache: keep decoded images: "ram", "disk", a size of memory such as "4GB".
     precision: "fp32", "fp16" or "bf16"; None is fp16 on CUDA.  layout: memory layout of the network; None is the faster
     one.  compile: use torch.compile.  deterministic: the same numbers in every run on CUDA too, slower.
+    allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they are annotated.
     log: also log to "tensorboard", "mlflow" or "wandb".  resume_command: how to continue a run in a folder, for the
     message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on standard error.
 
@@ -73,6 +75,7 @@ def train(
         layout=layout,
         compile=compile,
         deterministic=deterministic,
+        allow_size_mismatch=allow_size_mismatch,
         log=(log,) if isinstance(log, str) else tuple(log),
     )
     with open_session(

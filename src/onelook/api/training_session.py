@@ -16,12 +16,13 @@ from onelook.api.splits import open_splits
 from onelook.api.tasks import Task, check_judging, preflight, task_of
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
+from onelook.data.fit import check_fit
 from onelook.data.loader import Loader
 from onelook.errors import UsageError
 from onelook.networks.detector import Detector
 from onelook.networks.variants import VARIANTS
 from onelook.reporter import PlainReporter, Reporter
-from onelook.training.batches import faster, loader_of
+from onelook.training.batches import make_loader, slow_loader_remedy
 from onelook.training.options import RunOptions, options_of_run
 from onelook.training.preflight import rates_too_low
 from onelook.training.processes import ProcessGroup, join_process_group
@@ -111,7 +112,7 @@ def open_session(
             )
             run.record.flags = options.to_dict()
             _announce(run, notes, begun.teacher, resume)
-            with _checked(run, begun.task, (training, judged), options.workers, plan, new=not resume) as session:
+            with _checked(run, begun.task, (training, judged), options, plan, new=not resume) as session:
                 yield session
 
 
@@ -182,7 +183,7 @@ def _checked(
     run: Run,
     task: Task,
     splits: tuple[Dataset, Dataset | None],
-    workers: int | None,
+    options: RunOptions,
     plan: CachePlan | None,
     *,
     new: bool,
@@ -191,15 +192,21 @@ def _checked(
     training, judged = splits
     with _logged(run):
         run.check_data({"training": training.identity(), "validation": None if judged is None else judged.identity()})
+        if run.is_main:
+            for dataset in (training, judged):
+                if dataset is not None:
+                    check_fit(dataset, run.log.reporter, allow=bool(options.allow_size_mismatch))
         if new:
             preflight(task, run, training, judged)
     measure = None if judged is None else partial(task.metrics, validation=judged, run=run)
     # Logged before the loader ends its workers: where another process has ended too, this one may be killed meanwhile.
     with ExitStack() as loading, _logged(run):
-        batches = loading.enter_context(loader_of(training, run.recipe, run.train_state.process_group, workers, plan))
+        batches = loading.enter_context(
+            make_loader(training, run.recipe, run.train_state.process_group, options.workers, plan)
+        )
         if new and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
             run.log.warning(warning)
-        yield TrainingSession(run, batches, measure, faster(batches), task, splits, loading)
+        yield TrainingSession(run, batches, measure, slow_loader_remedy(batches), task, splits, loading)
 
 
 @contextmanager

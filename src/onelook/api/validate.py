@@ -11,6 +11,8 @@ from time import perf_counter
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import Model, PathLike, open_predictor
 from onelook.data import Dataset, open_dataset
+from onelook.data.fit import check_fit
+from onelook.data.objects import evaluation_notes
 from onelook.errors import UsageError, UserError
 from onelook.evaluation import Evaluation, evaluate, write_results
 from onelook.evaluation.rectangular import Rectangular
@@ -37,6 +39,7 @@ def validate(
     device: str | None = None,
     threads: int | None = None,
     detections: PathLike | None = None,
+    allow_size_mismatch: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """The average precision of a model on a data set, by the COCO protocol.
@@ -45,6 +48,7 @@ def validate(
     set, or its folder or file, of which `split` is opened.  select: how boxes become detections ("nms", "diou", "soft",
     "best"); None is the model's own for validation.  batch: images that the network sees at once.  rectangular: images
     of like aspect ratio share a batch, in inputs no larger than they need.  detections: the COCO results file to write.
+    allow_size_mismatch: go on although images do not have their annotated sizes.
     The other settings are those of `onelook.load`.
 
     Classes are matched by name. A number that no object defines (the AP of small objects where there are none) is -1.
@@ -59,6 +63,7 @@ def validate(
     first = shard()[0] == 0
     shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all
     dataset = _open(data, split, shown)
+    check_fit(dataset, shown, allow=allow_size_mismatch)
     postprocess = predictor.runtime.evaluating
     if select is not None:
         postprocess = postprocess_of_kind(select, postprocess)
@@ -77,7 +82,8 @@ def validate(
     if detections is not None and first:
         written = (write_results(Path(detections), evaluation.truth, evaluation.results),)
     evaluation.seconds.update(loading=loaded - start, total=perf_counter() - start)
-    return replace(evaluation, written=written)
+    notes = (*evaluation.notes, *evaluation_notes(dataset))
+    return replace(evaluation, written=written, notes=notes)
 
 
 def _open(data: Dataset | PathLike, split: str, reporter: Reporter) -> Dataset:

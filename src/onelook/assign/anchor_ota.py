@@ -1,4 +1,7 @@
-"""The label assignment of YOLOv7: SimOTA's dynamic k and cost among anchors near the objects."""
+"""The label assignment of YOLOv7: SimOTA's dynamic k and cost among anchors near the objects.
+
+Which head guides the auxiliary one (lead guided, coarse-to-fine; fig. 5) is a setting of `losses.lead_guided`.
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class DarknetAnchors:
         # Anchors in the order of official files: unused ones, then from the finest level on; of equals the first wins.
         ordered = iou[..., grid.order]
         best = torch.zeros_like(iou, dtype=torch.bool)
-        best[..., grid.order] = _best_anchors(ordered, grid.sizes[grid.order])
+        best[..., grid.order] = _best_anchor_mask(ordered, grid.sizes[grid.order])
         if self.unused:
             anchors = torch.stack([per_level(anchor, boxes) for anchor in self.unused])
             outside = shape_iou(sides, anchors).amax(-1, keepdim=True)
@@ -144,7 +144,7 @@ class _AnchorGrid:
         return self.firsts + y * self.widths + x
 
 
-def _best_anchors(iou: Tensor, anchors: Tensor) -> Tensor:
+def _best_anchor_mask(iou: Tensor, anchors: Tensor) -> Tensor:
     """Returns a mask (B, M, A) of the first anchor of the greatest IoU, and of equal anchors on other levels."""
     first = iou.argmax(-1, keepdim=True)
     twins = (anchors.unsqueeze(0) == anchors.unsqueeze(1)).all(-1)

@@ -43,14 +43,14 @@ class AugmentedSampler:
 
 @dataclass(frozen=True)
 class WithBatchAugments:
-    """An augmentation, followed by a recipe's `extras` in order."""
+    """An augmentation, followed by a recipe's `batch_augments` in order."""
 
     augment: BatchAugment
-    extras: tuple[BatchAugment, ...]
+    batch_augments: tuple[BatchAugment, ...]
 
     @property
     def uses_polygons(self) -> bool:
-        """Whether the augmentation needs the objects' polygons; `extras` never do."""
+        """Whether the augmentation needs the objects' polygons; `batch_augments` never do."""
         return bool(getattr(self.augment, "uses_polygons", True))
 
     @property
@@ -60,7 +60,7 @@ class WithBatchAugments:
 
     def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         result, finished = self.augment(sample, sampler, rng), AugmentedSampler(self.augment, sampler)
-        for extra in self.extras:
+        for extra in self.batch_augments:
             result = extra(result, finished, rng)
         return result
 

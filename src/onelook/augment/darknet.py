@@ -37,7 +37,7 @@ class Crop:
         return flip_matrix(size[1]) @ scale if self.flips else scale
 
     def padding(self, size: tuple[int, int]) -> Rectangle:
-        """(left, top, right, bottom) pixels of the input that lie beyond the image, 0 where none do."""
+        """How many pixels of the input are padding: (left, top, right, bottom)."""
         (x1, y1, x2, y2), (height, width) = self.rectangle, image_size(self.sample)
         wide, high = size[1] / (x2 - x1), size[0] / (y2 - y1)
         left, right = max(0, int(-x1 * wide)), max(0, int((x2 - width) * wide))
@@ -157,7 +157,7 @@ class DarknetAugment:
 
 
 def grow_to_aspect(edges: Rectangle, source: tuple[int, int], size: tuple[int, int]) -> Rectangle:
-    """Edges (left, top, right, bottom, inwards) of a crop that grows symmetrically to the aspect of `size`."""
+    """Enlarges a crop equally on two sides to the aspect ratio of `size`; edges are pixels cut from each side."""
     left, top, right, bottom = edges
     width, height = source[1] - left - right, source[0] - top - bottom
     if width * size[0] > height * size[1]:

@@ -1,4 +1,4 @@
-"""Where augmentations get further random images: the interface, a list of samples, and the random generator."""
+"""Where augmentations get further random images of the data set from: the interface."""
 
 from __future__ import annotations
 
@@ -22,21 +22,3 @@ class ImageSampler(Protocol):
     def progress(self) -> float: ...
 
     def __call__(self, rng: np.random.Generator) -> Sample: ...
-
-
-class ListSampler:
-    """An `ImageSampler` over a list of samples: uniform, with replacement."""
-
-    def __init__(self, samples: list[Sample] | tuple[Sample, ...], size: tuple[int, int], progress: float = 0.0):
-        self.samples, self.size, self.progress = samples, size, progress
-
-    def __call__(self, rng: np.random.Generator) -> Sample:
-        return self.samples[int(rng.integers(len(self.samples)))]
-
-
-def sample_generator(seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:
-    """The random generator of one training sample: the same in every worker process and in any order.
-
-    index: the image's number in the data set.  repeat: counts its occurrences in the epoch.
-    """
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, index, repeat))))

@@ -100,7 +100,7 @@ class ScaleAwareAutoAugment:
         return replace(sample, image=image, boxes=boxes, labels=sample.labels[rows], polygons=polygons)
 
     def split_areas(self, size: tuple[int, int]) -> np.ndarray:
-        """(3,) the splits for an image of this (height, width)."""
+        """(3,) the area limits `splits`, scaled to an image of this (height, width)."""
         return np.array(self.splits) * (min(size) / 800)
 
     def probabilities(self, boxes: np.ndarray, size: tuple[int, int], shares: tuple[float, float, float]) -> np.ndarray:

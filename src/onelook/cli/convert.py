@@ -8,10 +8,12 @@ from onelook.api import convert as api
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.shown import Shown
 from onelook.cli.views.convert import show_conversion
-from onelook.data.convert import Conversion, To
+from onelook.data.convert import Conversion, WritableFormat
 
 
-def convert(data: Path, /, *, to: To, out: Path, copy: bool = False) -> Shown[Conversion]:
+def convert(
+    data: Path, /, *, to: WritableFormat, out: Path, copy: bool = False, allow_size_mismatch: bool = False
+) -> Shown[Conversion]:
     """Write a data set in another format.
 
     All splits are written. What the target format cannot hold is counted and shown. Images are hard links to the
@@ -25,5 +27,9 @@ def convert(data: Path, /, *, to: To, out: Path, copy: bool = False) -> Shown[Co
         to: the format to write.
         out: folder to make; it must not exist, or be empty.
         copy: copy the images in any case.
+        allow_size_mismatch: go on although images do not have their annotated sizes, with the boxes as annotated.
     """
-    return Shown(api.convert(data, to, out, copy=copy, reporter=ConsoleReporter()), show_conversion)
+    converted = api.convert(
+        data, to, out, copy=copy, allow_size_mismatch=allow_size_mismatch, reporter=ConsoleReporter()
+    )
+    return Shown(converted, show_conversion)

@@ -115,7 +115,7 @@ class JsonTarget:
 
 @contextlib.contextmanager
 def _native_stdout_to_stderr() -> Iterator[None]:
-    """Points the process's file descriptor 1 to standard error for a while, for libraries that print past Python."""
+    """Sends file descriptor 1 to standard error meanwhile, for native libraries that do not print through Python."""
     try:
         stdout, stderr = sys.stdout.fileno(), sys.stderr.fileno()
     except (OSError, ValueError):  # a test's or a notebook's stream: there is no descriptor to redirect

@@ -30,6 +30,7 @@ def validate(
     device: str | None = None,
     threads: int | None = None,
     detections: Path | None = None,
+    allow_size_mismatch: bool = False,
 ) -> Shown[Evaluation]:
     """Average precision of a model on a data set.
 
@@ -60,6 +61,7 @@ def validate(
         device: Where to run: cpu, cuda, cuda:1, mps; the best there is unless given.
         threads: Threads of one run on a CPU; the runtime's choice unless given.
         detections: COCO results file to write.
+        allow_size_mismatch: Go on although images do not have their annotated sizes, with the boxes as annotated.
     """
     evaluation = api.validate(
         model,
@@ -77,6 +79,7 @@ def validate(
         device=device,
         threads=threads,
         detections=detections,
+        allow_size_mismatch=allow_size_mismatch,
         reporter=ConsoleReporter(),
     )
     return Shown(evaluation, show_evaluation)

@@ -71,7 +71,10 @@ def search(
     generations: int = GENERATIONS,
     ratio: float = RATIO,
 ) -> np.ndarray:
-    """(count, 2) anchors for objects of `sizes` (M, 2), whole pixels, by area. DataError where too few sizes differ."""
+    """Finds (count, 2) anchors for objects of `sizes` (M, 2), in whole pixels, sorted by area.
+
+    Raises DataError if there are fewer different sizes than `count`.
+    """
     usable = sizes[(sizes >= _SMALLEST).any(1)]
     if len(usable) > _SAMPLE:
         usable = usable[rng.choice(len(usable), _SAMPLE, replace=False)]

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from onelook.data.index import SCHEMA
+from onelook.data.index import MEASURED, SCHEMA
 
 SPARSEST = 8  # ids are looked up in a table as long as it is at most so many times as long as the ids themselves
 GATHERED_AT_ONCE = 1 << 16  # runs; their rows are listed one by one, which takes more room than the values themselves
@@ -218,6 +218,13 @@ def lay_out(
     result["object_extra_offsets"], result["object_extra_bytes"] = objects.extras.arrays(order, sparse=True)
     result.update(_outlines(objects, order))
     return result
+
+
+def mark_measured(arrays: dict[str, np.ndarray], rows: np.ndarray) -> None:
+    """Notes that the sizes of these images were read from their files, which the kept index then depends on."""
+    flags = arrays["image_flags"].copy()
+    flags[rows] |= MEASURED
+    arrays["image_flags"] = flags
 
 
 def _array(values: array[int] | array[float] | bytearray, dtype: type[np.generic]) -> np.ndarray:

@@ -3,7 +3,8 @@
 The rule. An index remembers name, size, modification and change time (nanoseconds) of every file it was made from. One
 that differs, is missing or is new makes it stale. Times alone cannot see a file that is written twice within one tick
 of a coarse file system clock; so as long as a file is younger than `FRESH` against the moment of comparison, its
-content is hashed too, until the index has once been found valid at a later time.
+content is hashed too, until the index has once been found valid at a later time. Images whose sizes were read from
+their files count as such files; which ones, the index itself knows.
 
 The place is `.onelook/` beside the data, or, where that cannot be written or is marked read-only, the user's cache
 folder, or a temporary folder, with a warning. A finished file is moved into place in one step: processes that build at
@@ -23,6 +24,7 @@ import sys
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,7 @@ class Snapshot:
         return {"built": self.taken, "files": self.digest, "fresh": fresh}
 
     def agrees(self, stamp: Mapping[str, Any], verified: int) -> bool:
-        """Whether an index with this stamp, last found right at `verified`, was made from these files as they are."""
+        """Whether the files are unchanged since the index of this stamp was made. verified: time of the last check."""
         if stamp.get("files") != self.digest:
             return False
         built = int(stamp["built"])
@@ -121,38 +123,48 @@ def load(
     beside: Path,
     files: Callable[[], Files],
     build: Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]],
+    images: Callable[[Index], Files] = lambda index: (),
 ) -> Index:
     """The kept index under this key if it is right, else the one that `build()` makes, kept for the next time.
 
-    key: names data set and split; part of the file name.  beside: the folder of the data set.
+    key: names data set and split; part of the file name.  beside: the folder of the data set.  images: those that an
+    index was made from beside `files`, in a fixed order.
     """
     snapshot = Snapshot(files)
     places = [place / _file_name(key, beside, place) for place in _places(beside)]
     for path in places:
-        index = _kept(path, snapshot)
+        index = _kept(path, snapshot, images)
         if index is not None:
             return index
     stamp = snapshot.stamp()
     arrays, meta = build()
+    stamp["images"] = Snapshot(partial(images, index_in_memory(arrays, meta))).stamp()
     for path in places:
         try:
             return _keep(path, arrays, meta, stamp)
         except (OSError, DamagedIndexError):
-            kept = _kept(path, snapshot)  # another process may have been quicker, and its file be in use (Windows)
+            kept = _kept(
+                path, snapshot, images
+            )  # another process may have been quicker, and its file be in use (Windows)
             if kept is not None:
                 return kept
     return _keep_for_now(key, arrays, meta, stamp)
 
 
-def _kept(path: Path, snapshot: Snapshot) -> Index | None:
+def _kept(path: Path, snapshot: Snapshot, images: Callable[[Index], Files]) -> Index | None:
     try:
         stamp, verified = read_stamp(path)
         if not snapshot.agrees(stamp, verified):
             return None
         index = open_index(path)
+        measured = Snapshot(partial(images, index))
+        if not measured.agrees(stamp["images"], verified):
+            return None
     except (OSError, DamagedIndexError, KeyError, ValueError, TypeError):
         return None
-    if snapshot.any_since(min(verified, snapshot.taken)) and not snapshot.any_since(snapshot.taken):
+    both = (snapshot, measured)
+    young = any(files.any_since(files.taken) for files in both)
+    if any(files.any_since(min(verified, files.taken)) for files in both) and not young:
         mark_verified(path, snapshot.taken)
     return index
 

@@ -127,12 +127,22 @@ def _check_classes(part: ReadSplit, problems: Problems) -> None:
         message = f"The split '{part.split}' has no boxes at all."
         problems.error("no-boxes", message, "Check that labels lie where the layout expects them.", **place)
         return
+    learnt = (index.object_flags & CROWD) == 0
+    if not learnt.any():
+        message = f"Every object of the split '{part.split}' is a crowd (iscrowd 1): there is nothing to learn or find."
+        problems.error("only-crowds", message, "Set iscrowd to 0 where the box is around one object.", **place)
+        return
     counts = np.bincount(index.labels, minlength=len(names))
     for label in np.flatnonzero(counts == 0).tolist():
         message = f"The class '{names[label]}' has no boxes in the split '{part.split}'."
         problems.warning("class-without-boxes", message, "Add examples, or remove the class.", **place)
+    is_trained_on = part.split in ("train", "trainval", "all")
+    apart = counts - np.bincount(index.labels[~learnt], minlength=len(names))
+    for label in np.flatnonzero((apart == 0) & (counts > 0)).tolist() if is_trained_on else ():
+        message = f"The class '{names[label]}' has only crowds in the split '{part.split}', so it cannot be learnt."
+        problems.warning("class-only-crowds", message, "Set iscrowd to 0 where a box is around one object.", **place)
     some = counts[counts > 0]
-    if part.split in ("train", "trainval", "all") and some.max() > IMBALANCE * some.min():
+    if is_trained_on and some.max() > IMBALANCE * some.min():
         most, least = names[int(counts.argmax())], names[int(np.where(counts > 0, counts, counts.max() + 1).argmin())]
         message = f"'{most}' has {some.max()} boxes in the split '{part.split}', '{least}' only {some.min()}."
         problems.warning(

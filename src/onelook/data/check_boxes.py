@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from onelook.data.boxes import SLACK, clean_boxes, reach_beyond
 from onelook.data.formats.base import ReadSplit
 from onelook.data.index import CROWD
 from onelook.data.problems import Problems
 
-SLACK = 1.0  # pixels a box may stick out: rounding, and the two conventions of counting pixels
 MOSTLY = 0.3  # the share of boxes that must look like another unit before all are suspected
 ENOUGH = 5  # boxes: fewer are single faults
 _FIX = "Correct the box, or remove it."
@@ -22,12 +22,10 @@ def check_boxes(part: ReadSplit, problems: Problems) -> None:
     rows = np.repeat(np.arange(len(index)), np.diff(index.object_offsets))
     sizes = index.sizes[rows].astype(np.float64)
     height, width = sizes[:, 0], sizes[:, 1]
-    left, top, w, h = index.boxes.T
     known = (height > 0) & (width > 0)
-    empty = (w <= 0) | (h <= 0)
-    outside = known & ((left >= width) | (top >= height) | (left + w <= 0) | (top + h <= 0)) & ~empty
-    beyond = known & ((left < -SLACK) | (top < -SLACK) | (left + w > width + SLACK) | (top + h > height + SLACK))
-    beyond &= ~outside & ~empty
+    empty = (index.boxes[:, 2:] <= 0).any(axis=1)
+    outside = known & ~clean_boxes(index.boxes, height, width)[1] & ~empty
+    beyond = known & reach_beyond(index.boxes, height, width, SLACK) & ~outside & ~empty
     suspicion = _other_unit(part, known, outside | beyond)
     if suspicion:
         file = part.annotation_file(int(rows[0]))
@@ -39,7 +37,7 @@ def check_boxes(part: ReadSplit, problems: Problems) -> None:
         for thing in np.flatnonzero(which).tolist():
             problems.error(code, f"The box {_shown(part, thing, rows)} {text}.", _FIX, **part.place(rows[thing], thing))
     for thing in np.flatnonzero(beyond).tolist():
-        message = f"The box {_shown(part, thing, rows)} reaches beyond its image; training uses the part inside."
+        message = f"The box {_shown(part, thing, rows)} reaches beyond its image; training and val use the part inside."
         problems.warning("box-beyond-image", message, _FIX, **part.place(rows[thing], thing))
     _repeated(part, rows, problems)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from onelook.data.fit import REMEDY, Misfit
 from onelook.data.formats.base import ReadSplit
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_size
@@ -83,14 +84,9 @@ def _report(part: ReadSplit, row: int, path: str, found: CheckedImage, problems:
         return
     annotated = tuple(part.index.sizes[row].tolist())
     if found.size is not None and annotated != found.size:
-        message = (
-            f"'{path}' is {found.size[1]} x {found.size[0]} pixels, but annotated as {annotated[1]} x {annotated[0]}"
-        )
-        turned = annotated == found.size[::-1]
-        hint = " (turned by its EXIF orientation, or height and width exchanged)" if turned else ""
-        remedy = "Annotate the image as it is displayed, or correct the size."
+        misfit = Misfit(path, found.size, (annotated[0], annotated[1]))
         place = {"file": part.annotation_file(row), "line": int(part.image_lines[row]) or None}
-        problems.error("image-size-mismatch", f"{message}{hint}.", remedy, **place)
+        problems.error("image-size-mismatch", f"{misfit}.", REMEDY, **place)
 
 
 def _report_repeated(read: Sequence[ReadSplit], looked: dict[str, CheckedImage], problems: Problems) -> None:

@@ -15,6 +15,7 @@ from onelook.data import index as bits
 from onelook.data.building import ImageColumns, Images, ObjectColumns, Objects, rows_of
 from onelook.data.class_names import CLASS_LIMIT
 from onelook.data.coco_entries import (
+    ID_LIMIT,
     IMAGE_FIELDS,
     NAME_LIMIT,
     OBJECT_FIELDS,
@@ -168,7 +169,7 @@ class CocoFile:
         where = f"images[{position}]"
         image_id = integer(element.get("id"))
         if image_id is None:
-            return self._fault("image-id", f"{where}: 'id' must be an integer, not {_short(element.get('id'))}", line)
+            return self._fault("image-id", f"{where}: 'id' {_no_integer(element.get('id'))}", line)
         if self._boxes_only:
             return self.images.add(image_id, _shown_name(element.get("file_name")), (0, 0), flags=0, line=line)
         name = plain_name(element.get("file_name"))
@@ -193,7 +194,7 @@ class CocoFile:
     def _category(self, element: dict[str, Any], position: int, line: int) -> None:
         category_id, name = integer(element.get("id")), element.get("name")
         if category_id is None:
-            message = f"categories[{position}]: 'id' must be an integer, not {_short(element.get('id'))}"
+            message = f"categories[{position}]: 'id' {_no_integer(element.get('id'))}"
             return self._fault("category-id", message, line)
         if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT or not _encodes(name):
             message = f"categories[{position}]: 'name' must be a text, not {_short(name)}"
@@ -209,7 +210,7 @@ class CocoFile:
         ids = [integer(element.get(key)) for key in ("id", "image_id", "category_id")]
         for key, value in zip(("id", "image_id", "category_id"), ids):
             if value is None:
-                message = f"{where}: '{key}' must be an integer, not {_short(element.get(key))}"
+                message = f"{where}: '{key}' {_no_integer(element.get(key))}"
                 return self._fault("annotation-ids", message, line, ids[0])
         rings, rle = ([], None) if self._boxes_only else self._outlines(element, where, line, ids[0])
         box = self._box(element, rings, where, line, ids[0])
@@ -302,6 +303,13 @@ def _coordinates(ring: object) -> array[float] | None:
     except (TypeError, OverflowError):
         return None
     return values if not values or (max(values) <= PIXEL_LIMIT and min(values) >= -PIXEL_LIMIT) else None
+
+
+def _no_integer(value: object) -> str:
+    """Why a value is no id."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) > ID_LIMIT:
+        return f"is too large: {_short(value)}, where {ID_LIMIT} is the largest; number the entries anew"
+    return f"must be an integer, not {_short(value)}"
 
 
 def _encodes(text: str) -> bool:

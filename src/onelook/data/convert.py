@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from onelook.data import formats
+from onelook.data.cutting import cut_to_images
 from onelook.data.dataset import Dataset
+from onelook.data.fit import check_fit
 from onelook.data.formats.base import Format, Losses, Place, Writer
+from onelook.data.headers import IMAGE_SUFFIXES, DamagedHeaderError, read_header
 from onelook.data.opening import open_dataset, splits
+from onelook.data.paths import is_image
 from onelook.data.split_names import WHOLE
 from onelook.errors import DataError, UsageError, did_you_mean
 from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
 
-if TYPE_CHECKING:
-    To = str
-else:  # for the command line, which lists the formats that can be written
-    To = Literal[tuple(format.name for format in formats.FORMATS if format.write is not None)]
+WritableFormat = Literal["coco", "voc", "yolo"]
+"""The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,22 @@ class Conversion:
 
 
 def convert(
-    data: str | Path, *, to: To, out: str | Path, copy: bool = False, reporter: Reporter | None = None
+    data: str | Path,
+    *,
+    to: WritableFormat,
+    out: str | Path,
+    copy: bool = False,
+    allow_size_mismatch: bool = False,
+    reporter: Reporter | None = None,
 ) -> Conversion:
     """Writes all splits of a data set in another format.
 
     to: the name of the format.  copy: copy the images; otherwise they are hard links to the originals (copies across
     file systems).  reporter: shows the progress; None prints plain lines on standard error.
 
+    allow_size_mismatch: go on although images do not have their annotated sizes, with the boxes as annotated.
+
+    Boxes and outlines are cut to their images, as training uses them; what that changes counts as lost.
     The result appears under `out` whole or not at all. Raises `DataError` where `out` exists and is not empty, for a
     data set that cannot be opened, and for images that are missing.
     """
@@ -70,8 +82,11 @@ def convert(
     format = _writable(to)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"'{out}' exists and is not empty.", "Name a new folder; nothing is overwritten.")
-    opened = _open_all(data, reporter)
-    losses, notes = Losses(), dict.fromkeys(note for dataset in opened.values() for note in dataset.notes)
+    opened, losses = _open_all(data, reporter), Losses()
+    for split, dataset in opened.items():
+        check_fit(dataset, reporter, allow=allow_size_mismatch)
+        opened[split] = cut_to_images(dataset, losses)
+    notes = dict.fromkeys(note for dataset in opened.values() for note in dataset.notes)
     try:
         with new_folder(target) as work:
             linked, more = _write_all(opened, format, work, losses, link=not copy, reporter=reporter)
@@ -112,7 +127,8 @@ def _write_all(
                 progress(i + 1, len(places))
         writer.write(work, split, dataset, places, losses)
         if renamed:
-            notes.append(f"{renamed} images of '{split}' have a new name, because two shared one")
+            reason = "because two shared one, or because the format cannot hold it"
+            notes.append(f"{renamed} images of '{split}' have a new name, {reason}")
     writer.finish(work, next(iter(opened.values())).names)
     return link, notes
 
@@ -141,7 +157,8 @@ def _places(
     """
     places, renamed = [], 0
     for i in range(len(dataset)):
-        name = _short_name(dataset.file_name(i), split)
+        given = _short_name(dataset.file_name(i), split)
+        name = _storable(given, dataset.file(i), all_names=not writer.one_file_an_image)
         stem, ending = os.path.splitext(name)
         number = 1
         while True:
@@ -153,7 +170,7 @@ def _places(
                 break
             number += 1
             name = f"{stem}-{number}{ending}"
-        renamed += number > 1
+        renamed += place.name != given
         places.append(place)
     return places, renamed
 
@@ -180,6 +197,36 @@ def _short_name(name: str, split: str) -> str:
     while len(parts) > 1 and parts[0] in layout:
         parts.pop(0)
     return "/".join(parts)
+
+
+def _storable(name: str, file: str, *, all_names: bool) -> str:
+    """The name, or the nearest one that every reader finds again.
+
+    all_names: whether the format has no rules for names beside those of `plain_name`. The other formats find images by
+    their endings, pass over hidden ones, and have lists of names without their endings.
+    """
+    parts = [re.sub(r"[\x00-\x1f\\\\:]", "_", part) for part in name.split("/")]
+    if not all_names:
+        stem, ending = os.path.splitext(parts.pop())
+        if f"{ending}".lower() not in IMAGE_SUFFIXES:
+            stem, ending = stem + ending, _ending(file)
+        if is_image(stem) or stem.lower().endswith(".xml"):
+            stem = "_".join(stem.rsplit(".", 1))
+        parts = [f"{part}_" if part.lower() in ("images", "labels") else part for part in parts]
+        parts = [re.sub(r"^[.]", "_.", part.strip()) or "_" for part in (*parts, stem)]
+        parts[-1] += ending
+    return "/".join(parts)
+
+
+def _ending(file: str) -> str:
+    """The usual ending of an image's format; `.jpg` where it cannot be told."""
+    try:
+        with open(file, "rb") as stream:
+            header = read_header(stream.read(1 << 16))
+    except (OSError, DamagedHeaderError):
+        header = None
+    found = ".jpg" if header is None else f".{header.format.lower().replace(' ', '')}"
+    return found if found in IMAGE_SUFFIXES else ".jpg"
 
 
 def _put(source: Path, target: Path, link: bool) -> bool:

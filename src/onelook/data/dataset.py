@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from onelook.data.boxes import BeyondImage, clean_boxes, cut_outline, reach_beyond, xywh_to_xyxy
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, DamagedIndexError, Index, reopen_index
 from onelook.errors import DataError
 from onelook.types import Sample
@@ -26,7 +27,10 @@ class Dataset:
     names: (C,) class names, ordered by the data set's own ids.  category_ids: (C,) those ids (0 to C - 1 for formats
     without).  root: folder the images' names are relative to.  format, format_title: its name, short (`coco`) and as
     shown.  has_boxes: False where an image has a class and no boxes, as a classifier learns them.  has_ids: whether
-    the annotations have ids of their own.  Boxes are as annotated; only `sample` cleans them up.
+    the annotations have ids of their own.  ignores_difficult: whether objects marked difficult are neither hit nor miss
+    in an evaluation, as Pascal VOC has it; COCO's protocol counts them like all others.  beyond_image: what training
+    makes of a box that reaches beyond its image (`onelook.data.boxes`).  Boxes are as annotated; only `sample` and
+    `coco_ground_truth` cut them.
 
     Copies and pickles share the memory-mapped index: a worker process maps the same file. A pickled data set whose
     index was rebuilt meanwhile raises `DataError` when it is loaded.
@@ -43,6 +47,8 @@ class Dataset:
     annotations: Path | None = None
     has_boxes: bool = True
     has_ids: bool = False
+    ignores_difficult: bool = False
+    beyond_image: BeyondImage = "cut"
     rows: np.ndarray | None = None
     relabel: np.ndarray | None = None
     notes: tuple[str, ...] = ()
@@ -93,7 +99,7 @@ class Dataset:
 
     def boxes(self, i: int) -> np.ndarray:
         """(M, 4) float32 xyxy pixels, as annotated."""
-        return xyxy(self.index.boxes[self.span(i)]).astype(np.float32)
+        return xywh_to_xyxy(self.index.boxes[self.span(i)]).astype(np.float32)
 
     def labels(self, i: int) -> np.ndarray:
         """(M,) int64 index into `names`."""
@@ -105,8 +111,17 @@ class Dataset:
         return (self.index.object_flags[self.span(i)] & CROWD) > 0
 
     def difficult(self, i: int) -> np.ndarray:
-        """(M,) bool: marked difficult (VOC): trained on as published, neither hit nor miss in evaluation."""
+        """(M,) bool: marked difficult: trained on; in evaluation see `ignored`."""
         return (self.index.object_flags[self.span(i)] & DIFFICULT) > 0
+
+    def ignored(self, i: int) -> np.ndarray:
+        """(M,) bool: neither hit nor miss in evaluation: crowds, and in Pascal VOC what is marked difficult."""
+        return (self.index.object_flags[self.span(i)] & self.ignored_flags) > 0
+
+    @property
+    def ignored_flags(self) -> int:
+        """The flags of an object, any of which makes it neither hit nor miss in evaluation."""
+        return CROWD | DIFFICULT if self.ignores_difficult else CROWD
 
     def area(self, i: int) -> np.ndarray:
         """(M,) float64 pixels: the annotated (mask) area, width times height where none is given."""
@@ -125,11 +140,7 @@ class Dataset:
         return tuple(tuple(ring.astype(np.float32) for ring in one if len(ring) > 2) for one in rings)
 
     def sample(self, i: int) -> Sample:
-        """The image with the objects that are trained on: no crowds, boxes clipped to the image, none without area.
-
-        The published clean-up: x1, y1 = max(0, x), then x2, y2 = min(size, x1 + max(0, width)), kept with an area
-        above 0. It differs from clipping all four corners where x1 < 0: the width is kept, as published.
-        """
+        """The image with the objects that are trained on: no crowds, boxes cut to the image, none without area."""
         image = self.image(i)
         boxes, labels, polygons, _ = self.training_objects(i)
         return Sample(image, boxes, labels, polygons)
@@ -143,12 +154,14 @@ class Dataset:
         """
         index, row = self.index, self.row(i)
         span, (height, width) = slice(*index.object_offsets[row : row + 2].tolist()), index.sizes[row].tolist()
-        boxes, kept = clean_boxes(index.boxes[span], height, width)
+        boxes, kept = clean_boxes(index.boxes[span], height, width, self.beyond_image)
         flags = index.object_flags[span]
         if any(flags.tobytes()):  # rare
             kept &= (flags & CROWD) == 0
         polygons = self.polygons(i) if outlines else None
         if polygons is not None:
+            if self.beyond_image == "cut" and self._outlines_reach_beyond(span, height, width):
+                polygons = tuple(_cut_outlines(rings, height, width) for rings in polygons)
             polygons = tuple(outline for outline, keep in zip(polygons, kept.tolist()) if keep)
         labels = index.labels[span]
         if not kept.all():
@@ -156,10 +169,16 @@ class Dataset:
         labels = labels.astype(np.int64) if self.relabel is None else self.relabel[labels]
         return boxes.astype(np.float32), labels, polygons, (height, width)
 
-    def coco_ground_truth(self) -> dict[str, Any]:
-        """The split as a COCO dictionary for an evaluator: original ids, boxes and areas, nothing cleaned up.
+    def _outlines_reach_beyond(self, span: slice, height: int, width: int) -> bool:
+        rings, bounds = self.index.lazy("ring_offsets"), self.index.lazy("point_offsets")
+        points = self.index.lazy("points")[int(bounds[rings[span.start]]) : int(bounds[rings[span.stop]])]
+        return len(points) > 0 and bool(points.min() < 0 or (points.max(axis=0) > (width, height)).any())
 
-        Difficult objects are marked as crowds too, as the protocol marks objects that are neither hit nor miss.
+    def coco_ground_truth(self) -> dict[str, Any]:
+        """The split as a COCO dictionary for an evaluator: original ids, boxes and areas.
+
+        A box that reaches beyond its image by more than a pixel is cut to it, as it is trained on; one that lies
+        wholly outside is left out. What is `ignored` is marked as a crowd, as the protocol marks such objects.
         """
         images, annotations = [], []
         for i in range(len(self)):
@@ -167,24 +186,27 @@ class Dataset:
             height, width = self.index.sizes[row].tolist()
             image_id = int(self.index.image_ids[row])
             images.append({"id": image_id, "file_name": self.index.name(row), "height": height, "width": width})
-            annotations += self._annotations(i, image_id)
+            annotations += self._annotations(i, image_id, height, width)
         categories = [{"id": number, "name": name} for number, name in zip(self.category_ids, self.names)]
         return {"images": images, "annotations": annotations, "categories": categories}
 
-    def _annotations(self, i: int, image_id: int) -> list[dict[str, Any]]:
+    def _annotations(self, i: int, image_id: int, height: int, width: int) -> list[dict[str, Any]]:
         span, found = self.span(i), []
-        flags = self.index.object_flags[span]
-        columns = (self.annotation_ids(i), self.labels(i), self.index.boxes[span], self.area(i), flags)
-        for number, label, box, area, flag in zip(*(column.tolist() for column in columns)):
+        boxes, areas, kept = judged_boxes(self.index.boxes[span], self.area(i), height, width)
+        ignored, difficult = self.ignored(i), self.difficult(i)
+        columns = (self.annotation_ids(i), self.labels(i), boxes, areas, ignored, difficult, kept)
+        for number, label, box, area, ignore, is_difficult, keep in zip(*(column.tolist() for column in columns)):
+            if not keep:
+                continue
             entry = {
                 "id": number,
                 "image_id": image_id,
                 "category_id": self.category_ids[label],
                 "bbox": box,
                 "area": area,
-                "iscrowd": int(flag & (CROWD | DIFFICULT) > 0),
+                "iscrowd": int(ignore),
             }
-            found.append({**entry, "ignore": 1} if flag & DIFFICULT else entry)
+            found.append({**entry, "ignore": 1} if is_difficult else entry)
         return found
 
     def view(self, rows: Sequence[int] | np.ndarray) -> Dataset:
@@ -217,9 +239,13 @@ class Dataset:
         for name in expected:
             spare += name not in own
             ids.append(own.get(name, spare))
+        shared = [name for name in expected if name in self.names]
+        how = "in another order" if shared != list(self.names) else "not all"
+        note = f"the split '{self.split}' lists its classes differently ({how}), so they are matched by name"
         return replace(
             self,
             names=expected,
+            notes=(*self.notes, note),
             category_ids=tuple(ids),
             relabel=relabel if self.relabel is None else relabel[self.relabel],
         )
@@ -274,22 +300,26 @@ class Dataset:
         return values if self.rows is None else values[self.rows]
 
 
-def xyxy(boxes: np.ndarray) -> np.ndarray:
-    """(M, 4) corners of boxes given as left, top, width, height."""
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+def _cut_outlines(rings: tuple[np.ndarray, ...], height: int, width: int) -> tuple[np.ndarray, ...]:
+    cut = (cut_outline(ring.astype(np.float64), height, width).astype(np.float32) for ring in rings)
+    return tuple(ring for ring in cut if len(ring) > 2)
 
 
-def clean_boxes(boxes: np.ndarray, height: int | np.ndarray, width: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(xyxy boxes, kept (M,) bool) of annotated boxes (left, top, width, height), cleaned up as published for COCO.
+def judged_boxes(
+    boxes: np.ndarray, areas: np.ndarray, height: int | np.ndarray, width: int | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(boxes, areas, kept (M,) bool) that an evaluation compares with.
 
-    height, width: of the image, or (M,) of each box's image.
+    A box (left, top, width, height) that reaches beyond its image is cut to it; kept are those of which something is
+    left.
     """
-    corners = np.maximum(boxes, 0.0)
-    start, stop = corners[:, :2], corners[:, 2:]
-    stop += start
-    np.minimum(stop, np.array((width, height), np.float64).T, out=stop)
-    large = stop > start
-    return corners, large[:, 0] & large[:, 1]
+    beyond = reach_beyond(boxes, height, width)
+    if not beyond.any():
+        return boxes, areas, ~beyond
+    corners, inside = clean_boxes(boxes, height, width)
+    sides = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)
+    cut = np.where(beyond[:, None], np.concatenate((corners[:, :2], sides), axis=1), boxes)
+    return cut, np.where(beyond, np.minimum(areas, sides.prod(axis=1)), areas), inside | ~beyond
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ def is_yaml(path: Path) -> bool:
 
 
 def description_in(root: Path) -> Path | None:
-    """The YAML file that describes a folder: `data.yaml`, or the only one that names a split; None without one."""
+    """The YAML file that describes a folder: `data.yaml`, else its only YAML file if that names a split; else None."""
     for name in _USUAL:
         if (root / name).is_file():
             return root / name

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 3
+FORMAT = 4
 MAGIC = b"ONELOOK-INDEX\0" + FORMAT.to_bytes(2, "little")
 
 # name: (dtype, trailing shape). I images, M objects, R outlines (rings), P outline points; bytes are UTF-8.
@@ -53,7 +53,7 @@ SCHEMA: dict[str, tuple[str, tuple[int, ...]]] = {
 LAZY = {name for name in SCHEMA if name.startswith(("ring", "point", "image_extra", "object_extra"))}
 """Arrays that most uses never touch: their checksum is compared when they are first read, not on opening."""
 
-LABELLED = 1  # image flag: annotations exist for this image, be it none
+LABELLED, MEASURED = 1, 2  # image flags: annotations exist, be it none; the size was read from the image's file
 CROWD, DIFFICULT, TRUNCATED, OCCLUDED = 1, 2, 4, 8  # object flags
 
 
@@ -220,7 +220,7 @@ def _check_table(table: dict[str, Any], size: int, base: int) -> None:
 
 
 def _compare_checksums(file: Any, table: dict[str, Any], base: int) -> None:
-    """Through a small buffer, so that the pages stay in the file cache and out of this process."""
+    """Raises DamagedIndexError if an array's checksum is wrong. Reads through a small buffer, to need little memory."""
     buffer = bytearray(1 << 18)
     view = memoryview(buffer)
     for name, (dtype, shape, offset, expected) in table.items():

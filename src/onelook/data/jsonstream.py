@@ -176,7 +176,7 @@ class JsonStream:
                 return
 
     def _batch_end(self, size: int) -> int:
-        """Where the last whole element of the next `size` characters seems to end; `parse` is what proves it."""
+        """A guess of where the last complete element of the next `size` characters ends; parsing confirms it."""
         end = self._text.rfind("}", self._at, self._at + size)
         for _ in range(100):
             if end < 0 or _END.match(self._text, end):

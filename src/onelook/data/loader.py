@@ -192,6 +192,7 @@ class Loader:
         self._reuse = sampling.reuse
         self.cache = _cache(dataset, rows, sampling.reuse, cache, folder=cache_folder, gather=gather)
         labels = class_labels(dataset.names, sampling.classes)
+        dataset = replace(dataset, beyond_image=sampling.beyond_image)
         images = TrainingImages(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
         self._maker = _Maker(images, size, seed, max_labels)
         self._tasks = _Tasks()
@@ -258,7 +259,7 @@ class Loader:
         )
 
     def _tasks_from(self, epoch: int, augment: Any, first: int) -> Iterator[Task]:
-        """The tasks of an epoch from number `first` on, then those of the epochs after it, as if nothing changed."""
+        """The tasks of `epoch` from number `first` on, then those of all later epochs, with the same `augment`."""
         yield from self._tasks_of(epoch, augment, first)
         for later in range(epoch + 1, self.epochs):
             yield from self._tasks_of(later, augment, 0)

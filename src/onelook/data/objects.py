@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onelook.data.dataset import Dataset, clean_boxes
+from onelook.data.boxes import clean_boxes, reach_beyond
+from onelook.data.dataset import Dataset, judged_boxes
 from onelook.data.index import CROWD, DIFFICULT
 
 
@@ -18,10 +19,29 @@ def flat_objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
 
 def evaluated_areas(dataset: Dataset) -> np.ndarray:
-    """(M,) annotated areas in square pixels of the objects that an evaluation counts: no crowds, nothing difficult."""
-    _, objects = _places(dataset)
-    counted = (dataset.index.object_flags[objects] & (CROWD | DIFFICULT)) == 0
-    return dataset.index.areas[objects[counted]]
+    """(M,) annotated areas in square pixels of the objects that an evaluation counts, not those it ignores."""
+    index, (images, objects) = dataset.index, _places(dataset)
+    _, areas, kept = judged_boxes(index.boxes[objects], index.areas[objects], *dataset.sizes[images].T)
+    return areas[kept & ((index.object_flags[objects] & dataset.ignored_flags) == 0)]
+
+
+def evaluation_notes(dataset: Dataset) -> tuple[str, ...]:
+    """What an evaluation on this data set does that a tool which reads only the annotations does not, or may not."""
+    images, objects = _places(dataset)
+    beyond = int(reach_beyond(dataset.index.boxes[objects], *dataset.sizes[images].T).sum())
+    difficult = int(((dataset.index.object_flags[objects] & DIFFICULT) > 0).sum())
+    notes = []
+    if beyond:
+        notes.append(
+            f"{beyond} annotated boxes reach beyond their images: compared is the part inside, as it is trained on. "
+            "pycocotools and `onelook score` compare with the boxes as they are written."
+        )
+    if difficult:
+        rule = (
+            "neither hit nor miss, as in Pascal VOC" if dataset.ignores_difficult else "like all others, as pycocotools"
+        )
+        notes.append(f"{difficult} objects are marked difficult; they count {rule}.")
+    return tuple(notes)
 
 
 def has_outline(dataset: Dataset) -> np.ndarray:
@@ -53,7 +73,8 @@ def object_sizes(dataset: Dataset, size: tuple[int, int], labels: np.ndarray | N
     labels: the classes that are trained on, None for all.
     """
     images, boxes, found, crowds = flat_objects(dataset)
-    clipped, kept = clean_boxes(boxes, *dataset.sizes[images].T)
+    height, width = dataset.sizes[images].T
+    clipped, kept = clean_boxes(boxes, height, width, dataset.beyond_image)
     usable = kept & ~crowds
     if labels is not None:
         usable &= np.isin(found, labels)

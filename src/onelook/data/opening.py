@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from onelook.data import cache
 from onelook.data.dataset import Dataset
 from onelook.data.find import find_source
 from onelook.data.formats.base import Source
+from onelook.data.index import MEASURED, Index
 from onelook.data.problems import Problems
 from onelook.data.split_names import WHOLE
 from onelook.errors import DataError
@@ -46,6 +49,7 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
         source.root,
         lambda: format.files_of(source, name),
         lambda: _build(source, name, reporter),
+        partial(_measured, source, name),
     )
     if not len(index):
         raise DataError(
@@ -66,6 +70,7 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
         annotations=source.parts[name].annotations,
         has_boxes=format.has_boxes,
         has_ids=format.has_ids,
+        ignores_difficult=format.ignores_difficult,
         notes=notes,
     )
 
@@ -73,6 +78,18 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
 def _build(source: Source, split: str, reporter: Reporter) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     with reporter.progress(f"Indexing {source.described_by.name or source.described_by} ({split})") as progress:
         return source.format.read(source, split, Problems(), progress)
+
+
+def _measured(source: Source, split: str, index: Index) -> Iterator[tuple[str, str]]:
+    """The images whose sizes were read from their files, where the format does not list all images anyway."""
+    rows = [] if source.format.lists_images else np.flatnonzero(index.image_flags & MEASURED).tolist()
+    if not rows:
+        return
+    try:
+        root = source.format.image_root(source, split, index)
+    except DataError:  # images that are gone are reported when they are opened
+        root = source.root
+    yield from ((index.name(row), f"{root}/{index.name(row)}") for row in rows)
 
 
 def _key(source: Source, split: str) -> str:

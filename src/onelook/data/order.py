@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onelook.data.boxes import BeyondImage
 from onelook.data.dataset import Dataset
 from onelook.errors import ConfigError, did_you_mean
 
@@ -24,6 +25,8 @@ class Sampling:
     reuse: further images of a mosaic are taken from the last `reuse` images of the epoch's order (of this process)
     instead of the whole set, so that a sample costs one decoding instead of four or five. Every image is still used as
     often on average, but consecutive batches share images; 0 is off, some hundred are a good pool.
+    beyond_image: what becomes of a box that reaches beyond its image: "cut" keeps the part inside, "slide" is the
+    clean-up that YOLOX published for COCO (see `onelook.data.boxes.clean_boxes`).
     """
 
     fraction: float = 1.0
@@ -31,6 +34,7 @@ class Sampling:
     background: float = 1.0
     repeat_factor: float = 0.0
     reuse: int = 0
+    beyond_image: BeyondImage = "cut"
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:

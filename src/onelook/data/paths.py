@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -42,6 +43,23 @@ def plain_name(name: object) -> str | None:
     except UnicodeEncodeError:
         return None
     return "/".join(parts) or None
+
+
+def other_spelling(path: str | os.PathLike[str]) -> str:
+    """A sentence that names the file of the same letters in another form, where `path` does not exist; "" without one.
+
+    Unicode has two forms of letters such as \u00e9: one character, or a letter and an accent. They look alike.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    plain = unicodedata.normalize("NFC", name)
+    try:
+        others = [other for other in os.listdir(folder or ".") if unicodedata.normalize("NFC", other) == plain != ""]
+    except OSError:
+        return ""
+    if not others or name in others:
+        return ""
+    given, there = (ascii(text)[1:-1] for text in (name, others[0]))
+    return f" A file of this name in another Unicode form is there: the given one is {given}, the file is {there}."
 
 
 def is_image(name: str) -> bool:

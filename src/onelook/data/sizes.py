@@ -16,10 +16,12 @@ from io import FileIO
 
 from onelook.data.exif import DamagedHeaderError, trailing_exif
 from onelook.data.headers import HEIC, HEIC_REMEDY, Header, is_heic, read_header
+from onelook.data.paths import other_spelling
 from onelook.errors import ImageError
 from onelook.reporter import Progress, ignore_progress
 
 READ_LENGTHS = (1 << 14, 1 << 18, 1 << 24)  # bytes; metadata before the size are rarely longer than the first
+_MISSING = "Add the file, or correct its name where it is listed or annotated."
 _PNG_END = 1 << 14  # bytes at the end of a PNG in which its EXIF block is looked for
 _REMEDY = "Replace the file, or take it out of the data set."
 
@@ -34,7 +36,9 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             if header is None and is_heic(_first_bytes(file)):
                 raise ImageError(f"'{path}' cannot be read: {HEIC}.", HEIC_REMEDY)
     except FileNotFoundError:
-        raise ImageError(f"The image '{path}' does not exist.", "Check the file name in the annotations.") from None
+        spelling = other_spelling(path)
+        remedy = "Rename the file, or write its name in the other form." if spelling else _MISSING
+        raise ImageError(f"The image '{path}' does not exist.{spelling}", remedy) from None
     except (OSError, ValueError) as error:
         raise ImageError(f"The image '{path}' cannot be read: {error}.", _REMEDY) from error
     if header is None:

@@ -108,7 +108,7 @@ def export_onnx(
         precision="float16" if half else "float32",
     )
     detector.check_sides(*metadata.size)
-    with _temporary_beside(path) as draft:
+    with _replacing_or_export_error(path) as draft:
         agreement, metadata = _write_verified(detector, draft, metadata, nms, ir)
     return ExportedFile(path, metadata, agreement, least_runtime)
 
@@ -236,7 +236,7 @@ def _write(model: ModelProto, metadata: ExportedMetadata, path: Path, ir: int) -
 
 
 @contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
+def _replacing_or_export_error(path: Path) -> Iterator[Path]:
     """A temporary file that replaces `path` when the block ends without an error."""
     if path.exists() and not path.is_file():
         raise ExportError(f"'{path}' cannot be written: it is not a regular file.", _OTHER_FOLDER)

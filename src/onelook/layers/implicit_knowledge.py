@@ -1,4 +1,4 @@
-"""Implicit knowledge: learned constants before and after a convolution (YOLOR, Wang et al. 2021)."""
+"""Implicit knowledge (ImplicitA, ImplicitM): learned constants around a convolution (YOLOR, Wang et al. 2021)."""
 
 from __future__ import annotations
 

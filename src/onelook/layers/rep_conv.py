@@ -1,4 +1,7 @@
-"""RepConv: convolutions with several branches in training, merged into one for inference (RepVGG, Ding et al. 2021)."""
+"""RepConv: convolutions with several branches in training, merged into one for inference (RepVGG, Ding et al. 2021).
+
+Planned re-parameterisation (YOLOv7 sec. 4.1) decides where the identity branch is left out: see `ElanChain`.
+"""
 
 from __future__ import annotations
 

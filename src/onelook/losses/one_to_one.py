@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from onelook.losses.detection_loss import Assigner, Pairs
+from onelook.losses.pairs import Assigner, Pairs
 from onelook.ops.precision import at_least_float32
 
 _MAX_SCORE = 1 - 1e-6  # of a negative, whose loss would be infinite at 1

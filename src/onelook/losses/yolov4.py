@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from onelook.errors import ConfigError
-from onelook.losses.detection_loss import Pairs
+from onelook.losses.pairs import Pairs
 from onelook.ops.gather import gather_rows
 from onelook.ops.iou import IouKind, box_iou
 from onelook.ops.precision import at_least_float32

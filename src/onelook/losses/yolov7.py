@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from onelook.losses.detection_loss import Pairs
+from onelook.losses.pairs import Pairs
 from onelook.ops.iou import IouKind, box_iou
 from onelook.ops.precision import at_least_float32
 from onelook.ops.priors import level_starts

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from onelook.losses.detection_loss import Emphasis, Pairs
+from onelook.losses.pairs import Emphasis, Pairs
 from onelook.ops.gather import gather_rows
 from onelook.ops.iou import IouKind, box_iou
 from onelook.ops.precision import at_least_float32

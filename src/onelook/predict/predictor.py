@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeGuard, overload
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class PilImage(Protocol):
     def convert(self, mode: str) -> Any: ...
 
 
-ImageLike = str | os.PathLike[str] | bytes | np.ndarray | PilImage
+ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray | PilImage
 """An image: a path, the bytes of an image file, an (H, W, 3) uint8 RGB array, or a PIL image."""
 
 
@@ -71,7 +71,7 @@ class Predictor:
         return self._detect(images, self.select)
 
     @overload
-    def detect(
+    def detect(  # type: ignore[overload-overlap]  # a text is a sequence of texts as well; it is taken as a path
         self,
         source: ImageLike,
         confidence: float = ...,
@@ -82,13 +82,20 @@ class Predictor:
     @overload
     def detect(
         self,
-        source: list[Any] | tuple[Any, ...],
+        source: Sequence[ImageLike],
         confidence: float = ...,
         iou: float = ...,
         *,
         agnostic: bool | None = ...,
     ) -> list[Detections]: ...
-    def detect(self, source: Any, confidence: float = 0.25, iou: float = 0.45, *, agnostic: bool | None = None) -> Any:
+    def detect(
+        self,
+        source: ImageLike | Sequence[ImageLike],
+        confidence: float = 0.25,
+        iou: float = 0.45,
+        *,
+        agnostic: bool | None = None,
+    ) -> Detections | list[Detections]:
         """The detections in an image; for a list of images, a list.
 
         source: a path, an (H, W, 3) uint8 RGB array, a PIL image, or the bytes of an image file; or a list of these.
@@ -103,17 +110,17 @@ class Predictor:
         Raises ImageError for a file that cannot be decoded and for arrays that are no 8-bit RGB images.
         """
         select = self.settings(confidence, iou, agnostic)
-        if not isinstance(source, list | tuple):
+        if not _are_several(source):
             image = read_image(source)
             return replace(self._detect([image], select)[0], source=_name(source))
-        found: list[Detections] = []
-        for start in range(0, len(source), self.batch):
-            part = source[start : start + self.batch]
+        images, found = list(source), list[Detections]()
+        for start in range(0, len(images), self.batch):
+            part = images[start : start + self.batch]
             for given, result in zip(part, self._detect([read_image(one) for one in part], select)):
-                lazy = _name(given) is not None
-                reader = partial(decode_image, given) if lazy else None
-                kept = None if lazy else result.image
-                found.append(replace(result, source=_name(given), image=kept, read_image=reader))
+                path = _name(given)
+                reader = None if path is None else partial(decode_image, path)
+                kept = result.image if path is None else None
+                found.append(replace(result, source=path, image=kept, read_image=reader))
         return found
 
     def stream(
@@ -205,6 +212,11 @@ def _batches(items: Iterator[Framed | Damage], count: int) -> Generator[list[Fra
         close = getattr(items, "close", None)
         if close is not None:
             close()
+
+
+def _are_several(source: ImageLike | Sequence[ImageLike]) -> TypeGuard[Sequence[ImageLike]]:
+    """Whether these are several images: a path and the bytes of a file are sequences too, but one image."""
+    return isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray | memoryview)
 
 
 def read_image(source: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ from onelook.augment.letterbox import Resize
 from onelook.ops.nms import Nms, NmsKind, Postprocess, RawDetections, TopK
 
 PostprocessKind = Literal["nms", "best", "diou", "soft"]
+"""How boxes become detections: NMS by overlap, the best rows as they are, NMS by overlap and distance, Soft-NMS."""
 
 
 class Runtime(Protocol):
@@ -38,7 +39,7 @@ def default_postprocess(*, one_to_one: bool, multi_label: bool) -> Postprocess:
 
 
 def postprocess_of_kind(kind: PostprocessKind, default: Postprocess) -> Postprocess:
-    """NMS of this kind or the best rows; the other settings are those of `default`."""
+    """The postprocessing of this kind: a form of NMS, or `TopK` for "best"; other settings are those of `default`."""
     multi_label = getattr(default, "multi_label", False)
     if kind == "best":
         return TopK(multi_label=multi_label)

@@ -64,7 +64,7 @@ class Video:
 
 @dataclass(frozen=True, eq=False)
 class Framed:
-    """An image in the network's frame. pixels: (H, W, 3) uint8.  frame: its number in a video, from 0.
+    """An image that was resized to the network's input. pixels: (H, W, 3) uint8.  frame: its number in a video, from 0.
 
     seconds: when a video shows it, after its first frame; never less than those of the frame before.  image: the
     original pixels, where they were to be kept.
@@ -234,7 +234,7 @@ def _listed(text: str, alone: bool) -> list[Source]:
     found = []
     for number, line in enumerate(content.splitlines(), 1):
         path = line.strip()
-        if not path or path.startswith("#"):
+        if not path or path == "#" or path.startswith("# "):  # a file may be called #1.jpg
             continue
         if len(path) > 4096 or not path.isprintable():
             raise ImageError(f"Line {number} of '{text}' is not a path.", "Give one path a line.")

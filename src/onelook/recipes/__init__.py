@@ -42,17 +42,18 @@ from onelook.data.order import Sampling
 from onelook.errors import ConfigError, did_you_mean
 from onelook.layers.cross_iteration_batch_norm import Cbn
 from onelook.layers.cross_mini_batch_norm import Cmbn
-from onelook.losses.classification import ClassLoss
-from onelook.losses.detection_loss import Auxiliary, DetectionLoss
-from onelook.losses.distillation import Cwd, Mgd, Mimic
+from onelook.losses.classifier import ClassLoss
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.feature_distillation import Cwd, Mgd, Mimic
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
+from onelook.losses.lead_guided import Auxiliary
 from onelook.losses.one_to_one import Selection
 from onelook.losses.yolov4 import DarknetBox, DarknetClasses, DarknetObjectness, DarknetSquares, GaussianBox
 from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.networks.variants import ARCHITECTURE_TYPES, VARIANTS
 from onelook.training.adversarial import Adversarial
-from onelook.training.distill import Distillation
+from onelook.training.distillation import Distillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
 from onelook.training.multiscale import DarknetShapes, MultiScale

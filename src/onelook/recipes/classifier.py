@@ -6,7 +6,7 @@ from onelook.augment.batch_augment import OneOf
 from onelook.augment.classifier import ClassifierAugment
 from onelook.augment.cutmix import CutMix
 from onelook.augment.mosaic import BatchMosaic
-from onelook.losses.classification import ClassLoss
+from onelook.losses.classifier import ClassLoss
 from onelook.networks.classifier import Classification
 from onelook.networks.published import Variant
 from onelook.training.optimizer import Sgd
@@ -25,7 +25,7 @@ def published_classifier(model: Variant) -> Recipe:
         model=Classification(model.architecture),
         loss=ClassLoss(smoothing=0.1),
         augment=ClassifierAugment(),
-        extras=(OneOf((CutMix(1.0), BatchMosaic(1.0)), probability=0.5),),
+        batch_augments=(OneOf((CutMix(1.0), BatchMosaic(1.0)), probability=0.5),),
         optimizer=Sgd(lr_per_image=0.1 / 128, momentum=0.9, nesterov=False, weight_decay=5e-4),
         schedule=Polynomial(power=4, warmup_epochs=0.1, warmup_power=4),
         epochs=120,

@@ -10,7 +10,7 @@ from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
 from onelook.losses.yolox import BoxIou
 from onelook.networks.published import Variant
-from onelook.training.distill import OFFICIAL_CODE
+from onelook.training.distillation import OFFICIAL_CODE
 from onelook.training.ema import Ema
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Closing, Recipe
@@ -64,7 +64,7 @@ def published(model: Variant) -> Recipe:
 
 
 def distilled(model: Variant) -> Recipe:
-    """The recipe with distillation, as in the code (the paper's settings are `onelook.training.distill.PAPER`).
+    """The recipe with distillation, as in the code (the paper's settings are `onelook.training.distillation.PAPER`).
 
     Published pairs of student and teacher: T and S, S and M, M and L, L and L; no Nano model. Gradients are clipped.
     """

@@ -11,7 +11,8 @@ from onelook.augment.geometry import RandomAffine
 from onelook.augment.mixup import BetaMixUp
 from onelook.augment.yolov7 import Yolov7Augment
 from onelook.augment.yolov7_copy_paste import Yolov7CopyPaste
-from onelook.losses.detection_loss import Auxiliary, DetectionLoss
+from onelook.losses.detection_loss import DetectionLoss
+from onelook.losses.lead_guided import Auxiliary
 from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.networks.published import Variant
 from onelook.training.ema import Ema

@@ -51,22 +51,22 @@ class Report:
 def render(report: Report) -> str:
     """The report as one HTML document with embedded style and images, without scripts and links."""
     sections = [
-        _summary(report),
-        _curves(report.history),
-        *_quality(report.evaluation),
-        _images(
+        _summary_section(report),
+        _curves_section(report.history),
+        *_quality_sections(report.evaluation),
+        _images_section(
             "Worst images",
             "Lowest F1 at IoU 0.5. Green: annotated. Other colours: detected.",
             report.worst,
         ),
-        _images("Best images", "Highest F1 at IoU 0.5, those with the most objects first.", report.best),
-        _images(
+        _images_section("Best images", "Highest F1 at IoU 0.5, those with the most objects first.", report.best),
+        _images_section(
             "First training batch",
             "The input of the network in the first step.",
             [report.first_batch] if report.first_batch else [],
             whole=True,
         ),
-        _recipe(report),
+        _recipe_section(report),
     ]
     body = "".join(section for section in sections if section)
     return (
@@ -87,7 +87,7 @@ def _section(title: str, body: str, lead: str = "") -> str:
     return f"<section><h2>{escape(title)}</h2>{lead}{body}</section>"
 
 
-def _summary(report: Report) -> str:
+def _summary_section(report: Report) -> str:
     cards = ""
     if report.evaluation is not None:
         stats = report.evaluation.stats
@@ -108,7 +108,7 @@ def _summary(report: Report) -> str:
     return f'<section>{cards}<table class="facts">{facts}</table>{f"<ul>{notes}</ul>" if notes else ""}</section>'
 
 
-def _curves(history: Sequence[Mapping[str, Any]]) -> str:
+def _curves_section(history: Sequence[Mapping[str, Any]]) -> str:
     if not history:
         return ""
     epochs = [float(row["epoch"]) for row in history]
@@ -139,7 +139,7 @@ def _joined(scores: Sequence[Series]) -> list[Series]:
     return joined
 
 
-def _quality(evaluation: Evaluation | None) -> list[str]:
+def _quality_sections(evaluation: Evaluation | None) -> list[str]:
     if evaluation is None:
         return []
     f1 = evaluation.f1_curve
@@ -211,7 +211,7 @@ def _class_table(evaluation: Evaluation) -> str:
     )
 
 
-def _images(title: str, lead: str, images: Sequence[ReportImage], *, whole: bool = False) -> str:
+def _images_section(title: str, lead: str, images: Sequence[ReportImage], *, whole: bool = False) -> str:
     if not images:
         return ""
     figures = "".join(
@@ -222,7 +222,7 @@ def _images(title: str, lead: str, images: Sequence[ReportImage], *, whole: bool
     return _section(title, f'<div class="{"whole" if whole else "images"}">{figures}</div>', lead)
 
 
-def _recipe(report: Report) -> str:
+def _recipe_section(report: Report) -> str:
     rows = "".join(
         f"<tr><td><code>{escape(path)}</code></td><td>{escape(before)}</td><td>{escape(after)}</td></tr>"
         for path, before, after in report.changes

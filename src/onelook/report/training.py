@@ -19,7 +19,7 @@ from onelook.report.build import annotation_hints, describe_changes, example_ima
 from onelook.report.page import Report, ReportImage, write_report
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult, format_duration
-from onelook.training.teacher import read_teacher
+from onelook.training.teacher import read_teacher_record
 
 FIRST_BATCH = "first_batch.jpg"
 
@@ -77,7 +77,7 @@ def _facts(trained: RunResult, recipe: Recipe, training: Dataset, validation: Da
         best = f" ({trained.metric} was never defined on the validation set: best is the last epoch)"
     return {
         "model": f"{name or to_text(recipe.model)}, {cost} at {width}x{height}",
-        **({} if recipe.distillation is None else {"teacher": str(read_teacher(trained.folder))}),
+        **({} if recipe.distillation is None else {"teacher": str(read_teacher_record(trained.folder))}),
         "training": training.describe(),
         "validation": "none" if validation is None else validation.describe(),
         "trained": f"{trained.epochs} epochs, {trained.steps:,} steps of {recipe.batch_size} images{best}",

@@ -55,7 +55,7 @@ def training_trial(
     single_process = ProcessGroup(0, 1, device)
 
     def trial(batch: int) -> None:
-        own = replace(recipe, batch_size=batch, accumulate=1, join_passes=False, sync_batch_norm=False)
+        own = replace(recipe, batch_size=batch, accumulate=1, join_micro_batches=False, sync_batch_norm=False)
         train_state = TrainState(own, copy.deepcopy(detector), single_process, runtime, teacher)
         train_state.set_train_mode()
         images = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, device=device)

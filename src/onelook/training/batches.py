@@ -11,7 +11,7 @@ from onelook.training.processes import ProcessGroup, gather_objects
 from onelook.training.recipe import Recipe
 
 
-def loader_of(
+def make_loader(
     training: Dataset,
     recipe: Recipe,
     process_group: ProcessGroup,
@@ -43,7 +43,7 @@ def loader_of(
     )
 
 
-def faster(batches: Loader) -> str:
+def slow_loader_remedy(batches: Loader) -> str:
     """What to try where training waits for its batches. More workers than cores take each other's time."""
     if batches.workers < cores():
         return f"try more --workers than {batches.workers}, up to {cores()}"

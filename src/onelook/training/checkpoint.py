@@ -61,7 +61,7 @@ def read_notes(path: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path, train_state: TrainState) -> dict[str, Any]:
-    """Loads a checkpoint into a train state, in place; returns the notes. UserError where it does not fit."""
+    """Loads a checkpoint into `train_state` and returns its notes. Raises UserError if the two do not fit."""
     numbers, notes = _open(path)
     with safe_open(path, framework="pt") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)

@@ -138,7 +138,7 @@ def _size(recipe: Recipe, batch: Batch, step: int, steps: int) -> tuple[int, int
 
 def _joined(recipe: Recipe, micro_batches: Sequence[Batch], size: tuple[int, int]) -> Sequence[Batch]:
     """Joins a step's micro-batches where the input is small: none gets more pixels than one of the largest size."""
-    if not recipe.join_passes or recipe.multiscale is None:
+    if not recipe.join_micro_batches or recipe.multiscale is None:
         return micro_batches
     height, width = recipe.multiscale.largest((micro_batches[0].images.shape[-2], micro_batches[0].images.shape[-1]))
     room = height * width // (size[0] * size[1])

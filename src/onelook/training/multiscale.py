@@ -39,14 +39,14 @@ class MultiScale:
             return base
         low, high = round(self.low * base[0] / self.stride), round(self.high * base[0] / self.stride)
         cells = int(np.random.default_rng((seed, period, 0x5CA1E)).integers(max(low, 1), max(high, 1), endpoint=True))
-        return self._sides(base, cells)
+        return self._size_of_rows(base, cells)
 
     def largest(self, base: tuple[int, int]) -> tuple[int, int]:
         """The largest possible size."""
-        return max(base, self._sides(base, max(1, round(self.high * base[0] / self.stride))))
+        return max(base, self._size_of_rows(base, max(1, round(self.high * base[0] / self.stride))))
 
-    def _sides(self, base: tuple[int, int], cells: int) -> tuple[int, int]:
-        return self.stride * cells, self.stride * max(1, int(cells * base[1] / base[0]))
+    def _size_of_rows(self, base: tuple[int, int], rows: int) -> tuple[int, int]:
+        return self.stride * rows, self.stride * max(1, int(rows * base[1] / base[0]))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How a training runs on this computer, beside its recipe. A resumed run takes its options from its state."""
+"""Options of a run that are not in its recipe (device, workers, cache). A resumed run keeps its saved options."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from onelook.training.checkpoint import read_notes
 from onelook.training.train_state import RuntimeOptions
 
 Layout = Literal["channels-last", "contiguous"]
+"""The memory layout of a network and its images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class RunOptions:
     layout: Layout | None = None
     compile: bool | None = None
     deterministic: bool | None = None
+    allow_size_mismatch: bool | None = None
     log: tuple[str, ...] = ()
 
     def after(self, before: Mapping[str, Any]) -> RunOptions:

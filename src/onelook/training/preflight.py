@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,18 @@ import torch
 from torch import nn
 
 from onelook.data.anchors import fit_of, flat
-from onelook.data.dataset import Dataset, clean_boxes
+from onelook.data.boxes import clean_boxes
+from onelook.data.dataset import Dataset
 from onelook.data.images import check_image
 from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
 from onelook.data.order import chosen_rows, class_labels
+from onelook.data.paths import other_spelling
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError, ImageError
 from onelook.types import Targets
 
 if TYPE_CHECKING:
-    from onelook.losses.detection_loss import Assigner
+    from onelook.losses.pairs import Assigner
     from onelook.training.recipe import Recipe
 
 MIN_OBJECT_SIDE = 4.0  # pixels of the network input; smaller objects are half a cell of the finest usual level
@@ -113,7 +115,7 @@ def inspect_data(recipe: Recipe, training: Dataset, validation: Dataset | None, 
     """
     sampling = recipe.sampling
     labels = class_labels(training.names, sampling.classes)
-    seen = training.view(chosen_rows(training, sampling, recipe.seed))
+    seen = replace(training.view(chosen_rows(training, sampling, recipe.seed)), beyond_image=sampling.beyond_image)
     splits = [count_split(seen, recipe.input_size, "training", labels)]
     warnings = _training_warnings(seen, splits[0], recipe, labels)
     if validation is not None:
@@ -157,7 +159,7 @@ def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(paths)} images of '{dataset.described_by}', split '{dataset.split}', do not "
-                f"exist, such as '{missing[0]}'.",
+                f"exist, such as '{missing[0]}'.{other_spelling(missing[0])}",
                 "Add the files, or take the images out of the annotations. All problems: onelook check "
                 f"{dataset.described_by}",
             )
@@ -216,7 +218,8 @@ def count_split(
     counted_labels: labels of the classes that count, None for all.
     """
     images, boxes, labels, crowds = flat_objects(dataset)
-    _, kept = clean_boxes(boxes, *dataset.sizes[images].T)
+    height, width = dataset.sizes[images].T
+    _, kept = clean_boxes(boxes, height, width, dataset.beyond_image)
     counted = np.ones(len(boxes), bool) if counted_labels is None else np.isin(labels, counted_labels)
     usable = kept & ~crowds & counted
     sides = np.sqrt(object_sizes(dataset, size, counted_labels).prod(1))

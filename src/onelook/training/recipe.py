@@ -14,11 +14,11 @@ from onelook.data.order import Sampling
 from onelook.errors import ConfigError, UsageError
 from onelook.layers.cross_iteration_batch_norm import Cbn
 from onelook.layers.cross_mini_batch_norm import Cmbn
-from onelook.losses.classification import ClassLoss
+from onelook.losses.classifier import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.networks.detector import Architecture
 from onelook.training.adversarial import Adversarial
-from onelook.training.distill import TERM_NAME, Distillation
+from onelook.training.distillation import TERM_NAME, Distillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
 from onelook.training.multiscale import DarknetShapes, MultiScale
@@ -58,10 +58,10 @@ class Recipe:
     gradient norm of the detector.  max_labels: most objects of an image.  freeze: names (glob patterns) of parameters
     that are not trained.  sampling: which images, and how often.  sync_batch_norm: batch norm over the images of all
     processes.  normalization: replaces batch norm in training, None keeps it.  dropblock, adversarial: None for
-    without.  join_passes: whether micro-batches are joined where the random input size is small, as long as none has
-    more pixels than one of the largest size (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).
-    extras: augmentations of the augmented images, in order (CutMix, blur, erasing); not used where `closing` has an
-    augmentation.
+    without.  join_micro_batches: whether micro-batches are joined where the random input size is small, as long as
+    none has more pixels than one of the largest size (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).
+    batch_augments: augmentations of the augmented images, in order (CutMix, blur, erasing); not used where `closing`
+    has an augmentation.
     nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
     evaluate_every: epochs between evaluations; every closing epoch is evaluated (YOLOX).  metric: decides which epoch
     is the best.  patience: evaluations without improvement before early stopping, None for never.  distillation:
@@ -91,8 +91,8 @@ class Recipe:
     normalization: Cmbn | Cbn | None = None
     dropblock: DropBlock | None = None
     adversarial: Adversarial | None = None
-    join_passes: bool = False
-    extras: tuple[Augment, ...] = ()
+    join_micro_batches: bool = False
+    batch_augments: tuple[Augment, ...] = ()
     nonfinite: Literal["stop", "skip"] = "stop"
     evaluate_every: int = 10
     metric: str = "AP"
@@ -105,8 +105,10 @@ class Recipe:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal micro-batches")
         if self.sync_batch_norm and isinstance(self.normalization, Cbn):
             raise ValueError("Cbn uses the micro-batches of one process: it cannot be combined with sync_batch_norm")
-        if self.join_passes and (self.accumulate == 1 or self.multiscale is None):
-            raise ValueError("join_passes needs multiscale, and accumulate above 1: micro-batches that can be joined")
+        if self.join_micro_batches and (self.accumulate == 1 or self.multiscale is None):
+            raise ValueError(
+                "join_micro_batches needs multiscale, and accumulate above 1: micro-batches that can be joined"
+            )
         if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
             raise ValueError(f"the size is (height, width), each a multiple of 32, not {self.size}")
         if self.closing is not None and self.closing.epochs > self.epochs:
@@ -158,7 +160,7 @@ class Recipe:
         closing = self.closing if self.is_closing(epoch) else None
         if closing is not None and closing.augment is not None:
             return closing.augment
-        return WithBatchAugments(self.augment, self.extras) if self.extras else self.augment
+        return WithBatchAugments(self.augment, self.batch_augments) if self.batch_augments else self.augment
 
     def loss_at(self, epoch: int) -> AnyLoss:
         """The loss of an epoch (0-based)."""

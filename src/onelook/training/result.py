@@ -1,4 +1,4 @@
-"""What a training has reached, as a value. Needs no torch."""
+"""The result of a training run, as plain values; imports no torch."""
 
 from __future__ import annotations
 

@@ -201,13 +201,13 @@ def fit(
 
     slow_loader_remedy: what the warning recommends where training waits for batches.
     """
-    recipe, train_state, record, journal = run.recipe, run.train_state, run.record, run.log
+    recipe, train_state, record, log = run.recipe, run.train_state, run.record, run.log
     steps = -(-len(batches) // recipe.accumulate)
     meter = record.loss_meter(train_state.process_group)
     clock = Clock(record.seconds, train_state.steps, recipe.epochs * steps)
     read_every = READ_EVERY if train_state.process_group.device.type == "cuda" else 1
     shown = None
-    with exclusive(run.folder, train_state.process_group, new=False), StopRequest() as stop, journal:
+    with exclusive(run.folder, train_state.process_group, new=False), StopRequest() as stop, log:
         if train_state.steps == 0:
             run.save_checkpoint()
         stopped = record.finished
@@ -216,7 +216,7 @@ def fit(
                 done = event.number % steps + 1
                 meter.add(event, first=shown is None)
                 if shown != event.epoch:  # the first step of the epoch in this session
-                    journal.begin_epoch(event.epoch, recipe.epochs, steps, done - 1)
+                    log.begin_epoch(event.epoch, recipe.epochs, steps, done - 1)
                     shown = event.epoch
                 if done % read_every and not event.ends_epoch:
                     continue
@@ -227,7 +227,7 @@ def fit(
                 if found:
                     _report_skipped(run, skipped)
                 pace = clock.seconds_per_step(train_state.steps)
-                journal.step(
+                log.step(
                     done, steps, meter.recent_means(), recipe.batch_size / pace, clock.remaining(train_state.steps)
                 )
                 record.seconds = clock.seconds()
@@ -235,7 +235,7 @@ def fit(
                 if stopped or (due and not event.ends_epoch):
                     run.save_checkpoint(meter)
             else:
-                journal.end_epoch()
+                log.end_epoch()
                 record.seconds = clock.seconds()
                 _end_epoch(
                     run, event, meter, steps * recipe.batch_size, evaluate, slow_loader_remedy=slow_loader_remedy
@@ -246,9 +246,9 @@ def fit(
                 stopped = record.finished or any_process(stop.requested, train_state.process_group.device)
             if stopped:
                 break
-        journal.end_epoch()
+        log.end_epoch()
         if not record.finished:
-            journal.info(f"Stopped and saved after {train_state.steps} steps. To resume: {run.resume_command}")
+            log.info(f"Stopped and saved after {train_state.steps} steps. To resume: {run.resume_command}")
         run.loggers.close()
     return run.result(steps)
 
@@ -257,7 +257,7 @@ def _end_epoch(
     run: Run, event: Epoch, meter: LossMeter, images: int, evaluate: Evaluate | None, *, slow_loader_remedy: str
 ) -> None:
     """Evaluates the model in the epochs chosen by the recipe; writes the epoch's metrics and the weights."""
-    recipe, train_state, record, journal = run.recipe, run.train_state, run.record, run.log
+    recipe, train_state, record, log = run.recipe, run.train_state, run.record, run.log
     if any_process(
         not meter.steps, train_state.process_group.device
     ):  # all stop together: none waits for one that has ended
@@ -284,10 +284,10 @@ def _end_epoch(
     row["seconds"] = trained + time.monotonic() - begin
     record.rows = [old for old in record.rows if old["epoch"] <= event.number]
     record.rows.append({"epoch": event.number + 1, **row})
-    journal.info(_line(event.number + 1, recipe, row, better))
+    log.info(_line(event.number + 1, recipe, row, better))
     late, running = meter.waited - meter.starting, trained - meter.starting
     if late > 0.2 * running and late > 1:
-        journal.warning(f"Training waited {late:.1f} of {running:.1f} s for the data loader: {slow_loader_remedy}.")
+        log.warning(f"Training waited {late:.1f} of {running:.1f} s for the data loader: {slow_loader_remedy}.")
     run.loggers.write(event.number + 1, row)
     if better or record.best is None:  # until an epoch is evaluated, the last one counts as the best
         run.write_weights("best", row)

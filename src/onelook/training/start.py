@@ -18,11 +18,11 @@ from onelook.errors import UsageError, UserError
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
 from onelook.training.batch_size import largest_batch, training_trial
-from onelook.training.batches import loader_of
+from onelook.training.batches import make_loader
 from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe
 from onelook.training.train_state import RuntimeOptions, TrainState
-from onelook.training.unfold_batch_norm import measure_statistics, rescale_filters
+from onelook.training.unfold_batch_norm import enlarge_small_filters, measure_statistics
 from onelook.weights import load_weights, save_weights
 from onelook.weights.report import LoadReport
 
@@ -62,7 +62,7 @@ def unfold(detector: Detector, training: Dataset, recipe: Recipe, process_group:
     The same images in every process, so that all start with the same weights.
     """
     alone = ProcessGroup(0, 1, process_group.device)
-    with loader_of(training, recipe, alone, workers=0) as batches:
+    with make_loader(training, recipe, alone, workers=0) as batches:
         needed = -(-STATISTICS_IMAGES * recipe.accumulate // recipe.batch_size)
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), needed))
     detector.to(process_group.device)
@@ -73,7 +73,7 @@ def unfold(detector: Detector, training: Dataset, recipe: Recipe, process_group:
         predictions = detector(batch.images.to(process_group.device).float())
         return torch.stack(list(loss(predictions, batch.targets.to(process_group.device)).values())).sum()
 
-    rescale_filters(detector, (partial(of, batch) for batch in first[:RESCALING_BATCHES]))
+    enlarge_small_filters(detector, (partial(of, batch) for batch in first[:RESCALING_BATCHES]))
 
 
 def fill_memory(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from onelook.training.distill import TERM_NAME
+from onelook.training.distillation import TERM_NAME
 from onelook.training.multiscale import resize_batch
 from onelook.types import Targets
 
 if TYPE_CHECKING:
     from onelook.networks.detector import Detector
-    from onelook.training.distill import Distiller
+    from onelook.training.distillation import Distiller
     from onelook.training.recipe import AnyLoss
 
 

@@ -97,7 +97,7 @@ def reopen_teacher(folder: Path, model: str | Detector | None, weights: str | No
 
     model, weights: its new place, None if it has not moved. UserError for another teacher.
     """
-    before = read_teacher(folder)
+    before = read_teacher_record(folder)
     if model is None and before.model == IN_MEMORY:
         raise UserError(
             f"The run in '{folder}' learns from a teacher that was {IN_MEMORY}.", "Give the same teacher again."
@@ -120,7 +120,7 @@ def reopen_teacher(folder: Path, model: str | Detector | None, weights: str | No
     return detector, before
 
 
-def read_teacher(folder: Path) -> TeacherRecord:
+def read_teacher_record(folder: Path) -> TeacherRecord:
     """Reads the record in a run's folder; UserError where there is none or it is damaged."""
     path = folder / TEACHER_FILE
     try:

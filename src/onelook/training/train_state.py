@@ -20,7 +20,7 @@ from onelook.layers.cross_mini_batch_norm import CrossMiniBatchNorm
 from onelook.networks.deploy import deploy
 from onelook.ops.reduce import mean_over_processes
 from onelook.training.batch_norm_snapshot import BatchNormSnapshot, all_finite
-from onelook.training.distill import AlignModule, Distiller, check_sizes
+from onelook.training.distillation import AlignModule, Distiller, check_sizes
 from onelook.training.ema import ModelEma
 from onelook.training.processes import ProcessGroup, distribute, synchronise_batch_norm
 from onelook.training.step import TrainingStep

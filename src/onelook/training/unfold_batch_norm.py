@@ -9,7 +9,7 @@ Folding also loses the scale of the filters. With batch norm their scale has no 
 training: a step rotates a filter by rate * |gradient| / |filter|, and the gradient shrinks as the filter grows. In a
 trained network filters have grown until weight decay balances the gradients (van Laarhoven 2017, arXiv 1706.05350). A
 folded first layer with input pixels up to 255 is about a hundred times smaller than that, and one step at the lowest
-published rate would destroy it; `rescale_filters` enlarges such filters again.
+published rate would destroy it; `enlarge_small_filters` enlarges such filters again.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _rescale(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     norm.running_var.copy_(variance)
 
 
-def rescale_filters(
+def enlarge_small_filters(
     model: nn.Module, batches: Iterable[Callable[[], Tensor]], max_ratio: float = MAX_GRADIENT_RATIO
 ) -> dict[str, float]:
     """Enlarges filters in front of batch norms that are too small to be trained; the outputs do not change.

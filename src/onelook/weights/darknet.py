@@ -26,7 +26,7 @@ from torch import Tensor
 
 from onelook.errors import WeightsError
 from onelook.networks.detector import Architecture, Detector
-from onelook.weights.file import map_file, tensor_from, whole_file
+from onelook.weights.file import atomic_file, map_file, tensor_from
 from onelook.weights.problems import UnreadableFile
 
 LARGEST_CLASS_COUNT = 2000  # that a file may have beside the model's own; a larger one is a damaged file
@@ -213,7 +213,7 @@ def write_darknet(detector: Detector, path: str | os.PathLike[str], header: Dark
     if detector.deployed:
         raise WeightsError("A deployed detector has no batch norm to write.", "Write its training form.")
     state: Mapping[str, Tensor] = detector.state_dict()
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
         file.write((header or DarknetHeader()).to_bytes())
         for layer in layers:
             file.write(state[layer.own].detach().float().cpu().contiguous().numpy().astype("<f4").tobytes())

@@ -78,7 +78,7 @@ def check_shape(shape: object, what: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[str]:
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[str]:
     """The name of a file to write, which takes the place of `path` at the end: a crash leaves the previous one whole.
 
     Makes the folders. WeightsError if the place cannot be written.

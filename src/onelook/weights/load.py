@@ -17,7 +17,7 @@ from onelook.weights.checkpoint import Checkpoint, read_checkpoint
 from onelook.weights.classes import ClassPlan, copy_class_rows, plan_classes
 from onelook.weights.identify import likely_model, model_name
 from onelook.weights.naming import COUNTER, Form, ModelSpec, NamedTensors, classes_in, name_tensors, unfold
-from onelook.weights.own import is_classifier
+from onelook.weights.own_format import is_classifier
 from onelook.weights.problems import UnreadableFile, printable
 from onelook.weights.report import LoadReport, compare, suggestion
 

@@ -66,7 +66,7 @@ class OnnxFile:
     metadata: dict[str, str]
 
 
-class _Outside:
+class _ExternalData:
     """Files beside the model that hold tensors of it: only files of the model's own folder, each mapped once."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -119,12 +119,12 @@ def read_onnx_file(data: memoryview, path: str | os.PathLike[str]) -> OnnxFile:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(structure)
-        return _content(model, numbers, _Outside(path))
+        return _content(model, numbers, _ExternalData(path))
     except (DecodeError, UnicodeDecodeError) as error:
         raise UnreadableFile(f"it is damaged: {printable(error)}") from error
 
 
-def _content(model: Any, numbers: Numbers, outside: _Outside) -> OnnxFile:
+def _content(model: Any, numbers: Numbers, outside: _ExternalData) -> OnnxFile:
     graph = model.graph
     if not graph.node:
         raise UnreadableFile("it holds no graph")
@@ -150,8 +150,8 @@ def _add(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> None:
     tensors[name] = tensor
 
 
-def _tensor(stored: Any, numbers: Numbers, outside: _Outside) -> Tensor:
-    """The values of a TensorProto, in its own type; none of a type that cannot be weights (text, 4 bits)."""
+def _tensor(stored: Any, numbers: Numbers, outside: _ExternalData) -> Tensor:
+    """The values of a TensorProto in its own type; an empty tensor for types that are no weights (text, 4 bits)."""
     what = f"its tensor '{printable(stored.name)}'"
     shape = check_shape(list(stored.dims), what)
     code = stored.data_type

@@ -15,7 +15,7 @@ from onelook.weights.file import BEST
 from onelook.weights.identify import identify
 from onelook.weights.load import load_weights
 from onelook.weights.naming import read_official
-from onelook.weights.own import is_classifier, restore
+from onelook.weights.own_format import is_classifier, restore
 
 _FILES = (".safetensors", ".onnx", ".pth", ".pt", ".weights")
 
@@ -44,10 +44,10 @@ def open_detector(
         raise ConfigError("No model was named.", "Give a name (see `onelook models`), a file, or the folder of a run.")
     path = Path(model)
     if path.is_dir():
-        _refuse_second(weights, path)
+        _check_no_weights(weights, path)
         return _of_file(_best(path), path.name)
     if path.suffix.lower() in _FILES or path.is_file():
-        _refuse_second(weights, path)
+        _check_no_weights(weights, path)
         return _of_file(path, path.stem)
     name = os.fspath(model)
     row = variant(name)  # the name is checked before anything is read
@@ -104,7 +104,7 @@ def _best(folder: Path) -> Path:
     raise WeightsError(f"The folder '{folder}' is not a run: it has no {BEST}.", "Name the folder of a training.")
 
 
-def _refuse_second(weights: str | os.PathLike[str] | None, model: Path) -> None:
+def _check_no_weights(weights: str | os.PathLike[str] | None, model: Path) -> None:
     if weights is not None:
         raise ConfigError(
             f"Two sets of weights were given: '{model}' and '{weights}'.",

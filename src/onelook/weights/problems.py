@@ -14,7 +14,7 @@ REMEDY_UNTRUSTED = (
 
 
 class UnreadableFile(Exception):
-    """Why a reader gives up, without the file's name: the reader's entry point turns it into a WeightsError."""
+    """A file cannot be read, for the reason in the message; the entry point of the reader adds the file's name."""
 
     def __init__(self, reason: str, remedy: str = _DAMAGED) -> None:
         super().__init__(reason)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from onelook.weights.file import MOST_DIMENSIONS, map_file, whole_file
+from onelook.weights.file import MOST_DIMENSIONS, atomic_file, map_file
 from onelook.weights.header import HEADER_KEY, Header, parse_json
 from onelook.weights.problems import UnreadableFile, printable
 
@@ -104,7 +104,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     WeightsError if the place cannot be written.
     """
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         save_tensors(own, temporary, {HEADER_KEY: header.to_json()})
     return Path(path)
 

@@ -124,7 +124,7 @@ def _read_zip(data: memoryview, packages: Sequence[str]) -> TorchFile:
 
 
 def _read_stream(data: memoryview, packages: Sequence[str]) -> TorchFile:
-    """magic, version and machine as three pickles; the value; the storage keys; then a count and bytes for each key."""
+    """Reads the old form: pickles of magic, version, machine, value and storage keys, then the bytes of each key."""
     nothing = SafeGlobals()
     version, position = read_pickle(data, nothing, position=len(STREAM_MAGIC), limit=_LARGEST_HEADER)
     machine, position = read_pickle(data, nothing, position=position, limit=_LARGEST_HEADER)

@@ -48,7 +48,7 @@ def read_pickle(
     Raises UnreadableFile.
     """
     raw = bytes(data[position : position + limit])
-    end = _Check(raw).end()
+    end = _Check(raw).follow_to_end()
     try:
         value = _Unpickler(raw[:end], find, persistent).load()
     except (*_DAMAGE, pickle.UnpicklingError) as error:
@@ -83,7 +83,7 @@ class _Check:
         self._memo = bytearray()
         self._memorised = 0
 
-    def end(self) -> int:
+    def follow_to_end(self) -> int:
         """Where the pickle ends. Raises UnreadableFile for what would take more memory or time than the file has."""
         steps, instructions, stream = 0, _INSTRUCTIONS, self._stream
         try:

@@ -15,7 +15,7 @@ SHOWN_OF_A_CODE = 5
 
 
 def show_problems(result: CheckReport, console: Console) -> None:
-    """A table of the splits, then the problems, of each kind the first few."""
+    """Prints a table of the splits, then the first few problems of each kind."""
     console.print(f"{result.summary['format']} data set [bold]{escape(result.summary['data'])}[/]")
     table = Table("split", box=None, pad_edge=False, header_style="bold")
     for name in next(iter(result.summary["splits"].values()), {}):

@@ -44,7 +44,8 @@ class Source:
     """A data set on the disk: its format, and the files of each split.
 
     described_by: what the user named: a folder, or a file.  parts: by the name of the split.  names: the class names,
-    None where only the annotations name them.  keypoint_values: how many numbers follow the box in a row of labels.
+    None where only the annotations name them.  keypoint_values: how many numbers follow the box in a row of labels, 0
+    for outlines in place of boxes, None where it is not known.
     """
 
     format: Format
@@ -52,7 +53,7 @@ class Source:
     described_by: Path
     parts: Mapping[str, Part]
     names: tuple[str, ...] | None = None
-    keypoint_values: int = 0
+    keypoint_values: int | None = None
     notes: tuple[str, ...] = ()
 
     def resolve(self, split: str) -> str:
@@ -176,8 +177,10 @@ class Format:
     what most boxes seem to be, and the remedy.
 
     has_boxes: False where an image has a class and no boxes.  has_ids: whether images, annotations and categories have
-    ids of their own.  in_pixels: whether boxes are written in pixels, not in fractions of the image.  last_resort:
-    looked for only where no other format is found, because many folders look like it.
+    ids of their own.  ignores_difficult: whether the format's evaluation leaves out what is marked difficult.
+    in_pixels: whether boxes are written in pixels, not in fractions of the image.
+    lists_images: whether `files_of` names every image.  last_resort: looked for only where no other format is found,
+    because many folders look like it.
     """
 
     name: str
@@ -194,7 +197,9 @@ class Format:
     wrong_unit: Callable[[ReadSplit, np.ndarray], tuple[str, str]] = unit_unknown
     has_boxes: bool = True
     has_ids: bool = False
+    ignores_difficult: bool = False
     in_pixels: bool = True
+    lists_images: bool = False
     last_resort: bool = False
 
 

@@ -45,7 +45,7 @@ def find(root: Path) -> Source | None:
 
 
 def _classes(folder: Path) -> list[str]:
-    """The names of a folder's folders that hold images, in order."""
+    """Names of the subfolders that contain images, sorted by name."""
     inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
     named = (path for path in inside if not split_word(path.name) and path.name.lower() not in NOT_CLASSES)
     return [path.name for path in named if any(is_image(name) for name in os.listdir(path))]
@@ -91,7 +91,7 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
         if isinstance(size, ImageError):
             problems.error("image-unreadable", size.message, size.remedy, file=f"{source.root}/{name}")
             continue
-        images.add(len(images) + 1, name, size, flags=bits.LABELLED)
+        images.add(len(images) + 1, name, size, flags=bits.LABELLED | bits.MEASURED)
         box = (0.0, 0.0, float(size[1]), float(size[0]))
         objects.add(len(images), len(images), label, box, area=float(size[0] * size[1]))
     ids = np.frombuffer(objects.image_ids, np.int64) if len(objects) else np.zeros(0, np.int64)
@@ -111,5 +111,6 @@ CLASS_FOLDERS = Format(
     image_root=lambda source, split, index: source.root,
     annotation_file=lambda source, split, path, name: path,
     has_boxes=False,
+    lists_images=True,
     last_resort=True,
 )

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from onelook.data.building import lay_out
+from onelook.data.building import lay_out, mark_measured
 from onelook.data.coco_file import CocoFile
 from onelook.data.dataset import Dataset
 from onelook.data.description import is_yaml, read_description
@@ -26,7 +26,7 @@ from onelook.data.formats.base import (
     unit_unknown,
 )
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, OCCLUDED, TRUNCATED, Index
-from onelook.data.paths import images_below
+from onelook.data.paths import images_below, other_spelling
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
 from onelook.data.split_names import named_splits, split_word
@@ -150,14 +150,17 @@ def read_annotations(path: Path, folders: Sequence[Path], problems: Problems, pr
 
 
 def _classes(file: CocoFile) -> tuple[list[str], list[int], list[dict[str, Any]], list[str]]:
-    """Names, ids and further fields, ordered by id. A name given twice is allowed where only one of them is used."""
+    """Names, ids and further fields, ordered by id. A name given twice is allowed where only one of them is used.
+
+    A category without objects that is the `supercategory` of all others groups them, as in Roboflow's exports.
+    """
     categories, notes = file.sorted_categories(), []
     by_name: dict[str, list[int]] = {}
     for category_id, name, _ in categories:
         by_name.setdefault(name, []).append(category_id)
     repeated = {name: ids for name, ids in by_name.items() if len(ids) > 1}
+    used = set(file.objects.categories) if repeated or any("supercategory" in c[2] for c in categories) else set()
     if repeated:
-        used = set(file.objects.categories)
         for name, ids in repeated.items():
             spare = [category_id for category_id in ids if category_id not in used]
             spare = spare[: len(ids) - 1]
@@ -167,6 +170,15 @@ def _classes(file: CocoFile) -> tuple[list[str], list[int], list[dict[str, Any]]
                 continue
             notes.append(f"the unused category {spare} with the repeated name '{name}' is left out")
             categories = [category for category in categories if category[0] not in spare]
+    for category_id, name, _ in categories if len(categories) > 1 else ():
+        others = [fields.get("supercategory") for other, _, fields in categories if other != category_id]
+        if category_id not in used and set(others) == {name}:
+            notes.append(
+                f"the category '{name}' has no objects and is the supercategory of all others, so it is no class; "
+                "to make it one, take it out of their 'supercategory'"
+            )
+            categories = [category for category in categories if category[0] != category_id]
+            break
     return [c[1] for c in categories], [c[0] for c in categories], [c[2] for c in categories], notes
 
 
@@ -186,6 +198,7 @@ def _fill_sizes(arrays: dict[str, np.ndarray], folders: Sequence[Path], file: Co
             file.problems.error("image-unreadable", size.message, size.remedy, **place)
         else:
             arrays["sizes"][row] = size
+    mark_measured(arrays, missing)
 
 
 def _image_folder(path: Path, folders: Sequence[Path], names: Sequence[str]) -> Path:
@@ -201,7 +214,8 @@ def _image_folder(path: Path, folders: Sequence[Path], names: Sequence[str]) -> 
     if not found or max(found) == 0:
         tried = ", ".join(f"'{folder}'" for folder in folders)
         raise DataError(
-            f"The images of '{path}' were not found: '{sample[0]}' is in none of {tried}.",
+            f"The images of '{path}' were not found: '{sample[0]}' is in none of {tried}."
+            + next((text for folder in there if (text := other_spelling(folder / sample[0]))), ""),
             "Put the images in a folder named after the split, beside the annotations or one level up.",
         )
     return there[found.index(max(found))]
@@ -229,6 +243,11 @@ class CocoWriter:
             "the difference between unlabelled images and images without objects",
             int((~dataset.labelled).sum()) if dataset.labelled.any() else 0,
         )
+        if dataset.ignores_difficult:
+            losses.add(
+                "that evaluation leaves difficult objects out (they are marked, but count in COCO's protocol)",
+                int(((dataset.index.object_flags & DIFFICULT) > 0).sum()),
+            )
         rest = dataset.index.meta.get("rest", {})
         with open(out / "annotations" / f"instances_{split_folder(split)}.json", "w", encoding="utf-8") as file:
             file.write("{")

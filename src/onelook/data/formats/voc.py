@@ -5,32 +5,27 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onelook.data import index as bits
-from onelook.data.building import Images, Objects, lay_out
+from onelook.data.building import Images, Objects, lay_out, mark_measured
 from onelook.data.class_names import first_names
-from onelook.data.dataset import Dataset
 from onelook.data.formats.base import (
     Arrays,
     Format,
-    Losses,
     Part,
-    Place,
     ReadSplit,
     Source,
-    num_mask_areas,
-    split_folder,
 )
+from onelook.data.formats.voc_writer import VocWriter
 from onelook.data.formats.voc_xml import REMEDY, SIDES, VocFile, VocObject, read_xml
-from onelook.data.index import CROWD, DIFFICULT, OCCLUDED, TRUNCATED
-from onelook.data.paths import LIST_LIMIT, images_below, is_image, plain_name, read_text
+from onelook.data.paths import LIST_LIMIT, has_images, images_below, is_image, plain_name, read_text
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
 from onelook.data.split_names import WHOLE, named_splits, split_word
@@ -51,10 +46,26 @@ def find(root: Path) -> Source | None:
         folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and split_word(folder.name)]
         parts = {folder.name: Part(images=(folder,)) for folder in folders if any(folder.glob("*.xml"))}
         if not parts:
-            return _in_devkit(root)
+            return _in_devkit(root) or _flat(root)
         parts = named_splits(parts)
     names = first_names(root, _NAME_FILES)
     return Source(VOC, root, root, parts, names)
+
+
+def _flat(root: Path) -> Source | None:
+    """A folder in which images and their XML files lie side by side, as labelling tools leave them."""
+    first = next((path for path in sorted(root.glob("*.xml")) if not path.name.startswith(".")), None)
+    if first is None or not re.search(rb"<annotation[\s>]", _start(first)) or not has_images(root):
+        return None
+    return Source(VOC, root, root, {WHOLE: Part(images=(root,))}, first_names(root, _NAME_FILES))
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4096) if path.is_file() else b""
+    except OSError:
+        return b""
 
 
 def _in_devkit(root: Path) -> Source | None:
@@ -81,18 +92,25 @@ def _ids_of(source: Source, split: str) -> list[str]:
     if part.annotations is None:
         files = (path for path in folder.rglob("*.xml") if not path.name.startswith("."))
         return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
-    ids = set()
-    for line in read_text(part.annotations, LIST_LIMIT).split("\n"):
-        name = line.strip()
-        if not name:
-            continue
-        words = name.split()
-        if len(words) == 2 and words[1] in ("-1", "0", "1") and not (folder / f"{name}.xml").exists():
-            name = words[0]  # a list of the images with one class, used as a split
-        if name.lower().endswith(".xml") or is_image(name):
-            name = name.rpartition(".")[0]
-        ids.add(name)
-    return sorted(ids)
+    lines = [line.strip() for line in read_text(part.annotations, LIST_LIMIT).split("\n")]
+    lines = [line for line in lines if line]
+    if _is_class_list(lines, folder):  # a list of the images with one class, used as a split
+        lines = [line.split()[0] for line in lines]
+    return sorted({_without_ending(line, folder) for line in lines})
+
+
+def _without_ending(name: str, folder: Path) -> str:
+    """The id of a line: some lists name the images or the annotations."""
+    named = name.lower().endswith(".xml") or is_image(name)
+    return name.rpartition(".")[0] if named and not (folder / f"{name}.xml").exists() else name
+
+
+def _is_class_list(lines: Sequence[str], folder: Path) -> bool:
+    """Whether every line is an id and -1, 0 or 1; not where that is a name with a space."""
+    pairs = [line.split() for line in lines]
+    if not all(len(words) == 2 and words[1] in ("-1", "0", "1") for words in pairs):
+        return False
+    return any((folder / f"{words[0]}.xml").exists() for words in pairs)
 
 
 def _annotation_folder(source: Source, split: str) -> Path:
@@ -270,91 +288,7 @@ def _fill_sizes(arrays: dict[str, np.ndarray], folder: Path, problems: Problems)
             problems.error("image-unreadable", size.message, size.remedy, file=paths[missing.index(row)])
         else:
             arrays["sizes"][row] = size
-
-
-class VocWriter:
-    """Writes `JPEGImages`, `Annotations`, `ImageSets/Main/{split}.txt`, and the class names to `labels.txt`.
-
-    Without `labels.txt` the order of the classes would be lost. Corners are the reader's plus 1; fractions of pixels
-    are written where there are any.
-    """
-
-    one_file_an_image = True
-
-    def __init__(self) -> None:
-        self._splits: dict[str, list[str]] = {}
-
-    def place(self, split: str, name: str) -> Place:
-        """All images in one folder."""
-        return Place("JPEGImages", name)
-
-    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
-        """Writes the list of one split and its annotations; none for an image that is not labelled."""
-        ids, labelled = [], dataset.labelled
-        for i, place in enumerate(places):
-            ids.append(str(Path(place.name).with_suffix("")))
-            if labelled[i]:
-                path = (out / "Annotations" / place.name).with_suffix(".xml")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(_annotation(dataset, i, place.name, losses), encoding="utf-8")
-        (out / "Annotations").mkdir(exist_ok=True)
-        lists = out / "ImageSets" / "Main"
-        lists.mkdir(parents=True, exist_ok=True)
-        (lists / f"{split_folder(split)}.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
-        losses.add("areas of masks", num_mask_areas(dataset))
-        if dataset.has_ids:
-            losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
-            losses.add("category ids (classes are numbered from 0)", len(dataset.names))
-
-    def finish(self, out: Path, names: Sequence[str]) -> None:
-        """Writes the list of classes."""
-        if names:
-            (out / "labels.txt").write_text("".join(f"{_printable(name)}\n" for name in names), encoding="utf-8")
-
-
-def _annotation(dataset: Dataset, i: int, name: str, losses: Losses) -> str:
-    height, width = dataset.sizes[i].tolist()
-    lines = [
-        "<annotation>",
-        f"  <filename>{_text(name)}</filename>",
-        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
-    ]
-    index, span, labels = dataset.index, dataset.span(i), dataset.labels(i).tolist()
-    for thing, label in zip(range(span.start, span.stop), labels):
-        flags = int(index.object_flags[thing])
-        pose = index.extra("object", thing).get("pose", "Unspecified")
-        left, top, w, h = index.boxes[thing].tolist()
-        sides = zip(("xmin", "ymin", "xmax", "ymax"), (left + 1, top + 1, left + w + 1, top + h + 1))
-        box = "".join(f"<{side}>{_decimal(value)}</{side}>" for side, value in sides)
-        lines += [
-            "  <object>",
-            f"    <name>{_text(dataset.names[label])}</name>",
-            f"    <pose>{_text(str(pose))}</pose>",
-            f"    <truncated>{int(flags & TRUNCATED > 0)}</truncated>",
-            *(["    <occluded>1</occluded>"] if flags & OCCLUDED else []),
-            f"    <difficult>{int(flags & (DIFFICULT | CROWD) > 0)}</difficult>",
-            f"    <bndbox>{box}</bndbox>",
-            "  </object>",
-        ]
-        losses.add("crowds (written as difficult objects)", int(flags & CROWD > 0))
-        losses.add(
-            "outlines (boxes are kept)", int(bool(index.rings(thing)) or "segmentation" in index.extra("object", thing))
-        )
-    return "\n".join([*lines, "</annotation>", ""])
-
-
-def _decimal(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
-
-
-def _text(text: str) -> str:
-    return escape(_printable(text), quote=False)
-
-
-def _printable(text: str) -> str:
-    if any(ord(mark) < 32 or mark in "\ufffe\uffff" for mark in text):
-        raise DataError(f"The name {text!r} holds control characters, which XML cannot hold.", "Rename it.")
-    return text
+    mark_measured(arrays, np.array(missing, np.int64))
 
 
 def _check(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:
@@ -376,7 +310,7 @@ def _annotation_file(source: Source, split: str, path: str, name: str) -> str:
 VOC = Format(
     name="voc",
     title="Pascal VOC",
-    layout="JPEGImages, Annotations, ImageSets/Main/{split}.txt",
+    layout="JPEGImages, Annotations, ImageSets/Main/{split}.txt; or XML files beside their images",
     find=find,
     files_of=_files_of,
     read=_read,
@@ -384,4 +318,5 @@ VOC = Format(
     annotation_file=_annotation_file,
     write=VocWriter,
     check=_check,
+    ignores_difficult=True,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,15 @@ from onelook.data.formats.base import (
     num_mask_areas,
     split_folder,
 )
-from onelook.data.formats.yolo_labels import files_of, label_path, list_images, read_split
+from onelook.data.formats.yolo_labels import LABEL_LIMIT, files_of, label_path, list_images, read_split
 from onelook.data.index import Index
-from onelook.data.paths import has_images, is_image, walk_files
+from onelook.data.paths import has_images, is_image, read_text, walk_files
 from onelook.data.problems import Problems
 from onelook.data.split_names import WHOLE, named_splits, split_word
 from onelook.errors import DataError
 
 _NAME_FILES = ("classes.txt", "obj.names", "classes.names", "names.txt", "labels/classes.txt", "predefined_classes.txt")
+_LOOKED_AT = 16  # label files that tell whether a folder holds labels
 SAME = 0.011  # pixels between a box and its outline's bounds: COCO rounds boxes to 0.01
 
 
@@ -51,6 +53,12 @@ def _names(content: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
     if count is not None and (type(count) is not int or not 0 < count <= CLASS_LIMIT):
         raise DataError(f"'{path}': 'nc' must be the number of classes, not {str(count)[:60]!r}.", "Correct it.")
     if isinstance(names, dict):
+        if names and all(isinstance(key, str) and key.isdecimal() for key in names):
+            keys = ", ".join(f"'{key}'" for key in list(names)[:3])
+            raise DataError(
+                f"'{path}': the keys of 'names' are text ({keys}), not numbers.",
+                "Take the quotes away: 0: first, 1: second.",
+            )
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             raise DataError(
                 f"'{path}': the keys of 'names' must be 0 to {len(names) - 1}.", "Number the classes from 0."
@@ -71,22 +79,27 @@ def _names(content: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
     return unique_names(result, path)
 
 
-def _keypoint_values(shape: Any, path: Path) -> int:
-    """How many numbers follow the box in a label row of a pose data set; 0 for others."""
+def _keypoint_values(shape: Any, path: Path) -> int | None:
+    """How many numbers follow the box in a label row of a pose data set; None where the file does not say."""
     if shape is None:
+        return None
+    if shape is False:
         return 0
     if isinstance(shape, list) and len(shape) == 2 and all(type(v) is int and 0 < v < 10_000 for v in shape):
         return shape[0] * shape[1]
-    raise DataError(f"'{path}': 'kpt_shape' must be two numbers such as [17, 3].", "Correct it.")
+    raise DataError(f"'{path}': 'kpt_shape' must be two numbers such as [17, 3], or false.", "Correct it.")
 
 
 def find(root: Path) -> Source | None:
-    """YOLO by its folders: `images/{split}` + `labels/{split}`, `{split}/images` + `{split}/labels`, both without
-    splits, or `{split}.txt` lists beside such folders; None where there is no label folder and no list."""
+    """Finds a YOLO data set by its folders or its lists of images; None if there is neither a label folder nor a list.
+
+    Layouts: `images/{split}` + `labels/{split}`, `{split}/images` + `{split}/labels`, both without splits,
+    `{split}.txt` lists beside such folders, or images and labels side by side in `{split}` or without splits.
+    """
     parts = _parts(root)
     if not parts:
         return None
-    names = first_names(root, _NAME_FILES)
+    names = first_names(root, _NAME_FILES) or _darknet_names(parts)
     notes = () if names else ("no file names the classes, so they are called by their numbers",)
     return Source(YOLO, root, root, named_splits(parts), names, notes=notes)
 
@@ -103,7 +116,40 @@ def _parts(root: Path) -> dict[str, Part]:
             return {folder.name: Part(images=(folder,)) for folder in divided}
         return {WHOLE: Part(images=(images,))} if has_images(images) else {}
     inside = [folder for folder in _folders(root) if (folder / "images").is_dir() and (folder / "labels").is_dir()]
-    return {folder.name: Part(images=(folder / "images",)) for folder in inside}
+    if inside:
+        return {folder.name: Part(images=(folder / "images",)) for folder in inside}
+    if flat := {folder.name: Part(images=(folder,)) for folder in _folders(root) if _is_flat(folder)}:
+        return flat if all(map(split_word, flat)) else {}
+    return {WHOLE: Part(images=(root,))} if _is_flat(root) else {}
+
+
+def _is_flat(folder: Path) -> bool:
+    """Whether a folder has images beside label files of their names, the first of which holds rows of numbers."""
+    files = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    stems = sorted(os.path.splitext(name)[0] for name in files if is_image(name))
+    labels = [folder / f"{stem}.txt" for stem in stems if f"{stem}.txt" in files]
+    return bool(labels) and any(map(_is_label, labels[:_LOOKED_AT]))
+
+
+def _is_label(path: Path) -> bool:
+    try:
+        rows = read_text(path, LABEL_LIMIT).split("\n")
+        return any(len(values) >= 5 for row in rows if row.strip() for values in [[float(v) for v in row.split()]])
+    except (DataError, ValueError):
+        return False
+
+
+def _darknet_names(parts: Mapping[str, Part]) -> tuple[str, ...] | None:
+    """The class names of a Darknet export: `_darknet.labels` in each folder of images, all alike."""
+    found = {}
+    for part in parts.values():
+        for place in part.images:
+            if (names := first_names(place, ("_darknet.labels",)) if place.is_dir() else None) is not None:
+                found[place / "_darknet.labels"] = names
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"'{path}'" for path in found)
+        raise DataError(f"The lists of classes differ: {listed}.", "Make them agree: classes are numbers of lines.")
+    return next(iter(found.values()), None)
 
 
 def _folders(root: Path) -> Sequence[Path]:
@@ -202,7 +248,7 @@ def _spare_labels(source: Source) -> Iterator[str]:
     folders, expected = set(), set()
     for part in source.parts.values():
         try:
-            listed = list_images(part, source.root)
+            listed, _ = list_images(part, source.root)
         except DataError:
             continue
         for _, path in listed:
@@ -229,7 +275,7 @@ def _wrong_unit(part: ReadSplit, known: np.ndarray) -> tuple[str, str]:
 YOLO = Format(
     name="yolo",
     title="YOLO text",
-    layout="data.yaml, images/{split} + labels/{split}, or {split}/images + {split}/labels",
+    layout="data.yaml, images/{split} + labels/{split}, {split}/images + {split}/labels, or labels beside images",
     find=find,
     find_file=find_file,
     files_of=files_of,
@@ -240,4 +286,5 @@ YOLO = Format(
     check=_check,
     wrong_unit=_wrong_unit,
     in_pixels=False,
+    lists_images=True,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +25,39 @@ TOLERANCE = 1e-3  # a fraction may leave 0..1 by this much: what writing with th
 _REMEDY = "Correct the row, or remove it."
 
 
-def list_images(part: Part, root: Path) -> list[tuple[str, str]]:
-    """(name, path) of every image of a split, sorted by name, each once.
+def list_images(part: Part, root: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """(name, path) of every image of a split, sorted by name, each once; and notes on how lists were read.
 
     A name is relative to the data set's folder; absolute for what a list of the user's own names outside of it.
     Raises `DataError` for a folder or list that does not exist or holds no image.
     """
     found: dict[str, str] = {}
+    notes: list[str] = []
     for place in part.images:
         if place.is_dir():
             paths = [f"{place}/{name}" for name in images_below(place)]
         elif place.is_file() and is_image(place.name):
             paths = [str(place)]
         elif place.is_file():
-            paths = _listed(place, root)
+            paths, dropped = _listed(place, root)
+            notes += (
+                [f"'{place.name}': the images are found without the '{dropped}' before their names"] if dropped else []
+            )
         else:
             raise DataError(f"'{place}' does not exist.", "Correct the data set's description, or make the folder.")
         if not paths:
             raise DataError(f"'{place}' holds no image.", "Put images there, or correct the description.")
         start = f"{root}/"
         found.update((path.removeprefix(start), path) for path in paths)
-    return sorted(found.items())
+    return sorted(found.items()), notes
 
 
-def _listed(place: Path, root: Path) -> list[str]:
-    """The images of a list: absolute, or relative to the list's folder (`./...`), to the data set, or to the list."""
+def _listed(place: Path, root: Path) -> tuple[list[str], str]:
+    """The images of a list: absolute, or relative to the list's folder (`./...`), to the data set, or to the list.
+
+    Also what was taken from the front of names, "" for nothing: exports write `data/` or where the images once were.
+    """
+    dropped = ""
     paths, base, lines = [], str(place.parent), read_text(place, LIST_LIMIT).split("\n")
     for line, number in {line: number for number, line in enumerate(lines, 1)}.items():
         name = line.strip().replace("\\", "/")
@@ -60,18 +69,38 @@ def _listed(place: Path, root: Path) -> list[str]:
             near = os.path.normpath(f"{base}/{name}")
             name = near if name.startswith("./") or base == str(root) else os.path.normpath(f"{root}/{name}")
             name = name if os.path.exists(name) else near
+        if not os.path.exists(name):
+            given = line.strip().replace("\\", "/")
+            if not (dropped and given.startswith(dropped)):
+                dropped = _prefix(given, (str(root), base)) or dropped
+            for folder in (str(root), base) if dropped and given.startswith(dropped) else ():
+                if os.path.exists(moved := f"{folder}/{given.removeprefix(dropped)}"):
+                    name = moved
+                    break
         paths.append(name)
-    return paths
+    return paths, dropped
+
+
+def _prefix(name: str, folders: Sequence[str]) -> str:
+    """The shortest start of a path without which it names a file in one of the folders; "" where none does."""
+    parts = name.split("/")
+    for count in range(1, len(parts)):
+        if any(os.path.exists(f"{folder}/{'/'.join(parts[count:])}") for folder in folders):
+            return "/".join(parts[:count]) + "/"
+    return ""
 
 
 def label_path(image: str) -> str:
-    """Where an image's labels are: `labels` for the last folder `images` in its path, else beside it."""
+    """Where an image's labels are: `labels` for the last folder `images` in its path that has one, else beside it."""
     stem = os.path.splitext(image)[0] + ".txt"
     before, found, after = stem.rpartition("/images/")
-    if not found:
-        return stem
-    folder = f"{before}/labels/{after}"
-    return folder if os.path.exists(folder) or os.path.isdir(f"{before}/labels") else stem
+    while found:
+        folder = f"{before}/labels/{after}"
+        if os.path.exists(folder) or os.path.isdir(f"{before}/labels"):
+            return folder
+        before, found, further = before.rpartition("/images/")
+        after = f"{further}/images/{after}"
+    return stem
 
 
 def files_of(source: Source, split: str) -> FilesOf:
@@ -93,16 +122,45 @@ def files_of(source: Source, split: str) -> FilesOf:
                 if os.path.isdir(folder):
                     yield from ((entry.path[len(folder) :], entry) for entry in walk_files(Path(folder)))
         elif place.is_file() and not is_image(place.name):
-            for path in _listed(place, source.root):
+            for path in _listed(place, source.root)[0]:
                 yield path.removeprefix(f"{source.root}/"), path
                 yield "labels", label_path(path)
+
+
+class LongRows:
+    """What rows of labels have in common that hold more than a box: outlines, or a box and keypoints."""
+
+    ENOUGH = 5  # rows without visibilities that must look like keypoints before they are taken for such
+
+    def __init__(self) -> None:
+        self.count, self.length, self.place = 0, 0, {}  # type: int, int, dict[str, Any]
+        self._alike = self._flagged = self._inside = True
+
+    def add(self, values: Sequence[float], place: dict[str, Any]) -> None:
+        """Looks at one row's values, without the class."""
+        if not self.count:
+            self.length, self.place = len(values), place
+        self.count += 1
+        self._alike &= len(values) == self.length
+        if not self._alike:
+            return
+        (x, y, w, h), points = values[:4], values[4:]
+        self._flagged &= len(points) % 3 == 0 and all(value in (0, 1, 2) for value in points[2::3])
+        pairs = zip(points[::2], points[1::2])
+        self._inside &= all((abs(px - x) <= w / 2 and abs(py - y) <= h / 2) or px == py == 0 for px, py in pairs)
+
+    def seem_keypoints(self) -> bool:
+        """Whether every row is as long as the first, and has visibilities or only points inside of its box."""
+        without_flags = self._inside and self.length >= 10 and self.count >= self.ENOUGH
+        return self._alike and self.length >= 10 and (self._flagged or without_flags)
 
 
 class Labels:
     """The label files of a split while they are read."""
 
-    def __init__(self, num_classes: int | None, keypoint_values: int, problems: Problems) -> None:
-        self.num_classes, self.keypoint_values, self.problems = num_classes, keypoint_values, problems
+    def __init__(self, num_classes: int | None, keypoint_values: int | None, problems: Problems) -> None:
+        self.num_classes, self.keypoint_values, self.problems = num_classes, keypoint_values or 0, problems
+        self.long_rows = LongRows() if keypoint_values is None else None
         self.objects = Objects()
         self.highest = -1
 
@@ -119,12 +177,26 @@ class Labels:
                 self._row(fields, path, line, image_id, size)
         return True
 
+    def conclude(self) -> list[str]:
+        """Reports rows that cannot be told apart from keypoints, once all are read; notes on how rows were read."""
+        rows = self.long_rows
+        if rows is None or not rows.count:
+            return []
+        if rows.seem_keypoints():
+            message = f"each row has {rows.length + 1} values, which seem to be a box and keypoints, not an outline."
+            remedy = "Write 'kpt_shape: [number, 2 or 3]' into data.yaml; for outlines, 'kpt_shape: false'."
+            self.problems.error("keypoints", message, remedy, **rows.place)
+        return [
+            f"{rows.count} rows of more than 5 values are read as outlines; keypoints need 'kpt_shape' in data.yaml"
+        ]
+
     def _row(self, fields: list[str], path: str, line: int, image_id: int, size: tuple[int, int]) -> None:
         place = {"file": path, "line": line}
         count = len(fields)
         is_polygon = count >= 7 and count % 2 == 1 and not self.keypoint_values
         if count != 5 + self.keypoint_values and count != 5 and not is_polygon:
             hint = " (is the last one a confidence?)" if count == 6 else ""
+            hint = " (are they keypoints? Then data.yaml needs 'kpt_shape')" if count > 7 and self.long_rows else hint
             message = f"expected 5 values (class, centre x, y, width, height), or a class and an outline, found {count}"
             return self.problems.error("field-count", f"{message}{hint}.", _REMEDY, **place)
         try:
@@ -139,10 +211,14 @@ class Labels:
         label = self._label(values[0], place)
         if label is None:
             return None
+        if is_polygon and self.long_rows is not None:
+            self.long_rows.add(values[1:], place)
         values = values[1:] if is_polygon else values[1:5]
         if min(values) < -TOLERANCE or max(values) > 1 + TOLERANCE:
             worst = max(values, key=lambda value: abs(value - 0.5))
             hint = " and seems to be in pixels" if worst > 2 else ""
+            if worst == 2 and is_polygon and self.long_rows is not None:
+                hint = "; if it is the visibility of a keypoint, data.yaml needs 'kpt_shape'"
             message = f"{worst:g} is outside of 0 to 1{hint}"
             remedy = "Labels are fractions of the image's width and height. " + _REMEDY
             return self.problems.error("not-normalised", f"{message}.", remedy, **place)
@@ -178,7 +254,7 @@ def _pixels(values: list[float], size: tuple[int, int], is_polygon: bool) -> tup
 
 def read_split(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
     """The arrays and the meta of a split's index. Image ids are 1 to I in the sorted order of names."""
-    listed = list_images(source.parts[split], source.root)
+    listed, notes = list_images(source.parts[split], source.root)
     names = source.names
     labels = Labels(None if names is None else len(names), source.keypoint_values, problems)
     images, unlabelled = Images(), 0
@@ -189,14 +265,15 @@ def read_split(source: Source, split: str, problems: Problems, progress: Progres
             continue
         is_labelled = labels.read(label_path(path), number, size)
         unlabelled += not is_labelled
-        images.add(number, name, size, flags=bits.LABELLED if is_labelled else 0)
+        images.add(number, name, size, flags=bits.MEASURED | (bits.LABELLED if is_labelled else 0))
         if number % 256 == 0:
             progress(number, len(listed))
     rows = np.searchsorted(np.array(images.ids, np.int64), np.array(labels.objects.image_ids, np.int64))
     arrays = lay_out(images, labels.objects, np.array(labels.objects.categories, np.int64), rows)
     if names is None:
         names = tuple(str(label) for label in range(max(labels.highest, _highest(source, split)) + 1))
-    notes = [f"images without a label file, which count as background: {unlabelled}"] if unlabelled else []
+    notes += [f"images without a label file, which count as background: {unlabelled}"] if unlabelled else []
+    notes += labels.conclude()
     return arrays, {"names": list(names), "category_ids": list(range(len(names))), "notes": notes}
 
 
@@ -205,7 +282,7 @@ def _highest(source: Source, split: str) -> int:
     highest = -1
     for name, part in source.parts.items():
         labels = Labels(None, source.keypoint_values, Problems(strict=False))
-        for _, path in list_images(part, source.root) if name != split else []:
+        for _, path in list_images(part, source.root)[0] if name != split else []:
             labels.read(label_path(path), 1, (1, 1))
         highest = max(highest, labels.highest)
     return highest

@@ -1,4 +1,7 @@
-"""ELAN and E-ELAN, the computational blocks of YOLOv7 (Wang, Bochkovskiy and Liao 2022, arXiv 2207.02696)."""
+"""ELAN and E-ELAN, the computational blocks of YOLOv7 (Wang, Bochkovskiy and Liao 2022, arXiv 2207.02696).
+
+`ElanChain.identity` is the planned re-parameterisation (sec. 4.1): RepConv without identity beside a concatenation.
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from onelook.layers.conv import ConvStyle
 from onelook.networks.detector import Backbone, Detector, Neck, PixelFormat, Pixels
 from onelook.networks.published import Published, Variant
 from onelook.networks.yolox.backbone import CspDarknet, Darknet53
+from onelook.networks.yolox.decoupled_head import CoupledLevel, DecoupledLevel
 from onelook.networks.yolox.head import Anchors, YoloxHead
-from onelook.networks.yolox.head_levels import CoupledLevel, DecoupledLevel
 from onelook.networks.yolox.neck import Fpn, Pafpn
 from onelook.networks.yolox.official import official_names
 

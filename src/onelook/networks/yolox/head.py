@@ -1,4 +1,4 @@
-"""The head of YOLOX (fig. 2 and sec. 2.1); with other levels and anchors, the heads it is compared with."""
+"""The decoupled head of YOLOX (fig. 2 and sec. 2.1); with other levels and anchors, the heads it is compared with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onelook.networks.detector import ClassRows, Head
-from onelook.networks.yolox.head_levels import HeadLevel
+from onelook.networks.yolox.decoupled_head import HeadLevel
 from onelook.ops.boxes import cxcywh_to_xyxy
 from onelook.ops.priors import flatten_levels, grid_priors
 from onelook.types import Predictions, Priors
@@ -22,7 +22,7 @@ Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
 
 class YoloxHead(Head):
-    """Head of one module for each level (`head_levels`); nothing is shared between levels.
+    """Head of one module for each level (`decoupled_head`); nothing is shared between levels.
 
     Without anchors, the raw values of a cell are the offset of the centre from the cell's corner in strides, unbounded,
     and the logarithms of width and height in strides. With anchors they are those of YOLOv3 (sec. 2.1): the offset is

@@ -16,13 +16,13 @@ from onelook.assign.align_ota import AlignOta
 from onelook.assign.atss import Atss
 from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
-from onelook.losses.distillation import Cwd, Mgd, Mimic
+from onelook.losses.feature_distillation import Cwd, Mgd, Mimic
 from onelook.networks.damo_yolo.mae_nas import MAE_CSP_M, MAE_RESNET_S, Stage, Structure
 from onelook.networks.damo_yolo.rep_gfpn import RepGfpn
 from onelook.networks.variants import variant
 from onelook.recipes.damo_yolo import LOSS, published
 from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row
-from onelook.training.distill import Distillation
+from onelook.training.distillation import Distillation
 from onelook.training.recipe import Recipe
 
 _T4 = "COCO, 640x640, T4, TensorRT FP16"

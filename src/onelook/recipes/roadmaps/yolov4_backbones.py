@@ -15,7 +15,7 @@ from onelook.augment.blur import Blur
 from onelook.augment.cutmix import CutMix
 from onelook.augment.mixup import BatchMixUp
 from onelook.augment.mosaic import BatchMosaic
-from onelook.losses.classification import ClassLoss
+from onelook.losses.classifier import ClassLoss
 from onelook.networks.variants import variant
 from onelook.recipes.classifier import published_classifier
 from onelook.recipes.roadmaps.roadmap import Roadmap, Row
@@ -27,11 +27,11 @@ def _plain(name: str) -> Recipe:
     """The published training of a variant's backbone without its freebies, and with leaky ReLU."""
     found = published_classifier(variant(name))
     network = replace(found.model.network, activation="leaky_relu")  # type: ignore[attr-defined]
-    return replace(found, model=replace(found.model, network=network), extras=(), loss=ClassLoss(smoothing=0.0))  # type: ignore[type-var]
+    return replace(found, model=replace(found.model, network=network), batch_augments=(), loss=ClassLoss(smoothing=0.0))  # type: ignore[type-var]
 
 
 _RESNEXT, _DARKNET = _plain("csresnext50-panet-spp"), _plain("yolov4")
-_FREEBIES = {"extras": published_classifier(variant("yolov4")).extras, "loss.smoothing": 0.1}
+_FREEBIES = {"batch_augments": published_classifier(variant("yolov4")).batch_augments, "loss.smoothing": 0.1}
 _MISH = {"model.network.activation": "mish"}
 _BLUR = Blur(whole=0.25, background=0.0, kernel=15)
 
@@ -43,10 +43,10 @@ TABLE_2 = Roadmap(
     start=_RESNEXT,
     rows=(
         Row("baseline", "CSPResNeXt-50"),
-        Row("mixup", "MixUp", {"extras": (BatchMixUp(0.5),)}, base="baseline"),
-        Row("cutmix", "CutMix", {"extras": (CutMix(0.5),)}, base="baseline"),
-        Row("mosaic", "Mosaic", {"extras": (BatchMosaic(0.5),)}, base="baseline"),
-        Row("blur", "Blurring", {"extras": (_BLUR,)}, base="baseline"),
+        Row("mixup", "MixUp", {"batch_augments": (BatchMixUp(0.5),)}, base="baseline"),
+        Row("cutmix", "CutMix", {"batch_augments": (CutMix(0.5),)}, base="baseline"),
+        Row("mosaic", "Mosaic", {"batch_augments": (BatchMosaic(0.5),)}, base="baseline"),
+        Row("blur", "Blurring", {"batch_augments": (_BLUR,)}, base="baseline"),
         Row("smoothing", "Label smoothing", {"loss.smoothing": 0.1}, base="baseline"),
         Row("swish", "Swish", {"model.network.activation": "silu"}, base="baseline"),
         Row("mish", "Mish", _MISH, base="baseline"),
@@ -77,7 +77,7 @@ def _with_pretraining(name: str, backbone: Recipe) -> Recipe:
 
 
 _FREEBIES_BEFORE = {f"pretraining.{path}": value for path, value in _FREEBIES.items()}
-_DARKNET_BOF = replace(_DARKNET, extras=_FREEBIES["extras"], loss=ClassLoss(smoothing=0.1))  # type: ignore[arg-type]
+_DARKNET_BOF = replace(_DARKNET, batch_augments=_FREEBIES["batch_augments"], loss=ClassLoss(smoothing=0.1))  # type: ignore[arg-type]
 _MISH_THROUGHOUT = {f"pretraining.{path}": value for path, value in _MISH.items()} | {"model.activation": "mish"}
 
 TABLE_6 = Roadmap(

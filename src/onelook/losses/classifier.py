@@ -1,4 +1,4 @@
-"""The loss of an image classifier."""
+"""The loss of an image classifier: cross-entropy, with label smoothing."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from onelook.errors import ConfigError
-from onelook.losses.distillation import Cwd, Mgd, Mimic, normalised
+from onelook.losses.feature_distillation import Cwd, Mgd, Mimic, normalised
 from onelook.networks.detector import Detector, FeaturePart
 from onelook.ops.precision import at_least_float32
 from onelook.training.multiscale import DarknetShapes, MultiScale

@@ -1,0 +1,26 @@
+"""Augmentations outside of a training, for benchmarks and tests: further images from a list, and random generators.
+
+In a training, `data.training_images.DrawImages` gives the images, and `data.loader` makes the generators, from other
+numbers: what is made here is not what a training with the same seed sees.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onelook.types import Sample
+
+
+class ListSampler:
+    """An `augment.sampler.ImageSampler` over a list of samples: uniform, with replacement."""
+
+    def __init__(self, samples: list[Sample] | tuple[Sample, ...], size: tuple[int, int], progress: float = 0.0):
+        self.samples, self.size, self.progress = samples, size, progress
+
+    def __call__(self, rng: np.random.Generator) -> Sample:
+        return self.samples[int(rng.integers(len(self.samples)))]
+
+
+def sample_generator(seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:
+    """A random generator for an augmentation, that depends on these numbers only."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, index, repeat))))

@@ -1,0 +1,84 @@
+"""Cuts the objects of a data set to their images, so that every format can hold them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from onelook.data.boxes import clean_boxes, cut_outline, reach_beyond
+from onelook.data.building import gather_runs
+from onelook.data.dataset import Dataset
+from onelook.data.formats.base import Losses
+from onelook.data.index import LAZY, SCHEMA, Index, index_in_memory
+
+_OBJECTS = ("boxes", "labels", "annotation_ids", "areas", "object_flags")
+
+
+def cut_to_images(dataset: Dataset, losses: Losses) -> Dataset:
+    """The same data set with boxes and outlines cut to their images, by the rule of `clean_boxes`; it has all rows.
+
+    Boxes of which nothing is left are left out. What changes is counted; where nothing does, the data set is the same.
+    """
+    index = dataset.index
+    images = np.repeat(np.arange(len(index)), np.diff(index.object_offsets))
+    height, width = index.sizes[images].T
+    corners, kept = clean_boxes(index.boxes, height, width)
+    beyond = reach_beyond(index.boxes, height, width, slack=0.0)
+    outlined = _outlines_beyond(index, height, width)
+    if kept.all() and not (beyond | outlined).any():
+        return dataset
+    empty = (index.boxes[:, 2:] <= 0).any(axis=1)
+    losses.add("boxes without area (left out)", int(empty.sum()))
+    losses.add("boxes wholly outside of their images (left out)", int((~kept & ~empty).sum()))
+    losses.add("parts of boxes beyond their images (cut off)", int((beyond & kept).sum()))
+    losses.add("parts of outlines beyond their images (cut off)", int((outlined & kept).sum()))
+    sides = corners[:, 2:] - corners[:, :2]
+    columns = {name: getattr(index, name) for name in _OBJECTS}
+    columns["boxes"] = np.where(beyond[:, None], np.concatenate((corners[:, :2], sides), axis=1), index.boxes)
+    columns["areas"] = np.where(beyond, np.minimum(index.areas, np.maximum(sides, 0).prod(axis=1)), index.areas)
+    order = np.flatnonzero(kept)
+    arrays = {name: index.lazy(name) if name in LAZY else getattr(index, name) for name in SCHEMA}
+    arrays |= {name: column[order] for name, column in columns.items()}
+    counts = np.bincount(images[order], minlength=len(index))
+    arrays["object_offsets"] = np.concatenate(([0], np.cumsum(counts)))
+    if len(arrays["object_extra_offsets"]):
+        texts = gather_runs(arrays["object_extra_offsets"], arrays["object_extra_bytes"], order)
+        arrays["object_extra_offsets"], arrays["object_extra_bytes"] = texts
+    if len(arrays["ring_offsets"]):
+        arrays |= _cut_outlines(index, order, outlined, height, width)
+    return replace(dataset, index=index_in_memory(arrays, index.meta))
+
+
+def _outlines_beyond(index: Index, height: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """(M,) bool: whether a point of an object's outlines lies outside of its image."""
+    rings, bounds = index.lazy("ring_offsets"), index.lazy("point_offsets")
+    beyond = np.zeros(len(index.labels), bool)
+    if not len(rings):
+        return beyond
+    objects = np.repeat(np.arange(len(beyond)), np.diff(bounds[rings]))
+    points = index.lazy("points")
+    outside = (points < 0).any(axis=1) | (points[:, 0] > width[objects]) | (points[:, 1] > height[objects])
+    beyond[objects[outside]] = True
+    return beyond
+
+
+def _cut_outlines(
+    index: Index, order: np.ndarray, outlined: np.ndarray, height: np.ndarray, width: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The arrays of the outlines of the objects `order`, cut to their images; none of fewer than three points."""
+    ring_offsets, point_offsets, points = [0], [0], [np.zeros((0, 2))]
+    for thing in order.tolist():
+        rings = index.rings(thing)
+        if outlined[thing]:
+            cut = (cut_outline(ring, int(height[thing]), int(width[thing])) for ring in rings)
+            rings = tuple(ring for ring in cut if len(ring) > 2)
+        for ring in rings:
+            points.append(ring)
+            point_offsets.append(point_offsets[-1] + len(ring))
+        ring_offsets.append(len(point_offsets) - 1)
+    return {
+        "ring_offsets": np.array(ring_offsets, np.int64),
+        "point_offsets": np.array(point_offsets, np.int64),
+        "points": np.concatenate(points),
+    }

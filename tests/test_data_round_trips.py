@@ -1,0 +1,144 @@
+"""What `convert` writes is read again with the same boxes, and passes `check`: any data set, every format, and back."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import data_sets as make
+from data_sets import put
+from onelook.data import open_dataset, splits
+from onelook.data.boxes import clean_boxes
+from onelook.data.check import check
+from onelook.data.convert import convert
+from onelook.data.paths import plain_name
+from onelook.reporter import SilentReporter
+
+FORMATS = ("coco", "yolo", "voc")
+PRECISION = {"coco": 1e-4, "yolo": 0.012, "voc": 1e-4}  # pixels; an outline in YOLO text stands for its box
+HAS_NOTHING = {"no-boxes", "only-crowds", "no-images"}  # errors that say that there is nothing, as in the source
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user cache")))
+    monkeypatch.setattr("os.fsync", lambda file: None)  # nothing has to survive a loss of power, and a disk takes long
+
+
+words = st.text(st.sampled_from("ab01 .#:\\-éΩ&<'\"%_,"), min_size=1, max_size=8)
+folders = st.sampled_from(["", "", "images/", "a/images/b/", ".hidden/", "labels/", "val/", "A/"])
+endings = st.sampled_from([".png", ".png", ".PNG", ".jpg", "", ".v1", ".jpg.png", ".xml.png"])
+class_names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=8)
+class_names |= st.sampled_from(["yes", "null", "0", "1.5", "a b", "~", "- x", "# c", "{}", "a: b", "'", "\\"])
+sides = st.integers(-40, 90).map(float) | st.floats(-40, 90).map(lambda value: round(value, 3))
+lengths = st.integers(0, 120).map(float) | st.floats(0.01, 120).map(lambda value: round(value, 3))
+
+
+@st.composite
+def objects(draw: Any) -> dict[str, Any]:
+    box = [draw(sides), draw(sides), draw(lengths), draw(lengths)]
+    entry: dict[str, Any] = {"bbox": box, "iscrowd": int(draw(st.integers(0, 5)) == 0)}
+    if draw(st.booleans()):
+        left, top, width, height = box
+        corners = [left, top, left + width, top, left + width, top + height]
+        entry["segmentation"] = [corners, *draw(st.sampled_from([[], [], [corners]]))]
+    if draw(st.integers(0, 3)) == 0:
+        entry["difficult"] = 1
+    return entry
+
+
+@st.composite
+def data_sets(draw: Any) -> dict[str, dict[str, Any]]:
+    """By split, a COCO dictionary."""
+    names = [name.strip() for name in draw(st.lists(class_names, min_size=1, max_size=4, unique_by=str.strip))]
+    categories = [{"id": 3 * label + 1, "name": name} for label, name in enumerate(names)]
+    result: dict[str, dict[str, Any]] = {}
+    number = 0
+    for split in draw(st.sampled_from([("train", "val"), ("val",), ("autumn", "train")])):
+        images, annotations = {}, []
+        for _ in range(draw(st.integers(1, 3))):
+            name = plain_name(draw(folders) + draw(words) + draw(endings))
+            if name is None or name in images or any(f"{name}/" in other or f"{other}/" in name for other in images):
+                continue
+            number += 1
+            size = {"width": draw(st.integers(20, 64)), "height": draw(st.integers(20, 64))}
+            images[name] = {"id": 5 * number, "file_name": name, **size}
+            for entry in draw(st.lists(objects(), max_size=3)):
+                label = draw(st.integers(0, len(names) - 1))
+                fields = {"id": 1000 * number + len(annotations), "image_id": 5 * number, "category_id": 3 * label + 1}
+                annotations.append({**fields, **entry})
+        if images:
+            result[split] = {"images": [*images.values()], "annotations": annotations, "categories": categories}
+    return result
+
+
+def write(root: Path, content: dict[str, dict[str, Any]]) -> None:
+    """The data set on disk; every image has another grey, by which it is known under any name."""
+    for split, part in content.items():
+        put(root / f"annotations/instances_{split}.json", json.dumps(part))
+        for image in part["images"]:
+            grey = image["id"] % 250
+            put(root / split / image["file_name"], make.png(image["width"], image["height"], grey))
+
+
+def inside(root: Path, *, crowds: bool) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """By split and grey of the image: its size, and the classes and boxes that lie in it."""
+    found = {}
+    for split in splits(root):
+        dataset = open_dataset(root, split, reporter=SilentReporter())
+        for i in range(len(dataset)):
+            height, width = dataset.sizes[i].tolist()
+            boxes, kept = clean_boxes(dataset.index.boxes[dataset.span(i)], height, width)
+            kept &= crowds | ~dataset.crowd(i)
+            names = [dataset.names[label] for label in dataset.labels(i)[kept].tolist()]
+            key = (split, int(dataset.image(i).max()))
+            assert key not in found
+            found[key] = ((height, width), names, boxes[kept])
+    return found
+
+
+def goes_round(content: dict[str, dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        if not content:
+            return
+        write(root / "in", content)
+        for to in FORMATS:
+            convert(root / "in", to=to, out=root / to, reporter=SilentReporter())
+            same(root / "in", root / to, to, crowds=to != "yolo")
+            for back in FORMATS:
+                convert(root / to, to=back, out=root / f"{to}-{back}", reporter=SilentReporter())
+                same(root / to, root / f"{to}-{back}", back, crowds=back != "yolo")
+
+
+def same(source: Path, target: Path, to: str, *, crowds: bool) -> None:
+    report = check(target, reporter=SilentReporter())
+    assert {problem.code for problem in report.problems if problem.severity == "error"} <= HAS_NOTHING, report.problems
+    expected, found = inside(source, crowds=crowds), inside(target, crowds=crowds)
+    assert expected.keys() == found.keys()
+    for key, (size, names, boxes) in expected.items():
+        assert (size, names) == found[key][:2]
+        np.testing.assert_allclose(boxes, found[key][2], atol=PRECISION[to])
+
+
+QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+@settings(max_examples=20, suppress_health_check=QUIET)
+@given(data_sets())
+def test_any_data_set_goes_to_every_format_and_back(content: dict[str, dict[str, Any]]) -> None:
+    goes_round(content)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, suppress_health_check=QUIET)
+@given(data_sets())
+def test_five_hundred_data_sets_go_to_every_format_and_back(content: dict[str, dict[str, Any]]) -> None:
+    goes_round(content)
