@@ -23,8 +23,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 SMALL = ("--workers", "0", "--device", "cpu", "model.width=0.125", "model.depth=0.33", "multiscale=none")
 
 
-def train(data: Path, out: Path, *options: str, model: str = "yolox-nano") -> int:
-    return run(["train", str(data), "--model", model, "--epochs", "1", "--out", str(out), *options])
+def train(data: Path, out: Path, *options: str, model: str = "yolox-nano", epochs: int = 1) -> int:
+    return run(["train", str(data), "--model", model, "--epochs", str(epochs), "--out", str(out), *options])
 
 
 def copied(folder: Path, images: int = 3) -> Path:
@@ -48,7 +48,7 @@ def test_one_value_a_channel_is_refused_before_the_start(
 
 def test_a_size_that_is_drawn_later_is_refused_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--size", "64", "--batch", "1", "--workers", "0", "multiscale=MultiScale(low=0.5, high=1.0, every=1)")
-    assert train(copied(tmp_path), tmp_path / "run", *options, "--epochs", "9") == 1
+    assert train(copied(tmp_path), tmp_path / "run", *options, epochs=9) == 1
     assert "One image of 32x32 pixels" in capsys.readouterr().err
 
 
