@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
@@ -208,3 +210,27 @@ def test_from_the_verb_to_backward_there_are_at_most_five_calls_of_ours(scenes, 
             "training/loop.py:train",
             "training/loop.py:_gradients",
         ]
+
+
+SCRIPT = """
+import sys
+import onelook
+
+print("the script runs")
+recipe = onelook.change(onelook.recipe("yolox-nano"), {
+    "epochs": 1, "size": (32, 32), "batch_size": 8, "model.width": 0.125, "schedule.warmup_epochs": 0,
+    "closing.epochs": 0, "multiscale": None,
+})
+result = onelook.train(recipe, sys.argv[1], workers=1, device="cpu", out=sys.argv[2], reporter=onelook.SilentReporter())
+print("trained", result.epochs)
+"""
+
+
+def test_a_script_without_a_main_guard_trains_once(scenes, tmp_path):
+    """A worker process does not import the script, which would train again."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(tmp_path / "script.py"), str(scenes), str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == ["the script runs", "trained 1"]

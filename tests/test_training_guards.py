@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -91,6 +93,14 @@ def training(folder: Path, *, by: tuple[str, ...] = (), **options: object) -> su
     return process
 
 
+def read_all(terminal: int) -> None:
+    """Reads what is written to a terminal until it is closed."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_every_signal_that_ends_a_training_saves_it(name: str, tmp_path: Path) -> None:
     process = training(tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -100,8 +110,11 @@ def test_every_signal_that_ends_a_training_saves_it(name: str, tmp_path: Path) -
     assert "Stopped and saved after" in (tmp_path / "run" / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_saves_the_training(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
+    reader = threading.Thread(target=read_all, args=(ours,), daemon=True)  # a terminal that is not read blocks
+    reader.start()
     process = training(tmp_path, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     os.close(ours)  # writing to the terminal fails from now on
@@ -111,6 +124,7 @@ def test_a_closed_terminal_saves_the_training(tmp_path: Path) -> None:
     assert process.returncode not in (-signal.SIGHUP, 0)
 
 
+@pytest.mark.slow
 def test_nohup_keeps_a_training_alive(tmp_path: Path) -> None:
     process = training(tmp_path, by=("nohup",), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     process.send_signal(signal.SIGHUP)
@@ -120,6 +134,7 @@ def test_nohup_keeps_a_training_alive(tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 130
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["models"], ["detect", "a.jpg", "--model", "x.onnx"], ["train", "none"]])
 def test_ctrl_c_right_after_the_start_shows_no_traceback(command: list[str], tmp_path: Path) -> None:
     for wait in np.linspace(0.05, 0.4, 15):

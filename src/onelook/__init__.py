@@ -148,12 +148,13 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for this 
         try:
             value = getattr(import_module(_PUBLIC[name]), name)
         except ModuleNotFoundError as error:
-            from onelook.errors import EXTRAS, missing_package
+            from onelook.errors import EXTRAS, MissingNameError, missing_package
 
             package = (error.name or "").partition(".")[0]
             if package not in EXTRAS:
                 raise
-            raise missing_package(package, f"onelook.{name}", work=name) from error
+            missing = missing_package(package, f"onelook.{name}", work=name)
+            raise MissingNameError(missing.message, missing.remedy) from error
         globals()[name] = value
         return value
 

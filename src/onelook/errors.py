@@ -53,6 +53,10 @@ class MissingDependencyError(UserError):
     """An optional package is not installed; the remedy is the install command."""
 
 
+class MissingNameError(MissingDependencyError, AttributeError):
+    """A public name needs a package that is not installed: to `hasattr` and `help`, the name is not there."""
+
+
 # The optional part of the installation that has a package; "" is the base installation.
 EXTRAS = {
     "torch": "train",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, overload
 
-from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, open_predictor
+from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, check_torch, open_predictor
 from onelook.errors import UsageError
 from onelook.reporter import Reporter
 from onelook.training.result import RunResult
@@ -92,6 +92,7 @@ class LoadedDetector(OpenedPredictor):
         out: PathLike | None = None,
     ) -> ExportResult | WrittenWeights:
         """Writes the model for another runtime and verifies it: see `onelook.export`. Needs the extra `onnx`."""
+        check_torch("LoadedDetector.export")
         from onelook.api.export import export
 
         if target == "darknet":
@@ -131,6 +132,7 @@ class LoadedDetector(OpenedPredictor):
         recipe: None is the published training of this model, in 50 epochs. UsageError for exported files, which hold
         no weights that can be trained.
         """
+        check_torch("LoadedDetector.train")
         from onelook.api.open import open_network
         from onelook.api.recipe_choice import RecipeChoice
         from onelook.api.training_session import run_training

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
+from onelook.data.main_script import main_script_hidden
 from onelook.data.memory import keep_memory
 from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
 from onelook.data.shared_file import Gather, gather_alone
@@ -179,6 +180,7 @@ class Loader:
         cache: int = 0,
         cache_folder: Path | None = None,
         gather: Gather = gather_alone,
+        imports_script: bool = False,
     ) -> None:
         sampling = sampling or Sampling()
         rows = chosen_rows(dataset, sampling, seed)
@@ -196,7 +198,7 @@ class Loader:
         images = TrainingImages(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
         self._maker = _Maker(images, size, seed, max_labels)
         self._tasks = _Tasks()
-        self.workers, self._pin = workers, pin
+        self.workers, self._pin, self._imports_script = workers, pin, imports_script
         # The stream of the workers' batches, and the (epoch, augment, number) of its next one.
         self._stream: Iterator[Batch | UserError] | None = None
         self._next: tuple[int, Any, int] | None = None
@@ -243,7 +245,9 @@ class Loader:
         """Starts the stream of batches for the waiting tasks."""
         begins = getattr(self._loader, "_iterator", None) is None
         try:
-            with _stop_signals_blocked() if begins else contextlib.nullcontext():
+            if not begins:
+                return iter(self._loader)
+            with _stop_signals_blocked(), main_script_hidden(not self._imports_script):
                 return iter(self._loader)
         except BaseException:
             self._end_workers()  # they may be between two streams: the next one begins with new workers

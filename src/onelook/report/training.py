@@ -56,7 +56,7 @@ def report_training(
         title=f"{name or type(recipe.model).__name__} on {training.described_by.name}",
         history=read_metrics(folder / "metrics.csv"),
         evaluation=evaluation,
-        facts=_facts(trained, recipe, training, validation) | {"describe_hardware": describe_hardware(device)},
+        facts=_facts(trained, recipe, training, validation) | {"hardware": describe_hardware(device)},
         recipe_text=(folder / RECIPE_FILE).read_text(encoding="utf-8"),
         changes=[] if published is None else describe_changes(published, recipe),
         first_batch=read_report_image(folder / FIRST_BATCH, "boxes are the targets of the network"),

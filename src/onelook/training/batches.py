@@ -5,6 +5,7 @@ from __future__ import annotations
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan
 from onelook.data.loader import Loader, cores, default_workers
+from onelook.data.main_script import uses_main_script
 from onelook.data.shared_file import gather_alone
 from onelook.errors import UsageError
 from onelook.training.processes import ProcessGroup, gather_objects
@@ -40,6 +41,7 @@ def make_loader(
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,
         gather=gather_objects if process_group.size > 1 else gather_alone,
+        imports_script=uses_main_script((recipe.augment, recipe.batch_augments, recipe.closing, training)),
     )
 
 
