@@ -11,7 +11,7 @@ import torch
 
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import Model, PathLike, open_network
-from onelook.errors import ExportError, UserError
+from onelook.errors import ExportError, UsageError, UserError, did_you_mean
 from onelook.exporting.onnx import LEAST_RUNTIME, ExportedFile, export_onnx
 from onelook.exporting.openvino import export_openvino
 from onelook.networks.build import build
@@ -197,7 +197,11 @@ def _write_darknet(detector: Detector, path: Path, sources: list[Path], name: st
 
 
 def _refuse_unsupported(to: str, nms: bool, int8: bool) -> None:
-    """ExportError, before anything is loaded, for what this version cannot write."""
+    """UserError, before anything is loaded, for what this version cannot write, or nothing can."""
+    if to not in (*_SUFFIXES, "ncnn", "tensorrt"):
+        raise UsageError(
+            f"There is no target '{to}'.{did_you_mean(to, _SUFFIXES)}", f"Give one of: {', '.join(_SUFFIXES)}."
+        )
     if int8:
         raise ExportError(
             "8-bit export is not supported: it needs calibration, which this version does not have.",

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from onelook.augment.letterbox import Resize
+from onelook.errors import UsageError
 from onelook.ops.nms import Nms, NmsKind, Postprocess, RawDetections, TopK
 
 PostprocessKind = Literal["nms", "best", "diou", "soft"]
@@ -44,6 +45,8 @@ def postprocess_of_kind(kind: PostprocessKind, default: Postprocess) -> Postproc
     if kind == "best":
         return TopK(multi_label=multi_label)
     kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
+    if kind not in kinds:
+        raise UsageError(f"'select' is {kind!r}.", f"Give one of: best, {', '.join(kinds)}.")
     if isinstance(default, Nms):
         return replace(default, kind=kinds[kind])
     return Nms(multi_label=multi_label, kind=kinds[kind])
