@@ -8,12 +8,13 @@ from pathlib import Path
 from onelook.api.load import TrainResult
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.training_session import run_training
+from onelook.api.training_session import start_training
 from onelook.data import Dataset
 from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
 from onelook.training.options import Layout
 from onelook.training.recipe import Recipe
+from onelook.training.run import fit
 from onelook.training.train_state import Precision
 
 
@@ -64,7 +65,7 @@ def train(
     torchrun every process calls this function; each returns the same result. Raises UserError for what cannot be used:
     names, files, values that contradict each other, a loss that is not finite.
     """
-    result = run_training(
+    with start_training(
         recipe,
         data,
         split=split,
@@ -85,5 +86,7 @@ def train(
         log=log,
         resume_command=resume_command,
         reporter=reporter,
-    )
+    ) as session:
+        result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
+        session.conclude(result)
     return TrainResult(**vars(result))

@@ -28,7 +28,7 @@ from onelook.training.preflight import rates_too_low
 from onelook.training.processes import ProcessGroup, join_process_group
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
-from onelook.training.run import Evaluate, Run, exclusive, fit
+from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, check_batch_norm, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
 from onelook.training.train_state import Precision, TrainState
@@ -116,7 +116,8 @@ def open_session(
                 yield session
 
 
-def run_training(
+@contextmanager
+def start_training(
     recipe: Recipe | RecipeChoice | str | None,
     data: Dataset | PathLike,
     *,
@@ -138,8 +139,8 @@ def run_training(
     log: str | Sequence[str] = (),
     resume_command: Callable[[Path], str] | None = None,
     reporter: Reporter | None = None,
-) -> RunResult:
-    """Trains from beginning to end; the arguments are those of `onelook.train`."""
+) -> Iterator[TrainingSession]:
+    """A training that is ready for `fit`; the arguments are those of `onelook.train`."""
     options = RunOptions(
         device=device,
         train_split=split,
@@ -166,9 +167,7 @@ def run_training(
         resume_command=resume_command,
         reporter=reporter,
     ) as session:
-        result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
-        session.conclude(result)
-    return result
+        yield session
 
 
 @overload
