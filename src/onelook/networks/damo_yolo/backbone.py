@@ -18,9 +18,7 @@ from onelook.networks.detector import Backbone
 if TYPE_CHECKING:
     from onelook.types import Pyramid
 
-# Official behaviour for any activation of the blocks: SPP has SiLU, the other convolutions of a CSP stage have ReLU.
-SPP_ACTIVATION = "silu"
-CSP_ACTIVATION = "relu"
+SPP_ACTIVATION = "silu"  # official behaviour, for any activation of the blocks
 LEVELS = (8, 16, 32)
 
 
@@ -81,18 +79,18 @@ class CspResolution(nn.Module):
     all their blocks. Every block has half of the outputs as inputs and outputs, and the bottleneck of its stage.
     """
 
-    def __init__(self, inputs: int, stages: list[Stage], style: ConvStyle, *, reparameterised: bool, spp: bool) -> None:
+    def __init__(self, inputs: int, stages: list[Stage], structure: Structure, style: ConvStyle, *, spp: bool) -> None:
         super().__init__()
         outputs = stages[-1].outputs
         half = outputs // 2
-        wrap = replace(style, activation=CSP_ACTIVATION)
+        wrap = replace(style, activation=structure.csp_activation)
         blocks = [replace(stage, outputs=half) for stage in stages for _ in range(stage.depth)][1:]
         self.down = wrap.conv(inputs, outputs, 3, stride=2)
         self.spp: nn.Module = Spp(outputs, outputs, replace(style, activation=SPP_ACTIVATION)) if spp else nn.Identity()
         self.enter = wrap.conv(outputs, half)
         self.around = wrap.conv(outputs, half)
         self.blocks = nn.Sequential(
-            *(ResidualBlock(half, block, 1, style, reparameterised=reparameterised) for block in blocks)
+            *(ResidualBlock(half, block, 1, style, reparameterised=structure.reparameterised) for block in blocks)
         )
         self.join = wrap.conv(2 * half, outputs)
 
@@ -150,7 +148,7 @@ def _resolutions(stages: tuple[Stage, ...]) -> list[list[Stage]]:
 
 def _stage(inputs: int, group: list[Stage], structure: Structure, style: ConvStyle, *, spp: bool) -> nn.Module:
     if structure.csp:
-        return CspResolution(inputs, group, style, reparameterised=structure.reparameterised, spp=spp)
+        return CspResolution(inputs, group, structure, style, spp=spp)
     (stage,) = group
     blocks: list[nn.Module] = []
     for place in range(stage.depth):

@@ -44,8 +44,10 @@ class Structure:
 
     focus: a Focus stem, else a 3x3 convolution of stride 2.  csp: every resolution is one CSP stage, whose blocks have
     half its channels.  spp: spatial pyramid pooling in the last stage (after its first block; in a CSP stage after the
-    downsampling).  reparameterised: whether the k x k convolutions inside blocks are RepConvs.  normal_init: weights
-    are initialised from N(0, 1 / inputs of a group), only in the Nano models (official code).
+    downsampling).  activation: of the blocks.  csp_activation: of the convolutions of a CSP stage around its blocks
+    (official behaviour: ReLU, whatever the blocks have).  reparameterised: whether the k x k convolutions inside blocks
+    are RepConvs.  normal_init: weights are initialised from N(0, 1 / inputs of a group), only in the Nano models
+    (official code).
     """
 
     stem: int
@@ -54,6 +56,7 @@ class Structure:
     csp: bool = False
     spp: bool = True
     activation: str = "relu"
+    csp_activation: str = "relu"
     reparameterised: bool = True
     normal_init: bool = False
 

@@ -11,19 +11,17 @@ _HEAD: tuple[tuple[str, str], ...] = (
     (r"^head\.levels\.(\d)\.classes\.", r"head.gfl_cls.\1."),
     (r"^head\.levels\.(\d)\.boxes\.", r"head.gfl_reg.\1."),
     (r"^head\.levels\.(\d)\.scale$", r"head.scales.\1.scale"),
-    (r"^head\.levels\.(\d)\.class_tower\.", r"head.cls_convs.\1."),
-    (r"^head\.levels\.(\d)\.box_tower\.", r"head.reg_convs.\1."),
 )
 _NECK: tuple[tuple[str, str], ...] = (
     # Nodes are numbered there, and links have the numbers of the two nodes that they connect.
     (r"^neck\.downs\.c4_p5\.", "neck.bu_conv13."),
     (r"^neck\.downs\.c3_p4\.", "neck.bu_conv24."),
-    (r"^neck\.downs\.n3_n4\.", "neck.bu_conv57."),
+    (r"^neck\.downs\.p3_n4\.", "neck.bu_conv57."),
     (r"^neck\.downs\.p4_n5\.", "neck.bu_conv46."),
     (r"^neck\.downs\.n4_n5\.", "neck.bu_conv76."),
     (r"^neck\.merges\.p5\.", "neck.merge_3."),
     (r"^neck\.merges\.p4\.", "neck.merge_4."),
-    (r"^neck\.merges\.n3\.", "neck.merge_5."),
+    (r"^neck\.merges\.p3\.", "neck.merge_5."),
     (r"^neck\.merges\.n5\.", "neck.merge_6."),
     (r"^neck\.merges\.n4\.", "neck.merge_7."),
     (r"^(neck\.bu_conv\d+)\.(depthwise|pointwise)\.conv\.", r"\1.\2."),

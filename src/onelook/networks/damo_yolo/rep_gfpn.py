@@ -25,8 +25,8 @@ Fusion = Literal["conv", "csp", "csp_rep", "csp_rep_elan"]
 class Merge:
     """One node of fig. 2, with the nodes that are concatenated there, in this order.
 
-    own: the previous node of the same level.  finer, coarser: the extra links of queen-fusion, from previous nodes of
-    the neighbouring levels (down- and upsampled).  chain: the node just computed at the neighbouring level.
+    own: the previous node of the same level.  finer, coarser: the extra links of queen-fusion, from the previous nodes
+    of the neighbouring levels (down- and upsampled).  chain: the node just computed at the neighbouring level.
     """
 
     node: str
@@ -41,9 +41,10 @@ MERGES = (
     # top-down:  level's own, extra down, extra up, chain (up)
     Merge("p5", own="c5", finer="c4"),
     Merge("p4", own="c4", finer="c3", coarser="c5", chain="p5"),
-    Merge("n3", own="c3", coarser="c4", chain="p4"),
+    Merge("p3", own="c3", coarser="c4", chain="p4"),
     # bottom-up: level's own, extra down, extra up, chain (down)
-    Merge("n4", own="p4", coarser="p5", chain="n3"),
+    Merge("n3", own="p3", coarser="p4"),
+    Merge("n4", own="p4", finer="p3", coarser="p5", chain="n3"),
     Merge("n5", own="p5", finer="p4", chain="n4"),
 )
 
@@ -84,29 +85,34 @@ class RepGfpn:
 
 
 class RepGfpnNeck(Neck):
-    """RepGFPN: computes the nodes of `MERGES` in their order."""
+    """RepGFPN: computes the nodes of `MERGES` in their order.
+
+    A node that the links leave with one source has nothing to merge: it is that source (n3 is p3 in the published
+    networks; without `extra_down`, p5 is c5). This gives the FLOPs of every row of table 3.
+    """
 
     def __init__(self, form: RepGfpn, backbone: Backbone, style: ConvStyle) -> None:
         super().__init__()
         self.channels = form.channels
         self.strides = backbone.strides
         widths = {f"c{level}": width for level, width in zip((3, 4, 5), backbone.channels, strict=True)}
-        widths |= {"p4": widths["c4"], "p5": widths["c5"]}
-        widths |= {f"n{level}": width for level, width in zip((3, 4, 5), form.channels)}
-        self.sources = {merge.node: _sources(merge, form) for merge in MERGES}
+        low, middle, high = form.channels
+        targets = {"p5": widths["c5"], "p4": widths["c4"], "p3": low, "n3": low, "n4": middle, "n5": high}
+        self.sources, self.outputs = _links(form)
         self.downs = nn.ModuleDict()
         self.merges = nn.ModuleDict()
         for node, sources in self.sources.items():
             for source in sources:
                 if _level(source) < _level(node):
                     self.downs[f"{source}_{node}"] = style.spatial(widths[source], widths[source], stride=2)
+            widths[node] = targets[node]
             self.merges[node] = _fusion(sum(widths[source] for source in sources), widths[node], form, style)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
         nodes = dict(zip(("c3", "c4", "c5"), pyramid, strict=True))
         for node, sources in self.sources.items():
             nodes[node] = self.merges[node](torch.cat([self._link(nodes, source, node) for source in sources], 1))
-        return nodes["n3"], nodes["n4"], nodes["n5"]
+        return tuple(nodes[node] for node in self.outputs)
 
     def _link(self, nodes: dict[str, Tensor], source: str, node: str) -> Tensor:
         if _level(source) < _level(node):
@@ -114,10 +120,22 @@ class RepGfpnNeck(Neck):
         return upsample(nodes[source]) if _level(source) > _level(node) else nodes[source]
 
 
-def _sources(merge: Merge, form: RepGfpn) -> tuple[str, ...]:
-    finer = merge.finer if form.extra_down else None
-    coarser = merge.coarser if form.extra_up else None
-    return tuple(source for source in (merge.own, finer, coarser, merge.chain) if source is not None)
+def _links(form: RepGfpn) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """The nodes that merge several sources, with their sources, and the nodes that are the outputs, finest first."""
+    merged: dict[str, tuple[str, ...]] = {}
+    same: dict[str, str] = {}  # a node with one source -> that source
+    for merge in MERGES:
+        coarser = merge.coarser if form.extra_up else None
+        finer = merge.finer if form.extra_down else None
+        if finer is not None and finer == same.get(merge.chain or "", merge.chain):
+            finer = None  # n3 is p3 here: the chain already brings it down
+        links = (merge.own, finer, coarser, merge.chain)
+        sources = tuple(same.get(link, link) for link in links if link is not None)
+        if len(sources) == 1:
+            same[merge.node] = sources[0]
+        else:
+            merged[merge.node] = sources
+    return merged, tuple(same.get(node, node) for node in ("n3", "n4", "n5"))
 
 
 def _level(node: str) -> int:

@@ -26,8 +26,8 @@ class ZeroHead:
     """Settings of ZeroHead.
 
     bins: number of values in the distribution of the distance to a side, 0 to bins - 1 strides; objects can have at
-    most 2 * (bins - 1) strides of the coarsest level.  depth: number of 3x3 convolutions before each task's layer
-    (table 5; published is none).  kernel: of the tasks' layers.  spare_class: one class output more than classes, which
+    most 2 * (bins - 1) strides of the coarsest level.  depth: number of 3x3 convolutions that both tasks share, before
+    their layers (table 5; published is none).  kernel: of the tasks' layers.  spare_class: one class output more than classes, which
     is trained as absent and not returned (weights before v0.3.0).
     """
 
@@ -89,8 +89,7 @@ class DistributionLevel(nn.Module):
     def __init__(self, inputs: int, num_classes: int, form: ZeroHead, style: ConvStyle) -> None:
         super().__init__()
         style = replace(style, depthwise=False)
-        self.class_tower = nn.Sequential(*(style.conv(inputs, inputs, 3) for _ in range(form.depth)))
-        self.box_tower = nn.Sequential(*(style.conv(inputs, inputs, 3) for _ in range(form.depth)))
+        self.tower = nn.Sequential(*(style.conv(inputs, inputs, 3) for _ in range(form.depth)))
         pad = form.kernel // 2
         self.classes = nn.Conv2d(inputs, num_classes, form.kernel, padding=pad)
         self.boxes = nn.Conv2d(inputs, 4 * form.bins, form.kernel, padding=pad)
@@ -103,7 +102,8 @@ class DistributionLevel(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns class logits (B, C, H, W) and distribution logits (B, 4 * bins, H, W) for (B, inputs, H, W)."""
-        return self.classes(self.class_tower(x)), self.boxes(self.box_tower(x)) * self.scale
+        x = self.tower(x)
+        return self.classes(x), self.boxes(x) * self.scale
 
 
 def expected_distances(logits: Tensor, values: Tensor) -> Tensor:

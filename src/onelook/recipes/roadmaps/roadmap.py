@@ -13,24 +13,25 @@ from onelook.config import change
 from onelook.errors import ConfigError, did_you_mean
 from onelook.networks.deploy import deploy
 from onelook.networks.detector import Architecture
-from onelook.networks.flops import count_gflops, count_parameters, count_profiler_gflops
+from onelook.networks.flops import count_gflops, count_merged, count_parameters, count_profiler_gflops
 from onelook.training.recipe import Recipe
 
-Counts = Literal["convolutions", "biases", "profiler"]
+Counts = Literal["convolutions", "biases", "profiler", "merged"]
 # How parameters and GFLOPs are counted, as text for users.
 COUNTS = {
     "convolutions": "of the training form; 2 for every multiply-add of the deploy form's convolutions",
     "biases": "of the deploy form; 2 for every multiply-add of its convolutions and every bias that is added",
     "profiler": "of the training form, counted as YOLOX's profiler does: batch norm and leaky ReLU too",
+    "merged": "of the form with merged RepConvs, counted as DAMO-YOLO's profiler does: batch norm too",
 }
 
 
 @dataclass(frozen=True)
 class PublishedNumbers:
-    """The numbers of a row in the paper; None where it has none, or where its number is not certain.
+    """The numbers of a row in the paper; None where it has none.
 
-    ap: COCO AP in per cent.  parameters: millions.  gflops: as the paper counts.  latency: milliseconds an image.
-    top1, top5: of a classifier, in per cent.
+    ap to ap_large: COCO AP in per cent.  parameters: millions.  gflops: as the paper counts.  latency: milliseconds an
+    image.  top1, top5: of a classifier, in per cent.
     """
 
     ap: float | None = None
@@ -39,6 +40,16 @@ class PublishedNumbers:
     latency: float | None = None
     top1: float | None = None
     top5: float | None = None
+    ap50: float | None = None
+    ap75: float | None = None
+    ap_small: float | None = None
+    ap_medium: float | None = None
+    ap_large: float | None = None
+
+    @property
+    def fps(self) -> float | None:
+        """Images a second, of the latency: the papers print this quotient."""
+        return None if self.latency is None else 1000 / self.latency
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,9 @@ class Roadmap:
             detector = model.build()
         if counts == "profiler":
             return count_parameters(detector) / 1e6, count_profiler_gflops(detector, size)
+        if counts == "merged":
+            parameters, gflops = count_merged(detector, size)
+            return parameters / 1e6, gflops
         deployed = deploy(detector)
         counted = count_parameters(deployed if counts == "biases" else detector) / 1e6
         return counted, count_gflops(deployed, size, biases=counts == "biases")
