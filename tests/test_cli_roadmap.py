@@ -126,13 +126,15 @@ def test_seeds_are_trained_apart_and_the_table_is_written_in_every_form(
     # The same folder is not for another roadmap, and its runs are not for another recipe.
     assert roadmap("yolox-table1", str(scenes), *SMALL, "--out", str(out)) == 1
     # What another computer measured is not told as this one's.
-    cost = out / "nms-free" / "cost.json"
+    cost = out / "latency.json"
     before = cost.read_text()
     assert roadmap("yolox-table2", str(scenes), "--rows", "nms-free", *SMALL, "--out", str(out)) == 0
     assert cost.read_text() == before
-    cost.write_text('{"latency": -1.0, "device": "another"}')
+    cost.write_text('{"milliseconds": {"nms-free": -1.0}, "device": "another"}')
     assert roadmap("yolox-table2", str(scenes), "--rows", "nms-free", *SMALL, "--out", str(out)) == 0
-    assert json.loads(cost.read_text())["latency"] > 0 and "-1.0" not in (out / "table.csv").read_text()
+    assert (
+        json.loads(cost.read_text())["milliseconds"]["nms-free"] > 0 and "-1.0" not in (out / "table.csv").read_text()
+    )
     assert roadmap("yolox-table2", str(scenes), "--rows", "nms-free", *SMALL, "ema=none", "--out", str(out)) == 1
     for damaged in (cost, out / "nms-free" / "seed-0" / "result.json", out / "roadmap.json"):
         whole, _ = damaged.read_text(), capsys.readouterr()

@@ -11,6 +11,16 @@ from onelook.networks.build import build
 from onelook.networks.deploy import deploy
 from onelook.networks.flops import count_gflops, count_parameters
 from onelook.networks.variants import VARIANTS, Variant, variant
+from onelook.recipes.records import printed_rows
+
+
+@dataclass(frozen=True)
+class PrintedRow:
+    """A row of a paper's table.  source: paper and table.  setting: data and hardware.  cells: by column, as text."""
+
+    source: str
+    setting: str
+    cells: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,14 @@ class ModelInfo:
     parameters: int
     deploy_parameters: int
     gflops: float
+
+    @property
+    def printed(self) -> list[PrintedRow]:
+        """What the four papers print about the model, row by row."""
+        return [
+            PrintedRow(table.source, table.setting, dict(zip(table.columns, row)))
+            for table, row in printed_rows(self.variant.name)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data; `ap`, `weights` and `backbone` are None where nothing is published."""
@@ -39,6 +57,7 @@ class ModelInfo:
             "url": model.url,
             "backbone": model.backbone,
             "licence": model.licence,
+            "printed": [vars(row) for row in self.printed],
         }
 
     def __str__(self) -> str:

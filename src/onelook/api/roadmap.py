@@ -19,6 +19,7 @@ from onelook.errors import UsageError, UserError
 from onelook.networks.classifier import Classification
 from onelook.networks.detector import Scalable
 from onelook.recipes import RECIPE_TYPES
+from onelook.recipes.records import RECORDS, Record, record
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
@@ -30,9 +31,10 @@ from onelook.training.recipe import Recipe, adapted
 
 @dataclass(frozen=True)
 class RoadmapList:
-    """The roadmaps that there are."""
+    """The tables that there are.  roadmaps: those that can be trained.  printed: the others, printed figures only."""
 
     roadmaps: Mapping[str, Roadmap]
+    printed: Mapping[str, Record]
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` writes."""
@@ -40,7 +42,8 @@ class RoadmapList:
             "roadmaps": [
                 {"name": one.name, "title": one.title, "source": one.source, "rows": [row.key for row in one.rows]}
                 for one in self.roadmaps.values()
-            ]
+            ],
+            "printed": [{"name": one.name, "title": one.title, "source": one.source} for one in self.printed.values()],
         }
 
     def __str__(self) -> str:
@@ -49,8 +52,13 @@ class RoadmapList:
 
 
 def roadmaps() -> RoadmapList:
-    """The roadmaps that there are."""
-    return RoadmapList(ROADMAPS)
+    """The tables of the papers: those that can be trained row by row, and those that are only printed figures."""
+    return RoadmapList(ROADMAPS, {name: record(name) for name in RECORDS if name not in ROADMAPS})
+
+
+def printed_table(name: str) -> Record:
+    """A paper's table as printed, cell by cell; ConfigError with the nearest names for an unknown one."""
+    return record(name)
 
 
 def roadmap(
@@ -92,7 +100,8 @@ def roadmap(
     if data is None:
         recipes = {row.key: scaled(table.recipes[row.key], factors) for row in chosen}
         shown = [untrained_row(table, row, recipes) for row in chosen]
-        return RoadmapTable(table.name, table.title, table.source, shown, measures=table.measures)
+        printed = record(name) if name in RECORDS else None
+        return RoadmapTable(table.name, table.title, table.source, shown, measures=table.measures, printed=printed)
     if seeds < 1:
         raise UsageError(f"--seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")
     refuse_conflicts(table, chosen, overrides)

@@ -32,7 +32,7 @@ from onelook.training.run import check_same_recipe
 from onelook.training.start import make_detector
 from onelook.training.teacher import find_teacher
 
-RESULT, COST, PLAN, BACKBONE = "result.json", "cost.json", "roadmap.json", "backbone"
+RESULT, LATENCY, PLAN, BACKBONE = "result.json", "latency.json", "roadmap.json", "backbone"
 WARM_UP, RUNS = 5, 30  # images that the latency of a row is measured on
 
 
@@ -143,14 +143,13 @@ class Job:
         write_text(folder / RESULT, json.dumps(reached, indent=1) + "\n")
 
     def table(self, rows: list[Row], seeds: int) -> RoadmapTable:
-        """What the folder holds, as a table; rows whose cost is not known yet are measured."""
-        measured = []
+        """What the folder holds, as a table."""
+        measured, milliseconds = [], self.latencies(rows)
         for row in rows:
             results = {}
             for seed in range(seeds):
                 path = self.folder / row.key / f"seed-{seed}" / RESULT
                 results[seed] = _kept(path)
-            cost = self.cost(row)
             recipe = self.recipes[row.key]
             measured.append(
                 measured_row(
@@ -161,7 +160,7 @@ class Job:
                         measure: {seed: 100 * float(result[measure]) for seed, result in results.items()}
                         for measure in self.table_of.measures
                     },
-                    latency=float(cost["latency"]),
+                    latency=milliseconds[row.key],
                     seconds=sum(float(result["seconds"]) for result in results.values()),
                 )
             )
@@ -170,17 +169,26 @@ class Job:
             table.name, table.title, table.source, measured, self.facts(seeds), self.folder, table.measures
         )
 
-    def cost(self, row: Row) -> dict[str, Any]:
-        """The row's latency, measured once on a computer and kept; rows with the same network have the same one."""
-        recipe, device = self.recipes[row.key], self.device
-        alike = (key for key, other in self.recipes.items() if (other.model, other.size) == (recipe.model, recipe.size))
-        path = self.folder / next(alike) / COST
-        found = _kept(path) if path.is_file() else {}
-        if found.get("device") != describe_hardware(device):
-            milliseconds = latency(forward(recipe, self.training.names, device), device)
-            found = {"latency": milliseconds, "device": describe_hardware(device)}
-            write_text(path, json.dumps(found) + "\n")
-        return found
+    def latencies(self, rows: list[Row]) -> dict[str, float]:
+        """Milliseconds of each row's network by its key, measured in alternation and kept for this computer.
+
+        Rows with the same network share one measurement. Where a row is new, all are measured again: times taken an
+        hour apart cannot be compared.
+        """
+        first: dict[object, str] = {}  # network and size -> the first row that has them
+        same = {}
+        for row in rows:
+            recipe = self.recipes[row.key]
+            same[row.key] = first.setdefault((recipe.model, recipe.input_size), row.key)
+        path, hardware = self.folder / LATENCY, describe_hardware(self.device)
+        kept = _kept(path) if path.is_file() else {}
+        known = kept.get("milliseconds") if kept.get("device") == hardware else None
+        if not isinstance(known, dict) or not set(same.values()) <= set(known):
+            names = self.training.names
+            runs = {key: forward(self.recipes[key], names, self.device) for key in first.values()}
+            known = latencies(runs, self.device)
+            write_text(path, json.dumps({"device": hardware, "milliseconds": known}, indent=1) + "\n")
+        return {key: float(known[measured]) for key, measured in same.items()}
 
     def facts(self, seeds: int) -> dict[str, str]:
         """What the figures depend on."""
@@ -197,7 +205,7 @@ class Job:
             ", ".join(TITLES[one] for one in self.table_of.measures): (
                 f"in per cent, of the last epoch's weights; {spread}"
             ),
-            "ms": f"median of {RUNS} images, batch 1, float32, deploy form, NMS not in it; {device}",
+            "ms": f"median of {RUNS} images in alternation, batch 1, float32, deploy form, NMS not in it; {device}",
             "parameters and GFLOPs": f"{COUNTS[self.table_of.counts]}; at the size trained at",
             "paper": self.table_of.setting,
         }
@@ -250,16 +258,17 @@ def forward(recipe: Recipe, names: tuple[str, ...], device: torch.device) -> Cal
 
 
 @torch.inference_mode()
-def latency(run: Callable[[], object], device: torch.device) -> float:
-    """Milliseconds of a call, the median of some."""
+def latencies(runs: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
+    """Milliseconds of each call, the median of some; the calls take turns, so that all see the same machine."""
     from time import perf_counter
 
-    milliseconds = []
+    milliseconds: dict[str, list[float]] = {key: [] for key in runs}
     for turn in range(WARM_UP + RUNS):
-        start = perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if turn >= WARM_UP:
-            milliseconds.append(1000 * (perf_counter() - start))
-    return statistics.median(milliseconds)
+        for key, run in runs.items():
+            start = perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn >= WARM_UP:
+                milliseconds[key].append(1000 * (perf_counter() - start))
+    return {key: statistics.median(found) for key, found in milliseconds.items()}

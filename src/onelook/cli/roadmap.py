@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onelook.api.roadmap import RoadmapList, roadmaps
+from onelook.api.roadmap import RoadmapList, printed_table, roadmaps
 from onelook.api.roadmap import roadmap as train_roadmap
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.shown import Shown
-from onelook.cli.views.roadmap import show_roadmap, show_roadmaps
+from onelook.cli.views.roadmap import show_printed, show_roadmap, show_roadmaps
+from onelook.recipes.records import Record
 from onelook.report.roadmap import RoadmapTable
 
 
@@ -30,12 +31,13 @@ def roadmap(
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
-) -> Shown[RoadmapTable] | Shown[RoadmapList]:
+) -> Shown[RoadmapTable] | Shown[RoadmapList] | Shown[Record]:
     """A paper's table, trained row by row.
 
     Trains every row, one run folder for each seed, and writes the table of what was measured beside the paper's
     figures, as CSV, Markdown, HTML, and a chart of speed and accuracy. The same command continues what was stopped.
-    Without data it shows the rows, their costs and what each changes; without a name, the roadmaps. Rows that compare
+    Without data it shows the rows, their costs and what each changes, and the table as printed; without a name, the
+    roadmaps. Rows that compare
     classifiers (yolov4-table2 and 3) take a folder of class folders.
 
     Examples:
@@ -63,6 +65,8 @@ def roadmap(
     """
     if name is None:
         return Shown(roadmaps(), show_roadmaps)
+    if data is None and name in roadmaps().printed:
+        return Shown(printed_table(name), show_printed)
     table = train_roadmap(
         name,
         data,

@@ -37,7 +37,7 @@ AUXILIARY_SCHEMES = MappingProxyType(
         "independent": Auxiliary(assigner=FINE, guide="own"),  # fig. 5c
         "lead-guided": Auxiliary(),  # fig. 5d: the lead head's own labels
         "coarse-to-fine": Auxiliary(assigner=COARSE),  # fig. 5e, published
-        # Table 7: objectness bounded by distance, more tightly than by the reach of the head.
+        # Sec. 5.4.3 in words: objectness bounded by distance, more tightly than by the reach of the head.
         "constrained": Auxiliary(assigner=COARSE, terms=(TERMS[0], replace(TERMS[1], reach=0.5), TERMS[2])),
     }
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onelook.files import write_text
+from onelook.recipes.records import Record
 from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.scatter_png import write_scatter_png
@@ -62,7 +63,7 @@ class RoadmapTable:
     """The table of a roadmap with all results.
 
     facts: conditions of the measurement, by name.  folder: None if nothing was trained.  measures: the metrics; the
-    first is the one that rows are compared by.
+    first is the one that rows are compared by.  printed: the paper's table cell by cell, where nothing was trained.
     """
 
     name: str
@@ -72,6 +73,7 @@ class RoadmapTable:
     facts: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
     measures: tuple[str, ...] = ("AP",)
+    printed: Record | None = None
 
     @property
     def trained(self) -> bool:
@@ -116,6 +118,7 @@ class RoadmapTable:
             "facts": dict(self.facts),
             "folder": None if self.folder is None else str(self.folder),
             "rows": rows,
+            "printed": None if self.printed is None else self.printed.to_dict(),
         }
 
     def _measured(self, row: MeasuredRow) -> dict[str, Any]:
@@ -127,6 +130,12 @@ class RoadmapTable:
             found[f"{key}_spread" if place else "spread"] = row.spread(measure)
             found[f"{key}_by_seed"] = {str(seed): value for seed, value in seeds.items()}
         return found
+
+    @property
+    def _latency_digits(self) -> int:
+        """As many as the paper prints."""
+        printed = (row.published.latency for row in self.rows)
+        return 2 if any(value is not None and round(value, 1) != value for value in printed) else 1
 
     def columns(self) -> tuple[str, ...]:
         """The titles of the columns; each measured value is followed by the paper's."""
@@ -151,7 +160,7 @@ class RoadmapTable:
                 row.name,
                 *(_text(row.published_value(one), 1) for one in self.measures),
                 *costs,
-                _text(paper.latency, 1),
+                _text(paper.latency, self._latency_digits),
             )
         here, there = self.gain(row)
         main, *others = ((_with_spread(row, one), _text(row.published_value(one), 1)) for one in self.measures)
@@ -162,8 +171,8 @@ class RoadmapTable:
             _text(there, 1, "+"),
             *(cell for pair in others for cell in pair),
             *costs,
-            _text(row.latency, 1),
-            _text(paper.latency, 1),
+            _text(row.latency, self._latency_digits),
+            _text(paper.latency, self._latency_digits),
         )
 
     def __str__(self) -> str:

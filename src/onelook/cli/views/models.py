@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from onelook.api.models import ModelList
 
@@ -42,3 +43,8 @@ def show_models(models: ModelList, console: Console) -> None:
         console.print(f"Official weights: {place}", soft_wrap=True)
     if model.backbone:
         console.print(f"Of the backbone alone, to train from: {model.backbone}", soft_wrap=True)
+    for row in models[0].printed:
+        console.print(Text.assemble("\n", (row.source, "bold"), (f": {row.setting}", "dim")))
+        cells = list(row.cells.items())[1:]
+        printed = "   ".join(f"{title} {value}" for title, value in cells if value not in ("", "-"))
+        console.print(Text(f"  {next(iter(row.cells.values()))}:  {printed}"), soft_wrap=True)

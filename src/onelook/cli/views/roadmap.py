@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onelook.api.roadmap import RoadmapList
+from onelook.recipes.records import Record
 from onelook.report.roadmap import RoadmapTable
 
 
@@ -17,6 +18,22 @@ def show_roadmaps(result: RoadmapList, console: Console) -> None:
         table.add_column(title, justify="right" if title == "rows" else "left")
     for one in result.roadmaps.values():
         table.add_row(one.name, one.source, str(len(one.rows)), one.title)
+    console.print(table)
+    console.print("\nTables that compare finished models, of which only the printed figures are here:", style="dim")
+    printed = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    for record in result.printed.values():
+        printed.add_row(record.name, record.source, record.title)
+    console.print(printed)
+
+
+def show_printed(record: Record, console: Console) -> None:
+    """A paper's table as printed."""
+    console.print(Text.assemble((f"{record.source}, as printed", "bold"), f": {record.title} ({record.setting})"))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in record.columns:
+        table.add_column(Text(title), justify="left" if title == record.columns[0] else "right", no_wrap=True)
+    for row in record.rows:
+        table.add_row(*(Text(cell) for cell in row))
     console.print(table)
 
 
@@ -40,5 +57,8 @@ def show_roadmap(result: RoadmapTable, console: Console) -> None:
             console.print(Text(f"{row.key}: {row.note}", style="dim"))
     for name, value in result.facts.items():
         console.print(Text(f"{name}: {value}", style="dim"))
+    if result.printed is not None:
+        console.print()
+        show_printed(result.printed, console)
     if result.folder is not None:
         console.print(Text(f"wrote {result.folder / 'table.html'}, .csv, .md and chart.svg, .png"), soft_wrap=True)

@@ -27,8 +27,8 @@ class ZeroHead:
 
     bins: number of values in the distribution of the distance to a side, 0 to bins - 1 strides; objects can have at
     most 2 * (bins - 1) strides of the coarsest level.  depth: number of 3x3 convolutions that both tasks share, before
-    their layers (table 5; published is none).  kernel: of the tasks' layers.  spare_class: one class output more than classes, which
-    is trained as absent and not returned (weights before v0.3.0).
+    their layers (table 5; published is none).  kernel: of the tasks' layers.  spare_class: one class output more than
+    classes, which is trained as absent and not returned (weights before v0.3.0).
     """
 
     bins: int = 17

@@ -1,0 +1,114 @@
+"""The printed tables of the four papers, figure by figure, as CSV files beside this module.
+
+Cells are the printed text. The roadmaps train the tables that compare trainings; a model's own rows are shown by
+`onelook models NAME`. YOLOv4's tables are not here: the text that the figures were taken from holds none.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
+
+from onelook.errors import ConfigError, did_you_mean
+
+_V100 = "V100, FP16, batch 1"
+_T4 = "T4, TensorRT FP16"
+
+# Table -> (what it compares, how it was measured).
+_TABLES: dict[str, tuple[str, str]] = {
+    "yolox-table1": ("Coupled and decoupled heads, with and without NMS", "COCO; YOLOv3 with SPP on Darknet-53"),
+    "yolox-table2": ("Roadmap of YOLOX-Darknet53", f"COCO val, 640x640; {_V100}, without NMS"),
+    "yolox-table3": ("YOLOX and YOLOv5", f"COCO, 640x640; {_V100}"),
+    "yolox-table4": ("Tiny and nano models", "COCO val, 416x416"),
+    "yolox-table5": ("Data augmentation for models of different sizes", "COCO"),
+    "yolox-table6": ("YOLOX and other detectors", "COCO test-dev; V100, speeds not controlled"),
+    "yolov7-table1": ("YOLOv7 and its predecessors", "COCO val"),
+    "yolov7-table2": ("Real-time detectors", "COCO test and val; V100, batch 1, no TensorRT"),
+    "yolov7-table3": ("Compound scaling of a concatenation-based model", "COCO val, 640x640"),
+    "yolov7-table4": ("Planned re-parameterised convolution in a concatenation-based model", "COCO val"),
+    "yolov7-table5": ("Planned re-parameterised convolution in a residual-based model", "COCO val"),
+    "yolov7-table6": ("Label assignment of the auxiliary head", "COCO val, 1280x1280"),
+    "yolov7-table7": ("Constrained auxiliary head", "COCO val, 1280x1280"),
+    "yolov7-table8": ("Partial auxiliary head of E-ELAN", "COCO val, 1280x1280"),
+    "yolov7-table9": ("More detectors", "COCO test and val; V100 or, where said, A100, batch 1, no TensorRT"),
+    "yolov7-table10": ("Precision and the threshold of NMS, YOLOv7-X", "COCO val"),
+    "damo-yolo-table1": ("Backbones", f"COCO; {_T4}"),
+    "damo-yolo-table2": ("Depth and width of the neck", f"COCO; {_T4}"),
+    "damo-yolo-table3": ("Links of the queen fusion", f"COCO; {_T4}"),
+    "damo-yolo-table4": ("Fusion blocks of the neck", f"COCO; {_T4}"),
+    "damo-yolo-table5": ("A deep neck against a deep head", f"COCO; {_T4}"),
+    "damo-yolo-table6": ("Label assignment", "COCO val"),
+    "damo-yolo-table7": ("Ways of distillation", "COCO val, 36 epochs"),
+    "damo-yolo-table8": ("DAMO-YOLO and other detectors; * with distillation", f"COCO test-dev; {_T4}; FPS on a V100"),
+}
+_ABLATIONS = ("yolox-table5", "damo-yolo-table1")  # their rows are about changed models, under the models' names
+_PAPERS = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A printed table.  name: such as yolox-table3.  source: paper and table.  setting: how it was measured.
+
+    columns, rows: the printed text; a cell is empty where the paper prints nothing.
+    """
+
+    name: str
+    title: str
+    source: str
+    setting: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "source": self.source,
+            "setting": self.setting,
+            "columns": list(self.columns),
+            "rows": [list(row) for row in self.rows],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(", ".join(row) for row in (self.columns, *self.rows))
+
+
+RECORDS: Mapping[str, tuple[str, str]] = MappingProxyType(_TABLES)
+
+
+@cache
+def record(name: str) -> Record:
+    """The printed table of that name; ConfigError with the nearest names for an unknown one."""
+    if name not in RECORDS:
+        raise ConfigError(
+            f"There is no printed table '{name}'.{did_you_mean(name, RECORDS)}", f"Tables: {', '.join(RECORDS)}."
+        )
+    title, setting = RECORDS[name]
+    paper, _, number = name.rpartition("-table")
+    text = (files(__name__) / f"{name}.csv").read_text(encoding="utf-8")
+    columns, *rows = (tuple(row) for row in csv.reader(text.splitlines()))
+    return Record(name, title, f"{_PAPERS[paper]}, table {number}", setting, columns, tuple(rows))
+
+
+def printed_rows(model: str) -> list[tuple[Record, tuple[str, ...]]]:
+    """Every printed row about a model, such as yolox-s, in the papers' tables that compare finished models."""
+    found = []
+    for name in RECORDS:
+        table = record(name)
+        if name in _ABLATIONS or table.columns[0] not in ("Model", "Models", "Method"):
+            continue
+        found += [(table, row) for row in table.rows if _same_model(row[0], model)]
+    return found
+
+
+def _same_model(printed: str, model: str) -> bool:
+    """Whether a printed name, such as YOLOv7-X or DAMO-YOLO-S*, is that of one of our models."""
+    printed = printed.lower().removesuffix("*")
+    aliases = {"yolox-t": "yolox-tiny", "yolov7-x": "yolov7x"}
+    return aliases.get(printed, printed) == model

@@ -1,0 +1,71 @@
+"""Tests of the papers' printed tables: they are read, shown, and equal the reference cell by cell."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from onelook.api.models import models
+from onelook.cli.app import run
+from onelook.errors import ConfigError
+from onelook.recipes.records import RECORDS, printed_rows, record
+from onelook.recipes.roadmaps import ROADMAPS
+from shared import SHARED, needs_shared
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_table_is_rectangular_and_has_figures(name: str) -> None:
+    table = record(name)
+    assert table.rows and {len(row) for row in table.rows} == {len(table.columns)}
+    assert all(any(re.search(r"\d", cell) for cell in row) for row in table.rows)
+
+
+def test_every_table_of_the_papers_is_a_roadmap_or_printed() -> None:
+    counts = {"yolox": 6, "yolov7": 10, "damo-yolo": 8}
+    assert list(RECORDS) == [
+        f"{paper}-table{number}" for paper, count in counts.items() for number in range(1, count + 1)
+    ]
+    assert {name for name in ROADMAPS if not name.startswith("yolov4")} <= set(RECORDS)
+
+
+@needs_shared
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_printed_figure_is_in_its_table(name: str) -> None:
+    assert SHARED is not None
+    paper, _, number = name.rpartition("-table")
+    heading = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO"}[paper]
+    text = (SHARED / "reference" / "paper_tables.md").read_text(encoding="utf-8")
+    section = re.search(rf"^### {heading} Table {number}:.*?(?=^### |^## )", text, re.M | re.S)
+    assert section is not None
+    lines = [line for line in section[0].splitlines() if line.startswith("|") and not line.startswith("|---")]
+    cells = [[cell.replace("(?)", "").strip() for cell in line.strip("|").split("|")] for line in lines]
+    header, *printed = cells
+    ours = [list(row) for row in record(name).rows]
+    if name == "yolov7-table9":  # two blocks there, with the graphics card in the heading
+        printed = [row for row in printed if row[0] != header[0]]
+        ours = [[*row[:4], *row[5:]] for row in ours]
+    assert ours == printed
+
+
+def test_a_model_shows_what_the_papers_print_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [row[0] for _, row in printed_rows("damo-yolo-s")] == ["DAMO-YOLO-S", "DAMO-YOLO-S*"]
+    assert run(["models", "damo-yolo-s"]) == 0
+    shown = capsys.readouterr().out
+    assert "3.83" in shown and "46.8" in shown and "FPS V100 325" in shown
+    assert models("damo-yolo-s")[0].to_dict()["printed"][1]["cells"]["AP"] == "46.8"
+    assert printed_rows("damo-yolo-l") == []
+
+
+def test_tables_of_finished_models_are_shown_and_not_trained(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["roadmap", "yolox-table3", "--json", str(tmp_path / "table.json")]) == 0
+    assert "YOLOv5-S" in capsys.readouterr().out
+    assert json.loads((tmp_path / "table.json").read_text())["rows"][0][:2] == ["YOLOv5-S", "36.7"]
+    assert run(["roadmap", "yolox-table3", str(tmp_path)]) == 1
+    assert "nothing to train" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="yolox-table6"):
+        record("yolox-tabel6")
