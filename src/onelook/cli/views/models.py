@@ -43,8 +43,8 @@ def show_models(models: ModelList, console: Console) -> None:
         console.print(f"Official weights: {place}", soft_wrap=True)
     if model.backbone:
         console.print(f"Of the backbone alone, to train from: {model.backbone}", soft_wrap=True)
-    for row in models[0].printed:
-        console.print(Text.assemble("\n", (row.source, "bold"), (f": {row.setting}", "dim")))
-        cells = list(row.cells.items())[1:]
+    for line in models[0].printed:
+        console.print(Text.assemble("\n", (line.source, "bold"), (f": {line.setting}", "dim")))
+        name, *cells = line.cells.items()
         printed = "   ".join(f"{title} {value}" for title, value in cells if value not in ("", "-"))
-        console.print(Text(f"  {next(iter(row.cells.values()))}:  {printed}"), soft_wrap=True)
+        console.print(Text(f"  {name[1]}:  {printed}"), soft_wrap=True)
