@@ -181,6 +181,22 @@ def test_an_adversarial_image_hides_its_objects_and_changes_no_state():
     )
 
 
+@given(limit=st.floats(0.5, 255), rate=st.floats(0, 10))
+def test_an_attack_changes_no_pixel_by_more_than_its_limit(limit, rate):
+    train_state, batches = train_state_of(RECIPE), Squares(count=2, batch=2)
+    images = batches.take((0, 1)).images.float()
+    altered = adversarial_images(train_state.detector, images, RECIPE.loss.adversarial_loss, rate, limit=limit)
+    assert (altered - images).abs().max() <= limit * (1 + 1e-5)
+    assert altered.min() >= 0 and altered.max() <= 255
+
+
+def test_the_default_attack_is_limited_and_darknets_is_a_setting():
+    assert Adversarial().limit == 8 and Adversarial(limit=None).limit is None
+    for limit in (0, -1, 256):
+        with pytest.raises(ValueError, match="limit"):
+            Adversarial(limit=limit)
+
+
 def test_attacked_micro_batches_are_a_function_of_seed_step_and_number():
     attack = Adversarial(rate=2.0, probability=0.5, start=0.25)
     rates = [attack.strength(step / 400, (1, step)) for step in range(400)]

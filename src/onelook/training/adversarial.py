@@ -18,20 +18,26 @@ _RANDOM_STREAM = 0x5A7  # a random stream of its own, apart from others that sha
 class Adversarial:
     """Settings of the attack: in some micro-batches the pixels change so that no object is detected; labels stay.
 
-    rate: step along the gradient, for pixels of 0..1 (Darknet's `adversarial_lr`).  probability: of a micro-batch.
-    start: part of the training (0 to 1) before the first attack (Darknet: its burn-in).  ramp: whether the step grows
-    linearly from 0 with the training (as in Darknet).
+    rate: step along the gradient, for pixels of 0..1 (Darknet's `adversarial_lr`).  limit: largest change of a pixel's
+    value, of 255; None for no limit, as in Darknet, where a rate of 1 changes a trained network's images by a third of
+    the range on average, which no person would recognise. With 8, objects are hidden from networks of all families and
+    the image looks as before (docs/benchmarks.md).
+    probability: of a micro-batch.  start: part of the training (0 to 1) before the first attack (Darknet: its
+    burn-in).  ramp: whether the step grows linearly from 0 with the training (as in Darknet).
 
     The gradient is that of `loss.adversarial_loss` with respect to the pixels: no weight and no statistic changes, and
     batch norm uses its running statistics. (Darknet leaks gradients into the biases of detection layers there.)
     """
 
     rate: float = 1.0
+    limit: float | None = 8.0
     probability: float = 0.5
     start: float = 0.0
     ramp: bool = True
 
     def __post_init__(self) -> None:
+        if self.limit is not None and not 0 < self.limit <= 255:
+            raise ValueError(f"limit is a change of pixel values above 0 and up to 255, not {self.limit}")
         if self.rate < 0 or not 0 <= self.probability <= 1 or not 0 <= self.start <= 1:
             raise ValueError("rate is not negative, and probability and start lie between 0 and 1")
 
@@ -51,11 +57,14 @@ def adversarial_images(
     images: Tensor,
     objective: Callable[[Any], Tensor],
     rate: float,
+    *,
     autocast: AbstractContextManager[object] | None = None,
+    limit: float | None = None,
 ) -> Tensor:
     """Attacks a batch: images (B, 3, H, W) float RGB 0..255, moved by `rate` down a gradient and clipped.
 
-    objective: the scalar whose gradient it is, of what the model returns; lowest where no object is detected.
+    limit: largest change of a value, None for no limit.  objective: the scalar whose gradient it is, of what the model
+    returns; lowest where no object is detected.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -71,4 +80,7 @@ def adversarial_images(
             module.training = mode
     # `rate` is for pixels of 0..1: there the gradient is 255 times as large, and a step of 1 is 255 of our units. Where
     # the gradient is not finite (an unbounded box), the pixel stays.
-    return (images - rate * 255.0**2 * gradient.nan_to_num(0.0, 0.0, 0.0)).clamp(0.0, 255.0)
+    change = rate * 255.0**2 * gradient.nan_to_num(0.0, 0.0, 0.0)
+    if limit is not None:
+        change = change.clamp(-limit, limit)
+    return (images - change).clamp(0.0, 255.0)

@@ -118,8 +118,9 @@ def _gradients(
         place = (recipe.seed, train_state.steps, index, train_state.process_group.rank)
         if attack is not None and (rate := attack.strength(train_state.progress, place)) > 0:
             images, targets = resize_batch(images.float(), targets, size)
-            objective = loss.adversarial_loss
-            images = adversarial_images(train_state.detector, images, objective, rate, train_state.autocast())
+            objective, autocast = loss.adversarial_loss, train_state.autocast()
+            model = train_state.detector
+            images = adversarial_images(model, images, objective, rate, autocast=autocast, limit=attack.limit)
         with train_state.gradient_sync(last=index == len(micro_batches)):
             with train_state.autocast():
                 losses = train_state.step(images, targets, size, loss, train_state.distillation_weight)
