@@ -5,7 +5,7 @@
 Draws the demo's images and trains a small network of each family on them (a training that is done is not made again).
 Then it attacks the validation images at the rate of `Adversarial` and several limits, and prints how much pixels
 change, and what is left of the networks' scores at the objects: the mean over objects of the highest score of a prior
-whose box overlaps the object by half, and the part of the objects that is found with a score above 0.25. The pictures,
+whose box overlaps the object by half, and the part of the objects that is found with a score above 0.25. The images,
 one for each network with a column for each limit, are written beside.
 """
 
@@ -72,8 +72,8 @@ def measure(name: str, detector: Detector, images: Tensor, boxes: list[Tensor], 
         print(f"{name:>13}  {text:>8}: change {change.mean():6.2f} score {score:.3f}, found {found:.2f}")
         shown.append(attacked[:3])
     rows = [torch.cat([one[row] for one in shown], 2) for row in range(3)]
-    picture = torch.cat(rows, 1).permute(1, 2, 0).round().byte().numpy()
-    write_image(folder / f"{name}.png", np.ascontiguousarray(picture))
+    side_by_side = torch.cat(rows, 1).permute(1, 2, 0).round().byte().numpy()
+    write_image(folder / f"{name}.png", np.ascontiguousarray(side_by_side))
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ from onelook.losses.one_to_one import Selection
 from onelook.losses.yolov4 import DarknetBox, DarknetClasses, DarknetObjectness, DarknetSquares, GaussianBox
 from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
+from onelook.networks.published import Variant
 from onelook.networks.variants import ARCHITECTURE_TYPES, VARIANTS
 from onelook.training.adversarial import Adversarial
 from onelook.training.distillation import Distillation
@@ -73,6 +74,11 @@ PUBLISHED: Mapping[str, str] = MappingProxyType(
         "YOLOv4": "onelook.recipes.yolov4:published",
         "YOLOv7": "onelook.recipes.yolov7:published",
     }
+)
+
+# The same for the recipes of the papers' texts, where the authors' code differs: NAME:paper.
+PAPERS: Mapping[str, str] = MappingProxyType(
+    {family: place.replace(":published", ":paper") for family, place in PUBLISHED.items()}
 )
 
 # The same for the families with published trainings with a teacher (distillation).
@@ -115,9 +121,10 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
 
 
 def find_recipe(name: str | Path) -> Recipe:
-    """Finds a recipe by the name of a model (its published training), a recipe file, a run's folder, or ROADMAP:ROW.
+    """Finds a recipe by the name of a model, a recipe file, a run's folder, or ROADMAP:ROW.
 
-    Raises ConfigError with the cause, or the line of the file.
+    The name of a model means its published training, of the authors' code; NAME:paper means the training that the
+    paper's text states. Raises ConfigError with the cause, or the line of the file.
     """
     path = Path(name)
     if path.is_dir():
@@ -128,7 +135,10 @@ def find_recipe(name: str | Path) -> Recipe:
         return read_recipe(path)
     if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1:
         raise ConfigError(f"{path}: there is no such file.")
-    if ":" in str(name):
+    model, _, kind = str(name).partition(":")
+    if kind in ("paper", "published") and model in VARIANTS:
+        return _call(PAPERS if kind == "paper" else PUBLISHED, VARIANTS[model])
+    if kind:
         from onelook.recipes.roadmaps import row_recipe
 
         return row_recipe(str(name))
@@ -144,10 +154,14 @@ def published_recipe(name: str, distilled: bool = False) -> Recipe:
     if name not in known:
         remedy = f"Models with a recipe: {', '.join(known) or 'none yet'}. Or give a recipe file or a run's folder."
         raise ConfigError(f"There is no recipe '{name}'.{did_you_mean(name, known)}", remedy)
-    family = VARIANTS[name].family
-    found = DISTILLED[family] if distilled and family in DISTILLED else PUBLISHED[family]
-    module, _, function = found.partition(":")
-    recipe = getattr(import_module(module), function)(VARIANTS[name])
+    model = VARIANTS[name]
+    return _call(DISTILLED if distilled and model.family in DISTILLED else PUBLISHED, model)
+
+
+def _call(functions: Mapping[str, str], model: Variant) -> Recipe:
+    """The recipe that the function of the model's family makes."""
+    module, _, function = functions[model.family].partition(":")
+    recipe = getattr(import_module(module), function)(model)
     assert isinstance(recipe, Recipe)
     return recipe
 

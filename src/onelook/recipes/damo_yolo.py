@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from onelook.assign.align_ota import PAPER as EQUATION_2
 from onelook.assign.align_ota import AlignOta
 from onelook.augment.damo_yolo import DamoAugment
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
 from onelook.losses.yolox import BoxIou
 from onelook.networks.published import Variant
-from onelook.training.distillation import OFFICIAL_CODE
+from onelook.training.distillation import OFFICIAL_CODE, PAPER
 from onelook.training.ema import Ema
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Closing, Recipe
@@ -69,3 +70,17 @@ def distilled(model: Variant) -> Recipe:
     Published pairs of student and teacher: T and S, S and M, M and L, L and L; no Nano model. Gradients are clipped.
     """
     return replace(published(model), distillation=OFFICIAL_CODE, clip=30.0)
+
+
+def paper(model: Variant) -> Recipe:
+    """The recipe of a DAMO-YOLO variant as the paper's text has it (secs. 2.3, 2.4 and 3), where the code differs.
+
+    The assignment's cost is eq. 2; SGD at 0.4 for 256 images; distillation with weight 0.5 in the first 284 epochs, and
+    none in the last 16: the training needs a teacher, or `distillation=none`.
+    """
+    return replace(
+        published(model),
+        loss=replace(LOSS, assigner=EQUATION_2),
+        optimizer=replace(SGD, lr_per_image=0.4 / 256),
+        distillation=PAPER,
+    )

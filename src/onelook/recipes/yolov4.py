@@ -6,14 +6,18 @@ from dataclasses import dataclass, replace
 
 from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.augment.darknet import DarknetAugment
+from onelook.errors import ConfigError
+from onelook.layers.cross_mini_batch_norm import Cmbn
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolov4 import DarknetBox, DarknetClasses, DarknetObjectness
 from onelook.networks.published import Variant
+from onelook.training.adversarial import Adversarial
+from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
 from onelook.training.multiscale import DarknetShapes
 from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Recipe
-from onelook.training.schedule import MultiStep
+from onelook.training.schedule import MultiStep, WarmCosine
 
 BATCH = 64
 BURN_IN = 1000  # steps in which the learning rate rises with the fourth power
@@ -88,4 +92,36 @@ def published(model: Variant) -> Recipe:
         multiscale=own.shapes,
         max_labels=200,
         evaluate_every=10,
+    )
+
+
+# The models that the paper is about; the others are of later papers and of Darknet.
+_OF_THE_PAPER = ("yolov4", "csresnext50-panet-spp")
+
+
+def paper(model: Variant) -> Recipe:
+    """The recipe of YOLOv4 as the paper's text lists it (sec. 3.4), where the cfg file differs.
+
+    Bag of freebies: CmBN over 8 mini-batches, DropBlock, self-adversarial training, class label smoothing, cosine
+    annealing; the rate and momentum of the genetic search (sec. 4.1). Bag of specials: Mish in the neck too, SAM,
+    weighted residual connections (MiWRC), and DIoU-NMS. DropBlock's probability, the smoothing (0.1) and the strength
+    of the attack are not in the text. Raises ConfigError for a model that is not the paper's.
+    """
+    if model.name not in _OF_THE_PAPER:
+        raise ConfigError(
+            f"YOLOv4's paper has no training of {model.name}.", f"It has those of {' and '.join(_OF_THE_PAPER)}."
+        )
+    recipe = published(model)
+    darknet = model.name == "yolov4"
+    specials = {"neck_activation": "mish", "attention": "pointwise", "nms": "diou"}
+    return replace(
+        recipe,
+        model=replace(model.architecture, **specials, **({"residual": "per_feature"} if darknet else {})),  # type: ignore[type-var]
+        loss=replace(LOSS, terms=(*LOSS.terms[:2], replace(LOSS.terms[2], smoothing=0.1))),  # type: ignore[type-var]
+        optimizer=replace(recipe.optimizer, lr_per_image=0.00261 / BATCH),
+        schedule=WarmCosine(warmup_epochs=BURN_IN / _COCO_STEPS, warmup_power=4.0, flat_epochs=0.0, floor=0.0),
+        accumulate=8,
+        normalization=Cmbn(),
+        dropblock=DropBlock(),
+        adversarial=Adversarial(),
     )

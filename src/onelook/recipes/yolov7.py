@@ -77,3 +77,11 @@ def published(model: Variant) -> Recipe:
         sync_batch_norm=large,
         evaluate_every=1,
     )
+
+
+def paper(model: Variant) -> Recipe:
+    """The recipe of a YOLOv7 variant as the paper has it, which is the code's: its text has no settings of a training.
+
+    What it does state (sec. 5.1: from scratch, leaky ReLU in tiny, SiLU elsewhere) the code has as well.
+    """
+    return published(model)

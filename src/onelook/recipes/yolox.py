@@ -48,3 +48,18 @@ def published(model: Variant) -> Recipe:
         closing=Closing(epochs=15, augment=augment.without_mosaic, loss=LOSS.with_terms(RawL1())),
         evaluate_every=10,
     )
+
+
+_SMALL = ("yolox-nano", "yolox-tiny", "yolox-s")
+
+
+def paper(model: Variant) -> Recipe:
+    """The recipe of a YOLOX variant as the paper's text has it (secs. 2.1 and 2.2), where the code differs.
+
+    128 images a step; small models, S among them, have weaker mosaics (scale 0.5 to 1.5) and no MixUp; no L1 term in
+    the closing phase.
+    """
+    recipe = published(model)
+    augment = replace(WEAK, mosaic=1.0) if model.name in _SMALL else STRONG
+    closing = Closing(epochs=15, augment=augment.without_mosaic)
+    return replace(recipe, augment=augment, batch_size=128, closing=closing)

@@ -22,6 +22,7 @@ from onelook.networks.yolov4.head import Anchors, Coordinates, Yolov4Head
 from onelook.networks.yolov4.neck import Fusion, TinyFpn
 from onelook.networks.yolov4.official import official_names
 from onelook.networks.yolov4.pan import Attention, Context, Pan
+from onelook.ops.nms import Nms
 
 FRACTIONS = PixelFormat(divisor=255.0)
 STRETCH = Stretch("linear_aligned")
@@ -54,7 +55,8 @@ class Yolov4:
     grid_scales: for every level, the range of centres relative to their cell.  coordinates: see `Yolov4Head`.
     gaussian: predicts uncertainties (the paper's G).  implicit: implicit knowledge around the prediction layers;
     YOLOv4-CSP with it and with SiLU is YOLOR-CSP.  size: (height, width) that the weights are evaluated at.
-    norm_momentum: weight of a new batch in batch norm's running statistics.
+    norm_momentum: weight of a new batch in batch norm's running statistics.  nms: overlap that suppresses a detection,
+    unless another is asked for ("diou" is the paper's; sec. 3.4).
     """
 
     backbone: Literal["csp_darknet53", "csp_darknet", "csp_resnext50", "tiny"] = "csp_darknet53"
@@ -79,6 +81,7 @@ class Yolov4:
     frame: Resize = STRETCH
     pixels: PixelFormat = FRACTIONS
     norm_momentum: float = 0.01
+    nms: Literal["iou", "diou"] = "iou"
 
     multi_label: ClassVar[bool] = True  # a row may be a detection of several classes in the published evaluation
 
@@ -118,6 +121,13 @@ class Yolov4:
             raise ValueError(f"the backbone '{self.backbone}' has no Darknet units")
         if self.unit in ("reversed", "reversed_rep") and self.residual != "plain":
             raise ValueError("reversed units have plain sums")
+
+    @property
+    def detecting(self) -> Nms:
+        """How rows become detections, in validation too."""
+        return Nms(multi_label=self.multi_label, kind=self.nms)
+
+    evaluating = detecting
 
     @property
     def provides(self) -> frozenset[str]:
