@@ -46,14 +46,14 @@ def find(root: Path) -> Source | None:
         folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and split_word(folder.name)]
         parts = {folder.name: Part(images=(folder,)) for folder in folders if any(folder.glob("*.xml"))}
         if not parts:
-            return _in_devkit(root) or _flat(root)
+            return _in_devkit(root)
         parts = named_splits(parts)
     names = first_names(root, _NAME_FILES)
     return Source(VOC, root, root, parts, names)
 
 
-def _flat(root: Path) -> Source | None:
-    """A folder in which images and their XML files lie side by side, as labelling tools leave them."""
+def find_flat(root: Path) -> Source | None:
+    """Finds a folder in which images and their XML files lie side by side, as labelling tools leave them."""
     first = next((path for path in sorted(root.glob("*.xml")) if not path.name.startswith(".")), None)
     if first is None or not re.search(rb"<annotation[\s>]", _start(first)) or not has_images(root):
         return None
@@ -312,6 +312,7 @@ VOC = Format(
     title="Pascal VOC",
     layout="JPEGImages, Annotations, ImageSets/Main/{split}.txt; or XML files beside their images",
     find=find,
+    find_flat=find_flat,
     files_of=_files_of,
     read=_read,
     image_root=lambda source, split, index: _image_folder(source, split),
