@@ -178,7 +178,7 @@ class Dataset:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas.
 
         A box that reaches beyond its image by more than a pixel is cut to it, as it is trained on; one that lies
-        wholly outside is left out. What is `ignored` is marked as a crowd, as the protocol marks such objects.
+        wholly outside or has no area is left out. What is `ignored` is marked as a crowd, as the protocol marks such objects.
         """
         images, annotations = [], []
         for i in range(len(self)):
@@ -310,16 +310,16 @@ def judged_boxes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(boxes, areas, kept (M,) bool) that an evaluation compares with.
 
-    A box (left, top, width, height) that reaches beyond its image is cut to it; kept are those of which something is
-    left.
+    A box (left, top, width, height) that reaches beyond its image by more than a pixel is cut to it; kept are those
+    that are trained on: those with an area inside their image.
     """
+    corners, kept = clean_boxes(boxes, height, width)
     beyond = reach_beyond(boxes, height, width)
     if not beyond.any():
-        return boxes, areas, ~beyond
-    corners, inside = clean_boxes(boxes, height, width)
+        return boxes, areas, kept
     sides = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)
     cut = np.where(beyond[:, None], np.concatenate((corners[:, :2], sides), axis=1), boxes)
-    return cut, np.where(beyond, np.minimum(areas, sides.prod(axis=1)), areas), inside | ~beyond
+    return cut, np.where(beyond, np.minimum(areas, sides.prod(axis=1)), areas), kept
 
 
 def _listed(names: Sequence[str]) -> str:

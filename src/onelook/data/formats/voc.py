@@ -96,7 +96,7 @@ def _ids_of(source: Source, split: str) -> list[str]:
     lines = [line for line in lines if line]
     if _is_class_list(lines, folder):  # a list of the images with one class, used as a split
         lines = [line.split()[0] for line in lines]
-    return sorted({_without_ending(line, folder) for line in lines})
+    return sorted({_without_ending(line, folder) if "." in line else line for line in lines})
 
 
 def _without_ending(name: str, folder: Path) -> str:
