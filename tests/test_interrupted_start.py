@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onelook.cli import app
+
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-STARTS = ("-m", "script")
 # What installers write for the entry point of pyproject.toml.
 SCRIPT = """import re
 import sys
@@ -40,8 +41,11 @@ def has_begun(error: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("command", [["models"], ["detect", "a.jpg", "--model", "x.onnx"], ["train", "none"]])
+@pytest.mark.parametrize(
+    ("command", "start"),
+    [(["models"], "-m"), (["detect", "a.jpg", "--model", "x.onnx"], "-m"), (["train", "none"], "script")],
+    ids=str,
+)
 def test_ctrl_c_in_the_first_moments_shows_no_traceback(command: list[str], start: str, tmp_path: Path) -> None:
     (tmp_path / "onelook").write_text(SCRIPT)
     begin = ["-m", "onelook"] if start == "-m" else [str(tmp_path / "onelook")]
@@ -61,6 +65,19 @@ def test_ctrl_c_in_the_first_moments_shows_no_traceback(command: list[str], star
         early += "Traceback" in error or "KeyboardInterrupt" in error
         assert process.returncode in (0, 1, 2, 130, -signal.SIGINT), (wait, error)
     assert early < 15  # Python itself starts in far less than half of the time
+
+
+def test_ctrl_c_while_an_error_is_printed_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = []
+
+    def interrupted(message: str, *remedy: str) -> None:
+        printed.append(message)
+        if message != "Interrupted.":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "print_error", interrupted)
+    assert app.run(["check", "no such folder"]) == 130
+    assert len(printed) == 2 and printed[1] == "Interrupted."
 
 
 def test_ctrl_c_is_quiet_before_anything_large_is_imported() -> None:
