@@ -178,7 +178,8 @@ class Dataset:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas.
 
         A box that reaches beyond its image by more than a pixel is cut to it, as it is trained on; one that lies
-        wholly outside or has no area is left out. What is `ignored` is marked as a crowd, as the protocol marks such objects.
+        wholly outside or has no area is left out. What is `ignored` is marked as a crowd, as the protocol marks such
+        objects.
         """
         images, annotations = [], []
         for i in range(len(self)):
