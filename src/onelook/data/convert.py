@@ -234,7 +234,7 @@ def _put(source: Path, target: Path, link: bool) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():  # the same image in two splits of a format that keeps all images in one folder
         return link
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise DataError(f"The image '{source}' does not exist.", "`onelook check` lists all that are missing.")
     if link:
         try:

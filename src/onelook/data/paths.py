@@ -112,7 +112,7 @@ def images_below(folder: Path) -> list[str]:
 
 def has_images(folder: Path) -> bool:
     """Whether a folder or one below it holds an image."""
-    return folder.is_dir() and any(is_image(entry.name) for entry in walk_files(folder))
+    return os.path.isdir(folder) and any(is_image(entry.name) for entry in walk_files(folder))
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -210,7 +211,7 @@ def _image_folder(path: Path, folders: Sequence[Path], names: Sequence[str]) -> 
     if not names:
         return there[0] if there else path.parent
     sample = [names[(len(names) - 1) * step // 7] for step in range(8)]
-    found = [sum((folder / name).is_file() for name in sample) for folder in there]
+    found = [sum(os.path.isfile(folder / name) for name in sample) for folder in there]
     if not found or max(found) == 0:
         tried = ", ".join(f"'{folder}'" for folder in folders)
         raise DataError(

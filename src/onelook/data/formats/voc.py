@@ -102,7 +102,7 @@ def _ids_of(source: Source, split: str) -> list[str]:
 def _without_ending(name: str, folder: Path) -> str:
     """The id of a line: some lists name the images or the annotations."""
     named = name.lower().endswith(".xml") or is_image(name)
-    return name.rpartition(".")[0] if named and not (folder / f"{name}.xml").exists() else name
+    return name.rpartition(".")[0] if named and not os.path.exists(folder / f"{name}.xml") else name
 
 
 def _is_class_list(lines: Sequence[str], folder: Path) -> bool:
@@ -110,7 +110,7 @@ def _is_class_list(lines: Sequence[str], folder: Path) -> bool:
     pairs = [line.split() for line in lines]
     if not all(len(words) == 2 and words[1] in ("-1", "0", "1") for words in pairs):
         return False
-    return any((folder / f"{words[0]}.xml").exists() for words in pairs)
+    return any(os.path.exists(folder / f"{words[0]}.xml") for words in pairs)
 
 
 def _annotation_folder(source: Source, split: str) -> Path:
@@ -157,7 +157,7 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
             continue
         path = folder / f"{image}.xml"
         found: VocFile | None = VocFile()
-        if path.exists() or path.is_symlink():
+        if os.path.lexists(path):  # unlike Path.exists, it takes names of any length
             found = problems.attempt("xml-unreadable", REMEDY, partial(read_xml, path), file=str(path))
         else:
             unlabelled.append(image)
@@ -260,7 +260,7 @@ def _names_elsewhere(source: Source, split: str) -> set[str]:
             path = folder / f"{image}.xml"
             if (image in own and folder == _annotation_folder(source, split)) or plain_name(image) != image:
                 continue
-            if path.exists():
+            if os.path.exists(path):
                 try:
                     names |= {thing.texts.get("name", "") for thing in read_xml(path).objects}
                 except DataError:
