@@ -22,7 +22,7 @@ from onelook.data.check import check
 from onelook.data.convert import convert
 from onelook.data.fit import check_fit
 from onelook.data.loader import Loader
-from onelook.data.objects import evaluated_areas, evaluation_notes
+from onelook.data.objects import evaluation_notes
 from onelook.data.order import Sampling
 from onelook.errors import DataError
 from onelook.evaluation import score
@@ -88,18 +88,6 @@ def test_boxes_beyond_the_image_are_cut_alike_everywhere(tmp_path):
         assert result.lost["parts of boxes beyond their images (cut off)"] == 6
         assert result.lost["boxes wholly outside of their images (left out)"] == 2
         np.testing.assert_allclose(open_dataset(tmp_path / to, "train").boxes(0), INSIDE, atol=1e-4)
-
-
-@pytest.mark.parametrize("box", [[10, 10, 0, 20], [10, 10, 20, 0], [160, 10, 0.5, 20], [-0.5, 10, 0.5, 20]], ids=str)
-def test_a_box_without_area_inside_is_no_object_anywhere(box, tmp_path):
-    root = coco(tmp_path / "in", [box, [1, 1, 9, 9]])
-    dataset = open_dataset(root, "train")
-    assert len(dataset.sample(0).labels) == len(dataset.coco_ground_truth()["annotations"]) == 1
-    assert evaluated_areas(dataset).tolist() == [81]
-    assert any("or have no area" in note for note in evaluation_notes(dataset))
-    convert(root, to="coco", out=tmp_path / "out", reporter=SilentReporter())
-    assert len(open_dataset(tmp_path / "out", "train").boxes(0)) == 1
-    assert codes(root) & {"box-degenerate", "box-outside"}
 
 
 def test_the_published_clean_up_is_a_setting_of_the_training(tmp_path):

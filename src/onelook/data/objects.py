@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from onelook.data.boxes import clean_boxes, reach_beyond
-from onelook.data.dataset import Dataset, judged_boxes
 from onelook.data.index import CROWD, DIFFICULT
+from onelook.data.split import Dataset, judged_boxes
 
 
 def flat_objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onelook.data.dataset import Dataset
 from onelook.data.index import Index
 from onelook.data.problems import Problems
+from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE, means_whole, split_word
 from onelook.errors import DataError, did_you_mean
 from onelook.reporter import Progress

@@ -13,7 +13,6 @@ import numpy as np
 
 from onelook.data.building import lay_out, mark_measured
 from onelook.data.coco_file import CocoFile
-from onelook.data.dataset import Dataset
 from onelook.data.description import is_yaml, read_description
 from onelook.data.formats.base import (
     Arrays,
@@ -30,6 +29,7 @@ from onelook.data.index import CROWD, DIFFICULT, LABELLED, OCCLUDED, TRUNCATED, 
 from onelook.data.paths import images_below, other_spelling
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
+from onelook.data.split import Dataset
 from onelook.data.split_names import named_splits, split_word
 from onelook.errors import DataError, ImageError
 from onelook.reporter import Progress

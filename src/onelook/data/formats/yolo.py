@@ -11,7 +11,6 @@ import numpy as np
 
 from onelook.config import write_yaml
 from onelook.data.class_names import CLASS_LIMIT, first_names, unique_names
-from onelook.data.dataset import Dataset
 from onelook.data.description import is_yaml, read_description
 from onelook.data.formats.base import (
     Format,
@@ -27,6 +26,7 @@ from onelook.data.formats.yolo_labels import LABEL_LIMIT, files_of, label_path, 
 from onelook.data.index import Index
 from onelook.data.paths import has_images, is_image, read_text, walk_files
 from onelook.data.problems import Problems
+from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE, named_splits, split_word
 from onelook.errors import DataError
 
