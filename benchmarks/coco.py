@@ -133,7 +133,7 @@ def measure_opening(root: Path, options: argparse.Namespace) -> None:
     (root / "train2017" / f"{first_image(annotations)}").write_bytes(b"")
     byte_code = root / "byte code"
     time.sleep(3)  # the contents of a file that was written a moment ago are compared too: see `data/cache.py`
-    run([python, "-c", "import onelook.data.opening"], byte_code)
+    run([python, "-c", "import onelook.data.dataset"], byte_code)
     print("first:  {:6.2f} s, {:5.0f} MB".format(*run([python, "-c", _OPEN, root], byte_code)))
     later = [run([python, "-c", _OPEN, root], byte_code) for _ in range(options.rounds)]
     print(f"later:  {median(row[0] for row in later):6.2f} s, {max(row[1] for row in later):5.0f} MB")

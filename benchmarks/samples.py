@@ -15,10 +15,10 @@ import numpy as np
 from command import run_benchmark
 from onelook.augment.yolox import YOLOX_OCTOBER_2021, YOLOX_PAPER, SingleImageAugment, YoloxAugment
 from onelook.data import open_dataset
-from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
 from onelook.data.images import decode_image
 from onelook.data.memory import keep_memory
+from onelook.data.split import Dataset
 from onelook.data.training_images import DrawImages, TrainingImages
 from onelook.errors import UsageError
 from onelook.types import Sample

@@ -29,7 +29,7 @@ from rich.console import Console
 from baseline.augment import Textbook
 from onelook.augment.yolox import YoloxAugment
 from onelook.data import open_dataset
-from onelook.data.dataset import Dataset
+from onelook.data.split import Dataset
 from onelook.data.training_images import DrawImages, TrainingImages
 from samples import RULES, DataBenchmark, bench_data, time_of
 from sampling import sample_generator

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from onelook.data.building import Images, Objects, lay_out
-from onelook.data.dataset import Dataset
 from onelook.data.formats.base import Arrays, Format, Losses, Part, Place, ReadSplit, Source, split_folder
 from onelook.data.index import LABELLED
 from onelook.data.paths import images_below, read_text
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_size
+from onelook.data.split import Dataset
 from onelook.data.split_names import named_splits
 from onelook.reporter import Progress
 

@@ -11,8 +11,8 @@ import torch
 
 from onelook.augment.yolox import SingleImageAugment
 from onelook.data import open_dataset
-from onelook.data.dataset import Dataset
 from onelook.data.loader import Loader
+from onelook.data.split import Dataset
 
 STILL = SingleImageAugment(hsv=None, flip=0.0)
 

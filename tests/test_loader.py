@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from loading import STILL, equal, seen, ten_images
 from onelook.augment.yolox import YoloxAugment
-from onelook.data.dataset import Dataset
 from onelook.data.loader import Loader, Task
 from onelook.data.order import Order, Sampling, chosen_rows, repeat_factors
+from onelook.data.split import Dataset
 from onelook.data.training_images import DrawImages
 from onelook.errors import ConfigError, ImageError
 from onelook.types import Sample

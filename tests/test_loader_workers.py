@@ -17,8 +17,8 @@ import pytest
 
 from loading import STILL, ten_images
 from onelook.augment.yolox import YoloxAugment
-from onelook.data.dataset import Dataset
 from onelook.data.loader import Loader, default_workers
+from onelook.data.split import Dataset
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,13 @@ Every public name is imported on its first use, so that detecting with an export
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from onelook.version import __version__ as __version__
 
+TYPE_CHECKING = False  # as in `typing`, whose import takes longer than all that stands here
+
 if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the same at run time, a test compares both
+    from typing import Any
+
     from onelook.api.anchors import FoundAnchors as FoundAnchors
     from onelook.api.anchors import anchors as anchors
     from onelook.api.bench import ModelBenchmark as ModelBenchmark
@@ -145,6 +146,8 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for this 
     def __getattr__(name: str) -> Any:
         if name not in _PUBLIC:
             raise AttributeError(f"module 'onelook' has no attribute '{name}'")
+        from importlib import import_module
+
         try:
             value = getattr(import_module(_PUBLIC[name]), name)
         except ModuleNotFoundError as error:

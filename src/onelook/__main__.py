@@ -1,9 +1,16 @@
-"""`python -m onelook` and the `onelook` command."""
+"""`python -m onelook` and the `onelook` command.
+
+Ctrl-C shows a traceback until `main` has begun, so this module and the package import next to nothing before.
+"""
 
 from __future__ import annotations
 
-import signal
-from typing import NoReturn
+import _signal as signal  # type: ignore[import-not-found]  # of the interpreter itself: `signal` would import `enum`
+
+TYPE_CHECKING = False  # as in `typing`, which would be one more import
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> NoReturn:

@@ -185,8 +185,22 @@ def replace_unprintable() -> None:
 def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) -> int:
     """One command from its arguments to its exit code; prints, and never raises for what a user can cause.
 
-    on_start: called first where an interrupt is reported.
+    on_start: called first where an interrupt is reported; given by the entry of the process, which a second interrupt
+    then ends at once.
     """
+    try:
+        return _run(arguments, on_start)
+    except KeyboardInterrupt:  # of the work, or while an error of it is printed
+        if on_start is not None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if "--debug" in arguments:
+            raise
+        print_error("Interrupted.")
+        return 130
+
+
+def _run(arguments: Sequence[str], on_start: Callable[[], object] | None) -> int:
+    """The same without interrupts."""
     replace_unprintable()
     options, verb = Everywhere(debug="--debug" in arguments), ""
     try:
@@ -210,11 +224,6 @@ def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) 
         return int(getattr(result, "exit_code", 0))
     except BrokenPipeError:
         return quiet_broken_pipe()
-    except KeyboardInterrupt:
-        if options.debug:
-            raise
-        print_error("Interrupted.")
-        return 130
     except Exception as error:
         if options.debug and not _is_usage(error):
             raise

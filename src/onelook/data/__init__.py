@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onelook.data.dataset import Dataset as Dataset
-    from onelook.data.opening import open_dataset as open_dataset
-    from onelook.data.opening import splits as splits
+    from onelook.data.dataset import open_dataset as open_dataset
+    from onelook.data.dataset import splits as splits
+    from onelook.data.split import Dataset as Dataset
 
-_MODULES = {"Dataset": "dataset", "open_dataset": "opening", "splits": "opening"}
+_MODULES = {"Dataset": "split", "open_dataset": "dataset", "splits": "dataset"}
 
 __all__ = list(_MODULES)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onelook.data.dataset import Dataset
+from onelook.data.split import Dataset
 from onelook.errors import UsageError, did_you_mean
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}

@@ -14,12 +14,12 @@ import numpy as np
 
 from onelook.data import formats
 from onelook.data.cutting import cut_to_images
-from onelook.data.dataset import Dataset
+from onelook.data.dataset import open_dataset, splits
 from onelook.data.fit import check_fit
 from onelook.data.formats.base import Format, Losses, Place, Writer
 from onelook.data.headers import IMAGE_SUFFIXES, DamagedHeaderError, read_header
-from onelook.data.opening import open_dataset, splits
 from onelook.data.paths import is_image
+from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE
 from onelook.errors import DataError, UsageError, did_you_mean
 from onelook.files import new_folder
@@ -234,7 +234,7 @@ def _put(source: Path, target: Path, link: bool) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():  # the same image in two splits of a format that keeps all images in one folder
         return link
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise DataError(f"The image '{source}' does not exist.", "`onelook check` lists all that are missing.")
     if link:
         try:

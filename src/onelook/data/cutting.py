@@ -8,9 +8,9 @@ import numpy as np
 
 from onelook.data.boxes import clean_boxes, cut_outline, reach_beyond
 from onelook.data.building import gather_runs
-from onelook.data.dataset import Dataset
 from onelook.data.formats.base import Losses
 from onelook.data.index import LAZY, SCHEMA, Index, index_in_memory
+from onelook.data.split import Dataset
 
 _OBJECTS = ("boxes", "labels", "annotation_ids", "areas", "object_flags")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def _is_split(key: Any, value: Any, path: Path) -> bool:
         return False
     if split_word(key) is not None:
         return True
-    return isinstance(value, str) and len(value) < 4096 and "\0" not in value and (path.parent / value).is_dir()
+    return isinstance(value, str) and len(value) < 4096 and "\0" not in value and os.path.isdir(path.parent / value)
 
 
 def _base(path: Path, given: Any) -> Path:
@@ -90,7 +91,7 @@ def _base(path: Path, given: Any) -> Path:
     if not isinstance(given, str) or "\0" in given:
         raise DataError(f"'{path}': 'path' must be a folder, not {given!r}.", "Correct 'path', or remove it.")
     for folder in (path.parent / given, Path(given).absolute()):
-        if folder.is_dir():
+        if os.path.isdir(folder):
             return folder.resolve() if ".." in folder.parts else folder
     raise DataError(
         f"'{path}': the folder '{given}' of 'path' does not exist.",
@@ -107,5 +108,5 @@ def _places(value: Any, root: Path, path: Path, split: str) -> Iterator[Path]:
         tried = [root / entry, path.parent / entry]
         if entry.startswith("../"):  # exports of Roboflow write ../train/images for the folder beside the file
             tried.append(path.parent / entry.removeprefix("../"))
-        found = next((place for place in tried if place.exists()), tried[0])
+        found = next((place for place in tried if os.path.exists(place)), tried[0])
         yield found.resolve() if ".." in found.parts else found

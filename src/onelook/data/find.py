@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,10 +46,12 @@ def _described_by(path: Path) -> Source | None:
 
 
 def _in_folder(path: Path, data: str | Path) -> Source:
-    sources: list[Source] = []
-    for format in formats.FORMATS:
-        if not (sources and format.last_resort) and (source := format.find(path)) is not None:
-            sources.append(source)
+    usual = [format for format in formats.FORMATS if not format.last_resort]
+    sources = (
+        _found(path, [format.find for format in usual])
+        or _found(path, [format.find_flat for format in usual])
+        or _found(path, [format.find for format in formats.FORMATS if format.last_resort])
+    )
     if not sources:
         known = "; ".join(f"{format.title} ({format.layout})" for format in formats.FORMATS)
         raise DataError(f"No data set was recognised in '{data}'.", f"Expected one of: {known}.")
@@ -58,3 +61,7 @@ def _in_folder(path: Path, data: str | Path) -> Source:
     titles = " and ".join(source.format.title for source in others)
     note = f"also holds {titles} annotations, which are not used; name their file (YAML or JSON) to use them"
     return replace(first, notes=(*first.notes, note))
+
+
+def _found(path: Path, searches: Iterable[Callable[[Path], Source | None]]) -> list[Source]:
+    return [source for search in searches if (source := search(path)) is not None]

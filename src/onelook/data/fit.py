@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onelook.data.dataset import Dataset
 from onelook.data.index import MEASURED
 from onelook.data.sizes import image_sizes
+from onelook.data.split import Dataset
 from onelook.errors import DataError, ImageError
 from onelook.files import open_replacing
 from onelook.reporter import Reporter

@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
 from onelook.data.main_script import main_script_hidden
 from onelook.data.memory import keep_memory
 from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
 from onelook.data.shared_file import Gather, gather_alone
+from onelook.data.split import Dataset
 from onelook.data.training_images import DrawImages, TrainingImages, uses_polygons
 from onelook.errors import UserError
 from onelook.types import Sample, Targets

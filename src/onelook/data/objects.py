@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from onelook.data.boxes import clean_boxes, reach_beyond
-from onelook.data.dataset import Dataset, judged_boxes
 from onelook.data.index import CROWD, DIFFICULT
+from onelook.data.split import Dataset, judged_boxes
 
 
 def flat_objects(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -28,13 +28,20 @@ def evaluated_areas(dataset: Dataset) -> np.ndarray:
 def evaluation_notes(dataset: Dataset) -> tuple[str, ...]:
     """What an evaluation on this data set does that a tool which reads only the annotations does not, or may not."""
     images, objects = _places(dataset)
-    beyond = int(reach_beyond(dataset.index.boxes[objects], *dataset.sizes[images].T).sum())
+    boxes, sizes = dataset.index.boxes[objects], dataset.sizes[images]
+    _, kept = clean_boxes(boxes, *sizes.T)
+    beyond = int((kept & reach_beyond(boxes, *sizes.T)).sum())
     difficult = int(((dataset.index.object_flags[objects] & DIFFICULT) > 0).sum())
     notes = []
     if beyond:
         notes.append(
             f"{beyond} annotated boxes reach beyond their images: compared is the part inside, as it is trained on. "
             "pycocotools and `onelook score` compare with the boxes as they are written."
+        )
+    if not kept.all():
+        notes.append(
+            f"{int((~kept).sum())} annotated boxes lie outside of their images or have no area: they are left out, as "
+            "in training. pycocotools and `onelook score` count them as missed."
         )
     if difficult:
         rule = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onelook.data.boxes import BeyondImage
-from onelook.data.dataset import Dataset
+from onelook.data.split import Dataset
 from onelook.errors import ConfigError, did_you_mean
 
 _ORDER = 0x0DE2  # keeps these draws apart from those of the augmentations, which share the seed

@@ -15,7 +15,7 @@ DEPTH_LIMIT = 32
 FOLDER_LIMIT = 50_000
 LIST_LIMIT = 1 << 30  # bytes of a list of images: about ten million paths
 _USUAL_NAME = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
-_SYSTEM = ("/proc", "/sys", "/dev")
+_SYSTEM = re.compile(r"(?:/proc|/sys|/dev(?!/shm/))(?:/.*)?", re.DOTALL)  # /dev/shm/... is a disk in memory
 
 
 def plain_name(name: object) -> str | None:
@@ -70,7 +70,7 @@ def is_image(name: str) -> bool:
 def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Every file below a folder. Hidden names are left out; links are followed, but no folder is entered twice."""
     place = os.path.realpath(folder)
-    if place == os.path.dirname(place) or place.startswith(tuple(f"{name}/" for name in _SYSTEM)) or place in _SYSTEM:
+    if place == os.path.dirname(place) or _SYSTEM.fullmatch(place):
         raise DataError(f"'{folder}' is a folder of the system, not of images.", "Name the folder of the images.")
     seen: set[tuple[int, int]] = set()
     stack = [(str(folder), 0)]
@@ -112,7 +112,7 @@ def images_below(folder: Path) -> list[str]:
 
 def has_images(folder: Path) -> bool:
     """Whether a folder or one below it holds an image."""
-    return folder.is_dir() and any(is_image(entry.name) for entry in walk_files(folder))
+    return os.path.isdir(folder) and any(is_image(entry.name) for entry in walk_files(folder))
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

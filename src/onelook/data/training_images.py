@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from onelook.augment.lazy_sample import LazySample
-from onelook.data.dataset import Dataset
 from onelook.data.image_cache import ImageCache
 from onelook.data.images import decode_image
+from onelook.data.split import Dataset
 from onelook.types import Sample
 
 

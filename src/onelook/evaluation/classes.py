@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from onelook.augment.classifier import centre_crop
-from onelook.data.dataset import Dataset
+from onelook.data.split import Dataset
 from onelook.evaluation.shards import shard
 from onelook.ops.reduce import sum_over_processes
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from onelook.config import diff, to_text
-from onelook.data.dataset import Dataset
+from onelook.data.split import Dataset
 from onelook.draw import draw_detections, encode_image
 from onelook.errors import ImageError
 from onelook.evaluation.coco import Evaluation, ImageScore

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from onelook.config import to_text
-from onelook.data.dataset import Dataset
+from onelook.data.split import Dataset
 from onelook.evaluation.coco import Evaluation
 from onelook.networks.flops import count_gflops, count_parameters
 from onelook.networks.variants import VARIANTS

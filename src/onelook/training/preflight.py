@@ -21,11 +21,11 @@ from torch import nn
 
 from onelook.data.anchors import fit_of, flat
 from onelook.data.boxes import clean_boxes
-from onelook.data.dataset import Dataset
 from onelook.data.images import check_image
 from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
 from onelook.data.order import chosen_rows, class_labels
 from onelook.data.paths import other_spelling
+from onelook.data.split import Dataset
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError, ImageError
 from onelook.types import Targets

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onelook.data.dataset import Dataset
 from onelook.data.index import Index
 from onelook.data.problems import Problems
+from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE, means_whole, split_word
 from onelook.errors import DataError, did_you_mean
 from onelook.reporter import Progress
@@ -166,6 +166,7 @@ class Format:
     to a user whose data set was not recognised.
 
     find: the data set in a folder, None where it has another format; raises `DataError` for a damaged one.
+    find_flat: the same for images and annotations side by side; asked where no format's `find` has found anything.
     find_file: the same for a file that describes a data set.
     files_of: every file that a split is read from, in a fixed order: one that changes makes the kept index stale.
     read: the arrays and the meta of a split's index; faults go to the `Problems`.
@@ -191,6 +192,7 @@ class Format:
     read: Callable[[Source, str, Problems, Progress], Arrays]
     image_root: Callable[[Source, str, Index], Path]
     annotation_file: Callable[[Source, str, str, str], str]
+    find_flat: Callable[[Path], Source | None] = lambda path: None
     find_file: Callable[[Path], Source | None] = lambda path: None
     write: Callable[[], Writer] | None = None
     check: Callable[[Source, Sequence[ReadSplit], Problems], None] = nothing_more

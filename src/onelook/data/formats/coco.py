@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 
 from onelook.data.building import lay_out, mark_measured
 from onelook.data.coco_file import CocoFile
-from onelook.data.dataset import Dataset
 from onelook.data.description import is_yaml, read_description
 from onelook.data.formats.base import (
     Arrays,
@@ -29,6 +29,7 @@ from onelook.data.index import CROWD, DIFFICULT, LABELLED, OCCLUDED, TRUNCATED, 
 from onelook.data.paths import images_below, other_spelling
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
+from onelook.data.split import Dataset
 from onelook.data.split_names import named_splits, split_word
 from onelook.errors import DataError, ImageError
 from onelook.reporter import Progress
@@ -210,7 +211,7 @@ def _image_folder(path: Path, folders: Sequence[Path], names: Sequence[str]) -> 
     if not names:
         return there[0] if there else path.parent
     sample = [names[(len(names) - 1) * step // 7] for step in range(8)]
-    found = [sum((folder / name).is_file() for name in sample) for folder in there]
+    found = [sum(os.path.isfile(folder / name) for name in sample) for folder in there]
     if not found or max(found) == 0:
         tried = ", ".join(f"'{folder}'" for folder in folders)
         raise DataError(

@@ -46,14 +46,14 @@ def find(root: Path) -> Source | None:
         folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and split_word(folder.name)]
         parts = {folder.name: Part(images=(folder,)) for folder in folders if any(folder.glob("*.xml"))}
         if not parts:
-            return _in_devkit(root) or _flat(root)
+            return _in_devkit(root)
         parts = named_splits(parts)
     names = first_names(root, _NAME_FILES)
     return Source(VOC, root, root, parts, names)
 
 
-def _flat(root: Path) -> Source | None:
-    """A folder in which images and their XML files lie side by side, as labelling tools leave them."""
+def find_flat(root: Path) -> Source | None:
+    """Finds a folder in which images and their XML files lie side by side, as labelling tools leave them."""
     first = next((path for path in sorted(root.glob("*.xml")) if not path.name.startswith(".")), None)
     if first is None or not re.search(rb"<annotation[\s>]", _start(first)) or not has_images(root):
         return None
@@ -96,13 +96,13 @@ def _ids_of(source: Source, split: str) -> list[str]:
     lines = [line for line in lines if line]
     if _is_class_list(lines, folder):  # a list of the images with one class, used as a split
         lines = [line.split()[0] for line in lines]
-    return sorted({_without_ending(line, folder) for line in lines})
+    return sorted({_without_ending(line, folder) if "." in line else line for line in lines})
 
 
 def _without_ending(name: str, folder: Path) -> str:
     """The id of a line: some lists name the images or the annotations."""
     named = name.lower().endswith(".xml") or is_image(name)
-    return name.rpartition(".")[0] if named and not (folder / f"{name}.xml").exists() else name
+    return name.rpartition(".")[0] if named and not os.path.exists(folder / f"{name}.xml") else name
 
 
 def _is_class_list(lines: Sequence[str], folder: Path) -> bool:
@@ -110,7 +110,7 @@ def _is_class_list(lines: Sequence[str], folder: Path) -> bool:
     pairs = [line.split() for line in lines]
     if not all(len(words) == 2 and words[1] in ("-1", "0", "1") for words in pairs):
         return False
-    return any((folder / f"{words[0]}.xml").exists() for words in pairs)
+    return any(os.path.exists(folder / f"{words[0]}.xml") for words in pairs)
 
 
 def _annotation_folder(source: Source, split: str) -> Path:
@@ -157,7 +157,7 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
             continue
         path = folder / f"{image}.xml"
         found: VocFile | None = VocFile()
-        if path.exists() or path.is_symlink():
+        if os.path.lexists(path):  # unlike Path.exists, it takes names of any length
             found = problems.attempt("xml-unreadable", REMEDY, partial(read_xml, path), file=str(path))
         else:
             unlabelled.append(image)
@@ -260,7 +260,7 @@ def _names_elsewhere(source: Source, split: str) -> set[str]:
             path = folder / f"{image}.xml"
             if (image in own and folder == _annotation_folder(source, split)) or plain_name(image) != image:
                 continue
-            if path.exists():
+            if os.path.exists(path):
                 try:
                     names |= {thing.texts.get("name", "") for thing in read_xml(path).objects}
                 except DataError:
@@ -312,6 +312,7 @@ VOC = Format(
     title="Pascal VOC",
     layout="JPEGImages, Annotations, ImageSets/Main/{split}.txt; or XML files beside their images",
     find=find,
+    find_flat=find_flat,
     files_of=_files_of,
     read=_read,
     image_root=lambda source, split, index: _image_folder(source, split),

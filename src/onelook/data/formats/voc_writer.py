@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from onelook.data.dataset import Dataset
 from onelook.data.formats.base import Losses, Place, num_mask_areas, split_folder
 from onelook.data.index import CROWD, DIFFICULT, OCCLUDED, TRUNCATED
+from onelook.data.split import Dataset
 from onelook.errors import DataError
 
 

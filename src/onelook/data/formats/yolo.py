@@ -11,7 +11,6 @@ import numpy as np
 
 from onelook.config import write_yaml
 from onelook.data.class_names import CLASS_LIMIT, first_names, unique_names
-from onelook.data.dataset import Dataset
 from onelook.data.description import is_yaml, read_description
 from onelook.data.formats.base import (
     Format,
@@ -27,6 +26,7 @@ from onelook.data.formats.yolo_labels import LABEL_LIMIT, files_of, label_path, 
 from onelook.data.index import Index
 from onelook.data.paths import has_images, is_image, read_text, walk_files
 from onelook.data.problems import Problems
+from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE, named_splits, split_word
 from onelook.errors import DataError
 
@@ -93,10 +93,21 @@ def _keypoint_values(shape: Any, path: Path) -> int | None:
 def find(root: Path) -> Source | None:
     """Finds a YOLO data set by its folders or its lists of images; None if there is neither a label folder nor a list.
 
-    Layouts: `images/{split}` + `labels/{split}`, `{split}/images` + `{split}/labels`, both without splits,
-    `{split}.txt` lists beside such folders, or images and labels side by side in `{split}` or without splits.
+    Layouts: `images/{split}` + `labels/{split}`, `{split}/images` + `{split}/labels`, both without splits, or
+    `{split}.txt` lists beside such folders.
     """
-    parts = _parts(root)
+    return _source(root, _parts(root))
+
+
+def find_flat(root: Path) -> Source | None:
+    """Finds images and label files side by side, in `{split}` or without splits, as labelling tools leave them."""
+    flat = {folder.name: Part(images=(folder,)) for folder in _folders(root) if _is_flat(folder)}
+    if flat:
+        return _source(root, flat if all(map(split_word, flat)) else {})
+    return _source(root, {WHOLE: Part(images=(root,))} if _is_flat(root) else {})
+
+
+def _source(root: Path, parts: Mapping[str, Part]) -> Source | None:
     if not parts:
         return None
     names = first_names(root, _NAME_FILES) or _darknet_names(parts)
@@ -116,11 +127,7 @@ def _parts(root: Path) -> dict[str, Part]:
             return {folder.name: Part(images=(folder,)) for folder in divided}
         return {WHOLE: Part(images=(images,))} if has_images(images) else {}
     inside = [folder for folder in _folders(root) if (folder / "images").is_dir() and (folder / "labels").is_dir()]
-    if inside:
-        return {folder.name: Part(images=(folder / "images",)) for folder in inside}
-    if flat := {folder.name: Part(images=(folder,)) for folder in _folders(root) if _is_flat(folder)}:
-        return flat if all(map(split_word, flat)) else {}
-    return {WHOLE: Part(images=(root,))} if _is_flat(root) else {}
+    return {folder.name: Part(images=(folder / "images",)) for folder in inside}
 
 
 def _is_flat(folder: Path) -> bool:
@@ -281,6 +288,7 @@ YOLO = Format(
     title="YOLO text",
     layout="data.yaml, images/{split} + labels/{split}, {split}/images + {split}/labels, or labels beside images",
     find=find,
+    find_flat=find_flat,
     find_file=find_file,
     files_of=files_of,
     read=read_split,

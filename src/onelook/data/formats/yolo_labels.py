@@ -34,11 +34,11 @@ def list_images(part: Part, root: Path) -> tuple[list[tuple[str, str]], list[str
     found: dict[str, str] = {}
     notes: list[str] = []
     for place in part.images:
-        if place.is_dir():
+        if os.path.isdir(place):
             paths = [f"{place}/{name}" for name in images_below(place)]
-        elif place.is_file() and is_image(place.name):
+        elif os.path.isfile(place) and is_image(place.name):
             paths = [str(place)]
-        elif place.is_file():
+        elif os.path.isfile(place):
             paths, dropped = _listed(place, root)
             notes += (
                 [f"'{place.name}': the images are found without the '{dropped}' before their names"] if dropped else []
@@ -115,13 +115,13 @@ def files_of(source: Source, split: str) -> FilesOf:
     parts = [source.parts[split]] if source.names is not None else source.parts.values()
     for place in dict.fromkeys(place for part in parts for place in part.images):
         yield str(place), str(place)
-        if place.is_dir():
+        if os.path.isdir(place):
             labels = label_path(f"{place}/images").rpartition("/")[0]
             for folder in dict.fromkeys((str(place), labels)):
                 yield folder.removeprefix(f"{source.root}/"), folder
                 if os.path.isdir(folder):
                     yield from ((entry.path[len(folder) :], entry) for entry in walk_files(Path(folder)))
-        elif place.is_file() and not is_image(place.name):
+        elif os.path.isfile(place) and not is_image(place.name):
             for path in _listed(place, source.root)[0]:
                 yield path.removeprefix(f"{source.root}/"), path
                 yield "labels", label_path(path)

@@ -148,7 +148,12 @@ def open_session(path: str, device: str | None = None, threads: int | None = Non
 
 def exported_metadata(session: Any, path: str) -> ExportedMetadata | None:
     """What a file of `onelook export` says of itself; None for ONNX files of other origin. ExportError if damaged."""
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    except UnicodeDecodeError:
+        raise ExportError(
+            f"The description inside '{path}' is damaged: it is not UTF-8 text.", "Export it again."
+        ) from None
     return None if text is None else ExportedMetadata.from_json(text, path)
 
 
