@@ -135,15 +135,13 @@ class LoadedDetector(OpenedPredictor):
         check_torch("LoadedDetector.train")
         from onelook.api.open import open_network
         from onelook.api.recipe_choice import RecipeChoice
-        from onelook.api.training_session import start_training
+        from onelook.api.training_session import TrainOptions, start_training
         from onelook.training.run import fit
         from onelook.weights.identify import model_name
 
         detector = open_network(self).detector
         assert detector.architecture is not None  # `open_network` has checked it
-        with start_training(
-            RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe,
-            data,
+        options = TrainOptions(
             split=split,
             validation=validation,
             weights=detector,
@@ -154,7 +152,9 @@ class LoadedDetector(OpenedPredictor):
             precision=precision,
             log=log,
             reporter=reporter,
-        ) as session:
+        )
+        recipe = RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe
+        with start_training(recipe, data, options) as session:
             result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
             session.conclude(result)
         return TrainResult(**vars(result))

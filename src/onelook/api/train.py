@@ -8,7 +8,7 @@ from pathlib import Path
 from onelook.api.load import TrainResult
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.training_session import start_training
+from onelook.api.training_session import TrainOptions, start_training
 from onelook.data import Dataset
 from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
@@ -65,9 +65,7 @@ def train(
     torchrun every process calls this function; each returns the same result. Raises UserError for what cannot be used:
     names, files, values that contradict each other, a loss that is not finite.
     """
-    with start_training(
-        recipe,
-        data,
+    options = TrainOptions(
         split=split,
         validation=validation,
         weights=weights,
@@ -86,7 +84,8 @@ def train(
         log=log,
         resume_command=resume_command,
         reporter=reporter,
-    ) as session:
+    )
+    with start_training(recipe, data, options) as session:
         result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
         session.conclude(result)
     return TrainResult(**vars(result))

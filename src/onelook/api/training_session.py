@@ -55,6 +55,47 @@ class TrainingSession:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class TrainOptions:
+    """The arguments of `onelook.train` except recipe and data; they are explained there."""
+
+    split: str | None = None
+    validation: Dataset | str | None = None
+    weights: PathLike | Detector | None = None
+    teacher: PathLike | Detector | None = None
+    teacher_weights: PathLike | None = None
+    out: PathLike | None = None
+    resume: bool = False
+    device: str | None = None
+    workers: int | None = None
+    cache: str | None = None
+    precision: Precision | None = None
+    layout: Layout | None = None
+    compile: bool | None = None
+    deterministic: bool | None = None
+    allow_size_mismatch: bool | None = None
+    log: str | Sequence[str] = ()
+    resume_command: Callable[[Path], str] | None = None
+    reporter: Reporter | None = None
+
+    @property
+    def of_run(self) -> RunOptions:
+        """The options that a run keeps when it is resumed."""
+        return RunOptions(
+            device=self.device,
+            train_split=self.split,
+            val_split=self.validation if isinstance(self.validation, str) else None,
+            workers=self.workers,
+            cache=self.cache,
+            precision=self.precision,
+            layout=self.layout,
+            compile=self.compile,
+            deterministic=self.deterministic,
+            allow_size_mismatch=self.allow_size_mismatch,
+            log=(self.log,) if isinstance(self.log, str) else tuple(self.log),
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Start:
     """Where a training starts. The fields are those of `onelook.train`; folder: of the run."""
 
@@ -66,108 +107,43 @@ class Start:
 
 
 @contextmanager
-def open_session(
-    recipe: Recipe | RecipeChoice | str | None,
-    data: Dataset | PathLike,
-    options: RunOptions,
-    *,
-    validation: Dataset | None = None,
-    weights: PathLike | Detector | None = None,
-    teacher: PathLike | Detector | None = None,
-    teacher_weights: PathLike | None = None,
-    out: PathLike | None = None,
-    resume: bool = False,
-    resume_command: Callable[[Path], str] | None = None,
-    reporter: Reporter | None = None,
+def start_training(
+    recipe: Recipe | RecipeChoice | str | None, data: Dataset | PathLike, options: TrainOptions
 ) -> Iterator[TrainingSession]:
-    """Prepares a training; the arguments are those of `onelook.train`. The run's folder is locked meanwhile.
+    """Prepares a training: what the `with` block gets is ready for `fit`. The run's folder is locked meanwhile.
 
     An error inside the `with` block is written to the run's log as well.
     """
     choice = named_choice(recipe)
     start = Start(
-        folder=run_folder(out, resume, run_name(choice)),
-        resume=resume,
-        weights=None if resume or weights == "none" else _text(weights),
-        teacher=_text(teacher),
-        teacher_weights=_text(teacher_weights),
+        folder=run_folder(options.out, options.resume, run_name(choice)),
+        resume=options.resume,
+        weights=None if options.resume or options.weights == "none" else _text(options.weights),
+        teacher=_text(options.teacher),
+        teacher_weights=_text(options.teacher_weights),
     )
-    if resume:
-        options = options.after(options_of_run(start.folder))
-    training, judged, notes = open_splits(data, options.train_split, validation or options.val_split, reporter=reporter)
-    with join_process_group(options.device) as process_group:
-        plan = None if options.cache in (None, "none") else plan_cache(options.cache, training, start.folder)
-        begun = _begin(choice, (training, judged), process_group, options, start)
+    kept = options.of_run.after(options_of_run(start.folder)) if options.resume else options.of_run
+    chosen = options.validation if isinstance(options.validation, Dataset) else kept.val_split
+    training, validation, notes = open_splits(data, kept.train_split, chosen, reporter=options.reporter)
+    with join_process_group(kept.device) as process_group:
+        plan = None if kept.cache in (None, "none") else plan_cache(kept.cache, training, start.folder)
+        begun = _begin(choice, (training, validation), process_group, kept, start)
         notes += [*begun.notes, *([] if plan is None else [str(plan)])]
-        with exclusive(start.folder, process_group, new=not resume):
+        with exclusive(start.folder, process_group, new=not start.resume):
             run = Run(
                 start.folder,
                 begun.recipe,
                 begun.train_state,
-                reporter=PlainReporter() if reporter is None else reporter,
-                loggers=options.loggers,
-                resume=resume,
-                resume_command=(resume_command or _resume_call)(start.folder),
+                reporter=PlainReporter() if options.reporter is None else options.reporter,
+                loggers=kept.loggers,
+                resume=start.resume,
+                resume_command=(options.resume_command or _resume_call)(start.folder),
                 image_name=lambda row: str(training.path(row)),
             )
-            run.record.flags = options.to_dict()
-            _announce(run, notes, begun.teacher, resume)
-            with _checked(run, begun.task, (training, judged), options, plan, new=not resume) as session:
+            run.record.flags = kept.to_dict()
+            _announce(run, notes, begun.teacher, start.resume)
+            with _checked(run, begun.task, (training, validation), kept, plan, new=not start.resume) as session:
                 yield session
-
-
-@contextmanager
-def start_training(
-    recipe: Recipe | RecipeChoice | str | None,
-    data: Dataset | PathLike,
-    *,
-    split: str | None = None,
-    validation: Dataset | str | None = None,
-    weights: PathLike | Detector | None = None,
-    teacher: PathLike | Detector | None = None,
-    teacher_weights: PathLike | None = None,
-    out: PathLike | None = None,
-    resume: bool = False,
-    device: str | None = None,
-    workers: int | None = None,
-    cache: str | None = None,
-    precision: Precision | None = None,
-    layout: Layout | None = None,
-    compile: bool | None = None,
-    deterministic: bool | None = None,
-    allow_size_mismatch: bool | None = None,
-    log: str | Sequence[str] = (),
-    resume_command: Callable[[Path], str] | None = None,
-    reporter: Reporter | None = None,
-) -> Iterator[TrainingSession]:
-    """A training that is ready for `fit`; the arguments are those of `onelook.train`."""
-    options = RunOptions(
-        device=device,
-        train_split=split,
-        val_split=validation if isinstance(validation, str) else None,
-        workers=workers,
-        cache=cache,
-        precision=precision,
-        layout=layout,
-        compile=compile,
-        deterministic=deterministic,
-        allow_size_mismatch=allow_size_mismatch,
-        log=(log,) if isinstance(log, str) else tuple(log),
-    )
-    with open_session(
-        recipe,
-        data,
-        options,
-        validation=validation if isinstance(validation, Dataset) else None,
-        weights=weights,
-        teacher=teacher,
-        teacher_weights=teacher_weights,
-        out=out,
-        resume=resume,
-        resume_command=resume_command,
-        reporter=reporter,
-    ) as session:
-        yield session
 
 
 @overload
