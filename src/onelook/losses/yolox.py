@@ -55,16 +55,8 @@ class Objectness:
         return ("objectness",)
 
     def __call__(self, pairs: Pairs) -> Tensor:
-        logits = pairs.predictions.objectness
-        if logits is None:
-            raise TypeError("Objectness needs a head with objectness")
-        logits = at_least_float32(logits)
-        # Padded pairs point at row 0 and add 0 there.
-        positive = torch.zeros_like(logits).scatter_add_(1, pairs.matches.priors, pairs.valid.to(logits.dtype))
-        loss = binary_cross_entropy_with_logits(logits, positive.clamp_(max=1.0), reduction="none")
-        if pairs.matches.ignored is not None:
-            loss = loss.masked_fill(pairs.matches.ignored, 0.0)
-        return loss.sum() / pairs.count
+        loss = binary_cross_entropy_with_logits(pairs.objectness, pairs.has_object, reduction="none")
+        return pairs.without_ignored(loss).sum() / pairs.count
 
 
 @dataclass(frozen=True)
@@ -90,8 +82,7 @@ class Classes:
         return ()
 
     def __call__(self, pairs: Pairs) -> Tensor:
-        quality = pairs.matches.quality.to(pairs.classes.dtype).unsqueeze(-1)
-        target = torch.zeros_like(pairs.classes).scatter_(2, pairs.labels.unsqueeze(-1), quality)
+        target = pairs.class_quality
         if self.smoothing:
             target = target * (1 - self.smoothing) + self.smoothing / 2
         loss = binary_cross_entropy_with_logits(pairs.classes, target, reduction="none")
