@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from onelook.losses.pairs import Emphasis, Pairs
+from onelook.ops.boxes import xyxy_to_cxcywh
 from onelook.ops.gather import gather_rows
 from onelook.ops.iou import IouKind, box_iou
 from onelook.ops.precision import at_least_float32
@@ -111,7 +112,7 @@ class RawL1:
         raw = at_least_float32(gather_rows(pairs.predictions.regression, rows))
         points = pairs.predictions.priors.points.to(raw.dtype)[rows]
         strides = pairs.predictions.priors.strides.to(raw.dtype)[rows].unsqueeze(-1)
-        low, high = pairs.target_boxes.to(raw.dtype).split(2, -1)
-        centre = ((low + high) / 2 - points) / strides + 0.5
-        sides = ((high - low) / strides + 1e-8).log()
+        centre, sides = xyxy_to_cxcywh(pairs.target_boxes.to(raw.dtype)).split(2, -1)
+        centre = (centre - points) / strides + 0.5
+        sides = (sides / strides + 1e-8).log()
         return pairs.total((raw - torch.cat([centre, sides], -1)).abs())
