@@ -18,7 +18,7 @@ import torch
 
 from data_sets import without_objects
 from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.training_session import free_folder
+from onelook.api.training_session import run_folder
 from onelook.cli.app import run
 from onelook.config import diff, to_plain, write_yaml
 from onelook.data import open_dataset
@@ -88,9 +88,9 @@ def test_counts_that_cannot_be_meant_are_wrong_usage(flags, said):
 
 def test_folders_of_runs_do_not_overwrite_each_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first = free_folder("yolox-nano")
+    first = run_folder(None, False, "yolox-nano")
     first.mkdir(parents=True)
-    assert (str(first), str(free_folder("yolox-nano"))) == ("runs/yolox-nano", "runs/yolox-nano-2")
+    assert (str(first), str(run_folder(None, False, "yolox-nano"))) == ("runs/yolox-nano", "runs/yolox-nano-2")
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
@@ -17,6 +15,7 @@ import numpy as np
 
 from onelook.api.open import Model, PathLike, check_torch, open_network
 from onelook.data.synthetic import Scenes
+from onelook.devices import num_cores, processor_name
 from onelook.errors import UsageError
 from onelook.ops.nms import RawDetections, with_thresholds
 from onelook.predict.predictor import Predictor
@@ -141,24 +140,6 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def processor() -> str:
-    """The name of the CPU, as far as the system reports it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def available_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class BenchConfig:
     """The settings of a measurement: see `benchmark`."""
@@ -228,8 +209,8 @@ def _benchmark_onnx(path: str, weights: PathLike | None, config: BenchConfig) ->
     setting = Setting(
         model=path,
         runtime=f"ONNX Runtime {onnxruntime.__version__}",
-        device=processor() if cpu else str(config.device),
-        threads=(config.threads or available_cores()) if cpu else None,
+        device=processor_name() if cpu else str(config.device),
+        threads=(config.threads or num_cores()) if cpu else None,
         precision=runtime.metadata.precision,
         size=runtime.size,
         batch=config.batch,
@@ -261,7 +242,7 @@ def _benchmark_torch(model: Model, weights: PathLike | None, config: BenchConfig
     setting = Setting(
         model=os.fspath(model) if isinstance(model, str | os.PathLike) else opened.name,
         runtime=f"PyTorch {torch.__version__}",
-        device=torch.cuda.get_device_name(runtime.device) if cuda else processor() if cpu else str(runtime.device),
+        device=torch.cuda.get_device_name(runtime.device) if cuda else processor_name() if cpu else str(runtime.device),
         threads=torch.get_num_threads() if cpu else None,
         precision="float16" if config.half else "float32",
         size=runtime.size,

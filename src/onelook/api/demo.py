@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from onelook import run_files
 from onelook.api.detect import detect
 from onelook.api.export import export
 from onelook.api.load import TrainResult
@@ -149,7 +150,7 @@ def demo(
     exported_stats = validate(exported, data, reporter=reporter).stats
     done("validate")
     paths = {
-        "report": run / "report.html",
+        "report": run / run_files.REPORT,
         "weights": weights,
         "exported": exported,
         "detections": out / "detections",
@@ -164,7 +165,7 @@ def _train(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) -> T
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - 1))
     try:
-        result = train(choice, data, out=run, resume=(run / "state.pt").exists(), reporter=reporter)
+        result = train(choice, data, out=run, resume=(run / run_files.CHECKPOINT).exists(), reporter=reporter)
     finally:
         torch.set_num_threads(threads)
     if result.reason == "interrupted":

@@ -14,11 +14,12 @@ from typing import Any
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
 from onelook.errors import ImageError, UserError
+from onelook.files import free_folder
 from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import Damage, Framed, Source, find_sources
-from onelook.predict.writers import Writers, free_folder, parse_formats
+from onelook.predict.writers import Writers, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
 from onelook.types import Detections
 
@@ -118,7 +119,7 @@ def detect(
     if select is not None:
         predictor.select = postprocess_of_kind(select, predictor.select)
     settings = predictor.settings(confidence, iou, agnostic or None)
-    folder = next(path for path in free_folder(DEFAULT_FOLDER) if not path.exists()) if out is None else Path(out)
+    folder = free_folder(DEFAULT_FOLDER) if out is None else Path(out)
     result = DetectResult(folder, len(found))
     start = time.perf_counter()
     with (

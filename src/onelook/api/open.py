@@ -11,6 +11,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
+from onelook import run_files
 from onelook.errors import ConfigError, MissingDependencyError, UsageError, UserError, WeightsError
 from onelook.exported import METADATA_KEY
 from onelook.predict.predictor import Predictor
@@ -27,7 +28,6 @@ PathLike = str | os.PathLike[str]
 Model = Union[PathLike, "Detector", Predictor]
 """A variant's name, a weights file, an exported file, the folder of a run, a `Detector` in memory, or a `Predictor`."""
 
-RUN_WEIGHTS = "best.safetensors"  # of a run's folder
 LARGEST_SIDE = 8192
 GPU_BATCH = 8  # a CPU is as busy with one image as with eight
 
@@ -241,7 +241,7 @@ def _stamps(*paths: object) -> tuple[tuple[str, int, int], ...]:
     for path in paths:
         if not isinstance(path, str | os.PathLike):
             continue
-        file = os.path.join(path, RUN_WEIGHTS) if os.path.isdir(path) else os.fspath(path)
+        file = os.path.join(path, run_files.BEST_WEIGHTS) if os.path.isdir(path) else os.fspath(path)
         if os.path.isfile(file):
             status = os.stat(file)
             found.append((file, status.st_size, status.st_mtime_ns))

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from onelook import run_files
 from onelook.config import change, from_plain, override, to_plain
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
 from onelook.networks.classifier import Classification
 from onelook.networks.variants import VARIANTS, variant
-from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
+from onelook.recipes import RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distillation import Distillation
 from onelook.training.recipe import Recipe, adapted
 from onelook.training.run import check_same_recipe
-from onelook.weights.file import BEST
 
 FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless other epochs are given
 CPU_BATCH = 16  # the published 64 images fill the memory of most computers without an accelerator
@@ -163,9 +163,9 @@ def check_model_name(model: str | None) -> None:
     """UsageError for a --model that is a run's folder or a file: other verbs take those, a training has other flags."""
     if model is None or model in VARIANTS or not Path(model).exists():
         return
-    place, best = Path(model), Path(model) / BEST
+    place, best = Path(model), Path(model) / run_files.BEST_WEIGHTS
     with_weights = "To begin with its weights: --model NAME --weights {}"
-    if (place / RECIPE_FILE).is_file():
+    if (place / run_files.RECIPE).is_file():
         remedy = f"To train as it did: --recipe {shlex.quote(model)}."
         if best.is_file():
             remedy += f" {with_weights.format(shlex.quote(str(best)))}."
@@ -179,11 +179,11 @@ def check_model_name(model: str | None) -> None:
 
 def recipe_of_run(folder: Path) -> Recipe:
     """The recipe of the run in a folder; UserError where there is no run."""
-    if (folder / RECIPE_FILE).is_file():
+    if (folder / run_files.RECIPE).is_file():
         return find_recipe(folder)
-    if (folder / "state.pt").is_file():
+    if (folder / run_files.CHECKPOINT).is_file():
         raise UserError(
-            f"The run in '{folder}' has lost its {RECIPE_FILE}, without which it cannot be resumed.",
+            f"The run in '{folder}' has lost its {run_files.RECIPE}, without which it cannot be resumed.",
             f"Put that file back, or start another run with --out in another folder{latest_weights_hint(folder)}.",
         )
     raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")

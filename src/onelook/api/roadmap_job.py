@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from onelook import run_files
 from onelook.api.bench import NoPostprocess, scene_images
 from onelook.api.train import train
 from onelook.config import change, from_plain, to_plain, to_text
@@ -108,7 +109,7 @@ class Job:
         folder = self.folder / row.key / BACKBONE
         if not is_done(folder, recipe):
             self.run(folder, recipe, f"{row.name}, the backbone", self.class_folders)
-        return folder / "last.safetensors"
+        return folder / run_files.LAST_WEIGHTS
 
     def run(
         self,
@@ -127,7 +128,7 @@ class Job:
             weights=weights,
             teacher=self.teacher if recipe.distillation else None,
             out=folder,
-            resume=(folder / "state.pt").is_file(),
+            resume=(folder / run_files.CHECKPOINT).is_file(),
             device=str(self.device),
             workers=self.workers,
             resume_command=lambda _: (

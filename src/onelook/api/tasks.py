@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Protocol
 
+from onelook import run_files
 from onelook.data import Dataset
 from onelook.data.loader import Batch
 from onelook.errors import UserError, did_you_mean
@@ -20,7 +21,7 @@ from onelook.losses.classifier import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.runtimes.torch import TorchRuntime
-from onelook.report.training import FIRST_BATCH, report_training
+from onelook.report.training import report_training
 from onelook.training.batches import make_loader
 from onelook.training.micro_batches import split_batch
 from onelook.training.preflight import check_files, check_images, inspect_data, positives_per_object, save_first_batch
@@ -81,7 +82,7 @@ class Detecting:
 
     def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
-        process_group, best = run.train_state.process_group, trained.folder / "best.safetensors"
+        process_group, best = run.train_state.process_group, trained.folder / run_files.BEST_WEIGHTS
         any_process(True, process_group.device)  # the main process has written the weights when all have come here
         evaluation = None
         if validation is not None and best.is_file():
@@ -108,7 +109,7 @@ class Classifying:
 
     def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Reports how the weights are used; everything else is in metrics.csv."""
-        best = trained.folder / "best.safetensors"
+        best = trained.folder / run_files.BEST_WEIGHTS
         run.log.info(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
 
 
@@ -159,6 +160,8 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
         run.log.warning(warning)
     with make_loader(training, recipe, ProcessGroup(0, 1, process_group.device), workers=0) as batches:
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
-    path = save_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
+    path = save_first_batch(
+        run.folder / run_files.FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names
+    )
     run.log.info(f"The first batch is drawn in {path}.")
     task.report_first_batches(run, first)

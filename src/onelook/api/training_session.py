@@ -19,6 +19,7 @@ from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.fit import check_fit
 from onelook.data.loader import Loader
 from onelook.errors import UsageError
+from onelook.files import free_folder
 from onelook.networks.detector import Detector
 from onelook.networks.variants import VARIANTS
 from onelook.reporter import PlainReporter, Reporter
@@ -269,14 +270,4 @@ def run_folder(out: PathLike | None, resume: bool, name: str | None) -> Path:
         return Path(out)
     if resume:
         raise UsageError("--resume needs the folder of the run.", "Add --out with the folder that was printed.")
-    return free_folder(name or "run")
-
-
-def free_folder(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2 and so on: the first that does not exist."""
-    base = Path("runs") / Path(name).stem
-    folder, count = base, 1
-    while folder.exists():
-        count += 1
-        folder = base.with_name(f"{base.name}-{count}")
-    return folder
+    return free_folder(Path("runs") / Path(name or "run").stem)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onelook import run_files
 from onelook.config import to_plain, write_yaml
 from onelook.files import write_text
 from onelook.reporter import Reporter
@@ -51,7 +52,7 @@ class Launcher:
         write_yaml(recipe, to_plain(study.recipe_of(trial)))
         command = [sys.executable, "-m", "onelook", "train", self.data, "--out", str(run), *self.flags]
         command += ["--json", str(self.result(trial))]
-        command += ["--resume"] if (run / "state.pt").is_file() else ["--recipe", str(recipe)]
+        command += ["--resume"] if (run / run_files.CHECKPOINT).is_file() else ["--recipe", str(recipe)]
         device = self.devices[trial.number % len(self.devices)]
         command += [] if device is None else ["--device", device]
         with self.output(trial).open("ab") as output:

@@ -12,6 +12,7 @@ from onelook.data.fit import REMEDY, Misfit
 from onelook.data.formats.base import ReadSplit
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_size
+from onelook.devices import num_cores
 from onelook.errors import ImageError
 from onelook.reporter import Reporter
 
@@ -48,7 +49,7 @@ def check_image(path: str, *, quick: bool) -> CheckedImage:
 
 
 def _look_at_all(paths: Sequence[str], reporter: Reporter, quick: bool) -> dict[str, CheckedImage]:
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(8, num_cores())
     found: dict[str, CheckedImage] = {}
     with ThreadPoolExecutor(workers) as pool, reporter.progress("Checking images") as progress:
         for start in range(0, len(paths), 64):  # in small parts, so that Ctrl-C ends it at once

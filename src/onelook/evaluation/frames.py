@@ -6,7 +6,6 @@ another one. What waits is bounded by a few batches, whatever the number of imag
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from onelook.augment.letterbox import Resize, ResizeTransform
+from onelook.devices import num_cores
 from onelook.evaluation.rectangular import Group
 
 _BATCHES_AHEAD = 2  # decoded before they are asked for; one alone would leave threads idle at each batch's end
@@ -45,9 +45,7 @@ class Batch:
 
 def default_workers() -> int:
     """As many threads as the process has cores, up to 8: beyond, the model waits for memory instead."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(8, cores)
+    return min(8, num_cores())
 
 
 def framed_batches(

@@ -6,7 +6,6 @@ A bounded number of images is ahead, so that memory does not grow with what is r
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 from collections import deque
@@ -15,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from onelook.augment.letterbox import Resize
 from onelook.data.images import decode_image
+from onelook.devices import num_cores
 from onelook.errors import ImageError
 from onelook.predict.sources import Damage, Framed, Source
 from onelook.predict.video import STALL_SECONDS, read_video, stalled
@@ -30,7 +30,7 @@ def read_frames(
     keep: whether the original pixels stay with the framed ones.  workers: threads that decode images. Closing the
     iterator stops the threads after the images they are at.
     """
-    workers = min(4, os.cpu_count() or 1) if workers is None else workers
+    workers = min(4, num_cores()) if workers is None else workers
     pool = ThreadPoolExecutor(workers, thread_name_prefix="onelook-decode")
     waiting: deque[Future[Framed | Damage]] = deque()
     try:

@@ -10,7 +10,7 @@ import contextlib
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol
@@ -308,12 +308,3 @@ def _write_text(path: Path, text: str) -> None:
         write_bytes(path, text.encode("utf-8", "backslashreplace"), durable=False)
     except OSError as error:
         raise cannot_write(path, error) from error
-
-
-def free_folder(base: str) -> Iterator[Path]:
-    """base, base-2, base-3, ...: the names a run without `--out` tries."""
-    yield Path(base)
-    number = 2
-    while True:
-        yield Path(f"{base}-{number}")
-        number += 1

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from onelook import run_files
 from onelook.errors import UserError
 from onelook.files import replacing
 from onelook.training.processes import restore_statistics
@@ -102,7 +103,7 @@ _REMEDY = (
 
 def latest_weights_hint(folder: Path) -> str:
     """Part of a remedy: how to start another run with the last weights of a run; "" where there are none yet."""
-    last = folder / "last.safetensors"
+    last = folder / run_files.LAST_WEIGHTS
     return f"; it can start with the weights so far: --weights {shlex.quote(str(last))}" if last.is_file() else ""
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from onelook import run_files
 from onelook.devices import Precision
 from onelook.errors import UserError
 from onelook.training.checkpoint import read_notes
@@ -65,7 +66,7 @@ class RunOptions:
 
 def options_of_run(folder: Path) -> Mapping[str, Any]:
     """The options that the run in a folder began with; {} where it has no state yet. UserError if it is damaged."""
-    state = folder / "state.pt"
+    state = folder / run_files.CHECKPOINT
     if not state.is_file():
         return {}
     found = read_notes(state).get("flags")

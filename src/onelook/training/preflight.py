@@ -26,6 +26,7 @@ from onelook.data.images import check_image
 from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
 from onelook.data.order import chosen_rows, class_labels
 from onelook.data.paths import other_spelling
+from onelook.devices import num_cores
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError, ImageError
 from onelook.types import Targets
@@ -177,7 +178,7 @@ def check_images(validation: Dataset | None) -> None:
             return error.message
         return ""
 
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(8, 2 * num_cores())) as pool:
         errors = [error for error in pool.map(error_of, range(len(validation))) if error]
     if errors:
         raise DataError(

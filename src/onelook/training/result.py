@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from onelook import run_files
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -31,7 +33,7 @@ class RunResult:
     @property
     def weights(self) -> Path:
         """The file of the best weights."""
-        return self.folder / "best.safetensors"
+        return self.folder / run_files.BEST_WEIGHTS
 
     @property
     def never_defined(self) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from onelook import run_files
 from onelook.config import diff, to_plain, write_yaml
 from onelook.errors import OtherProcessError, UserError, did_you_mean
 from onelook.files import remove_leftovers
@@ -97,24 +98,24 @@ class Run:
         self.record = RunRecord()
         with exclusive(folder, train_state.process_group, new=not resume):
             if resume:
-                self.record = RunRecord(**load_checkpoint(folder / "state.pt", train_state))
+                self.record = RunRecord(**load_checkpoint(folder / run_files.CHECKPOINT, train_state))
                 self._check_names()
             elif self.is_main:
-                if (folder / "state.pt").exists():
+                if (folder / run_files.CHECKPOINT).exists():
                     raise UserError(
                         f"'{folder}' holds a run already.",
                         "Resume it with --resume, or choose another folder with --out.",
                     )
-                write_yaml(folder / "recipe.yaml", to_plain(recipe))
+                write_yaml(folder / run_files.RECIPE, to_plain(recipe))
             if self.is_main:
                 remove_leftovers(folder)
         self.record.names = list(train_state.detector.class_names)
         self.log = TrainLog(
             reporter if reporter is not None and self.is_main else SilentReporter(),
-            folder / "train.log" if self.is_main else None,
+            folder / run_files.LOG if self.is_main else None,
             train_state.process_group.device,
         )
-        csv = CsvLogger(folder / "metrics.csv", self.record.rows)
+        csv = CsvLogger(folder / run_files.METRICS, self.record.rows)
         self.loggers = (
             open_loggers(loggers, csv, folder, to_plain(recipe), self.log.warning)
             if self.is_main
@@ -143,7 +144,7 @@ class Run:
         self.last_saved = time.monotonic()
         statistics = gather_statistics(*self.train_state.models)
         if self.is_main:
-            save_checkpoint(self.folder / "state.pt", self.train_state, asdict(self.record), statistics)
+            save_checkpoint(self.folder / run_files.CHECKPOINT, self.train_state, asdict(self.record), statistics)
 
     @property
     def checkpoint_due(self) -> bool:
@@ -155,12 +156,12 @@ class Run:
         """The learning rate of the last step."""
         return float(self.train_state.optimizer.param_groups[0]["lr"])
 
-    def write_weights(self, name: str, row: Mapping[str, Any]) -> None:
-        """Writes the evaluated model to `name`.safetensors, with the metrics in `row`."""
+    def write_weights(self, file_name: str, row: Mapping[str, Any]) -> None:
+        """Writes the evaluated model to a file of the run's folder, with the metrics in `row`."""
         if self.is_main:
             save_weights(
                 self.train_state.evaluated_model,
-                self.folder / f"{name}.safetensors",
+                self.folder / file_name,
                 recipe=to_plain(self.recipe),
                 metrics={name: value for name, value in row.items() if value is not None},
                 size=self.recipe.input_size,
@@ -290,8 +291,8 @@ def _end_epoch(
         log.warning(f"Training waited {late:.1f} of {running:.1f} s for the data loader: {slow_loader_remedy}.")
     run.loggers.write(event.number + 1, row)
     if better or record.best is None:  # until an epoch is evaluated, the last one counts as the best
-        run.write_weights("best", row)
-    run.write_weights("last", row)
+        run.write_weights(run_files.BEST_WEIGHTS, row)
+    run.write_weights(run_files.LAST_WEIGHTS, row)
 
 
 def _over_processes(values: Mapping[str, float], run: Run) -> dict[str, float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from onelook import run_files
 from onelook.config import to_plain
 from onelook.errors import UsageError, UserError, WeightsError
 from onelook.files import write_text
@@ -19,7 +20,6 @@ from onelook.networks.variants import VARIANTS
 from onelook.training.recipe import Recipe
 from onelook.weights import open_detector
 
-TEACHER_FILE = "teacher.json"
 IN_MEMORY = "a detector in memory"  # what the record calls a teacher that was given as a value
 
 
@@ -89,7 +89,7 @@ def _bytes(tensor: Tensor) -> bytes:
 
 def write_teacher(folder: Path, record: TeacherRecord) -> None:
     """Writes `teacher.json` into a run's folder."""
-    write_text(folder / TEACHER_FILE, json.dumps(asdict(record), indent=1) + "\n")
+    write_text(folder / run_files.TEACHER, json.dumps(asdict(record), indent=1) + "\n")
 
 
 def reopen_teacher(folder: Path, model: str | Detector | None, weights: str | None) -> tuple[Detector, TeacherRecord]:
@@ -122,7 +122,7 @@ def reopen_teacher(folder: Path, model: str | Detector | None, weights: str | No
 
 def read_teacher_record(folder: Path) -> TeacherRecord:
     """Reads the record in a run's folder; UserError where there is none or it is damaged."""
-    path = folder / TEACHER_FILE
+    path = folder / run_files.TEACHER
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         record = TeacherRecord(**data)
@@ -130,7 +130,9 @@ def read_teacher_record(folder: Path) -> TeacherRecord:
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("its entries are not text")
     except FileNotFoundError:
-        raise UserError(f"The run in '{folder}' has distillation, but no {TEACHER_FILE}.", "Start a new run.") from None
+        raise UserError(
+            f"The run in '{folder}' has distillation, but no {run_files.TEACHER}.", "Start a new run."
+        ) from None
     except (ValueError, TypeError, OSError) as error:
         raise UserError(f"'{path}' is damaged ({error}).", "Start a new run.") from error
     return record

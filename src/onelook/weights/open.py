@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from onelook import run_files
 from onelook.errors import ConfigError, WeightsError
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
 from onelook.networks.variants import VARIANTS, variant
 from onelook.weights.checkpoint import read_checkpoint
-from onelook.weights.file import BEST
 from onelook.weights.identify import identify
 from onelook.weights.load import load_weights
 from onelook.weights.naming import read_official
@@ -96,12 +96,16 @@ def _of_file(path: Path, called: str, name: str | None = None) -> OpenedDetector
 
 
 def _best(folder: Path) -> Path:
-    if (folder / BEST).is_file():
-        return folder / BEST
+    if (folder / run_files.BEST_WEIGHTS).is_file():
+        return folder / run_files.BEST_WEIGHTS
     inside = sorted(path.name for path in folder.iterdir() if path.suffix in _FILES)
     if inside:
-        raise WeightsError(f"The folder '{folder}' has no {BEST}.", f"Name the file: {folder / inside[0]}.")
-    raise WeightsError(f"The folder '{folder}' is not a run: it has no {BEST}.", "Name the folder of a training.")
+        raise WeightsError(
+            f"The folder '{folder}' has no {run_files.BEST_WEIGHTS}.", f"Name the file: {folder / inside[0]}."
+        )
+    raise WeightsError(
+        f"The folder '{folder}' is not a run: it has no {run_files.BEST_WEIGHTS}.", "Name the folder of a training."
+    )
 
 
 def _check_no_weights(weights: str | os.PathLike[str] | None, model: Path) -> None:
