@@ -115,7 +115,7 @@ def bench_val(
     model: Model,
     forward: Callable[[np.ndarray], Any],
     dataset: LabelledImages,
-    select: Any,
+    postprocess: Any,
     *,
     batch: int = 8,
     rounds: int = 5,
@@ -129,7 +129,7 @@ def bench_val(
     for _ in range(rounds + 1):
         bare.append(_bare_loop(model, forward, dataset, batch))
         start = perf_counter()
-        evaluate(model, dataset, select, batch=batch)
+        evaluate(model, dataset, postprocess, batch=batch)
         whole.append(perf_counter() - start)
     ratios = [one / other for one, other in zip(whole[1:], bare[1:])]
     setup: dict[str, Any] = {"images": len(dataset), "size": f"{model.size[0]}x{model.size[1]}", "batch": batch}

@@ -107,18 +107,18 @@ def measure(
     started_with: resident bytes before the model was made.  wait: returns when the device has finished.
     """
     batch = scene_images(runtime, setting.batch)
-    select = NoPostprocess() if setting.nms == "out" else with_thresholds(runtime.select, *DETECTING)
+    postprocess = NoPostprocess() if setting.nms == "out" else with_thresholds(runtime.postprocess, *DETECTING)
     found: list[RawDetections] = []
     seconds = []
     for _ in range(setting.warm_up):
-        runtime(batch, select)
+        runtime(batch, postprocess)
     wait()
     gc.collect()
     gc.disable()  # a collection in the middle would be a slow batch that is not the network's
     try:
         for _ in range(setting.runs):
             start = perf_counter()
-            found = runtime(batch, select)
+            found = runtime(batch, postprocess)
             wait()
             seconds.append(perf_counter() - start)
     finally:

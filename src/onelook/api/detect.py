@@ -85,7 +85,7 @@ def detect(
     confidence: float = 0.25,
     iou: float = 0.45,
     agnostic: bool = False,
-    select: PostprocessKind | None = None,
+    postprocess: PostprocessKind | None = None,
     size: int | tuple[int, int] | None = None,
     out: PathLike | None = None,
     formats: str | Sequence[str] = FORMATS,
@@ -99,7 +99,7 @@ def detect(
     """Detects objects in images, folders, videos, cameras and streams, and writes the results to files.
 
     model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  sources: one, or
-    a list; numbers are cameras.  select: how boxes become detections ("nms", "diou", "soft", "best"); None is the
+    a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
     "images", "coco", "yolo", "csv", "video".  batch: most images in one run of the network; None is 1 on a CPU, 8 on
     a GPU.  The other settings are those of `onelook.load`.
@@ -115,9 +115,9 @@ def detect(
     _check_any(found)
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     opened = open_predictor(model, options)
-    predictor = Predictor(opened.runtime, opened.frame, opened.select, batch=batch or opened.batch)
-    if select is not None:
-        predictor.select = postprocess_of_kind(select, predictor.select)
+    predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
+    if postprocess is not None:
+        predictor.postprocess = postprocess_of_kind(postprocess, predictor.postprocess)
     settings = predictor.settings(confidence, iou, agnostic or None)
     folder = free_folder(DEFAULT_FOLDER) if out is None else Path(out)
     result = DetectResult(folder, len(found))
@@ -142,7 +142,7 @@ def _check_any(found: Sequence[Source]) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    select: Postprocess,
+    postprocess: Postprocess,
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:
@@ -152,7 +152,7 @@ def _detect(
         progress = ignore_progress
     places = {source.name: number for number, source in enumerate(sources)}
     try:
-        with closing(predictor.stream_sources(sources, select, keep_images=writers.keeps_images)) as results:
+        with closing(predictor.stream_sources(sources, postprocess, keep_images=writers.keeps_images)) as results:
             for item, detections in results:
                 _add(result, item, detections, writers)
                 _report(progress, item, places)

@@ -246,8 +246,8 @@ def forward(recipe: Recipe, names: tuple[str, ...], device: torch.device) -> Cal
         classifier, images = deploy(network).to(device), torch.rand(1, 3, *recipe.input_size, device=device) * 255
         return lambda: classifier(images)
     backend = TorchRuntime(network, device, size=recipe.input_size)
-    batch, select = scene_images(backend, 1), NoPostprocess()
-    return lambda: backend(batch, select)
+    batch, postprocess = scene_images(backend, 1), NoPostprocess()
+    return lambda: backend(batch, postprocess)
 
 
 @torch.inference_mode()

@@ -15,25 +15,8 @@ from onelook.evaluation.frames import framed_batches
 from onelook.evaluation.rectangular import Group, Rectangular, square_groups
 from onelook.evaluation.shards import gather, shard
 from onelook.evaluation.tables import LARGEST, GroundTruth, Results
-
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # (K, 4) xyxy in pixels of the input, (K,) scores, (K,) labels
-
-
-class Model(Protocol):
-    """What is evaluated: the runtimes of `predict/runtimes/`."""
-
-    @property
-    def size(self) -> tuple[int, int]: ...
-
-    @property
-    def frame(self) -> Resize: ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    def __call__(self, batch: np.ndarray, select: Any, /) -> list[Found]:
-        """(B, H, W, 3) uint8 RGB -> what `select` keeps of each image, best first."""
-        ...
+from onelook.ops.nms import Postprocess
+from onelook.predict.runtime import Runtime
 
 
 class LabelledImages(Protocol):
@@ -59,9 +42,9 @@ class LabelledImages(Protocol):
 
 
 def evaluate(
-    model: Model,
+    model: Runtime,
     dataset: LabelledImages,
-    select: Any,
+    postprocess: Postprocess,
     *,
     batch: int = 8,
     workers: int | None = None,
@@ -70,8 +53,8 @@ def evaluate(
 ) -> Evaluation:
     """The COCO numbers of a model on a data set.
 
-    select: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: called with the
-    number of images done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
+    postprocess: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: called with
+    the number of images done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
     they need, where the model takes any; None is the model's own size. Classes are matched by name; a model without
     names by number.
 
@@ -94,7 +77,7 @@ def evaluate(
     in_model = decoding = 0.0
     for frames in framed_batches(dataset, groups, frame, workers=workers):
         start = perf_counter()
-        outputs = model(frames.pixels, select)
+        outputs = model(frames.pixels, postprocess)
         in_model += perf_counter() - start
         decoding += frames.seconds
         for row, placement, (boxes, scores, classes) in zip(frames.rows, frames.placements, outputs):
@@ -114,7 +97,7 @@ def evaluate(
 
 
 def _rectangles(
-    model: Model, dataset: LabelledImages, batch: int, rectangular: Rectangular
+    model: Runtime, dataset: LabelledImages, batch: int, rectangular: Rectangular
 ) -> tuple[list[Group], Resize]:
     stride = getattr(model, "stride", None)
     if stride is None:

@@ -19,18 +19,18 @@ class Runtime(Protocol):
     """A network that is ready to run, with everything that belongs to it.
 
     size: (height, width) of its input.  frame: how images are fitted into the input.  class_names: by label; empty
-    where unknown.  select: how its output becomes detections.  evaluating: the same for validation, as the published
-    numbers were made.
+    where unknown.  postprocess: how its output becomes detections.  evaluating: the same for validation, as the
+    published numbers were made.
     """
 
     size: tuple[int, int]
     frame: Resize
     class_names: tuple[str, ...]
-    select: Postprocess
+    postprocess: Postprocess
     evaluating: Postprocess
 
-    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
-        """(B, H, W, 3) uint8 RGB framed images -> what `select` keeps of each, boxes in pixels of the input."""
+    def __call__(self, batch: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
+        """(B, H, W, 3) uint8 RGB framed images -> what `postprocess` keeps of each, boxes in pixels of the input."""
         ...
 
 
@@ -46,7 +46,7 @@ def postprocess_of_kind(kind: PostprocessKind, default: Postprocess) -> Postproc
         return TopK(multi_label=multi_label)
     kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
     if kind not in kinds:
-        raise UsageError(f"'select' is {kind!r}.", f"Give one of: best, {', '.join(kinds)}.")
+        raise UsageError(f"'postprocess' is {kind!r}.", f"Give one of: best, {', '.join(kinds)}.")
     if isinstance(default, Nms):
         return replace(default, kind=kinds[kind])
     return Nms(multi_label=multi_label, kind=kinds[kind])
