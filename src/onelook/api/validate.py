@@ -46,9 +46,9 @@ def validate(
 
     model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  data: a data
     set, or its folder or file, of which `split` is opened.  postprocess: how boxes become detections ("nms", "diou",
-    "soft", "best"); None is the model's own for validation.  batch: images that the network sees at once.  rectangular: images
-    of like aspect ratio share a batch, in inputs no larger than they need.  detections: the COCO results file to write.
-    allow_size_mismatch: go on although images do not have their annotated sizes.
+    "soft", "best"); None is the model's own for validation.  batch: images that the network sees at once.  rectangular:
+    images of like aspect ratio share a batch, in inputs no larger than they need.  detections: the COCO results file to
+    write. allow_size_mismatch: go on although images do not have their annotated sizes.
     The other settings are those of `onelook.load`.
 
     Classes are matched by name. A number that no object defines (the AP of small objects where there are none) is -1.
