@@ -1,9 +1,10 @@
-"""Videos with their detections drawn, as long as the videos that were read."""
+"""The format "video": videos with their detections drawn."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from onelook.errors import UserError
 from onelook.files import replacing
 from onelook.predict.sources import Framed
-from onelook.predict.writing import cannot_write, discard, drawn
+from onelook.predict.writers.files import Output, cannot_write, discard, drawn
 from onelook.types import Detections
 
 _LONGEST_PAUSE = 600.0  # seconds that a frame is shown; a longer step in a video's times is an error in them
@@ -24,8 +25,10 @@ class Videos:
     and where several fall into one place, the last of them stays.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    needs_images: ClassVar[bool] = True
+
+    def __init__(self, output: Output) -> None:
+        self._folder = output.folder / "videos"
         self.written: list[Path] = []
         self._open: tuple[str, Path, contextlib.ExitStack, cv2.VideoWriter, tuple[int, int]] | None = None
         self._last: np.ndarray | None = None  # not written yet: how long it is shown is known with the next
