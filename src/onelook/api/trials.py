@@ -1,4 +1,4 @@
-"""The trainings of a search: each is a process of its own, started and watched here."""
+"""Runs the trials of a search, each a training in a process of its own, and records their results."""
 
 from __future__ import annotations
 
@@ -41,20 +41,31 @@ def begin_study(
 
 
 class Launcher:
-    """Starts the trainings of a search, each in a process of its own."""
+    """Starts the trainings of a search, each in a process of its own.
 
-    def __init__(self, data: str, folder: Path, flags: Sequence[str], devices: Sequence[str | None]) -> None:
-        self.data, self.folder, self.flags, self.devices = data, folder, list(flags), list(devices)
+    options: the arguments of `onelook.train` that all trials share.  devices: trials take them in turn.
+    """
+
+    def __init__(
+        self, data: str, folder: Path, options: Mapping[str, Any], devices: Sequence[str | None] = (None,)
+    ) -> None:
+        self.data, self.folder, self.options, self.devices = data, folder, dict(options), list(devices)
 
     def start(self, study: Study, trial: Trial) -> subprocess.Popen[bytes]:
-        """The training of a trial, from its last state where it has one."""
+        """Starts the training of a trial, from its checkpoint where it has one."""
         run, recipe = self.folder / trial.name, self.folder / f"{trial.name}.yaml"
         write_yaml(recipe, to_plain(study.recipe_of(trial)))
-        command = [sys.executable, "-m", "onelook", "train", self.data, "--out", str(run), *self.flags]
-        command += ["--json", str(self.result(trial))]
-        command += ["--resume"] if (run / run_files.CHECKPOINT).is_file() else ["--recipe", str(recipe)]
-        device = self.devices[trial.number % len(self.devices)]
-        command += [] if device is None else ["--device", device]
+        self.result(trial).unlink(missing_ok=True)
+        resume = (run / run_files.CHECKPOINT).is_file()
+        arguments = {
+            **self.options,
+            "recipe": None if resume else str(recipe),
+            "data": self.data,
+            "resume": resume,
+            "device": self.devices[trial.number % len(self.devices)],
+        }
+        command = [sys.executable, "-m", "onelook.api.trial_process", str(run), str(self.result(trial))]
+        command.append(json.dumps(arguments))
         with self.output(trial).open("ab") as output:
             # In a session of its own: a Ctrl-C is passed on by the search, once.
             return subprocess.Popen(
@@ -62,7 +73,7 @@ class Launcher:
             )
 
     def result(self, trial: Trial) -> Path:
-        """Where a trial's training writes what it reached."""
+        """The file of the result of a trial's training."""
         return self.folder / f"{trial.name}.json"
 
     def output(self, trial: Trial) -> Path:

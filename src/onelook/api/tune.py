@@ -24,6 +24,8 @@ from onelook.tuning.genes import default_genes, read_gene
 from onelook.tuning.study import STUDY_FILE, Study
 
 TRIALS = 30  # unless another number is given
+# The arguments of `onelook.train` that all trials share, and their names in the search's file.
+_SHARED = {"weights": "weights", "split": "train_split", "validation": "val_split", "workers": "workers"}
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,8 @@ def tune(
         study = _resumed(folder, choice, ranges, seed, options)
     else:
         study = _begun(folder, choice, data, options, ranges=ranges, seed=seed or 0, reporter=reporter)
-    shared = {name: study.options.get(name) for name in ("weights", "train_split", "val_split", "workers")}
-    launcher = Launcher(os.fspath(data), folder, flags_of(**shared), _devices(study.options))
+    shared = {name: study.options.get(key) for name, key in _SHARED.items()}
+    launcher = Launcher(os.fspath(data), folder, shared, _devices(study.options))
     number, at_once = int(study.options.get("trials", TRIALS)), int(study.options.get("parallel", 1))
     interrupted = run_study(study, number, launcher, at_once, PlainReporter() if reporter is None else reporter)
     return finish(study, interrupted, (resume_command or _resume_call)(folder))
@@ -203,12 +205,6 @@ def _begun(
 
 def _resume_call(folder: Path) -> str:
     return f"call onelook.tune again with out='{folder}' and resume=True"
-
-
-def flags_of(**given: Any) -> list[str]:
-    """The flags of `onelook train` for what is given."""
-    named = {name: value for name, value in given.items() if value is not None}
-    return [part for name, value in named.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def finish(study: Study, interrupted: bool, resume_command: str = "") -> TuneResult:
