@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from onelook.api.open import PathLike
 from onelook.data import Dataset, open_dataset, splits
+from onelook.data.split_names import usual_splits
 from onelook.errors import UsageError
 from onelook.reporter import Reporter
 
@@ -43,20 +43,14 @@ def open_training_split(
         return data, data.described_by
     if not isinstance(data, str | os.PathLike):
         raise UsageError(f"A {type(data).__name__} is no data set.", "Give a path, or a Dataset of open_dataset().")
-    there = splits(os.fspath(data))
-    usual = "trainval" if _is_voc(there) or "train" not in there else "train"
+    usual, _ = usual_splits(splits(os.fspath(data)))
     return open_dataset(os.fspath(data), split or usual, reporter=reporter), data
 
 
 def _validation(place: PathLike, split: str | None, reporter: Reporter | None) -> Dataset | None:
     """The split of that name, or the usual one; None for none."""
     there = splits(os.fspath(place))
-    wanted = split or ("test" if _is_voc(there) or ("val" not in there and "test" in there) else "val")
-    if wanted == "none" or (split is None and wanted not in there):
+    _, usual = usual_splits(there)
+    if split == "none" or (split is None and usual not in there):
         return None
-    return open_dataset(os.fspath(place), wanted, reporter=reporter)
-
-
-def _is_voc(there: Sequence[str]) -> bool:
-    """Whether the splits are those that Pascal VOC's results are published for: trainval and test."""
-    return "trainval" in there and "test" in there
+    return open_dataset(os.fspath(place), split or usual, reporter=reporter)
