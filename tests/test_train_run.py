@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from onelook.config import read_yaml, to_plain
 from onelook.errors import UserError
 from onelook.reporter import PlainReporter
 from onelook.training import loggers
+from onelook.training.files import locked_folder
 from onelook.training.loop import train
 from onelook.training.meter import LossMeter
 from onelook.training.run import Run, check_same_recipe, fit
@@ -394,3 +396,15 @@ def test_a_run_begins_with_a_checkpoint_so_it_can_be_resumed_in_epoch_one(tmp_pa
     next(train(RECIPE, run.train_state, SMALL))
     result = start(tmp_path, resume=True)
     assert result.steps == 6
+
+
+def test_a_folder_that_cannot_be_locked_is_warned_of(tmp_path, monkeypatch):
+    import fcntl
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    warnings: list[str] = []
+    with locked_folder(tmp_path, warnings.append), locked_folder(tmp_path, warnings.append):
+        assert len(warnings) == 1 and "cannot be locked" in warnings[0] and "No locks available" in warnings[0]

@@ -115,7 +115,7 @@ def start_training(
 
     An error inside the `with` block is written to the run's log as well.
     """
-    choice = named_choice(recipe)
+    choice, reporter = named_choice(recipe), options.reporter or PlainReporter()
     start = Start(
         folder=run_folder(options.out, options.resume, run_name(choice)),
         resume=options.resume,
@@ -125,17 +125,17 @@ def start_training(
     )
     kept = options.of_run.after(options_of_run(start.folder)) if options.resume else options.of_run
     chosen = options.validation if isinstance(options.validation, Dataset) else kept.val_split
-    training, validation, notes = open_splits(data, kept.train_split, chosen, reporter=options.reporter)
+    training, validation, notes = open_splits(data, kept.train_split, chosen, reporter=reporter)
     with join_process_group(kept.device) as process_group:
         plan = None if kept.cache in (None, "none") else plan_cache(kept.cache, training, start.folder)
         begun = _begin(choice, (training, validation), process_group, kept, start)
         notes += [*begun.notes, *([] if plan is None else [str(plan)])]
-        with exclusive(start.folder, process_group, new=not start.resume):
+        with exclusive(start.folder, process_group, new=not start.resume, warn=reporter.warning):
             run = Run(
                 start.folder,
                 begun.recipe,
                 begun.train_state,
-                reporter=PlainReporter() if options.reporter is None else options.reporter,
+                reporter=reporter,
                 loggers=kept.loggers,
                 resume=start.resume,
                 resume_command=(options.resume_command or _resume_call)(start.folder),

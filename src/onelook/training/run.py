@@ -54,17 +54,18 @@ Evaluate = Callable[["Detector"], Mapping[str, float]]
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, process_group: ProcessGroup, *, new: bool) -> Iterator[None]:
+def exclusive(folder: Path, process_group: ProcessGroup, *, new: bool, warn: Callable[[str], None]) -> Iterator[None]:
     """Locks the folder of a run against other trainings while the block runs, in the main process only.
 
-    new: whether the folder is created. UserError where another training has locked it, or it cannot be created.
+    new: whether the folder is created.  warn: called with a message where the folder cannot be locked. UserError where
+    another training has locked it, or it cannot be created.
     """
     if not process_group.is_main:
         yield
         return
     if new:
         make_folder(folder)
-    with locked_folder(folder):
+    with locked_folder(folder, warn):
         yield
 
 
@@ -96,7 +97,7 @@ class Run:
         self.image_name = image_name
         self.is_main = train_state.process_group.is_main
         self.record = RunRecord()
-        with exclusive(folder, train_state.process_group, new=not resume):
+        with exclusive(folder, train_state.process_group, new=not resume, warn=(reporter or SilentReporter()).warning):
             if resume:
                 self.record = RunRecord(**load_checkpoint(folder / run_files.CHECKPOINT, train_state))
                 self._check_names()
@@ -208,7 +209,8 @@ def fit(
     clock = Clock(record.seconds, train_state.steps, recipe.epochs * steps)
     read_every = READ_EVERY if train_state.process_group.device.type == "cuda" else 1
     shown = None
-    with exclusive(run.folder, train_state.process_group, new=False), StopRequest() as stop, log:
+    locked = exclusive(run.folder, train_state.process_group, new=False, warn=log.warning)
+    with locked, StopRequest() as stop, log:
         if train_state.steps == 0:
             run.save_checkpoint()
         stopped = record.finished
