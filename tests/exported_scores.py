@@ -15,7 +15,7 @@ import numpy as np
 
 from onelook.data import open_dataset
 from onelook.evaluation import evaluate
-from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import square_groups
 from onelook.exported import ExportedMetadata
 from onelook.exporting.onnx import export_onnx
@@ -86,7 +86,7 @@ def findings(backend: TorchRuntime, least: float, iou: float) -> tuple[Images, f
     truth = annotated()
     postprocess = limited(backend, least, iou)
     found = []
-    for frames in framed_batches(truth, square_groups(range(IMAGES), backend.size, 1), backend.frame):
+    for frames in resized_batches(truth, square_groups(range(IMAGES), backend.size, 1), backend.frame):
         ((boxes, scores, labels),) = backend(frames.pixels, postprocess)
         found.append((frames.placements[0].to_original(boxes), scores, labels))
     ranked = np.sort(np.concatenate([scores for _, scores, _ in found]))[::-1]

@@ -16,7 +16,7 @@ import pytest
 from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.errors import DataError, ImageError, UsageError
 from onelook.evaluation import evaluate
-from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import Rectangular, square_groups
 
 
@@ -205,7 +205,7 @@ def test_an_undecodable_image_and_an_interruption_end_the_threads() -> None:
 
 def test_only_a_few_batches_are_decoded_ahead() -> None:
     data = Counting(count=100)
-    batches = framed_batches(data, square_groups(range(100), (64, 64), 4), Letterbox())
+    batches = resized_batches(data, square_groups(range(100), (64, 64), 4), Letterbox())
     next(batches)
     time.sleep(0.2)
     assert data.decoded <= 12

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import os
@@ -26,7 +25,6 @@ from onelook.config import read_yaml, to_plain
 from onelook.errors import UserError
 from onelook.reporter import PlainReporter
 from onelook.training import loggers
-from onelook.training.files import locked_folder
 from onelook.training.loop import train
 from onelook.training.meter import LossMeter
 from onelook.training.run import Run, check_same_recipe, fit
@@ -299,7 +297,7 @@ def test_rows_that_could_not_be_written_are_written_later(tmp_path, monkeypatch)
     assert result.reason == "finished" and len(rows_of(tmp_path)) == 2
     log = (tmp_path / "train.log").read_text()
     assert log.count("could not be written (No space left on device)") == 3
-    assert log.count("written with the next epoch's") == 2 and log.count("--resume writes them") == 1
+    assert log.count("written with the next epoch's") == 2 and log.count("a resumed training writes them") == 1
     # All epochs are done, and going on does nothing but that.
     start(tmp_path, changed(epochs=3, closing=None), resume=True)
     assert [row["epoch"] for row in rows_of(tmp_path)] == ["1", "2", "3"]
@@ -317,7 +315,7 @@ def small_files():
 def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path, small_files):
     with pytest.raises(UserError, match=r"state\.pt' could not be written: File too large") as caught:
         start(tmp_path)
-    assert "--resume" in caught.value.remedy
+    assert "then resume" in caught.value.remedy
     with pytest.raises(UserError, match=r"x\.safetensors' cannot be written: File too large"):
         save_weights(train_state_of(RECIPE).detector, tmp_path / "x.safetensors")
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml"}
@@ -396,15 +394,3 @@ def test_a_run_begins_with_a_checkpoint_so_it_can_be_resumed_in_epoch_one(tmp_pa
     next(train(RECIPE, run.train_state, SMALL))
     result = start(tmp_path, resume=True)
     assert result.steps == 6
-
-
-def test_a_folder_that_cannot_be_locked_is_warned_of(tmp_path, monkeypatch):
-    import fcntl
-
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    warnings: list[str] = []
-    with locked_folder(tmp_path, warnings.append), locked_folder(tmp_path, warnings.append):
-        assert len(warnings) == 1 and "cannot be locked" in warnings[0] and "No locks available" in warnings[0]

@@ -17,7 +17,7 @@ import pytest
 
 from onelook.cli.app import run
 from onelook.predict import frames, video
-from onelook.predict.sources import Framed, Source, Video
+from onelook.predict.sources import PreparedImage, Source, Video
 from onelook.predict.writers.files import Output
 from onelook.predict.writers.videos import Videos
 from onelook.types import Detections
@@ -133,7 +133,7 @@ def test_a_written_video_lasts_as_long_as_its_times(times: list[float], count: i
     writer = Videos(Output(tmp_path))
     source, image = Source("video", "a.mkv", "a"), np.full((48, 64, 3), 90, np.uint8)
     for number, seconds in enumerate(times):
-        item = Framed(image, None, source, number, Video(10, 0, 48, 64), image, seconds)  # type: ignore[arg-type]
+        item = PreparedImage(image, None, source, number, Video(10, 0, 48, 64), image, seconds)  # type: ignore[arg-type]
         writer.add(item, Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)))
     writer.close()
     assert length_of(tmp_path / "videos" / "a.mp4")[1] == count

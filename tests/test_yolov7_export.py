@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from networks import filled_detector
 from onelook.data import open_dataset
 from onelook.evaluation import evaluate
-from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import square_groups
 from onelook.exporting.onnx import export_onnx
 from onelook.networks.detector import Detector
@@ -134,7 +134,7 @@ def is_beyond_rounding(postprocess: Nms, boxes: np.ndarray, scores: np.ndarray) 
 def findings(backend: TorchRuntime, dataset: Any) -> tuple[Images, Nms]:
     """Images whose findings do not hang on rounding, with these as their objects, and what finds them."""
     raw, places = [], []
-    for frames in framed_batches(dataset, square_groups(range(LOOKED_AT), backend.size, 1), backend.frame):
+    for frames in resized_batches(dataset, square_groups(range(LOOKED_AT), backend.size, 1), backend.frame):
         with torch.no_grad():
             found = backend.detector(tensor_of(frames.pixels))
         raw.append((found.boxes[0].numpy(), found.scores()[0].numpy()))
@@ -162,7 +162,7 @@ def findings(backend: TorchRuntime, dataset: Any) -> tuple[Images, Nms]:
 def test_exported_files_score_like_pytorch(name: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     dataset = open_dataset(data("coco_mini"), split="val")
-    (some,) = framed_batches(dataset, square_groups(range(4), SIZE, 4), variant(name).architecture.frame)
+    (some,) = resized_batches(dataset, square_groups(range(4), SIZE, 4), variant(name).architecture.frame)
     detector = detector_of(name, tensor_of(some.pixels))
     reference = TorchRuntime(detector, "cpu", size=SIZE)
     images, postprocess = findings(reference, dataset)

@@ -19,7 +19,7 @@ Precision = Literal["fp32", "fp16", "bf16"]
 """The floating-point type that a training computes in; weights are float32 in each."""
 
 _NAMES = "Devices are cpu, cuda, cuda:1 and so on, and mps."
-_REMEDY = "Use --device cpu, or leave the device out: the best one is chosen then."
+_REMEDY = "Use the device cpu, or leave the device out: the best one is chosen then."
 
 
 def choose_device(name: str | torch.device | None = None) -> torch.device:

@@ -29,7 +29,7 @@ _SCENE = 480  # pixels a side of the images before they are fitted into the netw
 
 @dataclass(frozen=True)
 class Setting:
-    """What a measurement was made under.
+    """The settings of a measurement.
 
     model: its name.  runtime: library and version.  device: its name.  threads: of one run, on a CPU.
     precision: of weights and activations.  size: (height, width) of the input.  batch: images a run.  nms: whether
@@ -52,7 +52,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class ModelBenchmark:
-    """seconds: of every measured batch, in order.  detections: an image, on average; None without NMS.
+    """The result of a benchmark.
+
+    seconds: of every measured batch, in order.  detections: an image, on average; None without NMS.
 
     memory: bytes; "process" is the largest resident size so far, libraries included, "model" what making and running
     the network added to it; "device" the largest allocation on a GPU.
@@ -204,7 +206,7 @@ def _benchmark_onnx(path: str, weights: PathLike | None, config: BenchConfig) ->
 
     inside = runtime.metadata.outputs == "detections"
     if inside and config.nms == "out":
-        raise UsageError(f"'{path}' has NMS inside, so it cannot be left out.", "Export without --nms.")
+        raise UsageError(f"'{path}' has NMS inside, so it cannot be left out.", "Export without NMS.")
     cpu = config.device in (None, "cpu")
     setting = Setting(
         model=path,

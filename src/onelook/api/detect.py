@@ -18,7 +18,7 @@ from onelook.files import free_folder
 from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
-from onelook.predict.sources import Damage, Framed, Source, find_sources
+from onelook.predict.sources import PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.writers import Writers, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
 from onelook.types import Detections
@@ -112,7 +112,7 @@ def detect(
     check_thresholds(confidence, iou)
     check_batch(1 if batch is None else batch)
     found = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
-    _check_any(found)
+    _check_sources(found)
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     opened = open_predictor(model, options)
     predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
@@ -132,8 +132,8 @@ def detect(
     return result
 
 
-def _check_any(found: Sequence[Source]) -> None:
-    """Before the model is loaded: no source that exists is an error, not an empty result."""
+def _check_sources(found: Sequence[Source]) -> None:
+    """Raises UserError where no source exists, before the model is loaded."""
     missing = [source for source in found if source.error is not None]
     if len(missing) == len(found) and missing[0].error is not None:
         raise missing[0].error
@@ -159,14 +159,16 @@ def _detect(
     except KeyboardInterrupt:
         result.interrupted = True
     if not (result.images or result.frames or result.interrupted):
-        raise _nothing(result.failures)
+        raise _no_image_error(result.failures)
 
 
-def _add(result: DetectResult, item: Framed | Damage, detections: Detections | None, writers: Writers) -> None:
+def _add(
+    result: DetectResult, item: PreparedImage | UnreadableSource, detections: Detections | None, writers: Writers
+) -> None:
     """Counts one image and writes its detections, or records why it cannot be read."""
-    if isinstance(item, Damage) and not item.is_error:
+    if isinstance(item, UnreadableSource) and not item.is_error:
         result.notes.append(item.error.message)
-    elif isinstance(item, Damage):
+    elif isinstance(item, UnreadableSource):
         error = item.error
         result.failures.append({"source": item.source.path, "message": error.message, "remedy": error.remedy})
     elif detections is not None:
@@ -177,8 +179,8 @@ def _add(result: DetectResult, item: Framed | Damage, detections: Detections | N
         result.per_class.update(detections.names)
 
 
-def _nothing(failures: Sequence[dict[str, str]]) -> UserError:
-    """The error of a run without a single readable image."""
+def _no_image_error(failures: Sequence[dict[str, str]]) -> UserError:
+    """The error where no image could be read."""
     first = failures[0]
     if len(failures) == 1:
         return ImageError(first["message"], first["remedy"])
@@ -187,14 +189,14 @@ def _nothing(failures: Sequence[dict[str, str]]) -> UserError:
     )
 
 
-def _report(progress: Progress, item: Framed | Damage, places: dict[str, int]) -> None:
-    """How many sources are done; a video counts by its frames."""
+def _report(progress: Progress, item: PreparedImage | UnreadableSource, places: dict[str, int]) -> None:
+    """Reports the number of finished sources; a video counts by its frames."""
     part = 1.0
-    if isinstance(item, Framed) and item.video is not None and item.frame is not None:
+    if isinstance(item, PreparedImage) and item.video is not None and item.frame is not None:
         part = min(1.0, (item.frame + 1) / max(item.video.frames, item.frame + 1))
     progress(places[item.source.name] + part, len(places))
 
 
 def counted(count: int, noun: str) -> str:
-    """The number with its noun."""
+    """A number with its noun: "1 image", "2 images"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

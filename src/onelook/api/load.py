@@ -136,27 +136,24 @@ class LoadedDetector(OpenedPredictor):
         from onelook.api.open import open_network
         from onelook.api.recipe_choice import RecipeChoice
         from onelook.api.training_session import TrainOptions, start_training
+        from onelook.training.options import RunOptions
         from onelook.training.run import fit
         from onelook.weights.identify import model_name
 
         detector = open_network(self).detector
         assert detector.architecture is not None  # `open_network` has checked it
         options = TrainOptions(
-            split=split,
+            run=RunOptions(device=device, train_split=split, workers=workers, cache=cache, precision=precision),
             validation=validation,
             weights=detector,
             out=out,
-            device=device,
-            workers=workers,
-            cache=cache,
-            precision=precision,
             log=log,
             reporter=reporter,
         )
         recipe = RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe
         with start_training(recipe, data, options) as session:
-            result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
-            session.conclude(result)
+            result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=session.slow_loader_remedy)
+            session.finish(result)
         return TrainResult(**vars(result))
 
 

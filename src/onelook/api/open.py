@@ -85,7 +85,7 @@ def open_predictor(model: Model, options: LoadOptions) -> Predictor:
 
 
 def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:
-    """What runs the model: ONNX Runtime for exported files, else PyTorch."""
+    """The runtime of a model: ONNX Runtime for exported files, else PyTorch."""
     weights, device, threads = options.weights, options.device, options.threads
     if threads is not None and threads < 1:
         raise UsageError(f"The number of threads is {threads}.", "Give 1 or more.")
@@ -113,7 +113,7 @@ def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Importing PyTorch and making a network creates a million objects, and no garbage: a tenth of the time."""
+    """Switches garbage collection off: importing PyTorch and making a network is then a tenth faster."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -206,7 +206,7 @@ def _check_exported(
         height, width = exported.size
         raise ConfigError(
             f"'{file}' was exported for {height} x {width}, not {sides[0]} x {sides[1]}.",
-            f"Leave the size away, or export the model with --size {sides[0]}.",
+            f"Leave the size away, or export the model with size {sides[0]}.",
         )
     if options.tta:
         raise UsageError(
@@ -214,12 +214,10 @@ def _check_exported(
             "Use the weights that it was made of for test-time augmentation.",
         )
     if options.half:
-        raise UsageError(
-            f"'{file}' is an exported file, whose precision is built in.", "Export it with --half instead."
-        )
+        raise UsageError(f"'{file}' is an exported file, whose precision is built in.", "Export it with half instead.")
     if options.weights is not None and exported.metadata.model != os.fspath(model):
         raise WeightsError(
-            f"'{file}' is an exported {exported.metadata.model}, not {os.fspath(model)}.", f"Use --model {file}."
+            f"'{file}' is an exported {exported.metadata.model}, not {os.fspath(model)}.", f"Use {file} as the model."
         )
 
 

@@ -1,4 +1,4 @@
-"""Framed images of a data set in batches, decoded by background threads while the model works on the batch before.
+"""Decodes and resizes the images of a data set in background threads, and yields them in batches.
 
 OpenCV decodes and resizes without Python's lock, so threads are enough: no process is started, no pixel is copied to
 another one. What waits is bounded by a few batches, whatever the number of images.
@@ -32,7 +32,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Framed images: pixels (B, H, W, 3) uint8 RGB, valid until the next batch is asked for, and where they came from.
+    """Resized images. pixels: (B, H, W, 3) uint8 RGB, valid until the next batch is made.
 
     seconds: what decoding and framing took, summed over the threads.
     """
@@ -48,10 +48,10 @@ def default_workers() -> int:
     return min(8, num_cores())
 
 
-def framed_batches(
+def resized_batches(
     images: Images, groups: Sequence[Group], frame: Resize, *, workers: int | None = None
 ) -> Iterator[Batch]:
-    """The images of every group, framed to its size, in this order.
+    """Yields the images of every group, resized to its input size, in this order.
 
     An image that cannot be decoded raises where its batch would come. Leaving the loop early, by an error or Ctrl-C,
     stops the threads after the images they are at.

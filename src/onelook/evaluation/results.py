@@ -25,7 +25,7 @@ _WRITTEN_AT_ONCE = 20_000
 
 
 class Detection(msgspec.Struct, gc=False):
-    """A detection as almost all are; further fields are passed over."""
+    """An ordinary entry of a results file; further fields are ignored."""
 
     image_id: int
     category_id: int

@@ -11,7 +11,7 @@ import numpy as np
 from onelook.augment.letterbox import Resize
 from onelook.errors import DataError, UsageError
 from onelook.evaluation.coco import Evaluation, score
-from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import Group, Rectangular, square_groups
 from onelook.evaluation.shards import gather, shard
 from onelook.evaluation.tables import LARGEST, GroundTruth, Results
@@ -51,7 +51,7 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     rectangular: Rectangular | None = None,
 ) -> Evaluation:
-    """The COCO numbers of a model on a data set.
+    """Computes the COCO metrics of a model on a data set.
 
     postprocess: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: called with
     the number of images done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
@@ -75,7 +75,7 @@ def evaluate(
         groups = groups[first::step]
     found = _Collector(labels)
     in_model = decoding = 0.0
-    for frames in framed_batches(dataset, groups, frame, workers=workers):
+    for frames in resized_batches(dataset, groups, frame, workers=workers):
         start = perf_counter()
         outputs = model(frames.pixels, postprocess)
         in_model += perf_counter() - start
@@ -112,7 +112,7 @@ def _rectangles(
 def match_classes(
     names: Sequence[str], dataset: LabelledImages, truth: GroundTruth
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Model label -> label of the ground truth, -1 for a class the data set does not have; and what to say about it.
+    """Maps model labels to labels of the ground truth, -1 for a class that the data set lacks; and returns messages.
 
     A model without class names is taken to have the data set's, in its order. Raises DataError when no name agrees.
     """
@@ -156,7 +156,7 @@ class _Collector:
         self.parts.append((np.full(len(scores), image, np.int64), boxes, scores, self.labels[classes]))
 
     def finish(self) -> tuple[Results, int]:
-        """All detections of known classes, and how many of them had to be left out as not finite."""
+        """Returns all finite detections of known classes, and the number of those that are not finite."""
         if not self.parts:
             return Results.empty(), 0
         images, boxes, scores, labels = (np.concatenate(column) for column in zip(*self.parts))

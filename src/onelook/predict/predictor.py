@@ -17,7 +17,7 @@ from onelook.errors import ImageError
 from onelook.ops.nms import Postprocess, RawDetections, with_thresholds
 from onelook.predict.frames import read_frames
 from onelook.predict.runtime import Runtime
-from onelook.predict.sources import Damage, Framed, Source, find_sources
+from onelook.predict.sources import PreparedImage, Source, UnreadableSource, find_sources
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import Detections
 
@@ -153,15 +153,15 @@ class Predictor:
             for item, found in results:
                 if found is not None:
                     yield found
-                elif isinstance(item, Damage):
+                elif isinstance(item, UnreadableSource):
                     if item.alone:
                         raise item.error
                     (reporter or PlainReporter()).warning(str(item.error))
 
     def stream_sources(
         self, sources: Sequence[Source], postprocess: Postprocess, *, keep_images: bool = False
-    ) -> Generator[tuple[Framed, Detections] | tuple[Damage, None], None, None]:
-        """Each image and frame of the sources with its detections, in order; Damage for what cannot be read.
+    ) -> Generator[tuple[PreparedImage, Detections] | tuple[UnreadableSource, None], None, None]:
+        """Each image and frame of the sources with its detections, in order; UnreadableSource for what cannot be read.
 
         An image of a camera or a stream does not wait for others; elsewhere `batch` images run together. Closing it
         stops the threads that decode.
@@ -170,12 +170,12 @@ class Predictor:
         frames = read_frames(sources, self.frame, self.size, keep=keep_images)
         with closing(_batches(frames, 1 if live else self.batch)) as groups:
             for items in groups:
-                framed = [item for item in items if isinstance(item, Framed)]
+                framed = [item for item in items if isinstance(item, PreparedImage)]
                 results = iter(
                     self.run([item.pixels for item in framed], [item.placement for item in framed], postprocess)
                 )
                 for item in items:
-                    if isinstance(item, Damage):
+                    if isinstance(item, UnreadableSource):
                         yield item, None
                     else:
                         yield item, item.attach(next(results))
@@ -183,7 +183,7 @@ class Predictor:
     def run(
         self, pixels: Sequence[np.ndarray], placements: Sequence[ResizeTransform], postprocess: Postprocess
     ) -> list[Detections]:
-        """The detections in framed images, in pixels of the originals; without image and source."""
+        """The detections in resized images, in pixels of the originals; without image and source."""
         found: list[RawDetections] = []
         for start in range(0, len(pixels), self.batch):
             found += self.runtime(np.stack(pixels[start : start + self.batch]), postprocess)
@@ -204,9 +204,11 @@ class Predictor:
         return with_thresholds(self.postprocess, confidence, iou, agnostic)
 
 
-def _batches(items: Iterator[Framed | Damage], count: int) -> Generator[list[Framed | Damage], None, None]:
+def _batches(
+    items: Iterator[PreparedImage | UnreadableSource], count: int
+) -> Generator[list[PreparedImage | UnreadableSource], None, None]:
     """Lists of up to `count` items; closing it closes `items`."""
-    waiting: list[Framed | Damage] = []
+    waiting: list[PreparedImage | UnreadableSource] = []
     try:
         for item in items:
             waiting.append(item)

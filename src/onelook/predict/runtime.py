@@ -1,4 +1,4 @@
-"""What runs a network, whatever library does it: the protocol of `runtimes/`, and how its output becomes detections."""
+"""The interface of a runtime, which runs a network, and the postprocessing of its output."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Runtime(Protocol):
     evaluating: Postprocess
 
     def __call__(self, batch: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
-        """(B, H, W, 3) uint8 RGB framed images -> what `postprocess` keeps of each, boxes in pixels of the input."""
+        """(B, H, W, 3) uint8 RGB resized images -> the detections that `postprocess` keeps, in pixels of the input."""
         ...
 
 
 def default_postprocess(*, one_to_one: bool, multi_label: bool) -> Postprocess:
-    """NMS, or the best rows for a model that was trained one to one and needs no NMS."""
+    """NMS; the rows with the highest scores for a model that was trained one-to-one and needs no NMS."""
     return TopK(multi_label=multi_label) if one_to_one else Nms(multi_label=multi_label)
 
 
@@ -53,7 +53,7 @@ def postprocess_of_kind(kind: PostprocessKind, default: Postprocess) -> Postproc
 
 
 def postprocess_steps_of(architecture: Any) -> tuple[Postprocess, Postprocess]:
-    """How the output of an architecture becomes detections, and how it does in validation.
+    """The postprocessing steps of an architecture: for detection, and for validation.
 
     An architecture may define them (`detecting`, `evaluating`); else both follow from `one_to_one` and `multi_label`.
     """

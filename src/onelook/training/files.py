@@ -46,19 +46,19 @@ def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
     except BlockingIOError:
         raise UserError(
             f"Another training is running in '{folder}'.",
-            "Wait until it has ended, or stop it; or start another run with --out in another folder.",
+            "Wait until it has ended, or stop it; or start another run in another folder (out).",
         ) from None
 
 
 def make_folder(folder: Path) -> None:
-    """Creates the folder of `--out`; UserError where a file has that name, or the folder cannot be created."""
+    """Creates the folder of a run; UserError where a file has that name, or the folder cannot be created."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise UserError(f"'{folder}' is not a folder.", "Give another one with --out.") from None
+        raise UserError(f"'{folder}' is not a folder.", "Give another one (out).") from None
     except OSError as error:
         reason = error.strerror or str(error)
-        remedy = "Give a folder that you can write to with --out."
+        remedy = "Give a folder that you can write to (out)."
         raise UserError(
             f"The folder '{folder}' cannot be created: {reason[:1].lower() + reason[1:]}.", remedy
         ) from error

@@ -131,7 +131,7 @@ def inspect_data(recipe: Recipe, training: Dataset, validation: Dataset | None, 
 
 
 def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
-    """What to warn of where the learning rate only ever warms up in this training; "" where it does more."""
+    """A warning where the learning rate only warms up in this training; "" where there is more."""
     steps, before, first = recipe.epochs * steps_per_epoch, 0.0, 0.0
     for step in range(steps):
         scale = recipe.schedule(step, steps_per_epoch, recipe.epochs).scale
@@ -146,7 +146,7 @@ def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
     else:
         return ""
     shorter = ", or a shorter schedule.warmup_epochs" if hasattr(recipe.schedule, "warmup_epochs") else ""
-    return f"{problem}: give more --epochs, a smaller --batch{shorter}."
+    return f"{problem}: give more epochs, a smaller batch{shorter}."
 
 
 def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -> None:
@@ -167,7 +167,7 @@ def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -
 
 
 def check_images(validation: Dataset | None) -> None:
-    """DataError where a validation image is damaged: it would end the first epoch, whose steps were lost with it."""
+    """DataError where a validation image is damaged, which would end the training after its first epoch."""
     if validation is None:
         return
 
@@ -252,7 +252,7 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe, la
     if counts.median_side < MIN_OBJECT_SIDE:
         found.append(
             f"Half of the objects are smaller than {counts.median_side:.1f} pixels at the training size "
-            f"{recipe.input_size[1]}x{recipe.input_size[0]}: train at a larger --size, or check the unit of the boxes."
+            f"{recipe.input_size[1]}x{recipe.input_size[0]}: train at a larger size, or check the unit of the boxes."
         )
     found += _anchor_warnings(dataset, recipe, labels)
     found += _outline_warnings(dataset, recipe, labels)

@@ -12,7 +12,7 @@ from onelook import run_files
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a training, or of the part of it until it was stopped.
+    """The result of a training; of its epochs so far where it was stopped.
 
     reason: "finished", "patience" (early stopping) or "interrupted".  metric, best: what best means, and its value;
     None where nothing was evaluated.  metrics: the numbers of the last evaluation, {} without one.  last: the last

@@ -91,7 +91,7 @@ class Run:
         image_name: Callable[[int], str] = str,
     ) -> None:
         self.folder, self.recipe, self.train_state = folder, recipe, train_state
-        self.resume_command = resume_command or "the same command and --resume"
+        self.resume_command = resume_command or "the same call with resume"
         self.save_seconds = save_minutes * 60
         self.last_saved = time.monotonic()
         self.image_name = image_name
@@ -105,7 +105,7 @@ class Run:
                 if (folder / run_files.CHECKPOINT).exists():
                     raise UserError(
                         f"'{folder}' holds a run already.",
-                        "Resume it with --resume, or choose another folder with --out.",
+                        "Continue it (resume), or choose another folder (out).",
                     )
                 write_yaml(folder / run_files.RECIPE, to_plain(recipe))
             if self.is_main:
@@ -192,7 +192,7 @@ def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
         listed = ", ".join(f"{one.path} was {one.before}, now {one.after}" for one in changes[:5])
         raise UserError(
             f"The run in '{folder}' has another recipe: {listed}.",
-            "Resume without changing the recipe, or start a new run with --out in another folder.",
+            "Resume without changing the recipe, or start a new run in another folder (out).",
         )
 
 
@@ -322,8 +322,9 @@ def _report_skipped(run: Run, skipped: Sequence[tuple[Step, Mapping[str, float]]
             raise NonFiniteLossError(
                 message,
                 "No weight was changed by it. Check the images and their boxes (onelook check). A lower learning rate, "
-                "or nonfinite=skip, which skips such steps, is another recipe, which --resume does not accept: start "
-                f"a new run in another --out{latest_weights_hint(run.folder)}. The run so far is in {run.folder}.",
+                "or nonfinite=skip, which skips such steps, is another recipe, which a resumed run does not accept: "
+                f"start a new run in another folder (out){latest_weights_hint(run.folder)}. The run so far is in "
+                f"{run.folder}.",
             )
         run.log.warning(f"{message} The step was skipped.")
 

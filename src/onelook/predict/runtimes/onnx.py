@@ -15,7 +15,7 @@ from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.ops.nms import Nms, Postprocess, RawDetections, TopK
 from onelook.predict.runtime import default_postprocess
 
-_NO_NMS = "Export the model without --nms to choose this freely."
+_NO_NMS = "Export the model without NMS to choose this freely."
 
 
 class ForeignFileError(ExportError):
@@ -43,7 +43,7 @@ class OnnxRuntime:
             raise ForeignFileError(
                 f"'{self.path}' was not exported by Onelook: it has no description of its inputs and outputs.",
                 "Export the model with `onelook export`, or, where it holds official weights, give the model's name "
-                f"and --weights {self.path}.",
+                "and this file as weights.",
             )
         if device not in (None, "cpu"):
             session = open_session(self.path, device, threads)
@@ -89,7 +89,7 @@ class OnnxRuntime:
             ) from error
 
     def _detections(self, pixels: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
-        """What the NMS inside the file keeps, or the best rows of a model that needs none."""
+        """The detections of a file with NMS inside, or of a model that needs none."""
         values = {"confidence": getattr(postprocess, "confidence", 0.0)}
         if self.metadata.one_to_one:
             if not isinstance(postprocess, TopK):
@@ -111,7 +111,7 @@ class OnnxRuntime:
 
 
 def _check_inside(path: str, postprocess: Nms, inside: Mapping[str, Any]) -> None:
-    """ConfigError where `postprocess` wants what the NMS inside the file does otherwise."""
+    """ConfigError where `postprocess` differs from the NMS inside the file in a setting that is built in."""
     if postprocess.kind != "iou":
         raise ConfigError(f"'{path}' has NMS inside, which is not of the kind '{postprocess.kind}'.", _NO_NMS)
     for setting in ("agnostic", "multi_label"):
@@ -150,7 +150,7 @@ def open_session(path: str, device: str | None = None, threads: int | None = Non
 
 
 def exported_metadata(session: Any, path: str) -> ExportedMetadata | None:
-    """What a file of `onelook export` says of itself; None for ONNX files of other origin. ExportError if damaged."""
+    """The metadata of a file of `onelook export`; None for ONNX files of other origin. ExportError if damaged."""
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     return None if text is None else ExportedMetadata.from_json(text, path)
 
@@ -167,7 +167,7 @@ def _providers(device: str | None, available: list[str]) -> list[Any]:
     if "CUDAExecutionProvider" not in available:
         raise ConfigError(
             f"There is no device '{name}': the installed ONNX Runtime runs on the CPU only.",
-            "Use --device cpu, or install onnxruntime-gpu.",
+            "Use the device cpu, or install onnxruntime-gpu.",
         )
     return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
 
@@ -192,7 +192,7 @@ def _described(plain: Mapping[str, Any], types: Mapping[str, type], path: str) -
 
 
 def _check_interface(session: Any, metadata: ExportedMetadata, path: str) -> None:
-    """The description must fit the graph, or boxes would be wrong without a sign."""
+    """ExportError where the metadata does not match the graph, so that boxes would be wrong."""
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name for value in session.get_outputs()}
     wanted = {"boxes", "scores"} if metadata.outputs == "raw" else {"count", "boxes", "scores", "labels"}

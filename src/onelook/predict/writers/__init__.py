@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 
 from onelook.errors import UsageError, did_you_mean
-from onelook.predict.sources import Framed
+from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.coco import Coco
 from onelook.predict.writers.csv import Csv
 from onelook.predict.writers.files import Output, Writer, cannot_write
@@ -43,7 +43,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 
 class Writers:
-    """The wanted formats together. A context manager: leaving it finishes the files, after an error discards them.
+    """Writes several formats. A context manager: leaving it finishes the files, after an error discards them.
 
     KeyboardInterrupt finishes them: what was done is kept.
     """
@@ -74,8 +74,8 @@ class Writers:
             with contextlib.suppress(OSError):  # it holds something
                 self.folder.rmdir()
 
-    def add(self, item: Framed, found: Detections) -> None:
-        """One image's detections into every format."""
+    def add(self, item: PreparedImage, found: Detections) -> None:
+        """Writes the detections of one image in every format."""
         for writer in self._writers:
             writer.add(item, found)
 

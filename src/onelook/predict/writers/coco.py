@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from onelook.predict.sources import Framed
+from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.files import GrowingFile, Output
 from onelook.types import Detections
 
@@ -42,7 +42,7 @@ class Coco:
         self._used: set[int] = set()
         self._next = 1
 
-    def add(self, item: Framed, found: Detections) -> None:
+    def add(self, item: PreparedImage, found: Detections) -> None:
         number = self._number(item)
         if len(found):
             entries = found.to_coco(number)
@@ -56,7 +56,7 @@ class Coco:
         self._images.write(self._separator + json.dumps(image, ensure_ascii=False))
         self._separator = ",\n"
 
-    def _number(self, item: Framed) -> int:
+    def _number(self, item: PreparedImage) -> int:
         stem = Path(item.source.path).stem
         number = int(stem) if item.frame is None and stem.isdecimal() and len(stem) < 16 else 0
         if number == 0 or number in self._used:

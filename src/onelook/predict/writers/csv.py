@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from typing import ClassVar
 
-from onelook.predict.sources import Framed
+from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.files import GrowingFile, Output, cannot_write
 from onelook.types import Detections
 
@@ -21,7 +21,7 @@ class Csv:
         self._rows = csv.writer(self._file.file, lineterminator="\n")
         self._rows.writerow(["source", "frame", "width", "height", "x1", "y1", "x2", "y2", "score", "label", "name"])
 
-    def add(self, item: Framed, found: Detections) -> None:
+    def add(self, item: PreparedImage, found: Detections) -> None:
         height, width = item.placement.source
         begin = [item.source.path, "" if item.frame is None else item.frame, width, height]
         rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), found.names)

@@ -13,7 +13,7 @@ import numpy as np
 from onelook.draw import draw_detections, enlarge_small_image
 from onelook.errors import UserError
 from onelook.files import open_replacing, write_bytes
-from onelook.predict.sources import Framed
+from onelook.predict.sources import PreparedImage
 from onelook.types import Detections
 
 
@@ -34,7 +34,7 @@ class Writer(Protocol):
 
     needs_images: ClassVar[bool]
 
-    def add(self, item: Framed, found: Detections) -> None: ...
+    def add(self, item: PreparedImage, found: Detections) -> None: ...
 
     def close(self) -> None: ...
 
@@ -48,7 +48,7 @@ class Writer(Protocol):
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """The error about a file that cannot be written."""
-    return UserError(f"'{path}' cannot be written: {error.strerror or error}.", "Choose another --out folder.")
+    return UserError(f"'{path}' cannot be written: {error.strerror or error}.", "Choose another folder (out).")
 
 
 class _Discarded(Exception):
@@ -61,14 +61,14 @@ def discard(opened: contextlib.ExitStack) -> None:
         raise _Discarded
 
 
-def drawn(item: Framed, found: Detections) -> np.ndarray:
+def drawn(item: PreparedImage, found: Detections) -> np.ndarray:
     """The image with its detections; a small one is enlarged."""
     assert item.image is not None  # read with keep=True where something is drawn
     image, factor = enlarge_small_image(item.image)
     return draw_detections(image, found.boxes * factor, found.scores, found.labels, found.names)
 
 
-def file_name(item: Framed) -> str:
+def file_name(item: PreparedImage) -> str:
     """The name of an image's own file, without its ending; the frames of a video are in a folder."""
     return item.source.name if item.frame is None else f"{item.source.name}/{item.frame:06d}"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from onelook.draw import write_image
-from onelook.predict.sources import Framed
+from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.files import Output, drawn, file_name
 from onelook.types import Detections
 
@@ -20,7 +20,7 @@ class Images:
         self._folder, self._draws_frames = output.folder / "images", "video" not in output.formats
         self.written: list[Path] = []
 
-    def add(self, item: Framed, found: Detections) -> None:
+    def add(self, item: PreparedImage, found: Detections) -> None:
         if item.frame is not None and not self._draws_frames:
             return
         write_image(self._folder / f"{file_name(item)}.jpg", drawn(item, found))

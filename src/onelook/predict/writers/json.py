@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import ClassVar
 
-from onelook.predict.sources import Framed
+from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.files import GrowingFile, Output
 from onelook.types import Detections
 
@@ -20,7 +20,7 @@ class Json:
         self._file = GrowingFile(self.written[0])
         self._separator = "[\n"
 
-    def add(self, item: Framed, found: Detections) -> None:
+    def add(self, item: PreparedImage, found: Detections) -> None:
         # allow_nan: boxes and scores are finite, and if one were not, a file that no program can read would be worse.
         self._file.write(self._separator + json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False))
         self._separator = ",\n"

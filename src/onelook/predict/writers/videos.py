@@ -11,7 +11,7 @@ import numpy as np
 
 from onelook.errors import UserError
 from onelook.files import replacing
-from onelook.predict.sources import Framed
+from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.files import Output, cannot_write, discard, drawn
 from onelook.types import Detections
 
@@ -37,7 +37,7 @@ class Videos:
         self._rate = 1.0
         self._count = 0  # frames in the file
 
-    def add(self, item: Framed, found: Detections) -> None:
+    def add(self, item: PreparedImage, found: Detections) -> None:
         if item.frame is None or item.video is None:
             return
         image = drawn(item, found)
@@ -63,7 +63,7 @@ class Videos:
             self._open[3].write(self._last)
             self._count += 1
 
-    def _begin(self, item: Framed, size: tuple[int, int]) -> None:
+    def _begin(self, item: PreparedImage, size: tuple[int, int]) -> None:
         path = self._folder / f"{item.source.name}.mp4"
         opened = contextlib.ExitStack()
         try:
@@ -77,7 +77,9 @@ class Videos:
         writer = cv2.VideoWriter(str(beside), cv2.VideoWriter.fourcc(*"mp4v"), self._rate, (width, height))
         if not writer.isOpened():
             discard(opened)
-            raise UserError(f"The video '{path}' cannot be written.", "Choose another --out folder, or --format json.")
+            raise UserError(
+                f"The video '{path}' cannot be written.", "Choose another folder (out), or the format json."
+            )
         self._open = (item.source.name, path, opened, writer, (height, width))
 
     def close(self) -> None:

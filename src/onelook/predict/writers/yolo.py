@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from onelook.predict.sources import Framed
+from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.files import Output, file_name, write_text
 from onelook.types import Detections
 
@@ -26,7 +26,7 @@ class Yolo:
             self.written.append(output.folder / "classes.txt")
             write_text(self.written[-1], "".join(f"{' '.join(name.split())}\n" for name in output.class_names))
 
-    def add(self, item: Framed, found: Detections) -> None:
+    def add(self, item: PreparedImage, found: Detections) -> None:
         height, width = item.placement.source
         limits = np.array([width, height, width, height], np.float64)
         x1, y1, x2, y2 = (np.clip(found.boxes, 0, limits) / limits).T
