@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from command import run_benchmark
-from onelook.api.bench import available_cores, processor
 from onelook.api.checks import check_batch
 from onelook.api.load import load
 from onelook.data import open_dataset
+from onelook.devices import num_cores, processor_name
 from onelook.errors import UsageError
 from onelook.evaluation import GroundTruth, Results, evaluate, score
 from onelook.evaluation.runner import LabelledImages, Model
@@ -83,7 +83,7 @@ def bench_score(images: int = 5000, per_image: int = 100, classes: int = 80, rou
         score(truth, results)
         seconds.append(perf_counter() - start)
     setup: dict[str, Any] = {"images": images, "objects": len(truth.labels), "detections": len(results)}
-    setup |= {"classes": classes, "device": processor(), "warm-up": 1}
+    setup |= {"classes": classes, "device": processor_name(), "warm-up": 1}
     return EvaluateBench((Timing.of("score", seconds),), setup)
 
 
@@ -115,7 +115,7 @@ def bench_val(
     model: Model,
     forward: Callable[[np.ndarray], Any],
     dataset: LabelledImages,
-    select: Any,
+    postprocess: Any,
     *,
     batch: int = 8,
     rounds: int = 5,
@@ -129,7 +129,7 @@ def bench_val(
     for _ in range(rounds + 1):
         bare.append(_bare_loop(model, forward, dataset, batch))
         start = perf_counter()
-        evaluate(model, dataset, select, batch=batch)
+        evaluate(model, dataset, postprocess, batch=batch)
         whole.append(perf_counter() - start)
     ratios = [one / other for one, other in zip(whole[1:], bare[1:])]
     setup: dict[str, Any] = {"images": len(dataset), "size": f"{model.size[0]}x{model.size[1]}", "batch": batch}
@@ -167,15 +167,15 @@ def _surroundings(model: Any) -> dict[str, Any]:
     from onelook.predict.runtimes.torch import TorchRuntime
 
     if isinstance(model, OnnxRuntime):
-        return {"device": processor(), "threads": available_cores(), "precision": model.metadata.precision}
+        return {"device": processor_name(), "threads": num_cores(), "precision": model.metadata.precision}
     if not isinstance(model, TorchRuntime):
-        return {"device": processor()}
+        return {"device": processor_name()}
     import torch
 
     precision = str(next(model.detector.parameters()).dtype).removeprefix("torch.")
     if model.device.type == "cuda":
         return {"device": torch.cuda.get_device_name(model.device), "precision": precision}
-    return {"device": processor(), "threads": torch.get_num_threads(), "precision": precision}
+    return {"device": processor_name(), "threads": torch.get_num_threads(), "precision": precision}
 
 
 def _bare_loop(model: Model, forward: Callable[[np.ndarray], Any], dataset: LabelledImages, batch: int) -> float:

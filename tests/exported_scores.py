@@ -15,7 +15,7 @@ import numpy as np
 
 from onelook.data import open_dataset
 from onelook.evaluation import evaluate
-from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import square_groups
 from onelook.exported import ExportedMetadata
 from onelook.exporting.onnx import export_onnx
@@ -84,10 +84,10 @@ def findings(backend: TorchRuntime, least: float, iou: float) -> tuple[Images, f
     least: a score below the confidence, so that not every pair of a row and a class is a candidate.
     """
     truth = annotated()
-    select = limited(backend, least, iou)
+    postprocess = limited(backend, least, iou)
     found = []
-    for frames in framed_batches(truth, square_groups(range(IMAGES), backend.size, 1), backend.frame):
-        ((boxes, scores, labels),) = backend(frames.pixels, select)
+    for frames in resized_batches(truth, square_groups(range(IMAGES), backend.size, 1), backend.frame):
+        ((boxes, scores, labels),) = backend(frames.pixels, postprocess)
         found.append((frames.placements[0].to_original(boxes), scores, labels))
     ranked = np.sort(np.concatenate([scores for _, scores, _ in found]))[::-1]
     near = ranked[IMAGES * DETECTIONS : IMAGES * DETECTIONS + 100]
@@ -101,9 +101,9 @@ def findings(backend: TorchRuntime, least: float, iou: float) -> tuple[Images, f
 
 def limited(backend: TorchRuntime | OnnxRuntime, confidence: float, iou: float) -> Nms:
     """The suppression that a model is evaluated with, of at most `LIMIT` detections."""
-    select = with_thresholds(backend.evaluating, confidence, iou)
-    assert isinstance(select, Nms)
-    return replace(select, limit=LIMIT)
+    postprocess = with_thresholds(backend.evaluating, confidence, iou)
+    assert isinstance(postprocess, Nms)
+    return replace(postprocess, limit=LIMIT)
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ def scores_of_exports(
     """
     reference = TorchRuntime(detector, "cpu", size=size)
     truth, (own, confidence) = annotated(), findings(reference, least, iou)
-    select = limited(reference, confidence, iou)
-    wanted, own_wanted = evaluate(reference, truth, select).stats, evaluate(reference, own, select).stats
-    inside = Nms(0.25, 0.45, multi_label=select.multi_label, limit=LIMIT)
+    postprocess = limited(reference, confidence, iou)
+    wanted, own_wanted = evaluate(reference, truth, postprocess).stats, evaluate(reference, own, postprocess).stats
+    inside = Nms(0.25, 0.45, multi_label=postprocess.multi_label, limit=LIMIT)
     for number, nms in enumerate((None, inside)):
         path = export_onnx(detector, folder / f"model-{number}.onnx", nms=nms, size=size).path
         backend = OnnxRuntime(path)
-        select = limited(backend, confidence, iou)
-        reached, again = evaluate(backend, truth, select).stats, evaluate(backend, own, select).stats
+        postprocess = limited(backend, confidence, iou)
+        reached, again = evaluate(backend, truth, postprocess).stats, evaluate(backend, own, postprocess).stats
         yield Scores(backend.metadata, wanted, reached, own_wanted, again, sum(map(len, own.labels)))

@@ -13,12 +13,17 @@ import torch
 
 from onelook.networks.build import build
 from onelook.networks.classifier import Classification
-from onelook.networks.damo_yolo.architecture import DamoYolo
+from onelook.networks.damo_yolo.architecture import LEGACY_FRAME, DamoYolo
 from onelook.networks.detector import Detector
 from onelook.networks.yolov4.architecture import Yolov4
 from onelook.networks.yolov7.architecture import Yolov7
 from onelook.networks.yolox.architecture import Yolox
 from shared import SHARED, fill_module, reference
+
+
+def before_v030(model: DamoYolo) -> DamoYolo:
+    """The same network for weights older than v0.3.0: one more class output, and a letterbox."""
+    return replace(model, head=replace(model.head, spare_class=True), frame=LEGACY_FRAME)
 
 
 def narrow(model: Any) -> Any:

@@ -119,7 +119,17 @@ def test_type_checkers_see_the_names_that_there_are() -> None:
 
 
 BEHIND = {  # what members of the public classes return or take for those who build on the parts: named by its module
-    *("AnyLoss", "Architecture", "Augment", "Confusion", "Damage", "Framed", "ImageScore", "LabelSuspect", "Network"),
+    *(
+        "AnyLoss",
+        "Architecture",
+        "Augment",
+        "Confusion",
+        "UnreadableSource",
+        "PreparedImage",
+        "ImageScore",
+        "LabelSuspect",
+        "Network",
+    ),
     *("Point", "Postprocess", "Predictions", "Progress", "Pyramid", "Resize", "ResizeTransform", "Runtime", "Source"),
     "Tensor",
 }

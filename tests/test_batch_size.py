@@ -68,6 +68,6 @@ def test_automatic_batch_size_needs_one_process_and_a_gpu():
     recipe = changed()
     given = {"detector": detector_of(recipe), "runtime": RuntimeOptions(), "teacher": None}
     same, said = fill_memory(recipe, ALONE, 24, **given)
-    assert same is recipe and said == "--batch auto fills a GPU's memory; without one the batch is 8 images."
+    assert same is recipe and said == "batch=auto fills a GPU's memory; without one the batch is 8 images."
     with pytest.raises(UsageError, match="for one process"):
         fill_memory(recipe, ProcessGroup(0, 2, CPU), 24, **given)

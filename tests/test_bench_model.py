@@ -20,18 +20,18 @@ class Counting:
     size = (64, 96)
     frame = Letterbox()
     class_names = ("thing",)
-    select = Nms()
+    postprocess = Nms()
 
     def __init__(self) -> None:
         self.runs = 0
         self.selects: set[str] = set()
 
-    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
+    def __call__(self, batch: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
         self.runs += 1
-        self.selects.add(type(select).__name__)
+        self.selects.add(type(postprocess).__name__)
         assert batch.shape == (3, 64, 96, 3) and batch.dtype == np.uint8
         boxes = np.tile(np.array([0, 0, 9, 9], np.float32), (len(batch), 1, 1))
-        return select.batch(boxes, np.full((len(batch), 1, 1), 0.5, np.float32))
+        return postprocess.batch(boxes, np.full((len(batch), 1, 1), 0.5, np.float32))
 
 
 def setting(**changes: object) -> Setting:

@@ -317,14 +317,14 @@ def test_a_value_out_of_range_is_wrong_usage(
 
 def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onelook import files
-    from onelook.predict.writers import _Growing
+    from onelook.predict.writers.files import GrowingFile
 
     def on_a_full_disk(path: Path, mode: str, **more: Any) -> Any:
         return open(path if "x" in mode else "/dev/full", mode, **more)
 
     monkeypatch.setattr(files, "open", on_a_full_disk, raising=False)
-    for end, error in ((_Growing.discard, None), (_Growing.close, UserError)):
-        growing = _Growing(tmp_path / "detections.json")
+    for end, error in ((GrowingFile.discard, None), (GrowingFile.close, UserError)):
+        growing = GrowingFile(tmp_path / "detections.json")
         growing.write("x")
         with pytest.raises(error, match="No space left") if error else contextlib.nullcontext():
             end(growing)

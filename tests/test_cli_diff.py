@@ -14,7 +14,8 @@ from onelook.errors import ConfigError
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.networks.variants import variant
-from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, read_recipe
+from onelook.recipes import RECIPE_TYPES, find_recipe, read_recipe
+from onelook.run_files import RECIPE
 from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Recipe
 from onelook.training.schedule import WarmCosine
@@ -38,7 +39,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     base = recipe()
     other = override(base, "epochs=30", "loss.assigner.radius=1.5", "model.size=(416, 416)", types=RECIPE_TYPES)
     other = change(other, {"loss.terms": (*base.loss.terms, RawL1())})
-    write_yaml(tmp_path / "run" / RECIPE_FILE, to_plain(other))
+    write_yaml(tmp_path / "run" / RECIPE, to_plain(other))
     return write_yaml(tmp_path / "base.yaml", to_plain(base)), tmp_path / "run"
 
 

@@ -65,13 +65,15 @@ def test_a_damaged_run_says_how_its_weights_go_on(scenes, tmp_path, capsys):
     (out / "recipe.yaml").unlink()
     assert train(scenes, "--out", str(out), "--resume") == 1
     error = capsys.readouterr().err
-    assert "lost its recipe.yaml" in error and f"--weights {out / 'last.safetensors'}" in error
+    assert "lost its recipe.yaml" in error and f"with the weights so far: {out / 'last.safetensors'}" in error
     (out / "recipe.yaml").write_bytes(recipe)
     (out / "state.pt").write_bytes((out / "state.pt").read_bytes()[:1000])
     assert train(scenes, "--out", str(out), "--resume") == 1
     error = capsys.readouterr().err
     assert (
-        "damaged" in error and "--out in another folder" in error and f"--weights {out / 'last.safetensors'}" in error
+        "damaged" in error
+        and "in another folder (out)" in error
+        and f"with the weights so far: {out / 'last.safetensors'}" in error
     )
     again = ("--out", str(tmp_path / "again"), "--weights", str(out / "last.safetensors"))
     assert train(scenes, *SMALL, *again) == 0
@@ -81,7 +83,7 @@ def test_a_damaged_run_says_how_its_weights_go_on(scenes, tmp_path, capsys):
         lost.unlink() if lost.suffix == ".yaml" else lost.write_bytes(b"")
         assert train(scenes, "--out", str(out), "--resume") == 1
         error = capsys.readouterr().err
-        assert "--out in another folder." in error and "--weights" not in error
+        assert "in another folder (out)." in error and "weights so far" not in error
 
 
 def test_the_command_that_ctrl_c_prints_goes_on_with_what_the_run_began_with(scenes, tmp_path, capsys, monkeypatch):

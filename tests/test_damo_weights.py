@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import onelook
+from networks import before_v030
 from onelook.augment.letterbox import Stretch
 from onelook.layers.rep_conv import RepConv
 from onelook.networks.build import build
 from onelook.networks.coco_names import COCO_CLASSES
-from onelook.networks.damo_yolo.architecture import LEGACY_FRAME, legacy
+from onelook.networks.damo_yolo.architecture import LEGACY_FRAME
 from onelook.networks.detector import Detector
 from onelook.networks.variants import variant
 from onelook.weights import load_weights, open_detector, save_weights
@@ -76,7 +77,7 @@ def test_official_checkpoints_load_and_are_recognised(nano: Detector, kind: str,
 
 
 def test_weights_of_before_v030_bring_their_frame_and_lose_their_spare_class(tmp_path: Path) -> None:
-    old = randomised(legacy(variant("damo-yolo-ns").architecture).build())
+    old = randomised(before_v030(variant("damo-yolo-ns").architecture).build())
     path = write(tmp_path / "old.pth", official(old))
     opened = open_detector("damo-yolo-ns", path).detector
     assert opened.architecture is not None and opened.architecture.frame == LEGACY_FRAME
@@ -95,9 +96,9 @@ def test_weights_of_before_v030_bring_their_frame_and_lose_their_spare_class(tmp
 
 
 def test_old_weights_load_into_the_old_architecture_whole(tmp_path: Path) -> None:
-    old = randomised(legacy(variant("damo-yolo-ns").architecture).build())
+    old = randomised(before_v030(variant("damo-yolo-ns").architecture).build())
     path = write(tmp_path / "old.pth", official(old))
-    model = legacy(variant("damo-yolo-ns").architecture).build()
+    model = before_v030(variant("damo-yolo-ns").architecture).build()
     load_weights(model, path)
     equal(model, old)
 

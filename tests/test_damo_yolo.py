@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from networks import Golden, filled_detector, goldens, manifest
+from networks import Golden, before_v030, filled_detector, goldens, manifest
 from onelook.layers.conv import ConvStyle
 from onelook.layers.rep_conv import RepConv
 from onelook.networks.build import build
-from onelook.networks.damo_yolo.architecture import DamoYolo, legacy
+from onelook.networks.damo_yolo.architecture import DamoYolo
 from onelook.networks.damo_yolo.backbone import SearchedBackbone
 from onelook.networks.damo_yolo.mae_nas import MAE_RESNET_T, MOBILE_NS, BlockKind, Stage, Structure
 from onelook.networks.damo_yolo.rep_gfpn import MERGES, RepGfpn, multiple_of_8
@@ -292,7 +292,7 @@ def test_initialisation_is_as_published() -> None:
 
 
 def test_old_weights_have_an_unused_class() -> None:
-    architecture = legacy(tiny())
+    architecture = before_v030(tiny())
     detector = _built(architecture)
     images = torch.rand(1, 3, 64, 64) * 255
     assert detector.train()(images).classes.shape[-1] == 4

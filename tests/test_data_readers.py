@@ -11,6 +11,7 @@ import data_sets as make
 from data_sets import changed, put, voc_object, voc_xml
 from onelook.data import open_dataset, splits
 from onelook.data.boxes import clean_boxes
+from onelook.data.split_names import usual_splits
 from onelook.errors import DataError
 from onelook.reporter import SilentReporter
 from shared import data, needs_shared
@@ -224,3 +225,19 @@ def test_bccd_has_the_boxes_it_is_known_for(split, counts):
     dataset = open_dataset(data("bccd"), split)
     assert dataset.names == ("Platelets", "RBC", "WBC")
     assert np.bincount(dataset.index.labels).tolist() == counts and dataset.index.boxes.min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("names", "usual"),
+    [
+        (("train", "val"), ("train", "val")),
+        (("train", "val", "test"), ("train", "val")),
+        (("train", "test"), ("train", "test")),
+        (("trainval",), ("trainval", "val")),
+        (("train", "val", "trainval", "test"), ("trainval", "test")),
+        (("train", "val", "trainval"), ("train", "val")),
+    ],
+    ids="+".join,
+)
+def test_a_training_uses_the_usual_splits(names, usual):
+    assert usual_splits(names) == usual

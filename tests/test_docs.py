@@ -69,7 +69,7 @@ def test_every_command_of_the_pages_is_understood(page: Path) -> None:
                 override(start, *settings, types=RECIPE_TYPES)
         if command[0] == "train" and {"model", "recipe"} & given.keys() and not Path(str(given.get("recipe"))).suffix:
             flags = {name: given.get(name) for name in ("model", "recipe", "epochs", "size", "batch")}
-            means = {"fine_tunes": "weights" in given, "teaches": "teacher" in given, "on_cpu": True}
+            means = {"has_weights": "weights" in given, "has_teacher": "teacher" in given, "on_cpu": True}
             assert RecipeChoice(overrides=tuple(settings), **flags).resolve(("a", "b"), **means)
 
 

@@ -16,7 +16,7 @@ import pytest
 from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.errors import DataError, ImageError, UsageError
 from onelook.evaluation import evaluate
-from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import Rectangular, square_groups
 
 
@@ -79,7 +79,7 @@ class FindsBright:
     class_names: tuple[str, ...] = ("dog", "cat")
     largest_batch: int = 0
 
-    def __call__(self, batch: np.ndarray, select: Any) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def __call__(self, batch: np.ndarray, postprocess: Any) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         assert batch.dtype == np.uint8 and batch.shape[1:] == (*self.size, 3)
         self.largest_batch = max(self.largest_batch, len(batch))
         return [self.find(image.copy()) for image in batch]
@@ -117,7 +117,7 @@ def test_rectangles_find_the_same_in_smaller_inputs(batch: int) -> None:
         stride: int = 32
         pixels: int = 0
 
-        def __call__(self, batch: np.ndarray, select: Any) -> Any:
+        def __call__(self, batch: np.ndarray, postprocess: Any) -> Any:
             self.pixels += batch.size
             assert max(batch.shape[1:3]) == 352  # 320, a half cell, rounded up
             return [self.find(image.copy()) for image in batch]
@@ -194,7 +194,7 @@ def test_an_undecodable_image_and_an_interruption_end_the_threads() -> None:
     assert not decoding_threads()
 
     class Interrupted(FindsBright):
-        def __call__(self, batch: np.ndarray, select: Any) -> Any:
+        def __call__(self, batch: np.ndarray, postprocess: Any) -> Any:
             raise KeyboardInterrupt
 
     data = Counting(count=1000, pause=0.01)
@@ -205,7 +205,7 @@ def test_an_undecodable_image_and_an_interruption_end_the_threads() -> None:
 
 def test_only_a_few_batches_are_decoded_ahead() -> None:
     data = Counting(count=100)
-    batches = framed_batches(data, square_groups(range(100), (64, 64), 4), Letterbox())
+    batches = resized_batches(data, square_groups(range(100), (64, 64), 4), Letterbox())
     next(batches)
     time.sleep(0.2)
     assert data.decoded <= 12

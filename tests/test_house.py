@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "onelook"
 
 # A module imports from lower layers and from its own folder; the single files of layer 0 may know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "version", "reporter", "files", "devices", "config", "draw", "exported"),
+    ("types", "errors", "version", "reporter", "files", "run_files", "devices", "config", "draw", "exported"),
     ("ops",),
     ("layers", "assign", "losses", "augment"),
     ("networks", "data"),
@@ -40,6 +40,7 @@ WITHOUT_TORCH = (
     "errors",
     "reporter",
     "files",
+    "run_files",
     "devices",
     "config",
     "draw",

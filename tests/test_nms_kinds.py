@@ -30,8 +30,8 @@ def darknet() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", ["default", "greedynms", "diounms"])
 def test_kept_boxes_are_darknets(darknet: dict[str, np.ndarray], name: str, threshold: float) -> None:
     kind: Any = "iou" if name == "default" else "diou"
-    select = Nms(1e-6, threshold, multi_label=True, kind=kind)
-    boxes, scores, labels = select(darknet["xyxy"], darknet["probabilities"])
+    postprocess = Nms(1e-6, threshold, multi_label=True, kind=kind)
+    boxes, scores, labels = postprocess(darknet["xyxy"], darknet["probabilities"])
     kept = np.zeros_like(darknet["probabilities"])
     for box, score, label in zip(boxes, scores, labels):
         row = np.flatnonzero((darknet["xyxy"] == box).all(1) & (darknet["probabilities"][:, label] == score))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from onelook.api.tasks import Detecting
+from onelook.api.tasks import DetectionTask
 from onelook.augment.copy_paste import CopyPaste
 from onelook.augment.random_erasing import CutOut
 from onelook.augment.yolov7 import Yolov7Augment
@@ -340,7 +340,7 @@ def test_counting_positives_needs_no_more_memory_than_a_training_pass(
         train_state=train_state, recipe=recipe, log=SimpleNamespace(info=said.append, warning=said.append)
     )
     batches = [Squares(batch=8 // accumulate).take(tuple(range(8 // accumulate)))] * 2
-    Detecting(LOSS).report_first_batches(run, batches)
+    DetectionTask(LOSS).report_first_batches(run, batches)
     assert set(sizes) == {share} and sum(sizes) == 16 // accumulate
     assert all(precisions) and "an object is learnt by" in said[0]
 

@@ -29,7 +29,9 @@ def test_the_remedy_after_a_nonfinite_loss_works(tmp_path):
     recipe = changed(epochs=1, loss=LOSS.with_terms(SumOfBoxes()), closing=None)
     with pytest.raises(UserError) as raised:
         start(tmp_path, recipe, Squares(count=16, broken=5))
-    assert "start a new run in another --out. The run so far" in raised.value.remedy  # no weights in the first epoch
+    assert (
+        "start a new run in another folder (out). The run so far" in raised.value.remedy
+    )  # no weights in the first epoch
     longer = changed(epochs=2, loss=LOSS.with_terms(SumOfBoxes()), closing=None)
 
     class Later(Squares):
@@ -39,7 +41,7 @@ def test_the_remedy_after_a_nonfinite_loss_works(tmp_path):
     with pytest.raises(UserError) as raised:
         start(tmp_path / "later", longer, Later(count=16, broken=5))
     last = tmp_path / "later" / "last.safetensors"
-    assert f"in another --out; it can start with the weights so far: --weights {last}." in raised.value.remedy
+    assert f"in another folder (out); it can start with the weights so far: {last}." in raised.value.remedy
 
 
 def test_a_nonfinite_gradient_stops_too_and_is_named(tmp_path):

@@ -297,7 +297,7 @@ def test_rows_that_could_not_be_written_are_written_later(tmp_path, monkeypatch)
     assert result.reason == "finished" and len(rows_of(tmp_path)) == 2
     log = (tmp_path / "train.log").read_text()
     assert log.count("could not be written (No space left on device)") == 3
-    assert log.count("written with the next epoch's") == 2 and log.count("--resume writes them") == 1
+    assert log.count("written with the next epoch's") == 2 and log.count("a resumed training writes them") == 1
     # All epochs are done, and going on does nothing but that.
     start(tmp_path, changed(epochs=3, closing=None), resume=True)
     assert [row["epoch"] for row in rows_of(tmp_path)] == ["1", "2", "3"]
@@ -315,7 +315,7 @@ def small_files():
 def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path, small_files):
     with pytest.raises(UserError, match=r"state\.pt' could not be written: File too large") as caught:
         start(tmp_path)
-    assert "--resume" in caught.value.remedy
+    assert "then resume" in caught.value.remedy
     with pytest.raises(UserError, match=r"x\.safetensors' cannot be written: File too large"):
         save_weights(train_state_of(RECIPE).detector, tmp_path / "x.safetensors")
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pty
 import re
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from onelook.cli.app import run
+from onelook.training.files import locked_folder
 from onelook.weights import restore
 
 CASE = Path(__file__).parent / "cases" / "batch1_size32_crash" / "data"
@@ -45,7 +47,7 @@ def test_one_value_a_channel_is_refused_before_the_start(
     options = ("--size", "32", "--batch", "1", "--workers", "0", "multiscale=none")
     assert train(copied(tmp_path), tmp_path / "run", *options, model=model) == 1
     error = capsys.readouterr().err
-    assert "single value a channel" in error and "--batch" in error and "--size" in error
+    assert "single value a channel" in error and "a batch" in error and "larger size" in error
     assert not (tmp_path / "run").exists()
 
 
@@ -154,3 +156,15 @@ def test_nohup_keeps_a_training_alive(tmp_path: Path) -> None:
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 130
+
+
+def test_a_folder_that_cannot_be_locked_is_warned_of(tmp_path, monkeypatch):
+    import fcntl
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    warnings: list[str] = []
+    with locked_folder(tmp_path, warnings.append), locked_folder(tmp_path, warnings.append):
+        assert len(warnings) == 1 and "cannot be locked" in warnings[0] and "No locks available" in warnings[0]

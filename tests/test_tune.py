@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onelook.api.trials import Launcher, begin_study, collect, run_study
+from onelook.api.trials import Launcher, create_study, record_result, run_study
 from onelook.api.tune import finish, is_range
 from onelook.cli.app import run
 from onelook.config import get, read_yaml
@@ -119,8 +119,8 @@ def toy_search(folder: Path, trials: int, wait: float = 0.0) -> Study:
     if (folder / "study.json").exists():
         study = Study.read(folder, read_recipe(folder / "base.yaml"), write_text)
     else:
-        study = begin_study(folder, yolox(), GENES, seed=3)
-    run_study(study, trials, Toy("data", folder, [], [None]), 1, SilentReporter())
+        study = create_study(folder, yolox(), GENES, seed=3)
+    run_study(study, trials, Toy("data", folder, {}), 1, SilentReporter())
     return study
 
 
@@ -138,18 +138,18 @@ def test_results_and_the_best_recipe_are_files_and_failures_are_rows(tmp_path):
 
 
 def test_a_search_with_failed_trials_only_reports_the_cause(tmp_path):
-    study = begin_study(tmp_path, yolox(), GENES, seed=0)
+    study = create_study(tmp_path, yolox(), GENES, seed=0)
     study.update_trial(study.start_trial(), status="failed", error="no memory")
     with pytest.raises(UserError, match="All 1 trials failed: no memory"):
         finish(study, interrupted=False)
 
 
 def test_a_trial_with_an_undefined_metric_is_a_failure_with_a_message(tmp_path):
-    study = begin_study(tmp_path, yolox(), GENES, seed=0)
-    launcher, trial = Launcher("data", tmp_path, [], [None]), study.start_trial()
+    study = create_study(tmp_path, yolox(), GENES, seed=0)
+    launcher, trial = Launcher("data", tmp_path, {}), study.start_trial()
     launcher.result(trial).write_text('{"best": null, "reason": "finished"}')
     launcher.output(trial).write_text("Weights: somewhere")
-    collect(study, trial, launcher, 0, 1.0)
+    record_result(study, trial, launcher, 0, 1.0)
     with pytest.raises(UserError, match="All 1 trials failed: AP was never defined on the validation set"):
         finish(study, interrupted=False)
 
@@ -193,7 +193,7 @@ def test_the_command_trains_in_parallel_and_its_best_recipe_trains(tmp_path, cap
     assert read_recipe(out / "best.yaml").model.num_classes == len(Scenes().names)
     # A search that is over only shows its results again; one with settings is not gone on with.
     assert run([*search, "--resume"]) == 0
-    for more, named in ((["epochs=2"], "epochs=2"), (["--epochs", "3", "--seed", "1"], "--epochs --seed")):
+    for more, named in ((["epochs=2"], "epochs=2"), (["--epochs", "3", "--seed", "1"], "epochs, seed")):
         capsys.readouterr()
         assert run([*search, "--resume", *more]) == 2
         assert f"Leave away: {named};" in capsys.readouterr().err
@@ -206,7 +206,7 @@ def test_a_search_is_resumed_with_its_first_flags(tmp_path, capsys, monkeypatch)
 
     def run_toys(study, trials, launcher, parallel, reporter):
         """Ends after the first trial, as if by Ctrl-C."""
-        seen.append((trials, parallel, launcher.flags, launcher.devices))
+        seen.append((trials, parallel, launcher.options, launcher.devices))
         study.update_trial(study.start_trial(), status="done", fitness=0.5)
         return True
 
@@ -218,7 +218,7 @@ def test_a_search_is_resumed_with_its_first_flags(tmp_path, capsys, monkeypatch)
     assert f"To resume: onelook tune {shlex.quote(str(scenes))} --out {out} --resume" in shown
     assert run([*search, "--resume"]) == 130
     assert seen[0] == seen[1]
-    trainings = ["--weights", "w.pth", "--val-split", "val", "--workers", "0"]
+    trainings = {"weights": "w.pth", "split": None, "validation": "val", "workers": 0}
     assert seen[0] == (3, 2, trainings, ["cpu", "cpu"])
     # What is given replaces what was, also for the time after.
     assert run([*search, "--resume", "--trials", "5", "--device", "cpu"]) == 130
@@ -229,9 +229,34 @@ def test_a_search_is_resumed_with_its_first_flags(tmp_path, capsys, monkeypatch)
 
 def test_by_default_a_search_has_thirty_trials_one_at_a_time(tmp_path, monkeypatch):
     seen = []
-    begin_study(tmp_path, yolox(), GENES, seed=0)
+    create_study(tmp_path, yolox(), GENES, seed=0)
     file = tmp_path / "study.json"
     file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "options"}))
     monkeypatch.setattr("onelook.api.tune.run_study", lambda study, *asked: seen.append(asked[:3:2]) or True)
     assert run(["tune", "data", "--out", str(tmp_path), "--resume", "--device", "cpu"]) == 130
     assert seen == [(30, 1)]
+
+
+def test_a_trial_is_a_training_of_the_api_whose_mistakes_are_one_message(tmp_path):
+    scenes = write_synthetic(tmp_path / "scenes", Scenes(size=(64, 64)), {"train": 4, "val": 2})
+    study = create_study(tmp_path, yolox(), GENES, seed=0)
+    trial = study.start_trial()
+    launcher = Launcher(str(scenes), tmp_path, {"weights": str(tmp_path / "missing.pth"), "workers": 0}, ["cpu"])
+    code = launcher.start(study, trial).wait(timeout=120)
+    record_result(study, trial, launcher, code, 1.0)
+    assert code == 1 and study.trials[0].status == "failed" and "missing.pth' does not exist" in study.trials[0].error
+
+
+def test_an_interrupted_trial_stays_unfinished(tmp_path):
+    scenes = write_synthetic(tmp_path / "scenes", Scenes(size=(64, 64)), {"train": 4, "val": 2})
+    study = create_study(tmp_path, yolox(), GENES, seed=0)
+    trial = study.start_trial()
+    launcher = Launcher(str(scenes), tmp_path, {"workers": 0}, ["cpu"])
+    process = launcher.start(study, trial)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (tmp_path / trial.name / "train.log").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    code = process.wait(timeout=120)
+    record_result(study, trial, launcher, code, 1.0)
+    assert study.unfinished() and code in (130, -signal.SIGINT), launcher.output(trial).read_text()

@@ -104,8 +104,8 @@ def test_validate_is_the_command(tmp_path: Path) -> None:
 def test_two_batches_of_one_image_and_one_of_two_agree() -> None:
     dataset = onelook.open_dataset(data("coco_mini"), split="val").view(range(4))
     predictor = onelook.load("yolox-nano", weights=reference("yolox") / "yolox_nano.onnx", size=416, device="cpu")
-    select = predictor.settings(0.01, 0.65)
-    one, four = (evaluate(predictor.runtime, dataset, select, batch=batch) for batch in (1, 4))
+    postprocess = predictor.settings(0.01, 0.65)
+    one, four = (evaluate(predictor.runtime, dataset, postprocess, batch=batch) for batch in (1, 4))
     assert len(one.results) == len(four.results)
     assert np.abs(one.results.boxes - four.results.boxes).max() < 0.05
     truth = read_ground_truth(data("coco_mini") / "annotations" / "instances_val.json")

@@ -17,8 +17,9 @@ import pytest
 
 from onelook.cli.app import run
 from onelook.predict import frames, video
-from onelook.predict.sources import Framed, Source, Video
-from onelook.predict.video_writer import Videos
+from onelook.predict.sources import PreparedImage, Source, Video
+from onelook.predict.writers.files import Output
+from onelook.predict.writers.videos import Videos
 from onelook.types import Detections
 from onnx_models import write_model
 
@@ -129,13 +130,13 @@ def test_a_rotated_video_is_upright_and_as_long(degrees: int, model: Path, tmp_p
     ],
 )
 def test_a_written_video_lasts_as_long_as_its_times(times: list[float], count: int, tmp_path: Path) -> None:
-    writer = Videos(tmp_path)
+    writer = Videos(Output(tmp_path))
     source, image = Source("video", "a.mkv", "a"), np.full((48, 64, 3), 90, np.uint8)
     for number, seconds in enumerate(times):
-        item = Framed(image, None, source, number, Video(10, 0, 48, 64), image, seconds)  # type: ignore[arg-type]
+        item = PreparedImage(image, None, source, number, Video(10, 0, 48, 64), image, seconds)  # type: ignore[arg-type]
         writer.add(item, Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)))
     writer.close()
-    assert length_of(tmp_path / "a.mp4")[1] == count
+    assert length_of(tmp_path / "videos" / "a.mp4")[1] == count
 
 
 def test_times_that_do_not_rise_are_replaced_by_the_rate() -> None:

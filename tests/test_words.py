@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -27,6 +28,27 @@ BANNED = {
     r"carry_out|alone_in": "run, exclusive",
     r"forgetful": "what is reset",
     r"befriend\w*|gossip\w*|whisper\w*|obey\w*|quarrel\w*|marr(y|ied|ies)": "the technical verb",
+}
+# Names of the package that say nothing to a reader of it, though the words are good English in a sentence.
+BANNED_NAMES = {
+    "again": "resume_command",
+    "follow": "fit, execute",
+    "passes": "micro_batches",
+    "gives": "provides",
+    "Learner": "TrainState",
+    "World": "ProcessGroup",
+    "Machine": "RuntimeOptions",
+    "Select": "Postprocess",
+    "Found": "RawDetections",
+    "Undo": "BatchNormSnapshot",
+    "Partner": "MixImage",
+    "Extra": "BatchAugment",
+    "PasteIn": "CopyPaste",
+    "Refusal": "UnreadableFile",
+    "Blueprint": "ModelSpec",
+    "Framed": "PreparedImage",
+    "Damage": "UnreadableSource",
+    "judged": "validation",
 }
 WORDS = re.compile(r"(?<![A-Za-z])(" + "|".join(f"(?:{word})" for word in BANNED) + r")(?![A-Za-z])", re.IGNORECASE)
 
@@ -58,6 +80,18 @@ def test_names_comments_and_messages_use_the_words_of_the_field() -> None:
         for line, word in banned_in(path.read_text(encoding="utf-8"))
     ]
     assert not found, f"{len(found)} words to replace (see BANNED):\n" + "\n".join(found[:40])
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """The identifiers that a module defines or uses."""
+    fields = ("id", "attr", "name", "arg")
+    return {word for node in ast.walk(tree) for field in fields if isinstance(word := getattr(node, field, None), str)}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: path.stem)
+def test_names_of_the_package_are_not_private_words(path: Path) -> None:
+    found = names_in(ast.parse(path.read_text(encoding="utf-8"))) & BANNED_NAMES.keys()
+    assert not found, ", ".join(f"{path.relative_to(ROOT)}: '{name}', say {BANNED_NAMES[name]}" for name in found)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from exported_scores import DETECTIONS, IMAGES, annotated, scores_of_exports
 from networks import filled_detector
-from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import square_groups
 from onelook.exporting.verify import verification_images
 from onelook.networks.detector import Detector
@@ -30,7 +30,7 @@ def calibrated(name: str, size: tuple[int, int], spreads: tuple[float, float]) -
     it is with images that the statistics do not know; those that an export is verified on are among them.
     """
     detector = filled_detector(name)
-    (frames,) = framed_batches(annotated(), square_groups(range(IMAGES), size, IMAGES), STRETCH)
+    (frames,) = resized_batches(annotated(), square_groups(range(IMAGES), size, IMAGES), STRETCH)
     images = torch.from_numpy(frames.pixels).permute(0, 3, 1, 2).float()
     images = torch.cat((images, torch.from_numpy(verification_images(size))))
     norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]

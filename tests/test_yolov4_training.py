@@ -40,7 +40,7 @@ def test_a_narrow_tiny_overfits_twenty_images_in_every_file_format(tmp_path: Pat
     file = tmp_path / "mine.weights"
     assert run(["export", "--model", best, "--to", "darknet", "--out", str(file)]) == 0
     assert file.stat().st_size > 20
-    plain, distant = (validate(best, data, split="train", select=kind).stats for kind in ("nms", "diou"))
+    plain, distant = (validate(best, data, split="train", postprocess=kind).stats for kind in ("nms", "diou"))
     assert plain["AP50"] > 0.7 and distant["AP50"] > 0.7
     for nms in ((), ("--nms", "--confidence", "0.01", "--iou", "0.65")):
         exported = tmp_path / "exported.onnx"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from networks import filled_detector
 from onelook.data import open_dataset
 from onelook.evaluation import evaluate
-from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import square_groups
 from onelook.exporting.onnx import export_onnx
 from onelook.networks.detector import Detector
@@ -114,15 +114,15 @@ def detector_of(name: str, pixels: Tensor) -> Detector:
     return detector
 
 
-def is_beyond_rounding(select: Nms, boxes: np.ndarray, scores: np.ndarray) -> bool:
+def is_beyond_rounding(postprocess: Nms, boxes: np.ndarray, scores: np.ndarray) -> bool:
     """Whether what is found stays the same however the last digits come out."""
     rng = np.random.default_rng(0)
-    wanted, _, labels = select(boxes, scores)
+    wanted, _, labels = postprocess(boxes, scores)
     for _ in range(5):
         moved = boxes + rng.uniform(-BOX_NOISE, BOX_NOISE, boxes.shape).astype(np.float32)
         noise = rng.uniform(-LOGIT_NOISE, LOGIT_NOISE, scores.shape).astype(np.float32)
         noisy = scores + scores * (1 - scores) * noise
-        found, _, found_labels = select(moved, noisy)
+        found, _, found_labels = postprocess(moved, noisy)
         if len(found) != len(wanted):
             return False
         apart = np.abs(wanted[:, None] - found[None]).max(2) + 1e6 * (labels[:, None] != found_labels[None])
@@ -134,7 +134,7 @@ def is_beyond_rounding(select: Nms, boxes: np.ndarray, scores: np.ndarray) -> bo
 def findings(backend: TorchRuntime, dataset: Any) -> tuple[Images, Nms]:
     """Images whose findings do not hang on rounding, with these as their objects, and what finds them."""
     raw, places = [], []
-    for frames in framed_batches(dataset, square_groups(range(LOOKED_AT), backend.size, 1), backend.frame):
+    for frames in resized_batches(dataset, square_groups(range(LOOKED_AT), backend.size, 1), backend.frame):
         with torch.no_grad():
             found = backend.detector(tensor_of(frames.pixels))
         raw.append((found.boxes[0].numpy(), found.scores()[0].numpy()))
@@ -144,16 +144,16 @@ def findings(backend: TorchRuntime, dataset: Any) -> tuple[Images, Nms]:
         # A confidence in the widest gap of some scores, low enough for some detections an image.
         near = ranked[start : start + 100]
         gap = int((near[:-1] - near[1:]).argmax())
-        select = with_thresholds(backend.evaluating, float(near[gap : gap + 2].mean()), 0.65)
-        assert isinstance(select, Nms) and select.multi_label
-        if sum(len(select(*one)[0]) for one in raw) >= LOOKED_AT * DETECTIONS:
+        postprocess = with_thresholds(backend.evaluating, float(near[gap : gap + 2].mean()), 0.65)
+        assert isinstance(postprocess, Nms) and postprocess.multi_label
+        if sum(len(postprocess(*one)[0]) for one in raw) >= LOOKED_AT * DETECTIONS:
             break
-    rows = [row for row, one in enumerate(raw) if is_beyond_rounding(select, *one)][:IMAGES]
+    rows = [row for row, one in enumerate(raw) if is_beyond_rounding(postprocess, *one)][:IMAGES]
     objects = []
     for row in rows:
-        boxes, _, labels = select(*raw[row])
+        boxes, _, labels = postprocess(*raw[row])
         objects.append((places[row].to_original(boxes), labels))
-    return Images(dataset, rows, objects), select
+    return Images(dataset, rows, objects), postprocess
 
 
 @needs_shared
@@ -162,16 +162,16 @@ def findings(backend: TorchRuntime, dataset: Any) -> tuple[Images, Nms]:
 def test_exported_files_score_like_pytorch(name: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     dataset = open_dataset(data("coco_mini"), split="val")
-    (some,) = framed_batches(dataset, square_groups(range(4), SIZE, 4), variant(name).architecture.frame)
+    (some,) = resized_batches(dataset, square_groups(range(4), SIZE, 4), variant(name).architecture.frame)
     detector = detector_of(name, tensor_of(some.pixels))
     reference = TorchRuntime(detector, "cpu", size=SIZE)
-    images, select = findings(reference, dataset)
+    images, postprocess = findings(reference, dataset)
     assert len(images) == IMAGES and sum(len(labels) for _, labels in images.objects) > 2 * IMAGES
-    wanted = evaluate(reference, images, select).stats
+    wanted = evaluate(reference, images, postprocess).stats
     assert wanted["AP"] > 0.99
     for nms in (None, Nms(0.25, 0.45, multi_label=True, limit=300)):
         exported = export_onnx(detector, tmp_path / "model.onnx", nms=nms, size=SIZE)
         backend = OnnxRuntime(exported.path)
         assert backend.metadata.multi_label and backend.metadata.model == name
-        again = with_thresholds(backend.evaluating, select.confidence, select.iou)
+        again = with_thresholds(backend.evaluating, postprocess.confidence, postprocess.iou)
         assert evaluate(backend, images, again).stats == pytest.approx(wanted, abs=1e-4)

@@ -19,7 +19,7 @@ from onelook.networks.deploy import deploy
 from onelook.networks.detector import Detector
 from onelook.networks.flops import count_gflops, count_parameters
 from onelook.networks.variants import variant
-from onelook.networks.yolox.architecture import NORMALISED_RGB, Yolox, legacy
+from onelook.networks.yolox.architecture import NORMALISED_RGB, Yolox
 from onelook.ops.boxes import xyxy_to_cxcywh
 from onelook.types import Predictions
 from shared import needs_shared
@@ -228,7 +228,9 @@ def test_deploying_twice_is_deploying_once() -> None:
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in deployed.state_dict().items())
 
 
-@pytest.mark.parametrize("architecture", [Yolox(0.33, 0.125), legacy(Yolox(0.33, 0.125))], ids=["raw", "legacy"])
+@pytest.mark.parametrize(
+    "architecture", [Yolox(0.33, 0.125), Yolox(0.33, 0.125, pixels=NORMALISED_RGB)], ids=["raw", "normalised"]
+)
 def test_deploy_form_has_the_pixels_in_its_stem_only_where_that_is_exact(architecture: Yolox) -> None:
     detector = architecture.build().double().eval()
     _randomise_statistics(detector)
@@ -239,8 +241,8 @@ def test_deploy_form_has_the_pixels_in_its_stem_only_where_that_is_exact(archite
         torch.testing.assert_close(deployed(images).boxes, detector(images).boxes, rtol=1e-9, atol=1e-9)
 
 
-def test_legacy_pixels_are_normalised_rgb() -> None:
-    pixels = legacy(Yolox(0.33, 0.125)).build().pixels
+def test_the_pixels_of_old_weights_are_normalised_rgb() -> None:
+    pixels = Yolox(0.33, 0.125, pixels=NORMALISED_RGB).build().pixels
     image = torch.tensor([255.0, 0.0, 51.0])[None, :, None, None].expand(1, 3, 2, 2)
     expected = [(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225]
     torch.testing.assert_close(pixels(image)[0, :, 0, 0], torch.tensor(expected))

@@ -312,8 +312,8 @@ def test_selection_is_the_cross_entropy_of_the_final_score() -> None:
 
 def test_the_backend_of_a_one_to_one_head_keeps_overlapping_boxes() -> None:
     backend = TorchRuntime(narrow(HEADS["one to one"]), "cpu", size=(64, 64))
-    assert backend.select == TopK(multi_label=False)
-    assert TorchRuntime(narrow(HEADS["decoupled, anchors"]), "cpu", size=(64, 64)).select == Nms()
+    assert backend.postprocess == TopK(multi_label=False)
+    assert TorchRuntime(narrow(HEADS["decoupled, anchors"]), "cpu", size=(64, 64)).postprocess == Nms()
 
 
 def test_narrow_darknet_has_its_channels_and_blocks_scaled() -> None:
@@ -335,10 +335,10 @@ def test_an_exported_one_to_one_head_has_no_nms(tmp_path: Path, inside: bool) ->
     assert not {node.op_type for node in graph.node} & {"NonMaxSuppression", "Loop", "If"}
     assert [one.name for one in graph.input] == (["images", "confidence"] if inside else ["images"])
     exported, torch_backend = OnnxRuntime(path), TorchRuntime(detector, "cpu")
-    assert exported.select == torch_backend.select == TopK(multi_label=False)
+    assert exported.postprocess == torch_backend.postprocess == TopK(multi_label=False)
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
-    select = TopK(limit=40, confidence=0.0, multi_label=False)
-    (found,), (expected,) = exported(images, select), torch_backend(images, select)
+    postprocess = TopK(limit=40, confidence=0.0, multi_label=False)
+    (found,), (expected,) = exported(images, postprocess), torch_backend(images, postprocess)
     assert len(found[1]) == len(expected[1]) == 40
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-3)
 

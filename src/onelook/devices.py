@@ -1,10 +1,13 @@
-"""The choice of a device: training, detection and validation take it from here.
+"""The devices of this machine: which one is chosen, what it can do, the processor's name and cores.
 
 PyTorch is imported only when a device is chosen: this module is imported where PyTorch is not installed.
 """
 
 from __future__ import annotations
 
+import os
+import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from onelook.errors import ConfigError
@@ -16,7 +19,7 @@ Precision = Literal["fp32", "fp16", "bf16"]
 """The floating-point type that a training computes in; weights are float32 in each."""
 
 _NAMES = "Devices are cpu, cuda, cuda:1 and so on, and mps."
-_REMEDY = "Use --device cpu, or leave the device out: the best one is chosen then."
+_REMEDY = "Use the device cpu, or leave the device out: the best one is chosen then."
 
 
 def choose_device(name: str | torch.device | None = None) -> torch.device:
@@ -79,6 +82,28 @@ def gpus() -> list[dict[str, str]]:
     if _has_mps():
         found.append({"name": "mps", "description": "Apple GPU"})
     return found
+
+
+def num_cores() -> int:
+    """The number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_cores_per_process() -> int:
+    """The cores of each process that torchrun started on this machine; `num_cores` where it started none."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, num_cores() // (int(processes) if processes.isdecimal() and int(processes) else 1))
+
+
+def processor_name() -> str:
+    """The name of the processor, as far as the system reports it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def _check_cuda(device: torch.device) -> None:

@@ -124,6 +124,16 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     _sync_folder(target.parent)
 
 
+def free_folder(base: str | os.PathLike[str]) -> Path:
+    """The first of `base`, `base`-2, `base`-3 and so on that does not exist."""
+    base = Path(base)
+    folder, count = base, 1
+    while folder.exists():
+        count += 1
+        folder = base.with_name(f"{base.name}-{count}")
+    return folder
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files that a killed process left in a folder."""
     for leftover in folder.glob(f".*{_PART}*"):

@@ -82,13 +82,15 @@ def anchors(
         size = 640 if model is None else variant(model).architecture.size[0]
     levels = len(present) if present is not None and not count % len(present) else count // PER_LEVEL
     if count < 1 or not levels or count % levels:
-        raise UsageError(f"--count {count} cannot be shared out over levels.", "Give 9 for three levels, 12 for four.")
+        raise UsageError(
+            f"{count} anchors (count) cannot be shared out over levels.", "Give 9 for three levels, 12 for four."
+        )
     if size < 32 or generations < 0:
-        raise UsageError("--size is at least 32, and --generations at least 0.")
+        raise UsageError("size is at least 32, and generations at least 0.")
     dataset, place = open_training_split(data, split, reporter=reporter)
     sizes = object_sizes(dataset, (size, size))
     if not len(sizes):
-        raise DataError(f"'{place}' has no objects to find anchors for.", "Choose another split with --split.")
+        raise DataError(f"'{place}' has no objects to find anchors for.", "Choose another split.")
     found = by_level(search(sizes, count, np.random.default_rng(seed), generations=generations), levels)
     whole = tuple(tuple((int(w), int(h)) for w, h in level) for level in found)
     return FoundAnchors(

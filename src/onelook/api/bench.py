@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
@@ -17,6 +15,7 @@ import numpy as np
 
 from onelook.api.open import Model, PathLike, check_torch, open_network
 from onelook.data.synthetic import Scenes
+from onelook.devices import num_cores, processor_name
 from onelook.errors import UsageError
 from onelook.ops.nms import RawDetections, with_thresholds
 from onelook.predict.predictor import Predictor
@@ -30,7 +29,7 @@ _SCENE = 480  # pixels a side of the images before they are fitted into the netw
 
 @dataclass(frozen=True)
 class Setting:
-    """What a measurement was made under.
+    """The settings of a measurement.
 
     model: its name.  runtime: library and version.  device: its name.  threads: of one run, on a CPU.
     precision: of weights and activations.  size: (height, width) of the input.  batch: images a run.  nms: whether
@@ -53,7 +52,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class ModelBenchmark:
-    """seconds: of every measured batch, in order.  detections: an image, on average; None without NMS.
+    """The result of a benchmark.
+
+    seconds: of every measured batch, in order.  detections: an image, on average; None without NMS.
 
     memory: bytes; "process" is the largest resident size so far, libraries included, "model" what making and running
     the network added to it; "device" the largest allocation on a GPU.
@@ -108,18 +109,18 @@ def measure(
     started_with: resident bytes before the model was made.  wait: returns when the device has finished.
     """
     batch = scene_images(runtime, setting.batch)
-    select = NoPostprocess() if setting.nms == "out" else with_thresholds(runtime.select, *DETECTING)
+    postprocess = NoPostprocess() if setting.nms == "out" else with_thresholds(runtime.postprocess, *DETECTING)
     found: list[RawDetections] = []
     seconds = []
     for _ in range(setting.warm_up):
-        runtime(batch, select)
+        runtime(batch, postprocess)
     wait()
     gc.collect()
     gc.disable()  # a collection in the middle would be a slow batch that is not the network's
     try:
         for _ in range(setting.runs):
             start = perf_counter()
-            found = runtime(batch, select)
+            found = runtime(batch, postprocess)
             wait()
             seconds.append(perf_counter() - start)
     finally:
@@ -139,24 +140,6 @@ def peak_memory() -> int:
     """The largest resident size of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def processor() -> str:
-    """The name of the CPU, as far as the system reports it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def available_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -223,13 +206,13 @@ def _benchmark_onnx(path: str, weights: PathLike | None, config: BenchConfig) ->
 
     inside = runtime.metadata.outputs == "detections"
     if inside and config.nms == "out":
-        raise UsageError(f"'{path}' has NMS inside, so it cannot be left out.", "Export without --nms.")
+        raise UsageError(f"'{path}' has NMS inside, so it cannot be left out.", "Export without NMS.")
     cpu = config.device in (None, "cpu")
     setting = Setting(
         model=path,
         runtime=f"ONNX Runtime {onnxruntime.__version__}",
-        device=processor() if cpu else str(config.device),
-        threads=(config.threads or available_cores()) if cpu else None,
+        device=processor_name() if cpu else str(config.device),
+        threads=(config.threads or num_cores()) if cpu else None,
         precision=runtime.metadata.precision,
         size=runtime.size,
         batch=config.batch,
@@ -261,7 +244,7 @@ def _benchmark_torch(model: Model, weights: PathLike | None, config: BenchConfig
     setting = Setting(
         model=os.fspath(model) if isinstance(model, str | os.PathLike) else opened.name,
         runtime=f"PyTorch {torch.__version__}",
-        device=torch.cuda.get_device_name(runtime.device) if cuda else processor() if cpu else str(runtime.device),
+        device=torch.cuda.get_device_name(runtime.device) if cuda else processor_name() if cpu else str(runtime.device),
         threads=torch.get_num_threads() if cpu else None,
         precision="float16" if config.half else "float32",
         size=runtime.size,

@@ -14,7 +14,7 @@ from typing import Any
 from onelook.api.open import PathLike
 from onelook.data.check import CheckReport
 from onelook.data.check import check as check_data
-from onelook.devices import gpus
+from onelook.devices import gpus, num_cores
 from onelook.reporter import Reporter
 from onelook.version import __version__
 
@@ -54,7 +54,7 @@ class Environment:
 
 
 def check(data: PathLike, *, quick: bool = False, reporter: Reporter | None = None) -> CheckReport:
-    """Every problem of a data set, by file and line or annotation id, each with a remedy.
+    """Finds the problems of a data set: each with its file and line or annotation id, and a remedy.
 
     data: folder, YAML file or COCO JSON file.  quick: images are judged by their headers, without decoding them or
     looking for copies.  reporter: shows the progress; None prints plain lines on standard error. Raises DataError where
@@ -69,7 +69,7 @@ def environment() -> Environment:
         "onelook": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
-        "cpus": _cpus(),
+        "cpus": num_cores(),
         "memory": _memory(),
     }
     required = _required()
@@ -100,10 +100,6 @@ def requirements(lines: Sequence[str]) -> dict[str, list[str]]:
         if match is not None and match[2] != "dev" and match[1] != "onelook":
             found.setdefault(match[2] or "", []).append(match[1])
     return found
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> str | None:

@@ -1,4 +1,4 @@
-"""Values that a command cannot mean, found before any work begins."""
+"""Checks of arguments that are made before any work starts."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ def check_thresholds(confidence: float, iou: float) -> None:
 def check_batch(batch: int) -> None:
     """UsageError for no images at all, and for more than any memory holds."""
     if not 1 <= batch <= 4096:
-        raise UsageError(f"--batch is {batch}.", "Give a number of images from 1 to 4096.")
+        raise UsageError(f"batch is {batch}.", "Give a number of images from 1 to 4096.")

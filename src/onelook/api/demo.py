@@ -1,4 +1,4 @@
-"""`onelook.demo`: the whole main job, with nothing but the package."""
+"""`onelook.demo`: draws a data set, then trains, detects, exports and validates on it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from onelook import run_files
 from onelook.api.detect import detect
 from onelook.api.export import export
 from onelook.api.load import TrainResult
@@ -42,7 +43,7 @@ INPUT = 0.6  # side of the network's input, of an image's: things are large, and
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made. seconds: of each stage.  stats: of the trained model.  exported: of the exported file."""
+    """The demo's results. seconds: of each stage.  stats: of the trained model.  exported: of the exported file."""
 
     folder: Path
     seconds: dict[str, float]
@@ -62,7 +63,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class DrawnData:
-    """A data set that was drawn and nothing else. images: how many in each split."""
+    """A data set of drawn images. images: how many in each split."""
 
     folder: Path
     names: tuple[str, ...]
@@ -108,7 +109,7 @@ def demo(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Demo:
-    """Runs the whole main job on a data set that the program draws itself.
+    """Trains, detects, exports and validates on a data set that the program draws itself.
 
     Draws labelled images, trains a small detector on them from scratch, validates it, detects, exports the detector,
     validates the exported file, and writes a report.
@@ -127,7 +128,7 @@ def demo(
     out = Path(out)
     run, exported = out / "run", out / "detector.onnx"
     if exported.exists():
-        raise UserError(f"{out} holds a finished demo already.", "Remove the folder, or choose another with --out.")
+        raise UserError(f"{out} holds a finished demo already.", "Remove the folder, or choose another (out).")
     seconds: dict[str, float] = {}
     clock = perf_counter()
 
@@ -149,7 +150,7 @@ def demo(
     exported_stats = validate(exported, data, reporter=reporter).stats
     done("validate")
     paths = {
-        "report": run / "report.html",
+        "report": run / run_files.REPORT,
         "weights": weights,
         "exported": exported,
         "detections": out / "detections",
@@ -164,7 +165,7 @@ def _train(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) -> T
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - 1))
     try:
-        result = train(choice, data, out=run, resume=(run / "state.pt").exists(), reporter=reporter)
+        result = train(choice, data, out=run, resume=(run / run_files.CHECKPOINT).exists(), reporter=reporter)
     finally:
         torch.set_num_threads(threads)
     if result.reason == "interrupted":
@@ -176,7 +177,7 @@ def _train(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) -> T
 def _scenes(size: int, images: int, difficulty: float, classes: int, seed: int) -> tuple[Scenes, dict[str, int]]:
     """The scenes of the options, and the number of images of each split; UsageError where there can be none."""
     if images < 1 or seed < 0:
-        raise UsageError("--images is at least 1, and --seed at least 0.")
+        raise UsageError("images is at least 1, and seed at least 0.")
     try:
         scenes = Scenes((size, size), (1, 4), (0.2, 0.6), difficulty, classes=classes, seed=seed)
     except ValueError as error:

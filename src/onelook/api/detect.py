@@ -14,11 +14,12 @@ from typing import Any
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
 from onelook.errors import ImageError, UserError
+from onelook.files import free_folder
 from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
-from onelook.predict.sources import Damage, Framed, Source, find_sources
-from onelook.predict.writers import Writers, free_folder, parse_formats
+from onelook.predict.sources import PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.writers import Writers, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
 from onelook.types import Detections
 
@@ -84,7 +85,7 @@ def detect(
     confidence: float = 0.25,
     iou: float = 0.45,
     agnostic: bool = False,
-    select: PostprocessKind | None = None,
+    postprocess: PostprocessKind | None = None,
     size: int | tuple[int, int] | None = None,
     out: PathLike | None = None,
     formats: str | Sequence[str] = FORMATS,
@@ -98,7 +99,7 @@ def detect(
     """Detects objects in images, folders, videos, cameras and streams, and writes the results to files.
 
     model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  sources: one, or
-    a list; numbers are cameras.  select: how boxes become detections ("nms", "diou", "soft", "best"); None is the
+    a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
     "images", "coco", "yolo", "csv", "video".  batch: most images in one run of the network; None is 1 on a CPU, 8 on
     a GPU.  The other settings are those of `onelook.load`.
@@ -111,14 +112,14 @@ def detect(
     check_thresholds(confidence, iou)
     check_batch(1 if batch is None else batch)
     found = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
-    _check_any(found)
+    _check_sources(found)
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     opened = open_predictor(model, options)
-    predictor = Predictor(opened.runtime, opened.frame, opened.select, batch=batch or opened.batch)
-    if select is not None:
-        predictor.select = postprocess_of_kind(select, predictor.select)
+    predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
+    if postprocess is not None:
+        predictor.postprocess = postprocess_of_kind(postprocess, predictor.postprocess)
     settings = predictor.settings(confidence, iou, agnostic or None)
-    folder = next(path for path in free_folder(DEFAULT_FOLDER) if not path.exists()) if out is None else Path(out)
+    folder = free_folder(DEFAULT_FOLDER) if out is None else Path(out)
     result = DetectResult(folder, len(found))
     start = time.perf_counter()
     with (
@@ -131,8 +132,8 @@ def detect(
     return result
 
 
-def _check_any(found: Sequence[Source]) -> None:
-    """Before the model is loaded: no source that exists is an error, not an empty result."""
+def _check_sources(found: Sequence[Source]) -> None:
+    """Raises UserError where no source exists, before the model is loaded."""
     missing = [source for source in found if source.error is not None]
     if len(missing) == len(found) and missing[0].error is not None:
         raise missing[0].error
@@ -141,7 +142,7 @@ def _check_any(found: Sequence[Source]) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    select: Postprocess,
+    postprocess: Postprocess,
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:
@@ -151,21 +152,23 @@ def _detect(
         progress = ignore_progress
     places = {source.name: number for number, source in enumerate(sources)}
     try:
-        with closing(predictor.stream_sources(sources, select, keep_images=writers.keeps_images)) as results:
+        with closing(predictor.stream_sources(sources, postprocess, keep_images=writers.keeps_images)) as results:
             for item, detections in results:
                 _add(result, item, detections, writers)
                 _report(progress, item, places)
     except KeyboardInterrupt:
         result.interrupted = True
     if not (result.images or result.frames or result.interrupted):
-        raise _nothing(result.failures)
+        raise _no_image_error(result.failures)
 
 
-def _add(result: DetectResult, item: Framed | Damage, detections: Detections | None, writers: Writers) -> None:
+def _add(
+    result: DetectResult, item: PreparedImage | UnreadableSource, detections: Detections | None, writers: Writers
+) -> None:
     """Counts one image and writes its detections, or records why it cannot be read."""
-    if isinstance(item, Damage) and not item.is_error:
+    if isinstance(item, UnreadableSource) and not item.is_error:
         result.notes.append(item.error.message)
-    elif isinstance(item, Damage):
+    elif isinstance(item, UnreadableSource):
         error = item.error
         result.failures.append({"source": item.source.path, "message": error.message, "remedy": error.remedy})
     elif detections is not None:
@@ -176,8 +179,8 @@ def _add(result: DetectResult, item: Framed | Damage, detections: Detections | N
         result.per_class.update(detections.names)
 
 
-def _nothing(failures: Sequence[dict[str, str]]) -> UserError:
-    """The error of a run without a single readable image."""
+def _no_image_error(failures: Sequence[dict[str, str]]) -> UserError:
+    """The error where no image could be read."""
     first = failures[0]
     if len(failures) == 1:
         return ImageError(first["message"], first["remedy"])
@@ -186,14 +189,14 @@ def _nothing(failures: Sequence[dict[str, str]]) -> UserError:
     )
 
 
-def _report(progress: Progress, item: Framed | Damage, places: dict[str, int]) -> None:
-    """How many sources are done; a video counts by its frames."""
+def _report(progress: Progress, item: PreparedImage | UnreadableSource, places: dict[str, int]) -> None:
+    """Reports the number of finished sources; a video counts by its frames."""
     part = 1.0
-    if isinstance(item, Framed) and item.video is not None and item.frame is not None:
+    if isinstance(item, PreparedImage) and item.video is not None and item.frame is not None:
         part = min(1.0, (item.frame + 1) / max(item.video.frames, item.frame + 1))
     progress(places[item.source.name] + part, len(places))
 
 
 def counted(count: int, noun: str) -> str:
-    """The number with its noun."""
+    """A number with its noun: "1 image", "2 images"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""`onelook.diff`: the settings that two trainings have differently."""
+"""`onelook.diff`: the differences between two recipes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onelook.recipes import find_recipe
 
 @dataclass(frozen=True)
 class RecipeDiff(Sequence[Difference]):
-    """The settings that two recipes have differently; `first` and `second` are their names."""
+    """The differences between two recipes; `first` and `second` are their names."""
 
     first: str
     second: str
@@ -46,7 +46,7 @@ class RecipeDiff(Sequence[Difference]):
 
 
 def diff(before: object, after: object) -> RecipeDiff:
-    """The settings that two values have differently, in the order of the settings.
+    """The differences between the settings of two recipes, in the order of the settings.
 
     before, after: recipes, or other settings of the same type; or names of models (their published training), recipe
     files, or folders of runs. Each path is a setting that `onelook.change` takes.

@@ -147,7 +147,7 @@ def export(
 
     The file appears only after it was verified: ExportError where it does not agree with PyTorch.
     """
-    _refuse_unsupported(target, nms, int8)
+    _check_supported(target, nms, int8)
     check_batch(batch)
     check_thresholds(confidence, iou)
     untrained = weights == "none"
@@ -196,7 +196,7 @@ def _write_darknet(detector: Detector, path: Path, sources: list[Path], name: st
     return WrittenWeights(path, name, "darknet", len(state), header.seen)
 
 
-def _refuse_unsupported(to: str, nms: bool, int8: bool) -> None:
+def _check_supported(to: str, nms: bool, int8: bool) -> None:
     """UserError, before anything is loaded, for what this version cannot write, or nothing can."""
     if to not in (*_SUFFIXES, "ncnn", "tensorrt"):
         raise UsageError(
@@ -205,16 +205,16 @@ def _refuse_unsupported(to: str, nms: bool, int8: bool) -> None:
     if int8:
         raise ExportError(
             "8-bit export is not supported: it needs calibration, which this version does not have.",
-            "Use --half, or quantise the exported ONNX file with the tools of its runtime.",
+            "Use half, or quantise the exported ONNX file with the tools of its runtime.",
         )
     other = {"ncnn": "pnnx model.onnx", "tensorrt": "trtexec --onnx=model.onnx --saveEngine=model.engine"}
     if to in other:
         raise ExportError(
             f"This version cannot write {to} files.",
-            f"Export to ONNX without --nms, and convert that with the runtime's own tool: {other[to]}",
+            f"Export to ONNX without NMS, and convert that with the runtime's own tool: {other[to]}",
         )
     if to == "openvino" and nms:
         raise ExportError(
             "An OpenVINO file cannot have suppression built in.",
-            "Export without --nms, or to ONNX, which OpenVINO reads.",
+            "Export without NMS, or to ONNX, which OpenVINO reads.",
         )

@@ -36,7 +36,7 @@ class LoadedDetector(OpenedPredictor):
         split: str = "val",
         confidence: float = 0.01,
         iou: float = 0.65,
-        select: PostprocessKind | None = None,
+        postprocess: PostprocessKind | None = None,
         batch: int = 8,
         rectangular: bool = False,
         detections: PathLike | None = None,
@@ -51,7 +51,7 @@ class LoadedDetector(OpenedPredictor):
             split=split,
             confidence=confidence,
             iou=iou,
-            select=select,
+            postprocess=postprocess,
             batch=batch,
             rectangular=rectangular,
             detections=detections,
@@ -135,28 +135,25 @@ class LoadedDetector(OpenedPredictor):
         check_torch("LoadedDetector.train")
         from onelook.api.open import open_network
         from onelook.api.recipe_choice import RecipeChoice
-        from onelook.api.training_session import start_training
+        from onelook.api.training_session import TrainOptions, start_training
+        from onelook.training.options import RunOptions
         from onelook.training.run import fit
         from onelook.weights.identify import model_name
 
         detector = open_network(self).detector
         assert detector.architecture is not None  # `open_network` has checked it
-        with start_training(
-            RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe,
-            data,
-            split=split,
+        options = TrainOptions(
+            run=RunOptions(device=device, train_split=split, workers=workers, cache=cache, precision=precision),
             validation=validation,
             weights=detector,
             out=out,
-            device=device,
-            workers=workers,
-            cache=cache,
-            precision=precision,
             log=log,
             reporter=reporter,
-        ) as session:
-            result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
-            session.conclude(result)
+        )
+        recipe = RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe
+        with start_training(recipe, data, options) as session:
+            result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=session.slow_loader_remedy)
+            session.finish(result)
         return TrainResult(**vars(result))
 
 

@@ -11,6 +11,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
+from onelook import run_files
 from onelook.errors import ConfigError, MissingDependencyError, UsageError, UserError, WeightsError
 from onelook.exported import METADATA_KEY
 from onelook.predict.predictor import Predictor
@@ -27,7 +28,6 @@ PathLike = str | os.PathLike[str]
 Model = Union[PathLike, "Detector", Predictor]
 """A variant's name, a weights file, an exported file, the folder of a run, a `Detector` in memory, or a `Predictor`."""
 
-RUN_WEIGHTS = "best.safetensors"  # of a run's folder
 LARGEST_SIDE = 8192
 GPU_BATCH = 8  # a CPU is as busy with one image as with eight
 
@@ -85,7 +85,7 @@ def open_predictor(model: Model, options: LoadOptions) -> Predictor:
 
 
 def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:
-    """What runs the model: ONNX Runtime for exported files, else PyTorch."""
+    """The runtime of a model: ONNX Runtime for exported files, else PyTorch."""
     weights, device, threads = options.weights, options.device, options.threads
     if threads is not None and threads < 1:
         raise UsageError(f"The number of threads is {threads}.", "Give 1 or more.")
@@ -113,7 +113,7 @@ def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Importing PyTorch and making a network creates a million objects, and no garbage: a tenth of the time."""
+    """Switches garbage collection off: importing PyTorch and making a network is then a tenth faster."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -206,7 +206,7 @@ def _check_exported(
         height, width = exported.size
         raise ConfigError(
             f"'{file}' was exported for {height} x {width}, not {sides[0]} x {sides[1]}.",
-            f"Leave the size away, or export the model with --size {sides[0]}.",
+            f"Leave the size away, or export the model with size {sides[0]}.",
         )
     if options.tta:
         raise UsageError(
@@ -214,12 +214,10 @@ def _check_exported(
             "Use the weights that it was made of for test-time augmentation.",
         )
     if options.half:
-        raise UsageError(
-            f"'{file}' is an exported file, whose precision is built in.", "Export it with --half instead."
-        )
+        raise UsageError(f"'{file}' is an exported file, whose precision is built in.", "Export it with half instead.")
     if options.weights is not None and exported.metadata.model != os.fspath(model):
         raise WeightsError(
-            f"'{file}' is an exported {exported.metadata.model}, not {os.fspath(model)}.", f"Use --model {file}."
+            f"'{file}' is an exported {exported.metadata.model}, not {os.fspath(model)}.", f"Use {file} as the model."
         )
 
 
@@ -241,7 +239,7 @@ def _stamps(*paths: object) -> tuple[tuple[str, int, int], ...]:
     for path in paths:
         if not isinstance(path, str | os.PathLike):
             continue
-        file = os.path.join(path, RUN_WEIGHTS) if os.path.isdir(path) else os.fspath(path)
+        file = os.path.join(path, run_files.BEST_WEIGHTS) if os.path.isdir(path) else os.fspath(path)
         if os.path.isfile(file):
             status = os.stat(file)
             found.append((file, status.st_size, status.st_mtime_ns))

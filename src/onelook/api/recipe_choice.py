@@ -1,4 +1,4 @@
-"""Which recipe a training follows: the published one of a model, another one, and changes of it."""
+"""Chooses the recipe of a training: the published one of a model, or another one, with changes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from onelook import run_files
 from onelook.config import change, from_plain, override, to_plain
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
 from onelook.networks.classifier import Classification
 from onelook.networks.variants import VARIANTS, variant
-from onelook.recipes import RECIPE_FILE, RECIPE_TYPES, find_recipe, published_recipe
+from onelook.recipes import RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distillation import Distillation
 from onelook.training.recipe import Recipe, adapted
 from onelook.training.run import check_same_recipe
-from onelook.weights.file import BEST
 
 FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless other epochs are given
 CPU_BATCH = 16  # the published 64 images fill the memory of most computers without an accelerator
@@ -43,7 +43,7 @@ class RecipeChoice:
 
     @property
     def name(self) -> str | None:
-        """What a run's folder is named after."""
+        """The name for a run's folder."""
         return self.model or self.recipe
 
     @property
@@ -55,38 +55,41 @@ class RecipeChoice:
         self,
         names: tuple[str, ...],
         *,
-        fine_tunes: bool = False,
-        teaches: bool = False,
+        has_weights: bool = False,
+        has_teacher: bool = False,
         on_cpu: bool = False,
-        classifies: bool = False,
+        is_classification: bool = False,
     ) -> Recipe:
-        """The recipe for these classes.
+        """Makes the recipe, for these classes.
 
-        fine_tunes: whether the training begins with weights.  teaches: whether there is a teacher.  classifies: whether
-        the data set is one of class folders. Raises UserError for names and values that cannot be used.
+        has_weights: whether the training starts from weights.  has_teacher: whether there is a teacher.
+        is_classification: whether the data set is one of class folders. Raises UserError for names and values
+        that cannot be used.
         """
-        chosen = self._base(teaches, classifies)
-        if teaches and "image classes" in chosen.model.provides:
-            raise UsageError("A classifier of images has no teacher.", "Leave --teacher away, or train a detector.")
-        if teaches and chosen.distillation is None:
+        chosen = self._base(has_teacher, is_classification)
+        if has_teacher and "image classes" in chosen.model.provides:
+            raise UsageError("A classifier of images has no teacher.", "Leave the teacher away, or train a detector.")
+        if has_teacher and chosen.distillation is None:
             chosen = replace(chosen, distillation=Distillation())
         epochs, images = self.epochs, self.images
         if self.recipe is None:
-            epochs = FINE_TUNING_EPOCHS if epochs is None and fine_tunes else epochs
+            epochs = FINE_TUNING_EPOCHS if epochs is None and has_weights else epochs
             images = CPU_BATCH if images is None and on_cpu else images
         found = override(adapted(chosen, names, epochs, self.size, images), *self.overrides, types=RECIPE_TYPES)
-        check_start(found, fine_tunes)
+        check_start(found, has_weights)
         return found
 
-    def _base(self, teaches: bool, classifies: bool) -> Recipe:
-        """The recipe before any change but that of the model."""
+    def _base(self, has_teacher: bool, is_classification: bool) -> Recipe:
+        """The named recipe before the other changes."""
         if self.model is None and self.recipe is None:
-            raise UsageError("The model is missing.", "Add --model yolox-s (in Python: recipe), or see: onelook models")
+            raise UsageError(
+                "The model is missing.", "Give one: --model yolox-s (in Python: recipe), or see: onelook models"
+            )
         check_model_name(self.model)
         if self.recipe is None:
-            if classifies:
+            if is_classification:
                 return published_classifier(variant(str(self.model)))
-            return published_recipe(str(self.model), distilled=teaches)
+            return published_recipe(str(self.model), distilled=has_teacher)
         chosen = find_recipe(self.recipe)
         return chosen if self.model is None else change(chosen, {_network(chosen): variant(self.model).architecture})
 
@@ -94,7 +97,10 @@ class RecipeChoice:
         """The recipe of the run in a folder; UserError where this choice would change it."""
         before = recipe_of_run(folder)
         if self.recipe is not None:
-            raise UsageError("A resumed run keeps its own recipe.", "Leave --recipe away, or start a new run: --out.")
+            raise UsageError(
+                "A resumed run keeps its own recipe.",
+                "Leave the recipe away, or start a new run in another folder (out).",
+            )
         check_model_name(self.model)
         new: dict[str, Any] = {} if self.model is None else {_network(before): variant(self.model).architecture}
         given = (("epochs", self.epochs), ("batch_size", self.images))
@@ -123,19 +129,19 @@ def named_choice(recipe: Recipe | RecipeChoice | str | None) -> Recipe | RecipeC
 
 
 def resolved(
-    choice: Recipe | RecipeChoice, training: Dataset, *, fine_tunes: bool, on_cpu: bool, teaches: bool = False
+    choice: Recipe | RecipeChoice, training: Dataset, *, has_weights: bool, on_cpu: bool, has_teacher: bool = False
 ) -> Recipe:
     """The recipe for the classes of a data set; a `Recipe` is otherwise taken as it is. See `RecipeChoice.resolve`."""
     if isinstance(choice, RecipeChoice):
         return choice.resolve(
             training.names,
-            fine_tunes=fine_tunes,
-            teaches=teaches,
-            classifies=not training.has_boxes,
+            has_weights=has_weights,
+            has_teacher=has_teacher,
+            is_classification=not training.has_boxes,
             on_cpu=on_cpu,
         )
     found = change(choice, {"model.num_classes": len(training.names)})
-    check_start(found, fine_tunes)
+    check_start(found, has_weights)
     return found
 
 
@@ -150,12 +156,12 @@ def resumed(choice: Recipe | RecipeChoice, folder: Path) -> Recipe:
     return before
 
 
-def check_start(recipe: Recipe, fine_tunes: bool) -> None:
+def check_start(recipe: Recipe, has_weights: bool) -> None:
     """UsageError for a recipe that continues the training of a classifier, without that classifier's weights."""
-    if recipe.pretraining is not None and not fine_tunes:
+    if recipe.pretraining is not None and not has_weights:
         raise UsageError(
             "The recipe begins with a backbone that was trained as a classifier.",
-            "Add --weights with that classifier, or pretraining=none.",
+            "Give that classifier as weights, or pretraining=none.",
         )
 
 
@@ -163,9 +169,9 @@ def check_model_name(model: str | None) -> None:
     """UsageError for a --model that is a run's folder or a file: other verbs take those, a training has other flags."""
     if model is None or model in VARIANTS or not Path(model).exists():
         return
-    place, best = Path(model), Path(model) / BEST
+    place, best = Path(model), Path(model) / run_files.BEST_WEIGHTS
     with_weights = "To begin with its weights: --model NAME --weights {}"
-    if (place / RECIPE_FILE).is_file():
+    if (place / run_files.RECIPE).is_file():
         remedy = f"To train as it did: --recipe {shlex.quote(model)}."
         if best.is_file():
             remedy += f" {with_weights.format(shlex.quote(str(best)))}."
@@ -179,11 +185,11 @@ def check_model_name(model: str | None) -> None:
 
 def recipe_of_run(folder: Path) -> Recipe:
     """The recipe of the run in a folder; UserError where there is no run."""
-    if (folder / RECIPE_FILE).is_file():
+    if (folder / run_files.RECIPE).is_file():
         return find_recipe(folder)
-    if (folder / "state.pt").is_file():
+    if (folder / run_files.CHECKPOINT).is_file():
         raise UserError(
-            f"The run in '{folder}' has lost its {RECIPE_FILE}, without which it cannot be resumed.",
-            f"Put that file back, or start another run with --out in another folder{latest_weights_hint(folder)}.",
+            f"The run in '{folder}' has lost its {run_files.RECIPE}, without which it cannot be resumed.",
+            f"Put that file back, or start another run in another folder (out){latest_weights_hint(folder)}.",
         )
-    raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without --resume.")
+    raise UserError(f"There is no run in '{folder}' to resume.", "Start the training without resume.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import CPU_BATCH
-from onelook.api.roadmap_job import Job, keep_plan, measured_row
+from onelook.api.roadmap_job import RoadmapTraining, measured_row, write_plan
 from onelook.api.splits import open_splits
 from onelook.api.tasks import task_of
 from onelook.config import change, get, override, to_text
@@ -37,7 +37,7 @@ class RoadmapList:
     printed: Mapping[str, Record]
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--json` writes."""
+        """The result as JSON holds it."""
         return {
             "roadmaps": [
                 {"name": one.name, "title": one.title, "source": one.source, "rows": [row.key for row in one.rows]}
@@ -103,9 +103,9 @@ def roadmap(
         printed = record(name) if name in RECORDS else None
         return RoadmapTable(table.name, table.title, table.source, shown, measures=table.measures, printed=printed)
     if seeds < 1:
-        raise UsageError(f"--seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")
-    refuse_conflicts(table, chosen, overrides)
-    training, judged = open_both(data, split, validation, reporter)
+        raise UsageError(f"seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")
+    check_conflicts(table, chosen, overrides)
+    training, validation_set = open_both(data, split, validation, reporter)
     folder = Path("runs") / table.name if out is None else Path(out)
     with join_process_group(device) as process_group:
         if process_group.size > 1:
@@ -118,15 +118,15 @@ def roadmap(
             start = lighter(table.recipes[row.key]) if on_cpu else table.recipes[row.key]
             start = scaled(adapted(start, training.names, epochs, size, batch), factors)
             recipes[row.key] = override(start, *overrides, types=RECIPE_TYPES)
-        check_recipes(table, recipes, training, judged, has_teacher=teacher is not None)
+        check_recipes(table, recipes, training, validation_set, has_teacher=teacher is not None)
         classes = open_class_folders(class_folders, recipes, reporter)
-        keep_plan(folder, plan_of(table, data, class_folders, {"train": split, "val": validation}))
-        job = Job(
+        write_plan(folder, plan_of(table, data, class_folders, {"train": split, "val": validation}))
+        job = RoadmapTraining(
             table,
             recipes,
             folder,
             training=training,
-            validation=judged,
+            validation=validation_set,
             device=process_group.device,
             workers=workers,
             teacher=None if teacher is None else os.fspath(teacher),
@@ -138,26 +138,28 @@ def roadmap(
 
 
 def check_recipes(
-    table: Roadmap, recipes: Mapping[str, Recipe], training: Dataset, judged: Dataset, *, has_teacher: bool
+    table: Roadmap, recipes: Mapping[str, Recipe], training: Dataset, validation_set: Dataset, *, has_teacher: bool
 ) -> None:
     """UserError where a row cannot be trained or measured on this data set, or needs a teacher that is not given."""
     for recipe in recipes.values():
         task_of(recipe, training)  # which refuses data of another task
-    if lacking := missing_for_metric(table.measures[0], judged):
+    if lacking := missing_for_metric(table.measures[0], validation_set):
         raise UserError(
-            f"The validation split of '{judged.described_by}' has no {lacking}: {table.measures[0]}, which a roadmap "
-            "compares, is undefined on it.",
+            f"The validation split of '{validation_set.described_by}' has no {lacking}: {table.measures[0]}, which a "
+            "roadmap compares, is undefined on it.",
             "Choose another with --val-split (in Python: validation).",
         )
     learning = [key for key, recipe in recipes.items() if recipe.distillation is not None]
     if learning and not has_teacher:
-        raise UsageError(f"The row '{learning[0]}' learns from a teacher.", "Add --teacher, or leave it out: --rows.")
+        raise UsageError(
+            f"The row '{learning[0]}' learns from a teacher.", "Give a teacher, or leave it out of the rows."
+        )
 
 
 def plan_of(
     table: Roadmap, data: PathLike, class_folders: PathLike | None, splits: Mapping[str, str | None]
 ) -> dict[str, str]:
-    """What the rows of a folder have in common beside their recipes; only what was asked for."""
+    """The settings that all rows of a folder share beside their recipes; only those that are given."""
     plan = {"roadmap": table.name, "data": str(Path(data).resolve())}
     if class_folders is not None:
         plan["class folders"] = str(Path(class_folders).resolve())
@@ -167,7 +169,7 @@ def plan_of(
 def open_both(
     data: PathLike, train_split: str | None, val_split: str | None, reporter: Reporter | None
 ) -> tuple[Dataset, Dataset]:
-    """The splits to train and to evaluate on."""
+    """Opens the splits to train and to evaluate on."""
     training, validation, _ = open_splits(data, train_split, val_split, reporter=reporter)
     if validation is None:
         raise UserError(
@@ -179,17 +181,17 @@ def open_both(
 def open_class_folders(
     class_folders: PathLike | None, recipes: Mapping[str, Recipe], reporter: Reporter | None
 ) -> tuple[Dataset, Dataset] | None:
-    """The class folders that backbones are trained on; None where no row needs them."""
+    """Opens the class folders that backbones are trained on; None where no row needs them."""
     before = {key: recipe.pretraining for key, recipe in recipes.items() if recipe.pretraining is not None}
     if class_folders is None:
         if before:
             raise UsageError(
                 f"The backbone of the row '{next(iter(before))}' is trained as a classifier first.",
-                "Add --class-folders with a folder of class folders, or pretraining=none.",
+                "Give class_folders, a folder of class folders, or pretraining=none.",
             )
         return None
     if not before:
-        raise UsageError("No row's backbone is trained as a classifier first.", "Leave --class-folders away.")
+        raise UsageError("No row's backbone is trained as a classifier first.", "Leave class_folders away.")
     training, validation = open_both(class_folders, None, None, reporter)
     for recipe in before.values():
         task_of(recipe, training)
@@ -197,13 +199,13 @@ def open_class_folders(
 
 
 def chosen_rows(table: Roadmap, rows: str | Sequence[str] | None) -> list[Row]:
-    """The rows that are named, in the table's order; None is all of them."""
+    """The rows with these keys, in the table's order; None is all."""
     if rows is None:
         return list(table.rows)
     named = rows.split(",") if isinstance(rows, str) else rows
     wanted = [table.row(key.strip()) for key in named if key.strip()]
     if not wanted:
-        raise UsageError("--rows names no row.", f"Rows: {', '.join(row.key for row in table.rows)}.")
+        raise UsageError("rows names no row.", f"Rows: {', '.join(row.key for row in table.rows)}.")
     return [row for row in table.rows if row in wanted]
 
 
@@ -216,14 +218,14 @@ def parse_scale(scale: str | Mapping[str, float] | None) -> dict[str, float]:
         try:
             factors[name.strip()] = float(value)
         except ValueError:
-            raise UsageError(f"--scale has '{part}'.", "Write name=factor, such as depth=0.33,width=0.25.") from None
+            raise UsageError(f"scale has '{part}'.", "Write name=factor, such as depth=0.33,width=0.25.") from None
         if not 0 < factors[name.strip()] < 100:
-            raise UsageError(f"--scale has '{part}'.", "A factor is a number above 0.")
+            raise UsageError(f"scale has '{part}'.", "A factor is a number above 0.")
     return factors
 
 
 def scaled(recipe: Recipe, factors: Mapping[str, float]) -> Recipe:
-    """The recipe with settings of its model multiplied, and of the classifier's that its backbone was before."""
+    """The recipe with settings of its model multiplied, in the pretraining of its backbone as well."""
     networks = ["model.network" if isinstance(recipe.model, Classification) else "model"]
     if recipe.pretraining is not None:
         networks.append("pretraining.model.network")
@@ -232,28 +234,28 @@ def scaled(recipe: Recipe, factors: Mapping[str, float]) -> Recipe:
         model = get(recipe, network)
         if isinstance(model, Scalable):
             if unknown := next((name for name in factors if name not in ("depth", "width")), None):
-                raise UsageError(f"--scale has '{unknown}', which is no factor.", "Scale depth or width.")
+                raise UsageError(f"scale has '{unknown}', which is no factor.", "Scale depth or width.")
             new[network] = model.scaled(**factors)
             continue
         for name, factor in factors.items():
             present = get(model, name)
             if isinstance(present, bool) or not isinstance(present, float):
                 raise UsageError(
-                    f"--scale has '{name}', which is {to_text(present)} and no factor.", "Scale depth or width."
+                    f"scale has '{name}', which is {to_text(present)} and no factor.", "Scale depth or width."
                 )
             new[f"{network}.{name}"] = present * factor
     return change(recipe, new)
 
 
 def lighter(recipe: Recipe) -> Recipe:
-    """The recipe whose backbone is trained before in batches that a computer without an accelerator can hold."""
+    """The recipe with the pretraining of its backbone in smaller batches, for a CPU."""
     before = recipe.pretraining
     if before is None or before.batch_size <= CPU_BATCH:
         return recipe
     return change(recipe, {"pretraining.batch_size": CPU_BATCH})
 
 
-def refuse_conflicts(table: Roadmap, rows: list[Row], overrides: Sequence[str]) -> None:
+def check_conflicts(table: Roadmap, rows: list[Row], overrides: Sequence[str]) -> None:
     """UsageError where a setting is given that the rows differ in: it would make them the same."""
     for text in overrides:
         path = text.partition("=")[0].strip()
@@ -266,5 +268,5 @@ def refuse_conflicts(table: Roadmap, rows: list[Row], overrides: Sequence[str]) 
 
 
 def untrained_row(table: Roadmap, row: Row, recipes: Mapping[str, Recipe]) -> MeasuredRow:
-    """The row as it is known without training."""
+    """The row of a table that is not trained: published numbers and cost."""
     return measured_row(table, row, recipes[row.key], results={}, latency=None, seconds=0.0)

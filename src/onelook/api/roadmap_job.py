@@ -1,4 +1,4 @@
-"""Trains the rows of a roadmap one after the other, and makes a table of what its folder holds."""
+"""Trains the rows of a roadmap one after the other, and makes a table of the results in its folder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from onelook import run_files
 from onelook.api.bench import NoPostprocess, scene_images
 from onelook.api.train import train
 from onelook.config import change, from_plain, to_plain, to_text
@@ -36,21 +37,21 @@ RESULT, LATENCY, PLAN, BACKBONE = "result.json", "latency.json", "roadmap.json",
 WARM_UP, RUNS = 5, 30  # images that the latency of a row is measured on
 
 
-def keep_plan(folder: Path, plan: Mapping[str, str]) -> None:
-    """Notes in the folder what it is for; UserError if it is for something else."""
+def write_plan(folder: Path, plan: Mapping[str, str]) -> None:
+    """Writes the settings of a roadmap into its folder; UserError where the folder holds other settings."""
     path = folder / PLAN
     if path.is_file():
-        before = _kept(path)
+        before = _read_json(path)
         if before != plan:
             held = ", ".join(f"{key} {value}" for key, value in before.items())
-            raise UserError(f"'{folder}' holds another roadmap: {held}.", "Choose another folder with --out.")
+            raise UserError(f"'{folder}' holds another roadmap: {held}.", "Choose another folder (out).")
         return
     make_folder(folder)
     write_text(path, json.dumps(plan, indent=1) + "\n")
 
 
-def _kept(path: Path) -> dict[str, Any]:
-    """Reads what an earlier session wrote; UserError where the file is damaged."""
+def _read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object that an earlier session wrote; UserError where the file is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
@@ -63,14 +64,14 @@ def _kept(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Job:
-    """The training of a roadmap; its folder holds at any moment what is done.
+class RoadmapTraining:
+    """Trains a roadmap in a folder, which always holds all results so far.
 
     class_folders: the data sets, training and validation, that the rows' backbones are trained on where they begin as
     classifiers; None where no row's does.  changed: what was set for all rows alike, as it was written.
     """
 
-    table_of: Roadmap
+    definition: Roadmap
     recipes: Mapping[str, Recipe]
     folder: Path
     training: Dataset
@@ -92,7 +93,7 @@ class Job:
         return found
 
     def train(self, row: Row, seed: int) -> None:
-        """One training, from where it is; nothing if it is done. KeyboardInterrupt where Ctrl-C stopped it."""
+        """Trains a row with one seed, or resumes it; does nothing if it is done. KeyboardInterrupt after Ctrl-C."""
         recipe = change(self.recipes[row.key], {"seed": self.recipes[row.key].seed + seed})
         folder = self.folder / row.key / f"seed-{seed}"
         if is_done(folder, recipe):
@@ -102,13 +103,13 @@ class Job:
         self.run(folder, recipe, f"{row.name}, seed {seed}", (self.training, self.validation), weights)
 
     def backbone(self, row: Row, recipe: Recipe) -> Path:
-        """The weights that the row's trainings begin with: trained as a classifier, once for all seeds."""
+        """The weights that a row's trainings start from: trained as a classifier, once for all seeds."""
         assert self.class_folders is not None  # checked by `roadmap`
         recipe = change(recipe, {"model.num_classes": len(self.class_folders[0].names)})
         folder = self.folder / row.key / BACKBONE
         if not is_done(folder, recipe):
             self.run(folder, recipe, f"{row.name}, the backbone", self.class_folders)
-        return folder / "last.safetensors"
+        return folder / run_files.LAST_WEIGHTS
 
     def run(
         self,
@@ -127,11 +128,11 @@ class Job:
             weights=weights,
             teacher=self.teacher if recipe.distillation else None,
             out=folder,
-            resume=(folder / "state.pt").is_file(),
+            resume=(folder / run_files.CHECKPOINT).is_file(),
             device=str(self.device),
             workers=self.workers,
             resume_command=lambda _: (
-                f"onelook roadmap {self.table_of.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
+                f"onelook roadmap {self.definition.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
             ),
             reporter=self.reporter,
         )
@@ -149,22 +150,22 @@ class Job:
             results = {}
             for seed in range(seeds):
                 path = self.folder / row.key / f"seed-{seed}" / RESULT
-                results[seed] = _kept(path)
+                results[seed] = _read_json(path)
             recipe = self.recipes[row.key]
             measured.append(
                 measured_row(
-                    self.table_of,
+                    self.definition,
                     row,
                     recipe,
                     results={
                         measure: {seed: 100 * float(result[measure]) for seed, result in results.items()}
-                        for measure in self.table_of.measures
+                        for measure in self.definition.measures
                     },
                     latency=milliseconds[row.key],
                     seconds=sum(float(result["seconds"]) for result in results.values()),
                 )
             )
-        table = self.table_of
+        table = self.definition
         return RoadmapTable(
             table.name, table.title, table.source, measured, self.facts(seeds), self.folder, table.measures
         )
@@ -181,7 +182,7 @@ class Job:
             recipe = self.recipes[row.key]
             same[row.key] = first.setdefault((recipe.model, recipe.input_size), row.key)
         path, hardware = self.folder / LATENCY, describe_hardware(self.device)
-        kept = _kept(path) if path.is_file() else {}
+        kept = _read_json(path) if path.is_file() else {}
         known = kept.get("milliseconds") if kept.get("device") == hardware else None
         if not isinstance(known, dict) or not set(same.values()) <= set(known):
             names = self.training.names
@@ -191,7 +192,7 @@ class Job:
         return {key: float(known[measured]) for key, measured in same.items()}
 
     def facts(self, seeds: int) -> dict[str, str]:
-        """What the figures depend on."""
+        """What the numbers of the table depend on: hardware, settings, data."""
         recipe, device = next(iter(self.recipes.values())), describe_hardware(self.device)
         height, width = recipe.input_size
         spread = f"mean and sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
@@ -202,12 +203,12 @@ class Job:
             "evaluated on": self.validation.describe(),
             "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {width}x{height}",
             **({"changed in all rows": ", ".join(self.changed)} if self.changed else {}),
-            ", ".join(TITLES[one] for one in self.table_of.measures): (
+            ", ".join(TITLES[one] for one in self.definition.measures): (
                 f"in per cent, of the last epoch's weights; {spread}"
             ),
             "ms": f"median of {RUNS} images in alternation, batch 1, float32, deploy form, NMS not in it; {device}",
-            "parameters and GFLOPs": f"{COUNTS[self.table_of.counts]}; at the size trained at",
-            "paper": self.table_of.setting,
+            "parameters and GFLOPs": f"{COUNTS[self.definition.counts]}; at the size trained at",
+            "paper": self.definition.setting,
         }
 
 
@@ -247,14 +248,14 @@ def measured_row(
 
 
 def forward(recipe: Recipe, names: tuple[str, ...], device: torch.device) -> Callable[[], object]:
-    """What runs a recipe's deployed network for one image; choosing boxes is not in it."""
+    """A function that runs a recipe's deployed network on one image, without postprocessing."""
     network: Any = make_detector(recipe, names)
     if isinstance(recipe.loss, ClassLoss):
         classifier, images = deploy(network).to(device), torch.rand(1, 3, *recipe.input_size, device=device) * 255
         return lambda: classifier(images)
     backend = TorchRuntime(network, device, size=recipe.input_size)
-    batch, select = scene_images(backend, 1), NoPostprocess()
-    return lambda: backend(batch, select)
+    batch, postprocess = scene_images(backend, 1), NoPostprocess()
+    return lambda: backend(batch, postprocess)
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""What trainings of different tasks do differently: how they are looked at before, measured, and concluded.
+"""The two tasks of a training, detection and classification: first checks, metrics, and report.
 
 The loop, the run's folder and everything else is one and the same for all.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Protocol
 
+from onelook import run_files
 from onelook.data import Dataset
 from onelook.data.loader import Batch
 from onelook.errors import UserError, did_you_mean
@@ -20,7 +21,7 @@ from onelook.losses.classifier import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.runtimes.torch import TorchRuntime
-from onelook.report.training import FIRST_BATCH, report_training
+from onelook.report.training import report_training
 from onelook.training.batches import make_loader
 from onelook.training.micro_batches import split_batch
 from onelook.training.preflight import check_files, check_images, inspect_data, positives_per_object, save_first_batch
@@ -36,36 +37,38 @@ EVALUATION = (0.01, 0.65)  # confidence and IoU, as `onelook val`
 
 
 class Task(Protocol):
-    """One task. measures: the names of what `metrics` gives."""
+    """A task. metric_names: the keys of what `metrics` returns."""
 
-    measures: ClassVar[tuple[str, ...]]
+    metric_names: ClassVar[tuple[str, ...]]
 
     def report_first_batches(self, run: Run, batches: Sequence[Batch]) -> None:
-        """Reports what the first batches show, before training begins."""
+        """Reports statistics of the first batches, before training starts."""
         ...
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
-        """What is measured on the validation split, over all processes."""
+        """Evaluates the network on the validation split, over all processes; returns metrics by name."""
         ...
 
-    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
-        """What is made of a finished run."""
+    def finish(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
+        """Writes the report of a finished run, or says how its weights are used."""
         ...
 
 
 @dataclass(frozen=True)
-class Detecting:
-    """Finding objects."""
+class DetectionTask:
+    """Object detection."""
 
     loss: DetectionLoss
-    measures: ClassVar[tuple[str, ...]] = STATS
+    metric_names: ClassVar[tuple[str, ...]] = STATS
 
     def report_first_batches(self, run: Run, batches: Sequence[Batch]) -> None:
         train_state, process_group = run.train_state, run.train_state.process_group
         # The batches are those of all processes: more than this one's device need hold.
         share = run.recipe.batch_size // (process_group.size * run.recipe.accumulate)
-        passes = (part for batch in batches for part in split_batch(batch, share))
-        on_device = ((images.to(process_group.device), targets.to(process_group.device)) for images, targets in passes)
+        micro_batches = (part for batch in batches for part in split_batch(batch, share))
+        on_device = (
+            (images.to(process_group.device), targets.to(process_group.device)) for images, targets in micro_batches
+        )
         positives = positives_per_object(train_state.detector, self.loss.assigner, on_device, train_state.autocast)
         if positives is None:
             return
@@ -79,9 +82,9 @@ class Detecting:
         backend = TorchRuntime(network, run.train_state.process_group.device, size=run.recipe.input_size)
         return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
 
-    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
+    def finish(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
-        process_group, best = run.train_state.process_group, trained.folder / "best.safetensors"
+        process_group, best = run.train_state.process_group, trained.folder / run_files.BEST_WEIGHTS
         any_process(True, process_group.device)  # the main process has written the weights when all have come here
         evaluation = None
         if validation is not None and best.is_file():
@@ -95,10 +98,10 @@ class Detecting:
 
 
 @dataclass(frozen=True)
-class Classifying:
-    """Naming whole images."""
+class ClassificationTask:
+    """Image classification."""
 
-    measures: ClassVar[tuple[str, ...]] = ("top1", "top5")
+    metric_names: ClassVar[tuple[str, ...]] = ("top1", "top5")
 
     def report_first_batches(self, run: Run, batches: Sequence[Batch]) -> None:
         """Nothing is reported."""
@@ -106,9 +109,9 @@ class Classifying:
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
         return top_k(network, validation, run.recipe.input_size, run.train_state.process_group.device)
 
-    def conclude(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
+    def finish(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Reports how the weights are used; everything else is in metrics.csv."""
-        best = trained.folder / "best.safetensors"
+        best = trained.folder / run_files.BEST_WEIGHTS
         run.log.info(f"A detector starts from this backbone with: onelook train DATA --model NAME --weights {best}")
 
 
@@ -117,7 +120,7 @@ def task_of(recipe: Recipe, training: Dataset) -> Task:
     loss, has_classes = recipe.loss, not training.has_boxes
     if isinstance(loss, ClassLoss):
         if has_classes:
-            return Classifying()
+            return ClassificationTask()
         raise UserError(
             f"'{training.described_by}' has boxes, and the recipe trains a classifier of images.",
             "Give a folder with one folder of images a class, or the recipe of a detector.",
@@ -125,29 +128,29 @@ def task_of(recipe: Recipe, training: Dataset) -> Task:
     if has_classes:
         raise UserError(
             f"'{training.described_by}' has class folders and no boxes, and the recipe trains a detector.",
-            "Leave --recipe away to train a classifier, or give a data set with boxes.",
+            "Leave the recipe away to train a classifier, or give a data set with boxes.",
         )
-    return Detecting(loss)
+    return DetectionTask(loss)
 
 
-def check_judging(task: Task, recipe: Recipe, validation: Dataset | None) -> None:
-    """UserError for a metric that no evaluation of the training measures; checked before training begins."""
+def check_metric(task: Task, recipe: Recipe, validation: Dataset | None) -> None:
+    """UserError for a metric that no evaluation of the training metric_names; checked before training begins."""
     if validation is None:
         if recipe.patience is not None:
             raise UserError(
                 "There is nothing to evaluate on, so that patience could never stop the training.",
                 "Give --val-split (in Python: validation), or leave patience away.",
             )
-    elif recipe.metric not in task.measures:
+    elif recipe.metric not in task.metric_names:
         raise UserError(
-            f"metric={recipe.metric} is nothing that the evaluation measures."
-            f"{did_you_mean(recipe.metric, task.measures)}",
-            f"Choose one of: {', '.join(task.measures)}.",
+            f"metric={recipe.metric} is nothing that the evaluation metric_names."
+            f"{did_you_mean(recipe.metric, task.metric_names)}",
+            f"Choose one of: {', '.join(task.metric_names)}.",
         )
 
 
 def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | None) -> None:
-    """Looks at the data and the first batches before the first epoch; only the main process does."""
+    """Checks the data and the first batches before the first epoch, in the main process."""
     recipe, process_group = run.recipe, run.train_state.process_group
     if not process_group.is_main:
         return
@@ -159,6 +162,8 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
         run.log.warning(warning)
     with make_loader(training, recipe, ProcessGroup(0, 1, process_group.device), workers=0) as batches:
         first = list(islice(batches.epoch(0, recipe.augment_at(0), 0), FIRST_BATCHES))
-    path = save_first_batch(run.folder / FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names)
+    path = save_first_batch(
+        run.folder / run_files.FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names
+    )
     run.log.info(f"The first batch is drawn in {path}.")
     task.report_first_batches(run, first)

@@ -8,11 +8,11 @@ from pathlib import Path
 from onelook.api.load import TrainResult
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.training_session import start_training
+from onelook.api.training_session import TrainOptions, start_training
 from onelook.data import Dataset
 from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
-from onelook.training.options import Layout
+from onelook.training.options import Layout, RunOptions
 from onelook.training.recipe import Recipe
 from onelook.training.run import fit
 from onelook.training.train_state import Precision
@@ -65,28 +65,29 @@ def train(
     torchrun every process calls this function; each returns the same result. Raises UserError for what cannot be used:
     names, files, values that contradict each other, a loss that is not finite.
     """
-    with start_training(
-        recipe,
-        data,
-        split=split,
+    options = TrainOptions(
+        run=RunOptions(
+            device=device,
+            train_split=split,
+            workers=workers,
+            cache=cache,
+            precision=precision,
+            layout=layout,
+            compile=compile,
+            deterministic=deterministic,
+            allow_size_mismatch=allow_size_mismatch,
+        ),
         validation=validation,
         weights=weights,
         teacher=teacher,
         teacher_weights=teacher_weights,
         out=out,
         resume=resume,
-        device=device,
-        workers=workers,
-        cache=cache,
-        precision=precision,
-        layout=layout,
-        compile=compile,
-        deterministic=deterministic,
-        allow_size_mismatch=allow_size_mismatch,
         log=log,
         resume_command=resume_command,
         reporter=reporter,
-    ) as session:
-        result = fit(session.run, session.batches, session.measure, slow_loader_remedy=session.faster)
-        session.conclude(result)
+    )
+    with start_training(recipe, data, options) as session:
+        result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=session.slow_loader_remedy)
+        session.finish(result)
     return TrainResult(**vars(result))

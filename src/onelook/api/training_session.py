@@ -1,11 +1,11 @@
-"""Everything around the loop of a training: what it begins with, its folder, the first look at the data, the report."""
+"""Prepares a training: recipe, weights, data sets, the run's folder, checks of the data. Ends it with the report."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import overload
@@ -13,17 +13,18 @@ from typing import overload
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved, resumed
 from onelook.api.splits import open_splits
-from onelook.api.tasks import Task, check_judging, preflight, task_of
+from onelook.api.tasks import Task, check_metric, preflight, task_of
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.fit import check_fit
 from onelook.data.loader import Loader
 from onelook.errors import UsageError
+from onelook.files import free_folder
 from onelook.networks.detector import Detector
 from onelook.networks.variants import VARIANTS
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import make_loader, slow_loader_remedy
-from onelook.training.options import Layout, RunOptions, options_of_run
+from onelook.training.options import RunOptions, options_of_run
 from onelook.training.preflight import rates_too_low
 from onelook.training.processes import ProcessGroup, join_process_group
 from onelook.training.recipe import Recipe
@@ -31,27 +32,56 @@ from onelook.training.result import RunResult
 from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, check_batch_norm, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
-from onelook.training.train_state import Precision, TrainState
+from onelook.training.train_state import TrainState
 from onelook.weights.identify import model_name
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingSession:
-    """A training that is ready for its loop. faster: what to try where the loop waits for batches."""
+    """A training that is ready for its loop.
+
+    evaluate: measures the model on the validation split; None without one.  slow_loader_remedy: what to try where the
+    loop waits for batches.  loading: ends the loader's workers when it is closed.
+    """
 
     run: Run
     batches: Loader
-    measure: Evaluate | None
-    faster: str
+    evaluate: Evaluate | None
+    slow_loader_remedy: str
     task: Task
     splits: tuple[Dataset, Dataset | None]
     loading: ExitStack
 
-    def conclude(self, result: RunResult) -> None:
+    def finish(self, result: RunResult) -> None:
         """Ends the workers, and makes the report of a training that was not interrupted."""
         self.loading.close()
         if result.reason != "interrupted":
-            self.task.conclude(self.run, result, *self.splits)
+            self.task.finish(self.run, result, *self.splits)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainOptions:
+    """The arguments of `onelook.train` except recipe and data; they are explained there.
+
+    run: those that a resumed run keeps, without the ones that are fields here.
+    """
+
+    run: RunOptions = RunOptions()
+    validation: Dataset | str | None = None
+    weights: PathLike | Detector | None = None
+    teacher: PathLike | Detector | None = None
+    teacher_weights: PathLike | None = None
+    out: PathLike | None = None
+    resume: bool = False
+    log: str | Sequence[str] = ()
+    resume_command: Callable[[Path], str] | None = None
+    reporter: Reporter | None = None
+
+    @property
+    def of_run(self) -> RunOptions:
+        """All options that a run keeps when it is resumed."""
+        split = self.validation if isinstance(self.validation, str) else None
+        return replace(self.run, val_split=split, log=(self.log,) if isinstance(self.log, str) else tuple(self.log))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,108 +96,45 @@ class Start:
 
 
 @contextmanager
-def open_session(
-    recipe: Recipe | RecipeChoice | str | None,
-    data: Dataset | PathLike,
-    options: RunOptions,
-    *,
-    validation: Dataset | None = None,
-    weights: PathLike | Detector | None = None,
-    teacher: PathLike | Detector | None = None,
-    teacher_weights: PathLike | None = None,
-    out: PathLike | None = None,
-    resume: bool = False,
-    resume_command: Callable[[Path], str] | None = None,
-    reporter: Reporter | None = None,
+def start_training(
+    recipe: Recipe | RecipeChoice | str | None, data: Dataset | PathLike, options: TrainOptions
 ) -> Iterator[TrainingSession]:
-    """Prepares a training; the arguments are those of `onelook.train`. The run's folder is locked meanwhile.
+    """Prepares a training: what the `with` block gets is ready for `fit`. The run's folder is locked meanwhile.
 
     An error inside the `with` block is written to the run's log as well.
     """
-    choice = named_choice(recipe)
+    choice, reporter = named_choice(recipe), options.reporter or PlainReporter()
     start = Start(
-        folder=run_folder(out, resume, run_name(choice)),
-        resume=resume,
-        weights=None if resume or weights == "none" else _text(weights),
-        teacher=_text(teacher),
-        teacher_weights=_text(teacher_weights),
+        folder=run_folder(options.out, options.resume, run_name(choice)),
+        resume=options.resume,
+        weights=None if options.resume or options.weights == "none" else _text(options.weights),
+        teacher=_text(options.teacher),
+        teacher_weights=_text(options.teacher_weights),
     )
-    if resume:
-        options = options.after(options_of_run(start.folder))
-    training, judged, notes = open_splits(data, options.train_split, validation or options.val_split, reporter=reporter)
-    with join_process_group(options.device) as process_group:
-        plan = None if options.cache in (None, "none") else plan_cache(options.cache, training, start.folder)
-        begun = _begin(choice, (training, judged), process_group, options, start)
-        notes += [*begun.notes, *([] if plan is None else [str(plan)])]
-        with exclusive(start.folder, process_group, new=not resume):
+    kept = options.of_run.after(options_of_run(start.folder)) if options.resume else options.of_run
+    chosen = options.validation if isinstance(options.validation, Dataset) else kept.val_split
+    training, validation, notes = open_splits(data, kept.train_split, chosen, reporter=reporter)
+    with join_process_group(kept.device) as process_group:
+        plan = None if kept.cache in (None, "none") else plan_cache(kept.cache, training, start.folder)
+        prepared = _prepare(choice, (training, validation), process_group, kept, start)
+        notes += [*prepared.notes, *([] if plan is None else [str(plan)])]
+        with exclusive(start.folder, process_group, new=not start.resume, warn=reporter.warning):
             run = Run(
                 start.folder,
-                begun.recipe,
-                begun.train_state,
-                reporter=PlainReporter() if reporter is None else reporter,
-                loggers=options.loggers,
-                resume=resume,
-                resume_command=(resume_command or _resume_call)(start.folder),
+                prepared.recipe,
+                prepared.train_state,
+                reporter=reporter,
+                loggers=kept.loggers,
+                resume=start.resume,
+                resume_command=(options.resume_command or _resume_call)(start.folder),
                 image_name=lambda row: str(training.path(row)),
             )
-            run.record.flags = options.to_dict()
-            _announce(run, notes, begun.teacher, resume)
-            with _checked(run, begun.task, (training, judged), options, plan, new=not resume) as session:
+            run.record.flags = kept.to_dict()
+            _report_start(run, notes, prepared.teacher, start.resume)
+            with _checked_session(
+                run, prepared.task, (training, validation), kept, plan, new=not start.resume
+            ) as session:
                 yield session
-
-
-@contextmanager
-def start_training(
-    recipe: Recipe | RecipeChoice | str | None,
-    data: Dataset | PathLike,
-    *,
-    split: str | None = None,
-    validation: Dataset | str | None = None,
-    weights: PathLike | Detector | None = None,
-    teacher: PathLike | Detector | None = None,
-    teacher_weights: PathLike | None = None,
-    out: PathLike | None = None,
-    resume: bool = False,
-    device: str | None = None,
-    workers: int | None = None,
-    cache: str | None = None,
-    precision: Precision | None = None,
-    layout: Layout | None = None,
-    compile: bool | None = None,
-    deterministic: bool | None = None,
-    allow_size_mismatch: bool | None = None,
-    log: str | Sequence[str] = (),
-    resume_command: Callable[[Path], str] | None = None,
-    reporter: Reporter | None = None,
-) -> Iterator[TrainingSession]:
-    """A training that is ready for `fit`; the arguments are those of `onelook.train`."""
-    options = RunOptions(
-        device=device,
-        train_split=split,
-        val_split=validation if isinstance(validation, str) else None,
-        workers=workers,
-        cache=cache,
-        precision=precision,
-        layout=layout,
-        compile=compile,
-        deterministic=deterministic,
-        allow_size_mismatch=allow_size_mismatch,
-        log=(log,) if isinstance(log, str) else tuple(log),
-    )
-    with open_session(
-        recipe,
-        data,
-        options,
-        validation=validation if isinstance(validation, Dataset) else None,
-        weights=weights,
-        teacher=teacher,
-        teacher_weights=teacher_weights,
-        out=out,
-        resume=resume,
-        resume_command=resume_command,
-        reporter=reporter,
-    ) as session:
-        yield session
 
 
 @overload
@@ -180,8 +147,8 @@ def _text(given: PathLike | Detector | None) -> str | Detector | None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Beginning:
-    """What a training begins with. notes: messages on it."""
+class _Prepared:
+    """What a training starts with: recipe, task, network, teacher. notes: messages about them."""
 
     recipe: Recipe
     task: Task
@@ -190,23 +157,23 @@ class _Beginning:
     notes: list[str]
 
 
-def _begin(
+def _prepare(
     choice: Recipe | RecipeChoice,
     splits: tuple[Dataset, Dataset | None],
     process_group: ProcessGroup,
     options: RunOptions,
     start: Start,
-) -> _Beginning:
-    """The recipe, the teacher and the detector, each checked before the next is made."""
-    training, judged = splits
+) -> _Prepared:
+    """Makes the recipe, the teacher and the detector, and checks each before the next is made."""
+    training, validation = splits
     if start.resume:
         recipe = resumed(choice, start.folder)
     else:
-        begins, teaches = start.weights is not None, start.teacher is not None
+        has_weights, has_teacher = start.weights is not None, start.teacher is not None
         on_cpu = process_group.device.type == "cpu"
-        recipe = resolved(choice, training, fine_tunes=begins, teaches=teaches, on_cpu=on_cpu)
+        recipe = resolved(choice, training, has_weights=has_weights, has_teacher=has_teacher, on_cpu=on_cpu)
     task = task_of(recipe, training)
-    check_judging(task, recipe, judged)
+    check_metric(task, recipe, validation)
     found = find_teacher(recipe, start.folder, start.teacher, start.teacher_weights, start.resume)
     teacher, record = (None, None) if found is None else found
     detector, notes = starting_point(recipe, training, process_group, start.weights)
@@ -218,11 +185,11 @@ def _begin(
     check_batch(recipe, process_group, training)
     train_state = TrainState(recipe, detector, process_group, options.runtime, teacher)
     check_batch_norm(recipe, train_state, recipe.epochs * -(-len(training) // recipe.batch_size))
-    return _Beginning(recipe, task, train_state, record, notes)
+    return _Prepared(recipe, task, train_state, record, notes)
 
 
-def _announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:
-    """Reports what the training begins with, and writes the record of a new run's teacher."""
+def _report_start(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:
+    """Reports what the training starts with, and writes the record of a new run's teacher."""
     if teacher is not None:
         strides = ", ".join(map(str, run.train_state.distillation_strides))
         notes = [*notes, f"Learning from {teacher} as well, at strides {strides}."]
@@ -233,7 +200,7 @@ def _announce(run: Run, notes: list[str], teacher: TeacherRecord | None, resume:
 
 
 @contextmanager
-def _checked(
+def _checked_session(
     run: Run,
     task: Task,
     splits: tuple[Dataset, Dataset | None],
@@ -242,17 +209,22 @@ def _checked(
     *,
     new: bool,
 ) -> Iterator[TrainingSession]:
-    """The session of a run whose data, and first batches where it is new, have been looked at."""
-    training, judged = splits
+    """Checks the data of a run, and the first batches of a new one, and starts its loader."""
+    training, validation = splits
     with _logged(run):
-        run.check_data({"training": training.identity(), "validation": None if judged is None else judged.identity()})
+        run.check_data(
+            {
+                "training": training.identity(),
+                "validation": None if validation is None else validation.identity(),
+            }
+        )
         if run.is_main:
-            for dataset in (training, judged):
+            for dataset in (training, validation):
                 if dataset is not None:
                     check_fit(dataset, run.log.reporter, allow=bool(options.allow_size_mismatch))
         if new:
-            preflight(task, run, training, judged)
-    measure = None if judged is None else partial(task.metrics, validation=judged, run=run)
+            preflight(task, run, training, validation)
+    evaluate = None if validation is None else partial(task.metrics, validation=validation, run=run)
     # Logged before the loader ends its workers: where another process has ended too, this one may be killed meanwhile.
     with ExitStack() as loading, _logged(run):
         batches = loading.enter_context(
@@ -260,7 +232,7 @@ def _checked(
         )
         if new and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
             run.log.warning(warning)
-        yield TrainingSession(run, batches, measure, slow_loader_remedy(batches), task, splits, loading)
+        yield TrainingSession(run, batches, evaluate, slow_loader_remedy(batches), task, splits, loading)
 
 
 @contextmanager
@@ -278,7 +250,7 @@ def _resume_call(folder: Path) -> str:
 
 
 def run_name(choice: Recipe | RecipeChoice) -> str | None:
-    """What the folder of a run is named after: the model, or the recipe that was named."""
+    """The name for a run's folder: that of the model, or of the recipe."""
     if isinstance(choice, RecipeChoice):
         return choice.name
     found = model_name(choice.model)
@@ -286,21 +258,11 @@ def run_name(choice: Recipe | RecipeChoice) -> str | None:
 
 
 def run_folder(out: PathLike | None, resume: bool, name: str | None) -> Path:
-    """Where the run's files go. Raises UsageError where a run is resumed and none is named."""
+    """The folder of a run. Raises UsageError where a run is resumed and no folder is named."""
     if out is not None and not os.fspath(out).strip():
-        raise UsageError("--out names no folder.", "Give a path, or leave it away: a folder in runs/ is taken then.")
+        raise UsageError("out names no folder.", "Give a path, or leave it away: a folder in runs/ is taken then.")
     if out is not None:
         return Path(out)
     if resume:
-        raise UsageError("--resume needs the folder of the run.", "Add --out with the folder that was printed.")
-    return free_folder(name or "run")
-
-
-def free_folder(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2 and so on: the first that does not exist."""
-    base = Path("runs") / Path(name).stem
-    folder, count = base, 1
-    while folder.exists():
-        count += 1
-        folder = base.with_name(f"{base.name}-{count}")
-    return folder
+        raise UsageError("To resume, the folder of the run is needed.", "Give the folder that was printed (out).")
+    return free_folder(Path("runs") / Path(name or "run").stem)

@@ -1,4 +1,4 @@
-"""The trainings of a search: each is a process of its own, started and watched here."""
+"""Runs the trials of a search, each a training in a process of its own, and records their results."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onelook import run_files
 from onelook.config import to_plain, write_yaml
 from onelook.files import write_text
 from onelook.reporter import Reporter
@@ -27,10 +28,10 @@ POLL = 0.2  # seconds between two looks at the trials that run
 OUTPUT_END = 2000  # characters of a failed trial's output that are searched for its message
 
 
-def begin_study(
+def create_study(
     folder: Path, recipe: Recipe, genes: Sequence[Gene], seed: int, options: Mapping[str, Any] | None = None
 ) -> Study:
-    """Begins a search in a folder. options: the flags that are kept for its continuation."""
+    """Creates a search in a folder. options: what a resumed search needs again."""
     make_folder(folder)
     write_yaml(folder / BASE, to_plain(recipe))
     study = Study(folder, recipe, genes, seed, write_text)
@@ -40,20 +41,31 @@ def begin_study(
 
 
 class Launcher:
-    """Starts the trainings of a search, each in a process of its own."""
+    """Starts the trainings of a search, each in a process of its own.
 
-    def __init__(self, data: str, folder: Path, flags: Sequence[str], devices: Sequence[str | None]) -> None:
-        self.data, self.folder, self.flags, self.devices = data, folder, list(flags), list(devices)
+    options: the arguments of `onelook.train` that all trials share.  devices: trials take them in turn.
+    """
+
+    def __init__(
+        self, data: str, folder: Path, options: Mapping[str, Any], devices: Sequence[str | None] = (None,)
+    ) -> None:
+        self.data, self.folder, self.options, self.devices = data, folder, dict(options), list(devices)
 
     def start(self, study: Study, trial: Trial) -> subprocess.Popen[bytes]:
-        """The training of a trial, from its last state where it has one."""
+        """Starts the training of a trial, from its checkpoint where it has one."""
         run, recipe = self.folder / trial.name, self.folder / f"{trial.name}.yaml"
         write_yaml(recipe, to_plain(study.recipe_of(trial)))
-        command = [sys.executable, "-m", "onelook", "train", self.data, "--out", str(run), *self.flags]
-        command += ["--json", str(self.result(trial))]
-        command += ["--resume"] if (run / "state.pt").is_file() else ["--recipe", str(recipe)]
-        device = self.devices[trial.number % len(self.devices)]
-        command += [] if device is None else ["--device", device]
+        self.result(trial).unlink(missing_ok=True)
+        resume = (run / run_files.CHECKPOINT).is_file()
+        arguments = {
+            **self.options,
+            "recipe": None if resume else str(recipe),
+            "data": self.data,
+            "resume": resume,
+            "device": self.devices[trial.number % len(self.devices)],
+        }
+        command = [sys.executable, "-m", "onelook.api.trial_process", str(run), str(self.result(trial))]
+        command.append(json.dumps(arguments))
         with self.output(trial).open("ab") as output:
             # In a session of its own: a Ctrl-C is passed on by the search, once.
             return subprocess.Popen(
@@ -61,7 +73,7 @@ class Launcher:
             )
 
     def result(self, trial: Trial) -> Path:
-        """Where a trial's training writes what it reached."""
+        """The file of the result of a trial's training."""
         return self.folder / f"{trial.name}.json"
 
     def output(self, trial: Trial) -> Path:
@@ -70,10 +82,10 @@ class Launcher:
 
 
 def run_study(study: Study, trials: int, launcher: Launcher, parallel: int, reporter: Reporter) -> bool:
-    """Runs trials until there are so many, the unfinished ones first; returns whether it was interrupted."""
+    """Runs trials up to the number `trials`, unfinished ones first; returns whether it was interrupted."""
     waiting = study.unfinished()
     for trial in waiting:
-        wait_for(trial, launcher)
+        wait_for_process(trial, launcher)
     running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
     with StopRequest() as stop:
         while True:
@@ -88,16 +100,16 @@ def run_study(study: Study, trials: int, launcher: Launcher, parallel: int, repo
                     process.wait()
                 if process.poll() is not None:
                     del running[number]
-                    collect(study, study.trials[number], launcher, process.returncode, time.monotonic() - begun)
+                    record_result(study, study.trials[number], launcher, process.returncode, time.monotonic() - begun)
                     write_tables(study)
-                    reporter.info(line_of(study, study.trials[number]))
+                    reporter.info(trial_line(study, study.trials[number]))
             if not running and (stop.requested or (not waiting and len(study.trials) >= trials)):
                 return stop.requested and bool(study.unfinished() or len(study.trials) < trials)
             time.sleep(POLL)
 
 
-def wait_for(trial: Trial, launcher: Launcher) -> None:
-    """Waits for a training that outlived a killed search: two in one folder would spoil it."""
+def wait_for_process(trial: Trial, launcher: Launcher) -> None:
+    """Waits for a training that still runs after its search was killed: two must not write to one folder."""
     here = str(launcher.folder / trial.name).encode()
     while trial.process is not None and here in _command_of(trial.process):
         time.sleep(POLL)
@@ -107,11 +119,11 @@ def _command_of(process: int) -> bytes:
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
-        return b""  # it ended; where there is no /proc, a killed search must have taken its trainings along
+        return b""  # it ended; where there is no /proc, its trainings are taken to have ended with the search
 
 
-def collect(study: Study, trial: Trial, launcher: Launcher, code: int, seconds: float) -> None:
-    """Writes down how a training ended; one that was stopped stays unfinished."""
+def record_result(study: Study, trial: Trial, launcher: Launcher, code: int, seconds: float) -> None:
+    """Records the result of a trial's training; one that was stopped stays unfinished."""
     seconds += trial.seconds
     try:
         result = json.loads(launcher.result(trial).read_text(encoding="utf-8"))
@@ -133,7 +145,7 @@ def collect(study: Study, trial: Trial, launcher: Launcher, code: int, seconds: 
 
 
 def write_tables(study: Study) -> None:
-    """The results so far, and the best recipe."""
+    """Writes the table of results so far, and the best recipe."""
     text, rows = io.StringIO(), study.rows()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -143,8 +155,8 @@ def write_tables(study: Study) -> None:
         write_yaml(study.folder / BEST, to_plain(study.recipe_of(study.best)))
 
 
-def line_of(study: Study, trial: Trial) -> str:
-    """The line on a trial that has ended."""
+def trial_line(study: Study, trial: Trial) -> str:
+    """The message about a finished trial."""
     values = "  ".join(f"{path}={value:g}" for path, value in study.settings(trial).items())
     reached = f"{study.recipe.metric} {trial.fitness:.4f}" if trial.fitness is not None else trial.status
     best = "  best" if study.best is trial else ""

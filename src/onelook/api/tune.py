@@ -1,4 +1,4 @@
-"""`onelook.tune`: a genetic search over the numbers of a recipe, each trial a run of its own."""
+"""`onelook.tune`: searches for hyper-parameters with a genetic algorithm; each trial is a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved
 from onelook.api.splits import open_splits
 from onelook.api.training_session import run_folder, run_name
-from onelook.api.trials import BASE, BEST, Launcher, begin_study, run_study
+from onelook.api.trials import BASE, BEST, Launcher, create_study, run_study
 from onelook.errors import UsageError, UserError
 from onelook.files import write_text
 from onelook.recipes import read_recipe
@@ -24,11 +24,13 @@ from onelook.tuning.genes import default_genes, read_gene
 from onelook.tuning.study import STUDY_FILE, Study
 
 TRIALS = 30  # unless another number is given
+# The arguments of `onelook.train` that all trials share, and their names in the search's file.
+_SHARED = {"weights": "weights", "split": "train_split", "validation": "val_split", "workers": "workers"}
 
 
 @dataclass(frozen=True)
 class TuneResult:
-    """The result of a search, or of the part of it until it was stopped.
+    """The result of a hyper-parameter search; of its trials so far where it was stopped.
 
     rows: the trials, with the values of their numbers.  best: number of the best trial, None without one.
     resume_command: how the search is continued.
@@ -87,7 +89,7 @@ def tune(
     resume_command: Callable[[Path], str] | None = None,
     reporter: Reporter | None = None,
 ) -> TuneResult:
-    """Searches for better numbers in a recipe, by a genetic algorithm; each trial is a training in a process.
+    """Searches for better hyper-parameters of a recipe with a genetic algorithm; each trial is a training in a process.
 
     recipe: as for `onelook.train`, where overrides may be ranges too; None where a search is resumed.
     data: folder or file of a data set.
@@ -102,7 +104,7 @@ def tune(
     Ctrl-C stops the running trainings, which are continued by `resume`. Raises UserError where every trial failed.
     """
     if any(number is not None and number < 1 for number in (trials, parallel)):
-        raise UsageError("--trials and --parallel are at least 1.")
+        raise UsageError("trials and parallel are at least 1.")
     given = {
         **{"trials": trials, "parallel": parallel, "device": device, "workers": workers},
         **{"weights": None if weights is None else os.fspath(weights), "train_split": split, "val_split": validation},
@@ -112,18 +114,18 @@ def tune(
     ranges = (*ranges, *among)
     folder = run_folder(out, resume, f"tune-{run_name(choice) or 'recipe'}")
     if resume:
-        study = _resumed(folder, choice, ranges, seed, options)
+        study = _resumed_study(folder, choice, ranges, seed, options)
     else:
-        study = _begun(folder, choice, data, options, ranges=ranges, seed=seed or 0, reporter=reporter)
-    shared = {name: study.options.get(name) for name in ("weights", "train_split", "val_split", "workers")}
-    launcher = Launcher(os.fspath(data), folder, flags_of(**shared), _devices(study.options))
+        study = _new_study(folder, choice, data, options, ranges=ranges, seed=seed or 0, reporter=reporter)
+    shared = {name: study.options.get(key) for name, key in _SHARED.items()}
+    launcher = Launcher(os.fspath(data), folder, shared, _devices(study.options))
     number, at_once = int(study.options.get("trials", TRIALS)), int(study.options.get("parallel", 1))
     interrupted = run_study(study, number, launcher, at_once, PlainReporter() if reporter is None else reporter)
     return finish(study, interrupted, (resume_command or _resume_call)(folder))
 
 
 def without_ranges(choice: Recipe | RecipeChoice) -> tuple[Recipe | RecipeChoice, list[str]]:
-    """The choice with the overrides that give one value, and the others: those to search."""
+    """Splits the overrides of a choice: those with one value stay in it, the ranges to search are returned."""
     if not isinstance(choice, RecipeChoice):
         return choice, []
     ranges = [setting for setting in choice.overrides if is_range(setting)]
@@ -131,37 +133,37 @@ def without_ranges(choice: Recipe | RecipeChoice) -> tuple[Recipe | RecipeChoice
 
 
 def is_range(setting: str) -> bool:
-    """Whether a setting is one to search."""
+    """Whether a setting is a range to search."""
     return ".." in setting.partition("=")[2]
 
 
 def _devices(options: Mapping[str, Any]) -> list[str | None]:
-    """The devices that trainings take in turn; UserError where the first is absent."""
+    """The devices that the trials use in turn; UserError where the first does not exist."""
     devices: list[str | None] = [*str(options["device"]).split(",")] if "device" in options else [None]
     choose_device(devices[0])
     return devices
 
 
-def _resumed(
+def _resumed_study(
     folder: Path,
     choice: Recipe | RecipeChoice,
     ranges: Sequence[str],
     seed: int | None,
     options: Mapping[str, Any],
 ) -> Study:
-    """The search in a folder, with the options that are new; UserError where it would search something else."""
-    refused = [] if seed is None else ["--seed"]
+    """Opens the search in a folder, with new options; UserError where it would search something else."""
+    refused = [] if seed is None else ["seed"]
     if isinstance(choice, RecipeChoice):
         named = ("model", "recipe", "epochs", "size", "batch")
-        flags = [f"--{name}" for name in named if getattr(choice, name) is not None]
-        refused = [*flags, *refused, *choice.overrides]
+        given = [name for name in named if getattr(choice, name) is not None]
+        refused = [*given, *refused, *choice.overrides]
     else:
         refused.append("the recipe")
     refused += ranges
     if refused:
         raise UsageError(
             "A resumed search keeps its settings.",
-            f"Leave away: {' '.join(refused)}; or begin a new search: --out.",
+            f"Leave away: {', '.join(refused)}; or begin a new search in another folder (out).",
         )
     study = Study.read(folder, read_recipe(folder / BASE), write_text)
     _devices(options)
@@ -170,7 +172,7 @@ def _resumed(
     return study
 
 
-def _begun(
+def _new_study(
     folder: Path,
     choice: Recipe | RecipeChoice,
     data: PathLike,
@@ -180,35 +182,29 @@ def _begun(
     seed: int,
     reporter: Reporter | None,
 ) -> Study:
-    """A new search in a folder; UserError where no trial could be better than another."""
+    """Creates a search in a folder; UserError where no trial could be better than another."""
     first = choose_device(_devices(options)[0])
     if (folder / STUDY_FILE).exists():
-        raise UserError(f"'{folder}' holds a search already.", "Continue it: --resume; or choose another --out.")
-    training, judged, _ = open_splits(data, options.get("train_split"), options.get("val_split"), reporter=reporter)
-    if judged is None:
+        raise UserError(f"'{folder}' holds a search already.", "Continue it (resume), or choose another folder (out).")
+    training, validation, _ = open_splits(data, options.get("train_split"), options.get("val_split"), reporter=reporter)
+    if validation is None:
         raise UserError(
             "There is nothing to evaluate on, so no trial is better than another.",
             "Give --val-split (in Python: validation).",
         )
-    chosen = resolved(choice, training, fine_tunes="weights" in options, on_cpu=first.type == "cpu")
-    if lacking := missing_for_metric(chosen.metric, judged):
+    chosen = resolved(choice, training, has_weights="weights" in options, on_cpu=first.type == "cpu")
+    if lacking := missing_for_metric(chosen.metric, validation):
         raise UserError(
             f"The validation split has no {lacking}: {chosen.metric} is undefined on it, so no trial is better "
             "than another.",
             "Choose another with --val-split (in Python: validation), or another metric.",
         )
     genes = tuple(read_gene(one, chosen) for one in ranges) or default_genes(chosen)
-    return begin_study(folder, chosen, genes, seed, options)
+    return create_study(folder, chosen, genes, seed, options)
 
 
 def _resume_call(folder: Path) -> str:
     return f"call onelook.tune again with out='{folder}' and resume=True"
-
-
-def flags_of(**given: Any) -> list[str]:
-    """The flags of `onelook train` for what is given."""
-    named = {name: value for name, value in given.items() if value is not None}
-    return [part for name, value in named.items() for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def finish(study: Study, interrupted: bool, resume_command: str = "") -> TuneResult:

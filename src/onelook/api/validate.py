@@ -31,7 +31,7 @@ def validate(
     size: int | tuple[int, int] | None = None,
     confidence: float = 0.01,
     iou: float = 0.65,
-    select: PostprocessKind | None = None,
+    postprocess: PostprocessKind | None = None,
     batch: int = 8,
     rectangular: bool = False,
     tta: bool = False,
@@ -45,10 +45,10 @@ def validate(
     """The average precision of a model on a data set, by the COCO protocol.
 
     model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  data: a data
-    set, or its folder or file, of which `split` is opened.  select: how boxes become detections ("nms", "diou", "soft",
-    "best"); None is the model's own for validation.  batch: images that the network sees at once.  rectangular: images
-    of like aspect ratio share a batch, in inputs no larger than they need.  detections: the COCO results file to write.
-    allow_size_mismatch: go on although images do not have their annotated sizes.
+    set, or its folder or file, of which `split` is opened.  postprocess: how boxes become detections ("nms", "diou",
+    "soft", "best"); None is the model's own for validation.  batch: images that the network sees at once.  rectangular:
+    images of like aspect ratio share a batch, in inputs no larger than they need.  detections: the COCO results file to
+    write. allow_size_mismatch: go on although images do not have their annotated sizes.
     The other settings are those of `onelook.load`.
 
     Classes are matched by name. A number that no object defines (the AP of small objects where there are none) is -1.
@@ -65,16 +65,15 @@ def validate(
     shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all
     dataset = _open(data, split, shown)
     check_fit(dataset, shown, allow=allow_size_mismatch)
-    postprocess = predictor.runtime.evaluating
-    if select is not None:
-        postprocess = postprocess_of_kind(select, postprocess)
-    postprocess = with_thresholds(postprocess, confidence, iou)
+    chosen = predictor.runtime.evaluating
+    if postprocess is not None:
+        chosen = postprocess_of_kind(postprocess, chosen)
     loaded = perf_counter()
     with shown.progress("validating") as progress:
         evaluation = evaluate(
             predictor.runtime,
             dataset,
-            postprocess,
+            with_thresholds(chosen, confidence, iou),
             batch=batch,
             progress=_counter(progress, -(-len(dataset) // shard()[1])),
             rectangular=Rectangular() if rectangular else None,

@@ -20,7 +20,7 @@ def detect(
     confidence: float = 0.25,
     iou: float = 0.45,
     agnostic: bool = False,
-    select: PostprocessKind | None = None,
+    postprocess: PostprocessKind | None = None,
     size: int | None = None,
     out: Path | None = None,
     format: str = api.FORMATS,
@@ -47,7 +47,7 @@ def detect(
         confidence: least score of a detection.
         iou: boxes of one class that overlap a better one by more are dropped.
         agnostic: let boxes of different classes suppress each other, as the official YOLOX demos do.
-        select: how boxes become detections: nms, diou, soft or best, as in `onelook val`.
+        postprocess: how boxes become detections: nms, diou, soft or best, as in `onelook val`.
         size: side of the network's input; what the weights were made for unless given.
         out: folder to write to; runs/detect, runs/detect-2, ... unless given.
         format: what to write, separated by commas: json, images, coco, yolo, csv, video.
@@ -68,7 +68,7 @@ def detect(
             confidence=confidence,
             iou=iou,
             agnostic=agnostic,
-            select=select,
+            postprocess=postprocess,
             size=size,
             out=out,
             formats=format,

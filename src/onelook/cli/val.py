@@ -22,7 +22,7 @@ def validate(
     size: int | None = None,
     confidence: float = 0.01,
     iou: float = 0.65,
-    select: PostprocessKind | None = None,
+    postprocess: PostprocessKind | None = None,
     batch: int = 8,
     rectangular: bool = False,
     tta: bool = False,
@@ -50,9 +50,9 @@ def validate(
         size: Side of the network's input in pixels; the model's own unless given.
         confidence: Least score of a detection.
         iou: Overlap above which the weaker of two detections of a class is dropped.
-        select: How boxes become detections: nms, diou (NMS by overlap and distance, as YOLOv4's numbers are made), soft
-            (scores shrink instead), or best (the best rows as they are); best for a model that was trained without need
-            of NMS, else nms.
+        postprocess: How boxes become detections: nms, diou (NMS by overlap and distance, as YOLOv4's numbers are made),
+            soft (scores shrink instead), or best (the best rows as they are); best for a model that was trained without
+            need of NMS, else nms.
         batch: Images that the model sees at once.
         rectangular: Batch images of like aspect ratio, in inputs no larger than they need; how YOLOv7's published
             numbers were made.
@@ -71,7 +71,7 @@ def validate(
         size=size,
         confidence=confidence,
         iou=iou,
-        select=select,
+        postprocess=postprocess,
         batch=batch,
         rectangular=rectangular,
         tta=tta,

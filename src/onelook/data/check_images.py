@@ -12,6 +12,8 @@ from onelook.data.fit import REMEDY, Misfit
 from onelook.data.formats.base import ReadSplit
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_size
+from onelook.data.split_names import share_images
+from onelook.devices import num_cores
 from onelook.errors import ImageError
 from onelook.reporter import Reporter
 
@@ -48,7 +50,7 @@ def check_image(path: str, *, quick: bool) -> CheckedImage:
 
 
 def _look_at_all(paths: Sequence[str], reporter: Reporter, quick: bool) -> dict[str, CheckedImage]:
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(8, num_cores())
     found: dict[str, CheckedImage] = {}
     with ThreadPoolExecutor(workers) as pool, reporter.progress("Checking images") as progress:
         for start in range(0, len(paths), 64):  # in small parts, so that Ctrl-C ends it at once
@@ -90,7 +92,7 @@ def _report(part: ReadSplit, row: int, path: str, found: CheckedImage, problems:
 
 
 def _report_repeated(read: Sequence[ReadSplit], looked: dict[str, CheckedImage], problems: Problems) -> None:
-    """The same content under two names, or in two splits. `trainval` shares its images with train and val by design."""
+    """The same content under two names, or in two splits that share no images by design."""
     first: dict[bytes, dict[str, str]] = {}
     for part in read:
         for row in range(len(part.index)):
@@ -103,7 +105,7 @@ def _report_repeated(read: Sequence[ReadSplit], looked: dict[str, CheckedImage],
                 if split == part.split:
                     message = f"The same image is in the split '{split}' twice: '{other}' and '{path}'."
                     problems.warning("image-duplicate", message, "Remove one of the two.", file=path)
-                elif "trainval" not in (split, part.split) or "test" in (split, part.split):
+                elif not share_images(split, part.split):
                     message = f"The same image is in the splits '{split}' ('{other}') and '{part.split}' ('{path}')."
                     remedy = "Remove it from one of them, or results will look better than they are."
                     problems.warning("image-in-two-splits", message, remedy, file=path)

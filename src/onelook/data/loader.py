@@ -32,6 +32,7 @@ from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repea
 from onelook.data.shared_file import Gather, gather_alone
 from onelook.data.split import Dataset
 from onelook.data.training_images import DrawImages, TrainingImages, uses_polygons
+from onelook.devices import num_cores_per_process
 from onelook.errors import UserError
 from onelook.types import Sample, Targets
 
@@ -131,19 +132,12 @@ def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int
     return Batch(images.permute(0, 3, 1, 2), targets, indices)
 
 
-def cores() -> int:
-    """Processor cores of this process: those of the machine, divided by the processes that torchrun started on it."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    together = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, here // (int(together) if together.isdecimal() and int(together) else 1))
-
-
 def default_workers() -> int:
     """The default number of worker processes: the cores less one, at least 1 and at most 16.
 
     Where the network itself trains on the CPU, workers slow it down: the caller may choose fewer.
     """
-    return max(1, min(16, cores() - 1))
+    return max(1, min(16, num_cores_per_process() - 1))
 
 
 class Loader:

@@ -17,6 +17,7 @@ from io import FileIO
 from onelook.data.exif import DamagedHeaderError, trailing_exif
 from onelook.data.headers import HEIC, HEIC_REMEDY, Header, is_heic, read_header
 from onelook.data.paths import other_spelling
+from onelook.devices import num_cores
 from onelook.errors import ImageError
 from onelook.reporter import Progress, ignore_progress
 
@@ -64,7 +65,7 @@ def image_sizes(
         except ImageError as error:
             return error
 
-    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) * 2)) as pool:
+    with ThreadPoolExecutor(min(8, 2 * num_cores())) as pool:
         for start in range(0, len(paths), 4096):
             part = list(pool.map(one, paths[start : start + 4096], chunksize=64))
             found += part

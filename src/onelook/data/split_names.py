@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -48,3 +48,18 @@ def named_splits(items: Mapping[str, T]) -> dict[str, T]:
     order = list(dict.fromkeys(_WORDS.values()))
     ranked = sorted(items, key=lambda name: (order.index(short[name]) if short[name] in order else 99, name))
     return {short[name]: items[name] for name in ranked}
+
+
+def usual_splits(names: Collection[str]) -> tuple[str, str]:
+    """The splits that a training uses and is evaluated on, of those there are, unless others are named.
+
+    train and val; trainval and test where both exist, as Pascal VOC's results are published. The second may not exist.
+    """
+    if "trainval" in names and "test" in names:
+        return "trainval", "test"
+    return "train" if "train" in names else "trainval", "test" if "val" not in names and "test" in names else "val"
+
+
+def share_images(first: str, second: str) -> bool:
+    """Whether two splits have images in common by design, as trainval is train and val together."""
+    return "trainval" in (first, second) and "test" not in (first, second)

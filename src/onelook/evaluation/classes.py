@@ -25,8 +25,8 @@ def top_k(
     """
     was_training = model.training
     model.eval()
-    rank, world = shard()
-    rows, found = np.arange(len(dataset))[rank::world], torch.zeros(3, device=device)
+    rank, num_processes = shard()
+    rows, found = np.arange(len(dataset))[rank::num_processes], torch.zeros(3, device=device)
 
     def crops(part: np.ndarray) -> np.ndarray:
         return np.stack([centre_crop(dataset.image(int(row)), size) for row in part])

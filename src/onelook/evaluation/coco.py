@@ -187,11 +187,6 @@ class Evaluation:
             suspects.append(LabelSuspect(*place, found["type"], detected, float(found["dt_score"]), annotated))
         return sorted(suspects, key=lambda s: -s.score)
 
-    def slices(self, image_ids: Mapping[str, Sequence[int]]) -> dict[str, dict[str, float]]:
-        """The twelve numbers on parts of the images: name -> the image ids of the part."""
-        rows = {name: self.truth.rows_of_images(np.array(ids, np.int64)) for name, ids in image_ids.items()}
-        return {name: score(*_part(self.truth, self.results, kept)).stats for name, kept in rows.items()}
-
     @cached_property
     def _evaluator(self) -> Any:
         return _evaluate(self.truth, self.results)
@@ -285,28 +280,6 @@ def _iou_row(iou: float) -> int:
     if abs(IOUS[row] - iou) > 1e-6:
         raise ValueError(f"IoU {iou} is not one of the protocol's thresholds 0.50, 0.55, ..., 0.95")
     return row
-
-
-def _part(truth: GroundTruth, results: Results, rows: np.ndarray) -> tuple[GroundTruth, Results]:
-    """The same evaluation on some images only."""
-    rows = np.unique(rows[rows >= 0])
-    place = np.full(len(truth.image_ids), -1, np.int64)
-    place[rows] = np.arange(len(rows))
-    kept, found = place[truth.images] >= 0, place[results.images] >= 0
-    part = GroundTruth(
-        truth.image_ids[rows],
-        tuple(truth.files[row] for row in rows),
-        truth.names,
-        truth.category_ids,
-        place[truth.images[kept]],
-        truth.labels[kept],
-        truth.boxes[kept],
-        truth.areas[kept],
-        truth.crowds[kept],
-    )
-    return part, Results(
-        place[results.images[found]], results.labels[found], results.boxes[found], results.scores[found]
-    )
 
 
 def _f1_curve(evaluation: Evaluation) -> F1Curve:

@@ -1,4 +1,4 @@
-"""Framed images of a data set in batches, decoded by background threads while the model works on the batch before.
+"""Decodes and resizes the images of a data set in background threads, and yields them in batches.
 
 OpenCV decodes and resizes without Python's lock, so threads are enough: no process is started, no pixel is copied to
 another one. What waits is bounded by a few batches, whatever the number of images.
@@ -6,7 +6,6 @@ another one. What waits is bounded by a few batches, whatever the number of imag
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from onelook.augment.letterbox import Resize, ResizeTransform
+from onelook.devices import num_cores
 from onelook.evaluation.rectangular import Group
 
 _BATCHES_AHEAD = 2  # decoded before they are asked for; one alone would leave threads idle at each batch's end
@@ -32,7 +32,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Framed images: pixels (B, H, W, 3) uint8 RGB, valid until the next batch is asked for, and where they came from.
+    """Resized images. pixels: (B, H, W, 3) uint8 RGB, valid until the next batch is made.
 
     seconds: what decoding and framing took, summed over the threads.
     """
@@ -45,15 +45,13 @@ class Batch:
 
 def default_workers() -> int:
     """As many threads as the process has cores, up to 8: beyond, the model waits for memory instead."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(8, cores)
+    return min(8, num_cores())
 
 
-def framed_batches(
+def resized_batches(
     images: Images, groups: Sequence[Group], frame: Resize, *, workers: int | None = None
 ) -> Iterator[Batch]:
-    """The images of every group, framed to its size, in this order.
+    """Yields the images of every group, resized to its input size, in this order.
 
     An image that cannot be decoded raises where its batch would come. Leaving the loop early, by an error or Ctrl-C,
     stops the threads after the images they are at.

@@ -1,4 +1,4 @@
-"""Evaluation in rectangles: images of like aspect ratio share a batch, whose input is no larger than they need."""
+"""Rectangular evaluation: a batch has images of similar aspect ratio, and an input no larger than they need."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Rectangular:
         return found
 
     def frame(self, frame: Resize, longest: int) -> Letterbox:
-        """How images come into these inputs: centred, their longer side `longest`, averaged where they shrink.
+        """The letterbox for these inputs: centred, the longer side `longest`, area interpolation where it shrinks.
 
         UsageError for a model whose images are stretched: it keeps no aspect ratio.
         """

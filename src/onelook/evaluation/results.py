@@ -15,6 +15,7 @@ from onelook.data.jsonstream import JsonStream, Single, UnusualError
 from onelook.errors import DataError, UserError
 from onelook.evaluation.tables import LARGEST, GroundTruth, Results
 from onelook.files import open_replacing
+from onelook.predict.writers.coco import results_lines
 
 LARGEST_COUNT = 40_000_000
 LARGEST_SCORE = 1e300
@@ -24,7 +25,7 @@ _WRITTEN_AT_ONCE = 20_000
 
 
 class Detection(msgspec.Struct, gc=False):
-    """A detection as almost all are; further fields are passed over."""
+    """An ordinary entry of a results file; further fields are ignored."""
 
     image_id: int
     category_id: int
@@ -122,8 +123,7 @@ def _lines(truth: GroundTruth, results: Results, rows: slice) -> str:
         results.boxes[rows].tolist(),
         results.scores[rows].tolist(),
     )
-    line = '{"image_id": %d, "category_id": %d, "bbox": [%r, %r, %r, %r], "score": %r}'
-    return ",\n".join(line % (image, category, *box, score) for image, category, box, score in zip(*columns))
+    return results_lines(zip(*columns))
 
 
 def _problem(entry: Any, known: Mapping[str, Mapping[int, int]]) -> str:

@@ -11,29 +11,12 @@ import numpy as np
 from onelook.augment.letterbox import Resize
 from onelook.errors import DataError, UsageError
 from onelook.evaluation.coco import Evaluation, score
-from onelook.evaluation.frames import framed_batches
+from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import Group, Rectangular, square_groups
 from onelook.evaluation.shards import gather, shard
 from onelook.evaluation.tables import LARGEST, GroundTruth, Results
-
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # (K, 4) xyxy in pixels of the input, (K,) scores, (K,) labels
-
-
-class Model(Protocol):
-    """What is evaluated: the runtimes of `predict/runtimes/`."""
-
-    @property
-    def size(self) -> tuple[int, int]: ...
-
-    @property
-    def frame(self) -> Resize: ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    def __call__(self, batch: np.ndarray, select: Any, /) -> list[Found]:
-        """(B, H, W, 3) uint8 RGB -> what `select` keeps of each image, best first."""
-        ...
+from onelook.ops.nms import Postprocess
+from onelook.predict.runtime import Runtime
 
 
 class LabelledImages(Protocol):
@@ -59,19 +42,19 @@ class LabelledImages(Protocol):
 
 
 def evaluate(
-    model: Model,
+    model: Runtime,
     dataset: LabelledImages,
-    select: Any,
+    postprocess: Postprocess,
     *,
     batch: int = 8,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
     rectangular: Rectangular | None = None,
 ) -> Evaluation:
-    """The COCO numbers of a model on a data set.
+    """Computes the COCO metrics of a model on a data set.
 
-    select: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: called with the
-    number of images done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
+    postprocess: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: called with
+    the number of images done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
     they need, where the model takes any; None is the model's own size. Classes are matched by name; a model without
     names by number.
 
@@ -92,9 +75,9 @@ def evaluate(
         groups = groups[first::step]
     found = _Collector(labels)
     in_model = decoding = 0.0
-    for frames in framed_batches(dataset, groups, frame, workers=workers):
+    for frames in resized_batches(dataset, groups, frame, workers=workers):
         start = perf_counter()
-        outputs = model(frames.pixels, select)
+        outputs = model(frames.pixels, postprocess)
         in_model += perf_counter() - start
         decoding += frames.seconds
         for row, placement, (boxes, scores, classes) in zip(frames.rows, frames.placements, outputs):
@@ -114,7 +97,7 @@ def evaluate(
 
 
 def _rectangles(
-    model: Model, dataset: LabelledImages, batch: int, rectangular: Rectangular
+    model: Runtime, dataset: LabelledImages, batch: int, rectangular: Rectangular
 ) -> tuple[list[Group], Resize]:
     stride = getattr(model, "stride", None)
     if stride is None:
@@ -129,7 +112,7 @@ def _rectangles(
 def match_classes(
     names: Sequence[str], dataset: LabelledImages, truth: GroundTruth
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Model label -> label of the ground truth, -1 for a class the data set does not have; and what to say about it.
+    """Maps model labels to labels of the ground truth, -1 for a class that the data set lacks; and returns messages.
 
     A model without class names is taken to have the data set's, in its order. Raises DataError when no name agrees.
     """
@@ -173,7 +156,7 @@ class _Collector:
         self.parts.append((np.full(len(scores), image, np.int64), boxes, scores, self.labels[classes]))
 
     def finish(self) -> tuple[Results, int]:
-        """All detections of known classes, and how many of them had to be left out as not finite."""
+        """Returns all finite detections of known classes, and the number of those that are not finite."""
         if not self.parts:
             return Results.empty(), 0
         images, boxes, scores, labels = (np.concatenate(column) for column in zip(*self.parts))

@@ -193,15 +193,15 @@ def _metadata(detector: Detector, architecture: Architecture) -> ExportedMetadat
         precision="float32",
         architecture=plain,
         version=__version__,
-        detecting=_own_select(architecture, "detecting"),
-        evaluating=_own_select(architecture, "evaluating"),
+        detecting=_own_postprocess(architecture, "detecting"),
+        evaluating=_own_postprocess(architecture, "evaluating"),
     )
 
 
-def _own_select(architecture: Architecture, use: str) -> dict[str, Any] | None:
+def _own_postprocess(architecture: Architecture, use: str) -> dict[str, Any] | None:
     """The NMS settings that an architecture has for one use ("detecting", "evaluating"), or None."""
-    select = getattr(architecture, use, None)
-    return to_plain(select) if isinstance(select, Nms) else None
+    postprocess = getattr(architecture, use, None)
+    return to_plain(postprocess) if isinstance(postprocess, Nms) else None
 
 
 def _free(plain: dict[str, Any]) -> dict[str, Any]:

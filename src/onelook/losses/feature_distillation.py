@@ -7,24 +7,10 @@ and (usually) every channel of both is normalised.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-
-@runtime_checkable
-class FeatureLoss(Protocol):
-    """A distance between two feature maps of one level."""
-
-    def trainable_module(self, channels: int) -> nn.Module:
-        """Returns the module trained with the student at a level of `channels`; an identity if the loss needs none."""
-        ...
-
-    def __call__(self, student: Tensor, teacher: Tensor, module: nn.Module) -> Tensor:
-        """Returns a scalar, of maps (B, C, H, W) float32 and the level's module. No gradient flows to the teacher."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,31 @@ class Pairs:
         return at_least_float32(gather_rows(self.predictions.classes, self.matches.priors))
 
     @cached_property
+    def objectness(self) -> Tensor:
+        """(B, N) objectness logits of all priors. Raises TypeError for a head without objectness."""
+        if self.predictions.objectness is None:
+            raise TypeError("an objectness term needs a head with objectness")
+        return at_least_float32(self.predictions.objectness)
+
+    @cached_property
+    def has_object(self) -> Tensor:
+        """(B, N) 1 for a prior with an object, else 0."""
+        # Padded pairs point at row 0 and add 0 there.
+        counts = torch.zeros_like(self.objectness)
+        return counts.scatter_add_(1, self.matches.priors, self.valid.to(counts.dtype)).clamp_(max=1.0)
+
+    @cached_property
+    def class_quality(self) -> Tensor:
+        """(B, P, C) the pair's quality for the class of its object, 0 for the other classes."""
+        quality = self.matches.quality.to(self.classes.dtype).unsqueeze(-1)
+        return torch.zeros_like(self.classes).scatter_(2, self.labels.unsqueeze(-1), quality)
+
+    def without_ignored(self, values: Tensor) -> Tensor:
+        """Returns `values` (B, N) of all priors, 0 where the assigner ignores the prior."""
+        ignored = self.matches.ignored
+        return values if ignored is None else values.masked_fill(ignored, 0.0)
+
+    @cached_property
     def labels(self) -> Tensor:
         """(B, P) int64 class of the object."""
         if self.targets.labels.shape[1] == 0:

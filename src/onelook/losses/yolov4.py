@@ -123,18 +123,9 @@ class DarknetObjectness:
         return ("objectness",)
 
     def __call__(self, pairs: Pairs) -> Tensor:
-        logits = pairs.predictions.objectness
-        if logits is None:
-            raise TypeError("DarknetObjectness needs a head with objectness")
-        logits = at_least_float32(logits)
-        matches = pairs.matches
-        target = matches.objectness
-        if target is None:
-            positive = torch.zeros_like(logits).scatter_add_(1, matches.priors, pairs.valid.to(logits.dtype))
-            target = positive.clamp_(max=1.0)
-        loss = elementwise_loss(logits, target.to(logits.dtype), self.squares)
-        if matches.ignored is not None:
-            loss = loss.masked_fill(matches.ignored, 0.0)
+        logits = pairs.objectness
+        target = pairs.has_object if pairs.matches.objectness is None else pairs.matches.objectness
+        loss = pairs.without_ignored(elementwise_loss(logits, target.to(logits.dtype), self.squares))
         if self.balance:
             loss = loss * self._gains(pairs.predictions.priors, loss)
         return loss.sum() / len(loss)

@@ -16,7 +16,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from onelook.losses.pairs import Pairs
 from onelook.ops.iou import IouKind, box_iou
-from onelook.ops.precision import at_least_float32
 from onelook.ops.priors import level_starts
 from onelook.types import Priors
 
@@ -76,13 +75,8 @@ class LevelObjectness:
         return ("objectness",)
 
     def __call__(self, pairs: Pairs) -> Tensor:
-        logits = pairs.predictions.objectness
-        if logits is None:
-            raise TypeError(f"{type(self).__name__} needs a head with objectness")
-        logits = at_least_float32(logits)
-        loss = _cross_entropy(logits, self.targets(pairs).to(logits.dtype), self.focal)
-        if pairs.matches.ignored is not None:
-            loss = loss.masked_fill(pairs.matches.ignored, 0.0)
+        logits = pairs.objectness
+        loss = pairs.without_ignored(_cross_entropy(logits, self.targets(pairs).to(logits.dtype), self.focal))
         priors = pairs.predictions.priors
         levels = loss.split([end - start for start, end in pairwise(level_starts(priors))], 1)
         value = torch.stack([part.mean() * gain for part, gain in zip(levels, self._balance(len(levels)))]).sum()
@@ -144,9 +138,7 @@ class LevelClasses:
         count = pairs.classes.shape[-1]
         if count == 1:
             return pairs.classes.new_zeros(())
-        quality = pairs.matches.quality.to(pairs.classes.dtype).unsqueeze(-1)
-        target = torch.zeros_like(pairs.classes).scatter_(2, pairs.labels.unsqueeze(-1), quality)
-        target = target * (1.0 - self.smoothing) + 0.5 * self.smoothing
+        target = pairs.class_quality * (1.0 - self.smoothing) + 0.5 * self.smoothing
         value = pairs.per_level(_cross_entropy(pairs.classes, target, self.focal).mean(-1))
         return value * _level_gain(pairs) * (count / _CLASSES) if self.scaled else value
 

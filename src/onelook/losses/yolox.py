@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from onelook.losses.pairs import Emphasis, Pairs
+from onelook.ops.boxes import xyxy_to_cxcywh
 from onelook.ops.gather import gather_rows
 from onelook.ops.iou import IouKind, box_iou
 from onelook.ops.precision import at_least_float32
@@ -55,16 +56,8 @@ class Objectness:
         return ("objectness",)
 
     def __call__(self, pairs: Pairs) -> Tensor:
-        logits = pairs.predictions.objectness
-        if logits is None:
-            raise TypeError("Objectness needs a head with objectness")
-        logits = at_least_float32(logits)
-        # Padded pairs point at row 0 and add 0 there.
-        positive = torch.zeros_like(logits).scatter_add_(1, pairs.matches.priors, pairs.valid.to(logits.dtype))
-        loss = binary_cross_entropy_with_logits(logits, positive.clamp_(max=1.0), reduction="none")
-        if pairs.matches.ignored is not None:
-            loss = loss.masked_fill(pairs.matches.ignored, 0.0)
-        return loss.sum() / pairs.count
+        loss = binary_cross_entropy_with_logits(pairs.objectness, pairs.has_object, reduction="none")
+        return pairs.without_ignored(loss).sum() / pairs.count
 
 
 @dataclass(frozen=True)
@@ -90,8 +83,7 @@ class Classes:
         return ()
 
     def __call__(self, pairs: Pairs) -> Tensor:
-        quality = pairs.matches.quality.to(pairs.classes.dtype).unsqueeze(-1)
-        target = torch.zeros_like(pairs.classes).scatter_(2, pairs.labels.unsqueeze(-1), quality)
+        target = pairs.class_quality
         if self.smoothing:
             target = target * (1 - self.smoothing) + self.smoothing / 2
         loss = binary_cross_entropy_with_logits(pairs.classes, target, reduction="none")
@@ -120,7 +112,7 @@ class RawL1:
         raw = at_least_float32(gather_rows(pairs.predictions.regression, rows))
         points = pairs.predictions.priors.points.to(raw.dtype)[rows]
         strides = pairs.predictions.priors.strides.to(raw.dtype)[rows].unsqueeze(-1)
-        low, high = pairs.target_boxes.to(raw.dtype).split(2, -1)
-        centre = ((low + high) / 2 - points) / strides + 0.5
-        sides = ((high - low) / strides + 1e-8).log()
+        centre, sides = xyxy_to_cxcywh(pairs.target_boxes.to(raw.dtype)).split(2, -1)
+        centre = (centre - points) / strides + 0.5
+        sides = (sides / strides + 1e-8).log()
         return pairs.total((raw - torch.cat([centre, sides], -1)).abs())

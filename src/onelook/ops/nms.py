@@ -140,12 +140,14 @@ class TopK:
         return found
 
 
-def with_thresholds(select: Postprocess, confidence: float, iou: float, agnostic: bool | None = None) -> Postprocess:
-    """Returns `select` with other thresholds, as far as it has them; `agnostic` None keeps its own."""
-    if isinstance(select, Nms):
-        agnostic = select.agnostic if agnostic is None else agnostic
-        return replace(select, confidence=confidence, iou=iou, agnostic=agnostic)
-    return replace(select, confidence=confidence) if isinstance(select, TopK) else select
+def with_thresholds(
+    postprocess: Postprocess, confidence: float, iou: float, agnostic: bool | None = None
+) -> Postprocess:
+    """Returns `postprocess` with other thresholds, as far as it has them; `agnostic` None keeps its own."""
+    if isinstance(postprocess, Nms):
+        agnostic = postprocess.agnostic if agnostic is None else agnostic
+        return replace(postprocess, confidence=confidence, iou=iou, agnostic=agnostic)
+    return replace(postprocess, confidence=confidence) if isinstance(postprocess, TopK) else postprocess
 
 
 def candidates(boxes: Any, scores: Any, confidence: float, multi_label: bool = False) -> list[RawDetections]:

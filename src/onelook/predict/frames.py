@@ -6,7 +6,6 @@ A bounded number of images is ahead, so that memory does not grow with what is r
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 from collections import deque
@@ -15,8 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from onelook.augment.letterbox import Resize
 from onelook.data.images import decode_image
+from onelook.devices import num_cores
 from onelook.errors import ImageError
-from onelook.predict.sources import Damage, Framed, Source
+from onelook.predict.sources import PreparedImage, Source, UnreadableSource
 from onelook.predict.video import STALL_SECONDS, read_video, stalled
 
 _FRAMES_AHEAD = 4
@@ -24,15 +24,15 @@ _FRAMES_AHEAD = 4
 
 def read_frames(
     sources: Sequence[Source], frame: Resize, size: tuple[int, int], *, keep: bool = False, workers: int | None = None
-) -> Iterator[Framed | Damage]:
-    """Every image of the sources, framed, in order; Damage in the place of what cannot be read.
+) -> Iterator[PreparedImage | UnreadableSource]:
+    """Every image of the sources, resized for the network, in order; UnreadableSource for what cannot be read.
 
     keep: whether the original pixels stay with the framed ones.  workers: threads that decode images. Closing the
     iterator stops the threads after the images they are at.
     """
-    workers = min(4, os.cpu_count() or 1) if workers is None else workers
+    workers = min(4, num_cores()) if workers is None else workers
     pool = ThreadPoolExecutor(workers, thread_name_prefix="onelook-decode")
-    waiting: deque[Future[Framed | Damage]] = deque()
+    waiting: deque[Future[PreparedImage | UnreadableSource]] = deque()
     try:
         for source in sources:
             if source.kind == "image":
@@ -43,7 +43,7 @@ def read_frames(
             while waiting:
                 yield waiting.popleft().result()
             if source.error is not None:
-                yield Damage(source, source.error)
+                yield UnreadableSource(source, source.error)
             else:
                 yield from _ahead(source, frame, size, keep)
         while waiting:
@@ -52,23 +52,27 @@ def read_frames(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_image(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> Framed | Damage:
+def _read_image(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> PreparedImage | UnreadableSource:
     try:
         image = decode_image(source.path)
     except ImageError as error:
-        return Damage(source, error)
+        return UnreadableSource(source, error)
     except MemoryError:
-        return Damage(source, ImageError(f"There is not enough memory for '{source.path}'.", "Make it smaller."))
+        return UnreadableSource(
+            source, ImageError(f"There is not enough memory for '{source.path}'.", "Make it smaller.")
+        )
     pixels, placement = frame(image, size)
-    return Framed(pixels, placement, source, image=image if keep else None)
+    return PreparedImage(pixels, placement, source, image=image if keep else None)
 
 
-def _ahead(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> Iterator[Framed | Damage]:
+def _ahead(
+    source: Source, frame: Resize, size: tuple[int, int], keep: bool
+) -> Iterator[PreparedImage | UnreadableSource]:
     """The frames of a video, read by a thread a few frames ahead."""
-    ready: queue.Queue[Framed | Damage | BaseException | None] = queue.Queue(_FRAMES_AHEAD)
+    ready: queue.Queue[PreparedImage | UnreadableSource | BaseException | None] = queue.Queue(_FRAMES_AHEAD)
     stop = threading.Event()
 
-    def put(item: Framed | Damage | BaseException | None) -> None:
+    def put(item: PreparedImage | UnreadableSource | BaseException | None) -> None:
         while not stop.is_set():
             with contextlib.suppress(queue.Full):
                 return ready.put(item, timeout=0.1)
@@ -92,11 +96,11 @@ def _ahead(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> 
             try:
                 item = ready.get(timeout=limit)
             except queue.Empty:
-                yield Damage(source, stalled(source, number, limit or 0.0))
+                yield UnreadableSource(source, stalled(source, number, limit or 0.0))
                 return
             if item is None:
                 return
-            number += isinstance(item, Framed)
+            number += isinstance(item, PreparedImage)
             if isinstance(item, BaseException):
                 raise item
             yield item

@@ -17,7 +17,7 @@ from onelook.errors import ImageError
 from onelook.ops.nms import Postprocess, RawDetections, with_thresholds
 from onelook.predict.frames import read_frames
 from onelook.predict.runtime import Runtime
-from onelook.predict.sources import Damage, Framed, Source, find_sources
+from onelook.predict.sources import PreparedImage, Source, UnreadableSource, find_sources
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import Detections
 
@@ -41,15 +41,20 @@ class Predictor:
     """A detector that is ready to detect.
 
     runtime: runs the network.  frame: how images are fitted into its input, and boxes mapped back; None is the
-    runtime's.  select: how its output becomes detections; None is the runtime's.  batch: most images in one run.
+    runtime's.  postprocess: how its output becomes detections; None is the runtime's.  batch: most images in one run.
     """
 
     def __init__(
-        self, runtime: Runtime, frame: Resize | None = None, select: Postprocess | None = None, *, batch: int = BATCH
+        self,
+        runtime: Runtime,
+        frame: Resize | None = None,
+        postprocess: Postprocess | None = None,
+        *,
+        batch: int = BATCH,
     ) -> None:
         self.runtime = runtime
         self.frame = runtime.frame if frame is None else frame
-        self.select = runtime.select if select is None else select
+        self.postprocess = runtime.postprocess if postprocess is None else postprocess
         self.batch = batch
 
     def __repr__(self) -> str:
@@ -67,8 +72,8 @@ class Predictor:
         return self.runtime.size
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """The detections in (H, W, 3) uint8 RGB images of any sizes, with the settings of `select`."""
-        return self._detect(images, self.select)
+        """The detections in (H, W, 3) uint8 RGB images of any sizes, with the settings of `postprocess`."""
+        return self._detect(images, self.postprocess)
 
     @overload
     def detect(  # type: ignore[overload-overlap]  # a text is a sequence of texts as well; it is taken as a path
@@ -109,14 +114,14 @@ class Predictor:
 
         Raises ImageError for a file that cannot be decoded and for arrays that are no 8-bit RGB images.
         """
-        select = self.settings(confidence, iou, agnostic)
+        postprocess = self.settings(confidence, iou, agnostic)
         if not _are_several(source):
             image = read_image(source)
-            return replace(self._detect([image], select)[0], source=_name(source))
+            return replace(self._detect([image], postprocess)[0], source=_name(source))
         images, found = list(source), list[Detections]()
         for start in range(0, len(images), self.batch):
             part = images[start : start + self.batch]
-            for given, result in zip(part, self._detect([read_image(one) for one in part], select)):
+            for given, result in zip(part, self._detect([read_image(one) for one in part], postprocess)):
                 path = _name(given)
                 reader = None if path is None else partial(decode_image, path)
                 kept = result.image if path is None else None
@@ -143,20 +148,20 @@ class Predictor:
         """
         given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
         listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given])
-        select = self.settings(confidence, iou, agnostic)
-        with closing(self.stream_sources(listed, select, keep_images=keep_images)) as results:
+        postprocess = self.settings(confidence, iou, agnostic)
+        with closing(self.stream_sources(listed, postprocess, keep_images=keep_images)) as results:
             for item, found in results:
                 if found is not None:
                     yield found
-                elif isinstance(item, Damage):
+                elif isinstance(item, UnreadableSource):
                     if item.alone:
                         raise item.error
                     (reporter or PlainReporter()).warning(str(item.error))
 
     def stream_sources(
-        self, sources: Sequence[Source], select: Postprocess, *, keep_images: bool = False
-    ) -> Generator[tuple[Framed, Detections] | tuple[Damage, None], None, None]:
-        """Each image and frame of the sources with its detections, in order; Damage for what cannot be read.
+        self, sources: Sequence[Source], postprocess: Postprocess, *, keep_images: bool = False
+    ) -> Generator[tuple[PreparedImage, Detections] | tuple[UnreadableSource, None], None, None]:
+        """Each image and frame of the sources with its detections, in order; UnreadableSource for what cannot be read.
 
         An image of a camera or a stream does not wait for others; elsewhere `batch` images run together. Closing it
         stops the threads that decode.
@@ -165,41 +170,45 @@ class Predictor:
         frames = read_frames(sources, self.frame, self.size, keep=keep_images)
         with closing(_batches(frames, 1 if live else self.batch)) as groups:
             for items in groups:
-                framed = [item for item in items if isinstance(item, Framed)]
-                results = iter(self.run([item.pixels for item in framed], [item.placement for item in framed], select))
+                framed = [item for item in items if isinstance(item, PreparedImage)]
+                results = iter(
+                    self.run([item.pixels for item in framed], [item.placement for item in framed], postprocess)
+                )
                 for item in items:
-                    if isinstance(item, Damage):
+                    if isinstance(item, UnreadableSource):
                         yield item, None
                     else:
                         yield item, item.attach(next(results))
 
     def run(
-        self, pixels: Sequence[np.ndarray], placements: Sequence[ResizeTransform], select: Postprocess
+        self, pixels: Sequence[np.ndarray], placements: Sequence[ResizeTransform], postprocess: Postprocess
     ) -> list[Detections]:
-        """The detections in framed images, in pixels of the originals; without image and source."""
+        """The detections in resized images, in pixels of the originals; without image and source."""
         found: list[RawDetections] = []
         for start in range(0, len(pixels), self.batch):
-            found += self.runtime(np.stack(pixels[start : start + self.batch]), select)
+            found += self.runtime(np.stack(pixels[start : start + self.batch]), postprocess)
         return [
             Detections(place.to_original(boxes), scores, labels, self.class_names, size=place.source)
             for place, (boxes, scores, labels) in zip(placements, found)
         ]
 
-    def _detect(self, images: Sequence[np.ndarray], select: Postprocess) -> list[Detections]:
+    def _detect(self, images: Sequence[np.ndarray], postprocess: Postprocess) -> list[Detections]:
         for image in images:
             check_array(image)
         framed = [self.frame(np.ascontiguousarray(image), self.size) for image in images]
-        results = self.run([pixels for pixels, _ in framed], [placement for _, placement in framed], select)
+        results = self.run([pixels for pixels, _ in framed], [placement for _, placement in framed], postprocess)
         return [replace(result, image=image) for result, image in zip(results, images)]
 
     def settings(self, confidence: float, iou: float, agnostic: bool | None = None) -> Postprocess:
         """The predictor's postprocessing with these thresholds."""
-        return with_thresholds(self.select, confidence, iou, agnostic)
+        return with_thresholds(self.postprocess, confidence, iou, agnostic)
 
 
-def _batches(items: Iterator[Framed | Damage], count: int) -> Generator[list[Framed | Damage], None, None]:
+def _batches(
+    items: Iterator[PreparedImage | UnreadableSource], count: int
+) -> Generator[list[PreparedImage | UnreadableSource], None, None]:
     """Lists of up to `count` items; closing it closes `items`."""
-    waiting: list[Framed | Damage] = []
+    waiting: list[PreparedImage | UnreadableSource] = []
     try:
         for item in items:
             waiting.append(item)

@@ -1,4 +1,4 @@
-"""What runs a network, whatever library does it: the protocol of `runtimes/`, and how its output becomes detections."""
+"""The interface of a runtime, which runs a network, and the postprocessing of its output."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class Runtime(Protocol):
     """A network that is ready to run, with everything that belongs to it.
 
     size: (height, width) of its input.  frame: how images are fitted into the input.  class_names: by label; empty
-    where unknown.  select: how its output becomes detections.  evaluating: the same for validation, as the published
-    numbers were made.
+    where unknown.  postprocess: how its output becomes detections.  evaluating: the same for validation, as the
+    published numbers were made.
     """
 
     size: tuple[int, int]
     frame: Resize
     class_names: tuple[str, ...]
-    select: Postprocess
+    postprocess: Postprocess
     evaluating: Postprocess
 
-    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
-        """(B, H, W, 3) uint8 RGB framed images -> what `select` keeps of each, boxes in pixels of the input."""
+    def __call__(self, batch: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
+        """(B, H, W, 3) uint8 RGB resized images -> the detections that `postprocess` keeps, in pixels of the input."""
         ...
 
 
 def default_postprocess(*, one_to_one: bool, multi_label: bool) -> Postprocess:
-    """NMS, or the best rows for a model that was trained one to one and needs no NMS."""
+    """NMS; the rows with the highest scores for a model that was trained one-to-one and needs no NMS."""
     return TopK(multi_label=multi_label) if one_to_one else Nms(multi_label=multi_label)
 
 
@@ -46,14 +46,14 @@ def postprocess_of_kind(kind: PostprocessKind, default: Postprocess) -> Postproc
         return TopK(multi_label=multi_label)
     kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
     if kind not in kinds:
-        raise UsageError(f"'select' is {kind!r}.", f"Give one of: best, {', '.join(kinds)}.")
+        raise UsageError(f"'postprocess' is {kind!r}.", f"Give one of: best, {', '.join(kinds)}.")
     if isinstance(default, Nms):
         return replace(default, kind=kinds[kind])
     return Nms(multi_label=multi_label, kind=kinds[kind])
 
 
 def postprocess_steps_of(architecture: Any) -> tuple[Postprocess, Postprocess]:
-    """How the output of an architecture becomes detections, and how it does in validation.
+    """The postprocessing steps of an architecture: for detection, and for validation.
 
     An architecture may define them (`detecting`, `evaluating`); else both follow from `one_to_one` and `multi_label`.
     """

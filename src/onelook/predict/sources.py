@@ -1,4 +1,4 @@
-"""Where images come from: files, folders, globs, lists, videos, cameras, stream addresses.
+"""Finds the sources of images: files, folders, globs, lists, videos, cameras, stream addresses.
 
 `find_sources` says what there is; `frames.read_frames` reads it.
 """
@@ -54,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Video:
-    """What a video says of itself. frames: an estimate, 0 where unknown: most containers hold a duration only."""
+    """The metadata of a video. frames: an estimate, 0 where unknown: most containers hold a duration only."""
 
     fps: float
     frames: int
@@ -63,7 +63,7 @@ class Video:
 
 
 @dataclass(frozen=True, eq=False)
-class Framed:
+class PreparedImage:
     """An image that was resized to the network's input. pixels: (H, W, 3) uint8.  frame: its number in a video, from 0.
 
     seconds: when a video shows it, after its first frame; never less than those of the frame before.  image: the
@@ -79,13 +79,13 @@ class Framed:
     seconds: float = 0.0
 
     def attach(self, found: Detections) -> Detections:
-        """The detections with all that is known of their image."""
+        """Adds source, frame number and image to detections."""
         return replace(found, image=self.image, source=self.source.path, frame=self.frame, size=self.placement.source)
 
 
 @dataclass(frozen=True, eq=False)
-class Damage:
-    """A source that could not be read, or not to its end. is_error: otherwise something to know; all was used."""
+class UnreadableSource:
+    """A source that could not be read, or not to its end. is_error: False for a warning: all was used."""
 
     source: Source
     error: ImageError
@@ -100,7 +100,7 @@ class Damage:
 
 
 def find_sources(given: Sequence[str], *, leave_out: str | os.PathLike[str] | None = None) -> list[Source]:
-    """What the given names stand for, in their order, folders and globs sorted.
+    """Finds the sources that the given names stand for, in their order, folders and globs sorted.
 
     A folder is searched with its subfolders, by suffix (hidden ones left out, links to folders not followed); a `.txt`
     file lists one path a line, relative to itself; a number is a camera unless a file is called so. leave_out: a folder
@@ -164,7 +164,7 @@ def _file(path: str, name: str, alone: bool = False) -> Source:
 
 
 def _beginning(path: str) -> bytes:
-    """The first bytes of a regular file; none where it cannot be read, which its reader will say."""
+    """The first bytes of a regular file; none where it cannot be read, which its reader reports."""
     with contextlib.suppress(OSError, ValueError):
         if stat.S_ISREG(os.stat(path).st_mode):
             with open(path, "rb") as file:

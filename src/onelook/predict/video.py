@@ -15,7 +15,7 @@ import numpy as np
 from onelook.augment.letterbox import Resize
 from onelook.data.images import MAX_PIXELS, kind_of
 from onelook.errors import ImageError
-from onelook.predict.sources import Damage, Framed, Source, Video
+from onelook.predict.sources import PreparedImage, Source, UnreadableSource, Video
 
 FALLBACK_FPS = 25.0
 """The rate of videos and cameras that state none."""
@@ -31,8 +31,10 @@ _WHOLE = 0.9  # of the estimated frames, or of the duration
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg would print about a damaged video, ImageError says
 
 
-def read_video(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> Iterator[Framed | Damage]:
-    """The frames of a source, upright by its rotation; Damage at the end where it was not whole."""
+def read_video(
+    source: Source, frame: Resize, size: tuple[int, int], keep: bool
+) -> Iterator[PreparedImage | UnreadableSource]:
+    """The frames of a source, upright by its rotation; UnreadableSource at the end where it was not whole."""
     number = 0
     capture = None
     try:
@@ -50,21 +52,23 @@ def read_video(source: Source, frame: Resize, size: tuple[int, int], keep: bool)
             seconds = times.of(capture)
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
             pixels, placement = frame(image, size)
-            yield Framed(pixels, placement, source, number, video, image if keep else None, seconds)
+            yield PreparedImage(pixels, placement, source, number, video, image if keep else None, seconds)
             number += 1
         if number == 0:
-            raise ImageError(f"No frame can be read from {_called(source)}.", "It is damaged or empty; replace it.")
-        if (damage := _at_the_end(source, video, number, times.seconds, max(waits))) is not None:
-            yield damage
+            raise ImageError(
+                f"No frame can be read from {_display_name(source)}.", "It is damaged or empty; replace it."
+            )
+        if (unreadable := _at_the_end(source, video, number, times.seconds, max(waits))) is not None:
+            yield unreadable
     except ImageError as error:
-        yield Damage(source, error)
+        yield UnreadableSource(source, error)
     finally:
         if capture is not None:
             capture.release()
 
 
 class _Times:
-    """When each frame is shown, in seconds after the first; never falling.
+    """The time of each frame, in seconds after the first; never falling.
 
     Of a file by the times in it, or by its rate where they do not rise; of a camera or a stream by the clock.
     """
@@ -85,33 +89,35 @@ class _Times:
         return self.seconds
 
 
-def _at_the_end(source: Source, video: Video, number: int, seconds: float, waited: float) -> Damage | None:
-    """What is to be said of a source that gives no more frames, after so many, the last at this time."""
+def _at_the_end(source: Source, video: Video, number: int, seconds: float, waited: float) -> UnreadableSource | None:
+    """The error or warning at the end of a source; None where it was read whole."""
     covered = max(number, (seconds + 1 / video.fps) * video.fps)
     whole = covered >= _WHOLE * video.frames
     if source.kind == "live":
         if video.frames and whole:  # a file at an address
             return None
         if waited > STALL_SECONDS / 2:
-            return Damage(source, stalled(source, number, waited))
-        return Damage(source, ImageError(f"{_called(source)} ended after {number} frames.", "Start it again."))
+            return UnreadableSource(source, stalled(source, number, waited))
+        return UnreadableSource(
+            source, ImageError(f"{_display_name(source)} ended after {number} frames.", "Start it again.")
+        )
     estimate = f" of about {video.frames} frames" if video.frames else " frames"
     if _is_cut(source.path):
         error = ImageError(
             f"'{source.path}' is truncated: the file ends before its container does, after {number}{estimate}.",
             "Replace the file; the frames before were used.",
         )
-        return Damage(source, error)
+        return UnreadableSource(source, error)
     if not whole:
         note = f"'{source.path}' has {number} frames; its container made one expect about {video.frames}."
-        return Damage(source, ImageError(note), is_error=False)
+        return UnreadableSource(source, ImageError(note), is_error=False)
     return None
 
 
 def stalled(source: Source, number: int, seconds: float) -> ImageError:
-    """The error of a camera or a stream that gives no more frames, though it has not ended."""
+    """The error of a camera or a stream that sends no more frames, though it has not ended."""
     return ImageError(
-        f"{_called(source)} has given no frame for {seconds:.0f} seconds, after {number} frames.",
+        f"{_display_name(source)} has given no frame for {seconds:.0f} seconds, after {number} frames.",
         "Check the connection, and start again; what came before was used.",
     )
 
@@ -133,7 +139,7 @@ def _is_cut(path: str) -> bool:
                 head = file.read(16).ljust(16, b"\0")
                 (size,) = struct.unpack_from(">I", head)
                 size = struct.unpack_from(">Q", head, 8)[0] if size == 1 else size
-                if size < 8:  # to the end of the file, or damage that the reader has met
+                if size < 8:  # to the end of the file, or unreadable that the reader has met
                     return False
                 position += size
             return position > length
@@ -183,13 +189,13 @@ def _open(source: Source) -> cv2.VideoCapture:
             # By name only FFmpeg: others would take patterns like 'a%d.jpg' and pipelines for files.
             capture = cv2.VideoCapture(source.path, cv2.CAP_FFMPEG, limits if source.kind == "live" else [])
     except cv2.error as error:
-        raise ImageError(f"{_called(source)} cannot be opened.", "Check that it is a video.") from error
+        raise ImageError(f"{_display_name(source)} cannot be opened.", "Check that it is a video.") from error
     if not capture.isOpened():
         remedy = {
             "video": "It is damaged, not a video, or in a format that this OpenCV cannot read: convert it to MP4.",
             "live": "Check that it is there, and that no other program uses it.",
         }[source.kind]
-        raise ImageError(f"{_called(source)} cannot be opened.", remedy)
+        raise ImageError(f"{_display_name(source)} cannot be opened.", remedy)
     return capture
 
 
@@ -225,11 +231,12 @@ def _describe(capture: cv2.VideoCapture) -> Video:
 def _check_size(video: Video, source: Source) -> None:
     if video.height * video.width > MAX_PIXELS:
         raise ImageError(
-            f"{_called(source)} has frames of {video.width} x {video.height} pixels; the limit is {MAX_PIXELS:,}.",
+            f"{_display_name(source)} has frames of {video.width} x {video.height} pixels; "
+            f"the limit is {MAX_PIXELS:,}.",
             "Make it smaller, or raise the limit with the environment variable ONELOOK_MAX_PIXELS.",
         )
 
 
-def _called(source: Source) -> str:
+def _display_name(source: Source) -> str:
     camera = source.kind == "live" and source.path.isdecimal()
     return f"Camera {source.path}" if camera else f"'{source.path}'"

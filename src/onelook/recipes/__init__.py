@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
+from onelook import run_files
 from onelook.assign.align_ota import AlignOta
 from onelook.assign.anchor_cells import AnchorCells
 from onelook.assign.anchor_ota import AnchorOta
@@ -62,9 +63,7 @@ from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Closing, Recipe
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
 
-__all__ = ["PUBLISHED", "RECIPE_FILE", "RECIPE_TYPES", "find_recipe", "published_recipe", "read_recipe"]
-
-RECIPE_FILE = "recipe.yaml"
+__all__ = ["PUBLISHED", "RECIPE_TYPES", "find_recipe", "published_recipe", "read_recipe"]
 
 # Family -> module:function of its published recipes.
 PUBLISHED: Mapping[str, str] = MappingProxyType(
@@ -128,9 +127,9 @@ def find_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name)
     if path.is_dir():
-        if not (path / RECIPE_FILE).is_file():
-            raise ConfigError(f"{path}: the folder has no {RECIPE_FILE}.", "Give the folder of a training.")
-        return read_recipe(path / RECIPE_FILE)
+        if not (path / run_files.RECIPE).is_file():
+            raise ConfigError(f"{path}: the folder has no {run_files.RECIPE}.", "Give the folder of a training.")
+        return read_recipe(path / run_files.RECIPE)
     if path.is_file():
         return read_recipe(path)
     if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1:
@@ -172,7 +171,7 @@ def read_recipe(path: str | Path) -> Recipe:
     if not isinstance(data, dict) or data.get("type") != Recipe.__name__:
         raise ConfigError(
             f"{path}: is no recipe: it does not begin with 'type: {Recipe.__name__}'.",
-            f"Give a {RECIPE_FILE} that a training wrote.",
+            f"Give a {run_files.RECIPE} that a training wrote.",
         )
     recipe = from_plain(data, RECIPE_TYPES, str(path), lines)
     assert isinstance(recipe, Recipe)

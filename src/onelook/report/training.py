@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from onelook import run_files
 from onelook.config import to_text
 from onelook.data.split import Dataset
+from onelook.devices import num_cores, processor_name
 from onelook.evaluation.coco import Evaluation
 from onelook.networks.flops import count_gflops, count_parameters
 from onelook.networks.variants import VARIANTS
-from onelook.recipes import RECIPE_FILE, published_recipe
+from onelook.recipes import published_recipe
 from onelook.report.build import annotation_hints, describe_changes, example_images, read_metrics, read_report_image
 from onelook.report.page import Report, ReportImage, write_report
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult, format_duration
 from onelook.training.teacher import read_teacher_record
-
-FIRST_BATCH = "first_batch.jpg"
 
 
 def variant_name(recipe: Recipe) -> str | None:
@@ -54,17 +53,17 @@ def report_training(
         worst, best = example_images(evaluation, validation, validation.names)
     report = Report(
         title=f"{name or type(recipe.model).__name__} on {training.described_by.name}",
-        history=read_metrics(folder / "metrics.csv"),
+        history=read_metrics(folder / run_files.METRICS),
         evaluation=evaluation,
         facts=_facts(trained, recipe, training, validation) | {"hardware": describe_hardware(device)},
-        recipe_text=(folder / RECIPE_FILE).read_text(encoding="utf-8"),
+        recipe_text=(folder / run_files.RECIPE).read_text(encoding="utf-8"),
         changes=[] if published is None else describe_changes(published, recipe),
-        first_batch=read_report_image(folder / FIRST_BATCH, "boxes are the targets of the network"),
+        first_batch=read_report_image(folder / run_files.FIRST_BATCH, "boxes are the targets of the network"),
         worst=worst,
         best=best,
         notes=[] if evaluation is None else [*evaluation.notes, *annotation_hints(evaluation)],
     )
-    return write_report(folder / "report.html", report)
+    return write_report(folder / run_files.REPORT, report)
 
 
 def _facts(trained: RunResult, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:
@@ -91,14 +90,7 @@ def describe_hardware(device: torch.device) -> str:
     """The name of the device: of the GPU, or of the processor with its cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cores, threads = os.cpu_count(), torch.get_num_threads()
-    return f"{device.type}: {_processor()}, {cores} core{'s' * (cores != 1)}, {threads} thread{'s' * (threads != 1)}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
+    cores, threads = num_cores(), torch.get_num_threads()
+    return (
+        f"{device.type}: {processor_name()}, {cores} core{'s' * (cores != 1)}, {threads} thread{'s' * (threads != 1)}"
+    )

@@ -29,9 +29,7 @@ def largest_batch(trial: Callable[[int], None], limit: int) -> int:
     while batch <= limit and _fits(trial, batch):
         found, batch = batch, 2 * batch
     if not found:
-        raise UserError(
-            "Not even one image fits into the device's memory.", "Use a smaller --size, or a smaller model."
-        )
+        raise UserError("Not even one image fits into the device's memory.", "Use a smaller size, or a smaller model.")
     return found
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan
-from onelook.data.loader import Loader, cores, default_workers
+from onelook.data.loader import Loader, default_workers
 from onelook.data.main_script import uses_main_script
 from onelook.data.shared_file import gather_alone
+from onelook.devices import num_cores_per_process
 from onelook.errors import UsageError
 from onelook.training.processes import ProcessGroup, gather_objects
 from onelook.training.recipe import Recipe
@@ -22,7 +23,7 @@ def make_loader(
     """The batches of a recipe for one process."""
     on_cpu = process_group.device.type == "cpu"
     if workers is not None and workers < 0:
-        raise UsageError(f"--workers is a number of processes, not {workers}.", "0 prepares images without any.")
+        raise UsageError(f"workers is a number of processes, not {workers}.", "0 prepares images without any.")
     if workers is None:
         workers = min(default_workers(), 1) if on_cpu else default_workers()  # the network needs the other cores
     return Loader(
@@ -46,10 +47,11 @@ def make_loader(
 
 
 def slow_loader_remedy(batches: Loader) -> str:
-    """What to try where training waits for its batches. More workers than cores take each other's time."""
-    if batches.workers < cores():
-        return f"try more --workers than {batches.workers}, up to {cores()}"
+    """A remedy where training waits for its batches; more workers than cores do not help."""
+    cores = num_cores_per_process()
+    if batches.workers < cores:
+        return f"try more workers than {batches.workers}, up to {cores}"
     helps = ["images that are stored smaller", "sampling.reuse=200 where mosaics decode several images for one"]
     if batches.cache is None:
-        helps.insert(0, "--cache ram")
-    return f"more --workers than cores ({cores()}) do not help, but {', '.join(helps[:-1])} or {helps[-1]} may"
+        helps.insert(0, "cache=ram")
+    return f"more workers than cores ({cores}) do not help, but {', '.join(helps[:-1])} or {helps[-1]} may"

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from onelook import run_files
 from onelook.errors import UserError
 from onelook.files import replacing
 from onelook.training.processes import restore_statistics
@@ -51,7 +52,7 @@ def save_checkpoint(
         raise UserError(
             f"'{path}' could not be written: {error.strerror or error}.",
             "The checkpoint before it, if there was one, is intact: free space on the disk or correct its permissions, "
-            "then use --resume.",
+            "then resume.",
         ) from error
 
 
@@ -102,8 +103,8 @@ _REMEDY = (
 
 def latest_weights_hint(folder: Path) -> str:
     """Part of a remedy: how to start another run with the last weights of a run; "" where there are none yet."""
-    last = folder / "last.safetensors"
-    return f"; it can start with the weights so far: --weights {shlex.quote(str(last))}" if last.is_file() else ""
+    last = folder / run_files.LAST_WEIGHTS
+    return f"; it can start with the weights so far: {shlex.quote(str(last))}" if last.is_file() else ""
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -114,13 +115,13 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ValueError(f"format {metadata.get('format')}")
         return json.loads(metadata["numbers"]), json.loads(metadata["notes"])
     except FileNotFoundError:
-        raise UserError(f"There is no '{path}' to resume from.", "Start the training without --resume.") from None
+        raise UserError(f"There is no '{path}' to resume from.", "Start the training without resume.") from None
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise _damaged(path, str(error)) from error
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    remedy = f"Start another run with --out in another folder{latest_weights_hint(path.parent)}."
+    remedy = f"Start another run in another folder (out){latest_weights_hint(path.parent)}."
     return UserError(f"'{path}' is damaged or no checkpoint ({why}).", remedy)
 
 

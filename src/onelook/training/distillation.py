@@ -96,7 +96,7 @@ def check_sizes(sizes: tuple[int, int], shape: MultiScale | DarknetShapes | None
     if any(side % stride for side in sizes):
         raise ConfigError(
             f"Images of {sizes[0]}x{sizes[1]} do not fit the teacher.",
-            f"Choose a --size that is a multiple of {stride}, its largest stride.",
+            f"Choose a size that is a multiple of {stride}, its largest stride.",
         )
     if shape is not None and shape.stride % stride:
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from onelook.errors import UserError
@@ -13,16 +13,21 @@ _LOCKED: dict[Path, int] = {}  # folders that this process has locked, and how o
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     """Locks a folder against other processes while the block runs; UserError where another process has locked it.
 
-    The lock is reentrant within a process. The system releases it when the process ends, however it ends. Where the
-    system has no such lock (Windows, some network drives), this does nothing.
+    The lock is reentrant within a process. The system releases it when the process ends, however it ends.
+    warn: called with a message where the system has no such lock (Windows, some network drives).
     """
     path = folder.resolve()
     with contextlib.ExitStack() as stack:
         if not _LOCKED.get(path):
-            _lock(folder, stack)
+            try:
+                _lock(folder, stack)
+            except (ImportError, OSError) as error:
+                warn(
+                    f"The folder '{folder}' cannot be locked ({error}): make sure that no other training writes to it."
+                )
         _LOCKED[path] = _LOCKED.get(path, 0) + 1
         try:
             yield
@@ -31,33 +36,29 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
-    try:
-        import fcntl
+    """Locks a folder until `stack` is closed. UserError where it is locked; OSError where it cannot be locked."""
+    import fcntl  # which Windows does not have
 
-        handle = os.open(folder, os.O_RDONLY)  # the folder itself: the files in it are replaced
-    except (ImportError, OSError):
-        return
+    handle = os.open(folder, os.O_RDONLY)  # the folder itself: the files in it are replaced
     stack.callback(os.close, handle)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
             f"Another training is running in '{folder}'.",
-            "Wait until it has ended, or stop it; or start another run with --out in another folder.",
+            "Wait until it has ended, or stop it; or start another run in another folder (out).",
         ) from None
-    except OSError:
-        pass
 
 
 def make_folder(folder: Path) -> None:
-    """Creates the folder of `--out`; UserError where a file has that name, or the folder cannot be created."""
+    """Creates the folder of a run; UserError where a file has that name, or the folder cannot be created."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise UserError(f"'{folder}' is not a folder.", "Give another one with --out.") from None
+        raise UserError(f"'{folder}' is not a folder.", "Give another one (out).") from None
     except OSError as error:
         reason = error.strerror or str(error)
-        remedy = "Give a folder that you can write to with --out."
+        remedy = "Give a folder that you can write to (out)."
         raise UserError(
             f"The folder '{folder}' cannot be created: {reason[:1].lower() + reason[1:]}.", remedy
         ) from error

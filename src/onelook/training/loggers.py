@@ -151,7 +151,9 @@ class LoggerCollection:
 
     def close(self) -> None:
         """Closes the CSV and every service that still works."""
-        self._keep(lambda csv_logger: csv_logger.close(), "The state has its rows: --resume writes them.")
+        self._keep(
+            lambda csv_logger: csv_logger.close(), "The checkpoint has its rows: a resumed training writes them."
+        )
         self._each("close", lambda logger: logger.close())
 
     def _keep(self, do: Callable[[CsvLogger], None], otherwise: str) -> None:

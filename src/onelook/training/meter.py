@@ -71,7 +71,7 @@ class LossMeter:
         return {"total": sum(means.values())} | means
 
     def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint inside an epoch stores of it."""
+        """The content that a checkpoint inside an epoch stores."""
         return {"sums": self.sums, "steps": self.steps, "waited": self.waited, "starting": self.starting}
 
     @staticmethod

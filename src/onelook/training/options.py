@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from onelook import run_files
 from onelook.devices import Precision
 from onelook.errors import UserError
 from onelook.training.checkpoint import read_notes
@@ -18,7 +19,7 @@ Layout = Literal["channels-last", "contiguous"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options of a training that belong neither to the recipe nor to the start; None and () where not given.
+    """The options that a run saves for resuming and that are not in its recipe; None and () where not given.
 
     The fields are those of `onelook.train`. In a resumed run, "none" as cache or log removes what the run began with.
     """
@@ -36,7 +37,7 @@ class RunOptions:
     log: tuple[str, ...] = ()
 
     def after(self, before: Mapping[str, Any]) -> RunOptions:
-        """These options, and those that a run began with (as `to_dict` returned them) where none is given here."""
+        """Fills options that are not given with those that a run was started with (as `to_dict` returned them)."""
         known = {field.name for field in fields(self)}
         unsaid = {name for name in known if getattr(self, name) in (None, ())}
         found = {name: value for name, value in before.items() if name in unsaid}
@@ -53,7 +54,7 @@ class RunOptions:
 
     @property
     def runtime(self) -> RuntimeOptions:
-        """How this computer does the work."""
+        """The options of the hardware: precision, memory layout, compilation."""
         channels_last = None if self.layout is None else self.layout == "channels-last"
         return RuntimeOptions(
             precision=self.precision,
@@ -65,12 +66,10 @@ class RunOptions:
 
 def options_of_run(folder: Path) -> Mapping[str, Any]:
     """The options that the run in a folder began with; {} where it has no state yet. UserError if it is damaged."""
-    state = folder / "state.pt"
+    state = folder / run_files.CHECKPOINT
     if not state.is_file():
         return {}
     found = read_notes(state).get("flags")
     if not isinstance(found, dict):
-        raise UserError(
-            f"'{state}' does not hold how its run began.", "Start another run with --out in another folder."
-        )
+        raise UserError(f"'{state}' does not hold how its run began.", "Start another run in another folder (out).")
     return found

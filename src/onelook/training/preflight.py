@@ -26,6 +26,7 @@ from onelook.data.objects import evaluated_areas, flat_objects, has_outline, obj
 from onelook.data.order import chosen_rows, class_labels
 from onelook.data.paths import other_spelling
 from onelook.data.split import Dataset
+from onelook.devices import num_cores
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError, ImageError
 from onelook.types import Targets
@@ -130,7 +131,7 @@ def inspect_data(recipe: Recipe, training: Dataset, validation: Dataset | None, 
 
 
 def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
-    """What to warn of where the learning rate only ever warms up in this training; "" where it does more."""
+    """A warning where the learning rate only warms up in this training; "" where there is more."""
     steps, before, first = recipe.epochs * steps_per_epoch, 0.0, 0.0
     for step in range(steps):
         scale = recipe.schedule(step, steps_per_epoch, recipe.epochs).scale
@@ -145,7 +146,7 @@ def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
     else:
         return ""
     shorter = ", or a shorter schedule.warmup_epochs" if hasattr(recipe.schedule, "warmup_epochs") else ""
-    return f"{problem}: give more --epochs, a smaller --batch{shorter}."
+    return f"{problem}: give more epochs, a smaller batch{shorter}."
 
 
 def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -> None:
@@ -166,7 +167,7 @@ def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -
 
 
 def check_images(validation: Dataset | None) -> None:
-    """DataError where a validation image is damaged: it would end the first epoch, whose steps were lost with it."""
+    """DataError where a validation image is damaged, which would end the training after its first epoch."""
     if validation is None:
         return
 
@@ -177,7 +178,7 @@ def check_images(validation: Dataset | None) -> None:
             return error.message
         return ""
 
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(8, 2 * num_cores())) as pool:
         errors = [error for error in pool.map(error_of, range(len(validation))) if error]
     if errors:
         raise DataError(
@@ -251,7 +252,7 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe, la
     if counts.median_side < MIN_OBJECT_SIDE:
         found.append(
             f"Half of the objects are smaller than {counts.median_side:.1f} pixels at the training size "
-            f"{recipe.input_size[1]}x{recipe.input_size[0]}: train at a larger --size, or check the unit of the boxes."
+            f"{recipe.input_size[1]}x{recipe.input_size[0]}: train at a larger size, or check the unit of the boxes."
         )
     found += _anchor_warnings(dataset, recipe, labels)
     found += _outline_warnings(dataset, recipe, labels)

@@ -213,9 +213,9 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
 
 def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:
     """The recipe for these classes, with other epochs, input side or batch; None keeps what the recipe has."""
-    for flag, number in (("--epochs", epochs), ("--batch", batch)):
+    for option, number in (("epochs", epochs), ("batch", batch)):
         if number is not None and number < 1:
-            raise UsageError(f"{flag} is at least 1, not {number}.")
+            raise UsageError(f"{option} is at least 1, not {number}.")
     if epochs is not None and epochs != chosen.epochs:
         chosen = shortened(chosen, epochs)
     new: dict[str, Any] = {"model.num_classes": len(names)}
@@ -225,6 +225,6 @@ def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: in
         if size < 32 or size % 32:
             below, above = size // 32 * 32, (max(size, 0) // 32 + 1) * 32
             near = f"{below} or {above}" if below > 0 else str(above)
-            raise UsageError(f"The size {size} is no multiple of 32.", f"Use --size {near}.")
+            raise UsageError(f"The size {size} is no multiple of 32.", f"Use size {near}.")
         new["size"] = (size, size)
     return change(chosen, new)

@@ -77,11 +77,11 @@ class RunRecord:
             if before == now:
                 continue
             if before is None or now is None or any(before[key] != now[key] for key in ("split", "images")):
-                flag = "--train-split; in Python: split" if part == "training" else "--val-split; in Python: validation"
+                option = "--train-split, in Python split" if part == "training" else "--val-split, in Python validation"
                 raise UserError(
                     f"The {part} data of the run in '{folder}' was {_described(before)}, now it is {_described(now)}.",
-                    f"Resume with the data set and the split that the run was started with ({flag}), or start a new "
-                    f"run with --out.",
+                    f"Resume with the data set and the split that the run was started with ({option}), or start a new "
+                    "run in another folder (out).",
                 )
             warnings.append(f"The {part} images or their annotations have changed since the run began.")
         self.data = dict(data)

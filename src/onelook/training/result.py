@@ -7,10 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from onelook import run_files
+
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a training, or of the part of it until it was stopped.
+    """The result of a training; of its epochs so far where it was stopped.
 
     reason: "finished", "patience" (early stopping) or "interrupted".  metric, best: what best means, and its value;
     None where nothing was evaluated.  metrics: the numbers of the last evaluation, {} without one.  last: the last
@@ -31,7 +33,7 @@ class RunResult:
     @property
     def weights(self) -> Path:
         """The file of the best weights."""
-        return self.folder / "best.safetensors"
+        return self.folder / run_files.BEST_WEIGHTS
 
     @property
     def never_defined(self) -> bool:

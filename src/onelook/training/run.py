@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from onelook import run_files
 from onelook.config import diff, to_plain, write_yaml
 from onelook.errors import OtherProcessError, UserError, did_you_mean
 from onelook.files import remove_leftovers
@@ -53,17 +54,18 @@ Evaluate = Callable[["Detector"], Mapping[str, float]]
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, process_group: ProcessGroup, *, new: bool) -> Iterator[None]:
+def exclusive(folder: Path, process_group: ProcessGroup, *, new: bool, warn: Callable[[str], None]) -> Iterator[None]:
     """Locks the folder of a run against other trainings while the block runs, in the main process only.
 
-    new: whether the folder is created. UserError where another training has locked it, or it cannot be created.
+    new: whether the folder is created.  warn: called with a message where the folder cannot be locked. UserError where
+    another training has locked it, or it cannot be created.
     """
     if not process_group.is_main:
         yield
         return
     if new:
         make_folder(folder)
-    with locked_folder(folder):
+    with locked_folder(folder, warn):
         yield
 
 
@@ -89,32 +91,32 @@ class Run:
         image_name: Callable[[int], str] = str,
     ) -> None:
         self.folder, self.recipe, self.train_state = folder, recipe, train_state
-        self.resume_command = resume_command or "the same command and --resume"
+        self.resume_command = resume_command or "the same call with resume"
         self.save_seconds = save_minutes * 60
         self.last_saved = time.monotonic()
         self.image_name = image_name
         self.is_main = train_state.process_group.is_main
         self.record = RunRecord()
-        with exclusive(folder, train_state.process_group, new=not resume):
+        with exclusive(folder, train_state.process_group, new=not resume, warn=(reporter or SilentReporter()).warning):
             if resume:
-                self.record = RunRecord(**load_checkpoint(folder / "state.pt", train_state))
+                self.record = RunRecord(**load_checkpoint(folder / run_files.CHECKPOINT, train_state))
                 self._check_names()
             elif self.is_main:
-                if (folder / "state.pt").exists():
+                if (folder / run_files.CHECKPOINT).exists():
                     raise UserError(
                         f"'{folder}' holds a run already.",
-                        "Resume it with --resume, or choose another folder with --out.",
+                        "Continue it (resume), or choose another folder (out).",
                     )
-                write_yaml(folder / "recipe.yaml", to_plain(recipe))
+                write_yaml(folder / run_files.RECIPE, to_plain(recipe))
             if self.is_main:
                 remove_leftovers(folder)
         self.record.names = list(train_state.detector.class_names)
         self.log = TrainLog(
             reporter if reporter is not None and self.is_main else SilentReporter(),
-            folder / "train.log" if self.is_main else None,
+            folder / run_files.LOG if self.is_main else None,
             train_state.process_group.device,
         )
-        csv = CsvLogger(folder / "metrics.csv", self.record.rows)
+        csv = CsvLogger(folder / run_files.METRICS, self.record.rows)
         self.loggers = (
             open_loggers(loggers, csv, folder, to_plain(recipe), self.log.warning)
             if self.is_main
@@ -143,7 +145,7 @@ class Run:
         self.last_saved = time.monotonic()
         statistics = gather_statistics(*self.train_state.models)
         if self.is_main:
-            save_checkpoint(self.folder / "state.pt", self.train_state, asdict(self.record), statistics)
+            save_checkpoint(self.folder / run_files.CHECKPOINT, self.train_state, asdict(self.record), statistics)
 
     @property
     def checkpoint_due(self) -> bool:
@@ -155,12 +157,12 @@ class Run:
         """The learning rate of the last step."""
         return float(self.train_state.optimizer.param_groups[0]["lr"])
 
-    def write_weights(self, name: str, row: Mapping[str, Any]) -> None:
-        """Writes the evaluated model to `name`.safetensors, with the metrics in `row`."""
+    def write_weights(self, file_name: str, row: Mapping[str, Any]) -> None:
+        """Writes the evaluated model to a file of the run's folder, with the metrics in `row`."""
         if self.is_main:
             save_weights(
                 self.train_state.evaluated_model,
-                self.folder / f"{name}.safetensors",
+                self.folder / file_name,
                 recipe=to_plain(self.recipe),
                 metrics={name: value for name, value in row.items() if value is not None},
                 size=self.recipe.input_size,
@@ -190,7 +192,7 @@ def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
         listed = ", ".join(f"{one.path} was {one.before}, now {one.after}" for one in changes[:5])
         raise UserError(
             f"The run in '{folder}' has another recipe: {listed}.",
-            "Resume without changing the recipe, or start a new run with --out in another folder.",
+            "Resume without changing the recipe, or start a new run in another folder (out).",
         )
 
 
@@ -207,7 +209,8 @@ def fit(
     clock = Clock(record.seconds, train_state.steps, recipe.epochs * steps)
     read_every = READ_EVERY if train_state.process_group.device.type == "cuda" else 1
     shown = None
-    with exclusive(run.folder, train_state.process_group, new=False), StopRequest() as stop, log:
+    locked = exclusive(run.folder, train_state.process_group, new=False, warn=log.warning)
+    with locked, StopRequest() as stop, log:
         if train_state.steps == 0:
             run.save_checkpoint()
         stopped = record.finished
@@ -290,8 +293,8 @@ def _end_epoch(
         log.warning(f"Training waited {late:.1f} of {running:.1f} s for the data loader: {slow_loader_remedy}.")
     run.loggers.write(event.number + 1, row)
     if better or record.best is None:  # until an epoch is evaluated, the last one counts as the best
-        run.write_weights("best", row)
-    run.write_weights("last", row)
+        run.write_weights(run_files.BEST_WEIGHTS, row)
+    run.write_weights(run_files.LAST_WEIGHTS, row)
 
 
 def _over_processes(values: Mapping[str, float], run: Run) -> dict[str, float]:
@@ -319,8 +322,9 @@ def _report_skipped(run: Run, skipped: Sequence[tuple[Step, Mapping[str, float]]
             raise NonFiniteLossError(
                 message,
                 "No weight was changed by it. Check the images and their boxes (onelook check). A lower learning rate, "
-                "or nonfinite=skip, which skips such steps, is another recipe, which --resume does not accept: start "
-                f"a new run in another --out{latest_weights_hint(run.folder)}. The run so far is in {run.folder}.",
+                "or nonfinite=skip, which skips such steps, is another recipe, which a resumed run does not accept: "
+                f"start a new run in another folder (out){latest_weights_hint(run.folder)}. The run so far is in "
+                f"{run.folder}.",
             )
         run.log.warning(f"{message} The step was skipped.")
 

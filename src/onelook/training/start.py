@@ -1,4 +1,4 @@
-"""What a training begins with: the detector and its weights, and a batch that fits the device and the data."""
+"""The start of a training: the detector and its weights, and a batch that fits the device and the data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RESCALING_BATCHES = 4  # whose gradients give the size that folded filters need
 
 
 def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
-    """The detector of a recipe, with the weights that its seed draws."""
+    """Builds the detector of a recipe, with random weights by its seed."""
     torch.manual_seed(recipe.seed)
     return build(recipe.model, names)
 
@@ -39,7 +39,7 @@ def make_detector(recipe: Recipe, names: tuple[str, ...]) -> Detector:
 def starting_point(
     recipe: Recipe, training: Dataset, process_group: ProcessGroup, weights: str | Path | Detector | None
 ) -> tuple[Detector, list[str]]:
-    """The detector as training begins, and notes on its weights; the seed draws them where none are given."""
+    """The detector at the start of training, and messages about its weights; random ones where none are given."""
     detector = make_detector(recipe, training.names)
     if weights is None:
         return detector, []
@@ -85,15 +85,15 @@ def fill_memory(
     runtime: RuntimeOptions,
     teacher: Detector | None,
 ) -> tuple[Recipe, str]:
-    """The recipe with the largest batch that the device holds, and a note on it.
+    """The recipe with the largest batch that fits into the device's memory, and a message about it.
 
     images: in the data set; a batch is never larger. A CPU shares its memory with everything else, so that there is
     nothing to fill: the batch stays. Raises UsageError for several processes, which cannot be out of memory together.
     """
     if process_group.size > 1:
-        raise UsageError("--batch auto is for one process.", "Find it out with one, then give its multiple as --batch.")
+        raise UsageError("batch=auto is for one process.", "Find it out with one, then give its multiple as batch.")
     if process_group.device.type != "cuda":
-        return recipe, f"--batch auto fills a GPU's memory; without one the batch is {recipe.batch_size} images."
+        return recipe, f"batch=auto fills a GPU's memory; without one the batch is {recipe.batch_size} images."
     trial = training_trial(recipe, detector, process_group.device, runtime, teacher)
     share = largest_batch(trial, max(1, images))
     found = change(recipe, {"batch_size": share * recipe.accumulate})
@@ -101,7 +101,7 @@ def fill_memory(
 
 
 def check_batch_norm(recipe: Recipe, train_state: TrainState, steps: int) -> None:
-    """UserError where an input of the training leaves batch norm one value a channel, which has no variance.
+    """UserError where batch norm would have one value per channel, which has no variance.
 
     That takes one image a pass, and a map of one cell: the network is tried with the smallest of the sizes to come.
     steps: of the whole training.
@@ -124,23 +124,23 @@ def check_batch_norm(recipe: Recipe, train_state: TrainState, steps: int) -> Non
         raise UserError(
             f"One image of {size[1]}x{size[0]} pixels at a time leaves batch norm a single value a channel, so that it "
             "has no variance to train with.",
-            "Choose a --batch that gives at least 2 images a pass, or a larger --size.",
+            "Choose a batch that gives at least 2 images a pass, or a larger size.",
         ) from None
 
 
 def check_batch(recipe: Recipe, process_group: ProcessGroup, training: Dataset) -> None:
-    """UserError where the batch cannot be shared out, or the data does not fill one."""
+    """UserError where the batch cannot be divided, or is too large for the data set."""
     shares = process_group.size * recipe.accumulate
     if recipe.batch_size % shares:
         raise UserError(
             f"A batch of {recipe.batch_size} images cannot be shared by {process_group.size} processes "
             f"in {recipe.accumulate} passes.",
-            f"Choose a --batch that is a multiple of {shares}.",
+            f"Choose a batch that is a multiple of {shares}.",
         )
     if not len(training):
         raise UserError("The training split has no images.", "Choose another with --train-split (in Python: split).")
     if recipe.batch_size > max(64, 16 * len(training)):
         raise UserError(
             f"A batch of {recipe.batch_size} images would show each of the {len(training)} images again and again.",
-            f"Choose a --batch of {len(training)} or less.",
+            f"Choose a batch of {len(training)} or less.",
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from onelook import run_files
 from onelook.config import to_plain
 from onelook.errors import UsageError, UserError, WeightsError
 from onelook.files import write_text
@@ -19,7 +20,6 @@ from onelook.networks.variants import VARIANTS
 from onelook.training.recipe import Recipe
 from onelook.weights import open_detector
 
-TEACHER_FILE = "teacher.json"
 IN_MEMORY = "a detector in memory"  # what the record calls a teacher that was given as a value
 
 
@@ -43,15 +43,15 @@ def find_teacher(
 ) -> tuple[Detector, TeacherRecord] | None:
     """Opens the teacher of a run; None where the recipe has none. UserError where the two do not agree."""
     if weights is not None and teacher is None:
-        raise UsageError("--teacher-weights needs the teacher's name.", "Add --teacher NAME.")
+        raise UsageError("The teacher's weights are given without its name.", "Give the name as teacher.")
     if recipe.distillation is None:
         if teacher is not None:
-            raise UsageError("The recipe has no teacher.", "Leave --teacher away, or distillation=none.")
+            raise UsageError("The recipe has no teacher.", "Leave the teacher away, or distillation=none.")
         return None
     if resume:
         return reopen_teacher(folder, teacher, weights)
     if teacher is None:
-        raise UsageError("The recipe learns from a teacher.", "Add --teacher, or distillation=none.")
+        raise UsageError("The recipe learns from a teacher.", "Give a teacher, or distillation=none.")
     return open_teacher(teacher, weights)
 
 
@@ -65,7 +65,7 @@ def open_teacher(model: str | Detector, weights: str | None = None) -> tuple[Det
     row = None if weights is not None or Path(model).exists() else VARIANTS.get(model)
     if row is not None:
         source = f" The official ones are at {row.url}." if row.url else ""
-        raise WeightsError(f"The teacher '{model}' has no weights.", f"Give a file: --teacher-weights FILE.{source}")
+        raise WeightsError(f"The teacher '{model}' has no weights.", f"Give a file as teacher_weights.{source}")
     detector = open_detector(model, weights).detector
     named = [
         None if name is None else str(Path(name).resolve()) if Path(name).exists() else name
@@ -89,7 +89,7 @@ def _bytes(tensor: Tensor) -> bytes:
 
 def write_teacher(folder: Path, record: TeacherRecord) -> None:
     """Writes `teacher.json` into a run's folder."""
-    write_text(folder / TEACHER_FILE, json.dumps(asdict(record), indent=1) + "\n")
+    write_text(folder / run_files.TEACHER, json.dumps(asdict(record), indent=1) + "\n")
 
 
 def reopen_teacher(folder: Path, model: str | Detector | None, weights: str | None) -> tuple[Detector, TeacherRecord]:
@@ -107,7 +107,7 @@ def reopen_teacher(folder: Path, model: str | Detector | None, weights: str | No
     if model is None and missing:
         raise UserError(
             f"The run in '{folder}' was distilled from the teacher '{missing[0]}', which does not exist any more.",
-            "Give its new place: --teacher FILE (or a run's folder), or --teacher NAME --teacher-weights FILE.",
+            "Give its new place as teacher: a file or a run's folder, or a name with teacher_weights.",
         )
     named = (before.model, before.weights) if model is None else (model, weights)
     detector, now = open_teacher(*named)
@@ -115,14 +115,14 @@ def reopen_teacher(folder: Path, model: str | Detector | None, weights: str | No
         raise UserError(
             f"The run in '{folder}' has another teacher: {before} with {before.fingerprint[:19]}, not "
             f"{now.fingerprint[:19]}.",
-            "Give the same weights with --teacher, or start a new run with --out in another folder.",
+            "Give the teacher with the same weights, or start a new run in another folder (out).",
         )
     return detector, before
 
 
 def read_teacher_record(folder: Path) -> TeacherRecord:
     """Reads the record in a run's folder; UserError where there is none or it is damaged."""
-    path = folder / TEACHER_FILE
+    path = folder / run_files.TEACHER
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         record = TeacherRecord(**data)
@@ -130,7 +130,9 @@ def read_teacher_record(folder: Path) -> TeacherRecord:
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("its entries are not text")
     except FileNotFoundError:
-        raise UserError(f"The run in '{folder}' has distillation, but no {TEACHER_FILE}.", "Start a new run.") from None
+        raise UserError(
+            f"The run in '{folder}' has distillation, but no {run_files.TEACHER}.", "Start a new run."
+        ) from None
     except (ValueError, TypeError, OSError) as error:
         raise UserError(f"'{path}' is damaged ({error}).", "Start a new run.") from error
     return record

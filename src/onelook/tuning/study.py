@@ -69,7 +69,7 @@ class Study:
             for gene in study.genes:
                 get(recipe, gene.path)
         except FileNotFoundError:
-            raise UserError(f"There is no search in '{folder}' to resume.", "Start it without --resume.") from None
+            raise UserError(f"There is no search in '{folder}' to resume.", "Start it without resume.") from None
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(f"'{path}' is damaged ({error}).", "Start a new search in another folder.") from error
         return study

@@ -91,7 +91,7 @@ def read_entries(data: memoryview) -> dict[str, Entry]:
 
 
 def _data_start(data: memoryview, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of an entry begin, behind its local header."""
+    """The position of an entry's first byte, behind its local header."""
     label = printable(info.orig_filename)
     if info.flag_bits & 1:
         raise UnreadableFile(f"its entry '{label}' is encrypted", _RESAVE)

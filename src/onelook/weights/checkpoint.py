@@ -59,7 +59,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of file: what people call it, how its first bytes look, and its reader (which raises UnreadableFile)."""
+    """A file format: its name in messages, a test of the first bytes, and a reader (which raises UnreadableFile)."""
 
     name: str
     detect: Callable[[bytes], bool]
@@ -103,7 +103,7 @@ def _read_torch(path: str, data: memoryview) -> Checkpoint:
 
 
 def _weights_of(value: Any) -> Any:
-    """What of a checkpoint is to be used: its moving average where it has one, else its model, else all of it."""
+    """The weights in a checkpoint: its moving average where it has one, else its model, else all of it."""
     if isinstance(value, dict):
         average, model = value.get("ema"), value.get("model")
         if isinstance(average, Placeholder) or _is_state_dict(average):

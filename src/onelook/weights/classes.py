@@ -13,7 +13,7 @@ from onelook.networks.detector import ClassRows
 
 @dataclass(frozen=True)
 class ClassPlan:
-    """Which class of the model takes the rows of which class of the file.
+    """Maps the classes of a model to the classes of a file whose rows they take.
 
     pairs: (class of the model, class of the file).  total: classes of the model.  by_name: whether names decided;
     otherwise classes are taken in their order.  theirs: the names of the file's classes, or how many they are where
@@ -39,7 +39,7 @@ class ClassPlan:
 
 
 def plan_classes(ours: Sequence[str], count: int, theirs: Sequence[str], their_count: int) -> ClassPlan:
-    """How `their_count` classes named `theirs` serve `count` classes named `ours`; () where names are unknown.
+    """Maps `count` classes named `ours` to `their_count` classes named `theirs`; () where names are unknown.
 
     Names agree without regard to case and surrounding space. Where either side has no names, equal counts are taken in
     order, and other counts share nothing.

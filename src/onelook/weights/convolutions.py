@@ -1,4 +1,4 @@
-"""Which convolution of a foreign graph is which of ours: by how data flows, not by names or order.
+"""Matches the convolutions of a foreign graph to ours: by how data flows, not by names or order.
 
 Exporters rename, number and reorder; what they cannot change is which convolution feeds which, and the kernels'
 shapes. Both networks become a graph of convolutions, and colour refinement (Weisfeiler and Leman 1968) gives

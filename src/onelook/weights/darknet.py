@@ -38,7 +38,7 @@ _BACKBONE = re.compile(r"\.conv\.\d+$")  # how Darknet names the first layers of
 
 @dataclass(frozen=True)
 class DarknetHeader:
-    """How a file begins. version: major, minor, revision.  seen: images that the weights were trained on."""
+    """The header of a file. version: major, minor, revision.  seen: images that the weights were trained on."""
 
     version: tuple[int, int, int] = (0, 2, 5)
     seen: int = 0

@@ -12,11 +12,11 @@ from math import prod
 import torch
 from torch import Tensor
 
+from onelook import run_files
 from onelook.errors import WeightsError
 from onelook.files import replacing
 from onelook.weights.problems import UnreadableFile, byte_size
 
-BEST = "best.safetensors"  # what a training writes its best weights to
 _LARGEST_FILE = 8_000_000_000  # bytes; training checkpoints of the largest models are below 3 GB
 MOST_DIMENSIONS = 16
 
@@ -42,7 +42,7 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
 
 def _check_kind(name: str, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        best = os.path.join(name, BEST)
+        best = os.path.join(name, run_files.BEST_WEIGHTS)
         remedy = f"Name a file inside it: {best}" if os.path.isfile(best) else "Name a file inside it."
         raise WeightsError(f"'{name}' is a folder, not a weights file.", remedy)
     if not stat.S_ISREG(status.st_mode):

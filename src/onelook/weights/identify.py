@@ -1,4 +1,4 @@
-"""Which known model a file's tensors belong to, for messages and headers."""
+"""Identifies the known model that a file's tensors belong to, for messages and headers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def identify(checkpoint: Checkpoint) -> tuple[str, Architecture] | None:
 
 
 def _share(architecture: Architecture, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> float:
-    """How much of all kernels, of this network in either form and of the file, both have; class layers do not count."""
+    """The share of kernels that a network (in either form) and a file have in common; class layers do not count."""
     if checkpoint.graph is not None:
         theirs = Counter(one.shape for one in checkpoint.graph.links.values())
     else:

@@ -117,7 +117,7 @@ def _load_backbone(model: Detector, architecture: Architecture, checkpoint: Chec
 def _check_fit(
     tensors: dict[str, Tensor], checkpoint: Checkpoint, spec: ModelSpec, form: Form, source: NamedTensors
 ) -> int:
-    """How many classes the tensors are for; WeightsError unless all names and shapes are those of the model."""
+    """The number of classes of the tensors; WeightsError unless all names and shapes are those of the model."""
     count = classes_in(tensors, spec)
     wanted = spec.shapes(form, count)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -20,7 +20,7 @@ _LONGEST_NAME = 256
 
 @dataclass(frozen=True)
 class PickledModule:
-    """What a pickled network holds.
+    """The content of a pickled network.
 
     tensors: parameters and persistent buffers by name, in the order of `state_dict()`.  class_names: by label, () where
     it has none.  settings: the plain values that it was configured with, unchecked.  kinds: the names of the classes

@@ -173,7 +173,7 @@ def places_in_graph(links: Mapping[str, Convolution], spec: ModelSpec) -> dict[s
 
 
 def classes_in(tensors: Mapping[str, Tensor], spec: ModelSpec) -> int | None:
-    """How many classes the tensors are for; None if they have no rows for classes, or do not agree."""
+    """The number of classes of the tensors; None if they have no rows for classes, or do not agree."""
     counts = set()
     for name, rows in spec.class_rows.items():
         if name in spec.training_only and name not in tensors:

@@ -46,7 +46,7 @@ _BESIDE = "Put all files of the model into one folder."
 
 @dataclass(frozen=True)
 class Node:
-    """One operation: its kind, and the names of the values that go in and come out."""
+    """An operation: its kind, and the names of its inputs and outputs."""
 
     kind: str
     inputs: tuple[str, ...]

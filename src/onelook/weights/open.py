@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from onelook import run_files
 from onelook.errors import ConfigError, WeightsError
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
 from onelook.networks.variants import VARIANTS, variant
 from onelook.weights.checkpoint import read_checkpoint
-from onelook.weights.file import BEST
 from onelook.weights.identify import identify
 from onelook.weights.load import load_weights
 from onelook.weights.naming import read_official
@@ -22,7 +22,7 @@ _FILES = (".safetensors", ".onnx", ".pth", ".pt", ".weights")
 
 @dataclass(frozen=True)
 class OpenedDetector:
-    """A detector, how files made of it are called, and the (height, width) that its weights were made for."""
+    """A detector, how files made of it are display_name, and the (height, width) that its weights were made for."""
 
     detector: Detector
     name: str
@@ -55,11 +55,11 @@ def open_detector(
         return _of_file(Path(weights), name, name)
     if not untrained:
         where = f" The official ones are at {row.url}." if row.url else ""
-        raise WeightsError(f"The model '{name}' has no weights yet.", f"Give a file: --weights FILE.{where}")
+        raise WeightsError(f"The model '{name}' has no weights yet.", f"Give a file as weights.{where}")
     return OpenedDetector(build(name), name, row.architecture.size)
 
 
-def _of_file(path: Path, called: str, name: str | None = None) -> OpenedDetector:
+def _of_file(path: Path, display_name: str, name: str | None = None) -> OpenedDetector:
     """The detector of a weights file, which must be a `name` if one is given."""
     checkpoint = read_checkpoint(path)
     header = checkpoint.header
@@ -70,8 +70,10 @@ def _of_file(path: Path, called: str, name: str | None = None) -> OpenedDetector
         )
     if header is not None:
         if name is not None and header.model != name:
-            raise WeightsError(f"'{path}' holds weights of {header.model}, not of {name}.", f"Use --model {path}.")
-        return OpenedDetector(restore(path), called, (header.size[0], header.size[1]))
+            raise WeightsError(
+                f"'{path}' holds weights of {header.model}, not of {name}.", f"Give the file as the model: {path}."
+            )
+        return OpenedDetector(restore(path), display_name, (header.size[0], header.size[1]))
     exported = checkpoint.exported
     if name is None and exported is not None and exported.model in VARIANTS:
         name = exported.model
@@ -80,7 +82,7 @@ def _of_file(path: Path, called: str, name: str | None = None) -> OpenedDetector
         if found is None:
             raise WeightsError(
                 f"'{path}' does not say which model it holds, and its tensors are of none that is known.",
-                f"Name the model: --model NAME --weights {path}.",
+                f"Give the name of the model, and {path} as weights.",
             )
         name, architecture = found
     else:
@@ -92,16 +94,20 @@ def _of_file(path: Path, called: str, name: str | None = None) -> OpenedDetector
     if report.file_classes != detector.class_names:
         detector = build(architecture, report.file_classes)  # weights for other classes make a model of those
         load_weights(detector, path)
-    return OpenedDetector(detector, called, architecture.size)
+    return OpenedDetector(detector, display_name, architecture.size)
 
 
 def _best(folder: Path) -> Path:
-    if (folder / BEST).is_file():
-        return folder / BEST
+    if (folder / run_files.BEST_WEIGHTS).is_file():
+        return folder / run_files.BEST_WEIGHTS
     inside = sorted(path.name for path in folder.iterdir() if path.suffix in _FILES)
     if inside:
-        raise WeightsError(f"The folder '{folder}' has no {BEST}.", f"Name the file: {folder / inside[0]}.")
-    raise WeightsError(f"The folder '{folder}' is not a run: it has no {BEST}.", "Name the folder of a training.")
+        raise WeightsError(
+            f"The folder '{folder}' has no {run_files.BEST_WEIGHTS}.", f"Name the file: {folder / inside[0]}."
+        )
+    raise WeightsError(
+        f"The folder '{folder}' is not a run: it has no {run_files.BEST_WEIGHTS}.", "Name the folder of a training."
+    )
 
 
 def _check_no_weights(weights: str | os.PathLike[str] | None, model: Path) -> None:

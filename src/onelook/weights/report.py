@@ -13,7 +13,7 @@ _LISTED = 12
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` loaded; `str(report)` is for a terminal.
+    """The result of `load_weights`; `str(report)` is for a terminal.
 
     format: what the file is.  form: "training" or "deploy", the form of the file's weights.  tensors, parameters: how
     many tensors of the model were set, and their values.  kept_classes, new_classes: names (or numbers) of the model's
@@ -59,7 +59,7 @@ def _listed(names: Iterable[str], limit: int) -> str:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How the tensors of a file differ from those of a model; names as the file has them where it has any."""
+    """The differences between the tensors of a file and of a model, with the file's names where it has any."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -102,7 +102,7 @@ def compare(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int
 
 
 def suggestion(likely: str | None) -> str:
-    """What to do about a file that does not fit."""
+    """The remedy for a file that does not fit."""
     if likely is None:
         return "It looks like none of the known models; check which model these weights are for."
     return f"It looks like {likely}: build that model, or take a file made for this one."

@@ -1,4 +1,4 @@
-"""What the names in a torch checkpoint become: inert objects for classes that are not imported, never the classes.
+"""Replaces the classes that a torch checkpoint names by inert objects; the classes are never imported.
 
 Whatever is returned to the unpickler must hold three promises, which the check before it (`unpickle`) relies on: a call
 takes no more time than its arguments were long; no result is a tuple or an integer; and a state that a pickle sets
@@ -62,7 +62,7 @@ class AttributedDict(dict[Any, Any]):
 
 
 class Function(Unchangeable):
-    """What a pickle may call instead of a function of that name; without `make`, it may only be named."""
+    """A safe replacement of a function that a pickle calls; without `make`, it may be named but not called."""
 
     __slots__ = ("_make", "name")
 

@@ -61,7 +61,7 @@ class StoredTensor(Unchangeable):
 
 @dataclass(frozen=True)
 class TorchFile:
-    """What torch.save was given, with `StoredTensor`s in place of tensors, and the bytes they lie in.
+    """The object given to torch.save, with `StoredTensor`s in place of tensors, and the bytes of their storages.
 
     form: "zip" or "stream".
     """

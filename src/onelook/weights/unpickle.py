@@ -48,7 +48,7 @@ def read_pickle(
     Raises UnreadableFile.
     """
     raw = bytes(data[position : position + limit])
-    end = _Check(raw).follow_to_end()
+    end = _Check(raw).run_to_end()
     try:
         value = _Unpickler(raw[:end], find, persistent).load()
     except (*_DAMAGE, pickle.UnpicklingError) as error:
@@ -83,18 +83,18 @@ class _Check:
         self._memo = bytearray()
         self._memorised = 0
 
-    def follow_to_end(self) -> int:
-        """Where the pickle ends. Raises UnreadableFile for what would take more memory or time than the file has."""
+    def run_to_end(self) -> int:
+        """The end of the pickle. Raises UnreadableFile for what would take more memory or time than the file has."""
         steps, instructions, stream = 0, _INSTRUCTIONS, self._stream
         try:
             while (code := stream.read(1)) != b".":
                 if code not in instructions:
                     raise UnreadableFile(_unknown(code), REMEDY_UNTRUSTED)
-                cost, read, follow = instructions[code]
+                cost, read, execute = instructions[code]
                 steps += cost
                 if steps > _MOST_STEPS:
                     raise UnreadableFile(f"its pickle needs more than {_MOST_STEPS} steps, far more than a checkpoint")
-                follow(self, None if read is None else read(stream))
+                execute(self, None if read is None else read(stream))
         except (*_DAMAGE, struct.error) as error:
             raise UnreadableFile(f"its pickle is damaged near byte {stream.tell()}") from error
         return stream.tell()

@@ -169,8 +169,3 @@ VARIANTS = tuple(
     Variant(name, "DAMO-YOLO", architecture, Published(ap), file.rpartition("/")[2], "Apache-2.0", _RELEASE + file)
     for name, architecture, ap, file in _TABLE
 )
-
-
-def legacy(architecture: DamoYolo) -> DamoYolo:
-    """Returns the same network for weights older than v0.3.0: one more class output, and a letterbox."""
-    return replace(architecture, head=replace(architecture.head, spare_class=True), frame=LEGACY_FRAME)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+
+from onelook.networks.renaming import renamed
 
 # Applied in this order, each to all of its matches.
 _HEAD: tuple[tuple[str, str], ...] = (
@@ -81,10 +82,4 @@ _CSP: tuple[tuple[str, str], ...] = (
 def official_names(names: Iterable[str], *, csp: bool) -> dict[str, str]:
     """Maps our tensor names to the official ones, for the training form of a network with that kind of backbone."""
     rules = (*_HEAD, *_NECK, *_BACKBONE, *_REPARAMETERISED, *(_CSP if csp else _RESIDUAL))
-    return {name: _rename(name, rules) for name in names}
-
-
-def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return {name: renamed(name, rules) for name in names}

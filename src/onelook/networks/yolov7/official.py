@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from onelook.layers.rep_conv import RepConv
 from onelook.networks.detector import Detector
+from onelook.networks.renaming import renamed
 from onelook.networks.yolov7.backbone import SpaceToDepth
 from onelook.networks.yolov7.downsample import DownC, MaxPool, MpDownsample
 from onelook.networks.yolov7.elan import Elan, ExtendedElan
@@ -64,10 +65,7 @@ def official_names(detector: Detector) -> dict[str, str]:
     found = {}
     for name in detector.state_dict():
         index, prefix, rules = next(place for place in places if name.startswith(place[1]))
-        rest = name.removeprefix(prefix)
-        for pattern, replacement in rules:
-            rest = re.sub(pattern, replacement, rest)
-        found[name] = f"model.{index}.{rest}"
+        found[name] = f"model.{index}.{renamed(name.removeprefix(prefix), rules)}"
     return found
 
 

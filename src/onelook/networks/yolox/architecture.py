@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,7 +25,7 @@ YOLOV3_ANCHORS: Anchors = (
 )
 CORNER_LETTERBOX = Letterbox()
 RAW_BGR = PixelFormat(order="bgr")
-# Weights released before August 2021 (official "legacy" files).
+# For weights released before August 2021 (official "legacy" files): Yolox(..., pixels=NORMALISED_RGB).
 NORMALISED_RGB = PixelFormat(divisor=255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
@@ -112,8 +112,3 @@ VARIANTS = tuple(
     Variant(name, "YOLOX", architecture, Published(ap), file, "Apache-2.0", _RELEASE + file)
     for name, architecture, ap, file in _TABLE
 )
-
-
-def legacy(architecture: Yolox) -> Yolox:
-    """Returns the same network for old weights, which expect normalised RGB pixels."""
-    return replace(architecture, pixels=NORMALISED_RGB)

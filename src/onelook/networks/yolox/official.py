@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+
+from onelook.networks.renaming import renamed
 
 # Applied in this order, each to all of its matches.
 _RULES: tuple[tuple[str, str], ...] = (
@@ -51,10 +52,4 @@ def official_names(names: Iterable[str], backbone: str) -> dict[str, str]:
     Works for the training form and the deploy form: both repositories fold batch norm into `conv.bias`.
     """
     rules = _RULES + (_CSP_RULES if backbone == "csp_darknet" else _DARKNET53_RULES)
-    return {name: _rename(name, rules) for name in names}
-
-
-def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return {name: renamed(name, rules) for name in names}

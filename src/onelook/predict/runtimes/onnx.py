@@ -15,7 +15,7 @@ from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.ops.nms import Nms, Postprocess, RawDetections, TopK
 from onelook.predict.runtime import default_postprocess
 
-_NO_NMS = "Export the model without --nms to choose this freely."
+_NO_NMS = "Export the model without NMS to choose this freely."
 
 
 class ForeignFileError(ExportError):
@@ -26,8 +26,9 @@ class OnnxRuntime:
     """A file of `onelook export` in ONNX Runtime. The file describes itself: size, class names, NMS.
 
     device: "cpu", or "cuda" where ONNX Runtime has that provider; None is "cpu".  threads: of one run, None is ONNX
-    Runtime's choice. A file with NMS inside takes confidence and IoU from `select`; its other settings are the file's,
-    and a `select` that contradicts them is a ConfigError. A fixed batch size is filled up or cut into several runs.
+    Runtime's choice. A file with NMS inside takes confidence and IoU from `postprocess`; its other settings are the
+    file's, and a `postprocess` that contradicts them is a ConfigError. A fixed batch size is filled up or cut into
+    several runs.
 
     Raises ExportError for damaged files, ForeignFileError for files that Onelook did not export,
     MissingDependencyError without onnxruntime.
@@ -42,7 +43,7 @@ class OnnxRuntime:
             raise ForeignFileError(
                 f"'{self.path}' was not exported by Onelook: it has no description of its inputs and outputs.",
                 "Export the model with `onelook export`, or, where it holds official weights, give the model's name "
-                f"and --weights {self.path}.",
+                "and this file as weights.",
             )
         if device not in (None, "cpu"):
             session = open_session(self.path, device, threads)
@@ -52,22 +53,22 @@ class OnnxRuntime:
         self.class_names = metadata.names
         self.num_classes = metadata.num_classes
         default = default_postprocess(one_to_one=metadata.one_to_one, multi_label=metadata.multi_label)
-        self.select: Postprocess = _nms(metadata.detecting, self.path) or default
+        self.postprocess: Postprocess = _nms(metadata.detecting, self.path) or default
         self.evaluating: Postprocess = _nms(metadata.evaluating, self.path) or default
         if metadata.nms is not None and not metadata.one_to_one:
             inside = {name: metadata.nms[name] for name in ("confidence", "iou", "agnostic", "multi_label")}
-            self.select = self.evaluating = Nms(**inside)
+            self.postprocess = self.evaluating = Nms(**inside)
         self._session = session
         _check_interface(session, metadata, self.path)
 
-    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
+    def __call__(self, batch: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
         found: list[RawDetections] = []
         for part, count in self._parts(batch):
             if self.metadata.outputs == "raw":
                 boxes, scores = self._run(part, ["boxes", "scores"], {})
-                found += select.batch(boxes[:count], scores[:count])
+                found += postprocess.batch(boxes[:count], scores[:count])
             else:
-                found += self._detections(part, select)[:count]
+                found += self._detections(part, postprocess)[:count]
         return found
 
     def _parts(self, batch: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
@@ -87,32 +88,34 @@ class OnnxRuntime:
                 f"'{self.path}' cannot be run: {_first_line(error)}", "Export the model again."
             ) from error
 
-    def _detections(self, pixels: np.ndarray, select: Postprocess) -> list[RawDetections]:
-        """What the NMS inside the file keeps, or the best rows of a model that needs none."""
-        values = {"confidence": getattr(select, "confidence", 0.0)}
+    def _detections(self, pixels: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
+        """The detections of a file with NMS inside, or of a model that needs none."""
+        values = {"confidence": getattr(postprocess, "confidence", 0.0)}
         if self.metadata.one_to_one:
-            if not isinstance(select, TopK):
-                raise ConfigError(f"'{self.path}' gives its best rows and cannot use {type(select).__name__}.", _NO_NMS)
-        elif isinstance(select, Nms):
-            _check_inside(self.path, select, self.metadata.nms or {})
-            values["iou"] = select.iou
+            if not isinstance(postprocess, TopK):
+                raise ConfigError(
+                    f"'{self.path}' gives its best rows and cannot use {type(postprocess).__name__}.", _NO_NMS
+                )
+        elif isinstance(postprocess, Nms):
+            _check_inside(self.path, postprocess, self.metadata.nms or {})
+            values["iou"] = postprocess.iou
         else:
-            raise ConfigError(f"'{self.path}' has NMS inside and cannot use {type(select).__name__}.", _NO_NMS)
+            raise ConfigError(f"'{self.path}' has NMS inside and cannot use {type(postprocess).__name__}.", _NO_NMS)
         settings = {name: np.array(value, np.float32) for name, value in values.items()}
         counts, boxes, scores, labels = self._run(pixels, ["count", "boxes", "scores", "labels"], settings)
         found = []
         for row, count in enumerate(counts.tolist()):
-            kept = slice(0, min(max(int(count), 0), select.limit or boxes.shape[1]))
+            kept = slice(0, min(max(int(count), 0), postprocess.limit or boxes.shape[1]))
             found.append((boxes[row, kept], scores[row, kept], labels[row, kept]))
         return found
 
 
-def _check_inside(path: str, select: Nms, inside: Mapping[str, Any]) -> None:
-    """ConfigError where `select` wants what the NMS inside the file does otherwise."""
-    if select.kind != "iou":
-        raise ConfigError(f"'{path}' has NMS inside, which is not of the kind '{select.kind}'.", _NO_NMS)
+def _check_inside(path: str, postprocess: Nms, inside: Mapping[str, Any]) -> None:
+    """ConfigError where `postprocess` differs from the NMS inside the file in a setting that is built in."""
+    if postprocess.kind != "iou":
+        raise ConfigError(f"'{path}' has NMS inside, which is not of the kind '{postprocess.kind}'.", _NO_NMS)
     for setting in ("agnostic", "multi_label"):
-        wanted = getattr(select, setting)
+        wanted = getattr(postprocess, setting)
         if wanted != inside[setting]:
             raise ConfigError(f"'{path}' has NMS inside, with {setting}={inside[setting]}, not {wanted}.", _NO_NMS)
 
@@ -147,7 +150,7 @@ def open_session(path: str, device: str | None = None, threads: int | None = Non
 
 
 def exported_metadata(session: Any, path: str) -> ExportedMetadata | None:
-    """What a file of `onelook export` says of itself; None for ONNX files of other origin. ExportError if damaged."""
+    """The metadata of a file of `onelook export`; None for ONNX files of other origin. ExportError if damaged."""
     try:
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     except UnicodeDecodeError:
@@ -169,7 +172,7 @@ def _providers(device: str | None, available: list[str]) -> list[Any]:
     if "CUDAExecutionProvider" not in available:
         raise ConfigError(
             f"There is no device '{name}': the installed ONNX Runtime runs on the CPU only.",
-            "Use --device cpu, or install onnxruntime-gpu.",
+            "Use the device cpu, or install onnxruntime-gpu.",
         )
     return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
 
@@ -194,7 +197,7 @@ def _described(plain: Mapping[str, Any], types: Mapping[str, type], path: str) -
 
 
 def _check_interface(session: Any, metadata: ExportedMetadata, path: str) -> None:
-    """The description must fit the graph, or boxes would be wrong without a sign."""
+    """ExportError where the metadata does not match the graph, so that boxes would be wrong."""
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name for value in session.get_outputs()}
     wanted = {"boxes", "scores"} if metadata.outputs == "raw" else {"count", "boxes", "scores", "labels"}

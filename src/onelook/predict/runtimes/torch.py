@@ -53,7 +53,7 @@ class TorchRuntime:
         self.frame = detector.architecture.frame
         self.class_names = tuple(detector.class_names)
         self.num_classes = detector.architecture.num_classes
-        self.select, self.evaluating = postprocess_steps_of(detector.architecture)
+        self.postprocess, self.evaluating = postprocess_steps_of(detector.architecture)
         self.tta = tta
         self._dtype = torch.float16 if half else torch.float32
         network = detector if in_place else copy.deepcopy(detector)
@@ -62,14 +62,14 @@ class TorchRuntime:
         network = network.to(self.device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.detector: Detector = network.requires_grad_(False)
 
-    def __call__(self, batch: np.ndarray, select: Postprocess) -> list[RawDetections]:
+    def __call__(self, batch: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
         with torch.inference_mode():
             pixels = torch.from_numpy(batch).to(self.device)
             images = pixels.permute(0, 3, 1, 2).to(self._dtype)
             if self.tta is not None:
-                return select.batch(*self.tta(self.detector, images))
+                return postprocess.batch(*self.tta(self.detector, images))
             predictions = self.detector(images)
-            return select.batch(predictions.boxes, predictions.scores())
+            return postprocess.batch(predictions.boxes, predictions.scores())
 
 
 def _check_multiple(size: tuple[int, int], stride: int) -> None:

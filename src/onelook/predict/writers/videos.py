@@ -1,17 +1,18 @@
-"""Videos with their detections drawn, as long as the videos that were read."""
+"""The format "video": videos with their detections drawn."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
 
 from onelook.errors import UserError
 from onelook.files import replacing
-from onelook.predict.sources import Framed
-from onelook.predict.writing import cannot_write, discard, drawn
+from onelook.predict.sources import PreparedImage
+from onelook.predict.writers.files import Output, cannot_write, discard, drawn
 from onelook.types import Detections
 
 _LONGEST_PAUSE = 600.0  # seconds that a frame is shown; a longer step in a video's times is an error in them
@@ -24,8 +25,10 @@ class Videos:
     and where several fall into one place, the last of them stays.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    needs_images: ClassVar[bool] = True
+
+    def __init__(self, output: Output) -> None:
+        self._folder = output.folder / "videos"
         self.written: list[Path] = []
         self._open: tuple[str, Path, contextlib.ExitStack, cv2.VideoWriter, tuple[int, int]] | None = None
         self._last: np.ndarray | None = None  # not written yet: how long it is shown is known with the next
@@ -34,7 +37,7 @@ class Videos:
         self._rate = 1.0
         self._count = 0  # frames in the file
 
-    def add(self, item: Framed, found: Detections) -> None:
+    def add(self, item: PreparedImage, found: Detections) -> None:
         if item.frame is None or item.video is None:
             return
         image = drawn(item, found)
@@ -60,7 +63,7 @@ class Videos:
             self._open[3].write(self._last)
             self._count += 1
 
-    def _begin(self, item: Framed, size: tuple[int, int]) -> None:
+    def _begin(self, item: PreparedImage, size: tuple[int, int]) -> None:
         path = self._folder / f"{item.source.name}.mp4"
         opened = contextlib.ExitStack()
         try:
@@ -74,7 +77,9 @@ class Videos:
         writer = cv2.VideoWriter(str(beside), cv2.VideoWriter.fourcc(*"mp4v"), self._rate, (width, height))
         if not writer.isOpened():
             discard(opened)
-            raise UserError(f"The video '{path}' cannot be written.", "Choose another --out folder, or --format json.")
+            raise UserError(
+                f"The video '{path}' cannot be written.", "Choose another folder (out), or the format json."
+            )
         self._open = (item.source.name, path, opened, writer, (height, width))
 
     def close(self) -> None:

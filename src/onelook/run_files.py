@@ -1,0 +1,11 @@
+"""The names of the files in the folder of a training run."""
+
+RECIPE = "recipe.yaml"
+CHECKPOINT = "state.pt"
+BEST_WEIGHTS = "best.safetensors"
+LAST_WEIGHTS = "last.safetensors"
+METRICS = "metrics.csv"
+LOG = "train.log"
+REPORT = "report.html"
+FIRST_BATCH = "first_batch.jpg"
+TEACHER = "teacher.json"
