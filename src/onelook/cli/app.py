@@ -2,7 +2,7 @@
 
 A verb is a plain typed Python function in `cli/<verb>.py`; its signature and Google-style docstring are its command
 line, with a section `Examples:` of shell lines. It calls one function of `onelook.api` and returns the result as
-`Shown`. Exit codes: 0 success, 1 the work failed or found errors, 2 wrong usage, 130 interrupted.
+`CommandResult`. Exit codes: 0 success, 1 the work failed or found errors, 2 wrong usage, 130 interrupted.
 
 Verbs are imported when they are called, so that `onelook --help` stays quick and needs no torch. Cyclopts and Rich are
 imported where they are needed: see `quick.py`.
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
+from onelook.cli.command_result import CommandResult
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
 from onelook.cli.quick import parse
-from onelook.cli.shown import Shown
 from onelook.errors import EXTRAS, OtherProcessError, UsageError, UserError, missing_package
 from onelook.version import __version__
 
@@ -55,7 +55,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 ABOUT = "Real-time object detection: YOLOv4, YOLOX, YOLOv7 and DAMO-YOLO in one library of shared parts."
 
-WORD = 10.0  # seconds for another process to say what has happened
+OTHER_ERROR_DELAY = 10.0  # seconds that a process with nothing to report waits for the one that reports the error
 HELP_FLAGS = ("--help", "-h")
 FIRST_STEPS = ("onelook detect photo.jpg --model yolox-s --weights yolox_s.pth", "onelook detect --help")
 
@@ -69,10 +69,10 @@ _OS_REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Everywhere:
+class GlobalOptions:
     """The options that every command takes.
 
-    json: file for the JSON form of what is shown; "-" is standard output, and then everything else goes to standard
+    json: file that the result is written to as JSON; "-" is standard output, and then everything else goes to standard
     error.  debug: show tracebacks.
     """
 
@@ -80,7 +80,7 @@ class Everywhere:
     debug: bool = False
 
 
-def split_options(arguments: Sequence[str]) -> tuple[list[str], Everywhere]:
+def split_options(arguments: Sequence[str]) -> tuple[list[str], GlobalOptions]:
     """The arguments without `--json FILE` and `--debug`, wherever they stand before a `--`; and those two.
 
     Raises UsageError for `--json` without a file.
@@ -101,14 +101,14 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], Everywhere]:
             rest.append(argument)
     if json is not None and (not json or (json.startswith("-") and json != "-")):
         raise UsageError("--json needs a file to write.", "Give a path, or - for standard output: --json result.json")
-    return rest, Everywhere(json, debug)
+    return rest, GlobalOptions(json, debug)
 
 
 def make_app(verb: str | None = None) -> App:
     """The application; `verb` is the one about to be called, whose whole docstring its help shows."""
     from cyclopts import App, Group, Parameter
 
-    from onelook.cli.help import HelpPage, shown_default
+    from onelook.cli.help import HelpPage, format_default
 
     app = App(
         name="onelook",
@@ -116,7 +116,7 @@ def make_app(verb: str | None = None) -> App:
         help_format="plaintext",
         help_formatter=HelpPage(),
         version=__version__,
-        default_parameter=Parameter(negative=(), show_default=shown_default),
+        default_parameter=Parameter(negative=(), show_default=format_default),
         group_commands=Group("Commands", sort_key=0),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
@@ -159,7 +159,7 @@ def call(arguments: Sequence[str], make_console: Callable[[], Console]) -> Any:
 
 def call_with_cyclopts(verb: str | None, arguments: Sequence[str], console: Console) -> Any:
     """The same for every command line: help pages, groups of verbs, and errors with a hint."""
-    from onelook.cli.help import HelpPage, page_of, print_everywhere, unknown_command
+    from onelook.cli.help import HelpPage, page_of, print_global_options, unknown_command
 
     if verb is not None and verb not in VERBS:
         raise UsageError(*unknown_command(verb, list(VERBS)))
@@ -171,7 +171,7 @@ def call_with_cyclopts(verb: str | None, arguments: Sequence[str], console: Cons
         app.help_formatter = page_of(app, commands) if verb else HelpPage(ABOUT, FIRST_STEPS)
     result = app(arguments, console=console, exit_on_error=False, print_error=False)
     if wants_help:
-        print_everywhere(console)
+        print_global_options(console)
     return result
 
 
@@ -188,7 +188,7 @@ def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) 
     on_start: called first where an interrupt is reported.
     """
     replace_unprintable()
-    options, verb = Everywhere(debug="--debug" in arguments), ""
+    options, verb = GlobalOptions(debug="--debug" in arguments), ""
     try:
         if on_start is not None:
             on_start()
@@ -196,7 +196,7 @@ def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) 
         verb = next((argument for argument in rest if not argument.startswith("-")), "")
         with JsonTarget(options.json) as target, plain_warnings():
             result = call(rest, lambda: consoles(to_stderr=target.is_stdout)[0])
-            if isinstance(result, Shown):
+            if isinstance(result, CommandResult):
                 # torchrun starts several processes, whose results are the same; errors are each one's own.
                 if os.environ.get("RANK", "0") == "0":
                     if result.print_result is None:
@@ -224,7 +224,7 @@ def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) 
 def report(error: Exception, verb: str = "") -> int:
     """Prints an error as one message with a remedy; the exit code it stands for. verb: the command that failed."""
     if isinstance(error, OtherProcessError):
-        time.sleep(WORD)  # torchrun ends all processes with the first: the one that has something to say goes first
+        time.sleep(OTHER_ERROR_DELAY)  # torchrun ends all processes with the first that exits
         return 1
     if isinstance(error, UserError):
         print_error(error.message, error.remedy)

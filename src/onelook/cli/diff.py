@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from onelook.api import diff as api
-from onelook.cli.shown import Shown
+from onelook.cli.command_result import CommandResult
 from onelook.cli.views.diff import show_diff
 
 
-def diff(before: str, after: str, /) -> Shown[api.RecipeDiff]:
+def diff(before: str, after: str, /) -> CommandResult[api.RecipeDiff]:
     """What one training changes against another.
 
     A recipe is the name of a model (its published training), a recipe.yaml, or the folder of a run. Every line is a
@@ -21,4 +21,4 @@ def diff(before: str, after: str, /) -> Shown[api.RecipeDiff]:
         before: The recipe to compare with.
         after: The recipe whose changes are shown.
     """
-    return Shown(api.diff(before, after), show_diff)
+    return CommandResult(api.diff(before, after), show_diff)

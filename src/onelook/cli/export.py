@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onelook.api import export as api
-from onelook.cli.shown import Shown
+from onelook.cli.command_result import CommandResult
 from onelook.cli.views.export import show_export, show_weights
 
 
@@ -26,7 +26,7 @@ def export(
     limit: int = 300,
     least_runtime: str = "1.14",
     out: Path | None = None,
-) -> Shown[Any]:
+) -> CommandResult[Any]:
     """Write a model for another runtime, and prove it against PyTorch.
 
     The file takes framed RGB images, float32 0..255, whatever its precision, and says itself what it needs: frame,
@@ -57,7 +57,7 @@ def export(
         out: the file to write; the model's name in the current folder where not given.
     """
     if to == "darknet":
-        return Shown(api.export(model, to, weights=weights, out=out), show_weights)
+        return CommandResult(api.export(model, to, weights=weights, out=out), show_weights)
     result = api.export(
         model,
         to,
@@ -74,4 +74,4 @@ def export(
         least_runtime=least_runtime,
         out=out,
     )
-    return Shown(result, show_export)
+    return CommandResult(result, show_export)

@@ -14,7 +14,7 @@ from cyclopts.help.formatters import DefaultFormatter
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
-EVERYWHERE = (
+GLOBAL_OPTIONS = (
     ("--json FILE", "Write what is shown as JSON to this file; - is standard output."),
     ("--debug", "Show the traceback of an error."),
     ("--help, -h", "Show this page."),
@@ -68,19 +68,19 @@ def read_docstring(docstring: str) -> tuple[str, list[str]]:
     return text, lines
 
 
-def print_everywhere(console: Console) -> None:
+def print_global_options(console: Console) -> None:
     """The options that every command takes, below the help page of a command."""
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for option, meaning in EVERYWHERE:
+    for option, meaning in GLOBAL_OPTIONS:
         table.add_row(Text(option, style="cyan"), meaning)
-    console.print(Panel(table, title="Everywhere", title_align="left"))
+    console.print(Panel(table, title="Options of every command", title_align="left"))
 
 
-def shown_default(value: Any) -> str | None:
+def format_default(value: Any) -> str | None:
     """How a default reads in the help; nothing for off, none and empty."""
     if value is None or value is False or value == ():
         return None

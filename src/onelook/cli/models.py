@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from onelook.api import models as api
-from onelook.cli.shown import Shown
+from onelook.cli.command_result import CommandResult
 from onelook.cli.views.models import show_models
 
 
-def models(name: str | None = None, /) -> Shown[api.ModelList]:
+def models(name: str | None = None, /) -> CommandResult[api.ModelList]:
     """List the models: cost, input size, published accuracy, official weights.
 
     Examples:
@@ -17,4 +17,4 @@ def models(name: str | None = None, /) -> Shown[api.ModelList]:
     Args:
         name: only this model.
     """
-    return Shown(api.models(name), show_models)
+    return CommandResult(api.models(name), show_models)

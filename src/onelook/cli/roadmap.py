@@ -6,8 +6,8 @@ from pathlib import Path
 
 from onelook.api.roadmap import RoadmapList, roadmaps
 from onelook.api.roadmap import roadmap as train_roadmap
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
-from onelook.cli.shown import Shown
 from onelook.cli.views.roadmap import show_roadmap, show_roadmaps
 from onelook.report.roadmap import RoadmapTable
 
@@ -30,7 +30,7 @@ def roadmap(
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
-) -> Shown[RoadmapTable] | Shown[RoadmapList]:
+) -> CommandResult[RoadmapTable] | CommandResult[RoadmapList]:
     """A paper's table, trained row by row.
 
     Trains every row, one run folder for each seed, and writes the table of what was measured beside the paper's
@@ -62,7 +62,7 @@ def roadmap(
         workers: Processes that prepare images.
     """
     if name is None:
-        return Shown(roadmaps(), show_roadmaps)
+        return CommandResult(roadmaps(), show_roadmaps)
     table = train_roadmap(
         name,
         data,
@@ -82,4 +82,4 @@ def roadmap(
         workers=workers,
         reporter=ConsoleReporter(),
     )
-    return Shown(table, show_roadmap)
+    return CommandResult(table, show_roadmap)

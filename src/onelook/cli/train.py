@@ -10,9 +10,9 @@ from cyclopts import Parameter
 from onelook.api.load import TrainResult
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.train import train as train_by_recipe
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.resume_command import resume_training
-from onelook.cli.shown import Shown
 from onelook.cli.views.train import show_training
 from onelook.training.options import Layout
 from onelook.training.train_state import Precision
@@ -43,7 +43,7 @@ def train(
     teacher: str | None = None,
     teacher_weights: str | None = None,
     log: tuple[str, ...] = (),
-) -> Shown[TrainResult]:
+) -> CommandResult[TrainResult]:
     """Train a detector, or a classifier of images.
 
     The model's published training is used unless --recipe names another; what it counts in epochs shrinks with
@@ -106,4 +106,4 @@ def train(
         resume_command=partial(resume_training, data),
         reporter=ConsoleReporter(),
     )
-    return Shown(result, show_training, result.exit_code)
+    return CommandResult(result, show_training, result.exit_code)

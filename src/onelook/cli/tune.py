@@ -7,9 +7,9 @@ from functools import partial
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.tune import TuneResult
 from onelook.api.tune import tune as tune_recipe
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.resume_command import resume_search
-from onelook.cli.shown import Shown
 from onelook.cli.views.tune import show_search
 
 
@@ -32,7 +32,7 @@ def tune(
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
-) -> Shown[TuneResult]:
+) -> CommandResult[TuneResult]:
     """Search for better settings of a training.
 
     Trains again and again with other numbers in the recipe: first as it is, then at random, then children of the best
@@ -81,4 +81,4 @@ def tune(
         resume_command=partial(resume_search, data),
         reporter=ConsoleReporter(),
     )
-    return Shown(result, show_search, result.exit_code)
+    return CommandResult(result, show_search, result.exit_code)
