@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, check_torch, open_predictor
 from onelook.errors import UsageError
+from onelook.exported import LEAST_RUNTIME, Target
 from onelook.reporter import Reporter
 from onelook.training.result import RunResult
 
 if TYPE_CHECKING:
-    from onelook.api.export import ExportResult, Target, WrittenWeights
+    from onelook.api.export import ExportResult, WrittenWeights
     from onelook.api.recipe_choice import RecipeChoice
     from onelook.data import Dataset
     from onelook.evaluation import Evaluation
@@ -59,7 +60,9 @@ class LoadedDetector(OpenedPredictor):
         )
 
     @overload
-    def export(self, target: Literal["darknet"], *, out: PathLike | None = ...) -> WrittenWeights: ...
+    def export(
+        self, target: Literal["darknet"], *, out: PathLike | None = ..., overwrite: bool = ...
+    ) -> WrittenWeights: ...
     @overload
     def export(
         self,
@@ -74,7 +77,9 @@ class LoadedDetector(OpenedPredictor):
         confidence: float = ...,
         iou: float = ...,
         limit: int = ...,
+        least_runtime: str = ...,
         out: PathLike | None = ...,
+        overwrite: bool = ...,
     ) -> ExportResult: ...
     def export(
         self,
@@ -89,14 +94,14 @@ class LoadedDetector(OpenedPredictor):
         confidence: float = 0.25,
         iou: float = 0.45,
         limit: int = 300,
+        least_runtime: str = LEAST_RUNTIME,
         out: PathLike | None = None,
+        overwrite: bool = False,
     ) -> ExportResult | WrittenWeights:
         """Writes the model for another runtime and verifies it: see `onelook.export`. Needs the extra `onnx`."""
         check_torch("LoadedDetector.export")
         from onelook.api.export import export
 
-        if target == "darknet":
-            return export(self, target, out=out)
         return export(
             self,
             target,
@@ -109,7 +114,9 @@ class LoadedDetector(OpenedPredictor):
             confidence=confidence,
             iou=iou,
             limit=limit,
+            least_runtime=least_runtime,
             out=out,
+            overwrite=overwrite,
         )
 
     def train(
