@@ -363,6 +363,19 @@ def test_commands_that_need_torch_say_so_without_it() -> None:
     assert "needs the package 'torch', which is not installed" in " ".join(done.stderr.split())
 
 
+def test_the_help_of_every_command_needs_no_torch() -> None:
+    code = """
+from onelook.cli.app import VERBS, run
+for verb in VERBS:
+    assert run([verb, "--help"]) == 0, verb
+assert run(["bench", "model", "--help"]) == 0
+assert "torch" not in sys.modules
+"""
+    done = without({"torch", "safetensors", "onnx", "onnxscript"}, code)
+    assert done.returncode == 0, done.stderr
+    assert "--epochs" in done.stdout and "--least-runtime" in done.stdout
+
+
 def test_detections_introduce_themselves_in_one_line(detector: Predictor) -> None:
     found = detector.detect(np.full((60, 80, 3), 200, np.uint8), confidence=0.0)
     assert repr(found).startswith(f"Detections({len(found)}")

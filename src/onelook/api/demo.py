@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from onelook.api.detect import detect
-from onelook.api.export import export
-from onelook.api.load import TrainResult
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.train import train
 from onelook.api.validate import validate
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError, UserError
 from onelook.reporter import PlainReporter, Reporter
+
+if TYPE_CHECKING:
+    from onelook.api.load import TrainResult
+    from onelook.api.recipe_choice import RecipeChoice
 
 NEW_IMAGES = 6
 # Few thousand steps from scratch are few: a higher rate, an average with a shorter memory, and images near their own
@@ -122,6 +120,9 @@ def demo(
     Ctrl-C stops the training between two steps, with KeyboardInterrupt. UserError where the folder holds a finished
     demo.
     """
+    from onelook.api.export import export  # here, because drawing the images and showing the options need no torch
+    from onelook.api.recipe_choice import RecipeChoice
+
     scenes, counts = _scenes(size, images, difficulty, classes, seed)
     reporter = PlainReporter() if reporter is None else reporter
     out = Path(out)
@@ -160,6 +161,10 @@ def demo(
 
 def _train(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) -> TrainResult:
     """Trains, or continues the training in the folder; KeyboardInterrupt where Ctrl-C has stopped it."""
+    import torch
+
+    from onelook.api.train import train
+
     # The network is so small that threads which wait for each other would take the loader's time.
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - 1))

@@ -10,12 +10,11 @@ from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.api.training_session import start_training
 from onelook.data import Dataset
+from onelook.devices import Layout, Precision
 from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
-from onelook.training.options import Layout
 from onelook.training.recipe import Recipe
 from onelook.training.run import fit
-from onelook.training.train_state import Precision
 
 
 def train(

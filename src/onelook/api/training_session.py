@@ -18,12 +18,13 @@ from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.fit import check_fit
 from onelook.data.loader import Loader
+from onelook.devices import Layout, Precision
 from onelook.errors import UsageError
 from onelook.networks.detector import Detector
 from onelook.networks.variants import VARIANTS
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import make_loader, slow_loader_remedy
-from onelook.training.options import Layout, RunOptions, options_of_run
+from onelook.training.options import RunOptions, options_of_run
 from onelook.training.preflight import rates_too_low
 from onelook.training.processes import ProcessGroup, join_process_group
 from onelook.training.recipe import Recipe
@@ -31,7 +32,7 @@ from onelook.training.result import RunResult
 from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, check_batch_norm, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
-from onelook.training.train_state import Precision, TrainState
+from onelook.training.train_state import TrainState
 from onelook.weights.identify import model_name
 
 

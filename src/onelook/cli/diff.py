@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from onelook.api import diff as api
+from typing import Any
+
 from onelook.cli.command_result import CommandResult
 from onelook.cli.views.diff import show_diff
 
 
-def diff(before: str, after: str, /) -> CommandResult[api.RecipeDiff]:
+def diff(before: str, after: str, /) -> CommandResult[Any]:
     """What one training changes against another.
 
     A recipe is the name of a model (its published training), a recipe.yaml, or the folder of a run. Every line is a
@@ -21,4 +22,6 @@ def diff(before: str, after: str, /) -> CommandResult[api.RecipeDiff]:
         before: The recipe to compare with.
         after: The recipe whose changes are shown.
     """
-    return CommandResult(api.diff(before, after), show_diff)
+    from onelook.api.diff import diff as differences
+
+    return CommandResult(differences(before, after), show_diff)

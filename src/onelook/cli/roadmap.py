@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from onelook.api.roadmap import RoadmapList, roadmaps
-from onelook.api.roadmap import roadmap as train_roadmap
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.views.roadmap import show_roadmap, show_roadmaps
-from onelook.report.roadmap import RoadmapTable
 
 
 def roadmap(
@@ -30,7 +28,7 @@ def roadmap(
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
-) -> CommandResult[RoadmapTable] | CommandResult[RoadmapList]:
+) -> CommandResult[Any]:
     """A paper's table, trained row by row.
 
     Trains every row, one run folder for each seed, and writes the table of what was measured beside the paper's
@@ -61,6 +59,9 @@ def roadmap(
         val_split: Split to evaluate on; val, or test where that is what there is.
         workers: Processes that prepare images.
     """
+    from onelook.api.roadmap import roadmap as train_roadmap
+    from onelook.api.roadmap import roadmaps
+
     if name is None:
         return CommandResult(roadmaps(), show_roadmaps)
     table = train_roadmap(

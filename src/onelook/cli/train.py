@@ -8,14 +8,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from onelook.api.load import TrainResult
-from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.train import train as train_by_recipe
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.resume_command import resume_training
 from onelook.cli.views.train import show_training
-from onelook.training.options import Layout
-from onelook.training.train_state import Precision
+from onelook.devices import Layout, Precision
 
 
 def train(
@@ -84,6 +81,9 @@ def train(
         teacher_weights: File with the weights of a --teacher that is given by name.
         log: Also log to tensorboard, mlflow or wandb; none on resuming ends that.
     """
+    from onelook.api.recipe_choice import RecipeChoice
+    from onelook.api.train import train as train_by_recipe
+
     result = train_by_recipe(
         RecipeChoice(model=model, recipe=recipe, epochs=epochs, size=size, batch=batch, overrides=overrides),
         data,

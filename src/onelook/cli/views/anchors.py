@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
-from onelook.api.anchors import FoundAnchors
+if TYPE_CHECKING:
+    from onelook.api.anchors import FoundAnchors
 
 
 def show_anchors(found: FoundAnchors, console: Console) -> None:

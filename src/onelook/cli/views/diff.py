@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onelook.api.diff import RecipeDiff
 from onelook.config import to_text
+
+if TYPE_CHECKING:
+    from onelook.api.diff import RecipeDiff
 
 
 def show_diff(diff: RecipeDiff, console: Console) -> None:

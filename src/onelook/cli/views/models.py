@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
-from onelook.api.models import ModelList
+if TYPE_CHECKING:
+    from onelook.api.models import ModelList
 
 
 def show_models(models: ModelList, console: Console) -> None:

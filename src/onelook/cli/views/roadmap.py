@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onelook.api.roadmap import RoadmapList
-from onelook.report.roadmap import RoadmapTable
+if TYPE_CHECKING:
+    from onelook.api.roadmap import RoadmapList
+    from onelook.report.roadmap import RoadmapTable
 
 
 def show_roadmaps(result: RoadmapList, console: Console) -> None:

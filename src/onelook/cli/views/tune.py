@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
-from onelook.api.tune import TuneResult
+if TYPE_CHECKING:
+    from onelook.api.tune import TuneResult
 
 
 def show_search(result: TuneResult, console: Console) -> None:
