@@ -66,7 +66,8 @@ result = onelook.train(recipe, dataset, weights="yolox_s.pth", out="runs/a", rep
 assert_type(result, TrainResult)
 assert_type(result.detector, LoadedDetector)
 assert_type(result.folder, Path)
-assert_type(detector.train("data/"), TrainResult)
+assert_type(detector.train("data/", epochs=5), TrainResult)
+assert_type(onelook.train("yolox-nano", "data/", epochs=5, size=320, batch=8), TrainResult)
 
 model = onelook.build("yolox-s", classes=80)
 assert_type(model, Detector)
@@ -226,7 +227,7 @@ def test_a_loaded_detector_takes_no_second_settings(tmp_path: Path, nano: oneloo
         onelook.validate(detector, tmp_path, device="cpu")
     with pytest.raises(UsageError, match="'weights' cannot be chosen"):
         onelook.export(nano, weights="a.pth")
-    with pytest.raises(UsageError, match="A int is no model"):
+    with pytest.raises(UsageError, match="'model' must be"):
         onelook.export(3)  # type: ignore[call-overload]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from onelook.api.open import PathLike
 from onelook.api.splits import open_training_split
-from onelook.config import to_text
+from onelook.config import check_arguments, to_text
 from onelook.data import Dataset
 from onelook.data.anchors import GENERATIONS, AnchorFit, Anchors, by_level, fit_of, flat, search
 from onelook.data.objects import object_sizes
@@ -75,6 +75,7 @@ def anchors(
     Only models with anchors need it, and only where their own fit badly: best possible recall (the share of objects
     that some anchor fits within a factor of 4) below 0.98. Raises UserError where the data set has no objects.
     """
+    check_arguments(anchors, locals())
     present = None if model is None else anchors_of(model)
     if count is None:
         count = 3 * PER_LEVEL if present is None else len(flat(present))

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from onelook.api.open import Model, PathLike, check_torch, open_network
+from onelook.config import check_arguments
 from onelook.data.synthetic import Scenes
 from onelook.errors import UsageError
 from onelook.ops.nms import RawDetections, with_thresholds
@@ -205,6 +206,7 @@ def benchmark(
     The time of a batch begins with uint8 images in the size of the input and ends with boxes in its pixels. Raises
     UsageError for settings that contradict each other.
     """
+    check_arguments(benchmark, locals())
     config = BenchConfig(size, batch, device, threads, half, nms, form, runs, warm_up)
     if isinstance(model, Predictor) and isinstance(model.runtime, OnnxRuntime):
         model = model.runtime.path

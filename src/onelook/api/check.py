@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from onelook.api.open import PathLike
+from onelook.config import check_arguments
 from onelook.data.check import CheckReport
 from onelook.data.check import check as check_data
 from onelook.devices import gpus
@@ -60,6 +61,7 @@ def check(data: PathLike, *, quick: bool = False, reporter: Reporter | None = No
     looking for copies.  reporter: shows the progress; None prints plain lines on standard error. Raises DataError where
     there is no data set at all.
     """
+    check_arguments(check, locals())
     return check_data(os.fspath(data), quick=quick, reporter=reporter)
 
 

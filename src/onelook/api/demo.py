@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onelook.api.detect import detect
 from onelook.api.open import PathLike
 from onelook.api.validate import validate
+from onelook.config import check_arguments
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError, UserError
 from onelook.reporter import PlainReporter, Reporter
@@ -90,6 +91,7 @@ def draw_data(
     seed: int = 0,
 ) -> DrawnData:
     """Draws the data set of the demo into a folder, in COCO's format; the settings are those of `demo`."""
+    check_arguments(draw_data, locals())
     scenes, counts = _scenes(size, images, difficulty, classes, seed)
     return DrawnData(write_synthetic(Path(out), scenes, counts), scenes.names, counts)
 
@@ -120,6 +122,7 @@ def demo(
     Ctrl-C stops the training between two steps, with KeyboardInterrupt. UserError where the folder holds a finished
     demo.
     """
+    check_arguments(demo, locals())
     from onelook.api.export import export  # here, because drawing the images and showing the options need no torch
     from onelook.api.recipe_choice import RecipeChoice
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
+from onelook.config import check_arguments
 from onelook.errors import ImageError, UserError
 from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
@@ -106,6 +107,7 @@ def detect(
     Damaged files are reported in the result and left out. Ctrl-C ends the work and keeps what was done. For detections
     as values see `onelook.load(...).detect` and `.stream`.
     """
+    check_arguments(detect, locals())
     names = parse_formats(formats if isinstance(formats, str) else ",".join(formats))
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
     check_thresholds(confidence, iou)

@@ -11,6 +11,7 @@ import torch
 
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import Model, PathLike, open_network
+from onelook.config import check_arguments
 from onelook.errors import ExportError, UsageError, UserError, did_you_mean
 from onelook.exported import LEAST_RUNTIME, Target
 from onelook.exporting.onnx import ExportedFile, export_onnx
@@ -171,6 +172,7 @@ def export(
     The file appears only after it was verified: ExportError where it does not agree with PyTorch. UserError where the
     file exists already and `overwrite` is not set.
     """
+    check_arguments(export, locals())
     _refuse_unsupported(target, nms, int8)
     if target == "darknet":
         _refuse_settings_of_darknet(half=half, nms=nms, dynamic=dynamic, size=size)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, overload
 
 from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, check_torch, open_predictor
+from onelook.config import check_arguments
 from onelook.errors import UsageError
 from onelook.exported import LEAST_RUNTIME, Target
 from onelook.reporter import Reporter
@@ -122,8 +123,11 @@ class LoadedDetector(OpenedPredictor):
     def train(
         self,
         data: Dataset | PathLike,
-        recipe: Recipe | RecipeChoice | str | None = None,
+        recipe: Recipe | RecipeChoice | PathLike | None = None,
         *,
+        epochs: int | None = None,
+        size: int | None = None,
+        batch: int | Literal["auto"] | None = None,
         split: str | None = None,
         validation: Dataset | str | None = None,
         out: PathLike | None = None,
@@ -136,8 +140,9 @@ class LoadedDetector(OpenedPredictor):
     ) -> TrainResult:
         """Trains a detector that starts from these weights; this one stays as it is. See `onelook.train`.
 
-        recipe: None is the published training of this model, in 50 epochs. UsageError for exported files, which hold
-        no weights that can be trained.
+        recipe: None is the published training of this model, in 50 epochs unless `epochs` is given.
+
+        UsageError for exported files, which hold no weights that can be trained.
         """
         check_torch("LoadedDetector.train")
         from onelook.api.open import open_network
@@ -151,6 +156,9 @@ class LoadedDetector(OpenedPredictor):
         with start_training(
             RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe,
             data,
+            epochs=epochs,
+            size=size,
+            batch=batch,
             split=split,
             validation=validation,
             weights=detector,
@@ -198,6 +206,7 @@ def load(
     Exported ONNX files need neither PyTorch nor `weights`. Raises UserError for a model that does not exist, weights
     that do not fit, a device that does not exist, a size that is no multiple of the network's stride.
     """
+    check_arguments(load, locals())
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     opened = open_predictor(model, options)
     if isinstance(opened, LoadedDetector):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from onelook.config import check_arguments
 from onelook.networks.build import build
 from onelook.networks.deploy import deploy
 from onelook.networks.flops import count_gflops, count_parameters
@@ -62,6 +63,7 @@ def models(name: str | None = None) -> ModelList:
 
     name: only this model; ConfigError with the nearest names for an unknown one.
     """
+    check_arguments(models, locals())
     rows = list(VARIANTS.values()) if name is None else [variant(name)]
     return ModelList(_info(model) for model in rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from onelook.api.open import PathLike
+from onelook.config import check_arguments
 from onelook.recipes import find_recipe
 from onelook.training.recipe import Recipe
 
@@ -15,4 +16,5 @@ def recipe(name: PathLike) -> Recipe:
     name: a model's name (its published training), a recipe file, or the folder of a run. Change it with
     `onelook.change` or `onelook.override`. ConfigError for names and files that are no recipe.
     """
+    check_arguments(recipe, locals())
     return find_recipe(os.fspath(name))

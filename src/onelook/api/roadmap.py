@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import CPU_BATCH
+from onelook.api.recipe_choice import CPU_BATCH, overridden
 from onelook.api.roadmap_job import Job, keep_plan, measured_row
 from onelook.api.splits import open_splits
 from onelook.api.tasks import task_of
-from onelook.config import change, get, override, to_text
+from onelook.config import change, check_arguments, get, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
 from onelook.networks.classifier import Classification
 from onelook.networks.detector import Scalable
-from onelook.recipes import RECIPE_TYPES
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
@@ -86,6 +85,7 @@ def roadmap(
 
     Ctrl-C stops between two steps, with KeyboardInterrupt. Raises UserError for what cannot be used.
     """
+    check_arguments(roadmap, locals())
     table = roadmap_named(name)
     chosen = chosen_rows(table, rows)
     factors = parse_scale(scale)
@@ -101,14 +101,14 @@ def roadmap(
     with join_process_group(device) as process_group:
         if process_group.size > 1:
             raise UsageError("A roadmap is trained by one process.", "Train single rows: --recipe ROADMAP:ROW.")
-        on_cpu = process_group.device.type == "cpu"
+        on_cpu, given_batch = process_group.device.type == "cpu", batch
         if batch is None and on_cpu:
             batch = min(CPU_BATCH, *(recipe.batch_size for recipe in table.recipes.values()))
         recipes = {}
         for row in chosen:
             start = lighter(table.recipes[row.key]) if on_cpu else table.recipes[row.key]
             start = scaled(adapted(start, training.names, epochs, size, batch), factors)
-            recipes[row.key] = override(start, *overrides, types=RECIPE_TYPES)
+            recipes[row.key] = overridden(start, overrides, epochs=epochs, size=size, batch=given_batch)
         check_recipes(table, recipes, training, judged, has_teacher=teacher is not None)
         classes = open_class_folders(class_folders, recipes, reporter)
         keep_plan(folder, plan_of(table, data, class_folders, {"train": split, "val": validation}))

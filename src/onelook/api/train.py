@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from onelook.api.load import TrainResult
 from onelook.api.open import PathLike
@@ -18,9 +19,12 @@ from onelook.training.run import fit
 
 
 def train(
-    recipe: Recipe | RecipeChoice | str | None,
+    recipe: Recipe | RecipeChoice | PathLike | None,
     data: Dataset | PathLike,
     *,
+    epochs: int | None = None,
+    size: int | None = None,
+    batch: int | Literal["auto"] | None = None,
     split: str | None = None,
     validation: Dataset | str | None = None,
     weights: PathLike | Detector | None = None,
@@ -40,11 +44,14 @@ def train(
     resume_command: Callable[[Path], str] | None = None,
     reporter: Reporter | None = None,
 ) -> TrainResult:
-    """Trains by a recipe on a data set, and returns what was reached.
+    """Trains by a recipe on a data set: `onelook.train("yolox-s", "data/", weights="yolox_s.pth", epochs=50)`.
 
-    recipe: a value, whose class count is fitted to the data; or the name of a model, trained as published, in 50 epochs
-    where it begins with weights and in batches of 16 images on a CPU; or a recipe.yaml, or a run's folder. None
-    is that of the run that is resumed.
+    recipe: the name of a model, which is trained as published, in 50 epochs where it begins with weights and in batches
+    of 16 images on a CPU; or a `Recipe`, whose class count is fitted to the data; or a recipe.yaml, or a run's folder.
+    None is that of the run that is resumed.
+    epochs: passes over the data; what the recipe counts in epochs (warm-up, closing phase) shrinks with them.
+    size: side of the network's input in pixels, a multiple of 32.  batch: images a step; "auto" fills a GPU's memory.
+    Other settings are those of the recipe: `onelook.change(onelook.recipe("yolox-s"), {"loss.assigner.radius": 2.0})`.
     data: a data set, or its folder or file, of which `split` is opened (train, or trainval).  validation: a data set,
     or a split of the same folder; None is val or test, whichever is there; "none" evaluates nothing, and the last
     weights count as the best.
@@ -67,6 +74,9 @@ def train(
     with start_training(
         recipe,
         data,
+        epochs=epochs,
+        size=size,
+        batch=batch,
         split=split,
         validation=validation,
         weights=weights,

@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved, resumed
+from onelook.api.recipe_choice import RecipeChoice, named_choice, recipe_name, resolved, resumed
 from onelook.api.splits import open_splits
 from onelook.api.tasks import Task, check_judging, preflight, task_of
+from onelook.config import check_arguments
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.fit import check_fit
@@ -21,7 +22,6 @@ from onelook.data.loader import Loader
 from onelook.devices import Layout, Precision
 from onelook.errors import UsageError
 from onelook.networks.detector import Detector
-from onelook.networks.variants import VARIANTS
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import make_loader, slow_loader_remedy
 from onelook.training.options import RunOptions, options_of_run
@@ -33,7 +33,6 @@ from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, check_batch_norm, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
 from onelook.training.train_state import TrainState
-from onelook.weights.identify import model_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ class Start:
 
 @contextmanager
 def open_session(
-    recipe: Recipe | RecipeChoice | str | None,
+    choice: Recipe | RecipeChoice,
     data: Dataset | PathLike,
     options: RunOptions,
     *,
@@ -85,7 +84,6 @@ def open_session(
 
     An error inside the `with` block is written to the run's log as well.
     """
-    choice = named_choice(recipe)
     start = Start(
         folder=run_folder(out, resume, run_name(choice)),
         resume=resume,
@@ -119,9 +117,12 @@ def open_session(
 
 @contextmanager
 def start_training(
-    recipe: Recipe | RecipeChoice | str | None,
+    recipe: Recipe | RecipeChoice | PathLike | None,
     data: Dataset | PathLike,
     *,
+    epochs: int | None = None,
+    size: int | None = None,
+    batch: int | Literal["auto"] | None = None,
     split: str | None = None,
     validation: Dataset | str | None = None,
     weights: PathLike | Detector | None = None,
@@ -142,6 +143,7 @@ def start_training(
     reporter: Reporter | None = None,
 ) -> Iterator[TrainingSession]:
     """A training that is ready for `fit`; the arguments are those of `onelook.train`."""
+    check_arguments(start_training, locals())
     options = RunOptions(
         device=device,
         train_split=split,
@@ -156,7 +158,7 @@ def start_training(
         log=(log,) if isinstance(log, str) else tuple(log),
     )
     with open_session(
-        recipe,
+        named_choice(recipe, epochs=epochs, size=size, batch=batch),
         data,
         options,
         validation=validation if isinstance(validation, Dataset) else None,
@@ -280,10 +282,7 @@ def _resume_call(folder: Path) -> str:
 
 def run_name(choice: Recipe | RecipeChoice) -> str | None:
     """What the folder of a run is named after: the model, or the recipe that was named."""
-    if isinstance(choice, RecipeChoice):
-        return choice.name
-    found = model_name(choice.model)
-    return found if found in VARIANTS else None
+    return choice.name if isinstance(choice, RecipeChoice) else recipe_name(choice)
 
 
 def run_folder(out: PathLike | None, resume: bool, name: str | None) -> Path:

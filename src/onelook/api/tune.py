@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved
 from onelook.api.splits import open_splits
 from onelook.api.training_session import run_folder, run_name
 from onelook.api.trials import BASE, BEST, Launcher, begin_study, run_study
+from onelook.config import check_arguments
 from onelook.errors import UsageError, UserError
 from onelook.files import write_text
 from onelook.recipes import read_recipe
@@ -70,9 +71,12 @@ class TuneResult:
 
 
 def tune(
-    recipe: Recipe | RecipeChoice | str | None,
+    recipe: Recipe | RecipeChoice | PathLike | None,
     data: PathLike,
     *,
+    epochs: int | None = None,
+    size: int | None = None,
+    batch: int | Literal["auto"] | None = None,
     ranges: Sequence[str] = (),
     weights: PathLike | None = None,
     trials: int | None = None,
@@ -89,7 +93,8 @@ def tune(
 ) -> TuneResult:
     """Searches for better numbers in a recipe, by a genetic algorithm; each trial is a training in a process.
 
-    recipe: as for `onelook.train`, where overrides may be ranges too; None where a search is resumed.
+    recipe, epochs, size, batch: as for `onelook.train`; the overrides of a `RecipeChoice` may be ranges too. A recipe
+    of None is that of the search that is resumed.
     data: folder or file of a data set.
     ranges: what is searched, each "path=low..high"; without any the learning rate, momentum, weight decay and the
     weights of the loss.  weights: file that every trial starts from.  trials: how many trainings, earlier ones of the
@@ -101,6 +106,7 @@ def tune(
 
     Ctrl-C stops the running trainings, which are continued by `resume`. Raises UserError where every trial failed.
     """
+    check_arguments(tune, locals())
     if any(number is not None and number < 1 for number in (trials, parallel)):
         raise UsageError("--trials and --parallel are at least 1.")
     given = {
@@ -108,7 +114,7 @@ def tune(
         **{"weights": None if weights is None else os.fspath(weights), "train_split": split, "val_split": validation},
     }
     options = {name: value for name, value in given.items() if value is not None}
-    choice, among = without_ranges(named_choice(recipe))
+    choice, among = without_ranges(named_choice(recipe, epochs=epochs, size=size, batch=batch))
     ranges = (*ranges, *among)
     folder = run_folder(out, resume, f"tune-{run_name(choice) or 'recipe'}")
     if resume:

@@ -10,6 +10,7 @@ from time import perf_counter
 
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
+from onelook.config import check_arguments
 from onelook.data import Dataset, open_dataset
 from onelook.data.fit import check_fit
 from onelook.data.objects import evaluation_notes
@@ -54,6 +55,7 @@ def validate(
     Classes are matched by name. A number that no object defines (the AP of small objects where there are none) is -1.
     Raises UserError for models and data sets that cannot be used, and for a data set without the model's classes.
     """
+    check_arguments(validate, locals())
     start = perf_counter()
     check_batch(batch)
     check_thresholds(confidence, iou)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import types
 import typing
@@ -60,13 +61,13 @@ def fit(value: Any, wanted: Any) -> Any:
     Converted are an int to a float, a list to a tuple, a Word to what it can mean, "inf" to a float; nothing else. A
     bool is no number. In a union the first alternative that needs no conversion wins, else the first that fits.
     """
-    alternatives = _alternatives(wanted)
+    kinds = alternatives(wanted)
     if isinstance(value, Word):  # a choice first, text last: `none` is None where both could be meant
-        alternatives = tuple(sorted(alternatives, key=lambda one: (typing.get_origin(one) is not Literal, one is str)))
-    if len(alternatives) == 1:
-        return _fit_one(value, alternatives[0])
+        kinds = tuple(sorted(kinds, key=lambda one: (typing.get_origin(one) is not Literal, one is str)))
+    if len(kinds) == 1:
+        return _fit_one(value, kinds[0])
     fitting = []
-    for alternative in alternatives:
+    for alternative in kinds:
         try:
             found = _fit_one(value, alternative)
         except Misfit:
@@ -79,10 +80,11 @@ def fit(value: Any, wanted: Any) -> Any:
     return fitting[0]
 
 
-def _alternatives(wanted: Any) -> tuple[Any, ...]:
+def alternatives(wanted: Any) -> tuple[Any, ...]:
+    """The members of a union, each without its wrappers; the annotation itself where it is no union."""
     wanted = _strip(wanted)
     if typing.get_origin(wanted) in (Union, types.UnionType):
-        return tuple(one for part in typing.get_args(wanted) for one in _alternatives(part))
+        return tuple(one for part in typing.get_args(wanted) for one in alternatives(part))
     return (wanted,)
 
 
@@ -207,7 +209,7 @@ def _unchanged(value: Any, made: Any) -> Any:
 
 def _has_members(value: Any, protocol: type) -> bool:
     """Whether the value has every member that a Protocol names; signatures are not compared."""
-    if isinstance(value, (str, int, float, type(None), tuple, list, dict)):
+    if isinstance(value, (str, int, float, type(None), tuple, list, dict, type)):
         return False
     names = set()
     for base in protocol.__mro__:
@@ -220,7 +222,7 @@ def _has_members(value: Any, protocol: type) -> bool:
 
 def describe(wanted: Any) -> str:
     """An annotation in words: "a number", "'corner' or 'centre'", "SimOta, or None"."""
-    parts = [_describe_one(one) for one in _alternatives(wanted)]
+    parts = [_describe_one(one) for one in alternatives(wanted)]
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" or {parts[-1]}"
 
 
@@ -247,4 +249,6 @@ def _describe_one(wanted: Any) -> str:
         return f"a list, each {describe(parts[0])}" if parts else "a list"
     if wanted is Any:
         return "anything"
+    if origin is os.PathLike:
+        return "a path"
     return getattr(origin or wanted, "__name__", str(wanted))

@@ -112,7 +112,11 @@ class Recipe:
         if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
             raise ValueError(f"the size is (height, width), each a multiple of 32, not {self.size}")
         if self.closing is not None and self.closing.epochs > self.epochs:
-            raise ValueError(f"closing.epochs {self.closing.epochs} is more than epochs {self.epochs}")
+            raise ConfigError(
+                f"epochs {self.epochs} is less than closing.epochs {self.closing.epochs}, the closing phase.",
+                "Shorten the whole training with --epochs (in Python: onelook.train(..., epochs=...)), or set "
+                "closing.epochs as well.",
+            )
         if "image classes" in self.model.provides and self.distillation is not None:
             raise ValueError("an image classifier has no neck, so distillation cannot be used with it")
         if self.pretraining is not None and "image classes" not in self.pretraining.model.provides:
