@@ -14,6 +14,7 @@ import errno
 import gc
 import inspect
 import os
+import re
 import signal
 import sys
 import time
@@ -56,6 +57,7 @@ VERBS: dict[str, tuple[str, str]] = {
 ABOUT = "Real-time object detection: YOLOv4, YOLOX, YOLOv7 and DAMO-YOLO in one library of shared parts."
 
 OTHER_ERROR_DELAY = 10.0  # seconds that a process with nothing to report waits for the one that reports the error
+FRACTION = re.compile(r"[0-9]{1,15}\.[0-9]{0,15}|\.[0-9]{1,15}")
 HELP_FLAGS = ("--help", "-h")
 FIRST_STEPS = ("onelook detect photo.jpg --model yolox-s --weights yolox_s.pth", "onelook detect --help")
 
@@ -167,12 +169,31 @@ def call_with_cyclopts(verb: str | None, arguments: Sequence[str], console: Cons
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
     commands = [argument for argument in before if argument not in HELP_FLAGS]
     wants_help = not arguments or len(commands) < len(before)
+    if verb and not wants_help:
+        check_whole_numbers(app, before)
     if wants_help:
         app.help_formatter = page_of(app, commands) if verb else HelpPage(ABOUT, FIRST_STEPS)
     result = app(arguments, console=console, exit_on_error=False, print_error=False)
     if wants_help:
         print_global_options(console)
     return result
+
+
+def check_whole_numbers(app: App, arguments: Sequence[str]) -> None:
+    """UsageError for a fraction where an option takes a whole number: cyclopts would round it without a word."""
+    from onelook.cli.quick import integer_options
+
+    function = app.parse_commands(arguments)[1][-1].default_command
+    options = integer_options(function) if function is not None else frozenset()
+    for index, argument in enumerate(arguments):
+        option, has_value, value = argument.partition("=")
+        if option not in options:
+            continue
+        text = value if has_value else "".join(arguments[index + 1 : index + 2])
+        if FRACTION.fullmatch(text):
+            whole = int(float(text))
+            near = f"{option} {whole}" + (f" or {option} {whole + 1}" if whole != float(text) else "")
+            raise UsageError(f"{option} takes a whole number, not {text}.", f"Give {near}.")
 
 
 def replace_unprintable() -> None:

@@ -54,6 +54,13 @@ def parse(function: Callable[..., Any], arguments: Sequence[str]) -> tuple[list[
     return (values, keywords) if needed <= keywords.keys() else None
 
 
+def integer_options(function: Callable[..., Any]) -> frozenset[str]:
+    """The options of a verb's function that take a whole number and no fraction."""
+    hints = get_type_hints(function)
+    kinds = {name: get_args(kind) or (kind,) for name, kind in hints.items()}
+    return frozenset(f"--{name.replace('_', '-')}" for name, kind in kinds.items() if int in kind and float not in kind)
+
+
 def _placed(texts: Sequence[str], parameters: Sequence[inspect.Parameter], hints: dict[str, Any]) -> list[Any]:
     """The positional arguments, in order."""
     values: list[Any] = []
