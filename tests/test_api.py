@@ -283,3 +283,24 @@ def test_an_environment_without_an_installation_says_so(monkeypatch: pytest.Monk
     monkeypatch.setattr(metadata, "requires", requires)
     found = onelook.environment()
     assert "runs from its source" in found.system["requirements"] and found.exit_code == 0
+
+
+def test_results_introduce_themselves_in_a_few_lines(nano: onelook.Detector, tmp_path: Path) -> None:
+    """What a notebook shows of a value: its type and what matters of it, never arrays and nested settings."""
+    folder = coco(tmp_path / "data")
+    detector = onelook.load(nano, device="cpu", size=64)
+    dataset = onelook.open_dataset(folder)
+    quiet = SilentReporter()
+    values = [
+        *(detector, dataset, dataset.sample(0), onelook.recipe("yolox-nano"), onelook.environment()),
+        *(onelook.models("yolox-s"), onelook.models("yolox-s")[0], onelook.roadmaps()),
+        *(onelook.diff("yolox-nano", "yolox-s"), onelook.diff("yolox-nano", "yolov7-tiny")[0]),
+        *(onelook.validate(detector, folder, reporter=quiet), onelook.check(folder, reporter=quiet)),
+        onelook.detect(detector, dataset.path(0), out=tmp_path / "found", reporter=quiet),
+        onelook.convert(folder, "yolo", tmp_path / "yolo", reporter=quiet),
+        onelook.benchmark(nano, size=64, runs=2, warm_up=1),
+    ]
+    for value in values:
+        text = repr(value)
+        assert type(value).__name__ in text.splitlines()[0]
+        assert len(text.splitlines()) <= 25 and max(map(len, text.splitlines())) <= 240, text

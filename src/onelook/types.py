@@ -41,6 +41,10 @@ class Sample:
     polygons: tuple[tuple[np.ndarray, ...], ...] | None = None
     shares: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        return f"<Sample: image of {height} x {width} pixels, {len(self.labels)} objects>"
+
 
 @dataclass(frozen=True, eq=False)
 class Targets:
@@ -131,6 +135,12 @@ class Matches:
     valid: Tensor
     ignored: Tensor | None = None
     objectness: Tensor | None = None
+
+
+def text_repr(value: object) -> str:
+    """A short `__repr__` of a result, as a notebook shows it: the type, and the text of `str(value)`."""
+    name, text = type(value).__name__, str(value)
+    return f"<{name}>\n{text}" if "\n" in text else f"<{name}: {text}>"
 
 
 _SHOWN = 8  # detections in a repr: an image may have hundreds

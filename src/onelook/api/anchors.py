@@ -16,6 +16,7 @@ from onelook.data.objects import object_sizes
 from onelook.errors import DataError, UsageError
 from onelook.networks.variants import VARIANTS, variant
 from onelook.reporter import Reporter
+from onelook.types import text_repr
 
 PER_LEVEL = 3  # anchors of a level, in every published model
 
@@ -48,6 +49,8 @@ class FoundAnchors:
             "present": present,
             "override": self.override,
         }
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         found = f"{self.objects:,} objects at {self.size} pixels: best possible recall {self.fit.recall:.4f}"

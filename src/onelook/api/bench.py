@@ -23,6 +23,7 @@ from onelook.ops.nms import RawDetections, with_thresholds
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import Runtime
 from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.types import text_repr
 
 PERCENTILES = (50, 90, 99)
 DETECTING = (0.25, 0.45)  # confidence and IoU, as `onelook detect`
@@ -85,6 +86,8 @@ class ModelBenchmark:
             "detections_per_image": self.detections,
             "memory": dict(self.memory),
         }
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         latency = self.latency()

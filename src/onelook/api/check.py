@@ -17,6 +17,7 @@ from onelook.data.check import CheckReport
 from onelook.data.check import check as check_data
 from onelook.devices import gpus
 from onelook.reporter import Reporter
+from onelook.types import text_repr
 from onelook.version import __version__
 
 REMEDY = "Install Onelook and its packages again: pip install onelook"
@@ -42,6 +43,15 @@ class Environment:
     def exit_code(self) -> int:
         """1 where something that the library needs is missing or broken."""
         return int(bool(self.problems))
+
+    __repr__ = text_repr
+
+    def __str__(self) -> str:
+        known = [f"onelook {self.system['onelook']}", f"Python {self.system['python'].split()[0]}"]
+        known += [f"{name} {self.packages[name]}" for name in ("torch", "onnxruntime") if self.packages.get(name)]
+        devices = ", ".join(device["name"] for device in self.devices) or "none"
+        problems = "; ".join(self.problems) or "none"
+        return f"{', '.join(known)}; devices: {devices}; problems: {problems}"
 
     def to_dict(self) -> dict[str, Any]:
         """Summary and problems, in the layout of `--json`."""

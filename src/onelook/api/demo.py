@@ -14,6 +14,7 @@ from onelook.config import check_arguments
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError, UserError
 from onelook.reporter import PlainReporter, Reporter
+from onelook.types import text_repr
 
 if TYPE_CHECKING:
     from onelook.api.load import TrainResult
@@ -54,6 +55,8 @@ class Demo:
         paths = {name: str(path) for name, path in self.paths.items()}
         return {"seconds": self.seconds, "stats": self.stats, "exported_stats": self.exported, "paths": paths}
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
         trained = f"AP {self.stats['AP']:.3f}, as an exported file {self.exported['AP']:.3f}"
         return "\n".join([f"{trained}, in {sum(self.seconds.values()):.0f} s.", *map(str, self.paths.values())])
@@ -70,6 +73,8 @@ class DrawnData:
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it."""
         return {"folder": str(self.folder), "classes": list(self.names), "images": self.images}
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {split}" for split, count in self.images.items())

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import Damage, Framed, Source, find_sources
 from onelook.predict.writers import Writers, free_folder, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
-from onelook.types import Detections
+from onelook.types import Detections, text_repr
 
 DEFAULT_FOLDER = "runs/detect"
 FORMATS = "json,images,video"
@@ -31,6 +31,8 @@ FORMATS = "json,images,video"
 class DetectResult:
     """Counts of what was detected, what could not be read, and the files that were written.
 
+    per_class, best_scores: number of detections and best score, by class.  only: the detections of the image, where
+    there was one image alone; None otherwise.
     failures: source, message and remedy of each source that could not be read, or not to its end; that a camera or a
     stream has ended is one.  notes: what else there is to know of a source.  interrupted: whether Ctrl-C ended it.
     """
@@ -41,6 +43,8 @@ class DetectResult:
     frames: int = 0
     detections: int = 0
     per_class: Counter[str] = field(default_factory=Counter)
+    best_scores: dict[str, float] = field(default_factory=dict)
+    only: Detections | None = None
     failures: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
@@ -60,12 +64,15 @@ class DetectResult:
             "frames": self.frames,
             "detections": self.detections,
             "per_class": dict(self.per_class.most_common()),
+            "best_scores": dict(self.best_scores),
             "failures": self.failures,
             "notes": self.notes,
             "written": [str(path) for path in self.written],
             "seconds": self.seconds,
             "interrupted": self.interrupted,
         }
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         what = [counted(self.images, "image")] if self.images or not self.frames else []
@@ -175,7 +182,11 @@ def _add(result: DetectResult, item: Framed | Damage, detections: Detections | N
         result.images += item.frame is None
         result.frames += item.frame is not None
         result.detections += len(detections)
-        result.per_class.update(detections.names)
+        result.only = replace(detections, image=None) if (result.images, result.frames) == (1, 0) else None
+        names = detections.names
+        result.per_class.update(names)
+        for name, score in zip(names, detections.scores.tolist()):
+            result.best_scores[name] = max(score, result.best_scores.get(name, 0.0))
 
 
 def _nothing(failures: Sequence[dict[str, str]]) -> UserError:

@@ -19,6 +19,7 @@ from onelook.exporting.openvino import export_openvino
 from onelook.networks.build import build
 from onelook.networks.detector import Architecture, Detector
 from onelook.ops.nms import Nms
+from onelook.types import text_repr
 from onelook.weights import load_weights
 from onelook.weights.darknet import DarknetHeader, header_of, write_darknet
 
@@ -60,6 +61,8 @@ class ExportResult:
         """The written file."""
         return self.exported.path
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
         metadata, agreement = self.exported.metadata, self.exported.agreement
         return f"Exported {metadata.model} to {self.path}; verified on {agreement}"
@@ -88,6 +91,8 @@ class WrittenWeights:
             "tensors": self.tensors,
             "seen": self.seen,
         }
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         return f"Exported {self.model} to {self.path}: {self.tensors} tensors read back identical"

@@ -12,6 +12,7 @@ from onelook.networks.build import build
 from onelook.networks.deploy import deploy
 from onelook.networks.flops import count_gflops, count_parameters
 from onelook.networks.variants import VARIANTS, Variant, variant
+from onelook.types import text_repr
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class ModelInfo:
             "licence": model.licence,
         }
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
         ap = f", AP {self.variant.published.ap:.1f}" if self.variant.published else ""
         return f"{self.variant.name}: {self.parameters / 1e6:.2f} M parameters, {self.gflops:.2f} GFLOPs{ap}"
@@ -53,6 +56,8 @@ class ModelList(tuple[ModelInfo, ...]):
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {"models": [row.to_dict() for row in self]}
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))

@@ -25,6 +25,7 @@ from onelook.reporter import PlainReporter, Reporter
 from onelook.training.preflight import missing_for_metric
 from onelook.training.processes import join_process_group
 from onelook.training.recipe import Recipe, adapted
+from onelook.types import text_repr
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class RoadmapList:
                 for one in self.roadmaps.values()
             ]
         }
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         rows = ((one.name, one.title, one.source, len(one.rows)) for one in self.roadmaps.values())

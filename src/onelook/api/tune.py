@@ -23,6 +23,7 @@ from onelook.training.processes import choose_device
 from onelook.training.recipe import Recipe
 from onelook.tuning.genes import default_genes, read_gene
 from onelook.tuning.study import STUDY_FILE, Study
+from onelook.types import text_repr
 
 TRIALS = 30  # unless another number is given
 
@@ -61,6 +62,8 @@ class TuneResult:
             "best": self.best,
             "recipe": None if self.recipe is None else str(self.recipe),
         }
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         best = next((row for row in self.rows if row["trial"] == self.best), None)

@@ -21,6 +21,9 @@ class Difference:
     before: Any
     after: Any
 
+    def __repr__(self) -> str:
+        return f"<Difference: {self.path}: {show(self.before)} -> {show(self.after)}>"
+
 
 @dataclass
 class _Changes:

@@ -18,6 +18,7 @@ from onelook.data.index import CROWD, DIFFICULT, LABELLED, index_in_memory
 from onelook.data.problems import Problem, Problems
 from onelook.errors import DataError
 from onelook.reporter import PlainReporter, Reporter
+from onelook.types import text_repr
 
 IMBALANCE = 100
 _REMEDY = "Correct the file, or export the annotations again."
@@ -34,6 +35,8 @@ class CheckReport:
     def exit_code(self) -> int:
         """1 where errors were found."""
         return int(self.summary["errors"] > 0)
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         counts = ((self.summary["errors"], "error"), (self.summary["warnings"], "warning"))

@@ -24,6 +24,7 @@ from onelook.data.split_names import WHOLE
 from onelook.errors import DataError, UsageError, did_you_mean
 from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
+from onelook.types import text_repr
 
 WritableFormat = Literal["coco", "voc", "yolo"]
 """The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
@@ -40,6 +41,8 @@ class Conversion:
     splits: dict[str, dict[str, int]]
     lost: dict[str, int]
     notes: tuple[str, ...]
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         images, boxes = (sum(counts[key] for counts in self.splits.values()) for key in ("images", "boxes"))

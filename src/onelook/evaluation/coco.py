@@ -17,7 +17,7 @@ import hotcoco
 import numpy as np
 
 from onelook.evaluation.tables import GroundTruth, Results
-from onelook.types import UNDEFINED
+from onelook.types import UNDEFINED, text_repr
 
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 IOUS = np.linspace(0.5, 0.95, 10)
@@ -119,6 +119,8 @@ class Evaluation:
             "seconds": self.seconds,
         }
         return plain | ({"notes": list(self.notes)} if self.notes else {})
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         numbers = "  ".join(f"{name} {'-' if value < 0 else f'{value:.4f}'}" for name, value in self.stats.items())

@@ -16,6 +16,7 @@ from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.scatter_png import write_scatter_png
 from onelook.report.style import STYLE
+from onelook.types import text_repr
 
 _NOTHING = "\N{EN DASH}"
 TITLES = {"AP": "AP", "top1": "top-1", "top5": "top-5"}  # titles of the metrics
@@ -165,6 +166,8 @@ class RoadmapTable:
             _text(row.latency, 1),
             _text(paper.latency, 1),
         )
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         return f"{self.source}: {self.title}\n\n{self.markdown()}"

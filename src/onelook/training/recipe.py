@@ -24,7 +24,7 @@ from onelook.training.ema import Ema
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
-from onelook.types import Sample
+from onelook.types import Sample, text_repr
 
 AnyLoss = DetectionLoss | ClassLoss
 AnySchedule = WarmCosine | OneCycle | MultiStep | Polynomial | CosineRestarts | Constant
@@ -98,6 +98,14 @@ class Recipe:
     metric: str = "AP"
     patience: int | None = None
     pretraining: Recipe | None = None
+
+    __repr__ = text_repr
+
+    def __str__(self) -> str:
+        height, width = self.input_size
+        network = f"{type(self.model).__name__}, {self.model.num_classes} classes, input {height} x {width}"
+        terms = " + ".join(term.name for term in self.loss.terms)
+        return f"{network}; {self.epochs} epochs in batches of {self.batch_size} images; loss {terms}"
 
     def __post_init__(self) -> None:
         self._check_numbers()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from onelook.types import text_repr
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -47,6 +49,8 @@ class RunResult:
         """The result as JSON holds it."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {**values, "folder": str(self.folder), "metrics": dict(self.metrics), "last": dict(self.last)}
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         if self.reason == "interrupted":

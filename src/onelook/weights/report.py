@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from onelook.errors import WeightsError
+from onelook.types import text_repr
 from onelook.weights.problems import printable
 
 _LISTED = 12
@@ -33,6 +34,8 @@ class LoadReport:
     file_classes: tuple[str, ...] | int
     notes: tuple[str, ...] = field(default=())
     part: str = "one to one"
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         lines = [
