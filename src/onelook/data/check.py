@@ -26,7 +26,11 @@ _REMEDY = "Correct the file, or export the annotations again."
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The problems of a data set. summary: its format, counts by split, errors, warnings, and counts by code."""
+    """The problems of a data set.
+
+    summary: its format, counts by split, number of errors and warnings, and counts by kind of problem.
+    problems: each with severity, kind, file, line or annotation id, message and remedy.
+    """
 
     summary: dict[str, Any]
     problems: list[Problem] = field(default_factory=list)
