@@ -14,9 +14,11 @@ from onelook.types import text_repr
 class RunResult:
     """The result of a training, or of the part of it until it was stopped.
 
-    reason: "finished", "patience" (early stopping) or "interrupted".  metric, best: what best means, and its value;
-    None where nothing was evaluated.  metrics: the numbers of the last evaluation, {} without one.  last: the last
-    row of metrics.csv.
+    folder: of the run.  reason: "finished", "patience" (early stopping) or "interrupted".  epochs, steps: how many
+    were trained.  seconds: of all sessions of the run.  metric, best: what decides which epoch is the best, and its
+    best value; None where nothing was evaluated.  best_epoch: the epoch with that value; the first epoch is 1, as in
+    metrics.csv and in all messages.  metrics: the numbers of the last evaluation, {} without one.  last: the last row
+    of metrics.csv.
     """
 
     folder: Path
@@ -59,7 +61,7 @@ class RunResult:
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
         lines = [f"{why} {epochs} in {format_duration(self.seconds)}."]
         if self.best is not None and self.best_epoch is not None:
-            lines.append(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch + 1}.")
+            lines.append(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch}.")
         elif self.never_defined:
             lines.append(f"{self.metric} was never defined on the validation set: best is the last epoch.")
         return "\n".join([*lines, f"Weights: {self.weights}"])

@@ -177,7 +177,7 @@ class Run:
             seconds=record.seconds,
             metric=self.recipe.metric,
             best=record.best,
-            best_epoch=record.best_epoch,
+            best_epoch=None if record.best_epoch is None else record.best_epoch + 1,
             metrics=record.metrics,
             last=record.rows[-1] if record.rows else {},
         )
