@@ -150,11 +150,11 @@ _SHOWN = 8  # detections in a repr: an image may have hundreds
 class Detections:
     """The objects found in one image, best first.
 
-    boxes: (K, 4) float32 xyxy pixels of the original image (unclipped).  scores: (K,) float32 descending.
-    labels: (K,) int64 index into `class_names`.  image: (H, W, 3) uint8 RGB, the image itself,
-    where it was kept.  source: the file it came from.  category_ids: the data set's own ids by label, for `to_coco`.
-    frame: number of the frame in a video, from 0.  size: (height, width) of the image, also where it was not kept.
-    read_image: reads the image again where it was not kept, for `save`.
+    boxes: (K, 4) float32 xyxy pixels of the original image (unclipped).  scores: (K,) float32 descending.  labels: (K,)
+    int64 index into `class_names`.  class_names: of the model, by label; () where unknown.  image: (H, W, 3) uint8 RGB,
+    the image itself, where it was kept.  source: the file it came from.  category_ids: the data set's own ids by label,
+    for `to_coco`.  frame: number of the frame in a video, from 0.  size: (height, width) of the image, also where it
+    was not kept.  read_image: reads the image again where it was not kept, for `save`.
     """
 
     boxes: np.ndarray

@@ -23,9 +23,12 @@ PER_LEVEL = 3  # anchors of a level, in every published model
 
 @dataclass(frozen=True)
 class FoundAnchors:
-    """The anchors that were found, how they fit, and (`present`) those of the model that was named.
+    """Anchor boxes that fit the objects of a data set.
 
-    override: the setting for a training.
+    objects: how many there are.  size: side of the network's input that they were fitted for.  anchors: (width, height)
+    in pixels, by level, finest first.  fit: how well they fit: best possible recall, anchors that fit an object on
+    average, fitness.  model: the name that was given.  present: anchors of that model, and how they fit.
+    override: the setting that uses the found ones in a training.
     """
 
     objects: int

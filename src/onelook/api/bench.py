@@ -55,8 +55,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class ModelBenchmark:
-    """seconds: of every measured batch, in order.  detections: an image, on average; None without NMS.
+    """Latency, throughput and memory of a model.
 
+    setting: what it was measured under.  seconds: of every measured batch, in order.  detections: an image, on average;
+    None without NMS.
     memory: bytes; "process" is the largest resident size so far, libraries included, "model" what making and running
     the network added to it; "device" the largest allocation on a GPU.
     """

@@ -28,8 +28,10 @@ _OTHER_BUILDS = {"opencv-python-headless": ("opencv-python", "opencv-contrib-pyt
 
 @dataclass(frozen=True)
 class Environment:
-    """What is installed on this machine. packages and extras: version by name, None where not installed.
+    """What is installed on this machine.
 
+    system: versions, processor and memory.  packages: the version of each required package, None where it is not
+    installed.  extras: the same for the packages of each optional extra.  devices: what a model can run on.
     problems: what the library needs and is missing or broken.
     """
 
@@ -68,8 +70,9 @@ def check(data: PathLike, *, quick: bool = False, reporter: Reporter | None = No
     """Every problem of a data set, by file and line or annotation id, each with a remedy.
 
     data: folder, YAML file or COCO JSON file.  quick: images are judged by their headers, without decoding them or
-    looking for copies.  reporter: shows the progress; None prints plain lines on standard error. Raises DataError where
-    there is no data set at all.
+    looking for copies.  reporter: shows the progress; None prints plain lines on standard error.
+
+    Raises DataError where there is no data set at all.
     """
     check_arguments(check, locals())
     return check_data(os.fspath(data), quick=quick, reporter=reporter)

@@ -31,10 +31,12 @@ FORMATS = "json,images,video"
 class DetectResult:
     """Counts of what was detected, what could not be read, and the files that were written.
 
+    folder: where the files are.  sources, images, frames, detections: how many there were; frames are those of videos.
     per_class, best_scores: number of detections and best score, by class.  only: the detections of the image, where
     there was one image alone; None otherwise.
     failures: source, message and remedy of each source that could not be read, or not to its end; that a camera or a
-    stream has ended is one.  notes: what else there is to know of a source.  interrupted: whether Ctrl-C ended it.
+    stream has ended is one.  notes: what else there is to know of a source.  written: files and folders.  seconds: wall
+    time without loading the model.  interrupted: whether Ctrl-C ended it.
     """
 
     folder: Path
@@ -109,10 +111,10 @@ def detect(
     a list; numbers are cameras.  select: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
     "images", "coco", "yolo", "csv", "video".  batch: most images in one run of the network; None is 1 on a CPU, 8 on
-    a GPU.  The other settings are those of `onelook.load`.
+    a GPU.
 
-    Damaged files are reported in the result and left out. Ctrl-C ends the work and keeps what was done. For detections
-    as values see `onelook.load(...).detect` and `.stream`.
+    The other settings are those of `onelook.load`. Damaged files are reported in the result and left out. Ctrl-C ends
+    the work and keeps what was done. For detections as values see `onelook.load(...).detect` and `.stream`.
     """
     check_arguments(detect, locals())
     names = parse_formats(formats if isinstance(formats, str) else ",".join(formats))

@@ -16,7 +16,10 @@ from onelook.types import text_repr
 
 @dataclass(frozen=True)
 class RecipeDiff(Sequence[Difference]):
-    """The settings that two recipes have differently; `first` and `second` are their names."""
+    """The settings that two recipes have differently: a sequence of `Difference`.
+
+    first, second: names of the recipes.  differences: the settings, in the order of the recipe.
+    """
 
     first: str
     second: str

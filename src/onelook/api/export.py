@@ -28,7 +28,11 @@ _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "darknet": ".weights"}
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The written file, and the largest differences from PyTorch on the same images."""
+    """An exported file that was run and compared with PyTorch.
+
+    exported: the file with its metadata, and the largest differences from PyTorch on the same images.
+    format: the target, such as "onnx".
+    """
 
     exported: ExportedFile
     format: str
@@ -72,7 +76,8 @@ class ExportResult:
 class WrittenWeights:
     """A weights file for another program. It was read back and compared number by number.
 
-    tensors: how many were compared.  seen: images seen in training, as the file records it.
+    path: the file.  model: name of the model.  format: the target.  tensors: how many were compared.  seen: images seen
+    in training, as the file records it.
     """
 
     path: Path

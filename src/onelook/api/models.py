@@ -17,7 +17,11 @@ from onelook.types import text_repr
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model. parameters: of the training form.  deploy_parameters, gflops: of the deploy form, at the own size."""
+    """What is known of one model.
+
+    variant: its name, family, architecture, published accuracy, and where its official weights are.
+    parameters: of the training form.  deploy_parameters, gflops: of the deploy form, at the model's own input size.
+    """
 
     variant: Variant
     parameters: int

@@ -71,7 +71,9 @@ class RecipeChoice:
         """The recipe for these classes.
 
         fine_tunes: whether the training begins with weights.  teaches: whether there is a teacher.  classifies: whether
-        the data set is one of class folders. Raises UserError for names and values that cannot be used.
+        the data set is one of class folders.
+
+        Raises UserError for names and values that cannot be used.
         """
         chosen = self._base(teaches, classifies)
         if teaches and "image classes" in chosen.model.provides:

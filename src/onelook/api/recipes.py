@@ -13,8 +13,9 @@ from onelook.training.recipe import Recipe
 def recipe(name: PathLike) -> Recipe:
     """A complete training as a value.
 
-    name: a model's name (its published training), a recipe file, or the folder of a run. Change it with
-    `onelook.change` or `onelook.override`. ConfigError for names and files that are no recipe.
+    name: a model's name (its published training), a recipe file, or the folder of a run.
+
+    Change it with `onelook.change` or `onelook.override`. ConfigError for names and files that are no recipe.
     """
     check_arguments(recipe, locals())
     return find_recipe(os.fspath(name))

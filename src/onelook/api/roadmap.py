@@ -30,7 +30,10 @@ from onelook.types import text_repr
 
 @dataclass(frozen=True)
 class RoadmapList:
-    """The roadmaps that there are."""
+    """The roadmaps that there are.
+
+    roadmaps: by name, each with its title, its source and its rows.
+    """
 
     roadmaps: Mapping[str, Roadmap]
 
@@ -80,11 +83,11 @@ def roadmap(
     name: of the roadmap, see `roadmaps`.  data: folder or file of a data set; None trains nothing and returns the rows
     with their costs.  overrides: changes of every row's recipe, each "path=value".  rows: only these, by key or number;
     in one text they are separated by commas.  epochs, size, batch: None is as published, the batch at most 16 on a CPU.
-    seeds: trainings of each row, with different seeds.  scale: factors on settings of the models, such as
-    {"depth": 0.33}, or "depth=0.33,width=0.25".  out: folder of the runs and the table; None is runs/NAME. The same
-    call continues what was stopped.  teacher: whose features the rows with distillation learn.  class_folders: folder
-    with a folder of images for each class, for rows whose backbones are trained as classifiers first.  split,
-    validation: names of the splits.  workers: processes that prepare images.
+    seeds: trainings of each row, with different seeds.  scale: factors on settings of the models, such as {"depth":
+    0.33}, or "depth=0.33,width=0.25".  out: folder of the runs and the table, in which the same call continues what was
+    stopped; None is runs/NAME.  teacher: whose features the rows with distillation learn.  class_folders: folder with a
+    folder of images for each class, for rows whose backbones are trained as classifiers first.  split,  validation:
+    names of the splits.  workers: processes that prepare images.
 
     Ctrl-C stops between two steps, with KeyboardInterrupt. Raises UserError for what cannot be used.
     """

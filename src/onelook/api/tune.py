@@ -32,7 +32,8 @@ TRIALS = 30  # unless another number is given
 class TuneResult:
     """The result of a search, or of the part of it until it was stopped.
 
-    rows: the trials, with the values of their numbers.  best: number of the best trial, None without one.
+    folder: of the search.  metric: decides which trial is the best.  rows: the trials, with the values of their
+    numbers.  best: number of the best trial, None without one.  interrupted: whether Ctrl-C stopped it.
     resume_command: how the search is continued.
     """
 
@@ -96,8 +97,8 @@ def tune(
 ) -> TuneResult:
     """Searches for better numbers in a recipe, by a genetic algorithm; each trial is a training in a process.
 
-    recipe, epochs, size, batch: as for `onelook.train`; the overrides of a `RecipeChoice` may be ranges too. A recipe
-    of None is that of the search that is resumed.
+    recipe, epochs, size, batch: as for `onelook.train`; the overrides of a `RecipeChoice` may be ranges too; a
+    recipe of None is that of the search that is resumed.
     data: folder or file of a data set.
     ranges: what is searched, each "path=low..high"; without any the learning rate, momentum, weight decay and the
     weights of the loss.  weights: file that every trial starts from.  trials: how many trainings, earlier ones of the

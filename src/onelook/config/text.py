@@ -36,7 +36,9 @@ def override(value: T, *changes: str, types: Mapping[str, type] | None = None) -
     """A copy of `value` with settings from text, each `path=value`, checked against the field's type.
 
     types: dataclasses that may be named in a value, by name, beside those that `value` already holds or its
-    annotations mention. Raises UsageError (a ConfigError) for a path that does not exist, a value of the wrong type,
+    annotations mention.
+
+    Raises UsageError (a ConfigError) for a path that does not exist, a value of the wrong type,
     a value that the object refuses, and a path given twice. Order does not matter: objects are set before what is
     inside them.
     """

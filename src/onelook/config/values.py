@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Difference:
-    """One setting that two values have differently; `change(a, {path: after})` makes it the same."""
+    """One setting that two values have differently; `change(a, {path: after})` makes it the same.
+
+    path: dotted path of the setting.  before, after: its value in the first and in the second.
+    """
 
     path: str
     before: Any

@@ -62,6 +62,7 @@ class MeasuredRow:
 class RoadmapTable:
     """The table of a roadmap with all results.
 
+    name, title, source: of the roadmap, and of the paper's table.  rows: in the table's order.
     facts: conditions of the measurement, by name.  folder: None if nothing was trained.  measures: the metrics; the
     first is the one that rows are compared by.
     """

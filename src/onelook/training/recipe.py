@@ -53,20 +53,23 @@ class Closing:
 class Recipe:
     """The settings of a complete training: model, loss, augmentation, optimizer, schedule and the rest.
 
-    batch_size: images an optimizer step, over all processes and micro-batches.  size: (height, width) of the training
-    input, None for the architecture's own.  accumulate: micro-batches of a step (gradient accumulation).  clip: largest
-    gradient norm of the detector.  max_labels: most objects of an image.  freeze: names (glob patterns) of parameters
-    that are not trained.  sampling: which images, and how often.  sync_batch_norm: batch norm over the images of all
-    processes.  normalization: replaces batch norm in training, None keeps it.  dropblock, adversarial: None for
-    without.  join_micro_batches: whether micro-batches are joined where the random input size is small, as long as
-    none has more pixels than one of the largest size (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).
-    batch_augments: augmentations of the augmented images, in order (CutMix, blur, erasing); not used where `closing`
-    has an augmentation.
-    nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
-    evaluate_every: epochs between evaluations; every closing epoch is evaluated (YOLOX).  metric: decides which epoch
-    is the best.  patience: evaluations without improvement before early stopping, None for never.  distillation:
-    settings of distillation; the run has the teacher.  pretraining: recipe of the classifier training whose backbone
-    weights the run starts with; None starts with the weights of the run, or at random.
+    model: the architecture.  loss: assigner and loss terms.  augment: augmentation of a training image.  optimizer: SGD
+    or AdamW.  schedule: learning rate and momentum of every step.  epochs: passes over the data.  seed: of every random
+    choice.  ema: moving average of the weights, which is what is evaluated; None for without.  multiscale: random input
+    sizes.  closing: the last epochs, with other augmentation or loss.  batch_size: images an optimizer step, over all
+    processes and micro-batches.  size: (height, width) of the training input, None for the architecture's own.
+    accumulate: micro-batches of a step (gradient accumulation).  clip: largest gradient norm of the detector.
+    max_labels: most objects of an image.  freeze: names (glob patterns) of parameters that are not trained.  sampling:
+    which images, and how often.  sync_batch_norm: batch norm over the images of all processes.  normalization: replaces
+    batch norm in training, None keeps it.  dropblock, adversarial: None for without.  join_micro_batches: whether
+    micro-batches are joined where the random input size is small, as long as none has more pixels than one of the
+    largest size (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).  batch_augments: augmentations of the
+    augmented images, in order (CutMix, blur, erasing); not used where `closing` has an augmentation.  nonfinite: what a
+    loss that is not finite does to the training; its step never changes a weight.  evaluate_every: epochs between
+    evaluations; every closing epoch is evaluated (YOLOX).  metric: decides which epoch is the best.  patience:
+    evaluations without improvement before early stopping, None for never.  distillation: settings of distillation; the
+    run has the teacher.  pretraining: recipe of the classifier training whose backbone weights the run starts with;
+    None starts with the weights of the run, or at random.
     """
 
     model: Architecture
