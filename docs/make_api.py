@@ -62,7 +62,7 @@ Made from the docstrings by `python docs/make_api.py`; a test compares both.
 All names are imported from `onelook`, on first use. The functions take values and return values. They print nothing
 themselves: messages and progress go to the `Reporter` that is given, by default to plain lines on standard error. A
 user's mistake is a `UserError`. Detecting, validating and scoring with exported files need no PyTorch; everything else
-needs `pip install 'onelook[train]'`.
+needs the optional part `train`, `pip install '.[train]'` in a clone of the repository.
 """
 
 

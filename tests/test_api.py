@@ -20,7 +20,7 @@ import torch
 import onelook
 from api_page import make_api
 from data_sets import coco
-from onelook.errors import ConfigError, UsageError, UserError
+from onelook.errors import ConfigError, UsageError, UserError, install_command
 from onelook.reporter import SilentReporter
 from onnx_models import write_model
 
@@ -273,7 +273,7 @@ def test_the_environment_is_compared_with_what_the_installation_asks_for(monkeyp
     assert found.packages == {"numpy": metadata.version("numpy"), "no-such-package": None}
     assert found.extras == {"train": {"torch": metadata.version("torch")}, "more-of-it": {"other": None}}
     assert found.problems == ["the package 'no-such-package' is not installed"] and found.exit_code == 1
-    assert found.to_dict()["problems"][0]["remedy"].endswith("pip install onelook")
+    assert found.to_dict()["problems"][0]["remedy"].endswith(install_command())
 
 
 def test_an_environment_without_an_installation_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,3 +304,28 @@ def test_results_introduce_themselves_in_a_few_lines(nano: onelook.Detector, tmp
         text = repr(value)
         assert type(value).__name__ in text.splitlines()[0]
         assert len(text.splitlines()) <= 25 and max(map(len, text.splitlines())) <= 240, text
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        (None, "pip install 'onelook[train]'"),
+        ('{"url": "file:///a%20b", "dir_info": {"editable": true}}', "pip install -e '/a b[train]'"),
+        ('{"url": "file:///src", "dir_info": {}}', "pip install '/src[train]'"),
+        (
+            '{"url": "https://a.b/c.git", "vcs_info": {"vcs": "git", "commit_id": "1"}}',
+            "pip install 'onelook[train] @ git+https://a.b/c.git'",
+        ),
+        ('{"url": "file:///c.whl", "archive_info": {}}', "pip install 'onelook[train] @ file:///c.whl'"),
+    ],
+)
+def test_the_command_for_a_missing_part_installs_from_the_same_place(
+    record: str | None, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return record
+
+    monkeypatch.setattr(metadata, "distribution", lambda name: Installed())
+    assert install_command("train") == command

@@ -16,11 +16,10 @@ from onelook.config import check_arguments
 from onelook.data.check import CheckReport
 from onelook.data.check import check as check_data
 from onelook.devices import gpus
+from onelook.errors import install_command
 from onelook.reporter import Reporter
 from onelook.types import text_repr
 from onelook.version import __version__
-
-REMEDY = "Install Onelook and its packages again: pip install onelook"
 
 _REQUIREMENT = re.compile(r"""([\w.-]+)[^;]*(?:;.*\bextra\s*==\s*["']([\w.-]+)["'])?""")
 _OTHER_BUILDS = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
@@ -59,7 +58,7 @@ class Environment:
         """Summary and problems, in the layout of `--json`."""
         found = [
             {"severity": "error", "code": "environment", "file": None, "line": None, "annotation": None}
-            | {"message": problem, "remedy": REMEDY}
+            | {"message": problem, "remedy": f"Install Onelook and its packages again: {install_command()}"}
             for problem in self.problems
         ]
         summary = {"system": self.system, "packages": self.packages, "extras": self.extras, "devices": self.devices}

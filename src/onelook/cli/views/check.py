@@ -10,6 +10,7 @@ from rich.table import Table
 
 from onelook.api.check import Environment
 from onelook.data.check import CheckReport
+from onelook.errors import install_command
 
 SHOWN_OF_A_CODE = 5
 
@@ -48,7 +49,7 @@ def show_environment(environment: Environment, console: Console) -> None:
     for extra, packages in environment.extras.items():
         missing = [name for name, version in packages.items() if version is None]
         have = ", ".join(f"{name} {version}" for name, version in packages.items() if version is not None)
-        hint = escape(f"pip install 'onelook[{extra}]'") if missing else ""
+        hint = escape(install_command(extra)) if missing else ""
         table.add_row(f"extra {extra}", " ".join((have, f"[yellow]{hint}[/]" if hint else "")).strip())
     for device in environment.devices:
         table.add_row(device["name"], escape(device["description"]))
