@@ -1,4 +1,4 @@
-"""`onelook.demo`: the whole main job, with nothing but the package."""
+"""`onelook demo`: a whole training with synthetic data."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def demo(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Demo:
-    """Runs the whole main job on a data set that the program draws itself.
+    """Trains, validates, detects and exports, on images that the program draws itself.
 
     Draws labelled images, trains a small detector on them from scratch, validates it, detects, exports the detector,
     validates the exported file, and writes a report.

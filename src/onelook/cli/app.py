@@ -1,4 +1,4 @@
-"""The command line: the verbs, and what holds for all of them.
+"""The command line: its commands, global options, error messages and exit codes.
 
 A verb is a plain typed Python function in `cli/<verb>.py`; its signature and Google-style docstring are its command
 line, with a section `Examples:` of shell lines. It calls one function of `onelook.api` and returns the result as
@@ -35,9 +35,12 @@ if TYPE_CHECKING:
 
 # name: (module:function, the first line of its docstring; a test holds the two equal).
 VERBS: dict[str, tuple[str, str]] = {
-    "demo": ("onelook.cli.demo:demo", "Run the whole main job on a data set that the program draws itself."),
+    "demo": (
+        "onelook.cli.demo:demo",
+        "Train, validate, detect and export, on images that the program draws itself.",
+    ),
     "train": ("onelook.cli.train:train", "Train a detector, or a classifier of images."),
-    "roadmap": ("onelook.cli.roadmap:roadmap", "A paper's table, trained row by row."),
+    "roadmap": ("onelook.cli.roadmap:roadmap", "Train the rows of a paper's ablation table, and compare them."),
     "tune": ("onelook.cli.tune:tune", "Search for better settings of a training."),
     "bench": ("onelook.cli.bench:app", "Measure the latency, throughput and memory of a model."),
     "check": (
@@ -46,12 +49,15 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "anchors": ("onelook.cli.anchors:anchors", "Find anchor boxes that fit the objects of a data set."),
     "convert": ("onelook.cli.convert:convert", "Write a data set in another format."),
-    "export": ("onelook.cli.export:export", "Write a model for another runtime, and prove it against PyTorch."),
+    "export": (
+        "onelook.cli.export:export",
+        "Write a model for another runtime, and compare it with PyTorch.",
+    ),
     "detect": ("onelook.cli.detect:detect", "Find objects in images, folders, videos, cameras and streams."),
     "models": ("onelook.cli.models:models", "List the models: cost, input size, published accuracy, official weights."),
-    "val": ("onelook.cli.val:validate", "Average precision of a model on a data set."),
+    "val": ("onelook.cli.val:validate", "Measure the average precision of a model on a data set."),
     "score": ("onelook.cli.score:score", "Evaluate a COCO results file against COCO annotations."),
-    "diff": ("onelook.cli.diff:diff", "What one training changes against another."),
+    "diff": ("onelook.cli.diff:diff", "List the settings in which two recipes differ."),
 }
 
 ABOUT = "Real-time object detection: YOLOv4, YOLOX, YOLOv7 and DAMO-YOLO in one library of shared parts."
@@ -83,7 +89,7 @@ class GlobalOptions:
 
 
 def split_options(arguments: Sequence[str]) -> tuple[list[str], GlobalOptions]:
-    """The arguments without `--json FILE` and `--debug`, wherever they stand before a `--`; and those two.
+    """Separates the global options `--json FILE` and `--debug` from the other arguments; stops at `--`.
 
     Raises UsageError for `--json` without a file.
     """
@@ -107,7 +113,7 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], GlobalOptions]:
 
 
 def make_app(verb: str | None = None) -> App:
-    """The application; `verb` is the one about to be called, whose whole docstring its help shows."""
+    """Makes the cyclopts application. verb: the command that is called, of which the help shows the whole docstring."""
     from cyclopts import App, Group, Parameter
 
     from onelook.cli.help import HelpPage, format_default
@@ -133,7 +139,7 @@ def make_app(verb: str | None = None) -> App:
 
 
 def import_verb(verb: str) -> Any:
-    """Imports a verb's function. A Ctrl-C meanwhile is delivered afterwards: native modules fail on it."""
+    """Imports the function of a verb. Ctrl-C is blocked meanwhile, because native modules fail on it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
     collects = gc.isenabled()
     gc.disable()  # an import makes many objects and no garbage: looking for it takes a tenth of the time
@@ -148,7 +154,7 @@ def import_verb(verb: str) -> Any:
 
 
 def call(arguments: Sequence[str], make_console: Callable[[], Console]) -> Any:
-    """Parses and runs one command; its result, or None where help or the version was printed."""
+    """Parses and runs one command. Returns its result, or None if help or the version was printed."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     if verb is not None and verb in VERBS:
         function = import_verb(verb)
@@ -160,7 +166,7 @@ def call(arguments: Sequence[str], make_console: Callable[[], Console]) -> Any:
 
 
 def call_with_cyclopts(verb: str | None, arguments: Sequence[str], console: Console) -> Any:
-    """The same for every command line: help pages, groups of verbs, and errors with a hint."""
+    """Parses with cyclopts and runs one command: needed for help, groups of verbs, and good error messages."""
     from onelook.cli.help import HelpPage, page_of, print_global_options, unknown_command
 
     if verb is not None and verb not in VERBS:
@@ -180,7 +186,7 @@ def call_with_cyclopts(verb: str | None, arguments: Sequence[str], console: Cons
 
 
 def check_whole_numbers(app: App, arguments: Sequence[str]) -> None:
-    """UsageError for a fraction where an option takes a whole number: cyclopts would round it without a word."""
+    """Raises UsageError for a fraction where an option takes a whole number; cyclopts would round it."""
     from onelook.cli.quick import integer_options
 
     function = app.parse_commands(arguments)[1][-1].default_command
@@ -197,14 +203,14 @@ def check_whole_numbers(app: App, arguments: Sequence[str]) -> None:
 
 
 def replace_unprintable() -> None:
-    """A terminal that cannot show a letter shows "?" instead of failing."""
+    """Makes standard output and error print "?" for characters that they cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
 def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) -> int:
-    """One command from its arguments to its exit code; prints, and never raises for what a user can cause.
+    """Runs one command and returns its exit code. Prints a user's mistakes instead of raising them.
 
     on_start: called first where an interrupt is reported.
     """
@@ -243,7 +249,7 @@ def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) 
 
 
 def report(error: Exception, verb: str = "") -> int:
-    """Prints an error as one message with a remedy; the exit code it stands for. verb: the command that failed."""
+    """Prints an error as one message with a remedy and returns its exit code. verb: the command that failed."""
     if isinstance(error, OtherProcessError):
         time.sleep(OTHER_ERROR_DELAY)  # torchrun ends all processes with the first that exits
         return 1
@@ -282,7 +288,7 @@ def report(error: Exception, verb: str = "") -> int:
 
 
 def _is_usage(error: Exception) -> TypeGuard[CycloptsError]:
-    """Whether cyclopts could not parse the command line."""
+    """Whether this is an error of cyclopts: the command line could not be parsed."""
     return "cyclopts" in sys.modules and isinstance(error, sys.modules["cyclopts"].CycloptsError)
 
 
@@ -294,7 +300,7 @@ def _missing(error: BaseException | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None, on_start: Callable[[], object] | None = None) -> NoReturn:
-    """The command line, of which `onelook.__main__` is the entry; see `run`."""
+    """Runs the command line and exits the process. Called by `onelook.__main__`."""
     code = run(sys.argv[1:] if arguments is None else arguments, on_start)
     if on_start is not None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be done but the interpreter's own end

@@ -30,10 +30,10 @@ def bench_model(
     runs: int = 50,
     warm_up: int = 10,
 ) -> CommandResult[api.ModelBenchmark]:
-    """Latency, throughput and memory of a network, from framed images to boxes.
+    """Measure latency, throughput and memory of a network, from resized images to boxes.
 
-    The time of a batch begins with uint8 images in the network's frame and ends with boxes in pixels of its input;
-    reading and framing files is not in it. Without weights the network is freshly initialised: the network takes the
+    The time of a batch begins with uint8 images in the size of the network's input and ends with boxes in its pixels;
+    reading and resizing files is not in it. Without weights the network is freshly initialised: the network takes the
     same time, but finds nothing for NMS to do.
 
     Examples:

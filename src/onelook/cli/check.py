@@ -25,7 +25,7 @@ def check(
 
     Args:
         data: folder, YAML file or COCO JSON file; without it, the installation is checked.
-        quick: judge images by their headers, without decoding them or looking for copies.
+        quick: check only the headers of images, without decoding them or looking for copies.
     """
     if data is None:
         environment = api.environment()

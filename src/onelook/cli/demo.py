@@ -1,4 +1,4 @@
-"""`onelook demo`: the whole main job, with nothing but the package."""
+"""`onelook demo`: a whole training with synthetic data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def demo(
     seed: int = 0,
     data_only: Path | None = None,
 ) -> CommandResult[api.Demo] | CommandResult[api.DrawnData]:
-    """Run the whole main job on a data set that the program draws itself.
+    """Train, validate, detect and export, on images that the program draws itself.
 
     Draws labelled images, trains a small detector on them from scratch, validates it, detects, exports the detector,
     validates the exported file, and writes a report. Takes some minutes on two cores.

@@ -9,7 +9,7 @@ from onelook.cli.views.diff import show_diff
 
 
 def diff(before: str, after: str, /) -> CommandResult[Any]:
-    """What one training changes against another.
+    """List the settings in which two recipes differ.
 
     A recipe is the name of a model (its published training), a recipe.yaml, or the folder of a run. Every line is a
     setting that `onelook train` takes as path=value.

@@ -28,10 +28,10 @@ def export(
     out: Path | None = None,
     overwrite: bool = False,
 ) -> CommandResult[Any]:
-    """Write a model for another runtime, and prove it against PyTorch.
+    """Write a model for another runtime, and compare it with PyTorch.
 
-    The file takes framed RGB images, float32 0..255, whatever its precision, and says itself what it needs: frame,
-    size, class names. It is run and compared with PyTorch before it appears; where they disagree nothing is written.
+    The inputs are letterboxed or stretched RGB images, float32 0..255, in every precision; the metadata of the file has
+    the size, the kind of resizing and the class names. The file is written only after its outputs agree with PyTorch.
 
     Examples:
         onelook export --model yolox-s --weights yolox_s.pth --to onnx

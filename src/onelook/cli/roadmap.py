@@ -29,7 +29,7 @@ def roadmap(
     val_split: str | None = None,
     workers: int | None = None,
 ) -> CommandResult[Any]:
-    """A paper's table, trained row by row.
+    """Train the rows of a paper's ablation table, and compare them.
 
     Trains every row, one run folder for each seed, and writes the table of what was measured beside the paper's
     figures, as CSV, Markdown, HTML, and a chart of speed and accuracy. The same command continues what was stopped.

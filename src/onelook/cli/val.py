@@ -32,7 +32,7 @@ def validate(
     detections: Path | None = None,
     allow_size_mismatch: bool = False,
 ) -> CommandResult[Evaluation]:
-    """Average precision of a model on a data set.
+    """Measure the average precision of a model on a data set.
 
     COCO protocol: twelve numbers, and AP and AP50 of every class. Classes are matched by name. A number that no object
     defines (the AP of small objects where there are none) is shown as - and is -1 in the JSON. Exported files are

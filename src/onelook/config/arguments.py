@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, Literal
 
-from onelook.config.checks import Misfit, alternatives, describe, fit
+from onelook.config.checks import TypeMismatch, alternatives, describe, fit
 from onelook.config.values import show
 from onelook.errors import UsageError
 
@@ -54,7 +54,7 @@ def _fits(value: Any, wanted: Any) -> bool:
         return isinstance(value, kind if issubclass(kind, Mapping) else Iterable) and not isinstance(value, str)
     try:
         fit(value, wanted)
-    except Misfit:
+    except TypeMismatch:
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""How found anchor boxes are shown on a terminal."""
+"""Prints found anchor boxes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def show_anchors(found: FoundAnchors, console: Console) -> None:
-    """A table of the levels and of the fit, and the setting to copy."""
+    """Prints the anchors of each level, how well they fit, and the setting that uses them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = [("", found.anchors, found.fit)]
     if found.present is not None:

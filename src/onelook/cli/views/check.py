@@ -1,4 +1,4 @@
-"""How the problems of a data set, and an installation, are shown on a terminal."""
+"""Prints the problems of a data set, and the description of an installation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def show_problems(result: CheckReport, console: Console) -> None:
 
 
 def show_environment(environment: Environment, console: Console) -> None:
-    """Tables of the system, packages, extras and devices."""
+    """Prints tables of the system, packages, extras and devices."""
     table = Table(show_header=False, box=None)
     for name, value in {**environment.system, **environment.packages}.items():
         table.add_row(name, escape(str(value)) if value is not None else "[yellow]not installed[/]")

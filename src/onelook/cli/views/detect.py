@@ -1,4 +1,4 @@
-"""How the result of `onelook detect` is shown: as plain text, because importing Rich takes a third of its time."""
+"""Formats the result of `onelook detect` as plain text, because importing Rich takes a third of its time."""
 
 from __future__ import annotations
 

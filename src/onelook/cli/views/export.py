@@ -1,4 +1,4 @@
-"""How an exported file is shown on a terminal."""
+"""Prints the result of an export."""
 
 from __future__ import annotations
 

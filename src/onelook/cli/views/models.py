@@ -1,4 +1,4 @@
-"""How the list of models is shown on a terminal."""
+"""Prints the list of models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def show_models(models: ModelList, console: Console) -> None:
-    """A table; for a single model also where its weights are."""
+    """Prints a table of models; for a single model also where its weights are."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", no_wrap=True)
     table.add_column("family", no_wrap=True)

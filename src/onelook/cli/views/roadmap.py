@@ -1,4 +1,4 @@
-"""How roadmaps are shown on a terminal."""
+"""Prints roadmaps and their results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show_roadmaps(result: RoadmapList, console: Console) -> None:
-    """A table of the roadmaps."""
+    """Prints the list of roadmaps."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("roadmap", "source", "rows", "shows"):
         table.add_column(title, justify="right" if title == "rows" else "left")
@@ -24,7 +24,7 @@ def show_roadmaps(result: RoadmapList, console: Console) -> None:
 
 
 def show_roadmap(result: RoadmapTable, console: Console) -> None:
-    """The table, what each row changes, and where the files are."""
+    """Prints the table of a roadmap, what each row changes, and where the files are."""
     console.print(Text(f"{result.source}: {result.title}", style="bold"))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in result.columns():

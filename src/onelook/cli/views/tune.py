@@ -1,4 +1,4 @@
-"""How the result of a search is shown on a terminal."""
+"""Prints the result of a search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def show_search(result: TuneResult, console: Console) -> None:
-    """The trials, best first, and where the best recipe is."""
+    """Prints the trials, best first, and where the best recipe is."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("trial", result.metric, "seconds", *list(result.rows[0] if result.rows else {})[4:]):
         table.add_column(name, justify="right")
