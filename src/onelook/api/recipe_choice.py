@@ -97,7 +97,7 @@ class RecipeChoice:
         if self.recipe is None:
             if classifies:
                 return published_classifier(variant(str(self.model)))
-            return published_recipe(str(self.model), distilled=teaches)
+            return published_recipe(variant(str(self.model)).name, distilled=teaches)
         chosen = self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
         return chosen if self.model is None else change(chosen, {_network(chosen): variant(self.model).architecture})
 

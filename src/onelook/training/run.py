@@ -188,10 +188,10 @@ def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
     changes = diff(before, recipe)
     if changes:
         listed = ", ".join(f"{one.path} was {one.before}, now {one.after}" for one in changes[:5])
-        raise UserError(
-            f"The run in '{folder}' has another recipe: {listed}.",
-            "Resume without changing the recipe, or start a new run with --out in another folder.",
-        )
+        remedy = "Resume without changing the recipe, or start a new run with --out in another folder."
+        if any(one.path == "epochs" for one in changes):
+            remedy += f" To train its weights for more epochs: a new run with --weights {folder / 'last.safetensors'}."
+        raise UserError(f"The run in '{folder}' has another recipe: {listed}.", remedy)
 
 
 def fit(
