@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import itertools
 import re
@@ -61,7 +62,7 @@ Made from the docstrings by `python docs/make_api.py`; a test compares both.
 All names are imported from `onelook`, on first use. The functions take values and return values. They print nothing
 themselves: messages and progress go to the `Reporter` that is given, by default to plain lines on standard error. A
 user's mistake is a `UserError`. Detecting, validating and scoring with exported files need no PyTorch; everything else
-needs `pip install 'onelook[train]'`.
+needs the optional part `train`, `pip install '.[train]'` in a clone of the repository.
 """
 
 
@@ -86,6 +87,8 @@ def entry(name: str) -> Iterator[str]:
         yield f"\n### `onelook.{name}`\n\n{signature(name, value)}\n\n{text_of(value)}\n"
         return
     yield f"\n### class `onelook.{name}`\n\n{text_of(value)}\n"
+    for base in bases_on_the_page(value):
+        yield f"\nHas everything of `onelook.{base.__name__}` as well.\n"
     for member, function in methods(value):
         if isinstance(function, property):
             yield f"\n**`.{member}`**: {text_of(function.fget)}\n"
@@ -106,11 +109,22 @@ def alias(name: str) -> str:
     raise ValueError(f"{name} has no text below its definition")
 
 
+def bases_on_the_page(kind: type) -> list[type]:
+    """The public classes that a class inherits from."""
+    import onelook
+
+    return [base for base in kind.__mro__[1:] if base.__name__ in onelook._PUBLIC]
+
+
 def methods(kind: type) -> list[tuple[str, Any]]:
-    """Public, documented methods and properties of our own classes, in the order in which they are defined."""
+    """Public, documented methods and properties of our own classes, in the order in which they are defined.
+
+    Those that a public base class has stand on the page below that class.
+    """
     found: dict[str, Any] = {}
+    elsewhere = {member for base in bases_on_the_page(kind) for member in base.__mro__}
     for base in reversed(kind.__mro__):
-        if not base.__module__.startswith("onelook."):
+        if not base.__module__.startswith("onelook.") or base in elsewhere:
             continue
         for name, value in vars(base).items():
             function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
@@ -191,26 +205,70 @@ def _signature_text(name: str, known: inspect.Signature) -> str:
 
 
 def text_of(value: Any) -> str:
-    """The docstring as Markdown: each parameter or field that a paragraph explains is an item of a list."""
-    paragraphs = inspect.cleandoc(value.__doc__ or "").split("\n\n")
+    """The docstring as Markdown: each parameter that a paragraph explains is an item of a list.
+
+    A dataclass has one list with all of its fields and their types, below its first paragraph.
+    """
+    fields = fields_of(value)
     try:
-        names = set(inspect.signature(value).parameters)
+        names = {*fields, *inspect.signature(value).parameters}
     except (TypeError, ValueError):
-        names = set()
-    return "\n\n".join(_listed(paragraph, names) for paragraph in paragraphs)
+        names = set(fields)
+    texts: list[str] = []
+    meanings: dict[str, str] = {}
+    for paragraph in inspect.cleandoc(value.__doc__ or "").split("\n\n"):
+        found = explanations(paragraph, names)
+        meanings |= found
+        if found and not fields:
+            texts.append("\n".join(f"- {_quoted(listed)}: {meaning}" for listed, meaning in found.items()))
+        elif not found:
+            texts.append(paragraph)
+    for base in value.__mro__[1:-1] if fields else ():
+        for paragraph in inspect.cleandoc(base.__doc__ or "").split("\n\n"):
+            meanings = explanations(paragraph, names) | meanings
+    if fields:
+        texts.insert(1, "\n".join(_field_items(fields, meanings)))
+    return "\n\n".join(texts)
 
 
-def _listed(paragraph: str, names: set[str]) -> str:
+def explanations(paragraph: str, names: set[str]) -> dict[str, str]:
+    """What a paragraph of the form "name: meaning  other, another: meaning" explains; {} for other paragraphs."""
     one = f"(?:{'|'.join(sorted(map(re.escape, names), key=len, reverse=True)) or '(?!)'})"
-    explained = re.compile(rf"(?:^|\n|  )({one}(?:, {one})*):\s")
+    explained = re.compile(rf"(?:^|\n|  )({one}(?:,\s+{one})*):\s")
     if not explained.match(paragraph):
-        return paragraph
+        return {}
     _, *parts = explained.split(paragraph)
-    items = []
-    for listed, meaning in zip(parts[::2], parts[1::2]):
-        called = ", ".join(f"`{name}`" for name in listed.split(", "))
-        items.append(f"- {called}: {' '.join(meaning.split())}")
-    return "\n".join(items)
+    return {" ".join(listed.split()): " ".join(meaning.split()) for listed, meaning in zip(parts[::2], parts[1::2])}
+
+
+def _field_items(fields: dict[str, str], meanings: dict[str, str]) -> Iterator[str]:
+    """An item for each field; those that are explained together stand together."""
+    together = {name: listed for listed in meanings for name in listed.split(", ")}
+    written: set[str] = set()
+    for name, kind in fields.items():
+        listed = together.get(name, name)
+        if listed in written:
+            continue
+        written.add(listed)
+        names = listed.split(", ")
+        kinds = [fields.get(one, kind) for one in names]
+        called = (
+            f"{_quoted(listed)} (`{kinds[0]}`)"
+            if len(set(kinds)) == 1
+            else ", ".join(f"`{one}` (`{of}`)" for one, of in zip(names, kinds))
+        )
+        yield f"- {called}: {meanings[listed]}" if listed in meanings else f"- {called}"
+
+
+def _quoted(listed: str) -> str:
+    return ", ".join(f"`{name}`" for name in listed.split(", "))
+
+
+def fields_of(value: Any) -> dict[str, str]:
+    """The public fields of a dataclass with their types, as the source has them; {} for everything else."""
+    if not dataclasses.is_dataclass(value):
+        return {}
+    return {one.name: str(one.type) for one in dataclasses.fields(value) if not one.name.startswith("_")}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 import onelook
 from api_page import make_api
 from data_sets import coco
-from onelook.errors import ConfigError, UsageError, UserError
+from onelook.errors import ConfigError, UsageError, UserError, install_command
 from onelook.reporter import SilentReporter
 from onnx_models import write_model
 
@@ -66,7 +66,8 @@ result = onelook.train(recipe, dataset, weights="yolox_s.pth", out="runs/a", rep
 assert_type(result, TrainResult)
 assert_type(result.detector, LoadedDetector)
 assert_type(result.folder, Path)
-assert_type(detector.train("data/"), TrainResult)
+assert_type(detector.train("data/", epochs=5), TrainResult)
+assert_type(onelook.train("yolox-nano", "data/", epochs=5, size=320, batch=8), TrainResult)
 
 model = onelook.build("yolox-s", classes=80)
 assert_type(model, Detector)
@@ -236,7 +237,7 @@ def test_a_loaded_detector_takes_no_second_settings(tmp_path: Path, nano: oneloo
         onelook.validate(detector, tmp_path, device="cpu")
     with pytest.raises(UsageError, match="'weights' cannot be chosen"):
         onelook.export(nano, weights="a.pth")
-    with pytest.raises(UsageError, match="A int is no model"):
+    with pytest.raises(UsageError, match="'model' must be"):
         onelook.export(3)  # type: ignore[call-overload]
 
 
@@ -282,7 +283,7 @@ def test_the_environment_is_compared_with_what_the_installation_asks_for(monkeyp
     assert found.packages == {"numpy": metadata.version("numpy"), "no-such-package": None}
     assert found.extras == {"train": {"torch": metadata.version("torch")}, "more-of-it": {"other": None}}
     assert found.problems == ["the package 'no-such-package' is not installed"] and found.exit_code == 1
-    assert found.to_dict()["problems"][0]["remedy"].endswith("pip install onelook")
+    assert found.to_dict()["problems"][0]["remedy"].endswith(install_command())
 
 
 def test_an_environment_without_an_installation_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,3 +293,49 @@ def test_an_environment_without_an_installation_says_so(monkeypatch: pytest.Monk
     monkeypatch.setattr(metadata, "requires", requires)
     found = onelook.environment()
     assert "runs from its source" in found.system["requirements"] and found.exit_code == 0
+
+
+def test_results_introduce_themselves_in_a_few_lines(nano: onelook.Detector, tmp_path: Path) -> None:
+    """What a notebook shows of a value: its type and what matters of it, never arrays and nested settings."""
+    folder = coco(tmp_path / "data")
+    detector = onelook.load(nano, device="cpu", size=64)
+    dataset = onelook.open_dataset(folder)
+    quiet = SilentReporter()
+    values = [
+        *(detector, dataset, dataset.sample(0), onelook.recipe("yolox-nano"), onelook.environment()),
+        *(onelook.models("yolox-s"), onelook.models("yolox-s")[0], onelook.roadmaps()),
+        *(onelook.diff("yolox-nano", "yolox-s"), onelook.diff("yolox-nano", "yolov7-tiny")[0]),
+        *(onelook.validate(detector, folder, reporter=quiet), onelook.check(folder, reporter=quiet)),
+        onelook.detect(detector, dataset.path(0), out=tmp_path / "found", reporter=quiet),
+        onelook.convert(folder, "yolo", tmp_path / "yolo", reporter=quiet),
+        onelook.benchmark(nano, size=64, runs=2, warm_up=1),
+    ]
+    for value in values:
+        text = repr(value)
+        assert type(value).__name__ in text.splitlines()[0]
+        assert len(text.splitlines()) <= 25 and max(map(len, text.splitlines())) <= 240, text
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        (None, "pip install 'onelook[train]'"),
+        ('{"url": "file:///a%20b", "dir_info": {"editable": true}}', "pip install -e '/a b[train]'"),
+        ('{"url": "file:///src", "dir_info": {}}', "pip install '/src[train]'"),
+        (
+            '{"url": "https://a.b/c.git", "vcs_info": {"vcs": "git", "commit_id": "1"}}',
+            "pip install 'onelook[train] @ git+https://a.b/c.git'",
+        ),
+        ('{"url": "file:///c.whl", "archive_info": {}}', "pip install 'onelook[train] @ file:///c.whl'"),
+    ],
+)
+def test_the_command_for_a_missing_part_installs_from_the_same_place(
+    record: str | None, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return record
+
+    monkeypatch.setattr(metadata, "distribution", lambda name: Installed())
+    assert install_command("train") == command

@@ -139,8 +139,8 @@ def elsewhere(tmp_path, monkeypatch):
 MISTAKES = {
     "a name that does not exist": (("yolox-nanoo", None), {}, "Did you mean 'yolox-nano'"),
     "a data set that does not exist": (("yolox-nano", "nowhere"), {}, "'nowhere' does not exist"),
-    "no data set": (("yolox-nano", 3), {}, "int is no data set"),
-    "no recipe": ((3, None), {}, "int is no recipe"),
+    "no data set": (("yolox-nano", 3), {}, "'data' must be Dataset"),
+    "no recipe": ((3, None), {}, "'recipe' must be Recipe"),
     "no run to resume": (("yolox-nano", None), {"resume": True, "out": "nowhere"}, "no run in 'nowhere'"),
     "a teacher for a recipe without": ((None, None), {"teacher": "yolox-s"}, "The recipe has no teacher"),
     "weights that do not exist": ((None, None), {"weights": "missing.pth"}, "missing.pth"),

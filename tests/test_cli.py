@@ -21,8 +21,8 @@ from rich.console import Console
 
 from onelook import __version__
 from onelook.cli import app as command_line
+from onelook.cli.command_result import CommandResult
 from onelook.cli.help import read_docstring
-from onelook.cli.shown import Shown
 from onelook.errors import ConfigError, UsageError, UserError
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(command_line.__file__).parents[2])}
@@ -61,7 +61,9 @@ def show_answer(answer: Answer, console: Console) -> None:
     console.print(str(answer))
 
 
-def work(thing: str, /, *, times: int = 1, fail: str | None = None, code: int = 0, half: bool = False) -> Shown[Answer]:
+def work(
+    thing: str, /, *, times: int = 1, fail: str | None = None, code: int = 0, half: bool = False
+) -> CommandResult[Answer]:
     """Work on a thing.
 
     A longer description that is
@@ -84,7 +86,7 @@ def work(thing: str, /, *, times: int = 1, fail: str | None = None, code: int = 
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     if fail is not None:
         raise ERRORS[fail]
-    return Shown(Answer([thing] * times), show_answer if times > 1 else None, code)
+    return CommandResult(Answer([thing] * times), show_answer if times > 1 else None, code)
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +226,7 @@ def test_json_holds_numpy_and_paths_and_no_not_a_number() -> None:
 def test_options_after_a_double_dash_are_the_commands() -> None:
     rest, options = command_line.split_options(["work", "--debug", "--", "--json", "--debug"])
     assert rest == ["work", "--", "--json", "--debug"]
-    assert options == command_line.Everywhere(None, True)
+    assert options == command_line.GlobalOptions(None, True)
 
 
 def test_a_help_page_fits_its_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

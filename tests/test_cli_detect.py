@@ -114,6 +114,22 @@ def test_json_on_standard_output_is_the_summary(
     assert (summary["images"], summary["detections"], summary["per_class"]) == (1, 2, {"cat": 1, "dog": 1})
 
 
+def test_scores_are_printed_for_one_image_and_for_several(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = write_image(tmp_path / "a.png"), write_image(tmp_path / "b.png")
+    assert detect(first, "--model", model, "--out", tmp_path / "one", "--format", "json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    (entry,) = json.loads((tmp_path / "one" / "detections.json").read_text())
+    assert lines[0].split()[:3] == ["class", "score", "box"]
+    for line, found in zip(lines[1:3], entry["detections"], strict=True):
+        box = ", ".join(f"{side:.0f}" for side in found["box"])
+        assert " ".join(line.split()) == f"{found['name']} {found['score']:.2f} {box}"
+    assert detect(first, second, "--model", model, "--out", tmp_path / "two", "--format", "json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("best score") and lines[1].split()[-1] == f"{entry['detections'][0]['score']:.2f}"
+
+
 def test_without_out_a_new_folder_is_made_each_time(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

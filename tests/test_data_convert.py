@@ -168,7 +168,7 @@ def test_type_checkers_know_the_formats_that_can_be_written():
 def test_the_command(tmp_path, capsys):
     root = make.coco(tmp_path / "in")
     assert run(["convert", str(root), "--to", "yolo", "--out", str(tmp_path / "out"), "--json", "-"]) == 0
-    assert json.loads(capsys.readouterr().out)["splits"] == {"val": {"images": 3, "boxes": 3}}
+    assert json.loads(capsys.readouterr().out)["splits"] == {"val": {"images": 3, "boxes": 2}}  # without the crowd
     assert run(["convert", str(root), "--to", "darknet", "--out", str(tmp_path / "x")]) == 2
     assert run(["convert", str(root), "--to", "voc", "--out", str(tmp_path / "out")]) == 1
 
@@ -187,3 +187,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="file/out' cannot be written: ") as caught:
         convert(tmp_path / "data", to="yolo", out=tmp_path / "file" / "out")
     assert "--out" in caught.value.remedy
+
+
+@needs_shared
+def test_the_counts_are_of_what_was_written(tmp_path: Path) -> None:
+    """Crowds are no boxes of YOLO's text, and the classes of two splits are not different classes."""
+    made = convert(data("coco_mini"), to="yolo", out=tmp_path / "yolo")
+    for split in ("train", "val"):
+        written = open_dataset(tmp_path / "yolo", split)
+        assert made.splits[split] == {"images": len(written), "boxes": int(written.num_objects.sum())}
+    assert made.lost["category ids (classes are numbered from 0)"] == 80

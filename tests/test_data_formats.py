@@ -111,7 +111,7 @@ def test_results_and_data_sets_are_one_readable_line(tmp_path: Path) -> None:
     (problem,) = report.problems
     assert str(problem).startswith("error [box-degenerate] ") and problem.message in str(problem)
     result = convert(root, to="voc", out=tmp_path / "out")
-    assert str(result) == f"Pascal VOC data set in '{tmp_path}/out', from '{root}': 3 images, 2 boxes"
+    assert str(result) == f"Pascal VOC data set in '{tmp_path}/out', from '{root}': val 3 images, 2 boxes"
     dataset = open_dataset(root)
     assert repr(dataset) == f"<Dataset: {dataset.describe()}>"
 

@@ -110,8 +110,21 @@ def test_overloads_stand_on_the_page_with_their_defaults() -> None:
     assert (one.return_annotation, several.return_annotation) == ("Detections", "list[Detections]")
     assert str(several.parameters["source"]) == "source: 'Sequence[ImageLike]'"
     assert several.parameters["confidence"].default == 0.25
-    assert [known.return_annotation for known in made.overloads(onelook.export)] == ["WrittenWeights", "ExportResult"]
+    returned = ["WrittenWeights", "ExportResult", "ExportResult | WrittenWeights"]
+    assert [known.return_annotation for known in made.overloads(onelook.export)] == returned
     assert made.overloads(onelook.load) == []
+
+
+def test_every_field_of_a_public_type_is_explained() -> None:
+    page = make_api().page()
+    assert "- `best_epoch` (`int | None`): the epoch with that value; the first epoch is 1" in page
+    assert "- `path` (`str`): dotted path of the setting." in page
+    assert re.findall(r"^- `[^:]*`\)$", page, re.MULTILINE) == []
+
+
+def test_what_a_docstring_says_after_its_list_is_not_part_of_the_list() -> None:
+    last = list(re.findall(r"^- (.*)$", make_api().PAGE.read_text(), re.MULTILINE))
+    assert [text for text in last if re.search(r"\. (Raises|The other settings) ", text)] == []
 
 
 def test_the_page_of_the_api_is_made_of_the_docstrings() -> None:

@@ -284,6 +284,27 @@ def test_the_weights_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureF
     assert "overwrite" in capsys.readouterr().err and path.read_bytes() == before
 
 
+def test_an_earlier_file_is_replaced_only_when_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"an earlier file")
+    command = ["export", "--model", "yolox-nano", "--weights", "none", "--size", "64", "--out", str(path)]
+    assert run(command) == 1
+    assert "exists already" in (message := capsys.readouterr().err) and "--overwrite" in message
+    assert path.read_bytes() == b"an earlier file"
+    assert run([*command, "--overwrite"]) == 0
+    assert path.read_bytes() != b"an earlier file"
+
+
+def test_settings_that_a_darknet_file_cannot_have_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", "--model", "yolov4-tiny", "--weights", "none", "--to", "darknet", "--half"]
+    assert run([*command, "--out", str(tmp_path / "a.weights")]) == 2
+    assert "--half" in capsys.readouterr().err and not (tmp_path / "a.weights").exists()
+
+
 @needs_shared
 @pytest.mark.slow
 @pytest.mark.parametrize("options", ["", "--nms", "--dynamic", "--half", "--nms --dynamic --half"])

@@ -51,11 +51,8 @@ WITHOUT_TORCH = (
     "predict",
     "ops.nms",
     *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "validate")),
-    *(f"cli.{name}" for name in ("app", "bench", "check", "convert", "detect", "help", "output", "quick")),
-    *(
-        f"cli.{name}"
-        for name in ("score", "val", "views.detect", "views.bench", "views.check", "views.convert", "views.evaluation")
-    ),
+    "api.demo",
+    "cli",
 )
 TORCH_ANYWAY = {  # what only training needs, and what runs PyTorch itself
     "onelook.data.loader",

@@ -17,7 +17,7 @@ from PIL import Image
 import onelook
 from onelook.augment.letterbox import Letterbox
 from onelook.data.images import decode_image
-from onelook.errors import ConfigError, ExportError, ImageError, UserError, WeightsError
+from onelook.errors import ConfigError, ExportError, ImageError, UserError, WeightsError, install_command
 from onelook.networks.build import build
 from onelook.ops.nms import Nms
 from onelook.predict.predictor import Predictor
@@ -347,7 +347,7 @@ def test_public_names_that_need_torch_name_the_extra_without_it() -> None:
         done = without({"torch"}, f"import onelook; onelook.{name}")
         assert f"onelook.{name} needs the package 'torch'" in done.stderr, done.stderr
         extra = "onnx" if name == "export" else "train"
-        assert f"pip install 'onelook[{extra}]'" in done.stderr
+        assert install_command(extra) in done.stderr
 
 
 def test_without_torch_weights_of_other_origin_say_what_is_missing(tmp_path: Path) -> None:
@@ -361,6 +361,19 @@ def test_commands_that_need_torch_say_so_without_it() -> None:
     done = without({"torch"}, "from onelook.cli.app import main; main(['models'])")
     assert done.returncode == 1
     assert "needs the package 'torch', which is not installed" in " ".join(done.stderr.split())
+
+
+def test_the_help_of_every_command_needs_no_torch() -> None:
+    code = """
+from onelook.cli.app import VERBS, run
+for verb in VERBS:
+    assert run([verb, "--help"]) == 0, verb
+assert run(["bench", "model", "--help"]) == 0
+assert "torch" not in sys.modules
+"""
+    done = without({"torch", "safetensors", "onnx", "onnxscript"}, code)
+    assert done.returncode == 0, done.stderr
+    assert "--epochs" in done.stdout and "--least-runtime" in done.stdout
 
 
 def test_detections_introduce_themselves_in_one_line(detector: Predictor) -> None:

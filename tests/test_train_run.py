@@ -82,7 +82,7 @@ def test_a_run_writes_all_documented_files(tmp_path):
     assert rows[0]["loss/l1"] == "" and float(rows[2]["loss/l1"]) > 0
     assert read_yaml(folder / "recipe.yaml") == to_plain(RECIPE)
     assert result.reason == "finished" and result.metrics == {"AP": 0.2, "AP50": 0.5}
-    assert (result.best, result.best_epoch, result.steps) == (0.3, 1, 6)
+    assert (result.best, result.best_epoch, result.steps) == (0.3, 2, 6)
     header = read_header(folder / "best.safetensors")
     assert header.metrics["AP"] == 0.3 and header.class_names == ("red", "green", "blue")
     assert header.recipe == to_plain(RECIPE)
@@ -99,7 +99,7 @@ def test_the_last_model_is_the_best_where_nothing_is_evaluated(tmp_path):
 def test_patience_is_early_stopping(tmp_path):
     falling.calls = 0
     result = start(tmp_path, changed(epochs=5, evaluate_every=1, patience=2), evaluate=falling)
-    assert (result.reason, result.epochs, result.best_epoch) == ("patience", 4, 1)
+    assert (result.reason, result.epochs, result.best_epoch) == ("patience", 4, 2)
     # Resuming a run that is done does nothing.
     again = start(tmp_path, changed(epochs=5, evaluate_every=1, patience=2), resume=True)
     assert (again.reason, again.steps) == ("patience", 8)
@@ -128,7 +128,7 @@ def test_the_last_weights_are_the_best_where_the_metric_was_never_defined(tmp_pa
 def test_the_first_defined_metric_is_the_best(tmp_path):
     recipe = changed(epochs=5, evaluate_every=1, patience=2)
     result = start(tmp_path, recipe, evaluate=measured([UNDEFINED, 0.0, 0.0, UNDEFINED, UNDEFINED]))
-    assert (result.reason, result.epochs, result.best, result.best_epoch) == ("finished", 5, 0.0, 1)
+    assert (result.reason, result.epochs, result.best, result.best_epoch) == ("finished", 5, 0.0, 2)
     assert read_header(tmp_path / "best.safetensors").metrics["AP"] == 0.0
     assert [row["AP"] for row in rows_of(tmp_path)] == ["", "0.0", "0.0", "", ""]
     assert "Best AP 0.0000, in epoch 2." in str(result) and "never defined" not in str(result)

@@ -94,6 +94,23 @@ def test_names_of_the_package_are_not_private_words(path: Path) -> None:
     assert not found, ", ".join(f"{path.relative_to(ROOT)}: '{name}', say {BANNED_NAMES[name]}" for name in found)
 
 
+# Turns of phrase in the pages for users, beside the words above.
+PHRASES = re.compile(
+    r"by heart|taught|mend(ed|ing)?\b|to judge|judge[sd]?\b|made fit|goes on to|likes better", re.IGNORECASE
+)
+
+
+def test_the_pages_for_users_are_in_plain_words() -> None:
+    pages = [ROOT / "README.md", *(page for page in (ROOT / "docs").glob("*.md") if page.name != "api.md")]
+    found = [
+        f"{page.name}:{number} '{match.group()}'"
+        for page in pages
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        for match in PHRASES.finditer(line)
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -53,6 +53,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.data.check import CheckReport as CheckReport
     from onelook.data.convert import Conversion as Conversion
     from onelook.data.convert import WritableFormat as WritableFormat
+    from onelook.devices import Layout as Layout
     from onelook.devices import Precision as Precision
     from onelook.errors import UserError as UserError
     from onelook.evaluation import Evaluation as Evaluation
@@ -66,7 +67,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.reporter import PlainReporter as PlainReporter
     from onelook.reporter import Reporter as Reporter
     from onelook.reporter import SilentReporter as SilentReporter
-    from onelook.training.options import Layout as Layout
     from onelook.training.recipe import Recipe as Recipe
     from onelook.types import Detections as Detections
     from onelook.types import Sample as Sample
@@ -87,7 +87,7 @@ _PUBLIC = {
     "ExportResult": "onelook.api.export",
     "FoundAnchors": "onelook.api.anchors",
     "ImageLike": "onelook.predict.predictor",
-    "Layout": "onelook.training.options",
+    "Layout": "onelook.devices",
     "LoadReport": "onelook.weights",
     "LoadedDetector": "onelook.api.load",
     "Model": "onelook.api.open",

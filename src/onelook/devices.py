@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "fp16", "bf16"]
 """The floating-point type that a training computes in; weights are float32 in each."""
 
+Layout = Literal["channels-last", "contiguous"]
+"""The memory layout of a network and its images."""
+
 _NAMES = "Devices are cpu, cuda, cuda:1 and so on, and mps."
 _REMEDY = "Use the device cpu, or leave the device out: the best one is chosen then."
 

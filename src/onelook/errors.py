@@ -75,6 +75,33 @@ EXTRAS = {
 _EXTRA_OF_WORK = {"export": "onnx"}  # where one extra brings the packages of several
 
 
+def install_command(extra: str = "") -> str:
+    """The pip command that installs Onelook with an optional part, from where this installation came.
+
+    That place is a folder, or an address, as pip has recorded it (PEP 610); without a record it is the folder of the
+    source.
+    """
+    import json
+    import shlex
+    from importlib import metadata
+    from urllib.parse import unquote, urlsplit
+
+    part = f"[{extra}]" if extra else ""
+    try:
+        record = metadata.distribution("onelook").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return f"pip install '.{part}' (in the folder of Onelook's source)"
+    if record is None:  # from a package index
+        return f"pip install 'onelook{part}'"
+    origin = json.loads(record)
+    address = urlsplit(origin["url"])
+    if address.scheme == "file" and "dir_info" in origin:
+        editable = "-e " if origin["dir_info"].get("editable") else ""
+        return f"pip install {editable}{shlex.quote(unquote(address.path) + part)}"
+    prefix = f"{origin['vcs_info']['vcs']}+" if "vcs_info" in origin else ""
+    return f"pip install 'onelook{part} @ {prefix}{origin['url']}'"
+
+
 def missing_package(package: str, purpose: str, *, work: str = "") -> MissingDependencyError:
     """The error for a package of `EXTRAS` that is not installed: what needs it, and the install command.
 
@@ -84,7 +111,7 @@ def missing_package(package: str, purpose: str, *, work: str = "") -> MissingDep
     extra = _EXTRA_OF_WORK.get(work, EXTRAS[package])
     return MissingDependencyError(
         f"{purpose} needs the package '{package}', which is not installed.",
-        f"Install it with: pip install 'onelook[{extra}]'" if extra else f"Install it with: pip install {package}",
+        f"Install it with: {install_command(extra) if extra else f'pip install {package}'}",
     )
 
 

@@ -35,6 +35,8 @@ from typing import Any, Literal
 
 from onelook.errors import ExportError
 
+Target = Literal["onnx", "openvino", "ncnn", "tensorrt", "darknet"]  # formats that `onelook.export` knows
+LEAST_RUNTIME = "1.14"  # the first ONNX Runtime that runs the operators of exported files
 METADATA_KEY = "onelook"
 FORMAT = 1
 _LARGEST_DOCUMENT = 4_000_000  # characters; 10,000 class names fit well within it

@@ -41,6 +41,10 @@ class Sample:
     polygons: tuple[tuple[np.ndarray, ...], ...] | None = None
     shares: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        return f"<Sample: image of {height} x {width} pixels, {len(self.labels)} objects>"
+
 
 @dataclass(frozen=True, eq=False)
 class Targets:
@@ -133,6 +137,12 @@ class Matches:
     objectness: Tensor | None = None
 
 
+def text_repr(value: object) -> str:
+    """A short `__repr__` of a result, as a notebook shows it: the type, and the text of `str(value)`."""
+    name, text = type(value).__name__, str(value)
+    return f"<{name}>\n{text}" if "\n" in text else f"<{name}: {text}>"
+
+
 _SHOWN = 8  # detections in a repr: an image may have hundreds
 
 
@@ -140,11 +150,11 @@ _SHOWN = 8  # detections in a repr: an image may have hundreds
 class Detections:
     """The objects found in one image, best first.
 
-    boxes: (K, 4) float32 xyxy pixels of the original image (unclipped).  scores: (K,) float32 descending.
-    labels: (K,) int64 index into `class_names`.  image: (H, W, 3) uint8 RGB, the image itself,
-    where it was kept.  source: the file it came from.  category_ids: the data set's own ids by label, for `to_coco`.
-    frame: number of the frame in a video, from 0.  size: (height, width) of the image, also where it was not kept.
-    read_image: reads the image again where it was not kept, for `save`.
+    boxes: (K, 4) float32 xyxy pixels of the original image (unclipped).  scores: (K,) float32 descending.  labels: (K,)
+    int64 index into `class_names`.  class_names: of the model, by label; () where unknown.  image: (H, W, 3) uint8 RGB,
+    the image itself, where it was kept.  source: the file it came from.  category_ids: the data set's own ids by label,
+    for `to_coco`.  frame: number of the frame in a video, from 0.  size: (height, width) of the image, also where it
+    was not kept.  read_image: reads the image again where it was not kept, for `save`.
     """
 
     boxes: np.ndarray

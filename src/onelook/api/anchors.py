@@ -9,22 +9,26 @@ import numpy as np
 
 from onelook.api.open import PathLike
 from onelook.api.splits import open_training_split
-from onelook.config import to_text
+from onelook.config import check_arguments, to_text
 from onelook.data import Dataset
 from onelook.data.anchors import GENERATIONS, AnchorFit, Anchors, by_level, fit_of, flat, search
 from onelook.data.objects import object_sizes
 from onelook.errors import DataError, UsageError
 from onelook.networks.variants import VARIANTS, variant
 from onelook.reporter import Reporter
+from onelook.types import text_repr
 
 PER_LEVEL = 3  # anchors of a level, in every published model
 
 
 @dataclass(frozen=True)
 class FoundAnchors:
-    """The anchors that were found, how they fit, and (`present`) those of the model that was named.
+    """Anchor boxes that fit the objects of a data set.
 
-    override: the setting for a training.
+    objects: how many there are.  size: side of the network's input that they were fitted for.  anchors: (width, height)
+    in pixels, by level, finest first.  fit: how well they fit: best possible recall, anchors that fit an object on
+    average, fitness.  model: the name that was given.  present: anchors of that model, and how they fit.
+    override: the setting that uses the found ones in a training.
     """
 
     objects: int
@@ -48,6 +52,8 @@ class FoundAnchors:
             "present": present,
             "override": self.override,
         }
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         found = f"{self.objects:,} objects at {self.size} pixels: best possible recall {self.fit.recall:.4f}"
@@ -75,6 +81,7 @@ def anchors(
     Only models with anchors need it, and only where their own fit badly: best possible recall (the share of objects
     that some anchor fits within a factor of 4) below 0.98. Raises UserError where the data set has no objects.
     """
+    check_arguments(anchors, locals())
     present = None if model is None else anchors_of(model)
     if count is None:
         count = 3 * PER_LEVEL if present is None else len(flat(present))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from onelook.api.open import Model, PathLike, check_torch, open_network
+from onelook.config import check_arguments
 from onelook.data.synthetic import Scenes
 from onelook.devices import num_cores, processor_name
 from onelook.errors import UsageError
@@ -21,6 +22,7 @@ from onelook.ops.nms import RawDetections, with_thresholds
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import Runtime
 from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.types import text_repr
 
 PERCENTILES = (50, 90, 99)
 DETECTING = (0.25, 0.45)  # confidence and IoU, as `onelook detect`
@@ -52,10 +54,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class ModelBenchmark:
-    """The result of a benchmark.
+    """Latency, throughput and memory of a model.
 
-    seconds: of every measured batch, in order.  detections: an image, on average; None without NMS.
-
+    setting: what it was measured under.  seconds: of every measured batch, in order.  detections: an image, on average;
+    None without NMS.
     memory: bytes; "process" is the largest resident size so far, libraries included, "model" what making and running
     the network added to it; "device" the largest allocation on a GPU.
     """
@@ -85,6 +87,8 @@ class ModelBenchmark:
             "detections_per_image": self.detections,
             "memory": dict(self.memory),
         }
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         latency = self.latency()
@@ -188,6 +192,7 @@ def benchmark(
     The time of a batch begins with uint8 images in the size of the input and ends with boxes in its pixels. Raises
     UsageError for settings that contradict each other.
     """
+    check_arguments(benchmark, locals())
     config = BenchConfig(size, batch, device, threads, half, nms, form, runs, warm_up)
     if isinstance(model, Predictor) and isinstance(model.runtime, OnnxRuntime):
         model = model.runtime.path

@@ -12,13 +12,14 @@ from importlib import metadata
 from typing import Any
 
 from onelook.api.open import PathLike
+from onelook.config import check_arguments
 from onelook.data.check import CheckReport
 from onelook.data.check import check as check_data
 from onelook.devices import gpus, num_cores
+from onelook.errors import install_command
 from onelook.reporter import Reporter
+from onelook.types import text_repr
 from onelook.version import __version__
-
-REMEDY = "Install Onelook and its packages again: pip install onelook"
 
 _REQUIREMENT = re.compile(r"""([\w.-]+)[^;]*(?:;.*\bextra\s*==\s*["']([\w.-]+)["'])?""")
 _OTHER_BUILDS = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
@@ -26,8 +27,10 @@ _OTHER_BUILDS = {"opencv-python-headless": ("opencv-python", "opencv-contrib-pyt
 
 @dataclass(frozen=True)
 class Environment:
-    """What is installed on this machine. packages and extras: version by name, None where not installed.
+    """What is installed on this machine.
 
+    system: versions, processor and memory.  packages: the version of each required package, None where it is not
+    installed.  extras: the same for the packages of each optional extra.  devices: what a model can run on.
     problems: what the library needs and is missing or broken.
     """
 
@@ -42,11 +45,20 @@ class Environment:
         """1 where something that the library needs is missing or broken."""
         return int(bool(self.problems))
 
+    __repr__ = text_repr
+
+    def __str__(self) -> str:
+        known = [f"onelook {self.system['onelook']}", f"Python {self.system['python'].split()[0]}"]
+        known += [f"{name} {self.packages[name]}" for name in ("torch", "onnxruntime") if self.packages.get(name)]
+        devices = ", ".join(device["name"] for device in self.devices) or "none"
+        problems = "; ".join(self.problems) or "none"
+        return f"{', '.join(known)}; devices: {devices}; problems: {problems}"
+
     def to_dict(self) -> dict[str, Any]:
         """Summary and problems, in the layout of `--json`."""
         found = [
             {"severity": "error", "code": "environment", "file": None, "line": None, "annotation": None}
-            | {"message": problem, "remedy": REMEDY}
+            | {"message": problem, "remedy": f"Install Onelook and its packages again: {install_command()}"}
             for problem in self.problems
         ]
         summary = {"system": self.system, "packages": self.packages, "extras": self.extras, "devices": self.devices}
@@ -57,9 +69,11 @@ def check(data: PathLike, *, quick: bool = False, reporter: Reporter | None = No
     """Finds the problems of a data set: each with its file and line or annotation id, and a remedy.
 
     data: folder, YAML file or COCO JSON file.  quick: images are judged by their headers, without decoding them or
-    looking for copies.  reporter: shows the progress; None prints plain lines on standard error. Raises DataError where
-    there is no data set at all.
+    looking for copies.  reporter: shows the progress; None prints plain lines on standard error.
+
+    Raises DataError where there is no data set at all.
     """
+    check_arguments(check, locals())
     return check_data(os.fspath(data), quick=quick, reporter=reporter)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onelook.api.open import PathLike
+from onelook.config import check_arguments
 from onelook.data.convert import Conversion, WritableFormat
 from onelook.data.convert import convert as convert_data
 from onelook.reporter import Reporter
@@ -24,6 +25,7 @@ def convert(
     allow_size_mismatch: go on although images do not have their annotated sizes, with the boxes as annotated.
     reporter: shows the progress; None prints plain lines on standard error.
     """
+    check_arguments(convert, locals())
     return convert_data(
         str(data), to=to, out=str(out), copy=copy, allow_size_mismatch=allow_size_mismatch, reporter=reporter
     )

@@ -1,25 +1,25 @@
-"""`onelook.demo`: draws a data set, then trains, detects, exports and validates on it."""
+"""`onelook demo`: a whole training with synthetic data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from onelook import run_files
 from onelook.api.detect import detect
-from onelook.api.export import export
-from onelook.api.load import TrainResult
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.train import train
 from onelook.api.validate import validate
+from onelook.config import check_arguments
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError, UserError
 from onelook.reporter import PlainReporter, Reporter
+from onelook.types import text_repr
+
+if TYPE_CHECKING:
+    from onelook.api.load import TrainResult
+    from onelook.api.recipe_choice import RecipeChoice
 
 NEW_IMAGES = 6
 # Few thousand steps from scratch are few: a higher rate, an average with a shorter memory, and images near their own
@@ -56,6 +56,8 @@ class Demo:
         paths = {name: str(path) for name, path in self.paths.items()}
         return {"seconds": self.seconds, "stats": self.stats, "exported_stats": self.exported, "paths": paths}
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
         trained = f"AP {self.stats['AP']:.3f}, as an exported file {self.exported['AP']:.3f}"
         return "\n".join([f"{trained}, in {sum(self.seconds.values()):.0f} s.", *map(str, self.paths.values())])
@@ -72,6 +74,8 @@ class DrawnData:
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it."""
         return {"folder": str(self.folder), "classes": list(self.names), "images": self.images}
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {split}" for split, count in self.images.items())
@@ -93,6 +97,7 @@ def draw_data(
     seed: int = 0,
 ) -> DrawnData:
     """Draws the data set of the demo into a folder, in COCO's format; the settings are those of `demo`."""
+    check_arguments(draw_data, locals())
     scenes, counts = _scenes(size, images, difficulty, classes, seed)
     return DrawnData(write_synthetic(Path(out), scenes, counts), scenes.names, counts)
 
@@ -109,7 +114,7 @@ def demo(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Demo:
-    """Trains, detects, exports and validates on a data set that the program draws itself.
+    """Trains, validates, detects and exports, on images that the program draws itself.
 
     Draws labelled images, trains a small detector on them from scratch, validates it, detects, exports the detector,
     validates the exported file, and writes a report.
@@ -123,6 +128,10 @@ def demo(
     Ctrl-C stops the training between two steps, with KeyboardInterrupt. UserError where the folder holds a finished
     demo.
     """
+    check_arguments(demo, locals())
+    from onelook.api.export import export  # here, because drawing the images and showing the options need no torch
+    from onelook.api.recipe_choice import RecipeChoice
+
     scenes, counts = _scenes(size, images, difficulty, classes, seed)
     reporter = PlainReporter() if reporter is None else reporter
     out = Path(out)
@@ -161,6 +170,10 @@ def demo(
 
 def _train(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) -> TrainResult:
     """Trains, or continues the training in the folder; KeyboardInterrupt where Ctrl-C has stopped it."""
+    import torch
+
+    from onelook.api.train import train
+
     # The network is so small that threads which wait for each other would take the loader's time.
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - 1))

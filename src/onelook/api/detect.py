@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
+from onelook.config import check_arguments
 from onelook.errors import ImageError, UserError
 from onelook.files import free_folder
 from onelook.ops.nms import Postprocess
@@ -21,7 +22,7 @@ from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.writers import Writers, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
-from onelook.types import Detections
+from onelook.types import Detections, text_repr
 
 DEFAULT_FOLDER = "runs/detect"
 FORMATS = "json,images,video"
@@ -31,8 +32,12 @@ FORMATS = "json,images,video"
 class DetectResult:
     """Counts of what was detected, what could not be read, and the files that were written.
 
+    folder: where the files are.  sources, images, frames, detections: how many there were; frames are those of videos.
+    per_class, best_scores: number of detections and best score, by class.  only: the detections of the image, where
+    there was one image alone; None otherwise.
     failures: source, message and remedy of each source that could not be read, or not to its end; that a camera or a
-    stream has ended is one.  notes: what else there is to know of a source.  interrupted: whether Ctrl-C ended it.
+    stream has ended is one.  notes: what else there is to know of a source.  written: files and folders.  seconds: wall
+    time without loading the model.  interrupted: whether Ctrl-C ended it.
     """
 
     folder: Path
@@ -41,6 +46,8 @@ class DetectResult:
     frames: int = 0
     detections: int = 0
     per_class: Counter[str] = field(default_factory=Counter)
+    best_scores: dict[str, float] = field(default_factory=dict)
+    only: Detections | None = None
     failures: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
@@ -60,12 +67,15 @@ class DetectResult:
             "frames": self.frames,
             "detections": self.detections,
             "per_class": dict(self.per_class.most_common()),
+            "best_scores": dict(self.best_scores),
             "failures": self.failures,
             "notes": self.notes,
             "written": [str(path) for path in self.written],
             "seconds": self.seconds,
             "interrupted": self.interrupted,
         }
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         what = [counted(self.images, "image")] if self.images or not self.frames else []
@@ -102,11 +112,12 @@ def detect(
     a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
     "images", "coco", "yolo", "csv", "video".  batch: most images in one run of the network; None is 1 on a CPU, 8 on
-    a GPU.  The other settings are those of `onelook.load`.
+    a GPU.
 
-    Damaged files are reported in the result and left out. Ctrl-C ends the work and keeps what was done. For detections
-    as values see `onelook.load(...).detect` and `.stream`.
+    The other settings are those of `onelook.load`. Damaged files are reported in the result and left out. Ctrl-C ends
+    the work and keeps what was done. For detections as values see `onelook.load(...).detect` and `.stream`.
     """
+    check_arguments(detect, locals())
     names = parse_formats(formats if isinstance(formats, str) else ",".join(formats))
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
     check_thresholds(confidence, iou)
@@ -176,7 +187,11 @@ def _add(
         result.images += item.frame is None
         result.frames += item.frame is not None
         result.detections += len(detections)
-        result.per_class.update(detections.names)
+        result.only = replace(detections, image=None) if (result.images, result.frames) == (1, 0) else None
+        names = detections.names
+        result.per_class.update(names)
+        for name, score in zip(names, detections.scores.tolist()):
+            result.best_scores[name] = max(score, result.best_scores.get(name, 0.0))
 
 
 def _no_image_error(failures: Sequence[dict[str, str]]) -> UserError:

@@ -11,11 +11,15 @@ from onelook.api.open import PathLike
 from onelook.config import Difference, to_plain, to_text
 from onelook.config import diff as differences_of
 from onelook.recipes import find_recipe
+from onelook.types import text_repr
 
 
 @dataclass(frozen=True)
 class RecipeDiff(Sequence[Difference]):
-    """The differences between two recipes; `first` and `second` are their names."""
+    """The settings that two recipes have differently: a sequence of `Difference`.
+
+    first, second: names of the recipes.  differences: the settings, in the order of the recipe.
+    """
 
     first: str
     second: str
@@ -38,6 +42,8 @@ class RecipeDiff(Sequence[Difference]):
         """Both names, and path, before and after of every difference, as plain data."""
         rows = [{"path": one.path, "before": to_plain(one.before), "after": to_plain(one.after)} for one in self]
         return {"first": self.first, "second": self.second, "differences": rows}
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         """A line for each difference."""

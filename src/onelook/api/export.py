@@ -11,22 +11,28 @@ import torch
 
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import Model, PathLike, open_network
+from onelook.config import check_arguments
 from onelook.errors import ExportError, UsageError, UserError, did_you_mean
-from onelook.exporting.onnx import LEAST_RUNTIME, ExportedFile, export_onnx
+from onelook.exported import LEAST_RUNTIME, Target
+from onelook.exporting.onnx import ExportedFile, export_onnx
 from onelook.exporting.openvino import export_openvino
 from onelook.networks.build import build
 from onelook.networks.detector import Architecture, Detector
 from onelook.ops.nms import Nms
+from onelook.types import text_repr
 from onelook.weights import load_weights
 from onelook.weights.darknet import DarknetHeader, header_of, write_darknet
 
-Target = Literal["onnx", "openvino", "ncnn", "tensorrt", "darknet"]
 _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "darknet": ".weights"}
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The written file, and the largest differences from PyTorch on the same images."""
+    """An exported file that was run and compared with PyTorch.
+
+    exported: the file with its metadata, and the largest differences from PyTorch on the same images.
+    format: the target, such as "onnx".
+    """
 
     exported: ExportedFile
     format: str
@@ -59,6 +65,8 @@ class ExportResult:
         """The written file."""
         return self.exported.path
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
         metadata, agreement = self.exported.metadata, self.exported.agreement
         return f"Exported {metadata.model} to {self.path}; verified on {agreement}"
@@ -68,7 +76,8 @@ class ExportResult:
 class WrittenWeights:
     """A weights file for another program. It was read back and compared number by number.
 
-    tensors: how many were compared.  seen: images seen in training, as the file records it.
+    path: the file.  model: name of the model.  format: the target.  tensors: how many were compared.  seen: images seen
+    in training, as the file records it.
     """
 
     path: Path
@@ -88,6 +97,8 @@ class WrittenWeights:
             "seen": self.seen,
         }
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
         return f"Exported {self.model} to {self.path}: {self.tensors} tensors read back identical"
 
@@ -99,6 +110,7 @@ def export(
     *,
     weights: PathLike | None = ...,
     out: PathLike | None = ...,
+    overwrite: bool = ...,
 ) -> WrittenWeights: ...
 @overload
 def export(
@@ -117,7 +129,27 @@ def export(
     limit: int = ...,
     least_runtime: str = ...,
     out: PathLike | None = ...,
+    overwrite: bool = ...,
 ) -> ExportResult: ...
+@overload
+def export(
+    model: Model,
+    target: Target = ...,
+    *,
+    weights: PathLike | None = ...,
+    nms: bool = ...,
+    half: bool = ...,
+    int8: bool = ...,
+    dynamic: bool = ...,
+    batch: int = ...,
+    size: int | tuple[int, int] | None = ...,
+    confidence: float = ...,
+    iou: float = ...,
+    limit: int = ...,
+    least_runtime: str = ...,
+    out: PathLike | None = ...,
+    overwrite: bool = ...,
+) -> ExportResult | WrittenWeights: ...
 def export(
     model: Model,
     target: Target = "onnx",
@@ -134,20 +166,26 @@ def export(
     limit: int = 300,
     least_runtime: str = LEAST_RUNTIME,
     out: PathLike | None = None,
+    overwrite: bool = False,
 ) -> ExportResult | WrittenWeights:
     """Writes a model for another runtime, runs the file, and compares it with PyTorch.
 
     model: a name, a weights file, the folder of a run, a `Detector` or a loaded detector.  target: "onnx", "openvino",
-    or "darknet" (.weights of a YOLOv4 model; of the other settings, only `out` concerns it).  weights: for a model
-    given by name; "none" exports it untrained.  nms: builds postprocessing in, so that the file returns final
+    or "darknet" (.weights of a YOLOv4 model in its training form; takes only `out` and `overwrite`).  weights: for a
+    model given by name; "none" exports it untrained.  nms: builds postprocessing in, so that the file returns final
     detections; with least score `confidence`, greatest overlap `iou` and at most `limit` detections an image.
     half: float16.  dynamic: any batch size, instead of `batch`.  size: of the input; None is the model's own.
     least_runtime: the oldest ONNX Runtime that is to read an ONNX file.  out: the file to write; None is the model's
-    name in the current folder. OpenCV's DNN module (4.8 to 5.0) reads ONNX files without `nms`, of a fixed batch.
+    name in the current folder.  overwrite: replace a file that is there already.
 
-    The file appears only after it was verified: ExportError where it does not agree with PyTorch.
+    OpenCV's DNN module (4.8 to 5.0) reads ONNX files without `nms`, of a fixed batch.
+    The file appears only after it was verified: ExportError where it does not agree with PyTorch. UserError where the
+    file exists already and `overwrite` is not set.
     """
+    check_arguments(export, locals())
     _check_supported(target, nms, int8)
+    if target == "darknet":
+        _refuse_settings_of_darknet(half=half, nms=nms, dynamic=dynamic, size=size)
     check_batch(batch)
     check_thresholds(confidence, iou)
     untrained = weights == "none"
@@ -157,6 +195,9 @@ def export(
     sources = [Path(one).resolve() for one in (model, weights) if isinstance(one, str | os.PathLike)]
     if path.resolve() in sources:
         raise UserError(f"The export would overwrite '{path}', which it is made of.", "Give another file.")
+    if path.exists() and not overwrite:
+        remedy = "Choose another file with --out, or replace this one with --overwrite (in Python: overwrite=True)."
+        raise UserError(f"'{path}' exists already.", remedy)
     if target == "darknet":
         return _write_darknet(detector, path, sources, opened.name)
     multi_label = getattr(detector.architecture, "multi_label", False)
@@ -194,6 +235,13 @@ def _write_darknet(detector: Detector, path: Path, sources: list[Path], name: st
     if wrong:
         raise ExportError(f"'{path}' does not read back: {wrong[0]} differs.", "Try again, to another place.")
     return WrittenWeights(path, name, "darknet", len(state), header.seen)
+
+
+def _refuse_settings_of_darknet(**given: object) -> None:
+    """UsageError for a setting that a Darknet file cannot have."""
+    name = next((name for name, value in given.items() if value), None)
+    if name is not None:
+        raise UsageError(f"A Darknet file holds float32 weights only: --{name} cannot be chosen.", "Leave it away.")
 
 
 def _check_supported(to: str, nms: bool, int8: bool) -> None:

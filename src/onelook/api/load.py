@@ -7,12 +7,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, overload
 
 from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, check_torch, open_predictor
+from onelook.config import check_arguments
 from onelook.errors import UsageError
+from onelook.exported import LEAST_RUNTIME, Target
 from onelook.reporter import Reporter
 from onelook.training.result import RunResult
 
 if TYPE_CHECKING:
-    from onelook.api.export import ExportResult, Target, WrittenWeights
+    from onelook.api.export import ExportResult, WrittenWeights
     from onelook.api.recipe_choice import RecipeChoice
     from onelook.data import Dataset
     from onelook.evaluation import Evaluation
@@ -59,7 +61,9 @@ class LoadedDetector(OpenedPredictor):
         )
 
     @overload
-    def export(self, target: Literal["darknet"], *, out: PathLike | None = ...) -> WrittenWeights: ...
+    def export(
+        self, target: Literal["darknet"], *, out: PathLike | None = ..., overwrite: bool = ...
+    ) -> WrittenWeights: ...
     @overload
     def export(
         self,
@@ -74,7 +78,9 @@ class LoadedDetector(OpenedPredictor):
         confidence: float = ...,
         iou: float = ...,
         limit: int = ...,
+        least_runtime: str = ...,
         out: PathLike | None = ...,
+        overwrite: bool = ...,
     ) -> ExportResult: ...
     def export(
         self,
@@ -89,14 +95,14 @@ class LoadedDetector(OpenedPredictor):
         confidence: float = 0.25,
         iou: float = 0.45,
         limit: int = 300,
+        least_runtime: str = LEAST_RUNTIME,
         out: PathLike | None = None,
+        overwrite: bool = False,
     ) -> ExportResult | WrittenWeights:
         """Writes the model for another runtime and verifies it: see `onelook.export`. Needs the extra `onnx`."""
         check_torch("LoadedDetector.export")
         from onelook.api.export import export
 
-        if target == "darknet":
-            return export(self, target, out=out)
         return export(
             self,
             target,
@@ -109,14 +115,19 @@ class LoadedDetector(OpenedPredictor):
             confidence=confidence,
             iou=iou,
             limit=limit,
+            least_runtime=least_runtime,
             out=out,
+            overwrite=overwrite,
         )
 
     def train(
         self,
         data: Dataset | PathLike,
-        recipe: Recipe | RecipeChoice | str | None = None,
+        recipe: Recipe | RecipeChoice | PathLike | None = None,
         *,
+        epochs: int | None = None,
+        size: int | None = None,
+        batch: int | Literal["auto"] | None = None,
         split: str | None = None,
         validation: Dataset | str | None = None,
         out: PathLike | None = None,
@@ -129,12 +140,13 @@ class LoadedDetector(OpenedPredictor):
     ) -> TrainResult:
         """Trains a detector that starts from these weights; this one stays as it is. See `onelook.train`.
 
-        recipe: None is the published training of this model, in 50 epochs. UsageError for exported files, which hold
-        no weights that can be trained.
+        recipe: None is the published training of this model, in 50 epochs unless `epochs` is given.
+
+        UsageError for exported files, which hold no weights that can be trained.
         """
         check_torch("LoadedDetector.train")
         from onelook.api.open import open_network
-        from onelook.api.recipe_choice import RecipeChoice
+        from onelook.api.recipe_choice import RecipeChoice, named_choice
         from onelook.api.training_session import TrainOptions, start_training
         from onelook.training.options import RunOptions
         from onelook.training.run import fit
@@ -151,7 +163,8 @@ class LoadedDetector(OpenedPredictor):
             reporter=reporter,
         )
         recipe = RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe
-        with start_training(recipe, data, options) as session:
+        choice = named_choice(recipe, epochs=epochs, size=size, batch=batch)
+        with start_training(choice, data, options) as session:
             result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=session.slow_loader_remedy)
             session.finish(result)
         return TrainResult(**vars(result))
@@ -188,6 +201,7 @@ def load(
     Exported ONNX files need neither PyTorch nor `weights`. Raises UserError for a model that does not exist, weights
     that do not fit, a device that does not exist, a size that is no multiple of the network's stride.
     """
+    check_arguments(load, locals())
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     opened = open_predictor(model, options)
     if isinstance(opened, LoadedDetector):

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from onelook.config import check_arguments
 from onelook.networks.build import build
 from onelook.networks.deploy import deploy
 from onelook.networks.flops import count_gflops, count_parameters
 from onelook.networks.variants import VARIANTS, Variant, variant
 from onelook.recipes.records import printed_rows
+from onelook.types import text_repr
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,11 @@ class PrintedRow:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model. parameters: of the training form.  deploy_parameters, gflops: of the deploy form, at the own size."""
+    """What is known of one model.
+
+    variant: its name, family, architecture, published accuracy, and where its official weights are.
+    parameters: of the training form.  deploy_parameters, gflops: of the deploy form, at the model's own input size.
+    """
 
     variant: Variant
     parameters: int
@@ -60,6 +66,8 @@ class ModelInfo:
             "printed": [vars(row) for row in self.printed],
         }
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
         ap = f", AP {self.variant.published.ap:.1f}" if self.variant.published else ""
         return f"{self.variant.name}: {self.parameters / 1e6:.2f} M parameters, {self.gflops:.2f} GFLOPs{ap}"
@@ -72,6 +80,8 @@ class ModelList(tuple[ModelInfo, ...]):
         """As plain data."""
         return {"models": [row.to_dict() for row in self]}
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
         return "\n".join(map(str, self))
 
@@ -81,6 +91,7 @@ def models(name: str | None = None) -> ModelList:
 
     name: only this model; ConfigError with the nearest names for an unknown one.
     """
+    check_arguments(models, locals())
     rows = list(VARIANTS.values()) if name is None else [variant(name)]
     return ModelList(_info(model) for model in rows)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from onelook import run_files
-from onelook.errors import ConfigError, MissingDependencyError, UsageError, UserError, WeightsError
+from onelook.errors import ConfigError, MissingDependencyError, UsageError, UserError, WeightsError, install_command
 from onelook.exported import METADATA_KEY
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import Runtime
@@ -159,7 +159,7 @@ def check_torch(what: str) -> None:
         also = " It is an ONNX file, but not one that Onelook exported." if what.lower().endswith(".onnx") else ""
         raise MissingDependencyError(
             f"'{what}' needs the package 'torch', which is not installed.{also}",
-            "Install it with: pip install 'onelook[train]'; or use a model that was exported with `onelook export`.",
+            f"Install it with: {install_command('train')}; or use a model that was exported with `onelook export`.",
         )
 
 

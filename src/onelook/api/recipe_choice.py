@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from onelook import run_files
-from onelook.config import change, from_plain, override, to_plain
+from onelook.api.open import PathLike
+from onelook.config import change, from_plain, override, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
 from onelook.networks.classifier import Classification
@@ -19,6 +22,7 @@ from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distillation import Distillation
 from onelook.training.recipe import Recipe, adapted
 from onelook.training.run import check_same_recipe
+from onelook.weights.identify import model_name
 
 FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless other epochs are given
 CPU_BATCH = 16  # the published 64 images fill the memory of most computers without an accelerator
@@ -26,16 +30,20 @@ CPU_BATCH = 16  # the published 64 images fill the memory of most computers with
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeChoice:
-    """A recipe by name, with changes: what `onelook train` makes of its options.
+    """A recipe and changes of it: the options `--model`, `--recipe`, `--epochs` and so on of `onelook train`.
+
+    Only needed to train a model by the recipe of another, or with `overrides` as text: `onelook.train` itself takes a
+    name or a `Recipe`, and `epochs`, `size` and `batch`.
 
     model: name of a model; its published training is taken unless `recipe` names another.  recipe: a name, a
-    recipe.yaml, or the folder of a run; with `model`, that model is trained by it.  epochs: None is 50 with weights,
-    else as published.  size: side of the input in pixels.  batch: images a step; None is as published, but 16 on a CPU;
-    "auto" fills the memory of a GPU.  overrides: changes of the recipe, each "path=value"; they are made last.
+    recipe.yaml, the folder of a run, or a value; with `model`, that model is trained by it.  epochs: None is 50 with
+    weights, else as published.  size: side of the input in pixels.  batch: images a step; None is as published, but 16
+    on a CPU; "auto" fills the memory of a GPU.  overrides: changes of the recipe, each "path=value"; they are made
+    last.
     """
 
     model: str | None = None
-    recipe: str | None = None
+    recipe: Recipe | str | None = None
     epochs: int | None = None
     size: int | None = None
     batch: int | Literal["auto"] | None = None
@@ -44,7 +52,7 @@ class RecipeChoice:
     @property
     def name(self) -> str | None:
         """The name for a run's folder."""
-        return self.model or self.recipe
+        return self.model or (recipe_name(self.recipe) if isinstance(self.recipe, Recipe) else self.recipe)
 
     @property
     def images(self) -> int | None:
@@ -63,19 +71,21 @@ class RecipeChoice:
         """Makes the recipe, for these classes.
 
         has_weights: whether the training starts from weights.  has_teacher: whether there is a teacher.
-        is_classification: whether the data set is one of class folders. Raises UserError for names and values
-        that cannot be used.
+        is_classification: whether the data set is one of class folders.
+
+        Raises UserError for names and values that cannot be used.
         """
         chosen = self._base(has_teacher, is_classification)
         if has_teacher and "image classes" in chosen.model.provides:
             raise UsageError("A classifier of images has no teacher.", "Leave the teacher away, or train a detector.")
-        if has_teacher and chosen.distillation is None:
+        if has_teacher and chosen.distillation is None and not isinstance(self.recipe, Recipe):
             chosen = replace(chosen, distillation=Distillation())
         epochs, images = self.epochs, self.images
         if self.recipe is None:
             epochs = FINE_TUNING_EPOCHS if epochs is None and has_weights else epochs
             images = CPU_BATCH if images is None and on_cpu else images
-        found = override(adapted(chosen, names, epochs, self.size, images), *self.overrides, types=RECIPE_TYPES)
+        found = adapted(chosen, names, epochs, self.size, images)
+        found = overridden(found, self.overrides, epochs=self.epochs, size=self.size, batch=self.batch)
         check_start(found, has_weights)
         return found
 
@@ -89,13 +99,16 @@ class RecipeChoice:
         if self.recipe is None:
             if is_classification:
                 return published_classifier(variant(str(self.model)))
-            return published_recipe(str(self.model), distilled=has_teacher)
-        chosen = find_recipe(self.recipe)
+            return published_recipe(variant(str(self.model)).name, distilled=has_teacher)
+        chosen = self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
         return chosen if self.model is None else change(chosen, {_network(chosen): variant(self.model).architecture})
 
     def resumed(self, folder: Path) -> Recipe:
         """The recipe of the run in a folder; UserError where this choice would change it."""
         before = recipe_of_run(folder)
+        if isinstance(self.recipe, Recipe):
+            names = tuple(map(str, range(before.model.num_classes)))
+            return resumed(adapted(self.recipe, names, self.epochs, self.size, self.images), folder)
         if self.recipe is not None:
             raise UsageError(
                 "A resumed run keeps its own recipe.",
@@ -112,20 +125,60 @@ class RecipeChoice:
         return before
 
 
+def recipe_name(recipe: Recipe) -> str | None:
+    """The name of the model that a recipe trains; None for a changed model."""
+    found = model_name(recipe.model)
+    return found if found in VARIANTS else None
+
+
 def _network(recipe: Recipe) -> str:
     """The path of the network in a recipe."""
     return "model.network" if isinstance(recipe.model, Classification) else "model"
 
 
-def named_choice(recipe: Recipe | RecipeChoice | str | None) -> Recipe | RecipeChoice:
-    """The recipe, or the choice that a text means: the name of a model, a file, or a run's folder; None is none."""
-    if recipe is None:
-        return RecipeChoice()
-    if isinstance(recipe, Recipe | RecipeChoice):
+def overridden(
+    recipe: Recipe, overrides: Sequence[str], *, epochs: int | None, size: int | None, batch: int | str | None
+) -> Recipe:
+    """The recipe with changes of the form "path=value".
+
+    epochs, size, batch: the options that the recipe was adapted to; UsageError for a change that contradicts one.
+    """
+    found = override(recipe, *overrides, types=RECIPE_TYPES)
+    for name, path, option in (("epochs", "epochs", epochs), ("size", "size", size), ("batch", "batch_size", batch)):
+        before, after = getattr(recipe, path), getattr(found, path)
+        if option is not None and before != after:
+            raise UsageError(
+                f"--{name} {option} and {path}={to_text(after)} contradict each other.",
+                f"Leave one of them away (in Python: {name}={option!r} or the override).",
+            )
+    return found
+
+
+def named_choice(
+    recipe: Recipe | RecipeChoice | PathLike | None,
+    *,
+    epochs: int | None = None,
+    size: int | None = None,
+    batch: int | Literal["auto"] | None = None,
+) -> Recipe | RecipeChoice:
+    """The recipe, or the choice that a text means: the name of a model, a file, or a run's folder; None is none.
+
+    epochs, size, batch: changes of it; UsageError where the choice has another value already.
+    """
+    known = (("epochs", epochs), ("size", size), ("batch", batch))
+    given: dict[str, Any] = {name: value for name, value in known if value is not None}
+    if isinstance(recipe, Recipe) and not given:
         return recipe
-    if not isinstance(recipe, str):
-        raise UsageError(f"A {type(recipe).__name__} is no recipe.", "Give a Recipe, or the name of a model.")
-    return RecipeChoice(model=recipe) if recipe in VARIANTS else RecipeChoice(recipe=recipe)
+    if isinstance(recipe, RecipeChoice):
+        choice = recipe
+    elif isinstance(recipe, str) and recipe in VARIANTS:
+        choice = RecipeChoice(model=recipe)
+    else:
+        choice = RecipeChoice(recipe=os.fspath(recipe) if isinstance(recipe, os.PathLike) else recipe)
+    for name, value in given.items():
+        if getattr(choice, name) not in (None, value):
+            raise UsageError(f"'{name}' is {value!r}, and {getattr(choice, name)!r} in the RecipeChoice.", "Give one.")
+    return replace(choice, **given)
 
 
 def resolved(

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import CPU_BATCH
+from onelook.api.recipe_choice import CPU_BATCH, overridden
 from onelook.api.roadmap_job import RoadmapTraining, measured_row, write_plan
 from onelook.api.splits import open_splits
 from onelook.api.tasks import task_of
-from onelook.config import change, get, override, to_text
+from onelook.config import change, check_arguments, get, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
 from onelook.networks.classifier import Classification
 from onelook.networks.detector import Scalable
-from onelook.recipes import RECIPE_TYPES
 from onelook.recipes.records import RECORDS, Record, record
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
@@ -27,11 +26,16 @@ from onelook.reporter import PlainReporter, Reporter
 from onelook.training.preflight import missing_for_metric
 from onelook.training.processes import join_process_group
 from onelook.training.recipe import Recipe, adapted
+from onelook.types import text_repr
 
 
 @dataclass(frozen=True)
 class RoadmapList:
-    """The tables that there are.  roadmaps: those that can be trained.  printed: the others, printed figures only."""
+    """The tables of the papers.
+
+    roadmaps: by name, those that can be trained, each with its title, its source and its rows.  printed: by name, the
+    others, of which only the printed figures are here.
+    """
 
     roadmaps: Mapping[str, Roadmap]
     printed: Mapping[str, Record]
@@ -45,6 +49,8 @@ class RoadmapList:
             ],
             "printed": [{"name": one.name, "title": one.title, "source": one.source} for one in self.printed.values()],
         }
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         rows = ((one.name, one.title, one.source, len(one.rows)) for one in self.roadmaps.values())
@@ -86,14 +92,15 @@ def roadmap(
     name: of the roadmap, see `roadmaps`.  data: folder or file of a data set; None trains nothing and returns the rows
     with their costs.  overrides: changes of every row's recipe, each "path=value".  rows: only these, by key or number;
     in one text they are separated by commas.  epochs, size, batch: None is as published, the batch at most 16 on a CPU.
-    seeds: trainings of each row, with different seeds.  scale: factors on settings of the models, such as
-    {"depth": 0.33}, or "depth=0.33,width=0.25".  out: folder of the runs and the table; None is runs/NAME. The same
-    call continues what was stopped.  teacher: whose features the rows with distillation learn.  class_folders: folder
-    with a folder of images for each class, for rows whose backbones are trained as classifiers first.  split,
-    validation: names of the splits.  workers: processes that prepare images.
+    seeds: trainings of each row, with different seeds.  scale: factors on settings of the models, such as {"depth":
+    0.33}, or "depth=0.33,width=0.25".  out: folder of the runs and the table, in which the same call continues what was
+    stopped; None is runs/NAME.  teacher: whose features the rows with distillation learn.  class_folders: folder with a
+    folder of images for each class, for rows whose backbones are trained as classifiers first.  split,  validation:
+    names of the splits.  workers: processes that prepare images.
 
     Ctrl-C stops between two steps, with KeyboardInterrupt. Raises UserError for what cannot be used.
     """
+    check_arguments(roadmap, locals())
     table = roadmap_named(name)
     chosen = chosen_rows(table, rows)
     factors = parse_scale(scale)
@@ -110,14 +117,14 @@ def roadmap(
     with join_process_group(device) as process_group:
         if process_group.size > 1:
             raise UsageError("A roadmap is trained by one process.", "Train single rows: --recipe ROADMAP:ROW.")
-        on_cpu = process_group.device.type == "cpu"
+        on_cpu, given_batch = process_group.device.type == "cpu", batch
         if batch is None and on_cpu:
             batch = min(CPU_BATCH, *(recipe.batch_size for recipe in table.recipes.values()))
         recipes = {}
         for row in chosen:
             start = lighter(table.recipes[row.key]) if on_cpu else table.recipes[row.key]
             start = scaled(adapted(start, training.names, epochs, size, batch), factors)
-            recipes[row.key] = override(start, *overrides, types=RECIPE_TYPES)
+            recipes[row.key] = overridden(start, overrides, epochs=epochs, size=size, batch=given_batch)
         check_recipes(table, recipes, training, validation_set, has_teacher=teacher is not None)
         classes = open_class_folders(class_folders, recipes, reporter)
         write_plan(folder, plan_of(table, data, class_folders, {"train": split, "val": validation}))

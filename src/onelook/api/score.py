@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from time import perf_counter
 
+from onelook.config import check_arguments
 from onelook.evaluation import Evaluation, read_results
 from onelook.evaluation import score as score_results
 from onelook.evaluation.annotations import read_ground_truth
@@ -19,6 +20,7 @@ def score(annotations: str | os.PathLike[str], detections: str | os.PathLike[str
 
     A number that no object defines is -1. Raises DataError with the file, line and entry of what is wrong.
     """
+    check_arguments(score, locals())
     start = perf_counter()
     truth = read_ground_truth(Path(annotations))
     results = read_results(Path(detections), truth)

@@ -72,10 +72,10 @@ class DetectionTask:
         positives = positives_per_object(train_state.detector, self.loss.assigner, on_device, train_state.autocast)
         if positives is None:
             return
-        run.log.info(f"In the first batches an object is learnt by {positives:.1f} priors.")
+        run.log.info(f"In the first batches, {positives:.1f} priors are assigned to each object, on average.")
         if positives < FEW_POSITIVES:
             run.log.warning(
-                "Many objects are learnt by no prior at all: look at the drawn batch, and at the size of the objects."
+                "To many objects no prior is assigned: look at the drawn batch, and at the size of the objects."
             )
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from onelook.api.load import TrainResult
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice
+from onelook.api.recipe_choice import RecipeChoice, named_choice
 from onelook.api.training_session import TrainOptions, start_training
+from onelook.config import check_arguments
 from onelook.data import Dataset
+from onelook.devices import Layout, Precision
 from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
-from onelook.training.options import Layout, RunOptions
+from onelook.training.options import RunOptions
 from onelook.training.recipe import Recipe
 from onelook.training.run import fit
-from onelook.training.train_state import Precision
 
 
 def train(
-    recipe: Recipe | RecipeChoice | str | None,
+    recipe: Recipe | RecipeChoice | PathLike | None,
     data: Dataset | PathLike,
     *,
+    epochs: int | None = None,
+    size: int | None = None,
+    batch: int | Literal["auto"] | None = None,
     split: str | None = None,
     validation: Dataset | str | None = None,
     weights: PathLike | Detector | None = None,
@@ -41,30 +46,37 @@ def train(
     resume_command: Callable[[Path], str] | None = None,
     reporter: Reporter | None = None,
 ) -> TrainResult:
-    """Trains by a recipe on a data set, and returns what was reached.
+    """Trains a detector, or a classifier of images, on a data set, and returns its metrics and its weights.
 
-    recipe: a value, whose class count is fitted to the data; or the name of a model, trained as published, in 50 epochs
-    where it begins with weights and in batches of 16 images on a CPU; or a recipe.yaml, or a run's folder. None
-    is that of the run that is resumed.
-    data: a data set, or its folder or file, of which `split` is opened (train, or trainval).  validation: a data set,
-    or a split of the same folder; None is val or test, whichever is there; "none" evaluates nothing, and the last
-    weights count as the best.
-    weights: what to start from: a file of any supported format, or a detector in memory; None starts from scratch.
-    teacher: whose features are learnt as well: a name with `teacher_weights`, a weights file, a run's folder, or a
-    detector in memory.
-    out: folder of the run; None is runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, whose recipe
-    and options are those it began with.  device: "cpu", "cuda", "cuda:1", "mps"; None is the best one here.
-    workers: processes that prepare images.  cache: keep decoded images: "ram", "disk", a size of memory such as "4GB".
-    precision: "fp32", "fp16" or "bf16"; None is fp16 on CUDA.  layout: memory layout of the network; None is the faster
-    one.  compile: use torch.compile.  deterministic: the same numbers in every run on CUDA too, slower.
-    allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they are annotated.
-    log: also log to "tensorboard", "mlflow" or "wandb".  resume_command: how to continue a run in a folder, for the
-    message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on standard error.
+    onelook.train("yolox-s", "data/", weights="yolox_s.pth", epochs=50)
+
+    recipe: the name of a model, which is trained as published (in 50 epochs where it starts from weights, and in
+    batches of 16 images on a CPU); or a `Recipe`, whose number of classes is set to that of the data; or a recipe.yaml,
+    or the folder of a run. None is the recipe of the run that is resumed.  data: a data set, or its folder or file, of
+    which `split` is opened.  epochs: passes over the data. The phases that the recipe counts in epochs (warm-up,
+    closing phase) shrink with it.  size: side of the network's input in pixels, a multiple of 32.  batch: images in a
+    step; "auto" fills the memory of a GPU.  split: None is train, or trainval where there is no train.  validation: a
+    data set, or a split of the same folder; None is val, or test where there is no val; "none" evaluates nothing, and
+    the last weights count as the best.  weights: what the training starts from: a file of any supported format, or a
+    detector in memory; None is from scratch.  teacher: model whose features are additional targets (distillation): a
+    name with `teacher_weights`, a weights file, the folder of a run, or a detector in memory.  teacher_weights: weights
+    for a teacher that is given by name.  out: folder of the run; None is runs/NAME, runs/NAME-2 and so on.  resume:
+    continue the run in `out`, with its recipe and its options.  device: "cpu", "cuda", "cuda:1", "mps"; None is the
+    best one of this machine.  workers: processes that prepare images.  cache: keep decoded images: "ram", "disk" (in
+    the folder of the run), or a size of memory such as "4GB".  precision: "fp32", "fp16" or "bf16"; None is fp16 on
+    CUDA, else fp32.  layout: memory layout of the network; None is the faster one of the device.  compile: use
+    torch.compile.  deterministic: the same numbers in every run, on CUDA too; slower.  allow_size_mismatch: train
+    although images do not have their annotated sizes; boxes are used as they are annotated.  log: also log to
+    "tensorboard", "mlflow" or "wandb".  resume_command: returns how to continue the run in a folder, for the message
+    after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on standard error.
+
+    Other settings are those of the recipe: `onelook.change(onelook.recipe("yolox-s"), {"loss.assigner.radius": 2.0})`.
 
     The first Ctrl-C stops between two steps and saves the state: the result's reason is then "interrupted". Under
     torchrun every process calls this function; each returns the same result. Raises UserError for what cannot be used:
     names, files, values that contradict each other, a loss that is not finite.
     """
+    check_arguments(train, locals())
     options = TrainOptions(
         run=RunOptions(
             device=device,
@@ -87,7 +99,8 @@ def train(
         resume_command=resume_command,
         reporter=reporter,
     )
-    with start_training(recipe, data, options) as session:
+    choice = named_choice(recipe, epochs=epochs, size=size, batch=batch)
+    with start_training(choice, data, options) as session:
         result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=session.slow_loader_remedy)
         session.finish(result)
     return TrainResult(**vars(result))

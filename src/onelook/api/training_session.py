@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import overload
 
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved, resumed
+from onelook.api.recipe_choice import RecipeChoice, recipe_name, resolved, resumed
 from onelook.api.splits import open_splits
 from onelook.api.tasks import Task, check_metric, preflight, task_of
 from onelook.data import Dataset
@@ -21,7 +21,6 @@ from onelook.data.loader import Loader
 from onelook.errors import UsageError
 from onelook.files import free_folder
 from onelook.networks.detector import Detector
-from onelook.networks.variants import VARIANTS
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import make_loader, slow_loader_remedy
 from onelook.training.options import RunOptions, options_of_run
@@ -33,7 +32,6 @@ from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, check_batch_norm, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
 from onelook.training.train_state import TrainState
-from onelook.weights.identify import model_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +95,13 @@ class Start:
 
 @contextmanager
 def start_training(
-    recipe: Recipe | RecipeChoice | str | None, data: Dataset | PathLike, options: TrainOptions
+    choice: Recipe | RecipeChoice, data: Dataset | PathLike, options: TrainOptions
 ) -> Iterator[TrainingSession]:
     """Prepares a training: what the `with` block gets is ready for `fit`. The run's folder is locked meanwhile.
 
     An error inside the `with` block is written to the run's log as well.
     """
-    choice, reporter = named_choice(recipe), options.reporter or PlainReporter()
+    reporter = options.reporter or PlainReporter()
     start = Start(
         folder=run_folder(options.out, options.resume, run_name(choice)),
         resume=options.resume,
@@ -251,10 +249,7 @@ def _resume_call(folder: Path) -> str:
 
 def run_name(choice: Recipe | RecipeChoice) -> str | None:
     """The name for a run's folder: that of the model, or of the recipe."""
-    if isinstance(choice, RecipeChoice):
-        return choice.name
-    found = model_name(choice.model)
-    return found if found in VARIANTS else None
+    return choice.name if isinstance(choice, RecipeChoice) else recipe_name(choice)
 
 
 def run_folder(out: PathLike | None, resume: bool, name: str | None) -> Path:

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved
 from onelook.api.splits import open_splits
 from onelook.api.training_session import run_folder, run_name
 from onelook.api.trials import BASE, BEST, Launcher, create_study, run_study
+from onelook.config import check_arguments
 from onelook.errors import UsageError, UserError
 from onelook.files import write_text
 from onelook.recipes import read_recipe
@@ -22,6 +23,7 @@ from onelook.training.processes import choose_device
 from onelook.training.recipe import Recipe
 from onelook.tuning.genes import default_genes, read_gene
 from onelook.tuning.study import STUDY_FILE, Study
+from onelook.types import text_repr
 
 TRIALS = 30  # unless another number is given
 # The arguments of `onelook.train` that all trials share, and their names in the search's file.
@@ -32,7 +34,8 @@ _SHARED = {"weights": "weights", "split": "train_split", "validation": "val_spli
 class TuneResult:
     """The result of a hyper-parameter search; of its trials so far where it was stopped.
 
-    rows: the trials, with the values of their numbers.  best: number of the best trial, None without one.
+    folder: of the search.  metric: decides which trial is the best.  rows: the trials, with the values of their
+    numbers.  best: number of the best trial, None without one.  interrupted: whether Ctrl-C stopped it.
     resume_command: how the search is continued.
     """
 
@@ -63,6 +66,8 @@ class TuneResult:
             "recipe": None if self.recipe is None else str(self.recipe),
         }
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
         best = next((row for row in self.rows if row["trial"] == self.best), None)
         lines = [f"{len(self.rows)} trials in {self.folder}."]
@@ -72,9 +77,12 @@ class TuneResult:
 
 
 def tune(
-    recipe: Recipe | RecipeChoice | str | None,
+    recipe: Recipe | RecipeChoice | PathLike | None,
     data: PathLike,
     *,
+    epochs: int | None = None,
+    size: int | None = None,
+    batch: int | Literal["auto"] | None = None,
     ranges: Sequence[str] = (),
     weights: PathLike | None = None,
     trials: int | None = None,
@@ -91,7 +99,8 @@ def tune(
 ) -> TuneResult:
     """Searches for better hyper-parameters of a recipe with a genetic algorithm; each trial is a training in a process.
 
-    recipe: as for `onelook.train`, where overrides may be ranges too; None where a search is resumed.
+    recipe, epochs, size, batch: as for `onelook.train`; the overrides of a `RecipeChoice` may be ranges too; a
+    recipe of None is that of the search that is resumed.
     data: folder or file of a data set.
     ranges: what is searched, each "path=low..high"; without any the learning rate, momentum, weight decay and the
     weights of the loss.  weights: file that every trial starts from.  trials: how many trainings, earlier ones of the
@@ -103,6 +112,7 @@ def tune(
 
     Ctrl-C stops the running trainings, which are continued by `resume`. Raises UserError where every trial failed.
     """
+    check_arguments(tune, locals())
     if any(number is not None and number < 1 for number in (trials, parallel)):
         raise UsageError("trials and parallel are at least 1.")
     given = {
@@ -110,7 +120,7 @@ def tune(
         **{"weights": None if weights is None else os.fspath(weights), "train_split": split, "val_split": validation},
     }
     options = {name: value for name, value in given.items() if value is not None}
-    choice, among = without_ranges(named_choice(recipe))
+    choice, among = without_ranges(named_choice(recipe, epochs=epochs, size=size, batch=batch))
     ranges = (*ranges, *among)
     folder = run_folder(out, resume, f"tune-{run_name(choice) or 'recipe'}")
     if resume:

@@ -10,6 +10,7 @@ from time import perf_counter
 
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
+from onelook.config import check_arguments
 from onelook.data import Dataset, open_dataset
 from onelook.data.fit import check_fit
 from onelook.data.objects import evaluation_notes
@@ -49,11 +50,12 @@ def validate(
     "soft", "best"); None is the model's own for validation.  batch: images that the network sees at once.  rectangular:
     images of like aspect ratio share a batch, in inputs no larger than they need.  detections: the COCO results file to
     write. allow_size_mismatch: go on although images do not have their annotated sizes.
-    The other settings are those of `onelook.load`.
 
-    Classes are matched by name. A number that no object defines (the AP of small objects where there are none) is -1.
-    Raises UserError for models and data sets that cannot be used, and for a data set without the model's classes.
+    The other settings are those of `onelook.load`. Classes are matched by name. A number that no object defines (the AP
+    of small objects where there are none) is -1. Raises UserError for models and data sets that cannot be used, and for
+    a data set without the model's classes.
     """
+    check_arguments(validate, locals())
     start = perf_counter()
     check_batch(batch)
     check_thresholds(confidence, iou)

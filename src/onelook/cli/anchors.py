@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from onelook.api.anchors import FoundAnchors
-from onelook.api.anchors import anchors as find_anchors
+from typing import Any
+
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
-from onelook.cli.shown import Shown
 from onelook.cli.views.anchors import show_anchors
 from onelook.data.anchors import GENERATIONS
 
@@ -20,7 +20,7 @@ def anchors(
     split: str | None = None,
     generations: int = GENERATIONS,
     seed: int = 0,
-) -> Shown[FoundAnchors]:
+) -> CommandResult[Any]:
     """Find anchor boxes that fit the objects of a data set.
 
     K-means on the sides of the training objects, then random changes of which improvements are kept. Prints how well
@@ -44,6 +44,8 @@ def anchors(
     Returns:
         The anchors by level, and how they fit.
     """
+    from onelook.api.anchors import anchors as find_anchors
+
     found = find_anchors(
         data,
         count=count,
@@ -54,4 +56,4 @@ def anchors(
         seed=seed,
         reporter=ConsoleReporter(),
     )
-    return Shown(found, show_anchors)
+    return CommandResult(found, show_anchors)

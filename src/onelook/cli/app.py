@@ -1,8 +1,8 @@
-"""The command line: the verbs, and what holds for all of them.
+"""The command line: its commands, global options, error messages and exit codes.
 
 A verb is a plain typed Python function in `cli/<verb>.py`; its signature and Google-style docstring are its command
 line, with a section `Examples:` of shell lines. It calls one function of `onelook.api` and returns the result as
-`Shown`. Exit codes: 0 success, 1 the work failed or found errors, 2 wrong usage, 130 interrupted.
+`CommandResult`. Exit codes: 0 success, 1 the work failed or found errors, 2 wrong usage, 130 interrupted.
 
 Verbs are imported when they are called, so that `onelook --help` stays quick and needs no torch. Cyclopts and Rich are
 imported where they are needed: see `quick.py`.
@@ -14,6 +14,7 @@ import errno
 import gc
 import inspect
 import os
+import re
 import signal
 import sys
 import time
@@ -22,9 +23,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
+from onelook.cli.command_result import CommandResult
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
 from onelook.cli.quick import parse
-from onelook.cli.shown import Shown
 from onelook.errors import EXTRAS, OtherProcessError, UsageError, UserError, missing_package
 from onelook.version import __version__
 
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
 
 # name: (module:function, the first line of its docstring; a test holds the two equal).
 VERBS: dict[str, tuple[str, str]] = {
-    "demo": ("onelook.cli.demo:demo", "Run the whole main job on a data set that the program draws itself."),
+    "demo": (
+        "onelook.cli.demo:demo",
+        "Train, validate, detect and export, on images that the program draws itself.",
+    ),
     "train": ("onelook.cli.train:train", "Train a detector, or a classifier of images."),
-    "roadmap": ("onelook.cli.roadmap:roadmap", "A paper's table, trained row by row."),
+    "roadmap": ("onelook.cli.roadmap:roadmap", "Train the rows of a paper's ablation table, and compare them."),
     "tune": ("onelook.cli.tune:tune", "Search for better settings of a training."),
     "bench": ("onelook.cli.bench:app", "Measure the latency, throughput and memory of a model."),
     "check": (
@@ -45,17 +49,21 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "anchors": ("onelook.cli.anchors:anchors", "Find anchor boxes that fit the objects of a data set."),
     "convert": ("onelook.cli.convert:convert", "Write a data set in another format."),
-    "export": ("onelook.cli.export:export", "Write a model for another runtime, and prove it against PyTorch."),
+    "export": (
+        "onelook.cli.export:export",
+        "Write a model for another runtime, and compare it with PyTorch.",
+    ),
     "detect": ("onelook.cli.detect:detect", "Find objects in images, folders, videos, cameras and streams."),
     "models": ("onelook.cli.models:models", "List the models: cost, input size, published accuracy, official weights."),
-    "val": ("onelook.cli.val:validate", "Average precision of a model on a data set."),
+    "val": ("onelook.cli.val:validate", "Measure the average precision of a model on a data set."),
     "score": ("onelook.cli.score:score", "Evaluate a COCO results file against COCO annotations."),
-    "diff": ("onelook.cli.diff:diff", "What one training changes against another."),
+    "diff": ("onelook.cli.diff:diff", "List the settings in which two recipes differ."),
 }
 
 ABOUT = "Real-time object detection: YOLOv4, YOLOX, YOLOv7 and DAMO-YOLO in one library of shared parts."
 
-WORD = 10.0  # seconds for another process to say what has happened
+OTHER_ERROR_DELAY = 10.0  # seconds that a process with nothing to report waits for the one that reports the error
+FRACTION = re.compile(r"[0-9]{1,15}\.[0-9]{0,15}|\.[0-9]{1,15}")
 HELP_FLAGS = ("--help", "-h")
 FIRST_STEPS = ("onelook detect photo.jpg --model yolox-s --weights yolox_s.pth", "onelook detect --help")
 
@@ -69,10 +77,10 @@ _OS_REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Everywhere:
+class GlobalOptions:
     """The options that every command takes.
 
-    json: file for the JSON form of what is shown; "-" is standard output, and then everything else goes to standard
+    json: file that the result is written to as JSON; "-" is standard output, and then everything else goes to standard
     error.  debug: show tracebacks.
     """
 
@@ -80,8 +88,8 @@ class Everywhere:
     debug: bool = False
 
 
-def split_options(arguments: Sequence[str]) -> tuple[list[str], Everywhere]:
-    """The arguments without `--json FILE` and `--debug`, wherever they stand before a `--`; and those two.
+def split_options(arguments: Sequence[str]) -> tuple[list[str], GlobalOptions]:
+    """Separates the global options `--json FILE` and `--debug` from the other arguments; stops at `--`.
 
     Raises UsageError for `--json` without a file.
     """
@@ -101,14 +109,14 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], Everywhere]:
             rest.append(argument)
     if json is not None and (not json or (json.startswith("-") and json != "-")):
         raise UsageError("--json needs a file to write.", "Give a path, or - for standard output: --json result.json")
-    return rest, Everywhere(json, debug)
+    return rest, GlobalOptions(json, debug)
 
 
 def make_app(verb: str | None = None) -> App:
-    """The application; `verb` is the one about to be called, whose whole docstring its help shows."""
+    """Makes the cyclopts application. verb: the command that is called, of which the help shows the whole docstring."""
     from cyclopts import App, Group, Parameter
 
-    from onelook.cli.help import HelpPage, shown_default
+    from onelook.cli.help import HelpPage, format_default
 
     app = App(
         name="onelook",
@@ -116,7 +124,7 @@ def make_app(verb: str | None = None) -> App:
         help_format="plaintext",
         help_formatter=HelpPage(),
         version=__version__,
-        default_parameter=Parameter(negative=(), show_default=shown_default),
+        default_parameter=Parameter(negative=(), show_default=format_default),
         group_commands=Group("Commands", sort_key=0),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
@@ -131,7 +139,7 @@ def make_app(verb: str | None = None) -> App:
 
 
 def import_verb(verb: str) -> Any:
-    """Imports a verb's function. A Ctrl-C meanwhile is delivered afterwards: native modules fail on it."""
+    """Imports the function of a verb. Ctrl-C is blocked meanwhile, because native modules fail on it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
     collects = gc.isenabled()
     gc.disable()  # an import makes many objects and no garbage: looking for it takes a tenth of the time
@@ -146,7 +154,7 @@ def import_verb(verb: str) -> Any:
 
 
 def call(arguments: Sequence[str], make_console: Callable[[], Console]) -> Any:
-    """Parses and runs one command; its result, or None where help or the version was printed."""
+    """Parses and runs one command. Returns its result, or None if help or the version was printed."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     if verb is not None and verb in VERBS:
         function = import_verb(verb)
@@ -158,8 +166,8 @@ def call(arguments: Sequence[str], make_console: Callable[[], Console]) -> Any:
 
 
 def call_with_cyclopts(verb: str | None, arguments: Sequence[str], console: Console) -> Any:
-    """The same for every command line: help pages, groups of verbs, and errors with a hint."""
-    from onelook.cli.help import HelpPage, page_of, print_everywhere, unknown_command
+    """Parses with cyclopts and runs one command: needed for help, groups of verbs, and good error messages."""
+    from onelook.cli.help import HelpPage, page_of, print_global_options, unknown_command
 
     if verb is not None and verb not in VERBS:
         raise UsageError(*unknown_command(verb, list(VERBS)))
@@ -167,23 +175,42 @@ def call_with_cyclopts(verb: str | None, arguments: Sequence[str], console: Cons
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
     commands = [argument for argument in before if argument not in HELP_FLAGS]
     wants_help = not arguments or len(commands) < len(before)
+    if verb and not wants_help:
+        check_whole_numbers(app, before)
     if wants_help:
         app.help_formatter = page_of(app, commands) if verb else HelpPage(ABOUT, FIRST_STEPS)
     result = app(arguments, console=console, exit_on_error=False, print_error=False)
     if wants_help:
-        print_everywhere(console)
+        print_global_options(console)
     return result
 
 
+def check_whole_numbers(app: App, arguments: Sequence[str]) -> None:
+    """Raises UsageError for a fraction where an option takes a whole number; cyclopts would round it."""
+    from onelook.cli.quick import integer_options
+
+    function = app.parse_commands(arguments)[1][-1].default_command
+    options = integer_options(function) if function is not None else frozenset()
+    for index, argument in enumerate(arguments):
+        option, has_value, value = argument.partition("=")
+        if option not in options:
+            continue
+        text = value if has_value else "".join(arguments[index + 1 : index + 2])
+        if FRACTION.fullmatch(text):
+            whole = int(float(text))
+            near = f"{option} {whole}" + (f" or {option} {whole + 1}" if whole != float(text) else "")
+            raise UsageError(f"{option} takes a whole number, not {text}.", f"Give {near}.")
+
+
 def replace_unprintable() -> None:
-    """A terminal that cannot show a letter shows "?" instead of failing."""
+    """Makes standard output and error print "?" for characters that they cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
 def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) -> int:
-    """One command from its arguments to its exit code; prints, and never raises for what a user can cause.
+    """Runs one command and returns its exit code. Prints a user's mistakes instead of raising them.
 
     on_start: called first where an interrupt is reported; given by the entry of the process, which a second interrupt
     then ends at once.
@@ -202,7 +229,7 @@ def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) 
 def _run(arguments: Sequence[str], on_start: Callable[[], object] | None) -> int:
     """The same without interrupts."""
     replace_unprintable()
-    options, verb = Everywhere(debug="--debug" in arguments), ""
+    options, verb = GlobalOptions(debug="--debug" in arguments), ""
     try:
         if on_start is not None:
             on_start()
@@ -210,7 +237,7 @@ def _run(arguments: Sequence[str], on_start: Callable[[], object] | None) -> int
         verb = next((argument for argument in rest if not argument.startswith("-")), "")
         with JsonTarget(options.json) as target, plain_warnings():
             result = call(rest, lambda: consoles(to_stderr=target.is_stdout)[0])
-            if isinstance(result, Shown):
+            if isinstance(result, CommandResult):
                 # torchrun starts several processes, whose results are the same; errors are each one's own.
                 if os.environ.get("RANK", "0") == "0":
                     if result.print_result is None:
@@ -231,9 +258,9 @@ def _run(arguments: Sequence[str], on_start: Callable[[], object] | None) -> int
 
 
 def report(error: Exception, verb: str = "") -> int:
-    """Prints an error as one message with a remedy; the exit code it stands for. verb: the command that failed."""
+    """Prints an error as one message with a remedy and returns its exit code. verb: the command that failed."""
     if isinstance(error, OtherProcessError):
-        time.sleep(WORD)  # torchrun ends all processes with the first: the one that has something to say goes first
+        time.sleep(OTHER_ERROR_DELAY)  # torchrun ends all processes with the first that exits
         return 1
     if isinstance(error, UserError):
         print_error(error.message, error.remedy)
@@ -270,7 +297,7 @@ def report(error: Exception, verb: str = "") -> int:
 
 
 def _is_usage(error: Exception) -> TypeGuard[CycloptsError]:
-    """Whether cyclopts could not parse the command line."""
+    """Whether this is an error of cyclopts: the command line could not be parsed."""
     return "cyclopts" in sys.modules and isinstance(error, sys.modules["cyclopts"].CycloptsError)
 
 
@@ -282,7 +309,7 @@ def _missing(error: BaseException | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None, on_start: Callable[[], object] | None = None) -> NoReturn:
-    """The command line, of which `onelook.__main__` is the entry; see `run`."""
+    """Runs the command line and exits the process. Called by `onelook.__main__`."""
     code = run(sys.argv[1:] if arguments is None else arguments, on_start)
     if on_start is not None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be done but the interpreter's own end

@@ -8,7 +8,7 @@ from typing import Literal
 from cyclopts import App
 
 from onelook.api import bench as api
-from onelook.cli.shown import Shown
+from onelook.cli.command_result import CommandResult
 from onelook.cli.views.bench import show_benchmark
 
 app = App(name="bench", help="Measure the latency, throughput and memory of a model.")
@@ -29,11 +29,11 @@ def bench_model(
     form: Literal["deploy", "training"] = "deploy",
     runs: int = 50,
     warm_up: int = 10,
-) -> Shown[api.ModelBenchmark]:
-    """Latency, throughput and memory of a network, from framed images to boxes.
+) -> CommandResult[api.ModelBenchmark]:
+    """Measure latency, throughput and memory of a network, from resized images to boxes.
 
-    The time of a batch begins with uint8 images in the network's frame and ends with boxes in pixels of its input;
-    reading and framing files is not in it. Without weights the network is freshly initialised: the network takes the
+    The time of a batch begins with uint8 images in the size of the network's input and ends with boxes in its pixels;
+    reading and resizing files is not in it. Without weights the network is freshly initialised: the network takes the
     same time, but finds nothing for NMS to do.
 
     Examples:
@@ -66,4 +66,4 @@ def bench_model(
         runs=runs,
         warm_up=warm_up,
     )
-    return Shown(result, show_benchmark)
+    return CommandResult(result, show_benchmark)

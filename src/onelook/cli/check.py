@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from onelook.api import check as api
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
-from onelook.cli.shown import Shown
 from onelook.cli.views.check import show_environment, show_problems
 from onelook.data.check import CheckReport
 
 
-def check(data: Path | None = None, /, *, quick: bool = False) -> Shown[CheckReport] | Shown[api.Environment]:
+def check(
+    data: Path | None = None, /, *, quick: bool = False
+) -> CommandResult[CheckReport] | CommandResult[api.Environment]:
     """List every problem of a data set, or, without one, describe this installation.
 
     Problems are named by file and line or annotation id, each with a remedy. The exit code is 1 where errors were
@@ -23,10 +25,10 @@ def check(data: Path | None = None, /, *, quick: bool = False) -> Shown[CheckRep
 
     Args:
         data: folder, YAML file or COCO JSON file; without it, the installation is checked.
-        quick: judge images by their headers, without decoding them or looking for copies.
+        quick: check only the headers of images, without decoding them or looking for copies.
     """
     if data is None:
         environment = api.environment()
-        return Shown(environment, show_environment, environment.exit_code)
+        return CommandResult(environment, show_environment, environment.exit_code)
     result = api.check(data, quick=quick, reporter=ConsoleReporter())
-    return Shown(result, show_problems, result.exit_code)
+    return CommandResult(result, show_problems, result.exit_code)

@@ -91,7 +91,7 @@ class _Bar:
 
 
 def _rich_bar(console: Console, *, with_detail: bool) -> RichProgress:
-    """Imported here: most commands draw no bar, and the import takes longer than their other start."""
+    """Makes a progress bar of Rich. It is imported here, because most commands draw none and the import is slow."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from onelook.api import convert as api
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
-from onelook.cli.shown import Shown
 from onelook.cli.views.convert import show_conversion
 from onelook.data.convert import Conversion, WritableFormat
 
 
 def convert(
     data: Path, /, *, to: WritableFormat, out: Path, copy: bool = False, allow_size_mismatch: bool = False
-) -> Shown[Conversion]:
+) -> CommandResult[Conversion]:
     """Write a data set in another format.
 
     All splits are written. What the target format cannot hold is counted and shown. Images are hard links to the
@@ -32,4 +32,4 @@ def convert(
     converted = api.convert(
         data, to, out, copy=copy, allow_size_mismatch=allow_size_mismatch, reporter=ConsoleReporter()
     )
-    return Shown(converted, show_conversion)
+    return CommandResult(converted, show_conversion)

@@ -1,12 +1,12 @@
-"""`onelook demo`: the whole main job, with nothing but the package."""
+"""`onelook demo`: a whole training with synthetic data."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from onelook.api import demo as api
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
-from onelook.cli.shown import Shown
 from onelook.cli.views.demo import show_demo
 
 
@@ -21,8 +21,8 @@ def demo(
     classes: int = api.CLASSES,
     seed: int = 0,
     data_only: Path | None = None,
-) -> Shown[api.Demo] | Shown[api.DrawnData]:
-    """Run the whole main job on a data set that the program draws itself.
+) -> CommandResult[api.Demo] | CommandResult[api.DrawnData]:
+    """Train, validate, detect and export, on images that the program draws itself.
 
     Draws labelled images, trains a small detector on them from scratch, validates it, detects, exports the detector,
     validates the exported file, and writes a report. Takes some minutes on two cores.
@@ -45,7 +45,7 @@ def demo(
     """
     if data_only is not None:
         drawn = api.draw_data(data_only, size=size, images=images, difficulty=difficulty, classes=classes, seed=seed)
-        return Shown(drawn)
+        return CommandResult(drawn)
     made = api.demo(
         out,
         model=model,
@@ -57,4 +57,4 @@ def demo(
         seed=seed,
         reporter=ConsoleReporter(),
     )
-    return Shown(made, show_demo)
+    return CommandResult(made, show_demo)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from onelook.api import detect as api
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.output import quiet_native_errors
-from onelook.cli.shown import Shown
 from onelook.cli.views.detect import text_of_result
 from onelook.errors import UsageError
 from onelook.predict.runtime import PostprocessKind
@@ -29,7 +29,7 @@ def detect(
     half: bool = False,
     device: str | None = None,
     threads: int | None = None,
-) -> Shown[api.DetectResult]:
+) -> CommandResult[api.DetectResult]:
     """Find objects in images, folders, videos, cameras and streams.
 
     Folders are searched with their subfolders. Damaged files are reported and left out; the exit code is then 1.
@@ -79,4 +79,4 @@ def detect(
             threads=threads,
             reporter=ConsoleReporter(),
         )
-    return Shown(result, exit_code=result.exit_code, text=text_of_result)
+    return CommandResult(result, exit_code=result.exit_code, text=text_of_result)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from onelook.api import diff as api
-from onelook.cli.shown import Shown
+from typing import Any
+
+from onelook.cli.command_result import CommandResult
 from onelook.cli.views.diff import show_diff
 
 
-def diff(before: str, after: str, /) -> Shown[api.RecipeDiff]:
-    """What one training changes against another.
+def diff(before: str, after: str, /) -> CommandResult[Any]:
+    """List the settings in which two recipes differ.
 
     A recipe is the name of a model (its published training), a recipe.yaml, or the folder of a run. Every line is a
     setting that `onelook train` takes as path=value.
@@ -21,4 +22,6 @@ def diff(before: str, after: str, /) -> Shown[api.RecipeDiff]:
         before: The recipe to compare with.
         after: The recipe whose changes are shown.
     """
-    return Shown(api.diff(before, after), show_diff)
+    from onelook.api.diff import diff as differences
+
+    return CommandResult(differences(before, after), show_diff)

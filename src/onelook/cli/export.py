@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from onelook.api import export as api
-from onelook.cli.shown import Shown
-from onelook.cli.views.export import show_export, show_weights
+from onelook.cli.command_result import CommandResult
+from onelook.cli.views.export import show_export
+from onelook.exported import LEAST_RUNTIME, Target
 
 
 def export(
     *,
     model: str,
     weights: str | None = None,
-    to: api.Target = "onnx",
+    to: Target = "onnx",
     nms: bool = False,
     half: bool = False,
     int8: bool = False,
@@ -24,13 +24,14 @@ def export(
     confidence: float = 0.25,
     iou: float = 0.45,
     limit: int = 300,
-    least_runtime: str = "1.14",
+    least_runtime: str = LEAST_RUNTIME,
     out: Path | None = None,
-) -> Shown[Any]:
-    """Write a model for another runtime, and prove it against PyTorch.
+    overwrite: bool = False,
+) -> CommandResult[Any]:
+    """Write a model for another runtime, and compare it with PyTorch.
 
-    The file takes framed RGB images, float32 0..255, whatever its precision, and says itself what it needs: frame,
-    size, class names. It is run and compared with PyTorch before it appears; where they disagree nothing is written.
+    The inputs are letterboxed or stretched RGB images, float32 0..255, in every precision; the metadata of the file has
+    the size, the kind of resizing and the class names. The file is written only after its outputs agree with PyTorch.
 
     Examples:
         onelook export --model yolox-s --weights yolox_s.pth --to onnx
@@ -41,7 +42,7 @@ def export(
         model: name of a model, a weights file, or the folder of a run.
         weights: weights file for a named model; "none" exports it untrained.
         to: the runtime's format; ncnn and TensorRT are made from the ONNX file with their own tools. Darknet's .weights
-            hold the training form of a YOLOv4 model in float32; of the other settings, only `out` concerns them.
+            hold the training form of a YOLOv4 model in float32 and take no other settings.
         nms: build non-maximum suppression in, so that the file gives final detections as evaluation counts them; of a
             model that needs none, its best rows.
         half: float16 weights and features.
@@ -55,10 +56,11 @@ def export(
         least_runtime: oldest ONNX Runtime that is to read an ONNX file: 1.14 or newer. OpenCV's DNN module, 4.8 or
             newer, reads ONNX files without --nms and --dynamic.
         out: the file to write; the model's name in the current folder where not given.
+        overwrite: replace a file that is there already.
     """
-    if to == "darknet":
-        return Shown(api.export(model, to, weights=weights, out=out), show_weights)
-    result = api.export(
+    from onelook.api.export import export as write_export
+
+    result = write_export(
         model,
         to,
         weights=weights,
@@ -73,5 +75,6 @@ def export(
         limit=limit,
         least_runtime=least_runtime,
         out=out,
+        overwrite=overwrite,
     )
-    return Shown(result, show_export)
+    return CommandResult(result, show_export)

@@ -1,4 +1,4 @@
-"""How help pages and usage errors look: description, examples, options, and what holds everywhere."""
+"""Formats help pages and usage errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cyclopts.help.formatters import DefaultFormatter
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
-EVERYWHERE = (
+GLOBAL_OPTIONS = (
     ("--json FILE", "Write what is shown as JSON to this file; - is standard output."),
     ("--debug", "Show the traceback of an error."),
     ("--help, -h", "Show this page."),
@@ -23,7 +23,7 @@ EVERYWHERE = (
 
 
 class HelpPage(DefaultFormatter):
-    """The usual page of cyclopts, with the description and the examples taken from the docstring of the command.
+    """A help page of cyclopts with the description and the examples of a command's docstring.
 
     text: paragraphs to show instead of the registered summary.  examples: shell lines.
     """
@@ -50,7 +50,7 @@ class HelpPage(DefaultFormatter):
 
 
 def page_of(app: App, arguments: Sequence[str]) -> HelpPage:
-    """The page of the command that the arguments name, from its function's docstring."""
+    """Makes the help page of the command in the arguments, from its function's docstring."""
     _, path, _ = app.parse_commands(arguments)
     function = path[-1].default_command
     if function is None or not function.__doc__:
@@ -59,7 +59,7 @@ def page_of(app: App, arguments: Sequence[str]) -> HelpPage:
 
 
 def read_docstring(docstring: str) -> tuple[str, list[str]]:
-    """Summary and description of a Google-style docstring, and the lines of its `Examples:` section."""
+    """Reads a Google-style docstring. Returns its text, and the lines of its `Examples:` section."""
     from docstring_parser.google import parse
 
     parsed = parse(inspect.cleandoc(docstring))
@@ -68,20 +68,20 @@ def read_docstring(docstring: str) -> tuple[str, list[str]]:
     return text, lines
 
 
-def print_everywhere(console: Console) -> None:
-    """The options that every command takes, below the help page of a command."""
+def print_global_options(console: Console) -> None:
+    """Prints the options that every command takes, below the help page."""
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for option, meaning in EVERYWHERE:
+    for option, meaning in GLOBAL_OPTIONS:
         table.add_row(Text(option, style="cyan"), meaning)
-    console.print(Panel(table, title="Everywhere", title_align="left"))
+    console.print(Panel(table, title="Options of every command", title_align="left"))
 
 
-def shown_default(value: Any) -> str | None:
-    """How a default reads in the help; nothing for off, none and empty."""
+def format_default(value: Any) -> str | None:
+    """Formats a default value for the help; None, which shows nothing, for False, None and ()."""
     if value is None or value is False or value == ():
         return None
     if isinstance(value, (tuple, list)):
@@ -90,7 +90,7 @@ def shown_default(value: Any) -> str | None:
 
 
 def usage_message(error: CycloptsError) -> tuple[str, str]:
-    """What a command line does wrong, and where to read how it is meant."""
+    """Returns message and remedy for an error of cyclopts."""
     command = " ".join(["onelook", *(error.command_chain or ())])
     remedy = f"See: {command} --help"
     if isinstance(error, MissingArgumentError) and error.argument is not None:
@@ -112,7 +112,7 @@ def usage_message(error: CycloptsError) -> tuple[str, str]:
 
 
 def unknown_command(name: str, known: Sequence[str], parent: str = "") -> tuple[str, str]:
-    """Message and remedy for a verb that does not exist."""
+    """Returns message and remedy for a command that does not exist."""
     from onelook.errors import did_you_mean
 
     command = f"onelook {parent}".strip()

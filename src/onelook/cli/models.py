@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from onelook.api import models as api
-from onelook.cli.shown import Shown
+from typing import Any
+
+from onelook.cli.command_result import CommandResult
 from onelook.cli.views.models import show_models
 
 
-def models(name: str | None = None, /) -> Shown[api.ModelList]:
+def models(name: str | None = None, /) -> CommandResult[Any]:
     """List the models: cost, input size, published accuracy, official weights.
 
     Examples:
@@ -17,4 +18,6 @@ def models(name: str | None = None, /) -> Shown[api.ModelList]:
     Args:
         name: only this model.
     """
-    return Shown(api.models(name), show_models)
+    from onelook.api.models import models as known_models
+
+    return CommandResult(known_models(name), show_models)

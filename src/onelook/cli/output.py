@@ -23,7 +23,7 @@ WIDTH_OF_FILES = 140  # columns where output goes to a file or a pipe, whose wid
 
 
 def consoles(*, to_stderr: bool = False) -> tuple[Console, Console]:
-    """The consoles for results (standard output, or standard error where that is taken) and for everything else."""
+    """Returns two Rich consoles: for results, and for messages. to_stderr: print results on standard error as well."""
     from rich.console import Console
 
     class PlainConsole(Console):
@@ -38,7 +38,7 @@ def consoles(*, to_stderr: bool = False) -> tuple[Console, Console]:
 
 
 def print_error(message: str, remedy: str = "") -> None:
-    """'error: message' on standard error, the remedy below it. Lines are not broken, so paths can be copied."""
+    """Prints 'error: message' and the remedy on standard error. Lines are not wrapped, so that paths can be copied."""
     from rich.text import Text
 
     _, console = consoles()
@@ -64,7 +64,7 @@ def plain_warnings() -> Iterator[None]:
 
 
 def quiet_broken_pipe() -> int:
-    """The reader of our output went away (`onelook models | head`): say nothing; the exit code of SIGPIPE."""
+    """Silences errors after standard output was closed (`onelook models | head`). Returns the exit code of SIGPIPE."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
     return 141
@@ -159,7 +159,7 @@ def quiet_native_errors() -> Iterator[None]:
 
 
 def plain_json(value: Any) -> Any:
-    """The value as JSON can hold it: NumPy numbers and arrays, paths, tuples; not-a-number and infinities are null."""
+    """Converts NumPy values, paths and tuples to JSON types; NaN and infinities become null."""
     if isinstance(value, Mapping):
         return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

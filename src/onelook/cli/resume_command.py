@@ -1,4 +1,4 @@
-"""The command that continues what Ctrl-C has stopped."""
+"""Returns the command that resumes a training or a search."""
 
 from __future__ import annotations
 

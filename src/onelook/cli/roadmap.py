@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from onelook.api.roadmap import RoadmapList, printed_table, roadmaps
-from onelook.api.roadmap import roadmap as train_roadmap
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
-from onelook.cli.shown import Shown
 from onelook.cli.views.roadmap import show_printed, show_roadmap, show_roadmaps
-from onelook.recipes.records import Record
-from onelook.report.roadmap import RoadmapTable
 
 
 def roadmap(
@@ -31,8 +28,8 @@ def roadmap(
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
-) -> Shown[RoadmapTable] | Shown[RoadmapList] | Shown[Record]:
-    """A paper's table, trained row by row.
+) -> CommandResult[Any]:
+    """Train the rows of a paper's ablation table, and compare them.
 
     Trains every row, one run folder for each seed, and writes the table of what was measured beside the paper's
     figures, as CSV, Markdown, HTML, and a chart of speed and accuracy. The same command continues what was stopped.
@@ -63,10 +60,13 @@ def roadmap(
         val_split: Split to evaluate on; val, or test where that is what there is.
         workers: Processes that prepare images.
     """
+    from onelook.api.roadmap import printed_table, roadmaps
+    from onelook.api.roadmap import roadmap as train_roadmap
+
     if name is None:
-        return Shown(roadmaps(), show_roadmaps)
+        return CommandResult(roadmaps(), show_roadmaps)
     if data is None and name in roadmaps().printed:
-        return Shown(printed_table(name), show_printed)
+        return CommandResult(printed_table(name), show_printed)
     table = train_roadmap(
         name,
         data,
@@ -86,4 +86,4 @@ def roadmap(
         workers=workers,
         reporter=ConsoleReporter(),
     )
-    return Shown(table, show_roadmap)
+    return CommandResult(table, show_roadmap)

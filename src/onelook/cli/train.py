@@ -8,14 +8,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from onelook.api.load import TrainResult
-from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.train import train as train_by_recipe
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.resume_command import resume_training
-from onelook.cli.shown import Shown
 from onelook.cli.views.train import show_training
-from onelook.training.options import Layout
-from onelook.training.train_state import Precision
+from onelook.devices import Layout, Precision
 
 
 def train(
@@ -43,7 +40,7 @@ def train(
     teacher: str | None = None,
     teacher_weights: str | None = None,
     log: tuple[str, ...] = (),
-) -> Shown[TrainResult]:
+) -> CommandResult[TrainResult]:
     """Train a detector, or a classifier of images.
 
     The model's published training is used unless --recipe names another; what it counts in epochs shrinks with
@@ -84,6 +81,9 @@ def train(
         teacher_weights: File with the weights of a --teacher that is given by name.
         log: Also log to tensorboard, mlflow or wandb; none on resuming ends that.
     """
+    from onelook.api.recipe_choice import RecipeChoice
+    from onelook.api.train import train as train_by_recipe
+
     result = train_by_recipe(
         RecipeChoice(model=model, recipe=recipe, epochs=epochs, size=size, batch=batch, overrides=overrides),
         data,
@@ -106,4 +106,4 @@ def train(
         resume_command=partial(resume_training, data),
         reporter=ConsoleReporter(),
     )
-    return Shown(result, show_training, result.exit_code)
+    return CommandResult(result, show_training, result.exit_code)

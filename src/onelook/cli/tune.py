@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.tune import TuneResult
-from onelook.api.tune import tune as tune_recipe
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.resume_command import resume_search
-from onelook.cli.shown import Shown
 from onelook.cli.views.tune import show_search
 
 
@@ -32,7 +30,7 @@ def tune(
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
-) -> Shown[TuneResult]:
+) -> CommandResult[Any]:
     """Search for better settings of a training.
 
     Trains again and again with other numbers in the recipe: first as it is, then at random, then children of the best
@@ -65,6 +63,9 @@ def tune(
         val_split: Split to evaluate on.
         workers: Processes of each training that prepare images.
     """
+    from onelook.api.recipe_choice import RecipeChoice
+    from onelook.api.tune import tune as tune_recipe
+
     result = tune_recipe(
         RecipeChoice(model=model, recipe=recipe, epochs=epochs, size=size, batch=batch, overrides=settings),
         data,
@@ -81,4 +82,4 @@ def tune(
         resume_command=partial(resume_search, data),
         reporter=ConsoleReporter(),
     )
-    return Shown(result, show_search, result.exit_code)
+    return CommandResult(result, show_search, result.exit_code)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from onelook.api import validate as api
+from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
-from onelook.cli.shown import Shown
 from onelook.cli.views.evaluation import show_evaluation
 from onelook.evaluation import Evaluation
 from onelook.predict.runtime import PostprocessKind
@@ -31,8 +31,8 @@ def validate(
     threads: int | None = None,
     detections: Path | None = None,
     allow_size_mismatch: bool = False,
-) -> Shown[Evaluation]:
-    """Average precision of a model on a data set.
+) -> CommandResult[Evaluation]:
+    """Measure the average precision of a model on a data set.
 
     COCO protocol: twelve numbers, and AP and AP50 of every class. Classes are matched by name. A number that no object
     defines (the AP of small objects where there are none) is shown as - and is -1 in the JSON. Exported files are
@@ -82,4 +82,4 @@ def validate(
         allow_size_mismatch=allow_size_mismatch,
         reporter=ConsoleReporter(),
     )
-    return Shown(evaluation, show_evaluation)
+    return CommandResult(evaluation, show_evaluation)

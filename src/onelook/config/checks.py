@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import types
 import typing
@@ -12,12 +13,12 @@ from dataclasses import Field, fields, is_dataclass
 from typing import Any, Literal, Protocol, TypeGuard, Union
 
 
-class Misfit(Exception):
+class TypeMismatch(Exception):
     """A value does not fit an annotation. Caught inside this package only."""
 
 
-class Word(str):
-    """A bare word of a command line (`head=decoupled`): it may yet mean a string, a truth value, None or infinity."""
+class BareWord(str):
+    """A word without quotes in a setting (`head=decoupled`): a string, true, false, none or infinity."""
 
     __slots__ = ()
 
@@ -55,34 +56,35 @@ def annotation(kind: type, name: str) -> Any:
 
 
 def fit(value: Any, wanted: Any) -> Any:
-    """`value` as the annotation `wanted` has it; raises Misfit.
+    """Converts a value to the type of an annotation; raises TypeMismatch.
 
-    Converted are an int to a float, a list to a tuple, a Word to what it can mean, "inf" to a float; nothing else. A
-    bool is no number. In a union the first alternative that needs no conversion wins, else the first that fits.
+    Converted are an int to a float, a list to a tuple, a BareWord to what it can mean, "inf" to a float; nothing else.
+    A bool is no number. In a union the first alternative that needs no conversion wins, else the first that fits.
     """
-    alternatives = _alternatives(wanted)
-    if isinstance(value, Word):  # a choice first, text last: `none` is None where both could be meant
-        alternatives = tuple(sorted(alternatives, key=lambda one: (typing.get_origin(one) is not Literal, one is str)))
-    if len(alternatives) == 1:
-        return _fit_one(value, alternatives[0])
+    kinds = alternatives(wanted)
+    if isinstance(value, BareWord):  # a choice first, text last: `none` is None where both could be meant
+        kinds = tuple(sorted(kinds, key=lambda one: (typing.get_origin(one) is not Literal, one is str)))
+    if len(kinds) == 1:
+        return _fit_one(value, kinds[0])
     fitting = []
-    for alternative in alternatives:
+    for alternative in kinds:
         try:
             found = _fit_one(value, alternative)
-        except Misfit:
+        except TypeMismatch:
             continue
         if found is value or (type(found) is type(value) and found == value):
             return found
         fitting.append(found)
     if not fitting:
-        raise Misfit
+        raise TypeMismatch
     return fitting[0]
 
 
-def _alternatives(wanted: Any) -> tuple[Any, ...]:
+def alternatives(wanted: Any) -> tuple[Any, ...]:
+    """The members of a union, each without its wrappers; the annotation itself where it is no union."""
     wanted = _strip(wanted)
     if typing.get_origin(wanted) in (Union, types.UnionType):
-        return tuple(one for part in typing.get_args(wanted) for one in _alternatives(part))
+        return tuple(one for part in typing.get_args(wanted) for one in alternatives(part))
     return (wanted,)
 
 
@@ -104,7 +106,7 @@ def _fit_one(value: Any, wanted: Any) -> Any:
     if wanted is Any or wanted is object or isinstance(wanted, typing.TypeVar):
         return _plain_word(value)
     if wanted is None or wanted is type(None):
-        return _require(value is None or (isinstance(value, Word) and WORDS.get(value.lower(), True) is None), None)
+        return _require(value is None or (isinstance(value, BareWord) and WORDS.get(value.lower(), True) is None), None)
     if origin is Literal:
         return _fit_literal(value, typing.get_args(wanted))
     if wanted in _SCALARS:
@@ -120,25 +122,25 @@ def _fit_one(value: Any, wanted: Any) -> Any:
         return _require(callable(value), value)
     if isinstance(kind, type):
         fits = _has_members(value, kind) if getattr(kind, "_is_protocol", False) else isinstance(value, kind)
-        return _require(fits and not isinstance(value, Word), value)
+        return _require(fits and not isinstance(value, BareWord), value)
     raise TypeError(f"no rule for the annotation {wanted!r}")
 
 
 def _require(fits: bool, value: Any) -> Any:
     if not fits:
-        raise Misfit
+        raise TypeMismatch
     return value
 
 
 def _plain_word(value: Any) -> Any:
-    if not isinstance(value, Word):
+    if not isinstance(value, BareWord):
         return value
     lower = value.lower()
     return WORDS[lower] if lower in WORDS else INFINITIES.get(lower, str(value))
 
 
 def _fit_bool(value: Any) -> bool:
-    if isinstance(value, Word):
+    if isinstance(value, BareWord):
         value = WORDS.get(value.lower())
     return _require(isinstance(value, bool), value)
 
@@ -154,12 +156,12 @@ def _fit_float(value: Any) -> float:
     try:
         return float(value)
     except OverflowError as error:
-        raise Misfit from error
+        raise TypeMismatch from error
 
 
 def _fit_str(value: Any) -> str:
     _require(isinstance(value, str), value)
-    return str(value) if isinstance(value, Word) else value
+    return str(value) if isinstance(value, BareWord) else value
 
 
 _SCALARS: dict[Any, Callable[[Any], Any]] = {bool: _fit_bool, int: _fit_int, float: _fit_float, str: _fit_str}
@@ -169,9 +171,9 @@ def _fit_literal(value: Any, choices: tuple[Any, ...]) -> Any:
     for choice in choices:
         if type(choice) is type(value) and choice == value:
             return value
-        if isinstance(value, Word) and (str(value) == choice or WORDS.get(value.lower(), value) is choice):
+        if isinstance(value, BareWord) and (str(value) == choice or WORDS.get(value.lower(), value) is choice):
             return choice
-    raise Misfit
+    raise TypeMismatch
 
 
 def _fit_tuple(value: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -207,7 +209,7 @@ def _unchanged(value: Any, made: Any) -> Any:
 
 def _has_members(value: Any, protocol: type) -> bool:
     """Whether the value has every member that a Protocol names; signatures are not compared."""
-    if isinstance(value, (str, int, float, type(None), tuple, list, dict)):
+    if isinstance(value, (str, int, float, type(None), tuple, list, dict, type)):
         return False
     names = set()
     for base in protocol.__mro__:
@@ -219,8 +221,8 @@ def _has_members(value: Any, protocol: type) -> bool:
 
 
 def describe(wanted: Any) -> str:
-    """An annotation in words: "a number", "'corner' or 'centre'", "SimOta, or None"."""
-    parts = [_describe_one(one) for one in _alternatives(wanted)]
+    """Describes an annotation in words: "a number", "'corner' or 'centre'", "SimOta, or None"."""
+    parts = [_describe_one(one) for one in alternatives(wanted)]
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" or {parts[-1]}"
 
 
@@ -247,4 +249,6 @@ def _describe_one(wanted: Any) -> str:
         return f"a list, each {describe(parts[0])}" if parts else "a list"
     if wanted is Any:
         return "anything"
+    if origin is os.PathLike:
+        return "a path"
     return getattr(origin or wanted, "__name__", str(wanted))

@@ -102,7 +102,7 @@ class _Reader:
         raise self.error(f"{_at(path)}there is no type '{name}'.{hint}", remedy, join(path, "type"))
 
     def located(self, path: str, make: Callable[..., Any], *given: Any) -> Any:
-        """`make(*given)`, whose error gets the place in the file."""
+        """Calls `make(*given)` and adds the place in the file to its error."""
         try:
             return make(*given)
         except ConfigError as error:

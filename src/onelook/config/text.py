@@ -15,7 +15,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, is_dataclass
 from typing import Any, TypeVar
 
-from onelook.config.checks import INFINITIES, WORDS, Misfit, Word, annotation, describe, fit, is_value, settable
+from onelook.config.checks import (
+    INFINITIES,
+    WORDS,
+    BareWord,
+    TypeMismatch,
+    annotation,
+    describe,
+    fit,
+    is_value,
+    settable,
+)
 from onelook.config.values import change, construct, fitted, get, join, same, settings
 from onelook.errors import ConfigError, UsageError, did_you_mean
 
@@ -28,15 +38,17 @@ LISTS = (
 )
 
 
-class Unreadable(Exception):
-    """Text that is no literal of this language; where text is wanted, it is taken as it stands."""
+class InvalidLiteral(Exception):
+    """The text is no literal of the settings' grammar; where the field is text, it is used as it is."""
 
 
 def override(value: T, *changes: str, types: Mapping[str, type] | None = None) -> T:
     """A copy of `value` with settings from text, each `path=value`, checked against the field's type.
 
     types: dataclasses that may be named in a value, by name, beside those that `value` already holds or its
-    annotations mention. Raises UsageError (a ConfigError) for a path that does not exist, a value of the wrong type,
+    annotations mention.
+
+    Raises UsageError (a ConfigError) for a path that does not exist, a value of the wrong type,
     a value that the object refuses, and a path given twice. Order does not matter: objects are set before what is
     inside them.
     """
@@ -53,7 +65,7 @@ def override(value: T, *changes: str, types: Mapping[str, type] | None = None) -
             texts[path] = text.strip()
         new: dict[str, Any] = {}
         for path in sorted(texts, key=lambda path: path.count(".")):
-            start, wanted = _whereabouts(value, path, new)
+            start, wanted = _value_and_annotation_at(value, path, new)
             new[path] = read_value(texts[path], wanted, path, known, start)
         return change(value, new)
     except UsageError:
@@ -62,8 +74,8 @@ def override(value: T, *changes: str, types: Mapping[str, type] | None = None) -
         raise UsageError(error.message, error.remedy) from error
 
 
-def _whereabouts(value: Any, path: str, new: Mapping[str, Any]) -> tuple[Any, Any]:
-    """What is at `path` now, once `new` is set, and the annotation that holds there (Any inside plain containers)."""
+def _value_and_annotation_at(value: Any, path: str, new: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The value at `path` after `new` is set, and the annotation of that place (Any inside plain containers)."""
     whole = max((parent for parent in new if path.startswith(f"{parent}.")), key=len, default="")
     root = new[whole] if whole else value
     inside = path.removeprefix(f"{whole}.") if whole else path
@@ -109,10 +121,10 @@ def read_value(text: str, wanted: Any, path: str, known: Mapping[str, type], pre
         raise ConfigError(f"The value of '{path}' is longer than {LONGEST} characters.")
     try:
         value = _Reader(known).read(text, wanted, path)
-    except Unreadable as error:
+    except InvalidLiteral as error:
         try:
-            return fit(_one_text(Word(text), wanted), wanted)
-        except Misfit:
+            return fit(_one_text(BareWord(text), wanted), wanted)
+        except TypeMismatch:
             raise ConfigError(
                 f"'{path}' must be {describe(wanted)}, and '{_short(text)}' cannot be read as that: {error}.",
                 _list_remedy(wanted),
@@ -122,30 +134,30 @@ def read_value(text: str, wanted: Any, path: str, known: Mapping[str, type], pre
     try:
         return fitted(_one_text(value, wanted), wanted, path)
     except ConfigError as error:
-        hint = did_you_mean(value, known) if isinstance(value, Word) and "Did you mean" not in error.message else ""
+        hint = did_you_mean(value, known) if isinstance(value, BareWord) and "Did you mean" not in error.message else ""
         remedy = f"It is {path}={_short(to_text(present))} now." if present is not None else ""
         remedy = " ".join(part for part in (remedy, _list_remedy(wanted)) if part)
         raise ConfigError(error.message + hint, error.remedy or remedy) from None
 
 
 def _one_text(value: Any, wanted: Any) -> Any:
-    """A list of one where a text stands alone and only a list of texts is wanted; any other value as it is.
+    """Makes a list of a single text where the annotation is a list of texts; other values are returned unchanged.
 
     A number is left alone: `grid_scales=1.1` may mean all of them. So is what may mean nothing at all (`none`), and
     what looks like a list that could not be read (`a b, c`).
     """
-    if not isinstance(value, str) or not value or (isinstance(value, Word) and not _is_plain(value)):
+    if not isinstance(value, str) or not value or (isinstance(value, BareWord) and not _is_plain(value)):
         return value
     for candidate in (value, (value,)):
         try:
             fit(candidate, wanted)
-        except Misfit:
+        except TypeMismatch:
             continue
         return candidate
     return value
 
 
-def _is_plain(word: Word) -> bool:
+def _is_plain(word: BareWord) -> bool:
     return word.lower() not in {**WORDS, **INFINITIES} and "," not in word and word[0] not in "([{'\""
 
 
@@ -174,9 +186,9 @@ class _Reader:
                 tree = ast.parse(text, mode="eval")
             return self.value(tree.body, wanted, path)
         except (SyntaxError, ValueError, OverflowError) as error:
-            raise Unreadable("it is no value") from error
+            raise InvalidLiteral("it is no value") from error
         except (RecursionError, MemoryError) as error:
-            raise Unreadable("it is nested too deeply") from error
+            raise InvalidLiteral("it is nested too deeply") from error
 
     def value(self, node: ast.expr, wanted: Any = Any, path: str = "") -> Any:
         match node:
@@ -185,17 +197,17 @@ class _Reader:
             case ast.Name(id=name):
                 if name in self.known and not _is_choice(name, wanted):
                     return self.call(name, [], [], path)
-                return Word(name)
+                return BareWord(name)
             case ast.Attribute():
-                return Word(self.dotted(node))
+                return BareWord(self.dotted(node))
             case ast.Tuple(elts=items) | ast.List(elts=items):
                 of = _item_annotation(wanted)
                 return tuple(self.value(item, of, join(path, str(index))) for index, item in enumerate(items))
             case ast.Dict(keys=keys, values=items) if None not in keys:
                 names = [self.value(key) for key in keys if key is not None]
                 if not all(isinstance(name, (str, int)) for name in names) or len(set(names)) < len(names):
-                    raise Unreadable("a mapping needs different names")
-                plain = [str(name) if isinstance(name, Word) else name for name in names]
+                    raise InvalidLiteral("a mapping needs different names")
+                plain = [str(name) if isinstance(name, BareWord) else name for name in names]
                 return {name: self.value(item, Any, join(path, str(name))) for name, item in zip(plain, items)}
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
                 return self.signed(sign, self.value(operand))
@@ -203,30 +215,30 @@ class _Reader:
                 return self.arithmetic(_ARITHMETIC[type(operator)], self.value(left), self.value(right))
             case ast.Call(func=ast.Name(id=name), args=positional, keywords=named):
                 return self.call(name, positional, named, path)
-        raise Unreadable("only numbers, text, lists and known names with settings in brackets can be given")
+        raise InvalidLiteral("only numbers, text, lists and known names with settings in brackets can be given")
 
     def dotted(self, node: ast.expr) -> str:
         if isinstance(node, ast.Attribute):
             return f"{self.dotted(node.value)}.{node.attr}"
         if isinstance(node, ast.Name):
             return node.id
-        raise Unreadable("a dot stands between names only")
+        raise InvalidLiteral("a dot stands between names only")
 
     def signed(self, sign: ast.unaryop, operand: Any) -> Any:
-        if isinstance(operand, Word) and operand.lower() == "inf":
-            return Word("-inf" if isinstance(sign, ast.USub) else "inf")
+        if isinstance(operand, BareWord) and operand.lower() == "inf":
+            return BareWord("-inf" if isinstance(sign, ast.USub) else "inf")
         return -_number(operand) if isinstance(sign, ast.USub) else _number(operand)
 
     def arithmetic(self, operation: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
         try:
             return operation(_number(left), _number(right))
         except (ZeroDivisionError, OverflowError) as error:
-            raise Unreadable(str(error)) from error
+            raise InvalidLiteral(str(error)) from error
 
     def call(self, name: str, positional: list[ast.expr], named: list[ast.keyword], path: str) -> Any:
         """An instance of a known dataclass from its settings in brackets."""
         if name not in self.known:
-            raise Unreadable(f"there is no '{name}'.{did_you_mean(name, self.known)}".rstrip("."))
+            raise InvalidLiteral(f"there is no '{name}'.{did_you_mean(name, self.known)}".rstrip("."))
         kind = self.known[name]
         if not is_dataclass(kind):
             raise TypeError(f"{kind!r} is no dataclass")
@@ -237,7 +249,7 @@ class _Reader:
         nodes = dict(zip(order, positional))
         for keyword in named:
             if keyword.arg is None:
-                raise Unreadable("** cannot be given")
+                raise InvalidLiteral("** cannot be given")
             if keyword.arg not in known:
                 raise ConfigError(
                     f"{name} has no setting '{keyword.arg}'.{did_you_mean(keyword.arg, known)}",
@@ -263,7 +275,7 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Unreadable("signs and + - * / stand between numbers only")
+        raise InvalidLiteral("signs and + - * / stand between numbers only")
     return value
 
 

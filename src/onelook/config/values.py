@@ -1,4 +1,4 @@
-"""Changed copies of frozen values, and what two values differ in."""
+"""Changes settings of frozen dataclasses in a copy, and compares two of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from onelook.config.checks import Misfit, Word, annotation, describe, fit, is_value, settable
+from onelook.config.checks import BareWord, TypeMismatch, annotation, describe, fit, is_value, settable
 from onelook.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -15,11 +15,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Difference:
-    """One setting that two values have differently; `change(a, {path: after})` makes it the same."""
+    """One setting that two values have differently; `change(a, {path: after})` makes it the same.
+
+    path: dotted path of the setting.  before, after: its value in the first and in the second.
+    """
 
     path: str
     before: Any
     after: Any
+
+    def __repr__(self) -> str:
+        return f"<Difference: {self.path}: {show(self.before)} -> {show(self.after)}>"
 
 
 @dataclass
@@ -62,11 +68,11 @@ def _apply(value: Any, tree: _Changes, path: str, root: Any) -> Any:
         for key, changes in tree.below.items():
             known = {str(name): name for name in value}
             if key not in known:
-                raise _unknown(join(path, key), list(known), path, root)
+                raise _unknown_setting(join(path, key), list(known), path, root)
             item = changes.new[0] if changes.new else value[known[key]]
             made[known[key]] = _apply(item, changes, join(path, key), root)
         return made
-    raise _closed(join(path, next(iter(tree.below))), path, value)
+    raise _has_no_settings(join(path, next(iter(tree.below))), path, value)
 
 
 def _apply_to_dataclass(value: Any, tree: _Changes, path: str, root: Any) -> Any:
@@ -76,7 +82,7 @@ def _apply_to_dataclass(value: Any, tree: _Changes, path: str, root: Any) -> Any
     for name, changes in tree.below.items():
         here = join(path, name)
         if name not in known:
-            raise _unknown(here, list(known), path, root, kind.__name__)
+            raise _unknown_setting(here, list(known), path, root, kind.__name__)
         wanted = annotation(kind, name)
         start = fitted(changes.new[0], wanted, here) if changes.new else getattr(value, name)
         made[name] = fitted(_apply(start, changes, here, root), wanted, here)
@@ -92,13 +98,13 @@ def _apply_to_tuple(value: tuple[Any, ...], tree: _Changes, path: str, root: Any
         elif key.isascii() and key.isdigit() and len(key) < 7 and int(key) < len(value):
             index = int(key)
         else:
-            raise _unknown(join(path, key), names or [str(i) for i in range(len(value))], path, root)
+            raise _unknown_setting(join(path, key), names or [str(i) for i in range(len(value))], path, root)
         made[index] = _apply(changes.new[0] if changes.new else value[index], changes, join(path, key), root)
     return tuple(made)
 
 
 def construct(make: Any, given: Mapping[str, Any], path: str) -> Any:
-    """`make()`; what the object's own checks refuse becomes a ConfigError that names the settings given."""
+    """Calls `make`; a ValueError or TypeError of it becomes a ConfigError that names the given settings."""
     try:
         return make()
     except ConfigError:
@@ -111,10 +117,10 @@ def construct(make: Any, given: Mapping[str, Any], path: str) -> Any:
 
 
 def fitted(value: Any, wanted: Any, path: str) -> Any:
-    """`value` as the annotation has it; raises ConfigError that names the path, what was wanted and what was given."""
+    """Converts a value to the type of an annotation; raises ConfigError with the path and both types."""
     try:
         return fit(value, wanted)
-    except Misfit:
+    except TypeMismatch:
         hint = did_you_mean(value, _choices(wanted)) if isinstance(value, str) else ""
         raise ConfigError(f"'{path}' must be {describe(wanted)}, not {show(value)}.{hint}") from None
 
@@ -130,8 +136,8 @@ def _choices(wanted: Any) -> list[str]:
 
 
 def show(value: Any) -> str:
-    """A value in a message: short, and never a page of nested objects."""
-    if isinstance(value, Word):
+    """Formats a value for a message, in at most 80 characters."""
+    if isinstance(value, BareWord):
         return f"'{value}'"
     if is_value(value):
         return f"{type(value).__name__}(...)" if fields(value) else f"{type(value).__name__}()"
@@ -139,7 +145,7 @@ def show(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
 
 
-def _unknown(path: str, siblings: list[str], parent: str, root: Any, kind: str = "") -> ConfigError:
+def _unknown_setting(path: str, siblings: list[str], parent: str, root: Any, kind: str = "") -> ConfigError:
     """The error for a path that does not exist: the nearest here, else the same name elsewhere."""
     last = path.rsplit(".", 1)[-1]
     hint = did_you_mean(last, siblings)
@@ -153,8 +159,8 @@ def _unknown(path: str, siblings: list[str], parent: str, root: Any, kind: str =
     return ConfigError(f"There is no setting '{path}'.{hint}", f"Settings of {owner}: {listed}.")
 
 
-def _closed(path: str, parent: str, value: Any) -> ConfigError:
-    """The error for a path that leads into a value without settings of its own."""
+def _has_no_settings(path: str, parent: str, value: Any) -> ConfigError:
+    """The error for a path into a value that has no settings."""
     what = "none" if value is None else show(value)
     return ConfigError(f"There is no setting '{path}': '{parent}' is {what}.", f"Set '{parent}' as a whole first.")
 
@@ -171,7 +177,7 @@ def item_names(items: tuple[Any, ...]) -> list[str]:
 
 
 def _children(value: Any) -> dict[str, Any] | None:
-    """What can be addressed below a value, by name; None for a value that is one setting."""
+    """The settings inside a value, by name; None for a value without settings."""
     if is_value(value):
         return {name: getattr(value, name) for name in settable(type(value))}
     if isinstance(value, tuple) and any(is_value(item) or isinstance(item, tuple) for item in value):
@@ -199,10 +205,10 @@ def get(value: Any, path: str, here: str = "") -> Any:
             items = enumerate(place) if isinstance(place, tuple) else place.items()
             below = {**{str(key): item for key, item in items}, **below}
         if not below:
-            raise _closed(join(here, part), here, place)
+            raise _has_no_settings(join(here, part), here, place)
         if part not in below:
             kind = type(place).__name__ if is_value(place) else ""
-            raise _unknown(join(here, part), list(_children(place) or below), here, value, kind)
+            raise _unknown_setting(join(here, part), list(_children(place) or below), here, value, kind)
         here, place = join(here, part), below[part]
     return place
 

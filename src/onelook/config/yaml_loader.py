@@ -1,4 +1,4 @@
-"""PyYAML's loader with the scalars of YAML 1.2 and bounds on what a file may claim.
+"""PyYAML's loader with the scalars of YAML 1.2, and limits on the size and depth of a document.
 
 libyaml parses where it is there. Nodes are composed by PyYAML's Python composer, as that of the C loader has no place
 where a node can be refused before it is made. Imported on first use: `import yaml` takes longer than a small command.

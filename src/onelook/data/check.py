@@ -18,6 +18,7 @@ from onelook.data.index import CROWD, DIFFICULT, LABELLED, index_in_memory
 from onelook.data.problems import Problem, Problems
 from onelook.errors import DataError
 from onelook.reporter import PlainReporter, Reporter
+from onelook.types import text_repr
 
 IMBALANCE = 100
 _REMEDY = "Correct the file, or export the annotations again."
@@ -25,7 +26,11 @@ _REMEDY = "Correct the file, or export the annotations again."
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The problems of a data set. summary: its format, counts by split, errors, warnings, and counts by code."""
+    """The problems of a data set.
+
+    summary: its format, counts by split, number of errors and warnings, and counts by kind of problem.
+    problems: each with severity, kind, file, line or annotation id, message and remedy.
+    """
 
     summary: dict[str, Any]
     problems: list[Problem] = field(default_factory=list)
@@ -34,6 +39,8 @@ class CheckReport:
     def exit_code(self) -> int:
         """1 where errors were found."""
         return int(self.summary["errors"] > 0)
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         counts = ((self.summary["errors"], "error"), (self.summary["warnings"], "warning"))

@@ -24,6 +24,7 @@ from onelook.data.split_names import WHOLE
 from onelook.errors import DataError, UsageError, did_you_mean
 from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
+from onelook.types import text_repr
 
 WritableFormat = Literal["coco", "voc", "yolo"]
 """The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
@@ -31,7 +32,13 @@ WritableFormat = Literal["coco", "voc", "yolo"]
 
 @dataclass(frozen=True)
 class Conversion:
-    """The result of a conversion. lost: what the target format cannot hold, and how often it occurred."""
+    """The result of a conversion.
+
+    source, out: the data set that was read, and the folder that was written.  format, format_title: of the written one,
+    short ("coco") and as shown.  splits: `images` and `boxes` that were written, by split; an image of two splits
+    (trainval) counts in both.  lost: what the target format cannot hold, and how often it occurred.  notes: what else
+    there is to know.
+    """
 
     source: str
     out: str
@@ -41,9 +48,11 @@ class Conversion:
     lost: dict[str, int]
     notes: tuple[str, ...]
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
-        images, boxes = (sum(counts[key] for counts in self.splits.values()) for key in ("images", "boxes"))
-        return f"{self.format_title} data set in '{self.out}', from '{self.source}': {images} images, {boxes} boxes"
+        counts = (f"{split} {one['images']} images, {one['boxes']} boxes" for split, one in self.splits.items())
+        return f"{self.format_title} data set in '{self.out}', from '{self.source}': {'; '.join(counts)}"
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, in the layout of `convert --json`."""
@@ -89,7 +98,7 @@ def convert(
     notes = dict.fromkeys(note for dataset in opened.values() for note in dataset.notes)
     try:
         with new_folder(target) as work:
-            linked, more = _write_all(opened, format, work, losses, link=not copy, reporter=reporter)
+            linked, more, boxes = _write_all(opened, format, work, losses, link=not copy, reporter=reporter)
     except OSError as error:
         raise _unwritable(out, error) from error
     notes |= dict.fromkeys(more)
@@ -97,7 +106,7 @@ def convert(
         notes["the data set has no splits, so all of it is written as 'train'"] = None
     if not copy:
         notes["the images are hard links to the originals" if linked else "the images were copied"] = None
-    counts = {s: {"images": len(d), "boxes": int(d.num_objects.sum())} for s, d in opened.items()}
+    counts = {split: {"images": len(dataset), "boxes": boxes[split]} for split, dataset in opened.items()}
     return Conversion(str(data), str(target), format.name, format.title, counts, dict(losses.counts), tuple(notes))
 
 
@@ -113,24 +122,30 @@ def _writable(name: str) -> Format:
 
 def _write_all(
     opened: dict[str, Dataset], format: Format, work: Path, losses: Losses, *, link: bool, reporter: Reporter
-) -> tuple[bool, list[str]]:
-    """Writes all splits into a folder. Returns whether every image is a link, and notes for the user."""
+) -> tuple[bool, list[str], dict[str, int]]:
+    """Writes all splits into a folder.
+
+    Returns whether every image is a link, notes for the user, and the number of boxes that were written, by split.
+    """
     assert format.write is not None  # only such a format is chosen
     writer = format.write()
     taken: dict[str, tuple[Dataset, int]] = {}
     notes: list[str] = []
+    boxes: dict[str, int] = {}
     for split, dataset in opened.items():
         places, renamed = _places(writer, split, dataset, taken)
         with reporter.progress(f"Writing {split}") as progress:
             for i, place in enumerate(places):
                 link = _put(dataset.path(i), work / place.folder / place.name, link)
                 progress(i + 1, len(places))
+        before = losses.boxes_left_out
         writer.write(work, split, dataset, places, losses)
+        boxes[split] = int(dataset.num_objects.sum()) - (losses.boxes_left_out - before)
         if renamed:
             reason = "because two shared one, or because the format cannot hold it"
             notes.append(f"{renamed} images of '{split}' have a new name, {reason}")
     writer.finish(work, next(iter(opened.values())).names)
-    return link, notes
+    return link, notes, boxes
 
 
 def _unwritable(out: str | Path, error: OSError) -> DataError:

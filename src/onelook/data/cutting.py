@@ -8,7 +8,7 @@ import numpy as np
 
 from onelook.data.boxes import clean_boxes, cut_outline, reach_beyond
 from onelook.data.building import gather_runs
-from onelook.data.formats.base import Losses
+from onelook.data.formats.base import LEFT_OUT, Losses
 from onelook.data.index import LAZY, SCHEMA, Index, index_in_memory
 from onelook.data.split import Dataset
 
@@ -29,8 +29,8 @@ def cut_to_images(dataset: Dataset, losses: Losses) -> Dataset:
     if kept.all() and not (beyond | outlined).any():
         return dataset
     empty = (index.boxes[:, 2:] <= 0).any(axis=1)
-    losses.add("boxes without area (left out)", int(empty.sum()))
-    losses.add("boxes wholly outside of their images (left out)", int((~kept & ~empty).sum()))
+    losses.add(f"boxes without area {LEFT_OUT}", int(empty.sum()))
+    losses.add(f"boxes wholly outside of their images {LEFT_OUT}", int((~kept & ~empty).sum()))
     losses.add("parts of boxes beyond their images (cut off)", int((beyond & kept).sum()))
     losses.add("parts of outlines beyond their images (cut off)", int((outlined & kept).sum()))
     sides = corners[:, 2:] - corners[:, :2]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onelook.config import check_arguments
 from onelook.data import cache
 from onelook.data.find import find_source
 from onelook.data.formats.base import Source
@@ -39,6 +40,7 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
     as they are. Raises `DataError` for a split that does not exist and for annotations that contradict themselves,
     naming file and line.
     """
+    check_arguments(open_dataset, locals())
     reporter = PlainReporter() if reporter is None else reporter
     source = find_source(data)
     format, name = source.format, source.resolve(split)

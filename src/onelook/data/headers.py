@@ -37,6 +37,7 @@ from onelook.data.exif import (
     tiff_tags,
 )
 from onelook.data.heif import heif_layout
+from onelook.errors import install_command
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -288,7 +289,11 @@ def _heic(data: bytes) -> Header:
 
 
 HEIC = "it is a HEIC image"
-HEIC_REMEDY = "Convert it to JPEG or PNG, or install what reads it: pip install onelook[heic]"
+
+
+def heic_remedy() -> str:
+    """What to do with a HEIC image where the package that reads it is not installed."""
+    return f"Convert it to JPEG or PNG, or install what reads it: {install_command('heic')}"
 
 
 def is_heic(data: bytes) -> bool:

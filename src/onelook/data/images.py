@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from onelook.data.exif import DamagedHeaderError
-from onelook.data.headers import HEIC, HEIC_REMEDY, Header, is_heic, read_header
+from onelook.data.headers import HEIC, Header, heic_remedy, is_heic, read_header
 from onelook.data.headers import IMAGE_SUFFIXES as IMAGE_SUFFIXES  # noqa: PLC0414
 from onelook.data.pillow_image import decode_with_pillow
 from onelook.errors import ConfigError, ImageError
@@ -139,7 +139,7 @@ def _header(data: bytes, name: str, limit: int | None) -> Header:
         raise ImageError(f"'{name}' is a damaged image: {error}.", "Replace the file.") from error
     if header is None:
         kind = kind_of(data)
-        remedy = HEIC_REMEDY if kind == HEIC else _REMEDY
+        remedy = heic_remedy() if kind == HEIC else _REMEDY
         raise ImageError(f"'{name}' is not an image that can be read: {kind}.", remedy)
     if header.height * header.width > (MAX_PIXELS if limit is None else limit):
         raise _too_large(name, header.height, header.width, limit)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from io import FileIO
 
 from onelook.data.exif import DamagedHeaderError, trailing_exif
-from onelook.data.headers import HEIC, HEIC_REMEDY, Header, is_heic, read_header
+from onelook.data.headers import HEIC, Header, heic_remedy, is_heic, read_header
 from onelook.data.paths import other_spelling
 from onelook.devices import num_cores
 from onelook.errors import ImageError
@@ -35,7 +35,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         with open(path, "rb", buffering=0) as file:
             header = _header(file)
             if header is None and is_heic(_first_bytes(file)):
-                raise ImageError(f"'{path}' cannot be read: {HEIC}.", HEIC_REMEDY)
+                raise ImageError(f"'{path}' cannot be read: {HEIC}.", heic_remedy())
     except FileNotFoundError:
         spelling = other_spelling(path)
         remedy = "Rename the file, or write its name in the other form." if spelling else _MISSING

@@ -24,16 +24,19 @@ PIXEL_LIMIT = 200_000_000
 class Dataset:
     """One split of a data set (or a part of it): I images in index order, their objects in file order.
 
-    names: (C,) class names, ordered by the data set's own ids.  category_ids: (C,) those ids (0 to C - 1 for formats
-    without).  root: folder the images' names are relative to.  format, format_title: its name, short (`coco`) and as
-    shown.  has_boxes: False where an image has a class and no boxes, as a classifier learns them.  has_ids: whether
-    the annotations have ids of their own.  ignores_difficult: whether objects marked difficult are neither hit nor miss
-    in an evaluation, as Pascal VOC has it; COCO's protocol counts them like all others.  beyond_image: what training
-    makes of a box that reaches beyond its image (`onelook.data.boxes`).  Boxes are as annotated; only `sample` and
-    `coco_ground_truth` cut them.
+    index: the memory-mapped arrays.  names: (C,) class names, ordered by the data set's own ids.  category_ids: (C,)
+    those ids (0 to C - 1 for formats without).  root: folder the images' names are relative to.  format, format_title:
+    its name, short (`coco`) and as shown.  split: its name.  described_by: the file or folder that was opened.
+    annotations: the annotation file, where there is one for the split.  has_boxes: False where an image has a class and
+    no boxes, as a classifier learns them.  has_ids: whether the annotations have ids of their own.  ignores_difficult:
+    whether objects marked difficult are neither hit nor miss in an evaluation, as Pascal VOC has it; COCO's protocol
+    counts them like all others.  beyond_image: what training makes of a box that reaches beyond its image
+    (`onelook.data.boxes`).  rows: the images of a part (`view`), None for all.  relabel: the label of each class of the
+    index, None where they are equal.  notes: what was assumed.
 
-    Copies and pickles share the memory-mapped index: a worker process maps the same file. A pickled data set whose
-    index was rebuilt meanwhile raises `DataError` when it is loaded.
+    Boxes are as annotated; only `sample` and `coco_ground_truth` cut them. Copies and pickles share the memory-mapped
+    index: a worker process maps the same file. A pickled data set whose index was rebuilt meanwhile raises `DataError`
+    when it is loaded.
     """
 
     index: Index

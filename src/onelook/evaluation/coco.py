@@ -17,7 +17,7 @@ import hotcoco
 import numpy as np
 
 from onelook.evaluation.tables import GroundTruth, Results
-from onelook.types import UNDEFINED
+from onelook.types import UNDEFINED, text_repr
 
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 IOUS = np.linspace(0.5, 0.95, 10)
@@ -96,9 +96,10 @@ class LabelSuspect:
 class Evaluation:
     """Average precision and recall of a model's detections on a data set.
 
-    stats: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, each 0..1, or -1 where no object defines it.
-    per_class: class name -> AP and AP50, in the order of the labels.  seconds: wall time by stage.  notes: what the
-    numbers leave out or assume.  written: files that hold more. Everything else is computed on first use.
+    truth: the annotations that were compared with.  results: the detections.  stats: AP AP50 AP75 APs APm APl AR1 AR10
+    AR100 ARs ARm ARl, each 0..1, or -1 where no object defines it.  per_class: class name -> AP and AP50, in the order
+    of the labels.  seconds: wall time by stage.  notes: what the numbers leave out or assume.  written: files that hold
+    more.
     """
 
     truth: GroundTruth = field(repr=False)
@@ -119,6 +120,8 @@ class Evaluation:
             "seconds": self.seconds,
         }
         return plain | ({"notes": list(self.notes)} if self.notes else {})
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         numbers = "  ".join(f"{name} {'-' if value < 0 else f'{value:.4f}'}" for name, value in self.stats.items())

@@ -15,7 +15,7 @@ import torch
 
 from onelook.config import to_plain
 from onelook.errors import ExportError, missing_package
-from onelook.exported import METADATA_KEY, ExportedMetadata
+from onelook.exported import LEAST_RUNTIME, METADATA_KEY, ExportedMetadata
 from onelook.exporting.graph import ExportGraph
 from onelook.exporting.nms import ROW_OUTPUTS, append_nms
 from onelook.exporting.runtime import onnx_runner
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 OPSET = 18  # native to the exporter; newer opsets are conversions that few runtimes need
 IR_VERSIONS = {"1.14": 8, "1.15": 9, "1.18": 10}  # the newest that ONNX Runtime reads from this version on
-LEAST_RUNTIME = "1.14"  # the first that runs operators of OPSET
 LARGEST_BATCH = 1024
 DEFAULT_LIMIT = 300
 OUTPUTS = ("boxes", "scores")

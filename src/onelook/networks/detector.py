@@ -204,8 +204,8 @@ class ReadsOfficialFiles(Protocol):
 class Detector(nn.Module):
     """A complete detector. No part reads the attributes `architecture`, `class_names` and `deployed`.
 
-    after_backbone, after_neck: modules without parameters that a training puts between the parts (Pyramid -> Pyramid),
-    such as DropBlock; the identity in evaluation.
+    `after_backbone` and `after_neck` are modules without parameters that a training puts between the parts (Pyramid ->
+    Pyramid), such as DropBlock; they are the identity in evaluation.
     """
 
     def __init__(self, pixels: nn.Module, backbone: Backbone, neck: Neck, head: Head) -> None:

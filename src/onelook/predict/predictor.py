@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeGuard, overload
 import numpy as np
 
 from onelook.augment.letterbox import Resize, ResizeTransform
+from onelook.config import check_arguments
 from onelook.data.images import MAX_PIXELS, decode_image
 from onelook.errors import ImageError
 from onelook.ops.nms import Postprocess, RawDetections, with_thresholds
@@ -201,6 +202,7 @@ class Predictor:
 
     def settings(self, confidence: float, iou: float, agnostic: bool | None = None) -> Postprocess:
         """The predictor's postprocessing with these thresholds."""
+        check_arguments(Predictor.settings, locals())
         return with_thresholds(self.postprocess, confidence, iou, agnostic)
 
 

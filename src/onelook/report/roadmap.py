@@ -17,6 +17,7 @@ from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.scatter_png import write_scatter_png
 from onelook.report.style import STYLE
+from onelook.types import text_repr
 
 _NOTHING = "\N{EN DASH}"
 TITLES = {"AP": "AP", "top1": "top-1", "top5": "top-5"}  # titles of the metrics
@@ -62,6 +63,7 @@ class MeasuredRow:
 class RoadmapTable:
     """The table of a roadmap with all results.
 
+    name, title, source: of the roadmap, and of the paper's table.  rows: in the table's order.
     facts: conditions of the measurement, by name.  folder: None if nothing was trained.  measures: the metrics; the
     first is the one that rows are compared by.  printed: the paper's table cell by cell, where nothing was trained.
     """
@@ -174,6 +176,8 @@ class RoadmapTable:
             _text(row.latency, self._latency_digits),
             _text(paper.latency, self._latency_digits),
         )
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         return f"{self.source}: {self.title}\n\n{self.markdown()}"

@@ -71,7 +71,7 @@ def _facts(trained: RunResult, recipe: Recipe, training: Dataset, validation: Da
     model = recipe.model.build()
     height, width = recipe.input_size
     cost = f"{count_parameters(model) / 1e6:.2f} M parameters, {count_gflops(model, recipe.input_size):.2f} GFLOPs"
-    best = "" if trained.best_epoch is None else f" (best in epoch {trained.best_epoch + 1})"
+    best = "" if trained.best_epoch is None else f" (best in epoch {trained.best_epoch})"
     if trained.never_defined:
         best = f" ({trained.metric} was never defined on the validation set: best is the last epoch)"
     return {

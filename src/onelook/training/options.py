@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from onelook import run_files
-from onelook.devices import Precision
+from onelook.devices import Layout, Precision
 from onelook.errors import UserError
 from onelook.training.checkpoint import read_notes
 from onelook.training.train_state import RuntimeOptions
-
-Layout = Literal["channels-last", "contiguous"]
-"""The memory layout of a network and its images."""
 
 
 @dataclass(frozen=True, kw_only=True)

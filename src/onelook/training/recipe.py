@@ -24,7 +24,7 @@ from onelook.training.ema import Ema
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
-from onelook.types import Sample
+from onelook.types import Sample, text_repr
 
 AnyLoss = DetectionLoss | ClassLoss
 AnySchedule = WarmCosine | OneCycle | MultiStep | Polynomial | CosineRestarts | Constant
@@ -53,20 +53,23 @@ class Closing:
 class Recipe:
     """The settings of a complete training: model, loss, augmentation, optimizer, schedule and the rest.
 
-    batch_size: images an optimizer step, over all processes and micro-batches.  size: (height, width) of the training
-    input, None for the architecture's own.  accumulate: micro-batches of a step (gradient accumulation).  clip: largest
-    gradient norm of the detector.  max_labels: most objects of an image.  freeze: names (glob patterns) of parameters
-    that are not trained.  sampling: which images, and how often.  sync_batch_norm: batch norm over the images of all
-    processes.  normalization: replaces batch norm in training, None keeps it.  dropblock, adversarial: None for
-    without.  join_micro_batches: whether micro-batches are joined where the random input size is small, as long as
-    none has more pixels than one of the largest size (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).
-    batch_augments: augmentations of the augmented images, in order (CutMix, blur, erasing); not used where `closing`
-    has an augmentation.
-    nonfinite: what a loss that is not finite does to the training; its step never changes a weight.
-    evaluate_every: epochs between evaluations; every closing epoch is evaluated (YOLOX).  metric: decides which epoch
-    is the best.  patience: evaluations without improvement before early stopping, None for never.  distillation:
-    settings of distillation; the run has the teacher.  pretraining: recipe of the classifier training whose backbone
-    weights the run starts with; None starts with the weights of the run, or at random.
+    model: the architecture.  loss: assigner and loss terms.  augment: augmentation of a training image.  optimizer: SGD
+    or AdamW.  schedule: learning rate and momentum of every step.  epochs: passes over the data.  seed: of every random
+    choice.  ema: moving average of the weights, which is what is evaluated; None for without.  multiscale: random input
+    sizes.  closing: the last epochs, with other augmentation or loss.  batch_size: images an optimizer step, over all
+    processes and micro-batches.  size: (height, width) of the training input, None for the architecture's own.
+    accumulate: micro-batches of a step (gradient accumulation).  clip: largest gradient norm of the detector.
+    max_labels: most objects of an image.  freeze: names (glob patterns) of parameters that are not trained.  sampling:
+    which images, and how often.  sync_batch_norm: batch norm over the images of all processes.  normalization: replaces
+    batch norm in training, None keeps it.  dropblock, adversarial: None for without.  join_micro_batches: whether
+    micro-batches are joined where the random input size is small, as long as none has more pixels than one of the
+    largest size (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).  batch_augments: augmentations of the
+    augmented images, in order (CutMix, blur, erasing); not used where `closing` has an augmentation.  nonfinite: what a
+    loss that is not finite does to the training; its step never changes a weight.  evaluate_every: epochs between
+    evaluations; every closing epoch is evaluated (YOLOX).  metric: decides which epoch is the best.  patience:
+    evaluations without improvement before early stopping, None for never.  distillation: settings of distillation; the
+    run has the teacher.  pretraining: recipe of the classifier training whose backbone weights the run starts with;
+    None starts with the weights of the run, or at random.
     """
 
     model: Architecture
@@ -99,6 +102,14 @@ class Recipe:
     patience: int | None = None
     pretraining: Recipe | None = None
 
+    __repr__ = text_repr
+
+    def __str__(self) -> str:
+        height, width = self.input_size
+        network = f"{type(self.model).__name__}, {self.model.num_classes} classes, input {height} x {width}"
+        terms = " + ".join(term.name for term in self.loss.terms)
+        return f"{network}; {self.epochs} epochs in batches of {self.batch_size} images; loss {terms}"
+
     def __post_init__(self) -> None:
         self._check_numbers()
         if self.batch_size % self.accumulate:
@@ -112,7 +123,11 @@ class Recipe:
         if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
             raise ValueError(f"the size is (height, width), each a multiple of 32, not {self.size}")
         if self.closing is not None and self.closing.epochs > self.epochs:
-            raise ValueError(f"closing.epochs {self.closing.epochs} is more than epochs {self.epochs}")
+            raise ConfigError(
+                f"epochs {self.epochs} is less than closing.epochs {self.closing.epochs}, the closing phase.",
+                "Shorten the whole training with --epochs (in Python: onelook.train(..., epochs=...)), or set "
+                "closing.epochs as well.",
+            )
         if "image classes" in self.model.provides and self.distillation is not None:
             raise ValueError("an image classifier has no neck, so distillation cannot be used with it")
         if self.pretraining is not None and "image classes" not in self.pretraining.model.provides:

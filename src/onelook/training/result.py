@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from onelook import run_files
+from onelook.types import text_repr
 
 
 @dataclass(frozen=True)
 class RunResult:
     """The result of a training; of its epochs so far where it was stopped.
 
-    reason: "finished", "patience" (early stopping) or "interrupted".  metric, best: what best means, and its value;
-    None where nothing was evaluated.  metrics: the numbers of the last evaluation, {} without one.  last: the last
-    row of metrics.csv.
+    folder: of the run.  reason: "finished", "patience" (early stopping) or "interrupted".  epochs, steps: how many
+    were trained.  seconds: of all sessions of the run.  metric, best: what decides which epoch is the best, and its
+    best value; None where nothing was evaluated.  best_epoch: the epoch with that value; the first epoch is 1, as in
+    metrics.csv and in all messages.  metrics: the numbers of the last evaluation, {} without one.  last: the last row
+    of metrics.csv.
     """
 
     folder: Path
@@ -50,6 +53,8 @@ class RunResult:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {**values, "folder": str(self.folder), "metrics": dict(self.metrics), "last": dict(self.last)}
 
+    __repr__ = text_repr
+
     def __str__(self) -> str:
         if self.reason == "interrupted":
             return f"Stopped after {self.steps} steps. Nothing is lost: {self.folder} holds it all."
@@ -57,7 +62,7 @@ class RunResult:
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
         lines = [f"{why} {epochs} in {format_duration(self.seconds)}."]
         if self.best is not None and self.best_epoch is not None:
-            lines.append(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch + 1}.")
+            lines.append(f"Best {self.metric} {self.best:.4f}, in epoch {self.best_epoch}.")
         elif self.never_defined:
             lines.append(f"{self.metric} was never defined on the validation set: best is the last epoch.")
         return "\n".join([*lines, f"Weights: {self.weights}"])

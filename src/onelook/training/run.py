@@ -179,7 +179,7 @@ class Run:
             seconds=record.seconds,
             metric=self.recipe.metric,
             best=record.best,
-            best_epoch=record.best_epoch,
+            best_epoch=None if record.best_epoch is None else record.best_epoch + 1,
             metrics=record.metrics,
             last=record.rows[-1] if record.rows else {},
         )
@@ -190,10 +190,10 @@ def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
     changes = diff(before, recipe)
     if changes:
         listed = ", ".join(f"{one.path} was {one.before}, now {one.after}" for one in changes[:5])
-        raise UserError(
-            f"The run in '{folder}' has another recipe: {listed}.",
-            "Resume without changing the recipe, or start a new run in another folder (out).",
-        )
+        remedy = "Resume without changing the recipe, or start a new run in another folder (out)."
+        if any(one.path == "epochs" for one in changes):
+            remedy += f" To train its weights for more epochs: a new run with weights {folder / 'last.safetensors'}."
+        raise UserError(f"The run in '{folder}' has another recipe: {listed}.", remedy)
 
 
 def fit(

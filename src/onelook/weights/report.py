@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from onelook.errors import WeightsError
+from onelook.types import text_repr
 from onelook.weights.problems import printable
 
 _LISTED = 12
@@ -15,11 +16,11 @@ _LISTED = 12
 class LoadReport:
     """The result of `load_weights`; `str(report)` is for a terminal.
 
-    format: what the file is.  form: "training" or "deploy", the form of the file's weights.  tensors, parameters: how
-    many tensors of the model were set, and their values.  kept_classes, new_classes: names (or numbers) of the model's
-    classes whose rows came from the file, and of those that keep their initialisation.  file_classes: the names of the
-    file's classes, or how many they are where their names are unknown.  notes: assumptions made.  part: what of the
-    model they are.
+    path: the file.  format: what the file is.  model: name of the model.  form: "training" or "deploy", the form of the
+    file's weights.  tensors, parameters: how many tensors of the model were set, and their values.  kept_classes,
+    new_classes: names (or numbers) of the model's classes whose rows came from the file, and of those that keep their
+    initialisation.  file_classes: the names of the file's classes, or how many they are where their names are unknown.
+    notes: assumptions made.  part: what of the model they are.
     """
 
     path: str
@@ -33,6 +34,8 @@ class LoadReport:
     file_classes: tuple[str, ...] | int
     notes: tuple[str, ...] = field(default=())
     part: str = "one to one"
+
+    __repr__ = text_repr
 
     def __str__(self) -> str:
         lines = [

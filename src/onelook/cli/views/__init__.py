@@ -1,1 +1,1 @@
-"""How results of the API are shown on a terminal: one file a result."""
+"""Functions that print the results of the API, one file for each kind of result."""

@@ -1,15 +1,18 @@
-"""How found anchor boxes are shown on a terminal."""
+"""Prints found anchor boxes."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from onelook.api.anchors import FoundAnchors
+if TYPE_CHECKING:
+    from onelook.api.anchors import FoundAnchors
 
 
 def show_anchors(found: FoundAnchors, console: Console) -> None:
-    """A table of the levels and of the fit, and the setting to copy."""
+    """Prints the anchors of each level, how well they fit, and the setting that uses them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = [("", found.anchors, found.fit)]
     if found.present is not None:

@@ -1,4 +1,4 @@
-"""How a measurement is shown on a terminal."""
+"""Prints a benchmark."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onelook.api.bench import PERCENTILES, ModelBenchmark
 
 
 def show_benchmark(result: ModelBenchmark, console: Console) -> None:
-    """What was measured, then the figures."""
+    """Prints the settings of a benchmark, then its results."""
     now = result.setting
     threads = f", {now.threads} thread{'s' if now.threads != 1 else ''}" if now.threads else ""
     nms = {"in": "NMS in the time", "out": "NMS not in the time", "inside the file": "NMS inside the file"}[now.nms]

@@ -1,4 +1,4 @@
-"""How the problems of a data set, and an installation, are shown on a terminal."""
+"""Prints the problems of a data set, and the description of an installation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from onelook.api.check import Environment
 from onelook.data.check import CheckReport
+from onelook.errors import install_command
 
 SHOWN_OF_A_CODE = 5
 
@@ -41,14 +42,14 @@ def show_problems(result: CheckReport, console: Console) -> None:
 
 
 def show_environment(environment: Environment, console: Console) -> None:
-    """Tables of the system, packages, extras and devices."""
+    """Prints tables of the system, packages, extras and devices."""
     table = Table(show_header=False, box=None)
     for name, value in {**environment.system, **environment.packages}.items():
         table.add_row(name, escape(str(value)) if value is not None else "[yellow]not installed[/]")
     for extra, packages in environment.extras.items():
         missing = [name for name, version in packages.items() if version is None]
         have = ", ".join(f"{name} {version}" for name, version in packages.items() if version is not None)
-        hint = escape(f"pip install 'onelook[{extra}]'") if missing else ""
+        hint = escape(install_command(extra)) if missing else ""
         table.add_row(f"extra {extra}", " ".join((have, f"[yellow]{hint}[/]" if hint else "")).strip())
     for device in environment.devices:
         table.add_row(device["name"], escape(device["description"]))

@@ -1,4 +1,4 @@
-"""How a conversion of a data set is shown on a terminal."""
+"""Prints the result of a conversion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onelook.data.convert import Conversion
 
 
 def show_conversion(conversion: Conversion, console: Console) -> None:
-    """A line a split, then what was lost."""
+    """Prints the counts of each split, then what the format could not hold."""
     console.print(
         f"{conversion.format_title} data set in [bold]{escape(conversion.out)}[/], from {escape(conversion.source)}"
     )

@@ -1,4 +1,4 @@
-"""How the result of the demo is shown on a terminal."""
+"""Prints the result of the demo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onelook.api.demo import Demo
 
 
 def show_demo(made: Demo, console: Console) -> None:
-    """Prints the stages, the numbers, and where everything is."""
+    """Prints the time and the result of each stage, and all paths."""
     stages = Table(box=None, header_style="bold", pad_edge=False)
     for column, side in (("stage", "left"), ("seconds", "right"), ("what came of it", "left")):
         stages.add_column(column, justify=side)  # type: ignore[arg-type]

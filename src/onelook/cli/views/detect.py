@@ -1,4 +1,4 @@
-"""How the result of `onelook detect` is shown: as plain text, because importing Rich takes a third of its time."""
+"""Formats the result of `onelook detect` as plain text, because importing Rich takes a third of its time."""
 
 from __future__ import annotations
 
@@ -6,26 +6,40 @@ import os
 from collections.abc import Iterator
 
 from onelook.api.detect import DetectResult, counted
+from onelook.types import Detections
 
-SHOWN_CLASSES, SHOWN_FAILURES = 20, 10
+SHOWN_DETECTIONS, SHOWN_CLASSES, SHOWN_FAILURES = 20, 20, 10
 
 
 def text_of_result(result: DetectResult) -> str:
-    """A table of classes, then what failed and what was written."""
-    return "\n".join([*_classes(result), str(result), *_failures(result), *_written(result)])
+    """A table of the detections of one image, or of the classes of several; then what failed and what was written."""
+    table = _classes(result) if result.only is None else _detections(result.only)
+    return "\n".join([*table, str(result), *_failures(result), *_written(result)])
+
+
+def _detections(found: Detections) -> Iterator[str]:
+    names = found.names[:SHOWN_DETECTIONS]
+    if not names:
+        return
+    widest = max(map(len, ("class", *names)))
+    yield f"{'class':<{widest}}  score  box (x1, y1, x2, y2)"
+    for name, score, box in zip(names, found.scores.tolist(), found.boxes.tolist()):
+        yield f"{name:<{widest}}  {score:>5.2f}  {', '.join(f'{side:.0f}' for side in box)}"
+    if (more := len(found) - len(names)) > 0:
+        yield f"and {more} more with lower scores"
 
 
 def _classes(result: DetectResult) -> Iterator[str]:
     common = result.per_class.most_common()
-    rows = common[:SHOWN_CLASSES]
+    rows = [(name, count, f"{result.best_scores[name]:.2f}") for name, count in common[:SHOWN_CLASSES]]
     if rest := sum(count for _, count in common[SHOWN_CLASSES:]):
-        rows.append((f"{len(common) - SHOWN_CLASSES} more classes", rest))
+        rows.append((f"{len(common) - SHOWN_CLASSES} more classes", rest, ""))
     if not rows:
         return
-    widest = max(len("class"), *(len(name) for name, _ in rows))
-    yield f"{'class':<{widest}}  detections  share"
-    for name, count in rows:
-        yield f"{name:<{widest}}  {count:>10,}  {count / result.detections:>5.0%}"
+    widest = max(len("class"), *(len(name) for name, _, _ in rows))
+    yield f"{'class':<{widest}}  detections  share  best score"
+    for name, count, best in rows:
+        yield f"{name:<{widest}}  {count:>10,}  {count / result.detections:>5.0%}  {best:>10}".rstrip()
 
 
 def _failures(result: DetectResult) -> Iterator[str]:

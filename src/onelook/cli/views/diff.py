@@ -1,19 +1,21 @@
-"""How the differences of two recipes are shown on a terminal."""
+"""Prints the differences of two recipes."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onelook.api.diff import RecipeDiff
 from onelook.config import to_text
+
+if TYPE_CHECKING:
+    from onelook.api.diff import RecipeDiff
 
 
 def show_diff(diff: RecipeDiff, console: Console) -> None:
-    """A table of the differences, as `path=value` text."""
+    """Prints a table of the differences, as `path=value` text."""
     if not diff.differences:
         console.print("The two recipes are the same.")
         return
@@ -28,7 +30,7 @@ def show_diff(diff: RecipeDiff, console: Console) -> None:
 
 
 def _side(value: Any, other: Any) -> Text:
-    """One side of a difference; of two lists of objects, what both have is left out."""
+    """Formats one side of a difference; of two lists, common items are left out."""
     if isinstance(value, tuple) and isinstance(other, tuple) and any(item in other for item in value):
         own = [to_text(item) for item in value if item not in other]
         return Text(", ".join(["...", *own]))

@@ -1,4 +1,4 @@
-"""How an evaluation is shown on a terminal."""
+"""Prints an evaluation."""
 
 from __future__ import annotations
 

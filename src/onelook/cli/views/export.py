@@ -1,14 +1,22 @@
-"""How an exported file is shown on a terminal."""
+"""Prints the result of an export."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 
-from onelook.api.export import ExportResult, WrittenWeights
+if TYPE_CHECKING:
+    from onelook.api.export import ExportResult, WrittenWeights
 
 
-def show_export(result: ExportResult, console: Console) -> None:
-    """The file, its interface, and the differences."""
+def show_export(result: ExportResult | WrittenWeights, console: Console) -> None:
+    """Prints the file, its inputs and outputs, and how it was verified."""
+    from onelook.api.export import WrittenWeights
+
+    if isinstance(result, WrittenWeights):
+        _show_weights(result, console)
+        return
     metadata, agreement = result.exported.metadata, result.exported.agreement
     height, width = metadata.size
     megabytes = result.exported.path.stat().st_size / 1e6
@@ -30,8 +38,7 @@ def show_export(result: ExportResult, console: Console) -> None:
     console.print(f"  verified   on {agreement}")
 
 
-def show_weights(result: WrittenWeights, console: Console) -> None:
-    """The file, and what it says of the training."""
+def _show_weights(result: WrittenWeights, console: Console) -> None:
     megabytes = result.path.stat().st_size / 1e6
     console.print(f"Exported {result.model} to {result.path} ({megabytes:.1f} MB)", soft_wrap=True, markup=False)
     console.print(f"  verified   {result.tensors} tensors read back identical; {result.seen:,} images seen in training")

@@ -1,16 +1,19 @@
-"""How the list of models is shown on a terminal."""
+"""Prints the list of models."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onelook.api.models import ModelList
+if TYPE_CHECKING:
+    from onelook.api.models import ModelList
 
 
 def show_models(models: ModelList, console: Console) -> None:
-    """A table; for a single model also where its weights are."""
+    """Prints a table of models; for a single model also where its weights are."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", no_wrap=True)
     table.add_column("family", no_wrap=True)

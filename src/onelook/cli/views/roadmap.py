@@ -1,18 +1,21 @@
-"""How roadmaps are shown on a terminal."""
+"""Prints roadmaps and their results."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onelook.api.roadmap import RoadmapList
-from onelook.recipes.records import Record
-from onelook.report.roadmap import RoadmapTable
+if TYPE_CHECKING:
+    from onelook.api.roadmap import RoadmapList
+    from onelook.recipes.records import Record
+    from onelook.report.roadmap import RoadmapTable
 
 
 def show_roadmaps(result: RoadmapList, console: Console) -> None:
-    """A table of the roadmaps."""
+    """Prints the list of roadmaps."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in ("roadmap", "source", "rows", "shows"):
         table.add_column(title, justify="right" if title == "rows" else "left")
@@ -38,7 +41,7 @@ def show_printed(record: Record, console: Console) -> None:
 
 
 def show_roadmap(result: RoadmapTable, console: Console) -> None:
-    """The table, what each row changes, and where the files are."""
+    """Prints the table of a roadmap, what each row changes, and where the files are."""
     console.print(Text(f"{result.source}: {result.title}", style="bold"))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in result.columns():

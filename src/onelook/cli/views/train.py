@@ -1,4 +1,4 @@
-"""How the result of a training is shown on a terminal."""
+"""Prints the result of a training."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from onelook.training.result import RunResult
 
 
 def show_training(result: RunResult, console: Console) -> None:
-    """How long the training took, how good it became, and where its weights are."""
+    """Prints the time of the training, its best metric, and where its weights are."""
     console.print(str(result), soft_wrap=True, markup=False)

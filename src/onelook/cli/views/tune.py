@@ -1,15 +1,18 @@
-"""How the result of a search is shown on a terminal."""
+"""Prints the result of a search."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from onelook.api.tune import TuneResult
+if TYPE_CHECKING:
+    from onelook.api.tune import TuneResult
 
 
 def show_search(result: TuneResult, console: Console) -> None:
-    """The trials, best first, and where the best recipe is."""
+    """Prints the trials, best first, and where the best recipe is."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("trial", result.metric, "seconds", *list(result.rows[0] if result.rows else {})[4:]):
         table.add_column(name, justify="right")

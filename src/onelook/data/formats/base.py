@@ -115,6 +115,9 @@ class Place:
     name: str
 
 
+LEFT_OUT = "(left out)"  # the end of what `Losses` says of boxes that are not written
+
+
 @dataclass
 class Losses:
     """What a format cannot hold: how many of each kind."""
@@ -125,6 +128,15 @@ class Losses:
         """Notes that something was left out or changed."""
         if count:
             self.counts[what] += count
+
+    def set(self, what: str, count: int) -> None:
+        """Notes what concerns the whole data set: it is counted once, not once for each split."""
+        self.counts[what] = max(count, self.counts[what])
+
+    @property
+    def boxes_left_out(self) -> int:
+        """How many boxes were not written."""
+        return sum(count for what, count in self.counts.items() if what.endswith(LEFT_OUT))
 
 
 class Writer(Protocol):

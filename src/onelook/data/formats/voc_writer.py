@@ -49,7 +49,7 @@ class VocWriter:
             )
         if dataset.has_ids:
             losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
-            losses.add("category ids (classes are numbered from 0)", len(dataset.names))
+            losses.set("category ids (classes are numbered from 0)", len(dataset.names))
 
     def finish(self, out: Path, names: Sequence[str]) -> None:
         """Writes the list of classes."""

@@ -13,6 +13,7 @@ from onelook.config import write_yaml
 from onelook.data.class_names import CLASS_LIMIT, first_names, unique_names
 from onelook.data.description import is_yaml, read_description
 from onelook.data.formats.base import (
+    LEFT_OUT,
     Format,
     Losses,
     Part,
@@ -240,13 +241,13 @@ def _row(label: int, values: np.ndarray) -> str:
 
 def _count_losses(dataset: Dataset, losses: Losses) -> None:
     crowds = sum(int(dataset.crowd(i).sum()) for i in range(len(dataset)))
-    losses.add("crowd boxes (left out)", crowds)
+    losses.add(f"crowd boxes {LEFT_OUT}", crowds)
     losses.add("difficult marks (boxes are kept)", sum(int(dataset.difficult(i).sum()) for i in range(len(dataset))))
     losses.add("areas of masks", num_mask_areas(dataset))
     if dataset.has_ids:
         losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
         if dataset.category_ids != tuple(range(len(dataset.names))):
-            losses.add("category ids (classes are numbered from 0)", len(dataset.names))
+            losses.set("category ids (classes are numbered from 0)", len(dataset.names))
 
 
 def _check(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:

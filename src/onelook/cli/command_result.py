@@ -1,4 +1,4 @@
-"""What a verb returns: the result of the API, and how the command line shows it."""
+"""The return value of a verb: the result of the API, and the function that prints it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T", bound=HasDict)
 
 
 @dataclass(frozen=True)
-class Shown(Generic[T]):
+class CommandResult(Generic[T]):
     """A result of the API with the function that prints it, from `cli/views/`; None prints `text(result)`.
 
     The text alone needs no Rich, whose import takes a third of the time of `onelook detect` with an exported file.
