@@ -173,7 +173,7 @@ def test_a_teacher_is_a_name_with_weights_a_file_or_the_folder_of_a_run(tmp_path
     assert len({record.fingerprint for record in records}) == 1
     assert [(record.model, record.weights) for record in records] == ways  # by absolute path, to be found again
     for model, weights, said in (
-        ("damo-yolo-ns", None, "--teacher-weights FILE"),
+        ("damo-yolo-ns", None, "a file as teacher_weights"),
         ("yolox-s", str(file), "not of yolox-s"),
     ):
         with pytest.raises(WeightsError, match=said):

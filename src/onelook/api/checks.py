@@ -7,9 +7,9 @@ from onelook.errors import UsageError
 
 def check_thresholds(confidence: float, iou: float) -> None:
     """UsageError unless both are from 0 to 1."""
-    for flag, value in (("confidence", confidence), ("iou", iou)):
+    for name, value in (("confidence", confidence), ("iou", iou)):
         if not 0 <= value <= 1:
-            raise UsageError(f"--{flag} is {value:g}.", "Give a number from 0 to 1.")
+            raise UsageError(f"{name} is {value:g}.", "Give a number from 0 to 1.")
 
 
 def check_batch(batch: int) -> None:
