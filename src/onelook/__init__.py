@@ -10,8 +10,6 @@ from onelook.version import __version__ as __version__
 TYPE_CHECKING = False  # as in `typing`, whose import takes longer than all that stands here
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the same at run time, a test compares both
-    from typing import Any
-
     from onelook.api.anchors import FoundAnchors as FoundAnchors
     from onelook.api.anchors import anchors as anchors
     from onelook.api.bench import ModelBenchmark as ModelBenchmark
@@ -143,7 +141,7 @@ __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 if not TYPE_CHECKING:  # a type checker would take every misspelt name for this function's result
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         if name not in _PUBLIC:
             raise AttributeError(f"module 'onelook' has no attribute '{name}'")
         from importlib import import_module
