@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from onelook.data.anchors import fit_of, flat
+from onelook.data.anchors import flat, measure_fit
 from onelook.data.boxes import clean_boxes
 from onelook.data.images import check_image
 from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
@@ -275,7 +275,7 @@ def _anchor_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | None
     anchors = getattr(recipe.model, "anchors", None)
     if ratio is None or anchors is None:
         return []
-    recall = fit_of(flat(anchors), object_sizes(dataset, recipe.input_size, labels), ratio).recall
+    recall = measure_fit(flat(anchors), object_sizes(dataset, recipe.input_size, labels), ratio).recall
     if recall >= MIN_ANCHOR_RECALL:
         return []
     count = sum(len(level) for level in anchors)
