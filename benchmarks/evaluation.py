@@ -18,7 +18,8 @@ from onelook.data import open_dataset
 from onelook.devices import num_cores, processor_name
 from onelook.errors import UsageError
 from onelook.evaluation import GroundTruth, Results, evaluate, score
-from onelook.evaluation.runner import LabelledImages, Model
+from onelook.evaluation.runner import LabelledImages
+from onelook.predict.runtime import Runtime
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,7 +113,7 @@ def random_evaluation(images: int, per_image: int, classes: int, seed: int = 0) 
 
 
 def bench_val(
-    model: Model,
+    model: Runtime,
     forward: Callable[[np.ndarray], Any],
     dataset: LabelledImages,
     postprocess: Any,
@@ -178,7 +179,7 @@ def _surroundings(model: Any) -> dict[str, Any]:
     return {"device": processor_name(), "threads": torch.get_num_threads(), "precision": precision}
 
 
-def _bare_loop(model: Model, forward: Callable[[np.ndarray], Any], dataset: LabelledImages, batch: int) -> float:
+def _bare_loop(model: Runtime, forward: Callable[[np.ndarray], Any], dataset: LabelledImages, batch: int) -> float:
     start = perf_counter()
     for first in range(0, len(dataset), batch):
         rows = range(first, min(first + batch, len(dataset)))

@@ -24,7 +24,8 @@ SECTIONS = {
     "Train": (
         *("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "Difference"),
         *("train", "TrainResult", "RecipeChoice", "Precision", "Layout", "tune", "TuneResult"),
-        *("roadmap", "RoadmapTable", "roadmaps", "RoadmapList", "anchors", "FoundAnchors"),
+        *("roadmap", "RoadmapTable", "roadmaps", "RoadmapList", "printed_table", "PrintedTable", "PrintedRow"),
+        *("anchors", "FoundAnchors"),
     ),
     "Models and weights": (
         *(

@@ -214,7 +214,8 @@ def test_rows_with_distillation_learn_from_one_teacher(
 
 
 MISTAKES = [
-    (["yolox-table3"], 1, "yolox-table2"),
+    (["yolox-table3", "DATA"], 1, "nothing to train"),
+    (["yolox-tabel2"], 1, "yolox-table2"),
     (["yolox-table2", "DATA", "--rows", "simotta"], 1, "simota"),
     (["yolox-table2", "DATA", "--rows", ","], 2, "names no row"),
     (["yolox-table2", "DATA", "--scale", "width"], 2, "name=factor"),

@@ -13,7 +13,7 @@ import pytest
 
 import data_sets as make
 from data_sets import put
-from onelook.data import cache, open_dataset, opening
+from onelook.data import cache, dataset, open_dataset
 from onelook.errors import DataError
 
 MAKERS = {"coco": make.coco, "yolo": make.yolo, "voc": make.voc}
@@ -31,8 +31,8 @@ def kept(root: Path) -> list[Path]:
 def builds(monkeypatch) -> list[str]:
     """Counts how often an index is built."""
     calls: list[str] = []
-    original = opening._build
-    monkeypatch.setattr(opening, "_build", lambda *args: calls.append(args[1]) or original(*args))
+    original = dataset._build
+    monkeypatch.setattr(dataset, "_build", lambda *args: calls.append(args[1]) or original(*args))
     return calls
 
 

@@ -18,7 +18,10 @@ from onelook.types import text_repr
 
 @dataclass(frozen=True)
 class PrintedRow:
-    """A row of a paper's table.  source: paper and table.  setting: data and hardware.  cells: by column, as text."""
+    """What a paper prints about a model in one row of a table.
+
+    source: paper and table.  setting: data and hardware.  cells: by column, as printed.
+    """
 
     source: str
     setting: str

@@ -102,7 +102,7 @@ def roadmap(
     if data is None:
         recipes = {row.key: scaled(table.recipes[row.key], factors) for row in chosen}
         shown = [untrained_row(table, row, recipes) for row in chosen]
-        printed = printed_table(name) if name in PRINTED_TABLES else None
+        printed = printed_table(name) if rows is None and name in PRINTED_TABLES else None
         return RoadmapTable(table.name, table.title, table.source, shown, measures=table.measures, printed=printed)
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")

@@ -52,9 +52,10 @@ _PAPERS = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO"}
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """A printed table.  name: such as yolox-table3.  source: paper and table.  setting: how it was measured.
+    """A printed table of a paper.
 
-    columns, rows: the printed text; a cell is empty where the paper prints nothing.
+    name: such as yolox-table3.  title: its subject.  source: paper and table.  setting: data and hardware.  columns:
+    their titles.  rows: the cells as printed; a cell is empty where the paper prints nothing.
     """
 
     name: str
@@ -82,14 +83,21 @@ class PrintedTable:
 PRINTED_TABLES: Mapping[str, tuple[str, str]] = MappingProxyType(_TABLES)
 
 
-@cache
 def printed_table(name: str) -> PrintedTable:
-    """The printed table of that name; ConfigError with the nearest names for an unknown one."""
+    """A table of a paper as printed, such as "yolox-table3", cell by cell.
+
+    ConfigError with the nearest names for an unknown one.
+    """
     if name not in PRINTED_TABLES:
+        known = ", ".join(PRINTED_TABLES)
         raise ConfigError(
-            f"There is no printed table '{name}'.{did_you_mean(name, PRINTED_TABLES)}",
-            f"Tables: {', '.join(PRINTED_TABLES)}.",
+            f"There is no printed table '{name}'.{did_you_mean(name, PRINTED_TABLES)}", f"Tables: {known}."
         )
+    return _read(name)
+
+
+@cache
+def _read(name: str) -> PrintedTable:
     title, setting = PRINTED_TABLES[name]
     paper, _, number = name.rpartition("-table")
     text = (files(__name__) / f"{name}.csv").read_text(encoding="utf-8")
