@@ -96,7 +96,7 @@ def run_study(study: Study, trials: int, launcher: Launcher, parallel: int, repo
                 study.update_trial(trial, process=process.pid)
             for number, (process, begun) in list(running.items()):
                 if stop.requested and process.poll() is None:
-                    process.send_signal(signal.SIGINT)
+                    process.terminate()  # a process that nohup started ignores SIGINT, but SIGTERM saves as well
                     process.wait()
                 if process.poll() is not None:
                     del running[number]

@@ -144,6 +144,7 @@ def to_model(
             graph,
             (images,),
             dynamo=True,
+            optimize=True,  # which PyTorch 2.6 leaves away: sequences would remain that OpenCV does not read
             verbose=False,
             input_names=["images"],
             output_names=list(outputs),

@@ -42,7 +42,12 @@ def read_safetensors(path: str | os.PathLike[str], data: memoryview) -> tuple[di
         with safe_open(os.fspath(path), framework="pt") as file:
             metadata = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118  # the file is no mapping
-                tensors[name] = _usable(file.get_tensor(name), f"its tensor '{printable(name)}'")
+                what = f"its tensor '{printable(name)}'"
+                try:
+                    tensor = file.get_tensor(name)
+                except AttributeError as error:  # the library asks torch for a type that an older one does not have
+                    raise UnreadableFile(f"{what} has a type that this PyTorch does not have") from error
+                tensors[name] = _usable(tensor, what)
     except _DAMAGE as error:
         raise UnreadableFile(f"it is damaged ({printable(error, 200)})") from error
     return tensors, _header(metadata)
