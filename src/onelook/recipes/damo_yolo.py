@@ -58,6 +58,17 @@ def published(model: Variant) -> Recipe:
     )
 
 
+def official(model: Variant) -> Recipe:
+    """The recipe without the departures of `published`, each a rule of the official code.
+
+    The last batch of an epoch is left smaller, and an image may have any number of objects. With other epochs, the
+    warm-up of 5 epochs and the closing phase keep their length.
+    """
+    recipe = published(model)
+    sampling = replace(recipe.sampling, last_batch="partial")
+    return replace(recipe, sampling=sampling, max_labels=None, fixed_phases=True)
+
+
 def distilled(model: Variant) -> Recipe:
     """The recipe with distillation, as in the code (the paper's settings are `onelook.training.distillation.PAPER`).
 
