@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from onelook.data.building import Images, Objects, lay_out
-from onelook.data.formats.base import Arrays, Format, Losses, Part, Place, ReadSplit, Source, split_folder
+from onelook.data.formats.base import Arrays, Destination, Format, Losses, Part, ReadSplit, Source, split_folder
 from onelook.data.index import LABELLED
 from onelook.data.paths import images_below, read_text
 from onelook.data.problems import Problems
@@ -61,10 +61,10 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
 class CsvWriter:
     one_file_an_image = False
 
-    def place(self, split: str, name: str) -> Place:
-        return Place(split_folder(split), name)
+    def destination(self, split: str, name: str) -> Destination:
+        return Destination(split_folder(split), name)
 
-    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Destination], losses: Losses) -> None:
         with open(out / f"{split_folder(split)}.csv", "w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(_COLUMNS)

@@ -16,7 +16,7 @@ from onelook.assign.simota import SimOta
 from onelook.cli.app import run
 from onelook.cli.views.anchors import show_anchors
 from onelook.data import open_dataset
-from onelook.data.anchors import AnchorFit, by_level, fit_of, flat, search
+from onelook.data.anchors import AnchorFit, by_level, flat, measure_fit, search
 from onelook.data.objects import object_sizes
 from onelook.data.order import Sampling
 from onelook.data.synthetic import Scenes, write_synthetic
@@ -40,7 +40,7 @@ def test_the_fit_is_the_published_one():
     random = np.random.RandomState(facts["seed"])
     sizes = np.exp(random.normal(3.6, 0.9, (400, 2)) + random.normal(0, 0.35, (400, 1))).astype(np.float32)
     np.testing.assert_allclose(sizes[:3], facts["first_wh"], rtol=1e-6)
-    fit = fit_of(flat(P5), sizes, facts["threshold"])
+    fit = measure_fit(flat(P5), sizes, facts["threshold"])
     assert fit.recall == pytest.approx(facts["best_possible_recall"], rel=1e-6)
     assert fit.fitting == pytest.approx(facts["anchors_above_threshold"], rel=1e-6)
     assert fit.fitness == pytest.approx(facts["fitness"], rel=1e-6)
@@ -53,13 +53,13 @@ def test_anchors_of_separate_groups_are_found():
     found = search(sizes, 6, np.random.default_rng(1))
     order = np.argsort(groups.prod(1))
     np.testing.assert_allclose(found, groups[order], rtol=0.1)
-    assert fit_of(found, sizes).fitness > 0.95
+    assert measure_fit(found, sizes).fitness > 0.95
     np.testing.assert_array_equal(found, search(sizes, 6, np.random.default_rng(1)))
 
 
 def test_mutation_never_makes_the_fit_worse():
     sizes = np.exp(np.random.default_rng(3).normal(3.5, 1.0, (500, 2)))
-    fits = [fit_of(search(sizes, 9, np.random.default_rng(0), generations=g), sizes).fitness for g in (0, 300)]
+    fits = [measure_fit(search(sizes, 9, np.random.default_rng(0), generations=g), sizes).fitness for g in (0, 300)]
     assert fits[1] > fits[0]
 
 

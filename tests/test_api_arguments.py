@@ -30,6 +30,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
         "'batch' must be a whole number, 'auto' or None, not '1'",
         "batch=1",
     ),
+    "choice": (
+        lambda: onelook.train("yolox-nano", "data", precision="fp61"),  # type: ignore[arg-type]
+        "'precision' must be 'fp32', 'fp16' or 'bf16' or None, not 'fp61'. Did you mean 'fp16'?",
+        "",
+    ),
     "recipe": (lambda: onelook.recipe(3), "'name' must be text or a path, not 3", ""),  # type: ignore[arg-type]
     "function": (
         lambda: onelook.train("yolox-nano", "data", reporter=print),  # type: ignore[arg-type]

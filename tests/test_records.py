@@ -11,28 +11,28 @@ import pytest
 from onelook.api.models import models
 from onelook.cli.app import run
 from onelook.errors import ConfigError
-from onelook.recipes.records import RECORDS, printed_rows, record
+from onelook.recipes.records import PRINTED_TABLES, printed_rows, printed_table
 from onelook.recipes.roadmaps import ROADMAPS
 from shared import SHARED, needs_shared
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", PRINTED_TABLES)
 def test_a_table_is_rectangular_and_has_figures(name: str) -> None:
-    table = record(name)
+    table = printed_table(name)
     assert table.rows and {len(row) for row in table.rows} == {len(table.columns)}
     assert all(any(re.search(r"\d", cell) for cell in row) for row in table.rows)
 
 
 def test_every_table_of_the_papers_is_a_roadmap_or_printed() -> None:
     counts = {"yolox": 6, "yolov7": 10, "damo-yolo": 8}
-    assert list(RECORDS) == [
+    assert list(PRINTED_TABLES) == [
         f"{paper}-table{number}" for paper, count in counts.items() for number in range(1, count + 1)
     ]
-    assert {name for name in ROADMAPS if not name.startswith("yolov4")} <= set(RECORDS)
+    assert {name for name in ROADMAPS if not name.startswith("yolov4")} <= set(PRINTED_TABLES)
 
 
 @needs_shared
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", PRINTED_TABLES)
 def test_every_printed_figure_is_in_its_table(name: str) -> None:
     assert SHARED is not None
     paper, _, number = name.rpartition("-table")
@@ -43,7 +43,7 @@ def test_every_printed_figure_is_in_its_table(name: str) -> None:
     lines = [line for line in section[0].splitlines() if line.startswith("|") and not line.startswith("|---")]
     cells = [[cell.replace("(?)", "").strip() for cell in line.strip("|").split("|")] for line in lines]
     header, *printed = cells
-    ours = [list(row) for row in record(name).rows]
+    ours = [list(row) for row in printed_table(name).rows]
     if name == "yolov7-table9":  # two blocks there, with the graphics card in the heading
         printed = [row for row in printed if row[0] != header[0]]
         ours = [[*row[:4], *row[5:]] for row in ours]
@@ -68,4 +68,4 @@ def test_tables_of_finished_models_are_shown_and_not_trained(
     assert run(["roadmap", "yolox-table3", str(tmp_path)]) == 1
     assert "nothing to train" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="yolox-table6"):
-        record("yolox-tabel6")
+        printed_table("yolox-tabel6")

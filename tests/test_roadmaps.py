@@ -20,7 +20,7 @@ from onelook.networks.detector import Detector
 from onelook.networks.flops import count_merged, count_parameters
 from onelook.networks.variants import variant
 from onelook.recipes import find_recipe
-from onelook.recipes.records import record
+from onelook.recipes.records import printed_table
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row, roadmap
 from onelook.training.recipe import Recipe
 from onelook.types import Predictions, Targets
@@ -148,9 +148,9 @@ def test_every_printed_figure_of_a_row_stands_in_the_papers_table() -> None:
         numbers = {value for value in vars(row.published).values() if value is not None}
         if not numbers or table.name in elsewhere or f"{table.name}:{row.key}" in elsewhere:
             continue
-        lines = [_numbers(" ".join(cells)) for cells in record(table.name).rows]
+        lines = [_numbers(" ".join(cells)) for cells in printed_table(table.name).rows]
         assert any(numbers <= line for line in lines), (table.name, row.key)
-    both = _numbers(" ".join(" ".join(cells) for cells in record("yolox-table1").rows))  # two networks in a line
+    both = _numbers(" ".join(" ".join(cells) for cells in printed_table("yolox-table1").rows))  # two networks in a line
     assert {row.published.ap for row in roadmap("yolox-table1").rows} <= both
 
 

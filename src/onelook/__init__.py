@@ -10,8 +10,6 @@ from onelook.version import __version__ as __version__
 TYPE_CHECKING = False  # as in `typing`, whose import takes longer than all that stands here
 
 if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the same at run time, a test compares both
-    from typing import Any
-
     from onelook.api.anchors import FoundAnchors as FoundAnchors
     from onelook.api.anchors import anchors as anchors
     from onelook.api.bench import ModelBenchmark as ModelBenchmark
@@ -32,6 +30,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.load import load as load
     from onelook.api.models import ModelInfo as ModelInfo
     from onelook.api.models import ModelList as ModelList
+    from onelook.api.models import PrintedRow as PrintedRow
     from onelook.api.models import models as models
     from onelook.api.open import Model as Model
     from onelook.api.open import PathLike as PathLike
@@ -63,6 +62,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.predict.predictor import ImageLike as ImageLike
     from onelook.predict.predictor import Predictor as Predictor
     from onelook.predict.runtime import PostprocessKind as PostprocessKind
+    from onelook.recipes.records import PrintedTable as PrintedTable
+    from onelook.recipes.records import printed_table as printed_table
     from onelook.report.roadmap import RoadmapTable as RoadmapTable
     from onelook.reporter import PlainReporter as PlainReporter
     from onelook.reporter import Reporter as Reporter
@@ -98,6 +99,8 @@ _PUBLIC = {
     "PlainReporter": "onelook.reporter",
     "PostprocessKind": "onelook.predict.runtime",
     "Precision": "onelook.devices",
+    "PrintedRow": "onelook.api.models",
+    "PrintedTable": "onelook.recipes.records",
     "Predictor": "onelook.predict.predictor",
     "Recipe": "onelook.training.recipe",
     "RecipeChoice": "onelook.api.recipe_choice",
@@ -128,6 +131,7 @@ _PUBLIC = {
     "models": "onelook.api.models",
     "open_dataset": "onelook.data",
     "override": "onelook.config",
+    "printed_table": "onelook.recipes.records",
     "recipe": "onelook.api.recipes",
     "roadmap": "onelook.api.roadmap",
     "roadmaps": "onelook.api.roadmap",
@@ -143,7 +147,7 @@ __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 if not TYPE_CHECKING:  # a type checker would take every misspelt name for this function's result
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         if name not in _PUBLIC:
             raise AttributeError(f"module 'onelook' has no attribute '{name}'")
         from importlib import import_module

@@ -11,7 +11,7 @@ from onelook.api.open import PathLike
 from onelook.api.splits import open_training_split
 from onelook.config import check_arguments, to_text
 from onelook.data import Dataset
-from onelook.data.anchors import GENERATIONS, AnchorFit, Anchors, by_level, fit_of, flat, search
+from onelook.data.anchors import GENERATIONS, AnchorFit, Anchors, by_level, flat, measure_fit, search
 from onelook.data.objects import object_sizes
 from onelook.errors import DataError, UsageError
 from onelook.networks.variants import VARIANTS, variant
@@ -104,9 +104,9 @@ def anchors(
         objects=len(sizes),
         size=size,
         anchors=found,
-        fit=fit_of(flat(found), sizes),
+        fit=measure_fit(flat(found), sizes),
         model=model,
-        present=None if present is None else (present, fit_of(flat(present), sizes)),
+        present=None if present is None else (present, measure_fit(flat(present), sizes)),
         override=f"model.anchors={to_text(whole)}",
     )
 

@@ -18,7 +18,7 @@ from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
 from onelook.networks.classifier import Classification
 from onelook.networks.detector import Scalable
-from onelook.recipes.records import RECORDS, Record, record
+from onelook.recipes.records import PRINTED_TABLES, PrintedTable, printed_table
 from onelook.recipes.roadmaps import ROADMAPS, Roadmap, Row
 from onelook.recipes.roadmaps import roadmap as roadmap_named
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
@@ -38,7 +38,7 @@ class RoadmapList:
     """
 
     roadmaps: Mapping[str, Roadmap]
-    printed: Mapping[str, Record]
+    printed: Mapping[str, PrintedTable]
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it."""
@@ -59,12 +59,7 @@ class RoadmapList:
 
 def roadmaps() -> RoadmapList:
     """The tables of the papers: those that can be trained row by row, and those that are only printed figures."""
-    return RoadmapList(ROADMAPS, {name: record(name) for name in RECORDS if name not in ROADMAPS})
-
-
-def printed_table(name: str) -> Record:
-    """A paper's table as printed, cell by cell; ConfigError with the nearest names for an unknown one."""
-    return record(name)
+    return RoadmapList(ROADMAPS, {name: printed_table(name) for name in PRINTED_TABLES if name not in ROADMAPS})
 
 
 def roadmap(
@@ -107,7 +102,7 @@ def roadmap(
     if data is None:
         recipes = {row.key: scaled(table.recipes[row.key], factors) for row in chosen}
         shown = [untrained_row(table, row, recipes) for row in chosen]
-        printed = record(name) if name in RECORDS else None
+        printed = printed_table(name) if name in PRINTED_TABLES else None
         return RoadmapTable(table.name, table.title, table.source, shown, measures=table.measures, printed=printed)
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")

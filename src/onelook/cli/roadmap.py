@@ -60,8 +60,9 @@ def roadmap(
         val_split: Split to evaluate on; val, or test where that is what there is.
         workers: Processes that prepare images.
     """
-    from onelook.api.roadmap import printed_table, roadmaps
     from onelook.api.roadmap import roadmap as train_roadmap
+    from onelook.api.roadmap import roadmaps
+    from onelook.recipes.records import printed_table
 
     if name is None:
         return CommandResult(roadmaps(), show_roadmaps)

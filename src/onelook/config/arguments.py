@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from onelook.config.checks import TypeMismatch, alternatives, describe, fit
 from onelook.config.values import show
-from onelook.errors import UsageError
+from onelook.errors import UsageError, did_you_mean
 
 
 def check_arguments(function: Callable[..., object], given: Mapping[str, object]) -> None:
@@ -19,15 +19,18 @@ def check_arguments(function: Callable[..., object], given: Mapping[str, object]
 
     given: the arguments by name, such as `locals()` in the first line of the function.
 
-    Integers and floats of NumPy count as numbers; a bool does not. Of containers only the kind is checked. Which
-    texts are allowed is left to the function, except where a number could be meant (batch="8"). Annotations that
-    can be resolved only with PyTorch, such as those of models, are left to the code that opens them.
+    Integers and floats of NumPy count as numbers; a bool does not. Of containers only the kind is checked. Annotations
+    that can be resolved only with PyTorch, such as those of models, are left to the code that opens them.
     """
     for name, wanted in _annotations(function).items():
         value, kinds = given[name], alternatives(wanted)
-        is_any_text = isinstance(value, str) and int not in kinds and any(_is_choice(kind) for kind in kinds)
-        if not is_any_text and not any(_fits(value, kind) for kind in kinds):
-            raise UsageError(f"'{name}' must be {_described(wanted)}, not {show(value)}.", _remedy(name, value, wanted))
+        if not any(_fits(value, kind) for kind in kinds):
+            choices = [
+                choice for kind in kinds if typing.get_origin(kind) is Literal for choice in typing.get_args(kind)
+            ]
+            hint = did_you_mean(value, map(str, choices)) if isinstance(value, str) else ""
+            message = f"'{name}' must be {_described(wanted)}, not {show(value)}.{hint}"
+            raise UsageError(message, _remedy(name, value, wanted))
 
 
 @cache
@@ -57,10 +60,6 @@ def _fits(value: Any, wanted: Any) -> bool:
     except TypeMismatch:
         return False
     return True
-
-
-def _is_choice(kind: Any) -> bool:
-    return typing.get_origin(kind) is Literal and all(isinstance(choice, str) for choice in typing.get_args(kind))
 
 
 def _described(wanted: Any) -> str:

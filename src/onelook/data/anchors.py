@@ -36,7 +36,7 @@ class AnchorFit:
     fitness: float
 
 
-def fit_of(anchors: np.ndarray, sizes: np.ndarray, ratio: float = RATIO) -> AnchorFit:
+def measure_fit(anchors: np.ndarray, sizes: np.ndarray, ratio: float = RATIO) -> AnchorFit:
     """How anchors (K, 2) fit objects of `sizes` (M, 2), width and height in pixels; all 0 without objects."""
     if not len(sizes):
         return AnchorFit(0.0, 0.0, 0.0)
@@ -119,7 +119,7 @@ def _mutated(
 ) -> np.ndarray:
     """The anchors after `generations` random changes, of which those that raise the fitness are kept."""
     anchors = np.maximum(anchors, _SMALLEST)
-    best = fit_of(anchors, sizes, ratio).fitness
+    best = measure_fit(anchors, sizes, ratio).fitness
     for _ in range(generations):
         factors = np.ones_like(anchors)
         while (factors == 1).all():
@@ -127,7 +127,7 @@ def _mutated(
             change = chosen * rng.random() * rng.standard_normal(anchors.shape) * _STRENGTH
             factors = np.clip(change + 1, *_LIMITS)
         tried = np.maximum(anchors * factors, _SMALLEST)
-        fitness = fit_of(tried, sizes, ratio).fitness
+        fitness = measure_fit(tried, sizes, ratio).fitness
         if fitness > best:
             anchors, best = tried, fitness
     return anchors

@@ -15,7 +15,7 @@ SPARSEST = 8  # ids are looked up in a table as long as it is at most so many ti
 GATHERED_AT_ONCE = 1 << 16  # runs; their rows are listed one by one, which takes more room than the values themselves
 
 
-class Blob:
+class PackedTexts:
     """Many short texts as one run of bytes with offsets. Texts that are all empty take no room at all."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Blob:
         return [self._bytes[start:stop].decode() for start, stop in pairwise(self._ends)]
 
     def arrays(self, order: np.ndarray, *, sparse: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """(offsets, bytes) of the texts in this order; two empty arrays for a `sparse` blob of empty texts."""
+        """(offsets, bytes) of the texts in this order; two empty arrays for `sparse` ones that are all empty texts."""
         ends = np.frombuffer(self._ends, np.int64)
         if sparse and not self._bytes:
             return np.zeros(0, np.int64), np.zeros(0, np.uint8)
@@ -80,7 +80,7 @@ class Images:
 
     def __init__(self) -> None:
         self.ids, self.heights, self.widths = array("q"), array("i"), array("i")
-        self.flags, self.names, self.extras, self.lines = bytearray(), Blob(), Blob(), array("q")
+        self.flags, self.names, self.extras, self.lines = bytearray(), PackedTexts(), PackedTexts(), array("q")
 
     def add(
         self, image_id: int, name: str, size: tuple[int, int], *, flags: int, line: int = 0, extra: str = ""
@@ -138,7 +138,7 @@ class Objects:
         self.ids, self.image_ids, self.categories = array("q"), array("q"), array("q")
         self.boxes, self.areas, self.flags = array("d"), array("d"), bytearray()
         self.ring_ends, self.point_ends, self.points = array("q", [0]), array("q", [0]), array("d")
-        self.extras, self.lines = Blob(), array("q")
+        self.extras, self.lines = PackedTexts(), array("q")
 
     def add(
         self,

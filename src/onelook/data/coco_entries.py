@@ -22,7 +22,7 @@ OPTIONAL_FLAGS = {"truncated": bits.TRUNCATED, "occluded": bits.OCCLUDED}
 
 
 class Image(msgspec.Struct, gc=False):
-    """An image as almost all are; further fields are passed over."""
+    """An image with the usual fields; other fields are skipped."""
 
     id: int
     file_name: str
@@ -31,7 +31,7 @@ class Image(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """An annotation as almost all are, without its outline; further fields are passed over."""
+    """An annotation with the usual fields, without an outline; other fields are skipped."""
 
     id: int
     image_id: int

@@ -16,7 +16,7 @@ from onelook.data import formats
 from onelook.data.cutting import cut_to_images
 from onelook.data.dataset import open_dataset, splits
 from onelook.data.fit import check_fit
-from onelook.data.formats.base import Format, Losses, Place, Writer
+from onelook.data.formats.base import Destination, Format, Losses, Writer
 from onelook.data.headers import IMAGE_SUFFIXES, DamagedHeaderError, read_header
 from onelook.data.paths import is_image
 from onelook.data.split import Dataset
@@ -165,7 +165,7 @@ def _open_all(data: str | Path, reporter: Reporter) -> dict[str, Dataset]:
 
 def _places(
     writer: Writer, split: str, dataset: Dataset, taken: dict[str, tuple[Dataset, int]]
-) -> tuple[list[Place], int]:
+) -> tuple[list[Destination], int]:
     """Where each image goes, and how many had to be renamed.
 
     Names are kept, with their subfolders, less the folders that are part of the layout.
@@ -177,7 +177,7 @@ def _places(
         stem, ending = os.path.splitext(name)
         number = 1
         while True:
-            place = writer.place(split, name)
+            place = writer.destination(split, name)
             key = (
                 f"{place.folder}/{os.path.splitext(place.name)[0] if writer.one_file_an_image else place.name}".lower()
             )

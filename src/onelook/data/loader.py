@@ -71,7 +71,7 @@ def _unpickled(images: Tensor, columns: Sequence[np.ndarray], indices: tuple[int
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """The work order for one batch, as it is sent to a worker.
+    """Which images make one batch, as it is sent to a worker process.
 
     recent: the rows of this process's batches before, for `Sampling.reuse`: row n of the batch takes further images
     from `recent[n : n + reuse]`.
@@ -85,8 +85,8 @@ class Task:
     recent: np.ndarray | None = None
 
 
-class _Maker:
-    """Makes batches: the `dataset` of a DataLoader, whose keys are whole tasks."""
+class _BatchDataset:
+    """The `dataset` of a DataLoader: makes the batch of a `Task`, which takes the place of a row number."""
 
     def __init__(self, images: TrainingImages, size: tuple[int, int], seed: int, max_labels: int | None) -> None:
         self.images, self.size, self.seed, self.max_labels = images, size, seed, max_labels
@@ -190,14 +190,14 @@ class Loader:
         labels = class_labels(dataset.names, sampling.classes)
         dataset = replace(dataset, beyond_image=sampling.beyond_image)
         images = TrainingImages(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
-        self._maker = _Maker(images, size, seed, max_labels)
+        self._batch_dataset = _BatchDataset(images, size, seed, max_labels)
         self._tasks = _Tasks()
         self.workers, self._pin, self._imports_script = workers, pin, imports_script
         # The stream of the workers' batches, and the (epoch, augment, number) of its next one.
         self._stream: Iterator[Batch | UserError] | None = None
         self._next: tuple[int, Any, int] | None = None
         self._loader: DataLoader[Batch | UserError] = DataLoader(
-            self._maker,  # type: ignore[arg-type]
+            self._batch_dataset,  # type: ignore[arg-type]
             sampler=self._tasks,
             batch_size=None,
             num_workers=workers,
@@ -219,7 +219,7 @@ class Loader:
         """
         if not self.workers:
             for task in self._tasks_of(epoch, augment, first):
-                batch = self._maker.make(task)
+                batch = self._batch_dataset.make(task)
                 yield batch.pin_memory() if self._pin else batch
             return
         for number in range(first, len(self)):

@@ -85,7 +85,7 @@ class Problems:
         if self.counts[key] <= self.limit:
             self.found.append(problem)
 
-    def attempt(self, code: str, remedy: str, read: Callable[[], Any], **place: Any) -> Any:
+    def read_or_report(self, code: str, remedy: str, read: Callable[[], Any], **place: Any) -> Any:
         """The result of `read()`. A `DataError` of it is raised when strict, else reported, and the result is None."""
         try:
             return read()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onelook.files import write_text
-from onelook.recipes.records import Record
+from onelook.recipes.records import PrintedTable
 from onelook.recipes.roadmaps import PublishedNumbers
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.scatter_png import write_scatter_png
@@ -75,7 +75,7 @@ class RoadmapTable:
     facts: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
     measures: tuple[str, ...] = ("AP",)
-    printed: Record | None = None
+    printed: PrintedTable | None = None
 
     @property
     def trained(self) -> bool:

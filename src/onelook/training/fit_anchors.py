@@ -8,7 +8,7 @@ import numpy as np
 
 from onelook.config import change
 from onelook.data import Dataset
-from onelook.data.anchors import Anchors, by_level, fit_of, flat, search
+from onelook.data.anchors import Anchors, by_level, flat, measure_fit, search
 from onelook.data.objects import object_sizes
 from onelook.data.order import class_labels
 from onelook.errors import DataError
@@ -29,7 +29,7 @@ def anchor_recall(recipe: Recipe, dataset: Dataset, anchors: Anchors | None = No
     anchors = getattr(recipe.model, "anchors", None) if anchors is None else anchors
     if ratio is None or anchors is None:
         return None
-    return fit_of(flat(anchors), _sizes(recipe, dataset), ratio).recall
+    return measure_fit(flat(anchors), _sizes(recipe, dataset), ratio).recall
 
 
 def with_fitting_anchors(recipe: Recipe, dataset: Dataset) -> tuple[Recipe, str | None]:

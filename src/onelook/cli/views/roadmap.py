@@ -10,7 +10,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from onelook.api.roadmap import RoadmapList
-    from onelook.recipes.records import Record
+    from onelook.recipes.records import PrintedTable
     from onelook.report.roadmap import RoadmapTable
 
 
@@ -29,7 +29,7 @@ def show_roadmaps(result: RoadmapList, console: Console) -> None:
     console.print(printed)
 
 
-def show_printed(record: Record, console: Console) -> None:
+def show_printed(record: PrintedTable, console: Console) -> None:
     """A paper's table as printed."""
     console.print(Text.assemble((f"{record.source}, as printed", "bold"), f": {record.title} ({record.setting})"))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

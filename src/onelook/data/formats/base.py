@@ -108,7 +108,7 @@ class ReadSplit:
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where an image of a conversion goes: `folder/name`. The writer names its annotations after it."""
 
     folder: str
@@ -148,11 +148,11 @@ class Writer(Protocol):
 
     one_file_an_image: bool
 
-    def place(self, split: str, name: str) -> Place:
+    def destination(self, split: str, name: str) -> Destination:
         """Where an image goes."""
         ...
 
-    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Destination], losses: Losses) -> None:
         """Writes the annotations of one split. places: of its images, in order."""
         ...
 
@@ -166,7 +166,7 @@ def unit_unknown(part: ReadSplit, known: np.ndarray) -> tuple[str, str]:
     return "", "Check the unit of the boxes, and that each annotation belongs to its image."
 
 
-def nothing_more(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:
+def no_further_checks(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:
     """The check of a format without problems of its own."""
 
 
@@ -207,7 +207,7 @@ class Format:
     find_flat: Callable[[Path], Source | None] = lambda path: None
     find_file: Callable[[Path], Source | None] = lambda path: None
     write: Callable[[], Writer] | None = None
-    check: Callable[[Source, Sequence[ReadSplit], Problems], None] = nothing_more
+    check: Callable[[Source, Sequence[ReadSplit], Problems], None] = no_further_checks
     wrong_unit: Callable[[ReadSplit, np.ndarray], tuple[str, str]] = unit_unknown
     has_boxes: bool = True
     has_ids: bool = False

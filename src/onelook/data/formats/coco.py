@@ -16,10 +16,10 @@ from onelook.data.coco_file import CocoFile
 from onelook.data.description import is_yaml, read_description
 from onelook.data.formats.base import (
     Arrays,
+    Destination,
     Format,
     Losses,
     Part,
-    Place,
     ReadSplit,
     Source,
     split_folder,
@@ -233,11 +233,11 @@ class CocoWriter:
 
     one_file_an_image = False
 
-    def place(self, split: str, name: str) -> Place:
+    def destination(self, split: str, name: str) -> Destination:
         """Images keep their names under the split's folder."""
-        return Place(split_folder(split), name)
+        return Destination(split_folder(split), name)
 
-    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Destination], losses: Losses) -> None:
         """Writes the annotation file of one split, entry by entry."""
         (out / "annotations").mkdir(exist_ok=True)
         losses.add(
@@ -273,7 +273,7 @@ def _write_list(file: TextIO, key: str, entries: Iterator[dict[str, Any]]) -> No
     file.write("]")
 
 
-def _image_entries(dataset: Dataset, places: Sequence[Place]) -> Iterator[dict[str, Any]]:
+def _image_entries(dataset: Dataset, places: Sequence[Destination]) -> Iterator[dict[str, Any]]:
     ids, sizes = dataset.image_ids, dataset.sizes
     for i, place in enumerate(places):
         height, width = sizes[i].tolist()

@@ -158,7 +158,7 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
         path = folder / f"{image}.xml"
         found: VocFile | None = VocFile()
         if os.path.lexists(path):  # unlike Path.exists, it takes names of any length
-            found = problems.attempt("xml-unreadable", REMEDY, partial(read_xml, path), file=str(path))
+            found = problems.read_or_report("xml-unreadable", REMEDY, partial(read_xml, path), file=str(path))
         else:
             unlabelled.append(image)
         if found is not None:

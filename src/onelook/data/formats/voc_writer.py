@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from onelook.data.formats.base import Losses, Place, num_mask_areas, split_folder
+from onelook.data.formats.base import Destination, Losses, num_mask_areas, split_folder
 from onelook.data.index import CROWD, DIFFICULT, OCCLUDED, TRUNCATED
 from onelook.data.split import Dataset
 from onelook.errors import DataError
@@ -24,11 +24,11 @@ class VocWriter:
     def __init__(self) -> None:
         self._splits: dict[str, list[str]] = {}
 
-    def place(self, split: str, name: str) -> Place:
+    def destination(self, split: str, name: str) -> Destination:
         """All images in one folder."""
-        return Place("JPEGImages", name)
+        return Destination("JPEGImages", name)
 
-    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Destination], losses: Losses) -> None:
         """Writes the list of one split and its annotations; none for an image that is not labelled."""
         ids, labelled = [], dataset.labelled
         for i, place in enumerate(places):

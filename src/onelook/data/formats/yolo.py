@@ -14,10 +14,10 @@ from onelook.data.class_names import CLASS_LIMIT, first_names, unique_names
 from onelook.data.description import is_yaml, read_description
 from onelook.data.formats.base import (
     LEFT_OUT,
+    Destination,
     Format,
     Losses,
     Part,
-    Place,
     ReadSplit,
     Source,
     num_mask_areas,
@@ -189,11 +189,11 @@ class YoloWriter:
         self._splits: list[str] = []
         self._outlines = False
 
-    def place(self, split: str, name: str) -> Place:
+    def destination(self, split: str, name: str) -> Destination:
         """Images keep their names."""
-        return Place(f"images/{split_folder(split)}", name)
+        return Destination(f"images/{split_folder(split)}", name)
 
-    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Place], losses: Losses) -> None:
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Destination], losses: Losses) -> None:
         """Writes the label files of one split; none for an image that is not labelled."""
         self._splits.append(split_folder(split))
         _count_losses(dataset, losses)

@@ -167,7 +167,7 @@ class Labels:
         """Reads the labels of one image; False where it has no label file."""
         if not os.path.lexists(path):
             return False
-        text = self.problems.attempt(
+        text = self.problems.read_or_report(
             "label-unreadable", "Replace the file.", lambda: read_text(Path(path), LABEL_LIMIT), file=path
         )
         for line, row in enumerate((text or "").split("\n"), 1):

@@ -51,7 +51,7 @@ _PAPERS = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO"}
 
 
 @dataclass(frozen=True)
-class Record:
+class PrintedTable:
     """A printed table.  name: such as yolox-table3.  source: paper and table.  setting: how it was measured.
 
     columns, rows: the printed text; a cell is empty where the paper prints nothing.
@@ -79,28 +79,29 @@ class Record:
         return "\n".join(", ".join(row) for row in (self.columns, *self.rows))
 
 
-RECORDS: Mapping[str, tuple[str, str]] = MappingProxyType(_TABLES)
+PRINTED_TABLES: Mapping[str, tuple[str, str]] = MappingProxyType(_TABLES)
 
 
 @cache
-def record(name: str) -> Record:
+def printed_table(name: str) -> PrintedTable:
     """The printed table of that name; ConfigError with the nearest names for an unknown one."""
-    if name not in RECORDS:
+    if name not in PRINTED_TABLES:
         raise ConfigError(
-            f"There is no printed table '{name}'.{did_you_mean(name, RECORDS)}", f"Tables: {', '.join(RECORDS)}."
+            f"There is no printed table '{name}'.{did_you_mean(name, PRINTED_TABLES)}",
+            f"Tables: {', '.join(PRINTED_TABLES)}.",
         )
-    title, setting = RECORDS[name]
+    title, setting = PRINTED_TABLES[name]
     paper, _, number = name.rpartition("-table")
     text = (files(__name__) / f"{name}.csv").read_text(encoding="utf-8")
     columns, *rows = (tuple(row) for row in csv.reader(text.splitlines()))
-    return Record(name, title, f"{_PAPERS[paper]}, table {number}", setting, columns, tuple(rows))
+    return PrintedTable(name, title, f"{_PAPERS[paper]}, table {number}", setting, columns, tuple(rows))
 
 
-def printed_rows(model: str) -> list[tuple[Record, tuple[str, ...]]]:
+def printed_rows(model: str) -> list[tuple[PrintedTable, tuple[str, ...]]]:
     """Every printed row about a model, such as yolox-s, in the papers' tables that compare finished models."""
     found = []
-    for name in RECORDS:
-        table = record(name)
+    for name in PRINTED_TABLES:
+        table = printed_table(name)
         if name in _ABLATIONS or table.columns[0] not in ("Model", "Models", "Method"):
             continue
         found += [(table, row) for row in table.rows if _same_model(row[0], model)]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from onelook.errors import ConfigError, did_you_mean
-from onelook.recipes.records import RECORDS
+from onelook.recipes.records import PRINTED_TABLES
 from onelook.recipes.roadmaps import damo_yolo, yolov4, yolov4_backbones, yolov7, yolox
 from onelook.recipes.roadmaps.roadmap import COUNTS, PublishedNumbers, Roadmap, Row
 from onelook.training.recipe import Recipe
@@ -23,7 +23,7 @@ ROADMAPS: Mapping[str, Roadmap] = MappingProxyType(
 
 def roadmap(name: str) -> Roadmap:
     """The roadmap of that name; ConfigError with the nearest names for an unknown one."""
-    if name not in ROADMAPS and name in RECORDS:
+    if name not in ROADMAPS and name in PRINTED_TABLES:
         raise ConfigError(
             f"{name} compares finished models, so there is nothing to train.",
             f"Its printed figures: onelook roadmap {name}",
