@@ -357,7 +357,7 @@ def training_step(
         workers: Processes that prepare images.
         cache: Keep decoded images: ram, disk, or a size of memory such as 4GB.
         precision: fp32, fp16 or bf16; fp16 on CUDA unless given.
-        layout: Memory layout of the network; the faster one of the device unless given.
+        layout: Memory layout of the network; channels-last on CUDA and contiguous elsewhere unless given.
         compile: Compile the network with torch.compile.
         steps: Steps of each that are measured.
         warm_up: Steps of each before, which do not count.

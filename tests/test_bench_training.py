@@ -9,6 +9,7 @@ import torch
 
 from assigners import assign
 from command import run_benchmark
+from layouts import SPLIT_LAYOUT, layouts
 from onelook.config import change, to_plain, write_yaml
 from onelook.recipes import published_recipe
 from training_step import training_step
@@ -37,6 +38,18 @@ def test_a_training_step_is_measured_against_its_bare_network(tmp_path, capsys):
     assert rates["bare"] == 2e3 / result["milliseconds"]["bare"]["mean"]
     assert {"assignment", "average of the weights", "waiting for the loader"} <= set(result["parts_milliseconds"])
     assert "times the bare loop" in capsys.readouterr().out
+
+
+def test_gradients_in_each_layout_are_compared_with_float64(tmp_path, capsys):
+    report = tmp_path / "layouts.json"
+    arguments = ["yolox-nano", "--size", "64", "--batch", "2", "--seeds", "1", "--rounds", "1"]
+    assert run_benchmark(layouts, [*arguments, "--json", str(report)]) == 0
+    rows = json.loads(report.read_text())["models"]["yolox-nano"]
+    assert rows.keys() == {"contiguous", "channels-last", SPLIT_LAYOUT}
+    # Far from rounding: a wrong batch or network would be off by more than the gradient itself.
+    assert all(0 < row["median"] < 0.5 and row["time"] > 0 for row in rows.values())
+    assert run_benchmark(layouts, ["--seeds", "0"]) == 2
+    assert "--seeds is 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

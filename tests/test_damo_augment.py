@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from onelook.augment.damo_yolo import DamoAugment, flip_horizontally
-from onelook.augment.geometry import RandomAffine
+from onelook.augment.geometry import BoxFilter, RandomAffine
 from onelook.augment.letterbox import Letterbox
 from onelook.augment.mixup import MixUp
 from onelook.augment.scale_aware_autoaugment import POLICIES, ScaleAwareAutoAugment
+from onelook.recipes import published_recipe
 from onelook.types import Sample
 from sampling import ListSampler, sample_generator
 from scenes import COLOURS, SCENES, SIZE, extent
@@ -85,3 +86,29 @@ def test_an_image_without_objects_is_accepted():
     for pipeline in PIPELINES.values():
         found = pipeline(empty, ListSampler([empty], SIZE, 1.0), sample_generator(0, 0, 0))
         assert found.image.shape == (*SIZE, 3) and found.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("side", [96, 224, 416, 640])
+def test_limits_of_object_sizes_follow_the_input(side):
+    """Stated for 640 pixels, they are as many pixels of the input as a mosaic of 640 pixels would be shrunk by."""
+    size, part = (side, side), side / 640
+    published = published_recipe("damo-yolo-ns").augment
+    scaled = replace(published, keep=BoxFilter(2.0 * part, 0.1, 20.0), smallest=4.0 * part**2, reference_side=None)
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 200, (60, 2))
+    boxes = np.concatenate((corners, corners + rng.uniform(0.5, 12, (60, 2))), 1).astype(np.float32)
+    sample = Sample(SCENES[0].image, boxes, np.arange(60))
+    sampler = ListSampler([sample], size, 1.0)
+    counts = []
+    for index in range(8):
+        found, expected = (kind(sample, sampler, sample_generator(0, 0, index)) for kind in (published, scaled))
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        fixed = replace(published, reference_side=None)(sample, sampler, sample_generator(0, 0, index))
+        counts.append(len(found.labels) - len(fixed.labels))
+    assert sum(counts) > 0 if side < 640 else not any(counts)
+
+
+def test_a_reference_side_is_above_0():
+    with pytest.raises(ValueError, match="reference_side is a number of pixels above 0"):
+        DamoAugment(reference_side=0)

@@ -8,16 +8,20 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from onelook.api.bench import NoPostprocess
 from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.errors import DataError, ImageError, UsageError
 from onelook.evaluation import evaluate
 from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import Rectangular, square_groups
+from onelook.networks.variants import variant
+from onelook.ops.nms import Nms, TopK, clips, with_clip
+from onelook.predict.runtime import PostprocessKind, postprocess_of_kind, postprocess_steps_of
 
 
 @dataclass
@@ -108,6 +112,51 @@ def test_boxes_come_back_to_the_images_and_classes_to_their_names(frame: Resize,
     assert found.notes == ()
     assert set(found.seconds) == {"waiting", "model", "score", "decoding"}
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+@dataclass
+class AtTheBorders(Rectangles):
+    """The same, with rectangles that reach the left and the upper border."""
+
+    def box(self, row: int) -> tuple[int, int, int, int]:
+        _, _, width, height = super().box(row)
+        return 0, 0, width, height
+
+
+@dataclass
+class FindsWholeObjects(FindsBright):
+    """A model that sees an object at the border go on beyond it, by 40 pixels of its input."""
+
+    def find(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        boxes, scores, labels = super().find(image)
+        return boxes - np.array([40, 40, 0, 0], np.float32), scores, labels
+
+
+@pytest.mark.parametrize("kind", [Nms, TopK])
+@pytest.mark.parametrize("frame", [Letterbox(fill=0), Letterbox(fill=0, anchor="centre"), Stretch()])
+def test_boxes_beyond_the_border_are_exact_once_they_are_clipped(frame: Resize, kind: type[Nms] | type[TopK]) -> None:
+    model = FindsWholeObjects(frame=frame)
+    free, clipped = (evaluate(model, AtTheBorders(), kind(clip=clip)) for clip in (False, True))
+    assert free.results.boxes[:, :2].min() < 0
+    assert clipped.results.boxes[:, :2].min() == 0
+    assert clipped.per_class["cat"]["AP"] > 0.95 and free.per_class["cat"]["AP"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "clip"), [("yolov4-tiny", True), ("yolov7-tiny", True), ("yolox-nano", False), ("damo-yolo-ns", False)]
+)
+def test_evaluation_clips_boxes_where_the_family_s_published_one_does(name: str, clip: bool) -> None:
+    detecting, evaluating = postprocess_steps_of(variant(name).architecture)
+    assert clips(evaluating) is clip and not clips(detecting)
+    for kind in get_args(PostprocessKind):
+        assert clips(postprocess_of_kind(kind, evaluating)) is clip
+    assert clips(with_clip(evaluating, not clip)) is not clip
+    assert with_clip(evaluating, None) is evaluating
+
+
+def test_an_own_kind_of_postprocessing_is_not_made_to_clip() -> None:
+    with pytest.raises(UsageError, match="NoPostprocess cannot clip boxes"):
+        with_clip(NoPostprocess(), True)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 50])

@@ -70,6 +70,19 @@ def test_a_box_as_large_as_its_type_becomes_infinite_without_a_warning() -> None
     assert boxes.tolist() == [[-np.inf, 0, np.inf, 20]]
 
 
+@given(FRAMES, SIZES, SIZES, st.lists(st.tuples(*[st.floats(-4000, 4000)] * 4), max_size=5))
+def test_clipped_boxes_are_inside_the_image_and_inner_ones_unchanged(
+    frame: Resize, source: tuple[int, int], size: tuple[int, int], boxes: list[tuple[float, ...]]
+) -> None:
+    transform, _ = frame.get_transform(source, size)
+    array = np.array(boxes, np.float64).reshape(-1, 4)
+    free, clipped = transform.to_original(array), transform.to_original(array, clip=True)
+    limits = np.array([source[1], source[0]] * 2)
+    assert ((clipped >= 0) & (clipped <= limits)).all()
+    inside = (free >= 0) & (free <= limits)
+    assert (clipped[inside] == free[inside]).all()
+
+
 @needs_shared
 def test_the_centred_letterbox_is_that_of_yolov7() -> None:
     cases = centred_cases()

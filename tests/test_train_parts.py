@@ -14,6 +14,7 @@ from onelook.training.ema import Ema, ModelEma
 from onelook.training.multiscale import MultiScale, resize_batch
 from onelook.training.optimizer import AdamW, Sgd, parameter_groups, set_rates
 from onelook.training.schedule import MultiStep, Rates, WarmCosine
+from onelook.training.train_state import RuntimeOptions
 from onelook.types import Targets
 
 # YOLOX, batch 64, 1849 steps an epoch, 300 epochs: published code, learning rate of a step.
@@ -154,3 +155,10 @@ def test_boxes_are_resized_with_the_image() -> None:
     assert scaled[0, 0, 33:63, 74:214].min() > 0.5
     assert scaled[0, 0].sum().item() == pytest.approx(16 * 48 * 6, rel=0.02)
     assert math.isclose(targets.boxes[0, 0, 0].item(), 24)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", False), ("mps", False), ("cuda", True)])
+def test_the_default_layout_is_channels_last_on_cuda_only(device, expected):
+    """On a CPU, batch norm of channels-last tensors is much less exact (`benchmarks/layouts.py`)."""
+    assert RuntimeOptions().channels_last_on(torch.device(device)) is expected
+    assert RuntimeOptions(channels_last=not expected).channels_last_on(torch.device(device)) is not expected

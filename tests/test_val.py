@@ -13,6 +13,7 @@ import pytest
 import onelook
 from onelook.api.score import score
 from onelook.cli.app import run
+from onelook.errors import UserError
 from onelook.evaluation import evaluate
 from onelook.evaluation.annotations import read_ground_truth
 from shared import data, needs_shared, reference
@@ -110,3 +111,20 @@ def test_two_batches_of_one_image_and_one_of_two_agree() -> None:
     assert np.abs(one.results.boxes - four.results.boxes).max() < 0.05
     truth = read_ground_truth(data("coco_mini") / "annotations" / "instances_val.json")
     assert set(one.truth.image_ids.tolist()) <= set(truth.image_ids.tolist())
+
+
+@pytest.mark.parametrize(("flags", "expected"), [([], None), (["--clip-boxes"], True), (["--no-clip-boxes"], False)])
+def test_clipping_is_the_family_s_unless_it_is_given(
+    flags: list[str], expected: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onelook.cli import val
+
+    given: dict[str, Any] = {}
+
+    def record(*_: object, **options: Any) -> None:
+        given.update(options)
+        raise UserError("stop")
+
+    monkeypatch.setattr(val.api, "validate", record)
+    assert run(["val", "data", "--model", "yolox-nano", *flags]) == 1
+    assert given["clip_boxes"] is expected

@@ -20,7 +20,7 @@ from onelook.exporting.onnx import export_onnx
 from onelook.networks.detector import Detector
 from onelook.networks.variants import variant
 from onelook.networks.yolov7.head import ImplicitConv
-from onelook.ops.nms import Nms, with_thresholds
+from onelook.ops.nms import Nms, clips, with_thresholds
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.runtimes.torch import TorchRuntime
 from shared import data, needs_shared
@@ -173,5 +173,6 @@ def test_exported_files_score_like_pytorch(name: str, tmp_path: Path) -> None:
         exported = export_onnx(detector, tmp_path / "model.onnx", nms=nms, size=SIZE)
         backend = OnnxRuntime(exported.path)
         assert backend.metadata.multi_label and backend.metadata.model == name
+        assert clips(backend.evaluating) and not clips(backend.postprocess)
         again = with_thresholds(backend.evaluating, postprocess.confidence, postprocess.iou)
         assert evaluate(backend, images, again).stats == pytest.approx(wanted, abs=1e-4)

@@ -198,7 +198,7 @@ def test_images_are_averaged_where_they_shrink() -> None:
 def test_backend_has_separate_settings_for_detection_and_evaluation() -> None:
     backend = TorchRuntime(tiny(), "cpu")
     assert backend.postprocess == Nms(limit=300, pool=30_000)
-    assert backend.evaluating == Nms(limit=300, pool=30_000, multi_label=True)
+    assert backend.evaluating == Nms(limit=300, pool=30_000, multi_label=True, clip=True)
 
 
 def metadata(**changes: Any) -> str:

@@ -20,7 +20,7 @@ from onelook.recipes import RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distillation import Distillation
-from onelook.training.recipe import Recipe, adapted
+from onelook.training.recipe import Recipe, adapted, batch_settings
 from onelook.training.run import check_same_recipe
 from onelook.weights.identify import model_name
 
@@ -116,11 +116,14 @@ class RecipeChoice:
             )
         check_model_name(self.model)
         new: dict[str, Any] = {} if self.model is None else {_network(before): variant(self.model).architecture}
-        given = (("epochs", self.epochs), ("batch_size", self.images))
-        new |= {name: value for name, value in given if value is not None}
+        if self.epochs is not None:
+            new["epochs"] = self.epochs
+        if self.images is not None:
+            new |= batch_settings(before, self.images)
         if self.size is not None and before.input_size != (self.size, self.size):
             new["size"] = (self.size, self.size)
         wanted = change(change(before, new), {"model.num_classes": before.model.num_classes})
+        wanted = _with_anchors_of(before, wanted)
         check_same_recipe(folder, before, override(wanted, *self.overrides, types=RECIPE_TYPES))
         return before
 
@@ -203,10 +206,17 @@ def resumed(choice: Recipe | RecipeChoice, folder: Path) -> Recipe:
     if isinstance(choice, RecipeChoice):
         return choice.resumed(folder)
     before = recipe_of_run(folder)
-    wanted = change(choice, {"model.num_classes": before.model.num_classes})
+    wanted = _with_anchors_of(before, change(choice, {"model.num_classes": before.model.num_classes}))
     # As the file holds it: a whole number may be a float there.
     check_same_recipe(folder, before, from_plain(to_plain(wanted), RECIPE_TYPES))
     return before
+
+
+def _with_anchors_of(before: Recipe, wanted: Recipe) -> Recipe:
+    """`wanted` with the anchors of a run that may have replaced its own at its start."""
+    if before.least_anchor_recall is None or not hasattr(wanted.model, "anchors"):
+        return wanted
+    return change(wanted, {"model.anchors": getattr(before.model, "anchors")})  # noqa: B009
 
 
 def check_start(recipe: Recipe, has_weights: bool) -> None:

@@ -64,8 +64,8 @@ def train(
     continue the run in `out`, with its recipe and its options.  device: "cpu", "cuda", "cuda:1", "mps"; None is the
     best one of this machine.  workers: processes that prepare images.  cache: keep decoded images: "ram", "disk" (in
     the folder of the run), or a size of memory such as "4GB".  precision: "fp32", "fp16" or "bf16"; None is fp16 on
-    CUDA, else fp32.  layout: memory layout of the network; None is the faster one of the device.  compile: use
-    torch.compile.  deterministic: the same numbers in every run, on CUDA too; slower.  allow_size_mismatch: train
+    CUDA, else fp32.  layout: memory layout of the network; None is channels-last on CUDA, else contiguous.  compile:
+    use torch.compile.  deterministic: the same numbers in every run, on CUDA too; slower.  allow_size_mismatch: train
     although images do not have their annotated sizes; boxes are used as they are annotated.  log: also log to
     "tensorboard", "mlflow" or "wandb".  resume_command: returns how to continue the run in a folder, for the message
     after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on standard error.

@@ -23,6 +23,7 @@ from onelook.files import free_folder
 from onelook.networks.detector import Detector
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import make_loader, slow_loader_remedy
+from onelook.training.fit_anchors import with_fitting_anchors
 from onelook.training.options import RunOptions, options_of_run
 from onelook.training.preflight import rates_too_low
 from onelook.training.processes import ProcessGroup, join_process_group
@@ -164,17 +165,20 @@ def _prepare(
 ) -> _Prepared:
     """Makes the recipe, the teacher and the detector, and checks each before the next is made."""
     training, validation = splits
+    anchor_note = None
     if start.resume:
         recipe = resumed(choice, start.folder)
     else:
         has_weights, has_teacher = start.weights is not None, start.teacher is not None
         on_cpu = process_group.device.type == "cpu"
         recipe = resolved(choice, training, has_weights=has_weights, has_teacher=has_teacher, on_cpu=on_cpu)
+        recipe, anchor_note = with_fitting_anchors(recipe, training)
     task = task_of(recipe, training)
     check_metric(task, recipe, validation)
     found = find_teacher(recipe, start.folder, start.teacher, start.teacher_weights, start.resume)
     teacher, record = (None, None) if found is None else found
     detector, notes = starting_point(recipe, training, process_group, start.weights)
+    notes += [] if anchor_note is None else [anchor_note]
     if isinstance(choice, RecipeChoice) and choice.batch == "auto" and not start.resume:
         recipe, note = fill_memory(
             recipe, process_group, len(training), detector=detector, runtime=options.runtime, teacher=teacher

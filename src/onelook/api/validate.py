@@ -18,7 +18,7 @@ from onelook.errors import UsageError, UserError
 from onelook.evaluation import Evaluation, evaluate, write_results
 from onelook.evaluation.rectangular import Rectangular
 from onelook.evaluation.shards import shard
-from onelook.ops.nms import with_thresholds
+from onelook.ops.nms import with_clip, with_thresholds
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.reporter import PlainReporter, Progress, Reporter, SilentReporter
 
@@ -33,6 +33,7 @@ def validate(
     confidence: float = 0.01,
     iou: float = 0.65,
     postprocess: PostprocessKind | None = None,
+    clip_boxes: bool | None = None,
     batch: int = 8,
     rectangular: bool = False,
     tta: bool = False,
@@ -47,9 +48,11 @@ def validate(
 
     model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  data: a data
     set, or its folder or file, of which `split` is opened.  postprocess: how boxes become detections ("nms", "diou",
-    "soft", "best"); None is the model's own for validation.  batch: images that the network sees at once.  rectangular:
-    images of like aspect ratio share a batch, in inputs no larger than they need.  detections: the COCO results file to
-    write. allow_size_mismatch: go on although images do not have their annotated sizes.
+    "soft", "best"); None is the model's own for validation.  clip_boxes: clip boxes to the image before they are
+    compared; None is how the family's published numbers were made (YOLOv4 and YOLOv7 clip).  batch: images that the
+    network sees at once.  rectangular: images of like aspect ratio share a batch, in inputs no larger than they need.
+    detections: the COCO results file to write.  allow_size_mismatch: go on although images do not have their annotated
+    sizes.
 
     The other settings are those of `onelook.load`. Classes are matched by name. A number that no object defines (the AP
     of small objects where there are none) is -1. Raises UserError for models and data sets that cannot be used, and for
@@ -75,7 +78,7 @@ def validate(
         evaluation = evaluate(
             predictor.runtime,
             dataset,
-            with_thresholds(chosen, confidence, iou),
+            with_thresholds(with_clip(chosen, clip_boxes), confidence, iou),
             batch=batch,
             progress=_counter(progress, -(-len(dataset) // shard()[1])),
             rectangular=Rectangular() if rectangular else None,

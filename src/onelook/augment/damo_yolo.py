@@ -29,9 +29,12 @@ class DamoAugment:
     smallest: objects of a mosaic that cover no more than these square pixels are dropped.  frame: of an image without
     mosaic.  flip: probability of a horizontal flip.  box_level: changes inside boxes, after everything else.
 
+    reference_side: side of the input, in pixels, that `keep` and `smallest` are stated for; at other sizes, boxes are
+    converted to it before they are compared. None: they are stated in pixels of the input, whatever its size.
+
     The defaults are those of S, M and L; T and the Nano models have a shear of 0.2, Nano-s a scale of (0.75, 1.25).
     The official code makes every mosaic at 640 pixels and then shrinks it to the input. Here it is made at the input's
-    size: to get the same thresholds, scale `keep.side` and `smallest`.
+    size: with a `reference_side` of 640 the same objects are dropped.
     """
 
     mosaic: float = 1.0
@@ -42,7 +45,12 @@ class DamoAugment:
     smallest: float = 4.0
     frame: Resize = Stretch()
     flip: float = 0.5
+    reference_side: float | None = None
     box_level: ScaleAwareAutoAugment | None = ScaleAwareAutoAugment()
+
+    def __post_init__(self) -> None:
+        if self.reference_side is not None and not self.reference_side > 0:
+            raise ValueError(f"reference_side is a number of pixels above 0, or none, not {self.reference_side}")
 
     @property
     def uses_polygons(self) -> bool:
@@ -76,7 +84,8 @@ class DamoAugment:
         window = self.crop(canvas, matrix, scale, sampler.size)
         mixed = self.mix.sample_parameters(sampler, rng) if self.mix is not None and len(window.instances) else None
         instances = window.instances if mixed is None else mixed.add_instances(window.instances)
-        instances = instances.select((instances.boxes[:, 2:] - instances.boxes[:, :2]).prod(1) > self.smallest)
+        boxes = instances.boxes * self._reference_scale(sampler.size)
+        instances = instances.select((boxes[:, 2:] - boxes[:, :2]).prod(1) > self.smallest)
         image = to_rgb(window.render()) if mixed is None else mixed.apply(window.render())
         return Sample(image, instances.boxes.astype(np.float32), instances.labels)
 
@@ -88,8 +97,15 @@ class DamoAugment:
             # What lies beyond the canvas is no pixel of the image, though the polygon goes on.
             tight = intersect_boxes(polygon_boxes(instances.polygons, size), instances.boxes)
             instances = replace(instances, boxes=tight)
-        kept = self.keep(canvas.instances.boxes * scale, instances.boxes)
+        reference = self._reference_scale(size)
+        kept = self.keep(canvas.instances.boxes * scale * reference, instances.boxes * reference)
         return replace(window, instances=instances.select(kept))
+
+    def _reference_scale(self, size: tuple[int, int]) -> np.ndarray:
+        """(4,) factors from box coordinates in an input of `size` to one of `reference_side`."""
+        if self.reference_side is None:
+            return np.ones(4)
+        return self.reference_side / np.array([size[1], size[0], size[1], size[0]], np.float64)
 
 
 def flip_horizontally(sample: Sample) -> Sample:

@@ -41,13 +41,17 @@ class ResizeTransform:
         """(N, 4) xyxy boxes of the original image, converted to pixels of the input."""
         return boxes * self._gain(boxes.dtype) + self._offset(boxes.dtype)
 
-    def to_original(self, boxes: np.ndarray) -> np.ndarray:
-        """(N, 4) xyxy boxes of the input, converted to pixels of the original image; not clipped.
+    def to_original(self, boxes: np.ndarray, *, clip: bool = False) -> np.ndarray:
+        """(N, 4) xyxy boxes of the input, converted to pixels of the original image; `clip`: and clipped to it.
 
         Decoded sides are exponentials and may be as large as their type allows: what is larger becomes infinite.
         """
         with np.errstate(over="ignore"):
-            return (boxes - self._offset(boxes.dtype)) / self._gain(boxes.dtype)
+            original = (boxes - self._offset(boxes.dtype)) / self._gain(boxes.dtype)
+        if not clip:
+            return original
+        height, width = self.source
+        return original.clip(0, np.array([width, height, width, height], boxes.dtype))
 
     def _gain(self, dtype: np.dtype) -> np.ndarray:
         return np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], dtype)

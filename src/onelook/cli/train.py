@@ -73,7 +73,7 @@ def train(
         workers: Processes that prepare images.
         cache: Keep decoded images: ram, disk (in the run's folder), a size of memory such as 4GB, or none.
         precision: fp32, fp16 or bf16; fp16 on CUDA unless given.
-        layout: Memory layout of the network; the faster one of the device unless given.
+        layout: Memory layout of the network; channels-last on CUDA and contiguous elsewhere unless given.
         compile: Compile the network with torch.compile.
         deterministic: Same numbers in every run on CUDA too, slower.
         allow_size_mismatch: Train although images do not have their annotated sizes, with the boxes as annotated.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from onelook.api import validate as api
 from onelook.cli.command_result import CommandResult
@@ -23,6 +26,7 @@ def validate(
     confidence: float = 0.01,
     iou: float = 0.65,
     postprocess: PostprocessKind | None = None,
+    clip_boxes: Annotated[bool | None, Parameter(negative="--no-clip-boxes")] = None,
     batch: int = 8,
     rectangular: bool = False,
     tta: bool = False,
@@ -53,6 +57,8 @@ def validate(
         postprocess: How boxes become detections: nms, diou (NMS by overlap and distance, as YOLOv4's numbers are made),
             soft (scores shrink instead), or best (the best rows as they are); best for a model that was trained without
             need of NMS, else nms.
+        clip_boxes: Clip boxes to the image before they are compared with the objects; as the family's published numbers
+            were made unless given (YOLOv4 and YOLOv7 clip, YOLOX and DAMO-YOLO do not).
         batch: Images that the model sees at once.
         rectangular: Batch images of like aspect ratio, in inputs no larger than they need; how YOLOv7's published
             numbers were made.
@@ -72,6 +78,7 @@ def validate(
         confidence=confidence,
         iou=iou,
         postprocess=postprocess,
+        clip_boxes=clip_boxes,
         batch=batch,
         rectangular=rectangular,
         tta=tta,

@@ -88,7 +88,7 @@ class Task:
 class _BatchDataset:
     """The `dataset` of a DataLoader: makes the batch of a `Task`, which takes the place of a row number."""
 
-    def __init__(self, images: TrainingImages, size: tuple[int, int], seed: int, max_labels: int) -> None:
+    def __init__(self, images: TrainingImages, size: tuple[int, int], seed: int, max_labels: int | None) -> None:
         self.images, self.size, self.seed, self.max_labels = images, size, seed, max_labels
 
     def __getitem__(self, task: Task) -> Batch | UserError:
@@ -113,10 +113,10 @@ class _BatchDataset:
         return task.augment(images.sample(int(task.rows[number]), outlines), draw, rng)
 
 
-def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int) -> Batch:
-    """Samples of one size as a batch; objects beyond `max_labels` are dropped in order, as published."""
+def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int | None) -> Batch:
+    """Samples of one size as a batch; objects beyond `max_labels` (None is no limit) are dropped in order."""
     images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-    counts = [min(len(sample.labels), max_labels) for sample in samples]
+    counts = [len(sample.labels[:max_labels]) for sample in samples]
     most = max(counts)
     boxes, labels = np.zeros((len(samples), most, 4), np.float32), np.zeros((len(samples), most), np.int64)
     for row, (sample, count) in enumerate(zip(samples, counts)):
@@ -165,7 +165,7 @@ class Loader:
         epochs: int = 1,
         seed: int = 0,
         sampling: Sampling | None = None,
-        max_labels: int = 120,
+        max_labels: int | None = 120,
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -185,7 +185,7 @@ class Loader:
         self.epochs = epochs
         self._share = batch // (world * accumulate)
         self._rank, self._world, self._passes = rank, world, accumulate
-        self._reuse = sampling.reuse
+        self._reuse, self._partial = sampling.reuse, sampling.last_batch == "partial"
         self.cache = _cache(dataset, rows, sampling.reuse, cache, folder=cache_folder, gather=gather)
         labels = class_labels(dataset.names, sampling.classes)
         dataset = replace(dataset, beyond_image=sampling.beyond_image)
@@ -274,7 +274,17 @@ class Loader:
             if self._reuse:
                 start = number * self._share
                 recent = own[np.arange(start - self._reuse, start + self._share - 1) % len(own)]
-            yield Task(augment, epoch, progress, positions[place], rows[place], recent)
+            chosen = positions[place]
+            if self._partial and number >= len(self) - self._passes:
+                chosen = self._last_positions(number % self._passes, positions)
+                recent = None if recent is None else recent[: len(recent) - self._share + len(chosen)]
+            yield Task(augment, epoch, progress, chosen, order.reshape(-1)[chosen], recent)
+
+    def _last_positions(self, number: int, positions: np.ndarray) -> np.ndarray:
+        """The positions of micro-batch `number` in a last batch that is not filled up: one at least."""
+        parts = self._passes * self._world
+        whole = positions[-1].reshape(-1)[: max(self.order.size_of_last, parts)]
+        return whole[number * self._world + self._rank :: parts]
 
     def close(self) -> None:
         """Ends the worker processes."""

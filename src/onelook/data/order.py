@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -27,6 +28,8 @@ class Sampling:
     often on average, but consecutive batches share images; 0 is off, some hundred are a good pool.
     beyond_image: what becomes of a box that reaches beyond its image: "cut" keeps the part inside, "slide" is the
     clean-up that YOLOX published for COCO (see `onelook.data.boxes.clean_boxes`).
+    last_batch: "full" fills the last batch of an epoch with images of a second shuffle; "partial" leaves it smaller
+    (DAMO-YOLO), with one image at least for each process and micro-batch.
     """
 
     fraction: float = 1.0
@@ -35,10 +38,13 @@ class Sampling:
     repeat_factor: float = 0.0
     reuse: int = 0
     beyond_image: BeyondImage = "cut"
+    last_batch: Literal["full", "partial"] = "full"
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction lies above 0 and at most at 1, not {self.fraction}")
+        if self.last_batch not in ("full", "partial"):
+            raise ValueError(f"last_batch is full or partial, not {self.last_batch}")
         if not 0 <= self.background <= 1:
             raise ValueError(f"background lies between 0 and 1, not {self.background}")
         if not 0 <= self.repeat_factor <= 1:
@@ -111,8 +117,16 @@ class Order:
 
     def __len__(self) -> int:
         """Batches of an epoch; the last is filled up with images of a second shuffle, as every batch is full."""
-        total = len(self.rows) if self.factors is None else float(self.factors.sum())
-        return max(1, int(np.ceil(total / self.batch - 1e-9)))
+        return max(1, int(np.ceil(self._total / self.batch - 1e-9)))
+
+    @property
+    def _total(self) -> float:
+        return len(self.rows) if self.factors is None else float(self.factors.sum())
+
+    @property
+    def size_of_last(self) -> int:
+        """Images of the last batch that are not of the second shuffle."""
+        return max(1, round(self._total) - (len(self) - 1) * self.batch)
 
     def epoch(self, epoch: int) -> np.ndarray:
         """(batches, batch) rows of the data set, in the order in which the epoch (0-based) shows them."""

@@ -15,7 +15,7 @@ from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import Group, Rectangular, square_groups
 from onelook.evaluation.shards import gather, shard
 from onelook.evaluation.tables import LARGEST, GroundTruth, Results
-from onelook.ops.nms import Postprocess
+from onelook.ops.nms import Postprocess, clips
 from onelook.predict.runtime import Runtime
 
 
@@ -53,10 +53,10 @@ def evaluate(
 ) -> Evaluation:
     """Computes the COCO metrics of a model on a data set.
 
-    postprocess: which rows are detections (`ops.nms.Nms`, `TopK`).  workers: decoding threads.  progress: called with
-    the number of images done since the last call.  rectangular: batches of like aspect ratio, in inputs no larger than
-    they need, where the model takes any; None is the model's own size. Classes are matched by name; a model without
-    names by number.
+    postprocess: which rows are detections, and whether their boxes are clipped (`ops.nms.Nms`, `TopK`).  workers:
+    decoding threads.  progress: called with the number of images done since the last call.  rectangular: batches of
+    like aspect ratio, in inputs no larger than they need, where the model takes any; None is the model's own size.
+    Classes are matched by name; a model without names by number.
 
     When torch.distributed is initialised, each process does every n-th image (or rectangle of them) and all get the
     same Evaluation, equal to that of one process; `seconds` are this process's. Raises DataError when model and data
@@ -73,7 +73,7 @@ def evaluate(
     if rectangular is not None:
         groups, frame = _rectangles(model, dataset, batch, rectangular)
         groups = groups[first::step]
-    found = _Collector(labels)
+    found, clip = _Collector(labels), clips(postprocess)
     in_model = decoding = 0.0
     for frames in resized_batches(dataset, groups, frame, workers=workers):
         start = perf_counter()
@@ -81,7 +81,7 @@ def evaluate(
         in_model += perf_counter() - start
         decoding += frames.seconds
         for row, placement, (boxes, scores, classes) in zip(frames.rows, frames.placements, outputs):
-            found.add(int(image_rows[row]), placement.to_original(boxes), scores, classes)
+            found.add(int(image_rows[row]), placement.to_original(boxes, clip=clip), scores, classes)
         if progress is not None:
             progress(len(frames.rows))
     end = perf_counter()

@@ -48,7 +48,9 @@ class Nms:
     confidence: minimum score, inclusive.  iou: maximum allowed IoU, inclusive.  agnostic: whether boxes of different
     classes suppress each other.  multi_label: whether one row may be a detection of every class above `confidence`
     (YOLOv7's evaluation), or only of its best class.  limit: maximum number of detections.  pool: maximum number of
-    candidates, those of highest score (YOLOv7 30,000); None is all.
+    candidates, those of highest score (YOLOv7 30,000); None is all.  clip: whether the kept boxes are clipped to the
+    image, once they are in its pixels (the published evaluations of YOLOv4 and YOLOv7); suppression compares unclipped
+    boxes.
 
     kind: "diou" subtracts (d^2 / c^2) ^ `distance_power` from the IoU, d the distance of the centres and c the diagonal
         of the enclosing box, so that distant boxes are kept (DIoU-NMS, Zheng et al. 2020, eq. 11, with a power of 1;
@@ -69,6 +71,7 @@ class Nms:
     kind: NmsKind = "iou"
     distance_power: float = 0.6
     sigma: float = 0.5
+    clip: bool = False
 
     def __post_init__(self) -> None:
         _check_fraction("confidence", self.confidence)
@@ -118,12 +121,13 @@ class Nms:
 class TopK:
     """Keeps the `limit` detections of highest score, without suppression: for heads trained one to one.
 
-    confidence: minimum score, inclusive.  Order and non-finite values as in `Nms`.
+    confidence: minimum score, inclusive.  Order, non-finite values and `clip` as in `Nms`.
     """
 
     limit: int = 300
     confidence: float = 0.0
     multi_label: bool = True
+    clip: bool = False
 
     def __post_init__(self) -> None:
         _check_fraction("confidence", self.confidence)
@@ -138,6 +142,23 @@ class TopK:
             order = order_by_score(image_scores)[: self.limit]
             found.append((image_boxes[order], image_scores[order], labels[order]))
         return found
+
+
+def clips(postprocess: Postprocess) -> bool:
+    """Returns whether boxes are clipped to the image; kinds of postprocessing without that setting do not."""
+    return getattr(postprocess, "clip", False) is True
+
+
+def with_clip(postprocess: Postprocess, clip: bool | None) -> Postprocess:
+    """Returns `postprocess` with boxes clipped to the image or not; None keeps its own setting.
+
+    UsageError for a kind without the setting.
+    """
+    if clip is None or clip == clips(postprocess):
+        return postprocess
+    if not isinstance(postprocess, Nms | TopK):
+        raise UsageError(f"{type(postprocess).__name__} cannot clip boxes.", "Give an Nms or a TopK.")
+    return replace(postprocess, clip=clip)
 
 
 def with_thresholds(

@@ -15,7 +15,7 @@ from onelook.augment.letterbox import Resize, ResizeTransform
 from onelook.config import check_arguments
 from onelook.data.images import MAX_PIXELS, decode_image
 from onelook.errors import ImageError
-from onelook.ops.nms import Postprocess, RawDetections, with_thresholds
+from onelook.ops.nms import Postprocess, RawDetections, clips, with_thresholds
 from onelook.predict.frames import read_frames
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import PreparedImage, Source, UnreadableSource, find_sources
@@ -110,8 +110,8 @@ class Predictor:
         normally not.
 
         Results of a single image, and of arrays, hold the image; results of a list of paths read it again when they
-        are drawn, so that a long list needs little memory. Boxes are unclipped pixels of the (upright) original. For
-        folders, videos and cameras see `stream`.
+        are drawn, so that a long list needs little memory. Boxes are pixels of the (upright) original, not
+        clipped unless `postprocess` says so. For folders, videos and cameras see `stream`.
 
         Raises ImageError for a file that cannot be decoded and for arrays that are no 8-bit RGB images.
         """
@@ -188,8 +188,9 @@ class Predictor:
         found: list[RawDetections] = []
         for start in range(0, len(pixels), self.batch):
             found += self.runtime(np.stack(pixels[start : start + self.batch]), postprocess)
+        clip = clips(postprocess)
         return [
-            Detections(place.to_original(boxes), scores, labels, self.class_names, size=place.source)
+            Detections(place.to_original(boxes, clip=clip), scores, labels, self.class_names, size=place.source)
             for place, (boxes, scores, labels) in zip(placements, found)
         ]
 

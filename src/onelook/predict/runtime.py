@@ -9,7 +9,7 @@ import numpy as np
 
 from onelook.augment.letterbox import Resize
 from onelook.errors import UsageError
-from onelook.ops.nms import Nms, NmsKind, Postprocess, RawDetections, TopK
+from onelook.ops.nms import Nms, NmsKind, Postprocess, RawDetections, TopK, clips
 
 PostprocessKind = Literal["nms", "best", "diou", "soft"]
 """How boxes become detections: NMS by overlap, the best rows as they are, NMS by overlap and distance, Soft-NMS."""
@@ -43,13 +43,13 @@ def postprocess_of_kind(kind: PostprocessKind, default: Postprocess) -> Postproc
     """The postprocessing of this kind: a form of NMS, or `TopK` for "best"; other settings are those of `default`."""
     multi_label = getattr(default, "multi_label", False)
     if kind == "best":
-        return TopK(multi_label=multi_label)
+        return TopK(multi_label=multi_label, clip=clips(default))
     kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
     if kind not in kinds:
         raise UsageError(f"'postprocess' is {kind!r}.", f"Give one of: best, {', '.join(kinds)}.")
     if isinstance(default, Nms):
         return replace(default, kind=kinds[kind])
-    return Nms(multi_label=multi_label, kind=kinds[kind])
+    return Nms(multi_label=multi_label, kind=kinds[kind], clip=clips(default))
 
 
 def postprocess_steps_of(architecture: Any) -> tuple[Postprocess, Postprocess]:

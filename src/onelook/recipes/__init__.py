@@ -75,6 +75,11 @@ PUBLISHED: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# The same without the departures of those from the authors' code (docs/papers.md): NAME:published.
+OFFICIAL: Mapping[str, str] = MappingProxyType(
+    {family: place.replace(":published", ":official") for family, place in PUBLISHED.items()}
+)
+
 # The same for the recipes of the papers' texts, where the authors' code differs: NAME:paper.
 PAPERS: Mapping[str, str] = MappingProxyType(
     {family: place.replace(":published", ":paper") for family, place in PUBLISHED.items()}
@@ -122,8 +127,9 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
 def find_recipe(name: str | Path) -> Recipe:
     """Finds a recipe by the name of a model, a recipe file, a run's folder, or ROADMAP:ROW.
 
-    The name of a model means its published training, of the authors' code; NAME:paper means the training that the
-    paper's text states. Raises ConfigError with the cause, or the line of the file.
+    The name of a model means its published training, with the defaults of this library for other epochs, batches and
+    data sets; NAME:published means the same with the rules of the authors' code for these; NAME:paper means the
+    training that the paper's text states. Raises ConfigError with the cause, or the line of the file.
     """
     path = Path(name)
     if path.is_dir():
@@ -136,7 +142,7 @@ def find_recipe(name: str | Path) -> Recipe:
         raise ConfigError(f"{path}: there is no such file.")
     model, _, kind = str(name).partition(":")
     if kind in ("paper", "published") and model in VARIANTS:
-        return _call(PAPERS if kind == "paper" else PUBLISHED, VARIANTS[model])
+        return _call(PAPERS if kind == "paper" else OFFICIAL, VARIANTS[model])
     if kind:
         from onelook.recipes.roadmaps import row_recipe
 

@@ -23,18 +23,12 @@ LOSS = DetectionLoss(
     (QualityFocal(), BoxIou(2.0, kind="giou", squared=False, emphasis="scores"), DistributionFocal()),
 )
 
-STRONG = DamoAugment()
+# Mosaics are made at 640 pixels and shrunk to the input (416 for the Nano models): limits of object sizes are of 640.
+STRONG = DamoAugment(reference_side=640)
 LESS_SHEAR = replace(STRONG, affine=replace(STRONG.affine, shear=0.2))
-# Mosaics of the Nano models are made at 640 pixels and shrunk to 416, so the limits of object sizes are smaller here.
-_SHRUNK = 416 / 640
-NANO = replace(
-    LESS_SHEAR,
-    keep=replace(STRONG.keep, side=STRONG.keep.side * _SHRUNK),
-    smallest=STRONG.smallest * _SHRUNK**2,
-)
-NANO_S = replace(NANO, affine=replace(NANO.affine, scale=(0.75, 1.25)))
+NANO_S = replace(LESS_SHEAR, affine=replace(LESS_SHEAR.affine, scale=(0.75, 1.25)))
 
-_AUGMENT = {"damo-yolo-t": LESS_SHEAR, "damo-yolo-ns": NANO_S, "damo-yolo-nm": NANO, "damo-yolo-nl": NANO}
+_AUGMENT = {"damo-yolo-t": LESS_SHEAR, "damo-yolo-ns": NANO_S, "damo-yolo-nm": LESS_SHEAR, "damo-yolo-nl": LESS_SHEAR}
 
 # The paper has 0.4 for 256 images; the code of the released weights has a tenth of it.
 SGD = Sgd(lr_per_image=0.01 / 64, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_scalars=True)
@@ -62,6 +56,17 @@ def published(model: Variant) -> Recipe:
         sync_batch_norm=True,
         evaluate_every=10,
     )
+
+
+def official(model: Variant) -> Recipe:
+    """The recipe without the departures of `published`, each a rule of the official code.
+
+    The last batch of an epoch is left smaller, and an image may have any number of objects. With other epochs, the
+    warm-up of 5 epochs and the closing phase keep their length.
+    """
+    recipe = published(model)
+    sampling = replace(recipe.sampling, last_batch="partial")
+    return replace(recipe, sampling=sampling, max_labels=None, fixed_phases=True)
 
 
 def distilled(model: Variant) -> Recipe:

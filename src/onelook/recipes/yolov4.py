@@ -95,6 +95,23 @@ def published(model: Variant) -> Recipe:
     )
 
 
+def official(model: Variant) -> Recipe:
+    """The recipe without the departures of `published`, each a rule of Darknet or a setting of a cfg file.
+
+    The burn-in has 1000 steps, on data sets of any size. A step of 64 images has 8 micro-batches (`subdivisions`; 1 for
+    the tiny models), with batch norm over each; batches of other sizes are accumulated to 64 images.
+    """
+    recipe = published(model)
+    assert isinstance(recipe.schedule, MultiStep)
+    return replace(
+        recipe,
+        schedule=replace(recipe.schedule, warmup_epochs=0.0, warmup_steps=BURN_IN),
+        accumulate=1 if "tiny" in model.name else 8,
+        nominal_batch=BATCH,
+        fixed_phases=True,
+    )
+
+
 # The models that the paper is about; the others are of later papers and of Darknet.
 _OF_THE_PAPER = ("yolov4", "csresnext50-panet-spp")
 

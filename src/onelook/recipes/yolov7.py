@@ -16,6 +16,7 @@ from onelook.losses.lead_guided import Auxiliary
 from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.networks.published import Variant
 from onelook.training.ema import Ema
+from onelook.training.fit_anchors import MIN_ANCHOR_RECALL
 from onelook.training.optimizer import Sgd
 from onelook.training.recipe import Recipe
 from onelook.training.schedule import OneCycle
@@ -76,6 +77,22 @@ def published(model: Variant) -> Recipe:
         max_labels=200,
         sync_batch_norm=large,
         evaluate_every=1,
+    )
+
+
+def official(model: Variant) -> Recipe:
+    """The recipe without the departures of `published`, each a rule of the official code.
+
+    Batches of other sizes are accumulated to 64 images. Anchors that fit less than 98 % of the objects are replaced
+    before the training (autoanchor). An image may have any number of objects. With other epochs, the warm-up keeps its
+    1000 batches.
+    """
+    return replace(
+        published(model),
+        max_labels=None,
+        nominal_batch=NOMINAL_BATCH,
+        fixed_phases=True,
+        least_anchor_recall=MIN_ANCHOR_RECALL,
     )
 
 

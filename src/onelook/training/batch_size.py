@@ -72,7 +72,7 @@ def training_trial(
 
 def _targets(batch: int, size: tuple[int, int], recipe: Recipe) -> Targets:
     rng = torch.Generator().manual_seed(0)
-    count = min(TRIAL_OBJECTS, recipe.max_labels)
+    count = min(TRIAL_OBJECTS, recipe.max_labels or TRIAL_OBJECTS)
     sides = torch.tensor((size[1], size[0]), dtype=torch.float32)
     corner = torch.rand(batch, count, 2, generator=rng) * 0.75 * sides
     boxes = torch.cat((corner, corner + sides / 4), 2)

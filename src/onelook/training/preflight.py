@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from onelook.data.anchors import flat, measure_fit
+from onelook.data.anchors import flat
 from onelook.data.boxes import clean_boxes
 from onelook.data.images import check_image
 from onelook.data.objects import evaluated_areas, flat_objects, has_outline, object_sizes
@@ -29,6 +29,7 @@ from onelook.data.split import Dataset
 from onelook.devices import num_cores
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError, ImageError
+from onelook.training.fit_anchors import MIN_ANCHOR_RECALL, anchor_recall
 from onelook.types import Targets
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from onelook.training.recipe import Recipe
 
 MIN_OBJECT_SIDE = 4.0  # pixels of the network input; smaller objects are half a cell of the finest usual level
-MIN_ANCHOR_RECALL = 0.98  # share of objects that anchors must fit, as published
 SIZE_RANGES = {  # the last letter of APs, ARm and the like: area in square pixels of the image, both ends included
     "s": ("small objects (below 32x32 pixels)", 0.0, 32.0**2),
     "m": ("medium objects (from 32x32 to 96x96 pixels)", 32.0**2, 96.0**2),
@@ -254,7 +254,7 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe, la
             f"Half of the objects are smaller than {counts.median_side:.1f} pixels at the training size "
             f"{recipe.input_size[1]}x{recipe.input_size[0]}: train at a larger size, or check the unit of the boxes."
         )
-    found += _anchor_warnings(dataset, recipe, labels)
+    found += _anchor_warnings(dataset, recipe)
     found += _outline_warnings(dataset, recipe, labels)
     trained = range(len(dataset.names)) if labels is None else labels.tolist()
     absent = [dataset.names[label] for label in trained if counts.per_class[label] == 0]
@@ -268,17 +268,12 @@ def _training_warnings(dataset: Dataset, counts: SplitCounts, recipe: Recipe, la
     return found
 
 
-def _anchor_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | None) -> list[str]:
+def _anchor_warnings(dataset: Dataset, recipe: Recipe) -> list[str]:
     """Warns where the assigner compares sides of objects and anchors, and many objects match no anchor."""
-    assigner = getattr(recipe.loss, "assigner", None)
-    ratio = getattr(getattr(assigner, "cells", assigner), "ratio", None)
-    anchors = getattr(recipe.model, "anchors", None)
-    if ratio is None or anchors is None:
+    recall = anchor_recall(recipe, dataset)
+    if recall is None or recall >= MIN_ANCHOR_RECALL:
         return []
-    recall = measure_fit(flat(anchors), object_sizes(dataset, recipe.input_size, labels), ratio).recall
-    if recall >= MIN_ANCHOR_RECALL:
-        return []
-    count = sum(len(level) for level in anchors)
+    count = len(flat(recipe.model.anchors))  # type: ignore[attr-defined]
     return [
         f"The model's anchors fit {recall:.1%} of the objects at this size. Others may fit more of them; run: "
         f"onelook anchors {dataset.described_by} --count {count} --size {max(recipe.input_size)}"

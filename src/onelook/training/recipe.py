@@ -59,15 +59,19 @@ class Recipe:
     sizes.  closing: the last epochs, with other augmentation or loss.  batch_size: images an optimizer step, over all
     processes and micro-batches.  size: (height, width) of the training input, None for the architecture's own.
     accumulate: micro-batches of a step (gradient accumulation).  clip: largest gradient norm of the detector.
-    max_labels: most objects of an image.  freeze: names (glob patterns) of parameters that are not trained.  sampling:
-    which images, and how often.  sync_batch_norm: batch norm over the images of all processes.  normalization: replaces
-    batch norm in training, None keeps it.  dropblock, adversarial: None for without.  join_micro_batches: whether
-    micro-batches are joined where the random input size is small, as long as none has more pixels than one of the
-    largest size (YOLOv4's dynamic mini-batch; Darknet's adds images to the step).  batch_augments: augmentations of the
-    augmented images, in order (CutMix, blur, erasing); not used where `closing` has an augmentation.  nonfinite: what a
-    loss that is not finite does to the training; its step never changes a weight.  evaluate_every: epochs between
-    evaluations; every closing epoch is evaluated (YOLOX).  metric: decides which epoch is the best.  patience:
-    evaluations without improvement before early stopping, None for never.  distillation: settings of distillation; the
+    max_labels: most objects of an image, None for no limit.  freeze: names (glob patterns) of parameters that are
+    not trained.  sampling: which images, and how often.  sync_batch_norm: batch norm over the images of all
+    processes.  normalization: replaces batch norm in training, None keeps it.  dropblock, adversarial: None for
+    without.  join_micro_batches: whether micro-batches are joined where the random input size is small, as long as
+    none has more pixels than one of the largest size (YOLOv4's dynamic mini-batch; Darknet's adds images to the
+    step).  batch_augments: augmentations of the augmented images, in order (CutMix, blur, erasing); not used where
+    `closing` has an augmentation.  nonfinite: what a loss that is not finite does to the training; its step never
+    changes a weight.  evaluate_every: epochs between evaluations; every closing epoch is evaluated (YOLOX).
+    metric: decides which epoch is the best.  patience: evaluations without improvement before early stopping, None
+    for never.  nominal_batch: images of a step that another `batch` (an argument of a training) is accumulated to,
+    None to make steps of that batch.  fixed_phases: whether warm-up and closing phase keep their length in a
+    training of other epochs (`shortened`).  least_anchor_recall: best possible recall below which a new training
+    replaces the anchors by ones that fit its objects; None never does.  distillation: settings of distillation; the
     run has the teacher.  pretraining: recipe of the classifier training whose backbone weights the run starts with;
     None starts with the weights of the run, or at random.
     """
@@ -87,7 +91,7 @@ class Recipe:
     distillation: Distillation | None = None
     accumulate: int = 1
     clip: float | None = None
-    max_labels: int = 120
+    max_labels: int | None = 120
     freeze: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
     sync_batch_norm: bool = False
@@ -100,6 +104,9 @@ class Recipe:
     evaluate_every: int = 10
     metric: str = "AP"
     patience: int | None = None
+    nominal_batch: int | None = None
+    fixed_phases: bool = False
+    least_anchor_recall: float | None = None
     pretraining: Recipe | None = None
 
     __repr__ = text_repr
@@ -134,17 +141,22 @@ class Recipe:
             raise ValueError(
                 "pretraining is the recipe of an image classifier, whose backbone the detector starts with"
             )
+        if self.least_anchor_recall is not None and getattr(self.model, "anchors", None) is None:
+            raise ValueError(f"least_anchor_recall needs a model with anchors, not {type(self.model).__name__}")
         for loss in (self.loss, self.closing.loss if self.closing is not None else None):
             if loss is not None:
                 self._check_needs(loss)
 
     def _check_numbers(self) -> None:
         """ValueError for a number out of range."""
-        for name in ("epochs", "batch_size", "accumulate", "max_labels", "evaluate_every", "patience"):
+        counts = ("epochs", "batch_size", "accumulate", "max_labels", "evaluate_every", "patience", "nominal_batch")
+        for name in counts:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
         if self.seed < 0:
             raise ValueError(f"seed is a whole number from 0 on, not {self.seed}")
+        if self.least_anchor_recall is not None and not 0 <= self.least_anchor_recall <= 1:
+            raise ValueError(f"least_anchor_recall lies between 0 and 1, not {self.least_anchor_recall}")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip is a norm above 0, or none, not {self.clip}")
 
@@ -204,11 +216,15 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
 
     The warm-up shrinks in proportion, to one epoch at least (in steps, without a minimum); the closing phase is
     a fifth of the training at most; there are about ten evaluations before it. The flat end of a schedule has the same
-    limit as the closing phase.
+    limit as the closing phase. With `fixed_phases` only what is longer than the whole training becomes shorter.
     """
     if epochs < 1:
         raise ConfigError(f"epochs is at least 1, not {epochs}.")
     closing = recipe.closing
+    if recipe.fixed_phases:
+        if closing is not None:
+            closing = replace(closing, epochs=min(closing.epochs, epochs))
+        return replace(recipe, epochs=epochs, closing=closing)
     if closing is not None:
         closing = replace(closing, epochs=min(closing.epochs, epochs // 5))
     changes: dict[str, Any] = {}
@@ -226,6 +242,20 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
     return replace(recipe, epochs=epochs, closing=closing, schedule=replace(schedule, **changes), evaluate_every=every)
 
 
+def batch_settings(recipe: Recipe, batch: int) -> dict[str, Any]:
+    """The settings of a training in batches of so many images, which a recipe may accumulate to its nominal batch.
+
+    The warm-up of `OneCycle` counts batches in the official code, so that it has fewer steps where they accumulate.
+    """
+    if recipe.nominal_batch is None:
+        return {"batch_size": batch}
+    accumulate = max(round(recipe.nominal_batch / batch), 1)
+    new: dict[str, Any] = {"batch_size": batch * accumulate, "accumulate": accumulate}
+    if isinstance(recipe.schedule, OneCycle):
+        new["schedule.warmup_steps"] = round(recipe.schedule.warmup_steps * recipe.accumulate / accumulate)
+    return new
+
+
 def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: int | None, batch: int | None) -> Recipe:
     """The recipe for these classes, with other epochs, input side or batch; None keeps what the recipe has."""
     for option, number in (("epochs", epochs), ("batch", batch)):
@@ -235,7 +265,7 @@ def adapted(chosen: Recipe, names: tuple[str, ...], epochs: int | None, size: in
         chosen = shortened(chosen, epochs)
     new: dict[str, Any] = {"model.num_classes": len(names)}
     if batch is not None:
-        new["batch_size"] = batch
+        new |= batch_settings(chosen, batch)
     if size is not None:
         if size < 32 or size % 32:
             below, above = size // 32 * 32, (max(size, 0) // 32 + 1) * 32

@@ -101,21 +101,24 @@ class OneCycle:
 class MultiStep:
     """Multi-step schedule: multiplies the rate by `factor` at each milestone, after a warm-up.
 
-    milestones: ascending fractions of the training, e.g. (0.8, 0.9) as in Darknet's `steps` policy.  warmup_power: 1
-    is a linear rise, 4 Darknet's burn-in.
+    milestones: ascending fractions of the training, e.g. (0.8, 0.9) as in Darknet's `steps` policy.  warmup_epochs,
+    warmup_steps: the longer of the two is the warm-up.  warmup_power: 1 is a linear rise, 4 Darknet's burn-in.
     """
 
     milestones: tuple[float, ...] = (0.8, 0.9)
     factor: float = 0.1
     warmup_epochs: float = 0.0
     warmup_power: float = 1.0
+    warmup_steps: int = 0
 
     def __post_init__(self) -> None:
+        if self.warmup_epochs < 0 or self.warmup_steps < 0:
+            raise ValueError("warmup_epochs and warmup_steps cannot be negative")
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m <= 1 for m in self.milestones):
             raise ValueError(f"milestones are ascending fractions of the training, not {self.milestones}")
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
-        warmup = self.warmup_epochs * steps_per_epoch
+        warmup = max(self.warmup_epochs * steps_per_epoch, self.warmup_steps)
         if step < warmup:
             return Rates((step / warmup) ** self.warmup_power)
         passed = sum(step >= milestone * epochs * steps_per_epoch for milestone in self.milestones)

@@ -20,7 +20,7 @@ from onelook.networks.detector import Detector
 from onelook.training.batch_size import largest_batch, training_trial
 from onelook.training.batches import make_loader
 from onelook.training.processes import ProcessGroup
-from onelook.training.recipe import Recipe
+from onelook.training.recipe import Recipe, batch_settings
 from onelook.training.train_state import RuntimeOptions, TrainState
 from onelook.training.unfold_batch_norm import enlarge_small_filters, measure_statistics
 from onelook.weights import load_weights, save_weights
@@ -96,7 +96,8 @@ def fill_memory(
         return recipe, f"batch=auto fills a GPU's memory; without one the batch is {recipe.batch_size} images."
     trial = training_trial(recipe, detector, process_group.device, runtime, teacher)
     share = largest_batch(trial, max(1, images))
-    found = change(recipe, {"batch_size": share * recipe.accumulate})
+    nominal = recipe.nominal_batch is not None
+    found = change(recipe, batch_settings(recipe, share) if nominal else {"batch_size": share * recipe.accumulate})
     return found, f"The device holds {share} images: the batch is {found.batch_size}."
 
 

@@ -35,7 +35,7 @@ class RuntimeOptions:
     """Options of the computer, such as precision and memory layout, which are no part of the recipe.
 
     precision: of the network's forward pass; None is fp16 on CUDA and fp32 elsewhere.  channels_last: memory layout,
-    None for the faster one on the device.  compile: whether the detector is compiled with `torch.compile`.
+    None is channels-last on CUDA and contiguous elsewhere.  compile: whether `torch.compile` compiles the detector.
     deterministic: whether the same run gives the same numbers on CUDA too; slower.
     """
 
@@ -49,8 +49,12 @@ class RuntimeOptions:
         return check_precision(device, self.precision or ("fp16" if device.type == "cuda" else "fp32"))
 
     def channels_last_on(self, device: torch.device) -> bool:
-        """Whether the memory layout on a device is channels-last."""
-        return device.type in ("cuda", "cpu") if self.channels_last is None else self.channels_last
+        """Whether the memory layout on a device is channels-last.
+
+        On a CPU, PyTorch's batch norm sums a channel of channels-last tensors one value after the other in float32: its
+        gradients are several times less exact than those of contiguous tensors (`benchmarks/layouts.py`).
+        """
+        return device.type == "cuda" if self.channels_last is None else self.channels_last
 
 
 class TrainState:

@@ -124,10 +124,13 @@ class Yolov4:
 
     @property
     def detecting(self) -> Nms:
-        """How rows become detections, in validation too."""
+        """How rows become detections."""
         return Nms(multi_label=self.multi_label, kind=self.nms)
 
-    evaluating = detecting
+    @property
+    def evaluating(self) -> Nms:
+        """The same for validation: Darknet's `detector valid` clips boxes to the image."""
+        return replace(self.detecting, clip=True)
 
     @property
     def provides(self) -> frozenset[str]:

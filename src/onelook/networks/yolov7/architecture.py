@@ -91,9 +91,10 @@ class Yolov7:
     pixels: PixelFormat = RGB_FRACTIONS
 
     multi_label: ClassVar[bool] = True
-    # As published: at most 300 detections of the best 30,000 candidates; evaluation uses every class of a row.
+    # As published: at most 300 detections of the best 30,000 candidates; evaluation uses every class of a row, and
+    # clips boxes to the image.
     detecting: ClassVar[Nms] = Nms(limit=300, pool=30_000)
-    evaluating: ClassVar[Nms] = Nms(multi_label=True, limit=300, pool=30_000)
+    evaluating: ClassVar[Nms] = Nms(multi_label=True, limit=300, pool=30_000, clip=True)
 
     @property
     def provides(self) -> frozenset[str]:

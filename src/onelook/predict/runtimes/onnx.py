@@ -12,7 +12,7 @@ from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.config import from_plain
 from onelook.errors import ConfigError, ExportError, UserError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
-from onelook.ops.nms import Nms, Postprocess, RawDetections, TopK
+from onelook.ops.nms import Nms, Postprocess, RawDetections, TopK, clips
 from onelook.predict.runtime import default_postprocess
 
 _NO_NMS = "Export the model without NMS to choose this freely."
@@ -57,7 +57,8 @@ class OnnxRuntime:
         self.evaluating: Postprocess = _nms(metadata.evaluating, self.path) or default
         if metadata.nms is not None and not metadata.one_to_one:
             inside = {name: metadata.nms[name] for name in ("confidence", "iou", "agnostic", "multi_label")}
-            self.postprocess = self.evaluating = Nms(**inside)
+            self.postprocess = Nms(**inside)
+            self.evaluating = Nms(**inside, clip=clips(self.evaluating))
         self._session = session
         _check_interface(session, metadata, self.path)
 

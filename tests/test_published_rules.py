@@ -1,0 +1,199 @@
+"""Tests of `NAME:published`: the rules of the authors' code, where the defaults of a model's name depart from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import onelook
+from loading import STILL, ten_images
+from onelook.api.recipe_choice import RecipeChoice, resumed
+from onelook.config import change, diff, from_plain, to_plain
+from onelook.data import Dataset, open_dataset
+from onelook.data.loader import Loader
+from onelook.data.order import Sampling
+from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.errors import ConfigError, UserError
+from onelook.networks.variants import VARIANTS
+from onelook.recipes import RECIPE_TYPES, find_recipe, published_recipe
+from onelook.training.fit_anchors import MIN_ANCHOR_RECALL, anchor_recall, with_fitting_anchors
+from onelook.training.recipe import Recipe, adapted, shortened
+
+NAMES = sorted(name for name, row in VARIANTS.items() if row.family in ("YOLOv4", "YOLOX", "YOLOv7", "DAMO-YOLO"))
+DEPARTURES = {
+    "YOLOv4": {"schedule.warmup_epochs", "schedule.warmup_steps", "accumulate", "nominal_batch", "fixed_phases"},
+    "YOLOX": {"closing.epochs", "sampling.beyond_image", "fixed_phases"},
+    "YOLOv7": {"max_labels", "nominal_batch", "fixed_phases", "least_anchor_recall"},
+    "DAMO-YOLO": {"max_labels", "sampling.last_batch", "fixed_phases"},
+}
+ONE_OF_EACH = ("yolov4", "yolox-s", "yolov7", "damo-yolo-s")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_default_departs_from_the_code_in_the_named_settings_only(name: str) -> None:
+    default, code = published_recipe(name), find_recipe(f"{name}:published")
+    changed = {one.path for one in diff(default, code)}
+    expected = DEPARTURES[VARIANTS[name].family]
+    assert changed == (expected - {"accumulate"} if name.startswith("yolov4-tiny") else expected)
+    assert from_plain(to_plain(code), RECIPE_TYPES) == code
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_schedules_agree_on_coco(name: str) -> None:
+    default, code = published_recipe(name), find_recipe(f"{name}:published")
+    steps = -(-118_287 // default.batch_size)
+    for step in (0, 1, 10, 999, 1001, 5 * steps, 150 * steps, default.epochs * steps - 1):
+        first, second = (recipe.schedule(step, steps, recipe.epochs) for recipe in (default, code))
+        assert second.scale == pytest.approx(first.scale, rel=2e-3), step
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_a_short_training_keeps_the_whole_warm_up_and_closing_phase(name: str) -> None:
+    code = find_recipe(f"{name}:published")
+    short = shortened(code, 30)
+    assert (short.epochs, short.schedule, short.evaluate_every) == (30, code.schedule, code.evaluate_every)
+    assert short.closing == code.closing
+    shortest = shortened(code, 4)
+    assert shortest.closing is None or shortest.closing.epochs == 4
+    default = shortened(published_recipe(name), 30)
+    if name != "yolov4":  # half an epoch of COCO is short already
+        assert default.schedule != published_recipe(name).schedule
+
+
+@pytest.mark.parametrize("images", [20, 640, 118_287])
+def test_yolov4_burns_in_for_1000_steps_on_any_data_set(images: int) -> None:
+    steps = -(-images // 64)
+    schedule, epochs = find_recipe("yolov4:published").schedule, 2000
+    for step in (0, 1, 500, 999):
+        assert schedule(step, steps, epochs).scale == pytest.approx((step / 1000) ** 4)
+    assert schedule(1000, steps, epochs).scale == 1
+    assert published_recipe("yolov4").schedule(30, 20 // 64 + 1, epochs).scale == 1  # the default follows the data
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "images"), [(64, 1, 64), (16, 4, 64), (24, 3, 72), (1, 64, 64), (128, 1, 128)]
+)
+@pytest.mark.parametrize("name", ["yolov7", "yolov4", "yolov4-tiny"])
+def test_batches_are_accumulated_to_64_images(name: str, batch: int, accumulate: int, images: int) -> None:
+    found = adapted(find_recipe(f"{name}:published"), ("thing",), None, None, batch)
+    assert (found.accumulate, found.batch_size) == (accumulate, images)
+    warmup = getattr(found.schedule, "warmup_steps")  # noqa: B009
+    assert warmup == (round(1000 / accumulate) if name == "yolov7" else 1000)
+    default = adapted(published_recipe(name), ("thing",), None, None, batch)
+    assert (default.accumulate, default.batch_size) == (1, batch)
+
+
+def test_other_families_do_not_accumulate() -> None:
+    for name in ("yolox-s", "damo-yolo-s"):
+        found = adapted(find_recipe(f"{name}:published"), ("thing",), None, None, 16)
+        assert (found.accumulate, found.batch_size) == (1, 16)
+
+
+# The last batch.
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return ten_images(tmp_path_factory.mktemp("set"))
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_a_partial_last_batch_shows_every_image_once(dataset: Dataset, world: int, accumulate: int) -> None:
+    seen: list[int] = []
+    sizes = []
+    for rank in range(world):
+        with Loader(
+            dataset,
+            (64, 64),
+            8,
+            sampling=Sampling(last_batch="partial"),
+            world=world,
+            rank=rank,
+            accumulate=accumulate,
+        ) as loader:
+            batches = list(loader.epoch(1, STILL, 0))
+        assert len(batches) == len(loader) == 2 * accumulate
+        assert all(len(batch.images) == len(batch.indices) for batch in batches)
+        sizes += [len(batch.indices) for batch in batches[accumulate:]]
+        seen += [row for batch in batches for row in batch.indices]
+    # Two images are left: with four parts, two of these have an image of the second shuffle.
+    assert sum(sizes) == max(2, world * accumulate) and min(sizes) >= 1
+    times = Counter(seen)
+    assert set(times) == set(range(10)) and sum(times.values()) == 8 + sum(sizes)
+
+
+def test_samples_of_a_partial_batch_are_those_of_the_full_one(dataset: Dataset) -> None:
+    both = []
+    for kind in ("partial", "full"):
+        with Loader(dataset, (64, 64), 8, sampling=Sampling(last_batch=kind)) as loader:  # type: ignore[arg-type]
+            both.append(list(loader.epoch(0, STILL, 0))[-1])
+    partial, full = both
+    assert partial.indices == full.indices[:2] and len(full.indices) == 8
+    np.testing.assert_array_equal(partial.images, full.images[:2])
+
+
+def test_an_image_may_have_any_number_of_objects(dataset: Dataset) -> None:
+    most = int(dataset.num_objects.max())
+    for limit, expected in ((1, 1), (None, most)):
+        with Loader(dataset, (64, 64), 10, max_labels=limit) as loader:
+            assert int(next(loader.epoch(0, STILL, 0)).targets.valid.sum(1).max()) == expected
+    assert most > 1
+
+
+# Anchors.
+
+
+@pytest.fixture(scope="module")
+def small_objects(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Objects of a few pixels in an input of 64 pixels, which YOLOv7's anchors do not fit."""
+    scenes = Scenes(size=(64, 64), objects=(2, 4), extent=(0.03, 0.1), empty=0.0)
+    return open_dataset(write_synthetic(tmp_path_factory.mktemp("small"), scenes, {"train": 16}), "train")
+
+
+def small(recipe: Recipe) -> Recipe:
+    return change(recipe, {"size": (64, 64), "model.size": (64, 64), "model.num_classes": 3})
+
+
+def test_ill_fitting_anchors_are_replaced_as_in_yolov7s_code(small_objects: Dataset) -> None:
+    code = small(find_recipe("yolov7-tiny:published"))
+    before = anchor_recall(code, small_objects)
+    found, note = with_fitting_anchors(code, small_objects)
+    after = anchor_recall(found, small_objects)
+    assert before is not None and after is not None and before < MIN_ANCHOR_RECALL < after
+    assert note is not None and f"{before:.1%}" in note and f"{after:.1%}" in note
+    assert all(one.path.startswith("model.anchors.") for one in diff(code, found))
+    assert with_fitting_anchors(found, small_objects) == (found, None)
+    default = small(published_recipe("yolov7-tiny"))
+    assert with_fitting_anchors(default, small_objects) == (default, None)
+
+
+def test_anchors_stay_where_no_others_can_be_found(small_objects: Dataset) -> None:
+    code = small(find_recipe("yolov7-tiny:published"))
+    found, note = with_fitting_anchors(code, small_objects.view(range(1)))
+    assert found == code and note is not None and "and stay" in note
+
+
+def test_anchors_are_compared_only_where_there_are_some() -> None:
+    with pytest.raises(ConfigError, match="least_anchor_recall needs a model with anchors"):
+        change(published_recipe("damo-yolo-t"), {"least_anchor_recall": 0.98})
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        change(published_recipe("yolov7"), {"least_anchor_recall": 98.0})
+
+
+def test_a_run_with_replaced_anchors_is_resumed_by_the_same_words(small_objects: Dataset, tmp_path) -> None:
+    changes = ("model.width_multiple=0.125", "augment.mosaic=0")
+    choice = RecipeChoice(recipe="yolov7-tiny:published", epochs=1, size=64, batch=4, overrides=changes)
+    run = tmp_path / "run"
+    onelook.train(choice, small_objects, out=run, validation="none", device="cpu", workers=0)
+    kept = onelook.recipe(run)
+    assert kept.model.anchors != published_recipe("yolov7-tiny").model.anchors  # type: ignore[attr-defined]
+    assert "those that replace them" in (run / "train.log").read_text()
+    assert (kept.accumulate, kept.batch_size) == (16, 64)
+    own = RecipeChoice(batch=4).resumed(run)
+    assert own == kept
+    whole = choice.resolve(small_objects.names)
+    assert resumed(whole, run) == kept
+    with pytest.raises(UserError):
+        RecipeChoice(batch=8).resumed(run)
