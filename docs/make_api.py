@@ -20,7 +20,7 @@ SECTIONS = {
         *("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
         *("Model", "PathLike", "ImageLike", "PostprocessKind"),
     ),
-    "Measure": ("validate", "score", "Evaluation", "benchmark", "ModelBenchmark"),
+    "Measure": ("validate", "score", "Evaluation", "benchmark", "ModelBenchmark", "compare", "Comparison"),
     "Train": (
         *("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "Difference"),
         *("train", "TrainResult", "RecipeChoice", "Precision", "Layout", "tune", "TuneResult"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from onelook.api.bench import ModelBenchmark, NoPostprocess, Setting, measure, scene_images
+from onelook.api.bench import ModelBenchmark, NoPostprocess, Setting, measure, peak_memory, scene_images
 from onelook.augment.letterbox import Letterbox
 from onelook.cli.app import run
 from onelook.ops.nms import Nms, Postprocess, RawDetections
@@ -101,3 +103,11 @@ def test_what_cannot_be_measured_is_said(
 ) -> None:
     assert run(["bench", "model", *arguments.split()]) == code
     assert message in capsys.readouterr().err
+
+
+def test_the_memory_of_a_process_is_its_own() -> None:
+    """The system counts that of the process that started it as well, where that was larger."""
+    large = np.ones(60 * 2**20, np.uint8)
+    program = "from onelook.api.bench import peak_memory; print(peak_memory())"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < peak_memory() and large.any()

@@ -51,6 +51,7 @@ WITHOUT_TORCH = (
     "predict",
     "ops.nms",
     *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "validate")),
+    "api.compare",
     "api.demo",
     "cli",
 )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.check import Environment as Environment
     from onelook.api.check import check as check
     from onelook.api.check import environment as environment
+    from onelook.api.compare import compare as compare
     from onelook.api.convert import convert as convert
     from onelook.api.detect import DetectResult as DetectResult
     from onelook.api.detect import detect as detect
@@ -64,6 +65,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.predict.runtime import PostprocessKind as PostprocessKind
     from onelook.recipes.records import PrintedTable as PrintedTable
     from onelook.recipes.records import printed_table as printed_table
+    from onelook.report.comparison import Comparison as Comparison
     from onelook.report.roadmap import RoadmapTable as RoadmapTable
     from onelook.reporter import PlainReporter as PlainReporter
     from onelook.reporter import Reporter as Reporter
@@ -77,6 +79,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
 
 _PUBLIC = {
     "CheckReport": "onelook.data.check",
+    "Comparison": "onelook.report.comparison",
     "Conversion": "onelook.data.convert",
     "Dataset": "onelook.data",
     "DetectResult": "onelook.api.detect",
@@ -120,6 +123,7 @@ _PUBLIC = {
     "build": "onelook.networks.build",
     "change": "onelook.config",
     "check": "onelook.api.check",
+    "compare": "onelook.api.compare",
     "convert": "onelook.api.convert",
     "deploy": "onelook.networks.deploy",
     "detect": "onelook.api.detect",

@@ -8,12 +8,13 @@ import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
 
-from onelook.api.open import Model, PathLike, check_torch, open_network
+from onelook.api.open import Model, PathLike, check_torch, has_torch, names_onelook, open_network
 from onelook.config import check_arguments
 from onelook.data.synthetic import Scenes
 from onelook.devices import num_cores, processor_name
@@ -74,9 +75,7 @@ class ModelBenchmark:
 
     def latency(self) -> dict[str, float]:
         """Milliseconds a batch: mean, fastest, slowest, and the percentiles."""
-        times = np.asarray(self.seconds) * 1e3
-        known = {"mean": float(times.mean()), "fastest": float(times.min()), "slowest": float(times.max())}
-        return known | {f"p{share}": float(np.percentile(times, share)) for share in PERCENTILES}
+        return latency_of(self.seconds)
 
     def to_dict(self) -> dict[str, Any]:
         """Setting, milliseconds a batch, images a second, memory."""
@@ -93,6 +92,13 @@ class ModelBenchmark:
     def __str__(self) -> str:
         latency = self.latency()
         return f"{self.setting.model}: {latency['p50']:.2f} ms a batch (median), {self.images_per_second:.1f} images/s"
+
+
+def latency_of(seconds: Sequence[float]) -> dict[str, float]:
+    """Milliseconds: mean, fastest, slowest, and the percentiles."""
+    times = np.asarray(seconds) * 1e3
+    known = {"mean": float(times.mean()), "fastest": float(times.min()), "slowest": float(times.max())}
+    return known | {f"p{share}": float(np.percentile(times, share)) for share in PERCENTILES}
 
 
 class NoPostprocess:
@@ -142,6 +148,12 @@ def scene_images(runtime: Runtime, count: int) -> np.ndarray:
 
 def peak_memory() -> int:
     """The largest resident size of this process so far, in bytes."""
+    try:  # getrusage counts the process that started this one as well, where that was larger
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -197,8 +209,32 @@ def benchmark(
     if isinstance(model, Predictor) and isinstance(model.runtime, OnnxRuntime):
         model = model.runtime.path
     if isinstance(model, str | os.PathLike) and os.fspath(model).lower().endswith(".onnx"):
-        return _benchmark_onnx(os.fspath(model), weights, config)
+        foreign = os.path.isfile(model) and not names_onelook(Path(model))
+        if not (foreign and has_torch()):  # with PyTorch, the weights of a foreign file can be used
+            return _benchmark_onnx(os.fspath(model), weights, config)
     return _benchmark_torch(model, weights, config)
+
+
+def describe_runtime(runtime: Any, device: str | None, *, half: bool = False) -> dict[str, str]:
+    """What a model runs with: "runtime" (library and version), "device" and "precision".
+
+    device, half: as they were asked for.
+    """
+    if isinstance(runtime, OnnxRuntime):
+        import onnxruntime
+
+        name = processor_name() if device in (None, "cpu") else str(device)
+        precision, library = runtime.metadata.precision, f"ONNX Runtime {onnxruntime.__version__}"
+        return {"runtime": library, "device": name, "precision": precision}
+    import torch
+
+    names = {"cpu": processor_name, "cuda": lambda: torch.cuda.get_device_name(runtime.device)}
+    name = names.get(runtime.device.type, lambda: str(runtime.device))()
+    return {
+        "runtime": f"PyTorch {torch.__version__}",
+        "device": name,
+        "precision": "float16" if half else "float32",
+    }
 
 
 def _benchmark_onnx(path: str, weights: PathLike | None, config: BenchConfig) -> ModelBenchmark:
@@ -207,18 +243,14 @@ def _benchmark_onnx(path: str, weights: PathLike | None, config: BenchConfig) ->
             raise UsageError(f"'{name}' cannot be chosen for an exported file: it is built in.", "Leave it away.")
     before = peak_memory()
     runtime = OnnxRuntime(path, config.device, threads=config.threads)
-    import onnxruntime
-
     inside = runtime.metadata.outputs == "detections"
     if inside and config.nms == "out":
         raise UsageError(f"'{path}' has NMS inside, so it cannot be left out.", "Export without NMS.")
     cpu = config.device in (None, "cpu")
     setting = Setting(
         model=path,
-        runtime=f"ONNX Runtime {onnxruntime.__version__}",
-        device=processor_name() if cpu else str(config.device),
+        **describe_runtime(runtime, config.device),
         threads=(config.threads or num_cores()) if cpu else None,
-        precision=runtime.metadata.precision,
         size=runtime.size,
         batch=config.batch,
         nms="inside the file" if inside else config.nms,
@@ -248,10 +280,8 @@ def _benchmark_torch(model: Model, weights: PathLike | None, config: BenchConfig
     cpu = runtime.device.type == "cpu"
     setting = Setting(
         model=os.fspath(model) if isinstance(model, str | os.PathLike) else opened.name,
-        runtime=f"PyTorch {torch.__version__}",
-        device=torch.cuda.get_device_name(runtime.device) if cuda else processor_name() if cpu else str(runtime.device),
+        **describe_runtime(runtime, config.device, half=config.half),
         threads=torch.get_num_threads() if cpu else None,
-        precision="float16" if config.half else "float32",
         size=runtime.size,
         batch=config.batch,
         nms=config.nms,

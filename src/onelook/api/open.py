@@ -155,7 +155,7 @@ def open_network(model: Model, weights: PathLike | None = None, *, untrained: bo
 
 def check_torch(what: str) -> None:
     """MissingDependencyError where PyTorch is not installed. what: the model or the work that needs it."""
-    if not _has_torch():
+    if not has_torch():
         also = " It is an ONNX file, but not one that Onelook exported." if what.lower().endswith(".onnx") else ""
         raise MissingDependencyError(
             f"'{what}' needs the package 'torch', which is not installed.{also}",
@@ -172,7 +172,7 @@ def _open_exported(
         return None
     if not path.is_file():
         raise WeightsError(f"The weights file '{path}' does not exist.", "Check the path.")
-    if weights is not None and not _names_onelook(path) and _has_torch():
+    if weights is not None and not names_onelook(path) and has_torch():
         return None  # opening a session only to see that takes a tenth of a second
     try:
         return OnnxRuntime(path, device, threads=threads)
@@ -180,7 +180,8 @@ def _open_exported(
         return None
 
 
-def _has_torch() -> bool:
+def has_torch() -> bool:
+    """Whether PyTorch is installed."""
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
@@ -188,7 +189,7 @@ def _has_torch() -> bool:
     return True
 
 
-def _names_onelook(path: Path) -> bool:
+def names_onelook(path: Path) -> bool:
     """Whether the bytes of a description by Onelook occur in a file; True where the file cannot be searched."""
     try:
         with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from onelook import run_files
+from onelook.api.alternation import alternate
 from onelook.api.bench import NoPostprocess, scene_images
+from onelook.api.kept import read_kept
 from onelook.api.train import train
 from onelook.config import change, from_plain, to_plain, to_text
 from onelook.data import Dataset
@@ -41,26 +43,13 @@ def write_plan(folder: Path, plan: Mapping[str, str]) -> None:
     """Writes the settings of a roadmap into its folder; UserError where the folder holds other settings."""
     path = folder / PLAN
     if path.is_file():
-        before = _read_json(path)
+        before = read_kept(path)
         if before != plan:
             held = ", ".join(f"{key} {value}" for key, value in before.items())
             raise UserError(f"'{folder}' holds another roadmap: {held}.", "Choose another folder (out).")
         return
     make_folder(folder)
     write_text(path, json.dumps(plan, indent=1) + "\n")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object that an earlier session wrote; UserError where the file is damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it is no JSON object")
-    except (ValueError, OSError) as error:
-        raise UserError(
-            f"'{path}' is damaged ({error}).", "Delete it, and give the same command: what it held is made again."
-        ) from error
-    return found
 
 
 @dataclass(frozen=True)
@@ -150,7 +139,7 @@ class RoadmapTraining:
             results = {}
             for seed in range(seeds):
                 path = self.folder / row.key / f"seed-{seed}" / RESULT
-                results[seed] = _read_json(path)
+                results[seed] = read_kept(path)
             recipe = self.recipes[row.key]
             measured.append(
                 measured_row(
@@ -182,7 +171,7 @@ class RoadmapTraining:
             recipe = self.recipes[row.key]
             same[row.key] = first.setdefault((recipe.model, recipe.input_size), row.key)
         path, hardware = self.folder / LATENCY, describe_hardware(self.device)
-        kept = _read_json(path) if path.is_file() else {}
+        kept = read_kept(path) if path.is_file() else {}
         known = kept.get("milliseconds") if kept.get("device") == hardware else None
         if not isinstance(known, dict) or not set(same.values()) <= set(known):
             names = self.training.names
@@ -261,15 +250,10 @@ def forward(recipe: Recipe, names: tuple[str, ...], device: torch.device) -> Cal
 @torch.inference_mode()
 def latencies(runs: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
     """Milliseconds of each call, the median of some; the calls take turns, so that all see the same machine."""
-    from time import perf_counter
 
-    milliseconds: dict[str, list[float]] = {key: [] for key in runs}
-    for turn in range(WARM_UP + RUNS):
-        for key, run in runs.items():
-            start = perf_counter()
-            run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn >= WARM_UP:
-                milliseconds[key].append(1000 * (perf_counter() - start))
-    return {key: statistics.median(found) for key, found in milliseconds.items()}
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    seconds = alternate(runs, RUNS, warm_up=WARM_UP, wait=wait)
+    return {key: 1000 * statistics.median(found) for key, found in seconds.items()}

@@ -68,7 +68,7 @@ def validate(
     predictor = open_predictor(model, options)
     first = shard()[0] == 0
     shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all
-    dataset = _open(data, split, shown)
+    dataset = open_evaluated(data, split, shown)
     check_fit(dataset, shown, allow=allow_size_mismatch)
     chosen = predictor.runtime.evaluating
     if postprocess is not None:
@@ -80,7 +80,7 @@ def validate(
             dataset,
             with_thresholds(with_clip(chosen, clip_boxes), confidence, iou),
             batch=batch,
-            progress=_counter(progress, -(-len(dataset) // shard()[1])),
+            progress=image_counter(progress, -(-len(dataset) // shard()[1])),
             rectangular=Rectangular() if rectangular else None,
         )
     written: tuple[Path, ...] = ()
@@ -91,7 +91,7 @@ def validate(
     return replace(evaluation, written=written, notes=notes)
 
 
-def _open(data: Dataset | PathLike, split: str, reporter: Reporter) -> Dataset:
+def open_evaluated(data: Dataset | PathLike, split: str, reporter: Reporter) -> Dataset:
     """The data set to validate on; UserError where it has no boxes."""
     if isinstance(data, Dataset):
         dataset = data
@@ -105,7 +105,7 @@ def _open(data: Dataset | PathLike, split: str, reporter: Reporter) -> Dataset:
     return dataset
 
 
-def _counter(progress: Progress, total: int) -> Callable[[int], None]:
+def image_counter(progress: Progress, total: int) -> Callable[[int], None]:
     """A function that adds a number of images to those that are done."""
     done = 0
 

@@ -56,6 +56,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "detect": ("onelook.cli.detect:detect", "Find objects in images, folders, videos, cameras and streams."),
     "models": ("onelook.cli.models:models", "List the models: cost, input size, published accuracy, official weights."),
     "val": ("onelook.cli.val:validate", "Measure the average precision of a model on a data set."),
+    "compare": (
+        "onelook.cli.compare:compare",
+        "Compare models on one data set and one machine: accuracy, speed, cost, and whether they differ.",
+    ),
     "score": ("onelook.cli.score:score", "Evaluate a COCO results file against COCO annotations."),
     "diff": ("onelook.cli.diff:diff", "List the settings in which two recipes differ."),
 }

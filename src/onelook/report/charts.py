@@ -51,6 +51,11 @@ def format_number(value: float) -> str:
     return f"{value:.10f}".rstrip("0").rstrip(".") if abs(value) < 1 else f"{value:g}"
 
 
+def signed(value: float) -> str:
+    """A difference of AP as text: three digits with a sign, never -0.000."""
+    return f"{round(value, 3) + 0.0:+.3f}"
+
+
 def tick_labels(values: Sequence[float]) -> list[str]:
     """Labels of axis ticks in one format: 0, 0.5e-3, 1e-3, 1.5e-3, not 5e-4 beside 0.001."""
     largest = max((abs(value) for value in values), default=0.0)
@@ -94,18 +99,29 @@ def line_chart(
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a scatter chart: name, position, and the error bar of y to both sides (`spread`)."""
+    """A point of a scatter chart: name, position, and the error bar of y.
+
+    spread: how far the error bar reaches below and above y.  hollow: drawn as a ring, in the colour of the last point
+    that is not hollow: a value that was not measured here.
+    """
 
     name: str
     x: float
     y: float
-    spread: float = 0.0
+    spread: tuple[float, float] = (0.0, 0.0)
+    hollow: bool = False
+
+
+def point_colours(points: Sequence[Point]) -> list[str]:
+    """The colour of each point: a new one for each that is not hollow."""
+    numbers = np.cumsum([not point.hollow for point in points]) - 1
+    return [COLOURS[number % len(COLOURS)] for number in numbers.tolist()]
 
 
 def scatter_limits(points: Sequence[Point]) -> tuple[tuple[float, float], tuple[float, float]]:
     """The ranges of x and y of a scatter chart: all points with their error bars, and a margin."""
     xs = [point.x for point in points] or [0.0, 1.0]
-    ys = [point.y + side * point.spread for point in points for side in (-1, 1)] or [0.0, 1.0]
+    ys = [y for point in points for y in (point.y - point.spread[0], point.y + point.spread[1])] or [0.0, 1.0]
     ranges = []
     for values in (xs, ys):
         margin = 0.08 * (max(values) - min(values)) or 0.5
@@ -137,13 +153,13 @@ def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, *, size: 
     plot = _Plot(xs, ys, width - 130, height)  # labels are to the right of their points
     parts = [_axes(plot, x_label, y_label)]
     heights = label_heights([(plot.x(one.x), plot.y(one.y)) for one in points], 13.0, 120.0)
-    for index, point in enumerate(points):
-        colour, x, y = COLOURS[index % len(COLOURS)], plot.x(point.x), plot.y(point.y)
-        if point.spread:
-            low, high = plot.y(point.y - point.spread), plot.y(point.y + point.spread)
+    for point, colour, at in zip(points, point_colours(points), heights):
+        x, y = plot.x(point.x), plot.y(point.y)
+        if any(point.spread):
+            low, high = plot.y(point.y - point.spread[0]), plot.y(point.y + point.spread[1])
             parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>')
-        at = heights[index]
+        look = f'fill="#ffffff" stroke="{colour}" stroke-width="1.6"' if point.hollow else f'fill="{colour}"'
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" {look}/>')
         if at != y:
             parts.append(f'<line x1="{x:.1f}" x2="{x + 7:.1f}" y1="{y:.1f}" y2="{at:.1f}" stroke="{colour}"/>')
         parts.append(_text(x + 8, at + 4, point.name, "start", colour=_INK))
@@ -165,6 +181,45 @@ def bar_chart(names: Sequence[str], values: Sequence[float], label: str, *, widt
             + _text(left + length + 6, y + 14, f"{value:.3f}", "start")
         )
     parts.append(_text(left, height - 8, label, "start"))
+    return _svg(width, height, "".join(parts), label)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row of a chart of differences: name, value, and the interval of the value where one is known."""
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+def difference_chart(rows: Sequence[Change], label: str, *, width: int = 520) -> str:
+    """Points with intervals beside a line at zero, in the order given; grey where zero is in the interval, or none."""
+    row, left, text = 22, 130, 60
+    height, bottom = row * len(rows) + 50, row * len(rows) + 8
+    reach = max([abs(end) for one in rows for end in (one.value, *(one.interval or ()))] + [0.01]) * 1.05
+
+    def place(value: float) -> float:
+        return left + (value + reach) / (2 * reach) * (width - left - text)
+
+    parts = []
+    across = ticks(-reach, reach, 4)
+    for value, shown in zip(across, tick_labels(across)):
+        ink = _MUTED if abs(value) < 1e-12 else _GRID
+        parts.append(f'<line x1="{place(value):.1f}" x2="{place(value):.1f}" y1="4" y2="{bottom}" stroke="{ink}"/>')
+        parts.append(_text(place(value), bottom + 14, shown, "middle"))
+    for index, one in enumerate(rows):
+        y, low, high = 4 + row * (index + 0.5), *(one.interval or (0.0, 0.0))
+        colour = "#8a94a3" if low <= 0 <= high else COLOURS[0] if one.value > 0 else COLOURS[3]
+        if one.interval:
+            parts.append(
+                f'<line x1="{place(low):.1f}" x2="{place(high):.1f}" y1="{y}" y2="{y}" stroke="{colour}"'
+                ' stroke-width="1.6"/>'
+            )
+        parts.append(f'<circle cx="{place(one.value):.1f}" cy="{y}" r="4" fill="{colour}"/>')
+        parts.append(_text(left - 8, y + 4, _short(one.name), "end", colour=_INK))
+        parts.append(_text(width, y + 4, signed(one.value), "end"))
+    parts.append(_text((left + width - text) / 2, bottom + 32, label, "middle"))
     return _svg(width, height, "".join(parts), label)
 
 

@@ -19,6 +19,15 @@ from onelook.report.style import STYLE
 MAX_CLASSES_SIDE_BY_SIDE = 9  # rows of a confusion matrix that is placed beside the kinds of error
 MAX_CLASS_LINES = 10  # classes with a line of their own; more are drawn as faint lines behind their mean
 
+ERROR_TYPES = {  # of `Evaluation.error_types`
+    "Cls": "wrong class",
+    "Loc": "wrong place",
+    "Both": "both wrong",
+    "Dupe": "duplicate",
+    "Bkg": "background",
+    "Miss": "missed",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class ReportImage:
@@ -154,17 +163,9 @@ def _quality_sections(evaluation: Evaluation | None) -> list[str]:
         line_chart(f1_lines, "confidence", "F1 at IoU 0.5", mark=mark, x_range=unit, y_range=unit),
     ]
     errors = evaluation.error_types
-    kinds = {
-        "Cls": "wrong class",
-        "Loc": "wrong place",
-        "Both": "both wrong",
-        "Dupe": "duplicate",
-        "Bkg": "background",
-        "Miss": "missed",
-    }
-    known = [kind for kind in kinds if kind in errors.gain]
+    known = [kind for kind in ERROR_TYPES if kind in errors.gain]
     bars = bar_chart(
-        [kinds[k] for k in known],
+        [ERROR_TYPES[k] for k in known],
         [max(0.0, errors.gain[k]) for k in known],
         "AP50 gained if these errors were corrected",
     )

@@ -239,7 +239,8 @@ class RoadmapTable:
         for row in self.rows:
             mean = row.mean(main)
             if mean is not None and row.latency is not None:
-                found.append(Point(row.name, row.latency, mean, row.spread(main) or 0.0))
+                spread = row.spread(main) or 0.0
+                found.append(Point(row.name, row.latency, mean, (spread, spread)))
         return found
 
     def svg(self) -> str:

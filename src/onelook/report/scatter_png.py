@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from onelook.draw import write_image
-from onelook.report.charts import COLOURS, Point, format_number, label_heights, scatter_limits, ticks
+from onelook.report.charts import Point, format_number, label_heights, point_colours, scatter_limits, ticks
 
 _SIZE = (1240, 760)  # (width, height)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 110, 240, 40, 90  # labels are to the right of their points
@@ -39,12 +39,12 @@ def write_scatter_png(path: Path, points: Sequence[Point], x_label: str, y_label
     _write(canvas, x_label, ((_LEFT + width - _RIGHT) // 2, height - 22), anchor=0.5)
     _write(canvas, y_label, (_LEFT - 14, _TOP - 14), anchor=1.0)
     heights = label_heights([place(point.x, point.y) for point in points], 24.0, 220.0)
-    for index, point in enumerate(points):
-        colour = _rgb(COLOURS[index % len(COLOURS)])
+    for index, (point, named) in enumerate(zip(points, point_colours(points))):
+        colour = _rgb(named)
         x, y = place(point.x, point.y)
-        for end in (-point.spread, point.spread) if point.spread else ():
+        for end in (-point.spread[0], point.spread[1]) if any(point.spread) else ():
             cv2.line(canvas, (x, y), (x, place(point.x, point.y + end)[1]), colour, 2, cv2.LINE_AA)
-        cv2.circle(canvas, (x, y), 8, colour, -1, cv2.LINE_AA)
+        cv2.circle(canvas, (x, y), 8, colour, 2 if point.hollow else -1, cv2.LINE_AA)
         at = round(heights[index])
         if at != y:
             cv2.line(canvas, (x, y), (x + 14, at), colour, 1, cv2.LINE_AA)

@@ -84,7 +84,7 @@ def restore(path: str | os.PathLike[str]) -> Detector:
     try:
         architecture = _architecture(header)
         found = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
-        with torch.device("meta"), _at_most(len(found)), warnings.catch_warnings():
+        with torch.device("meta"), limited_parameters(len(found)), warnings.catch_warnings():
             warnings.simplefilter("error")  # torch warns of layers without any channels
             shapes = architecture.build().state_dict()
         values = sum(tensor.numel() for tensor in shapes.values())
@@ -120,7 +120,7 @@ def _architecture(header: Header) -> Architecture:
 
 
 @contextmanager
-def _at_most(limit: int) -> Iterator[None]:
+def limited_parameters(limit: int) -> Iterator[None]:
     """Raises UnreadableFile while a network of far more than `limit` parameters is built: files may claim any depth."""
     count, thread = 0, get_ident()
 

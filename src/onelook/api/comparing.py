@@ -1,0 +1,255 @@
+"""Measures the models of a comparison, and keeps what is finished in a folder, from which the same call continues."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onelook.api.alternation import alternate
+from onelook.api.bench import DETECTING, describe_runtime
+from onelook.api.candidates import OpenCandidate
+from onelook.api.kept import read_kept
+from onelook.api.memory_process import measure_memory
+from onelook.api.validate import image_counter
+from onelook.data import Dataset
+from onelook.devices import num_cores, processor_name
+from onelook.errors import UserError
+from onelook.evaluation import Evaluation, GroundTruth, evaluate, read_results, score, write_results
+from onelook.files import write_text
+from onelook.ops.nms import with_thresholds
+from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.reporter import Reporter
+from onelook.version import __version__
+
+TURN = 5  # images of a model that are timed one after the other, after one that is not
+IMAGES = 8  # images that the time is measured on, at least one batch
+KEPT = "measured.json"
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """How models are compared. The fields are those of `onelook.compare`."""
+
+    size: int | None
+    confidence: float
+    iou: float
+    batch: int
+    device: str | None
+    threads: int | None
+    half: bool
+    runs: int
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """The times of a model.  image: of single images.  batch: of whole batches."""
+
+    image: list[float]
+    batch: list[float]
+
+
+class Measuring:
+    """Measures models on a data set. folder: where results are kept; None keeps nothing.
+
+    A result is found again by what it depends on: the content of the model's files, the data set, the settings, the
+    version of this library, and for times the hardware and all models that were measured in alternation.
+    """
+
+    def __init__(self, dataset: Dataset, settings: CompareSettings, folder: Path | None, reporter: Reporter) -> None:
+        self.dataset, self.settings, self.folder, self.reporter = dataset, settings, folder, reporter
+        self.kept: dict[str, Any] = {}
+        if folder is not None and (folder / KEPT).is_file():
+            self.kept = read_kept(folder / KEPT)
+            before = self.kept.get("data")
+            if before is not None and before != self._data:
+                raise UserError(
+                    f"'{folder}' holds a comparison on other data: {before}.", "Choose another folder (out)."
+                )
+
+    def evaluation(self, one: OpenCandidate) -> Evaluation:
+        """The evaluation of a model, from its kept detections where there are any."""
+        settings = self.settings
+        key = self._key("evaluation", one, settings.confidence, settings.iou, settings.half)
+        place = None if self.folder is None or not key else self.folder / "detections" / _file_name(one.name, key)
+        if place is not None and key in self.kept and place.is_file():
+            self.reporter.info(f"{one.name}: evaluated before")
+            return score(self.truth, read_results(place, self.truth), notes=self.kept[key]["notes"])
+        runtime = one.predictor.runtime
+        with self.reporter.progress(f"evaluating {one.name}") as progress:
+            evaluation = evaluate(
+                runtime,
+                self.dataset,
+                with_thresholds(runtime.evaluating, settings.confidence, settings.iou),
+                batch=settings.batch,
+                progress=image_counter(progress, len(self.dataset)),
+            )
+        if place is not None:
+            write_results(place, evaluation.truth, evaluation.results)
+            self._keep(key, {"notes": list(evaluation.notes)})
+        return evaluation
+
+    def memory(self, one: OpenCandidate) -> tuple[dict[str, int], tuple[str, ...]]:
+        """The memory of a model in bytes, and notes; nothing for a model that is not made of files alone."""
+        settings = self.settings
+        if not one.digest:
+            return {}, ("Its memory was not measured: it is in memory already, not in a file.",)
+        key = self._key("memory", one, settings.half, settings.threads, self._hardware)
+        if key in self.kept:
+            return dict(self.kept[key]), ()
+        weights = one.candidate.weights
+        arguments = {
+            "model": os.fspath(one.candidate.model),  # type: ignore[arg-type]  # it has a digest, so it is a path
+            "weights": None if weights is None else os.fspath(weights),
+            "size": None if isinstance(one.predictor.runtime, OnnxRuntime) else settings.size,
+            "device": settings.device,
+            "threads": settings.threads,
+            "half": settings.half,
+        }
+        with self.reporter.progress(f"measuring the memory of {one.name}"):
+            try:
+                found = measure_memory(arguments)
+            except UserError as error:
+                return {}, (error.message,)
+        self._keep(key, found)
+        return found, ()
+
+    def times(self, opened: Sequence[OpenCandidate]) -> dict[str, Seconds]:
+        """The times of all models, measured in alternation; kept ones only where they are of the same models."""
+        settings = self.settings
+        keys = [self._key("times", one, settings.half, settings.threads, self._hardware) for one in opened]
+        key = _digest(keys, settings.batch, settings.runs) if all(keys) else ""
+        if key and key in self.kept:
+            return {one.name: Seconds(*self.kept[key][number]) for number, one in enumerate(opened)}
+        images = self._images()
+        one_image = {one.name: _Calls(one, images, 1) for one in opened}
+        batches = {one.name: _Calls(one, images, settings.batch) for one in opened}
+        wait = _wait_for(opened)
+        with self.reporter.progress("measuring times in alternation") as progress:
+            turns = -(-settings.runs // TURN)
+            timed = min(TURN, settings.runs)
+            image = alternate(one_image, turns, warm_up=1, timed=timed, untimed=1, wait=wait, progress=progress)
+        with self.reporter.progress("measuring throughput in alternation") as progress:
+            turns = max(3, -(-settings.runs // settings.batch))
+            batch = alternate(batches, turns, warm_up=1, untimed=1, wait=wait, progress=progress)
+        found = {one.name: Seconds(image[one.name], batch[one.name]) for one in opened}
+        if key:
+            self._keep(key, [[found[one.name].image, found[one.name].batch] for one in opened])
+        return found
+
+    def described(self, one: OpenCandidate) -> dict[str, str]:
+        """Runtime, device and precision of a model."""
+        return describe_runtime(one.predictor.runtime, self.settings.device, half=self.settings.half)
+
+    def notes(self, one: OpenCandidate) -> tuple[str, ...]:
+        """What to know of a model's times."""
+        fixed = getattr(getattr(one.predictor.runtime, "metadata", None), "batch", None)
+        if fixed is None or fixed == 1:
+            return ()
+        return (f"The file takes {fixed} images at once: one image takes as long as {fixed}.",)
+
+    def facts(self, resamples: int, seed: int) -> dict[str, str]:
+        """What the numbers depend on, by name."""
+        settings = self.settings
+        turns = -(-settings.runs // TURN)
+        confidence, iou = DETECTING
+        return {
+            "data": self.dataset.describe(),
+            "machine": self._hardware,
+            "threads": "the choice of each runtime" if settings.threads is None else str(settings.threads),
+            "AP": f"COCO protocol; detections from confidence {settings.confidence:g}, NMS at IoU {settings.iou:g}",
+            "intervals and p-values": (
+                f"paired bootstrap, {resamples} resamples of the images (seed {seed}), two-sided; Holm's correction "
+                "for the number of comparisons"
+            ),
+            "time": (
+                f"one image of the data, from its resized pixels to boxes (confidence {confidence:g}, NMS at IoU "
+                f"{iou:g}); {turns} turns of each model in alternation, each {min(TURN, settings.runs)} images after "
+                "one that does not count"
+            ),
+            "images a second": f"the same with {settings.batch} images at once",
+            "memory": "the largest resident size of a process that runs only this model, libraries included; on a GPU, "
+            "the largest allocation there",
+            "parameters and GFLOPs": "of the deploy form at the size of its input; a multiply-add counts as two",
+            "software": f"Onelook {__version__}, Python {platform.python_version()}",
+        }
+
+    @cached_property
+    def truth(self) -> GroundTruth:
+        """The annotations of the data set."""
+        return GroundTruth.from_coco(self.dataset.coco_ground_truth())
+
+    @cached_property
+    def _data(self) -> str:
+        """The data set, with a digest of its annotations."""
+        return f"{self.dataset.described_by.name}, {_digest(self.dataset.identity())[:16]}"
+
+    @cached_property
+    def _hardware(self) -> str:
+        cores = num_cores()
+        text = f"{processor_name()}, {cores} core{'s' * (cores != 1)}"
+        return text if self.settings.device is None else f"{text}; device {self.settings.device}"
+
+    def _images(self) -> list[np.ndarray]:
+        """Images spread over the data set."""
+        count = min(len(self.dataset), max(IMAGES, self.settings.batch))
+        return [self.dataset.image(int(row)) for row in np.linspace(0, len(self.dataset) - 1, count).astype(int)]
+
+    def _key(self, what: str, one: OpenCandidate, *settings: object) -> str:
+        """What a result is kept under; "" for a model that cannot be known again."""
+        return f"{what} {_digest(one.digest, self._data, __version__, settings)}" if one.digest else ""
+
+    def _keep(self, key: str, value: object) -> None:
+        if self.folder is not None and key:
+            self.kept |= {"data": self._data, key: value}
+            write_text(self.folder / KEPT, json.dumps(self.kept) + "\n")
+
+
+class _Calls:
+    """Runs a model on images of a data set, the next ones in each call."""
+
+    def __init__(self, one: OpenCandidate, images: Sequence[np.ndarray], batch: int) -> None:
+        runtime = one.predictor.runtime
+        resized = np.stack([runtime.frame(image, runtime.size)[0] for image in images])
+        self.batches = [np.roll(resized, -start, 0)[:batch] for start in range(len(images) if batch == 1 else 1)]
+        if len(images) < batch:
+            self.batches = [np.resize(resized, (batch, *resized.shape[1:]))]
+        self.runtime, self.count = runtime, 0
+        self.postprocess = with_thresholds(runtime.postprocess, *DETECTING)
+
+    def __call__(self) -> object:
+        self.count += 1
+        return self.runtime(self.batches[self.count % len(self.batches)], self.postprocess)
+
+
+def _wait_for(opened: Sequence[OpenCandidate]) -> Callable[[], None]:
+    """A function that returns when the GPUs of these models have finished."""
+    devices = {getattr(one.predictor.runtime, "device", None) for one in opened}
+    gpus = [device for device in devices if getattr(device, "type", "cpu") == "cuda"]
+    if not gpus:
+        return lambda: None
+    import torch
+
+    def wait() -> None:
+        for device in gpus:
+            torch.cuda.synchronize(device)
+
+    return wait
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()
+
+
+def _file_name(name: str, key: str) -> str:
+    """The file of a model's detections: its name, and the key, so that another model of that name has another file."""
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:60]}-{key[-12:]}.json"
