@@ -8,20 +8,17 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 
-from onelook.api.bench import NoPostprocess
 from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.errors import DataError, ImageError, UsageError
 from onelook.evaluation import evaluate
 from onelook.evaluation.frames import resized_batches
 from onelook.evaluation.rectangular import Rectangular, square_groups
-from onelook.networks.variants import variant
-from onelook.ops.nms import Nms, TopK, clips, with_clip
-from onelook.predict.runtime import PostprocessKind, postprocess_of_kind, postprocess_steps_of
+from onelook.ops.nms import Nms, TopK
 
 
 @dataclass
@@ -140,23 +137,6 @@ def test_boxes_beyond_the_border_are_exact_once_they_are_clipped(frame: Resize, 
     assert free.results.boxes[:, :2].min() < 0
     assert clipped.results.boxes[:, :2].min() == 0
     assert clipped.per_class["cat"]["AP"] > 0.95 and free.per_class["cat"]["AP"] < 0.5
-
-
-@pytest.mark.parametrize(
-    ("name", "clip"), [("yolov4-tiny", True), ("yolov7-tiny", True), ("yolox-nano", False), ("damo-yolo-ns", False)]
-)
-def test_evaluation_clips_boxes_where_the_family_s_published_one_does(name: str, clip: bool) -> None:
-    detecting, evaluating = postprocess_steps_of(variant(name).architecture)
-    assert clips(evaluating) is clip and not clips(detecting)
-    for kind in get_args(PostprocessKind):
-        assert clips(postprocess_of_kind(kind, evaluating)) is clip
-    assert clips(with_clip(evaluating, not clip)) is not clip
-    assert with_clip(evaluating, None) is evaluating
-
-
-def test_an_own_kind_of_postprocessing_is_not_made_to_clip() -> None:
-    with pytest.raises(UsageError, match="NoPostprocess cannot clip boxes"):
-        with_clip(NoPostprocess(), True)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 50])

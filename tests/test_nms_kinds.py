@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onelook.api.bench import NoPostprocess
 from onelook.errors import ExportError, UsageError
 from onelook.exporting.nms import append_nms
-from onelook.ops.nms import Nms, NmsKind, greedy_nms, pairwise_distance_iou, pairwise_iou, soft_nms
-from onelook.predict.runtime import postprocess_of_kind
+from onelook.networks.variants import variant
+from onelook.ops.nms import (
+    Nms,
+    NmsKind,
+    clips,
+    greedy_nms,
+    pairwise_distance_iou,
+    pairwise_iou,
+    soft_nms,
+    with_clip,
+)
+from onelook.predict.runtime import PostprocessKind, postprocess_of_kind, postprocess_steps_of
 from shared import needs_shared, reference
 
 
@@ -120,3 +131,20 @@ def test_another_kind_keeps_the_multi_label_setting() -> None:
     kinds: dict[str, NmsKind] = {"nms": "iou", "diou": "diou", "soft": "gaussian"}
     for name, kind in kinds.items():
         assert postprocess_of_kind(name, natural) == replace(natural, kind=kind)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "clip"), [("yolov4-tiny", True), ("yolov7-tiny", True), ("yolox-nano", False), ("damo-yolo-ns", False)]
+)
+def test_evaluation_clips_boxes_where_the_family_s_published_one_does(name: str, clip: bool) -> None:
+    detecting, evaluating = postprocess_steps_of(variant(name).architecture)
+    assert clips(evaluating) is clip and not clips(detecting)
+    for kind in get_args(PostprocessKind):
+        assert clips(postprocess_of_kind(kind, evaluating)) is clip
+    assert clips(with_clip(evaluating, not clip)) is not clip
+    assert with_clip(evaluating, None) is evaluating
+
+
+def test_an_own_kind_of_postprocessing_is_not_made_to_clip() -> None:
+    with pytest.raises(UsageError, match="NoPostprocess cannot clip boxes"):
+        with_clip(NoPostprocess(), True)
