@@ -20,7 +20,7 @@ from onelook.evaluation.rectangular import square_groups
 from onelook.exported import ExportedMetadata
 from onelook.exporting.onnx import export_onnx
 from onelook.networks.detector import Detector
-from onelook.ops.nms import Nms, with_thresholds
+from onelook.ops.nms import Nms, with_clip, with_thresholds
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.runtimes.torch import TorchRuntime
 from shared import data
@@ -100,8 +100,11 @@ def findings(backend: TorchRuntime, least: float, iou: float) -> tuple[Images, f
 
 
 def limited(backend: TorchRuntime | OnnxRuntime, confidence: float, iou: float) -> Nms:
-    """The suppression that a model is evaluated with, of at most `LIMIT` detections."""
-    postprocess = with_thresholds(backend.evaluating, confidence, iou)
+    """The suppression that a model is evaluated with, of at most `LIMIT` detections.
+
+    Boxes stay unclipped, as those that become annotations: an untrained network's lie far beyond the image.
+    """
+    postprocess = with_thresholds(with_clip(backend.evaluating, False), confidence, iou)
     assert isinstance(postprocess, Nms)
     return replace(postprocess, limit=LIMIT)
 
