@@ -290,6 +290,59 @@ def test_rows_that_seem_to_be_keypoints_are_asked_about(tmp_path, rows):
     assert len(open_dataset(root).polygons(0)[0][0]) == 5 and not open_dataset(root).notes[1:]
 
 
+POINTS = np.random.default_rng(0).uniform(-1, 1, (40, 6, 2))
+
+
+def pose_rows(outliers: int = 0, count: int = 40) -> str:
+    """Rows of boxes around their six keypoints, rounded; some with one point far outside of a box made smaller."""
+    rows = []
+    for number, points in enumerate(0.5 + POINTS[:count] * (0.1, 0.2)):
+        low, high = points.min(0), points.max(0)
+        points[0] = (0.05, 0.95) if number < outliers else points[0]
+        values = [*(low + high) / 2, *(high - low), *points.ravel()]
+        rows.append(" ".join(["0", *(f"{value:.6f}" for value in values)]))
+    return "\n".join(rows)
+
+
+ASKED = {
+    "points on the edge of the box": pose_rows(),
+    "a few points outside": pose_rows(outliers=10),
+    "a single row": pose_rows(count=1),
+    "one keypoint": "0 .5 .5 .2 .2 .45 .55\n0 .4 .5 .2 .3 .45 .55",
+    "two keypoints": "0 .5 .5 .2 .2 .45 .55 .58 .47",
+    "a row of another length": pose_rows() + "\n0 .5 .5 .2 .2 .45 .55",
+}
+
+
+@pytest.mark.parametrize("rows", ASKED.values(), ids=list(ASKED))
+def test_what_may_be_keypoints_is_never_guessed(tmp_path, rows):
+    root = make.yolo(tmp_path, rows)
+    with pytest.raises(DataError, match="seem to be a box and keypoints") as caught:
+        open_dataset(root)
+    assert "kpt_shape: [" in caught.value.remedy and "if they are outlines, 'kpt_shape: false'" in caught.value.remedy
+    assert "keypoints" in codes(root) and "read as outlines" not in said(root)
+
+
+def ring(x: float, y: float, count: int) -> str:
+    angles = np.linspace(0, 6.28, count, endpoint=False)
+    points = (x, y) + 0.1 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return " ".join(["0", *(f"{value:.4f}" for value in points.ravel())])
+
+
+OUTLINES = {
+    "of differing length": "\n".join(ring(0.5, 0.5, count) for count in (8, 9, 10, 11)),
+    "of one length all over the image": "\n".join(ring(x, 0.4, 16) for x in (0.2, 0.4, 0.75, 0.8, 0.85)),
+    "a single one whose points lie outside of a box": "0 .1 .1 .9 .1 .9 .9 .1 .9",
+    "turned rectangles": "0 .5 .4 .6 .5 .5 .6 .4 .5\n0 .5 .4 .7 .4 .7 .6 .5 .6",
+}
+
+
+@pytest.mark.parametrize("rows", OUTLINES.values(), ids=list(OUTLINES))
+def test_what_cannot_be_keypoints_is_read_as_outlines(tmp_path, rows):
+    dataset = open_dataset(make.yolo(tmp_path, rows))
+    assert len(dataset.polygons(0)) == rows.count("\n") + 1 and "are read as outlines" in dataset.describe()
+
+
 def test_rows_that_are_read_as_outlines_are_said(tmp_path):
     dataset = open_dataset(make.yolo(tmp_path, "1 .25 .25 .5 .25 .5 .75\n0 .5 .5 1 1\n"))
     assert "1 rows of more than 5 values are read as outlines; keypoints need 'kpt_shape'" in dataset.describe()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,30 +129,67 @@ def files_of(source: Source, split: str) -> FilesOf:
 
 
 class LongRows:
-    """What rows of labels have in common that hold more than a box: outlines, or a box and keypoints."""
+    """What rows of labels have in common that hold more than a box: outlines, or a box and keypoints.
 
-    ENOUGH = 5  # rows that must look like keypoints before they are taken for such
+    The two cannot be told apart by form. The rows of a pose data set are equally long, and as a rule have visibilities,
+    or their points inside the box that the first four values give, which is inside the image.
+    """
+
+    ALIKE = 0.9  # the share of rows that must be equally long to be keypoints: a few may be damaged
+    FITTING = 0.5  # the share of those that must fit a box and keypoints; of a pose data set nearly all do
+    POINTS = 0.75  # the share of a row's points that must be inside of its box: a hand may reach out
+    MANY = 1000  # rows, after which only those of the most frequent length are looked at, for speed
+    NEAR = 2e-3  # of the image: how far outside a point still counts as inside; boxes and points are rounded
 
     def __init__(self) -> None:
-        self.count, self.length, self.place = 0, 0, {}  # type: int, int, dict[str, Any]
-        self._alike = self._flagged = self._inside = True
+        self.count = 0
+        self._places: dict[int, dict[str, Any]] = {}
+        self._counts: Counter[int] = Counter()
+        self._fitting: Counter[int] = Counter()
 
     def add(self, values: Sequence[float], place: dict[str, Any]) -> None:
         """Looks at one row's values, without the class."""
-        if not self.count:
-            self.length, self.place = len(values), place
         self.count += 1
-        self._alike &= len(values) == self.length
-        if not self._alike:
-            return
-        (x, y, w, h), points = values[:4], values[4:]
-        self._flagged &= len(points) % 3 == 0 and all(value in (0, 1, 2) for value in points[2::3])
-        pairs = zip(points[::2], points[1::2])
-        self._inside &= all((abs(px - x) <= w / 2 and abs(py - y) <= h / 2) or px == py == 0 for px, py in pairs)
+        length = len(values)
+        self._places.setdefault(length, place)
+        self._counts[length] += 1
+        if self.count < self.MANY or self._counts[length] > self.count / 2:
+            self._fitting[length] += self._fits(values)
 
     def seem_keypoints(self) -> bool:
-        """Whether every row is as long as the first, and has visibilities or only points inside of its box."""
-        return self._alike and self.length >= 10 and self.count >= self.ENOUGH and (self._flagged or self._inside)
+        """Whether nearly all rows are equally long, and at least half of them fit a box and keypoints."""
+        same = self._counts[self.length]
+        return same >= self.ALIKE * self.count and self._fitting[self.length] >= self.FITTING * same
+
+    @property
+    def length(self) -> int:
+        """The most frequent number of values in a row, without the class."""
+        return self._counts.most_common(1)[0][0]
+
+    @property
+    def shapes(self) -> str:
+        """The settings of `kpt_shape` that a row of this length allows, as text."""
+        values = self.length - 4
+        found = [f"'kpt_shape: [{values // size}, {size}]'" for size in (2, 3) if values % size == 0]
+        return " or ".join(found)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Of the first row of this length."""
+        return self._places[self.length]
+
+    def _fits(self, values: Sequence[float]) -> bool:
+        (x, y, w, h), rest = values[:4], values[4:]
+        if len(rest) > 3 and len(rest) % 3 == 0 and all(value in (0, 1, 2) for value in rest[2::3]):
+            return True
+        if len(values) == 8 and all(
+            abs(values[i] + values[i + 4] - values[i + 2] - values[i + 6]) < 0.01 for i in (0, 1)
+        ):
+            return False  # the corners of a rectangle, turned or not, in their order
+        reach = max(w / 2 - x, h / 2 - y, x + w / 2 - 1, y + h / 2 - 1)
+        points = [point for point in zip(rest[::2], rest[1::2]) if point != (0, 0)]
+        inside = sum(abs(px - x) <= w / 2 + self.NEAR and abs(py - y) <= h / 2 + self.NEAR for px, py in points)
+        return reach <= 5 * self.NEAR and inside >= self.POINTS * len(points)
 
 
 class Labels:
@@ -183,8 +221,9 @@ class Labels:
             return []
         if rows.seem_keypoints():
             message = f"each row has {rows.length + 1} values, which seem to be a box and keypoints, not an outline."
-            remedy = "Write 'kpt_shape: [number, 2 or 3]' into data.yaml; for outlines, 'kpt_shape: false'."
+            remedy = f"Write {rows.shapes} into data.yaml; if they are outlines, 'kpt_shape: false'."
             self.problems.error("keypoints", message, remedy, **rows.place)
+            return []
         return [
             f"{rows.count} rows of more than 5 values are read as outlines; keypoints need 'kpt_shape' in data.yaml"
         ]
