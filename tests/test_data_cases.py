@@ -451,3 +451,23 @@ def test_the_loader_takes_the_setting_for_boxes_beyond_the_image(tmp_path):
             (batch,) = loader.epoch(0, as_it_is, 0)
             counts[beyond] = batch.targets.boxes[0][batch.targets.valid[0]].tolist()
     assert counts["cut"] == INSIDE and counts["slide"][0] == [0, 64, 64, 96] and len(counts["slide"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "words"),
+    [
+        ("cafe\u0301.png", "caf\u00e9.txt", r"the given one is cafe\u0301.txt, the file is caf\xe9.txt"),
+        ("a.png", "a.TXT", "The ending of 'a.TXT' must be written '.txt'"),
+    ],
+)
+def test_a_label_file_of_nearly_the_name_is_an_error_and_no_background(tmp_path, image, label, words):
+    root = make.yolo(tmp_path)
+    (root / "images/val/a.png").rename(root / "images/val" / image)
+    (root / "labels/val/a.txt").rename(root / "labels/val" / label)
+    with pytest.raises(DataError, match="nearly this name") as caught:
+        open_dataset(root)
+    assert words in caught.value.message and "label-spelling" in codes(root)
+    # Two images may differ in the form of their names only: the label file is that of the one with exactly its name.
+    put(root / "images/val" / Path(label).with_suffix(".png"), make.png(grey=9))
+    if label.endswith(".txt"):
+        assert open_dataset(root).num_objects.sum() == 2

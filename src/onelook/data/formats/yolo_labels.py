@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out
 from onelook.data.class_names import CLASS_LIMIT
 from onelook.data.formats.base import Arrays, FilesOf, Part, Source
-from onelook.data.paths import LIST_LIMIT, images_below, is_image, read_text, walk_files
+from onelook.data.paths import LIST_LIMIT, images_below, is_image, other_spelling, read_text, walk_files
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
 from onelook.errors import DataError, ImageError
@@ -295,14 +296,17 @@ def read_split(source: Source, split: str, problems: Problems, progress: Progres
     listed, notes = list_images(source.parts[split], source.root)
     names = source.names
     labels = Labels(None if names is None else len(names), source.keypoint_values, problems)
-    images, unlabelled = Images(), 0
+    images, unlabelled, misspelt = Images(), 0, _Misspelt(source)
     sizes = image_sizes([path for _, path in listed], stop=problems.strict)
     for number, ((name, path), size) in enumerate(zip(listed, sizes), 1):
         if isinstance(size, ImageError):
             problems.error("image-unreadable", size.message, size.remedy, file=path)
             continue
-        is_labelled = labels.read(label_path(path), number, size)
-        unlabelled += not is_labelled
+        label = label_path(path)
+        is_labelled = labels.read(label, number, size)
+        if not is_labelled:
+            unlabelled += 1
+            misspelt.report(label, path, problems)
         images.add(number, name, size, flags=bits.MEASURED | (bits.LABELLED if is_labelled else 0))
         if number % 256 == 0:
             progress(number, len(listed))
@@ -313,6 +317,48 @@ def read_split(source: Source, split: str, problems: Problems, progress: Progres
     notes += [f"images without a label file, which count as background: {unlabelled}"] if unlabelled else []
     notes += labels.conclude()
     return arrays, {"names": list(names), "category_ids": list(range(len(names))), "notes": notes}
+
+
+class _Misspelt:
+    """Finds label files whose names differ from the expected ones in form only: in Unicode, or in an ending `.TXT`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._folders: dict[str, dict[str, list[str]]] = {}
+        self._expected: set[str] | None = None
+
+    def report(self, label: str, image: str, problems: Problems) -> None:
+        """Reports the file that seems to be meant by one that does not exist, unless another image has it."""
+        folder, name = os.path.split(label)
+        if folder not in self._folders:
+            names = self._folders[folder] = {}
+            for there in os.listdir(folder) if os.path.isdir(folder) else ():
+                names.setdefault(_plain_form(there), []).append(there)
+        for other in self._folders[folder].get(_plain_form(name), ()):
+            path = f"{folder}/{other}"
+            if path in self._of_others():
+                continue
+            is_ending = unicodedata.normalize("NFC", other) != unicodedata.normalize("NFC", name)
+            why = f" The ending of '{other}' must be written '.txt'." if is_ending else other_spelling(label)
+            message = f"'{image}' has no label file '{name}', but there is one of nearly this name.{why}"
+            problems.error("label-spelling", message, "Rename one of the two files.", file=path)
+            return
+
+    def _of_others(self) -> set[str]:
+        if self._expected is None:
+            self._expected = set()
+            for part in self._source.parts.values():
+                try:
+                    listed = list_images(part, self._source.root)[0]
+                except DataError:  # of another split: reported when it is read
+                    continue
+                self._expected.update(label_path(path) for _, path in listed)
+        return self._expected
+
+
+def _plain_form(name: str) -> str:
+    stem, ending = os.path.splitext(unicodedata.normalize("NFC", name))
+    return stem + ending.lower()
 
 
 def _highest(source: Source, split: str) -> int:
