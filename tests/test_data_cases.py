@@ -90,6 +90,17 @@ def test_boxes_beyond_the_image_are_cut_alike_everywhere(tmp_path):
         np.testing.assert_allclose(open_dataset(tmp_path / to, "train").boxes(0), INSIDE, atol=1e-4)
 
 
+def test_rows_of_yolo_that_lie_beyond_the_image_follow_the_same_rule(tmp_path):
+    rows = "0 0 .5 .4 .4\n0 -.3 .5 .2 .2\n0 1.2 .5 .1 .1\n1 .5 .25 1.5 .25 1.5 .75\n"
+    root = make.yolo(tmp_path / "in", rows)
+    dataset = open_dataset(root)
+    np.testing.assert_allclose(dataset.sample(0).boxes, [[0, 14.4, 12.8, 33.6], [32, 12, 64, 36]], atol=1e-4)
+    found = [problem.code for problem in check(root, reporter=SilentReporter()).problems]
+    assert found.count("box-outside") == 2 and found.count("box-beyond-image") == 2 and "not-normalised" not in found
+    result = convert(root, to="coco", out=tmp_path / "coco", reporter=SilentReporter())
+    assert result.lost["boxes wholly outside of their images (left out)"] == 2
+
+
 def test_the_published_clean_up_is_a_setting_of_the_training(tmp_path):
     dataset = open_dataset(coco(tmp_path, BEYOND), "train")
     slid = [[0, 64, 64, 96], [64, 0, 96, 64], [120, 64, 160, 96], [0, 10, 30, 40]]

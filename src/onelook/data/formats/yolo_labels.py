@@ -23,7 +23,7 @@ from onelook.errors import DataError, ImageError
 from onelook.reporter import Progress
 
 LABEL_LIMIT = 1 << 24  # bytes of one label file: a quarter of a million rows
-TOLERANCE = 1e-3  # a fraction may leave 0..1 by this much: what writing with three digits does
+REACH = 1.0  # of an image's side: what lies further outside is no box beyond its image, but in another unit
 _REMEDY = "Correct the row, or remove it."
 
 
@@ -253,12 +253,13 @@ class Labels:
         if is_polygon and self.long_rows is not None:
             self.long_rows.add(values[1:], place)
         values = values[1:] if is_polygon else values[1:5]
-        if min(values) < -TOLERANCE or max(values) > 1 + TOLERANCE:
+        is_mark = 2 in values and is_polygon and self.long_rows is not None
+        if min(values) < -REACH or max(values) > 1 + REACH or is_mark:
             worst = max(values, key=lambda value: abs(value - 0.5))
             hint = " and seems to be in pixels" if worst > 2 else ""
-            if worst == 2 and is_polygon and self.long_rows is not None:
+            if worst == 2 and is_mark:
                 hint = "; if it is the visibility of a keypoint, data.yaml needs 'kpt_shape'"
-            message = f"{worst:g} is outside of 0 to 1{hint}"
+            message = f"{worst:g} is far outside of 0 to 1{hint}"
             remedy = "Labels are fractions of the image's width and height. " + _REMEDY
             return self.problems.error("not-normalised", f"{message}.", remedy, **place)
         box, rings = _pixels(values, size, is_polygon)
