@@ -482,3 +482,20 @@ def test_a_label_file_of_nearly_the_name_is_an_error_and_no_background(tmp_path,
     put(root / "images/val" / Path(label).with_suffix(".png"), make.png(grey=9))
     if label.endswith(".txt"):
         assert open_dataset(root).num_objects.sum() == 2
+
+
+def test_a_second_list_of_classes_that_differs_is_said(tmp_path):
+    root = make.yolo(tmp_path)
+    put(root / "classes.txt", "dog\ncat\n")
+    dataset = open_dataset(root)
+    words = (
+        f"the classes are those of '{root / 'data.yaml'}'; the list '{root / 'classes.txt'}' differs and is not used"
+    )
+    assert dataset.names == ("cat", "dog") and dataset.describe().count(words) == 1
+    assert "class-lists-unlike" in codes(root)
+    (root / "data.yaml").unlink()
+    assert open_dataset(root).names == ("dog", "cat") and "class-lists-unlike" not in codes(root)
+    put(root / "obj.names", "cat\ndog\n")
+    assert f"'{root / 'obj.names'}' differs" in open_dataset(root).describe() and "class-lists-unlike" in codes(root)
+    put(root / "obj.names", "dog\ncat\n")
+    assert "differs" not in open_dataset(root).describe() and "class-lists-unlike" not in codes(root)
