@@ -298,6 +298,8 @@ def read_split(source: Source, split: str, problems: Problems, progress: Progres
     names = source.names
     labels = Labels(None if names is None else len(names), source.keypoint_values, problems)
     images, unlabelled, misspelt = Images(), 0, _Misspelt(source)
+    owners: dict[str, str] = {}  # the first image of each label file
+    shared: list[str] = []
     sizes = image_sizes([path for _, path in listed], stop=problems.strict)
     for number, ((name, path), size) in enumerate(zip(listed, sizes), 1):
         if isinstance(size, ImageError):
@@ -308,6 +310,10 @@ def read_split(source: Source, split: str, problems: Problems, progress: Progres
         if not is_labelled:
             unlabelled += 1
             misspelt.report(label, path, problems)
+        elif (owner := owners.setdefault(label, name)) != name:
+            shared.append(f"'{owner}' and '{name}'")
+            message = f"{shared[-1]} share this label file, so both have its boxes."
+            problems.warning("label-shared", message, "Rename one of the images, with labels of its own.", file=label)
         images.add(number, name, size, flags=bits.MEASURED | (bits.LABELLED if is_labelled else 0))
         if number % 256 == 0:
             progress(number, len(listed))
@@ -316,8 +322,16 @@ def read_split(source: Source, split: str, problems: Problems, progress: Progres
     if names is None:
         names = tuple(str(label) for label in range(max(labels.highest, _highest(source, split)) + 1))
     notes += [f"images without a label file, which count as background: {unlabelled}"] if unlabelled else []
+    if shared:
+        notes.append(
+            f"images that share a label file, so that both have its boxes: {shared[0]}{_more(len(shared) - 1)}"
+        )
     notes += labels.conclude()
     return arrays, {"names": list(names), "category_ids": list(range(len(names))), "notes": notes}
+
+
+def _more(count: int) -> str:
+    return f", and {count} more" if count else ""
 
 
 class _Misspelt:
