@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from onelook.data.fit import check_fit
 from onelook.data.loader import Loader
 from onelook.data.objects import evaluation_notes
 from onelook.data.order import Sampling
+from onelook.data.paths import plain_name
 from onelook.errors import DataError
 from onelook.evaluation import score
 from onelook.evaluation.annotations import read_ground_truth
@@ -354,3 +356,18 @@ def test_the_loader_takes_the_setting_for_boxes_beyond_the_image(tmp_path):
             (batch,) = loader.epoch(0, as_it_is, 0)
             counts[beyond] = batch.targets.boxes[0][batch.targets.valid[0]].tolist()
     assert counts["cut"] == INSIDE and counts["slide"][0] == [0, 64, 64, 96] and len(counts["slide"]) == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+@pytest.mark.parametrize("name", ["a:b.png", "C:x.png", "2024-01-01T10:00:00.png", "sub/a:b.png"])
+def test_a_colon_in_a_name_is_a_letter_where_the_system_takes_it(tmp_path, name):
+    root = make.coco(tmp_path, make.changed(images_0={"file_name": name}))
+    put(root / "val" / name, make.png(grey=5))
+    assert int(open_dataset(root).image(0).max()) == 5 and open_dataset(root).file_name(0) == name
+    assert convert(root, to="yolo", out=tmp_path / "yolo", reporter=SilentReporter())
+    assert plain_name("..") is plain_name("a:b/../../c.png") is None
+
+
+def test_a_drive_is_refused_on_windows(monkeypatch):
+    monkeypatch.setattr("onelook.data.paths.os.name", "nt")
+    assert plain_name("a:b.jpg") is plain_name("C:x/y.jpg") is None and plain_name("sub/b.jpg") == "sub/b.jpg"
