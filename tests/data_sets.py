@@ -10,6 +10,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from onelook.data.check import check
+from onelook.reporter import SilentReporter
+
 WIDTH, HEIGHT = 64, 48
 NAMES = ["cat", "dog"]
 
@@ -110,3 +113,13 @@ def without_objects(data: Path, folder: Path, split: str = "val") -> Path:
     path = folder / "annotations" / f"instances_{split}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
     return folder
+
+
+def codes(root: Path) -> set[str]:
+    return {problem.code for problem in check(root, reporter=SilentReporter()).problems}
+
+
+def said(root: Path) -> str:
+    """What check says of a data set."""
+    report = check(root, reporter=SilentReporter())
+    return " ".join([*report.summary["notes"], *map(str, report.problems)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +14,17 @@ import numpy as np
 import pytest
 
 import data_sets as make
-from data_sets import put
+from data_sets import codes, put, said
 from onelook import build
 from onelook.api.validate import validate
 from onelook.cli.app import run
 from onelook.data import open_dataset
-from onelook.data.check import check
 from onelook.data.convert import convert
 from onelook.data.fit import check_fit
 from onelook.data.loader import Loader
 from onelook.data.objects import evaluation_notes
 from onelook.data.order import Sampling
+from onelook.data.paths import plain_name
 from onelook.errors import DataError
 from onelook.evaluation import score
 from onelook.evaluation.annotations import read_ground_truth
@@ -52,16 +53,6 @@ def coco(root: Path, boxes: list[list[float]], *, size: tuple[int, int] | None =
         put(root / split / "1.png", make.png(160, 160, grey))
         put(root / f"annotations/instances_{split}.json", json.dumps(content))
     return root
-
-
-def codes(root: Path) -> set[str]:
-    return {problem.code for problem in check(root, reporter=SilentReporter()).problems}
-
-
-def said(root: Path) -> str:
-    """What check says of a data set."""
-    report = check(root, reporter=SilentReporter())
-    return " ".join([*report.summary["notes"], *map(str, report.problems)])
 
 
 # --- boxes beyond the image -------------------------------------------------------------------------------------------
@@ -274,39 +265,6 @@ def test_classes_that_are_listed_differently_are_matched_and_it_is_said(tmp_path
     assert "differently" not in dataset.with_names(["cat", "dog"]).describe()
 
 
-KEYPOINTS = {
-    "with visibilities": "0 .5 .5 .5 .5 .4 .4 1 .6 .6 0\n" * 5,
-    "without": "0 .5 .5 .5 .5 .4 .4 .6 .6 .5 .3\n0 .4 .4 .2 .2 .45 .4 .35 .4 0 0\n" * 3,
-}
-
-
-@pytest.mark.parametrize("rows", KEYPOINTS.values(), ids=list(KEYPOINTS))
-def test_rows_that_seem_to_be_keypoints_are_asked_about(tmp_path, rows):
-    root = make.yolo(tmp_path, rows)
-    with pytest.raises(DataError, match=r"a\.txt:1: each row has 11 values, which seem to be a box and keypoints"):
-        open_dataset(root)
-    assert "kpt_shape: false" in said(root)
-    put(root / "data.yaml", "val: images/val\nnames: [cat, dog]\nkpt_shape: false\n")
-    assert len(open_dataset(root).polygons(0)[0][0]) == 5 and not open_dataset(root).notes[1:]
-
-
-def test_rows_that_are_read_as_outlines_are_said(tmp_path):
-    dataset = open_dataset(make.yolo(tmp_path, "1 .25 .25 .5 .25 .5 .75\n0 .5 .5 1 1\n"))
-    assert "1 rows of more than 5 values are read as outlines; keypoints need 'kpt_shape'" in dataset.describe()
-
-
-@pytest.mark.parametrize(
-    ("rows", "hint"),
-    [
-        ("0 .5 .5 .5 .5 .4 .4 1\n", "are they keypoints"),
-        ("0 .5 .5 .5 .5 .4 .4 2 .6 .6 0\n", "visibility of a keypoint"),
-    ],
-)
-def test_faulty_rows_that_may_be_keypoints_name_the_setting(tmp_path, rows, hint):
-    with pytest.raises(DataError, match=hint):
-        open_dataset(make.yolo(tmp_path, rows))
-
-
 # --- messages, flat folders and lists ---------------------------------------------------------------------------------
 
 
@@ -398,3 +356,18 @@ def test_the_loader_takes_the_setting_for_boxes_beyond_the_image(tmp_path):
             (batch,) = loader.epoch(0, as_it_is, 0)
             counts[beyond] = batch.targets.boxes[0][batch.targets.valid[0]].tolist()
     assert counts["cut"] == INSIDE and counts["slide"][0] == [0, 64, 64, 96] and len(counts["slide"]) == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+@pytest.mark.parametrize("name", ["a:b.png", "C:x.png", "2024-01-01T10:00:00.png", "sub/a:b.png"])
+def test_a_colon_in_a_name_is_a_letter_where_the_system_takes_it(tmp_path, name):
+    root = make.coco(tmp_path, make.changed(images_0={"file_name": name}))
+    put(root / "val" / name, make.png(grey=5))
+    assert int(open_dataset(root).image(0).max()) == 5 and open_dataset(root).file_name(0) == name
+    assert convert(root, to="yolo", out=tmp_path / "yolo", reporter=SilentReporter())
+    assert plain_name("..") is plain_name("a:b/../../c.png") is None
+
+
+def test_a_drive_is_refused_on_windows(monkeypatch):
+    monkeypatch.setattr("onelook.data.paths.os.name", "nt")
+    assert plain_name("a:b.jpg") is plain_name("C:x/y.jpg") is None and plain_name("sub/b.jpg") == "sub/b.jpg"

@@ -29,7 +29,7 @@ from onelook.data.coco_entries import (
     parse_named_images,
 )
 from onelook.data.jsonstream import Batch, JsonStream, Single, integer, number
-from onelook.data.paths import plain_name
+from onelook.data.paths import plain_name, why_unusable
 from onelook.data.problems import Problems
 from onelook.errors import DataError
 from onelook.reporter import Progress, ignore_progress
@@ -174,8 +174,8 @@ class CocoFile:
             return self.images.add(image_id, _shown_name(element.get("file_name")), (0, 0), flags=0, line=line)
         name = plain_name(element.get("file_name"))
         if name is None:
-            message = f"{where}: 'file_name' must be a path inside the data set, not {_short(element.get('file_name'))}"
-            return self._fault("file-name", message, line)
+            given = element.get("file_name")
+            return self._fault("file-name", f"{where}: 'file_name' {why_unusable(given)}, not {_short(given)}", line)
         size: list[int] = []
         for key in ("height", "width"):
             value = element.get(key)

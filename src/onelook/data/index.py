@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 4
+FORMAT = 5
 MAGIC = b"ONELOOK-INDEX\0" + FORMAT.to_bytes(2, "little")
 
 # name: (dtype, trailing shape). I images, M objects, R outlines (rings), P outline points; bytes are UTF-8.

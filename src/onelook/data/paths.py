@@ -21,14 +21,16 @@ _SYSTEM = re.compile(r"(?:/proc|/sys|/dev(?!/shm/))(?:/.*)?", re.DOTALL)  # /dev
 def plain_name(name: object) -> str | None:
     """A file name from an annotation as a clean relative path with forward slashes; None where it is unusable.
 
-    Unusable is a name that is no text, is empty or absolute, holds control characters, or leads out of its folder.
+    Unusable is a name that is no text, is empty or absolute, holds control characters, or leads out of its folder. A
+    colon is a letter like others, except where a path is absolute by it (`C:/a.jpg`), and on Windows in a drive (`a:b`).
     """
     if isinstance(name, str) and len(name) <= 4096 and _USUAL_NAME.fullmatch(name):
         return name
     if not isinstance(name, str) or not name.strip() or len(name) > 4096 or any(ord(mark) < 32 for mark in name):
         return None
     name = name.replace("\\", "/")
-    if name.startswith("/") or PureWindowsPath(name).drive:
+    windows = PureWindowsPath(name)
+    if name.startswith("/") or windows.is_absolute() or (os.name == "nt" and windows.drive):
         return None
     parts: list[str] = []
     for part in PurePosixPath(name).parts:
@@ -43,6 +45,13 @@ def plain_name(name: object) -> str | None:
     except UnicodeEncodeError:
         return None
     return "/".join(parts) or None
+
+
+def why_unusable(name: object) -> str:
+    """What is wrong with a name that `plain_name` refuses, to follow "the name"."""
+    if isinstance(name, str) and any(ord(mark) < 32 for mark in name):
+        return "must not hold a tab, a line break or another control character"
+    return "must be a path inside the data set"
 
 
 def other_spelling(path: str | os.PathLike[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onelook.config import write_yaml
-from onelook.data.class_names import CLASS_LIMIT, first_names, unique_names
+from onelook.data.class_names import CLASS_LIMIT, first_names, read_names, unique_names
 from onelook.data.description import is_yaml, read_description
 from onelook.data.formats.base import (
     LEFT_OUT,
@@ -46,7 +46,28 @@ def find_file(path: Path) -> Source | None:
     parts = {split: Part(images=places) for split, places in description.places.items()}
     content = description.content
     values = _keypoint_values(content.get("kpt_shape"), path)
-    return Source(YOLO, description.root, path, parts, _names(content, path), values)
+    names = _names(content, path)
+    notes = tuple(_unused(path, other) for other in _other_lists(path, description.root, names))
+    return Source(YOLO, description.root, path, parts, names, values, notes=notes)
+
+
+def _other_lists(used: Path, root: Path, names: tuple[str, ...] | None) -> list[Path]:
+    """The lists of classes beside the one used that name other classes, or the same in another order."""
+    found: list[Path] = []
+    for place in dict.fromkeys(folder / name for folder in (used.parent, root) for name in _NAME_FILES):
+        if names is None or place == used or not place.is_file():
+            continue
+        try:
+            is_other = read_names(place) != names
+        except DataError:  # it is not used
+            continue
+        if is_other:
+            found.append(place)
+    return found
+
+
+def _unused(used: Path, other: Path) -> str:
+    return f"the classes are those of '{used}'; the list '{other}' differs and is not used"
 
 
 def _names(content: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
@@ -112,8 +133,14 @@ def _source(root: Path, parts: Mapping[str, Part]) -> Source | None:
     if not parts:
         return None
     names = first_names(root, _NAME_FILES) or _darknet_names(parts)
-    notes = () if names else ("no file names the classes, so they are called by their numbers",)
-    return Source(YOLO, root, root, named_splits(parts), names, notes=notes)
+    notes = [] if names else ["no file names the classes, so they are called by their numbers"]
+    if (used := _name_file(root)) is not None:
+        notes += [_unused(used, other) for other in _other_lists(used, root, names)]
+    return Source(YOLO, root, root, named_splits(parts), names, notes=tuple(notes))
+
+
+def _name_file(root: Path) -> Path | None:
+    return next((root / name for name in _NAME_FILES if (root / name).is_file()), None)
 
 
 def _parts(root: Path) -> dict[str, Part]:
@@ -254,6 +281,10 @@ def _check(source: Source, read: Sequence[ReadSplit], problems: Problems) -> Non
     for path in _spare_labels(source):
         message = "No image belongs to this label file."
         problems.warning("label-without-image", message, "Add the image, or delete the file.", file=path)
+    used = source.described_by if source.described_by.is_file() else _name_file(source.root)
+    for other in _other_lists(used, source.root, source.names) if used is not None else ():
+        message = f"This list of classes differs from that of '{used}', which is used."
+        problems.warning("class-lists-unlike", message, "Make the two agree, or delete one.", file=str(other))
 
 
 def _spare_labels(source: Source) -> Iterator[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,14 @@ from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out
 from onelook.data.class_names import CLASS_LIMIT
 from onelook.data.formats.base import Arrays, FilesOf, Part, Source
-from onelook.data.paths import LIST_LIMIT, images_below, is_image, read_text, walk_files
+from onelook.data.paths import LIST_LIMIT, images_below, is_image, other_spelling, read_text, walk_files
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
 from onelook.errors import DataError, ImageError
 from onelook.reporter import Progress
 
 LABEL_LIMIT = 1 << 24  # bytes of one label file: a quarter of a million rows
-TOLERANCE = 1e-3  # a fraction may leave 0..1 by this much: what writing with three digits does
+REACH = 1.0  # of an image's side: what lies further outside is no box beyond its image, but in another unit
 _REMEDY = "Correct the row, or remove it."
 
 
@@ -128,30 +130,67 @@ def files_of(source: Source, split: str) -> FilesOf:
 
 
 class LongRows:
-    """What rows of labels have in common that hold more than a box: outlines, or a box and keypoints."""
+    """What rows of labels have in common that hold more than a box: outlines, or a box and keypoints.
 
-    ENOUGH = 5  # rows that must look like keypoints before they are taken for such
+    The two cannot be told apart by form. The rows of a pose data set are equally long, and as a rule have visibilities,
+    or their points inside the box that the first four values give, which is inside the image.
+    """
+
+    ALIKE = 0.9  # the share of rows that must be equally long to be keypoints: a few may be damaged
+    FITTING = 0.5  # the share of those that must fit a box and keypoints; of a pose data set nearly all do
+    POINTS = 0.75  # the share of a row's points that must be inside of its box: a hand may reach out
+    MANY = 1000  # rows, after which only those of the most frequent length are looked at, for speed
+    NEAR = 2e-3  # of the image: how far outside a point still counts as inside; boxes and points are rounded
 
     def __init__(self) -> None:
-        self.count, self.length, self.place = 0, 0, {}  # type: int, int, dict[str, Any]
-        self._alike = self._flagged = self._inside = True
+        self.count = 0
+        self._places: dict[int, dict[str, Any]] = {}
+        self._counts: Counter[int] = Counter()
+        self._fitting: Counter[int] = Counter()
 
     def add(self, values: Sequence[float], place: dict[str, Any]) -> None:
         """Looks at one row's values, without the class."""
-        if not self.count:
-            self.length, self.place = len(values), place
         self.count += 1
-        self._alike &= len(values) == self.length
-        if not self._alike:
-            return
-        (x, y, w, h), points = values[:4], values[4:]
-        self._flagged &= len(points) % 3 == 0 and all(value in (0, 1, 2) for value in points[2::3])
-        pairs = zip(points[::2], points[1::2])
-        self._inside &= all((abs(px - x) <= w / 2 and abs(py - y) <= h / 2) or px == py == 0 for px, py in pairs)
+        length = len(values)
+        self._places.setdefault(length, place)
+        self._counts[length] += 1
+        if self.count < self.MANY or self._counts[length] > self.count / 2:
+            self._fitting[length] += self._fits(values)
 
     def seem_keypoints(self) -> bool:
-        """Whether every row is as long as the first, and has visibilities or only points inside of its box."""
-        return self._alike and self.length >= 10 and self.count >= self.ENOUGH and (self._flagged or self._inside)
+        """Whether nearly all rows are equally long, and at least half of them fit a box and keypoints."""
+        same = self._counts[self.length]
+        return same >= self.ALIKE * self.count and self._fitting[self.length] >= self.FITTING * same
+
+    @property
+    def length(self) -> int:
+        """The most frequent number of values in a row, without the class."""
+        return self._counts.most_common(1)[0][0]
+
+    @property
+    def shapes(self) -> str:
+        """The settings of `kpt_shape` that a row of this length allows, as text."""
+        values = self.length - 4
+        found = [f"'kpt_shape: [{values // size}, {size}]'" for size in (2, 3) if values % size == 0]
+        return " or ".join(found)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Of the first row of this length."""
+        return self._places[self.length]
+
+    def _fits(self, values: Sequence[float]) -> bool:
+        (x, y, w, h), rest = values[:4], values[4:]
+        if len(rest) > 3 and len(rest) % 3 == 0 and all(value in (0, 1, 2) for value in rest[2::3]):
+            return True
+        if len(values) == 8 and all(
+            abs(values[i] + values[i + 4] - values[i + 2] - values[i + 6]) < 0.01 for i in (0, 1)
+        ):
+            return False  # the corners of a rectangle, turned or not, in their order
+        reach = max(w / 2 - x, h / 2 - y, x + w / 2 - 1, y + h / 2 - 1)
+        points = [point for point in zip(rest[::2], rest[1::2]) if point != (0, 0)]
+        inside = sum(abs(px - x) <= w / 2 + self.NEAR and abs(py - y) <= h / 2 + self.NEAR for px, py in points)
+        return reach <= 5 * self.NEAR and inside >= self.POINTS * len(points)
 
 
 class Labels:
@@ -183,8 +222,9 @@ class Labels:
             return []
         if rows.seem_keypoints():
             message = f"each row has {rows.length + 1} values, which seem to be a box and keypoints, not an outline."
-            remedy = "Write 'kpt_shape: [number, 2 or 3]' into data.yaml; for outlines, 'kpt_shape: false'."
+            remedy = f"Write {rows.shapes} into data.yaml; if they are outlines, 'kpt_shape: false'."
             self.problems.error("keypoints", message, remedy, **rows.place)
+            return []
         return [
             f"{rows.count} rows of more than 5 values are read as outlines; keypoints need 'kpt_shape' in data.yaml"
         ]
@@ -213,12 +253,13 @@ class Labels:
         if is_polygon and self.long_rows is not None:
             self.long_rows.add(values[1:], place)
         values = values[1:] if is_polygon else values[1:5]
-        if min(values) < -TOLERANCE or max(values) > 1 + TOLERANCE:
+        is_mark = 2 in values and is_polygon and self.long_rows is not None
+        if min(values) < -REACH or max(values) > 1 + REACH or is_mark:
             worst = max(values, key=lambda value: abs(value - 0.5))
             hint = " and seems to be in pixels" if worst > 2 else ""
-            if worst == 2 and is_polygon and self.long_rows is not None:
+            if worst == 2 and is_mark:
                 hint = "; if it is the visibility of a keypoint, data.yaml needs 'kpt_shape'"
-            message = f"{worst:g} is outside of 0 to 1{hint}"
+            message = f"{worst:g} is far outside of 0 to 1{hint}"
             remedy = "Labels are fractions of the image's width and height. " + _REMEDY
             return self.problems.error("not-normalised", f"{message}.", remedy, **place)
         box, rings = _pixels(values, size, is_polygon)
@@ -256,14 +297,23 @@ def read_split(source: Source, split: str, problems: Problems, progress: Progres
     listed, notes = list_images(source.parts[split], source.root)
     names = source.names
     labels = Labels(None if names is None else len(names), source.keypoint_values, problems)
-    images, unlabelled = Images(), 0
+    images, unlabelled, misspelt = Images(), 0, _Misspelt(source)
+    owners: dict[str, str] = {}  # the first image of each label file
+    shared: list[str] = []
     sizes = image_sizes([path for _, path in listed], stop=problems.strict)
     for number, ((name, path), size) in enumerate(zip(listed, sizes), 1):
         if isinstance(size, ImageError):
             problems.error("image-unreadable", size.message, size.remedy, file=path)
             continue
-        is_labelled = labels.read(label_path(path), number, size)
-        unlabelled += not is_labelled
+        label = label_path(path)
+        is_labelled = labels.read(label, number, size)
+        if not is_labelled:
+            unlabelled += 1
+            misspelt.report(label, path, problems)
+        elif (owner := owners.setdefault(label, name)) != name:
+            shared.append(f"'{owner}' and '{name}'")
+            message = f"{shared[-1]} share this label file, so both have its boxes."
+            problems.warning("label-shared", message, "Rename one of the images, with labels of its own.", file=label)
         images.add(number, name, size, flags=bits.MEASURED | (bits.LABELLED if is_labelled else 0))
         if number % 256 == 0:
             progress(number, len(listed))
@@ -272,8 +322,58 @@ def read_split(source: Source, split: str, problems: Problems, progress: Progres
     if names is None:
         names = tuple(str(label) for label in range(max(labels.highest, _highest(source, split)) + 1))
     notes += [f"images without a label file, which count as background: {unlabelled}"] if unlabelled else []
+    if shared:
+        notes.append(
+            f"images that share a label file, so that both have its boxes: {shared[0]}{_more(len(shared) - 1)}"
+        )
     notes += labels.conclude()
     return arrays, {"names": list(names), "category_ids": list(range(len(names))), "notes": notes}
+
+
+def _more(count: int) -> str:
+    return f", and {count} more" if count else ""
+
+
+class _Misspelt:
+    """Finds label files whose names differ from the expected ones in form only: in Unicode, or in an ending `.TXT`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._folders: dict[str, dict[str, list[str]]] = {}
+        self._expected: set[str] | None = None
+
+    def report(self, label: str, image: str, problems: Problems) -> None:
+        """Reports the file that seems to be meant by one that does not exist, unless another image has it."""
+        folder, name = os.path.split(label)
+        if folder not in self._folders:
+            names = self._folders[folder] = {}
+            for there in os.listdir(folder) if os.path.isdir(folder) else ():
+                names.setdefault(_plain_form(there), []).append(there)
+        for other in self._folders[folder].get(_plain_form(name), ()):
+            path = f"{folder}/{other}"
+            if path in self._of_others():
+                continue
+            is_ending = unicodedata.normalize("NFC", other) != unicodedata.normalize("NFC", name)
+            why = f" The ending of '{other}' must be written '.txt'." if is_ending else other_spelling(label)
+            message = f"'{image}' has no label file '{name}', but there is one of nearly this name.{why}"
+            problems.error("label-spelling", message, "Rename one of the two files.", file=path)
+            return
+
+    def _of_others(self) -> set[str]:
+        if self._expected is None:
+            self._expected = set()
+            for part in self._source.parts.values():
+                try:
+                    listed = list_images(part, self._source.root)[0]
+                except DataError:  # of another split: reported when it is read
+                    continue
+                self._expected.update(label_path(path) for _, path in listed)
+        return self._expected
+
+
+def _plain_form(name: str) -> str:
+    stem, ending = os.path.splitext(unicodedata.normalize("NFC", name))
+    return stem + ending.lower()
 
 
 def _highest(source: Source, split: str) -> int:
