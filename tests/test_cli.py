@@ -328,3 +328,24 @@ print(app.run(["choke"]), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLO
 """
     done = python("-c", code)
     assert (done.stdout, done.stderr) == ("130 False\n", "error: Interrupted.\n")
+
+
+BASE = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "numpy": "numpy", "msgspec": "msgspec"}
+
+
+@pytest.mark.parametrize("module", BASE)
+def test_a_package_of_the_base_that_is_missing_is_named_as_pip_calls_it(module: str) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None\nfrom onelook.cli.app import report\n"
+    code += f"try:\n    import {module}\nexcept ImportError as error:\n    sys.exit(report(error, 'check'))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"error: 'onelook check' needs the package '{BASE[module]}', which is not installed." in done.stderr
+    assert f"pip install {BASE[module]}" in done.stderr and "fault" not in done.stderr
+
+
+def test_check_without_opencv_names_it(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['cv2'] = None\nfrom onelook.cli.app import main\nmain(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "check", str(tmp_path)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "needs the package 'opencv-python-headless'" in done.stderr

@@ -252,25 +252,41 @@ def test_names_that_are_long_or_no_text_are_written(model: Path, tmp_path: Path)
     assert (out / "images" / f"{'x' * 246}.jpg").is_file() and (out / "labels" / f"{'x' * 246}.txt").is_file()
 
 
+ENDLESS = """
+import signal, sys
+import numpy as np
+from onelook.predict import video
+
+class Camera:
+    isOpened = lambda self: True
+    get = lambda self, _: 0.0
+    release = lambda self: None
+    read = lambda self: (True, np.full((16, 16, 3), 230, np.uint8))
+
+video.cv2.VideoCapture = lambda *_: Camera()
+# A job in the background of a shell inherits an ignored SIGINT, and would hand it on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from onelook.cli.app import main
+main(sys.argv[1:])
+"""
+"""The command line where every camera gives frames without end."""
+
+
 def test_ctrl_c_keeps_what_was_done(model: Path, tmp_path: Path) -> None:
-    source = video(tmp_path / "long.avi", 8000, (16, 16), codec="MJPG")
-    arguments = ["detect", str(source), "--model", str(model), "--out", str(tmp_path / "out"), "--format", "json,csv"]
+    """Ctrl-C, sent once detections are in the unfinished file, ends an endless source and leaves a whole file."""
+    arguments = ["detect", "0", "--model", str(model), "--out", str(tmp_path / "out"), "--format", "json,csv"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    # A job in the background of a shell inherits an ignored SIGINT, and would hand it on.
-    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    start += "from onelook.cli.app import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", start, *arguments]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(tmp_path.glob("out/.detections.json*")):
+    command = [sys.executable, "-c", ENDLESS, *arguments]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    while process.poll() is None and not any(path.stat().st_size for path in tmp_path.glob("out/.detections.json*")):
         time.sleep(0.02)
-    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate()
     assert process.returncode == 130 and "Traceback" not in error, error
     assert "Interrupted" in out
-    entries = json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert len(entries) < 8000
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) > 0
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == []
 
 

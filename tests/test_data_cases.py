@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from onelook.data.loader import Loader
 from onelook.data.objects import evaluation_notes
 from onelook.data.order import Sampling
 from onelook.data.paths import plain_name
-from onelook.errors import DataError
+from onelook.errors import DataError, ImageError
 from onelook.evaluation import score
 from onelook.evaluation.annotations import read_ground_truth
 from onelook.evaluation.tables import Results
@@ -229,6 +230,32 @@ def test_a_split_of_crowds_is_an_error_of_check(tmp_path):
 
 
 # --- guesses ----------------------------------------------------------------------------------------------------------
+
+
+def test_val_says_that_all_objects_are_crowds(tmp_path):
+    root = coco(tmp_path, [[10, 10, 50, 50], [20, 20, 30, 30]], iscrowd=1)
+    dataset = open_dataset(root)
+    found = validate(build("yolox-nano", classes=dataset.names), dataset, size=64, reporter=SilentReporter())
+    assert found.stats["AP"] == -1
+    assert "The split has no objects that count (all 2 are crowds). Every number is undefined." in found.notes
+
+
+def test_val_says_what_was_assumed_and_says_it_once(tmp_path):
+    dataset = open_dataset(coco(tmp_path, [[10, 10, 50, 50]]))
+    dataset = replace(dataset, notes=("a guess", "another guess", "a guess"))
+    found = validate(build("yolox-nano", classes=dataset.names), dataset, size=64, reporter=SilentReporter())
+    assert found.notes == ("a guess", "another guess")
+
+
+def test_val_and_detect_name_an_image_in_another_unicode_form(tmp_path):
+    root = make.coco(tmp_path, make.changed(images_0={"file_name": "caf\u00e9.png"}))
+    (root / "val/a.png").rename(root / "val/cafe\u0301.png")
+    cause = r"does not exist\. A file of this name in another Unicode form is there: .*caf\\xe9.*cafe\\u0301"
+    dataset = open_dataset(root)
+    with pytest.raises(ImageError, match=cause):
+        validate(build("yolox-nano", classes=dataset.names), dataset, size=64, reporter=SilentReporter())
+    (source,) = find_sources([str(root / "val/caf\u00e9.png")])
+    assert source.error is not None and re.search(cause, source.error.message)
 
 
 def grouped(root: Path, *, used: bool = False, other: str = "fish") -> Path:

@@ -99,7 +99,6 @@ def test_brackets_in_names_are_shown_as_they_are(tmp_path: Path) -> None:
 
 WARNINGS = {
     "no objects at all": ([], "no objects to train on"),
-    "only crowds": ([[0, 1, 1, 50, 50, 1]], "no objects to train on"),
     "boxes outside their images": ([[0, 10, 10, 50, 50, 0], [1, 900, 900, 50, 50, 0]], "outside their images"),
     "boxes as fractions of the image": ([[0, 0.2, 0.3, 0.4, 0.3, 0], [1, 0.1, 0.1, 0.5, 0.5, 0]], "check the unit"),
     "a class without objects": ([[0, 10, 10, 50, 50, 0]], "No training object has the class 'fork'"),
@@ -113,6 +112,19 @@ def test_data_that_cannot_be_trained_on_is_warned_of(tmp_path: Path, boxes: list
     assert any(said in warning for warning in found.warnings), found.warnings
     assert "warning:" in str(found)
     assert json.loads(json.dumps(found.to_dict()))["warnings"] == list(found.warnings)
+
+
+def test_a_training_set_of_crowds_is_refused(tmp_path: Path) -> None:
+    root = make(tmp_path, [[0, 1, 1, 50, 50, 1], [1, 1, 1, 50, 50, 1]])
+    with pytest.raises(DataError, match=r"All 2 objects .* are crowds"):
+        inspect_data(RECIPE, open_dataset(root, "train"), open_dataset(root, "val"))
+
+
+def test_a_validation_set_of_crowds_is_called_so(tmp_path: Path) -> None:
+    root = make(tmp_path / "a", [[0, 10, 10, 50, 50, 0], [1, 80, 80, 60, 60, 0]])
+    crowds = open_dataset(make(tmp_path / "b", [[0, 1, 1, 50, 50, 1]]), "val")
+    (warning,) = inspect_data(RECIPE, open_dataset(root, "train"), crowds).warnings
+    assert "The validation split has no objects that count (the only one is a crowd): AP is undefined" in warning
 
 
 def test_good_data_has_no_warnings(tmp_path: Path) -> None:
@@ -220,15 +232,16 @@ def test_metrics_are_predicted_as_undefined_exactly_where_evaluation_has_none(
     assert foreseen == {metric for metric, value in stats.items() if value == UNDEFINED}
 
 
-def test_difficult_objects_leave_metrics_undefined(tmp_path: Path) -> None:
-    validation = open_dataset(make(tmp_path, [[0, 10, 10, 30, 30, 0]]), "val")
-    flags = np.array([DIFFICULT], np.uint8)
+@pytest.mark.parametrize(("count", "said"), [(1, "(the only one is difficult)"), (3, "(all 3 are difficult)")])
+def test_difficult_objects_leave_metrics_undefined(tmp_path: Path, count: int, said: str) -> None:
+    validation = open_dataset(make(tmp_path, [[0, 10, 10, 30, 30, 0]] * count), "val")
+    flags = np.full(count, DIFFICULT, np.uint8)
     index = copy(validation.index)
     index.object_flags = flags
     marked = replace(validation, index=index)
     assert missing_for_metric("AP", validation) is None
     assert missing_for_metric("AP", marked) is None  # in COCO, as pycocotools counts them
-    assert missing_for_metric("AP", replace(marked, ignores_difficult=True)) == "objects"
+    assert missing_for_metric("AP", replace(marked, ignores_difficult=True)) == f"objects that count {said}"
 
 
 @pytest.mark.parametrize(

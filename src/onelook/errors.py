@@ -57,7 +57,7 @@ class MissingNameError(MissingDependencyError, AttributeError):
     """A public name needs a package that is not installed: to `hasattr` and `help`, the name is not there."""
 
 
-# The optional part of the installation that has a package; "" is the base installation.
+# The optional part of the installation that has a package, by its name of import; "" is the base installation.
 EXTRAS = {
     "torch": "train",
     "safetensors": "train",
@@ -71,7 +71,12 @@ EXTRAS = {
     "onnxruntime": "",
     "hotcoco": "",
     "msgspec": "",
+    "numpy": "",
+    "cv2": "",
+    "PIL": "",
+    "yaml": "",
 }
+_INSTALLED_AS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}  # where pip has another name
 _EXTRA_OF_WORK = {"export": "onnx"}  # where one extra brings the packages of several
 
 
@@ -109,9 +114,10 @@ def missing_package(package: str, purpose: str, *, work: str = "") -> MissingDep
     one that needs more than this package.
     """
     extra = _EXTRA_OF_WORK.get(work, EXTRAS[package])
+    name = _INSTALLED_AS.get(package, package)
     return MissingDependencyError(
-        f"{purpose} needs the package '{package}', which is not installed.",
-        f"Install it with: {install_command(extra) if extra else f'pip install {package}'}",
+        f"{purpose} needs the package '{name}', which is not installed.",
+        f"Install it with: {install_command(extra) if extra else f'pip install {name}'}",
     )
 
 

@@ -218,7 +218,7 @@ def _resume_call(folder: Path) -> str:
 
 
 def finish(study: Study, interrupted: bool, resume_command: str = "") -> TuneResult:
-    """The result. Raises UserError where every trial failed."""
+    """The result of a search that has ended or was interrupted. Raises UserError where every trial failed."""
     if not interrupted and study.best is None:
         first = next((trial for trial in study.trials if trial.error), None)
         reason = first.error if first is not None else "none was begun"

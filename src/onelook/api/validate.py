@@ -18,6 +18,7 @@ from onelook.errors import UsageError, UserError
 from onelook.evaluation import Evaluation, evaluate, write_results
 from onelook.evaluation.rectangular import Rectangular
 from onelook.evaluation.shards import shard
+from onelook.evaluation.uncounted import uncounted_objects
 from onelook.ops.nms import with_clip, with_thresholds
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.reporter import PlainReporter, Progress, Reporter, SilentReporter
@@ -87,8 +88,14 @@ def validate(
     if detections is not None and first:
         written = (write_results(Path(detections), evaluation.truth, evaluation.results),)
     evaluation.seconds.update(loading=loaded - start, total=perf_counter() - start)
-    notes = (*evaluation.notes, *evaluation_notes(dataset))
-    return replace(evaluation, written=written, notes=notes)
+    found = (*dataset.notes, *evaluation.notes, *evaluation_notes(dataset), *uncounted_note(dataset))
+    return replace(evaluation, written=written, notes=tuple(dict.fromkeys(found)))
+
+
+def uncounted_note(dataset: Dataset) -> tuple[str, ...]:
+    """A note where a data set has objects and none of them counts; else nothing."""
+    reason = uncounted_objects(dataset)
+    return (f"The split has {reason}. Every number is undefined.",) if reason else ()
 
 
 def open_evaluated(data: Dataset | PathLike, split: str, reporter: Reporter) -> Dataset:

@@ -89,6 +89,7 @@ class Collage:
         return grey if jitter is None else tuple(jitter(np.array(grey, np.uint8)[None, None])[0, 0].tolist())
 
     def _visible_regions(self) -> list[tuple[Layer, VisibleRegion]]:
+        """The layers that cover part of the collage, in their order, each with that part."""
         return [(layer, region) for layer in self.layers if (region := visible_region(layer, self.size)) is not None]
 
     def _render(self, regions: list[tuple[Layer, VisibleRegion]], jitter: ColourJitter | None) -> np.ndarray:

@@ -100,7 +100,7 @@ class _ConvolutionCounter(TorchFunctionMode):
             self.leaky += args[0].numel()
             return args[0]
         if func is not F.conv2d:
-            return func(*(_on_cpu(value) for value in args), **(kwargs or {}))
+            return func(*(_without_meta(value) for value in args), **(kwargs or {}))
         x, weight, bias, stride, padding, dilation, _ = args
         sides = (
             (side + 2 * pad - gap * (width - 1) - 1) // step + 1
@@ -112,6 +112,6 @@ class _ConvolutionCounter(TorchFunctionMode):
         return result
 
 
-def _on_cpu(value: Any) -> Any:
+def _without_meta(value: Any) -> Any:
     """Replaces tensors on the meta device, such as anchors, by zeros, because the features here are on the CPU."""
     return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) and value.is_meta else value

@@ -21,6 +21,7 @@ from onelook.augment.letterbox import ResizeTransform
 from onelook.data.exif import DamagedHeaderError
 from onelook.data.headers import is_heic, read_header
 from onelook.data.images import IMAGE_SUFFIXES
+from onelook.data.paths import other_spelling
 from onelook.errors import ImageError, did_you_mean
 from onelook.types import Detections
 
@@ -133,7 +134,8 @@ def _expand(text: str, hidden: str | None, alone: bool) -> list[Source]:
         if any(letter in text for letter in "*?["):
             return _globbed(text)
         if "\0" not in text and not os.path.lexists(text):  # said before a model is loaded
-            raise ImageError(f"'{text}' does not exist.{_similar(text)}", "Check the path.") from None
+            hint = other_spelling(text) or _similar(text)
+            raise ImageError(f"'{text}' does not exist.{hint}", "Check the path.") from None
         return [_file(text, PurePath(text).name, alone)]  # its reader says what is wrong with it
     if stat.S_ISDIR(status.st_mode):
         return _folder(text, hidden)

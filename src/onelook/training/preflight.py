@@ -29,6 +29,7 @@ from onelook.data.split import Dataset
 from onelook.devices import num_cores
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError, ImageError
+from onelook.evaluation.uncounted import uncounted_objects
 from onelook.training.fit_anchors import MIN_ANCHOR_RECALL, anchor_recall
 from onelook.types import Targets
 
@@ -112,12 +113,19 @@ class Preflight:
 def inspect_data(recipe: Recipe, training: Dataset, validation: Dataset | None, notes: Sequence[str] = ()) -> Preflight:
     """Counts images and objects of both splits, and warns of what would keep AP at 0.
 
+    DataError where all objects to train on are crowds, of which nothing can be learnt.
     Both splits must have the same class names. In the training split only images in the recipe's sampling count.
     """
     sampling = recipe.sampling
     labels = class_labels(training.names, sampling.classes)
     seen = replace(training.view(chosen_rows(training, sampling, recipe.seed)), beyond_image=sampling.beyond_image)
     splits = [count_split(seen, recipe.input_size, "training", labels)]
+    if 0 < splits[0].objects == splits[0].crowds:
+        raise DataError(
+            f"All {splits[0].objects} objects of '{training.described_by}', split '{training.split}', that would be "
+            "trained on are crowds, which training leaves out: nothing could be learnt.",
+            f"Annotate single objects (iscrowd 0). All problems: onelook check {training.described_by}",
+        )
     warnings = _training_warnings(seen, splits[0], recipe, labels)
     if validation is not None:
         splits.append(count_split(validation, recipe.input_size, "validation"))
@@ -201,10 +209,13 @@ def _missing(paths: Sequence[str]) -> list[str]:
 
 
 def missing_for_metric(metric: str, validation: Dataset) -> str | None:
-    """The objects ("small objects") that a split lacks, so that the metric is undefined; None if it is defined."""
+    """The objects ("small objects") that a split lacks, so that the metric is undefined; None if it is defined.
+
+    Where there are objects of which none counts, the reason is part of it: "objects that count (all 5 are crowds)".
+    """
     areas = evaluated_areas(validation)
     if not len(areas):
-        return "objects"
+        return uncounted_objects(validation).removeprefix("no ") or "objects"
     if metric[:2] not in ("AP", "AR") or metric[2:] not in SIZE_RANGES:
         return None
     what, low, high = SIZE_RANGES[metric[2:]]

@@ -100,13 +100,14 @@ def graph_of_detector(deployed: Detector) -> dict[str, Convolution]:
     needed = {name: parameter.requires_grad for name, parameter in deployed.named_parameters()}
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            return _traced(deployed.requires_grad_(True))
+            return _graph_by_autograd(deployed.requires_grad_(True))
     finally:
         for name, parameter in deployed.named_parameters():
             parameter.requires_grad_(needed[name])
 
 
-def _traced(deployed: Detector) -> dict[str, Convolution]:
+def _graph_by_autograd(deployed: Detector) -> dict[str, Convolution]:
+    """Convolutions, each with those nearest before it, of the steps that autograd notes for one forward pass."""
     owners: dict[int, str] = {
         id(module.weight): name for name, module in deployed.named_modules() if isinstance(module, nn.Conv2d)
     }
