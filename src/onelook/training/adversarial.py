@@ -20,8 +20,8 @@ class Adversarial:
 
     rate: step along the gradient, for pixels of 0..1 (Darknet's `adversarial_lr`).  limit: largest change of a pixel's
     value, of 255; None for no limit, as in Darknet, where a rate of 1 changes a trained network's images by a third of
-    the range on average, which no person would recognise. With 8, objects are hidden from networks of all families and
-    the image looks as before (docs/benchmarks.md).
+    the range on average, which no person would recognise; a change of 8 can hardly be seen. What each limit does to a
+    network's scores, `benchmarks/adversarial.py` measures.
     probability: of a micro-batch.  start: part of the training (0 to 1) before the first attack (Darknet: its
     burn-in).  ramp: whether the step grows linearly from 0 with the training (as in Darknet).
 
