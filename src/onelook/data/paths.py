@@ -22,7 +22,7 @@ def plain_name(name: object) -> str | None:
     """A file name from an annotation as a clean relative path with forward slashes; None where it is unusable.
 
     Unusable is a name that is no text, is empty or absolute, holds control characters, or leads out of its folder. A
-    colon is a letter like others, except where a path is absolute by it (`C:/a.jpg`), or names a drive on Windows (`a:b`).
+    colon is a letter like others, except in an absolute path (`C:/a.jpg`), and on Windows in a drive (`a:b`).
     """
     if isinstance(name, str) and len(name) <= 4096 and _USUAL_NAME.fullmatch(name):
         return name
