@@ -14,11 +14,11 @@ from onelook.config import check_arguments
 from onelook.data import Dataset, open_dataset
 from onelook.data.fit import check_fit
 from onelook.data.objects import evaluation_notes
+from onelook.data.uncounted import uncounted_objects
 from onelook.errors import UsageError, UserError
 from onelook.evaluation import Evaluation, evaluate, write_results
 from onelook.evaluation.rectangular import Rectangular
 from onelook.evaluation.shards import shard
-from onelook.evaluation.uncounted import uncounted_objects
 from onelook.ops.nms import with_clip, with_thresholds
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.reporter import PlainReporter, Progress, Reporter, SilentReporter

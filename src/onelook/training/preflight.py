@@ -26,10 +26,10 @@ from onelook.data.objects import evaluated_areas, flat_objects, has_outline, obj
 from onelook.data.order import chosen_rows, class_labels
 from onelook.data.paths import other_spelling
 from onelook.data.split import Dataset
+from onelook.data.uncounted import uncounted_objects
 from onelook.devices import num_cores
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError, ImageError
-from onelook.evaluation.uncounted import uncounted_objects
 from onelook.training.fit_anchors import MIN_ANCHOR_RECALL, anchor_recall
 from onelook.types import Targets
 
