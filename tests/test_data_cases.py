@@ -18,10 +18,13 @@ import data_sets as make
 from data_sets import codes, put, said
 from onelook import build
 from onelook.api.validate import validate
+from onelook.augment.letterbox import Letterbox
 from onelook.cli.app import run
 from onelook.data import open_dataset
+from onelook.data.check import check
 from onelook.data.convert import convert
 from onelook.data.fit import check_fit
+from onelook.data.images import decode_image
 from onelook.data.loader import Loader
 from onelook.data.objects import evaluation_notes
 from onelook.data.order import Sampling
@@ -30,7 +33,8 @@ from onelook.errors import DataError, ImageError
 from onelook.evaluation import score
 from onelook.evaluation.annotations import read_ground_truth
 from onelook.evaluation.tables import Results
-from onelook.predict.sources import find_sources
+from onelook.predict.frames import read_frames
+from onelook.predict.sources import PreparedImage, UnreadableSource, find_sources
 from onelook.reporter import SilentReporter
 
 
@@ -75,11 +79,28 @@ def test_boxes_beyond_the_image_are_cut_alike_everywhere(tmp_path):
     assert [[*box[:2], box[0] + box[2], box[1] + box[3]] for box in (a["bbox"] for a in truth)] == INSIDE
     assert [entry["area"] for entry in truth] == [40 * 32, 32 * 40, 40 * 32]
     assert codes(root) == {"box-beyond-image", "box-outside"}
+    report = check(root, reporter=SilentReporter())
+    assert report.exit_code == 0  # nothing of it is refused by a training
+    left_out = [problem.message for problem in report.problems if problem.code == "box-outside"]
+    assert left_out and all("training and val leave it out" in message for message in left_out)
     for to in ("coco", "yolo", "voc"):
         result = convert(root, to=to, out=tmp_path / to, reporter=SilentReporter())
         assert result.lost["parts of boxes beyond their images (cut off)"] == 6
         assert result.lost["boxes wholly outside of their images (left out)"] == 2
         np.testing.assert_allclose(open_dataset(tmp_path / to, "train").boxes(0), INSIDE, atol=1e-4)
+
+
+@pytest.mark.parametrize("crowd", [False, True], ids=["alone", "beside a crowd"])
+def test_a_split_whose_boxes_are_all_left_out_is_an_error_of_check(crowd, tmp_path):
+    root = coco(tmp_path, [[-60.0, 10, 30, 30], [10, 10, 0, 30], [20, 20, 30, 30]][: 2 + crowd])
+    for file in (root / "annotations").glob("*.json") if crowd else ():
+        content = json.loads(file.read_text())
+        content["annotations"][2]["iscrowd"] = 1
+        put(file, json.dumps(content))
+    report = check(root, reporter=SilentReporter())
+    (error,) = {problem.code for problem in report.problems if problem.severity == "error"}
+    assert error == "no-usable-boxes" and report.exit_code == 1
+    assert "no-usable-boxes" not in codes(coco(tmp_path / "other", [[-60.0, 10, 30, 30], [10, 10, 5, 30]]))
 
 
 def test_the_published_clean_up_is_a_setting_of_the_training(tmp_path):
@@ -256,6 +277,21 @@ def test_val_and_detect_name_an_image_in_another_unicode_form(tmp_path):
         validate(build("yolox-nano", classes=dataset.names), dataset, size=64, reporter=SilentReporter())
     (source,) = find_sources([str(root / "val/caf\u00e9.png")])
     assert source.error is not None and re.search(cause, source.error.message)
+    (root / "images.txt").write_text("val/caf\u00e9.png\nval/caf\u00e9.mp4\nval/c.png\n", encoding="utf-8")
+    (root / "val/cafe\u0301.mp4").touch()
+    first, second, third = read_frames(find_sources([str(root / "images.txt")]), Letterbox(), (64, 64))
+    for listed in (first, second):
+        assert isinstance(listed, UnreadableSource) and re.search(cause, listed.error.message)
+    assert isinstance(third, PreparedImage)
+
+
+def test_a_missing_file_without_letters_of_two_forms_has_no_hint(tmp_path):
+    for name in ("cafe.png", "caf\u00e8.png"):
+        put(tmp_path / name, make.png())
+    for name in ("caf.png", "caf\u00e9.png"):
+        with pytest.raises(ImageError) as caught:
+            decode_image(tmp_path / name)
+        assert caught.value.message == f"'{tmp_path / name}' does not exist."
 
 
 def grouped(root: Path, *, used: bool = False, other: str = "fish") -> Path:
