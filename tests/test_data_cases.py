@@ -86,19 +86,6 @@ def test_boxes_beyond_the_image_are_cut_alike_everywhere(tmp_path):
         np.testing.assert_allclose(open_dataset(tmp_path / to, "train").boxes(0), INSIDE, atol=1e-4)
 
 
-@pytest.mark.parametrize("crowd", [False, True], ids=["alone", "beside a crowd"])
-def test_a_split_whose_boxes_are_all_left_out_is_an_error_of_check(crowd, tmp_path):
-    root = coco(tmp_path, [[-60.0, 10, 30, 30], [10, 10, 0, 30], [20, 20, 30, 30]][: 2 + crowd])
-    for file in (root / "annotations").glob("*.json") if crowd else ():
-        content = json.loads(file.read_text())
-        content["annotations"][2]["iscrowd"] = 1
-        put(file, json.dumps(content))
-    report = check(root, reporter=SilentReporter())
-    (error,) = {problem.code for problem in report.problems if problem.severity == "error"}
-    assert error == "no-usable-boxes" and report.exit_code == 1
-    assert "no-usable-boxes" not in codes(coco(tmp_path / "other", [[-60.0, 10, 30, 30], [10, 10, 5, 30]]))
-
-
 def test_the_published_clean_up_is_a_setting_of_the_training(tmp_path):
     dataset = open_dataset(coco(tmp_path, BEYOND), "train")
     slid = [[0, 64, 64, 96], [64, 0, 96, 64], [120, 64, 160, 96], [0, 10, 30, 40]]
