@@ -32,8 +32,15 @@ FEW_STEPS = ("ema.decay=0.995", "ema.warmup=100", "multiscale=none", "augment.mo
 # average with a short memory, and images near their own scale.
 NETWORKS: dict[str, tuple[str, ...]] = {
     "yolox-nano": SHORT,
-    "yolov7-tiny": ("model.width_multiple=0.5", "optimizer.lr_per_image=0.001", *FEW_STEPS),
-    "yolov4-tiny": ("optimizer.lr_per_image=0.0003", "multiscale=none", "augment.mosaic=0.1"),
+    "yolov7-tiny": ("model.width_multiple=0.5", "optimizer.lr_per_image=0.003", *FEW_STEPS),
+    "yolov4-tiny": (
+        "optimizer.lr_per_image=0.000375",
+        "schedule=CosineRestarts(warmup_epochs=1,warmup_power=2)",
+        "model.norm_momentum=0.05",
+        "augment.jitter=0.2",
+        "loss.assigner.iou_threshold=0.213",
+        "loss.terms.box.weight=1",
+    ),
     "damo-yolo-ns": ("optimizer.lr_per_image=0.002", *FEW_STEPS),
 }
 SCALE = {"damo-yolo-ns": {"depth": 0.33, "width": 0.25}}
