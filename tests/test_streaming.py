@@ -85,9 +85,7 @@ def test_schedules_equal_the_toolkit(golden: dict[str, Any], run: str) -> None:
 
 @pytest.mark.parametrize("eta", [0, 1, -1])
 @pytest.mark.parametrize("run", POLICIES)
-def test_streaming_ap_equals_the_toolkit(
-    golden: dict[str, Any], example: dict[str, Any], run: str, eta: int
-) -> None:
+def test_streaming_ap_equals_the_toolkit(golden: dict[str, Any], example: dict[str, Any], run: str, eta: int) -> None:
     expected = golden["runs"][run]["evaluation"].get(f"eta={eta}")
     if expected is None:
         assert eta != 0, "every run has a golden at eta 0"

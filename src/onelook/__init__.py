@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.roadmap import roadmap as roadmap
     from onelook.api.roadmap import roadmaps as roadmaps
     from onelook.api.score import score as score
+    from onelook.api.stream import stream as stream
     from onelook.api.train import train as train
     from onelook.api.tune import TuneResult as TuneResult
     from onelook.api.tune import tune as tune
@@ -67,6 +68,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.recipes.records import printed_table as printed_table
     from onelook.report.comparison import Comparison as Comparison
     from onelook.report.roadmap import RoadmapTable as RoadmapTable
+    from onelook.report.streaming import Streaming as Streaming
     from onelook.reporter import PlainReporter as PlainReporter
     from onelook.reporter import Reporter as Reporter
     from onelook.reporter import SilentReporter as SilentReporter
@@ -113,6 +115,7 @@ _PUBLIC = {
     "RoadmapTable": "onelook.report.roadmap",
     "Sample": "onelook.types",
     "SilentReporter": "onelook.reporter",
+    "Streaming": "onelook.report.streaming",
     "TrainResult": "onelook.api.load",
     "TuneResult": "onelook.api.tune",
     "UserError": "onelook.errors",
@@ -141,6 +144,7 @@ _PUBLIC = {
     "roadmaps": "onelook.api.roadmap",
     "save_weights": "onelook.weights",
     "score": "onelook.api.score",
+    "stream": "onelook.api.stream",
     "train": "onelook.api.train",
     "tune": "onelook.api.tune",
     "validate": "onelook.api.validate",

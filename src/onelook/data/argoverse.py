@@ -50,4 +50,3 @@ def image_folders(root: Path) -> list[Path]:
     """Where the images of Argoverse 1.1 are, among the places that exist; root: the folder of the annotations."""
     places = [root.parent / "Argoverse-1.1/tracking", root / "Argoverse-1.1/tracking", root / "tracking"]
     return [place for place in places if place.is_dir()]
-

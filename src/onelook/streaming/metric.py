@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as List
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def offline_results(results: Results, num_images: int) -> list[Boxes]:
     """The detections of each image, by row."""
     ends = np.searchsorted(results.images, np.arange(num_images + 1))
     table = Boxes(results.boxes.astype(np.float32), results.scores, results.labels)
-    return [table.rows(np.arange(start, end)) for start, end in zip(ends[:-1], ends[1:])]
+    return [table.rows(np.arange(start, end)) for start, end in pairwise(ends)]
 
 
 def streaming_score(
@@ -66,9 +66,7 @@ def streaming_score(
     return StreamingScore(score(truth, Results.join(parts)), counters)
 
 
-def _forecast(
-    tracks: Forecast, outputs: List[Boxes], inputs: np.ndarray, newest: np.ndarray
-) -> list[Boxes | None]:
+def _forecast(tracks: Forecast, outputs: List[Boxes], inputs: np.ndarray, newest: np.ndarray) -> list[Boxes | None]:
     """The boxes at each frame of one sequence, None before the first output. Outputs that no frame shows are unused."""
     moved: list[Boxes | None] = []
     for output, frames in groupby(enumerate(newest.tolist()), key=lambda pair: pair[1]):

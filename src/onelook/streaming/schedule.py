@@ -42,7 +42,9 @@ class Policy:
             raise UsageError(f"The stride is {self.stride}.", "Give 1 or more.")
         if self.devices != 1 and (self.dynamic or self.stride != 1):
             what = "Dynamic scheduling" if self.dynamic else "A stride"
-            raise UsageError(f"{what} is for one device, not for {self.devices or 'any number'}.", "Choose one of them.")
+            raise UsageError(
+                f"{what} is for one device, not for {self.devices or 'any number'}.", "Choose one of them."
+            )
 
 
 @dataclass(frozen=True, eq=False)
