@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.roadmap import roadmap as roadmap
     from onelook.api.roadmap import roadmaps as roadmaps
     from onelook.api.score import score as score
+    from onelook.api.score import score_tracks as score_tracks
     from onelook.api.stream import stream as stream
     from onelook.api.train import train as train
     from onelook.api.tune import TuneResult as TuneResult
@@ -58,6 +59,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.devices import Precision as Precision
     from onelook.errors import UserError as UserError
     from onelook.evaluation import Evaluation as Evaluation
+    from onelook.evaluation.tracks import TrackEvaluation as TrackEvaluation
     from onelook.networks.build import build as build
     from onelook.networks.deploy import deploy as deploy
     from onelook.networks.detector import Detector as Detector
@@ -72,6 +74,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.reporter import PlainReporter as PlainReporter
     from onelook.reporter import Reporter as Reporter
     from onelook.reporter import SilentReporter as SilentReporter
+    from onelook.tracking import ByteTrack as ByteTrack
+    from onelook.tracking import OcSort as OcSort
     from onelook.training.recipe import Recipe as Recipe
     from onelook.types import Detections as Detections
     from onelook.types import Sample as Sample
@@ -80,6 +84,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.weights import save_weights as save_weights
 
 _PUBLIC = {
+    "ByteTrack": "onelook.tracking",
     "CheckReport": "onelook.data.check",
     "Comparison": "onelook.report.comparison",
     "Conversion": "onelook.data.convert",
@@ -100,6 +105,7 @@ _PUBLIC = {
     "ModelBenchmark": "onelook.api.bench",
     "ModelInfo": "onelook.api.models",
     "ModelList": "onelook.api.models",
+    "OcSort": "onelook.tracking",
     "PathLike": "onelook.api.open",
     "PlainReporter": "onelook.reporter",
     "PostprocessKind": "onelook.predict.runtime",
@@ -116,6 +122,7 @@ _PUBLIC = {
     "Sample": "onelook.types",
     "SilentReporter": "onelook.reporter",
     "Streaming": "onelook.report.streaming",
+    "TrackEvaluation": "onelook.evaluation.tracks",
     "TrainResult": "onelook.api.load",
     "TuneResult": "onelook.api.tune",
     "UserError": "onelook.errors",
@@ -144,6 +151,7 @@ _PUBLIC = {
     "roadmaps": "onelook.api.roadmap",
     "save_weights": "onelook.weights",
     "score": "onelook.api.score",
+    "score_tracks": "onelook.api.score",
     "stream": "onelook.api.stream",
     "train": "onelook.api.train",
     "tune": "onelook.api.tune",

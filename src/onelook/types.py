@@ -154,8 +154,8 @@ class Detections:
     int64 index into `class_names`.  class_names: of the model, by label; () where unknown.  image: (H, W, 3) uint8 RGB,
     the image itself, where it was kept.  source: the file it came from.  category_ids: the data set's own ids by label,
     for `to_coco`.  frame: number of the frame in a video, from 0.  size: (height, width) of the image, also where it
-    was not kept.  read_image: reads the image again where it was not kept, for `save`.  tracks: (K,) int64 identities of
-    the objects in their video, from 1; None without tracking.
+    was not kept.  read_image: reads the image again where it was not kept, for `save`.  tracks: (K,) int64 identities
+    of the objects in their video, from 1; None without tracking.
     """
 
     boxes: np.ndarray

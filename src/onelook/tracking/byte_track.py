@@ -79,9 +79,7 @@ class ByteTrackState:
         new = [track for track in self.tracks if not track.confirmed]
         _, high = self._match(new, found, high, settings.match_new, matched)
         self.tracks = [
-            track
-            for track in self.tracks
-            if track.missed == 0 or (track.confirmed and track.missed <= settings.buffer)
+            track for track in self.tracks if track.missed == 0 or (track.confirmed and track.missed <= settings.buffer)
         ]
         for row in high.tolist():
             self.identities += 1

@@ -20,8 +20,8 @@ class OcSort:
 
     high: least score of a detection.  match: least IoU of a match; 0.3 in the paper.  direction: weight of the
     direction of motion in the matching (lambda, 0.2 in the paper).  steps: frames between the observations that a
-    direction is computed from (Delta t, 3 in the paper).  buffer: frames that an object may be hidden.  hits: detections
-    after which a track is confirmed; in the first frames all are.
+    direction is computed from (Delta t, 3 in the paper).  buffer: frames that an object may be hidden.  hits:
+    detections after which a track is confirmed; in the first frames all are.
     """
 
     high: float = 0.6
