@@ -178,7 +178,8 @@ def write_clips(folder: str | Path, clips: Mapping[str, Clip] = CLIPS) -> Path:
         for number, named in enumerate(clips.items()):
             (work / "val" / named[0]).mkdir(parents=True)
             _write_clip(work, number, named, images, annotations)
-        categories = [{"id": label + 1, "name": name} for label, name in enumerate(NAMES)]
+        used = {one.kind for clip in clips.values() for one in clip.objects}
+        categories = [{"id": label + 1, "name": name} for label, name in enumerate(NAMES) if name in used]
         content = {"images": images, "annotations": annotations, "categories": categories}
         (work / "annotations/instances_val.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
