@@ -128,7 +128,7 @@ def test_the_chart_has_each_model_and_its_offline_ap(place: Path, tmp_path: Path
     result = onelook.stream(place / "a.onnx", place / "data", run_times=given, reporter=SilentReporter())
     assert [(point.name, point.hollow) for point in chart_points(result)] == [
         ("a", False),
-        ("offline AP", True),
+        ("a, offline AP", True),
         ("a, kalman", False),
     ]
 

@@ -146,7 +146,7 @@ def chart_points(result: Streaming) -> list[Point]:
         points.append(Point(name, milliseconds, max(one.streaming["AP"], 0.0)))
         if one.name not in offline:
             offline.add(one.name)
-            points.append(Point("offline AP", milliseconds, max(one.offline["AP"], 0.0), hollow=True))
+            points.append(Point(f"{one.name}, offline AP", milliseconds, max(one.offline["AP"], 0.0), hollow=True))
     return points
 
 

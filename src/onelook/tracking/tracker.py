@@ -10,6 +10,7 @@ from onelook.tracking.oc_sort import OcSort
 from onelook.types import Detections
 
 TrackerName = Literal["bytetrack", "ocsort"]
+"""A tracker with the settings of its paper: ByteTrack, or OC-SORT."""
 
 
 class TrackerState(Protocol):
