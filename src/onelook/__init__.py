@@ -76,7 +76,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.reporter import SilentReporter as SilentReporter
     from onelook.tracking import ByteTrack as ByteTrack
     from onelook.tracking import OcSort as OcSort
-    from onelook.tracking import TrackerName as TrackerName
+    from onelook.tracking.tracker import TrackerName as TrackerName
     from onelook.training.recipe import Recipe as Recipe
     from onelook.types import Detections as Detections
     from onelook.types import Sample as Sample
@@ -124,7 +124,7 @@ _PUBLIC = {
     "SilentReporter": "onelook.reporter",
     "Streaming": "onelook.report.streaming",
     "TrackEvaluation": "onelook.evaluation.tracks",
-    "TrackerName": "onelook.tracking",
+    "TrackerName": "onelook.tracking.tracker",
     "TrainResult": "onelook.api.load",
     "TuneResult": "onelook.api.tune",
     "UserError": "onelook.errors",

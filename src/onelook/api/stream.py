@@ -257,6 +257,7 @@ class _Simulation:
                     streaming=result.evaluation.stats,
                     offline=evaluation.stats,
                     milliseconds={key: latency[key] for key in ("mean", "p50", "p90", "p99")},
+                    frames=counters.frames,
                     processed=counters.processed,
                     missed=counters.missed,
                     in_time=counters.in_time,

@@ -28,9 +28,9 @@ class StreamedModel:
     name: in the tables.  model: what was given.  runtime, device, precision: what it ran with.  size: (height, width)
     of the input.  forecast: "none", "linear" or "kalman".  streaming: the twelve COCO numbers under streaming.
     offline: the same of every frame's own detections, without regard to time.  milliseconds: run time of a frame, from
-    decoded image to boxes: mean, p50, p90, p99.  processed: outputs of the simulation.  missed: frames before the first
-    output.  in_time: frames that are shown with their own output.  mismatch: sum of the ages of the shown outputs, in
-    frames.
+    decoded image to boxes: mean, p50, p90, p99.  frames: of all sequences.  processed: outputs of the simulation.
+    missed: frames before the first output.  in_time: frames that are shown with their own output.  mismatch: sum of the
+    ages of the shown outputs, in frames.
     """
 
     name: str
@@ -43,6 +43,7 @@ class StreamedModel:
     streaming: Mapping[str, float]
     offline: Mapping[str, float]
     milliseconds: Mapping[str, float]
+    frames: int
     processed: int
     missed: int
     in_time: int
@@ -50,8 +51,9 @@ class StreamedModel:
 
     @property
     def age(self) -> float | None:
-        """Mismatch over processed frames, as the official toolkit reports it; None where nothing was processed."""
-        return self.mismatch / self.processed if self.processed else None
+        """Mean age of the shown outputs, in frames; None where there is none."""
+        shown = self.frames - self.missed
+        return self.mismatch / shown if shown else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,9 @@ class Streaming:
                 STREAMING_STATS.get(name, f"s{name}"): value for name, value in row["streaming"].items()
             }
             row["age"] = model.age
+            # As the official toolkit reports them.
+            row["mismatch_average"] = model.mismatch / model.processed if model.processed else None
+            row["in_time_average"] = model.in_time / model.processed if model.processed else None
         plain["recommendation"] = self.recommendation()
         plain["written"] = [str(path) for path in self.written]
         return plain
@@ -169,6 +174,7 @@ def _row(model: StreamedModel) -> dict[str, Any]:
         "forecast": model.forecast,
         **{name: "" if value < 0 else value for name, value in numbers.items()},
         **{f"ms_{name}": value for name, value in model.milliseconds.items()},
+        "frames": model.frames,
         "processed": model.processed,
         "missed": model.missed,
         "in_time": model.in_time,

@@ -31,7 +31,10 @@ def show_streaming(result: Streaming, console: Console) -> None:
         console.print()
     console.print(Text(result.recommendation()))
     console.print(
-        Text("AP: of every frame's own detections. ms: mean run time. age: frames, of the shown output.", style="dim")
+        Text(
+            "AP: of every frame's own detections. ms: mean run time. age: of the shown outputs, in frames, on average.",
+            style="dim",
+        )
     )
     for note in result.notes:
         console.print(Text(f"Note: {note}", style="yellow"))
