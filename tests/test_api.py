@@ -50,6 +50,10 @@ for found in detector.stream("clip.mp4"):
     assert_type(found.plot(), "np.ndarray")
     assert_type(found[found.scores > 0.5], Detections)
     assert_type(found[0][:1][[0]], Detections)
+for found in detector.track("clip.mp4", tracker="ocsort"):
+    assert_type(found.tracks, np.ndarray | None)
+assert_type(onelook.score_tracks("annotated/", "tracks/").metrics, dict[str, float])
+assert_type(onelook.stream(["a.onnx", detector], "data/").best.age, float | None)
 assert_type(detector.validate("data/"), Evaluation)
 assert_type(detector.validate("data/").stats["AP"], float)
 assert_type(detector.export("onnx", nms=True), ExportResult)
@@ -135,6 +139,7 @@ BEHIND = {  # what members of the public classes return or take for those who bu
     ),
     *("Point", "Postprocess", "Predictions", "Progress", "Pyramid", "Resize", "ResizeTransform", "Runtime", "Source"),
     "Tensor",
+    *("ByteTrackState", "OcSortState", "StreamedModel", "TrackCounts", "Tracker"),
 }
 FOREIGN = {
     "AbstractContextManager",

@@ -155,7 +155,8 @@ class Detections:
     int64 index into `class_names`.  class_names: of the model, by label; () where unknown.  image: (H, W, 3) uint8 RGB,
     the image itself, where it was kept.  source: the file it came from.  category_ids: the data set's own ids by label,
     for `to_coco`.  frame: number of the frame in a video, from 0.  size: (height, width) of the image, also where it
-    was not kept.  read_image: reads the image again where it was not kept, for `save`.
+    was not kept.  read_image: reads the image again where it was not kept, for `save`.  tracks: (K,) int64 identities
+    of the objects in their video, from 1; None without tracking.
     """
 
     boxes: np.ndarray
@@ -168,6 +169,7 @@ class Detections:
     frame: int | None = None
     size: tuple[int, int] | None = None
     read_image: Callable[[], np.ndarray] | None = field(default=None, repr=False)
+    tracks: np.ndarray | None = None
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {score:.2f}" for name, score in zip(self.names[:_SHOWN], self.scores.tolist()))
@@ -180,7 +182,8 @@ class Detections:
     def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | np.ndarray) -> Detections:
         """The detections at an index, slice, mask or list of rows; a single index returns one detection."""
         rows = np.atleast_1d(np.arange(len(self))[index])
-        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+        tracks = None if self.tracks is None else self.tracks[rows]
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], tracks=tracks)
 
     @staticmethod
     def empty(class_names: tuple[str, ...] = ()) -> Detections:
@@ -194,11 +197,16 @@ class Detections:
         return [known[label] if label < len(known) else str(label) for label in self.labels.tolist()]
 
     def to_dict(self) -> dict[str, Any]:
-        """One image's entry of `detections.json`: source, size, and each detection's box, score, label and name."""
+        """One image's entry of `detections.json`: source, size, and each detection's box, score, label and name.
+
+        With tracking also its track.
+        """
         known = self.image.shape[:2] if self.image is not None else self.size
         height, width = (None, None) if known is None else known
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names)
         found = [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
+        for entry, track in zip(found, [] if self.tracks is None else self.tracks.tolist()):
+            entry["track"] = track
         return {"source": self.source, "frame": self.frame, "width": width, "height": height, "detections": found}
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
@@ -242,6 +250,7 @@ class Detections:
             xyxy=self.boxes.astype(np.float32),
             confidence=self.scores.astype(np.float32),
             class_id=self.labels.astype(int),
+            tracker_id=self.tracks,
             data={"class_name": np.array(self.names, dtype=object)},
         )
 
