@@ -1,4 +1,4 @@
-"""Knowledge distillation (DAMO-YOLO sec. 2.5): the student also learns the features of a teacher's neck.
+"""Knowledge distillation (DAMO-YOLO sec. 2.4): the student also learns the features of a teacher's neck.
 
 Teacher and student may be of any family: their levels are matched by stride, their channels by a projection. The
 teacher gets the student's input images, letterboxed and augmented for the student: each network normalises RGB 0..255
