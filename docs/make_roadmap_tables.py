@@ -2,99 +2,160 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from onelook.networks.detector import Architecture
 from onelook.networks.variants import VARIANTS
-from onelook.recipes.records import PRINTED_TABLES, printed_rows, printed_table
+from onelook.recipes.records import printed_rows
 from onelook.recipes.roadmaps import COUNTS, ROADMAPS, Roadmap, Row
+from onelook.recipes.roadmaps.roadmap import Counts, count_cost
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "roadmap_tables.md"
-
-INTRODUCTION = """# The cost of every row
-
-Made by `python docs/make_roadmap_tables.py`; a test compares both. What the tables show, how to train them, and why
-some figures do not agree: [roadmaps.md](roadmaps.md).
-
-Parameters are millions. Ours are counted at 80 classes and at the size of the row, in the way in which the paper counts,
-which each table names. **Equal** means: rounded to the digits that the paper prints, both figures are the paper's.
-"""
 NOTHING = "\N{EN DASH}"
-UNPRINTED = "no cost is printed"
+UNPRINTED = "no cost printed"
+ABSENT = "The copy of the paper that the figures were taken from has no tables."
+
+INTRODUCTION = """# What every row costs, here and in the papers
+
+Made by `python docs/make_roadmap_tables.py`; a test compares both. What the tables show, how they are trained, and
+which readings of the papers they rest on: [roadmaps.md](roadmaps.md).
+
+Parameters are millions, counted at 80 classes (classifiers: 1,000); GFLOPs at the size of the row's input. Each table
+says how its paper counts. **equal**: rounded to the printed digits, the counted figures are the printed ones.
+"""
+
+# How the papers count finished models, where another way than that of their family gives the printed figures.
+FAMILY_COUNTS: dict[str, Counts] = {"YOLOX": "profiler", "YOLOv4": "biases", "YOLOv7": "biases", "DAMO-YOLO": "merged"}
+MODEL_COUNTS: dict[str, Counts] = {
+    "yolov4": "profiler",
+    "yolov7-tiny": "profiler",
+    "yolov7-tiny-silu": "profiler",
+    "damo-yolo-s": "affine",
+}
+DIFFERENT = {
+    "yolov7-d6": "the paper's figures are of the training form, which has auxiliary heads: 154.71 M parameters",
+    "yolov4-tiny": "0.02 less; by whom and how the cited figure was counted is not said",
+    "yolov4-tiny-3l": "the released network of this name has 6.3 M parameters; what the paper counted is not known",
+}
+BY_FOUR = "equal: the count at 640 pixels, {:.1f}, times 4"
 
 
 def page() -> str:
     """The whole page."""
     verdicts = [verdict(table, row) for table in ROADMAPS.values() for row in table.rows]
-    equal, unprinted = verdicts.count("equal"), sum(text.startswith(UNPRINTED) for text in verdicts)
-    models = [line for paper in MODELS for line in model_lines(paper)]
-    agree = sum(line[-1] == "equal" for line in models)
-    counts = (
-        f"\nOf {len(verdicts)} rows the papers print a cost for {len(verdicts) - unprinted}: {equal} are equal, "
-        f"{len(verdicts) - unprinted - equal} are not. Of the {len(models)} figures of finished models below, {agree} are "
-        "equal.\n"
+    printed = [text for text in verdicts if not text.startswith(UNPRINTED)]
+    equal = printed.count("equal")
+    models = model_lines()
+    agree = sum(line[-1].startswith("equal") for line in models)
+    counted = (
+        f"\nOf {len(verdicts)} rows the papers print the cost of {len(printed)}: {equal} are equal, "
+        f"{len(printed) - equal} are not. Of {len(models)} printed costs of finished models, {agree} are equal.\n"
     )
-    parts = [INTRODUCTION, counts, *(roadmap_section(table) for table in ROADMAPS.values())]
-    return "".join([*parts, "\n# Finished models\n", *(models_section(paper) for paper in MODELS)])
+    sections = [roadmap_section(table) for table in ROADMAPS.values()]
+    head = ("model", "printed in", "input", "parameters", "paper", "GFLOPs", "paper", "equal, or why not")
+    finished = (
+        "\n## Finished models\n\nIn the papers' comparisons of detectors, in which a model is often printed several "
+        f"times. `onelook models NAME` shows all that is printed of one.\n\n{markdown(head, models, left=2)}"
+    )
+    return "".join([INTRODUCTION, counted, *sections, finished])
 
 
 def roadmap_section(table: Roadmap) -> str:
     """One roadmap: its rows with both costs, and whether they are equal."""
     lines = []
     for row in table.rows:
-        parameters, gflops = cost(table, row)
-        printed = row.published
-        lines.append(
-            (
-                row.name,
-                f"{parameters:.2f}",
-                figure(printed.parameters, digits(table, "parameters")),
-                f"{gflops:.2f}",
-                figure(printed.gflops, digits(table, "gflops")),
-                verdict(table, row),
-            )
-        )
-    own = [f"`{row.key}`: {COUNTS[row.counts]}" for row in table.rows if row.counts is not None]
-    how = ". ".join([f"Counted {COUNTS[table.counts]}", *own])
+        parameters, gflops = cost(row.counts or table.counts, table.recipes[row.key].model)
+        printed = (row.published.parameters, row.published.gflops)
+        theirs = [
+            NOTHING if value is None else f"{value:.{digits(table, name)}f}" for value, name in zip(printed, COSTS)
+        ]
+        lines.append((row.name, f"{parameters:.2f}", theirs[0], f"{gflops:.2f}", theirs[1], verdict(table, row)))
+    ways: dict[Counts, list[str]] = {}
+    for row in table.rows:
+        if row.counts is not None:
+            ways.setdefault(row.counts, []).append(row.name)
+    own = [f"{' and '.join(names)}: {COUNTS[way]}." for way, names in ways.items()]
+    how = " ".join([f"Counted: {COUNTS[table.counts]}.", *own])
     head = ("row", "parameters", "paper", "GFLOPs", "paper", "equal, or why not")
-    return f"\n## {table.source}: {table.title}\n\n`onelook roadmap {table.name}`. {how}.\n\n{markdown(head, lines)}"
+    return f"\n## {table.source}: {table.title}\n\n`onelook roadmap {table.name}`. {how}\n\n{markdown(head, lines)}"
+
+
+COSTS = ("parameters", "gflops")
 
 
 def verdict(table: Roadmap, row: Row) -> str:
-    """ "equal", or in one line why the figures of a row are not, or cannot be compared."""
-    ours, printed = cost(table, row), (row.published.parameters, row.published.gflops)
-    if printed == (None, None):
-        return f"{UNPRINTED}. {row.note}" if row.note else UNPRINTED
-    names = ("parameters", "gflops")
-    same = all(
-        theirs is None or rounds_to(mine, theirs, digits(table, name))
-        for name, mine, theirs in zip(names, ours, printed)
-    )
-    if not same and not row.note:
-        raise ValueError(f"{table.name}:{row.key} has another cost than printed, and no note that says why")
-    return "equal" if same else row.note
-
-
-@cache
-def cost(table: Roadmap, row: Row) -> tuple[float, float]:
-    """Parameters in millions, and GFLOPs, of a row."""
-    return _cost(table, table.recipes[row.key].model, row)
-
-
-def _cost(table: Roadmap, model: Any, row: Row) -> tuple[float, float]:
-    key = (model, row.counts or table.counts)
-    if key not in _COSTS:
-        _COSTS[key] = table.cost(row, model, model.size)
-    return _COSTS[key]
-
-
-_COSTS: dict[Any, tuple[float, float]] = {}  # many rows share a network
+    """Whether a row's cost is the printed one, and in one line why not; ValueError where no note says why."""
+    printed = [getattr(row.published, name) for name in COSTS]
+    if printed == [None, None]:
+        why = ABSENT if table.source.startswith("YOLOv4,") else row.note
+        return f"{UNPRINTED}. {why}" if why else UNPRINTED
+    ours = cost(row.counts or table.counts, table.recipes[row.key].model)
+    pairs = zip(ours, printed, COSTS)
+    if all(theirs is None or rounds_to(mine, f"{theirs:.{digits(table, name)}f}") for mine, theirs, name in pairs):
+        return "equal"
+    if not row.note:
+        raise ValueError(f"{table.name}:{row.key} has not the printed cost, and no note says why")
+    return row.note
 
 
 def digits(table: Roadmap, name: str) -> int:
-    """How many digits the paper prints behind the point, in the figures of a table."""
-    values = (getattr(row.published, name) for row in table.rows)
+    """How many digits the paper prints behind the point, in a column of a table."""
+    values = [getattr(row.published, name) for row in table.rows]
     return max((len(repr(value).partition(".")[2]) for value in values if value is not None), default=0)
+
+
+def rounds_to(value: float, printed: str) -> bool:
+    """Whether a value, rounded to the digits of a printed number, is that number; halves may go either way."""
+    return abs(value - float(printed)) <= 0.5001 * 10.0 ** -len(printed.partition(".")[2])
+
+
+@cache
+def cost(counts: Counts, model: Architecture, size: int | None = None) -> tuple[float, float]:
+    """Parameters in millions, and GFLOPs, at the model's own input size or another. Many rows share a network."""
+    return count_cost(model, model.size if size is None else (size, size), counts)
+
+
+def model_lines() -> list[tuple[str, ...]]:
+    """Every printed cost of a finished model, each once, with the tables that print it."""
+    found: dict[tuple[str, str, str, int], list[str]] = {}
+    for model in VARIANTS.values():
+        for table, row in printed_rows(model.name):
+            cells = dict(zip(table.columns, row))
+            values = [next((cells[title] for title in cells if part in title), "") for part in ("Param", "FLOPs")]
+            if values[0]:
+                size = int(cells.get("Size", model.architecture.size[0]))
+                key = (model.name, values[0].rstrip("M"), values[1].rstrip("G"), size)
+                if table.source not in found.setdefault(key, []):
+                    found[key].append(table.source)
+    return [model_line(*key, sources) for key, sources in found.items()]
+
+
+def model_line(name: str, parameters: str, gflops: str, size: int, sources: Sequence[str]) -> tuple[str, ...]:
+    """One printed cost of a finished model beside ours."""
+    model = VARIANTS[name]
+    counts = MODEL_COUNTS.get(name, FAMILY_COUNTS[model.family])
+    ours = cost(counts, model.architecture, size)
+    same = [rounds_to(mine, theirs) for mine, theirs in zip(ours, (parameters, gflops))]
+    quarter = round(ours[1] / 4, 1)
+    if all(same):
+        said = "equal"
+    elif same[0] and size == 1280 and rounds_to(4 * quarter, gflops):
+        said = BY_FOUR.format(quarter)
+    else:
+        said = DIFFERENT[name]
+    where = "; ".join(sources)
+    return (name, where, str(size), f"{ours[0]:.2f}", parameters, f"{ours[1]:.2f}", gflops, said)
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A table; the first columns and the last are aligned to the left."""
+    rule = ["---"] * left + ["---:"] * (len(head) - left - 1) + ["---"]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rule, *lines))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
