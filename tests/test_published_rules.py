@@ -25,7 +25,7 @@ NAMES = sorted(name for name, row in VARIANTS.items() if row.family in ("YOLOv4"
 DEPARTURES = {
     "YOLOv4": {"schedule.warmup_epochs", "schedule.warmup_steps", "accumulate", "nominal_batch", "fixed_phases"},
     "YOLOX": {"closing.epochs", "sampling.beyond_image", "fixed_phases"},
-    "YOLOv7": {"max_labels", "nominal_batch", "fixed_phases", "least_anchor_recall"},
+    "YOLOv7": {"max_labels", "nominal_batch", "grow_accumulation", "fixed_phases", "least_anchor_recall"},
     "DAMO-YOLO": {"max_labels", "sampling.last_batch", "fixed_phases"},
 }
 ONE_OF_EACH = ("yolov4", "yolox-s", "yolov7", "damo-yolo-s")
