@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import onelook
 from onelook.api.models import models
 from onelook.cli.app import run
 from onelook.errors import ConfigError
@@ -69,6 +70,39 @@ def test_what_is_known_of_a_figure_is_in_its_record(name: str) -> None:
 
 def _numbers(text: str) -> set[str]:
     return set(re.findall(r"\d+(?:\.\d+)?", text))
+
+
+# Sections with what the code cites; figures, tables and equations up to these numbers.
+SECTIONS = {
+    "YOLOX": ("2.1 2.2 3 4", {"table": 6, "fig": 3, "eq": 1}),
+    "YOLOv4": ("2.1 2.2 2.3 3.1 3.2 3.3 3.4 4.1 4.2 4.3 4.4 4.5", {"table": 10, "fig": 8, "eq": 0}),
+    "YOLOv7": ("3.1 3.2 4.1 4.2 4.3 5.1 5.2 5.3 5.4.1 5.4.2 5.4.3 8", {"table": 10, "fig": 11, "eq": 0}),
+    "DAMO-YOLO": ("2.1 2.2 2.3 2.4 3", {"table": 8, "fig": 3, "eq": 2}),
+}
+
+
+@pytest.mark.parametrize("paper", SECTIONS)
+def test_what_is_cited_of_a_paper_is_in_it(paper: str) -> None:
+    sections, last = SECTIONS[paper]
+    found = 0
+    root = Path(__file__).resolve().parents[1]
+    for file in [*(root / "src").rglob("*.py"), *(root / "docs").glob("*.md")]:
+        text = re.sub(r"\s+", " ", file.read_text(encoding="utf-8"))
+        for kind, number in re.findall(rf"(?<![\w-]){paper},? (sec|fig|table|eq)s?\.? ?(\d[\d.]*\d|\d)", text):
+            found += 1
+            known = number in sections.split() if kind == "sec" else int(number) <= last[kind]
+            assert known, f"{file}: {paper} {kind} {number}"
+    assert found > 3
+
+
+def test_the_sections_of_damo_yolos_parts_are_the_papers() -> None:
+    for module, said in (
+        ("assign/align_ota.py", "(DAMO-YOLO sec. 2.3, eq. 2)"),
+        ("training/distillation.py", "(DAMO-YOLO sec. 2.4)"),
+        ("networks/yolov4/head.py", '"eliminate grid sensitivity", sec. 4.3'),
+        ("tuning/genes.py", "(YOLOv4 sec. 3.3 and 4.1)"),
+    ):
+        assert said in (Path(onelook.__file__).parent / module).read_text(encoding="utf-8")
 
 
 def test_a_model_shows_what_the_papers_print_of_it(capsys: pytest.CaptureFixture[str]) -> None:
