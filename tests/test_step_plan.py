@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onelook.config import change
 from onelook.recipes import find_recipe
 from onelook.training.loop import Epoch, Step, train
+from onelook.training.preflight import rates_too_low
 from onelook.training.recipe import Recipe, batch_settings
 from onelook.training.schedule import OneCycle
 from onelook.training.step_plan import StepPlan
@@ -124,6 +125,13 @@ def test_a_training_is_resumed_within_the_growing_accumulation() -> None:
     rest = [event for event in train(recipe, part, Squares(batch=2)) if isinstance(event, Step)]
     assert [step.images for step in rest] == [step.images for step in steps[5:]]
     assert all(torch.equal(a, b) for a, b in zip(part.detector.parameters(), whole.detector.parameters()))
+
+
+def test_a_training_within_such_a_warm_up_is_warned_of() -> None:
+    recipe = replace(small(grow_accumulation=True), epochs=1)
+    steps = StepPlan(recipe, 12).total
+    assert steps > 3 and rates_too_low(recipe, 12).startswith(f"All {steps} steps of this training lie in the warm-up")
+    assert rates_too_low(replace(recipe, epochs=2), 12) == ""
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def fit(
     meter = record.loss_meter(train_state.process_group)
     clock = Clock(record.seconds, train_state.steps, plan.total)
     read_every = READ_EVERY if train_state.process_group.device.type == "cuda" else 1
-    shown = None
+    shown, counts = None, list[int]()
     locked = exclusive(run.folder, train_state.process_group, new=False, warn=log.warning)
     with locked, StopRequest() as stop, log:
         if train_state.steps == 0:
@@ -217,10 +217,10 @@ def fit(
         stopped = record.finished
         for event in () if stopped else train(recipe, train_state, batches):
             if isinstance(event, Step):
-                counts = plan.counts(event.epoch)
                 done = plan.place(event.number)[1] + 1
                 meter.add(event, first=shown is None)
                 if shown != event.epoch:  # the first step of the epoch in this session
+                    counts = plan.counts(event.epoch)
                     log.begin_epoch(event.epoch, recipe.epochs, len(counts), done - 1)
                     shown = event.epoch
                 if done % read_every and not event.ends_epoch:
@@ -232,10 +232,11 @@ def fit(
                 if found:
                     _report_skipped(run, skipped)
                 pace = clock.seconds_per_step(train_state.steps)
-                speed = (
-                    recipe.batch_size * (counts[done - 1] / recipe.accumulate if recipe.grow_accumulation else 1) / pace
-                )
-                log.step(done, len(counts), meter.recent_means(), speed, clock.remaining(train_state.steps))
+                images = recipe.batch_size
+                if recipe.grow_accumulation:
+                    images = images // recipe.accumulate * counts[done - 1]
+                remaining = clock.remaining(train_state.steps)
+                log.step(done, len(counts), meter.recent_means(), images / pace, remaining)
                 record.seconds = clock.seconds()
                 stopped = interrupted and not event.ends_epoch
                 if stopped or (due and not event.ends_epoch):

@@ -29,7 +29,7 @@ class StepPlan:
 
     @cached_property
     def _growing(self) -> list[list[int]]:
-        """The micro-batches of each step, for the epochs in which the accumulation grows."""
+        """For the epochs in which the accumulation grows: how many micro-batches are done after each of their steps."""
         recipe = self.recipe
         schedule, count = recipe.schedule, recipe.accumulate
         if not recipe.grow_accumulation or count == 1 or not isinstance(schedule, OneCycle):
@@ -39,19 +39,19 @@ class StepPlan:
         warmup = schedule.warmup(self.full_steps) * count
         epochs = []
         for first in range(0, min(warmup, recipe.epochs * self.batches), self.batches):
-            ends = [0]
+            ends = []
             for index in range(self.batches):
                 number = first + index
                 grown = max(1, round(1 + (target - 1) * min(number / warmup, 1.0)))
                 if (number + 1) % grown == 0 or index + 1 == self.batches:
                     ends.append(index + 1)
-            epochs.append([end - start for start, end in pairwise(ends)])
+            epochs.append(ends)
         return epochs
 
     @cached_property
     def _before(self) -> list[int]:
         """The steps before each of these epochs, and before the first one after them."""
-        return list(accumulate((len(counts) for counts in self._growing), initial=0))
+        return list(accumulate((len(ends) for ends in self._growing), initial=0))
 
     @property
     def total(self) -> int:
@@ -61,7 +61,7 @@ class StepPlan:
     def counts(self, epoch: int) -> list[int]:
         """How many micro-batches each step of an epoch (0-based) has."""
         if epoch < len(self._growing):
-            return self._growing[epoch]
+            return [end - start for start, end in pairwise([0, *self._growing[epoch]])]
         count = self.recipe.accumulate
         return [min(count, self.batches - first) for first in range(0, self.batches, count)]
 
@@ -82,4 +82,4 @@ class StepPlan:
         start = epoch * self.full_steps
         if epoch >= len(self._growing):
             return start + index
-        return start + (sum(self._growing[epoch][: index + 1]) - 1) / self.recipe.accumulate
+        return start + (self._growing[epoch][index] - 1) / self.recipe.accumulate

@@ -246,9 +246,9 @@ FIGURE_3 = Roadmap(
     counts="affine",
     start=paper(variant("damo-yolo-s")),
     rows=(
-        Row("0.5", "weight 0.5, chosen"),
-        Row("2", "weight 2", {"distillation.weight": 2.0}, base="0.5"),
-        Row("10", "weight 10", {"distillation.weight": 10.0}, base="0.5"),
+        Row("weight-0.5", "weight 0.5, chosen"),
+        Row("weight-2", "weight 2", {"distillation.weight": 2.0}, base="weight-0.5"),
+        Row("weight-10", "weight 10", {"distillation.weight": 10.0}, base="weight-0.5"),
     ),
 )
 
