@@ -39,7 +39,7 @@ Target = Literal["onnx", "openvino", "ncnn", "tensorrt", "darknet"]  # formats t
 LEAST_RUNTIME = "1.14"  # the first ONNX Runtime that runs the operators of exported files
 METADATA_KEY = "onelook"
 FORMAT = 1
-_LARGEST_DOCUMENT = 4_000_000  # characters; 10,000 class names fit well within it
+LARGEST_DOCUMENT = 4_000_000  # characters; 10,000 class names fit well within it
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ExportedMetadata:
     @staticmethod
     def from_json(text: str, source: str) -> ExportedMetadata:
         """The metadata in `text`, found in the file `source`; raises ExportError if it is damaged or newer."""
-        if len(text) > _LARGEST_DOCUMENT:
+        if len(text) > LARGEST_DOCUMENT:
             raise _damaged(source, f"it has {len(text)} characters")
         try:
             data = json.loads(text)
@@ -112,6 +112,11 @@ class ExportedMetadata:
         if (data["nms"] is None) != (data["outputs"] == "raw"):
             raise _damaged(source, "'nms' and 'outputs' contradict each other")
         return ExportedMetadata(**known)
+
+
+def description_beside(path: str) -> str:
+    """The path of the metadata of a file whose format holds none."""
+    return f"{path}.json"
 
 
 _OPTIONAL = ("detecting", "evaluating")  # the first files of this format do not have them
