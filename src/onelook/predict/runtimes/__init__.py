@@ -5,9 +5,19 @@ from __future__ import annotations
 import os
 
 from onelook.predict.runtimes.exported import ExportedRuntime
+from onelook.predict.runtimes.ncnn import NcnnRuntime
 from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes.openvino import OpenvinoRuntime
+from onelook.predict.runtimes.tensorrt import TensorrtRuntime
+from onelook.predict.runtimes.torch_program import TorchProgramRuntime
 
-EXPORTED_RUNTIMES: tuple[type[ExportedRuntime], ...] = (OnnxRuntime,)
+EXPORTED_RUNTIMES: tuple[type[ExportedRuntime], ...] = (
+    OnnxRuntime,
+    OpenvinoRuntime,
+    NcnnRuntime,
+    TorchProgramRuntime,
+    TensorrtRuntime,
+)
 
 
 def exported_runtime(path: str | os.PathLike[str]) -> type[ExportedRuntime] | None:

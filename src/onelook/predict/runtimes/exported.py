@@ -135,9 +135,7 @@ class ExportedRuntime(ABC):
         else:
             raise ConfigError(f"'{self.path}' has NMS inside and cannot use {type(postprocess).__name__}.", _NO_NMS)
         settings = {name: np.array(value, np.float32) for name, value in values.items()}
-        counts, boxes, scores, labels = self.run(
-            ["count", "boxes", "scores", "labels"], {"images": pixels, **settings}
-        )
+        counts, boxes, scores, labels = self.run(["count", "boxes", "scores", "labels"], {"images": pixels, **settings})
         found = []
         for row, count in enumerate(counts.tolist()):
             kept = slice(0, min(max(int(count), 0), postprocess.limit or boxes.shape[1]))
