@@ -129,9 +129,9 @@ def _measured(row: Row, detector: Any, pixels: np.ndarray, expected: tuple[np.nd
         agreement = compare_rows(found, expected, NOT_COMPARED, runtime.size)
         loops = {"ours": _ours(runtime, pixels), "bare": BARE[row.target](runtime)(pixels)}
         seconds = alternate(loops, turns, warm_up=1, timed=5, untimed=1)
-        ours, bare = median(seconds["ours"]), median(seconds["bare"])
+        ours, bare, size = median(seconds["ours"]), median(seconds["bare"]), file.bytes
     differences = (agreement.confident_box, agreement.box, agreement.score, agreement.best_score)
-    return Row(row.model, row.target, row.precision, "", file.bytes, *differences, ours * 1e3, ours / bare)
+    return Row(row.model, row.target, row.precision, "", size, *differences, ours * 1e3, ours / bare)
 
 
 def _ours(runtime: ExportedRuntime, pixels: np.ndarray) -> Callable[[], object]:

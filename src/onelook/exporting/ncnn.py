@@ -48,8 +48,11 @@ def export_ncnn(detector: Detector, path: str | Path, options: ExportOptions) ->
     path = Path(path)
     check_place(path, ".param", "an ncnn model")
     metadata = describe(detector, options)
-    graph = ExportGraph(detector)
+    graph: nn.Module = ExportGraph(detector)
     _replace_space_to_depth(graph)
+    if options.half:
+        graph = _SmallPixels(graph, metadata.size)
+        _round_kernels(graph)
     with drafted(path, _OTHERS) as draft:
         _convert(graph, metadata, draft)
         write_text(description_beside(str(draft)), metadata.to_json() + "\n")
@@ -90,6 +93,41 @@ def _replace_space_to_depth(graph: nn.Module) -> None:
         for name, child in parent.named_children():
             if isinstance(child, Focus):
                 setattr(parent, name, _ConvertibleFocus(child))
+
+
+class _SmallPixels(nn.Module):
+    """The same network, for pixels in 0..1 instead of 0..255, which its first kernel makes up for. Both are exact.
+
+    A kernel for 0..255 is so small that part of it is below the normal numbers of float16, which ncnn takes for 0.
+    """
+
+    scale = 2.0**-8
+
+    def __init__(self, graph: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.graph = graph
+        called: list[nn.Conv2d] = []
+        hooks = [
+            module.register_forward_hook(lambda module, *_: called.append(module))
+            for module in graph.modules()
+            if isinstance(module, nn.Conv2d)
+        ]
+        with torch.no_grad():
+            graph(torch.zeros((1, 3, *size)))
+            called[0].weight /= self.scale
+        for hook in hooks:
+            hook.remove()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.graph(images * self.scale)
+
+
+def _round_kernels(graph: nn.Module) -> None:
+    """Rounds kernels to float16, in float32: pnnx cuts digits off instead, which makes all kernels a little smaller."""
+    with torch.no_grad():
+        for parameter in graph.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(parameter.half())
 
 
 def _convert(graph: nn.Module, metadata: ExportedMetadata, draft: Path) -> None:
