@@ -35,6 +35,7 @@ from onelook.predict.runtimes import exported_runtime
 from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError
 from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.weights import save_weights
+from simulated_tensorrt import Cuda, modules
 
 SIZE = (64, 96)
 NEEDS = {"onnx": ("onnx", "onnxscript"), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx"), "torch": ()}
@@ -346,3 +347,35 @@ def test_operator_that_tensorrt_does_not_take_is_named(exported: Any) -> None:
     file = exported("onnx", nms=Nms())
     with pytest.raises(ExportError, match="'Abs'"):
         check_operators(file.path)
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    cuda = Cuda()
+    for name, module in modules(cuda).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("onelook.exporting.tensorrt.find_spec", lambda name: object())
+    return cuda
+
+
+def test_engine_is_built_verified_and_run_through_the_simulated_interface(
+    simulated: Cuda, detector: Detector, tmp_path: Path
+) -> None:
+    file = TARGETS["tensorrt"].write(detector, tmp_path / "m.engine", ExportOptions(dynamic=True))
+    assert file.path == tmp_path / "m.engine" and file.notes == () and file.runs_in == "TensorRT 0.simulated"
+    assert {one.name for one in tmp_path.iterdir()} == {"m.engine", "m.engine.json", "m.onnx"}
+    runtime = opened(file, device="cuda:0")
+    outside = TorchRuntime(detector, "cpu", size=SIZE)
+    for count in (1, 3, 2):  # memory grows once and is kept
+        assert_same(runtime(batch(count), AllRows()), outside(batch(count), AllRows()))
+    assert simulated.freed == 3 + 3  # images and two outputs, here and in the verification
+    with pytest.raises(ConfigError, match="toaster"):
+        opened(file, device="toaster")
+    with pytest.raises(ExportError, match="CUDA says 101"):
+        opened(file, device="cuda:1")
+    simulated.largest = 100
+    with pytest.raises(ExportError, match="CUDA says 2"):
+        opened(file)(batch(1), AllRows())
+    file.path.write_bytes(b"of another GPU")
+    with pytest.raises(ExportError, match="not an engine for this GPU"):
+        opened(file)
