@@ -130,6 +130,10 @@ class Dataset:
         """(M,) float64 pixels: the annotated (mask) area, width times height where none is given."""
         return self.index.areas[self.span(i)]
 
+    def image_extra(self, i: int) -> dict[str, Any]:
+        """Further fields of an image in its annotation file, such as the number of its video; {} without any."""
+        return self.index.extra("image", self.row(i))
+
     def annotation_ids(self, i: int) -> np.ndarray:
         """(M,) int64."""
         return self.index.annotation_ids[self.span(i)]
