@@ -194,7 +194,7 @@ def _ncnn(runtime: ExportedRuntime) -> Any:
 
     def run(images: np.ndarray) -> object:
         extractor = net.create_extractor()
-        extractor.input("images", ncnn.Mat(images[0]))
+        extractor.input("images", ncnn.Mat(images[0]).clone())
         return [np.array(extractor.extract(name)[1]) for name in ("boxes", "scores")]
 
     return _loop(run)

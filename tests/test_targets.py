@@ -253,6 +253,13 @@ def test_openvino_model_of_another_program_is_refused(exported: Any, tmp_path: P
         onelook.load(tmp_path / "model.xml")
 
 
+@pytest.mark.parametrize("file", ["a.xml", "a.param", "a.pt2", "a.engine"])
+def test_exported_file_holds_no_weights_for_pytorch(file: str) -> None:
+    for model, weights in ((file, None), ("yolox-nano", file)):
+        with pytest.raises(UsageError, match=rf"'{file}' is an exported file"):
+            onelook.export(model, weights=weights)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_unknown_device_is_named(name: str, exported: Any) -> None:
     with pytest.raises(ConfigError, match="toaster"):

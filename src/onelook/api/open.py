@@ -152,6 +152,13 @@ def open_network(model: Model, weights: PathLike | None = None, *, untrained: bo
         return OpenedDetector(model, model_name(model.architecture), model.architecture.size)
     if not isinstance(model, str | os.PathLike):
         raise UsageError(f"A {type(model).__name__} is no model.", "Give a name, a path, or a detector.")
+    for given in (model, weights):
+        kind = None if given is None else exported_runtime(given)
+        if kind is not None and not kind.holds_weights:
+            raise UsageError(
+                f"'{os.fspath(given or model)}' is an exported file, and PyTorch cannot take weights from it.",
+                "Use the weights file, the ONNX file or the folder of the run that it was made of.",
+            )
     return open_detector(model, weights, untrained=untrained)
 
 

@@ -93,7 +93,7 @@ def refuse_nms(options: ExportOptions, target: str, reason: str) -> None:
     if options.nms is not None:
         raise UsageError(
             f"{target} cannot have NMS inside: {reason}.",
-            "Export without NMS: Onelook's runtimes add it outside, and examples show how.",
+            "Export without NMS: the commands of Onelook add it outside of the file.",
         )
 
 

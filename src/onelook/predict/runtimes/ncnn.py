@@ -54,7 +54,8 @@ class NcnnRuntime(ExportedRuntime):
         found: list[list[np.ndarray]] = [[] for _ in outputs]
         for image in feed["images"]:
             extractor = self._net.create_extractor()
-            pixels = np.ascontiguousarray(image, np.float32)  # a Mat knows no strides, and does not keep the array
+            # A Mat knows no strides and does not keep the array; layers need the alignment that the copy has.
+            pixels = np.ascontiguousarray(image, np.float32)
             extractor.input("images", ncnn.Mat(pixels).clone())
             for rows, name in zip(found, outputs):
                 code, values = extractor.extract(name)
