@@ -216,7 +216,7 @@ def test_detectors_in_memory_are_compared_with_files(place: Path) -> None:
     new = found.models[0]
     assert new.parameters and new.gflops and new.runtime.startswith("PyTorch") and new.file_bytes is None
     assert new.memory == {} and any("in memory" in note for note in new.notes)
-    assert describe_runtime(loaded.runtime, "cpu")["precision"] == "float32"
+    assert describe_runtime(loaded.runtime)["precision"] == "float32"
 
 
 def test_published_figures_are_rings_at_the_measured_time(place: Path) -> None:

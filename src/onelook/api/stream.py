@@ -23,7 +23,7 @@ from onelook.data.objects import evaluation_notes
 from onelook.data.split_names import usual_splits
 from onelook.errors import ConfigError, UsageError, UserError, did_you_mean
 from onelook.evaluation import Evaluation
-from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes.exported import ExportedRuntime
 from onelook.report.streaming import StreamedModel, Streaming, write_streaming
 from onelook.reporter import PlainReporter, Reporter
 from onelook.streaming import (
@@ -175,7 +175,7 @@ def _exported_size(one: Candidate, options: LoadOptions) -> tuple[int, int] | No
     if path.suffix.lower() != ".onnx" or one.weights is not None:
         return None
     runtime = open_candidates([one], options)[0].predictor.runtime
-    return runtime.size if isinstance(runtime, OnnxRuntime) else None
+    return runtime.size if isinstance(runtime, ExportedRuntime) else None
 
 
 def _measured(measuring: Measuring, opened: Sequence[OpenCandidate]) -> dict[str, RunTimes]:
