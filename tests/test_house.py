@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layers", "assign", "losses", "augment"),
     ("networks", "data"),
     ("weights", "predict"),
-    ("training", "evaluation", "exporting", "tuning"),
+    ("training", "evaluation", "exporting", "tuning", "nas"),
     ("recipes",),
     ("report",),
     ("api",),

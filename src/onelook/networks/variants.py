@@ -8,11 +8,11 @@ from onelook.augment.letterbox import Letterbox, Stretch
 from onelook.errors import ConfigError, did_you_mean
 from onelook.networks.classifier import Classification
 from onelook.networks.damo_yolo import architecture as damo_yolo
-from onelook.networks.damo_yolo.mae_nas import Stage, Structure
 from onelook.networks.damo_yolo.rep_gfpn import RepGfpn
 from onelook.networks.damo_yolo.zero_head import ZeroHead
 from onelook.networks.detector import PixelFormat
 from onelook.networks.published import Published, Variant
+from onelook.networks.structure import Stage, Structure
 from onelook.networks.yolov4 import architecture as yolov4
 from onelook.networks.yolov7 import architecture as yolov7
 from onelook.networks.yolox import architecture as yolox
