@@ -41,6 +41,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.roadmap import roadmap as roadmap
     from onelook.api.roadmap import roadmaps as roadmaps
     from onelook.api.score import score as score
+    from onelook.api.search import SearchResult as SearchResult
+    from onelook.api.search import SearchRow as SearchRow
+    from onelook.api.search import search as search
     from onelook.api.train import train as train
     from onelook.api.tune import TuneResult as TuneResult
     from onelook.api.tune import tune as tune
@@ -112,6 +115,8 @@ _PUBLIC = {
     "RoadmapList": "onelook.api.roadmap",
     "RoadmapTable": "onelook.report.roadmap",
     "Sample": "onelook.types",
+    "SearchResult": "onelook.api.search",
+    "SearchRow": "onelook.api.search",
     "SilentReporter": "onelook.reporter",
     "TrainResult": "onelook.api.load",
     "TuneResult": "onelook.api.tune",
@@ -141,6 +146,7 @@ _PUBLIC = {
     "roadmaps": "onelook.api.roadmap",
     "save_weights": "onelook.weights",
     "score": "onelook.api.score",
+    "search": "onelook.api.search",
     "train": "onelook.api.train",
     "tune": "onelook.api.tune",
     "validate": "onelook.api.validate",

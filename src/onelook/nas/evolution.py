@@ -123,7 +123,7 @@ def first_structure(task: Task) -> Structure:
     count = cost(task.space.smallest, task.size)
     raise UserError(
         "No structure of this search is within its budgets: the smallest structure has "
-        f"{count.layers} layers, {count.parameters / 1e6:.3g} M parameters and {count.flops / 1e9:.3g} G multiply-adds.",
+        f"{count.layers} layers, {count.parameters / 1e6:.3g} M parameters, {count.flops / 1e9:.3g} G multiply-adds.",
         "Give a larger budget, or a smaller size.",
     )
 
