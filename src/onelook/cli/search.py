@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
@@ -16,6 +16,8 @@ def search(
     family: str = "damo-yolo",
     like: str | None = None,
     size: int | None = None,
+    runtime: Literal["torch", "onnx"] | None = None,
+    threads: int | None = None,
     evaluations: int | None = None,
     processes: int | None = None,
     seed: int | None = None,
@@ -32,14 +34,17 @@ def search(
     Examples:
         onelook search --budget flops=damo-yolo-t
         onelook search --like damo-yolo-ns --budget flops=0.4G,parameters=1M --size 416 --name pocket
+        onelook search --budget latency=60ms --size 416 --runtime onnx --threads 2
         onelook search --resume --out runs/search-damo-yolo --evaluations 1000000
 
     Args:
         budget: Upper limits of the backbone, with commas between: flops=4G (multiply-adds), parameters=2M, layers=20;
-            or the cost of a model, flops=damo-yolo-t.
+            or the cost of a model, flops=damo-yolo-t. latency=12ms is of the whole detector on this machine's CPU.
         family: Family of detectors.
         like: Model whose blocks, stem, neck and head the found one has; damo-yolo-t unless given.
         size: Side of the network's input in pixels; that of --like unless given.
+        runtime: What measures latency: torch (unless given) or onnx.
+        threads: Threads of that; one a core unless given.
         evaluations: Structures to try, those of earlier sessions included; 100,000 unless given.
         processes: How many processes compute; the result does not depend on it.
         seed: Of the search; 0 unless given.
@@ -54,6 +59,8 @@ def search(
         family=family,
         like=like,
         size=size,
+        runtime=runtime,
+        threads=threads,
         evaluations=evaluations,
         processes=processes,
         seed=seed,

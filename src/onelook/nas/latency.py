@@ -81,6 +81,11 @@ class Calibration:
     measured: tuple[float, ...]
 
     @property
+    def largest_error(self) -> float:
+        """The largest relative error of a prediction."""
+        return max(abs(one / other - 1) for one, other in zip(self.predicted, self.measured))
+
+    @property
     def reliable(self) -> bool:
         """Whether the table orders networks well enough for a search."""
         return self.correlation >= LEAST_CORRELATION
@@ -119,18 +124,19 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 class LatencyModel:
     """Predicts the seconds of the detector with a backbone: called with a structure.
 
-    rest: the convolutions of neck and head, which depend on the channels of the backbone's last three features.
+    rest: the sum of the table over neck and head, which depend on the channels of the backbone's last three features.
+    scale, constant: fitted to whole networks, see `Calibration`.
     """
 
     table: OperatorTable
     size: int
-    rest: Callable[[Structure], Sequence[Operator]]
+    rest: Callable[[Structure], float]
     scale: float = 1.0
     constant: float = 0.0
 
     def total(self, structure: Structure) -> float:
         """The sum of the table over all convolutions of the detector."""
-        return self.table.total(backbone_operators(structure, self.size)) + self.table.total(self.rest(structure))
+        return self.table.total(backbone_operators(structure, self.size)) + self.rest(structure)
 
     def __call__(self, structure: Structure) -> float:
         return self.scale * self.total(structure) + self.constant

@@ -17,7 +17,12 @@ def show_backbone(result: SearchResult, console: Console) -> None:
     table.add_column("backbone of", no_wrap=True)
     for title in ("score", "layers", "parameters", "multiply-adds", "in budget", "detector", "GFLOPs"):
         table.add_column(title, justify="right")
+    measured = any(row.predicted is not None for row in result.rows)
+    if measured:
+        table.add_column("ms predicted", justify="right")
+        table.add_column("ms measured", justify="right")
     for place, row in enumerate(result.rows):
+        times = (row.predicted, row.measured)
         table.add_row(
             row.name,
             f"{row.score:.1f}",
@@ -27,6 +32,7 @@ def show_backbone(result: SearchResult, console: Console) -> None:
             "yes" if row.within else "no",
             f"{row.detector_parameters / 1e6:.2f} M",
             f"{row.gflops:.2f}",
+            *(("-" if value is None else f"{1e3 * value:.1f}" for value in times) if measured else ()),
             style="bold" if place == 0 else None,
         )
     console.print(table)
@@ -35,6 +41,12 @@ def show_backbone(result: SearchResult, console: Console) -> None:
         " detector: parameters and GFLOPs of the whole deploy form, 2 a multiply-add.",
         style="dim",
     )
+    if result.calibration is not None:
+        console.print(
+            f"Of {len(result.calibration.measured)} random networks the table predicted the order with a rank"
+            f" correlation of {result.calibration.correlation:.2f}.",
+            style="dim",
+        )
     if result.interrupted:
         console.print(f"Stopped. To resume: {result.resume_command}", soft_wrap=True, markup=False)
     console.print(f"The model: {result.model}   the chart: {result.chart}", soft_wrap=True, markup=False)
