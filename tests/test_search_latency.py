@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import onelook
 from onelook.api.search_latency import LatencyMeter
 from onelook.cli.app import run
 from onelook.errors import UsageError
 from onelook.nas.operators import Operator
+from onelook.networks.conv_shapes import convolutions
+from onelook.networks.deploy import deploy
 from onelook.recipes.searches import search_form
 from onelook.reporter import PlainReporter, SilentReporter
 
@@ -35,7 +39,14 @@ def formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def find(folder: Path, budget: str = "latency=12ms", **settings) -> onelook.SearchResult:
-    settings = {"like": "damo-yolo-ns", "size": 128, "evaluations": 2048, "reporter": SilentReporter(), **settings}
+    settings = {
+        "like": "damo-yolo-ns",
+        "size": 128,
+        "evaluations": 1,
+        "threads": 1,
+        "reporter": SilentReporter(),
+        **settings,
+    }
     return onelook.search(budget, out=folder, **settings)
 
 
@@ -50,10 +61,10 @@ def test_the_found_detector_keeps_the_budget_and_the_table_is_kept_in_the_cache(
     (cache,) = (tmp_path / "cache" / "onelook" / "operators").iterdir()
     kept = json.loads(cache.read_text())
     assert len(kept["silu"]) > 50 and kept["threads"] >= 1
-    meter = LatencyMeter(search_form("damo-yolo-ns"), 128, "torch", None)
+    meter = LatencyMeter(search_form("damo-yolo-ns"), 128, "torch", 1)
     assert len(meter.table.known) == len(kept["silu"])
     cache.write_text("{")
-    assert not LatencyMeter(search_form("damo-yolo-ns"), 128, "torch", None).table.known
+    assert not LatencyMeter(search_form("damo-yolo-ns"), 128, "torch", 1).table.known
 
 
 def test_a_larger_budget_finds_a_better_score(tmp_path: Path) -> None:
@@ -101,10 +112,27 @@ def test_wrong_settings_are_explained(tmp_path: Path) -> None:
 
 
 def test_the_command_line_shows_predicted_and_measured_times(tmp_path: Path, capsys) -> None:
-    arguments = ["--like", "damo-yolo-ns", "--size", "128", "--budget", "latency=12ms", "--evaluations", "100"]
+    arguments = ["--like", "damo-yolo-ns", "--size", "128", "--budget", "latency=12ms", "--evaluations", "1"]
+    arguments += ["--threads", "1"]
     assert run(["search", *arguments, "--out", str(tmp_path / "a")]) == 0
     shown = capsys.readouterr().out
     assert "ms predicted" in shown and "rank correlation" in shown.replace("\n", " ")
+
+
+def test_neck_and_head_are_interpolated_between_channels_of_the_grid() -> None:
+    form = search_form("damo-yolo-t")  # 96, 192 and 384 channels lie on the grid
+    meter = LatencyMeter(form, 128, "torch", 1)
+    with torch.device("meta"):
+        detector = deploy(form.architecture.build())
+    found = convolutions(detector, torch.zeros(1, 3, 128, 128))
+    assert meter.model().total(form.structure) == pytest.approx(
+        sum(operator_seconds(meter, Operator(*o)) for o in found)
+    )
+    stages = form.structure.stages
+    between = replace(form.structure, stages=(stages[0], replace(stages[1], outputs=80), *stages[2:]))
+    below = replace(form.structure, stages=(stages[0], replace(stages[1], outputs=64), *stages[2:]))
+    low, middle, high = (meter._rest_seconds(one) for one in (below, between, form.structure))
+    assert middle == pytest.approx((low + high) / 2) and low < middle < high
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -26,7 +28,7 @@ from onelook.errors import missing_package
 from onelook.exporting.onnx import export_onnx
 from onelook.files import write_text
 from onelook.nas.evolution import Task, random_structures
-from onelook.nas.latency import Calibration, LatencyModel, OperatorTable, calibrate
+from onelook.nas.latency import Calibration, LatencyModel, OperatorTable, calibrate, neighbours
 from onelook.nas.operators import Operator
 from onelook.networks.build import build
 from onelook.networks.conv_shapes import convolutions
@@ -114,11 +116,21 @@ class LatencyMeter:
         return OnnxRuntime(path, threads=self.threads)
 
     def _rest_seconds(self, structure: Structure) -> float:
-        """The sum over the convolutions of neck and head behind a backbone, which depend on its last channels only."""
-        channels = _level_channels(structure)
+        """The sum over the convolutions of neck and head behind a backbone, which depend on its last channels only.
+
+        Interpolated like the table between channels of its grid, because a network has to be built for every triple.
+        """
+        corners = product(*(neighbours(channels) for channels in _level_channels(structure)))
+        return sum(
+            prod(share for _, share in corner) * self._rest_of(structure, tuple(channels for channels, _ in corner))
+            for corner in corners
+        )
+
+    def _rest_of(self, structure: Structure, channels: tuple[int, ...]) -> float:
         if channels not in self._rest:
             with torch.device("meta"):
-                detector = deploy_in_place(self.form.detector(structure, (self.size, self.size)).build())
+                backbone = _small_backbone(structure, channels)
+                detector = deploy_in_place(self.form.detector(backbone, (self.size, self.size)).build())
             pyramid = tuple(
                 torch.zeros(1, count, self.size // stride, self.size // stride)
                 for count, stride in zip(channels, (8, 16, 32))
@@ -213,6 +225,16 @@ def _level_channels(structure: Structure) -> tuple[int, ...]:
         stride *= stage.stride
         found[stride] = stage.outputs
     return tuple(found[level] for level in (8, 16, 32))
+
+
+def _small_backbone(structure: Structure, channels: tuple[int, ...]) -> Structure:
+    """A backbone that is quickly built, with these channels of its features of stride 8, 16 and 32."""
+    stride, stages = 2, []
+    by_stride = dict(zip((8, 16, 32), channels))
+    for stage in structure.stages:
+        stride *= stage.stride
+        stages.append(replace(stage, outputs=by_stride.get(stride, 8), bottleneck=8, depth=1))
+    return replace(structure, stem=8, stages=tuple(stages))
 
 
 def _run_of(runtime: Runtime) -> Callable[[], object]:

@@ -37,7 +37,7 @@ def run_search(task: Task, state: SearchState, folder: Path, *, processes: int, 
     evaluations = int(state.settings["evaluations"])
     state.save(folder, write_text)
     saved = time.monotonic()
-    with StopRequest() as stop, _rounds(task, processes) as run_round, reporter.progress("search") as progress:
+    with StopRequest() as stop, rounds(task, processes) as run_round, reporter.progress("search") as progress:
         while state.evaluations < evaluations and not stop.requested:
             state.advance(merged(task, run_round(state)), PARTS * PART_EVALUATIONS)
             progress(min(state.evaluations, evaluations), evaluations, _detail(task, state))
@@ -57,7 +57,7 @@ def _detail(task: Task, state: SearchState) -> str:
 
 
 @contextmanager
-def _rounds(task: Task, processes: int) -> Iterator[Round]:
+def rounds(task: Task, processes: int) -> Iterator[Round]:
     """A function that computes the parts of a round, in this process or in several others."""
     if processes == 1:
         yield lambda state: [evolve_part(task, state.members, state.turn, part) for part in range(PARTS)]

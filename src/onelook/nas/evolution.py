@@ -77,9 +77,14 @@ class Population:
     def __post_init__(self) -> None:
         self._known = {structure for _, structure in self.members}
 
+    def takes(self, value: float, structure: Structure) -> bool:
+        """Whether a structure is new, and better than the worst of a full population."""
+        full = len(self.members) >= self.limit
+        return not (full and value <= self.members[-1][0]) and structure not in self._known
+
     def add(self, value: float, structure: Structure) -> bool:
-        """Adds a structure; False where it is known, or worse than the worst of a full population."""
-        if structure in self._known or (len(self.members) >= self.limit and value <= self.members[-1][0]):
+        """Adds a structure; False where the population does not take it."""
+        if not self.takes(value, structure):
             return False
         insort(self.members, (value, structure), key=_order)
         self._known.add(structure)
@@ -98,8 +103,9 @@ def evolve_part(task: Task, members: Iterable[tuple[float, Structure]], turn: in
     population = Population(task.population, list(members))
     for _ in range(PART_EVALUATIONS):
         child = task.space.mutate(pick(population.members, rng)[1], rng)
-        if task.allows(child):
-            population.add(score(child, task.weights), child)
+        value = score(child, task.weights)
+        if population.takes(value, child) and task.allows(child):  # the budgets take longer to compute
+            population.add(value, child)
     return population
 
 

@@ -37,12 +37,12 @@ class OperatorTable:
         if operator.depthwise:
             return sum(
                 share * self._measured(operator._replace(inputs=channels, outputs=channels))
-                for channels, share in _neighbours(operator.inputs)
+                for channels, share in neighbours(operator.inputs)
             )
         return sum(
             share * part * self._measured(operator._replace(inputs=inputs, outputs=outputs))
-            for inputs, share in _neighbours(operator.inputs)
-            for outputs, part in _neighbours(operator.outputs)
+            for inputs, share in neighbours(operator.inputs)
+            for outputs, part in neighbours(operator.outputs)
         )
 
     def total(self, operators: Iterable[Operator]) -> float:
@@ -56,7 +56,7 @@ class OperatorTable:
         return self.known[operator]
 
 
-def _neighbours(channels: int) -> list[tuple[int, float]]:
+def neighbours(channels: int) -> list[tuple[int, float]]:
     """The channels of the grid around a number, with their shares; numbers below and beyond the grid stand alone."""
     if channels in GRID or not GRID[0] < channels < GRID[-1]:
         return [(channels, 1.0)]
