@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, Literal
 
 import numpy as np
@@ -53,13 +53,14 @@ _TURNS = 5  # of whole networks, in alternation, with three runs each
 class LatencyMeter:
     """Measures on the CPU of this machine with one runtime and a number of threads.
 
-    A time is that of the fastest run: what the network takes when nothing else is computed. form, size: of the
-    detectors that are measured.
+    A time is that of the fastest run: what the network takes when nothing else is computed. With one thread it is the
+    time of the processor, which does not count while other programs run.  form, size: of the measured detectors.
     """
 
     def __init__(self, form: SearchForm, size: int, runtime: SearchRuntime, threads: int | None) -> None:
         self.form, self.size, self.runtime = form, size, runtime
         self.threads = threads or num_cores()
+        self._clock = thread_time if self.threads == 1 else perf_counter
         self.activation = form.structure.activation
         if runtime == "torch":
             torch.set_num_threads(self.threads)
@@ -105,7 +106,7 @@ class LatencyMeter:
             def measured(done: float, total: float) -> None:
                 progress(len(structures) * (1 + done / total), 2 * len(structures), "measuring whole networks")
 
-            seconds = alternate(runs, _TURNS, warm_up=1, untimed=1, timed=2, progress=measured)
+            seconds = alternate(runs, _TURNS, warm_up=1, untimed=1, timed=2, progress=measured, clock=self._clock)
         return [min(seconds[str(place)]) for place in range(len(structures))]
 
     def _open(self, architecture: Architecture, path: Path) -> Runtime:
@@ -147,7 +148,7 @@ class LatencyMeter:
         x = torch.rand(1, inputs, side, side).contiguous(memory_format=torch.channels_last)
         activate = F.relu if self.activation == "relu" else F.silu
         with torch.inference_mode():
-            return _fastest(lambda: activate(layer(x), inplace=True))
+            return _fastest(lambda: activate(layer(x), inplace=True), self._clock)
 
     def _onnx_operator(self, operator: Operator) -> float:
         import onnxruntime
@@ -157,7 +158,7 @@ class LatencyMeter:
         model = _onnx_convolution(operator, self.activation)
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         x = np.random.default_rng(0).random((1, operator.inputs, operator.side, operator.side), np.float32)
-        return _fastest(lambda: session.run(None, {"x": x}))
+        return _fastest(lambda: session.run(None, {"x": x}), self._clock)
 
 
 def calibrated(meter: LatencyMeter, task: Task, reporter: Reporter) -> Calibration:
@@ -242,15 +243,15 @@ def _run_of(runtime: Runtime) -> Callable[[], object]:
     return lambda: runtime(batch, NoPostprocess())
 
 
-def _fastest(run: Callable[[], object]) -> float:
+def _fastest(run: Callable[[], object], clock: Callable[[], float]) -> float:
     """Seconds of the fastest run."""
     for _ in range(_WARM_UP):
         run()
     best, total, count = float("inf"), 0.0, 0
     while count < _RUNS or (total < _LEAST_TIME and count < _MOST_RUNS):
-        start = perf_counter()
+        start = clock()
         run()
-        seconds = perf_counter() - start
+        seconds = clock() - start
         best, total, count = min(best, seconds), total + seconds, count + 1
     return best
 
