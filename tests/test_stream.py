@@ -284,3 +284,45 @@ def test_a_detector_tracks_a_video(place: Path, tmp_path: Path) -> None:
     assert describe()["names"] == ["cat", "dog"] and set(frames[0].names) == {"cat", "dog"}
     strict = list(detector.track(video, tracker=onelook.ByteTrack(high=0.85)))
     assert all(frame.names == ["cat"] for frame in strict), "the dog has score 0.78, which starts no track"
+
+
+# --- excerpts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "frames"),
+    [
+        (["--every", "3"], [0, 3, 6, 9]),
+        (["--start", "0.4"], [4, 5, 6, 7, 8, 9]),
+        (["--end", "0.3"], [0, 1, 2]),
+        (["--every", "2", "--start", "0.3", "--end", "0.8"], [3, 5, 7]),
+        (["--start", "0.85"], [9]),
+    ],
+)
+def test_excerpts_keep_the_numbers_of_the_frames(
+    place: Path, tmp_path: Path, options: list[str], frames: list[int]
+) -> None:
+    video, out = write_video(tmp_path / "one.mp4"), tmp_path / "out"
+    command = ["detect", str(video), "--model", str(place / "a.onnx"), "--format", "json,video", "--out", str(out)]
+    assert run([*command, *options]) == 0
+    assert [entry["frame"] for entry in json.loads((out / "detections.json").read_text())] == frames
+    capture = cv2.VideoCapture(str(out / "videos/one.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == frames[-1] - frames[0] + 1, "skipped frames are shown longer"
+    capture.release()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--every", "0"], "every is 0"),
+        (["--start", "-1"], "start is -1"),
+        (["--start", "2", "--end", "1"], "end is 1 and start is 2"),
+        (["--start", "5"], "before the start of 5 s"),
+    ],
+)
+def test_excerpts_that_hold_no_frame_are_mistakes(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    video = write_video(tmp_path / "one.mp4")
+    assert run(["detect", str(video), "--model", str(place / "a.onnx"), "--out", str(tmp_path / "o"), *options]) > 0
+    assert message in " ".join(capsys.readouterr().err.split())

@@ -72,7 +72,10 @@ class TrackCounts:
 
 @dataclass(frozen=True, eq=False)
 class TrackEvaluation:
-    """The tracks of videos, compared with annotations. videos: by name."""
+    """The tracks of videos, compared with annotations.
+
+    videos: counts of each video, by its name.
+    """
 
     videos: Mapping[str, TrackCounts]
 
