@@ -56,7 +56,10 @@ def read_video(
                 break
             seconds = times.of(capture)
             if excerpt.end is not None and seconds >= excerpt.end - _SAME_TIME:
-                return
+                if used:
+                    return
+                message = f"{_display_name(source)} has no frame from {excerpt.start:g} s up to {excerpt.end:g} s."
+                raise ImageError(message, "Choose a longer part.")
             number, reached = number + 1, reached + (seconds >= excerpt.start - _SAME_TIME)
             if not reached or (reached - 1) % excerpt.every:
                 continue
