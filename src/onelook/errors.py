@@ -68,6 +68,7 @@ EXTRAS = {
     "mlflow-skinny": "mlflow",
     "wandb": "wandb",
     "supervision": "supervision",
+    "pandas": "pandas",
     "onnxruntime": "",
     "hotcoco": "",
     "msgspec": "",

@@ -17,6 +17,7 @@ import numpy as np
 from onelook.errors import UserError, missing_package
 
 if TYPE_CHECKING:
+    import pandas
     import supervision
     from torch import Tensor
 
@@ -222,6 +223,23 @@ class Detections:
             for (x1, y1, x2, y2), score, label in rows
         ]
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """A table with a row for each detection, best first (needs the `pandas` extra).
+
+        The columns have the names of `detections.csv`: x1, y1, x2, y2 in pixels of the original image and score
+        (float32), label (int64), name. Without detections it has the columns and no row.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise missing_package("pandas", "to_pandas()") from error
+        table = pandas.DataFrame(self.boxes.astype(np.float32), columns=["x1", "y1", "x2", "y2"])
+        return table.assign(
+            score=self.scores.astype(np.float32),
+            label=self.labels.astype(np.int64),
+            name=np.array(self.names, dtype=object),
+        )
+
     def to_supervision(self) -> supervision.Detections:
         """Converts to a `supervision.Detections` (needs the `supervision` extra)."""
         try:
@@ -236,6 +254,20 @@ class Detections:
             data={"class_name": np.array(self.names, dtype=object)},
         )
 
+    def plot(self, image: np.ndarray | None = None) -> np.ndarray:
+        """Draws boxes, names and scores on a copy of the image; returns it: (H, W, 3) uint8 RGB, for a notebook.
+
+        image: (H, W, 3) uint8 RGB to draw on instead of the detections' own. UserError where there is neither.
+        """
+        from onelook.draw import draw_detections
+
+        canvas = self._own_image("there is nothing to plot") if image is None else image
+        if canvas.ndim != 3 or canvas.shape[2] != 3 or canvas.dtype != np.uint8:
+            raise UserError(
+                f"An image to draw on is (H, W, 3) uint8, not {canvas.shape} {canvas.dtype}.", "Convert it to RGB."
+            )
+        return draw_detections(canvas, self.boxes, self.scores, self.labels, self.names)
+
     def save(self, path: str | Path) -> Path:
         """Draws the detections on their image and writes it; returns the path. Needs the image, or its file.
 
@@ -243,8 +275,12 @@ class Detections:
         """
         from onelook.draw import draw_detections, enlarge_small_image, write_image
 
+        canvas, factor = enlarge_small_image(self._own_image(f"'{path}' was not written"))
+        return write_image(path, draw_detections(canvas, self.boxes * factor, self.scores, self.labels, self.names))
+
+    def _own_image(self, consequence: str) -> np.ndarray:
+        """The image that the objects were found in, read again where it was not kept."""
         image = self.read_image() if self.image is None and self.read_image is not None else self.image
         if image is None:
-            raise UserError(f"These detections hold no image to draw on, so '{path}' was not written.")
-        canvas, factor = enlarge_small_image(image)
-        return write_image(path, draw_detections(canvas, self.boxes * factor, self.scores, self.labels, self.names))
+            raise UserError(f"These detections hold no image to draw on, so {consequence}.")
+        return image

@@ -74,7 +74,7 @@ class TrackCounts:
 class TrackEvaluation:
     """The tracks of videos, compared with annotations.
 
-    videos: counts of each video, by its name.
+    videos: the counts of each, by its name.
     """
 
     videos: Mapping[str, TrackCounts]
