@@ -141,6 +141,8 @@ def test_the_chart_has_each_model_and_its_offline_ap(place: Path, tmp_path: Path
         (["--eta", "-2"], "eta is -2"),
         (["--fps", "0"], "fps is 0"),
         (["--sizes", "320"], "exported for 64 x 64"),
+        (["--runtime", "torch"], "exported for 64 x 64"),
+        (["--runtime", "openvino"], "no runtime 'openvino'"),
         (["--sizes", "a"], "sizes 'a'"),
         (["--run-times", "no.json"], "do not exist"),
     ],
@@ -156,6 +158,27 @@ def test_mistakes_have_messages(
 def test_no_model_is_a_mistake(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["stream", str(place / "data")]) == 2
     assert "No model" in capsys.readouterr().err
+
+
+def test_weights_are_tried_in_every_size_and_runtime(place: Path, tmp_path: Path) -> None:
+    """Exported once; the same call uses the files again."""
+    model = onelook.build("yolox-nano", classes=2)
+    weights = onelook.save_weights(model, tmp_path / "nano.safetensors")
+    given = run_times(tmp_path / "times.json", 0.02)
+    shared: dict[str, Any] = {"run_times": given, "forecast": "none", "reporter": SilentReporter()}
+    shared |= {"sizes": [64, 96], "runtime": "torch,onnx", "out": tmp_path / "out"}
+    result = onelook.stream(weights, place / "data", **shared)
+    assert [one.name for one in result.models] == ["nano 64 torch", "nano 64 onnx", "nano 96 torch", "nano 96 onnx"]
+    assert [one.size for one in result.models] == [(64, 64), (64, 64), (96, 96), (96, 96)]
+    for torch_one, onnx_one in zip(result.models[::2], result.models[1::2]):
+        assert onnx_one.runtime != torch_one.runtime
+        assert onnx_one.offline["AP"] == pytest.approx(torch_one.offline["AP"], abs=0.05)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/exported").glob("*.onnx")}
+    assert len(files) == 2
+    onelook.stream(weights, place / "data", **shared)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/exported").glob("*.onnx")} == files
+    with pytest.raises(UserError, match="folder"):
+        onelook.stream(weights, place / "data", **{**shared, "out": None})
 
 
 # --- sequences -------------------------------------------------------------------------------------------------------

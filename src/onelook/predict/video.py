@@ -57,10 +57,9 @@ def read_video(
                 break
             seconds = times.of(capture)
             if excerpt.end is not None and seconds >= excerpt.end - _SAME_TIME:
-                if used:
-                    return
-                message = f"{_display_name(source)} has no frame from {excerpt.start:g} s up to {excerpt.end:g} s."
-                raise ImageError(message, "Choose a longer part.")
+                if not used:
+                    raise _no_frame(source, number, times.seconds, excerpt)
+                return
             number, reached = number + 1, reached + (seconds >= excerpt.start - _SAME_TIME)
             if not reached or (reached - 1) % excerpt.every:
                 continue
@@ -73,15 +72,8 @@ def read_video(
             pixels, placement = frame(image, size)
             yield PreparedImage(pixels, placement, source, number - 1, video, image if keep else None, seconds)
             used += 1
-        if number == 0:
-            raise ImageError(
-                f"No frame can be read from {_display_name(source)}.", "It is damaged or empty; replace it."
-            )
         if not used:
-            raise ImageError(
-                f"{_display_name(source)} ends at {times.seconds:.2f} s, before the start of {excerpt.start:g} s.",
-                "Choose an earlier start.",
-            )
+            raise _no_frame(source, number, times.seconds, excerpt)
         if (unreadable := _at_the_end(source, video, number, times.seconds, max(waits))) is not None:
             yield unreadable
     except ImageError as error:
@@ -89,6 +81,17 @@ def read_video(
     finally:
         if capture is not None:
             capture.release()
+
+
+def _no_frame(source: Source, number: int, seconds: float, excerpt: Excerpt) -> ImageError:
+    """The error where no frame was used. number, seconds: frames that were read, and the time of the last."""
+    name = _display_name(source)
+    if excerpt.end is not None and seconds >= excerpt.end - _SAME_TIME:
+        message = f"{name} has no frame from {excerpt.start:g} s up to {excerpt.end:g} s."
+        return ImageError(message, "Choose a longer part.")
+    if number == 0:
+        return ImageError(f"No frame can be read from {name}.", "It is damaged or empty; replace it.")
+    return ImageError(f"{name} ends at {seconds:.2f} s, before the start of {excerpt.start:g} s.", "Start earlier.")
 
 
 class _Times:
