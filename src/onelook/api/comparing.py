@@ -28,7 +28,7 @@ from onelook.evaluation import Evaluation, GroundTruth, evaluate, read_results, 
 from onelook.files import write_text
 from onelook.ops.nms import with_thresholds
 from onelook.predict.predictor import Predictor
-from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes.exported import ExportedRuntime
 from onelook.reporter import Reporter
 from onelook.version import __version__
 
@@ -111,7 +111,7 @@ class Measuring:
         arguments = {
             "model": os.fspath(one.candidate.model),  # type: ignore[arg-type]  # it has a digest, so it is a path
             "weights": None if weights is None else os.fspath(weights),
-            "size": None if isinstance(one.predictor.runtime, OnnxRuntime) else settings.size,
+            "size": None if isinstance(one.predictor.runtime, ExportedRuntime) else settings.size,
             "device": settings.device,
             "threads": settings.threads,
             "half": settings.half,
@@ -171,7 +171,7 @@ class Measuring:
 
     def described(self, one: OpenCandidate) -> dict[str, str]:
         """Runtime, device and precision of a model."""
-        return describe_runtime(one.predictor.runtime, self.settings.device, half=self.settings.half)
+        return describe_runtime(one.predictor.runtime, half=self.settings.half)
 
     def notes(self, one: OpenCandidate) -> tuple[str, ...]:
         """What to know of a model's times."""
@@ -186,7 +186,7 @@ class Measuring:
         turns = -(-settings.runs // TURN)
         confidence, iou = DETECTING
         return {
-            "data": self.dataset.describe(),
+            "data": self.dataset.describe(notes=False),
             "machine": self.hardware,
             "threads": "the choice of each runtime" if settings.threads is None else str(settings.threads),
             "AP": f"COCO protocol; detections from confidence {settings.confidence:g}, NMS at IoU {settings.iou:g}",

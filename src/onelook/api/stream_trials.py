@@ -12,7 +12,8 @@ from pathlib import Path
 from onelook.api.candidates import Candidate, OpenCandidate, open_candidates
 from onelook.api.open import LoadOptions, check_torch
 from onelook.errors import ConfigError, UsageError, did_you_mean
-from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes import exported_runtime
+from onelook.predict.runtimes.exported import ExportedRuntime
 
 RUNTIMES = ("torch", "onnx")
 EXPORTED = "exported"  # the folder of exported files, in that of the results
@@ -53,18 +54,18 @@ def open_trials(
     opened: list[OpenCandidate] = []
     notes: list[str] = []
     for one in candidates:
-        own = _exported_size(one, options)
+        own = _exported_runtime(one, options)
         if own is None:
             tried = _trials_of_weights(one, sizes, runtimes, options, folder)
         else:
             tried = [(one, options)] if _is_tried(own, sizes, runtimes) else []
             if len(tried) < len(sizes or (0,)) * len(runtimes or (0,)):
-                notes.append(
-                    f"{one.name}: an exported file has one size, {own[0]} x {own[1]}, and runs in ONNX Runtime."
-                )
+                what = f"an exported file has one size, {own.size[0]} x {own.size[1]}, and one runtime"
+                notes.append(f"{one.name}: {what}; others are not tried with it.")
         if not tried and own is not None:
             raise ConfigError(
-                f"'{one.text}' was exported for {own[0]} x {own[1]} and ONNX Runtime, which is not to be tried.",
+                f"'{one.text}' was exported for {own.size[0]} x {own.size[1]} and {own.suffix.removeprefix('.')}, "
+                "which is not to be tried.",
                 "Give its weights, or leave the sizes and runtimes away.",
             )
         for candidate, settings in tried:
@@ -72,8 +73,9 @@ def open_trials(
     return opened, tuple(notes)
 
 
-def _is_tried(own: tuple[int, int], sizes: Sequence[int] | None, runtimes: Sequence[str]) -> bool:
-    return (sizes is None or any(own == (size, size) for size in sizes)) and (not runtimes or "onnx" in runtimes)
+def _is_tried(own: ExportedRuntime, sizes: Sequence[int] | None, runtimes: Sequence[str]) -> bool:
+    in_size = sizes is None or any(own.size == (size, size) for size in sizes)
+    return in_size and (not runtimes or own.suffix.removeprefix(".") in runtimes)
 
 
 def _trials_of_weights(
@@ -119,10 +121,11 @@ def _exported(one: Candidate, options: LoadOptions, folder: Path) -> Path:
     return path
 
 
-def _exported_size(one: Candidate, options: LoadOptions) -> tuple[int, int] | None:
-    """(height, width) of an exported file, None for all else."""
-    path = Path(os.fspath(one.model)) if isinstance(one.model, str | os.PathLike) else Path()
-    if path.suffix.lower() != ".onnx" or one.weights is not None:
+def _exported_runtime(one: Candidate, options: LoadOptions) -> ExportedRuntime | None:
+    """The runtime of an exported file, None for all else."""
+    if not isinstance(one.model, str | os.PathLike) or one.weights is not None:
+        return None
+    if exported_runtime(Path(one.model)) is None or not Path(one.model).is_file():
         return None
     runtime = open_candidates([one], options)[0].predictor.runtime
-    return runtime.size if isinstance(runtime, OnnxRuntime) else None
+    return runtime if isinstance(runtime, ExportedRuntime) else None
