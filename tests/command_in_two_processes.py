@@ -6,9 +6,13 @@ import os
 import socket
 import sys
 
+import torch
+
 import onelook.api.train
 import onelook.training.run  # noqa: F401
 from onelook.cli.app import run
+
+ALONE = 99  # exit code of a command that formed no group
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +23,14 @@ def main(arguments: list[str]) -> int:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     other = os.fork()
     os.environ |= {"RANK": str(int(other == 0)), "LOCAL_RANK": str(int(other == 0))}
-    code = run(arguments)
+    sizes, begin = [], torch.distributed.init_process_group
+
+    def init_process_group(*given: object, **settings: object) -> None:
+        begin(*given, **settings)  # type: ignore[arg-type]
+        sizes.append(torch.distributed.get_world_size())
+
+    torch.distributed.init_process_group = init_process_group
+    code = run(arguments) or (0 if sizes == [2] else ALONE)
     if other == 0:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layers", "assign", "losses", "augment"),
     ("networks", "data", "tracking"),
     ("weights", "predict"),
-    ("training", "evaluation", "exporting", "tuning"),
+    ("training", "evaluation", "exporting", "tuning", "nas"),
     ("recipes", "streaming"),
     ("report",),
     ("api",),

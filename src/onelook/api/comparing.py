@@ -186,7 +186,7 @@ class Measuring:
         turns = -(-settings.runs // TURN)
         confidence, iou = DETECTING
         return {
-            "data": self.dataset.describe(),
+            "data": self.dataset.describe(notes=False),
             "machine": self.hardware,
             "threads": "the choice of each runtime" if settings.threads is None else str(settings.threads),
             "AP": f"COCO protocol; detections from confidence {settings.confidence:g}, NMS at IoU {settings.iou:g}",

@@ -258,12 +258,12 @@ class Dataset:
             relabel=relabel if self.relabel is None else relabel[self.relabel],
         )
 
-    def describe(self) -> str:
-        """One line: format, split, counts, and the notes."""
+    def describe(self, *, notes: bool = True) -> str:
+        """One line: format, split, counts, and, unless they stand elsewhere, the notes."""
         text = f"{self.format_title} '{self.described_by}', split '{self.split}': {len(self)} images, "
         boxes = f"{int(self.num_objects.sum())} boxes, " if self.has_boxes else ""
         text += f"{boxes}{len(self.names)} classes"
-        return "; ".join((text, *self.notes))
+        return "; ".join((text, *self.notes)) if notes else text
 
     def identity(self) -> dict[str, Any]:
         """A summary that changes with the data, for a resumed training to compare: split, number of images, digest."""
