@@ -15,7 +15,7 @@ help:
 	@echo "make test-all  the tests and the slow ones"
 	@echo "make lint      style and types"
 	@echo "make format    puts the code into the house's format"
-	@echo "make docs      docs/api.md from the docstrings"
+	@echo "make docs      docs/api.md from the docstrings, docs/roadmap_tables.md from the roadmaps"
 	@echo "make install   only makes $(VENV)"
 	@echo "make clean     removes $(VENV) and what tools leave behind"
 
@@ -60,6 +60,7 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_roadmap_tables.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

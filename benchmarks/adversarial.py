@@ -23,17 +23,27 @@ from onelook.api.demo import BATCH, CLASSES, SHORT
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.draw import write_image
 from onelook.losses.adversarial import no_object_loss
-from onelook.networks.detector import Detector
+from onelook.networks.detector import Detector, Scalable
 from onelook.ops.iou import pairwise_iou
 from onelook.training.adversarial import Adversarial, adversarial_images
 
-# One of each family, as small as trains in minutes, with settings of the model that make it narrower.
-NETWORKS = {
-    "yolox-nano": (),
-    "yolov7-tiny": ("model.width_multiple=0.5",),
-    "yolov4-tiny": (),
-    "damo-yolo-ns": ("optimizer.lr_per_image=0.000125", "clip=none"),
+FEW_STEPS = ("ema.decay=0.995", "ema.warmup=100", "multiscale=none", "augment.mosaic=0.1")
+# One of each family, narrow enough to train in minutes, with settings for few steps from scratch: no long warm-up, an
+# average with a short memory, and images near their own scale.
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "yolox-nano": SHORT,
+    "yolov7-tiny": ("model.width_multiple=0.5", "optimizer.lr_per_image=0.003", *FEW_STEPS),
+    "yolov4-tiny": (
+        "optimizer.lr_per_image=0.000375",
+        "schedule=CosineRestarts(warmup_epochs=1,warmup_power=2)",
+        "model.norm_momentum=0.05",
+        "augment.jitter=0.2",
+        "loss.assigner.iou_threshold=0.213",
+        "loss.terms.box.weight=1",
+    ),
+    "damo-yolo-ns": ("optimizer.lr_per_image=0.002", *FEW_STEPS),
 }
+SCALE = {"damo-yolo-ns": {"depth": 0.33, "width": 0.25}}
 LIMITS = (2.0, 4.0, 8.0, 16.0, None)
 SIZE, FOUND = 160, 0.25
 
@@ -41,10 +51,13 @@ SIZE, FOUND = 160, 0.25
 def trained(name: str, folder: Path, data: Path, epochs: int) -> Detector:
     """The network's weights of the last epoch, trained where they are not there yet."""
     out = folder / name
+    recipe = onelook.override(onelook.recipe(name), *NETWORKS[name])
+    if name in SCALE and isinstance(recipe.model, Scalable):
+        recipe = onelook.change(recipe, {"model": recipe.model.scaled(**SCALE[name])})
     if not (out / "last.safetensors").is_file():
-        recipe = onelook.override(onelook.recipe(name), *SHORT[3:], *NETWORKS[name])
         onelook.train(recipe, data, epochs=epochs, size=SIZE, batch=BATCH, out=out, device="cpu", workers=0)
-    detector = onelook.load_weights(out / "last.safetensors")
+    detector = onelook.build(recipe.model, onelook.open_dataset(data).names)
+    onelook.load_weights(detector, out / "last.safetensors")
     return detector.eval()
 
 
@@ -90,7 +103,7 @@ def main() -> None:
     torch.manual_seed(0)
     for name in options.only or NETWORKS:
         detector = trained(name, options.folder, data, options.epochs)
-        samples = [dataset[row] for row in range(len(dataset))]
+        samples = [dataset.sample(row) for row in range(len(dataset))]
         images = torch.stack([torch.from_numpy(sample.image).permute(2, 0, 1).float() for sample in samples])
         boxes = [torch.from_numpy(sample.boxes) for sample in samples]
         measure(name, detector, images, boxes, options.folder)

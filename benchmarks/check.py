@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import cv2
 import numpy as np
@@ -65,7 +66,8 @@ def write_sets(folder: Path, count: int) -> list[Path]:
     first = folder / "coco"
     (first / "train").mkdir(parents=True)
     (first / "annotations").mkdir()
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         name = f"{number:06}.jpg"
         cv2.imwrite(str(first / "train" / name), rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))

@@ -149,8 +149,8 @@ def first_image(annotations: Path) -> str:
 
 def measure_scoring(root: Path, options: argparse.Namespace) -> None:
     annotations, detections = make(root, options)
-    hotcoco = [sys.executable, "-c", _HOTCOCO_SCORE, annotations, detections]
-    onelook = [sys.executable, "-m", "onelook", "score", annotations, detections]
+    hotcoco: list[str | Path] = [sys.executable, "-c", _HOTCOCO_SCORE, annotations, detections]
+    onelook: list[str | Path] = [sys.executable, "-m", "onelook", "score", annotations, detections]
     rounds = [(run(hotcoco, root / "byte code"), run(onelook, root / "byte code")) for _ in range(options.rounds + 1)]
     rounds = rounds[1:]  # the first one compiles
     for name, column in (("hotcoco", 0), ("onelook score", 1)):

@@ -145,7 +145,7 @@ def bare_forward(model: Any) -> Callable[[np.ndarray], Any]:
 
     if isinstance(model, OnnxRuntime):
         outputs = ["boxes", "scores"] if model.metadata.outputs == "raw" else ["count", "boxes", "scores", "labels"]
-        return lambda batch: [model._run(pixels, outputs, {}) for pixels, _ in model._parts(batch)]
+        return lambda batch: [model.run(outputs, {"images": pixels}) for pixels, _ in model._parts(batch)]
 
     import torch
 

@@ -32,11 +32,12 @@ from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Augment, Recipe
 from onelook.training.run import READ_EVERY
 from onelook.training.schedule import Rates
-from onelook.training.train_state import Precision, RuntimeOptions, TrainState
+from onelook.training.train_state import RuntimeOptions, TrainState
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from onelook.devices import Precision
     from onelook.types import Predictions
 
 BLOCK = 4  # steps of one kind in a row, before the other has its turn

@@ -20,7 +20,11 @@ SECTIONS = {
         *("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
         *("Model", "PathLike", "ImageLike", "PostprocessKind"),
     ),
-    "Measure": ("validate", "score", "Evaluation", "benchmark", "ModelBenchmark", "compare", "Comparison"),
+    "Measure": (
+        *("validate", "score", "Evaluation", "benchmark", "ModelBenchmark", "compare", "Comparison"),
+        *("stream", "Streaming"),
+    ),
+    "Track": ("ByteTrack", "OcSort", "TrackerName", "score_tracks", "TrackEvaluation"),
     "Train": (
         *("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "Difference"),
         *("train", "TrainResult", "RecipeChoice", "Precision", "Layout", "tune", "TuneResult"),

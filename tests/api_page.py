@@ -1,4 +1,4 @@
-"""The program that writes docs/api.md, as a module."""
+"""The programs that write pages of docs/, as modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def make_api() -> ModuleType:
     """The program that writes docs/api.md."""
-    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+    return make_page("make_api")
+
+
+def make_page(name: str) -> ModuleType:
+    """A program of docs/ that writes a page."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)

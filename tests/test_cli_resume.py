@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 from dataclasses import replace
 
@@ -38,6 +39,19 @@ def scenes(tmp_path_factory):
     return write_synthetic(tmp_path_factory.mktemp("scenes"), Scenes(size=(64, 64)), {"train": 8, "val": 4})
 
 
+@pytest.fixture(scope="module")
+def trained(scenes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert train(scenes, *SMALL, "--out", str(folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def finished(trained, tmp_path):
+    """The folder of a run that has ended, to be changed."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -58,9 +72,8 @@ def test_a_run_goes_on_as_it_began_or_says_what_would_change(tmp_path, asked, sa
         RecipeChoice(**asked).resumed(tmp_path)
 
 
-def test_a_damaged_run_says_how_its_weights_go_on(scenes, tmp_path, capsys):
-    out = tmp_path / "run"
-    assert train(scenes, *SMALL, "--out", str(out)) == 0
+def test_a_damaged_run_says_how_its_weights_go_on(scenes, finished, tmp_path, capsys):
+    out = finished
     recipe = (out / "recipe.yaml").read_bytes()
     (out / "recipe.yaml").unlink()
     assert train(scenes, "--out", str(out), "--resume") == 1
@@ -122,9 +135,8 @@ def stop_after(steps, monkeypatch):
         (("--val-split", "none"), "validation data of the run in '{out}' was 4 images of the split 'val', now it is"),
     ],
 )
-def test_a_run_does_not_go_on_with_other_images(scenes, tmp_path, capsys, arguments, said):
-    out = tmp_path / "run"
-    assert train(scenes, *SMALL, "--out", str(out)) == 0
+def test_a_run_does_not_go_on_with_other_images(scenes, finished, capsys, arguments, said):
+    out = finished
     assert train(scenes, "--out", str(out), "--resume", *arguments) == 1
     assert said.format(out=out) in capsys.readouterr().err
     assert f"error: The {said.format(out=out)[:10]}" in (out / "train.log").read_text()
@@ -164,9 +176,8 @@ def test_the_command_to_go_on_is_torchrun_where_it_was_torchrun(monkeypatch, tmp
     assert resume_training("d", tmp_path).startswith("torchrun as before on every node")
 
 
-def test_a_state_with_a_flipped_byte_is_damaged(scenes, tmp_path, capsys):
-    out = tmp_path / "run"
-    assert train(scenes, *SMALL, "--out", str(out)) == 0
+def test_a_state_with_a_flipped_byte_is_damaged(scenes, finished, capsys):
+    out = finished
     content = bytearray((out / "state.pt").read_bytes())
     content[len(content) // 2] ^= 1
     (out / "state.pt").write_bytes(content)

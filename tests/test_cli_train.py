@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,6 +36,7 @@ from onelook.training.preflight import rates_too_low
 from onelook.training.schedule import Constant, MultiStep, OneCycle, WarmCosine
 from onelook.weights import restore, save_weights
 
+HERE = Path(__file__).parent
 NAMES = ("a", "b", "c")
 
 
@@ -314,7 +316,7 @@ def test_a_file_where_the_run_should_be_is_named(scenes, tmp_path, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
-@pytest.mark.parametrize("later", [0.4, 1.2])  # seconds: while the workers import what they need, in the one case
+@pytest.mark.parametrize("later", [0.4, pytest.param(1.2, marks=pytest.mark.slow)])  # seconds: as workers import, after
 def test_a_ctrl_c_while_the_workers_start_is_no_failure(scenes, tmp_path, later):
     command = [sys.executable, "-m", "onelook", "train", str(scenes), "--device", "cpu", "--workers", "2"]
     training = subprocess.Popen(
@@ -337,9 +339,10 @@ def test_a_ctrl_c_while_the_workers_start_is_no_failure(scenes, tmp_path, later)
     assert "Stopped and saved" in told or "Interrupted." in told
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_the_report_of_two_processes_has_the_last_weights(scenes, tmp_path):
     """Its only epoch is the best: all processes evaluate the weights that the main one has just written."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "onelook"]
+    start = [sys.executable, str(HERE / "command_in_two_processes.py")]
     asked = ["train", str(scenes), *SMALL, "--device", "cpu", "--workers", "0", "--out", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*start, *asked], env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -155,6 +155,25 @@ def test_the_command_writes_everything_and_continues(
     assert json.loads((out / "compare.json").read_text()) == written
 
 
+def test_what_is_to_be_known_of_the_data_is_said_once(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = write_data(tmp_path / "data") / "annotations" / "instances_val.json"
+    content = json.loads(annotations.read_text())
+    content["categories"].append({"id": 7, "name": "cat"})
+    annotations.write_text(json.dumps(content))
+    said = "the unused category [7] with the repeated name 'cat' is left out"
+    models = [str(place / "good.onnx"), str(place / "bad.onnx")]
+    assert run(["val", str(tmp_path / "data"), "--model", models[0]]) == 0
+    assert capsys.readouterr().out.count(said) == 1
+    assert run(["compare", str(tmp_path / "data"), *models, "--runs", "3", "--out", str(tmp_path / "out")]) == 0
+    assert " ".join(capsys.readouterr().out.split()).count(said) == 1
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["notes"][0] == said
+    page = Page()
+    page.feed((tmp_path / "out" / "compare.html").read_text())
+    assert page.text.count(said) == 1
+
+
 def test_the_plain_form_is_json_and_back(place: Path) -> None:
     plain = plain_json(compared(place, "good.onnx", "bad.onnx").to_dict())
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
@@ -197,7 +216,7 @@ def test_detectors_in_memory_are_compared_with_files(place: Path) -> None:
     new = found.models[0]
     assert new.parameters and new.gflops and new.runtime.startswith("PyTorch") and new.file_bytes is None
     assert new.memory == {} and any("in memory" in note for note in new.notes)
-    assert describe_runtime(loaded.runtime, "cpu")["precision"] == "float32"
+    assert describe_runtime(loaded.runtime)["precision"] == "float32"
 
 
 def test_published_figures_are_rings_at_the_measured_time(place: Path) -> None:

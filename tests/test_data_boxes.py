@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from data_sets import put
+from onelook.data.check import check
 from onelook.data.convert import convert
 from onelook.data.dataset import open_dataset
 from onelook.data.objects import evaluated_areas, evaluation_notes
@@ -21,3 +25,16 @@ def test_a_box_without_area_inside_is_no_object_anywhere(box, tmp_path):
     convert(root, to="coco", out=tmp_path / "out", reporter=SilentReporter())
     assert len(open_dataset(tmp_path / "out", "train").boxes(0)) == 1
     assert codes(root) & {"box-degenerate", "box-outside"}
+
+
+@pytest.mark.parametrize("crowd", [False, True], ids=["alone", "beside a crowd"])
+def test_a_split_whose_boxes_are_all_left_out_is_an_error_of_check(crowd, tmp_path):
+    root = coco(tmp_path, [[-60.0, 10, 30, 30], [10, 10, 0, 30], [20, 20, 30, 30]][: 2 + crowd])
+    for file in (root / "annotations").glob("*.json") if crowd else ():
+        content = json.loads(file.read_text())
+        content["annotations"][2]["iscrowd"] = 1
+        put(file, json.dumps(content))
+    report = check(root, reporter=SilentReporter())
+    (error,) = {problem.code for problem in report.problems if problem.severity == "error"}
+    assert error == "no-usable-boxes" and report.exit_code == 1
+    assert "no-usable-boxes" not in codes(coco(tmp_path / "other", [[-60.0, 10, 30, 30], [10, 10, 5, 30]]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +19,14 @@ from onelook import build
 from onelook.api.validate import validate
 from onelook.cli.app import run
 from onelook.data import open_dataset
+from onelook.data.check import check
 from onelook.data.convert import convert
 from onelook.data.fit import check_fit
 from onelook.data.loader import Loader
 from onelook.data.objects import evaluation_notes
 from onelook.data.order import Sampling
 from onelook.data.paths import plain_name
-from onelook.errors import DataError, ImageError
+from onelook.errors import DataError
 from onelook.evaluation import score
 from onelook.evaluation.annotations import read_ground_truth
 from onelook.evaluation.tables import Results
@@ -75,6 +75,10 @@ def test_boxes_beyond_the_image_are_cut_alike_everywhere(tmp_path):
     assert [[*box[:2], box[0] + box[2], box[1] + box[3]] for box in (a["bbox"] for a in truth)] == INSIDE
     assert [entry["area"] for entry in truth] == [40 * 32, 32 * 40, 40 * 32]
     assert codes(root) == {"box-beyond-image", "box-outside"}
+    report = check(root, reporter=SilentReporter())
+    assert report.exit_code == 0  # nothing of it is refused by a training
+    left_out = [problem.message for problem in report.problems if problem.code == "box-outside"]
+    assert left_out and all("training and val leave it out" in message for message in left_out)
     for to in ("coco", "yolo", "voc"):
         result = convert(root, to=to, out=tmp_path / to, reporter=SilentReporter())
         assert result.lost["parts of boxes beyond their images (cut off)"] == 6
@@ -245,17 +249,6 @@ def test_val_says_what_was_assumed_and_says_it_once(tmp_path):
     dataset = replace(dataset, notes=("a guess", "another guess", "a guess"))
     found = validate(build("yolox-nano", classes=dataset.names), dataset, size=64, reporter=SilentReporter())
     assert found.notes == ("a guess", "another guess")
-
-
-def test_val_and_detect_name_an_image_in_another_unicode_form(tmp_path):
-    root = make.coco(tmp_path, make.changed(images_0={"file_name": "caf\u00e9.png"}))
-    (root / "val/a.png").rename(root / "val/cafe\u0301.png")
-    cause = r"does not exist\. A file of this name in another Unicode form is there: .*caf\\xe9.*cafe\\u0301"
-    dataset = open_dataset(root)
-    with pytest.raises(ImageError, match=cause):
-        validate(build("yolox-nano", classes=dataset.names), dataset, size=64, reporter=SilentReporter())
-    (source,) = find_sources([str(root / "val/caf\u00e9.png")])
-    assert source.error is not None and re.search(cause, source.error.message)
 
 
 def grouped(root: Path, *, used: bool = False, other: str = "fish") -> Path:

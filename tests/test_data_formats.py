@@ -107,9 +107,9 @@ def test_the_command_line_offers_the_formats_that_can_be_written(capsys: pytest.
 def test_results_and_data_sets_are_one_readable_line(tmp_path: Path) -> None:
     root = make.coco(tmp_path / "in", make.changed(annotations_0={"bbox": [1, 2, 0, 5]}))
     report = check(root)
-    assert str(report) == f"COCO JSON data set '{root}': 1 error, 0 warnings"
+    assert str(report) == f"COCO JSON data set '{root}': 0 errors, 1 warning"
     (problem,) = report.problems
-    assert str(problem).startswith("error [box-degenerate] ") and problem.message in str(problem)
+    assert str(problem).startswith("warning [box-degenerate] ") and problem.message in str(problem)
     result = convert(root, to="voc", out=tmp_path / "out")
     assert str(result) == f"Pascal VOC data set in '{tmp_path}/out', from '{root}': val 3 images, 2 boxes"
     dataset = open_dataset(root)

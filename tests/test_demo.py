@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -17,10 +18,21 @@ def run(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_demo_trains_detects_exports_and_reports(tmp_path: Path) -> None:
+def test_demo_trains_detects_exports_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after the training and started again, it makes the rest and does not train twice."""
     out, told = tmp_path / "demo", tmp_path / "demo.json"
     small = ("--epochs", "1", "--images", "16", "--size", "64")
+
+    def interrupted(*given: object, **settings: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("onelook.api.export.export", interrupted)
+        assert run("demo", "--out", str(out), *small) == 130
+    before = (out / "run" / "state.pt").read_bytes()
+    assert not (out / "detector.onnx").exists()
     assert run("demo", "--out", str(out), *small, "--json", str(told)) == 0
+    assert (out / "detector.onnx").exists() and (out / "run" / "state.pt").read_bytes() == before
     result = json.loads(told.read_text())
     assert set(result["seconds"]) == {"draw the data", "train", "detect", "export", "validate"}
     assert all(Path(path).exists() for path in result["paths"].values())
@@ -33,10 +45,6 @@ def test_demo_trains_detects_exports_and_reports(tmp_path: Path) -> None:
         path.name for path in (out / "run").iterdir()
     }
     assert run("demo", "--out", str(out), *small) == 1  # a finished demo is not overwritten
-    (out / "detector.onnx").unlink()  # as if it had been stopped after the training
-    before = (out / "run" / "state.pt").read_bytes()
-    assert run("demo", "--out", str(out), *small) == 0
-    assert (out / "detector.onnx").exists() and (out / "run" / "state.pt").read_bytes() == before
 
 
 def test_the_data_set_alone_is_one_that_every_command_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,13 @@ from cyclopts import MissingArgumentError
 from rich.console import Console
 
 import onelook
-from api_page import make_api
+from api_page import make_api, make_page
 from onelook.api.models import models
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import VERBS, make_app, split_options
 from onelook.config import get, override
 from onelook.recipes import RECIPE_TYPES, published_recipe
-from onelook.recipes.roadmaps import ROADMAPS
+from onelook.recipes.roadmaps import ROADMAPS, PublishedNumbers, roadmap
 from test_cli_diff import recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,6 +126,41 @@ def test_every_field_of_a_public_type_is_explained() -> None:
 def test_what_a_docstring_says_after_its_list_is_not_part_of_the_list() -> None:
     last = list(re.findall(r"^- (.*)$", make_api().PAGE.read_text(), re.MULTILINE))
     assert [text for text in last if re.search(r"\. (Raises|The other settings) ", text)] == []
+
+
+ROADMAP_PAGE = "make_roadmap_tables"
+
+
+def test_the_page_of_costs_lists_every_row_with_the_printed_figures() -> None:
+    """Mend it with: python docs/make_roadmap_tables.py"""
+    made = make_page(ROADMAP_PAGE)
+    sections = made.PAGE.read_text(encoding="utf-8").split("\n## ")
+    assert [section.partition(":")[0] for section in sections[1:-1]] == [one.source for one in ROADMAPS.values()]
+    for table, section in zip(ROADMAPS.values(), sections[1:]):
+        lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")][2:]
+        assert [line[0] for line in lines] == [row.name for row in table.rows]
+        for row, line in zip(table.rows, lines):
+            printed = [None if cell == made.NOTHING else float(cell) for cell in (line[2], line[4])]
+            assert printed == [row.published.parameters, row.published.gflops]
+            assert line[5] == "equal" or row.note in line[5] or line[5].startswith(made.UNPRINTED)
+
+
+def test_rows_and_models_with_another_cost_than_printed_say_why() -> None:
+    made = make_page(ROADMAP_PAGE)
+    page = made.PAGE.read_text(encoding="utf-8")
+    table = roadmap("damo-yolo-table4")
+    assert made.roadmap_section(table) in page and made.verdict(table, table.rows[0]) == "equal"
+    assert made.model_line("yolov7-tiny", "6.2", "5.8", 416, ["x"])[-1] == "equal"
+    assert made.model_line("damo-yolo-t", "8.5", "18.1", 640, ["x"])[3:7] == ("8.48", "8.5", "18.06", "18.1")
+    wrong = replace(table, rows=(replace(table.rows[0], published=PublishedNumbers(gflops=44.4)),))
+    with pytest.raises(ValueError, match="no note says why"):
+        made.verdict(wrong, wrong.rows[0])
+
+
+@pytest.mark.slow
+def test_the_page_of_costs_is_made_of_the_roadmaps() -> None:
+    made = make_page(ROADMAP_PAGE)
+    assert made.PAGE.read_text(encoding="utf-8") == made.page()
 
 
 def test_the_page_of_the_api_is_made_of_the_docstrings() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,9 @@ from torch import nn
 
 from onelook.augment.letterbox import Letterbox
 from onelook.cli.app import run
-from onelook.errors import ExportError, MissingDependencyError, install_command
+from onelook.errors import ExportError
 from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.exporting import onnx as onnx_export
-from onelook.exporting import openvino as openvino_export
 from onelook.exporting.nms import append_nms
 from onelook.exporting.onnx import ExportedFile, export_onnx
 from onelook.exporting.verify import TOLERANCES, compare_rows, verification_images
@@ -266,9 +264,6 @@ def test_detector_of_unknown_architecture_cannot_be_exported(tmp_path: Path) -> 
         (["--model", "yolox-nanno"], "Did you mean 'yolox-nano'"),
         (["--model", "nowhere/best.safetensors"], "does not exist"),
         (["--model", "yolox-nano", "--weights", "none", "--int8"], "8-bit"),
-        (["--model", "yolox-nano", "--weights", "none", "--to", "tensorrt"], "trtexec"),
-        (["--model", "yolox-nano", "--weights", "none", "--to", "ncnn"], "pnnx"),
-        (["--model", "yolox-nano", "--weights", "none", "--to", "openvino", "--nms"], "suppression"),
         (["--model", "yolox-nano", "--weights", "none", "--size", "100"], "multiples of 32"),
         (["--model", "yolox-nano", "--weights", "none", "--out", "nowhere/x.onnx"], "does not exist"),
     ],
@@ -342,24 +337,3 @@ def test_export_of_official_weights_is_the_official_file(options: str, tmp_path:
     assert best.sum() > 3
     np.testing.assert_allclose(scores, theirs[..., 5:] * theirs[..., 4:5], atol=0.03 if options else 1e-4)
     np.testing.assert_allclose(boxes[:, best], expected[:, best], atol=2.0 if options else 0.05)
-
-
-def test_openvino_that_is_not_installed_is_named_with_its_install_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openvino_export, "find_spec", lambda _: None)
-    with pytest.raises(MissingDependencyError, match=re.escape(install_command("openvino"))):
-        openvino_export.export_openvino(_detector(), tmp_path / "model.xml")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
-def test_openvino_file_agrees_and_describes_itself(half: bool, tmp_path: Path) -> None:
-    openvino = pytest.importorskip("openvino")
-    torch.manual_seed(0)
-    detector = build(Yolox(depth=0.33, width=0.125, size=SIZE)).eval()
-    exported = openvino_export.export_openvino(detector, tmp_path / "model.xml", half=half, dynamic=True)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.bin", "model.xml"]
-    text = openvino.Core().read_model(str(exported.path)).get_rt_info([METADATA_KEY]).astype(str)
-    assert ExportedMetadata.from_json(text, "model.xml") == exported.metadata
-    assert exported.agreement.box < (1 if half else 1e-3)

@@ -222,7 +222,6 @@ def test_a_folder_takes_the_place_of_an_empty_one_only(tmp_path: Path) -> None:
 PACKAGE = Path(files.__file__).parent
 ELSEWHERE = {
     "data/shared_file.py": {"mkstemp"},  # files that processes share and that lose their names at once
-    "exporting/openvino.py": {"os.replace"},  # puts a file that OpenVINO wrote in the place that `replacing` gave
 }
 
 

@@ -59,6 +59,19 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 2, 1))
 
 
+def test_a_late_average_starts_as_a_copy_of_the_weights():
+    model = nn.Linear(2, 1, bias=False)
+    average = ModelEma(model, Ema(decay=0.75, warmup=0, start=0.5))
+    seen = []
+    for step in range(4):
+        nn.init.constant_(model.weight, 2.0**step)
+        average.update(model, step / 4)
+        seen.append(float(average.model.weight[0, 0]))
+    assert seen == [1, 2, 0.75 * 2 + 0.25 * 4, 0.75 * 2.5 + 0.25 * 8] and average.updates == 2
+    with pytest.raises(ValueError, match="start"):
+        Ema(start=1.5)
+
+
 def test_ema_averages_floats_and_leaves_counters() -> None:
     model = network()
     average = ModelEma(model, Ema(decay=0.9, warmup=0))

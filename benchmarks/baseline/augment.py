@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from onelook.augment.colour import HsvChange, HsvGain, HsvShift
+from onelook.augment.colour import Hsv, HsvChange, HsvGain, HsvScale
 from onelook.augment.geometry import BoxFilter
 from onelook.augment.mix_image import MixImage
 from onelook.augment.mixup import MixUpParameters
@@ -113,7 +113,7 @@ def mixup(
     x1, y1, x2, y2 = mix_image.letterbox
     jittered_width, jittered_height, left, top = x2 - x1, y2 - y1, -x1, -y1
     image, other_boxes, other_labels = loaded(mix_image.sample, mix_image.size)
-    canvas = np.full((height, width, 3), FILL, np.uint8)
+    canvas: np.ndarray = np.full((height, width, 3), FILL, np.uint8)
     canvas[: image.shape[0], : image.shape[1]] = image
     canvas = cv2.resize(canvas, (jittered_width, jittered_height), interpolation=cv2.INTER_LINEAR)
     other_boxes = other_boxes * np.array([jittered_width / width, jittered_height / height] * 2)
@@ -142,8 +142,10 @@ def mixup(
     return mixed.astype(np.uint8), np.concatenate((boxes, after)), np.concatenate((labels, other_labels))
 
 
-def hsv(image: np.ndarray, form: HsvGain | HsvShift | None, steps: HsvChange) -> np.ndarray:
-    """Colour jitter channel by channel: by tables (gain) or in 16 bits (shift)."""
+def hsv(image: np.ndarray, form: Hsv | None, steps: HsvChange) -> np.ndarray:
+    """Colour jitter channel by channel: by tables (gain) or in 16 bits (shift). Not Darknet's `HsvScale`."""
+    if isinstance(form, HsvScale):
+        raise TypeError("the textbook version has no HsvScale")
     hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
     if isinstance(form, HsvGain):
         levels = np.arange(256, dtype=np.float64)

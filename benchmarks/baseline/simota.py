@@ -27,9 +27,12 @@ def simota(
     return [_one_image(predictions, targets, image, rule) for image in range(len(targets.valid))]
 
 
-def _one_image(predictions, targets, image, rule):
+def _one_image(
+    predictions: Predictions, targets: Targets, image: int, rule: tuple[float, bool, int, float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
     radius, inside_box, limit, iou_weight, penalty = rule
     boxes, classes = predictions.boxes[image].detach(), predictions.classes[image].detach()
+    assert predictions.objectness is not None  # of the paper's head, which has one
     objectness = predictions.objectness[image].detach()
     points, strides = predictions.priors.points, predictions.priors.strides
     valid = targets.valid[image]

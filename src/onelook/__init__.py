@@ -41,9 +41,11 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.roadmap import roadmap as roadmap
     from onelook.api.roadmap import roadmaps as roadmaps
     from onelook.api.score import score as score
+    from onelook.api.score import score_tracks as score_tracks
     from onelook.api.search import SearchResult as SearchResult
     from onelook.api.search import SearchRow as SearchRow
     from onelook.api.search import search as search
+    from onelook.api.stream import stream as stream
     from onelook.api.train import train as train
     from onelook.api.tune import TuneResult as TuneResult
     from onelook.api.tune import tune as tune
@@ -60,6 +62,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.devices import Precision as Precision
     from onelook.errors import UserError as UserError
     from onelook.evaluation import Evaluation as Evaluation
+    from onelook.evaluation.tracks import TrackEvaluation as TrackEvaluation
     from onelook.networks.build import build as build
     from onelook.networks.deploy import deploy as deploy
     from onelook.networks.detector import Detector as Detector
@@ -70,9 +73,13 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.recipes.records import printed_table as printed_table
     from onelook.report.comparison import Comparison as Comparison
     from onelook.report.roadmap import RoadmapTable as RoadmapTable
+    from onelook.report.streaming import Streaming as Streaming
     from onelook.reporter import PlainReporter as PlainReporter
     from onelook.reporter import Reporter as Reporter
     from onelook.reporter import SilentReporter as SilentReporter
+    from onelook.tracking import ByteTrack as ByteTrack
+    from onelook.tracking import OcSort as OcSort
+    from onelook.tracking.tracker import TrackerName as TrackerName
     from onelook.training.recipe import Recipe as Recipe
     from onelook.types import Detections as Detections
     from onelook.types import Sample as Sample
@@ -81,6 +88,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.weights import save_weights as save_weights
 
 _PUBLIC = {
+    "ByteTrack": "onelook.tracking",
     "CheckReport": "onelook.data.check",
     "Comparison": "onelook.report.comparison",
     "Conversion": "onelook.data.convert",
@@ -101,6 +109,7 @@ _PUBLIC = {
     "ModelBenchmark": "onelook.api.bench",
     "ModelInfo": "onelook.api.models",
     "ModelList": "onelook.api.models",
+    "OcSort": "onelook.tracking",
     "PathLike": "onelook.api.open",
     "PlainReporter": "onelook.reporter",
     "PostprocessKind": "onelook.predict.runtime",
@@ -118,6 +127,9 @@ _PUBLIC = {
     "SearchResult": "onelook.api.search",
     "SearchRow": "onelook.api.search",
     "SilentReporter": "onelook.reporter",
+    "Streaming": "onelook.report.streaming",
+    "TrackEvaluation": "onelook.evaluation.tracks",
+    "TrackerName": "onelook.tracking.tracker",
     "TrainResult": "onelook.api.load",
     "TuneResult": "onelook.api.tune",
     "UserError": "onelook.errors",
@@ -146,6 +158,8 @@ _PUBLIC = {
     "roadmaps": "onelook.api.roadmap",
     "save_weights": "onelook.weights",
     "score": "onelook.api.score",
+    "score_tracks": "onelook.api.score",
+    "stream": "onelook.api.stream",
     "search": "onelook.api.search",
     "train": "onelook.api.train",
     "tune": "onelook.api.tune",

@@ -64,10 +64,15 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "openvino": "openvino",
+    "ncnn": "ncnn",
+    "pnnx": "export",
+    "tensorrt": "tensorrt",
+    "cuda": "tensorrt",
     "tensorboard": "tensorboard",
     "mlflow-skinny": "mlflow",
     "wandb": "wandb",
     "supervision": "supervision",
+    "pandas": "pandas",
     "onnxruntime": "",
     "hotcoco": "",
     "msgspec": "",
@@ -76,7 +81,8 @@ EXTRAS = {
     "PIL": "",
     "yaml": "",
 }
-_INSTALLED_AS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}  # where pip has another name
+# Where pip has another name.
+_INSTALLED_AS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "cuda": "cuda-bindings"}
 _EXTRA_OF_WORK = {"export": "onnx"}  # where one extra brings the packages of several
 
 

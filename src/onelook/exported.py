@@ -1,7 +1,8 @@
 """The metadata of an exported model file: one JSON document with all that is needed to run the file.
 
 ONNX files store it in `metadata_props` under the key `METADATA_KEY`; formats without metadata get it beside the model
-as `<file>.json`. No torch is needed to read it.
+as `<file>.json`. No torch is needed to read it. OpenVINO's files have the key in their runtime information, PyTorch's
+programs in their extra file `onelook.json`; ncnn's and TensorRT's have the document beside them.
 
 The interface of an exported file (`FORMAT` 1):
 
@@ -20,6 +21,9 @@ The interface of an exported file (`FORMAT` 1):
              A model that was trained one to one needs no NMS: these are then its best rows, there is no input
              `iou`, and nms["iou"] is 1.
 
+ncnn takes one image (3, H, W) and gives boxes (N, 4) and scores (N, C). OpenVINO's `confidence` and `iou` are not
+optional.
+
 B is free where `batch` is None. The two optional inputs are initialisers that are also graph inputs: without them, a
 runtime uses the defaults. (ONNX Runtime warns of that on loading, unless `log_severity_level` is 3.) The input is
 float32 in every file, so that a program need not know the file's precision; boxes are decoded in float32 too, because
@@ -35,11 +39,11 @@ from typing import Any, Literal
 
 from onelook.errors import ExportError
 
-Target = Literal["onnx", "openvino", "ncnn", "tensorrt", "darknet"]  # formats that `onelook.export` knows
+Target = Literal["onnx", "openvino", "ncnn", "torch", "tensorrt", "darknet"]  # formats that `onelook.export` knows
 LEAST_RUNTIME = "1.14"  # the first ONNX Runtime that runs the operators of exported files
 METADATA_KEY = "onelook"
 FORMAT = 1
-_LARGEST_DOCUMENT = 4_000_000  # characters; 10,000 class names fit well within it
+LARGEST_DOCUMENT = 4_000_000  # characters; 10,000 class names fit well within it
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class ExportedMetadata:
     @staticmethod
     def from_json(text: str, source: str) -> ExportedMetadata:
         """The metadata in `text`, found in the file `source`; raises ExportError if it is damaged or newer."""
-        if len(text) > _LARGEST_DOCUMENT:
+        if len(text) > LARGEST_DOCUMENT:
             raise _damaged(source, f"it has {len(text)} characters")
         try:
             data = json.loads(text)
@@ -112,6 +116,11 @@ class ExportedMetadata:
         if (data["nms"] is None) != (data["outputs"] == "raw"):
             raise _damaged(source, "'nms' and 'outputs' contradict each other")
         return ExportedMetadata(**known)
+
+
+def description_beside(path: str) -> str:
+    """The path of the metadata of a file whose format holds none."""
+    return f"{path}.json"
 
 
 _OPTIONAL = ("detecting", "evaluating")  # the first files of this format do not have them

@@ -53,6 +53,12 @@ def replacing(path: str | os.PathLike[str], *, suffix: str = "", durable: bool =
         _sync_folder(target.parent)
 
 
+def move(draft: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Puts a finished file, that a library wrote on the same disk, in the place of `path`."""
+    with replacing(path) as temporary:
+        os.replace(draft, temporary)
+
+
 @overload
 @contextmanager
 def open_replacing(

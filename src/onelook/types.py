@@ -17,6 +17,7 @@ import numpy as np
 from onelook.errors import UserError, missing_package
 
 if TYPE_CHECKING:
+    import pandas
     import supervision
     from torch import Tensor
 
@@ -154,7 +155,8 @@ class Detections:
     int64 index into `class_names`.  class_names: of the model, by label; () where unknown.  image: (H, W, 3) uint8 RGB,
     the image itself, where it was kept.  source: the file it came from.  category_ids: the data set's own ids by label,
     for `to_coco`.  frame: number of the frame in a video, from 0.  size: (height, width) of the image, also where it
-    was not kept.  read_image: reads the image again where it was not kept, for `save`.
+    was not kept.  read_image: reads the image again where it was not kept, for `save`.  tracks: (K,) int64 identities
+    of the objects in their video, from 1; None without tracking.
     """
 
     boxes: np.ndarray
@@ -167,6 +169,7 @@ class Detections:
     frame: int | None = None
     size: tuple[int, int] | None = None
     read_image: Callable[[], np.ndarray] | None = field(default=None, repr=False)
+    tracks: np.ndarray | None = None
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {score:.2f}" for name, score in zip(self.names[:_SHOWN], self.scores.tolist()))
@@ -179,7 +182,8 @@ class Detections:
     def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | np.ndarray) -> Detections:
         """The detections at an index, slice, mask or list of rows; a single index returns one detection."""
         rows = np.atleast_1d(np.arange(len(self))[index])
-        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+        tracks = None if self.tracks is None else self.tracks[rows]
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], tracks=tracks)
 
     @staticmethod
     def empty(class_names: tuple[str, ...] = ()) -> Detections:
@@ -193,11 +197,16 @@ class Detections:
         return [known[label] if label < len(known) else str(label) for label in self.labels.tolist()]
 
     def to_dict(self) -> dict[str, Any]:
-        """One image's entry of `detections.json`: source, size, and each detection's box, score, label and name."""
+        """One image's entry of `detections.json`: source, size, and each detection's box, score, label and name.
+
+        With tracking also its track.
+        """
         known = self.image.shape[:2] if self.image is not None else self.size
         height, width = (None, None) if known is None else known
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names)
         found = [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
+        for entry, track in zip(found, [] if self.tracks is None else self.tracks.tolist()):
+            entry["track"] = track
         return {"source": self.source, "frame": self.frame, "width": width, "height": height, "detections": found}
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
@@ -214,6 +223,23 @@ class Detections:
             for (x1, y1, x2, y2), score, label in rows
         ]
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """A table with a row for each detection, best first (needs the `pandas` extra).
+
+        The columns have the names of `detections.csv`: x1, y1, x2, y2 in pixels of the original image and score
+        (float32), label (int64), name. Without detections it has the columns and no row.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise missing_package("pandas", "to_pandas()") from error
+        table = pandas.DataFrame(self.boxes.astype(np.float32), columns=["x1", "y1", "x2", "y2"])
+        return table.assign(
+            score=self.scores.astype(np.float32),
+            label=self.labels.astype(np.int64),
+            name=np.array(self.names, dtype=object),
+        )
+
     def to_supervision(self) -> supervision.Detections:
         """Converts to a `supervision.Detections` (needs the `supervision` extra)."""
         try:
@@ -224,8 +250,23 @@ class Detections:
             xyxy=self.boxes.astype(np.float32),
             confidence=self.scores.astype(np.float32),
             class_id=self.labels.astype(int),
+            tracker_id=self.tracks,
             data={"class_name": np.array(self.names, dtype=object)},
         )
+
+    def plot(self, image: np.ndarray | None = None) -> np.ndarray:
+        """Draws boxes, names and scores on a copy of the image; returns it: (H, W, 3) uint8 RGB, for a notebook.
+
+        image: (H, W, 3) uint8 RGB to draw on instead of the detections' own. UserError where there is neither.
+        """
+        from onelook.draw import draw_detections
+
+        canvas = self._own_image("there is nothing to plot") if image is None else image
+        if canvas.ndim != 3 or canvas.shape[2] != 3 or canvas.dtype != np.uint8:
+            raise UserError(
+                f"An image to draw on is (H, W, 3) uint8, not {canvas.shape} {canvas.dtype}.", "Convert it to RGB."
+            )
+        return draw_detections(canvas, self.boxes, self.scores, self.labels, self.names)
 
     def save(self, path: str | Path) -> Path:
         """Draws the detections on their image and writes it; returns the path. Needs the image, or its file.
@@ -234,8 +275,12 @@ class Detections:
         """
         from onelook.draw import draw_detections, enlarge_small_image, write_image
 
+        canvas, factor = enlarge_small_image(self._own_image(f"'{path}' was not written"))
+        return write_image(path, draw_detections(canvas, self.boxes * factor, self.scores, self.labels, self.names))
+
+    def _own_image(self, consequence: str) -> np.ndarray:
+        """The image that the objects were found in, read again where it was not kept."""
         image = self.read_image() if self.image is None and self.read_image is not None else self.image
         if image is None:
-            raise UserError(f"These detections hold no image to draw on, so '{path}' was not written.")
-        canvas, factor = enlarge_small_image(image)
-        return write_image(path, draw_detections(canvas, self.boxes * factor, self.scores, self.labels, self.names))
+            raise UserError(f"These detections hold no image to draw on, so {consequence}.")
+        return image

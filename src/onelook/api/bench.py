@@ -22,7 +22,8 @@ from onelook.errors import UsageError
 from onelook.ops.nms import RawDetections, with_thresholds
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import Runtime
-from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes import exported_runtime
+from onelook.predict.runtimes.exported import ExportedRuntime
 from onelook.types import text_repr
 
 PERCENTILES = (50, 90, 99)
@@ -206,26 +207,24 @@ def benchmark(
     """
     check_arguments(benchmark, locals())
     config = BenchConfig(size, batch, device, threads, half, nms, form, runs, warm_up)
-    if isinstance(model, Predictor) and isinstance(model.runtime, OnnxRuntime):
+    if isinstance(model, Predictor) and isinstance(model.runtime, ExportedRuntime):
         model = model.runtime.path
-    if isinstance(model, str | os.PathLike) and os.fspath(model).lower().endswith(".onnx"):
-        foreign = os.path.isfile(model) and not names_onelook(Path(model))
+    kind = exported_runtime(model) if isinstance(model, str | os.PathLike) else None
+    if kind is not None and isinstance(model, str | os.PathLike):
+        foreign = kind.holds_weights and os.path.isfile(model) and not names_onelook(Path(model))
         if not (foreign and has_torch()):  # with PyTorch, the weights of a foreign file can be used
-            return _benchmark_onnx(os.fspath(model), weights, config)
+            return _benchmark_exported(kind, os.fspath(model), weights, config)
     return _benchmark_torch(model, weights, config)
 
 
-def describe_runtime(runtime: Any, device: str | None, *, half: bool = False) -> dict[str, str]:
+def describe_runtime(runtime: Any, *, half: bool = False) -> dict[str, str]:
     """What a model runs with: "runtime" (library and version), "device" and "precision".
 
-    device, half: as they were asked for.
+    half: as it was asked for, of PyTorch.
     """
-    if isinstance(runtime, OnnxRuntime):
-        import onnxruntime
-
-        name = processor_name() if device in (None, "cpu") else str(device)
-        precision, library = runtime.metadata.precision, f"ONNX Runtime {onnxruntime.__version__}"
-        return {"runtime": library, "device": name, "precision": precision}
+    if isinstance(runtime, ExportedRuntime):
+        name = processor_name() if runtime.device_name == "cpu" else runtime.device_name
+        return {"runtime": runtime.library, "device": name, "precision": runtime.precision}
     import torch
 
     names = {"cpu": processor_name, "cuda": lambda: torch.cuda.get_device_name(runtime.device)}
@@ -237,19 +236,22 @@ def describe_runtime(runtime: Any, device: str | None, *, half: bool = False) ->
     }
 
 
-def _benchmark_onnx(path: str, weights: PathLike | None, config: BenchConfig) -> ModelBenchmark:
-    for name, given in (("half", config.half), ("weights", weights), ("size", config.size)):
+def _benchmark_exported(
+    kind: type[ExportedRuntime], path: str, weights: PathLike | None, config: BenchConfig
+) -> ModelBenchmark:
+    half = config.half and not kind.chooses_precision
+    for name, given in (("half", half), ("weights", weights), ("size", config.size)):
         if given:
             raise UsageError(f"'{name}' cannot be chosen for an exported file: it is built in.", "Leave it away.")
     before = peak_memory()
-    runtime = OnnxRuntime(path, config.device, threads=config.threads)
+    runtime = kind(path, config.device, threads=config.threads, half=config.half)
     inside = runtime.metadata.outputs == "detections"
     if inside and config.nms == "out":
         raise UsageError(f"'{path}' has NMS inside, so it cannot be left out.", "Export without NMS.")
-    cpu = config.device in (None, "cpu")
+    cpu = runtime.device_name == "cpu"
     setting = Setting(
         model=path,
-        **describe_runtime(runtime, config.device),
+        **describe_runtime(runtime),
         threads=(config.threads or num_cores()) if cpu else None,
         size=runtime.size,
         batch=config.batch,
@@ -280,7 +282,7 @@ def _benchmark_torch(model: Model, weights: PathLike | None, config: BenchConfig
     cpu = runtime.device.type == "cpu"
     setting = Setting(
         model=os.fspath(model) if isinstance(model, str | os.PathLike) else opened.name,
-        **describe_runtime(runtime, config.device, half=config.half),
+        **describe_runtime(runtime, half=config.half),
         threads=torch.get_num_threads() if cpu else None,
         size=runtime.size,
         batch=config.batch,

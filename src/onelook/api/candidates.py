@@ -52,18 +52,20 @@ class OpenCandidate:
         return sum(file.stat().st_size for file in self.files) if self.files else None
 
 
-def named_candidates(models: Sequence[Model] | Mapping[str, Model]) -> list[Candidate]:
+def named_candidates(models: Sequence[Model] | Mapping[str, Model], *, least: int = 2) -> list[Candidate]:
     """The models with their names: given ones, else those of files and folders, longer where two are equal.
 
     A text NAME=FILE names the model in FILE; where NAME is that of a built-in model, FILE holds its weights. UsageError
-    for fewer than two models, for one that is given twice, and for two of one name.
+    for fewer than `least` models, for one that is given twice, and for two of one name.
     """
     if isinstance(models, Mapping):
         found = [Candidate(name, model) for name, model in models.items()]
     else:
         found = _distinct([_parsed(model) for model in models])
-    if len(found) < 2:
+    if len(found) < least:
         what = f"only one model is given, '{found[0].text}'" if found else "no model is given"
+        if least == 1:
+            raise UsageError("No model is given.", "Give weights, an exported file or the folder of a run.")
         raise UsageError(f"A comparison needs two models: {what}.", _ONE_ONLY)
     for name, count in Counter(one.name for one in found).items():
         if count > 1:

@@ -125,7 +125,7 @@ def _compared_models(
     measuring: Measuring,
 ) -> list[ComparedModel]:
     """What was measured of each model; the intervals come later."""
-    common = set(evaluation_notes(measuring.dataset))
+    common = set(_data_notes(measuring.dataset))
     found = []
     for one, evaluation, (memory, notes) in zip(opened, evaluations, memories):
         facts = {}
@@ -196,7 +196,7 @@ def _with_pairs(
             )
         )
     return Comparison(
-        data=dataset.describe(),
+        data=dataset.describe(notes=False),
         images=len(dataset),
         objects=int(evaluations[0].objects.sum()),
         classes=truth.names,
@@ -228,9 +228,14 @@ def _class_intervals(truth: GroundTruth, samples: np.ndarray) -> dict[str, tuple
     }
 
 
+def _data_notes(dataset: Dataset) -> tuple[str, ...]:
+    """What is to be known of the data set, whichever model is evaluated: once each, as `onelook.validate` says it."""
+    return tuple(dict.fromkeys((*dataset.notes, *evaluation_notes(dataset))))
+
+
 def _notes(dataset: Dataset, models: Sequence[ComparedModel], pairs: int, resamples: int) -> list[str]:
     """What the reader has to know of all numbers."""
-    notes = list(evaluation_notes(dataset))
+    notes = list(_data_notes(dataset))
     if len(dataset) < FEW_IMAGES:
         notes.append(
             f"{len(dataset)} images are few: intervals from so few are rough, and only large differences can be told."

@@ -27,7 +27,8 @@ from onelook.errors import UserError
 from onelook.evaluation import Evaluation, GroundTruth, evaluate, read_results, score, write_results
 from onelook.files import write_text
 from onelook.ops.nms import with_thresholds
-from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.predictor import Predictor
+from onelook.predict.runtimes.exported import ExportedRuntime
 from onelook.reporter import Reporter
 from onelook.version import __version__
 
@@ -103,14 +104,14 @@ class Measuring:
         settings = self.settings
         if not one.digest:
             return {}, ("Its memory was not measured: it is in memory already, not in a file.",)
-        key = self._key("memory", one, settings.half, settings.threads, self._hardware)
+        key = self._key("memory", one, settings.half, settings.threads, self.hardware)
         if key in self.kept:
             return dict(self.kept[key]), ()
         weights = one.candidate.weights
         arguments = {
             "model": os.fspath(one.candidate.model),  # type: ignore[arg-type]  # it has a digest, so it is a path
             "weights": None if weights is None else os.fspath(weights),
-            "size": None if isinstance(one.predictor.runtime, OnnxRuntime) else settings.size,
+            "size": None if isinstance(one.predictor.runtime, ExportedRuntime) else settings.size,
             "device": settings.device,
             "threads": settings.threads,
             "half": settings.half,
@@ -126,7 +127,7 @@ class Measuring:
     def times(self, opened: Sequence[OpenCandidate]) -> dict[str, Seconds]:
         """The times of all models, measured in alternation; kept ones only where they are of the same models."""
         settings = self.settings
-        keys = [self._key("times", one, settings.half, settings.threads, self._hardware) for one in opened]
+        keys = [self._key("times", one, settings.half, settings.threads, self.hardware) for one in opened]
         key = _digest(keys, settings.batch, settings.runs) if all(keys) else ""
         if key and key in self.kept:
             return {one.name: Seconds(*self.kept[key][number]) for number, one in enumerate(opened)}
@@ -146,9 +147,31 @@ class Measuring:
             self._keep(key, [[found[one.name].image, found[one.name].batch] for one in opened])
         return found
 
+    def frame_times(self, opened: Sequence[OpenCandidate]) -> dict[str, list[float]]:
+        """Seconds from a decoded image to its boxes, one at a time, of all models in alternation.
+
+        With the thresholds of the evaluation, as streaming AP counts these very detections. Kept ones only where they
+        are of the same models.
+        """
+        settings = self.settings
+        thresholds = settings.confidence, settings.iou, settings.half, settings.threads
+        keys = [self._key("frame times", one, *thresholds, self.hardware) for one in opened]
+        key = _digest(keys, settings.runs) if all(keys) else ""
+        if key and key in self.kept:
+            return {one.name: self.kept[key][number] for number, one in enumerate(opened)}
+        images, turns = self._images(), -(-settings.runs // TURN)
+        calls = {one.name: _FrameCalls(one, images, settings) for one in opened}
+        with self.reporter.progress("measuring run times") as progress:
+            timed = min(TURN, settings.runs)
+            found = alternate(
+                calls, turns, warm_up=1, timed=timed, untimed=1, wait=_wait_for(opened), progress=progress
+            )
+        self._keep(key, [found[one.name] for one in opened])
+        return found
+
     def described(self, one: OpenCandidate) -> dict[str, str]:
         """Runtime, device and precision of a model."""
-        return describe_runtime(one.predictor.runtime, self.settings.device, half=self.settings.half)
+        return describe_runtime(one.predictor.runtime, half=self.settings.half)
 
     def notes(self, one: OpenCandidate) -> tuple[str, ...]:
         """What to know of a model's times."""
@@ -163,8 +186,8 @@ class Measuring:
         turns = -(-settings.runs // TURN)
         confidence, iou = DETECTING
         return {
-            "data": self.dataset.describe(),
-            "machine": self._hardware,
+            "data": self.dataset.describe(notes=False),
+            "machine": self.hardware,
             "threads": "the choice of each runtime" if settings.threads is None else str(settings.threads),
             "AP": f"COCO protocol; detections from confidence {settings.confidence:g}, NMS at IoU {settings.iou:g}",
             "intervals and p-values": (
@@ -194,7 +217,7 @@ class Measuring:
         return f"{self.dataset.described_by.name}, {_digest(self.dataset.identity())[:16]}"
 
     @cached_property
-    def _hardware(self) -> str:
+    def hardware(self) -> str:
         cores = num_cores()
         text = f"{processor_name()}, {cores} core{'s' * (cores != 1)}"
         return text if self.settings.device is None else f"{text}; device {self.settings.device}"
@@ -229,6 +252,20 @@ class _Calls:
     def __call__(self) -> object:
         self.count += 1
         return self.runtime(self.batches[self.count % len(self.batches)], self.postprocess)
+
+
+class _FrameCalls:
+    """Detects in one image of a data set, the next one in each call, with everything from image to boxes."""
+
+    def __init__(self, one: OpenCandidate, images: Sequence[np.ndarray], settings: CompareSettings) -> None:
+        runtime = one.predictor.runtime
+        chosen = with_thresholds(runtime.evaluating, settings.confidence, settings.iou)
+        self.predictor = Predictor(runtime, postprocess=chosen, batch=1)
+        self.images, self.count = images, 0
+
+    def __call__(self) -> object:
+        self.count += 1
+        return self.predictor([self.images[self.count % len(self.images)]])
 
 
 def _wait_for(opened: Sequence[OpenCandidate]) -> Callable[[], None]:

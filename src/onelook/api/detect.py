@@ -14,14 +14,16 @@ from typing import Any
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
 from onelook.config import check_arguments
-from onelook.errors import ImageError, UserError
+from onelook.errors import ImageError, UsageError, UserError
 from onelook.files import free_folder
 from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.track import track_results
 from onelook.predict.writers import Writers, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
+from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
 from onelook.types import Detections, text_repr
 
 DEFAULT_FOLDER = "runs/detect"
@@ -33,8 +35,8 @@ class DetectResult:
     """Counts of what was detected, what could not be read, and the files that were written.
 
     folder: where the files are.  sources, images, frames, detections: how many there were; frames are those of videos.
-    per_class, best_scores: number of detections and best score, by class.  only: the detections of the image, where
-    there was one image alone; None otherwise.
+    per_class, best_scores: number of detections and best score, by class.  tracks: the identities of each video's
+    objects, by source.  only: the detections of the image, where there was one image alone; None otherwise.
     failures: source, message and remedy of each source that could not be read, or not to its end; that a camera or a
     stream has ended is one.  notes: what else there is to know of a source.  written: files and folders.  seconds: wall
     time without loading the model.  interrupted: whether Ctrl-C ended it.
@@ -47,6 +49,7 @@ class DetectResult:
     detections: int = 0
     per_class: Counter[str] = field(default_factory=Counter)
     best_scores: dict[str, float] = field(default_factory=dict)
+    tracks: dict[str, set[int]] = field(default_factory=dict)
     only: Detections | None = None
     failures: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -68,6 +71,7 @@ class DetectResult:
             "detections": self.detections,
             "per_class": dict(self.per_class.most_common()),
             "best_scores": dict(self.best_scores),
+            **({"tracks": {source: len(found) for source, found in self.tracks.items()}} if self.tracks else {}),
             "failures": self.failures,
             "notes": self.notes,
             "written": [str(path) for path in self.written],
@@ -84,6 +88,8 @@ class DetectResult:
         rate = f", {done / self.seconds:.1f} a second" if done and self.seconds else ""
         start = "Interrupted: " if self.interrupted else ""
         found = counted(self.detections, "detection")
+        if self.tracks:
+            found += f" of {counted(sum(map(len, self.tracks.values())), 'track')}"
         return f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}."
 
 
@@ -100,6 +106,7 @@ def detect(
     out: PathLike | None = None,
     formats: str | Sequence[str] = FORMATS,
     batch: int | None = None,
+    track: Tracker | TrackerName | None = None,
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
@@ -111,14 +118,17 @@ def detect(
     model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  sources: one, or
     a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
-    "images", "coco", "yolo", "csv", "video".  batch: most images in one run of the network; None is 1 on a CPU, 8 on
-    a GPU.
+    "images", "coco", "yolo", "csv", "video", "mot".  batch: most images in one run of the network; None is 1 on a CPU,
+    8 on a GPU.  track: follow the objects of videos, by "bytetrack" or "ocsort"; `confidence` is then the least score
+    that starts a track.
 
     The other settings are those of `onelook.load`. Damaged files are reported in the result and left out. Ctrl-C ends
     the work and keeps what was done. For detections as values see `onelook.load(...).detect` and `.stream`.
     """
     check_arguments(detect, locals())
     names = parse_formats(formats if isinstance(formats, str) else ",".join(formats))
+    if "mot" in names and track is None:
+        raise UsageError("The format 'mot' is for tracks.", "Track the objects: --track bytetrack.")
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
     check_thresholds(confidence, iou)
     check_batch(1 if batch is None else batch)
@@ -129,15 +139,17 @@ def detect(
     predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
     if postprocess is not None:
         predictor.postprocess = postprocess_of_kind(postprocess, predictor.postprocess)
-    settings = predictor.settings(confidence, iou, agnostic or None)
+    tracker = None if track is None else named_tracker(track, confidence)
+    lowest = confidence if tracker is None else tracker.detects_from()
+    settings = predictor.settings(lowest, iou, agnostic or None)
     folder = free_folder(DEFAULT_FOLDER) if out is None else Path(out)
     result = DetectResult(folder, len(found))
     start = time.perf_counter()
     with (
-        Writers(folder, names, predictor.class_names) as writers,
+        Writers(folder, names, predictor.class_names, tracked=track is not None) as writers,
         (reporter or PlainReporter()).progress("detecting") as progress,
     ):
-        _detect(predictor, found, settings, result, (writers, progress))
+        _detect(predictor, found, (settings, tracker), result, (writers, progress))
     result.written = writers.written
     result.seconds = time.perf_counter() - start
     return result
@@ -153,17 +165,18 @@ def _check_sources(found: Sequence[Source]) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    postprocess: Postprocess,
+    how: tuple[Postprocess, Tracker | None],
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:
     """Detects in every source; fills the result."""
-    writers, progress = to
+    (postprocess, tracker), (writers, progress) = how, to
     if any(source.kind == "live" for source in sources):
         progress = ignore_progress
     places = {source.name: number for number, source in enumerate(sources)}
     try:
-        with closing(predictor.stream_sources(sources, postprocess, keep_images=writers.keeps_images)) as results:
+        found = predictor.stream_sources(sources, postprocess, keep_images=writers.keeps_images)
+        with closing(found if tracker is None else track_results(found, tracker)) as results:
             for item, detections in results:
                 _add(result, item, detections, writers)
                 _report(progress, item, places)
@@ -190,6 +203,8 @@ def _add(
         result.only = replace(detections, image=None) if (result.images, result.frames) == (1, 0) else None
         names = detections.names
         result.per_class.update(names)
+        if detections.tracks is not None:
+            result.tracks.setdefault(item.source.path, set()).update(detections.tracks.tolist())
         for name, score in zip(names, detections.scores.tolist()):
             result.best_scores[name] = max(score, result.best_scores.get(name, 0.0))
 

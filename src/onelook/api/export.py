@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
@@ -14,8 +14,8 @@ from onelook.api.open import Model, PathLike, open_network
 from onelook.config import check_arguments
 from onelook.errors import ExportError, UsageError, UserError, did_you_mean
 from onelook.exported import LEAST_RUNTIME, Target
-from onelook.exporting.onnx import ExportedFile, export_onnx
-from onelook.exporting.openvino import export_openvino
+from onelook.exporting.target import ExportedFile, ExportOptions
+from onelook.exporting.targets import NOT_WRITTEN, TARGETS
 from onelook.networks.build import build
 from onelook.networks.detector import Architecture, Detector
 from onelook.ops.nms import Nms
@@ -23,7 +23,7 @@ from onelook.types import text_repr
 from onelook.weights import load_weights
 from onelook.weights.darknet import DarknetHeader, header_of, write_darknet
 
-_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "darknet": ".weights"}
+_KNOWN = (*TARGETS, "darknet")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class ExportResult:
             "precision": metadata.precision,
             "outputs": metadata.outputs,
             "nms": dict(metadata.nms) if metadata.nms else None,
-            "bytes": self.exported.path.stat().st_size,
+            "files": [str(file) for file in (self.exported.path, *self.exported.beside)],
+            "bytes": self.exported.bytes,
             "largest_box_difference": agreement.box,
             "largest_box_difference_of_confident_rows": agreement.confident_box,
             "largest_score_difference": agreement.score,
@@ -58,6 +59,8 @@ class ExportResult:
             "confident_rows": agreement.confident_rows,
             "best_score": agreement.best_score,
             "least_runtime": self.exported.least_runtime or None,
+            "verified_in": self.exported.runs_in or None,
+            "notes": list(self.exported.notes),
         }
 
     @property
@@ -115,7 +118,7 @@ def export(
 @overload
 def export(
     model: Model,
-    target: Literal["onnx", "openvino", "ncnn", "tensorrt"] = ...,
+    target: Literal["onnx", "openvino", "ncnn", "torch", "tensorrt"] = ...,
     *,
     weights: PathLike | None = ...,
     nms: bool = ...,
@@ -171,7 +174,8 @@ def export(
     """Writes a model for another runtime, runs the file, and compares it with PyTorch.
 
     model: a name, a weights file, the folder of a run, a `Detector` or a loaded detector.  target: "onnx", "openvino",
-    or "darknet" (.weights of a YOLOv4 model in its training form; takes only `out` and `overwrite`).  weights: for a
+    "ncnn", "torch" (.pt2 of torch.export), "tensorrt", or "darknet" (.weights of a YOLOv4 model in its training form;
+    takes only `out` and `overwrite`).  weights: for a
     model given by name; "none" exports it untrained.  nms: builds postprocessing in, so that the file returns final
     detections; with least score `confidence`, greatest overlap `iou` and at most `limit` detections an image.
     half: float16.  dynamic: any batch size, instead of `batch`.  size: of the input; None is the model's own.
@@ -182,41 +186,42 @@ def export(
     The file appears only after it was verified: ExportError where it does not agree with PyTorch. UserError where the
     file exists already and `overwrite` is not set.
     """
+    _check_known(target)
     check_arguments(export, locals())
-    _check_supported(target, nms, int8)
+    if int8:
+        raise ExportError(
+            "8-bit export is not supported: it needs calibration, which this version does not have.",
+            "Use half, or quantise the exported ONNX file with the tools of its runtime.",
+        )
     if target == "darknet":
         _refuse_settings_of_darknet(half=half, nms=nms, dynamic=dynamic, size=size)
     check_batch(batch)
     check_thresholds(confidence, iou)
+    sides = (size, size) if isinstance(size, int) else size
+    options = ExportOptions(half=half, dynamic=dynamic, batch=batch, size=sides, least_runtime=least_runtime)
+    if nms:
+        options = replace(options, nms=Nms(confidence, iou, limit=limit))
+    if target != "darknet":
+        TARGETS[target].check(options)
     untrained = weights == "none"
     opened = open_network(model, None if untrained else weights, untrained=untrained)
     detector = opened.detector
-    path = Path(out) if out is not None else Path(opened.name + _SUFFIXES[target])
+    suffix = ".weights" if target == "darknet" else TARGETS[target].default_suffix or TARGETS[target].suffix
+    path = Path(out) if out is not None else Path(opened.name + suffix)
     sources = [Path(one).resolve() for one in (model, weights) if isinstance(one, str | os.PathLike)]
-    if path.resolve() in sources:
-        raise UserError(f"The export would overwrite '{path}', which it is made of.", "Give another file.")
-    if path.exists() and not overwrite:
-        remedy = "Choose another file with --out, or replace this one with --overwrite (in Python: overwrite=True)."
-        raise UserError(f"'{path}' exists already.", remedy)
+    written = (path,) if target == "darknet" else TARGETS[target].files(path)
+    for file in written:
+        if file.resolve() in sources:
+            raise UserError(f"The export would overwrite '{file}', which it is made of.", "Give another file.")
+        if file.exists() and not overwrite:
+            remedy = "Choose another file with --out, or replace this one with --overwrite (in Python: overwrite=True)."
+            raise UserError(f"'{file}' exists already.", remedy)
     if target == "darknet":
         return _write_darknet(detector, path, sources, opened.name)
     multi_label = getattr(detector.architecture, "multi_label", False)
-    postprocess = Nms(confidence, iou, multi_label=multi_label, limit=limit) if nms else None
-    sides = opened.size if size is None else (size, size) if isinstance(size, int) else size
-    if target == "openvino":
-        exported = export_openvino(detector, path, half=half, dynamic=dynamic, batch=batch, size=sides)
-    else:
-        exported = export_onnx(
-            detector,
-            path,
-            nms=postprocess,
-            half=half,
-            dynamic=dynamic,
-            batch=batch,
-            size=sides,
-            least_runtime=least_runtime,
-        )
-    return ExportResult(exported, target)
+    inside = None if options.nms is None else replace(options.nms, multi_label=multi_label)
+    options = replace(options, nms=inside, size=options.size or opened.size)
+    return ExportResult(TARGETS[target].write(detector, path, options), target)
 
 
 def _write_darknet(detector: Detector, path: Path, sources: list[Path], name: str) -> WrittenWeights:
@@ -244,25 +249,12 @@ def _refuse_settings_of_darknet(**given: object) -> None:
         raise UsageError(f"A Darknet file holds float32 weights only: --{name} cannot be chosen.", "Leave it away.")
 
 
-def _check_supported(to: str, nms: bool, int8: bool) -> None:
-    """UserError, before anything is loaded, for what this version cannot write, or nothing can."""
-    if to not in (*_SUFFIXES, "ncnn", "tensorrt"):
+def _check_known(target: str) -> None:
+    """UsageError for a target that does not exist; with the reason, where users ask for it."""
+    name = target.lower().replace("-", "").replace("_", "") if isinstance(target, str) else ""
+    if name in NOT_WRITTEN:
+        raise UsageError(f"This version writes no {target} files: {NOT_WRITTEN[name]}.", "Export to ONNX instead.")
+    if isinstance(target, str) and target not in _KNOWN:
         raise UsageError(
-            f"There is no target '{to}'.{did_you_mean(to, _SUFFIXES)}", f"Give one of: {', '.join(_SUFFIXES)}."
-        )
-    if int8:
-        raise ExportError(
-            "8-bit export is not supported: it needs calibration, which this version does not have.",
-            "Use half, or quantise the exported ONNX file with the tools of its runtime.",
-        )
-    other = {"ncnn": "pnnx model.onnx", "tensorrt": "trtexec --onnx=model.onnx --saveEngine=model.engine"}
-    if to in other:
-        raise ExportError(
-            f"This version cannot write {to} files.",
-            f"Export to ONNX without NMS, and convert that with the runtime's own tool: {other[to]}",
-        )
-    if to == "openvino" and nms:
-        raise ExportError(
-            "An OpenVINO file cannot have suppression built in.",
-            "Export without NMS, or to ONNX, which OpenVINO reads.",
+            f"There is no target '{target}'.{did_you_mean(target, _KNOWN)}", f"Give one of: {', '.join(_KNOWN)}."
         )

@@ -67,7 +67,7 @@ class LoadedDetector(OpenedPredictor):
     @overload
     def export(
         self,
-        target: Literal["onnx", "openvino", "ncnn", "tensorrt"] = ...,
+        target: Literal["onnx", "openvino", "ncnn", "torch", "tensorrt"] = ...,
         *,
         nms: bool = ...,
         half: bool = ...,
@@ -191,15 +191,15 @@ def load(
 ) -> LoadedDetector:
     """A detector that is ready to be used.
 
-    model: a variant's name (with `weights`), a weights file, an exported `.onnx` file, the folder of a run (its
-    `best.safetensors`), or a `Detector` in memory.  device: "cpu", "cuda", "cuda:1", "mps"; None is the best one.
-    size: side or (height, width) of the network's input; None is what the weights were made for.  tta: test-time
-    augmentation: every image is looked at in three scales, once mirrored.  half: float16, on a GPU only; boxes are
-    computed in float32.  threads: of one run on a CPU, for the whole process where PyTorch runs; None is the runtime's
-    choice.
+    model: a variant's name (with `weights`), a weights file, an exported file (.onnx, .xml, .param, .pt2, .engine), the
+    folder of a run (its `best.safetensors`), or a `Detector` in memory.  device: "cpu", "cuda", "cuda:1", "mps"; None
+    is the best one, for an exported file its runtime's default.  size: side or (height, width) of the network's input;
+    None is what the weights were made for.  tta: test-time augmentation: every image is looked at in three scales, once
+    mirrored.  half: float16, on a GPU only, or in the runtimes of OpenVINO and ncnn; boxes are computed in float32.
+    threads: of one run on a CPU, for the whole process where PyTorch runs; None is the runtime's choice.
 
-    Exported ONNX files need neither PyTorch nor `weights`. Raises UserError for a model that does not exist, weights
-    that do not fit, a device that does not exist, a size that is no multiple of the network's stride.
+    Exported files need no `weights`, and except for .pt2 no PyTorch. Raises UserError for a model that does not exist,
+    weights that do not fit, a device that does not exist, a size that is no multiple of the network's stride.
     """
     check_arguments(load, locals())
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)

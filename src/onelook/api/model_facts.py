@@ -15,7 +15,7 @@ from onelook.networks.deploy import deploy
 from onelook.networks.detector import Architecture, Detector
 from onelook.networks.flops import count_gflops, count_parameters
 from onelook.networks.variants import ARCHITECTURE_TYPES, VARIANTS
-from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes.exported import ExportedRuntime
 from onelook.recipes.records import printed_rows
 from onelook.report.comparison import PublishedFigures
 from onelook.weights.identify import model_name
@@ -41,7 +41,7 @@ def is_variant(name: str) -> bool:
 
 def model_facts(runtime: Any) -> ModelFacts:
     """The facts of the model that a runtime runs. An exported file's network is built from its description."""
-    if isinstance(runtime, OnnxRuntime):
+    if isinstance(runtime, ExportedRuntime):
         name = runtime.metadata.model
         architecture: object
         try:

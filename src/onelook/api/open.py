@@ -16,7 +16,8 @@ from onelook.errors import ConfigError, MissingDependencyError, UsageError, User
 from onelook.exported import METADATA_KEY
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import Runtime
-from onelook.predict.runtimes.onnx import ForeignFileError, OnnxRuntime
+from onelook.predict.runtimes import exported_runtime
+from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError
 
 if TYPE_CHECKING:
     from onelook.networks.detector import Detector
@@ -80,18 +81,19 @@ def open_predictor(model: Model, options: LoadOptions) -> Predictor:
         return model
     runtime = open_runtime(model, options)
     on_gpu = getattr(getattr(runtime, "device", None), "type", "cpu") != "cpu"
-    source = ModelSource(model, options.weights, runtime.size, _stamps(model, options.weights))
+    beside = runtime.files() if isinstance(runtime, ExportedRuntime) else ()
+    source = ModelSource(model, options.weights, runtime.size, _stamps(model, options.weights, *beside[1:]))
     return OpenedPredictor(runtime, source, batch=GPU_BATCH if on_gpu else 1)
 
 
 def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:
-    """The runtime of a model: ONNX Runtime for exported files, else PyTorch."""
+    """The runtime of a model: for an exported file that of its format, else PyTorch."""
     weights, device, threads = options.weights, options.device, options.threads
     if threads is not None and threads < 1:
         raise UsageError(f"The number of threads is {threads}.", "Give 1 or more.")
     sides = _sides(options.size)
     if isinstance(model, str | os.PathLike):
-        exported = _open_exported(model, weights, device, threads)
+        exported = _open_exported(model, options)
         if exported is not None:
             _check_exported(exported, model, options, sides)
             return exported
@@ -150,6 +152,13 @@ def open_network(model: Model, weights: PathLike | None = None, *, untrained: bo
         return OpenedDetector(model, model_name(model.architecture), model.architecture.size)
     if not isinstance(model, str | os.PathLike):
         raise UsageError(f"A {type(model).__name__} is no model.", "Give a name, a path, or a detector.")
+    for given in (model, weights):
+        kind = None if given is None else exported_runtime(given)
+        if kind is not None and not kind.holds_weights:
+            raise UsageError(
+                f"'{os.fspath(given or model)}' is an exported file, and PyTorch cannot take weights from it.",
+                "Use the weights file, the ONNX file or the folder of the run that it was made of.",
+            )
     return open_detector(model, weights, untrained=untrained)
 
 
@@ -163,20 +172,22 @@ def check_torch(what: str) -> None:
         )
 
 
-def _open_exported(
-    model: PathLike, weights: PathLike | None, device: str | None, threads: int | None
-) -> OnnxRuntime | None:
+def _open_exported(model: PathLike, options: LoadOptions) -> ExportedRuntime | None:
     """The runtime of an exported file; None for everything else, foreign ONNX files with weights among them."""
+    weights = options.weights
     path = Path(model if weights is None else weights)
-    if path.suffix.lower() != ".onnx" or path.is_dir() or (weights is not None and Path(model).exists()):
+    runtime = exported_runtime(path)
+    if runtime is None or path.is_dir() or (weights is not None and Path(model).exists()):
         return None
     if not path.is_file():
         raise WeightsError(f"The weights file '{path}' does not exist.", "Check the path.")
-    if weights is not None and not names_onelook(path) and has_torch():
+    if runtime.holds_weights and weights is not None and not names_onelook(path) and has_torch():
         return None  # opening a session only to see that takes a tenth of a second
     try:
-        return OnnxRuntime(path, device, threads=threads)
+        return runtime(path, options.device, threads=options.threads, half=options.half)
     except ForeignFileError:
+        if not runtime.holds_weights:
+            raise
         return None
 
 
@@ -199,7 +210,7 @@ def names_onelook(path: Path) -> bool:
 
 
 def _check_exported(
-    exported: OnnxRuntime, model: PathLike, options: LoadOptions, sides: tuple[int, int] | None
+    exported: ExportedRuntime, model: PathLike, options: LoadOptions, sides: tuple[int, int] | None
 ) -> None:
     """UserError for settings that an exported file cannot have."""
     file = exported.path
@@ -214,8 +225,6 @@ def _check_exported(
             f"'{file}' is an exported file, which takes images of one size only.",
             "Use the weights that it was made of for test-time augmentation.",
         )
-    if options.half:
-        raise UsageError(f"'{file}' is an exported file, whose precision is built in.", "Export it with half instead.")
     if options.weights is not None and exported.metadata.model != os.fspath(model):
         raise WeightsError(
             f"'{file}' is an exported {exported.metadata.model}, not {os.fspath(model)}.", f"Use {file} as the model."

@@ -232,7 +232,7 @@ def _checked_session(
         batches = loading.enter_context(
             make_loader(training, run.recipe, run.train_state.process_group, options.workers, plan)
         )
-        if new and (warning := rates_too_low(run.recipe, -(-len(batches) // run.recipe.accumulate))):
+        if new and (warning := rates_too_low(run.recipe, len(batches))):
             run.log.warning(warning)
         yield TrainingSession(run, batches, evaluate, slow_loader_remedy(batches), task, splits, loading)
 

@@ -23,7 +23,7 @@ from onelook.types import Matches, Predictions, Priors, Targets
 
 @dataclass(frozen=True)
 class AlignOta:
-    """AlignOTA: dynamic-k assignment whose class cost uses the IoU as soft target (DAMO-YOLO sec. 2.4, eqs. 1 and 2).
+    """AlignOTA: dynamic-k assignment whose class cost uses the IoU as soft target (DAMO-YOLO sec. 2.3, eq. 2).
 
     radius: half side of the centre region, in strides.
     candidates: how many of an object's best IoUs are summed into its k.

@@ -19,7 +19,7 @@ _BLOCK = 16  # objects whose overlaps with all priors are in memory at once
 
 @dataclass(frozen=True)
 class DarknetAnchors:
-    """Assigns an object to anchors by shape, in the cell of its centre (YOLOv3 sec. 2.1; YOLOv4 sec. 3.4).
+    """Assigns an object to anchors by shape, in the cell of its centre (YOLOv3 sec. 2.1; YOLOv4 sec. 4.3).
 
     iou_threshold: besides the best anchor of all levels, an object is assigned to every anchor whose IoU with it, on a
         common centre, is above this; 1 leaves the best anchor only.

@@ -1,4 +1,4 @@
-"""Gaussian blur of a whole image or of its background (YOLOv4 sec. 3.2; Darknet's `blur`)."""
+"""Gaussian blur of a whole image or of its background (YOLOv4 sec. 4.2; Darknet's `blur`)."""
 
 from __future__ import annotations
 

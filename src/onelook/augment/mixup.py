@@ -22,7 +22,7 @@ from onelook.types import Sample
 
 @dataclass(frozen=True)
 class MixUp:
-    """Blends a second image at a random scale into the image, half of each (YOLOX sec. 2.1).
+    """Blends a second image at a random scale into the image, half of each (YOLOX sec. 2.2).
 
     probability: of doing it at all.  scale: (smallest, largest) factor of the second image.  keep: which of its objects
     survive the clipping; where none does, nothing is blended (YOLOX's released weights). None keeps all of them and

@@ -61,6 +61,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "onelook.cli.compare:compare",
         "Compare models on one data set and one machine: accuracy, speed, cost, and whether they differ.",
     ),
+    "stream": (
+        "onelook.cli.stream:stream",
+        "Measure streaming AP: a detector's accuracy at the time of every frame of a video, latency included.",
+    ),
     "score": ("onelook.cli.score:score", "Evaluate a COCO results file against COCO annotations."),
     "diff": ("onelook.cli.diff:diff", "List the settings in which two recipes differ."),
 }

@@ -11,6 +11,7 @@ from onelook.cli.output import quiet_native_errors
 from onelook.cli.views.detect import text_of_result
 from onelook.errors import UsageError
 from onelook.predict.runtime import PostprocessKind
+from onelook.tracking.tracker import TrackerName
 
 
 def detect(
@@ -25,6 +26,7 @@ def detect(
     out: Path | None = None,
     format: str = api.FORMATS,
     batch: int | None = None,
+    track: TrackerName | None = None,
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
@@ -39,6 +41,7 @@ def detect(
         onelook detect photo.jpg --model yolox-s --weights yolox_s.pth
         onelook detect photos/ "more/*.png" clip.mp4 --model runs/train --out found
         onelook detect 0 --model yolox-nano.onnx --format video
+        onelook detect clip.mp4 --model yolox-s.onnx --track bytetrack --format video,mot
 
     Args:
         sources: images, folders, globs, .txt lists, videos, camera numbers, stream addresses.
@@ -50,8 +53,9 @@ def detect(
         postprocess: how boxes become detections: nms, diou, soft or best, as in `onelook val`.
         size: side of the network's input; what the weights were made for unless given.
         out: folder to write to; runs/detect, runs/detect-2, ... unless given.
-        format: what to write, separated by commas: json, images, coco, yolo, csv, video.
+        format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot.
         batch: most images in one run of the network; 1 on a CPU, 8 on a GPU unless given.
+        track: follow the objects of videos, with bytetrack or ocsort; confidence then starts a track.
         tta: look at every image in three scales, once mirrored (test-time augmentation).
         half: compute in float16; on a GPU only.
         device: cpu, cuda, cuda:1, mps; a GPU where there is one unless given.
@@ -73,6 +77,7 @@ def detect(
             out=out,
             formats=format,
             batch=batch,
+            track=track,
             tta=tta,
             half=half,
             device=device,

@@ -36,15 +36,17 @@ def export(
     Examples:
         onelook export --model yolox-s --weights yolox_s.pth --to onnx
         onelook export --model runs/a/best.safetensors --nms --dynamic --half --out detector.onnx
+        onelook export --model runs/a/best.safetensors --to openvino --half
         onelook export --model runs/b/best.safetensors --to darknet --out b.weights
 
     Args:
         model: name of a model, a weights file, or the folder of a run.
         weights: weights file for a named model; "none" exports it untrained.
-        to: the runtime's format; ncnn and TensorRT are made from the ONNX file with their own tools. Darknet's .weights
-            hold the training form of a YOLOv4 model in float32 and take no other settings.
-        nms: build non-maximum suppression in, so that the file gives final detections as evaluation counts them; of a
-            model that needs none, its best rows.
+        to: the runtime's format; torch is a program of torch.export. Without a GPU, tensorrt writes the ONNX file and
+            says how the engine is built of it. Darknet's .weights hold the training form of a YOLOv4 model in float32
+            and take no other settings.
+        nms: build non-maximum suppression in (onnx and openvino), so that the file gives final detections as evaluation
+            counts them; of a model that needs none, its best rows.
         half: float16 weights and features.
         int8: 8-bit weights and features (not supported yet).
         dynamic: accept any batch size.

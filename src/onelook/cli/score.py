@@ -7,20 +7,30 @@ from pathlib import Path
 from onelook.api import score as api
 from onelook.cli.command_result import CommandResult
 from onelook.cli.views.evaluation import show_evaluation
+from onelook.cli.views.tracks import show_tracks
 from onelook.evaluation import Evaluation
+from onelook.evaluation.tracks import TrackEvaluation
 
 
-def score(annotations: Path, detections: Path, /) -> CommandResult[Evaluation]:
+def score(
+    annotations: Path, detections: Path, /, *, tracks: bool = False
+) -> CommandResult[Evaluation] | CommandResult[TrackEvaluation]:
     """Evaluate a COCO results file against COCO annotations.
 
     Prints the twelve COCO numbers and the classes. A number that no object defines (the AP of small objects where there
-    are none) is shown as - and is -1 in the JSON.
+    are none) is shown as - and is -1 in the JSON. With --tracks, both are tracks of videos as MOT text, and HOTA, IDF1
+    and MOTA are printed.
 
     Examples:
         onelook score instances_val.json detections.json --json scores.json
+        onelook score annotated/ runs/detect/tracks --tracks
 
     Args:
-        annotations: COCO instances file: images, annotations, categories.
-        detections: COCO results file: a list of image_id, category_id, bbox [x, y, width, height], score.
+        annotations: COCO instances file: images, annotations, categories; of tracks, MOT text, or its folder.
+        detections: COCO results file: a list of image_id, category_id, bbox [x, y, width, height], score; of tracks,
+            MOT text, or its folder.
+        tracks: Compare the tracks of videos.
     """
+    if tracks:
+        return CommandResult(api.score_tracks(annotations, detections), show_tracks)
     return CommandResult(api.score(annotations, detections), show_evaluation)

@@ -15,7 +15,10 @@ _FIX = "Correct the box, or remove it."
 
 
 def check_boxes(part: ReadSplit, problems: Problems) -> None:
-    """Reports boxes without area, outside of their image, given twice, or in a wrong unit."""
+    """Reports boxes without area, outside of their image, given twice, or in a wrong unit.
+
+    A box that training and val leave out, or cut, is a warning; a split of which they leave out every box is an error.
+    """
     index = part.index
     if not len(index.labels):
         return
@@ -31,14 +34,21 @@ def check_boxes(part: ReadSplit, problems: Problems) -> None:
         file = part.annotation_file(int(rows[0]))
         problems.error("box-units", *suspicion, file=file)
     for code, which, text in (
-        ("box-degenerate", empty, "has no area"),
-        ("box-outside", outside, "lies outside of its image"),
+        ("box-degenerate", empty, "has no area; training and val leave it out"),
+        ("box-outside", outside, "lies outside of its image; training and val leave it out"),
+        ("box-beyond-image", beyond, "reaches beyond its image; training and val use the part inside"),
     ):
         for thing in np.flatnonzero(which).tolist():
-            problems.error(code, f"The box {_shown(part, thing, rows)} {text}.", _FIX, **part.place(rows[thing], thing))
-    for thing in np.flatnonzero(beyond).tolist():
-        message = f"The box {_shown(part, thing, rows)} reaches beyond its image; training and val use the part inside."
-        problems.warning("box-beyond-image", message, _FIX, **part.place(rows[thing], thing))
+            message = f"The box {_shown(part, thing, rows)} {text}."
+            problems.warning(code, message, _FIX, **part.place(rows[thing], thing))
+    single = (index.object_flags & CROWD) == 0
+    if single.any() and (outside | empty)[single].all():
+        message = (
+            f"Every box of the split '{part.split}' lies outside of its image or has no area: nothing can be learnt."
+        )
+        remedy = "Compare the boxes with the sizes of the images: they may have another unit."
+        file = str(part.source.parts[part.split].annotations or part.source.described_by)
+        problems.error("no-usable-boxes", message, remedy, file=file)
     _repeated(part, rows, problems)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onelook.data import argoverse
 from onelook.data import index as bits
 from onelook.data.building import ImageColumns, Images, ObjectColumns, Objects, rows_of
 from onelook.data.class_names import CLASS_LIMIT
@@ -49,6 +50,7 @@ class CocoFile:
         self.images, self.objects = Images(), Objects()
         self.categories: list[tuple[int, str, dict[str, Any]]] = []
         self.rest: dict[str, Any] = {}
+        self._sequences: dict[str, Any] = {}  # what only Argoverse-HD has
         self._lists: set[str] = set()
         self._add: dict[str, Callable[[dict[str, Any], int, int], None]] = {
             "images": self._image,
@@ -67,6 +69,8 @@ class CocoFile:
                     self._read_list(stream, key)
                 elif key in ("info", "licenses") and not self._boxes_only:
                     self.rest[key] = stream.value(key)
+                elif key in argoverse.KEYS:
+                    self._sequences[key] = stream.value(key)
                 else:
                     stream.skip()
         return self._finish()
@@ -81,6 +85,7 @@ class CocoFile:
             self._lists.add(key)
             for position, element in enumerate(content[key]):
                 self._entry(key, element, position, 0)
+        self._sequences = {key: content[key] for key in argoverse.KEYS if key in content}
         return self._finish()
 
     def _read_list(self, stream: JsonStream, key: str) -> None:
@@ -111,6 +116,10 @@ class CocoFile:
                     f"'{self.source}' has no '{key}', so it is not a COCO annotation file.",
                     "An annotation file holds 'images', 'annotations' and 'categories'.",
                 )
+        if "seq_dirs" in self._sequences and not self._boxes_only:
+            argoverse.join_folders(self.source, self.images, self._sequences["seq_dirs"])
+        if "coco_subset" in self._sequences:
+            self.categories = [(number, argoverse.class_name(name), rest) for number, name, rest in self.categories]
         return self
 
     def sorted_categories(self) -> list[tuple[int, str, dict[str, Any]]]:
@@ -171,10 +180,10 @@ class CocoFile:
         if image_id is None:
             return self._fault("image-id", f"{where}: 'id' {_no_integer(element.get('id'))}", line)
         if self._boxes_only:
-            return self.images.add(image_id, _shown_name(element.get("file_name")), (0, 0), flags=0, line=line)
-        name = plain_name(element.get("file_name"))
+            return self.images.add(image_id, _shown_name(argoverse.name_of(element)), (0, 0), flags=0, line=line)
+        name = plain_name(argoverse.name_of(element))
         if name is None:
-            given = element.get("file_name")
+            given = argoverse.name_of(element)
             return self._fault("file-name", f"{where}: 'file_name' {why_unusable(given)}, not {_short(given)}", line)
         size: list[int] = []
         for key in ("height", "width"):

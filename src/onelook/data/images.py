@@ -17,6 +17,7 @@ import numpy as np
 from onelook.data.exif import DamagedHeaderError
 from onelook.data.headers import HEIC, Header, heic_remedy, is_heic, read_header
 from onelook.data.headers import IMAGE_SUFFIXES as IMAGE_SUFFIXES  # noqa: PLC0414
+from onelook.data.paths import other_spelling
 from onelook.data.pillow_image import decode_with_pillow
 from onelook.errors import ConfigError, ImageError
 
@@ -120,7 +121,7 @@ def _read(name: str) -> bytes:
             return file.read()
     except OSError as error:
         if isinstance(error, FileNotFoundError):
-            raise ImageError(f"'{name}' does not exist.", "Check the path.") from error
+            raise ImageError(f"'{name}' does not exist.{other_spelling(name)}", "Check the path.") from error
         if isinstance(error, PermissionError):
             raise ImageError(
                 f"'{name}' may not be read: permission denied.", "Change the file's permissions."

@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from onelook.data.headers import IMAGE_SUFFIXES
@@ -60,15 +61,23 @@ def other_spelling(path: str | os.PathLike[str]) -> str:
     Unicode has two forms of letters such as \u00e9: one character, or a letter and an accent. They look alike.
     """
     folder, name = os.path.split(os.fspath(path))
-    plain = unicodedata.normalize("NFC", name)
+    if name.isascii():  # has one form
+        return ""
+    folder = folder or "."
     try:
-        others = [other for other in os.listdir(folder or ".") if unicodedata.normalize("NFC", other) == plain != ""]
-    except OSError:
+        there = _names_by_form(folder, os.stat(folder).st_mtime_ns).get(unicodedata.normalize("NFC", name))
+    except (OSError, ValueError):
         return ""
-    if not others or name in others:
+    if there is None or os.path.lexists(path):
         return ""
-    given, there = (ascii(text)[1:-1] for text in (name, others[0]))
+    given, there = (ascii(text)[1:-1] for text in (name, there))
     return f" A file of this name in another Unicode form is there: the given one is {given}, the file is {there}."
+
+
+@lru_cache(maxsize=4)
+def _names_by_form(folder: str, changed: int) -> dict[str, str]:
+    """The names in a folder by their composed form. changed: its time; so a list of missing files reads it once."""
+    return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder) if not name.isascii()}
 
 
 def is_image(name: str) -> bool:

@@ -130,6 +130,10 @@ class Dataset:
         """(M,) float64 pixels: the annotated (mask) area, width times height where none is given."""
         return self.index.areas[self.span(i)]
 
+    def image_extra(self, i: int) -> dict[str, Any]:
+        """Further fields of an image in its annotation file, such as the number of its video; {} without any."""
+        return self.index.extra("image", self.row(i))
+
     def annotation_ids(self, i: int) -> np.ndarray:
         """(M,) int64."""
         return self.index.annotation_ids[self.span(i)]
@@ -254,12 +258,12 @@ class Dataset:
             relabel=relabel if self.relabel is None else relabel[self.relabel],
         )
 
-    def describe(self) -> str:
-        """One line: format, split, counts, and the notes."""
+    def describe(self, *, notes: bool = True) -> str:
+        """One line: format, split, counts, and, unless they stand elsewhere, the notes."""
         text = f"{self.format_title} '{self.described_by}', split '{self.split}': {len(self)} images, "
         boxes = f"{int(self.num_objects.sum())} boxes, " if self.has_boxes else ""
         text += f"{boxes}{len(self.names)} classes"
-        return "; ".join((text, *self.notes))
+        return "; ".join((text, *self.notes)) if notes else text
 
     def identity(self) -> dict[str, Any]:
         """A summary that changes with the data, for a resumed training to compare: split, number of images, digest."""

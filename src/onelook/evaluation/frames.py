@@ -16,9 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from onelook.augment.letterbox import Resize, ResizeTransform
-from onelook.data.paths import other_spelling
 from onelook.devices import num_cores
-from onelook.errors import ImageError
 from onelook.evaluation.rectangular import Group
 
 _BATCHES_AHEAD = 2  # decoded before they are asked for; one alone would leave threads idle at each batch's end
@@ -91,17 +89,6 @@ def _fill(
     images: Images, row: int, frame: Resize, size: tuple[int, int], slot: np.ndarray
 ) -> tuple[ResizeTransform, float]:
     start = perf_counter()
-    framed, placement = frame(_image(images, row), size)
+    framed, placement = frame(images.image(row), size)
     slot[:] = framed
     return placement, perf_counter() - start
-
-
-def _image(images: Images, row: int) -> np.ndarray:
-    """The image; where its file does not exist, the error names a file of the same name in another Unicode form."""
-    try:
-        return images.image(row)
-    except ImageError as error:
-        absent = error.__cause__
-        if isinstance(absent, FileNotFoundError) and isinstance(absent.filename, str):
-            raise ImageError(error.message + other_spelling(absent.filename), error.remedy) from absent
-        raise

@@ -6,27 +6,30 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onelook.config import to_plain
 from onelook.errors import ExportError, missing_package
 from onelook.exported import LEAST_RUNTIME, METADATA_KEY, ExportedMetadata
+from onelook.exporting.describe import architecture_of, describe
 from onelook.exporting.graph import ExportGraph
 from onelook.exporting.nms import ROW_OUTPUTS, append_nms
 from onelook.exporting.runtime import onnx_runner
+from onelook.exporting.target import (
+    ExportedFile,
+    ExportOptions,
+    TargetFormat,
+    replacing_or_export_error,
+    unwritable,
+)
 from onelook.exporting.verify import Agreement, verify_detections, verify_rows
-from onelook.files import replacing
-from onelook.networks.detector import Architecture, Detector
-from onelook.networks.variants import VARIANTS
+from onelook.networks.detector import Detector
 from onelook.ops.nms import Nms
 from onelook.version import __version__
-
-_OTHER_FOLDER = "Give --out a file in a folder that you can write to and that has room."
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -36,19 +39,6 @@ IR_VERSIONS = {"1.14": 8, "1.15": 9, "1.18": 10}  # the newest that ONNX Runtime
 LARGEST_BATCH = 1024
 DEFAULT_LIMIT = 300
 OUTPUTS = ("boxes", "scores")
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """An exported and verified file: its path, its metadata, and its differences from PyTorch.
-
-    least_runtime: the oldest version of ONNX Runtime that reads the file; "" where it is for another runtime.
-    """
-
-    path: Path
-    metadata: ExportedMetadata
-    agreement: Agreement
-    least_runtime: str = ""
 
 
 def ir_version(least_runtime: str) -> int:
@@ -95,21 +85,27 @@ def export_onnx(
     path = Path(path)
     if not path.parent.is_dir():
         raise ExportError(f"The folder '{path.parent}' does not exist.", "Create it, or export to another place.")
-    architecture = _architecture(detector)
+    architecture = architecture_of(detector)
     if nms is not None and nms.limit is None:
         nms = replace(nms, limit=DEFAULT_LIMIT)
     if nms is not None and getattr(architecture, "one_to_one", False):
         nms = replace(nms, iou=1.0, agnostic=False)
-    metadata = replace(
-        _metadata(detector, architecture),
-        size=size or architecture.size,
-        batch=None if dynamic else batch,
-        precision="float16" if half else "float32",
-    )
-    detector.check_sides(*metadata.size)
-    with _replacing_or_export_error(path) as draft:
+    metadata = describe(detector, ExportOptions(half=half, dynamic=dynamic, batch=batch, size=size))
+    with replacing_or_export_error(path) as draft:
         agreement, metadata = _write_verified(detector, draft, metadata, nms, ir)
     return ExportedFile(path, metadata, agreement, least_runtime)
+
+
+def _check(options: ExportOptions) -> None:
+    ir_version(options.least_runtime)
+
+
+def _write_target(detector: Detector, path: Path, options: ExportOptions) -> ExportedFile:
+    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    return export_onnx(detector, path, **given)
+
+
+ONNX = TargetFormat("onnx", ".onnx", (), _check, _write_target)
 
 
 def _write_verified(
@@ -139,7 +135,7 @@ def to_model(
     """Converts `graph` to an ONNX model; `outputs` names boxes and scores; batch None is any size. Prints nothing."""
     images = torch.zeros((batch or 2, 3, *size))  # 2, because a traced 1 would become a constant
     shapes = {"images": {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)}} if batch is None else None
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph,
             (images,),
@@ -168,47 +164,6 @@ def _strip(model: ModelProto) -> None:
     del model.metadata_props[:]
 
 
-def _architecture(detector: Detector) -> Architecture:
-    if detector.architecture is None:
-        raise ExportError(
-            "A detector without an architecture cannot be exported: its frame and size are unknown.",
-            "Make it with onelook.build(), or set `detector.architecture`.",
-        )
-    return detector.architecture
-
-
-def _metadata(detector: Detector, architecture: Architecture) -> ExportedMetadata:
-    plain: dict[str, Any] = to_plain(architecture)
-    known = (row.name for row in VARIANTS.values() if to_plain(row.architecture) | _free(plain) == plain)
-    return ExportedMetadata(
-        model=next(known, type(architecture).__name__),
-        names=detector.class_names,
-        num_classes=architecture.num_classes,
-        size=architecture.size,
-        frame=to_plain(architecture.frame),
-        outputs="raw",
-        multi_label=getattr(architecture, "multi_label", False),
-        nms=None,
-        batch=None,
-        precision="float32",
-        architecture=plain,
-        version=__version__,
-        detecting=_own_postprocess(architecture, "detecting"),
-        evaluating=_own_postprocess(architecture, "evaluating"),
-    )
-
-
-def _own_postprocess(architecture: Architecture, use: str) -> dict[str, Any] | None:
-    """The NMS settings that an architecture has for one use ("detecting", "evaluating"), or None."""
-    postprocess = getattr(architecture, use, None)
-    return to_plain(postprocess) if isinstance(postprocess, Nms) else None
-
-
-def _free(plain: dict[str, Any]) -> dict[str, Any]:
-    """The settings that may differ from the published variant of the same name."""
-    return {key: plain[key] for key in ("num_classes", "size", "frame", "pixels") if key in plain}
-
-
 def _nms_settings(nms: Nms, limit: int) -> dict[str, Any]:
     return {
         "confidence": nms.confidence,
@@ -232,23 +187,11 @@ def _write(model: ModelProto, metadata: ExportedMetadata, path: Path, ir: int) -
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"The exported graph is not valid ONNX: {error}") from error
     except OSError as error:
-        raise ExportError(f"'{path}' cannot be written: {error.strerror}.", _OTHER_FOLDER) from error
+        raise unwritable(path, error) from error
 
 
 @contextmanager
-def _replacing_or_export_error(path: Path) -> Iterator[Path]:
-    """A temporary file that replaces `path` when the block ends without an error."""
-    if path.exists() and not path.is_file():
-        raise ExportError(f"'{path}' cannot be written: it is not a regular file.", _OTHER_FOLDER)
-    try:
-        with replacing(path) as draft:
-            yield draft
-    except OSError as error:
-        raise ExportError(f"'{path}' cannot be written: {error.strerror or error}.", _OTHER_FOLDER) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences warnings and log lines of the exporter, which concern its internals and unused packages."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

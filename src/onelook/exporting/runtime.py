@@ -1,4 +1,4 @@
-"""Opens an exported ONNX file in ONNX Runtime, to verify it."""
+"""Opens an exported file in its runtime, to verify it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
+from onelook.errors import ExportError
 from onelook.exporting.verify import Runner, mismatch_error
+from onelook.predict.runtimes.exported import ExportedRuntime
+
+
+def runner_of(runtime: ExportedRuntime) -> Runner:
+    """Runs a file as users will: by the runtime of its format. ExportError where it cannot be run."""
+
+    def run(outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            return runtime.run(outputs, feed)
+        except ExportError as error:
+            raise mismatch_error(error.message) from error
+
+    return run
 
 
 def onnx_runner(model: bytes | Path) -> Runner:

@@ -37,6 +37,9 @@ class Tolerance:
 
 
 TOLERANCES = {"float32": Tolerance(0.05, 0.05, 1e-3, 2e-3), "float16": Tolerance(1.0, 16.0, 0.02, 0.05)}
+NOT_COMPARED = Tolerance(math.inf, math.inf, 0.0, math.inf)
+"""For differences that are reported only."""
+
 LEAST_SCORE = 0.05  # a model whose best score is lower detects nothing in the images
 
 

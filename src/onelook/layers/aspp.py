@@ -9,7 +9,7 @@ from onelook.layers.conv import ConvStyle
 
 
 class Aspp(nn.Module):
-    """ASPP (Chen et al. 2018, sec. 3.1): dilated 3x3 convolutions of several rates, concatenated with the input.
+    """ASPP (Chen et al. 2018, sec. 3.2): dilated 3x3 convolutions of several rates, concatenated with the input.
 
     With three rates the output has 4 times the channels, like SPP, so that the two are interchangeable. Concatenated in
     the order of `rates`, then the input.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Sfam(nn.Module):
-    """SFAM (M2Det, fig. 5): for each level, concatenates all levels at its size and applies channel attention.
+    """SFAM (M2Det, Zhao et al. 2019): for each level, concatenates all levels at its size; then channel attention.
 
     A 1x1 then reduces them to the level's channels (M2Det keeps all channels, as its pyramids have one width). The
     channel attention is `SqueezeExcite`.

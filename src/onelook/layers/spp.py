@@ -1,4 +1,4 @@
-"""SPP, spatial pyramid pooling (He et al. 2015; YOLOv4 sec. 3.4)."""
+"""SPP, spatial pyramid pooling (He et al. 2015; YOLOv4 sec. 2.3)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Spp(nn.Module):
 
 
 class PlainSpp(nn.Module):
-    """SPP without convolutions: max-pools of several sizes concatenated with the input (YOLOv4 sec. 3.4).
+    """SPP without convolutions: max-pools of several sizes concatenated with the input (YOLOv4 sec. 2.3).
 
     Concatenated in the order of `sizes`, then the input: largest pool first in all published weights of YOLOv4.
     """

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Cwd:
-    """Channel-wise distillation (CWD, Shu et al. 2021, eq. 3 and 4): divergence of softmaxes over the positions.
+    """Channel-wise distillation (CWD, Shu et al. 2021): divergence of softmaxes over the positions.
 
     temperature: of both softmaxes. The Kullback-Leibler divergence of each channel, times the squared temperature, is
     averaged over images and channels, so that the weight of a level does not depend on its size.
@@ -83,7 +83,7 @@ class Mgd:
 def normalised(maps: Tensor, eps: float = 1e-5) -> Tensor:
     """Normalises each channel of (B, C, H, W) to mean 0 and deviation 1, over the positions of all images of the batch.
 
-    Before a softmax, dividing by the deviation acts as a temperature for each channel (DAMO-YOLO sec. 2.5,
+    Before a softmax, dividing by the deviation acts as a temperature for each channel (DAMO-YOLO sec. 2.4,
     "channel-wise dynamic temperature"). In distributed training each process normalises its own images (as published).
     """
     return F.batch_norm(maps, None, None, training=True, eps=eps)

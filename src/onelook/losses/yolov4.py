@@ -28,7 +28,7 @@ from onelook.types import Priors
 class DarknetBox:
     """YOLOv4's box loss: 1 - CIoU of predicted box and object, summed over pairs, divided by the images of the batch.
 
-    weight: Darknet's iou_normalizer, 0.07 found by its genetic search (YOLOv4 sec. 3.4), 0.05 for YOLOv4-CSP.
+    weight: Darknet's iou_normalizer, 0.07 found by genetic search (YOLOv4 sec. 4.1), 0.05 for YOLOv4-CSP.
     kind: of overlap, for boxes in fractions of the input's sides (relevant to "diou" and "ciou" if these differ).
     per_cell: whether a pair's loss is multiplied by the number of cells along a side of its level. Darknet's gradient
         is that of a shift by the whole input, the true one that of a shift by a cell; without this factor the published

@@ -1,4 +1,4 @@
-"""An image classifier with the backbone of a detector, for pretraining the backbone (YOLOv4 sec. 3.4)."""
+"""An image classifier with the backbone of a detector, for pretraining the backbone (YOLOv4 sec. 4.1)."""
 
 from __future__ import annotations
 

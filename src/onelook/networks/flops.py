@@ -36,31 +36,31 @@ def count_gflops(detector: Detector | Classifier, size: tuple[int, int], *, bias
     return 2e-9 * counted * (size[0] * size[1]) / smallest**2
 
 
-def count_profiler_gflops(detector: Detector | Classifier, size: tuple[int, int]) -> float:
+def count_profiler_gflops(detector: Detector | Classifier, size: tuple[int, int], *, per_norm: int = 2) -> float:
     """Returns the GFLOPs of the training form as YOLOX's paper counts them, with the profiler thop.
 
-    2e-9 x (multiply-accumulates + 2 for every input element of a batch norm + 1 for every input element of a leaky
-    ReLU): inferred, and equal to the published numbers of all its models. SiLU is not counted.
+    2e-9 x (multiply-accumulates + `per_norm` for every input element of a batch norm + 1 for every input element of a
+    leaky ReLU): inferred, and equal to the published numbers of all its models. SiLU is not counted.
     """
     network = deepcopy(detector).eval()  # in training mode, batch norms would update their statistics
     with torch.no_grad(), _ConvolutionCounter() as counter:
         smallest = _run_smallest(network)
-    counted = counter.multiply_accumulates + 2 * counter.normalised + counter.leaky
+    counted = counter.multiply_accumulates + per_norm * counter.normalised + counter.leaky
     return 2e-9 * counted * (size[0] * size[1]) / smallest**2
 
 
-def count_merged(detector: Detector, size: tuple[int, int]) -> tuple[int, float]:
+def count_merged(detector: Detector, size: tuple[int, int], *, per_norm: int = 2) -> tuple[int, float]:
     """Returns (parameters, GFLOPs) as DAMO-YOLO's paper counts them: RepConvs merged, batch norms not folded.
 
-    GFLOPs are those of `count_profiler_gflops`. Equal to the published numbers of its models, but for S, of which the
-    paper has 0.1 GFLOPs more.
+    GFLOPs are those of `count_profiler_gflops`. Equal to the published numbers of its models with 2 for every input
+    element of a batch norm, and of S and its ablations with 4, as later versions of the profiler count affine ones.
     """
     merged = deepcopy(detector)
     for module in list(merged.modules()):
         for name, child in module.named_children():
             if isinstance(child, RepConv):
                 setattr(module, name, child.deploy())
-    return count_parameters(merged), count_profiler_gflops(merged, size)
+    return count_parameters(merged), count_profiler_gflops(merged, size, per_norm=per_norm)
 
 
 def _run_smallest(network: Detector | Classifier) -> int:

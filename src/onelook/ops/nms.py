@@ -53,7 +53,7 @@ class Nms:
     boxes.
 
     kind: "diou" subtracts (d^2 / c^2) ^ `distance_power` from the IoU, d the distance of the centres and c the diagonal
-        of the enclosing box, so that distant boxes are kept (DIoU-NMS, Zheng et al. 2020, eq. 11, with a power of 1;
+        of the enclosing box, so that distant boxes are kept (DIoU-NMS, Zheng et al. 2020, with a power of 1;
         Darknet's "greedynms" and "diounms" have 0.6). "linear" and "gaussian" remove no box, but multiply the score of
         a box that overlaps a better one: by 1 - IoU where it is above `iou`, or by exp(-IoU^2 / `sigma`) (soft-NMS,
         Bodla et al. 2017); boxes whose score falls below `confidence` are then dropped.

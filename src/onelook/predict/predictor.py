@@ -19,7 +19,9 @@ from onelook.ops.nms import Postprocess, RawDetections, clips, with_thresholds
 from onelook.predict.frames import read_frames
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.track import Result, track_results
 from onelook.reporter import PlainReporter, Reporter
+from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
 from onelook.types import Detections
 
 BATCH = 8
@@ -151,13 +153,32 @@ class Predictor:
         listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given])
         postprocess = self.settings(confidence, iou, agnostic)
         with closing(self.stream_sources(listed, postprocess, keep_images=keep_images)) as results:
-            for item, found in results:
-                if found is not None:
-                    yield found
-                elif isinstance(item, UnreadableSource):
-                    if item.alone:
-                        raise item.error
-                    (reporter or PlainReporter()).warning(str(item.error))
+            yield from _found(results, reporter)
+
+    def track(
+        self,
+        sources: str | os.PathLike[str] | int | Sequence[str | os.PathLike[str] | int],
+        confidence: float = 0.25,
+        iou: float = 0.45,
+        *,
+        tracker: Tracker | TrackerName = "bytetrack",
+        keep_images: bool = False,
+        reporter: Reporter | None = None,
+    ) -> Iterator[Detections]:
+        """The detections in every frame of videos and cameras, with the identities of the objects in `tracks`.
+
+        confidence: least score of a detection that starts a track; ByteTrack continues tracks with scores from 0.1 on.
+        tracker: "bytetrack", "ocsort", or a tracker with settings of its own, which then choose the scores. The other
+        arguments are those of `stream`. Identities count from 1 in every video; detections that belong to no track yet
+        are left out.
+        """
+        chosen = named_tracker(tracker, confidence)
+        given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
+        listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given])
+        postprocess = self.settings(chosen.detects_from(), iou)
+        results = self.stream_sources(listed, postprocess, keep_images=keep_images)
+        with closing(track_results(results, chosen)) as tracked:
+            yield from _found(tracked, reporter)
 
     def stream_sources(
         self, sources: Sequence[Source], postprocess: Postprocess, *, keep_images: bool = False
@@ -224,6 +245,17 @@ def _batches(
         close = getattr(items, "close", None)
         if close is not None:
             close()
+
+
+def _found(results: Iterator[Result], reporter: Reporter | None) -> Iterator[Detections]:
+    """The detections alone: a source that cannot be read is a warning, or an error where it was given alone."""
+    for item, found in results:
+        if found is not None:
+            yield found
+        elif isinstance(item, UnreadableSource):
+            if item.alone:
+                raise item.error
+            (reporter or PlainReporter()).warning(str(item.error))
 
 
 def _are_several(source: ImageLike | Sequence[ImageLike]) -> TypeGuard[Sequence[ImageLike]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from onelook.augment.letterbox import Resize
 from onelook.data.images import MAX_PIXELS, kind_of
+from onelook.data.paths import other_spelling
 from onelook.errors import ImageError
 from onelook.predict.sources import PreparedImage, Source, UnreadableSource, Video
 
@@ -207,7 +208,7 @@ def _check_file(path: str) -> None:
         with open(path, "rb") as file:
             head = file.read(512)
     except FileNotFoundError as error:
-        raise ImageError(f"'{path}' does not exist.", "Check the path.") from error
+        raise ImageError(f"'{path}' does not exist.{other_spelling(path)}", "Check the path.") from error
     except OSError as error:
         raise ImageError(f"'{path}' cannot be read: {error.strerror}.", "Check the file.") from error
     if not head:

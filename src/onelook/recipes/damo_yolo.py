@@ -17,7 +17,7 @@ from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Closing, Recipe
 from onelook.training.schedule import WarmCosine
 
-# Sec. 2.4 with the weights of the code; box and distribution losses are weighted by the class score of their prior.
+# Eq. 1 (sec. 2.3), the code's weights; box and distribution losses are weighted by the class score of their prior.
 LOSS = DetectionLoss(
     AlignOta(),
     (QualityFocal(), BoxIou(2.0, kind="giou", squared=False, emphasis="scores"), DistributionFocal()),

@@ -68,8 +68,8 @@ def published(model: Variant) -> Recipe:
     They differ from the paper's text (rate 0.01, momentum 0.9) and from its list of methods: they have no CmBN,
     DropBlock, self-adversarial training and class smoothing. All of these are settings of a recipe here. In Darknet,
     backbones start from ImageNet; batches are split into 8 micro-batches (1 for the tiny models), which is `accumulate`
-    here; the EMA of yolov4-csp starts in the middle of the training; the backbone of yolov4x-mish is frozen for the
-    first 800 steps. Darknet clips the box gradients of three models at 5 or 2; those are not gradients of this loss,
+    here (`official` has this, and the late EMA of yolov4-csp); the backbone of yolov4x-mish is frozen for the first 800
+    steps. Darknet clips the box gradients of three models at 5 or 2; those are not gradients of this loss,
     and nothing is clipped here. With both mosaic and letterbox, Darknet of 2025 does not train.
     """
     own = _TABLE[model.name]
@@ -99,7 +99,8 @@ def official(model: Variant) -> Recipe:
     """The recipe without the departures of `published`, each a rule of Darknet or a setting of a cfg file.
 
     The burn-in has 1000 steps, on data sets of any size. A step of 64 images has 8 micro-batches (`subdivisions`; 1 for
-    the tiny models), with batch norm over each; batches of other sizes are accumulated to 64 images.
+    the tiny models), with batch norm over each; batches of other sizes are accumulated to 64 images. The EMA of
+    yolov4-csp starts in the middle of the training.
     """
     recipe = published(model)
     assert isinstance(recipe.schedule, MultiStep)
@@ -109,6 +110,7 @@ def official(model: Variant) -> Recipe:
         accumulate=1 if "tiny" in model.name else 8,
         nominal_batch=BATCH,
         fixed_phases=True,
+        ema=None if recipe.ema is None else replace(recipe.ema, warmup=0.0, start=0.5),
     )
 
 

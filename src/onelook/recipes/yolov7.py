@@ -83,14 +83,15 @@ def published(model: Variant) -> Recipe:
 def official(model: Variant) -> Recipe:
     """The recipe without the departures of `published`, each a rule of the official code.
 
-    Batches of other sizes are accumulated to 64 images. Anchors that fit less than 98 % of the objects are replaced
-    before the training (autoanchor). An image may have any number of objects. With other epochs, the warm-up keeps its
-    1000 batches.
+    Batches of other sizes are accumulated to 64 images, and to fewer in the warm-up. Anchors that fit less than 98 % of
+    the objects are replaced before the training (autoanchor). An image may have any number of objects. With other
+    epochs, the warm-up keeps its 1000 batches.
     """
     return replace(
         published(model),
         max_labels=None,
         nominal_batch=NOMINAL_BATCH,
+        grow_accumulation=True,
         fixed_phases=True,
         least_anchor_recall=MIN_ANCHOR_RECALL,
     )

@@ -1,4 +1,4 @@
-"""Knowledge distillation (DAMO-YOLO sec. 2.5): the student also learns the features of a teacher's neck.
+"""Knowledge distillation (DAMO-YOLO sec. 2.4): the student also learns the features of a teacher's neck.
 
 Teacher and student may be of any family: their levels are matched by stride, their channels by a projection. The
 teacher gets the student's input images, letterboxed and augmented for the student: each network normalises RGB 0..255
@@ -49,7 +49,7 @@ class Distillation:
         if not (self.weight >= 0 and 0 <= self.final <= 1):
             raise ValueError(f"weight is 0 or more and final 0 to 1, not {self.weight} and {self.final}")
 
-    def at(self, step: int, steps_per_epoch: int, epochs: int, closing: int) -> float:
+    def at(self, step: float, steps_per_epoch: int, epochs: int, closing: int) -> float:
         """The weight in a step (0-based) of a training of `epochs`, of which the last `closing` are closing epochs."""
         end = (epochs if self.closing else epochs - closing) * steps_per_epoch
         if step >= end:

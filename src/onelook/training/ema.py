@@ -17,11 +17,13 @@ class Ema:
     decay: limit of the decay.  warmup: updates after which it has reached 63 % of its limit, so that the first, random
     weights soon have no influence. YOLOX: 0.9998 and 2000; YOLOv7 and DAMO-YOLO use the same form.
     first: u of the first update. With 0 the EMA starts as the weights after the first step (DAMO-YOLO).
+    start: part of the training, 0 to 1, before which the average is the weights themselves (Darknet: 0.5, no warm-up).
     """
 
     decay: float = 0.9998
     warmup: float = 2000.0
     first: int = 1
+    start: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
@@ -30,6 +32,8 @@ class Ema:
             raise ValueError(f"warmup is a number of updates, not {self.warmup}")
         if self.first < 0:
             raise ValueError(f"first is 0 or more, not {self.first}")
+        if not 0 <= self.start <= 1:
+            raise ValueError(f"start is a part of the training, 0 to 1, not {self.start}")
 
     def at(self, update: int) -> float:
         """The decay of an update, counted from 1."""
@@ -53,14 +57,18 @@ class ModelEma:
         self._source_tensors: list[torch.Tensor] = []
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: nn.Module, progress: float = 1.0) -> None:
         """Moves the EMA towards the present weights of `model`, without a synchronisation with the device.
 
+        progress: part of the training that was done before this step; before `start`, the weights are copied.
         The tensors of `model` are collected once and must be changed in place only: collecting hundreds of them takes
         longer than averaging them.
         """
         if model is not self._source:
             self._source, self._source_tensors = model, _floating(model)
+        if progress < self.settings.start:
+            torch._foreach_copy_(self._tensors, self._source_tensors)
+            return
         self.updates += 1
         torch._foreach_lerp_(self._tensors, self._source_tensors, 1.0 - self.settings.at(self.updates))
 

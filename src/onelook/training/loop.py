@@ -18,6 +18,7 @@ from onelook.training.adversarial import adversarial_images
 from onelook.training.micro_batches import Batch, join_batches
 from onelook.training.multiscale import resize_batch
 from onelook.training.optimizer import set_rates
+from onelook.training.step_plan import StepPlan
 from onelook.training.train_state import TrainState
 
 if TYPE_CHECKING:
@@ -68,37 +69,38 @@ def train(recipe: Recipe, train_state: TrainState, batches: Batches) -> Iterator
 
     After each yield the state is complete: a training that is resumed from a checkpoint of it gives the same numbers.
     """
-    steps_per_epoch = -(-len(batches) // recipe.accumulate)
+    plan = StepPlan(recipe, len(batches))
     base_rate = recipe.optimizer.lr_per_image * recipe.batch_size
     micro_batches: Sequence[Batch]
-    while train_state.steps < recipe.epochs * steps_per_epoch:
-        epoch, first = divmod(train_state.steps, steps_per_epoch)
+    while train_state.steps < plan.total:
+        epoch, done = plan.place(train_state.steps)
+        counts = plan.counts(epoch)
         loss = recipe.loss_at(epoch)
         train_state.set_train_mode()
-        stream = batches.epoch(epoch, recipe.augment_at(epoch), first * recipe.accumulate)
+        stream = batches.epoch(epoch, recipe.augment_at(epoch), sum(counts[:done]))
         started_waiting = perf_counter()
-        while micro_batches := list(islice(stream, recipe.accumulate)):
+        for index in range(done, len(counts)):
+            micro_batches = list(islice(stream, counts[index]))
+            if not micro_batches:
+                raise RuntimeError(f"epoch {epoch} ended after {index} of {len(counts)} steps")
             waited = perf_counter() - started_waiting
             number = train_state.steps
             torch.manual_seed(_seed(recipe.seed, number, train_state.process_group.rank))
-            rates = recipe.schedule(number, steps_per_epoch, recipe.epochs)
+            position = plan.position(epoch, index)
+            rates = recipe.schedule(position, plan.full_steps, recipe.epochs)
             set_rates(train_state.optimizer, rates, base_rate)
-            distillation_weight = recipe.distillation_weight_at(number, steps_per_epoch)
+            distillation_weight = recipe.distillation_weight_at(position, plan.full_steps)
             train_state.begin_step(
-                progress=number / (recipe.epochs * steps_per_epoch), distillation_weight=distillation_weight
+                progress=position / (recipe.epochs * plan.full_steps), distillation_weight=distillation_weight
             )
-            size = _size(recipe, micro_batches[0], number, recipe.epochs * steps_per_epoch)
+            size = _size(recipe, micro_batches[0], number, plan.total)
             micro_batches = _joined(recipe, micro_batches, size)
             losses = _gradients(recipe, train_state, micro_batches, size, loss)
             bad = train_state.optimizer_step(torch.stack(list(losses.values())).sum())
-            ends = train_state.steps % steps_per_epoch == 0
+            ends = index + 1 == len(counts)
             seen = tuple(int(row) for batch in micro_batches for row in batch.indices)
             yield Step(number, epoch, ends, losses, bad, base_rate * rates.scale, size, seen, waited)
             started_waiting = perf_counter()
-        if train_state.steps % steps_per_epoch:
-            raise RuntimeError(
-                f"epoch {epoch} ended after {train_state.steps % steps_per_epoch} of {steps_per_epoch} steps"
-            )
         yield Epoch(epoch)
 
 
@@ -109,9 +111,14 @@ def _gradients(
     size: tuple[int, int],
     loss: AnyLoss,
 ) -> dict[str, Tensor]:
-    """Forward and backward passes of one step: accumulates the mean gradient, returns the mean losses."""
+    """Forward and backward passes of one step: accumulates the mean gradient, returns the mean losses.
+
+    Where accumulation grows, the gradient is the sum over the micro-batches there are, divided by the full number:
+    steps of fewer images change the weights less, as where the loss is multiplied by the images of a batch.
+    """
     device, attack = train_state.process_group.device, recipe.adversarial
     parts = []
+    divisor = recipe.accumulate if recipe.grow_accumulation else len(micro_batches)
     for index, batch in enumerate(micro_batches, 1):
         images = batch.images.to(device, non_blocking=True)
         targets = batch.targets.to(device, non_blocking=True)
@@ -124,7 +131,7 @@ def _gradients(
         with train_state.gradient_sync(last=index == len(micro_batches)):
             with train_state.autocast():
                 losses = train_state.step(images, targets, size, loss, train_state.distillation_weight)
-            train_state.scaled(torch.stack(list(losses.values())).sum() / len(micro_batches)).backward()
+            train_state.scaled(torch.stack(list(losses.values())).sum() / divisor).backward()
         parts.append(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, (sum(parts[1:], parts[0]) / len(parts)).unbind()))
 

@@ -31,6 +31,7 @@ from onelook.devices import num_cores
 from onelook.draw import draw_detections, write_image
 from onelook.errors import DataError, ImageError
 from onelook.training.fit_anchors import MIN_ANCHOR_RECALL, anchor_recall
+from onelook.training.step_plan import StepPlan
 from onelook.types import Targets
 
 if TYPE_CHECKING:
@@ -138,11 +139,15 @@ def inspect_data(recipe: Recipe, training: Dataset, validation: Dataset | None, 
     return Preflight(training.names, tuple(splits), tuple(warnings), tuple(notes))
 
 
-def rates_too_low(recipe: Recipe, steps_per_epoch: int) -> str:
-    """A warning where the learning rate only warms up in this training; "" where there is more."""
-    steps, before, first = recipe.epochs * steps_per_epoch, 0.0, 0.0
+def rates_too_low(recipe: Recipe, batches: int) -> str:
+    """A warning where the learning rate only warms up in this training; "" where there is more.
+
+    batches: micro-batches of an epoch.
+    """
+    plan, before, first = StepPlan(recipe, batches), 0.0, 0.0
+    steps = plan.total
     for step in range(steps):
-        scale = recipe.schedule(step, steps_per_epoch, recipe.epochs).scale
+        scale = recipe.schedule(plan.position(*plan.place(step)), plan.full_steps, recipe.epochs).scale
         if scale >= 1 or scale < before:
             return ""
         before, first = scale, scale if step == 0 else first

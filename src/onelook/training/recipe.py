@@ -69,11 +69,12 @@ class Recipe:
     changes a weight.  evaluate_every: epochs between evaluations; every closing epoch is evaluated (YOLOX).
     metric: decides which epoch is the best.  patience: evaluations without improvement before early stopping, None
     for never.  nominal_batch: images of a step that another `batch` (an argument of a training) is accumulated to,
-    None to make steps of that batch.  fixed_phases: whether warm-up and closing phase keep their length in a
-    training of other epochs (`shortened`).  least_anchor_recall: best possible recall below which a new training
-    replaces the anchors by ones that fit its objects; None never does.  distillation: settings of distillation; the
-    run has the teacher.  pretraining: recipe of the classifier training whose backbone weights the run starts with;
-    None starts with the weights of the run, or at random.
+    None to make steps of that batch.  grow_accumulation: whether the first step has one micro-batch, and the others of
+    the warm-up more and more of them; needs `nominal_batch` and `OneCycle`.  fixed_phases: whether warm-up and closing
+    phase keep their length in a training of other epochs (`shortened`).  least_anchor_recall: best possible recall
+    below which a new training replaces the anchors by ones that fit its objects; None never does.  distillation:
+    settings of distillation; the run has the teacher.  pretraining: recipe of the classifier training whose backbone
+    weights the run starts with; None starts with the weights of the run, or at random.
     """
 
     model: Architecture
@@ -105,6 +106,7 @@ class Recipe:
     metric: str = "AP"
     patience: int | None = None
     nominal_batch: int | None = None
+    grow_accumulation: bool = False
     fixed_phases: bool = False
     least_anchor_recall: float | None = None
     pretraining: Recipe | None = None
@@ -127,6 +129,12 @@ class Recipe:
             raise ValueError(
                 "join_micro_batches needs multiscale, and accumulate above 1: micro-batches that can be joined"
             )
+        if self.grow_accumulation and (self.nominal_batch is None or not isinstance(self.schedule, OneCycle)):
+            raise ValueError(
+                "grow_accumulation needs a nominal_batch and the schedule OneCycle, in whose warm-up it is"
+            )
+        if self.grow_accumulation and self.join_micro_batches:
+            raise ValueError("grow_accumulation and join_micro_batches cannot be combined: both regroup micro-batches")
         if self.size is not None and (min(self.size) < 32 or any(side % 32 for side in self.size)):
             raise ValueError(f"the size is (height, width), each a multiple of 32, not {self.size}")
         if self.closing is not None and self.closing.epochs > self.epochs:
@@ -194,7 +202,7 @@ class Recipe:
         closing = self.closing if self.is_closing(epoch) else None
         return self.loss if closing is None or closing.loss is None else closing.loss
 
-    def distillation_weight_at(self, step: int, steps_per_epoch: int) -> float:
+    def distillation_weight_at(self, step: float, steps_per_epoch: int) -> float:
         """The weight of the distillation term in a step (0-based); 0 without distillation."""
         if self.distillation is None:
             return 0.0

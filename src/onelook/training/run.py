@@ -39,6 +39,7 @@ from onelook.training.processes import (
 )
 from onelook.training.record import RunRecord
 from onelook.training.result import RunResult, format_duration
+from onelook.training.step_plan import StepPlan
 from onelook.training.train_log import TrainLog, format_losses
 from onelook.training.train_state import TrainState
 from onelook.types import UNDEFINED
@@ -168,13 +169,13 @@ class Run:
                 size=self.recipe.input_size,
             )
 
-    def result(self, steps_per_epoch: int) -> RunResult:
-        """The result of the training so far."""
+    def result(self, epochs: int) -> RunResult:
+        """The result of the training so far. epochs: those that are finished."""
         record = self.record
         return RunResult(
             folder=self.folder,
             reason=record.reason if record.finished else "interrupted",
-            epochs=self.train_state.steps // steps_per_epoch,
+            epochs=epochs,
             steps=self.train_state.steps,
             seconds=record.seconds,
             metric=self.recipe.metric,
@@ -204,11 +205,11 @@ def fit(
     slow_loader_remedy: what the warning recommends where training waits for batches.
     """
     recipe, train_state, record, log = run.recipe, run.train_state, run.record, run.log
-    steps = -(-len(batches) // recipe.accumulate)
+    plan = StepPlan(recipe, len(batches))
     meter = record.loss_meter(train_state.process_group)
-    clock = Clock(record.seconds, train_state.steps, recipe.epochs * steps)
+    clock = Clock(record.seconds, train_state.steps, plan.total)
     read_every = READ_EVERY if train_state.process_group.device.type == "cuda" else 1
-    shown = None
+    shown, counts = None, list[int]()
     locked = exclusive(run.folder, train_state.process_group, new=False, warn=log.warning)
     with locked, StopRequest() as stop, log:
         if train_state.steps == 0:
@@ -216,10 +217,11 @@ def fit(
         stopped = record.finished
         for event in () if stopped else train(recipe, train_state, batches):
             if isinstance(event, Step):
-                done = event.number % steps + 1
+                done = plan.place(event.number)[1] + 1
                 meter.add(event, first=shown is None)
                 if shown != event.epoch:  # the first step of the epoch in this session
-                    log.begin_epoch(event.epoch, recipe.epochs, steps, done - 1)
+                    counts = plan.counts(event.epoch)
+                    log.begin_epoch(event.epoch, recipe.epochs, len(counts), done - 1)
                     shown = event.epoch
                 if done % read_every and not event.ends_epoch:
                     continue
@@ -230,9 +232,11 @@ def fit(
                 if found:
                     _report_skipped(run, skipped)
                 pace = clock.seconds_per_step(train_state.steps)
-                log.step(
-                    done, steps, meter.recent_means(), recipe.batch_size / pace, clock.remaining(train_state.steps)
-                )
+                images = recipe.batch_size
+                if recipe.grow_accumulation:
+                    images = images // recipe.accumulate * counts[done - 1]
+                remaining = clock.remaining(train_state.steps)
+                log.step(done, len(counts), meter.recent_means(), images / pace, remaining)
                 record.seconds = clock.seconds()
                 stopped = interrupted and not event.ends_epoch
                 if stopped or (due and not event.ends_epoch):
@@ -240,9 +244,8 @@ def fit(
             else:
                 log.end_epoch()
                 record.seconds = clock.seconds()
-                _end_epoch(
-                    run, event, meter, steps * recipe.batch_size, evaluate, slow_loader_remedy=slow_loader_remedy
-                )
+                images = plan.full_steps * recipe.batch_size
+                _end_epoch(run, event, meter, images, evaluate, slow_loader_remedy=slow_loader_remedy)
                 meter = LossMeter()
                 record.finished = event.number + 1 == recipe.epochs or _out_of_patience(run)
                 run.save_checkpoint()
@@ -253,7 +256,7 @@ def fit(
         if not record.finished:
             log.info(f"Stopped and saved after {train_state.steps} steps. To resume: {run.resume_command}")
         run.loggers.close()
-    return run.result(steps)
+    return run.result(plan.place(train_state.steps)[0])
 
 
 def _end_epoch(

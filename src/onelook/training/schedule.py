@@ -43,7 +43,7 @@ class WarmCosine:
         if not 0 <= self.floor <= 1:
             raise ValueError(f"floor is a factor between 0 and 1, not {self.floor}")
 
-    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
+    def __call__(self, step: float, steps_per_epoch: int, epochs: int) -> Rates:
         warmup = self.warmup_epochs * steps_per_epoch
         end = (epochs - self.flat_epochs) * steps_per_epoch
         if step <= warmup and warmup > 0:
@@ -63,8 +63,8 @@ class OneCycle:
     of the two is the warm-up.  In it the rate of weights rises from 0, the rate of biases falls from `warmup_bias` (a
     factor on the base rate), and the momentum rises from `warmup_momentum` to `momentum`, all linearly.
 
-    `shortened` shortens both warm-ups. Official code counts batches before accumulation, and accumulates fewer of them
-    at first; here a step is an optimizer step and always of the whole batch.
+    `shortened` shortens both warm-ups. A step is an optimizer step of the whole batch, where official code counts the
+    batches that are accumulated; with `grow_accumulation` (of a recipe) steps of the warm-up are parts of one.
     """
 
     floor: float = 0.1
@@ -81,14 +81,18 @@ class OneCycle:
         if not 0 <= self.floor <= 1:
             raise ValueError(f"floor is a factor between 0 and 1, not {self.floor}")
 
-    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
-        scale = self.at(step // steps_per_epoch, epochs)
-        warmup = max(round(self.warmup_epochs * steps_per_epoch), self.warmup_steps)
+    def __call__(self, step: float, steps_per_epoch: int, epochs: int) -> Rates:
+        scale = self.at(int(step // steps_per_epoch), epochs)
+        warmup = self.warmup(steps_per_epoch)
         if step >= warmup:
             return Rates(scale, momentum=self.momentum)
         part = step / warmup
         momentum = self.warmup_momentum + part * (self.momentum - self.warmup_momentum)
         return Rates(part * scale, self.warmup_bias + part * (scale - self.warmup_bias), momentum)
+
+    def warmup(self, steps_per_epoch: int) -> int:
+        """The steps of the warm-up."""
+        return max(round(self.warmup_epochs * steps_per_epoch), self.warmup_steps)
 
     def at(self, epoch: int, epochs: int) -> float:
         """The factor of an epoch (0-based) after the warm-up."""
@@ -117,7 +121,7 @@ class MultiStep:
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m <= 1 for m in self.milestones):
             raise ValueError(f"milestones are ascending fractions of the training, not {self.milestones}")
 
-    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
+    def __call__(self, step: float, steps_per_epoch: int, epochs: int) -> Rates:
         warmup = max(self.warmup_epochs * steps_per_epoch, self.warmup_steps)
         if step < warmup:
             return Rates((step / warmup) ** self.warmup_power)
@@ -133,7 +137,7 @@ class Polynomial:
     warmup_epochs: float = 0.0
     warmup_power: float = 4.0
 
-    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
+    def __call__(self, step: float, steps_per_epoch: int, epochs: int) -> Rates:
         warmup = self.warmup_epochs * steps_per_epoch
         if step < warmup:
             return Rates((step / warmup) ** self.warmup_power)
@@ -159,7 +163,7 @@ class CosineRestarts:
         if not 0.001 <= self.cycle <= 1 or self.growth < 1 or not 0 <= self.floor <= 1:
             raise ValueError("cycle lies in [0.001, 1], growth is at least 1, floor lies between 0 and 1")
 
-    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
+    def __call__(self, step: float, steps_per_epoch: int, epochs: int) -> Rates:
         warmup = self.warmup_epochs * steps_per_epoch
         if step < warmup:
             return Rates((step / warmup) ** self.warmup_power)
@@ -176,5 +180,5 @@ class CosineRestarts:
 class Constant:
     """Constant schedule: the base rate in every step."""
 
-    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> Rates:
+    def __call__(self, step: float, steps_per_epoch: int, epochs: int) -> Rates:
         return Rates(1.0)

@@ -206,7 +206,7 @@ class TrainState:
         self._snapshot.restore_unless(step_is_finite)
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.update(self.detector)
+            self.ema.update(self.detector, self.progress)
         self.steps += 1
         return finite & ~step_is_finite
 

@@ -1,4 +1,4 @@
-"""The genetic algorithm of hyper-parameter search: search ranges, mutation, crossover (YOLOv4 sec. 3.4)."""
+"""The genetic algorithm of hyper-parameter search: search ranges, mutation, crossover (YOLOv4 sec. 3.3 and 4.1)."""
 
 from __future__ import annotations
 

@@ -19,9 +19,11 @@ def show_export(result: ExportResult | WrittenWeights, console: Console) -> None
         return
     metadata, agreement = result.exported.metadata, result.exported.agreement
     height, width = metadata.size
-    megabytes = result.exported.path.stat().st_size / 1e6
-    exported = f"Exported {metadata.model} to {result.exported.path} ({megabytes:.1f} MB)"
+    exported = f"Exported {metadata.model} to {result.exported.path} ({result.exported.bytes / 1e6:.1f} MB)"
     console.print(exported, soft_wrap=True, markup=False)
+    if result.exported.beside:
+        names = ", ".join(file.name for file in result.exported.beside)
+        console.print(f"  with       {names}", soft_wrap=True, markup=False)
     console.print(f"  input      {metadata.batch or 'any'} x 3 x {height} x {width}, float32, RGB, 0..255")
     if metadata.nms:
         iou = " (no NMS needed)" if metadata.one_to_one else f" and IoU {metadata.nms['iou']:g}"
@@ -35,7 +37,11 @@ def show_export(result: ExportResult | WrittenWeights, console: Console) -> None
     if result.exported.least_runtime:
         opencv = "" if metadata.nms or metadata.batch is None else "; OpenCV's DNN module 4.8 or newer"
         console.print(f"  runs in    ONNX Runtime {result.exported.least_runtime} or newer{opencv}")
+    if result.exported.runs_in:
+        console.print(f"  runs in    {result.exported.runs_in}, in which it was verified", markup=False)
     console.print(f"  verified   on {agreement}")
+    for note in result.exported.notes:
+        console.print(f"  note       {note}", soft_wrap=True, markup=False)
 
 
 def _show_weights(result: WrittenWeights, console: Console) -> None:

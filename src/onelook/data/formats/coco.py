@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from onelook.data import argoverse
 from onelook.data.building import lay_out, mark_measured
 from onelook.data.coco_file import CocoFile
 from onelook.data.description import is_yaml, read_description
@@ -116,7 +117,7 @@ def _image_folders(path: Path, root: Path) -> tuple[Path, ...]:
     folders = [root / name for name in names]
     folders += [root / "images" / name for name in names] + [root / name / "images" for name in names]
     folders += [path.parent, path.parent / "images", path.parent / "data", root / "images", root / "data"]
-    folders += [root / "JPEGImages", root]
+    folders += [root / "JPEGImages", *argoverse.image_folders(root), root]
     return tuple(dict.fromkeys(folders))
 
 

@@ -1,4 +1,4 @@
-"""Builds the backbone of DAMO-YOLO from a structure found by MAE-NAS (sec. 2.1 and fig. 1)."""
+"""Builds the backbone of DAMO-YOLO from a structure found by MAE-NAS (sec. 2.1 and fig. 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Efficient RepGFPN, the neck of DAMO-YOLO (sec. 2.2, figs. 2 and 3), with its queen-fusion as a table of merges."""
+"""Efficient RepGFPN, the neck of DAMO-YOLO (sec. 2.2 and fig. 2), with its queen-fusion as a table of merges."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _fusion(inputs: int, outputs: int, form: RepGfpn, style: ConvStyle) -> nn.Mo
 
 
 class FusionBlock(nn.Module):
-    """Fusion block (fig. 3d): two 1x1 paths, one with a chain of blocks; a 1x1 over their concatenation.
+    """Fusion block (sec. 2.2 and fig. 2): two 1x1 paths, one with a chain of blocks; a 1x1 over their concatenation.
 
     With "csp_rep_elan" the outputs of all blocks are concatenated, as in ELAN, otherwise only that of the last block.
     The input of the chain is not concatenated. Without blocks there is only the other path.

@@ -28,7 +28,7 @@ FRACTIONS = PixelFormat(divisor=255.0)
 STRETCH = Stretch("linear_aligned")
 LETTERBOX = Letterbox(128, "centre", rounding="whole", interpolation="linear_aligned")
 
-# Pixels of the input, whatever its size; of 512 x 512 images, k-means on COCO (sec. 3.4, "optimal anchors").
+# Pixels of the input, whatever its size; of 512 x 512 images, k-means on COCO (sec. 4.3, "optimized anchors").
 ANCHORS: Anchors = (
     ((12, 16), (19, 36), (40, 28)),
     ((36, 75), (76, 55), (72, 146)),

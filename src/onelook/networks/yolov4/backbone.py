@@ -35,7 +35,7 @@ class Widths:
 
 
 class CspStage(nn.Module):
-    """CSP stage: one path through residual units, one around them, joined by a 1x1 (CSPNet, fig. 3a).
+    """CSP stage: one path through residual units, one around them, joined by a 1x1 (CSPNet, fig. 3b).
 
     down: changes the resolution before the stage; the identity directly after the stem.  entry: activation of the first
     convolutions of both paths, None for the style's.
@@ -98,7 +98,7 @@ class TinyCsp(nn.Module):
 
 
 class CspTiny(Backbone):
-    """The backbone of YOLOv4-tiny (Scaled-YOLOv4, sec. 3.3): three blocks, each followed by a max-pool."""
+    """The backbone of YOLOv4-tiny (Scaled-YOLOv4, sec. 4.2): three blocks, each followed by a max-pool."""
 
     strides = (8, 16, 32)
 

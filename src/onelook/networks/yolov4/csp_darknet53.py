@@ -57,7 +57,7 @@ def darknet_unit(kind: Unit, channels: int, inner: int, style: ConvStyle, join: 
 
 
 class CspDarknet53(CspBackbone):
-    """CSPDarknet-53 (YOLOv4 sec. 3.4, table 1; Scaled-YOLOv4 sec. 3.1).
+    """CSPDarknet-53 (YOLOv4 sec. 3.1; Scaled-YOLOv4 sec. 4.1).
 
     width: factor on all channels; the stem has at most 32.  depth: factor on the units of all stages, rounded up.
     first: whether the first stage is cross stage partial (YOLOv4), with all channels on both paths, or one plain

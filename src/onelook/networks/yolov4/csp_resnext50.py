@@ -1,4 +1,4 @@
-"""CSPResNeXt50, a backbone of YOLOv4 (CSPNet, table 1; YOLOv4, table 1)."""
+"""CSPResNeXt50, a backbone of YOLOv4 (CSPNet, fig. 5; YOLOv4 sec. 3.1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUPS = 32  # of every 3x3 in a residual unit of ResNeXt-50 (Xie et al. 2017, t
 
 
 class ResnextUnit(nn.Module):
-    """Residual unit of ResNeXt: 1x1, grouped 3x3, 1x1 without activation, plus the input, activation (fig. 3c).
+    """Residual unit of ResNeXt: 1x1, grouped 3x3, 1x1 without activation, plus the input, activation (its fig. 3c).
 
     An input with fewer channels is added to the first channels only (as published in CSPResNeXt-50).
     """
@@ -37,7 +37,7 @@ class ResnextUnit(nn.Module):
 
 
 class CspResnext50(CspBackbone):
-    """CSPResNeXt-50 (CSPNet, table 1; YOLOv4, table 1).
+    """CSPResNeXt-50 (CSPNet, fig. 5; YOLOv4 sec. 3.1).
 
     width, depth: as in `CspDarknet53`. The first convolutions of both paths have no activation in stages two and three
     (as published).

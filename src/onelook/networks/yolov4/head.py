@@ -1,4 +1,4 @@
-"""The head of YOLOv4: YOLOv3's with scaled centres ("eliminate grid sensitivity", sec. 4.2), or Gaussian YOLO's."""
+"""The head of YOLOv4: YOLOv3's with scaled centres ("eliminate grid sensitivity", sec. 4.3), or Gaussian YOLO's."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class FiveConvs(nn.Module):
 
 
 class CspConvs(nn.Module):
-    """Cross stage partial form of `FiveConvs` (Scaled-YOLOv4, fig. 3): `pairs` of 1x1 and 3x3, and a path around."""
+    """Cross stage partial form of `FiveConvs` (Scaled-YOLOv4, fig. 2): `pairs` of 1x1 and 3x3, and a path around."""
 
     def __init__(
         self, inputs: int, outputs: int, pairs: int, style: ConvStyle, attention: Attention | None = None
@@ -70,7 +70,7 @@ class CspConvs(nn.Module):
 
 
 class ContextConvs(nn.Module):
-    """Three convolutions, context blocks such as SPP, and three more convolutions (YOLOv4 sec. 3.4)."""
+    """Three convolutions, context blocks such as SPP, and three more convolutions (YOLOv4 sec. 3.1)."""
 
     def __init__(self, inputs: int, outputs: int, context: tuple[Context, ...], style: ConvStyle) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def attention_block(attention: Attention | None, channels: int, style: ConvStyle
 
 
 class Pan(Neck, DarknetFileOrder):
-    """PAN (YOLOv4 sec. 3.4, fig. 6): path aggregation by concatenation, top-down, then bottom-up.
+    """PAN (YOLOv4 sec. 3.3, fig. 6): path aggregation by concatenation, top-down, then bottom-up.
 
     Concatenates [lateral, upsampled] on the way down and [downsampled, way down] on the way up.
     csp: whether its blocks are cross stage partial (YOLOv4-CSP), with 2 * `depth` pairs of convolutions, rounded up.

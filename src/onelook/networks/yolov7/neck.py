@@ -49,7 +49,7 @@ class TopDownJoin(nn.Module):
 
 
 class ElanNeck(Neck):
-    """PAFPN with an ELAN after every concatenation (sec. 5.1).
+    """PAFPN with an ELAN after every concatenation (PANet, in the place of its sums).
 
     The lead head reads the bottom-up path, the auxiliary head the top-down path.  partial: the auxiliary head reads
     only the last branch of every E-ELAN, before the sum, so that its loss does not reach the other branches directly

@@ -19,13 +19,14 @@ from onelook.predict.writers.csv import Csv
 from onelook.predict.writers.files import Output, Writer, cannot_write
 from onelook.predict.writers.images import Images
 from onelook.predict.writers.json import Json
+from onelook.predict.writers.mot import Mot
 from onelook.predict.writers.videos import Videos
 from onelook.predict.writers.yolo import Yolo
 from onelook.types import Detections
 
 # Every format by its name.
 WRITERS: Mapping[str, Callable[[Output], Writer]] = MappingProxyType(
-    {"json": Json, "images": Images, "coco": Coco, "yolo": Yolo, "csv": Csv, "video": Videos}
+    {"json": Json, "images": Images, "coco": Coco, "yolo": Yolo, "csv": Csv, "video": Videos, "mot": Mot}
 )
 
 
@@ -48,14 +49,21 @@ class Writers:
     KeyboardInterrupt finishes them: what was done is kept.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], formats: Sequence[str], class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        formats: Sequence[str],
+        class_names: Sequence[str],
+        *,
+        tracked: bool = False,
+    ) -> None:
         self.folder = Path(folder)
         self._is_new = not self.folder.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        output = Output(self.folder, formats, class_names)
+        output = Output(self.folder, formats, class_names, tracked)
         self._writers = [WRITERS[name](output) for name in formats]
         self.keeps_images = any(writer.needs_images for writer in self._writers)
 

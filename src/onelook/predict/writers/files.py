@@ -19,11 +19,15 @@ from onelook.types import Detections
 
 @dataclass(frozen=True)
 class Output:
-    """Where detections are written. formats: all that are written into the folder.  class_names: by label."""
+    """Where detections are written.
+
+    formats: all that are written into the folder.  class_names: by label.  tracked: whether detections have tracks.
+    """
 
     folder: Path
     formats: Sequence[str] = ()
     class_names: Sequence[str] = ()
+    tracked: bool = False
 
 
 class Writer(Protocol):
@@ -65,6 +69,9 @@ def drawn(item: PreparedImage, found: Detections) -> np.ndarray:
     """The image with its detections; a small one is enlarged."""
     assert item.image is not None  # read with keep=True where something is drawn
     image, factor = enlarge_small_image(item.image)
+    if found.tracks is not None:  # a colour for each object instead of each class
+        names = [f"{name} #{track}" for name, track in zip(found.names, found.tracks.tolist())]
+        return draw_detections(image, found.boxes * factor, found.scores, found.tracks, names)
     return draw_detections(image, found.boxes * factor, found.scores, found.labels, found.names)
 
 

@@ -13,6 +13,7 @@ from onelook.errors import UserError
 from onelook.files import replacing
 from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.files import Output, cannot_write, discard, drawn
+from onelook.predict.writers.trails import Trails
 from onelook.types import Detections
 
 _LONGEST_PAUSE = 600.0  # seconds that a frame is shown; a longer step in a video's times is an error in them
@@ -30,6 +31,7 @@ class Videos:
     def __init__(self, output: Output) -> None:
         self._folder = output.folder / "videos"
         self.written: list[Path] = []
+        self._trails = Trails()
         self._open: tuple[str, Path, contextlib.ExitStack, cv2.VideoWriter, tuple[int, int]] | None = None
         self._last: np.ndarray | None = None  # not written yet: how long it is shown is known with the next
         self._place = 0.0  # of the last frame, in frames of the file; may have a fraction
@@ -40,7 +42,7 @@ class Videos:
     def add(self, item: PreparedImage, found: Detections) -> None:
         if item.frame is None or item.video is None:
             return
-        image = drawn(item, found)
+        image = drawn(self._trails.draw(item, found), found)
         if self._open is None or self._open[0] != item.source.name:
             self.close()
             self._begin(item, (image.shape[0], image.shape[1]))

@@ -1,4 +1,4 @@
-"""The printed tables of the four papers, figure by figure, as CSV files beside this module.
+"""The printed tables of the four papers, and two of their figures, as CSV files beside this module.
 
 Cells are the printed text. The roadmaps train the tables that compare trainings; a model's own rows are shown by
 `onelook models NAME`. YOLOv4's tables are not here: the text that the figures were taken from holds none.
@@ -7,6 +7,7 @@ Cells are the printed text. The roadmaps train the tables that compare trainings
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ from onelook.errors import ConfigError, did_you_mean
 _V100 = "V100, FP16, batch 1"
 _T4 = "T4, TensorRT FP16"
 
-# Table -> (what it compares, how it was measured).
+# Table or figure -> (what it compares, how it was measured).
 _TABLES: dict[str, tuple[str, str]] = {
     "yolox-table1": ("Coupled and decoupled heads, with and without NMS", "COCO; YOLOv3 with SPP on Darknet-53"),
     "yolox-table2": ("Roadmap of YOLOX-Darknet53", f"COCO val, 640x640; {_V100}, without NMS"),
@@ -27,6 +28,10 @@ _TABLES: dict[str, tuple[str, str]] = {
     "yolox-table4": ("Tiny and nano models", "COCO val, 416x416"),
     "yolox-table5": ("Data augmentation for models of different sizes", "COCO"),
     "yolox-table6": ("YOLOX and other detectors", "COCO test-dev; V100, speeds not controlled"),
+    "yolox-figure3": (
+        "Training curves with the YOLO head and the decoupled head",
+        "COCO val; indicative: read from the drawing's data in another copy of the paper",
+    ),
     "yolov7-table1": ("YOLOv7 and its predecessors", "COCO val"),
     "yolov7-table2": ("Real-time detectors", "COCO test and val; V100, batch 1, no TensorRT"),
     "yolov7-table3": ("Compound scaling of a concatenation-based model", "COCO val, 640x640"),
@@ -45,6 +50,7 @@ _TABLES: dict[str, tuple[str, str]] = {
     "damo-yolo-table6": ("Label assignment", "COCO val"),
     "damo-yolo-table7": ("Ways of distillation", "COCO val, 36 epochs"),
     "damo-yolo-table8": ("DAMO-YOLO and other detectors; * with distillation", f"COCO test-dev; {_T4}; FPS on a V100"),
+    "damo-yolo-figure3": ("Weights of the distillation loss", "the drawing has curves, the text no AP"),
 }
 _ABLATIONS = ("yolox-table5", "damo-yolo-table1")  # their rows are about changed models, under the models' names
 _PAPERS = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO"}
@@ -52,10 +58,10 @@ _PAPERS = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO"}
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """A printed table of a paper.
+    """A printed table of a paper, or the numbers of a figure.
 
-    name: such as yolox-table3.  title: its subject.  source: paper and table.  setting: data and hardware.  columns:
-    their titles.  rows: the cells as printed; a cell is empty where the paper prints nothing.
+    name: such as yolox-table3.  title: its subject.  source: paper and table, or figure.  setting: data and hardware.
+    columns: their titles.  rows: the cells as printed; a cell is empty where the paper prints nothing.
     """
 
     name: str
@@ -99,10 +105,10 @@ def printed_table(name: str) -> PrintedTable:
 @cache
 def _read(name: str) -> PrintedTable:
     title, setting = PRINTED_TABLES[name]
-    paper, _, number = name.rpartition("-table")
+    paper, kind, number = re.fullmatch(r"(.+)-(table|figure)(\d+)", name).groups()  # type: ignore[union-attr]
     text = (files(__name__) / f"{name}.csv").read_text(encoding="utf-8")
     columns, *rows = (tuple(row) for row in csv.reader(text.splitlines()))
-    return PrintedTable(name, title, f"{_PAPERS[paper]}, table {number}", setting, columns, tuple(rows))
+    return PrintedTable(name, title, f"{_PAPERS[paper]}, {kind} {number}", setting, columns, tuple(rows))
 
 
 def printed_rows(model: str) -> list[tuple[PrintedTable, tuple[str, ...]]]:

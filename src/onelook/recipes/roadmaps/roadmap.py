@@ -16,13 +16,14 @@ from onelook.networks.detector import Architecture
 from onelook.networks.flops import count_gflops, count_merged, count_parameters, count_profiler_gflops
 from onelook.training.recipe import Recipe
 
-Counts = Literal["convolutions", "biases", "profiler", "merged"]
+Counts = Literal["convolutions", "biases", "profiler", "merged", "affine"]
 # How parameters and GFLOPs are counted, as text for users.
 COUNTS = {
     "convolutions": "of the training form; 2 for every multiply-add of the deploy form's convolutions",
     "biases": "of the deploy form; 2 for every multiply-add of its convolutions and every bias that is added",
-    "profiler": "of the training form, counted as YOLOX's profiler does: batch norm and leaky ReLU too",
-    "merged": "of the form with merged RepConvs, counted as DAMO-YOLO's profiler does: batch norm too",
+    "profiler": "of the training form, counted as the profiler thop does: batch norm and leaky ReLU too",
+    "merged": "of the form with merged RepConvs, counted as the profiler thop does: batch norm too",
+    "affine": "of the form with merged RepConvs, counted as later versions of thop do: batch norm twice",
 }
 
 
@@ -105,17 +106,7 @@ class Roadmap:
 
     def cost(self, row: Row, model: Architecture, size: tuple[int, int]) -> tuple[float, float]:
         """Parameters in millions, and GFLOPs at a size, of a row's model (perhaps scaled), counted as in the paper."""
-        counts = row.counts or self.counts
-        with torch.device("meta"):
-            detector = model.build()
-        if counts == "profiler":
-            return count_parameters(detector) / 1e6, count_profiler_gflops(detector, size)
-        if counts == "merged":
-            parameters, gflops = count_merged(detector, size)
-            return parameters / 1e6, gflops
-        deployed = deploy(detector)
-        counted = count_parameters(deployed if counts == "biases" else detector) / 1e6
-        return counted, count_gflops(deployed, size, biases=counts == "biases")
+        return count_cost(model, size, row.counts or self.counts)
 
     def base_of(self, row: Row) -> str | None:
         """The key of the row that this one changes; None for a row that is not compared with another."""
@@ -133,3 +124,17 @@ class Roadmap:
             remedy = f"Rows: {', '.join(keys)}; or their numbers from 1 to {len(keys)}."
             raise ConfigError(f"{self.name} has no row '{key}'.{did_you_mean(key, keys)}", remedy)
         return self.rows[keys.index(key)]
+
+
+def count_cost(model: Architecture, size: tuple[int, int], counts: Counts) -> tuple[float, float]:
+    """Parameters in millions, and GFLOPs at an input size (height, width), in one of the ways of `COUNTS`."""
+    with torch.device("meta"):
+        detector = model.build()
+    if counts == "profiler":
+        return count_parameters(detector) / 1e6, count_profiler_gflops(detector, size)
+    if counts in ("merged", "affine"):
+        parameters, gflops = count_merged(detector, size, per_norm=2 if counts == "merged" else 4)
+        return parameters / 1e6, gflops
+    deployed = deploy(detector)
+    counted = count_parameters(deployed if counts == "biases" else detector) / 1e6
+    return counted, count_gflops(deployed, size, biases=counts == "biases")

@@ -1,4 +1,4 @@
-"""The tables of the YOLOv4 paper that compare how the backbone was trained as a classifier (sec. 4.2 and 4.3).
+"""The tables of the YOLOv4 paper that compare how the backbone was trained as a classifier (sec. 4.2 and 4.4).
 
 Tables 2 and 3 train classifiers, on a folder of class folders; table 6 trains detectors whose backbones were such
 classifiers. What "baseline" leaves out is taken from the published training (`recipes.classifier`): its crops, rotation

@@ -1,0 +1,236 @@
+"""The runtime of an exported file: what all formats share. Needs no PyTorch.
+
+A format's own file adds how its library is opened (`_open`) and how a network is run (`run`).
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from onelook.augment.letterbox import Letterbox, Resize, Stretch
+from onelook.config import from_plain
+from onelook.errors import ConfigError, ExportError, UsageError, UserError
+from onelook.exported import LARGEST_DOCUMENT, ExportedMetadata, description_beside
+from onelook.ops.nms import Nms, Postprocess, RawDetections, TopK, clips
+from onelook.predict.runtime import default_postprocess
+
+_NO_NMS = "Export the model without NMS to choose this freely."
+
+
+class ForeignFileError(ExportError):
+    """A file that Onelook did not export. An ONNX file may hold weights."""
+
+
+class ExportedRuntime(ABC):
+    """A file of `onelook export`. The file describes itself: size, class names, NMS.
+
+    device: as the format's library names it; None is its default, the CPU except for TensorRT.  threads: of one run on
+    a CPU; None is the library's choice.  half: compute in float16, where the library chooses the precision itself
+    (`chooses_precision`). A file with NMS inside takes confidence and IoU from `postprocess`; its other settings are
+    the file's, and a `postprocess` that contradicts them is a ConfigError. A fixed batch size is filled up or cut into
+    several runs.
+
+    Raises ExportError for damaged files, ForeignFileError for files that Onelook did not export,
+    MissingDependencyError without the format's library.
+    """
+
+    suffix: ClassVar[str]
+    chooses_precision: ClassVar[bool] = False
+    holds_weights: ClassVar[bool] = False
+    """Whether a file of another origin may be read as weights."""
+
+    library: str
+    """The library with its version."""
+
+    device_name: str
+    """Where it runs, in the words of the library; "cpu" for the processor."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        device: str | None = None,
+        *,
+        threads: int | None = None,
+        half: bool = False,
+    ) -> None:
+        self.path = os.fspath(path)
+        if half and not self.chooses_precision:
+            raise UsageError(
+                f"'{self.path}' is an exported file, whose precision is built in.", "Export it with half instead."
+            )
+        for file in self.files():
+            check_file(file)
+        self.metadata = metadata = self._open(None if device is None else str(device), threads, half)
+        self.precision = "float16" if half else metadata.precision
+        self.size = (metadata.size[0], metadata.size[1])
+        self.frame: Resize = _frame(metadata, self.path)
+        self.class_names = metadata.names
+        self.num_classes = metadata.num_classes
+        default = default_postprocess(one_to_one=metadata.one_to_one, multi_label=metadata.multi_label)
+        self.postprocess: Postprocess = _nms(metadata.detecting, self.path) or default
+        self.evaluating: Postprocess = _nms(metadata.evaluating, self.path) or default
+        if metadata.nms is not None and not metadata.one_to_one:
+            inside = {name: metadata.nms[name] for name in ("confidence", "iou", "agnostic", "multi_label")}
+            self.postprocess = Nms(**inside)
+            self.evaluating = Nms(**inside, clip=clips(self.evaluating))
+        if problem := self._contradiction():
+            raise ExportError(f"'{self.path}' does not fit its own description: {problem}.", "Export the model again.")
+
+    @abstractmethod
+    def _open(self, device: str | None, threads: int | None, half: bool) -> ExportedMetadata:
+        """Opens the network with the library, and returns the file's description."""
+
+    @abstractmethod
+    def _contradiction(self) -> str:
+        """Where the network does not match `metadata`, so that boxes would be wrong; "" where it does."""
+
+    @abstractmethod
+    def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs of these names. feed: "images" (B, 3, H, W) float32 of a batch size that the file takes, and,
+        for a file with NMS inside, "confidence" and "iou" as () float32, which may be missing.
+
+        ExportError where the library fails.
+        """
+
+    def files(self) -> tuple[str, ...]:
+        """All files that belong to the model, the one that users name first."""
+        return (self.path,)
+
+    def __call__(self, batch: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
+        found: list[RawDetections] = []
+        for part, count in self._parts(batch):
+            if self.metadata.outputs == "raw":
+                boxes, scores = self.run(["boxes", "scores"], {"images": part})
+                found += postprocess.batch(boxes[:count], scores[:count])
+            else:
+                found += self._detections(part, postprocess)[:count]
+        return found
+
+    def _parts(self, batch: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+        """The batch as (b, 3, H, W) float32 in pieces the file can take, and how many images of each are real."""
+        step = self.metadata.batch or max(len(batch), 1)
+        for start in range(0, len(batch), step):
+            part = batch[start : start + step]
+            pixels = np.zeros((self.metadata.batch or len(part), 3, *part.shape[1:3]), np.float32)
+            pixels[: len(part)] = part.transpose(0, 3, 1, 2)
+            yield pixels, len(part)
+
+    def _detections(self, pixels: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
+        """The detections of a file with NMS inside, or of a model that needs none."""
+        values = {"confidence": getattr(postprocess, "confidence", 0.0)}
+        if self.metadata.one_to_one:
+            if not isinstance(postprocess, TopK):
+                raise ConfigError(
+                    f"'{self.path}' gives its best rows and cannot use {type(postprocess).__name__}.", _NO_NMS
+                )
+        elif isinstance(postprocess, Nms):
+            _check_inside(self.path, postprocess, self.metadata.nms or {})
+            values["iou"] = postprocess.iou
+        else:
+            raise ConfigError(f"'{self.path}' has NMS inside and cannot use {type(postprocess).__name__}.", _NO_NMS)
+        settings = {name: np.array(value, np.float32) for name, value in values.items()}
+        counts, boxes, scores, labels = self.run(["count", "boxes", "scores", "labels"], {"images": pixels, **settings})
+        found = []
+        for row, count in enumerate(counts.tolist()):
+            kept = slice(0, min(max(int(count), 0), postprocess.limit or boxes.shape[1]))
+            found.append((boxes[row, kept], scores[row, kept], labels[row, kept]))
+        return found
+
+    def _not_run(self, error: Exception) -> ExportError:
+        """The error for a run that the library refused."""
+        return ExportError(f"'{self.path}' cannot be run: {first_line(error)}", "Export the model again.")
+
+
+def wanted_outputs(metadata: ExportedMetadata) -> set[str]:
+    """The names of the outputs of a file (`onelook.exported`)."""
+    return {"boxes", "scores"} if metadata.outputs == "raw" else {"count", "boxes", "scores", "labels"}
+
+
+def shape_problem(shape: Sequence[object], metadata: ExportedMetadata) -> str:
+    """How the shape (B, 3, H, W) of the input differs from the description; "" where it does not.
+
+    A side that is no whole number is free.
+    """
+    batch, *rest = shape if len(shape) == 4 else (None, *shape)
+    if tuple(rest) != (3, *metadata.size):
+        return f"its input has the shape {list(shape)}"
+    return f"its batch size is {batch}" if isinstance(batch, int) and batch != metadata.batch else ""
+
+
+def metadata_beside(path: str) -> ExportedMetadata:
+    """The description of a file whose format holds none, from the file beside it; ForeignFileError where it is not."""
+    beside = description_beside(path)
+    if not os.path.isfile(beside):
+        raise ForeignFileError(
+            f"'{path}' has no description of its inputs and outputs: there is no '{beside}'.",
+            "Copy the .json file that `onelook export` wrote along with the model, or export it again.",
+        )
+    check_file(beside)
+    try:
+        with open(beside, encoding="utf-8") as file:
+            return ExportedMetadata.from_json(file.read(LARGEST_DOCUMENT + 1), beside)
+    except UnicodeDecodeError:
+        raise ExportError(f"The metadata of '{beside}' is damaged: it is not UTF-8.", "Export it again.") from None
+
+
+def check_file(path: str) -> None:
+    """ExportError where a file of a model cannot be read, or is empty."""
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise ExportError(f"The model '{path}' {what}.", "Check the path.")
+    if not os.access(path, os.R_OK):
+        raise ExportError(f"The model '{path}' may not be read: permission denied.", "Change the file's permissions.")
+    if not os.path.getsize(path):
+        raise ExportError(f"The model '{path}' is empty (0 bytes).", "Download or export it again.")
+
+
+def check_cpu(device: str | None, runtime: str) -> None:
+    """ConfigError for another device than the CPU, for runtimes that run there alone."""
+    if device not in (None, "cpu"):
+        raise ConfigError(f"There is no device '{device}' for {runtime} here.", "Use the device cpu.")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, or its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def beside(path: str, suffix: str) -> str:
+    """The path with another ending."""
+    return str(Path(path).with_suffix(suffix))
+
+
+def _check_inside(path: str, postprocess: Nms, inside: Mapping[str, Any]) -> None:
+    """ConfigError where `postprocess` differs from the NMS inside the file in a setting that is built in."""
+    if postprocess.kind != "iou":
+        raise ConfigError(f"'{path}' has NMS inside, which is not of the kind '{postprocess.kind}'.", _NO_NMS)
+    for setting in ("agnostic", "multi_label"):
+        wanted = getattr(postprocess, setting)
+        if wanted != inside[setting]:
+            raise ConfigError(f"'{path}' has NMS inside, with {setting}={inside[setting]}, not {wanted}.", _NO_NMS)
+
+
+def _frame(metadata: ExportedMetadata, path: str) -> Resize:
+    frame = _described(metadata.frame, {"Letterbox": Letterbox, "Stretch": Stretch}, path)
+    assert isinstance(frame, Letterbox | Stretch)  # from_plain makes nothing else of a mapping with a type
+    return frame
+
+
+def _nms(plain: Mapping[str, Any] | None, path: str) -> Nms | None:
+    nms = None if plain is None else _described(plain, {"Nms": Nms}, path)
+    assert nms is None or isinstance(nms, Nms)  # as above
+    return nms
+
+
+def _described(plain: Mapping[str, Any], types: Mapping[str, type], path: str) -> object:
+    try:
+        return from_plain(plain, types)
+    except UserError as error:
+        raise ExportError(f"The description inside '{path}' is damaged: {error.message}", "Export it again.") from error

@@ -1,0 +1,106 @@
+"""OpenVINO: runs a file of `onelook export --to openvino`. Needs no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onelook.errors import ConfigError, ExportError, missing_package
+from onelook.exported import METADATA_KEY, ExportedMetadata
+from onelook.predict.runtimes.exported import (
+    ExportedRuntime,
+    ForeignFileError,
+    beside,
+    first_line,
+    shape_problem,
+    wanted_outputs,
+)
+
+
+class OpenvinoRuntime(ExportedRuntime):
+    """An OpenVINO model (.xml, with its .bin beside it), compiled for the least time of one run.
+
+    device: a device of OpenVINO ("cpu", "gpu", "gpu.1", "npu", "auto"); None is "cpu". A CPU computes in float32
+    unless `half` is set, whatever precision its processor prefers, so that boxes are the same on every machine; other
+    devices compute in the precision of the file.
+    """
+
+    suffix = ".xml"
+    chooses_precision = True
+
+    def files(self) -> tuple[str, ...]:
+        return (self.path, beside(self.path, ".bin"))
+
+    def _open(self, device: str | None, threads: int | None, half: bool) -> ExportedMetadata:
+        try:
+            import openvino
+        except ImportError as error:
+            raise missing_package("openvino", f"Running '{self.path}'") from error
+        core = openvino.Core()
+        try:
+            model = core.read_model(self.path)
+            text = model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
+        except RuntimeError as error:
+            raise ExportError(
+                f"'{self.path}' is not an OpenVINO model that can be run: {first_line(error)}", "Export it again."
+            ) from error
+        if text is None:
+            raise ForeignFileError(
+                f"'{self.path}' was not exported by Onelook: it has no description of its inputs and outputs.",
+                "Export the model with `onelook export`.",
+            )
+        metadata = ExportedMetadata.from_json(text, self.path)
+        self.device_name = name = _device(device, core.available_devices)
+        half = half or (name != "cpu" and metadata.precision == "float16")
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f16" if half else "f32",
+        }
+        if threads is not None and name == "cpu":
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            self._compiled = core.compile_model(model, name.upper(), settings)
+        except RuntimeError as error:
+            raise ExportError(
+                f"'{self.path}' cannot be run on '{name}': {first_line(error)}", "Choose another device, or no half."
+            ) from error
+        self._request = self._compiled.create_infer_request()
+        self._inputs = {name for value in self._compiled.inputs for name in value.names}
+        self.library = f"OpenVINO {openvino.__version__.partition('-')[0]}"
+        return metadata
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        # OpenVINO has no optional inputs: the values of the file's own NMS are given where the caller has none.
+        built_in = {
+            name: np.array(value, np.float32)
+            for name, value in (self.metadata.nms or {}).items()
+            if name in self._inputs
+        }
+        try:
+            found = self._request.infer({**built_in, **feed}, share_inputs=True)
+            return [np.array(found[name]) for name in outputs]
+        except (RuntimeError, KeyError) as error:
+            raise self._not_run(error) from error
+
+    def _contradiction(self) -> str:
+        if "images" not in self._inputs:
+            return "the model has no input 'images'"
+        missing = wanted_outputs(self.metadata) - {name for value in self._compiled.outputs for name in value.names}
+        if missing:
+            return f"the model has no output '{min(missing)}'"
+        images = self._compiled.input("images")
+        if images.get_element_type().get_type_name() != "f32":
+            return f"its input is {images.get_element_type().get_type_name()}, not f32"
+        sides = [side.get_length() if side.is_static else None for side in images.get_partial_shape()]
+        return shape_problem(sides, self.metadata)
+
+
+def _device(device: str | None, available: Sequence[str]) -> str:
+    """The device in small letters. ConfigError for one that OpenVINO does not find here."""
+    name = "cpu" if device is None else device.lower()
+    known = ["auto", *(one.lower() for one in available)]
+    if name not in known and name != "gpu.0":
+        raise ConfigError(f"OpenVINO finds no device '{device}' here.", f"Devices are {', '.join(known)}.")
+    return name
