@@ -50,6 +50,7 @@ _CHARTED = 80  # random structures in the chart
 class SearchRow:
     """Score and cost of one backbone, found or published.
 
+    name: of the model.  score: weighted entropy of the features.
     layers, parameters, flops: of the backbone, as the search counts them (one a multiply-add).  within: whether it is
     within the budgets.  detector_parameters, gflops: of the whole detector in its deploy form, two a multiply-add.
     predicted, measured: seconds of the detector for one image, by the table and whole; None without a latency budget.
@@ -73,8 +74,8 @@ class SearchResult:
 
     folder: of the search.  model: file of the found model, for `onelook.train`, `onelook.models` and others.  chart:
     image of scores against costs.  rows: the found backbone, then the published ones with the same kind of blocks.
-    budgets: the limits.  evaluations, seconds: structures that were made, and time of this session.  interrupted:
-    whether Ctrl-C stopped it.  resume_command: how the search is continued.  calibration: how well latency was
+    budgets: the limits.  size: side of the input in pixels.  evaluations, seconds: structures that were
+    made, and time of this session.  interrupted: whether Ctrl-C stopped it.  resume_command: how the search is continued.  calibration: how well latency was
     predicted; None without a budget of latency.
     """
 
