@@ -142,7 +142,7 @@ def test_the_chart_has_each_model_and_its_offline_ap(place: Path, tmp_path: Path
         (["--fps", "0"], "fps is 0"),
         (["--sizes", "320"], "exported for 64 x 64"),
         (["--runtime", "torch"], "exported for 64 x 64"),
-        (["--runtime", "openvino"], "no runtime 'openvino'"),
+        (["--runtime", "openvin"], "Did you mean 'openvino'"),
         (["--sizes", "a"], "sizes 'a'"),
         (["--run-times", "no.json"], "do not exist"),
     ],
@@ -179,6 +179,21 @@ def test_weights_are_tried_in_every_size_and_runtime(place: Path, tmp_path: Path
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/exported").glob("*.onnx")} == files
     with pytest.raises(UserError, match="folder"):
         onelook.stream(weights, place / "data", **{**shared, "out": None})
+
+
+@pytest.mark.parametrize(("runtime", "library"), [("openvino", "openvino"), ("ncnn", "pnnx")])
+def test_weights_are_exported_for_other_runtimes(place: Path, tmp_path: Path, runtime: str, library: str) -> None:
+    pytest.importorskip(runtime)
+    pytest.importorskip(library)
+    weights = onelook.save_weights(onelook.build("yolox-nano", classes=2), tmp_path / "nano.safetensors")
+    given = run_times(tmp_path / "times.json", 0.02)
+    out = tmp_path / "out"
+    shared: dict[str, Any] = {"run_times": given, "forecast": "none", "reporter": SilentReporter()}
+    result = onelook.stream(weights, place / "data", sizes=[64], runtime=runtime, out=out, **shared)
+    assert [runtime in one.runtime.lower() for one in result.models] == [True]
+    (file,) = [path for path in (out / "exported").iterdir() if path.suffix in (".xml", ".param")]
+    again = onelook.stream(file, place / "data", sizes=[64], runtime=runtime, out=tmp_path / "again", **shared)
+    assert again.models[0].offline == result.models[0].offline
 
 
 # --- sequences -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from onelook.api.candidates import Candidate, OpenCandidate, open_candidates
 from onelook.api.open import LoadOptions, check_torch
@@ -15,7 +16,10 @@ from onelook.errors import ConfigError, UsageError, did_you_mean
 from onelook.predict.runtimes import exported_runtime
 from onelook.predict.runtimes.exported import ExportedRuntime
 
-RUNTIMES = ("torch", "onnx")
+# Endings of the files that weights are exported to, by runtime.
+ExportedFor = Literal["onnx", "openvino", "ncnn"]
+EXPORTED_SUFFIXES: dict[ExportedFor, str] = {"onnx": ".onnx", "openvino": ".xml", "ncnn": ".ncnn.param"}
+RUNTIMES = ("torch", *EXPORTED_SUFFIXES)
 EXPORTED = "exported"  # the folder of exported files, in that of the results
 
 
@@ -28,7 +32,7 @@ def checked_runtimes(given: str | Sequence[str] | None) -> tuple[str, ...]:
         if name not in RUNTIMES:
             raise UsageError(
                 f"There is no runtime '{name}' to stream with.{did_you_mean(name, RUNTIMES)}",
-                f"Give {' or '.join(RUNTIMES)}.",
+                f"Give one or more of {', '.join(RUNTIMES)}.",
             )
     return names
 
@@ -43,13 +47,13 @@ def open_trials(
     """Every model in every size and runtime, and notes about what is not tried.
 
     sizes: None is each model's own.  runtimes: () runs each as it is given.  folder: where weights are exported to for
-    the runtime "onnx"; a file that is there from an earlier call is used again.
+    a runtime of exported files; a file that is there from an earlier call is used again.
 
     An exported file has one size and one runtime. ConfigError where a model can be tried in none.
     """
     if sizes is None and not runtimes:
         return open_candidates(candidates, options), ()
-    if "onnx" in runtimes and folder is None:
+    if folder is None and any(runtime in EXPORTED_SUFFIXES for runtime in runtimes):
         raise UsageError("Without a folder there is no place for the exported files.", "Give a folder (out).")
     opened: list[OpenCandidate] = []
     notes: list[str] = []
@@ -64,7 +68,7 @@ def open_trials(
                 notes.append(f"{one.name}: {what}; others are not tried with it.")
         if not tried and own is not None:
             raise ConfigError(
-                f"'{one.text}' was exported for {own.size[0]} x {own.size[1]} and {own.suffix.removeprefix('.')}, "
+                f"'{one.text}' was exported for {own.size[0]} x {own.size[1]} and {own.library}, "
                 "which is not to be tried.",
                 "Give its weights, or leave the sizes and runtimes away.",
             )
@@ -75,7 +79,8 @@ def open_trials(
 
 def _is_tried(own: ExportedRuntime, sizes: Sequence[int] | None, runtimes: Sequence[str]) -> bool:
     in_size = sizes is None or any(own.size == (size, size) for size in sizes)
-    return in_size and (not runtimes or own.suffix.removeprefix(".") in runtimes)
+    endings = [EXPORTED_SUFFIXES[one] for one in runtimes if one in EXPORTED_SUFFIXES]
+    return in_size and (not runtimes or any(ending.endswith(own.suffix) for ending in endings))
 
 
 def _trials_of_weights(
@@ -91,18 +96,18 @@ def _trials_of_weights(
         for runtime in runtimes or ("",):
             parts = [one.name, *([str(size)] if len(several) > 1 else []), *([runtime] if len(runtimes) > 1 else [])]
             named, settings = replace(one, name=" ".join(parts)), replace(options, size=size)
-            if runtime == "onnx":
+            if runtime in EXPORTED_SUFFIXES:
                 assert folder is not None  # `open_trials` has checked it
-                file = _exported(one, settings, folder / EXPORTED)
+                file = _exported(one, runtime, settings, folder / EXPORTED)
                 trials.append((Candidate(named.name, file), replace(options, size=None, half=False)))
             else:
                 trials.append((named, settings))
     return trials
 
 
-def _exported(one: Candidate, options: LoadOptions, folder: Path) -> Path:
-    """The exported file of a model in a size; made where it is not there yet."""
-    check_torch("The export to ONNX")
+def _exported(one: Candidate, runtime: ExportedFor, options: LoadOptions, folder: Path) -> Path:
+    """The exported file of a model in a size for a runtime; made where it is not there yet."""
+    check_torch(f"The export for {runtime}")
     from onelook.api.export import export
 
     opened = open_candidates([one], options)[0]
@@ -114,10 +119,10 @@ def _exported(one: Candidate, options: LoadOptions, folder: Path) -> Path:
     size = opened.predictor.size
     digest = hashlib.sha256(f"{opened.digest} {size}".encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", one.name)[:60]
-    path = folder / f"{name}-{size[0]}x{size[1]}-{digest}.onnx"
+    path = folder / f"{name}-{size[0]}x{size[1]}-{digest}{EXPORTED_SUFFIXES[runtime]}"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        export(one.model, "onnx", weights=one.weights, size=size, out=path)
+        export(one.model, runtime, weights=one.weights, size=size, out=path)
     return path
 
 

@@ -58,8 +58,8 @@ def stream(
         models: Several of these, separated by commas.
         split: Part of the data set; val, or test where that is what there is.
         sizes: Sides of the networks' input to try, separated by commas; each model's own unless given.
-        runtime: What to run weights with: torch, onnx, or both with a comma; onnx exports them into the folder of the
-            results. Every model runs as it is given unless given.
+        runtime: What to run weights with: torch, onnx, openvino, ncnn, or several with commas; for all but torch they
+            are exported into the folder of the results. Every model runs as it is given unless given.
         forecast: How boxes are moved to the time of the frame: none, linear, kalman, or several with commas.
         fps: Frames a second of the videos.
         eta: Frames that the query is ahead of the frame; -1 allows the time of one frame.
