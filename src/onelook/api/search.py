@@ -75,8 +75,8 @@ class SearchResult:
     folder: of the search.  model: file of the found model, for `onelook.train`, `onelook.models` and others.  chart:
     image of scores against costs.  rows: the found backbone, then the published ones with the same kind of blocks.
     budgets: the limits.  size: side of the input in pixels.  evaluations, seconds: structures that were
-    made, and time of this session.  interrupted: whether Ctrl-C stopped it.  resume_command: how the search is continued.  calibration: how well latency was
-    predicted; None without a budget of latency.
+    made, and time of this session.  interrupted: whether Ctrl-C stopped it.  resume_command: how the search is
+    continued.  calibration: how well latency was predicted; None without a budget of latency.
     """
 
     folder: Path
