@@ -54,7 +54,7 @@ WITHOUT_TORCH = (
     "ops.nms",
     *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "validate")),
     "api.compare",
-    *(f"api.{name}" for name in ("stream", "streaming")),
+    *(f"api.{name}" for name in ("stream", "stream_trials")),
     "api.demo",
     "cli",
 )
