@@ -64,7 +64,7 @@ class LatencyMeter:
         self.activation = form.structure.activation
         if runtime == "torch":
             torch.set_num_threads(self.threads)
-            version, one = torch.__version__, self._torch_operator
+            version, one = str(torch.__version__), self._torch_operator
         else:
             version, one = _onnx_version(), self._onnx_operator
         self._described = {"processor": processor_name(), "runtime": f"{runtime} {version}", "threads": self.threads}
@@ -274,7 +274,7 @@ def _onnx_convolution(operator: Operator, activation: str) -> bytes:
     rng = np.random.default_rng(0)
     weight = rng.random((outputs, inputs // groups, kernel, kernel), np.float32) / (inputs * kernel**2)
     pads = [(kernel - 1) // 2] * 4
-    settings = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": pads, "group": groups}
+    settings: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": pads, "group": groups}
     nodes = [helper.make_node("Conv", ["x", "weight", "bias"], ["convolved"], **settings)]
     if activation == "relu":
         nodes.append(helper.make_node("Relu", ["convolved"], ["y"]))
