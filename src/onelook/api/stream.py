@@ -74,9 +74,9 @@ def stream(
     `onelook.compare`.  data: a data set of video frames, or its folder or file, of which `split` is opened; None is
     val, or test where that is what there is.  sizes: sides of the networks' input to try, each with every model; None
     is each model's own.  runtime: "torch", "onnx", "openvino", "ncnn", or several, to run weights with; for all but
-    "torch" they are exported into `out`; None runs every model as it is given.  forecast: "none", "linear" or "kalman", or several: how boxes are
-    moved to the time of the frame.  fps: frames a second.  eta: frames that the query is ahead of the frame; -1 allows
-    the time of one.
+    "torch" they are exported into `out`; None runs every model as it is given.  forecast: "none", "linear" or "kalman",
+    or several: how boxes are moved to the time of the frame.  fps: frames a second.  eta: frames that the query is
+    ahead of the frame; -1 allows the time of one.
     devices: detectors that run at the same time; 0 is one for every frame.  dynamic, stride: see
     `streaming.schedule.Policy`.  run_times: a file of run times, or the folder that an earlier call has written them
     to, with one file a model; None measures them here, from decoded image to boxes.  speed: of the machine that is
