@@ -274,6 +274,10 @@ def test_truth_scored_against_itself_is_perfect(clips: Path, capsys: pytest.Capt
     assert onelook.score_tracks(clips / "tracks/apart.txt", clips / "tracks/apart.txt").metrics["HOTA"] == 1.0
     with pytest.raises(UserError, match="folder"):
         onelook.score_tracks(clips / "tracks", clips / "tracks/apart.txt")
+    with pytest.raises(UserError, match="'nowhere' does not exist"):  # not: "is a folder, and the other is not"
+        onelook.score_tracks("nowhere", clips / "tracks")
+    with pytest.raises(UserError, match="'nowhere' does not exist"):
+        onelook.score_tracks(clips / "tracks", "nowhere")
 
 
 def write_video(path: Path) -> Path:
