@@ -72,6 +72,24 @@ def test_a_run_goes_on_as_it_began_or_says_what_would_change(tmp_path, asked, sa
         RecipeChoice(**asked).resumed(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"epochs": 3}, r"another recipe: epochs was 60, now 3\.\nResume without changing the recipe"),
+        ({"epochs": 3, "size": 96}, r"epochs was 60, now 3, size was \(64, 64\), now \(96, 96\)"),
+        ({"overrides": ("epochs=3",)}, r"less than closing\.epochs 12.*\nA resumed run keeps its recipe"),
+    ],
+)
+def test_a_change_that_the_recipe_cannot_have_is_refused_as_any_other(tmp_path, asked, said):
+    before = recipe(**RUN | {"epochs": 60})
+    assert before.closing is not None and before.closing.epochs == 12
+    write_yaml(tmp_path / "recipe.yaml", to_plain(before))
+    with pytest.raises(UserError, match=said) as caught:
+        RecipeChoice(**asked).resumed(tmp_path)
+    assert "Shorten" not in str(caught.value)
+    assert RecipeChoice(epochs=60).resumed(tmp_path) == before
+
+
 def test_a_damaged_run_says_how_its_weights_go_on(scenes, finished, tmp_path, capsys):
     out = finished
     recipe = (out / "recipe.yaml").read_bytes()

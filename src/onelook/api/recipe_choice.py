@@ -13,7 +13,7 @@ from onelook import run_files
 from onelook.api.open import PathLike
 from onelook.config import change, from_plain, override, to_plain, to_text
 from onelook.data import Dataset
-from onelook.errors import UsageError, UserError
+from onelook.errors import ConfigError, UsageError, UserError
 from onelook.networks.classifier import Classification
 from onelook.networks.model_file import is_model_file
 from onelook.networks.variants import VARIANTS, variant
@@ -122,15 +122,19 @@ class RecipeChoice:
             )
         check_model_name(self.model)
         new: dict[str, Any] = {} if self.model is None else {_network(before): variant(self.model).architecture}
-        if self.epochs is not None:
-            new["epochs"] = self.epochs
         if self.images is not None:
             new |= batch_settings(before, self.images)
         if self.size is not None and before.input_size != (self.size, self.size):
             new["size"] = (self.size, self.size)
-        wanted = change(change(before, new), {"model.num_classes": before.model.num_classes})
-        wanted = _with_anchors_of(before, wanted)
-        check_same_recipe(folder, before, override(wanted, *self.overrides, types=RECIPE_TYPES))
+        try:
+            wanted = change(change(before, new), {"model.num_classes": before.model.num_classes})
+            wanted = override(_with_anchors_of(before, wanted), *self.overrides, types=RECIPE_TYPES)
+        except ConfigError as error:  # its remedy would be another change
+            remedy = (
+                "A resumed run keeps its recipe: leave the change away, or start a new run in another folder (out)."
+            )
+            raise type(error)(error.message, remedy) from error
+        check_same_recipe(folder, before, wanted, self.epochs)
         return before
 
 

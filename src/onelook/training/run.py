@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from onelook import run_files
-from onelook.config import diff, to_plain, write_yaml
+from onelook.config import Difference, diff, to_plain, write_yaml
 from onelook.errors import OtherProcessError, UserError, did_you_mean
 from onelook.files import remove_leftovers
 from onelook.ops.reduce import mean_over_processes
@@ -186,9 +186,16 @@ class Run:
         )
 
 
-def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe) -> None:
-    """UserError if a run that is resumed was started with another recipe; the message lists what differs."""
+def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe, epochs: int | None = None) -> None:
+    """UserError if a run that is resumed was started with another recipe; the message lists what differs.
+
+    epochs: a number of epochs that is asked for beside `recipe`, which need not be able to have it (its closing phase
+    may be longer); None is that of `recipe`.
+    """
     changes = diff(before, recipe)
+    if epochs not in (None, before.epochs):
+        others = [one for one in changes if one.path != "epochs"]
+        changes = [Difference("epochs", before.epochs, epochs), *others]
     if changes:
         listed = ", ".join(f"{one.path} was {one.before}, now {one.after}" for one in changes[:5])
         remedy = "Resume without changing the recipe, or start a new run in another folder (out)."
