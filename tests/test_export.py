@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 from onnx import parser
 from torch import nn
 
+import onelook
+from onelook.api.export import _not_kept
 from onelook.augment.letterbox import Letterbox
 from onelook.cli.app import run
 from onelook.errors import ExportError
@@ -248,6 +251,29 @@ def test_verification_images_have_structure_and_are_always_the_same() -> None:
     assert np.array_equal(images, images.round())
     coarse = images.reshape(4, 3, 4, 16, 4, 16).mean((3, 5))
     assert coarse.std((2, 3)).min() > 10
+
+
+def test_export_of_an_exported_file_keeps_its_size_and_tells_what_it_does_not_keep(tmp_path: Path) -> None:
+    given = tmp_path / "given.onnx"
+    first = onelook.export("yolox-nano", weights="none", size=SIZE, nms=True, limit=20, batch=2, out=given)
+    assert first.to_dict()["notes"] == []
+    again = onelook.export(given, out=tmp_path / "again.onnx")
+    assert _metadata(again.path).size == SIZE
+    (note,) = again.to_dict()["notes"]
+    assert note.startswith("not kept of the given file: NMS (confidence 0.25, iou 0.45, limit 20), batch 2; ")
+
+
+def test_only_settings_that_differ_and_were_not_chosen_are_told_as_not_kept(
+    final: tuple[Detector, ExportedFile],
+) -> None:
+    after = final[1].metadata
+    assert after.nms is not None and _not_kept(None, after) == _not_kept(after, after) == ()
+    half = replace(after, precision="float16")
+    assert _not_kept(after, half) == ()
+    assert _not_kept(half, after)[0].startswith("not kept of the given file: float16; ")
+    assert "batch of any size" in _not_kept(after, replace(after, batch=1))[0]
+    assert _not_kept(after, replace(after, batch=4)) == ()
+    assert "NMS (confidence 0.3," in _not_kept(after, replace(after, nms={**after.nms, "confidence": 0.25}))[0]
 
 
 def test_detector_of_unknown_architecture_cannot_be_exported(tmp_path: Path) -> None:

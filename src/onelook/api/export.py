@@ -13,7 +13,7 @@ from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import Model, PathLike, open_network
 from onelook.config import check_arguments
 from onelook.errors import ExportError, UsageError, UserError, did_you_mean
-from onelook.exported import LEAST_RUNTIME, Target
+from onelook.exported import LEAST_RUNTIME, ExportedMetadata, Target
 from onelook.exporting.target import ExportedFile, ExportOptions
 from onelook.exporting.targets import NOT_WRITTEN, TARGETS
 from onelook.networks.build import build
@@ -178,7 +178,8 @@ def export(
     takes only `out` and `overwrite`).  weights: for a
     model given by name; "none" exports it untrained.  nms: builds postprocessing in, so that the file returns final
     detections; with least score `confidence`, greatest overlap `iou` and at most `limit` detections an image.
-    half: float16.  dynamic: any batch size, instead of `batch`.  size: of the input; None is the model's own.
+    half: float16.  dynamic: any batch size, instead of `batch`.  size: of the input; None is the model's own,
+    and of an exported ONNX file that file's.
     least_runtime: the oldest ONNX Runtime that is to read an ONNX file.  out: the file to write; None is the model's
     name in the current folder.  overwrite: replace a file that is there already.
 
@@ -221,7 +222,25 @@ def export(
     multi_label = getattr(detector.architecture, "multi_label", False)
     inside = None if options.nms is None else replace(options.nms, multi_label=multi_label)
     options = replace(options, nms=inside, size=options.size or opened.size)
-    return ExportResult(TARGETS[target].write(detector, path, options), target)
+    written_file = TARGETS[target].write(detector, path, options)
+    notes = (*written_file.notes, *_not_kept(opened.exported, written_file.metadata))
+    return ExportResult(replace(written_file, notes=notes), target)
+
+
+def _not_kept(before: ExportedMetadata | None, after: ExportedMetadata) -> tuple[str, ...]:
+    """A note of the settings that an exported file had and the one made of it has not, unless another was chosen."""
+    if before is None:
+        return ()
+    lost = []
+    if before.nms is not None:
+        values = {key: before.nms[key] for key in ("confidence", "iou", "limit")}
+        if after.nms is None or any(after.nms[key] != value for key, value in values.items()):
+            lost.append(f"NMS ({', '.join(f'{key} {value:g}' for key, value in values.items())})")
+    if before.batch != after.batch == 1:
+        lost.append(f"batch {before.batch or 'of any size'}")
+    if before.precision != after.precision == "float32":
+        lost.append(before.precision)
+    return (f"not kept of the given file: {', '.join(lost)}; give these settings again to keep them",) if lost else ()
 
 
 def _write_darknet(detector: Detector, path: Path, sources: list[Path], name: str) -> WrittenWeights:

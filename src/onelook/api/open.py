@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -144,7 +144,7 @@ def open_network(model: Model, weights: PathLike | None = None, *, untrained: bo
             )
         model.source.check_unchanged()
         opened = open_network(model.source.model, model.source.weights)
-        return OpenedDetector(opened.detector, opened.name, model.source.size or opened.size)
+        return replace(opened, size=model.source.size or opened.size)
     if isinstance(model, Detector):
         _check_no_settings(weights=weights)
         if model.architecture is None:

@@ -51,7 +51,8 @@ def export(
         int8: 8-bit weights and features (not supported yet).
         dynamic: accept any batch size.
         batch: number of images a run, without --dynamic.
-        size: side of the square input, a multiple of the largest stride; the model's own where not given.
+        size: side of the square input, a multiple of the largest stride; the model's own where not given,
+            and of an exported ONNX file that file's.
         confidence: least score that built-in suppression keeps, where the caller gives no other.
         iou: greatest overlap that it allows, where the caller gives no other.
         limit: most detections an image that it gives.

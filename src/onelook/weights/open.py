@@ -8,7 +8,8 @@ from pathlib import Path
 
 from onelook import run_files
 from onelook.config import change
-from onelook.errors import ConfigError, WeightsError
+from onelook.errors import ConfigError, WeightsError, did_you_mean
+from onelook.exported import ExportedMetadata
 from onelook.networks.build import build
 from onelook.networks.detector import Architecture, Detector
 from onelook.networks.model_file import is_model_file
@@ -24,11 +25,15 @@ _FILES = (".safetensors", ".onnx", ".pth", ".pt", ".weights")
 
 @dataclass(frozen=True)
 class OpenedDetector:
-    """A detector, how files made of it are display_name, and the (height, width) that its weights were made for."""
+    """A detector, how files made of it are display_name, and the (height, width) that its weights were made for.
+
+    exported: the metadata of the exported file that the weights come from, if they do; its size is then `size`.
+    """
 
     detector: Detector
     name: str
     size: tuple[int, int]
+    exported: ExportedMetadata | None = None
 
 
 def open_detector(
@@ -54,7 +59,12 @@ def open_detector(
         _check_no_weights(weights, path)
         return _of_file(path, path.stem)
     name = os.fspath(model)
-    row = variant(name)  # the name is checked before anything is read
+    if name not in VARIANTS:  # the name is checked before anything is read
+        missing = f"There is no model '{name}', nor a file or a run's folder of that name."
+        raise ConfigError(
+            f"{missing}{did_you_mean(name, VARIANTS)}", "Check the path, or see the names with: onelook models"
+        )
+    row = VARIANTS[name]
     if weights is not None:
         return _of_file(Path(weights), name, name)
     if not untrained:
@@ -120,7 +130,8 @@ def _of_file(path: Path, display_name: str, name: str | None = None) -> OpenedDe
     if report.file_classes != detector.class_names:
         detector = build(architecture, report.file_classes)  # weights for other classes make a model of those
         load_weights(detector, path)
-    return OpenedDetector(detector, display_name, architecture.size)
+    size = architecture.size if exported is None else exported.size
+    return OpenedDetector(detector, display_name, size, exported)
 
 
 def _best(folder: Path) -> Path:
