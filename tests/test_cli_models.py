@@ -46,4 +46,5 @@ def test_files_to_train_from_are_named(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_unknown_model_is_one_message_with_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "yolox-nanno"]) == 1
-    assert "Did you mean 'yolox-nano'" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.endswith("Did you mean 'yolox-nano'? See the names with: onelook models")

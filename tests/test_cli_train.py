@@ -256,6 +256,7 @@ def test_a_run_with_a_teacher_is_interrupted_and_goes_on(scenes, teacher, tmp_pa
         ([*SMALL[:4], "--batch", "9999"], 1, "show each of the 8 images again and again"),
         ([*SMALL, "--out", ""], 2, "out names no folder"),
         ([*SMALL, "--teacher", "yolox-ss"], 1, "Did you mean 'yolox-s'"),
+        ([*SMALL, "--teacher", "no"], 1, "There is no model 'no', nor a file or a run's folder of that name."),
         ([*SMALL, "--teacher", "yolox-s"], 1, "a file as teacher_weights"),
         ([*SMALL, "--teacher", "missing.safetensors"], 1, "missing.safetensors"),
         ([*SMALL, "--teacher-weights", "x.pth"], 2, "Give the name as teacher"),

@@ -48,8 +48,7 @@ def variant(name: str) -> Variant:
     if Path(name).suffix.lower() in SUFFIXES:
         return _of_file(Path(name))
     raise ConfigError(
-        f"There is no model '{name}'.{did_you_mean(name, VARIANTS)}",
-        f"Known models: {', '.join(VARIANTS)}.",
+        f"There is no model '{name}'.{did_you_mean(name, VARIANTS)}", "See the names with: onelook models"
     )
 
 
