@@ -89,9 +89,10 @@ def test_a_model_is_measured_from_the_command_line(tmp_path: Path, capsys: pytes
     ("arguments", "code", "message"),
     [
         ("yolox-nan", 1, "Did you mean 'yolox-nano'?"),
+        ("nothere", 1, "There is no model 'nothere', nor a file or a run's folder of that name.\nCheck the path"),
         ("yolox-nano --batch 0", 2, "'batch' is 1 or more, not 0."),
         ("yolox-nano --warm-up -1", 2, "'warm-up' is 0 or more, not -1."),
-        ("yolox-nano --half --device cpu", 1, "Half precision"),
+        ("yolox-nano --half --device cpu", 1, "Leave --half out (in Python: half), or use a GPU."),
         ("yolox-nano --size 100", 2, "does not fit"),
         ("x.onnx --half", 2, "'half' cannot be chosen for an exported file"),
         ("none.onnx", 1, "does not exist"),

@@ -51,12 +51,17 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
-def check_precision(device: torch.device, precision: Precision) -> Precision:
-    """Returns `precision`. Raises `ConfigError` if the device does not support it, or is slow with it."""
+def check_precision(
+    device: torch.device, precision: Precision, *, cpu_remedy: str = "Use fp32, or a GPU."
+) -> Precision:
+    """Returns `precision`. Raises `ConfigError` if the device does not support it, or is slow with it.
+
+    cpu_remedy: of the error for fp16 on a CPU, where the caller's users choose fp16 by another option.
+    """
     import torch
 
     if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("Half precision (fp16) needs a GPU: a CPU is slow with it.", "Use fp32, or a GPU.")
+        raise ConfigError("Half precision (fp16) needs a GPU: a CPU is slow with it.", cpu_remedy)
     if precision == "bf16" and device.type == "cuda":
         with torch.cuda.device(device):
             if not torch.cuda.is_bf16_supported():

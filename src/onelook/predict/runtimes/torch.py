@@ -46,7 +46,8 @@ class TorchRuntime:
             raise ConfigError("This detector has no architecture.", "Make it with onelook.build().")
         self.device = choose_device(device)
         if half:
-            check_precision(self.device, "fp16")
+            remedy = "Leave --half out (in Python: half), or use a GPU."
+            check_precision(self.device, "fp16", cpu_remedy=remedy)
         self.size = detector.architecture.size if size is None else size
         self.stride = max(detector.neck.strides)  # the network takes any multiples of it
         _check_multiple(self.size, self.stride)
