@@ -29,7 +29,7 @@ SECTIONS = {
         *("recipe", "Recipe", "change", "override", "diff", "RecipeDiff", "Difference"),
         *("train", "TrainResult", "RecipeChoice", "Precision", "Layout", "tune", "TuneResult"),
         *("roadmap", "RoadmapTable", "roadmaps", "RoadmapList", "printed_table", "PrintedTable", "PrintedRow"),
-        *("anchors", "FoundAnchors"),
+        *("anchors", "FoundAnchors", "search", "SearchResult", "SearchRow"),
     ),
     "Models and weights": (
         *(

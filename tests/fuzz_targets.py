@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 import data_sets as make
 import encoded_images
+import onelook
 import onnx_models
 from hostile_torch import torch_bytes
 from onelook.augment.letterbox import Letterbox
@@ -32,6 +34,7 @@ from onelook.evaluation.annotations import read_ground_truth
 from onelook.evaluation.results import read_results
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
+from onelook.networks.model_file import ModelFile, write_model_file
 from onelook.networks.yolov4.architecture import TINY
 from onelook.networks.yolox.architecture import Yolox
 from onelook.predict.predictor import Predictor
@@ -40,6 +43,8 @@ from onelook.predict.sources import find_sources
 from onelook.predict.video import read_video
 from onelook.recipes import published_recipe, read_recipe
 from onelook.reporter import SilentReporter
+from onelook.streaming.run_times import RunTimes
+from onelook.tracking.mot import read_mot
 from onelook.weights import load_weights, read_checkpoint, restore, save_weights
 from onelook.weights.darknet import write_darknet
 
@@ -261,7 +266,35 @@ def other_targets() -> Iterator[tuple[str, Target]]:
     yield "list of sources", Target({"sources.txt": sources, "a.png": make.png()}, ("sources.txt",), find)
 
 
+def run_file(path: Path) -> None:
+    """Opens an exported file of any runtime and detects in one image."""
+    onelook.load(path, threads=1).detect(encoded_images.PLAIN)
+
+
+def runtime_targets() -> Iterator[tuple[str, Target]]:
+    """Exported files of the runtimes that are installed here."""
+    for target, library in (("openvino", "openvino"), ("ncnn", "pnnx"), ("torch", "torch")):
+        if find_spec(target) is None or find_spec(library) is None:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / ("a" + {"openvino": ".xml", "ncnn": ".ncnn.param", "torch": ".pt2"}[target])
+            onelook.export(small_detector(), target, size=64, out=out)  # type: ignore[call-overload]
+            files = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+        yield f"exported: {target}", Target(files, tuple(files), lambda folder, name=out.name: run_file(folder / name))
+
+
+def time_targets() -> Iterator[tuple[str, Target]]:
+    """Tracks as MOT text, run times, a data set of videos, and a model that a search has found."""
+    mot = b"1,1,10,10,20,20,1,-1,-1,-1\n1,2,50,50,20,20,0.5,-1,-1,-1\n2,1,12,10,20,20,1,-1,-1,-1\n"
+    yield "tracks", Target({"a.txt": mot}, ("a.txt",), lambda folder: read_mot(folder / "a.txt", annotations=True))
+    times = b'{"type": "empirical", "samples": [0.02, 0.03, 1e-2, 4], "device": "cpu"}'
+    yield "run times", Target({"a.json": times}, ("a.json",), lambda folder: RunTimes.read(folder / "a.json"))
+    found = ModelFile("found", "damo-yolo-ns", build("damo-yolo-ns").architecture)  # type: ignore[arg-type]
+    files = files_of(lambda folder: write_model_file(folder / "found.yaml", found))
+    yield "model file", Target(files, ("found.yaml",), lambda folder: onelook.recipe(str(folder / "found.yaml")))
+
+
 def all_targets() -> dict[str, Target]:
     """Every reader by name."""
-    parts = (data_targets, image_targets, video_targets, weight_targets, other_targets)
+    parts = (data_targets, image_targets, video_targets, weight_targets, other_targets, runtime_targets, time_targets)
     return {name: target for part in parts for name, target in part()}

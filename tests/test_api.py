@@ -139,7 +139,7 @@ BEHIND = {  # what members of the public classes return or take for those who bu
     ),
     *("Point", "Postprocess", "Predictions", "Progress", "Pyramid", "Resize", "ResizeTransform", "Runtime", "Source"),
     "Tensor",
-    *("ByteTrackState", "OcSortState", "StreamedModel", "TrackCounts", "Tracker"),
+    *("ByteTrackState", "Excerpt", "OcSortState", "StreamedModel", "TrackCounts", "Tracker"),
 }
 FOREIGN = {
     "AbstractContextManager",

@@ -157,6 +157,12 @@ def test_mistakes_are_user_errors(scenes, given, settings, said):
         onelook.train(recipe() if chosen is None else chosen, scenes if data is None else data, **{**QUICK, **settings})
 
 
+def test_a_negative_number_of_workers_is_refused_before_the_run_has_a_folder(scenes, tmp_path):
+    with pytest.raises(onelook.UserError, match="workers is a number of processes, not -1"):
+        onelook.train("yolox-nano", scenes, epochs=1, size=64, workers=-1, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_resumed_with_its_recipe_or_refuses_another(scenes, tmp_path):
     out = tmp_path / "run"
     onelook.train(recipe(), scenes, out=out, **QUICK)

@@ -19,12 +19,13 @@ from onelook.layers.rep_conv import RepConv
 from onelook.networks.build import build
 from onelook.networks.damo_yolo.architecture import DamoYolo
 from onelook.networks.damo_yolo.backbone import SearchedBackbone
-from onelook.networks.damo_yolo.mae_nas import MAE_RESNET_T, MOBILE_NS, BlockKind, Stage, Structure
+from onelook.networks.damo_yolo.mae_nas import MAE_RESNET_T, MOBILE_NS
 from onelook.networks.damo_yolo.rep_gfpn import MERGES, RepGfpn, multiple_of_8
 from onelook.networks.damo_yolo.zero_head import ZeroHead
 from onelook.networks.deploy import deploy
 from onelook.networks.detector import Detector
 from onelook.networks.flops import count_gflops, count_parameters
+from onelook.networks.structure import BlockKind, Stage, Structure
 from onelook.networks.variants import variant
 from onelook.types import Predictions
 from shared import needs_shared

@@ -102,3 +102,11 @@ def test_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_image(tmp_path / "file" / "a.png", scene(4, 4))
+
+
+def test_an_image_that_cannot_be_written_gives_a_remedy_for_python_too(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written") as caught:
+        write_image(tmp_path / "file" / "x.png", np.zeros((4, 4, 3), np.uint8))
+    assert "--" not in str(caught.value)
+    assert "another folder (out)" in str(caught.value)

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layers", "assign", "losses", "augment"),
     ("networks", "data", "tracking"),
     ("weights", "predict"),
-    ("training", "evaluation", "exporting", "tuning"),
+    ("training", "evaluation", "exporting", "tuning", "nas"),
     ("recipes", "streaming"),
     ("report",),
     ("api",),
@@ -54,7 +54,7 @@ WITHOUT_TORCH = (
     "ops.nms",
     *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "validate")),
     "api.compare",
-    *(f"api.{name}" for name in ("stream", "streaming")),
+    *(f"api.{name}" for name in ("stream", "stream_trials")),
     "api.demo",
     "cli",
 )

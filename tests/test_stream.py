@@ -141,6 +141,8 @@ def test_the_chart_has_each_model_and_its_offline_ap(place: Path, tmp_path: Path
         (["--eta", "-2"], "eta is -2"),
         (["--fps", "0"], "fps is 0"),
         (["--sizes", "320"], "exported for 64 x 64"),
+        (["--runtime", "torch"], "exported for 64 x 64"),
+        (["--runtime", "openvin"], "Did you mean 'openvino'"),
         (["--sizes", "a"], "sizes 'a'"),
         (["--run-times", "no.json"], "do not exist"),
     ],
@@ -156,6 +158,42 @@ def test_mistakes_have_messages(
 def test_no_model_is_a_mistake(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["stream", str(place / "data")]) == 2
     assert "No model" in capsys.readouterr().err
+
+
+def test_weights_are_tried_in_every_size_and_runtime(place: Path, tmp_path: Path) -> None:
+    """Exported once; the same call uses the files again."""
+    model = onelook.build("yolox-nano", classes=2)
+    weights = onelook.save_weights(model, tmp_path / "nano.safetensors")
+    given = run_times(tmp_path / "times.json", 0.02)
+    shared: dict[str, Any] = {"run_times": given, "forecast": "none", "reporter": SilentReporter()}
+    shared |= {"sizes": [64, 96], "runtime": "torch,onnx", "out": tmp_path / "out"}
+    result = onelook.stream(weights, place / "data", **shared)
+    assert [one.name for one in result.models] == ["nano 64 torch", "nano 64 onnx", "nano 96 torch", "nano 96 onnx"]
+    assert [one.size for one in result.models] == [(64, 64), (64, 64), (96, 96), (96, 96)]
+    for torch_one, onnx_one in zip(result.models[::2], result.models[1::2]):
+        assert onnx_one.runtime != torch_one.runtime
+        assert onnx_one.offline["AP"] == pytest.approx(torch_one.offline["AP"], abs=0.05)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/exported").glob("*.onnx")}
+    assert len(files) == 2
+    onelook.stream(weights, place / "data", **shared)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/exported").glob("*.onnx")} == files
+    with pytest.raises(UserError, match="folder"):
+        onelook.stream(weights, place / "data", **{**shared, "out": None})
+
+
+@pytest.mark.parametrize(("runtime", "library"), [("openvino", "openvino"), ("ncnn", "pnnx")])
+def test_weights_are_exported_for_other_runtimes(place: Path, tmp_path: Path, runtime: str, library: str) -> None:
+    pytest.importorskip(runtime)
+    pytest.importorskip(library)
+    weights = onelook.save_weights(onelook.build("yolox-nano", classes=2), tmp_path / "nano.safetensors")
+    given = run_times(tmp_path / "times.json", 0.02)
+    out = tmp_path / "out"
+    shared: dict[str, Any] = {"run_times": given, "forecast": "none", "reporter": SilentReporter()}
+    result = onelook.stream(weights, place / "data", sizes=[64], runtime=runtime, out=out, **shared)
+    assert [runtime in one.runtime.lower() for one in result.models] == [True]
+    (file,) = [path for path in (out / "exported").iterdir() if path.suffix in (".xml", ".param")]
+    again = onelook.stream(file, place / "data", sizes=[64], runtime=runtime, out=tmp_path / "again", **shared)
+    assert again.models[0].offline == result.models[0].offline
 
 
 # --- sequences -------------------------------------------------------------------------------------------------------
@@ -236,6 +274,10 @@ def test_truth_scored_against_itself_is_perfect(clips: Path, capsys: pytest.Capt
     assert onelook.score_tracks(clips / "tracks/apart.txt", clips / "tracks/apart.txt").metrics["HOTA"] == 1.0
     with pytest.raises(UserError, match="folder"):
         onelook.score_tracks(clips / "tracks", clips / "tracks/apart.txt")
+    with pytest.raises(UserError, match="'nowhere' does not exist"):  # not: "is a folder, and the other is not"
+        onelook.score_tracks("nowhere", clips / "tracks")
+    with pytest.raises(UserError, match="'nowhere' does not exist"):
+        onelook.score_tracks(clips / "tracks", "nowhere")
 
 
 def write_video(path: Path) -> Path:
@@ -284,3 +326,46 @@ def test_a_detector_tracks_a_video(place: Path, tmp_path: Path) -> None:
     assert describe()["names"] == ["cat", "dog"] and set(frames[0].names) == {"cat", "dog"}
     strict = list(detector.track(video, tracker=onelook.ByteTrack(high=0.85)))
     assert all(frame.names == ["cat"] for frame in strict), "the dog has score 0.78, which starts no track"
+
+
+# --- excerpts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "frames"),
+    [
+        (["--every", "3"], [0, 3, 6, 9]),
+        (["--start", "0.4"], [4, 5, 6, 7, 8, 9]),
+        (["--end", "0.3"], [0, 1, 2]),
+        (["--every", "2", "--start", "0.3", "--end", "0.8"], [3, 5, 7]),
+        (["--start", "0.85"], [9]),
+    ],
+)
+def test_excerpts_keep_the_numbers_of_the_frames(
+    place: Path, tmp_path: Path, options: list[str], frames: list[int]
+) -> None:
+    video, out = write_video(tmp_path / "one.mp4"), tmp_path / "out"
+    command = ["detect", str(video), "--model", str(place / "a.onnx"), "--format", "json,video", "--out", str(out)]
+    assert run([*command, *options]) == 0
+    assert [entry["frame"] for entry in json.loads((out / "detections.json").read_text())] == frames
+    capture = cv2.VideoCapture(str(out / "videos/one.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == frames[-1] - frames[0] + 1, "skipped frames are shown longer"
+    capture.release()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--every", "0"], "every is 0"),
+        (["--start", "-1"], "start is -1"),
+        (["--start", "2", "--end", "1"], "end is 1 and start is 2"),
+        (["--start", "5"], "before the start of 5 s"),
+        (["--start", "0.35", "--end", "0.38"], "no frame from 0.35 s up to 0.38 s"),
+    ],
+)
+def test_excerpts_that_hold_no_frame_are_mistakes(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    video = write_video(tmp_path / "one.mp4")
+    assert run(["detect", str(video), "--model", str(place / "a.onnx"), "--out", str(tmp_path / "o"), *options]) > 0
+    assert message in " ".join(capsys.readouterr().err.split())

@@ -42,6 +42,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.roadmap import roadmaps as roadmaps
     from onelook.api.score import score as score
     from onelook.api.score import score_tracks as score_tracks
+    from onelook.api.search import SearchResult as SearchResult
+    from onelook.api.search import SearchRow as SearchRow
+    from onelook.api.search import search as search
     from onelook.api.stream import stream as stream
     from onelook.api.train import train as train
     from onelook.api.tune import TuneResult as TuneResult
@@ -121,6 +124,8 @@ _PUBLIC = {
     "RoadmapList": "onelook.api.roadmap",
     "RoadmapTable": "onelook.report.roadmap",
     "Sample": "onelook.types",
+    "SearchResult": "onelook.api.search",
+    "SearchRow": "onelook.api.search",
     "SilentReporter": "onelook.reporter",
     "Streaming": "onelook.report.streaming",
     "TrackEvaluation": "onelook.evaluation.tracks",
@@ -155,6 +160,7 @@ _PUBLIC = {
     "score": "onelook.api.score",
     "score_tracks": "onelook.api.score",
     "stream": "onelook.api.stream",
+    "search": "onelook.api.search",
     "train": "onelook.api.train",
     "tune": "onelook.api.tune",
     "validate": "onelook.api.validate",

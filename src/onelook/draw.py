@@ -285,5 +285,5 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> Path:
     try:
         write_bytes(path, content, durable=False)
     except OSError as error:
-        raise UserError(f"'{path}' cannot be written: {error.strerror}.", "Choose another --out folder.") from error
+        raise UserError(f"'{path}' cannot be written: {error.strerror}.", "Choose another folder (out).") from error
     return path

@@ -16,13 +16,14 @@ def alternate(
     untimed: int = 0,
     wait: Callable[[], None] = lambda: None,
     progress: Callable[[float, float], None] = lambda done, total: None,
+    clock: Callable[[], float] = perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each call, by its key.
 
     turns, warm_up: turns that count, and turns before that do not; in each, every key has its turn, each time another
     one first.  timed, untimed: calls in a turn that are timed, and calls before them that are not: the first call after
     another model's finds cold caches, and threads of the other that still look for work.  wait: returns when the device
-    has finished.  progress: called with the turns done, and all.
+    has finished.  progress: called with the turns done, and all.  clock: in seconds.
 
     The garbage collector is off meanwhile.
     """
@@ -38,11 +39,11 @@ def alternate(
                     runs[key]()
                 wait()
                 for _ in range(timed):
-                    start = perf_counter()
+                    start = clock()
                     runs[key]()
                     wait()
                     if turn >= warm_up:
-                        seconds[key].append(perf_counter() - start)
+                        seconds[key].append(clock() - start)
             progress(turn + 1, warm_up + turns)
     finally:
         if collects:

@@ -19,7 +19,7 @@ from onelook.files import free_folder
 from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
-from onelook.predict.sources import PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.sources import Excerpt, PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.track import track_results
 from onelook.predict.writers import Writers, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
@@ -107,6 +107,9 @@ def detect(
     formats: str | Sequence[str] = FORMATS,
     batch: int | None = None,
     track: Tracker | TrackerName | None = None,
+    every: int = 1,
+    start: float = 0.0,
+    end: float | None = None,
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
@@ -120,7 +123,7 @@ def detect(
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
     "images", "coco", "yolo", "csv", "video", "mot".  batch: most images in one run of the network; None is 1 on a CPU,
     8 on a GPU.  track: follow the objects of videos, by "bytetrack" or "ocsort"; `confidence` is then the least score
-    that starts a track.
+    that starts a track.  every, start, end: use every `every`th frame of videos, from `start` up to `end` seconds.
 
     The other settings are those of `onelook.load`. Damaged files are reported in the result and left out. Ctrl-C ends
     the work and keeps what was done. For detections as values see `onelook.load(...).detect` and `.stream`.
@@ -129,6 +132,7 @@ def detect(
     names = parse_formats(formats if isinstance(formats, str) else ",".join(formats))
     if "mot" in names and track is None:
         raise UsageError("The format 'mot' is for tracks.", "Track the objects: --track bytetrack.")
+    excerpt = Excerpt(every, start, end)
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
     check_thresholds(confidence, iou)
     check_batch(1 if batch is None else batch)
@@ -149,7 +153,7 @@ def detect(
         Writers(folder, names, predictor.class_names, tracked=track is not None) as writers,
         (reporter or PlainReporter()).progress("detecting") as progress,
     ):
-        _detect(predictor, found, (settings, tracker), result, (writers, progress))
+        _detect(predictor, found, (settings, tracker, excerpt), result, (writers, progress))
     result.written = writers.written
     result.seconds = time.perf_counter() - start
     return result
@@ -165,17 +169,17 @@ def _check_sources(found: Sequence[Source]) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    how: tuple[Postprocess, Tracker | None],
+    how: tuple[Postprocess, Tracker | None, Excerpt],
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:
     """Detects in every source; fills the result."""
-    (postprocess, tracker), (writers, progress) = how, to
+    (postprocess, tracker, excerpt), (writers, progress) = how, to
     if any(source.kind == "live" for source in sources):
         progress = ignore_progress
     places = {source.name: number for number, source in enumerate(sources)}
     try:
-        found = predictor.stream_sources(sources, postprocess, keep_images=writers.keeps_images)
+        found = predictor.stream_sources(sources, postprocess, keep_images=writers.keeps_images, excerpt=excerpt)
         with closing(found if tracker is None else track_results(found, tracker)) as results:
             for item, detections in results:
                 _add(result, item, detections, writers)

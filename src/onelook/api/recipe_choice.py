@@ -15,6 +15,7 @@ from onelook.config import change, from_plain, override, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
 from onelook.networks.classifier import Classification
+from onelook.networks.model_file import is_model_file
 from onelook.networks.variants import VARIANTS, variant
 from onelook.recipes import RECIPE_TYPES, find_recipe, published_recipe
 from onelook.recipes.classifier import published_classifier
@@ -35,7 +36,8 @@ class RecipeChoice:
     Only needed to train a model by the recipe of another, or with `overrides` as text: `onelook.train` itself takes a
     name or a `Recipe`, and `epochs`, `size` and `batch`.
 
-    model: name of a model; its published training is taken unless `recipe` names another.  recipe: a name, a
+    model: name of a model, or a file of one that `onelook.search` wrote; its published training is taken unless
+    `recipe` names another.  recipe: a name, a
     recipe.yaml, the folder of a run, or a value; with `model`, that model is trained by it.  epochs: None is 50 with
     weights, else as published.  size: side of the input in pixels.  batch: images a step; None is as published, but 16
     on a CPU; "auto" fills the memory of a GPU.  overrides: changes of the recipe, each "path=value"; they are made
@@ -52,7 +54,9 @@ class RecipeChoice:
     @property
     def name(self) -> str | None:
         """The name for a run's folder."""
-        return self.model or (recipe_name(self.recipe) if isinstance(self.recipe, Recipe) else self.recipe)
+        if self.model is not None:
+            return variant(self.model).name if is_model_file(self.model) else self.model
+        return recipe_name(self.recipe) if isinstance(self.recipe, Recipe) else self.recipe
 
     @property
     def images(self) -> int | None:
@@ -99,7 +103,9 @@ class RecipeChoice:
         if self.recipe is None:
             if is_classification:
                 return published_classifier(variant(str(self.model)))
-            return published_recipe(variant(str(self.model)).name, distilled=has_teacher)
+            model = variant(str(self.model))
+            recipe = published_recipe(model.like or model.name, distilled=has_teacher)
+            return recipe if model.like is None else change(recipe, {"model": model.architecture})
         chosen = self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
         return chosen if self.model is None else change(chosen, {_network(chosen): variant(self.model).architecture})
 
@@ -174,8 +180,8 @@ def named_choice(
         return recipe
     if isinstance(recipe, RecipeChoice):
         choice = recipe
-    elif isinstance(recipe, str) and recipe in VARIANTS:
-        choice = RecipeChoice(model=recipe)
+    elif isinstance(recipe, str | os.PathLike) and (recipe in VARIANTS or is_model_file(recipe)):
+        choice = RecipeChoice(model=os.fspath(recipe))
     else:
         choice = RecipeChoice(recipe=os.fspath(recipe) if isinstance(recipe, os.PathLike) else recipe)
     for name, value in given.items():
@@ -230,7 +236,7 @@ def check_start(recipe: Recipe, has_weights: bool) -> None:
 
 def check_model_name(model: str | None) -> None:
     """UsageError for a --model that is a run's folder or a file: other verbs take those, a training has other flags."""
-    if model is None or model in VARIANTS or not Path(model).exists():
+    if model is None or model in VARIANTS or not Path(model).exists() or is_model_file(model):
         return
     place, best = Path(model), Path(model) / run_files.BEST_WEIGHTS
     with_weights = "To begin with its weights: --model NAME --weights {}"

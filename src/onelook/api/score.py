@@ -43,6 +43,9 @@ def score_tracks(annotations: str | os.PathLike[str], tracks: str | os.PathLike[
     """
     check_arguments(score_tracks, locals())
     truth, found = Path(annotations), Path(tracks)
+    for path in (truth, found):
+        if not path.exists():
+            raise UserError(f"'{path}' does not exist.", "Check the path.")
     if truth.is_dir() != found.is_dir():
         raise UserError(
             f"'{truth if truth.is_dir() else found}' is a folder, and the other is not.",

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from onelook.api.bench import latency_of
-from onelook.api.candidates import Candidate, OpenCandidate, named_candidates, open_candidates
+from onelook.api.candidates import OpenCandidate, named_candidates
 from onelook.api.checks import check_thresholds
 from onelook.api.comparing import CompareSettings, Measuring
 from onelook.api.open import LoadOptions, Model, PathLike
+from onelook.api.stream_trials import checked_runtimes, open_trials
 from onelook.api.validate import open_evaluated
 from onelook.config import check_arguments
 from onelook.data import Dataset, splits
 from onelook.data.fit import check_fit
 from onelook.data.objects import evaluation_notes
 from onelook.data.split_names import usual_splits
-from onelook.errors import ConfigError, UsageError, UserError, did_you_mean
+from onelook.errors import UsageError, UserError, did_you_mean
 from onelook.evaluation import Evaluation
-from onelook.predict.runtimes.exported import ExportedRuntime
 from onelook.report.streaming import StreamedModel, Streaming, write_streaming
 from onelook.reporter import PlainReporter, Reporter
 from onelook.streaming import (
@@ -47,6 +47,7 @@ def stream(
     *,
     split: str | None = None,
     sizes: int | Sequence[int] | None = None,
+    runtime: str | Sequence[str] | None = None,
     forecast: str | Sequence[str] = ("none", "kalman"),
     fps: float = 30.0,
     eta: float = 0.0,
@@ -72,8 +73,10 @@ def stream(
     models: one, or several: weights, exported files, folders of runs, detectors; NAME=FILE and mappings as in
     `onelook.compare`.  data: a data set of video frames, or its folder or file, of which `split` is opened; None is
     val, or test where that is what there is.  sizes: sides of the networks' input to try, each with every model; None
-    is each model's own.  forecast: "none", "linear" or "kalman", or several: how boxes are moved to the time of the
-    frame.  fps: frames a second.  eta: frames that the query is ahead of the frame; -1 allows the time of one.
+    is each model's own.  runtime: "torch", "onnx", "openvino", "ncnn", or several, to run weights with; for all but
+    "torch" they are exported into `out`; None runs every model as it is given.  forecast: "none", "linear" or "kalman",
+    or several: how boxes are moved to the time of the frame.  fps: frames a second.  eta: frames that the query is
+    ahead of the frame; -1 allows the time of one.
     devices: detectors that run at the same time; 0 is one for every frame.  dynamic, stride: see
     `streaming.schedule.Policy`.  run_times: a file of run times, or the folder that an earlier call has written them
     to, with one file a model; None measures them here, from decoded image to boxes.  speed: of the machine that is
@@ -100,7 +103,8 @@ def stream(
     settings = CompareSettings(None, confidence, iou, batch, device, threads, half, runs)
     measuring = Measuring(dataset, settings, folder, shown)
     options = LoadOptions(device=device, half=half, threads=threads)
-    opened, notes = _open_sizes(candidates, [sizes] if isinstance(sizes, int) else sizes, options)
+    tried = [sizes] if isinstance(sizes, int) else sizes
+    opened, notes = open_trials(candidates, tried, checked_runtimes(runtime), options, folder)
     simulated = _Simulation(measuring, videos, policy, fps=fps, eta=eta, seed=seed)
     try:
         times = _given_run_times(run_times, opened) if run_times is not None else _measured(measuring, opened)
@@ -141,41 +145,6 @@ def _check_numbers(*, fps: float, speed: float, runs: int, seed: int) -> None:
         raise UsageError(f"runs is {runs}.", "Give 1 or more.")
     if not 0 <= seed < 2**32:
         raise UsageError(f"seed is {seed}.", "Give a whole number from 0 to 4294967295.")
-
-
-def _open_sizes(
-    candidates: Sequence[Candidate], sizes: Sequence[int] | None, options: LoadOptions
-) -> tuple[list[OpenCandidate], tuple[str, ...]]:
-    """Every model in every size, and notes: an exported file has one size, and others are not tried with it."""
-    if sizes is None:
-        return open_candidates(candidates, options), ()
-    opened: list[OpenCandidate] = []
-    notes: list[str] = []
-    for one in candidates:
-        own = _exported_size(one, options)
-        usable = [size for size in dict.fromkeys(sizes) if own in (None, (size, size))]
-        if not usable:
-            raise ConfigError(
-                f"'{one.text}' was exported for {own[0]} x {own[1]}, which is none of the sizes."
-                if own
-                else "No size.",
-                "Leave the sizes away, or export the model in one of them.",
-            )
-        if own is not None and len(usable) < len(sizes):
-            notes.append(f"{one.name}: an exported file has one size, {own[0]}; the others are not tried with it.")
-        for size in usable:
-            named = replace(one, name=f"{one.name} {size}" if len(usable) > 1 else one.name)
-            opened += open_candidates([named], replace(options, size=size))
-    return opened, tuple(notes)
-
-
-def _exported_size(one: Candidate, options: LoadOptions) -> tuple[int, int] | None:
-    """(height, width) of an exported file, None for all else."""
-    path = Path(os.fspath(one.model)) if isinstance(one.model, str | os.PathLike) else Path()
-    if path.suffix.lower() != ".onnx" or one.weights is not None:
-        return None
-    runtime = open_candidates([one], options)[0].predictor.runtime
-    return runtime.size if isinstance(runtime, ExportedRuntime) else None
 
 
 def _measured(measuring: Measuring, opened: Sequence[OpenCandidate]) -> dict[str, RunTimes]:

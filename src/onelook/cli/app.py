@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("onelook.cli.train:train", "Train a detector, or a classifier of images."),
     "roadmap": ("onelook.cli.roadmap:roadmap", "Train the rows of a paper's ablation table, and compare them."),
     "tune": ("onelook.cli.tune:tune", "Search for better settings of a training."),
+    "search": ("onelook.cli.search:search", "Search for a backbone within a budget, without training (MAE-NAS)."),
     "bench": ("onelook.cli.bench:app", "Measure the latency, throughput and memory of a model."),
     "check": (
         "onelook.cli.check:check",

@@ -27,6 +27,9 @@ def detect(
     format: str = api.FORMATS,
     batch: int | None = None,
     track: TrackerName | None = None,
+    every: int = 1,
+    start: float = 0.0,
+    end: float | None = None,
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
@@ -56,6 +59,9 @@ def detect(
         format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot.
         batch: most images in one run of the network; 1 on a CPU, 8 on a GPU unless given.
         track: follow the objects of videos, with bytetrack or ocsort; confidence then starts a track.
+        every: use every second, third, ... frame of videos; what is written keeps the numbers and times of the frames.
+        start: seconds after the first frame of videos from which frames are used.
+        end: seconds after the first frame of videos at which no more are used; their end unless given.
         tta: look at every image in three scales, once mirrored (test-time augmentation).
         half: compute in float16; on a GPU only.
         device: cpu, cuda, cuda:1, mps; a GPU where there is one unless given.
@@ -78,6 +84,9 @@ def detect(
             formats=format,
             batch=batch,
             track=track,
+            every=every,
+            start=start,
+            end=end,
             tta=tta,
             half=half,
             device=device,

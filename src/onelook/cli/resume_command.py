@@ -21,3 +21,8 @@ def resume_training(data: str, folder: Path) -> str:
 def resume_search(data: str, folder: Path) -> str:
     """The command that continues the search in a folder."""
     return f"onelook tune {shlex.quote(data)} --out {shlex.quote(str(folder))} --resume"
+
+
+def resume_backbone_search(folder: Path) -> str:
+    """The command that continues the search for a backbone in a folder."""
+    return f"onelook search --out {shlex.quote(str(folder))} --resume"

@@ -20,6 +20,7 @@ def stream(
     models: str | None = None,
     split: str | None = None,
     sizes: str | None = None,
+    runtime: str | None = None,
     forecast: str = "none,kalman",
     fps: float = 30.0,
     eta: float = 0.0,
@@ -48,7 +49,7 @@ def stream(
     Examples:
         onelook stream Argoverse-HD/ --model yolox-s.onnx
         onelook stream data/ --models small=small.onnx,large=large.onnx --out runs/tradeoff
-        onelook stream data/ --models runs/first --sizes 320,416,640
+        onelook stream data/ --models runs/first,runs/second --sizes 320,416,640 --runtime torch,onnx
         onelook stream data/ --model yolox-s.onnx --run-times runs/stream/run_times --speed 1.5
 
     Args:
@@ -57,6 +58,8 @@ def stream(
         models: Several of these, separated by commas.
         split: Part of the data set; val, or test where that is what there is.
         sizes: Sides of the networks' input to try, separated by commas; each model's own unless given.
+        runtime: What to run weights with: torch, onnx, openvino, ncnn, or several with commas; for all but torch they
+            are exported into the folder of the results. Every model runs as it is given unless given.
         forecast: How boxes are moved to the time of the frame: none, linear, kalman, or several with commas.
         fps: Frames a second of the videos.
         eta: Frames that the query is ahead of the frame; -1 allows the time of one frame.
@@ -81,6 +84,7 @@ def stream(
         data,
         split=split,
         sizes=_sizes(sizes),
+        runtime=runtime,
         forecast=forecast,
         fps=fps,
         eta=eta,

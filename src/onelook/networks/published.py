@@ -23,7 +23,8 @@ class Variant:
     """A published model: name, family, architecture, accuracy, and the official weights with licence and address.
 
     published, weights_file and url are None if nothing is published.  backbone: address, or name without address, of
-    the file with the first layers only, from which its training starts.
+    the file with the first layers only, from which its training starts.  like: name of the variant whose training it
+    takes, where it is a model of a file.
     """
 
     name: str
@@ -34,3 +35,4 @@ class Variant:
     licence: str
     url: str | None
     backbone: str | None = None
+    like: str | None = None

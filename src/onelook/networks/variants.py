@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import MappingProxyType
 
 from onelook.augment.letterbox import Letterbox, Stretch
 from onelook.errors import ConfigError, did_you_mean
 from onelook.networks.classifier import Classification
 from onelook.networks.damo_yolo import architecture as damo_yolo
-from onelook.networks.damo_yolo.mae_nas import Stage, Structure
 from onelook.networks.damo_yolo.rep_gfpn import RepGfpn
 from onelook.networks.damo_yolo.zero_head import ZeroHead
 from onelook.networks.detector import PixelFormat
+from onelook.networks.model_file import SUFFIXES, read_model_file
 from onelook.networks.published import Published, Variant
+from onelook.networks.structure import Stage, Structure
 from onelook.networks.yolov4 import architecture as yolov4
 from onelook.networks.yolov7 import architecture as yolov7
 from onelook.networks.yolox import architecture as yolox
@@ -37,10 +39,26 @@ ARCHITECTURE_TYPES = MappingProxyType(
 
 
 def variant(name: str) -> Variant:
-    """Returns the variant with this name; ConfigError with the nearest names for an unknown one."""
-    if name not in VARIANTS:
+    """Returns the variant with this name, or the model of a model file.
+
+    ConfigError with the nearest names for an unknown one, with file and line for a damaged file.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name]
+    if Path(name).suffix.lower() in SUFFIXES:
+        return _of_file(Path(name))
+    raise ConfigError(
+        f"There is no model '{name}'.{did_you_mean(name, VARIANTS)}",
+        f"Known models: {', '.join(VARIANTS)}.",
+    )
+
+
+def _of_file(path: Path) -> Variant:
+    found = read_model_file(path, ARCHITECTURE_TYPES)
+    like = VARIANTS.get(found.like)
+    if like is None or type(like.architecture) is not type(found.architecture):
+        same = ", ".join(n for n, row in VARIANTS.items() if type(row.architecture) is type(found.architecture))
         raise ConfigError(
-            f"There is no model '{name}'.{did_you_mean(name, VARIANTS)}",
-            f"Known models: {', '.join(VARIANTS)}.",
+            f"{path}: 'like' is {found.like!r}, which is no model of the family.", f"Give one of: {same or 'none'}."
         )
-    return VARIANTS[name]
+    return Variant(found.name, like.family, found.architecture, None, None, like.licence, None, like=like.name)

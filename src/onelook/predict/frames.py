@@ -16,19 +16,25 @@ from onelook.augment.letterbox import Resize
 from onelook.data.images import decode_image
 from onelook.devices import num_cores
 from onelook.errors import ImageError
-from onelook.predict.sources import PreparedImage, Source, UnreadableSource
+from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource
 from onelook.predict.video import STALL_SECONDS, read_video, stalled
 
 _FRAMES_AHEAD = 4
 
 
 def read_frames(
-    sources: Sequence[Source], frame: Resize, size: tuple[int, int], *, keep: bool = False, workers: int | None = None
+    sources: Sequence[Source],
+    frame: Resize,
+    size: tuple[int, int],
+    *,
+    keep: bool = False,
+    workers: int | None = None,
+    excerpt: Excerpt = WHOLE,
 ) -> Iterator[PreparedImage | UnreadableSource]:
     """Every image of the sources, resized for the network, in order; UnreadableSource for what cannot be read.
 
-    keep: whether the original pixels stay with the framed ones.  workers: threads that decode images. Closing the
-    iterator stops the threads after the images they are at.
+    keep: whether the original pixels stay with the framed ones.  workers: threads that decode images.  excerpt: the
+    frames of videos that are read. Closing the iterator stops the threads after the images they are at.
     """
     workers = min(4, num_cores()) if workers is None else workers
     pool = ThreadPoolExecutor(workers, thread_name_prefix="onelook-decode")
@@ -45,7 +51,7 @@ def read_frames(
             if source.error is not None:
                 yield UnreadableSource(source, source.error)
             else:
-                yield from _ahead(source, frame, size, keep)
+                yield from _ahead(source, frame, size, keep, excerpt)
         while waiting:
             yield waiting.popleft().result()
     finally:
@@ -66,7 +72,7 @@ def _read_image(source: Source, frame: Resize, size: tuple[int, int], keep: bool
 
 
 def _ahead(
-    source: Source, frame: Resize, size: tuple[int, int], keep: bool
+    source: Source, frame: Resize, size: tuple[int, int], keep: bool, excerpt: Excerpt
 ) -> Iterator[PreparedImage | UnreadableSource]:
     """The frames of a video, read by a thread a few frames ahead."""
     ready: queue.Queue[PreparedImage | UnreadableSource | BaseException | None] = queue.Queue(_FRAMES_AHEAD)
@@ -79,7 +85,7 @@ def _ahead(
 
     def read() -> None:
         try:
-            for item in read_video(source, frame, size, keep):
+            for item in read_video(source, frame, size, keep, excerpt):
                 put(item)
                 if stop.is_set():
                     return

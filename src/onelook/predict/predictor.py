@@ -18,7 +18,7 @@ from onelook.errors import ImageError
 from onelook.ops.nms import Postprocess, RawDetections, clips, with_thresholds
 from onelook.predict.frames import read_frames
 from onelook.predict.runtime import Runtime
-from onelook.predict.sources import PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.track import Result, track_results
 from onelook.reporter import PlainReporter, Reporter
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
@@ -181,15 +181,22 @@ class Predictor:
             yield from _found(tracked, reporter)
 
     def stream_sources(
-        self, sources: Sequence[Source], postprocess: Postprocess, *, keep_images: bool = False
+        self,
+        sources: Sequence[Source],
+        postprocess: Postprocess,
+        *,
+        keep_images: bool = False,
+        excerpt: Excerpt = WHOLE,
     ) -> Generator[tuple[PreparedImage, Detections] | tuple[UnreadableSource, None], None, None]:
         """Each image and frame of the sources with its detections, in order; UnreadableSource for what cannot be read.
+
+        excerpt: the frames of videos that are used.
 
         An image of a camera or a stream does not wait for others; elsewhere `batch` images run together. Closing it
         stops the threads that decode.
         """
         live = any(source.kind == "live" for source in sources)
-        frames = read_frames(sources, self.frame, self.size, keep=keep_images)
+        frames = read_frames(sources, self.frame, self.size, keep=keep_images, excerpt=excerpt)
         with closing(_batches(frames, 1 if live else self.batch)) as groups:
             for items in groups:
                 framed = [item for item in items if isinstance(item, PreparedImage)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import itertools
+import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from onelook.data.exif import DamagedHeaderError
 from onelook.data.headers import is_heic, read_header
 from onelook.data.images import IMAGE_SUFFIXES
 from onelook.data.paths import other_spelling
-from onelook.errors import ImageError, did_you_mean
+from onelook.errors import ImageError, UsageError, did_you_mean
 from onelook.types import Detections
 
 VIDEO_SUFFIXES = frozenset(
@@ -61,6 +62,34 @@ class Video:
     frames: int
     height: int
     width: int
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Which frames of a video are used: every `every`th, from `start` up to `end` seconds after the first frame.
+
+    end: None is the video's end. A frame at `start` is used, one at `end` is not.
+    """
+
+    every: int = 1
+    start: float = 0.0
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise UsageError(f"every is {self.every}.", "Give 1 or more: 3 uses every third frame.")
+        if not 0 <= self.start < math.inf:
+            raise UsageError(f"start is {self.start}.", "Give a number of seconds, 0 or more.")
+        if self.end is not None and not self.start < self.end:
+            raise UsageError(f"end is {self.end:g} and start is {self.start:g}.", "Give an end after the start.")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every frame is used."""
+        return self == Excerpt()
+
+
+WHOLE = Excerpt()
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from onelook.augment.letterbox import Resize
 from onelook.data.images import MAX_PIXELS, kind_of
 from onelook.data.paths import other_spelling
 from onelook.errors import ImageError
-from onelook.predict.sources import PreparedImage, Source, UnreadableSource, Video
+from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, Video
 
 FALLBACK_FPS = 25.0
 """The rate of videos and cameras that state none."""
@@ -27,16 +27,20 @@ STALL_SECONDS = 30.0
 _FASTEST = 240.0  # frames a second; what is above is the unit of the times, as some screen recorders write it
 _FINE_FPS = 60.0  # the rate that is taken instead: no frame of a screen recording is lost at it
 _DECODED_LATE = 64  # frames that a decoder may still give after the last data have come
+_SAME_TIME = 1e-6  # seconds; containers round times
 _WHOLE = 0.9  # of the estimated frames, or of the duration
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg would print about a damaged video, ImageError says
 
 
 def read_video(
-    source: Source, frame: Resize, size: tuple[int, int], keep: bool
+    source: Source, frame: Resize, size: tuple[int, int], keep: bool, excerpt: Excerpt = WHOLE
 ) -> Iterator[PreparedImage | UnreadableSource]:
-    """The frames of a source, upright by its rotation; UnreadableSource at the end where it was not whole."""
-    number = 0
+    """The frames of a source, upright by its rotation; UnreadableSource at the end where it was not whole.
+
+    Frames keep their numbers and times in the source where an excerpt leaves some out.
+    """
+    number = used = reached = 0
     capture = None
     try:
         capture = _open(source)
@@ -46,19 +50,30 @@ def read_video(
         waits: deque[float] = deque(maxlen=_DECODED_LATE)
         while True:
             begun = time.monotonic()
-            read, image = _next(capture)
+            # Of frames that an excerpt leaves out, no image is made.
+            read, image = _next(capture) if excerpt.is_whole else (_grab(capture), None)
             waits.append(time.monotonic() - begun)
-            if not read or image is None:
+            if not read or (image is None and excerpt.is_whole):
                 break
             seconds = times.of(capture)
+            if excerpt.end is not None and seconds >= excerpt.end - _SAME_TIME:
+                if not used:
+                    raise _no_frame(source, number, times.seconds, excerpt)
+                return
+            number, reached = number + 1, reached + (seconds >= excerpt.start - _SAME_TIME)
+            if not reached or (reached - 1) % excerpt.every:
+                continue
+            if image is None:
+                read, image = _retrieve(capture)
+            if not read or image is None:
+                number -= 1
+                break
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
             pixels, placement = frame(image, size)
-            yield PreparedImage(pixels, placement, source, number, video, image if keep else None, seconds)
-            number += 1
-        if number == 0:
-            raise ImageError(
-                f"No frame can be read from {_display_name(source)}.", "It is damaged or empty; replace it."
-            )
+            yield PreparedImage(pixels, placement, source, number - 1, video, image if keep else None, seconds)
+            used += 1
+        if not used:
+            raise _no_frame(source, number, times.seconds, excerpt)
         if (unreadable := _at_the_end(source, video, number, times.seconds, max(waits))) is not None:
             yield unreadable
     except ImageError as error:
@@ -66,6 +81,17 @@ def read_video(
     finally:
         if capture is not None:
             capture.release()
+
+
+def _no_frame(source: Source, number: int, seconds: float, excerpt: Excerpt) -> ImageError:
+    """The error where no frame was used. number, seconds: frames that were read, and the time of the last."""
+    name = _display_name(source)
+    if excerpt.end is not None and seconds >= excerpt.end - _SAME_TIME:
+        message = f"{name} has no frame from {excerpt.start:g} s up to {excerpt.end:g} s."
+        return ImageError(message, "Choose a longer part.")
+    if number == 0:
+        return ImageError(f"No frame can be read from {name}.", "It is damaged or empty; replace it.")
+    return ImageError(f"{name} ends at {seconds:.2f} s, before the start of {excerpt.start:g} s.", "Start earlier.")
 
 
 class _Times:
@@ -171,8 +197,26 @@ def _matroska_number(head: bytes, position: int) -> tuple[int, int]:
 
 
 def _next(capture: cv2.VideoCapture) -> tuple[bool, np.ndarray | None]:
+    """The next frame."""
     try:
         read, image = capture.read()
+    except cv2.error:
+        return False, None
+    return bool(read), image
+
+
+def _grab(capture: cv2.VideoCapture) -> bool:
+    """Goes to the next frame, without making an image of it."""
+    try:
+        return bool(capture.grab())
+    except cv2.error:
+        return False
+
+
+def _retrieve(capture: cv2.VideoCapture) -> tuple[bool, np.ndarray | None]:
+    """The image of the frame."""
+    try:
+        read, image = capture.retrieve()
     except cv2.error:
         return False, None
     return bool(read), image

@@ -18,7 +18,10 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_scatter_png(path: Path, points: Sequence[Point], x_label: str, y_label: str) -> Path:
-    """Writes the chart of `charts.scatter_chart` as a PNG of 1240 x 760 pixels; returns its path."""
+    """Writes the chart of `charts.scatter_chart` as a PNG of 1240 x 760 pixels; returns its path.
+
+    Points without a name are small grey rings without a label.
+    """
     width, height = _SIZE
     canvas = np.full((height, width, 3), 255, np.uint8)
     xs, ys = scatter_limits(points)
@@ -38,8 +41,12 @@ def write_scatter_png(path: Path, points: Sequence[Point], x_label: str, y_label
     cv2.line(canvas, (_LEFT, height - _BOTTOM), (width - _RIGHT, height - _BOTTOM), _MUTED, 2)
     _write(canvas, x_label, ((_LEFT + width - _RIGHT) // 2, height - 22), anchor=0.5)
     _write(canvas, y_label, (_LEFT - 14, _TOP - 14), anchor=1.0)
-    heights = label_heights([place(point.x, point.y) for point in points], 24.0, 220.0)
-    for index, (point, named) in enumerate(zip(points, point_colours(points))):
+    labelled = [point for point in points if point.name]
+    for point in points:
+        if not point.name:
+            cv2.circle(canvas, place(point.x, point.y), 4, _MUTED, 1, cv2.LINE_AA)
+    heights = label_heights([place(point.x, point.y) for point in labelled], 24.0, 220.0)
+    for index, (point, named) in enumerate(zip(labelled, point_colours(labelled))):
         colour = _rgb(named)
         x, y = place(point.x, point.y)
         for end in (-point.spread[0], point.spread[1]) if any(point.spread) else ():

@@ -79,6 +79,8 @@ class RunTimes:
             facts = {key: value for key, value in content.items() if key not in ("type", "samples")}
         try:
             return RunTimes(tuple(map(float, samples)), facts)
+        except OverflowError as error:  # an integer beyond the range of a float
+            raise UserError(f"'{path}' does not hold run times.", _LAYOUT) from error
         except UserError as error:
             raise UserError(f"'{path}': {error.message}", error.remedy) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from hotcoco import primitives
 
 _NEVER = -1e6
 
@@ -24,5 +23,7 @@ def assign(score: np.ndarray, allowed: np.ndarray) -> list[tuple[int, int]]:
     """
     if not allowed.any():
         return []
+    from hotcoco import primitives  # here, as detecting without tracking needs no hotcoco
+
     rows, columns = primitives.lsap(np.where(allowed, score, _NEVER), maximize=True)
     return [(row, column) for row, column in zip(rows.tolist(), columns.tolist()) if allowed[row, column]]

@@ -8,7 +8,6 @@ from onelook.data.loader import Loader, default_workers
 from onelook.data.main_script import uses_main_script
 from onelook.data.shared_file import gather_alone
 from onelook.devices import num_cores_per_process
-from onelook.errors import UsageError
 from onelook.training.processes import ProcessGroup, gather_objects
 from onelook.training.recipe import Recipe
 
@@ -22,8 +21,6 @@ def make_loader(
 ) -> Loader:
     """The batches of a recipe for one process."""
     on_cpu = process_group.device.type == "cpu"
-    if workers is not None and workers < 0:
-        raise UsageError(f"workers is a number of processes, not {workers}.", "0 prepares images without any.")
     if workers is None:
         workers = min(default_workers(), 1) if on_cpu else default_workers()  # the network needs the other cores
     return Loader(

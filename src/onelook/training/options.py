@@ -9,7 +9,7 @@ from typing import Any
 
 from onelook import run_files
 from onelook.devices import Layout, Precision
-from onelook.errors import UserError
+from onelook.errors import UsageError, UserError
 from onelook.training.checkpoint import read_notes
 from onelook.training.train_state import RuntimeOptions
 
@@ -32,6 +32,11 @@ class RunOptions:
     deterministic: bool | None = None
     allow_size_mismatch: bool | None = None
     log: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Here, not where the processes start: by then the run would have a folder.
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"workers is a number of processes, not {self.workers}.", "0 prepares images without any.")
 
     def after(self, before: Mapping[str, Any]) -> RunOptions:
         """Fills options that are not given with those that a run was started with (as `to_dict` returned them)."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onelook import run_files
+from onelook.config import change
 from onelook.errors import ConfigError, WeightsError
 from onelook.networks.build import build
-from onelook.networks.detector import Detector
+from onelook.networks.detector import Architecture, Detector
+from onelook.networks.model_file import is_model_file
 from onelook.networks.variants import VARIANTS, variant
 from onelook.weights.checkpoint import read_checkpoint
 from onelook.weights.identify import identify
@@ -35,14 +37,16 @@ def open_detector(
     """The detector that `model` means, with the classes of its weights.
 
     model: a variant's name (with `weights`), a weights file of any supported format, or the folder of a run (its
-    `best.safetensors`). A file that does not say what it holds is recognised by its tensors.  untrained: a name without
-    weights is freshly initialised, where it otherwise is a WeightsError.
+    `best.safetensors`), or a model file (with `weights`). A file that does not say what it holds is recognised by its
+    tensors.  untrained: a name without weights is freshly initialised, where it otherwise is a WeightsError.
 
     Raises ConfigError for an unknown name and for two sets of weights, WeightsError for files that cannot be used.
     """
     if not os.fspath(model):
         raise ConfigError("No model was named.", "Give a name (see `onelook models`), a file, or the folder of a run.")
     path = Path(model)
+    if is_model_file(path):
+        return _of_model_file(path, weights, untrained=untrained)
     if path.is_dir():
         _check_no_weights(weights, path)
         return _of_file(_best(path), path.name)
@@ -57,6 +61,28 @@ def open_detector(
         where = f" The official ones are at {row.url}." if row.url else ""
         raise WeightsError(f"The model '{name}' has no weights yet.", f"Give a file as weights.{where}")
     return OpenedDetector(build(name), name, row.architecture.size)
+
+
+def _of_model_file(path: Path, weights: str | os.PathLike[str] | None, *, untrained: bool) -> OpenedDetector:
+    """The detector of a model file, with weights of a training of it."""
+    row = variant(str(path))
+    if weights is None:
+        if not untrained:
+            raise WeightsError(
+                f"The model '{path}' has no weights: the file holds its architecture only.",
+                "Give the weights of a training of it, or that run's folder as the model.",
+            )
+        return OpenedDetector(build(row.architecture), row.name, row.architecture.size)
+    opened = _of_file(Path(weights), row.name)
+    found = opened.detector.architecture
+    if found is None or _without_classes(found) != _without_classes(row.architecture):
+        raise WeightsError(f"'{os.fspath(weights)}' holds weights of another network than '{path}'.", "Check both.")
+    return opened
+
+
+def _without_classes(architecture: Architecture) -> Architecture:
+    """The architecture with a class count and a size that do not differ between trainings of one network."""
+    return change(architecture, {"num_classes": 1, "size": (32, 32)})
 
 
 def _of_file(path: Path, display_name: str, name: str | None = None) -> OpenedDetector:

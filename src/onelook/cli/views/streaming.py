@@ -29,7 +29,7 @@ def show_streaming(result: Streaming, console: Console) -> None:
             table.add_row(*(Text(row[column], style="bold" if model is best else "") for column in columns))
         console.print(table)
         console.print()
-    console.print(Text(result.recommendation()))
+    console.print(Text(result.recommendation()), soft_wrap=True)
     console.print(
         Text(
             "AP: of every frame's own detections. ms: mean run time. age: of the shown outputs, in frames, on average.",

@@ -20,13 +20,13 @@ from onelook.networks.damo_yolo.mae_nas import (
     MOBILE_NL,
     MOBILE_NM,
     MOBILE_NS,
-    Structure,
 )
 from onelook.networks.damo_yolo.official import official_names
 from onelook.networks.damo_yolo.rep_gfpn import RepGfpn, initialise_separable
 from onelook.networks.damo_yolo.zero_head import ZeroHead
 from onelook.networks.detector import Detector, OfficialFile, PixelFormat, Pixels
 from onelook.networks.published import Published, Variant
+from onelook.networks.structure import Structure
 
 RAW_RGB = PixelFormat()
 # Of weights released before v0.3.0: the aspect ratio is kept, with black padding right and bottom.

@@ -12,8 +12,8 @@ from onelook.layers.conv import ConvBnAct, ConvStyle, make_activation
 from onelook.layers.focus import Focus
 from onelook.layers.rep_conv import RepConv
 from onelook.layers.spp import Spp
-from onelook.networks.damo_yolo.mae_nas import Stage, Structure
 from onelook.networks.detector import Backbone
+from onelook.networks.structure import Stage, Structure
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid

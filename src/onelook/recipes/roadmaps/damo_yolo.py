@@ -19,8 +19,9 @@ from onelook.assign.simota import SimOta
 from onelook.assign.task_aligned import TaskAligned
 from onelook.config import change
 from onelook.losses.feature_distillation import Cwd, Mgd, Mimic
-from onelook.networks.damo_yolo.mae_nas import MAE_CSP_M, MAE_RESNET_S, Stage, Structure
+from onelook.networks.damo_yolo.mae_nas import MAE_CSP_M, MAE_RESNET_S
 from onelook.networks.damo_yolo.rep_gfpn import RepGfpn
+from onelook.networks.structure import Stage, Structure
 from onelook.networks.variants import variant
 from onelook.recipes.damo_yolo import LOSS, paper, published
 from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row

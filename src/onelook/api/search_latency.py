@@ -1,0 +1,304 @@
+"""Measures convolutions and whole detectors on this machine, for a search with a budget of latency."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from time import perf_counter, thread_time
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from onelook.api.alternation import alternate
+from onelook.api.bench import NoPostprocess, scene_images
+from onelook.devices import num_cores, processor_name
+from onelook.errors import missing_package
+from onelook.exporting.onnx import export_onnx
+from onelook.files import write_text
+from onelook.nas.evolution import Task, random_structures
+from onelook.nas.latency import Calibration, LatencyModel, OperatorTable, calibrate, neighbours
+from onelook.nas.operators import Operator
+from onelook.networks.build import build
+from onelook.networks.conv_shapes import convolutions
+from onelook.networks.deploy import deploy_in_place
+from onelook.networks.detector import Architecture
+from onelook.networks.structure import Structure
+from onelook.predict.runtime import Runtime
+from onelook.predict.runtimes.onnx import OnnxRuntime
+from onelook.predict.runtimes.torch import TorchRuntime
+from onelook.recipes.searches import SearchForm
+from onelook.reporter import Progress, Reporter
+
+SearchRuntime = Literal["torch", "onnx"]
+
+FINALISTS, MORE_FINALISTS = 4, 12  # measured whole; the second number where the table is not reliable
+_CALIBRATED = 10  # random networks
+_WARM_UP, _RUNS, _LEAST_TIME = 2, 5, 0.01  # of one convolution: runs, and seconds that the runs take at least
+_MOST_RUNS = 200
+_TURNS = 5  # of whole networks, in alternation, with three runs each
+
+
+class LatencyMeter:
+    """Measures on the CPU of this machine with one runtime and a number of threads.
+
+    A time is that of the fastest run: what the network takes when nothing else is computed. With one thread it is the
+    time of the processor, which does not count while other programs run.  form, size: of the measured detectors.
+    """
+
+    def __init__(self, form: SearchForm, size: int, runtime: SearchRuntime, threads: int | None) -> None:
+        self.form, self.size, self.runtime = form, size, runtime
+        self.threads = threads or num_cores()
+        self._clock = thread_time if self.threads == 1 else perf_counter
+        self.activation = form.structure.activation
+        if runtime == "torch":
+            torch.set_num_threads(self.threads)
+            version, one = str(torch.__version__), self._torch_operator
+        else:
+            version, one = _onnx_version(), self._onnx_operator
+        self._described = {"processor": processor_name(), "runtime": f"{runtime} {version}", "threads": self.threads}
+        self.path = _cache_folder() / "operators" / (_plain(" ".join(map(str, self._described.values()))) + ".json")
+        self.table = OperatorTable(one, self._read())
+        self._rest: dict[tuple[int, ...], float] = {}
+
+    def model(self) -> LatencyModel:
+        """Predicts seconds; not yet fitted to whole networks."""
+        return LatencyModel(self.table, self.size, self._rest_seconds)
+
+    def save(self) -> None:
+        """Writes the measured convolutions to the cache, if there are new ones."""
+        if self.table.added:
+            rows = [[*operator, seconds] for operator, seconds in self.table.known.items()]
+            write_text(self.path, json.dumps({**self._described, self.activation: rows}) + "\n")
+            self.table.added = 0
+
+    def _read(self) -> dict[Operator, float]:
+        """The convolutions in the cache; a file that another version wrote or that is damaged is measured anew."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+            if all(data[key] == value for key, value in self._described.items()):
+                return {Operator(*row[:-1]): float(row[-1]) for row in data[self.activation]}
+        return {}
+
+    def measure(self, structures: Sequence[Structure], progress: Progress) -> list[float]:
+        """Seconds of whole detectors with these backbones, each the fastest of runs in alternation with the others.
+
+        From uint8 images of the input's size to boxes and scores, without choosing boxes.
+        """
+        with TemporaryDirectory() as folder:
+            runs: dict[str, Callable[[], object]] = {}
+            for place, structure in enumerate(structures):
+                architecture = self.form.detector(structure, (self.size, self.size))
+                runs[str(place)] = _run_of(self._open(architecture, Path(folder) / f"{place}.onnx"))
+                progress(place + 1, 2 * len(structures), "building whole networks")
+
+            def measured(done: float, total: float) -> None:
+                progress(len(structures) * (1 + done / total), 2 * len(structures), "measuring whole networks")
+
+            seconds = alternate(runs, _TURNS, warm_up=1, untimed=1, timed=2, progress=measured, clock=self._clock)
+        return [min(seconds[str(place)]) for place in range(len(structures))]
+
+    def _open(self, architecture: Architecture, path: Path) -> Runtime:
+        detector = build(architecture)
+        if self.runtime == "torch":
+            return TorchRuntime(detector, "cpu", in_place=True)
+        export_onnx(detector, path)
+        return OnnxRuntime(path, threads=self.threads)
+
+    def _rest_seconds(self, structure: Structure) -> float:
+        """The sum over the convolutions of neck and head behind a backbone, which depend on its last channels only.
+
+        Interpolated like the table between channels of its grid, because a network has to be built for every triple.
+        """
+        corners = product(*(neighbours(channels) for channels in _level_channels(structure)))
+        return sum(
+            prod(share for _, share in corner) * self._rest_of(structure, tuple(channels for channels, _ in corner))
+            for corner in corners
+        )
+
+    def _rest_of(self, structure: Structure, channels: tuple[int, ...]) -> float:
+        if channels not in self._rest:
+            with torch.device("meta"):
+                backbone = _small_backbone(structure, channels)
+                detector = deploy_in_place(self.form.detector(backbone, (self.size, self.size)).build())
+            pyramid = tuple(
+                torch.zeros(1, count, self.size // stride, self.size // stride)
+                for count, stride in zip(channels, (8, 16, 32))
+            )
+            shapes = convolutions(_NeckAndHead(detector), pyramid)
+            self._rest[channels] = self.table.total(Operator(*shape) for shape in shapes)
+        return self._rest[channels]
+
+    def _torch_operator(self, operator: Operator) -> float:
+        kernel, stride, inputs, outputs, side, depthwise = operator
+        groups = inputs if depthwise else 1
+        layer = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups)
+        layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = torch.rand(1, inputs, side, side).contiguous(memory_format=torch.channels_last)
+        activate = F.relu if self.activation == "relu" else F.silu
+        with torch.inference_mode():
+            return _fastest(lambda: activate(layer(x), inplace=True), self._clock)
+
+    def _onnx_operator(self, operator: Operator) -> float:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        model = _onnx_convolution(operator, self.activation)
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        x = np.random.default_rng(0).random((1, operator.inputs, operator.side, operator.side), np.float32)
+        return _fastest(lambda: session.run(None, {"x": x}), self._clock)
+
+
+def calibrated(meter: LatencyMeter, task: Task, reporter: Reporter) -> Calibration:
+    """Fits the table to random whole networks within the other budgets; warns where it does not order them well."""
+    structures = random_structures(
+        replace(task, budgets=replace(task.budgets, seconds=None)), _CALIBRATED, Random(f"latency {task.seed}")
+    )
+    model = meter.model()
+    with reporter.progress("latency table") as progress:
+        sums = []
+        for place, structure in enumerate(structures):
+            sums.append(model.total(structure))
+            progress(place + 1, len(structures), f"{len(meter.table.known)} convolutions")
+    meter.save()
+    with reporter.progress("latency of whole networks") as progress:
+        found = calibrate(sums, meter.measure(structures, progress))
+    low, high = min(found.measured), max(found.measured)
+    text = (
+        f"Latency of {len(structures)} random networks: {1e3 * low:.1f} to {1e3 * high:.1f} ms measured;"
+        f" predicted within {100 * found.largest_error:.0f} %, rank correlation {found.correlation:.2f}."
+    )
+    if found.reliable:
+        reporter.info(text)
+    else:
+        reporter.warning(f"{text} That is low: more of the best structures are measured whole.")
+    return found
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A structure that was measured whole: its score, and its predicted and measured seconds."""
+
+    structure: Structure
+    score: float
+    predicted: float
+    measured: float
+
+
+def measured_finalists(
+    meter: LatencyMeter, model: LatencyModel, members: Sequence[tuple[float, Structure]], reporter: Reporter, count: int
+) -> list[Finalist]:
+    """Measures the structures with the best scores whole, in alternation."""
+    chosen = list(members[:count])
+    with reporter.progress("latency of the finalists") as progress:
+        seconds = meter.measure([structure for _, structure in chosen], progress)
+    meter.save()
+    return [Finalist(one, value, model(one), found) for (value, one), found in zip(chosen, seconds)]
+
+
+class _NeckAndHead(nn.Module):
+    """The part of a detector behind its backbone."""
+
+    def __init__(self, detector: Any) -> None:
+        super().__init__()
+        self.neck, self.head = detector.neck, detector.head
+
+    def forward(self, pyramid: Any) -> Any:
+        return self.head(self.neck(pyramid))
+
+
+def _level_channels(structure: Structure) -> tuple[int, ...]:
+    """Channels of the last features of stride 8, 16 and 32."""
+    stride, found = 2, {}
+    for stage in structure.stages:
+        stride *= stage.stride
+        found[stride] = stage.outputs
+    return tuple(found[level] for level in (8, 16, 32))
+
+
+def _small_backbone(structure: Structure, channels: tuple[int, ...]) -> Structure:
+    """A backbone that is quickly built, with these channels of its features of stride 8, 16 and 32."""
+    stride, stages = 2, []
+    by_stride = dict(zip((8, 16, 32), channels))
+    for stage in structure.stages:
+        stride *= stage.stride
+        stages.append(replace(stage, outputs=by_stride.get(stride, 8), bottleneck=8, depth=1))
+    return replace(structure, stem=8, stages=tuple(stages))
+
+
+def _run_of(runtime: Runtime) -> Callable[[], object]:
+    batch = scene_images(runtime, 1)
+    return lambda: runtime(batch, NoPostprocess())
+
+
+def _fastest(run: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Seconds of the fastest run."""
+    for _ in range(_WARM_UP):
+        run()
+    best, total, count = float("inf"), 0.0, 0
+    while count < _RUNS or (total < _LEAST_TIME and count < _MOST_RUNS):
+        start = clock()
+        run()
+        seconds = clock() - start
+        best, total, count = min(best, seconds), total + seconds, count + 1
+    return best
+
+
+def _onnx_version() -> str:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), "Searching with the runtime 'onnx'", work="export") from error
+    return str(onnxruntime.__version__)
+
+
+def _onnx_convolution(operator: Operator, activation: str) -> bytes:
+    """An ONNX model of one convolution and its activation."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    kernel, stride, inputs, outputs, side, depthwise = operator
+    groups = inputs if depthwise else 1
+    rng = np.random.default_rng(0)
+    weight = rng.random((outputs, inputs // groups, kernel, kernel), np.float32) / (inputs * kernel**2)
+    pads = [(kernel - 1) // 2] * 4
+    settings: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": pads, "group": groups}
+    nodes = [helper.make_node("Conv", ["x", "weight", "bias"], ["convolved"], **settings)]
+    if activation == "relu":
+        nodes.append(helper.make_node("Relu", ["convolved"], ["y"]))
+    else:
+        nodes.append(helper.make_node("Sigmoid", ["convolved"], ["gate"]))
+        nodes.append(helper.make_node("Mul", ["convolved", "gate"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "convolution",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, inputs, side, side])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, outputs, side // stride, side // stride])],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.zeros(outputs, np.float32), "bias"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def _cache_folder() -> Path:
+    """The user's folder for what can be measured again (XDG base directories)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onelook"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
