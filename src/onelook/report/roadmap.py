@@ -135,8 +135,11 @@ class RoadmapTable:
 
     @property
     def _latency_digits(self) -> int:
+        return self._digits("latency")
+
+    def _digits(self, figure: str) -> int:
         """As many as the paper prints."""
-        printed = (row.published.latency for row in self.rows)
+        printed = (row.published_value(figure) for row in self.rows)
         return 2 if any(value is not None and round(value, 1) != value for value in printed) else 1
 
     def columns(self) -> tuple[str, ...]:
@@ -160,17 +163,19 @@ class RoadmapTable:
         if not self.trained:
             return (
                 row.name,
-                *(_text(row.published_value(one), 1) for one in self.measures),
+                *(_text(row.published_value(one), self._digits(one)) for one in self.measures),
                 *costs,
                 _text(paper.latency, self._latency_digits),
             )
         here, there = self.gain(row)
-        main, *others = ((_with_spread(row, one), _text(row.published_value(one), 1)) for one in self.measures)
+        main, *others = (
+            (_with_spread(row, one), _text(row.published_value(one), self._digits(one))) for one in self.measures
+        )
         return (
             row.name,
             *main,
             _text(here, 1, "+"),
-            _text(there, 1, "+"),
+            _text(there, self._digits(self.measures[0]), "+"),
             *(cell for pair in others for cell in pair),
             *costs,
             _text(row.latency, self._latency_digits),

@@ -22,7 +22,7 @@ def show_roadmaps(result: RoadmapList, console: Console) -> None:
     for one in result.roadmaps.values():
         table.add_row(one.name, one.source, str(len(one.rows)), one.title)
     console.print(table)
-    console.print("\nTables that compare finished models, of which only the printed figures are here:", style="dim")
+    console.print("\nOther tables, and what texts and releases state: only their figures are here:", style="dim")
     printed = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for record in result.printed.values():
         printed.add_row(record.name, record.source, record.title)

@@ -25,7 +25,7 @@ def roadmap(name: str) -> Roadmap:
     """The roadmap of that name; ConfigError with the nearest names for an unknown one."""
     if name not in ROADMAPS and name in PRINTED_TABLES:
         raise ConfigError(
-            f"{name} compares finished models, so there is nothing to train.",
+            f"{name} has figures of finished models, so there is nothing to train.",
             f"Its printed figures: onelook roadmap {name}",
         )
     if name not in ROADMAPS:
