@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import onelook
 from class_sets import write_class_folders
 from data_sets import without_objects
 from onelook.cli.app import run
@@ -161,6 +163,24 @@ def test_rows_that_are_classifiers_are_measured_by_top_1_and_top_5(classes: Path
     assert (out / "table.md").read_text().startswith("| row | top-1 | paper | gain | paper | top-5 | paper |")
     assert list(numbers(out)[0])[:4] == ["key", "name", "top1", "spread"]
     assert "top-1" in (out / "chart.svg").read_text()
+
+
+def test_what_else_of_ap_the_paper_prints_stands_in_a_second_table() -> None:
+    table = onelook.roadmap("yolov7-table4")
+    base = table.rows[0]
+    measured = replace(base, results={"AP": {0: 10.0, 1: 12.0}, "AP50": {0: 20.0, 1: 21.0}, "APs": {}})
+    whole = replace(table, rows=(measured,), printed=None)
+    assert table.more_measures == () and whole.more_measures == ("AP50", "AP75", "APs", "APm", "APl")
+    assert whole.more_cells(measured)[:6] == (
+        base.name,
+        "20.5 ± 0.7",
+        "70.41",
+        *("\N{EN DASH}", "56.77", "\N{EN DASH}"),
+    )
+    assert "| 20.5 ± 0.7 | 70.41 |" in whole.markdown() and "<td>70.41</td>" in whole.html()
+    (row,) = csv.DictReader(io.StringIO(whole.csv()))
+    assert (row["ap50"], row["paper_ap50"], row["ap_small"], row["paper_ap_small"]) == ("20.5", "70.41", "", "35.81")
+    assert whole.to_dict()["rows"][0]["ap50_by_seed"] == {"0": 20.0, "1": 21.0}
 
 
 def test_backbones_are_trained_as_classifiers_before_their_detectors(
