@@ -255,12 +255,12 @@ def test_verification_images_have_structure_and_are_always_the_same() -> None:
 
 def test_export_of_an_exported_file_keeps_its_size_and_tells_what_it_does_not_keep(tmp_path: Path) -> None:
     given = tmp_path / "given.onnx"
-    first = onelook.export("yolox-nano", weights="none", size=SIZE, nms=True, limit=20, batch=2, out=given)
+    first = onelook.export("yolox-nano", weights="none", size=SIZE, batch=2, out=given)
     assert first.to_dict()["notes"] == []
     again = onelook.export(given, out=tmp_path / "again.onnx")
     assert _metadata(again.path).size == SIZE
     (note,) = again.to_dict()["notes"]
-    assert note.startswith("not kept of the given file: NMS (confidence 0.25, iou 0.45, limit 20), batch 2; ")
+    assert note.startswith("not kept of the given file: batch 2; ")
 
 
 def test_only_settings_that_differ_and_were_not_chosen_are_told_as_not_kept(
