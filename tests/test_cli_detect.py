@@ -213,6 +213,8 @@ def test_a_truncated_video_keeps_its_readable_frames(model: Path, tmp_path: Path
     [
         (["none.jpg"], "does not exist"),
         (["9"], "Camera 9"),
+        (["9"], "no other program"),
+        (["http://localhost:1/x.mp4"], "the address"),
         (["*.none"], "No file matches"),
         (["."], "no images and no videos"),
         ([], "source"),

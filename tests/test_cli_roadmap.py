@@ -23,7 +23,6 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import PublishedNumbers
-from onelook.report.charts import label_heights
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
 from onelook.training import run as training_run
 from onelook.weights import save_weights
@@ -301,26 +300,3 @@ def test_mean_spread_and_gain_are_those_of_the_seeds() -> None:
     assert cells[:9] == ["row / 1", f"15.0 {SIGN} 2.8", "41.0", "+4.0", "+1.0", "1.50", "1.50", "20.0", DASH]
     assert {line.count("|") for line in lines[:4]} == {lines[0].count("|")}
     assert found.svg().count("<circle") == 2
-
-
-def test_names_of_points_that_lie_together_stand_below_each_other() -> None:
-    places = [(10.0, 50.0), (12.0, 48.0), (11.0, 52.0), (400.0, 50.0)]
-    heights = label_heights(places, 13.0, 120.0)
-    assert heights == [61.0, 48.0, 74.0, 50.0]
-    assert label_heights([(0.0, 5.0), (0.0, 30.0)], 13.0, 120.0) == [5.0, 30.0]
-
-
-@pytest.mark.slow
-def test_sigkill_in_a_row_leaves_a_roadmap_that_goes_on(scenes: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "onelook", "roadmap", "yolox-table2", str(scenes), *ROWS, *SMALL, "--out"]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*command, str(whole)], check=True, capture_output=True)
-    process = subprocess.Popen([*command, str(broken)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (broken / "simota" / "seed-0" / "state.pt").is_file():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (broken / "table.csv").exists()
-    subprocess.run([*command, str(broken)], check=True, capture_output=True)
-    assert numbers(broken) == numbers(whole)
