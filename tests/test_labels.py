@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +26,7 @@ def test_labels_of_points_that_lie_together_stand_below_each_other() -> None:
 def test_labels_on_the_axis_stand_above_it() -> None:
     labels = place_labels([(100.0, 380.0)] * 3, [50.0] * 3, 13.0, 8.0, PLOT)
     heights = sorted(one.y for one in labels)
-    assert heights[-1] + 6.5 <= 380.0 and all(b - a >= 13.0 for a, b in zip(heights, heights[1:]))
+    assert heights[-1] + 6.5 <= 380.0 and all(b - a >= 13.0 for a, b in pairwise(heights))
 
 
 @given(st.lists(st.tuples(st.floats(60, 700), st.floats(200, 380), st.floats(5, 300)), min_size=1, max_size=9))

@@ -44,7 +44,8 @@ def _heading(name: str) -> str:
 
 def _fitting(columns: Mapping[str, Sequence[str]], width: int) -> Iterator[list[str]]:
     """The columns, in as many tables as are needed for whole headings; each begins with the trial."""
-    names, used = [], 0
+    names: list[str] = []
+    used = 0
     for name, cells in columns.items():
         wide = 2 + max(map(len, [*_heading(name).split("\n"), *cells]))
         if len(names) > 1 and used + wide > width:
