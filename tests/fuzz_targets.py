@@ -35,6 +35,7 @@ from onelook.evaluation.results import read_results
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
 from onelook.networks.model_file import ModelFile, write_model_file
+from onelook.networks.variants import variant
 from onelook.networks.yolov4.architecture import TINY
 from onelook.networks.yolox.architecture import Yolox
 from onelook.predict.predictor import Predictor
@@ -291,7 +292,7 @@ def time_targets() -> Iterator[tuple[str, Target]]:
     yield "run times", Target({"a.json": times}, ("a.json",), lambda folder: RunTimes.read(folder / "a.json"))
     found = ModelFile("found", "damo-yolo-ns", build("damo-yolo-ns").architecture)  # type: ignore[arg-type]
     files = files_of(lambda folder: write_model_file(folder / "found.yaml", found))
-    yield "model file", Target(files, ("found.yaml",), lambda folder: onelook.recipe(str(folder / "found.yaml")))
+    yield "model file", Target(files, ("found.yaml",), lambda folder: variant(str(folder / "found.yaml")))
 
 
 def all_targets() -> dict[str, Target]:

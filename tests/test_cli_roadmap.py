@@ -5,6 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import onelook
 from class_sets import write_class_folders
 from data_sets import without_objects
 from onelook.cli.app import run
@@ -158,6 +164,24 @@ def test_rows_that_are_classifiers_are_measured_by_top_1_and_top_5(classes: Path
     assert "top-1" in (out / "chart.svg").read_text()
 
 
+def test_what_else_of_ap_the_paper_prints_stands_in_a_second_table() -> None:
+    table = onelook.roadmap("yolov7-table4")
+    base = table.rows[0]
+    measured = replace(base, results={"AP": {0: 10.0, 1: 12.0}, "AP50": {0: 20.0, 1: 21.0}, "APs": {}})
+    whole = replace(table, rows=(measured,), printed=None)
+    assert table.more_measures == () and whole.more_measures == ("AP50", "AP75", "APs", "APm", "APl")
+    assert whole.more_cells(measured)[:6] == (
+        base.name,
+        "20.5 ± 0.7",
+        "70.41",
+        *("\N{EN DASH}", "56.77", "\N{EN DASH}"),
+    )
+    assert "| 20.5 ± 0.7 | 70.41 |" in whole.markdown() and "<td>70.41</td>" in whole.html()
+    (row,) = csv.DictReader(io.StringIO(whole.csv()))
+    assert (row["ap50"], row["paper_ap50"], row["ap_small"], row["paper_ap_small"]) == ("20.5", "70.41", "", "35.81")
+    assert whole.to_dict()["rows"][0]["ap50_by_seed"] == {"0": 20.0, "1": 21.0}
+
+
 def test_backbones_are_trained_as_classifiers_before_their_detectors(
     scenes: Path, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -296,3 +320,19 @@ def test_mean_spread_and_gain_are_those_of_the_seeds() -> None:
     assert cells[:9] == ["row / 1", f"15.0 {SIGN} 2.8", "41.0", "+4.0", "+1.0", "1.50", "1.50", "20.0", DASH]
     assert {line.count("|") for line in lines[:4]} == {lines[0].count("|")}
     assert found.svg().count("<circle") == 2
+
+
+@pytest.mark.slow
+def test_sigkill_in_a_row_leaves_a_roadmap_that_goes_on(scenes: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "onelook", "roadmap", "yolox-table2", str(scenes), *ROWS, *SMALL, "--out"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(broken)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (broken / "simota" / "seed-0" / "state.pt").is_file():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (broken / "table.csv").exists()
+    subprocess.run([*command, str(broken)], check=True, capture_output=True)
+    assert numbers(broken) == numbers(whole)

@@ -9,9 +9,13 @@ import onelook
 from networks import narrow
 from onelook.config import diff
 from onelook.errors import ConfigError
+from onelook.layers.cross_mini_batch_norm import Cmbn
 from onelook.networks.variants import VARIANTS
 from onelook.predict.runtime import postprocess_steps_of
 from onelook.recipes import find_recipe, published_recipe
+from onelook.training.adversarial import Adversarial
+from onelook.training.dropblock import DropBlock
+from onelook.training.schedule import WarmCosine
 from onelook.types import Targets
 
 OTHERS = {name for name, model in VARIANTS.items() if model.family == "YOLOv4"} - {"yolov4", "csresnext50-panet-spp"}
@@ -59,8 +63,11 @@ def test_damo_yolo_has_equation_2_the_printed_rate_and_two_stages_of_distillatio
 def test_yolov4_has_the_whole_list_of_the_paper() -> None:
     found = changes("yolov4")
     assert found["model.neck_activation"] == "mish" and found["accumulate"] == 8
-    for path in ("normalization", "dropblock", "adversarial", "schedule"):
-        assert found[path] is not None
+    assert found["model.attention"] == "pointwise" and found["model.residual"] == "per_feature"
+    assert found["loss.terms.classes.smoothing"] == 0.1
+    kinds = {"normalization": Cmbn, "dropblock": DropBlock, "adversarial": Adversarial, "schedule": WarmCosine}
+    for path, kind in kinds.items():
+        assert isinstance(found[path], kind)
     assert find_recipe("yolov4:paper").optimizer.lr_per_image * 64 == pytest.approx(0.00261)
     for step in postprocess_steps_of(find_recipe("yolov4:paper").model):
         assert getattr(step, "kind") == "diou"  # noqa: B009

@@ -21,6 +21,20 @@ FIGURES = {
     "yolox-figure3": r"holds the data behind Figure 3.*?at epoch 300\. ",
     "damo-yolo-figure3": r"\| 3 classification loss and AP curves \| [^|]*",
 }
+# What the texts say, and where: every number of the lines is in the record, and no other.
+TEXTS = {
+    "yolov4-abstract": r"^\| result \| ([^|]*)",
+    "yolov4-section2.3": r"^\| (?:SPP|RFB|SE|SAM) effect on ([^|]*\|[^|]*)",
+    "yolov4-section3.1": r"^\| CSP\w+ \| ([^|]*)",
+    "yolov7-section8": r"^\| speed against YOLOv6-n \| V100, batch 32: ([^|]*)",
+}
+# The releases: which columns of a line of the family's facts a record has, and how the facts call its models.
+RELEASES = {
+    "yolox": ((1, 2, 3, 5), lambda name: name.removeprefix("yolox-")),
+    "yolov7": ((1, 7), lambda name: name.replace("yolov7-x", "yolov7x")),
+    "damo-yolo": ((1, 2, 3), lambda name: name.removeprefix("damo-yolo-")),
+}
+TABLES = [name for name in PRINTED_TABLES if "-table" in name]
 
 
 @pytest.mark.parametrize("name", PRINTED_TABLES)
@@ -33,12 +47,14 @@ def test_a_table_is_rectangular_and_has_figures(name: str) -> None:
 def test_every_table_of_the_papers_is_a_roadmap_or_printed() -> None:
     counts = {"yolox": 6, "yolov7": 10, "damo-yolo": 8}
     tables = [f"{paper}-table{number}" for paper, count in counts.items() for number in range(1, count + 1)]
-    assert [name for name in PRINTED_TABLES if name not in FIGURES] == tables and set(FIGURES) < set(PRINTED_TABLES)
+    assert tables == TABLES
+    others = {*FIGURES, *TEXTS, *(f"{family}-release" for family in (*RELEASES, "yolov4"))}
+    assert others == set(PRINTED_TABLES) - set(TABLES)
     assert {name for name in ROADMAPS if not name.startswith("yolov4")} <= set(PRINTED_TABLES)
 
 
 @needs_shared
-@pytest.mark.parametrize("name", [name for name in PRINTED_TABLES if name not in FIGURES])
+@pytest.mark.parametrize("name", TABLES)
 def test_every_printed_figure_is_in_its_table(name: str) -> None:
     assert SHARED is not None
     paper, _, number = name.rpartition("-table")
@@ -66,6 +82,64 @@ def test_what_is_known_of_a_figure_is_in_its_record(name: str) -> None:
     table = printed_table(name)
     cells = " ".join(" ".join(row) for row in (table.columns, *table.rows))
     assert _numbers(said[0].partition("3")[2]) == _numbers(cells)  # behind the number of the figure
+
+
+@needs_shared
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_a_text_states_is_in_its_record(name: str) -> None:
+    assert SHARED is not None
+    text = (SHARED / "reference" / "paper_tables.md").read_text(encoding="utf-8")
+    paper = text[text.index(f"\n# {'YOLOv4' if name.startswith('yolov4') else 'YOLOv7'}\n") :]
+    said = " ".join(re.findall(TEXTS[name], paper, re.M))
+    cells = " ".join(" ".join(row) for row in printed_table(name).rows)
+    assert said and _figures(said) == _figures(cells)
+
+
+@needs_shared
+@pytest.mark.parametrize("family", RELEASES)
+def test_what_is_released_is_in_its_record(family: str) -> None:
+    columns, called = RELEASES[family]
+    facts = {line[0].lower(): line for line in _lines(family)}
+    for model, *cells in printed_table(f"{family}-release").rows:
+        line = facts[called(model.lower())]
+        said = [line[column].replace("\N{EN DASH}", "-").removesuffix(" CPU") for column in columns]
+        assert cells[: len(columns)] == said
+
+
+@needs_shared
+def test_what_is_released_of_yolov4_is_in_its_record() -> None:
+    facts = {line[0].lower(): line for line in _lines("yolov4") if re.match(r"\S+ \d+( / \d+)*$", line[0])}
+    known = {}
+    for name, line in facts.items():
+        sizes = re.findall(r" (\d+)", name)
+        v100, rtx = (re.findall(r"\d+", _before(line[3], card)) for card in (" (V100)", " (RTX2070)"))
+        columns = [line[2].split(" / "), line[1].split(" / "), v100, rtx, line[4].split(" / ")]
+        for place, size in enumerate(sizes):
+            known[name.split()[0].removesuffix("-original-optimal"), size] = [
+                column[place] if column and place < len(column) else "-" for column in columns
+            ]
+    for model, size, *cells in printed_table("yolov4-release").rows:
+        assert cells == known[model.lower(), size], model
+
+
+def _before(text: str, card: str) -> str:
+    """The figures that are said of a graphics card: those in front of its name."""
+    return text.partition(card)[0].rpartition(",")[2] if card in text else ""
+
+
+def _lines(family: str) -> list[list[str]]:
+    """The cells of all lines of tables in a family's facts; of a first cell that comes twice, the last."""
+    assert SHARED is not None
+    text = (SHARED / "reference" / family.replace("-", "_") / "facts.md").read_text(encoding="utf-8")
+    start = {"yolox": "| model | size | AP val", "yolov4": "| model, size |", "yolov7": "### Published accuracy"}
+    text = text[text.index(start.get(family, "| model | AP (weights)")) :].partition("\n\nURL")[0]
+    text = text.partition("\nBase URL")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def _figures(text: str) -> list[str]:
+    """The numbers outside of names and beside "3x3", in order."""
+    return sorted(re.findall(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w.-]*[A-Za-wyz])", text.replace("3x3", "")))
 
 
 def _numbers(text: str) -> set[str]:
@@ -106,12 +180,14 @@ def test_the_sections_of_damo_yolos_parts_are_the_papers() -> None:
 
 
 def test_a_model_shows_what_the_papers_print_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [row[0] for _, row in printed_rows("damo-yolo-s")] == ["DAMO-YOLO-S", "DAMO-YOLO-S*"]
+    assert [row[0] for _, row in printed_rows("damo-yolo-s")] == ["DAMO-YOLO-S", "DAMO-YOLO-S*", "DAMO-YOLO-S"]
     assert run(["models", "damo-yolo-s"]) == 0
     shown = capsys.readouterr().out
     assert "3.83" in shown and "46.8" in shown and "FPS V100 325" in shown
+    assert "AP with distillation 47.7" in shown and "authors' release" in shown
     assert models("damo-yolo-s")[0].to_dict()["printed"][1]["cells"]["AP"] == "46.8"
-    assert printed_rows("damo-yolo-l") == []
+    assert [row for _, row in printed_rows("damo-yolo-l")] == [("DAMO-YOLO-L", "50.8", "51.9", "7.95", "T4")]
+    assert {table.name for table, _ in printed_rows("yolov4")} >= {"yolov4-abstract", "yolov4-release"}
 
 
 def test_tables_of_finished_models_are_shown_and_not_trained(

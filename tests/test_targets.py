@@ -223,7 +223,8 @@ def test_damaged_file_gets_one_message(name: str, exported: Any, tmp_path: Path)
     path = tmp_path / file.path.name
     for other in file.beside:
         shutil.copy(other, tmp_path)
-    for damaged in (b"", b"hello\n", content[: len(content) // 2]):
+    no_text = content.replace(b"Convolution", b"Convol\xfftion")  # what the library repeats in its message
+    for damaged in (b"", b"hello\n", content[: len(content) // 2], *([no_text] if no_text != content else [])):
         path.write_bytes(damaged)
         with pytest.raises(ExportError, match=path.name):
             onelook.load(path)

@@ -25,7 +25,7 @@ from onelook.losses.classifier import ClassLoss
 from onelook.networks.deploy import deploy
 from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.recipes import RECIPE_TYPES, find_recipe
-from onelook.recipes.roadmaps import COUNTS, Roadmap, Row
+from onelook.recipes.roadmaps import COUNTS, PRINTED_METRICS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
 from onelook.report.training import describe_hardware
 from onelook.reporter import Reporter
@@ -34,6 +34,7 @@ from onelook.training.recipe import Recipe
 from onelook.training.run import check_same_recipe
 from onelook.training.start import make_detector
 from onelook.training.teacher import find_teacher
+from onelook.types import UNDEFINED
 
 RESULT, LATENCY, PLAN, BACKBONE = "result.json", "latency.json", "roadmap.json", "backbone"
 WARM_UP, RUNS = 5, 30  # images that the latency of a row is measured on
@@ -127,7 +128,7 @@ class RoadmapTraining:
         )
         if result.reason == "interrupted":
             raise KeyboardInterrupt
-        measures = ("top1", "top5") if isinstance(recipe.loss, ClassLoss) else ("AP",)
+        measures = ("top1", "top5") if isinstance(recipe.loss, ClassLoss) else tuple(PRINTED_METRICS)
         reached = {name: result.last[name] for name in measures}
         reached |= {"epochs": result.epochs, "seconds": result.seconds}
         write_text(folder / RESULT, json.dumps(reached, indent=1) + "\n")
@@ -147,7 +148,11 @@ class RoadmapTraining:
                     row,
                     recipe,
                     results={
-                        measure: {seed: 100 * float(result[measure]) for seed, result in results.items()}
+                        measure: {
+                            seed: 100 * float(result[measure])
+                            for seed, result in results.items()
+                            if result.get(measure, UNDEFINED) != UNDEFINED
+                        }
                         for measure in self.definition.measures
                     },
                     latency=milliseconds[row.key],

@@ -13,20 +13,20 @@ from typing import Any
 
 from onelook.files import write_text
 from onelook.recipes.records import PrintedTable
-from onelook.recipes.roadmaps import PublishedNumbers
+from onelook.recipes.roadmaps import PRINTED_METRICS, PublishedNumbers
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.scatter_png import write_scatter_png
 from onelook.report.style import STYLE
 from onelook.types import NOTHING, text_repr
 
-TITLES = {"AP": "AP", "top1": "top-1", "top5": "top-5"}  # titles of the metrics
+TITLES = {"top1": "top-1", "top5": "top-5"} | {name: name for name in PRINTED_METRICS}  # titles of the metrics
 
 
 @dataclass(frozen=True)
 class MeasuredRow:
     """The results of one row of a roadmap. change: settings that differ from the row `base`, as text.
 
-    results: metrics of the last epoch in per cent, by metric (`AP`, or `top1` and `top5`) and seed.
+    results: metrics of the last epoch in per cent, by metric (`AP` and others of it, or `top1` and `top5`) and seed.
     parameters: millions.  latency: milliseconds an image; None where nothing was measured.
     """
 
@@ -54,7 +54,7 @@ class MeasuredRow:
 
     def published_value(self, measure: str) -> float | None:
         """The paper's value of a metric."""
-        value: float | None = getattr(self.published, measure.lower())
+        value: float | None = getattr(self.published, PRINTED_METRICS.get(measure, measure))
         return value
 
 
@@ -125,7 +125,7 @@ class RoadmapTable:
     def _measured(self, row: MeasuredRow) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for place, measure in enumerate(self.measures):
-            key = measure.lower()
+            key = PRINTED_METRICS.get(measure, measure)
             seeds = row.results.get(measure, {})
             found[key] = row.mean(measure)
             found[f"{key}_spread" if place else "spread"] = row.spread(measure)
@@ -134,13 +134,37 @@ class RoadmapTable:
 
     @property
     def _latency_digits(self) -> int:
+        return self._digits("latency")
+
+    def _digits(self, figure: str) -> int:
         """As many as the paper prints."""
-        printed = (row.published.latency for row in self.rows)
+        printed = (row.published_value(figure) for row in self.rows)
         return 2 if any(value is not None and round(value, 1) != value for value in printed) else 1
+
+    @property
+    def main_measures(self) -> tuple[str, ...]:
+        """The metrics of the table itself: AP, or all of a classifier's."""
+        return self.measures[:1] if self.measures[0] == "AP" else self.measures
+
+    @property
+    def more_measures(self) -> tuple[str, ...]:
+        """What else of AP the paper prints, for a table of its own; () where nothing is trained."""
+        return self.measures[len(self.main_measures) :] if self.trained else ()
+
+    def more_columns(self) -> tuple[str, ...]:
+        """The titles of the table of `more_measures`."""
+        return ("row", *(cell for one in self.more_measures for cell in (TITLES[one], "paper")))
+
+    def more_cells(self, row: MeasuredRow) -> tuple[str, ...]:
+        """The cells of one row of that table."""
+        return (row.name, *(cell for one in self.more_measures for cell in self._measured_and_printed(row, one)))
+
+    def _measured_and_printed(self, row: MeasuredRow, measure: str) -> tuple[str, str]:
+        return _with_spread(row, measure), _text(row.published_value(measure), self._digits(measure))
 
     def columns(self) -> tuple[str, ...]:
         """The titles of the columns; each measured value is followed by the paper's."""
-        titles = [TITLES[measure] for measure in self.measures]
+        titles = [TITLES[measure] for measure in self.main_measures]
         costs = ("M parameters", "paper", "GFLOPs", "paper")
         if not self.trained:
             return ("row", *(f"{title} in the paper" for title in titles), *costs, "ms in the paper")
@@ -159,17 +183,17 @@ class RoadmapTable:
         if not self.trained:
             return (
                 row.name,
-                *(_text(row.published_value(one), 1) for one in self.measures),
+                *(_text(row.published_value(one), self._digits(one)) for one in self.main_measures),
                 *costs,
                 _text(paper.latency, self._latency_digits),
             )
         here, there = self.gain(row)
-        main, *others = ((_with_spread(row, one), _text(row.published_value(one), 1)) for one in self.measures)
+        main, *others = (self._measured_and_printed(row, one) for one in self.main_measures)
         return (
             row.name,
             *main,
             _text(here, 1, "+"),
-            _text(there, 1, "+"),
+            _text(there, self._digits(self.measures[0]), "+"),
             *(cell for pair in others for cell in pair),
             *costs,
             _text(row.latency, self._latency_digits),
@@ -186,7 +210,7 @@ class RoadmapTable:
         text = io.StringIO()
         plain = self.to_dict()["rows"]
         seeds = sorted({seed for row in self.rows for found in row.results.values() for seed in found})
-        main, *others = (measure.lower() for measure in self.measures)
+        main, *others = (PRINTED_METRICS.get(measure, measure) for measure in self.measures)
         names = ("key", "name", main, "spread", *(f"{main}_seed_{seed}" for seed in seeds), "gain", *others)
         names += ("parameters", "gflops", "latency", "seconds")
         paper = (main, "gain", *others, "parameters", "gflops", "latency")
@@ -203,16 +227,19 @@ class RoadmapTable:
         titles = self.columns()
         lines = [f"| {' | '.join(titles)} |", f"|---{'|---:' * (len(titles) - 1)}|"]
         lines += [f"| {' | '.join(cell.replace('|', '/') for cell in self.cells(row))} |" for row in self.rows]
+        if self.more_measures:
+            titles = self.more_columns()
+            lines += ["", f"| {' | '.join(titles)} |", f"|---{'|---:' * (len(titles) - 1)}|"]
+            lines += [f"| {' | '.join(cell.replace('|', '/') for cell in self.more_cells(row))} |" for row in self.rows]
         facts = [f"- {name}: {value}" for name, value in self.facts.items()]
         notes = [f"- {row.name}: {row.note}" for row in self.rows if row.note]
         return "\n".join([*lines, "", *facts, *notes]) + "\n"
 
     def html(self) -> str:
         """The table as a single HTML page."""
-        head = "".join(f"<th>{escape(title)}</th>" for title in self.columns())
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in self.cells(row))}</tr>" for row in self.rows
-        )
+        tables = _html_table(self.columns(), [self.cells(row) for row in self.rows])
+        if self.more_measures:
+            tables += _html_table(self.more_columns(), [self.more_cells(row) for row in self.rows])
         facts = "".join(
             f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.facts.items()
         )
@@ -225,7 +252,7 @@ class RoadmapTable:
         return (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
             f"</head><body><main><h1>{title}</h1>"
-            f'<section><div class="wide"><table class="numbers"><tr>{head}</tr>{body}</table></div></section>'
+            f'<section><div class="wide">{tables}</div></section>'
             f"<section><h2>Speed and accuracy</h2>{self.svg()}</section>"
             f"<section><h2>What each row changes</h2><table><tr><th>row</th><th>settings</th><th></th></tr>{changes}"
             f'</table></section><section><h2>Measured</h2><table class="facts">{facts}</table></section>'
@@ -255,6 +282,12 @@ class RoadmapTable:
         write_text(self.folder / "table.html", self.html())
         write_text(self.folder / "chart.svg", self.svg())
         write_scatter_png(self.folder / "chart.png", self.points(), "ms an image", TITLES[self.measures[0]])
+
+
+def _html_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<table class="numbers"><tr>{head}</tr>{body}</table>'
 
 
 def _with_spread(row: MeasuredRow, measure: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -22,7 +23,7 @@ def show_roadmaps(result: RoadmapList, console: Console) -> None:
     for one in result.roadmaps.values():
         table.add_row(one.name, one.source, str(len(one.rows)), one.title)
     console.print(table)
-    console.print("\nTables that compare finished models, of which only the printed figures are here:", style="dim")
+    console.print("\nOther tables, and what texts and releases state: only their figures are here:", style="dim")
     printed = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for record in result.printed.values():
         printed.add_row(record.name, record.source, record.title)
@@ -40,16 +41,22 @@ def show_printed(record: PrintedTable, console: Console) -> None:
     console.print(table)
 
 
+def _show_table(titles: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title, justify="left" if title == "row" else "right", no_wrap=title != "row")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    console.print()
+
+
 def show_roadmap(result: RoadmapTable, console: Console) -> None:
     """Prints the table of a roadmap, what each row changes, and where the files are."""
     console.print(Text(f"{result.source}: {result.title}", style="bold"))
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in result.columns():
-        table.add_column(title, justify="left" if title == "row" else "right", no_wrap=title != "row")
-    for row in result.rows:
-        table.add_row(*(Text(cell) for cell in result.cells(row)))
-    console.print(table)
-    console.print()
+    _show_table(result.columns(), [result.cells(row) for row in result.rows], console)
+    if result.more_measures:
+        _show_table(result.more_columns(), [result.more_cells(row) for row in result.rows], console)
     if not result.trained:
         for row in result.rows:
             base = f"of {row.base}: " if row.base else ""

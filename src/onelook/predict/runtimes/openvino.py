@@ -42,7 +42,8 @@ class OpenvinoRuntime(ExportedRuntime):
         try:
             model = core.read_model(self.path)
             text = model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
-        except RuntimeError as error:
+        # The library's own messages and names may hold bytes of the file that are no text.
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise ExportError(
                 f"'{self.path}' is not an OpenVINO model that can be run: {first_line(error)}", "Export it again."
             ) from error
@@ -62,7 +63,7 @@ class OpenvinoRuntime(ExportedRuntime):
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
             self._compiled = core.compile_model(model, name.upper(), settings)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise ExportError(
                 f"'{self.path}' cannot be run on '{name}': {first_line(error)}", "Choose another device, or no half."
             ) from error

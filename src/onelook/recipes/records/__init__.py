@@ -1,4 +1,4 @@
-"""The printed tables of the four papers, and two of their figures, as CSV files beside this module.
+"""The printed tables of the four papers, two of their figures, and what their texts and releases state, as CSV files.
 
 Cells are the printed text. The roadmaps train the tables that compare trainings; a model's own rows are shown by
 `onelook models NAME`. YOLOv4's tables are not here: the text that the figures were taken from holds none.
@@ -51,16 +51,25 @@ _TABLES: dict[str, tuple[str, str]] = {
     "damo-yolo-table7": ("Ways of distillation", "COCO val, 36 epochs"),
     "damo-yolo-table8": ("DAMO-YOLO and other detectors; * with distillation", f"COCO test-dev; {_T4}; FPS on a V100"),
     "damo-yolo-figure3": ("Weights of the distillation loss", "the drawing has curves, the text no AP"),
+    "yolov4-abstract": ("The result", "COCO; V100"),
+    "yolov4-section2.3": ("What blocks gain and cost, by the papers that it cites", "as each of them measures"),
+    "yolov4-section3.1": ("Backbones", "input size and classes not stated"),
+    "yolov7-section8": ("YOLOv7-tiny and YOLOv6-n", "COCO; V100, batch 32"),
+    "yolox-release": ("Released weights", "COCO val and test-dev; V100, FP16, batch 1"),
+    "yolov4-release": ("Released weights", "COCO, for 608 pixels test-dev, else not said; Darknet"),
+    "yolov7-release": ("Released weights", "V100, batch 32"),
+    "damo-yolo-release": ("Released weights", f"COCO val; {_T4}, batch 1, without NMS; Xeon: OpenVINO"),
 }
 _ABLATIONS = ("yolox-table5", "damo-yolo-table1")  # their rows are about changed models, under the models' names
-_PAPERS = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO"}
+_PAPERS = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO", "yolov4": "YOLOv4"}
 
 
 @dataclass(frozen=True)
 class PrintedTable:
     """A printed table of a paper, or the numbers of a figure.
 
-    name: such as yolox-table3.  title: its subject.  source: paper and table, or figure.  setting: data and hardware.
+    name: such as yolox-table3.  title: its subject.  source: paper and table, figure or section; or the authors'
+    release of weights.  setting: data and hardware.
     columns: their titles.  rows: the cells as printed; a cell is empty where the paper prints nothing.
     """
 
@@ -105,10 +114,12 @@ def printed_table(name: str) -> PrintedTable:
 @cache
 def _read(name: str) -> PrintedTable:
     title, setting = PRINTED_TABLES[name]
-    paper, kind, number = re.fullmatch(r"(.+)-(table|figure)(\d+)", name).groups()  # type: ignore[union-attr]
+    paper, kind = re.fullmatch(r"(.+)-(\w+[\d.]*)", name).groups()  # type: ignore[union-attr]
+    place = re.sub(r"(\D)(\d)", r"\1 \2", kind, count=1).replace("section", "sec.")
+    place = place.replace("release", "authors' release")
     text = (files(__name__) / f"{name}.csv").read_text(encoding="utf-8")
     columns, *rows = (tuple(row) for row in csv.reader(text.splitlines()))
-    return PrintedTable(name, title, f"{_PAPERS[paper]}, {kind} {number}", setting, columns, tuple(rows))
+    return PrintedTable(name, title, f"{_PAPERS[paper]}, {place}", setting, columns, tuple(rows))
 
 
 def printed_rows(model: str) -> list[tuple[PrintedTable, tuple[str, ...]]]:

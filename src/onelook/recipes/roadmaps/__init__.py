@@ -11,10 +11,10 @@ from types import MappingProxyType
 from onelook.errors import ConfigError, did_you_mean
 from onelook.recipes.records import PRINTED_TABLES
 from onelook.recipes.roadmaps import damo_yolo, yolov4, yolov4_backbones, yolov7, yolox
-from onelook.recipes.roadmaps.roadmap import COUNTS, PublishedNumbers, Roadmap, Row
+from onelook.recipes.roadmaps.roadmap import COUNTS, PRINTED_METRICS, PublishedNumbers, Roadmap, Row
 from onelook.training.recipe import Recipe
 
-__all__ = ["COUNTS", "ROADMAPS", "PublishedNumbers", "Roadmap", "Row", "roadmap", "row_recipe"]
+__all__ = ["COUNTS", "PRINTED_METRICS", "ROADMAPS", "PublishedNumbers", "Roadmap", "Row", "roadmap", "row_recipe"]
 
 ROADMAPS: Mapping[str, Roadmap] = MappingProxyType(
     {table.name: table for module in (yolox, yolov7, damo_yolo, yolov4, yolov4_backbones) for table in module.TABLES}
@@ -25,7 +25,7 @@ def roadmap(name: str) -> Roadmap:
     """The roadmap of that name; ConfigError with the nearest names for an unknown one."""
     if name not in ROADMAPS and name in PRINTED_TABLES:
         raise ConfigError(
-            f"{name} compares finished models, so there is nothing to train.",
+            f"{name} has figures of finished models, so there is nothing to train.",
             f"Its printed figures: onelook roadmap {name}",
         )
     if name not in ROADMAPS:

@@ -27,6 +27,17 @@ COUNTS = {
 }
 
 
+# Metrics of an evaluation, and the fields of `PublishedNumbers` that have the paper's.
+PRINTED_METRICS = {
+    "AP": "ap",
+    "AP50": "ap50",
+    "AP75": "ap75",
+    "APs": "ap_small",
+    "APm": "ap_medium",
+    "APl": "ap_large",
+}
+
+
 @dataclass(frozen=True)
 class PublishedNumbers:
     """The numbers of a row in the paper; None where it has none.
@@ -101,8 +112,17 @@ class Roadmap:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The metrics of the rows, by their names in the evaluation; rows are compared by the first."""
-        return ("top1", "top5") if "image classes" in self.start.model.provides else ("AP",)
+        """The metrics of the rows, by their names in the evaluation; rows are compared by the first.
+
+        AP, and what else of AP the paper prints.
+        """
+        if "image classes" in self.start.model.provides:
+            return ("top1", "top5")
+        return tuple(
+            name
+            for name, figure in PRINTED_METRICS.items()
+            if name == "AP" or any(getattr(row.published, figure) is not None for row in self.rows)
+        )
 
     def cost(self, row: Row, model: Architecture, size: tuple[int, int]) -> tuple[float, float]:
         """Parameters in millions, and GFLOPs at a size, of a row's model (perhaps scaled), counted as in the paper."""
