@@ -360,6 +360,6 @@ def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path, monkeypatch: py
     for end, error in ((GrowingFile.discard, None), (GrowingFile.close, UserError)):
         growing = GrowingFile(tmp_path / "detections.json")
         growing.write("x")
-        with pytest.raises(error, match="(?i)no space left") if error else contextlib.nullcontext():
+        with pytest.raises(error, match=r"(?i)no space left") if error else contextlib.nullcontext():
             end(growing)
         assert not list(tmp_path.iterdir())
