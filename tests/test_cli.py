@@ -123,7 +123,7 @@ SITUATIONS: list[tuple[str, str, int, str, str]] = [
     ("unknown option alone", "--verison", 2, "", "error: Unknown option --verison."),
     ("missing argument", "work", 2, "", "error: 'onelook work' needs THING."),
     ("missing value", "work apple --times", 2, "", "error: --times needs a value."),
-    ("wrong value", "work apple --times many", 2, "", "error: Invalid value for --times"),
+    ("wrong value", "work apple --times many", 2, "", "error: --times takes a whole number, not 'many'."),
     ("too much", "work apple pear", 2, "", "does not know what to do with: pear"),
     ("negative of a flag", "work apple --no-half", 2, "", "error: Unknown option --no-half."),
     ("json without file", "work apple --json", 2, "", "error: --json needs a file"),
@@ -140,7 +140,7 @@ SITUATIONS: list[tuple[str, str, int, str, str]] = [
     ),
     ("interrupted", "work apple --fail interrupt", 130, "", "error: Interrupted."),
     ("package missing", "work apple --fail no-torch", 1, "", "needs the package 'torch', which is not installed."),
-    ("disk full", "work apple --fail full", 1, "", "error: 'out.bin': No space left on device."),
+    ("disk full", "work apple --fail full", 1, "", "error: 'out.bin': no space left on device."),
     ("memory", "work apple --fail memory", 1, "", "error: Not enough memory."),
     ("worker killed", "work apple --fail worker", 1, "", "error: A process that prepares images was ended"),
 ]

@@ -93,6 +93,11 @@ def test_a_recipe_file_with_a_mistake_is_named_with_its_line(text: str, message:
     assert message in str(caught.value)
 
 
+def test_a_missing_file_has_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["diff", "yolox-s", "nothere.yaml"]) == 1
+    assert "nothere.yaml: there is no such file.\n" in (error := capsys.readouterr().err) and "Check the path." in error
+
+
 def test_names_that_are_no_recipe_are_refused(tmp_path: Path) -> None:
     for name, message in (
         (tmp_path, "has no recipe.yaml"),

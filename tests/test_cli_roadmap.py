@@ -25,7 +25,6 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.networks.build import build
 from onelook.recipes import find_recipe
 from onelook.recipes.roadmaps import PublishedNumbers
-from onelook.report.charts import label_heights
 from onelook.report.roadmap import MeasuredRow, RoadmapTable
 from onelook.training import run as training_run
 from onelook.weights import save_weights
@@ -321,13 +320,6 @@ def test_mean_spread_and_gain_are_those_of_the_seeds() -> None:
     assert cells[:9] == ["row / 1", f"15.0 {SIGN} 2.8", "41.0", "+4.0", "+1.0", "1.50", "1.50", "20.0", DASH]
     assert {line.count("|") for line in lines[:4]} == {lines[0].count("|")}
     assert found.svg().count("<circle") == 2
-
-
-def test_names_of_points_that_lie_together_stand_below_each_other() -> None:
-    places = [(10.0, 50.0), (12.0, 48.0), (11.0, 52.0), (400.0, 50.0)]
-    heights = label_heights(places, 13.0, 120.0)
-    assert heights == [61.0, 48.0, 74.0, 50.0]
-    assert label_heights([(0.0, 5.0), (0.0, 30.0)], 13.0, 120.0) == [5.0, 30.0]
 
 
 @pytest.mark.slow

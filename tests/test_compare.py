@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from data_sets import put
 from onelook.api import comparing
 from onelook.api.alternation import alternate
 from onelook.api.bench import describe_runtime
+from onelook.api.candidates import named_candidates
 from onelook.cli.app import run
 from onelook.cli.output import plain_json
 from onelook.errors import UsageError, UserError
@@ -279,6 +281,24 @@ def test_a_model_under_two_names_is_refused(place: Path) -> None:
     good = place / "good.onnx"
     with pytest.raises(UsageError, match="'a' and 'b' are the same model"):
         onelook.compare([f"a={good}", f"b={good}"], place / "data", reporter=SilentReporter())
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["r1", "r1.onnx"], ["r1", "r1.onnx"]),
+        (["r1", "r2.onnx"], ["r1", "r2"]),
+        (["a/r1.onnx", "b/r1.onnx", "r1"], ["a/r1.onnx", "b/r1.onnx", "r1"]),
+        (["a/weights/best.pt", "b/weights/best.pt"], ["a/weights/best.pt", "b/weights/best.pt"]),
+        (["r1=r1", "r1.onnx"], ["r1", "r1.onnx"]),
+    ],
+)
+def test_names_are_as_short_as_they_can_be(
+    given: list[str], names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r1").mkdir()
+    assert [one.name.replace(os.sep, "/") for one in named_candidates(given)] == names
 
 
 def test_data_that_tells_nothing_is_refused(place: Path, tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path: Path) -> None:
     cases = {
         tmp_path: "not an ordinary file",
         pipe: "not an ordinary file",
-        tmp_path / "none.json": "No such file",
+        tmp_path / "none.json": "no such file",
         sparse: "1099.5 GB",
     }
     for path, message in cases.items():

@@ -108,7 +108,7 @@ def test_room_that_is_not_there_is_noticed_before_it_is_written_to(
     device = Device(7 * MEGABYTE)
     monkeypatch.setattr(os, "posix_fallocate", device.allocate, raising=False)
     first = ImageCache(2, 6 * MEGABYTE, rotating=rotating, folder=tmp_path)
-    with pytest.raises(UserError, match=r"needs 6 MiB in .* \(No space left on device\)") as caught:
+    with pytest.raises(UserError, match=r"needs 6 MiB in .* \(no space left on device\)") as caught:
         ImageCache(2, 6 * MEGABYTE, rotating=rotating, folder=tmp_path)
     assert caught.value.remedy
     first.put(0, 0, image(0))

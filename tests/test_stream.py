@@ -311,6 +311,24 @@ def test_detect_writes_tracks_in_every_format(place: Path, tmp_path: Path, track
     assert "track" not in (out / "detections.csv").read_text().splitlines()[0]
 
 
+def test_images_are_not_tracked_and_keep_their_least_score(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "still.png"), np.full((64, 64, 3), 250, np.uint8))
+    image, video = str(tmp_path / "still.png"), str(write_video(tmp_path / "one.mp4"))
+    options = ["--model", str(place / "a.onnx"), "--track", "bytetrack", "--format", "json", "--confidence", "0.99"]
+    for sources in ([image], [image, video]):
+        assert run(["detect", *sources, *options, "--out", str(tmp_path / f"out{len(sources)}")]) == 0
+        shown = capsys.readouterr()
+        assert ("Nothing was tracked" in shown.out + shown.err) == (len(sources) == 1)
+        entries = json.loads((tmp_path / f"out{len(sources)}" / "detections.json").read_text())
+        assert not entries[0]["detections"]
+    low = ["--confidence", "0.01", "--out", str(tmp_path / "all")]
+    assert run(["detect", image, *options[:-2], *low]) == 0
+    found = json.loads((tmp_path / "all/detections.json").read_text())[0]["detections"]
+    assert found and all(0.1 < one["score"] < 0.99 for one in found), "the model is no test of the least score"
+
+
 def test_mot_text_needs_a_tracker(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = write_video(tmp_path / "one.mp4")
     assert run(["detect", str(video), "--model", str(place / "a.onnx"), "--format", "mot"]) == 2

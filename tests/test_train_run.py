@@ -296,7 +296,7 @@ def test_rows_that_could_not_be_written_are_written_later(tmp_path, monkeypatch)
     result = start(tmp_path, changed(epochs=3, closing=None))
     assert result.reason == "finished" and len(rows_of(tmp_path)) == 2
     log = (tmp_path / "train.log").read_text()
-    assert log.count("could not be written (No space left on device)") == 3
+    assert log.count("could not be written (no space left on device)") == 3
     assert log.count("written with the next epoch's") == 2 and log.count("a resumed training writes them") == 1
     # All epochs are done, and going on does nothing but that.
     start(tmp_path, changed(epochs=3, closing=None), resume=True)
@@ -325,7 +325,7 @@ def test_a_log_file_that_cannot_be_written_does_not_stop_training(tmp_path):
     (tmp_path / "train.log").mkdir(parents=True)
     told = io.StringIO()
     assert start(tmp_path, changed(epochs=2, closing=None), reporter=PlainReporter(told)).reason == "finished"
-    assert told.getvalue().count("train.log' could not be written (Is a directory)") == 1
+    assert told.getvalue().count("train.log' could not be written (is a directory)") == 1
 
 
 def test_unknown_loggers_and_changed_recipes_are_errors(tmp_path):

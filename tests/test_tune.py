@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shlex
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from onelook.api.trials import Launcher, create_study, record_result, run_study
-from onelook.api.tune import finish, is_range
+from onelook.api.tune import TuneResult, finish, is_range
 from onelook.cli.app import run
+from onelook.cli.views.tune import show_search
 from onelook.config import get, read_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError
@@ -225,6 +228,20 @@ def test_a_search_is_resumed_with_its_first_flags(tmp_path, capsys, monkeypatch)
     assert run([*search, "--resume"]) == 130
     assert seen[2] == seen[3] == (5, 2, trainings, ["cpu"])
     assert run([*search, "--resume", "--trials", "0"]) == 2
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_the_names_of_the_settings_are_shown_whole(width, tmp_path):
+    names = ("optimizer.lr_per_image", "optimizer.lr_per_batch", "loss.terms.box.weight", "schedule.warmup_epochs")
+    row = {"trial": 0, "status": "done", "fitness": 0.5, "seconds": 3.0, **dict.fromkeys(names, 0.25)}
+    printed = io.StringIO()
+    result = TuneResult(tmp_path, "AP", (row,), 0, False)
+    show_search(result, Console(file=printed, width=width))
+    lines = printed.getvalue().splitlines()
+    table = lines[: next(number for number, line in enumerate(lines) if line.startswith("The best recipe"))]
+    words = " ".join(table).split()
+    assert all(part in words for name in names for part in name.replace(".", ". ").split())
+    assert words.count("0.25") == 4 and max(map(len, table)) <= width and (words.count("trial") > 1) == (width < 80)
 
 
 def test_by_default_a_search_has_thirty_trials_one_at_a_time(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from onelook.errors import UserError
+from onelook.errors import UserError, reason_of
 from onelook.files import write_bytes
 
 MIN_SIDE = 256
@@ -285,5 +285,5 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> Path:
     try:
         write_bytes(path, content, durable=False)
     except OSError as error:
-        raise UserError(f"'{path}' cannot be written: {error.strerror}.", "Choose another folder (out).") from error
+        raise UserError(f"'{path}' cannot be written: {reason_of(error)}.", "Choose another folder (out).") from error
     return path

@@ -57,6 +57,12 @@ class MissingNameError(MissingDependencyError, AttributeError):
     """A public name needs a package that is not installed: to `hasattr` and `help`, the name is not there."""
 
 
+def reason_of(error: OSError) -> str:
+    """The system's reason as a part of a sentence: "no such file or directory"."""
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
 # The optional part of the installation that has a package, by its name of import; "" is the base installation.
 EXTRAS = {
     "torch": "train",

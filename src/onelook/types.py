@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Pyramid = tuple[Tensor, ...]  # feature maps (B, channels, H / stride, W / stride), finest first
 
 UNDEFINED = -1.0  # value of a metric without any object to compute it from, as in COCO's own tool
+NOTHING = "\N{EN DASH}"  # in tables: undefined, or unknown
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,19 +120,27 @@ def _is_variant(name: str) -> bool:
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:
-    """Longer names where two are equal: with the folder; in memory, with a number."""
-    counts = Counter(one.name for one in candidates)
-    found, numbers = [], Counter[str]()
-    for one in candidates:
-        name = one.name
-        if counts[name] > 1 and isinstance(one.model, str | os.PathLike) and name == _name_of(one.model):
-            path = Path(one.model)
-            name = os.path.join(path.resolve().parent.name, path.name)
-        elif counts[name] > 1 and not isinstance(one.model, str | os.PathLike):
-            numbers[name] += 1
-            name = f"{name} {numbers[name]}"
-        found.append(replace(one, name=name))
+    """Longer names where two are equal: with the suffix, the folder, or as given; in memory, with a number."""
+    found, counts, numbers = list(candidates), Counter(one.name for one in candidates), Counter[str]()
+    for place, one in enumerate(candidates):
+        if counts[one.name] > 1 and not isinstance(one.model, str | os.PathLike):
+            numbers[one.name] += 1
+            found[place] = replace(one, name=f"{one.name} {numbers[one.name]}")
+    for longer in (_file_name, _file_name_in_folder, os.fspath):
+        counts = Counter(one.name for one in found)
+        for place, one in enumerate(candidates):
+            model = one.model
+            if isinstance(model, str | os.PathLike) and one.name == _name_of(model) and counts[found[place].name] > 1:
+                found[place] = replace(one, name=longer(model))
     return found
+
+
+def _file_name(model: PathLike) -> str:
+    return os.path.basename(os.path.abspath(model))
+
+
+def _file_name_in_folder(model: PathLike) -> str:
+    return os.sep.join(Path(os.path.abspath(model)).parts[-2:])
 
 
 def _digest(files: Sequence[Path], size: tuple[int, int]) -> str:

@@ -144,16 +144,21 @@ def detect(
     if postprocess is not None:
         predictor.postprocess = postprocess_of_kind(postprocess, predictor.postprocess)
     tracker = None if track is None else named_tracker(track, confidence)
+    has_frames = any(source.kind in ("video", "live") for source in found)
+    if not has_frames:
+        tracker = None  # whose lower threshold is not for images
     lowest = confidence if tracker is None else tracker.detects_from()
     settings = predictor.settings(lowest, iou, agnostic or None)
     folder = free_folder(DEFAULT_FOLDER) if out is None else Path(out)
     result = DetectResult(folder, len(found))
+    if track is not None and not has_frames:
+        result.notes.append("Nothing was tracked: only videos, cameras and streams are, and no source is one.")
     start = time.perf_counter()
     with (
         Writers(folder, names, predictor.class_names, tracked=track is not None) as writers,
         (reporter or PlainReporter()).progress("detecting") as progress,
     ):
-        _detect(predictor, found, (settings, tracker, excerpt), result, (writers, progress))
+        _detect(predictor, found, (settings, tracker, confidence, excerpt), result, (writers, progress))
     result.written = writers.written
     result.seconds = time.perf_counter() - start
     return result
@@ -169,18 +174,18 @@ def _check_sources(found: Sequence[Source]) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    how: tuple[Postprocess, Tracker | None, Excerpt],
+    how: tuple[Postprocess, Tracker | None, float, Excerpt],
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:
     """Detects in every source; fills the result."""
-    (postprocess, tracker, excerpt), (writers, progress) = how, to
+    (postprocess, tracker, confidence, excerpt), (writers, progress) = how, to
     if any(source.kind == "live" for source in sources):
         progress = ignore_progress
     places = {source.name: number for number, source in enumerate(sources)}
     try:
         found = predictor.stream_sources(sources, postprocess, keep_images=writers.keeps_images, excerpt=excerpt)
-        with closing(found if tracker is None else track_results(found, tracker)) as results:
+        with closing(found if tracker is None else track_results(found, tracker, confidence)) as results:
             for item, detections in results:
                 _add(result, item, detections, writers)
                 _report(progress, item, places)

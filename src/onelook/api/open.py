@@ -151,7 +151,9 @@ def open_network(model: Model, weights: PathLike | None = None, *, untrained: bo
             raise UsageError("This detector has no architecture.", "Make it with onelook.build().")
         return OpenedDetector(model, model_name(model.architecture), model.architecture.size)
     if not isinstance(model, str | os.PathLike):
-        raise UsageError(f"A {type(model).__name__} is no model.", "Give a name, a path, or a detector.")
+        raise UsageError(
+            f"A value of type '{type(model).__name__}' is no model.", "Give a name, a path, or a detector."
+        )
     for given in (model, weights):
         kind = None if given is None else exported_runtime(given)
         if kind is not None and not kind.holds_weights:

@@ -42,7 +42,9 @@ def open_training_split(
             raise UsageError(f"The data set is opened already, so '{split}' cannot be chosen.", "Open that split.")
         return data, data.described_by
     if not isinstance(data, str | os.PathLike):
-        raise UsageError(f"A {type(data).__name__} is no data set.", "Give a path, or a Dataset of open_dataset().")
+        raise UsageError(
+            f"A value of type '{type(data).__name__}' is no data set.", "Give a path, or a Dataset of open_dataset()."
+        )
     usual, _ = usual_splits(splits(os.fspath(data)))
     return open_dataset(os.fspath(data), split or usual, reporter=reporter), data
 

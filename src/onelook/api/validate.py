@@ -105,7 +105,9 @@ def open_evaluated(data: Dataset | PathLike, split: str, reporter: Reporter) -> 
     elif isinstance(data, str | os.PathLike):
         dataset = open_dataset(Path(data), split=split, reporter=reporter)
     else:
-        raise UsageError(f"A {type(data).__name__} is no data set.", "Give a path, or a Dataset of open_dataset().")
+        raise UsageError(
+            f"A value of type '{type(data).__name__}' is no data set.", "Give a path, or a Dataset of open_dataset()."
+        )
     if not dataset.has_boxes:
         where = dataset.described_by
         raise UserError(f"'{where}' has class folders and no boxes to compare with.", "Give a data set with boxes.")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 from onelook.cli.command_result import CommandResult
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
 from onelook.cli.quick import parse
-from onelook.errors import EXTRAS, OtherProcessError, UsageError, UserError, missing_package
+from onelook.errors import EXTRAS, OtherProcessError, UsageError, UserError, missing_package, reason_of
 from onelook.version import __version__
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def report(error: Exception, verb: str = "") -> int:
     if isinstance(error, OSError) and error.strerror:
         where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
         remedy = _OS_REMEDIES.get(error.errno or 0, "Check the path.")
-        print_error(f"{where}{error.strerror}.", f"{remedy} Add --debug to see where it happened.")
+        print_error(f"{where}{reason_of(error)}.", f"{remedy} Add --debug to see where it happened.")
         return 1
     if isinstance(error, MemoryError):
         print_error("Not enough memory.", "Use a smaller size or batch, or add --debug to see where it happened.")

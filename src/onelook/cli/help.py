@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from cyclopts import App, CycloptsError, MissingArgumentError, UnknownOptionError
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError
 from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
 from cyclopts.help.formatters import DefaultFormatter
 
@@ -101,6 +102,9 @@ def usage_message(error: CycloptsError) -> tuple[str, str]:
         typed = difflib.get_close_matches(name, [t for t in error.unused_tokens or () if t.startswith("-")], n=1)
         hint = f" Did you mean {name} instead of {typed[0]}?" if typed else ""
         return f"'{command}' needs {name.lstrip('-').upper() if positional else name}.{hint}", remedy
+    if isinstance(error, CoercionError) and error.token is not None and (kinds := plain_type(error.target_type)):
+        argument = error.argument.name.lstrip("-").upper() if error.argument is not None else "The value"
+        return f"{error.token.keyword or argument} takes {kinds}, not '{error.token.value}'.", remedy
     if isinstance(error, UnknownOptionError):
         return str(error).replace("Unknown option: ", "Unknown option ").replace('"', "'"), remedy
     if isinstance(error, UnusedCliTokensError):
@@ -109,6 +113,16 @@ def usage_message(error: CycloptsError) -> tuple[str, str]:
         known = [name for name in (error.app or ()) if not name.startswith("-")]
         return unknown_command(error.unused_tokens[0], known, " ".join(error.command_chain or ()))
     return str(error).replace('"', "'"), remedy
+
+
+def plain_type(kind: Any) -> str:
+    """What values of a type are, in words: "a whole number or auto"; "" for one choice of words and other types."""
+    kinds = list(get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,))
+    if not {int, float} & set(kinds):
+        return ""
+    numbers = ["a number" if float in kinds else "a whole number"]
+    words = [str(word) for one in kinds if get_origin(one) is Literal for word in get_args(one)]
+    return " or ".join(numbers + words)
 
 
 def unknown_command(name: str, known: Sequence[str], parent: str = "") -> tuple[str, str]:

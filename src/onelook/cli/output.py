@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from onelook.errors import UserError
+from onelook.errors import UserError, reason_of
 from onelook.files import write_text
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class JsonTarget:
             try:
                 write_text(self.path, text)
             except OSError as error:
-                raise _unwritable(self.path, error.strerror or str(error)) from error
+                raise _unwritable(self.path, reason_of(error)) from error
 
 
 @contextlib.contextmanager
@@ -194,7 +194,7 @@ def _check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):  # what a folder allows, only trying tells: root may all but /proc
             pass
     except OSError as error:
-        raise _unwritable(path, error.strerror or str(error)) from error
+        raise _unwritable(path, reason_of(error)) from error
 
 
 def _unwritable(path: Path, reason: str) -> UserError:

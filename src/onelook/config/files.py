@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from onelook.errors import ConfigError
+from onelook.errors import ConfigError, reason_of
 from onelook.files import write_text
 
 LARGEST = 2 * 1024 * 1024  # bytes; a data set's file with 10,000 class names has 0.2 MB
@@ -33,9 +33,9 @@ def read_yaml_lines(path: str | Path) -> tuple[Any, dict[str, int]]:
         with path.open("rb") as stream:
             content = stream.read(LARGEST + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file.") from None
+        raise ConfigError(f"{path}: there is no such file.", "Check the path.") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise ConfigError(f"{path}: cannot be read ({reason_of(error)}).") from error
     return parse_yaml(content, str(path))
 
 

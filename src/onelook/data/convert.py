@@ -21,7 +21,7 @@ from onelook.data.headers import IMAGE_SUFFIXES, DamagedHeaderError, read_header
 from onelook.data.paths import is_image
 from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE
-from onelook.errors import DataError, UsageError, did_you_mean
+from onelook.errors import DataError, UsageError, did_you_mean, reason_of
 from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
@@ -150,7 +150,7 @@ def _write_all(
 
 def _unwritable(out: str | Path, error: OSError) -> DataError:
     remedy = "Give --out a folder that you can write to, with room for the images."
-    return DataError(f"'{out}' cannot be written: {error.strerror or error}.", remedy)
+    return DataError(f"'{out}' cannot be written: {reason_of(error)}.", remedy)
 
 
 def _open_all(data: str | Path, reporter: Reporter) -> dict[str, Dataset]:
@@ -261,7 +261,7 @@ def _put(source: Path, target: Path, link: bool) -> bool:
         shutil.copyfile(source, target)
     except OSError as error:
         if error.filename == os.fspath(source):
-            reason = error.strerror or error
+            reason = reason_of(error)
             raise DataError(f"The image '{source}' cannot be read: {reason}.", "Check its permissions.") from error
         raise
     return False

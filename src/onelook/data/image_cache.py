@@ -17,7 +17,7 @@ import numpy as np
 
 from onelook.augment.lazy_sample import MAX_LEVEL
 from onelook.data.shared_file import Gather, SharedFile, gather_alone, memory_folder, run_on_all
-from onelook.errors import ConfigError, UserError
+from onelook.errors import ConfigError, UserError, reason_of
 
 _LEVELS = MAX_LEVEL + 1
 _NEVER = 1 << 62
@@ -82,7 +82,7 @@ class ImageCache:
         except OSError as error:
             raise UserError(
                 f"The image cache needs {size / 2**20:.0f} MiB in '{place}', where {free / 2**20:.0f} MiB are free"
-                f"{f' ({error.strerror})' if error.strerror else ''}.",
+                f"{f' ({reason_of(error)})' if error.strerror else ''}.",
                 "Choose a smaller budget, or a folder with more room.",
             ) from None
         self._map()

@@ -19,7 +19,7 @@ from onelook.data.headers import HEIC, Header, heic_remedy, is_heic, read_header
 from onelook.data.headers import IMAGE_SUFFIXES as IMAGE_SUFFIXES  # noqa: PLC0414
 from onelook.data.paths import other_spelling
 from onelook.data.pillow_image import decode_with_pillow
-from onelook.errors import ConfigError, ImageError
+from onelook.errors import ConfigError, ImageError, reason_of
 
 
 def _largest_image() -> int:
@@ -126,7 +126,7 @@ def _read(name: str) -> bytes:
             raise ImageError(
                 f"'{name}' may not be read: permission denied.", "Change the file's permissions."
             ) from error
-        raise ImageError(f"'{name}' cannot be read: {error.strerror or error}.", "Check the path.") from error
+        raise ImageError(f"'{name}' cannot be read: {reason_of(error)}.", "Check the path.") from error
     except ValueError as error:  # a null byte in the name
         raise ImageError(f"{name!r} is not a file name: {error}.", "Check the path.") from error
 

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from onelook.errors import DataError
+from onelook.errors import DataError, reason_of
 from onelook.reporter import Progress, ignore_progress
 
 CHUNK = 1 << 19
@@ -102,7 +102,9 @@ class JsonStream:
                 raise DataError(f"'{path}' has {size} GB; JSON files over {limit} GB are refused.", "Split the file.")
             self._file = open(path, "rb")  # noqa: SIM115
         except OSError as error:
-            raise DataError(f"'{path}' cannot be read: {error.strerror}.", "Check the path and permissions.") from error
+            raise DataError(
+                f"'{path}' cannot be read: {reason_of(error)}.", "Check the path and permissions."
+            ) from error
         start = self._file.read(4)
         self._file.seek(0)
         wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

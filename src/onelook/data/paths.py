@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from onelook.data.headers import IMAGE_SUFFIXES
-from onelook.errors import DataError
+from onelook.errors import DataError, reason_of
 
 DEPTH_LIMIT = 32
 FOLDER_LIMIT = 50_000
@@ -98,7 +98,9 @@ def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
             status = os.stat(place)
             entries = sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True)
         except OSError as error:
-            raise DataError(f"The folder '{place}' cannot be read: {error.strerror}.", "Check permissions.") from error
+            raise DataError(
+                f"The folder '{place}' cannot be read: {reason_of(error)}.", "Check permissions."
+            ) from error
         if (status.st_dev, status.st_ino) in seen or depth > DEPTH_LIMIT:
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -142,7 +144,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
             size = min(limit, os.fstat(file.fileno()).st_size)  # as many bytes as requested are allocated
             data = file.read(size + 1)
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.", "Check the file.") from error
+        raise DataError(f"'{path}' cannot be read: {reason_of(error)}.", "Check the file.") from error
     if len(data) > limit:
         raise DataError(f"'{path}' is longer than {limit:,} bytes, more than any annotation.", "Check the file.")
     return data

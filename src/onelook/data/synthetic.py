@@ -53,8 +53,9 @@ class Scenes:
             raise ValueError(f"objects are 1 to 100, fewest first, not {self.objects}")
         if not 0 < self.extent[0] <= self.extent[1] <= 1:
             raise ValueError(f"extents are above 0 to 1, smallest first, not {self.extent}")
-        if not (0 <= self.difficulty <= 1 and 0 <= self.empty <= 1):
-            raise ValueError(f"difficulty and empty are 0 to 1, not {self.difficulty} and {self.empty}")
+        for name, share in (("difficulty", self.difficulty), ("empty", self.empty)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is 0 to 1, not {share}")
         if not 1 <= self.classes <= len(NAMES):
             raise ValueError(f"classes are 1 to {len(NAMES)}, not {self.classes}")
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from onelook.data.jsonstream import JsonStream, Single, UnusualError
-from onelook.errors import DataError, UserError
+from onelook.errors import DataError, UserError, reason_of
 from onelook.evaluation.tables import LARGEST, GroundTruth, Results
 from onelook.files import open_replacing
 from onelook.predict.writers.coco import results_lines
@@ -111,7 +111,7 @@ def write_results(path: str | Path, truth: GroundTruth, results: Results) -> Pat
                 file.write(_lines(truth, results, slice(start, start + _WRITTEN_AT_ONCE)))
             file.write("\n]\n")
     except OSError as error:
-        raise UserError(f"'{path}' cannot be written: {error.strerror or error}.", _ELSEWHERE) from error
+        raise UserError(f"'{path}' cannot be written: {reason_of(error)}.", _ELSEWHERE) from error
     return path
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onelook.errors import ExportError, UsageError, missing_package
+from onelook.errors import ExportError, UsageError, missing_package, reason_of
 from onelook.exported import ExportedMetadata, description_beside
 from onelook.exporting.describe import describe
 from onelook.exporting.graph import ExportGraph
@@ -146,7 +146,7 @@ def _convert(graph: nn.Module, metadata: ExportedMetadata, draft: Path) -> None:
             # Its files are named after the input; what it prints concerns its own passes.
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
         except OSError as error:
-            raise ExportError(f"pnnx cannot be started: {error.strerror}.", "Install pnnx again.") from error
+            raise ExportError(f"pnnx cannot be started: {reason_of(error)}.", "Install pnnx again.") from error
         param, weights = traced.with_suffix(".ncnn.param"), traced.with_suffix(".ncnn.bin")
         if done.returncode != 0 or not param.is_file() or not weights.is_file():
             said = (done.stderr.strip().splitlines() or ["nothing"])[-1]

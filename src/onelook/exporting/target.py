@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from onelook.errors import ExportError, UsageError
+from onelook.errors import ExportError, UsageError, reason_of
 from onelook.exported import LEAST_RUNTIME, ExportedMetadata
 from onelook.exporting.verify import Agreement
 from onelook.files import move, replacing
@@ -129,4 +129,4 @@ def drafted(path: Path, others: Sequence[str]) -> Iterator[Path]:
 
 def unwritable(path: Path, error: OSError) -> ExportError:
     """The error for a file that the system does not let be written."""
-    return ExportError(f"'{path}' cannot be written: {error.strerror or error}.", _OTHER_FOLDER)
+    return ExportError(f"'{path}' cannot be written: {reason_of(error)}.", _OTHER_FOLDER)

@@ -177,7 +177,7 @@ class Predictor:
         listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given])
         postprocess = self.settings(chosen.detects_from(), iou)
         results = self.stream_sources(listed, postprocess, keep_images=keep_images)
-        with closing(track_results(results, chosen)) as tracked:
+        with closing(track_results(results, chosen, confidence)) as tracked:
             yield from _found(tracked, reporter)
 
     def stream_sources(

@@ -23,7 +23,7 @@ from onelook.data.exif import DamagedHeaderError
 from onelook.data.headers import is_heic, read_header
 from onelook.data.images import IMAGE_SUFFIXES
 from onelook.data.paths import other_spelling
-from onelook.errors import ImageError, UsageError, did_you_mean
+from onelook.errors import ImageError, UsageError, did_you_mean, reason_of
 from onelook.types import Detections
 
 VIDEO_SUFFIXES = frozenset(
@@ -235,7 +235,7 @@ def _folder(text: str, hidden: str | None) -> list[Source]:
                 found.append(_file(path, os.path.relpath(path, text)))
     for error in unreadable:
         reason = ImageError(
-            f"The folder '{error.filename}' cannot be read: {error.strerror}.", "Change its permissions."
+            f"The folder '{error.filename}' cannot be read: {reason_of(error)}.", "Change its permissions."
         )
         found.append(Source("missing", str(error.filename), "missing", error=reason))
     if not found:
@@ -258,7 +258,7 @@ def _listed(text: str, alone: bool) -> list[Source]:
             raise ImageError(f"The list '{text}' is larger than {_LARGEST_LIST >> 20} MiB.", "Give shorter lists.")
         content = Path(text).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ImageError(f"The list '{text}' cannot be read: {error.strerror}.", "Check the file.") from error
+        raise ImageError(f"The list '{text}' cannot be read: {reason_of(error)}.", "Check the file.") from error
     except UnicodeDecodeError as error:
         raise ImageError(f"'{text}' is not a list of paths: it is no UTF-8 text.", "Give one path a line.") from error
     folder = os.path.dirname(text)

@@ -11,8 +11,10 @@ from onelook.types import Detections
 Result = tuple[PreparedImage, Detections] | tuple[UnreadableSource, None]
 
 
-def track_results(results: Iterable[Result], tracker: Tracker) -> Generator[Result, None, None]:
-    """The results with the tracked detections of each frame; still images are left as they are.
+def track_results(
+    results: Iterable[Result], tracker: Tracker, confidence: float = 0.0
+) -> Generator[Result, None, None]:
+    """The results with the tracked detections of each frame; of still images, those from `confidence` on.
 
     Identities count from 1 in every video. Closing it closes `results`.
     """
@@ -24,7 +26,7 @@ def track_results(results: Iterable[Result], tracker: Tracker) -> Generator[Resu
                     yield item, None
                 continue
             if item.frame is None:
-                yield item, found
+                yield item, found[found.scores >= confidence]  # a tracker needs lower scores, too
                 continue
             if state is None or item.source.name != name:
                 name, state = item.source.name, tracker.start()

@@ -15,7 +15,7 @@ import numpy as np
 from onelook.augment.letterbox import Resize
 from onelook.data.images import MAX_PIXELS, kind_of
 from onelook.data.paths import other_spelling
-from onelook.errors import ImageError
+from onelook.errors import ImageError, reason_of
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, Video
 
 FALLBACK_FPS = 25.0
@@ -228,7 +228,7 @@ def _open(source: Source) -> cv2.VideoCapture:
     limit = int(1000 * STALL_SECONDS)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
     try:
-        if source.path.isdecimal() and source.kind == "live":
+        if _is_camera(source):
             capture = cv2.VideoCapture(int(source.path))
         else:
             # By name only FFmpeg: others would take patterns like 'a%d.jpg' and pipelines for files.
@@ -236,10 +236,12 @@ def _open(source: Source) -> cv2.VideoCapture:
     except cv2.error as error:
         raise ImageError(f"{_display_name(source)} cannot be opened.", "Check that it is a video.") from error
     if not capture.isOpened():
-        remedy = {
-            "video": "It is damaged, not a video, or in a format that this OpenCV cannot read: convert it to MP4.",
-            "live": "Check that it is there, and that no other program uses it.",
-        }[source.kind]
+        if source.kind == "video":
+            remedy = "It is damaged, not a video, or in a format that this OpenCV cannot read: convert it to MP4."
+        elif _is_camera(source):
+            remedy = "Check that it is there, and that no other program uses it."
+        else:
+            remedy = "Check the address, and that this machine reaches it over the network."
         raise ImageError(f"{_display_name(source)} cannot be opened.", remedy)
     return capture
 
@@ -254,7 +256,7 @@ def _check_file(path: str) -> None:
     except FileNotFoundError as error:
         raise ImageError(f"'{path}' does not exist.{other_spelling(path)}", "Check the path.") from error
     except OSError as error:
-        raise ImageError(f"'{path}' cannot be read: {error.strerror}.", "Check the file.") from error
+        raise ImageError(f"'{path}' cannot be read: {reason_of(error)}.", "Check the file.") from error
     if not head:
         raise ImageError(f"'{path}' is empty (0 bytes).", "Replace the file.")
     # Text, for a video reader, may be a play list that names other files.
@@ -283,5 +285,8 @@ def _check_size(video: Video, source: Source) -> None:
 
 
 def _display_name(source: Source) -> str:
-    camera = source.kind == "live" and source.path.isdecimal()
-    return f"Camera {source.path}" if camera else f"'{source.path}'"
+    return f"Camera {source.path}" if _is_camera(source) else f"'{source.path}'"
+
+
+def _is_camera(source: Source) -> bool:
+    return source.kind == "live" and source.path.isdecimal()

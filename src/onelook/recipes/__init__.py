@@ -139,7 +139,7 @@ def find_recipe(name: str | Path) -> Recipe:
     if path.is_file():
         return read_recipe(path)
     if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1:
-        raise ConfigError(f"{path}: there is no such file.")
+        raise ConfigError(f"{path}: there is no such file.", "Check the path.")
     model, _, kind = str(name).partition(":")
     if kind in ("paper", "published") and model in VARIANTS:
         return _call(PAPERS if kind == "paper" else OFFICIAL, VARIANTS[model])

@@ -14,9 +14,12 @@ from html import escape
 
 import numpy as np
 
+from onelook.report.labels import place_labels, short_label
+
 COLOURS = ("#2563a8", "#d9782d", "#3b8f5a", "#b8405e", "#7a5aa6", "#8a7a2f", "#2f8f9d", "#8c564b", "#5f6b7a", "#c2549d")
 _INK, _MUTED, _GRID = "#1f2933", "#66717f", "#e4e8ee"
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 40
+_LETTER = 6.2  # pixels, the mean width of a letter of a label
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,40 +132,28 @@ def scatter_limits(points: Sequence[Point]) -> tuple[tuple[float, float], tuple[
     return ranges[0], ranges[1]
 
 
-def label_heights(places: Sequence[tuple[float, float]], line: float, reach: float) -> list[float]:
-    """The y positions of the labels of points, in pixels downwards, chosen so that no label covers another.
-
-    places: (x, y) of the points.  line: height of a label.  reach: width of a label. Of labels that would overlap, the
-    lower ones move down.
-    """
-    heights = [y for _, y in places]
-    done: list[int] = []
-    for index in sorted(range(len(places)), key=lambda one: places[one][1]):
-        for other in done:  # from the top down, so that a label that moves is compared with all lower ones
-            if abs(places[index][0] - places[other][0]) < reach and heights[index] < heights[other] + line:
-                heights[index] = max(heights[index], heights[other] + line)
-        done.append(index)
-        done.sort(key=lambda one: heights[one])
-    return heights
-
-
 def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, *, size: tuple[int, int] = (720, 420)) -> str:
     """A scatter chart of labelled points with error bars."""
     width, height = size
     xs, ys = scatter_limits(points)
-    plot = _Plot(xs, ys, width - 130, height)  # labels are to the right of their points
+    plot = _Plot(xs, ys, width, height)
     parts = [_axes(plot, x_label, y_label)]
-    heights = label_heights([(plot.x(one.x), plot.y(one.y)) for one in points], 13.0, 120.0)
-    for point, colour, at in zip(points, point_colours(points), heights):
+    names = [short_label(point.name) for point in points]
+    places = [(plot.x(one.x), plot.y(one.y)) for one in points]
+    inside = (_LEFT, plot.right, plot.bottom)
+    labels = place_labels(places, [_LETTER * len(name) for name in names], 13.0, 8.0, inside)
+    for point, colour, name, label in zip(points, point_colours(points), names, labels):
         x, y = plot.x(point.x), plot.y(point.y)
         if any(point.spread):
             low, high = plot.y(point.y - point.spread[0]), plot.y(point.y + point.spread[1])
             parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>')
         look = f'fill="#ffffff" stroke="{colour}" stroke-width="1.6"' if point.hollow else f'fill="{colour}"'
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" {look}/>')
-        if at != y:
-            parts.append(f'<line x1="{x:.1f}" x2="{x + 7:.1f}" y1="{y:.1f}" y2="{at:.1f}" stroke="{colour}"/>')
-        parts.append(_text(x + 8, at + 4, point.name, "start", colour=_INK))
+        side = -1 if label.is_left else 1
+        if label.y != y:
+            end = x + 7 * side
+            parts.append(f'<line x1="{x:.1f}" x2="{end:.1f}" y1="{y:.1f}" y2="{label.y:.1f}" stroke="{colour}"/>')
+        parts.append(_text(x + 8 * side, label.y + 4, name, "end" if label.is_left else "start", colour=_INK))
     return _svg(width, height, "".join(parts), f"{y_label} by {x_label}")
 
 

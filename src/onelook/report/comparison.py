@@ -11,9 +11,8 @@ from typing import Any
 
 from onelook.evaluation.significance import Difference
 from onelook.report.charts import signed
-from onelook.types import UNDEFINED, text_repr
+from onelook.types import NOTHING, UNDEFINED, text_repr
 
-NOTHING = "\N{EN DASH}"
 SIZES = {"APs": "small", "APm": "medium", "APl": "large"}  # under 32^2, up to 96^2, over 96^2 square pixels
 Interval = tuple[float, float]
 

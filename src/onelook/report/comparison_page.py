@@ -12,7 +12,6 @@ from onelook.evaluation.significance import LEVEL
 from onelook.files import write_text
 from onelook.report.charts import Change, Point, difference_chart, scatter_chart, signed
 from onelook.report.comparison import (
-    NOTHING,
     SIZES,
     ComparedModel,
     ComparedPair,
@@ -22,6 +21,7 @@ from onelook.report.comparison import (
 )
 from onelook.report.page import ERROR_TYPES
 from onelook.report.style import STYLE
+from onelook.types import NOTHING
 
 MAX_CLASSES_IN_CHART = 16  # the largest differences; all classes are in the table
 HTML, JSON, MODELS, DIFFERENCES = "compare.html", "compare.json", "models.csv", "differences.csv"

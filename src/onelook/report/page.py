@@ -15,6 +15,7 @@ from onelook.evaluation.coco import RECALLS, Evaluation
 from onelook.files import write_text
 from onelook.report.charts import Series, bar_chart, heatmap, line_chart
 from onelook.report.style import STYLE
+from onelook.types import NOTHING
 
 MAX_CLASSES_SIDE_BY_SIDE = 9  # rows of a confusion matrix that is placed beside the kinds of error
 MAX_CLASS_LINES = 10  # classes with a line of their own; more are drawn as faint lines behind their mean
@@ -239,4 +240,4 @@ def _row(charts: Sequence[str]) -> str:
 
 
 def _score(value: float) -> str:
-    return "\N{EN DASH}" if value < 0 else f"{value:.3f}"
+    return NOTHING if value < 0 else f"{value:.3f}"

@@ -17,9 +17,8 @@ from onelook.recipes.roadmaps import PRINTED_METRICS, PublishedNumbers
 from onelook.report.charts import Point, scatter_chart
 from onelook.report.scatter_png import write_scatter_png
 from onelook.report.style import STYLE
-from onelook.types import text_repr
+from onelook.types import NOTHING, text_repr
 
-_NOTHING = "\N{EN DASH}"
 TITLES = {"top1": "top-1", "top5": "top-5"} | {name: name for name in PRINTED_METRICS}  # titles of the metrics
 
 
@@ -245,7 +244,7 @@ class RoadmapTable:
             f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.facts.items()
         )
         changes = "".join(
-            f"<tr><td>{escape(row.name)}</td><td><code>{escape(', '.join(row.change)) or _NOTHING}</code></td>"
+            f"<tr><td>{escape(row.name)}</td><td><code>{escape(', '.join(row.change)) or NOTHING}</code></td>"
             f"<td>{escape(row.note)}</td></tr>"
             for row in self.rows
         )
@@ -301,4 +300,4 @@ def _difference(one: float | None, other: float | None) -> float | None:
 
 
 def _text(value: float | None, digits: int, sign: str = "") -> str:
-    return _NOTHING if value is None else f"{value:{sign}.{digits}f}"
+    return NOTHING if value is None else f"{value:{sign}.{digits}f}"

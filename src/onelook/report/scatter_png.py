@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 
 from onelook.draw import write_image
-from onelook.report.charts import Point, format_number, label_heights, point_colours, scatter_limits, ticks
+from onelook.report.charts import Point, format_number, point_colours, scatter_limits, ticks
+from onelook.report.labels import place_labels, short_label
 
 _SIZE = (1240, 760)  # (width, height)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 110, 240, 40, 90  # labels are to the right of their points
+_LEFT, _RIGHT, _TOP, _BOTTOM = 110, 30, 40, 90
 _INK, _MUTED, _GRID = (31, 41, 51), (102, 113, 127), (228, 232, 238)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -40,22 +41,24 @@ def write_scatter_png(path: Path, points: Sequence[Point], x_label: str, y_label
         _write(canvas, format_number(value), (x, height - _BOTTOM + 32), anchor=0.5)
     cv2.line(canvas, (_LEFT, height - _BOTTOM), (width - _RIGHT, height - _BOTTOM), _MUTED, 2)
     _write(canvas, x_label, ((_LEFT + width - _RIGHT) // 2, height - 22), anchor=0.5)
-    _write(canvas, y_label, (_LEFT - 14, _TOP - 14), anchor=1.0)
+    _write(canvas, y_label, (_LEFT - 14, _TOP - 20), anchor=1.0)
     labelled = [point for point in points if point.name]
     for point in points:
         if not point.name:
             cv2.circle(canvas, place(point.x, point.y), 4, _MUTED, 1, cv2.LINE_AA)
-    heights = label_heights([place(point.x, point.y) for point in labelled], 24.0, 220.0)
-    for index, (point, named) in enumerate(zip(labelled, point_colours(labelled))):
+    names = [short_label(point.name) for point in labelled]
+    inside = (_LEFT, width - _RIGHT, height - _BOTTOM)
+    labels = place_labels([place(one.x, one.y) for one in labelled], list(map(_width, names)), 24.0, 16.0, inside)
+    for point, named, name, label in zip(labelled, point_colours(labelled), names, labels):
         colour = _rgb(named)
         x, y = place(point.x, point.y)
         for end in (-point.spread[0], point.spread[1]) if any(point.spread) else ():
             cv2.line(canvas, (x, y), (x, place(point.x, point.y + end)[1]), colour, 2, cv2.LINE_AA)
         cv2.circle(canvas, (x, y), 8, colour, 2 if point.hollow else -1, cv2.LINE_AA)
-        at = round(heights[index])
+        at, side = round(label.y), -1 if label.is_left else 1
         if at != y:
-            cv2.line(canvas, (x, y), (x + 14, at), colour, 1, cv2.LINE_AA)
-        _write(canvas, point.name, (x + 16, at + 7), anchor=0.0, colour=_INK)
+            cv2.line(canvas, (x, y), (x + 14 * side, at), colour, 1, cv2.LINE_AA)
+        _write(canvas, name, (x + 16 * side, at + 7), anchor=float(label.is_left), colour=_INK)
     return write_image(path, canvas)
 
 
@@ -63,9 +66,16 @@ def _write(
     canvas: np.ndarray, text: str, at: tuple[int, int], *, anchor: float, colour: tuple[int, int, int] = _MUTED
 ) -> None:
     """Writes text at a position; anchor: 0 left-aligned, 0.5 centred, 1 right-aligned. OpenCV's font is ASCII only."""
-    plain = text.encode("ascii", "replace").decode()
-    (width, _), _ = cv2.getTextSize(plain, _FONT, 0.6, 1)
-    cv2.putText(canvas, plain, (round(at[0] - anchor * width), at[1]), _FONT, 0.6, colour, 1, cv2.LINE_AA)
+    cv2.putText(canvas, _plain(text), (round(at[0] - anchor * _width(text)), at[1]), _FONT, 0.6, colour, 1, cv2.LINE_AA)
+
+
+def _width(text: str) -> float:
+    (width, _), _ = cv2.getTextSize(_plain(text), _FONT, 0.6, 1)
+    return float(width)
+
+
+def _plain(text: str) -> str:
+    return text.encode("ascii", "replace").decode()
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

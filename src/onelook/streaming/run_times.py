@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.errors import UserError
+from onelook.errors import UserError, reason_of
 from onelook.files import write_text
 
 _LAYOUT = 'It is JSON: a list of seconds, or {"samples": [0.021, 0.024, ...]}.'
@@ -68,7 +68,7 @@ class RunTimes:
         except FileNotFoundError as error:
             raise UserError(f"The run times '{path}' do not exist.", "Check the path.") from error
         except OSError as error:
-            raise UserError(f"The run times '{path}' cannot be read: {error.strerror}.", "Check the file.") from error
+            raise UserError(f"The run times '{path}' cannot be read: {reason_of(error)}.", "Check the file.") from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"'{path}' does not hold run times: it is no JSON.", _LAYOUT) from error
         samples = content.get("samples") if isinstance(content, dict) else content

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onelook.errors import DataError
+from onelook.errors import DataError, reason_of
 from onelook.types import Detections
 
 LARGEST_FRAME = 10_000_000
@@ -44,7 +44,7 @@ def read_mot(path: Path, *, annotations: bool = False) -> Tracks:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = reason_of(error) if isinstance(error, OSError) else "it is no text"
         raise DataError(f"'{path}' cannot be read: {reason}.", "Give a file of MOT text.") from error
     rows: list[tuple[float, ...]] = []
     seen: set[tuple[int, int]] = set()

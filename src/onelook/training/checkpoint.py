@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from onelook import run_files
-from onelook.errors import UserError
+from onelook.errors import UserError, reason_of
 from onelook.files import replacing
 from onelook.training.processes import restore_statistics
 from onelook.training.train_state import TrainState
@@ -50,7 +50,7 @@ def save_checkpoint(
             save_tensors(tensors, temporary, metadata)
     except OSError as error:
         raise UserError(
-            f"'{path}' could not be written: {error.strerror or error}.",
+            f"'{path}' could not be written: {reason_of(error)}.",
             "The checkpoint before it, if there was one, is intact: free space on the disk or correct its permissions, "
             "then resume.",
         ) from error

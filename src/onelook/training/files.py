@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from onelook.errors import UserError
+from onelook.errors import UserError, reason_of
 
 _LOCKED: dict[Path, int] = {}  # folders that this process has locked, and how often
 
@@ -57,8 +57,5 @@ def make_folder(folder: Path) -> None:
     except FileExistsError:
         raise UserError(f"'{folder}' is not a folder.", "Give another one (out).") from None
     except OSError as error:
-        reason = error.strerror or str(error)
         remedy = "Give a folder that you can write to (out)."
-        raise UserError(
-            f"The folder '{folder}' cannot be created: {reason[:1].lower() + reason[1:]}.", remedy
-        ) from error
+        raise UserError(f"The folder '{folder}' cannot be created: {reason_of(error)}.", remedy) from error

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from onelook.errors import UserError, did_you_mean, missing_package
+from onelook.errors import UserError, did_you_mean, missing_package, reason_of
 from onelook.files import write_text
 
 
@@ -162,7 +162,7 @@ class LoggerCollection:
         try:
             do(self._csv)
         except OSError as error:
-            self._warn(f"'{self._csv.path}' could not be written ({error.strerror or error}). {otherwise}")
+            self._warn(f"'{self._csv.path}' could not be written ({reason_of(error)}). {otherwise}")
 
     def _each(self, what: str, do: Callable[[MetricLogger], None]) -> None:
         for name, logger in list(self._services.items()):

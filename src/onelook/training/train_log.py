@@ -13,6 +13,7 @@ from types import TracebackType
 
 import torch
 
+from onelook.errors import reason_of
 from onelook.reporter import Progress, Reporter, ignore_progress
 from onelook.training.result import format_duration
 
@@ -52,7 +53,7 @@ class TrainLog:
                 file.write("".join(f"{stamp} {line}\n" for line in text.splitlines()))
         except OSError as error:
             if not self._log_failed:
-                self.reporter.warning(f"'{self.path}' could not be written ({error.strerror or error}).")
+                self.reporter.warning(f"'{self.path}' could not be written ({reason_of(error)}).")
             self._log_failed = True
 
     def info(self, text: str) -> None:

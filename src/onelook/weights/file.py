@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from onelook import run_files
-from onelook.errors import WeightsError
+from onelook.errors import WeightsError, reason_of
 from onelook.files import replacing
 from onelook.weights.problems import UnreadableFile, byte_size
 
@@ -36,7 +36,7 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
     except FileNotFoundError as error:
         raise WeightsError(f"The weights file '{name}' does not exist.", "Check the path.") from error
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
         raise WeightsError(f"'{name}' cannot be opened: {reason}.", "Check the path and its permissions.") from error
 
 
@@ -87,5 +87,5 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[str]:
         with replacing(path) as temporary:
             yield str(temporary)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise WeightsError(f"'{path}' cannot be written: {reason}.", "Check the place and its free space.") from error

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def show_anchors(found: FoundAnchors, console: Console) -> None:
     """Prints the anchors of each level, how well they fit, and the setting that uses them."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=found.present is not None)
     columns = [("", found.anchors, found.fit)]
     if found.present is not None:
         columns.insert(0, (str(found.model), *found.present))

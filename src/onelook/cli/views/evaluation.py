@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onelook.evaluation import Evaluation
+from onelook.types import NOTHING
 
 _ALL_CLASSES = 20  # up to so many classes are listed; of more, the best and the worst
 _EXTREMES = 6
@@ -68,4 +69,4 @@ def _show_classes(evaluation: Evaluation, console: Console) -> None:
 
 
 def _number(value: float) -> str:
-    return "-" if value < 0 else f"{value:.4f}"
+    return NOTHING if value < 0 else f"{value:.4f}"

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onelook.types import NOTHING
+
 if TYPE_CHECKING:
     from onelook.api.models import ModelList
 
@@ -29,7 +31,7 @@ def show_models(models: ModelList, console: Console) -> None:
             f"{row.parameters / 1e6:.2f} M",
             f"{row.gflops:.2f}",
             f"{height}" if height == width else f"{height}x{width}",
-            f"{model.published.ap:.1f}" if model.published else "-",
+            f"{model.published.ap:.1f}" if model.published else NOTHING,
             model.licence,
         )
     console.print(table)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from onelook.types import NOTHING
+
 if TYPE_CHECKING:
     from onelook.api.search import SearchResult
 
@@ -32,7 +34,7 @@ def show_backbone(result: SearchResult, console: Console) -> None:
             "yes" if row.within else "no",
             f"{row.detector_parameters / 1e6:.2f} M",
             f"{row.gflops:.2f}",
-            *(("-" if value is None else f"{1e3 * value:.1f}" for value in times) if measured else ()),
+            *((NOTHING if value is None else f"{1e3 * value:.1f}" for value in times) if measured else ()),
             style="bold" if place == 0 else None,
         )
     console.print(table)

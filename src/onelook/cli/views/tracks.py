@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onelook.evaluation.tracks import TrackCounts, TrackEvaluation
-from onelook.types import UNDEFINED
+from onelook.types import NOTHING, UNDEFINED
 
 _COUNTS = {"hits": "matched", "misses": "missed", "false_positives": "false", "switches": "switches"}
 
@@ -26,5 +26,5 @@ def show_tracks(result: TrackEvaluation, console: Console) -> None:
 
 def _cells(counts: TrackCounts) -> list[str]:
     plain = counts.to_dict()
-    metrics = ["-" if value == UNDEFINED else f"{value:.3f}" for value in counts.metrics.values()]
+    metrics = [NOTHING if value == UNDEFINED else f"{value:.3f}" for value in counts.metrics.values()]
     return [*metrics, *(str(plain[name]) for name in _COUNTS)]

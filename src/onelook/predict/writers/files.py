@@ -11,7 +11,7 @@ from typing import IO, ClassVar, Protocol
 import numpy as np
 
 from onelook.draw import draw_detections, enlarge_small_image
-from onelook.errors import UserError
+from onelook.errors import UserError, reason_of
 from onelook.files import open_replacing, write_bytes
 from onelook.predict.sources import PreparedImage
 from onelook.types import Detections
@@ -52,7 +52,7 @@ class Writer(Protocol):
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """The error about a file that cannot be written."""
-    return UserError(f"'{path}' cannot be written: {error.strerror or error}.", "Choose another folder (out).")
+    return UserError(f"'{path}' cannot be written: {reason_of(error)}.", "Choose another folder (out).")
 
 
 class _Discarded(Exception):
