@@ -111,7 +111,8 @@ def test_wrong_settings_are_explained(tmp_path: Path) -> None:
             find(tmp_path / "a", **settings)
 
 
-def test_the_command_line_shows_predicted_and_measured_times(tmp_path: Path, capsys) -> None:
+def test_the_command_line_shows_predicted_and_measured_times(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     arguments = ["--like", "damo-yolo-ns", "--size", "128", "--budget", "latency=12ms", "--evaluations", "1"]
     arguments += ["--threads", "1"]
     assert run(["search", *arguments, "--out", str(tmp_path / "a")]) == 0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from onelook.ops.boxes import cxcywh_to_xyxy
+from onelook.ops.precision import at_least_float32
 from onelook.ops.priors import flatten_levels, grid_priors
 from onelook.types import Predictions, Priors
 
@@ -26,7 +27,7 @@ def anchor_predictions(
     """
     rows = flatten_levels(maps, len(anchors[0]))
     # Float16 resolves only half a pixel above 512.
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    rows = rows.to(at_least_float32(rows.dtype))
     shapes = [(level.shape[2], level.shape[3]) for level in maps]
     priors = grid_priors(shapes, strides, anchors=anchors, dtype=rows.dtype, device=rows.device)
     regression, objectness, classes = rows.split((box_values, 1, rows.shape[-1] - box_values - 1), -1)

@@ -12,3 +12,11 @@ def at_least_float32(value: Tensor) -> Tensor:
     Above 2048, float16 does not represent every whole pixel.
     """
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, else float32.
+
+    (`torch.promote_types` would become a part of exported programs, which PyTorch 2.6 cannot load.)
+    """
+    return dtype if dtype == torch.float64 else torch.float32

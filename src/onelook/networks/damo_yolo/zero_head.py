@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from onelook.layers.conv import ConvStyle
 from onelook.networks.detector import ClassRows, Head, Neck
 from onelook.ops.boxes import distances_to_xyxy
+from onelook.ops.precision import at_least_float32
 from onelook.ops.priors import flatten_levels, grid_priors
 from onelook.types import Predictions
 
@@ -68,7 +69,7 @@ class DistributionHead(Head):
         levels = [level(features) for level, features in zip(self.levels, pyramid, strict=True)]
         classes, regression = (flatten_levels(maps) for maps in zip(*levels))
         # Softmax and distances of hundreds of pixels need more than half precision.
-        dtype = torch.promote_types(classes.dtype, torch.float32)
+        dtype = at_least_float32(classes.dtype)
         classes, regression = classes.to(dtype), regression.to(dtype)
         shapes = [(features.shape[2], features.shape[3]) for features in pyramid]
         priors = grid_priors(shapes, self.strides, offset=0.0, dtype=dtype, device=classes.device)

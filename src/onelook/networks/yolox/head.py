@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from onelook.networks.detector import ClassRows, Head
 from onelook.networks.yolox.decoupled_head import HeadLevel
 from onelook.ops.boxes import cxcywh_to_xyxy
+from onelook.ops.precision import at_least_float32
 from onelook.ops.priors import flatten_levels, grid_priors
 from onelook.types import Predictions, Priors
 
@@ -45,7 +46,7 @@ class YoloxHead(Head):
     def forward(self, pyramid: Pyramid) -> Predictions:
         levels = [level(features) for level, features in zip(self.levels, pyramid, strict=True)]
         # Float16 has a resolution of half a pixel above 512, and exp overflows in it: decode in float32 at least.
-        dtype = torch.promote_types(levels[0][0].dtype, torch.float32)
+        dtype = at_least_float32(levels[0][0].dtype)
 
         def rows(maps: Sequence[Tensor]) -> Tensor:
             return flatten_levels(maps, self.num_anchors).to(dtype)
