@@ -27,7 +27,7 @@ def anchor_predictions(
     """
     rows = flatten_levels(maps, len(anchors[0]))
     # Float16 resolves only half a pixel above 512.
-    rows = rows.to(at_least_float32(rows.dtype))
+    rows = at_least_float32(rows)
     shapes = [(level.shape[2], level.shape[3]) for level in maps]
     priors = grid_priors(shapes, strides, anchors=anchors, dtype=rows.dtype, device=rows.device)
     regression, objectness, classes = rows.split((box_values, 1, rows.shape[-1] - box_values - 1), -1)

@@ -67,12 +67,10 @@ class DistributionHead(Head):
 
     def forward(self, pyramid: Pyramid) -> Predictions:
         levels = [level(features) for level, features in zip(self.levels, pyramid, strict=True)]
-        classes, regression = (flatten_levels(maps) for maps in zip(*levels))
         # Softmax and distances of hundreds of pixels need more than half precision.
-        dtype = at_least_float32(classes.dtype)
-        classes, regression = classes.to(dtype), regression.to(dtype)
+        classes, regression = (at_least_float32(flatten_levels(maps)) for maps in zip(*levels))
         shapes = [(features.shape[2], features.shape[3]) for features in pyramid]
-        priors = grid_priors(shapes, self.strides, offset=0.0, dtype=dtype, device=classes.device)
+        priors = grid_priors(shapes, self.strides, offset=0.0, dtype=classes.dtype, device=classes.device)
         distances = expected_distances(regression, self.project) * priors.strides[:, None]
         boxes = distances_to_xyxy(priors.points, distances)
         if self.spare and not self.training:

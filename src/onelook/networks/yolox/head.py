@@ -45,17 +45,16 @@ class YoloxHead(Head):
 
     def forward(self, pyramid: Pyramid) -> Predictions:
         levels = [level(features) for level, features in zip(self.levels, pyramid, strict=True)]
-        # Float16 has a resolution of half a pixel above 512, and exp overflows in it: decode in float32 at least.
-        dtype = at_least_float32(levels[0][0].dtype)
 
         def rows(maps: Sequence[Tensor]) -> Tensor:
-            return flatten_levels(maps, self.num_anchors).to(dtype)
+            # Float16 has a resolution of half a pixel above 512, and exp overflows in it.
+            return at_least_float32(flatten_levels(maps, self.num_anchors))
 
         boxes, objectness, classes = (rows(maps) for maps in list(zip(*levels))[:3])
         unique = None if levels[0][3] is None else rows([level[3] for level in levels]).squeeze(-1)
         shapes = [(features.shape[2], features.shape[3]) for features in pyramid]
         anchors = None if self.anchors is None else tuple(self.anchors)
-        priors = grid_priors(shapes, self.strides, anchors=anchors, dtype=dtype, device=boxes.device)
+        priors = grid_priors(shapes, self.strides, anchors=anchors, dtype=boxes.dtype, device=boxes.device)
         return Predictions(decode(boxes, priors), classes, objectness.squeeze(-1), boxes, priors, unique=unique)
 
     def class_rows(self) -> dict[str, ClassRows]:
