@@ -98,7 +98,7 @@ class ModelBenchmark:
 def latency_of(seconds: Sequence[float]) -> dict[str, float]:
     """Milliseconds: mean, fastest, slowest, and the percentiles."""
     times = np.asarray(seconds) * 1e3
-    known = {"mean": float(times.mean()), "fastest": float(times.min()), "slowest": float(times.max())}
+    known = {"mean": float(times.mean()), "fastest": float(np.min(times)), "slowest": float(np.max(times))}
     return known | {f"p{share}": float(np.percentile(times, share)) for share in PERCENTILES}
 
 

@@ -149,9 +149,12 @@ def _check_classes(part: ReadSplit, problems: Problems) -> None:
         message = f"The class '{names[label]}' has only crowds in the split '{part.split}', so it cannot be learnt."
         problems.warning("class-only-crowds", message, "Set iscrowd to 0 where a box is around one object.", **place)
     some = counts[counts > 0]
-    if is_trained_on and some.max() > IMBALANCE * some.min():
-        most, least = names[int(counts.argmax())], names[int(np.where(counts > 0, counts, counts.max() + 1).argmin())]
-        message = f"'{most}' has {some.max()} boxes in the split '{part.split}', '{least}' only {some.min()}."
+    if is_trained_on and np.max(some) > IMBALANCE * np.min(some):
+        most, least = (
+            names[int(np.argmax(counts))],
+            names[int(np.argmin(np.where(counts > 0, counts, np.max(counts) + 1)))],
+        )
+        message = f"'{most}' has {np.max(some)} boxes in the split '{part.split}', '{least}' only {np.min(some)}."
         problems.warning(
             "class-imbalance", message, "Add examples of rare classes, or sample them more often.", **place
         )

@@ -142,9 +142,9 @@ def _columns(
     points = np.fromiter(chain.from_iterable(rings), np.float64, int(sizes.sum()))
     plain = (
         _within(boxes, PIXEL_LIMIT)
-        and boxes[:, 2:].min() >= 0
-        and areas.min() >= 0
-        and areas.max() <= PIXEL_LIMIT**2
+        and np.min(boxes[:, 2:]) >= 0
+        and np.min(areas) >= 0
+        and np.max(areas) <= PIXEL_LIMIT**2
         and all(_within(column, ID_LIMIT) for column in (ids, image_ids, categories))
         and not (sizes % 2).any()
         and sizes.all()

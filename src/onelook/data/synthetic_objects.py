@@ -176,7 +176,9 @@ def mushroom(painter: Painter, rng: Generator) -> None:
     painter.part(stalk, hsv(0.11, rng.uniform(0.1, 0.25), 0.95), swell=0.22)
     arch = oval(0, -0.02, 0.78, 0.72)[24:]
     cap = np.concatenate([arch, [(0.78, -0.02)], oval(0, -0.02, 0.78, rng.uniform(0.1, 0.22))[:25]])
-    body = painter.part(cap, hsv(rng.choice([0.0, 0.05, 0.08, 0.75, 0.58]), 0.8, rng.uniform(0.7, 0.95)), swell=0.5)
+    body = painter.part(
+        cap, hsv(float(rng.choice([0.0, 0.05, 0.08, 0.75, 0.58])), 0.8, rng.uniform(0.7, 0.95)), swell=0.5
+    )
     for x, y in ((-0.45, -0.22), (-0.12, -0.48), (0.22, -0.2), (0.5, -0.1), (0.3, -0.52), (-0.12, -0.08)):
         moved = rng.uniform(-0.06, 0.06, 2)
         painter.mark(oval(x + moved[0], y + moved[1], rng.uniform(0.06, 0.12), 0.08, count=20), (0.97, 0.95, 0.9), body)
@@ -210,7 +212,7 @@ def leaf(painter: Painter, rng: Generator) -> None:
     """A leaf with a vein: clutter, never labelled."""
     along = np.linspace(0, np.pi, 20)
     half = np.stack([-np.cos(along) * 0.9, 0.38 * np.sin(along) ** 1.3], axis=1)
-    hue = rng.choice([0.09, 0.13, 0.28, 0.34])
+    hue = float(rng.choice([0.09, 0.13, 0.28, 0.34]))
     body = painter.part(np.concatenate([half, half[::-1] * (1, -1)]), hsv(hue, 0.7, rng.uniform(0.4, 0.8)), swell=0.2)
     painter.mark([(-0.9, -0.02), (0.9, -0.01), (0.9, 0.01), (-0.9, 0.02)], hsv(hue, 0.4, 0.9), body)
 

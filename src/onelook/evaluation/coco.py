@@ -279,7 +279,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _iou_row(iou: float) -> int:
-    row = int(np.abs(IOUS - iou).argmin())
+    row = int(np.argmin(np.abs(IOUS - iou)))
     if abs(IOUS[row] - iou) > 1e-6:
         raise ValueError(f"IoU {iou} is not one of the protocol's thresholds 0.50, 0.55, ..., 0.95")
     return row
@@ -303,5 +303,5 @@ def _f1_curve(evaluation: Evaluation) -> F1Curve:
         precision = found / (found + wrong)  # undefined where nothing passes
     defined = ~np.isnan(f1[:, 0]) if len(f1) else np.zeros(0, bool)
     mean = f1[defined].mean(0) if defined.any() else np.zeros(len(thresholds))
-    best = int(mean.argmax())
+    best = int(np.argmax(mean))
     return F1Curve(thresholds, f1, precision, found / objects, float(thresholds[best]), float(mean[best]))

@@ -50,7 +50,7 @@ class MatchTable:
         objects = np.bincount(self.object_labels, weights[self.object_images], self.num_classes).astype(np.int64)
         found, precision = self._precision(weights)
         needed = _needed(objects)  # (C, 101)
-        large = int(objects.max(initial=0)) + 2  # more than any count, so that one search serves all segments
+        large = int(np.max(objects, initial=0)) + 2  # more than any count, so that one search serves all segments
         segments = np.arange(len(self.bounds) - 1).reshape(self.num_classes, len(IOUS))
         keys = found + self.segments * large
         places = np.searchsorted(keys, needed[:, None, :] + segments[:, :, None] * large)

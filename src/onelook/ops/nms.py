@@ -223,7 +223,7 @@ def soft_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float | None, sig
     left = np.arange(len(scores))
     result = np.empty_like(scores)
     while left.size:
-        best = left[scores[left].argmax()]  # the first of equals
+        best = left[np.argmax(scores[left])]  # the first of equals
         result[best] = scores[best]
         left = left[left != best]
         iou = pairwise_iou(boxes[best : best + 1], boxes[left])[0]

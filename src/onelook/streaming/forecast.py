@@ -54,7 +54,7 @@ def associate(boxes: np.ndarray, labels: np.ndarray, tracks: np.ndarray, track_l
     for row in range(len(boxes)):
         if overlap.shape[1] == 0:
             break
-        best = overlap.shape[1] - 1 - int(overlap[row, ::-1].argmax())
+        best = overlap.shape[1] - 1 - int(np.argmax(overlap[row, ::-1]))
         if overlap[row, best] >= MATCH_IOU:
             matched[row] = best
             overlap[:, best] = -1

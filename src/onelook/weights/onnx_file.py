@@ -183,7 +183,7 @@ def _halves(packed: memoryview, what: str) -> memoryview:
     data = np.frombuffer(packed, np.uint8)
     ends = np.flatnonzero(data < 0x80)
     starts = np.concatenate(([0], ends[:-1] + 1))
-    if not len(ends) or ends[-1] != len(data) - 1 or (ends - starts).max() > 2:
+    if not len(ends) or ends[-1] != len(data) - 1 or np.max(ends - starts) > 2:
         raise UnreadableFile(f"{what} has damaged values")
     values = np.zeros(len(ends), np.uint32)
     for index in range(3):
