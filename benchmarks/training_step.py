@@ -20,7 +20,7 @@ from onelook.data import Dataset, open_dataset, splits
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.loader import Batch, Loader
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.devices import choose_device
+from onelook.devices import Precision, choose_device
 from onelook.errors import UsageError
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.networks.build import build
@@ -37,7 +37,6 @@ from onelook.training.train_state import RuntimeOptions, TrainState
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from onelook.devices import Precision
     from onelook.types import Predictions
 
 BLOCK = 4  # steps of one kind in a row, before the other has its turn

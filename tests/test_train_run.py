@@ -313,7 +313,7 @@ def small_files():
 
 
 def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path, small_files):
-    with pytest.raises(UserError, match=r"state\.pt' could not be written: File too large") as caught:
+    with pytest.raises(UserError, match=r"state\.pt' could not be written: file too large") as caught:
         start(tmp_path)
     assert "then resume" in caught.value.remedy
     with pytest.raises(UserError, match=r"x\.safetensors' cannot be written: File too large"):
