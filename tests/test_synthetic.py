@@ -80,5 +80,5 @@ def test_writing_again_changes_nothing_and_never_touches_other_files(tmp_path: P
     ids=["too small", "more than most", "no size", "too difficult", "too many classes"],
 )
 def test_settings_outside_their_range_are_refused(setting: dict[str, tuple[int, int]]) -> None:
-    with pytest.raises(ValueError, match="are|is 0 to 1"):
+    with pytest.raises(ValueError, match=r"are|is 0 to 1"):
         Scenes(**setting)  # type: ignore[arg-type]

@@ -316,7 +316,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path, small_file
     with pytest.raises(UserError, match=r"state\.pt' could not be written: file too large") as caught:
         start(tmp_path)
     assert "then resume" in caught.value.remedy
-    with pytest.raises(UserError, match=r"x\.safetensors' cannot be written: File too large"):
+    with pytest.raises(UserError, match=r"x\.safetensors' cannot be written: file too large"):
         save_weights(train_state_of(RECIPE).detector, tmp_path / "x.safetensors")
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml"}
 
