@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import assert_type
 
 import numpy as np
+from numpy.typing import NDArray
 import onelook
 from onelook import Detections, Detector, Evaluation, LoadedDetector, Recipe, TrainResult
 from onelook import ExportResult, WrittenWeights
@@ -47,11 +48,11 @@ for found in detector.stream("clip.mp4"):
     assert_type(found.names, list[str])
     assert_type(found.save("out.jpg"), Path)
     found.to_pandas()
-    assert_type(found.plot(), "np.ndarray")
+    drawn: NDArray[np.uint8] = found.plot()
     assert_type(found[found.scores > 0.5], Detections)
     assert_type(found[0][:1][[0]], Detections)
 for found in detector.track("clip.mp4", tracker="ocsort"):
-    assert_type(found.tracks, np.ndarray | None)
+    tracks: NDArray[np.int64] | None = found.tracks
 assert_type(onelook.score_tracks("annotated/", "tracks/").metrics, dict[str, float])
 assert_type(onelook.stream(["a.onnx", detector], "data/").best.age, float | None)
 assert_type(detector.validate("data/"), Evaluation)

@@ -253,6 +253,7 @@ def test_verification_images_have_structure_and_are_always_the_same() -> None:
     assert coarse.std((2, 3)).min() > 10
 
 
+@pytest.mark.slow
 def test_export_of_an_exported_file_keeps_its_size_and_tells_what_it_does_not_keep(tmp_path: Path) -> None:
     given = tmp_path / "given.onnx"
     first = onelook.export("yolox-nano", weights="none", size=SIZE, batch=2, out=given)

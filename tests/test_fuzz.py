@@ -27,7 +27,9 @@ LONG = "x" * 400 + ".png"  # file systems take 255 bytes
 
 def test_damaged_files_are_read_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
-    targets, watch = all_targets(), Watch()
+    # Without libraries of other runtimes, which may break this process: `fuzz_readers.py` has a process for them.
+    targets = {name: target for name, target in all_targets().items() if not name.startswith("exported: ")}
+    watch = Watch()
     results = {number: run_example(targets, 0, number, watch) for number in range(EXAMPLES)}
     assert {number: found for number, found in results.items() if found[1] not in ("read", "refused")} == {}
     assert len({name for name, _ in results.values()}) > 40

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
@@ -136,7 +136,11 @@ def image_files(draw):
 
 
 def assert_equals_pillow(name, content):
-    expected, found = reference(content), decode_image(content)
+    try:
+        expected = reference(content)
+    except OSError:  # Pillow cannot read what it has written: YCbCr in TIFF files of some sizes
+        reject()
+    found = decode_image(content)
     assert found.shape == expected.shape and found.flags.c_contiguous and found.flags.writeable, name
     assert np.abs(found.astype(int) - expected).max() <= TOLERANCE, name
     assert read_header(content).size == expected.shape[:2], name

@@ -182,6 +182,7 @@ def test_anchors_are_compared_only_where_there_are_some() -> None:
         change(published_recipe("yolov7"), {"least_anchor_recall": 98.0})
 
 
+@pytest.mark.slow
 def test_a_run_with_replaced_anchors_is_resumed_by_the_same_words(small_objects: Dataset, tmp_path) -> None:
     changes = ("model.width_multiple=0.125", "augment.mosaic=0")
     choice = RecipeChoice(recipe="yolov7-tiny:published", epochs=1, size=64, batch=4, overrides=changes)

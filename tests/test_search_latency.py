@@ -67,6 +67,7 @@ def test_the_found_detector_keeps_the_budget_and_the_table_is_kept_in_the_cache(
     assert not LatencyMeter(search_form("damo-yolo-ns"), 128, "torch", 1).table.known
 
 
+@pytest.mark.slow
 def test_a_larger_budget_finds_a_better_score(tmp_path: Path) -> None:
     small, large = find(tmp_path / "a", "latency=6ms"), find(tmp_path / "b", "latency=14ms")
     assert small.rows[0].score < large.rows[0].score

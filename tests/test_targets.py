@@ -233,6 +233,21 @@ def test_damaged_file_gets_one_message(name: str, exported: Any, tmp_path: Path)
 
 
 @needs_ncnn
+@pytest.mark.parametrize("suffix", [".param", ".bin"])
+def test_changed_ncnn_files_are_refused_before_ncnn_reads_them(suffix: str, exported: Any, tmp_path: Path) -> None:
+    file = exported("ncnn")
+    for one in (file.path, *file.beside):
+        shutil.copy(one, tmp_path)
+    path = tmp_path / file.path.name
+    changed = path.with_suffix(suffix)
+    content = bytearray(changed.read_bytes())
+    content[len(content) // 2] ^= 1
+    changed.write_bytes(content)
+    with pytest.raises(ExportError, match="not as they were exported"):
+        onelook.load(path)
+
+
+@needs_ncnn
 def test_ncnn_model_needs_its_other_files(exported: Any, tmp_path: Path) -> None:
     file = exported("ncnn")
     shutil.copy(file.path, tmp_path)

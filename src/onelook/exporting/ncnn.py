@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from onelook.exporting.verify import verify_rows
 from onelook.files import write_text
 from onelook.layers.focus import Focus, space_to_depth
 from onelook.networks.detector import Detector
-from onelook.predict.runtimes.ncnn import NcnnRuntime
+from onelook.predict.runtimes.ncnn import CHECKSUM, NcnnRuntime, checksum
 
 _OTHERS = (".bin", ".param.json")
 _NAMES = {"in0": "images", "out0": "boxes", "out1": "scores"}  # pnnx's names of inputs and outputs, and ours
@@ -55,7 +56,8 @@ def export_ncnn(detector: Detector, path: str | Path, options: ExportOptions) ->
         _round_kernels(graph)
     with drafted(path, _OTHERS) as draft:
         _convert(graph, metadata, draft)
-        write_text(description_beside(str(draft)), metadata.to_json() + "\n")
+        described = json.loads(metadata.to_json()) | {CHECKSUM: checksum(draft)}
+        write_text(description_beside(str(draft)), json.dumps(described) + "\n")
         runtime = NcnnRuntime(draft, threads=1)
         agreement, _ = verify_rows(runner_of(runtime), OUTPUTS, ExportGraph(detector), metadata)
     others = tuple(path.with_suffix(suffix) for suffix in _OTHERS)
