@@ -7,12 +7,13 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-all lint format docs clean
+.PHONY: help install demo test test-all test-targets lint format docs clean
 
 help:
 	@echo "make demo      the whole main job on a made-up data set: train, validate, detect, export, report"
 	@echo "make test      the tests (minutes)"
 	@echo "make test-all  the tests and the slow ones"
+	@echo "make test-targets  the tests of OpenVINO and ncnn files, which it installs"
 	@echo "make lint      style and types"
 	@echo "make format    puts the code into the house's format"
 	@echo "make docs      docs/api.md from the docstrings, docs/roadmap_tables.md from the roadmaps"
@@ -52,6 +53,11 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow or not slow"
+
+# OpenVINO, ncnn and pnnx in a process of their own: in one with all other tests, native code ended it now and then.
+test-targets: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -e '.[export]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_targets.py tests/test_stream.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
