@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from onelook.data.synthetic_video import CLIPS, VISIBLE, ClipFrame
 from onelook.errors import UserError
 from onelook.evaluation.tracks import THRESHOLDS, count_tracks
+from onelook.ops.numpy_iou import pairwise_iou
 from onelook.tracking import TRACKERS, ByteTrack, OcSort, named_tracker
 from onelook.tracking.box_filter import BoxFilter
-from onelook.tracking.matching import assign, pairwise_iou
+from onelook.tracking.matching import assign
 from onelook.tracking.mot import Tracks, mot_lines, read_mot
 from onelook.tracking.tracker import Tracker
 from onelook.types import Detections
@@ -185,6 +186,7 @@ def test_assignment_equals_the_best_of_all(rows: int, columns: int, seed: int) -
 
 def test_iou_of_boxes() -> None:
     boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 20, 30]])
+    boxes = boxes.astype(float)
     np.testing.assert_allclose(pairwise_iou(boxes, boxes), [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]])
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from hotcoco import primitives
 
-from onelook.tracking.matching import assign, pairwise_iou
+from onelook.ops.numpy_iou import pairwise_iou
+from onelook.tracking.matching import assign
 from onelook.tracking.mot import Tracks
 from onelook.types import UNDEFINED, text_repr
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onelook.errors import UsageError
+from onelook.ops.numpy_iou import pairwise_iou
 from onelook.tracking.box_filter import BoxFilter
-from onelook.tracking.matching import assign, pairwise_iou
+from onelook.tracking.matching import assign
 from onelook.tracking.track import Track, boxes_of, labels_of
 from onelook.types import Detections
 

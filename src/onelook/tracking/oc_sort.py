@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onelook.ops.numpy_iou import pairwise_iou
 from onelook.tracking.box_filter import BoxFilter
 from onelook.tracking.byte_track import check_settings, with_identities
-from onelook.tracking.matching import assign, pairwise_iou
+from onelook.tracking.matching import assign
 from onelook.tracking.track import Track, boxes_of, labels_of
 from onelook.types import Detections
 
