@@ -21,6 +21,7 @@ from onelook.training.adversarial import Adversarial
 from onelook.training.distillation import TERM_NAME, Distillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
+from onelook.training.frozen_start import FrozenStart
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
@@ -71,10 +72,11 @@ class Recipe:
     for never.  nominal_batch: images of a step that another `batch` (an argument of a training) is accumulated to,
     None to make steps of that batch.  grow_accumulation: whether steps are those of YOLOv7's code: the first has one
     micro-batch, the others of the warm-up more and more of them, and a step may reach into the next epoch (see
-    `StepPlan`); needs `nominal_batch` and `OneCycle`, whose steps are micro-batches then.  fixed_phases: whether warm-up and closing
-    phase keep their length in a training of other epochs (`shortened`).  least_anchor_recall: best possible recall
-    below which a new training replaces the anchors by ones that fit its objects; None never does.  distillation:
-    settings of distillation; the run has the teacher.  pretraining: recipe of the classifier training whose backbone
+    `StepPlan`); needs `nominal_batch` and `OneCycle`, whose steps are micro-batches then.  fixed_phases: whether
+    warm-up and closing phase keep their length in a training of other epochs (`shortened`).  least_anchor_recall: best
+    possible recall below which a new training replaces the anchors by ones that fit its objects; None never does.
+    float16_start: whether the weights are rounded to float16 before the first step (YOLOv7).  frozen_start: parameters
+    that are not trained in the first steps.  distillation: settings of distillation; the run has the teacher.  pretraining: recipe of the classifier training whose backbone
     weights the run starts with; None starts with the weights of the run, or at random.
     """
 
@@ -110,6 +112,8 @@ class Recipe:
     grow_accumulation: bool = False
     fixed_phases: bool = False
     least_anchor_recall: float | None = None
+    float16_start: bool = False
+    frozen_start: FrozenStart | None = None
     pretraining: Recipe | None = None
 
     __repr__ = text_repr
