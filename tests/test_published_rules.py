@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,17 +24,27 @@ from onelook.data.objects import object_sizes
 from onelook.data.order import Sampling
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError
+from onelook.losses.darknet_box_gradient import DarknetBoxGradient
+from onelook.losses.yolov4 import DarknetBox
 from onelook.networks.variants import VARIANTS
 from onelook.recipes import RECIPE_TYPES, find_recipe, published_recipe
+from onelook.training.batches import make_loader
+from onelook.training.ema import Ema
 from onelook.training.fit_anchors import MIN_ANCHOR_RECALL, anchor_recall, with_fitting_anchors
+from onelook.training.frozen_start import FrozenStart, matching_parameters
+from onelook.training.loop import Epoch, Step, train
 from onelook.training.processes import ProcessGroup
 from onelook.training.recipe import Recipe, adapted, shortened
+from onelook.training.schedule import Constant
 from onelook.training.start import round_to_float16, starting_point
+from onelook.training.train_state import TrainState
+from training import RECIPE, Squares, train_state_of
 
 NAMES = sorted(name for name, row in VARIANTS.items() if row.family in ("YOLOv4", "YOLOX", "YOLOv7", "DAMO-YOLO"))
 DEPARTURES = {
-    "YOLOv4": {"schedule.warmup_epochs", "schedule.warmup_steps", "accumulate", "nominal_batch", "fixed_phases"},
-    "YOLOX": {"closing.epochs", "sampling.beyond_image", "fixed_phases"},
+    "YOLOv4": {"schedule.warmup_epochs", "schedule.warmup_steps", "accumulate", "nominal_batch", "fixed_phases"}
+    | {"loss.terms.box"},
+    "YOLOX": {"closing.epochs", "sampling.beyond_image", "sampling.last_batch", "fixed_phases"},
     "YOLOv7": {
         "max_labels",
         "nominal_batch",
@@ -42,6 +55,10 @@ DEPARTURES = {
     },
     "DAMO-YOLO": {"max_labels", "sampling.last_batch", "fixed_phases"},
 }
+MORE_DEPARTURES = {
+    "yolov4-csp": {"ema.warmup", "ema.start", "ema.statistics", "ema.last_steps"},
+    "yolov4x-mish": {"frozen_start"},
+}
 ONE_OF_EACH = ("yolov4", "yolox-s", "yolov7", "damo-yolo-s")
 
 
@@ -49,7 +66,7 @@ ONE_OF_EACH = ("yolov4", "yolox-s", "yolov7", "damo-yolo-s")
 def test_the_default_departs_from_the_code_in_the_named_settings_only(name: str) -> None:
     default, code = published_recipe(name), find_recipe(f"{name}:published")
     changed = {one.path for one in diff(default, code)}
-    expected = DEPARTURES[VARIANTS[name].family] | ({"ema.warmup", "ema.start"} if name == "yolov4-csp" else set())
+    expected = DEPARTURES[VARIANTS[name].family] | MORE_DEPARTURES.get(name, set())
     assert changed == (expected - {"accumulate"} if name.startswith("yolov4-tiny") else expected)
     assert from_plain(to_plain(code), RECIPE_TYPES) == code
 
@@ -99,6 +116,98 @@ def test_batches_are_accumulated_to_64_images(name: str, batch: int, accumulate:
     assert (default.accumulate, default.batch_size) == (1, batch)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("yolov4", DarknetBoxGradient(0.07, max_delta=(5.0, 5.0, 5.0))),
+        ("csresnext50-panet-spp", DarknetBoxGradient(0.07)),
+        ("yolov4-tiny", DarknetBoxGradient(0.07, shares=False)),
+        ("yolov4-csp", DarknetBoxGradient(0.05, coordinates="sigmoid", max_delta=(5.0, 5.0, 2.0))),
+        ("yolov4x-mish", DarknetBoxGradient(0.05, coordinates="sigmoid", max_delta=(5.0, 5.0, 2.0))),
+    ],
+)
+def test_box_gradients_are_those_of_the_cfg_file(name: str, expected: DarknetBoxGradient) -> None:
+    assert find_recipe(f"{name}:published").loss.terms[0] == expected
+    assert isinstance(published_recipe(name).loss.terms[0], DarknetBox)
+
+
+def test_what_is_frozen_first_in_yolov4x_mish_is_what_darknet_freezes() -> None:
+    code = change(find_recipe("yolov4x-mish:published"), {"model.width": 0.125})
+    start = code.frozen_start
+    assert start is not None and start.steps == 800
+    detector = code.model.build()
+    frozen = {id(one) for one in matching_parameters(detector, start.names, "frozen_start.names")}
+    # The first 111 convolutions of the file, of which layer 165 is the last: those of its file of first layers.
+    official = code.model.official_names()
+    numbers = {
+        name: int(re.search(r"\d+", official[name])[0])  # type: ignore[index]
+        for name, _ in detector.named_parameters()
+    }
+    for name, parameter in detector.named_parameters():
+        assert (id(parameter) in frozen) == (numbers[name] <= 110), name
+    assert max(numbers.values()) > 130
+
+
+def test_frozen_parameters_are_trained_after_the_first_steps() -> None:
+    start = FrozenStart(("backbone.*",), 2)
+    recipe = replace(RECIPE, frozen_start=start, schedule=Constant(), closing=None, epochs=2)
+    state = train_state_of(recipe)
+    first = {name: one.detach().clone() for name, one in state.detector.named_parameters()}
+    statistics = next(one for name, one in state.detector.backbone.named_buffers() if name.endswith("running_mean"))
+    before = statistics.clone()
+    for event in train(recipe, state, Squares()):
+        if isinstance(event, Step) and event.number in (1, 2):
+            same = {name: torch.equal(one, first[name]) for name, one in state.detector.named_parameters()}
+            held = [same[name] for name in same if name.startswith("backbone.")]
+            assert all(held) if event.number == 1 else not any(held)
+            assert not all(same.values()) and not torch.equal(statistics, before)
+    with pytest.raises(ConfigError, match=r"frozen_start\.names: no parameter is called 'backbon"):
+        train_state_of(replace(RECIPE, frozen_start=FrozenStart(("backbon.*",), 2)))
+    with pytest.raises(ValueError, match="steps is 0 or more"):
+        FrozenStart((), -1)
+
+
+def test_the_average_of_yolov4_csp_replaces_the_weights_near_the_end() -> None:
+    ema = Ema(decay=0.5, warmup=0.0, start=0.5, statistics=False, last_steps=2)
+    recipe = replace(RECIPE, ema=ema, schedule=Constant(), closing=None, epochs=4)
+    state = train_state_of(recipe)
+    average = dict(state.evaluated_model.named_parameters())
+    means = [name for name, _ in state.detector.named_buffers() if name.endswith("running_mean")]
+    expected: dict[str, torch.Tensor] = {}
+    steps = [event for event in train_recording(recipe, state, expected, average) if isinstance(event, Step)]
+    assert len(steps) == 12 and means
+
+
+def train_recording(
+    recipe: Recipe, state: TrainState, expected: dict[str, torch.Tensor], average: dict[str, torch.Tensor]
+) -> Iterator[Step | Epoch]:
+    """Trains, and checks average and statistics after every step; `expected` is the average computed here."""
+    weights = dict(state.detector.named_parameters())
+    began, start_of_step = state.begin_step, {}
+
+    def begin(**settings: Any) -> None:
+        began(**settings)
+        start_of_step.update({name: one.detach().clone() for name, one in weights.items()})
+
+    state.begin_step = begin  # type: ignore[method-assign]
+    for event in train(recipe, state, Squares()):
+        if isinstance(event, Step):
+            if event.number == 10:  # two steps are left: this one began with the average
+                assert all(torch.equal(start_of_step[name], one) for name, one in expected.items())
+            follows = event.number < 6 or event.number >= 10  # before the middle, and behind the average
+            expected.update(
+                {
+                    name: one.detach().clone() if follows else torch.lerp(expected[name], one.detach(), 0.5)
+                    for name, one in weights.items()
+                }
+            )
+            for name, one in average.items():
+                torch.testing.assert_close(one, expected[name], msg=name)
+            for one, other in zip(state.evaluated_model.buffers(), state.detector.buffers()):
+                assert not one.is_floating_point() or torch.equal(one, other)
+        yield event
+
+
 def test_other_families_do_not_accumulate() -> None:
     for name in ("yolox-s", "damo-yolo-s"):
         found = adapted(find_recipe(f"{name}:published"), ("thing",), None, None, 16)
@@ -146,6 +255,27 @@ def test_samples_of_a_partial_batch_are_those_of_the_full_one(dataset: Dataset) 
     partial, full = both
     assert partial.indices == full.indices[:2] and len(full.indices) == 8
     np.testing.assert_array_equal(partial.images, full.images[:2])
+
+
+def test_epochs_of_a_stream_are_parts_of_one_endless_shuffle(dataset: Dataset) -> None:
+    with Loader(dataset, (64, 64), 4, epochs=5, sampling=Sampling(last_batch="stream")) as loader:
+        epochs = [[row for batch in loader.epoch(e, STILL, 0) for row in batch.indices] for e in range(5)]
+        resumed = [row for batch in loader.epoch(2, STILL, 1) for row in batch.indices]
+    shown = [row for epoch in epochs for row in epoch]
+    assert [len(epoch) for epoch in epochs] == [12] * 5 and resumed == epochs[2][4:]
+    shuffles = [shown[first : first + 10] for first in range(0, 60, 10)]
+    assert all(sorted(one) == list(range(10)) for one in shuffles) and len({tuple(one) for one in shuffles}) == 6
+    with pytest.raises(ValueError, match="cannot be combined"):
+        Sampling(last_batch="stream", repeat_factor=0.1)
+
+
+def test_micro_batches_that_grow_fill_the_last_one_only(dataset: Dataset) -> None:
+    alone = ProcessGroup(0, 1, torch.device("cpu"))
+    recipe = adapted(find_recipe("yolov7-tiny:published"), dataset.names, 1, 64, 3)
+    with make_loader(dataset, recipe, alone, workers=0) as growing:
+        assert (recipe.accumulate, len(growing)) == (21, 4)  # 10 images in batches of 3
+    with make_loader(dataset, replace(recipe, grow_accumulation=False), alone, workers=0) as steps:
+        assert len(steps) == 21
 
 
 def test_an_image_may_have_any_number_of_objects(dataset: Dataset) -> None:

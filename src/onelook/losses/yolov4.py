@@ -53,7 +53,7 @@ class DarknetBox:
         if self.per_cell:
             strides = priors.strides.to(value.dtype)[pairs.matches.priors]
             value = value * sides[:2].prod().sqrt() / strides
-        return _mean_over_images(pairs, value * class_shares(pairs))
+        return mean_over_images(pairs, value * class_shares(pairs))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class DarknetSquares:
 
     def __call__(self, pairs: Pairs) -> Tensor:
         errors = box_errors(pairs, self.coordinates).square().sum(-1)
-        return _mean_over_images(pairs, 0.5 * errors * size_weight(pairs) * class_shares(pairs))
+        return mean_over_images(pairs, 0.5 * errors * size_weight(pairs) * class_shares(pairs))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class GaussianBox:
         raw = at_least_float32(gather_rows(pairs.predictions.regression, pairs.matches.priors))
         sigma = raw[..., 1::2].sigmoid()
         likelihood = (box_errors(pairs, "exponential") / sigma.clamp(min=1e-4)).square() / 2 + (sigma + 0.3).log()
-        return _mean_over_images(pairs, 0.5 * likelihood.sum(-1) * size_weight(pairs) * class_shares(pairs))
+        return mean_over_images(pairs, 0.5 * likelihood.sum(-1) * size_weight(pairs) * class_shares(pairs))
 
 
 @dataclass(frozen=True)
@@ -172,11 +172,11 @@ class DarknetClasses:
         present = self._error(own, 1 - self.smoothing / 2)
         whole = self._error(pairs.classes, self.smoothing / 2).sum(-1) - absent + present
         if not self.focal:
-            return _mean_over_images(pairs, whole * first + (present - absent) * further)
+            return mean_over_images(pairs, whole * first + (present - absent) * further)
         factor = torch.where(first, self._factor(own.detach()), 0.0)
         # The first object's loss for the class of a further object is subtracted again: that class has its own loss.
         added = torch.zeros_like(pairs.predictions.boxes[..., 0]).to(factor.dtype).scatter_add_(1, rows, factor)
-        return _mean_over_images(pairs, whole * factor + (present - added.gather(1, rows) * absent) * further)
+        return mean_over_images(pairs, whole * factor + (present - added.gather(1, rows) * absent) * further)
 
     def _error(self, logits: Tensor, target: float) -> Tensor:
         return elementwise_loss(logits, torch.full_like(logits, target), self.squares)
@@ -239,5 +239,6 @@ def first_occurrences(keys: Tensor, valid: Tensor) -> Tensor:
     return torch.zeros_like(valid).scatter(1, order, fresh) & valid
 
 
-def _mean_over_images(pairs: Pairs, values: Tensor) -> Tensor:
+def mean_over_images(pairs: Pairs, values: Tensor) -> Tensor:
+    """Returns the sum of `values` (B, P) over valid pairs, divided by the images of the batch."""
     return torch.where(pairs.valid, values, 0.0).sum() / max(len(values), 1)

@@ -96,7 +96,9 @@ def train(recipe: Recipe, train_state: TrainState, batches: Batches) -> Iterator
             set_rates(train_state.optimizer, rates, base_rate)
             distillation_weight = recipe.distillation_weight_at(position, plan.epoch_length)
             train_state.begin_step(
-                progress=position / (recipe.epochs * plan.epoch_length), distillation_weight=distillation_weight
+                progress=position / (recipe.epochs * plan.epoch_length),
+                distillation_weight=distillation_weight,
+                steps_left=plan.total - number,
             )
             size = _size(recipe, micro_batches[0], number, plan.total)
             micro_batches = _joined(recipe, micro_batches, size)

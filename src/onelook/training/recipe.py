@@ -76,8 +76,9 @@ class Recipe:
     warm-up and closing phase keep their length in a training of other epochs (`shortened`).  least_anchor_recall: best
     possible recall below which a new training replaces the anchors by ones that fit its objects; None never does.
     float16_start: whether the weights are rounded to float16 before the first step (YOLOv7).  frozen_start: parameters
-    that are not trained in the first steps.  distillation: settings of distillation; the run has the teacher.  pretraining: recipe of the classifier training whose backbone
-    weights the run starts with; None starts with the weights of the run, or at random.
+    that are not trained in the first steps.  distillation: settings of distillation; the run has the teacher.
+    pretraining: recipe of the classifier training whose backbone weights the run starts with; None starts with the
+    weights of the run, or at random.
     """
 
     model: Architecture
