@@ -375,3 +375,18 @@ def test_a_run_with_replaced_anchors_is_resumed_by_the_same_words(small_objects:
     assert resumed(whole, run) == kept
     with pytest.raises(UserError):
         RecipeChoice(batch=8).resumed(run)
+
+
+@pytest.mark.parametrize(
+    ("model", "message", "remedy"),
+    [
+        ("yolox-table2:simota", "is a recipe, and --model", "--recipe yolox-table2:simota"),
+        ("yolox-s:paper", "is a recipe, and --model", "--recipe yolox-s:paper"),
+        ("yolox-s:papr", "no recipe 'yolox-s:papr'. Did you mean 'yolox-s:paper'?", "yolox-s:published"),
+        ("yolox-table2:simoto", "yolox-table2 has no row 'simoto'", "simota"),
+    ],
+)
+def test_a_recipe_given_as_model_names_the_right_flag(model: str, message: str, remedy: str) -> None:
+    with pytest.raises(UserError) as error:
+        RecipeChoice(model=model).resolve(("thing",))
+    assert message in error.value.message and remedy in str(error.value.remedy)

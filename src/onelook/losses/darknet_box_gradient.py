@@ -77,15 +77,21 @@ class DarknetBoxGradient:
 
 def _box_derivative(boxes: Tensor, targets: Tensor, kind: IouKind) -> Tensor:
     """Darknet's derivative of an overlap by (x, y, w, h) of the boxes, (..., 4); both are xyxy."""
+    by_overlap = _overlap_derivative(boxes, targets, is_giou=kind == "giou")
+    if kind in ("iou", "giou"):
+        return by_overlap
+    by_penalty = _penalty_derivative(boxes, targets, has_aspect=kind == "ciou")
+    return torch.where(_apart(boxes, targets).unsqueeze(-1), by_penalty, by_overlap + by_penalty)
+
+
+def _overlap_derivative(boxes: Tensor, targets: Tensor, *, is_giou: bool) -> Tensor:
+    """That of IoU or GIoU: by each edge, then by centre and side, of which a side moves both its edges by a whole."""
     left, top, right, bottom = boxes.unbind(-1)
     target_left, target_top, target_right, target_bottom = targets.unbind(-1)
-    w, h, tw, th = right - left, bottom - top, target_right - target_left, target_bottom - target_top
-    iw, ih = (
-        right.minimum(target_right) - left.maximum(target_left),
-        bottom.minimum(target_bottom) - top.maximum(target_top),
-    )  # below 0 for boxes that are apart
-    intersection = iw * ih
-    union = w * h + tw * th - intersection
+    w, h = right - left, bottom - top
+    iw, ih = _intersection_sides(boxes, targets)
+    intersection = (iw * ih).unsqueeze(-1)
+    union = (w * h + _area(targets)).unsqueeze(-1) - intersection
     by_edge = torch.stack(
         (
             -ih * (left > target_left),
@@ -96,14 +102,9 @@ def _box_derivative(boxes: Tensor, targets: Tensor, kind: IouKind) -> Tensor:
         -1,
     )
     union_by_edge = torch.stack((-h, -w, h, w), -1) - by_edge
-    u, i = union.unsqueeze(-1), intersection.unsqueeze(-1)
-    found = torch.where(u > 0, (u * by_edge - i * union_by_edge) / u.square(), 0.0)
-    apart = ((iw <= 0) | (ih <= 0)).unsqueeze(-1)
-    cw, ch = (
-        right.maximum(target_right) - left.minimum(target_left),
-        bottom.maximum(target_bottom) - top.minimum(target_top),
-    )  # the enclosing box
-    if kind == "giou":
+    found = torch.where(union > 0, (union * by_edge - intersection * union_by_edge) / union.square(), 0.0)
+    if is_giou:
+        cw, ch = _enclosing_sides(boxes, targets)
         area = (cw * ch).unsqueeze(-1)
         area_by_edge = torch.stack(
             (
@@ -114,33 +115,53 @@ def _box_derivative(boxes: Tensor, targets: Tensor, kind: IouKind) -> Tensor:
             ),
             -1,
         )
-        enclosing = (area * union_by_edge - u * area_by_edge) / area.square()
-        found = torch.where(apart, enclosing, found + enclosing)
-    found_l, found_t, found_r, found_b = found.unbind(-1)
-    derivative = torch.stack((found_l + found_r, found_t + found_b, found_r - found_l, found_b - found_t), -1)
-    if kind in ("iou", "giou"):
-        return derivative
-    x, y = (
-        _by_distance(left, right, target_left, target_right, cw),
-        _by_distance(top, bottom, target_top, target_bottom, ch),
-    )
-    distance = ((left + right - target_left - target_right) / 2).square() + (
-        (top + bottom - target_top - target_bottom) / 2
-    ).square()
-    diagonal = cw.square() + ch.square()
-    centre = [(2 * gap * diagonal - 2 * both * distance) / diagonal.square() for gap, both, _ in (x, y)]
-    size = [2 * half * distance / diagonal.square() for *_, half in (x, y)]
-    if kind == "ciou":
-        difference = (tw / th).atan() - (w / h).atan()
+        enclosing = (area * union_by_edge - union * area_by_edge) / area.square()
+        found = torch.where(_apart(boxes, targets).unsqueeze(-1), enclosing, found + enclosing)
+    by_left, by_top, by_right, by_bottom = found.unbind(-1)
+    return torch.stack((by_left + by_right, by_top + by_bottom, by_right - by_left, by_bottom - by_top), -1)
+
+
+def _penalty_derivative(boxes: Tensor, targets: Tensor, *, has_aspect: bool) -> Tensor:
+    """That of DIoU's distance of centres and, for CIoU, of the aspect ratio."""
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    gap = (targets[..., :2] + targets[..., 2:]) / 2 - centres
+    distance = gap.square().sum(-1, keepdim=True)
+    enclosing = torch.stack(_enclosing_sides(boxes, targets), -1)
+    diagonal = enclosing.square().sum(-1, keepdim=True)
+    above = (boxes[..., 2:] > targets[..., 2:]).to(boxes.dtype)
+    below = (boxes[..., :2] < targets[..., :2]).to(boxes.dtype)
+    # The second term has the opposite sign of the true derivative.
+    by_centre = (2 * gap * diagonal - 2 * enclosing * (above - below) * distance) / diagonal.square()
+    by_side = enclosing * (above + below) * distance / diagonal.square()
+    if has_aspect:
+        w, h = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
+        target_w, target_h = (targets[..., 2:] - targets[..., :2]).unbind(-1)
+        iw, ih = _intersection_sides(boxes, targets)
+        iou = iw * ih / (w * h + target_w * target_h - iw * ih)
+        difference = (target_w / target_h).atan() - (w / h).atan()
         aspect = 4 / math.pi**2 * difference.square()
-        alpha = aspect / (1 - intersection / union + aspect + _EPSILON)
-        turn = alpha * (8 / math.pi**2) * difference
-        size = [size[0] + turn * h, size[1] - turn * w]
-    more = torch.stack((*centre, *size), -1)
-    return torch.where(apart, more, derivative + more)
+        turn = aspect / (1 - iou + aspect + _EPSILON) * (8 / math.pi**2) * difference
+        by_side = by_side + torch.stack((turn * h, -turn * w), -1)
+    return torch.cat((by_centre, by_side), -1)
 
 
-def _by_distance(low: Tensor, high: Tensor, t_low: Tensor, t_high: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one axis: distance of the centres, and how the enclosing side c, times itself, follows centre and side."""
-    above, below = (high > t_high).to(c.dtype), (low < t_low).to(c.dtype)
-    return (t_low + t_high - low - high) / 2, c * (above - below), c * (above + below) / 2
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+
+
+def _intersection_sides(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Width and height of the intersection; below 0 for boxes that are apart."""
+    w, h = (boxes[..., 2:].minimum(targets[..., 2:]) - boxes[..., :2].maximum(targets[..., :2])).unbind(-1)
+    return w, h
+
+
+def _enclosing_sides(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Width and height of the smallest box around both."""
+    w, h = (boxes[..., 2:].maximum(targets[..., 2:]) - boxes[..., :2].minimum(targets[..., :2])).unbind(-1)
+    return w, h
+
+
+def _apart(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Whether two boxes do not intersect."""
+    w, h = _intersection_sides(boxes, targets)
+    return (w <= 0) | (h <= 0)

@@ -156,7 +156,8 @@ def find_recipe(name: str | Path) -> Recipe:
     if kind and model in VARIANTS:
         kinds = [model, f"{model}:published", f"{model}:paper"]
         raise ConfigError(
-            f"There is no recipe '{name}'.{did_you_mean(str(name), kinds)}", f"Recipes of this model: {', '.join(kinds)}."
+            f"There is no recipe '{name}'.{did_you_mean(str(name), kinds)}",
+            f"Recipes of this model: {', '.join(kinds)}.",
         )
     if kind:
         from onelook.recipes.roadmaps import row_recipe

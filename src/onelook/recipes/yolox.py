@@ -54,7 +54,8 @@ def official(model: Variant) -> Recipe:
     """The recipe without the departures of `published`, each a rule of the official code.
 
     The closing phase has 16 epochs, of which the first is not at the lowest rate. Boxes beyond the image are cleaned as
-    in the code, and epochs are parts of one stream of shuffles. With other epochs, the warm-up of 5 epochs and the closing phase keep their length.
+    in the code, and epochs are parts of one stream of shuffles. With other epochs, the warm-up of 5 epochs and the
+    closing phase keep their length.
     """
     recipe = published(model)
     assert recipe.closing is not None

@@ -22,8 +22,8 @@ def make_loader(
     """The batches of a recipe for one process."""
     on_cpu = process_group.device.type == "cpu"
     # Where steps cross the ends of epochs, an epoch is filled up to whole micro-batches only.
-    passes = 1 if recipe.grow_accumulation else recipe.accumulate
-    batch = recipe.batch_size if passes > 1 else recipe.batch_size // recipe.accumulate
+    divided = 1 if recipe.grow_accumulation else recipe.accumulate
+    batch = recipe.batch_size // recipe.accumulate * divided
     if workers is None:
         workers = min(default_workers(), 1) if on_cpu else default_workers()  # the network needs the other cores
     return Loader(
@@ -37,7 +37,7 @@ def make_loader(
         workers=workers,
         rank=process_group.rank,
         world=process_group.size,
-        accumulate=passes,
+        accumulate=divided,
         pin=process_group.device.type == "cuda",
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onelook.recipes.records import is_printed_name
 from onelook.types import NOTHING
 
 if TYPE_CHECKING:
@@ -62,6 +61,8 @@ def show_models(models: ModelList, console: Console) -> None:
 
 def _printed_row(line: PrintedRow, model: str) -> str:
     """The cells of a printed row, without empty ones; a name of the model, as printed, comes first."""
+    from onelook.recipes.records import is_printed_name
+
     cells = list(line.cells.items())
     name = ""
     if is_printed_name(cells[0][1], model):
