@@ -74,6 +74,7 @@ def test_every_micro_batch_is_in_one_step(batches: int, accumulate: int, epochs:
     assert [plan.place(step) for step in range(plan.total)] == steps and {epoch for epoch, _ in steps} == set(
         range(epochs)
     )
+    assert plan.place(plan.total) == (epochs, 0)
     counts = [plan.counts(epoch)[index] for epoch, index in steps]
     assert [plan.start(step) for step in range(plan.total)] == np.cumsum([0, *counts[:-1]]).tolist()
     # Only what follows the last step of the training is in none.

@@ -66,8 +66,14 @@ class StepPlan:
         return [int(n) for n in np.diff(self._ends[max(first - 1, 0) : last], prepend=-1 if first == 0 else [])]
 
     def place(self, step: int) -> tuple[int, int]:
-        """The epoch in which a step of the training ends, and its number in that epoch, both 0-based."""
-        epoch = int(self._ends[step]) // self.batches if self._grows else step // self.full_steps
+        """The epoch in which a step of the training ends, and its number in that epoch, both 0-based.
+
+        Behind the last step, it is the first of an epoch after the training.
+        """
+        if self._grows:
+            epoch = int(self._ends[step]) // self.batches if step < self.total else self.recipe.epochs
+        else:
+            epoch = step // self.full_steps
         return epoch, step - self._before(epoch)
 
     def start(self, step: int) -> int:
