@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from onelook.losses.pairs import Pairs
-from onelook.losses.yolov4 import class_shares, input_sides, mean_over_images
+from onelook.losses.yolov4 import class_shares, input_sides, mean_over_images, values_of_levels
 from onelook.ops.gather import gather_rows
 from onelook.ops.iou import IouKind, box_iou
 from onelook.ops.precision import at_least_float32
@@ -70,8 +70,8 @@ class DarknetBoxGradient:
         delta = torch.where(delta.isfinite(), delta, 0.0)
         if not self.max_delta:
             return delta
-        limits = delta.new_tensor(self.max_delta) / self.weight
-        limit = limits[pairs.predictions.priors.levels[pairs.matches.priors]].unsqueeze(-1)
+        weighted = values_of_levels(self.max_delta, pairs.predictions.priors, delta.dtype, "max_delta")
+        limit = weighted[pairs.matches.priors].unsqueeze(-1) / self.weight
         return delta.maximum(-limit).minimum(limit)
 
 

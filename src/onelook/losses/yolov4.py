@@ -127,19 +127,8 @@ class DarknetObjectness:
         target = pairs.has_object if pairs.matches.objectness is None else pairs.matches.objectness
         loss = pairs.without_ignored(elementwise_loss(logits, target.to(logits.dtype), self.squares))
         if self.balance:
-            loss = loss * self._gains(pairs.predictions.priors, loss)
+            loss = loss * values_of_levels(self.balance, pairs.predictions.priors, loss.dtype, "balance")
         return loss.sum() / len(loss)
-
-    def _gains(self, priors: Priors, like: Tensor) -> Tensor:
-        if len(self.balance) != len(priors.shapes):
-            raise ConfigError(
-                f"'balance' has {len(self.balance)} values, and the head has {len(priors.shapes)} levels.",
-                "Give one number for each level, or () for 1 each.",
-            )
-        gains = torch.zeros_like(like[0])
-        for level, gain in enumerate(self.balance):
-            gains = gains.masked_fill(priors.levels == level, gain)
-        return gains
 
 
 @dataclass(frozen=True)
@@ -191,6 +180,19 @@ def elementwise_loss(logits: Tensor, target: Tensor, squares: bool) -> Tensor:
     if squares:
         return 0.5 * (logits.sigmoid() - target).square()
     return binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+def values_of_levels(values: tuple[float, ...], priors: Priors, dtype: torch.dtype, setting: str) -> Tensor:
+    """Returns (N,) for every prior the value of its level; ConfigError that names the setting for another count."""
+    if len(values) != len(priors.shapes):
+        raise ConfigError(
+            f"'{setting}' has {len(values)} values, and the head has {len(priors.shapes)} levels.",
+            "Give one number for each level, or () for none.",
+        )
+    found = torch.zeros_like(priors.levels, dtype=dtype)
+    for level, value in enumerate(values):  # without a copy from the host, for which the device would wait
+        found = found.masked_fill(priors.levels == level, value)
+    return found
 
 
 def input_sides(priors: Priors) -> Tensor:
