@@ -402,7 +402,7 @@ def test_the_protocols_own_client_gets_the_local_bytes(process):
         tensor = http.InferInput("images", list(images.shape), "FP32")
         tensor.set_data_from_numpy(images, binary_data=binary_input)
         for outputs in (None, [http.InferRequestedOutput(name, binary_data=True) for name in ("boxes", "scores")]):
-            answer = client.infer("small", [tensor], outputs=outputs, headers=headers)
+            answer = client.infer("small", [tensor], outputs=outputs, headers=dict(headers))  # it adds to them
             for name, value in zip(("boxes", "scores"), local):
                 assert answer.as_numpy(name).tobytes() == value.tobytes()
     with pytest.raises(Exception, match="There is no model 'none'"):
