@@ -15,14 +15,14 @@ from PIL import Image
 
 import onelook
 from encoded_images import PLAIN, encoded, noise
-from onnx_models import describe, write_model
-from serving import BASE, JPEG, client_of, repository_of
 from onelook.errors import UserError
 from onelook.serving.detect_routes import chosen_labels, wanted_type
 from onelook.serving.logs import JsonFormatter
 from onelook.serving.options import ServerOptions
 from onelook.serving.repository import Place
 from onelook.serving.service_error import ServiceError, without_paths
+from onnx_models import describe
+from serving import BASE, JPEG, client_of, repository_of
 
 TOKEN = "a-token-of-the-tests"
 
@@ -73,9 +73,11 @@ def test_images_come_in_every_form(served, form):
 
 def test_query_values_choose_threshold_classes_and_model(served):
     client, _ = served
-    labels = lambda query: [
-        one["name"] for one in client.post(f"/v1/detect?{query}", content=JPEG).json()["results"][0]["detections"]
-    ]
+
+    def labels(query):
+        (result,) = client.post(f"/v1/detect?{query}", content=JPEG).json()["results"]
+        return [one["name"] for one in result["detections"]]
+
     assert labels("threshold=0.1") == ["cat", "dog"]
     assert labels("threshold=0.1&classes=dog") == ["dog"] == labels("threshold=0.1&classes=1")
     assert labels("threshold=0.99") == []
@@ -152,7 +154,10 @@ def test_addresses_that_do_not_exist_are_errors_in_the_same_form(served):
 def test_limits_of_bytes_pixels_and_images_are_kept(tmp_path):
     options = ServerOptions(max_bytes=20_000, max_pixels=5000, max_images=2)
     with client_of(repository_of(tmp_path, options)) as client:
-        codes = lambda **request: client.post("/v1/detect", **request).json()["error"]["code"]
+
+        def codes(**request):
+            return client.post("/v1/detect", **request).json()["error"]["code"]
+
         assert codes(content=bytes(20_001)) == "too_large"
         assert codes(content=(bytes(9000) for _ in range(3))) == "too_large"  # no length is given
         assert codes(content=encoded(noise(80, 80), "JPEG")) == "too_many_pixels"
@@ -173,7 +178,12 @@ def test_metadata_describes_the_server_and_its_models(served):
     found = client.get("/v2/models/small/versions/1").json()
     assert found["inputs"] == [{"name": "images", "datatype": "FP32", "shape": [-1, 3, 64, 64]}]
     assert [one["name"] for one in found["outputs"]] == ["boxes", "scores"]
-    for address in ("/v2/health/live", "/v2/health/ready", "/v2/models/small/ready", "/v2/models/small/versions/1/ready"):
+    for address in (
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/small/ready",
+        "/v2/models/small/versions/1/ready",
+    ):
         assert client.get(address).status_code == 200
     assert client.get("/v2/models/none/ready").status_code == 404
 
@@ -182,7 +192,9 @@ def test_inference_by_json_returns_the_local_outputs(served):
     client, folder = served
     images = np.random.default_rng(0).uniform(0, 255, (2, 3, 64, 64)).astype(np.float32)
     tensor = {"name": "images", "shape": [2, 3, 64, 64], "datatype": "FP32", "data": images.tolist()}
-    answer = client.post("/v2/models/small/infer", json={"id": "x", "inputs": [tensor], "outputs": [{"name": "scores"}]})
+    answer = client.post(
+        "/v2/models/small/infer", json={"id": "x", "inputs": [tensor], "outputs": [{"name": "scores"}]}
+    )
     (output,) = answer.json()["outputs"]
     assert answer.json()["id"] == "x" and output["shape"] == [2, 2, 2]
     scores = np.array(output["data"], np.float32).reshape(2, 2, 2)
@@ -284,7 +296,11 @@ def test_a_file_with_nms_inside_takes_its_optional_inputs(tmp_path):
             answer = client.post("/v2/models/inside/infer", json={"inputs": inputs, "outputs": outputs}).json()
             assert np.allclose(answer["outputs"][0]["data"], scores)
         assert len(client.post("/v1/detect", content=JPEG).json()["results"][0]["detections"]) == 2
-        assert [one["name"] for one in client.get("/v2/models/inside").json()["inputs"]] == ["images", "confidence", "iou"]
+        assert [one["name"] for one in client.get("/v2/models/inside").json()["inputs"]] == [
+            "images",
+            "confidence",
+            "iou",
+        ]
 
 
 # --- security --------------------------------------------------------------------------------------------------------
@@ -369,13 +385,21 @@ def test_requests_have_ids_and_are_logged_as_json(served):
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        assert client.post("/v1/detect", content=JPEG, headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
+        assert (
+            client.post("/v1/detect", content=JPEG, headers={"x-request-id": "abc-1"}).headers["x-request-id"]
+            == "abc-1"
+        )
         made = client.get("/v1/models", headers={"x-request-id": "no spaces\t"}).headers["x-request-id"]
     finally:
         logger.removeHandler(handler)
     assert re.fullmatch("[0-9a-f]{32}", made)
     entry = json.loads(JsonFormatter().format(records[0]))
-    assert (entry["request_id"], entry["status"], entry["model"], entry["path"]) == ("abc-1", 200, "small", "/v1/detect")
+    assert (entry["request_id"], entry["status"], entry["model"], entry["path"]) == (
+        "abc-1",
+        200,
+        "small",
+        "/v1/detect",
+    )
     assert entry["level"] == "info" and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["time"])
 
 
@@ -389,7 +413,10 @@ def test_metrics_count_requests_batches_and_stages(served):
         'onelook_queue_images{model="small",version="1"} 0.0',
         'onelook_model_ready{model="other",version="1"} 1.0',
         'onelook_batch_size_bucket{le="1.0",model="small",version="1"}',
-        *(f'onelook_stage_seconds_count{{model="small",stage="{stage}",version="1"}}' for stage in ("decode", "queue", "inference", "total")),
+        *(
+            f'onelook_stage_seconds_count{{model="small",stage="{stage}",version="1"}}'
+            for stage in ("decode", "queue", "inference", "total")
+        ),
     ):
         assert words in text
     assert "never-seen" not in text
@@ -398,7 +425,9 @@ def test_metrics_count_requests_batches_and_stages(served):
 def test_openapi_describes_every_route_and_its_answers(served):
     client, _ = served
     schema = client.get("/openapi.json").json()
-    assert {"/v1/detect", "/v1/models", "/v2/models/{model}/infer", "/metrics", "/v2/repository/index"} <= set(schema["paths"])
+    assert {"/v1/detect", "/v1/models", "/v2/models/{model}/infer", "/metrics", "/v2/repository/index"} <= set(
+        schema["paths"]
+    )
     known = schema["components"]["schemas"].keys()
     assert {one.rpartition("/")[2] for one in re.findall(r'"\$ref": "([^"]+)"', json.dumps(schema))} <= known
     for path, methods in schema["paths"].items():
@@ -432,7 +461,17 @@ def test_classes_are_names_or_numbers():
             chosen_labels(text, ("cat", "dog"))
 
 
-@pytest.mark.parametrize("wrong", [{"queue": 0}, {"deadline": 0}, {"batch": 40}, {"allow_url": ("http://x",)}, {"allow_origin": ("*",)}, {"max_wait_ms": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"queue": 0},
+        {"deadline": 0},
+        {"batch": 40},
+        {"allow_url": ("http://x",)},
+        {"allow_origin": ("*",)},
+        {"max_wait_ms": -1},
+    ],
+)
 def test_wrong_options_are_errors_with_a_remedy(wrong):
     with pytest.raises(UserError) as caught:
         ServerOptions(**wrong)

@@ -1,4 +1,4 @@
-"""Hostile images and addresses through HTTP: an error with a remedy, no crash, no growth, nothing from private hosts."""
+"""Hostile images and addresses through HTTP: errors with a remedy, no crash, no growth, no private hosts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from encoded_images import KINDS, encoded, noise
-from serving import JPEG, client_of, repository_of
 from onelook.serving import fetch as fetching
 from onelook.serving.fetch import check_address, fetch, is_public
 from onelook.serving.service_error import ServiceError
+from serving import JPEG, client_of, repository_of
 
 HOSTILE = {
     "empty header": b"\xff\xd8\xff",
@@ -133,7 +133,9 @@ def test_an_image_is_fetched_within_limits_and_redirects_are_checked(monkeypatch
     threading.Thread(target=server.serve_forever, daemon=True).start()
     here = f"localhost:{server.server_port}"
     monkeypatch.setattr(
-        socket, "getaddrinfo", lambda host, port, *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+        socket,
+        "getaddrinfo",
+        lambda host, port, *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))],
     )
     try:
         assert fetch(f"http://{here}/a.jpg", [here], 10**6, 5) == JPEG

@@ -17,8 +17,6 @@ import pytest
 
 import onelook
 from encoded_images import noise
-from onnx_models import write_model
-from serving import JPEG, client_of, held_repository, in_thread, repository_of
 from onelook.api.open import LoadOptions
 from onelook.api.serve import model_places, open_servable, read_tokens
 from onelook.client import Client, ServerError
@@ -28,6 +26,8 @@ from onelook.serving.options import ServerOptions
 from onelook.serving.repository import Place, Repository
 from onelook.serving.service_error import ServiceError
 from onelook.serving.watch import FolderWatch, model_in
+from onnx_models import write_model
+from serving import JPEG, client_of, held_repository, in_thread, repository_of
 
 
 def far() -> float:
@@ -51,7 +51,10 @@ def test_jobs_of_one_key_run_together_and_others_keep_their_order():
     first = Job(0, "a", far())
     batcher.submit(first)
     assert entered.wait(20)
-    jobs = [Job(number, key, far()) for number, key in enumerate("abaaa", 1)] + [Job(6, None, far()), Job(7, None, far())]
+    jobs = [Job(number, key, far()) for number, key in enumerate("abaaa", 1)] + [
+        Job(6, None, far()),
+        Job(7, None, far()),
+    ]
     for job in jobs:
         batcher.submit(job)
     go.set()
@@ -142,8 +145,8 @@ def test_images_of_several_requests_share_a_run():
     with client_of(repository) as client:
         first = in_thread(lambda: client.post("/v1/detect", content=JPEG).status_code)
         assert runtime.entered.acquire(timeout=20)
-        post = lambda: client.post("/v1/detect", files=[("image", ("a", JPEG)), ("image", ("b", JPEG))])
-        others = [in_thread(lambda: post().status_code) for _ in range(2)]
+        files = [("image", ("a", JPEG)), ("image", ("b", JPEG))]
+        others = [in_thread(lambda: client.post("/v1/detect", files=files).status_code) for _ in range(2)]
         wait_until(lambda: len(repository.find().batcher) == 4)
         runtime.open.set()
         assert [first(), *(value() for value in others)] == [200, 200, 200]
@@ -156,7 +159,9 @@ def test_a_request_ends_at_its_deadline_and_its_place_is_free():
         answer = client.post("/v1/detect", content=JPEG, headers={"x-deadline-ms": "80"})
         assert answer.status_code == 504 and answer.json()["error"]["code"] == "deadline_exceeded"
         assert repository.find().admitted == 0
-        late = client.post("/v1/detect", content=JPEG, headers={"x-deadline-ms": "80"})  # the thread is still at the first
+        late = client.post(
+            "/v1/detect", content=JPEG, headers={"x-deadline-ms": "80"}
+        )  # the thread is still at the first
         assert late.status_code == 504 and len(repository.find().batcher) == 0
         runtime.open.set()
         assert client.post("/v1/detect", content=JPEG).status_code == 200
@@ -190,7 +195,9 @@ def test_requests_of_the_old_model_finish_while_the_new_one_serves(tmp_path):
         thread = repository.find().batcher
         repository._opener = lambda path: open_servable(path, LoadOptions())
         repository.add(Place("held", "1", write_model(tmp_path / "new.onnx")))
-        assert client.post("/v1/detect?threshold=0.1", content=JPEG).json()["results"][0]["detections"][1]["name"] == "dog"
+        assert (
+            client.post("/v1/detect?threshold=0.1", content=JPEG).json()["results"][0]["detections"][1]["name"] == "dog"
+        )
         runtime.open.set()
         assert old()["results"][0]["detections"][0]["score"] == 0.5
         wait_until(lambda: thread.stalled(100))  # its thread has ended
@@ -234,7 +241,7 @@ def test_a_model_that_fails_its_trial_run_does_not_serve(tmp_path):
     repository, runtime = held_repository(ServerOptions())
     runtime.held = False
     for kind in ("raises", "short"):
-        bad = type("Bad", (Broken, type(runtime)), {"__init__": lambda self: setattr(self, "kind", kind)})()
+        bad = type("Bad", (Broken, type(runtime)), {})(kind)
         repository._opener = lambda path, bad=bad: onelook.Predictor(bad)
         with pytest.raises(UserError):
             repository.add(Place("bad", "1", tmp_path))
@@ -309,7 +316,13 @@ def test_a_folder_holds_one_model(tmp_path):
 def test_models_have_the_names_of_their_files_or_those_they_are_given(tmp_path):
     (tmp_path / "run").mkdir()
     found = model_places(["a/yolox-s.onnx", "b=x.xml", "b/2=y.xml", "n.ncnn.param", str(tmp_path / "run")])
-    assert [(one.name, one.version) for one in found] == [("yolox-s", "1"), ("b", "1"), ("b", "2"), ("n", "1"), ("run", "1")]
+    assert [(one.name, one.version) for one in found] == [
+        ("yolox-s", "1"),
+        ("b", "1"),
+        ("b", "2"),
+        ("n", "1"),
+        ("run", "1"),
+    ]
     for wrong in (["a.onnx", "x/a.onnx"], ["a b=x.onnx"], ["../x=y"], ["a="]):
         with pytest.raises(UsageError):
             model_places(wrong)

@@ -93,7 +93,14 @@ EXTRAS = {
     "yaml": "",
 }
 # Where pip has another name.
-_INSTALLED_AS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "cuda": "cuda-bindings", "python_multipart": "python-multipart", "prometheus_client": "prometheus-client"}
+_INSTALLED_AS = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "cuda": "cuda-bindings",
+    "python_multipart": "python-multipart",
+    "prometheus_client": "prometheus-client",
+}
 _EXTRA_OF_WORK = {"export": "onnx"}  # where one extra brings the packages of several
 
 

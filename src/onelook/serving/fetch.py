@@ -87,7 +87,10 @@ def _connect(parts: SplitResult, ends: float) -> http.client.HTTPConnection:
     addresses = [str(entry[4][0]) for entry in found]
     if not addresses or not all(map(is_public, addresses)):
         raise ServiceError(
-            403, "address_not_allowed", "The host has a private address, from which nothing is fetched.", "Send the image."
+            403,
+            "address_not_allowed",
+            "The host has a private address, from which nothing is fetched.",
+            "Send the image.",
         )
     connection = http.client.HTTPConnection(host, port, timeout=_left(ends))
     try:
