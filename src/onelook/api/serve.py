@@ -25,7 +25,10 @@ _SHORTEST_TOKEN = 16
 
 @dataclass(frozen=True)
 class ServeResult:
-    """What a server did, once it has ended. url: where it listened.  requests: answered, refused ones among them."""
+    """What a server did, once it has ended.
+
+    url: where it listened.  requests: how many it answered, refused ones among them.
+    """
 
     url: str
     requests: int
