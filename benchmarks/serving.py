@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 
 import onelook
+from onelook.data.images import decode_image
 
 CONNECTIONS = 64
 MOST_SECONDS = 1800.0
@@ -55,7 +56,7 @@ def image_bytes() -> bytes:
 def bare_rate(model: Path, threads: int | None, seconds: float) -> float:
     """Images a second of the runtime alone, with its postprocessing, on pixels that are resized already."""
     detector = onelook.load(model, threads=threads)
-    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(image_bytes(), np.uint8), 1), cv2.COLOR_BGR2RGB)
+    image = decode_image(image_bytes())
     pixels, placement = detector.frame(image, detector.size)
     settings = detector.settings(0.25, 0.45)
     count, started = 0, time.monotonic()

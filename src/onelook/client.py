@@ -51,7 +51,7 @@ class Client:
         self._parts, self._token = parts, token
 
     @overload
-    def detect(
+    def detect(  # type: ignore[overload-overlap]  # a text is a sequence of texts as well; it is taken as a path
         self,
         images: Image,
         *,

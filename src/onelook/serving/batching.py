@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,7 @@ class Job:
     """
 
     inputs: Any
-    key: Hashable
+    key: object
     deadline: float
     submitted: float = field(default_factory=time.monotonic)
     future: Future[JobResult] = field(default_factory=Future)

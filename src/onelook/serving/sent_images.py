@@ -117,7 +117,7 @@ async def _multipart(headers: Headers, body: bytes, options: ServerOptions) -> l
         raise ServiceError(
             400, "bad_form", f"The form cannot be read. {said}".strip(), "Send each image as a file."
         ) from None
-    images = []
+    images: list[SentImage] = []
     for _, value in form.multi_items():
         if isinstance(value, UploadFile):
             images.append(SentImage(public_name(value.filename, len(images)), await value.read()))
