@@ -14,12 +14,12 @@ from PIL import Image
 
 import onelook
 from encoded_images import PLAIN, encoded, noise
+from http_server import BASE, JPEG, client_of, repository_of
 from onelook.errors import UserError
 from onelook.serving.detect_routes import chosen_labels, wanted_type
 from onelook.serving.logs import JsonFormatter
 from onelook.serving.options import ServerOptions
 from onelook.serving.service_error import ServiceError, without_paths
-from serving import BASE, JPEG, client_of, repository_of
 
 TOKEN = "a-token-of-the-tests"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from encoded_images import KINDS, encoded, noise
+from http_server import JPEG, client_of, repository_of
 from onelook.serving import fetch as fetching
 from onelook.serving.fetch import check_address, fetch, is_public
 from onelook.serving.service_error import ServiceError
-from serving import JPEG, client_of, repository_of
 
 HOSTILE = {
     "empty header": b"\xff\xd8\xff",

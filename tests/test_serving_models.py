@@ -9,6 +9,7 @@ import time
 import pytest
 
 import onelook
+from http_server import JPEG, client_of, held_repository, in_thread, repository_of, wait_until
 from onelook.api.open import LoadOptions
 from onelook.api.serve import open_servable
 from onelook.errors import UserError
@@ -18,7 +19,6 @@ from onelook.serving.repository import Place, Repository
 from onelook.serving.service_error import ServiceError
 from onelook.serving.watch import FolderWatch, model_in
 from onnx_models import write_model
-from serving import JPEG, client_of, held_repository, in_thread, repository_of, wait_until
 
 
 def far() -> float:

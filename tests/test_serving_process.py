@@ -16,12 +16,12 @@ import pytest
 
 import onelook
 from encoded_images import noise
+from http_server import JPEG, wait_until
 from onelook.api.open import LoadOptions
 from onelook.api.serve import model_places, open_servable, read_tokens
 from onelook.client import Client, ServerError
 from onelook.errors import UsageError, UserError
 from onnx_models import write_model
-from serving import JPEG, wait_until
 
 
 def test_models_have_the_names_of_their_files_or_those_they_are_given(tmp_path):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import onelook
+from http_server import JPEG, client_of, repository_of
 from onelook.serving.repository import Place
 from onnx_models import describe
-from serving import JPEG, client_of, repository_of
 
 
 @pytest.fixture(scope="module")
