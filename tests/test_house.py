@@ -21,7 +21,19 @@ PACKAGE = ROOT / "src" / "onelook"
 
 # A module imports from lower layers and from its own folder; the single files of layer 0 may know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "version", "reporter", "files", "run_files", "devices", "threads", "config", "draw", "exported"),
+    (
+        "types",
+        "errors",
+        "version",
+        "reporter",
+        "files",
+        "run_files",
+        "devices",
+        "threads",
+        "config",
+        "draw",
+        "exported",
+    ),
     ("ops",),
     ("layers", "assign", "losses", "augment"),
     ("networks", "data", "tracking"),

@@ -75,11 +75,11 @@ class CachedOnnx:
         """The file that fits and is whole, or None."""
         return next((place for place in self.places if is_whole(place, self.key)), None)
 
-    def refusal(self) -> Refusal | None:
+    def failure(self) -> FailedExport | None:
         """Why an earlier export of the same gave no file; None where there was none."""
         for place in self.places:
             with suppress(OSError, ValueError, TypeError):
-                found = Refusal(**json.loads(_refused(place).read_text(encoding="utf-8")))
+                found = FailedExport(**json.loads(_failure_of(place).read_text(encoding="utf-8")))
                 if found.key == self.key:
                     return found
         return None
@@ -95,20 +95,20 @@ class CachedOnnx:
                     command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=seconds
                 )
             except subprocess.TimeoutExpired:
-                raise self._refused(f"the export took longer than {seconds:.0f} s", seconds) from None
+                raise self._failed(f"the export took longer than {seconds:.0f} s", seconds) from None
             if ended.returncode or not draft.is_file():
                 said = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
                 # A process that was ended from outside says nothing about the model.
                 lasting = ended.returncode == 1
-                raise self._refused(said, None if lasting else time.monotonic() - started)
+                raise self._failed(said, None if lasting else time.monotonic() - started)
             content = draft.read_bytes()
         record = _record(self.key, content)
         return self._keep(lambda place: write_bytes(place, content + record))
 
-    def _refused(self, reason: str, seconds: float | None) -> ExportError:
-        text = json.dumps(asdict(Refusal(self.key, reason, seconds)))
+    def _failed(self, reason: str, seconds: float | None) -> ExportError:
+        text = json.dumps(asdict(FailedExport(self.key, reason, seconds)))
         with suppress(OSError):
-            self._keep(lambda place: write_text(_refused(place), text))
+            self._keep(lambda place: write_text(_failure_of(place), text))
         return ExportError(f"No ONNX file was made: {reason}", "Use --runtime torch.")
 
     def _keep(self, write: Callable[[Path], None]) -> Path:
@@ -124,7 +124,7 @@ class CachedOnnx:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class FailedExport:
     """Why no file was made. seconds: how long the export was given; None where more time would not help."""
 
     key: str
@@ -157,7 +157,7 @@ def open_cached(model: Model, options: LoadOptions, runtime: RuntimeName, report
 
 
 def exported_where_it_pays(
-    predictor: Predictor, options: LoadOptions, runtime: RuntimeName, images: int, batch: int, reporter: Reporter
+    predictor: Predictor, options: LoadOptions, runtime: RuntimeName, reporter: Reporter, *, images: int, batch: int
 ) -> Predictor:
     """The predictor, or one of a new ONNX file where PyTorch on a CPU would take `LEAST_SECONDS` for the images.
 
@@ -179,8 +179,8 @@ def exported_where_it_pays(
         return predictor
     cached = cached_onnx(model, options)
     limit = expected * LARGEST_PART
-    refusal = None if cached is None else cached.refusal()
-    if cached is None or (refusal and (refusal.seconds is None or refusal.seconds * 2 > limit)):
+    failure = None if cached is None else cached.failure()
+    if cached is None or (failure and (failure.seconds is None or failure.seconds * 2 > limit)):
         return predictor
     if not any(os.access(_existing(place.parent), os.W_OK) for place in cached.places):
         return predictor
@@ -247,12 +247,11 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _digest(file: Path) -> str:
+    found = hashlib.sha256()
     with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest() if sys.version_info >= (3, 11) else _read_digest(file)
-
-
-def _read_digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+        while block := opened.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def _files_of(model: PathLike, weights: PathLike | None) -> list[Path]:
@@ -313,8 +312,8 @@ def _seconds_an_image(predictor: Predictor, batch: int) -> float:
     return (time.perf_counter() - started) / batch
 
 
-def _refused(place: Path) -> Path:
-    return place.with_name(f"{place.name}.refused.json")
+def _failure_of(place: Path) -> Path:
+    return place.with_name(f"{place.name}.failed.json")
 
 
 def _existing(folder: Path) -> Path:

@@ -151,7 +151,8 @@ def detect(
     if (note := threads_note(threads)) is not None:
         shown.info(note)
     images = count_images(found, excerpt) if runtime == "auto" else 0
-    opened = exported_where_it_pays(opened, options, runtime, images, batch or opened.batch, shown)
+    most = batch or opened.batch
+    opened = exported_where_it_pays(opened, options, runtime, shown, images=images, batch=most)
     predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
     if postprocess is not None:
         predictor.postprocess = postprocess_of_kind(postprocess, predictor.postprocess)

@@ -151,6 +151,7 @@ class LoadedDetector(OpenedPredictor):
         from onelook.api.recipe_choice import RecipeChoice, named_choice
         from onelook.api.training_session import TrainOptions, start_training
         from onelook.training.options import RunOptions
+        from onelook.training.run import fit
         from onelook.weights.identify import model_name
 
         detector = open_network(self).detector
@@ -173,7 +174,8 @@ class LoadedDetector(OpenedPredictor):
         recipe = RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe
         choice = named_choice(recipe, epochs=epochs, size=size, batch=batch)
         with start_training(choice, data, options) as session:
-            result = session.fit()
+            remedy, threads = session.slow_loader_remedy, session.threads
+            result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=remedy, threads=threads)
             session.finish(result)
         return TrainResult(**vars(result))
 

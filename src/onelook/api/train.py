@@ -17,6 +17,7 @@ from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
 from onelook.training.options import RunOptions
 from onelook.training.recipe import Recipe
+from onelook.training.run import fit
 
 
 def train(
@@ -103,6 +104,7 @@ def train(
     )
     choice = named_choice(recipe, epochs=epochs, size=size, batch=batch)
     with start_training(choice, data, options) as session:
-        result = session.fit()
+        remedy, threads = session.slow_loader_remedy, session.threads
+        result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=remedy, threads=threads)
         session.finish(result)
     return TrainResult(**vars(result))

@@ -31,7 +31,7 @@ from onelook.training.preflight import rates_too_low
 from onelook.training.processes import ProcessGroup, join_process_group
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
-from onelook.training.run import Evaluate, Run, exclusive, fit
+from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, check_batch_norm, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
 from onelook.training.threads import ThreadChoice, thread_candidates, wants_choice
@@ -55,11 +55,6 @@ class TrainingSession:
     splits: tuple[Dataset, Dataset | None]
     loading: ExitStack
     threads: ThreadChoice | None
-
-    def fit(self) -> RunResult:
-        """Trains until the last epoch, early stopping or Ctrl-C: see `training.run.fit`."""
-        remedy = self.slow_loader_remedy
-        return fit(self.run, self.batches, self.evaluate, slow_loader_remedy=remedy, threads=self.threads)
 
     def finish(self, result: RunResult) -> None:
         """Ends the workers, and makes the report of a training that was not interrupted."""

@@ -80,7 +80,7 @@ def validate(
         shown.info(note)
     dataset = open_evaluated(data, split, shown)
     check_fit(dataset, shown, allow=allow_size_mismatch)
-    predictor = exported_where_it_pays(predictor, options, chosen_runtime, len(dataset), batch, shown)
+    predictor = exported_where_it_pays(predictor, options, chosen_runtime, shown, images=len(dataset), batch=batch)
     chosen = predictor.runtime.evaluating
     if postprocess is not None:
         chosen = postprocess_of_kind(postprocess, chosen)

@@ -68,8 +68,8 @@ def detect(
         half: compute in float16; on a GPU only.
         device: cpu, cuda, cuda:1, mps; a GPU where there is one unless given.
         threads: threads of one run on a CPU; as many as there are free cores unless given.
-        runtime: what runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside the
-            weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
+        runtime: what runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside
+            the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
     """
     if not sources:
         remedy = "Name images, folders, globs, videos, camera numbers or stream addresses."

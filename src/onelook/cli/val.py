@@ -68,8 +68,8 @@ def validate(
         half: Compute in float16; on a GPU only.
         device: Where to run: cpu, cuda, cuda:1, mps; the best there is unless given.
         threads: Threads of one run on a CPU; as many as there are free cores unless given.
-        runtime: What runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside the
-            weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
+        runtime: What runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside
+            the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
         detections: COCO results file to write.
         allow_size_mismatch: Go on although images do not have their annotated sizes, with the boxes as annotated.
     """

@@ -224,13 +224,17 @@ def fit(
     clock = Clock(record.seconds, train_state.steps, plan.total)
     read_every = READ_EVERY if train_state.process_group.device.type == "cuda" else 1
     shown, counts = None, list[int]()
-    locked = exclusive(run.folder, train_state.process_group, new=False, warn=log.warning)
-    with locked, StopRequest() as stop, log:
+    with (
+        exclusive(run.folder, train_state.process_group, new=False, warn=log.warning),
+        StopRequest() as stop,
+        log,
+    ):
         if train_state.steps == 0:
             run.save_checkpoint()
         stopped = record.finished
-        events = train(recipe, train_state, batches)
-        for event in () if stopped else events if threads is None else threads.steps(events):
+        for event in () if stopped else train(recipe, train_state, batches):
+            if threads is not None:
+                threads.add(event)
             if isinstance(event, Step):
                 done = plan.place(event.number)[1] + 1
                 meter.add(event, first=shown is None)
@@ -250,8 +254,7 @@ def fit(
                 images = recipe.batch_size
                 if recipe.grow_accumulation:
                     images = images // recipe.accumulate * counts[done - 1]
-                remaining = clock.remaining(train_state.steps)
-                log.step(done, len(counts), meter.recent_means(), images / pace, remaining)
+                log.step(done, len(counts), meter.recent_means(), images / pace, clock.remaining(train_state.steps))
                 record.seconds = clock.seconds()
                 stopped = interrupted and not event.ends_epoch
                 if stopped or (due and not event.ends_epoch):

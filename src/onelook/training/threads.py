@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
@@ -37,23 +37,15 @@ class ThreadChoice:
         self.chosen: int | None = None
         self._begin()
 
-    def steps(self, events: Iterator[Step | Epoch]) -> Iterator[Step | Epoch]:
-        """The events of a training, whose steps are timed between two of them."""
-        started = self._clock()
-        for event in events:
-            if isinstance(event, Step):
-                height, width = event.size
-                pixels = max(1, len(event.images)) * height * width
-                self.add((self._clock() - started - event.waited) / pixels)
-            elif self.chosen is not None and self._clock() - self._decided > AGAIN_AFTER:
-                self._begin()
-            yield event
-            started = self._clock()
+    def add(self, event: Step | Epoch) -> None:
+        """Takes the time of a step and sets the threads of the next. At the end of an epoch, may begin anew."""
+        if self.chosen is None and isinstance(event, Step):
+            self._timed(event.seconds / (max(1, len(event.images)) * event.size[0] * event.size[1]))
+        elif self.chosen is not None and isinstance(event, Epoch) and self._clock() - self._decided > AGAIN_AFTER:
+            self._begin()
 
-    def add(self, seconds: float) -> None:
-        """Takes the time of a step, for a pixel, and sets the threads of the next."""
-        if self.chosen is not None:
-            return
+    def _timed(self, seconds: float) -> None:
+        """seconds: of the last step, for a pixel."""
         times = self._times[self._trying]
         times.append(seconds)
         best = min((median(done[1:]) for done in self._times.values() if len(done) > 1), default=seconds)
