@@ -11,6 +11,7 @@ import hashlib
 import os
 import threading
 import time
+from pathlib import Path
 
 from onelook.devices import num_cores
 from onelook.errors import UsageError
@@ -96,7 +97,15 @@ def has_default_threads() -> bool:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return given_threads() is None and torch.get_num_threads() in (cores, cores // 2)
+    defaults = (cores, cores // 2) if _cores_share_units() else (cores,)
+    return given_threads() is None and torch.get_num_threads() in defaults
+
+
+def _cores_share_units() -> bool:
+    try:
+        return Path("/sys/devices/system/cpu/smt/active").read_text(encoding="ascii").strip() == "1"
+    except OSError:
+        return False
 
 
 def make_waiting_passive() -> None:

@@ -44,6 +44,7 @@ from onelook.predict.predictor import Predictor
 from onelook.predict.runtimes import exported_runtime
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.reporter import Reporter
+from onelook.threads import chosen_threads, threads_note
 from onelook.version import __version__
 
 RuntimeName = Literal["auto", "torch", "onnx"]
@@ -191,6 +192,19 @@ def exported_where_it_pays(
         reporter.info(f"{error.message} PyTorch runs.")
         return predictor
     return _opened(path, model, options, reporter)
+
+
+def report_threads(predictor: Predictor, threads: int | None, reporter: Reporter) -> None:
+    """Says it where fewer threads than cores were chosen for a predictor on the CPU. threads: what the user gave."""
+    runtime = predictor.runtime
+    if isinstance(runtime, OnnxRuntime):
+        applies = runtime.device_name == "cpu"
+    else:
+        torch = sys.modules.get("torch")
+        on_cpu = getattr(getattr(runtime, "device", None), "type", "") == "cpu"
+        applies = on_cpu and torch is not None and torch.get_num_threads() == chosen_threads()
+    if applies and (note := threads_note(threads)) is not None:
+        reporter.info(note)
 
 
 def cached_onnx(model: PathLike, options: LoadOptions) -> CachedOnnx | None:

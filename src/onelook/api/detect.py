@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached
+from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike
 from onelook.config import check_arguments
@@ -25,7 +25,6 @@ from onelook.predict.track import track_results
 from onelook.predict.video import count_images
 from onelook.predict.writers import Writers, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
-from onelook.threads import threads_note
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
 from onelook.types import Detections, text_repr
 
@@ -148,8 +147,7 @@ def detect(
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     shown = reporter or PlainReporter()
     opened = open_cached(model, options, runtime, shown)
-    if (note := threads_note(threads)) is not None:
-        shown.info(note)
+    report_threads(opened, threads, shown)
     images = count_images(found, excerpt) if runtime == "auto" else 0
     most = batch or opened.batch
     opened = exported_where_it_pays(opened, options, runtime, shown, images=images, batch=most)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached
+from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike
 from onelook.config import check_arguments
@@ -23,7 +23,6 @@ from onelook.evaluation.shards import shard
 from onelook.ops.nms import with_clip, with_thresholds
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.reporter import PlainReporter, Progress, Reporter, SilentReporter
-from onelook.threads import threads_note
 
 
 def validate(
@@ -76,8 +75,7 @@ def validate(
         raise UsageError("The ONNX file takes images of one size only.", "Leave the rectangles or the runtime away.")
     chosen_runtime: RuntimeName = "torch" if rectangular or processes > 1 else runtime
     predictor = open_cached(model, options, chosen_runtime, shown)
-    if (note := threads_note(threads)) is not None:
-        shown.info(note)
+    report_threads(predictor, threads, shown)
     dataset = open_evaluated(data, split, shown)
     check_fit(dataset, shown, allow=allow_size_mismatch)
     predictor = exported_where_it_pays(predictor, options, chosen_runtime, shown, images=len(dataset), batch=batch)
