@@ -122,8 +122,8 @@ def detection(
 def _side(name: str, times: dict[str, list[tuple[float, float]]], images: int, found: int) -> Side:
     own, bare = np.array(times[name]), np.array(times["bare loop"])
     processor, wall = (median(column) / images * 1e3 for column in own.T.tolist())
-    ratios = [median(column) for column in (own / bare).T.tolist()]
-    return Side(name, processor, wall, *ratios, found)
+    processor_ratio, wall_ratio = (median(column) for column in (own / bare).T.tolist())
+    return Side(name, processor, wall, processor_ratio, wall_ratio, found)
 
 
 def _stream(predictor: Predictor, paths: list[str]) -> Callable[[], int]:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -193,7 +194,7 @@ def test_the_source_of_a_cached_detector_is_its_weights(weights: Path, exports: 
 def test_detect_and_val_give_the_same_in_onnx_runtime(weights: Path, tmp_path: Path) -> None:
     data = write_synthetic(tmp_path / "data", Scenes(size=(64, 64)), {"val": 4})
     onelook.save_weights(onelook.build("yolox-nano", onelook.open_dataset(data, "val").names), weights)
-    given = {"size": 64, "device": "cpu", "confidence": 0.0001, "reporter": SilentReporter()}
+    given: dict[str, Any] = {"size": 64, "device": "cpu", "confidence": 0.0001, "reporter": SilentReporter()}
     torch_ap = onelook.validate(weights, data, runtime="torch", **given).to_dict()
     onnx_ap = onelook.validate(weights, data, runtime="onnx", **given).to_dict()
     assert torch_ap["stats"] == pytest.approx(onnx_ap["stats"], abs=1e-3)

@@ -174,8 +174,10 @@ class LoadedDetector(OpenedPredictor):
         recipe = RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe
         choice = named_choice(recipe, epochs=epochs, size=size, batch=batch)
         with start_training(choice, data, options) as session:
-            remedy, threads = session.slow_loader_remedy, session.threads
-            result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=remedy, threads=threads)
+            remedy, choice_of_threads = session.slow_loader_remedy, session.threads
+            result = fit(
+                session.run, session.batches, session.evaluate, slow_loader_remedy=remedy, threads=choice_of_threads
+            )
             session.finish(result)
         return TrainResult(**vars(result))
 
