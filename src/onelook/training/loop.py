@@ -44,6 +44,7 @@ class Step:
     number: 0-based, over the whole training.  ends_epoch: whether an `Epoch` follows.  losses: every weighted term, the
     mean over the micro-batches.  bad_gradient: whether the gradient was not finite although the losses were; a bool on
     the device.  images: rows of the data set in this process's batches.  waited: seconds of waiting for a batch.
+    seconds: of the step itself, until its work was given to the device.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Step:
     size: tuple[int, int]
     images: tuple[int, ...]
     waited: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def train(recipe: Recipe, train_state: TrainState, batches: Batches) -> Iterator
             micro_batches = list(islice(stream, counts[index]))
             if not micro_batches:
                 raise RuntimeError(f"epoch {epoch} ended after {index} of {len(counts)} steps")
-            waited = perf_counter() - started_waiting
+            started = perf_counter()
+            waited = started - started_waiting
             number = train_state.steps
             torch.manual_seed(_seed(recipe.seed, number, train_state.process_group.rank))
             position = plan.position(epoch, index)
@@ -106,7 +109,8 @@ def train(recipe: Recipe, train_state: TrainState, batches: Batches) -> Iterator
             bad = train_state.optimizer_step(torch.stack(list(losses.values())).sum())
             ends = index + 1 == len(counts)
             seen = tuple(int(row) for batch in micro_batches for row in batch.indices)
-            yield Step(number, epoch, ends, losses, bad, base_rate * rates.scale, size, seen, waited)
+            rate, seconds = base_rate * rates.scale, perf_counter() - started
+            yield Step(number, epoch, ends, losses, bad, rate, size, seen, waited, seconds)
             started_waiting = perf_counter()
         waiting = list(islice(stream, plan.left_over(epoch)))
         yield Epoch(epoch)
