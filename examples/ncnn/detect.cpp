@@ -1,5 +1,5 @@
 // Detects objects with a file of `onelook export --to ncnn` in ncnn. Prints a line of JSON for each image.
-#include <ncnn/net.h>
+#include <net.h>
 
 #include "../common/onelook.hpp"
 

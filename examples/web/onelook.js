@@ -80,28 +80,49 @@ function positions(source, size, aligned) {
   });
 }
 
-/** Bilinear: {data: RGBA bytes, width, height} -> RGBA bytes of the new size. Aligned: corner pixels on each other. */
+/**
+ * Bilinear: {data: RGBA bytes, width, height} -> RGBA bytes of the new size. Aligned: corner pixels on each other, in
+ * floating point. Otherwise in the steps of OpenCV, whose weights are multiples of 1/2048: then the pixels are the same.
+ */
 export function resize(image, width, height, aligned) {
   if (image.width === width && image.height === height) return image.data;
   const columns = positions(image.width, width, aligned);
   const rows = positions(image.height, height, aligned);
   const result = new Uint8ClampedArray(width * height * 4);
+  const blend = aligned ? blendExact : blendInSteps;
   const { data } = image;
   for (let y = 0, out = 0; y < height; y++) {
     const [above, below, down] = rows[y];
     const top = above * image.width * 4;
     const bottom = below * image.width * 4;
     for (let x = 0; x < width; x++, out += 4) {
-      const [left, right, across] = columns[x];
+      const left = columns[x][0] * 4;
+      const right = columns[x][1] * 4;
       for (let c = 0; c < 3; c++) {
-        const first = data[top + left * 4 + c] + (data[bottom + left * 4 + c] - data[top + left * 4 + c]) * down;
-        const second = data[top + right * 4 + c] + (data[bottom + right * 4 + c] - data[top + right * 4 + c]) * down;
-        result[out + c] = first + (second - first) * across; // a clamped array rounds
+        const square = [data[top + left + c], data[top + right + c], data[bottom + left + c], data[bottom + right + c]];
+        result[out + c] = blend(square, columns[x][2], down); // a clamped array rounds
       }
       result[out + 3] = 255;
     }
   }
   return result;
+}
+
+/** The value inside a square of pixels, `across` and `down` between 0 and 1. */
+function blendExact([topLeft, topRight, bottomLeft, bottomRight], across, down) {
+  const left = topLeft + (bottomLeft - topLeft) * down;
+  const right = topRight + (bottomRight - topRight) * down;
+  return left + (right - left) * across;
+}
+
+function blendInSteps([topLeft, topRight, bottomLeft, bottomRight], across, down) {
+  const right = roundEven(Math.fround(across) * 2048);
+  const left = roundEven(Math.fround(1 - Math.fround(across)) * 2048);
+  const low = roundEven(Math.fround(down) * 2048);
+  const high = roundEven(Math.fround(1 - Math.fround(down)) * 2048);
+  const first = (high * ((topLeft * left + topRight * right) >> 4)) >> 16;
+  const second = (low * ((bottomLeft * left + bottomRight * right) >> 4)) >> 16;
+  return (first + second + 2) >> 2;
 }
 
 /** Where an image lies in the input: input pixel = image pixel * scale + offset; and its resized sides. */
