@@ -26,9 +26,11 @@ from onelook.cli.app import run
 from onelook.errors import ExportError
 from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.exporting import onnx as onnx_export
+from onelook.exporting.describe import describe
 from onelook.exporting.nms import append_nms
-from onelook.exporting.onnx import ExportedFile, export_onnx
-from onelook.exporting.verify import TOLERANCES, compare_rows, verification_images
+from onelook.exporting.onnx import OUTPUTS, ExportedFile, export_onnx
+from onelook.exporting.target import ExportOptions
+from onelook.exporting.verify import TOLERANCES, compare_rows, verification_images, verify_rows
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
 from onelook.networks.yolox.architecture import Yolox
@@ -234,6 +236,32 @@ def test_rows_that_differ_are_found(where: str, by: float) -> None:
     found[where][0, 1, 1] += by
     with pytest.raises(ExportError, match="does not agree"):
         compare_rows(tuple(found.values()), tuple(expected.values()), TOLERANCES["float32"], (64, 64))
+
+
+class _Amplifier(nn.Module):
+    """Boxes and scores that float32 holds only where `factor` is small: the sine of large numbers."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor), requires_grad=False)
+        self.dtype = torch.float32
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values = torch.sin(images.to(self.dtype).flatten(1)[:, :12] / 3 * self.factor)
+        return values.reshape(-1, 3, 4) * 20 + 30, values.reshape(-1, 3, 4)[..., :2] / 4 + 0.5
+
+
+@pytest.mark.parametrize(("factor", "blames_weights"), [(1.0, False), (1e6, True)])
+def test_refusal_says_when_float32_itself_does_not_hold_the_outputs(factor: float, blames_weights: bool) -> None:
+    graph, metadata = _Amplifier(factor), describe(_detector(seed=0), ExportOptions(size=(64, 64)))
+
+    def run(outputs: Any, feed: Any) -> list[np.ndarray]:
+        boxes, scores = graph(torch.from_numpy(feed["images"]))
+        return [boxes.numpy() + 5, scores.numpy()]
+
+    with pytest.raises(ExportError, match="does not agree") as caught:
+        verify_rows(run, OUTPUTS, graph, metadata)  # type: ignore[arg-type]
+    assert ("amplify rounding" in caught.value.message) == blames_weights
 
 
 def test_boxes_that_overflow_on_both_sides_agree() -> None:
