@@ -70,6 +70,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "openvino": "openvino",
+    "nncf": "int8",
     "ncnn": "ncnn",
     "pnnx": "export",
     "tensorrt": "tensorrt",
@@ -89,7 +90,7 @@ EXTRAS = {
 }
 # Where pip has another name.
 _INSTALLED_AS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "cuda": "cuda-bindings"}
-_EXTRA_OF_WORK = {"export": "onnx"}  # where one extra brings the packages of several
+_EXTRA_OF_WORK = {"export": "onnx", "int8": "int8"}  # where one extra brings the packages of several
 
 
 def install_command(extra: str = "") -> str:
