@@ -36,6 +36,7 @@ from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError
 from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.weights import save_weights
 from simulated_tensorrt import Cuda, modules
+from spread_detector import spread_detector
 
 SIZE = (64, 96)
 NEEDS = {"onnx": ("onnx", "onnxscript"), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx"), "torch": ()}
@@ -61,20 +62,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    """A small network whose scores spread over 0..1, as a trained one's, and whose features stay small."""
-    torch.manual_seed(0)
-    made = build(Yolox(depth=0.33, width=0.125, size=SIZE), classes=["cat", "dog", "köw"])
-    norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # the statistics become those of the one batch below
-    with torch.no_grad():
-        made(torch.from_numpy(verification_images(SIZE)))
-        for name, parameter in made.named_parameters():
-            if name.endswith(("classes.bias", "objectness.bias")):
-                parameter.fill_(0.5)
-            elif name.endswith(("classes.weight", "objectness.weight")):
-                parameter.mul_(3)
-    return made.eval()
+    return spread_detector(SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def quantize_within(
         trials.append(trial)
         where = f"{convolutions - count} of {convolutions} convolutions"
         reporter.info(f"In 8 bits, {where}: AP {trial.ap:.4f} ({trial.ap - ap_float:+.4f}).")
-        if ap_float - trial.ap <= quantization.max_drop:
+        if ap_float - trial.ap <= quantization.max_drop + 1e-9:  # 0.5 - 0.49 is above 0.01
             comparison = quantization.compare(float_file, file)
             return Int8Report(ap_float, trial.ap, kept, convolutions, tuple(trials), comparison)
     table = "".join(f"\n  {one.kept:4} in float: AP {one.ap:.4f} ({one.ap - ap_float:+.4f})" for one in trials)

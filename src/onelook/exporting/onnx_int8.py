@@ -87,9 +87,10 @@ class QdqModel:
         self.metadata = int8_metadata(self.float_file.metadata, None)
         self.nms = nms if nms is None or not self.metadata.one_to_one else replace(nms, iou=1.0, agnostic=False)
         self.outputs = OUTPUTS if nms is None else ROW_OUTPUTS
-        self.rows = folder / "rows.onnx"
-        model = to_model(self.graph, self.metadata.size, self.metadata.batch, self.outputs)
-        onnx.save(model, str(self.rows))
+        self.rows = self.float_file.path if nms is None else folder / "rows.onnx"
+        if nms is not None:
+            onnx.save(to_model(self.graph, self.metadata.size, self.metadata.batch, self.outputs), str(self.rows))
+        model = onnx.load(str(self.rows))
         self.last = last_nodes(model)
         self.convolutions = {
             node.input[1]: node for node in model.graph.node if node.op_type in OPERATORS and node.name not in self.last

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +41,7 @@ def export_openvino_int8(
 ) -> ExportedFile:
     """Writes an OpenVINO model in 8 bits whose AP is within the allowed loss (`int8.quantize_within`).
 
-    Weights are int8 by output channel, features by tensor and symmetric, with NNCF's bias correction. The last
+    Weights are int8 by output channel, features by tensor, with NNCF's bias correction. The last
     convolutions of the head and everything behind them stay in float.
     """
     _check(options)
@@ -104,7 +106,7 @@ class _Quantizer:
             self.last = nncf.quantize(
                 model,
                 nncf.Dataset(_Once(batches, self.quantization, self.batch), lambda batch: {"images": batch, **settings}),
-                preset=nncf.QuantizationPreset.PERFORMANCE,
+                preset=nncf.QuantizationPreset.MIXED,
                 subset_size=-(-self.quantization.count // (self.batch or 1)),
                 ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
             )
@@ -157,18 +159,14 @@ def _last_operations(model: Any) -> list[str]:
     return last
 
 
-class _quiet_nncf:
+@contextmanager
+def _quiet_nncf() -> Iterator[None]:
     """While it lasts, NNCF prints nothing: neither its log nor progress bars of its own."""
+    import nncf
 
-    def __enter__(self) -> None:
-        import nncf
-
-        self._quiet = quiet()
-        self._quiet.__enter__()
-        nncf.set_log_level(logging.ERROR)
-
-    def __exit__(self, *error: Any) -> None:
-        self._quiet.__exit__(*error)
+    nncf.set_log_level(logging.ERROR)
+    with quiet(), redirect_stdout(io.StringIO()):
+        yield
 
 
 def _check(options: ExportOptions) -> None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 Range = tuple[float, float]
 
 VALUES = 512  # of each tensor of each image
-_LOW = np.linspace(0.1, 1.0, 10)  # fractions of the least and of the greatest value that are tried as ends
-_HIGH = np.linspace(0.3, 1.0, 8)
+LARGEST_SAMPLE = 1 << 14  # values of a tensor that ranges are compared on
+_FRACTIONS = np.geomspace(0.05, 1.0, 16)  # of the least and of the greatest value, that are tried as ends
 
 
 def least_error_ranges(
@@ -90,11 +90,11 @@ def _activation(users: list[NodeProto]) -> Callable[[np.ndarray], np.ndarray]:
 def _least_error(
     values: np.ndarray, ends: Range, activation: Callable[[np.ndarray], np.ndarray], symmetric: bool
 ) -> Range:
-    values = values.astype(np.float64)
+    values = values[:: -(-values.size // LARGEST_SAMPLE)]
     expected = activation(values)
     best, least = ends, np.inf
-    for low in _LOW * ends[0]:
-        for high in _HIGH * ends[1]:
+    for low in np.unique(_FRACTIONS * ends[0]):  # one value where the end is 0
+        for high in np.unique(_FRACTIONS * ends[1]):
             chosen = (-max(-low, high), max(-low, high)) if symmetric else (low, high)
             error = float(np.mean((activation(rounded(values, *chosen)) - expected) ** 2))
             if error < least:

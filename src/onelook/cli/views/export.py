@@ -36,7 +36,7 @@ def show_export(result: ExportResult | WrittenWeights, console: Console) -> None
         console.print("  output     boxes and class scores of all rows")
     console.print(f"  precision  {metadata.precision}")
     if result.exported.least_runtime:
-        opencv = "" if metadata.nms or metadata.batch is None else "; OpenCV's DNN module 4.8 or newer"
+        opencv = "" if metadata.nms or metadata.int8 or metadata.batch is None else "; OpenCV's DNN module 4.8 or newer"
         console.print(f"  runs in    ONNX Runtime {result.exported.least_runtime} or newer{opencv}")
     if result.exported.runs_in:
         console.print(f"  runs in    {result.exported.runs_in}, in which it was verified", markup=False)
