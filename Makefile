@@ -56,8 +56,8 @@ test-all: $(INSTALLED)
 
 # OpenVINO, ncnn and pnnx in a process of their own: in one with all other tests, native code ended it now and then.
 test-targets: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet -e '.[export]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_targets.py tests/test_stream.py
+	$(BIN)/python -m pip install --quiet -e '.[export,int8]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_targets.py tests/test_int8_openvino.py tests/test_stream.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -327,7 +327,13 @@ def test_single_split_is_said_and_nms_is_inside(detector: Detector, tmp_path: Pa
 @pytest.mark.slow
 def test_tensorrt_gets_ranges_around_zero_and_biases_in_float(detector: Detector, data: Path, tmp_path: Path) -> None:
     result = onelook.export(
-        detector, "tensorrt", int8=True, calibrate=data, max_drop=20, out=tmp_path / "m.engine", reporter=SilentReporter()
+        detector,
+        "tensorrt",
+        int8=True,
+        calibrate=data,
+        max_drop=20,
+        out=tmp_path / "m.engine",
+        reporter=SilentReporter(),
     )
     model = onnx.load(result.path)
     check_operators(result.path)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import onelook
 from onelook.api.bench import benchmark

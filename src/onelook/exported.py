@@ -57,8 +57,8 @@ class ExportedMetadata:
     confidence, iou, agnostic, multi_label and limit as built in.  batch: fixed batch size, None where it is free.
     precision: of weights and activations. architecture: as plain data.  version: of this library.  detecting,
     evaluating: NMS outside of the file, as plain data, where the family publishes other settings than `multi_label`
-    for detection or evaluation; may be missing.  int8: of an 8-bit file, how it was made and judged; may be missing: the
-    data of calibration with its fingerprint, AP of the float file and of this one, and the convolutions in float.
+    for detection or evaluation; may be missing.  int8: of an 8-bit file, the data of calibration with its fingerprint,
+    the AP of the float file and of this one, and the convolutions that are in float; may be missing.
     """
 
     model: str

@@ -30,7 +30,10 @@ TURNS = 20  # of each file when they are timed
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Settings:
-    """How an 8-bit file is calibrated and judged: the settings of `onelook.export`. max_drop: points of AP, 1 is 0.01."""
+    """How an 8-bit file is calibrated and judged: the settings of `onelook.export`.
+
+    max_drop: points of AP; 1 is 0.01.
+    """
 
     calibrate: Dataset | PathLike | None = None
     calibration_images: int = 300

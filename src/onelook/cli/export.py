@@ -53,8 +53,8 @@ def export(
         nms: build non-maximum suppression in (onnx and openvino), so that the file gives final detections as evaluation
             counts them; of a model that needs none, its best rows.
         half: float16 weights and features.
-        int8: convolutions in 8 bits (onnx, openvino, tensorrt): those that cost most stay in float until the loss of AP is
-            at most --max-drop. Needs --calibrate.
+        int8: convolutions in 8 bits (onnx, openvino, tensorrt); those that cost most stay in float until the loss of
+            AP is at most --max-drop. Needs --calibrate.
         calibrate: data set for --int8: its training split gives the images that ranges are chosen with, its validation
             split the AP that the file is judged by.
         calibration_images: most images that ranges are chosen with.

@@ -18,8 +18,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The float file and the 8-bit file side by side. bytes: of all files of the float model.  float_ms, int8_ms: median
-    time of one image at one thread, timed in alternation."""
+    """The float file and the 8-bit file side by side.
+
+    float_bytes: of all files of the float model.  float_ms, int8_ms: median time of one image at one thread, in
+    alternation.
+    """
 
     float_bytes: int
     float_ms: float

@@ -82,7 +82,7 @@ def quantize_within(
     reporter.info(f"In float32: AP {ap_float:.4f}.")
     if ap_float < LEAST_AP:
         raise ExportError(
-            f"The model has AP {max(ap_float, 0.0):.4f} on the data given, so that the cost of 8 bits cannot be measured.",
+            f"The model has AP {max(ap_float, 0.0):.4f} on this data, so that the cost of 8 bits cannot be measured.",
             "Give --calibrate a data set with the model's own classes, or trained weights.",
         )
     trials: list[Trial] = []

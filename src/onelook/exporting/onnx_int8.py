@@ -139,7 +139,9 @@ class QdqModel:
 
         changed = self.folder / "quantised.onnx"
         excluded = [*self.last, *(self.convolutions[weight].name for weight in kept)]
-        overrides = {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in self.ranges.items()}
+        overrides = {
+            name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in self.ranges.items()
+        }
         extra: dict[str, Any] = {"TensorQuantOverrides": overrides}
         if self.symmetric:
             extra |= {"ActivationSymmetric": True, "QuantizeBias": False, "AddQDQPairToWeight": False}

@@ -105,7 +105,9 @@ class _Quantizer:
             batches = batches_of(self.quantization.images(), self.batch, self.quantization.count, progress)
             self.last = nncf.quantize(
                 model,
-                nncf.Dataset(_Once(batches, self.quantization, self.batch), lambda batch: {"images": batch, **settings}),
+                nncf.Dataset(
+                    _Once(batches, self.quantization, self.batch), lambda batch: {"images": batch, **settings}
+                ),
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=-(-self.quantization.count // (self.batch or 1)),
                 ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
@@ -147,13 +149,9 @@ def _last_operations(model: Any) -> list[str]:
     before: dict[str, bool] = {}
     last = []
     for operation in reversed(model.get_ordered_ops()):
-        following = [
-            target.get_node() for output in operation.outputs() for target in output.get_target_inputs()
-        ]
+        following = [target.get_node() for output in operation.outputs() for target in output.get_target_inputs()]
         name = operation.get_friendly_name()
-        before[name] = any(
-            one.get_type_name() in CONVOLUTIONS or before[one.get_friendly_name()] for one in following
-        )
+        before[name] = any(one.get_type_name() in CONVOLUTIONS or before[one.get_friendly_name()] for one in following)
         if not before[name] and operation.get_type_name() not in _NO_COMPUTATION:
             last.append(name)
     return last

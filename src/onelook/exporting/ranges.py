@@ -28,7 +28,7 @@ def least_error_ranges(
     wanted = sorted(set(names))
     generator = np.random.default_rng(0)
     samples: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-    ends = {name: (0.0, 0.0) for name in wanted}
+    ends = dict.fromkeys(wanted, (0.0, 0.0))
     run = _tapped(model, wanted)
     for batch in batches:
         for name, values in run(batch).items():

@@ -20,11 +20,11 @@ INT8: dict[str, Int8Format] = {"onnx": ONNX_INT8, "openvino": OPENVINO_INT8, "te
 NOT_IN_8_BITS = {
     "ncnn": (
         "ncnn quantises with tools of its own, which its Python packages do not have.",
-        """Build ncnn's tools from its source, export in float32, and run, with letterboxed images listed in images.txt:
-  ncnnoptimize model.ncnn.param model.ncnn.bin float.param float.bin 0
-  ncnn2table float.param float.bin images.txt model.table mean=[0,0,0] norm=[1,1,1] shape=[416,416,3] pixel=RGB method=kl
-  ncnn2int8 float.param float.bin int8.param int8.bin model.table
-Onelook has not run these tools, so it cannot say what AP they leave.""",
+        """Build its tools from source, export in float32, and run, with letterboxed images listed in images.txt:
+  ncnnoptimize m.ncnn.param m.ncnn.bin float.param float.bin 0
+  ncnn2table float.param float.bin images.txt m.table mean=[0,0,0] norm=[1,1,1] shape=[416,416,3] pixel=RGB method=kl
+  ncnn2int8 float.param float.bin int8.param int8.bin m.table
+This project has not run these tools, and knows no AP of what they write. Or choose --to onnx or openvino.""",
     ),
     "torch": ("PyTorch programs are not written in 8 bits.", "Export to ONNX or OpenVINO instead."),
     "darknet": ("A Darknet file holds float32 weights only: --int8 cannot be chosen.", "Leave it away."),

@@ -1,4 +1,4 @@
-"""Exports a detector for TensorRT in 8 bits: an ONNX file whose ranges are written down, which the engine is built of."""
+"""Exports a detector for TensorRT in 8 bits: an ONNX file with its ranges, which the engine is built of."""
 
 from __future__ import annotations
 

@@ -27,8 +27,9 @@ class Tolerance:
 
     pixels: of a box corner, plus `side` times the longer side of what the image shows of the box, because sides are
     exponentials; for rows with less than half of the best score (background), `background_pixels` replaces `pixels`.
-    score: as a fraction of the greatest score, so that it also tests untrained models, whose scores are tiny.  share: of
-    the rows with at least half of the best score that have to be within the bounds; below 1, others are not compared.
+    score: as a fraction of the greatest score, so that it also tests untrained models, whose scores are tiny.
+    share: of the rows with at least half of the best score that have to be within the bounds; below 1, others are not
+    compared.
     """
 
     pixels: float
@@ -82,8 +83,8 @@ class Agreement:
         if self.bounds is not None:
             pixels, side, score = self.bounds.pixels, self.bounds.side, self.bounds.score * self.best_score
             found += (
-                f". {self.within:.0%} of the rows that score {least} or more are within {pixels:g} px and {side:.0%} of the"
-                f" side, and {score:.2g} of the score ({self.bounds.share:.0%} have to be)"
+                f". {self.within:.0%} of the rows that score {least} or more are within {pixels:g} px plus {side:.0%} of"
+                f" the side, and {score:.2g} of the score ({self.bounds.share:.0%} have to be)"
             )
         if self.detects:
             return found
