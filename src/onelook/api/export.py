@@ -197,9 +197,9 @@ def export(
     detections; with least score `confidence`, greatest overlap `iou` and at most `limit` detections an image.
     half: float16.  dynamic: any batch size, instead of `batch`.  size: of the input; None is the model's own,
     and of an exported ONNX file that file's.
-    int8: convolutions in 8 bits (ONNX, OpenVINO, TensorRT), with ranges from `calibration_images` images of the training
-    split of the data set `calibrate`. Those that cost most stay in float until the AP on its validation split is at
-    most `max_drop` points (1 is 0.01) below the float file's.
+    int8: convolutions in 8 bits (ONNX, OpenVINO, TensorRT), with ranges from `calibration_images` images of the
+    training split of the data set `calibrate`. Those that cost most stay in float until the AP on its validation split
+    is at most `max_drop` points (1 is 0.01) below the float file's.
     least_runtime: the oldest ONNX Runtime that is to read an ONNX file.  out: the file to write; None is the model's
     name in the current folder.  overwrite: replace a file that is there already.  reporter: shows how an 8-bit export
     advances.

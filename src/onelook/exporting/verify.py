@@ -83,8 +83,8 @@ class Agreement:
         if self.bounds is not None:
             pixels, side, score = self.bounds.pixels, self.bounds.side, self.bounds.score * self.best_score
             found += (
-                f". {self.within:.0%} of the rows that score {least} or more are within {pixels:g} px plus {side:.0%} of"
-                f" the side, and {score:.2g} of the score ({self.bounds.share:.0%} have to be)"
+                f". {self.within:.0%} of the rows that score {least} or more are within {pixels:g} px plus {side:.0%}"
+                f" of the side, and {score:.2g} of the score ({self.bounds.share:.0%} have to be)"
             )
         if self.detects:
             return found

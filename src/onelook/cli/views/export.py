@@ -50,14 +50,9 @@ def show_export(result: ExportResult | WrittenWeights, console: Console) -> None
 def _show_int8(result: ExportResult, report: Int8Report, console: Console) -> None:
     metadata, compared = result.exported.metadata.int8 or {}, report.comparison
     in_8_bits = report.convolutions - len(report.kept)
-    console.print(
-        f"  8 bits     in {in_8_bits} of {report.convolutions} convolutions; the head's last ones are in float"
-    )
-    console.print(
-        f"  calibrated on {metadata['calibration_images']} images of {metadata['calibrated_on']}",
-        soft_wrap=True,
-        markup=False,
-    )
+    console.print(f"  8 bits     {in_8_bits} of {report.convolutions} convolutions; the head's last ones are in float")
+    images, source = metadata["calibration_images"], metadata["calibrated_on"]
+    console.print(f"  ranges     of {images} images of {source}", soft_wrap=True, markup=False)
     console.print(f"  judged     on {metadata['judged_on']}", soft_wrap=True, markup=False)
     console.print("             precision       AP       MB   ms an image, 1 thread, in alternation")
     for name, ap, size, milliseconds in (
