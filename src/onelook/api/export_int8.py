@@ -65,7 +65,7 @@ def open_quantization(settings: Int8Settings, frame: Resize, size: tuple[int, in
     validation split; one split is both where there is no other, with a warning.
     """
     assert settings.calibrate is not None  # `Int8Settings.check`
-    calibrating, judged = _splits(settings.calibrate, reporter)
+    calibrating, validation = _splits(settings.calibrate, reporter)
     count = min(settings.calibration_images, len(calibrating))
     rows = _spread(len(calibrating), count)
 
@@ -74,19 +74,19 @@ def open_quantization(settings: Int8Settings, frame: Resize, size: tuple[int, in
             yield _input(calibrating, row, frame, size)
 
     def judge(path: Path) -> float:
-        return validate(path, judged, reporter=reporter).stats["AP"]
+        return validate(path, validation, reporter=reporter).stats["AP"]
 
     fingerprint = hashlib.sha256()
     for image in images():
         fingerprint.update(image.astype(np.uint8).tobytes())
-    held_out = [_input(judged, row, frame, size) for row in _spread(len(judged), HELD_OUT)]
+    held_out = [_input(validation, row, frame, size) for row in _spread(len(validation), HELD_OUT)]
     description = {
         "calibrated_on": calibrating.describe(),
         "calibration_images": count,
         "calibration_sha256": fingerprint.hexdigest(),
-        "judged_on": judged.describe(),
+        "judged_on": validation.describe(),
     }
-    reporter.info(f"Calibrating on {count} images of {calibrating.describe()}; judging on {judged.describe()}.")
+    reporter.info(f"Calibrating on {count} images of {calibrating.describe()}; judging on {validation.describe()}.")
     return Quantization(
         images=images,
         count=count,
@@ -132,13 +132,13 @@ def _splits(data: Dataset | PathLike, reporter: Reporter) -> tuple[Dataset, Data
         there = splits(os.fspath(data))
         first, second = usual_splits(there)
         if first in there and second in there:
-            judged = open_evaluated(data, second, reporter)
-            return open_dataset(Path(data), first, reporter=reporter), judged
+            validation = open_evaluated(data, second, reporter)
+            return open_dataset(Path(data), first, reporter=reporter), validation
         only = next((name for name in (second, first) if name in there), second)
         data = open_evaluated(data, only, reporter)
-    judged = open_evaluated(data, "val", reporter)
+    validation = open_evaluated(data, "val", reporter)
     reporter.warning("There is one split only: the file is judged on the images that it is calibrated with.")
-    return judged, judged
+    return validation, validation
 
 
 def _spread(length: int, count: int) -> list[int]:
