@@ -254,6 +254,25 @@ def test_openvino_model_of_another_program_is_refused(exported: Any, tmp_path: P
         onelook.load(tmp_path / "model.xml")
 
 
+@needs_openvino
+def test_ctrl_c_reaches_a_process_whose_openvino_models_are_gone(exported: Any) -> None:
+    """A core's CPU plugin puts back the signal stack that it found; of two cores, one would put back freed memory."""
+    path = exported("openvino").path
+    program = (
+        "import gc, os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import faulthandler; faulthandler.enable()\n"
+        "from onelook.predict.runtimes.openvino import OpenvinoRuntime\n"
+        "first, second = (OpenvinoRuntime(sys.argv[1]) for _ in range(2))\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt: print('stopped')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
 @pytest.mark.parametrize("file", ["a.xml", "a.param", "a.pt2", "a.engine"])
 def test_exported_file_holds_no_weights_for_pytorch(file: str) -> None:
     for model, weights in ((file, None), ("yolox-nano", file)):
