@@ -35,7 +35,7 @@ from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError
 from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.weights import save_weights
 from simulated_tensorrt import Cuda, modules
-from spread_detector import spread_detector
+from spread_detector import fresh_detector, spread_detector
 
 SIZE = (64, 96)
 NEEDS = {"onnx": ("onnx", "onnxscript"), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx"), "torch": ()}
@@ -66,9 +66,7 @@ def detector() -> Detector:
 
 @pytest.fixture(scope="module")
 def fresh() -> Detector:
-    """A freshly initialised network: the normalised features of `detector` amplify the rounding of float16."""
-    torch.manual_seed(0)
-    return build(Yolox(depth=0.33, width=0.125, size=SIZE)).eval()
+    return fresh_detector(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -361,8 +359,7 @@ def test_tensorrt_without_a_gpu_writes_the_onnx_file_and_the_command(exported: A
         "--optShapes=images:8x3x64x96",
         "--maxShapes=images:32x3x64x96",
     ]
-    runtime = TorchRuntime(detector, "cpu", size=SIZE)
-    assert_same(opened(file)(batch(2), AllRows()), runtime(batch(2), AllRows()))
+    assert_same(opened(file)(batch(2), AllRows()), TorchRuntime(detector, "cpu", size=SIZE)(batch(2), AllRows()))
 
 
 def test_operator_that_tensorrt_does_not_take_is_named(exported: Any) -> None:
