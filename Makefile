@@ -56,8 +56,8 @@ test-all: $(INSTALLED)
 
 # OpenVINO, ncnn and pnnx are large, so that `make test` does without them.
 test-targets: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet -e '.[export]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_targets.py tests/test_stream.py tests/test_openvino_signals.py
+	$(BIN)/python -m pip install --quiet -e '.[export,int8]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_targets.py tests/test_int8_openvino.py tests/test_stream.py tests/test_openvino_signals.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

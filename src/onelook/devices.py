@@ -174,3 +174,14 @@ def _has_mps() -> bool:
     import torch
 
     return torch.backends.mps.is_available()
+
+
+def int8_instructions() -> tuple[str, ...] | None:
+    """The instructions of this processor for sums of 8-bit products; None where the system does not list them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    listed = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), None)
+    known = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+    return None if listed is None else tuple(name for name in known if name in listed)

@@ -70,6 +70,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "openvino": "openvino",
+    "nncf": "int8",
     "ncnn": "ncnn",
     "pnnx": "export",
     "tensorrt": "tensorrt",
@@ -101,7 +102,7 @@ _INSTALLED_AS = {
     "python_multipart": "python-multipart",
     "prometheus_client": "prometheus-client",
 }
-_EXTRA_OF_WORK = {"export": "onnx"}  # where one extra brings the packages of several
+_EXTRA_OF_WORK = {"export": "onnx", "int8": "int8"}  # where one extra brings the packages of several
 
 
 def install_command(extra: str = "") -> str:
