@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
@@ -93,7 +93,9 @@ async def _answer(request: Request, error: Exception) -> Response:
         text = message.get(code, str(error.detail))
         error = ServiceError(error.status_code, code, text, "GET /openapi.json lists the addresses.")
     assert isinstance(error, ServiceError)
-    return JSONResponse(error.body(request.url.path), error.status, headers=error.headers)
+    # ASCII: a text of the request that is quoted may be no UTF-8
+    content = json.dumps(error.body(request.scope["path"]))
+    return Response(content, error.status, headers=error.headers, media_type="application/json")
 
 
 def _complete_openapi(app: FastAPI) -> None:

@@ -69,7 +69,7 @@ class Batcher:
         """Puts a job at the end of the queue."""
         with self._changed:
             if self._closed:
-                raise RuntimeError("the batcher is closed")
+                raise ServiceError(503, "unloaded", "The model was unloaded meanwhile.", "Send the request again.", 1)
             self._jobs.append(job)
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._discard(job) if future.cancelled() else None)

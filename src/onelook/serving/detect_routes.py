@@ -14,6 +14,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from onelook.draw import draw_detections, encode_image, enlarge_small_image
+from onelook.errors import ImageError, UserError
 from onelook.ops.nms import Postprocess
 from onelook.serving.batching import Job, JobResult
 from onelook.serving.schemas import DetectAnswer, ErrorAnswer, JsonImages, ModelsAnswer, ServedModelInfo
@@ -94,7 +95,7 @@ async def detect(
         postprocess = served.settings(threshold, iou)
         labels = chosen_labels(classes, served.facts.classes)
         body = await service.body(request, deadline)
-        images = await sent_images(request, body, service.options)
+        images = await service.decode(sent_images, request.headers, body, service.options)
         del body
         if kind in _SUFFIXES and len(images) > 1:
             raise ServiceError(406, "one_image_only", f"{len(images)} images cannot be one {kind}.", "Ask for JSON.")
@@ -249,7 +250,13 @@ def _json(model: ServedModel, entries: list[dict[str, Any]], timings: dict[str, 
 
 def _drawn(image: np.ndarray, found: Detections, suffix: str) -> bytes:
     canvas, factor = enlarge_small_image(image)
-    return encode_image(draw_detections(canvas, found.boxes * factor, found.scores, found.labels, found.names), suffix)
+    drawn = draw_detections(canvas, found.boxes * factor, found.scores, found.labels, found.names)
+    try:
+        return encode_image(drawn, suffix)
+    except ImageError:
+        raise
+    except UserError as error:
+        raise ServiceError(422, "not_drawable", error.message, "Ask for JSON, or for image/png.") from None
 
 
 def components() -> dict[str, Any]:

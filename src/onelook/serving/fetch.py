@@ -10,9 +10,10 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from onelook.serving.service_error import ServiceError
@@ -29,6 +30,10 @@ def fetch(address: str, allowed: Sequence[str], max_bytes: int, seconds: float) 
     for _ in range(_MOST_REDIRECTS + 1):
         parts = check_address(address, allowed)
         connection = _connect(parts, ends)
+        # A host that sends a byte now and then never reaches the timeout of a single read.
+        watch = threading.Timer(_left(ends), _hang_up, (connection.sock,))
+        watch.daemon = True
+        watch.start()
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", path, headers={"Host": parts.netloc, "Accept": "image/*", "Connection": "close"})
@@ -42,6 +47,7 @@ def fetch(address: str, allowed: Sequence[str], max_bytes: int, seconds: float) 
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _failed("The host did not send an image.") from error
         finally:
+            watch.cancel()
             connection.close()
     raise _failed(f"The address leads to more than {_MOST_REDIRECTS} redirects.")
 
@@ -75,7 +81,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast
+    local = isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or local)
 
 
 def _connect(parts: SplitResult, ends: float) -> http.client.HTTPConnection:
@@ -101,6 +108,11 @@ def _connect(parts: SplitResult, ends: float) -> http.client.HTTPConnection:
     except OSError as error:
         raise _failed("The host cannot be reached.") from error
     return connection
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _read(

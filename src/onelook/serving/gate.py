@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -74,12 +74,12 @@ class Gate:
         """The answer to a request that goes no further; None for all others."""
         options, path = self.service.options, scope["path"]
         host = headers.get(b"host", b"").decode("latin-1")
-        if not options.any_host and urlsplit(f"//{host}").hostname not in _LOCAL:
+        if not options.any_host and _parts(f"//{host}").hostname not in _LOCAL:
             return ServiceError(
                 403, "wrong_host", "The server is for this machine only.", "Start it with --host 0.0.0.0 for others."
             )
         origin = headers.get(b"origin", b"").decode("latin-1")
-        foreign = origin not in options.allow_origin and urlsplit(origin).netloc.lower() != host.lower()
+        foreign = origin not in options.allow_origin and _parts(origin).netloc.lower() != host.lower()
         if origin and scope["method"] == "POST" and foreign:
             return ServiceError(
                 403,
@@ -143,6 +143,14 @@ class Gate:
         if now - self._logged >= 1.0:
             log.warning("requests refused", extra={**facts, "status": 503, "count": self._refused})
             self._refused, self._logged = 0, now
+
+
+def _parts(address: str) -> SplitResult:
+    """The parts of an address; empty ones where it is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 async def _send(error: ServiceError, path: str, send: Any) -> None:

@@ -25,7 +25,7 @@ class JsonFormatter(logging.Formatter):
         entry |= {name: value for name, value in record.__dict__.items() if name not in _KNOWN}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        return json.dumps(entry, default=str)  # ASCII: no text of a request reaches a terminal as it is
 
 
 def log_as_json(stream: IO[str] | None = None) -> logging.Handler:

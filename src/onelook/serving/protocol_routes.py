@@ -6,11 +6,11 @@ import asyncio
 import time
 from typing import Any
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 
 from onelook.errors import UserError
 from onelook.serving.batching import Job
+from onelook.serving.json_body import read_json
 from onelook.serving.networks import TensorSpec
 from onelook.serving.schemas import (
     Health,
@@ -60,6 +60,7 @@ _INFER = {
         }
     ],
 }
+_MOST_SETTINGS = 1 << 16  # bytes
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 
@@ -175,7 +176,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
 async def repository_index(request: Request) -> list[RepositoryEntry]:
     """Every known model and version; READY, or UNAVAILABLE with the reason."""
     service = service_of(request)
-    body = _parameters(await service.body(request, service.deadline(request)))
+    body = _parameters(await _small_body(request))
     found = service.repository.index()
     return [
         RepositoryEntry(name=one.name, version=one.version, state=one.state, reason=one.reason)
@@ -189,7 +190,7 @@ async def load(request: Request, model: str) -> dict[str, str]:
     """Loads every version of a known model from where it came from. A file that cannot be used changes nothing."""
     service = service_of(request)
     _check_allowed(request)
-    if _parameters(await service.body(request, service.deadline(request))).get("parameters"):
+    if _parameters(await _small_body(request)).get("parameters"):
         raise ServiceError(
             400, "bad_request", "Models are loaded from the server's own files.", "Send no config and no files."
         )
@@ -206,7 +207,7 @@ async def unload(request: Request, model: str) -> dict[str, str]:
     """Takes all versions of a model out of service; requests that run are finished. `load` brings it back."""
     service = service_of(request)
     _check_allowed(request)
-    await service.body(request, service.deadline(request))
+    await _small_body(request)
     service.repository.find(model)
     service.repository.remove(model)
     return {}
@@ -220,11 +221,14 @@ def _check_allowed(request: Request) -> None:
         )
 
 
+async def _small_body(request: Request) -> bytes:
+    """A body of settings: no queue bounds how many of these are read at once, so each is small."""
+    service = service_of(request)
+    return await service.body(request, service.deadline(request), most=_MOST_SETTINGS)
+
+
 def _parameters(body: bytes) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(body) if body.strip() else {}
-    except msgspec.DecodeError:
-        found = None
+    found = read_json(body) if body.strip() else {}
     if not isinstance(found, dict):
         raise ServiceError(400, "bad_json", "The body is no JSON object.")
     return found

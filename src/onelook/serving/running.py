@@ -20,6 +20,7 @@ from onelook.errors import UserError, reason_of
 from onelook.serving.repository import Repository
 
 MOST_CONNECTIONS = 1024
+_OTHER_FILES = 128  # models while they are loaded, fetches, logs
 _MOST_HEAD = 1 << 15  # bytes of a request's line and headers
 _HEAD_SECONDS = 20.0  # for the first byte of a new connection, and for a request's headers
 _SWITCH_SECONDS = 0.001  # a network's thread that has finished waits at most this long for the interpreter
@@ -34,6 +35,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > self.config.limit_concurrency:
+            transport.abort()  # uvicorn counts them at a request only: idle ones would take all file descriptors
+            return
         self._deadline = self.loop.call_later(_HEAD_SECONDS, self._close_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -114,6 +118,23 @@ def open_socket(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def most_connections() -> int:
+    """How many connections are open at once: 1,024, or what the limit of open files leaves beside models and fetches."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return MOST_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return max(1, min(MOST_CONNECTIONS, soft - _OTHER_FILES))
+    return MOST_CONNECTIONS
+
+
 def run_server(
     app: FastAPI,
     repository: Repository,
@@ -130,7 +151,7 @@ def run_server(
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=most_connections(),
         timeout_graceful_shutdown=max(1, round(drain_seconds)),
         timeout_keep_alive=15,
         backlog=512,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from email.message import Message
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from starlette.datastructures import Headers, UploadFile
@@ -18,9 +17,11 @@ from starlette.requests import Request
 from onelook.data.headers import DamagedHeaderError, read_header
 from onelook.data.images import decode_image
 from onelook.serving.fetch import fetch
+from onelook.serving.json_body import read_json
 from onelook.serving.options import ServerOptions
 from onelook.serving.service_error import ServiceError
 
+T = TypeVar("T")
 _LONGEST_NAME = 120
 _FIELDS = ("image", "images", "file", "files")
 
@@ -54,13 +55,16 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def sent_images(request: Request, body: bytes, options: ServerOptions) -> list[SentImage]:
-    """The images of a request by its Content-Type. ServiceError for what is no image or too many."""
+def sent_images(headers: Headers, body: bytes, options: ServerOptions) -> list[SentImage]:
+    """The images of a request by its Content-Type. ServiceError for what is no image or too many.
+
+    A form or base64 of many bytes takes a while: call it in a thread.
+    """
     header = Message()
-    header["content-type"] = request.headers.get("content-type", "")
+    header["content-type"] = headers.get("content-type", "")
     kind = header.get_content_type() if header["content-type"] else ""
     if kind == "multipart/form-data":
-        images = await _multipart(request.headers, body, options)
+        images = _now(_multipart(headers, body, options))
     elif kind == "application/json":
         images = _json(body, options)
     else:  # the bytes tell what they are; clients often send no type or a wrong one
@@ -103,6 +107,17 @@ class _InMemory(MultiPartParser):
     spool_max_size = 1 << 62
 
 
+def _now(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits: the whole form is in memory, so that its parser has what it needs."""
+    try:
+        work.send(None)
+    except StopIteration as ended:
+        return cast(T, ended.value)
+    finally:
+        work.close()
+    raise RuntimeError("the form's parser waits")
+
+
 async def _multipart(headers: Headers, body: bytes, options: ServerOptions) -> list[SentImage]:
     async def stream() -> AsyncIterator[bytes]:
         yield body
@@ -127,12 +142,7 @@ async def _multipart(headers: Headers, body: bytes, options: ServerOptions) -> l
 
 def _json(body: bytes, options: ServerOptions) -> list[SentImage]:
     """{"image": X} or {"images": [X, ...]}, where X is base64, a data address, or {"base64" or "url", "name"}."""
-    try:
-        data: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        raise ServiceError(
-            400, "bad_json", "The body is not JSON.", "Check it, or send the image as the body."
-        ) from None
+    data = read_json(body)
     given = next((data[name] for name in _FIELDS if name in data), None) if isinstance(data, dict) else None
     entries = given if isinstance(given, list) else [] if given is None else [given]
     if len(entries) > options.max_images:

@@ -56,11 +56,11 @@ class Service:
             seconds = min(seconds, int(given[:10]) / 1000)
         return time.monotonic() + seconds
 
-    async def body(self, request: Request, deadline: float) -> bytes:
-        """The request's body; ServiceError 408 where it does not arrive in time."""
+    async def body(self, request: Request, deadline: float, most: int | None = None) -> bytes:
+        """The request's body, of at most `most` bytes; ServiceError 408 where it does not arrive in time."""
         try:
             left = max(0.0, deadline - time.monotonic())
-            return await asyncio.wait_for(read_body(request, self.options.max_bytes), left)
+            return await asyncio.wait_for(read_body(request, most or self.options.max_bytes), left)
         except asyncio.TimeoutError:
             raise ServiceError(408, "slow_request", "The request did not arrive in time.", "Send it again.") from None
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onelook.serving.json_body import read_json
 from onelook.serving.networks import TensorSpec
 from onelook.serving.service_error import ServiceError
 
@@ -40,10 +41,7 @@ def read_request(
         if not header_length.isdecimal() or len(header_length) > 15 or int(header_length) > len(body):
             raise _bad(f"{HEADER_LENGTH} is '{header_length[:40]}', and the body has {len(body)} bytes.")
         length = int(header_length)
-    try:
-        document: Any = json.loads(body[:length])
-    except (ValueError, RecursionError):
-        raise _bad("The request is not JSON.") from None
+    document = read_json(body[:length])
     if not isinstance(document, dict) or not isinstance(document.get("inputs"), list):
         raise _bad("The request has no list of 'inputs'.")
     parameters = _parameters(document)
@@ -90,7 +88,7 @@ def _feed(entries: Sequence[Any], rest: memoryview, known: Mapping[str, TensorSp
             raise _bad(f"There is an input {str(name)[:80]!r}; the model has: {', '.join(known)}.")
         spec, shape = known[name], _shape(entry, name)
         if entry.get("datatype") != spec.datatype:
-            raise _bad(f"The input '{name}' is {str(entry.get('datatype'))[:20]}; the model takes {spec.datatype}.")
+            raise _bad(f"The input '{name}' is {str(entry.get('datatype'))[:20]!a}; the model takes {spec.datatype}.")
         _check_shape(spec, shape)
         size = _parameters(entry).get("binary_data_size")
         if size is None:
@@ -98,7 +96,7 @@ def _feed(entries: Sequence[Any], rest: memoryview, known: Mapping[str, TensorSp
         else:
             wanted = prod(shape) * _TYPES[spec.datatype].itemsize
             if size != wanted or wanted > len(rest):
-                raise _bad(f"The input '{name}' of shape {list(shape)} has {wanted} bytes, not {str(size)[:20]}.")
+                raise _bad(f"The input '{name}' of shape {list(shape)} has {wanted} bytes, not {str(size)[:20]!a}.")
             # A copy is aligned as any array is: on other addresses a runtime may add in another order.
             value = np.frombuffer(rest[:wanted], _TYPES[spec.datatype]).reshape(shape).copy()
             rest = rest[wanted:]
@@ -113,7 +111,7 @@ def _feed(entries: Sequence[Any], rest: memoryview, known: Mapping[str, TensorSp
 def _from_json(data: Any, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
     try:
         value = np.asarray(data, np.float64).ravel()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _bad(f"The data of the input '{spec.name}' are no numbers.") from None
     if value.size != prod(shape):
         raise _bad(f"The input '{spec.name}' of shape {list(shape)} has {value.size} numbers.")
