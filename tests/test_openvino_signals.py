@@ -42,3 +42,24 @@ def test_ctrl_c_reaches_a_process_whose_openvino_models_are_gone(tmp_path: Path)
     path = TARGETS["openvino"].write(detector, tmp_path / "model.xml", ExportOptions()).path
     done = subprocess.run([sys.executable, "-c", PROGRAM, path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
+OVERWRITTEN = """
+import sys
+import numpy as np
+from onelook.predict.runtimes.openvino import OpenvinoRuntime
+runtime = OpenvinoRuntime(sys.argv[1])
+feed = {"images": np.full((1, 3, 64, 96), 114, np.float32)}
+before = runtime.run(["boxes", "scores"], feed)
+with open(sys.argv[1].replace(".xml", ".bin"), "r+b") as weights:
+    weights.truncate(100)
+print(all(np.array_equal(*pair) for pair in zip(before, runtime.run(["boxes", "scores"], feed))))
+"""
+
+
+def test_a_model_that_runs_outlives_its_file(tmp_path: Path) -> None:
+    """Weights that are mapped into memory would end the process with SIGBUS once their file is overwritten."""
+    detector = build(Yolox(depth=0.33, width=0.125, size=(64, 96))).eval()
+    path = TARGETS["openvino"].write(detector, tmp_path / "model.xml", ExportOptions()).path
+    done = subprocess.run([sys.executable, "-c", OVERWRITTEN, path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

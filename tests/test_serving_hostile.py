@@ -153,3 +153,71 @@ def test_an_image_is_fetched_within_limits_and_redirects_are_checked(monkeypatch
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_requests_that_are_no_text_are_errors_of_the_client(tmp_path):
+    with client_of(repository_of(tmp_path)) as client:
+        for headers in ({"Host": "["}, {"Origin": "http://["}):
+            answer = client.post("/v1/detect", content=JPEG, headers=headers)
+            assert answer.status_code == 403 and answer.json()["error"]["remedy"]
+        for part in (
+            b'"datatype":"\\ud800","data":[1]',
+            b'"datatype":"FP32","data":[1' + b"0" * 400 + b"]",
+            b'"datatype":"FP32","parameters":{"binary_data_size":"\\ud800"}',
+        ):
+            body = b'{"inputs":[{"name":"images","shape":[1,3,%d,%d],%s}]}' % (*_size(client), part)
+            answer = client.post("/v2/models/small/infer", content=body)
+            assert answer.status_code == 400 and answer.json()["error"], part
+
+
+def _size(client):
+    return client.get("/v2/models/small").json()["inputs"][0]["shape"][2:]
+
+
+def test_json_of_very_many_lists_is_refused_before_it_is_read(tmp_path):
+    body = b'{"image":[' + b"[]," * 100_000 + b"[]]}"
+    with client_of(repository_of(tmp_path)) as client:
+        for path in ("/v1/detect", "/v2/models/small/infer"):
+            answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 400 and "lists" in answer.text
+        assert client.post("/v2/repository/index", content=bytes(1 << 17)).status_code == 413
+
+
+def test_a_size_that_jpeg_cannot_have_is_an_error_with_a_remedy(tmp_path):
+    wide = encoded(noise(1, 66_000), "PNG")
+    with client_of(repository_of(tmp_path)) as client:
+        answer = client.post("/v1/detect", content=wide, headers={"Accept": "image/jpeg"})
+        assert answer.status_code == 422 and "image/png" in answer.json()["error"]["remedy"]
+
+
+def test_a_host_that_sends_a_byte_now_and_then_is_given_up(monkeypatch):
+    """No single read reaches its timeout: the time of the whole fetch counts."""
+    monkeypatch.setattr(fetching, "is_public", lambda address: True)
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not ended.wait(0.05):
+                    try:
+                        connection.sendall(b"X")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        port = server.getsockname()[1]
+        try:
+            with pytest.raises(ServiceError) as caught:
+                fetch(f"http://127.0.0.1:{port}/a.jpg", (f"127.0.0.1:{port}",), 1000, 0.3)
+            assert caught.value.status == 502
+        finally:
+            ended.set()
+            thread.join(20)
+
+
+@pytest.mark.parametrize("address", ["::127.0.0.1", "fec0::1", "64:ff9b:1::1", "240.0.0.1"])
+def test_reserved_addresses_are_not_public(address):
+    assert not is_public(address)

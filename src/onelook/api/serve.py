@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onelook.api.cached_onnx import report_threads
 from onelook.api.open import LoadOptions, PathLike, open_predictor
 from onelook.config import check_arguments
 from onelook.errors import UsageError, UserError, missing_package, reason_of
@@ -121,6 +122,8 @@ def serve(
         reporter.info(_described(repository, place))
     if watcher is not None:
         watcher.look(first=True)
+    for name in repository.names()[:1]:
+        report_threads(repository.find(name).predictor, threads, reporter)
     _warn_of_several_libraries(repository, reporter)
     listening = open_socket(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"

@@ -110,7 +110,10 @@ def _core() -> Any:
     """
     import openvino
 
-    return openvino.Core()
+    core = openvino.Core()
+    # Weights are read, not mapped: a file that is overwritten would change the model that runs, or end the process.
+    core.set_property({"ENABLE_MMAP": False})
+    return core
 
 
 def _device(device: str | None, available: Sequence[str]) -> str:
