@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -36,10 +35,15 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_reaches_a_process_whose_openvino_models_are_gone(tmp_path: Path) -> None:
-    """A core's CPU plugin puts back the signal stack that it found; of two cores, one would put back freed memory."""
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     detector = build(Yolox(depth=0.33, width=0.125, size=(64, 96))).eval()
-    path = TARGETS["openvino"].write(detector, tmp_path / "model.xml", ExportOptions()).path
+    written = TARGETS["openvino"].write(detector, tmp_path_factory.mktemp("openvino") / "model.xml", ExportOptions())
+    return str(written.path)
+
+
+def test_ctrl_c_reaches_a_process_whose_openvino_models_are_gone(path: str) -> None:
+    """A core's CPU plugin puts back the signal stack that it found; of two cores, one would put back freed memory."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
 
@@ -57,9 +61,7 @@ print(all(np.array_equal(*pair) for pair in zip(before, runtime.run(["boxes", "s
 """
 
 
-def test_a_model_that_runs_outlives_its_file(tmp_path: Path) -> None:
+def test_a_model_that_runs_outlives_its_file(path: str) -> None:
     """Weights that are mapped into memory would end the process with SIGBUS once their file is overwritten."""
-    detector = build(Yolox(depth=0.33, width=0.125, size=(64, 96))).eval()
-    path = TARGETS["openvino"].write(detector, tmp_path / "model.xml", ExportOptions()).path
     done = subprocess.run([sys.executable, "-c", OVERWRITTEN, path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

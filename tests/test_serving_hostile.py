@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import threading
@@ -9,11 +10,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
 from encoded_images import KINDS, encoded, noise
 from http_server import JPEG, client_of, repository_of
 from onelook.serving import fetch as fetching
 from onelook.serving.fetch import check_address, fetch, is_public
+from onelook.serving.sent_images import read_body
 from onelook.serving.service_error import ServiceError
 
 HOSTILE = {
@@ -221,3 +224,14 @@ def test_a_host_that_sends_a_byte_now_and_then_is_given_up(monkeypatch):
 @pytest.mark.parametrize("address", ["::127.0.0.1", "fec0::1", "64:ff9b:1::1", "240.0.0.1"])
 def test_reserved_addresses_are_not_public(address):
     assert not is_public(address)
+
+
+def test_a_client_that_goes_while_it_sends_is_no_fault_of_the_server():
+    messages = iter([{"type": "http.request", "body": b"ab", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive():
+        return next(messages)
+
+    with pytest.raises(ServiceError) as caught:
+        asyncio.run(read_body(Request({"type": "http", "headers": []}, receive), 100))
+    assert caught.value.status == 499

@@ -177,6 +177,8 @@ def test_a_wrong_command_is_one_message(tmp_path, capsys):
         ([], 2, "no model to serve"),
         ([str(tmp_path / "none.onnx")], 1, "does not exist"),
         (["--watch", str(tmp_path / "none")], 2, "does not exist"),
+        (["a.onnx", "--drain", "nan"], 2, "--drain is nan"),
+        (["--watch", str(tmp_path), "--watch-seconds", "0"], 2, "--watch-seconds is 0"),
         ([str(write_model(tmp_path / "a.onnx")), "--port", "99999"], 1, "cannot listen"),
     ):
         assert run(["serve", *arguments]) == code

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PORT = 8000
 LOCAL = ("127.0.0.1", "localhost", "::1")
 _SHORTEST_TOKEN = 16
+_A_DAY = 86_400.0  # seconds
+_SHORTEST_LOOK = 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,10 @@ def serve(
         raise UsageError("There is no model to serve.", "Name a model, or a folder with --watch.")
     if weights is not None and len(places) != 1:
         raise UsageError("Weights are for one model.", "Give one model, or export the models first.")
+    if not 0 <= drain <= _A_DAY:
+        raise UsageError(f"--drain is {drain:g}.", "Give seconds, from 0 to a day.")
+    if not _SHORTEST_LOOK <= watch_seconds <= _A_DAY:
+        raise UsageError(f"--watch-seconds is {watch_seconds:g}.", f"Give seconds, from {_SHORTEST_LOOK} to a day.")
     options = ServerOptions(
         batch=batch,
         max_wait_ms=max_wait_ms,

@@ -119,7 +119,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def most_connections() -> int:
-    """How many connections are open at once: 1,024, or what the limit of open files leaves beside models and fetches."""
+    """Most connections at once: 1,024, or what the limit of open files leaves beside models and fetches."""
     try:
         import resource
     except ImportError:  # Windows has no such limit

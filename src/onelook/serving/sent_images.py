@@ -12,14 +12,14 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from onelook.data.headers import DamagedHeaderError, read_header
 from onelook.data.images import decode_image
 from onelook.serving.fetch import fetch
 from onelook.serving.json_body import read_json
 from onelook.serving.options import ServerOptions
-from onelook.serving.service_error import ServiceError
+from onelook.serving.service_error import ServiceError, client_gone
 
 T = TypeVar("T")
 _LONGEST_NAME = 120
@@ -48,10 +48,13 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
             "Send it without Content-Encoding; images are small.",
         )
     body = bytearray()
-    async for block in request.stream():
-        body += block
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
+    try:
+        async for block in request.stream():
+            body += block
+            if len(body) > max_bytes:
+                raise _too_large(max_bytes)
+    except ClientDisconnect:
+        raise client_gone() from None
     return bytes(body)
 
 

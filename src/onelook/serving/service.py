@@ -18,7 +18,7 @@ from onelook.serving.options import ServerOptions
 from onelook.serving.repository import Repository
 from onelook.serving.sent_images import read_body
 from onelook.serving.served_model import ServedModel
-from onelook.serving.service_error import ServiceError
+from onelook.serving.service_error import ServiceError, client_gone
 
 DEADLINE = "X-Deadline-Ms"
 T = TypeVar("T")
@@ -95,7 +95,7 @@ async def before_deadline(request: Request, deadline: float, work: Coroutine[Any
         if task.done():
             return task.result()
         if gone.done():
-            raise ServiceError(499, "client_gone", "The client closed the connection.")
+            raise client_gone()
         raise deadline_passed()
     finally:
         gone.cancel()

@@ -39,6 +39,11 @@ class ServiceError(Exception):
         return {"error": {"code": self.code, "message": self.message, "remedy": self.remedy}}
 
 
+def client_gone() -> ServiceError:
+    """The end of a request whose client closed the connection: nobody reads it, but the log has it."""
+    return ServiceError(499, "client_gone", "The client closed the connection.")
+
+
 def without_paths(text: str) -> str:
     """The text with file names in the place of paths: an answer tells nothing about the machine's folders."""
     return _PATH.sub(r"\1", _QUOTED_PATH.sub(r"'\1'", text))
