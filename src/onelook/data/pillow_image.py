@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def decode_with_pillow(data: bytes, kind: str) -> np.ndarray | None:
+def decode_with_pillow(data: bytes, kind: str, pixels: int) -> np.ndarray | None:
     """(H, W, 3) uint8 RGB, upright, of the first image of a file of this format; None where Pillow cannot.
 
-    Alpha is dropped, and where it was multiplied into the colours, that is undone.
+    pixels: H times W by our own reading of the file. A file that has a second, larger size inside is not decoded: Pillow
+    would take memory for that one (JPEG 2000 has one in its codestream and one in a box before it).  Alpha is dropped, and where it was multiplied into the colours, that is undone.
     """
     from PIL import ImageOps
 
     try:
         with _opener(kind)(io.BytesIO(data)) as image:
+            if image.width * image.height > pixels:
+                return None
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except Exception:  # damaged bytes raise errors of any kind in the readers of the formats
