@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 def decode_with_pillow(data: bytes, kind: str, pixels: int) -> np.ndarray | None:
     """(H, W, 3) uint8 RGB, upright, of the first image of a file of this format; None where Pillow cannot.
 
-    pixels: H times W by our own reading of the file. A file that has a second, larger size inside is not decoded: Pillow
-    would take memory for that one (JPEG 2000 has one in its codestream and one in a box before it).  Alpha is dropped, and where it was multiplied into the colours, that is undone.
+    pixels: H times W by our own reading of the file. A file with a second, larger size inside (JPEG 2000 has one in its
+    codestream and one in a box before it) is not decoded: Pillow would take memory for that one.
+
+    Alpha is dropped, and where it was multiplied into the colours, that is undone.
     """
     from PIL import ImageOps
 
