@@ -26,12 +26,12 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 def fetch(address: str, allowed: Sequence[str], max_bytes: int, seconds: float) -> bytes:
     """The content of an address, of at most `max_bytes`, within `seconds`. ServiceError for everything else."""
-    ends = time.monotonic() + seconds
+    ends, late = time.monotonic() + seconds, threading.Event()
     for _ in range(_MOST_REDIRECTS + 1):
         parts = check_address(address, allowed)
         connection = _connect(parts, ends)
         # A host that sends a byte now and then never reaches the timeout of a single read.
-        watch = threading.Timer(_left(ends), _hang_up, (connection.sock,))
+        watch = threading.Timer(_left(ends), _hang_up, (connection.sock, late))
         watch.daemon = True
         watch.start()
         try:
@@ -43,7 +43,10 @@ def fetch(address: str, allowed: Sequence[str], max_bytes: int, seconds: float) 
                     continue
                 if response.status != 200:
                     raise _failed(f"The host answered with the status {response.status}.")
-                return _read(response, connection, max_bytes, ends)
+                content = _read(response, connection, max_bytes, ends)
+                if late.is_set():  # what was cut off looks like the end
+                    raise _slow()
+                return content
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _failed("The host did not send an image.") from error
         finally:
@@ -110,7 +113,8 @@ def _connect(parts: SplitResult, ends: float) -> http.client.HTTPConnection:
     return connection
 
 
-def _hang_up(sock: socket.socket) -> None:
+def _hang_up(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
 
@@ -133,8 +137,12 @@ def _read(
 def _left(ends: float) -> float:
     left = ends - time.monotonic()
     if left <= 0:
-        raise _failed("The host is too slow.")
+        raise _slow()
     return left
+
+
+def _slow() -> ServiceError:
+    return _failed("The host is too slow.")
 
 
 def _failed(message: str) -> ServiceError:

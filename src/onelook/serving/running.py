@@ -35,7 +35,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self.connections) > self.config.limit_concurrency:
+        most = self.config.limit_concurrency
+        if most is not None and len(self.connections) > most:
             transport.abort()  # uvicorn counts them at a request only: idle ones would take all file descriptors
             return
         self._deadline = self.loop.call_later(_HEAD_SECONDS, self._close_slow)
