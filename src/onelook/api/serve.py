@@ -101,10 +101,7 @@ def serve(
         raise UsageError("There is no model to serve.", "Name a model, or a folder with --watch.")
     if weights is not None and len(places) != 1:
         raise UsageError("Weights are for one model.", "Give one model, or export the models first.")
-    if not 0 <= drain <= _A_DAY:
-        raise UsageError(f"--drain is {drain:g}.", "Give seconds, from 0 to a day.")
-    if not _SHORTEST_LOOK <= watch_seconds <= _A_DAY:
-        raise UsageError(f"--watch-seconds is {watch_seconds:g}.", f"Give seconds, from {_SHORTEST_LOOK} to a day.")
+    _check_seconds(drain, watch_seconds)
     options = ServerOptions(
         batch=batch,
         max_wait_ms=max_wait_ms,
@@ -128,9 +125,7 @@ def serve(
         reporter.info(_described(repository, place))
     if watcher is not None:
         watcher.look(first=True)
-    for name in repository.names()[:1]:
-        report_threads(repository.find(name).predictor, threads, reporter)
-    _warn_of_several_libraries(repository, reporter)
+    _report_runtimes(repository, threads, reporter)
     listening = open_socket(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
@@ -235,8 +230,20 @@ def _who_reaches(host: str, has_tokens: bool) -> str:
     return f" for every machine that reaches it.{safe} Ctrl-C ends it."
 
 
-def _warn_of_several_libraries(repository: Any, reporter: Reporter) -> None:
-    """A fault inside one native library ends the whole process, with the models of the others."""
+def _check_seconds(drain: float, watch_seconds: float) -> None:
+    if not 0 <= drain <= _A_DAY:
+        raise UsageError(f"--drain is {drain:g}.", "Give seconds, from 0 to a day.")
+    if not _SHORTEST_LOOK <= watch_seconds <= _A_DAY:
+        raise UsageError(f"--watch-seconds is {watch_seconds:g}.", f"Give seconds, from {_SHORTEST_LOOK} to a day.")
+
+
+def _report_runtimes(repository: Any, threads: int | None, reporter: Reporter) -> None:
+    """Says it where fewer threads than cores were chosen, and warns of several runtimes.
+
+    A fault inside one native library ends the whole process, with the models of the others.
+    """
+    for name in repository.names()[:1]:
+        report_threads(repository.find(name).predictor, threads, reporter)
     libraries = sorted({repository.find(name).facts.runtime.split()[0] for name in repository.names()})
     if len(libraries) > 1:
         reporter.warning(

@@ -40,7 +40,7 @@ class ServiceError(Exception):
 
 
 def client_gone() -> ServiceError:
-    """The end of a request whose client closed the connection: nobody reads it, but the log has it."""
+    """For a request whose client closed the connection: only the log has it."""
     return ServiceError(499, "client_gone", "The client closed the connection.")
 
 
