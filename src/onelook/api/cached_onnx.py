@@ -59,9 +59,9 @@ LARGEST_PART = 0.5
 _LONGEST_EXPORT = 1800.0  # seconds, where ONNX Runtime was asked for
 _RECORD = b"onelook.cached"  # the key of the last metadata entry of a cached file
 _MAKE = """import sys
-sys.path[:] = sys.argv[3:]
+sys.path[:] = sys.argv[1:-2]
 from onelook.api.cached_onnx import main
-sys.exit(main(*sys.argv[1:3]))"""  # with this process's modules: Python adds the current folder, whose files may differ
+sys.exit(main(*sys.argv[-2:]))"""  # with this process's modules: Python adds the current folder, whose files may differ
 _WORTH_MEASURING = 30  # images; fewer do not take a minute
 
 
@@ -93,7 +93,7 @@ class CachedOnnx:
         """Exports and verifies within a time, and returns the file. ExportError where that fails or takes longer."""
         with tempfile.TemporaryDirectory(prefix="onelook-") as folder:
             draft = Path(folder) / "model.onnx"
-            command = [sys.executable, "-c", _MAKE, json.dumps(self.arguments), str(draft), *sys.path]
+            command = [sys.executable, "-c", _MAKE, *sys.path, json.dumps(self.arguments), str(draft)]
             started = time.monotonic()
             try:
                 ended = subprocess.run(
@@ -162,6 +162,8 @@ def open_cached(model: Model, options: LoadOptions, runtime: RuntimeName, report
         with reporter.progress("exporting for ONNX Runtime"):
             path = _made(cached, _LONGEST_EXPORT)
     if path is None:
+        if cached is not None and (stale := next((place for place in cached.places if place.is_file()), None)):
+            reporter.info(f"'{stale}' is damaged, or of other weights or versions; --runtime onnx makes it anew.")
         return open_predictor(model, options)
     return _opened(path, model, options, reporter)
 
