@@ -104,7 +104,7 @@ def train(
     )
     choice = named_choice(recipe, epochs=epochs, size=size, batch=batch)
     with start_training(choice, data, options) as session:
-        remedy, threads = session.slow_loader_remedy, session.threads
-        result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=remedy, threads=threads)
+        remedy = session.slow_loader_remedy
+        result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=remedy, threads=session.threads)
         session.finish(result)
     return TrainResult(**vars(result))
