@@ -11,7 +11,7 @@ COPY src ./src
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM ${CUDA_IMAGE}
-# The latest CUDA 12 and cuDNN 9 builds of ONNX Runtime on PyPI; a later major version of CUDA needs another base image.
+# Made for CUDA 12 and cuDNN 9, which the base image has. Change both together.
 ARG ONNXRUNTIME_GPU=1.23.2
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv \
