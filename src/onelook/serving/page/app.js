@@ -1,0 +1,499 @@
+// The page: one image, the server's answer, and what is shown of it. Every text of files, users and the server goes
+// through `textContent` and attributes: none of it is ever HTML.
+
+import { drawBoxes, highlight, renderImage } from "./boxes.js";
+import { CameraError, closeCamera, openCamera, takePhoto } from "./camera.js";
+import { classColour, countClasses, css, LOWEST_THRESHOLD, summary, toSave, visible } from "./detections.js";
+import { detect, fetchModels, ServerError, setToken } from "./server.js";
+
+const ids = [...document.querySelectorAll("[id]")].map((element) => [element.id.replace(/-(\w)/g, (_, c) => c.toUpperCase()), element]);
+const page = Object.fromEntries(ids); // elements by id: page.modelFacts is #model-facts
+const MIN_SHOWN_SIDE = 320; // CSS pixels: smaller images are enlarged
+
+const state = {
+  models: [], // {name, version, ...} of the chooser, one a version
+  file: null, // the image
+  decoded: false, // whether the browser can show it
+  answer: null, // the server's, at the lowest threshold
+  shown: [], // its detections above the threshold, of the chosen classes
+  hiddenClasses: new Set(), // labels
+  selected: null, // index in `shown`
+  thresholdMoved: false, // by the user: before that it is the model's
+  request: null, // AbortController of the one under way
+  live: false,
+  again: null, // what the button "Try again" does
+};
+
+const result = () => state.answer?.results[0] ?? null;
+const threshold = () => Number(page.threshold.value);
+
+// ---- messages
+
+function showError(error, again) {
+  state.again = again;
+  page.errorMessage.textContent = error.message;
+  page.errorRemedy.textContent = error.remedy ?? "";
+  page.errorCode.textContent = error.code ? `Error ${error.code}` : "";
+  page.retry.hidden = !again;
+  page.error.hidden = false;
+  if (error.status === 401) {
+    page.tokenForm.hidden = false;
+    page.token.focus();
+  }
+}
+
+function clearError() {
+  page.error.hidden = true;
+}
+
+// Screen readers speak the status: the slider changes it once it rests, a live camera not at all.
+let statusTimer = 0;
+function setStatus(text, delay = 0) {
+  clearTimeout(statusTimer);
+  statusTimer = setTimeout(() => (page.status.textContent = text), delay);
+}
+
+const isOwnError = (error) => error instanceof ServerError || error instanceof CameraError;
+
+// ---- models
+
+async function loadModels() {
+  clearError();
+  try {
+    const models = await fetchModels();
+    state.models = models.flatMap((model) => {
+      const versions = model.versions?.length ? model.versions : [model.version];
+      return versions.map((version) => ({ ...model, version, several: versions.length > 1, default: model.default && version === model.version }));
+    });
+    showModels();
+  } catch (error) {
+    if (!isOwnError(error)) throw error;
+    page.model.replaceChildren(new Option("No models"));
+    showError(error, loadModels);
+  }
+}
+
+function showModels() {
+  const options = state.models.map((model, index) => {
+    const name = model.several ? `${model.name} (version ${model.version})` : model.name;
+    const option = new Option(model.ready === false ? `${name}: not ready` : name, String(index), model.default, model.default);
+    option.disabled = model.ready === false;
+    return option;
+  });
+  const ready = options.some((option) => !option.disabled);
+  page.model.replaceChildren(...(options.length ? options : [new Option("No models")]));
+  page.model.disabled = !ready;
+  if (!ready) showError({ message: "The server has no model that is ready.", remedy: "Load a model on the server, then try again." }, loadModels);
+  else if (page.model.selectedOptions[0]?.disabled) page.model.value = options.find((option) => !option.disabled).value;
+  modelChosen();
+}
+
+function modelChosen() {
+  const model = state.models[Number(page.model.value)];
+  const [height, width] = model?.size ?? [];
+  const facts = [
+    model?.family,
+    height && (height === width ? `${height} × ${width} pixels` : `${width} × ${height} pixels`),
+    model?.classes && `${model.classes.length} ${model.classes.length === 1 ? "class" : "classes"}`,
+    [model?.runtime, model?.precision].filter(Boolean).join(" "),
+  ];
+  page.modelFacts.textContent = facts.filter(Boolean).join(" · ");
+  if (!state.thresholdMoved && model?.threshold > 0) page.threshold.value = String(model.threshold);
+  showThreshold();
+}
+
+// ---- one image
+
+async function useFile(file, { live = false } = {}) {
+  if (file.type && !file.type.startsWith("image/")) {
+    showError({ message: `${file.name} is not an image (${file.type}).`, remedy: "Choose an image file, such as JPEG, PNG or WebP." });
+    return;
+  }
+  state.request?.abort();
+  const request = (state.request = new AbortController());
+  const model = state.models[Number(page.model.value)];
+  const choice = { model: model?.name, version: model?.version, threshold: LOWEST_THRESHOLD };
+  const answered = detect(file, choice, request.signal);
+  answered.catch(() => {}); // awaited below; until then it is not unhandled
+  if (!live) {
+    forget(file);
+    setStatus("Detecting objects");
+  }
+  page.results.setAttribute("aria-busy", "true");
+  try {
+    const image = await decode(file);
+    if (request.signal.aborted) return release(image);
+    if (!live) showImage(file, image);
+    const answer = await answered;
+    if (request.signal.aborted) return release(image);
+    if (live) showImage(file, image);
+    clearError();
+    page.tokenForm.hidden = true;
+    showAnswer(answer, live);
+  } catch (error) {
+    if (request.signal.aborted) return;
+    if (!isOwnError(error)) throw error;
+    if (!live) setStatus("No detections: the request failed.");
+    showError(error, () => useFile(file));
+    if (live) throw error;
+  } finally {
+    if (state.request === request) {
+      state.request = null;
+      page.results.removeAttribute("aria-busy");
+    }
+  }
+}
+
+// Removes what was shown of the image before.
+function forget(file) {
+  clearError();
+  Object.assign(state, { file, answer: null, shown: [], selected: null });
+  page.timings.textContent = "";
+  page.classesField.hidden = true;
+  render();
+}
+
+// The image as an element of its own, upright as its EXIF data say, or null where the browser cannot read the format.
+async function decode(file) {
+  const image = new Image();
+  image.src = URL.createObjectURL(file);
+  try {
+    await image.decode();
+    return image;
+  } catch {
+    URL.revokeObjectURL(image.src);
+    return null;
+  }
+}
+
+function release(image) {
+  if (image) URL.revokeObjectURL(image.src);
+}
+
+function showImage(file, image) {
+  state.file = file;
+  if (state.decoded) URL.revokeObjectURL(page.image.src);
+  state.decoded = image !== null;
+  page.stage.hidden = false;
+  page.empty.hidden = true;
+  page.image.hidden = image === null;
+  page.frame.classList.toggle("without-image", image === null);
+  page.frame.removeAttribute("style");
+  if (image) {
+    page.image.src = image.src;
+    const side = Math.max(image.naturalWidth, image.naturalHeight);
+    page.image.style.width = side < MIN_SHOWN_SIDE ? `${(image.naturalWidth * MIN_SHOWN_SIDE) / side}px` : "";
+    page.image.classList.toggle("enlarged", side < MIN_SHOWN_SIDE / 2);
+  } else {
+    page.image.removeAttribute("src");
+  }
+  page.caption.textContent = file.name;
+}
+
+function showAnswer(answer, live) {
+  state.answer = answer;
+  const { width, height } = result();
+  if (!state.decoded) page.frame.style.aspectRatio = `${width} / ${height}`;
+  const note = state.decoded ? "" : " · this browser cannot show the format; boxes are drawn on an empty frame";
+  page.caption.textContent = `${state.file.name} · ${width} × ${height} pixels${note}`;
+  const times = Object.entries(answer.timings_ms ?? {}).filter(([, ms]) => typeof ms === "number");
+  page.timings.textContent = times.length ? `Server: ${times.map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`).join(", ")}` : "";
+  showClasses();
+  page.status.setAttribute("aria-live", live ? "off" : "polite");
+  render();
+}
+
+// ---- threshold, classes, list
+
+function showThreshold() {
+  page.thresholdValue.textContent = threshold().toFixed(2);
+}
+
+function showClasses() {
+  const classes = countClasses(result()?.detections ?? [], threshold());
+  page.classesField.hidden = !classes.length;
+  const focused = page.classes.contains(document.activeElement) ? document.activeElement.value : null;
+  const labels = classes.map(({ label, name, count }) => {
+    const box = document.createElement("input");
+    box.type = "checkbox";
+    box.value = String(label);
+    box.checked = !state.hiddenClasses.has(label);
+    const swatch = document.createElement("i");
+    swatch.style.backgroundColor = css(classColour(label));
+    const text = document.createElement("span");
+    text.textContent = `${name} ${count}`;
+    const chip = document.createElement("label");
+    chip.className = "check chip";
+    chip.classList.toggle("zero", count === 0);
+    chip.append(box, swatch, text);
+    return chip;
+  });
+  page.classes.replaceChildren(...labels);
+  if (focused !== null) page.classes.querySelector(`input[value="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function render(delay = 0) {
+  const image = result();
+  state.shown = image ? visible(image.detections, threshold(), state.hiddenClasses) : [];
+  state.selected = null;
+  if (image) {
+    drawBoxes(page.boxes, image, state.shown);
+    const text = summary(state.shown, image.detections.length);
+    setStatus(text, delay);
+    page.image.alt = `${state.file.name}. ${text}`;
+  } else {
+    page.boxes.replaceChildren();
+    page.image.alt = state.file?.name ?? "";
+  }
+  page.list.replaceChildren(...state.shown.map(listRow));
+  page.list.hidden = page.listHelp.hidden = !state.shown.length;
+  page.saveJson.disabled = !image;
+  page.saveImage.disabled = !image || !state.decoded;
+  select(null);
+}
+
+function listRow(detection, index) {
+  const row = document.createElement("div");
+  row.id = `detection-${index}`;
+  row.setAttribute("role", "option");
+  row.setAttribute("aria-selected", "false");
+  const swatch = document.createElement("i");
+  swatch.style.backgroundColor = css(classColour(detection.label));
+  const name = document.createElement("b");
+  name.textContent = detection.name;
+  const score = document.createElement("span");
+  score.textContent = detection.score.toFixed(2);
+  const box = document.createElement("span");
+  box.className = "muted small";
+  const [x1, y1, x2, y2] = detection.box.map(Math.round);
+  box.textContent = `${x1}, ${y1} to ${x2}, ${y2}`;
+  row.append(swatch, name, score, box);
+  return row;
+}
+
+// Selects a row and highlights its box; null for none.
+function select(index) {
+  if (state.selected !== null) page.list.children[state.selected]?.setAttribute("aria-selected", "false");
+  state.selected = index;
+  const row = index === null ? null : page.list.children[index];
+  row?.setAttribute("aria-selected", "true");
+  row?.scrollIntoView({ block: "nearest" });
+  if (row) page.list.setAttribute("aria-activedescendant", row.id);
+  else page.list.removeAttribute("aria-activedescendant");
+  highlight(page.boxes, index);
+}
+
+const rowIndex = (event) => {
+  const row = event.target.closest("[role=option]");
+  return row ? [...page.list.children].indexOf(row) : null;
+};
+
+page.list.addEventListener("click", (event) => {
+  const index = rowIndex(event);
+  if (index !== null) select(index === state.selected ? null : index);
+});
+page.list.addEventListener("pointerover", (event) => event.pointerType === "mouse" && highlight(page.boxes, rowIndex(event) ?? state.selected));
+page.list.addEventListener("pointerleave", () => highlight(page.boxes, state.selected));
+page.list.addEventListener("keydown", (event) => {
+  const last = state.shown.length - 1;
+  const at = state.selected ?? -1;
+  const moves = { ArrowDown: Math.min(at + 1, last), ArrowUp: Math.max(at - 1, 0), Home: 0, End: last, PageDown: Math.min(at + 10, last), PageUp: Math.max(at - 10, 0), Escape: null };
+  if (!(event.key in moves)) return;
+  event.preventDefault();
+  select(moves[event.key]);
+});
+
+// The smallest box at a point of the image: a small object in front of a large one can be chosen, too.
+page.frame.addEventListener("click", (event) => {
+  const image = result();
+  const area = page.frame.getBoundingClientRect();
+  if (!image) return;
+  const x = ((event.clientX - area.left) / area.width) * image.width;
+  const y = ((event.clientY - area.top) / area.height) * image.height;
+  const size = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
+  const hit = state.shown.filter(({ box: [x1, y1, x2, y2] }) => x >= x1 && x <= x2 && y >= y1 && y <= y2);
+  hit.sort((a, b) => size(a.box) - size(b.box));
+  select(hit.length ? state.shown.indexOf(hit[0]) : null);
+});
+
+page.threshold.addEventListener("input", () => {
+  state.thresholdMoved = true;
+  showThreshold();
+  showClasses();
+  render(400);
+});
+page.classes.addEventListener("change", (event) => {
+  const label = Number(event.target.value);
+  if (event.target.checked) state.hiddenClasses.delete(label);
+  else state.hiddenClasses.add(label);
+  render();
+});
+page.allClasses.addEventListener("click", () => chooseClasses(() => false));
+page.noClasses.addEventListener("click", () => chooseClasses(() => true));
+
+function chooseClasses(hide) {
+  const labels = (result()?.detections ?? []).map(({ label }) => label);
+  state.hiddenClasses = new Set(labels.filter(hide));
+  showClasses();
+  render();
+}
+
+page.model.addEventListener("change", () => {
+  state.hiddenClasses.clear(); // labels mean other classes in another model
+  modelChosen();
+  if (state.file && !state.live) void useFile(state.file);
+});
+page.retry.addEventListener("click", () => state.again?.());
+page.actualSize.addEventListener("change", () => {
+  page.viewport.classList.toggle("actual", page.actualSize.checked);
+  page.viewport.tabIndex = page.actualSize.checked ? 0 : -1; // scrolled by keyboard
+});
+
+page.tokenForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const token = page.token.value.trim();
+  page.token.setCustomValidity(/^[\x21-\x7e]+$/.test(token) ? "" : "A token has letters, digits and signs of ASCII, and no spaces.");
+  if (!page.token.reportValidity()) return;
+  setToken(token);
+  page.token.value = "";
+  page.tokenForm.hidden = true;
+  void (async () => {
+    if (!state.models.length) await loadModels();
+    if (state.file && page.error.hidden) await useFile(state.file);
+    else if (state.file && state.models.length) await useFile(state.file);
+  })();
+});
+page.token.addEventListener("input", () => page.token.setCustomValidity(""));
+
+// ---- images in
+
+function useFiles(files) {
+  if (files.length) void stopCamera().then(() => useFile(files[0]));
+  if (files.length > 1) page.empty.textContent = `${files.length} files were given: this page shows the first one.`;
+}
+
+page.file.addEventListener("change", () => {
+  useFiles([...page.file.files]);
+  page.file.value = ""; // the same file can be chosen again
+});
+document.addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (files.length) event.preventDefault();
+  useFiles(files);
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  page.drop.classList.add("over");
+});
+document.addEventListener("dragleave", (event) => event.relatedTarget === null && page.drop.classList.remove("over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  page.drop.classList.remove("over");
+  const files = [...event.dataTransfer.files];
+  if (!files.length) showError({ message: "What was dropped is not a file.", remedy: "Save the image, then drop its file here." });
+  useFiles(files);
+});
+
+page.paste.hidden = !navigator.clipboard?.read;
+page.paste.addEventListener("click", async () => {
+  try {
+    for (const item of await navigator.clipboard.read()) {
+      const type = item.types.find((name) => name.startsWith("image/"));
+      if (type) return useFiles([new File([await item.getType(type)], `pasted.${type.slice(6)}`, { type })]);
+    }
+    showError({ message: "There is no image in the clipboard.", remedy: "Copy an image, then paste it." });
+  } catch {
+    showError({ message: "The browser did not allow reading the clipboard.", remedy: "Press Ctrl+V, or choose the image as a file." });
+  }
+});
+
+// ---- camera
+
+async function stopCamera() {
+  state.live = false;
+  page.live.setAttribute("aria-pressed", "false");
+  page.camera.hidden = true;
+  page.openCamera.setAttribute("aria-expanded", "false");
+  closeCamera(page.video);
+}
+
+page.openCamera.addEventListener("click", async () => {
+  if (!page.camera.hidden) return stopCamera();
+  clearError();
+  try {
+    await openCamera(page.video);
+    page.camera.hidden = false;
+    page.openCamera.setAttribute("aria-expanded", "true");
+    page.take.focus();
+  } catch (error) {
+    if (!isOwnError(error)) throw error;
+    showError(error, () => page.openCamera.click());
+  }
+});
+page.closeCamera.addEventListener("click", async () => {
+  await stopCamera();
+  page.openCamera.focus();
+});
+page.take.addEventListener("click", async () => {
+  try {
+    const photo = await takePhoto(page.video);
+    await stopCamera();
+    await useFile(photo);
+  } catch (error) {
+    if (!isOwnError(error)) throw error;
+    showError(error);
+  }
+});
+page.live.addEventListener("click", () => {
+  state.live = !state.live;
+  page.live.setAttribute("aria-pressed", String(state.live));
+  if (state.live) void runLive();
+});
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// One frame after the other: the next is taken when the last is answered, so the server is never flooded.
+async function runLive() {
+  while (state.live) {
+    try {
+      if (document.hidden) await pause(500);
+      else await useFile(await takePhoto(page.video), { live: true });
+      await pause(30);
+    } catch (error) {
+      if (!isOwnError(error)) throw error;
+      if (error.retryAfter) await pause(error.retryAfter * 1000);
+      else {
+        state.live = false;
+        page.live.setAttribute("aria-pressed", "false");
+        showError(error, error instanceof ServerError ? () => page.live.click() : null);
+      }
+    }
+  }
+}
+
+// ---- files out
+
+function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+const stem = () => state.file.name.replace(/\.[^.]*$/, "") || "image";
+
+page.saveJson.addEventListener("click", () => {
+  const text = JSON.stringify(toSave(state.answer, state.file.name, state.shown, threshold()), null, 2);
+  save(new Blob([text + "\n"], { type: "application/json" }), `${stem()}.json`);
+  setStatus(`Saved ${stem()}.json.`);
+});
+page.saveImage.addEventListener("click", async () => {
+  const [type, suffix] = state.file.type === "image/jpeg" ? ["image/jpeg", "jpg"] : ["image/png", "png"];
+  const { blob, reduced } = await renderImage(page.image, result(), state.shown, type);
+  if (!blob) return showError({ message: "The browser could not draw an image of this size.", remedy: "Ask the server for the drawn image: POST v1/detect with 'Accept: image/jpeg'." });
+  save(blob, `${stem()}_detections.${suffix}`);
+  setStatus(`Saved ${stem()}_detections.${suffix}${reduced ? ", reduced to the largest size that a browser can draw" : ""}.`);
+});
+
+void loadModels();
