@@ -19,6 +19,7 @@ _MEDIA_TYPES = {
     "boxes.js": "text/javascript; charset=utf-8",
     "camera.js": "text/javascript; charset=utf-8",
     "detections.js": "text/javascript; charset=utf-8",
+    "files.js": "text/javascript; charset=utf-8",
     "server.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }

@@ -1,9 +1,10 @@
 // The page: one image, the server's answer, and what is shown of it. Every text of files, users and the server goes
 // through `textContent` and attributes: none of it is ever HTML.
 
-import { drawBoxes, highlight, renderImage } from "./boxes.js";
-import { CameraError, closeCamera, openCamera, takePhoto } from "./camera.js";
+import { drawBoxes, highlight, placeLabels, renderImage } from "./boxes.js";
+import { CameraError, connectCamera } from "./camera.js";
 import { classColour, countClasses, css, LOWEST_THRESHOLD, summary, toSave, visible } from "./detections.js";
+import { connectFiles } from "./files.js";
 import { detect, fetchModels, ServerError, setToken } from "./server.js";
 
 const ids = [...document.querySelectorAll("[id]")].map((element) => [element.id.replace(/-(\w)/g, (_, c) => c.toUpperCase()), element]);
@@ -19,8 +20,8 @@ const state = {
   hiddenClasses: new Set(), // labels
   selected: null, // index in `shown`
   thresholdMoved: false, // by the user: before that it is the model's
+  note: "", // about the image, under it
   request: null, // AbortController of the one under way
-  live: false,
   again: null, // what the button "Try again" does
 };
 
@@ -104,11 +105,13 @@ function modelChosen() {
 
 // ---- one image
 
-async function useFile(file, { live = false } = {}) {
+// Shows a file and asks the server once. `live`: a frame of the camera, shown when it is answered; errors are thrown, too.
+async function useFile(file, { live = false, note = "" } = {}) {
   if (file.type && !file.type.startsWith("image/")) {
     showError({ message: `${file.name} is not an image (${file.type}).`, remedy: "Choose an image file, such as JPEG, PNG or WebP." });
     return;
   }
+  state.note = note;
   state.request?.abort();
   const request = (state.request = new AbortController());
   const model = state.models[Number(page.model.value)];
@@ -187,15 +190,15 @@ function showImage(file, image) {
   } else {
     page.image.removeAttribute("src");
   }
-  page.caption.textContent = file.name;
+  page.caption.textContent = [file.name, state.note].filter(Boolean).join(" · ");
 }
 
 function showAnswer(answer, live) {
   state.answer = answer;
   const { width, height } = result();
   if (!state.decoded) page.frame.style.aspectRatio = `${width} / ${height}`;
-  const note = state.decoded ? "" : " · this browser cannot show the format; boxes are drawn on an empty frame";
-  page.caption.textContent = `${state.file.name} · ${width} × ${height} pixels${note}`;
+  const unreadable = state.decoded ? "" : "this browser cannot show the format: boxes are drawn on an empty frame";
+  page.caption.textContent = [state.file.name, `${width} × ${height} pixels`, state.note, unreadable].filter(Boolean).join(" · ");
   const times = Object.entries(answer.timings_ms ?? {}).filter(([, ms]) => typeof ms === "number");
   page.timings.textContent = times.length ? `Server: ${times.map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`).join(", ")}` : "";
   showClasses();
@@ -341,7 +344,7 @@ function chooseClasses(hide) {
 page.model.addEventListener("change", () => {
   state.hiddenClasses.clear(); // labels mean other classes in another model
   modelChosen();
-  if (state.file && !state.live) void useFile(state.file);
+  if (state.file && !camera.isLive()) void useFile(state.file);
 });
 page.retry.addEventListener("click", () => state.again?.());
 page.actualSize.addEventListener("change", () => {
@@ -359,117 +362,10 @@ page.tokenForm.addEventListener("submit", (event) => {
   page.tokenForm.hidden = true;
   void (async () => {
     if (!state.models.length) await loadModels();
-    if (state.file && page.error.hidden) await useFile(state.file);
-    else if (state.file && state.models.length) await useFile(state.file);
+    if (state.file && state.models.length) await useFile(state.file);
   })();
 });
 page.token.addEventListener("input", () => page.token.setCustomValidity(""));
-
-// ---- images in
-
-function useFiles(files) {
-  if (files.length) void stopCamera().then(() => useFile(files[0]));
-  if (files.length > 1) page.empty.textContent = `${files.length} files were given: this page shows the first one.`;
-}
-
-page.file.addEventListener("change", () => {
-  useFiles([...page.file.files]);
-  page.file.value = ""; // the same file can be chosen again
-});
-document.addEventListener("paste", (event) => {
-  const files = [...(event.clipboardData?.files ?? [])];
-  if (files.length) event.preventDefault();
-  useFiles(files);
-});
-document.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  page.drop.classList.add("over");
-});
-document.addEventListener("dragleave", (event) => event.relatedTarget === null && page.drop.classList.remove("over"));
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  page.drop.classList.remove("over");
-  const files = [...event.dataTransfer.files];
-  if (!files.length) showError({ message: "What was dropped is not a file.", remedy: "Save the image, then drop its file here." });
-  useFiles(files);
-});
-
-page.paste.hidden = !navigator.clipboard?.read;
-page.paste.addEventListener("click", async () => {
-  try {
-    for (const item of await navigator.clipboard.read()) {
-      const type = item.types.find((name) => name.startsWith("image/"));
-      if (type) return useFiles([new File([await item.getType(type)], `pasted.${type.slice(6)}`, { type })]);
-    }
-    showError({ message: "There is no image in the clipboard.", remedy: "Copy an image, then paste it." });
-  } catch {
-    showError({ message: "The browser did not allow reading the clipboard.", remedy: "Press Ctrl+V, or choose the image as a file." });
-  }
-});
-
-// ---- camera
-
-async function stopCamera() {
-  state.live = false;
-  page.live.setAttribute("aria-pressed", "false");
-  page.camera.hidden = true;
-  page.openCamera.setAttribute("aria-expanded", "false");
-  closeCamera(page.video);
-}
-
-page.openCamera.addEventListener("click", async () => {
-  if (!page.camera.hidden) return stopCamera();
-  clearError();
-  try {
-    await openCamera(page.video);
-    page.camera.hidden = false;
-    page.openCamera.setAttribute("aria-expanded", "true");
-    page.take.focus();
-  } catch (error) {
-    if (!isOwnError(error)) throw error;
-    showError(error, () => page.openCamera.click());
-  }
-});
-page.closeCamera.addEventListener("click", async () => {
-  await stopCamera();
-  page.openCamera.focus();
-});
-page.take.addEventListener("click", async () => {
-  try {
-    const photo = await takePhoto(page.video);
-    await stopCamera();
-    await useFile(photo);
-  } catch (error) {
-    if (!isOwnError(error)) throw error;
-    showError(error);
-  }
-});
-page.live.addEventListener("click", () => {
-  state.live = !state.live;
-  page.live.setAttribute("aria-pressed", String(state.live));
-  if (state.live) void runLive();
-});
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-// One frame after the other: the next is taken when the last is answered, so the server is never flooded.
-async function runLive() {
-  while (state.live) {
-    try {
-      if (document.hidden) await pause(500);
-      else await useFile(await takePhoto(page.video), { live: true });
-      await pause(30);
-    } catch (error) {
-      if (!isOwnError(error)) throw error;
-      if (error.retryAfter) await pause(error.retryAfter * 1000);
-      else {
-        state.live = false;
-        page.live.setAttribute("aria-pressed", "false");
-        showError(error, error instanceof ServerError ? () => page.live.click() : null);
-      }
-    }
-  }
-}
 
 // ---- files out
 
@@ -495,5 +391,17 @@ page.saveImage.addEventListener("click", async () => {
   save(blob, `${stem()}_detections.${suffix}`);
   setStatus(`Saved ${stem()}_detections.${suffix}${reduced ? ", reduced to the largest size that a browser can draw" : ""}.`);
 });
+
+// ---- images in
+
+const camera = connectCamera(page, { useFile, showError, clearError });
+connectFiles(page, {
+  useFile: (file, options) => {
+    camera.stop();
+    return useFile(file, options);
+  },
+  showError,
+});
+new ResizeObserver(() => placeLabels(page.boxes)).observe(page.boxes);
 
 void loadModels();

@@ -25,12 +25,45 @@ export function drawBoxes(layer, result, shown) {
     label.textContent = caption(detection);
     label.style.backgroundColor = css(colour);
     label.style.color = inkOn(colour);
-    label.classList.toggle("inside", y1 < 0.06 * result.height); // no room above the box
-    label.classList.toggle("to-left", x1 > 0.7 * result.width); // no room to the right
     box.append(label);
     return box;
   });
   layer.replaceChildren(...elements.reverse());
+  placeLabels(layer);
+}
+
+// Where a label may be: its corner from the box, the label's size and the line's width; above comes first.
+const PLACES = [
+  ["", (box, w, h) => [box.left, box.top - h]],
+  ["to-left", (box, w, h) => [box.right - w, box.top - h]],
+  ["below", (box) => [box.left, box.bottom]],
+  ["below to-left", (box, w) => [box.right - w, box.bottom]],
+  ["inside", (box) => [box.left, box.top]],
+  ["inside to-left", (box, w) => [box.right - w, box.top]],
+];
+
+// Puts each label where it is inside the image and covers no label of a better detection; hides it where it cannot.
+// A hidden one shows when its box is highlighted. All sizes are read before anything is written: one layout.
+export function placeLabels(layer) {
+  const area = layer.getBoundingClientRect();
+  const boxes = [...layer.children].reverse().map((box) => {
+    const label = box.firstElementChild;
+    return { label, rectangle: box.getBoundingClientRect(), width: label.offsetWidth, height: label.offsetHeight };
+  });
+  const taken = [];
+  for (const { label, rectangle, width, height } of boxes) {
+    const found = PLACES.find(([place, corner]) => {
+      const [left, top] = corner(rectangle, width, height);
+      const [right, bottom] = [left + width, top + height];
+      const isRoomy = !place.startsWith("inside") || (rectangle.width >= width && rectangle.height >= 2 * height);
+      const isInside = left >= area.left - 1 && right <= area.right + 1 && top >= area.top - 1 && bottom <= area.bottom + 1;
+      const isFree = !taken.some((other) => left < other.right && right > other.left && top < other.bottom && bottom > other.top);
+      const isGood = isRoomy && isInside && isFree;
+      if (isGood) taken.push({ left, right, top, bottom });
+      return isGood;
+    });
+    label.className = found ? found[0] : "covered";
+  }
 }
 
 export function highlight(layer, index) {
