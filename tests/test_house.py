@@ -21,14 +21,14 @@ PACKAGE = ROOT / "src" / "onelook"
 
 # A module imports from lower layers and from its own folder; the single files of layer 0 may know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "version", "reporter", "files", "run_files", "devices", "config", "draw", "exported"),
+    ("types", "errors", "version", "reporter", "files", "run_files", "devices", "config", "draw", "exported", "client"),
     ("ops",),
     ("layers", "assign", "losses", "augment"),
     ("networks", "data", "tracking"),
     ("weights", "predict"),
     ("training", "evaluation", "exporting", "tuning", "nas"),
     ("recipes", "streaming"),
-    ("report",),
+    ("report", "serving"),
     ("api",),
     ("cli",),
 )
@@ -48,11 +48,13 @@ WITHOUT_TORCH = (
     "augment",
     "data",
     "evaluation",
+    "client",
     "predict",
+    "serving",
     "streaming",
     "tracking",
     "ops.nms",
-    *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "validate")),
+    *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "serve", "validate")),
     "api.compare",
     *(f"api.{name}" for name in ("stream", "stream_trials")),
     "api.demo",

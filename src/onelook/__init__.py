@@ -45,6 +45,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.search import SearchResult as SearchResult
     from onelook.api.search import SearchRow as SearchRow
     from onelook.api.search import search as search
+    from onelook.api.serve import ServeResult as ServeResult
+    from onelook.api.serve import serve as serve
     from onelook.api.stream import stream as stream
     from onelook.api.train import train as train
     from onelook.api.tune import TuneResult as TuneResult
@@ -114,9 +116,9 @@ _PUBLIC = {
     "PlainReporter": "onelook.reporter",
     "PostprocessKind": "onelook.predict.runtime",
     "Precision": "onelook.devices",
+    "Predictor": "onelook.predict.predictor",
     "PrintedRow": "onelook.api.models",
     "PrintedTable": "onelook.recipes.records",
-    "Predictor": "onelook.predict.predictor",
     "Recipe": "onelook.training.recipe",
     "RecipeChoice": "onelook.api.recipe_choice",
     "RecipeDiff": "onelook.api.diff",
@@ -126,6 +128,7 @@ _PUBLIC = {
     "Sample": "onelook.types",
     "SearchResult": "onelook.api.search",
     "SearchRow": "onelook.api.search",
+    "ServeResult": "onelook.api.serve",
     "SilentReporter": "onelook.reporter",
     "Streaming": "onelook.report.streaming",
     "TrackEvaluation": "onelook.evaluation.tracks",
@@ -159,8 +162,9 @@ _PUBLIC = {
     "save_weights": "onelook.weights",
     "score": "onelook.api.score",
     "score_tracks": "onelook.api.score",
-    "stream": "onelook.api.stream",
     "search": "onelook.api.search",
+    "serve": "onelook.api.serve",
+    "stream": "onelook.api.stream",
     "train": "onelook.api.train",
     "tune": "onelook.api.tune",
     "validate": "onelook.api.validate",

@@ -79,6 +79,11 @@ EXTRAS = {
     "wandb": "wandb",
     "supervision": "supervision",
     "pandas": "pandas",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "httptools": "serve",
+    "python_multipart": "serve",
+    "prometheus_client": "serve",
     "onnxruntime": "",
     "hotcoco": "",
     "msgspec": "",
@@ -88,7 +93,7 @@ EXTRAS = {
     "yaml": "",
 }
 # Where pip has another name.
-_INSTALLED_AS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "cuda": "cuda-bindings"}
+_INSTALLED_AS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "cuda": "cuda-bindings", "python_multipart": "python-multipart", "prometheus_client": "prometheus-client"}
 _EXTRA_OF_WORK = {"export": "onnx"}  # where one extra brings the packages of several
 
 

@@ -65,6 +65,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "onelook.cli.stream:stream",
         "Measure streaming AP: a detector's accuracy at the time of every frame of a video, latency included.",
     ),
+    "serve": (
+        "onelook.cli.serve:serve",
+        "Serve models over HTTP: images to detections, and the open inference protocol v2.",
+    ),
     "score": ("onelook.cli.score:score", "Evaluate a COCO results file against COCO annotations."),
     "diff": ("onelook.cli.diff:diff", "List the settings in which two recipes differ."),
 }

@@ -44,6 +44,8 @@ class ExportedRuntime(ABC):
     chooses_precision: ClassVar[bool] = False
     holds_weights: ClassVar[bool] = False
     """Whether a file of another origin may be read as weights."""
+    evaluates_text: ClassVar[bool] = False
+    """Whether loading a file evaluates text of it: only for files that the user trusts."""
 
     library: str
     """The library with its version."""

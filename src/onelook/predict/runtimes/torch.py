@@ -72,6 +72,14 @@ class TorchRuntime:
             predictions = self.detector(images)
             return postprocess.batch(predictions.boxes, predictions.scores())
 
+    def raw(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 3, H, W) float32 RGB 0..255 -> boxes (B, N, 4) and scores (B, N, C), as an exported file gives them."""
+        with torch.inference_mode():
+            pixels = torch.from_numpy(images).to(self.device, self._dtype)
+            predictions = self.detector(pixels.contiguous(memory_format=torch.channels_last))
+            boxes, scores = predictions.boxes, predictions.scores()
+            return boxes.float().cpu().numpy(), scores.float().cpu().numpy()
+
 
 def _check_multiple(size: tuple[int, int], stride: int) -> None:
     for side in size:

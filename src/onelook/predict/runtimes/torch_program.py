@@ -24,6 +24,7 @@ class TorchProgramRuntime(ExportedRuntime):
     """
 
     suffix = ".pt2"
+    evaluates_text = True
 
     def _open(self, device: str | None, threads: int | None, half: bool) -> ExportedMetadata:
         metadata = self._description()
