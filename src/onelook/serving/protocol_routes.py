@@ -69,7 +69,7 @@ async def server_metadata() -> ServerMetadata:
     return ServerMetadata(name="onelook", version=__version__, extensions=EXTENSIONS)
 
 
-@router.get("/v2/health/live", response_model=Health, responses={503: {"model": Health}}, summary="Live")
+@router.get("/v2/health/live", response_model=Health, response_model_exclude_none=True, responses={503: {"model": Health}}, summary="Live")
 async def live(request: Request, response: Response) -> Health:
     """503 where a model's thread has ended or is held up in one run: the process should be restarted."""
     is_live = service_of(request).repository.live()
@@ -77,7 +77,7 @@ async def live(request: Request, response: Response) -> Health:
     return Health(live=is_live)
 
 
-@router.get("/v2/health/ready", response_model=Health, responses={503: {"model": Health}}, summary="Ready")
+@router.get("/v2/health/ready", response_model=Health, response_model_exclude_none=True, responses={503: {"model": Health}}, summary="Ready")
 async def ready(request: Request, response: Response) -> Health:
     """503 while no model serves, while a known one serves in no version, and while the server drains."""
     is_ready = service_of(request).repository.ready()

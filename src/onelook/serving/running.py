@@ -98,6 +98,8 @@ class DrainingServer(uvicorn.Server):
 
 def open_socket(host: str, port: int) -> socket.socket:
     """A listening socket. UserError for a port that is taken or an address that this machine does not have."""
+    if not 0 <= port <= 65535:
+        raise UserError(f"The server cannot listen on port {port}.", "Give a port from 0 to 65535: --port 8000.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -105,10 +107,10 @@ def open_socket(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(512)  # from now on connections wait, also before the server has started
         return listening
-    except (OSError, OverflowError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else "a port is at most 65535"
+    except OSError as error:
         raise UserError(
-            f"The server cannot listen on {host}, port {port}: {reason}.", "Choose another with --host and --port."
+            f"The server cannot listen on {host}, port {port}: {reason_of(error)}.",
+            "Choose another with --host and --port.",
         ) from error
 
 

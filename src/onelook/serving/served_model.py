@@ -54,7 +54,7 @@ class ServedModel:
     ) -> None:
         self.name, self.version, self.predictor = name, version, predictor
         self.facts = facts_of(predictor.runtime)
-        self.batch = options.batch or predictor.batch
+        self.batch = predictor.batch = options.batch or predictor.batch
         self.capacity = options.queue
         self.admitted = 0
         self.retired = False

@@ -97,7 +97,8 @@ def _feed(entries: Sequence[Any], rest: memoryview, known: Mapping[str, TensorSp
             wanted = prod(shape) * _TYPES[spec.datatype].itemsize
             if size != wanted or wanted > len(rest):
                 raise _bad(f"The input '{name}' of shape {list(shape)} has {wanted} bytes, not {str(size)[:20]}.")
-            value = np.frombuffer(rest[:wanted], _TYPES[spec.datatype]).reshape(shape)
+            # A copy is aligned as any array is: on other addresses a runtime may add in another order.
+            value = np.frombuffer(rest[:wanted], _TYPES[spec.datatype]).reshape(shape).copy()
             rest = rest[wanted:]
         feed[name] = value.reshape(()) if spec.optional else value
     if len(rest):

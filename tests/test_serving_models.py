@@ -1,0 +1,462 @@
+"""Models are exchanged without a break, batches are formed, queues are bounded, requests have deadlines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onelook
+from encoded_images import noise
+from onnx_models import write_model
+from serving import JPEG, client_of, held_repository, in_thread, repository_of
+from onelook.api.open import LoadOptions
+from onelook.api.serve import model_places, open_servable, read_tokens
+from onelook.client import Client, ServerError
+from onelook.errors import UsageError, UserError
+from onelook.serving.batching import Batcher, Job
+from onelook.serving.options import ServerOptions
+from onelook.serving.repository import Place, Repository
+from onelook.serving.service_error import ServiceError
+from onelook.serving.watch import FolderWatch, model_in
+
+
+def far() -> float:
+    return time.monotonic() + 20
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_of_one_key_run_together_and_others_keep_their_order():
+    entered, go, runs = threading.Event(), threading.Event(), []
+
+    def run(jobs):
+        if not runs:
+            entered.set()
+            go.wait(20)
+        runs.append([job.inputs for job in jobs])
+        return [job.inputs * 10 for job in jobs]
+
+    batcher = Batcher(run, batch=3, max_wait=0.0)
+    first = Job(0, "a", far())
+    batcher.submit(first)
+    assert entered.wait(20)
+    jobs = [Job(number, key, far()) for number, key in enumerate("abaaa", 1)] + [Job(6, None, far()), Job(7, None, far())]
+    for job in jobs:
+        batcher.submit(job)
+    go.set()
+    assert [job.future.result(20).value for job in jobs] == [10, 20, 30, 40, 50, 60, 70]
+    assert runs == [[0], [1, 3, 4], [2], [5], [6], [7]]
+    batcher.close()
+    batcher.join(20)
+    assert batcher.stalled(1)
+
+
+def test_the_oldest_job_waits_for_others_no_longer_than_it_may():
+    batcher = Batcher(lambda jobs: [len(jobs)] * len(jobs), batch=2, max_wait=0.05)
+    alone = Job(0, "a", far())
+    batcher.submit(alone)
+    result = alone.future.result(20)
+    assert result.value == 1 and result.queue >= 0.05
+    batcher.max_wait = 20.0
+    together = [Job(0, "a", far()), Job(1, "a", far())]
+    for job in together:
+        batcher.submit(job)
+    assert [job.future.result(20).value for job in together] == [2, 2]
+    batcher.close()
+
+
+def test_cancelled_and_late_jobs_leave_the_queue():
+    entered, go, seen = threading.Event(), threading.Event(), []
+
+    def run(jobs):
+        entered.set()
+        go.wait(20)
+        seen.extend(job.inputs for job in jobs)
+        return [None] * len(jobs)
+
+    batcher = Batcher(run)
+    jobs = [Job(0, None, far()), Job(1, None, far()), Job(2, None, time.monotonic()), Job(3, None, far())]
+    for job in jobs:
+        batcher.submit(job)
+    assert entered.wait(20)
+    assert jobs[1].future.cancel() and len(batcher) == 2
+    go.set()
+    jobs[3].future.result(20)
+    assert seen == [0, 3]
+    with pytest.raises(ServiceError, match="deadline"):
+        jobs[2].future.result(20)
+    batcher.close()
+
+
+def test_an_error_of_a_run_is_the_answer_and_the_thread_serves_on():
+    def run(jobs):
+        if jobs[0].inputs == "bad":
+            raise UserError("bad")
+        return [1] * len(jobs)
+
+    batcher = Batcher(run)
+    bad, good = Job("bad", None, far()), Job("good", None, far())
+    batcher.submit(bad)
+    batcher.submit(good)
+    with pytest.raises(UserError):
+        bad.future.result(20)
+    assert good.future.result(20).value == 1 and not batcher.stalled(20)
+    batcher.close()
+
+
+# --- queues, deadlines -----------------------------------------------------------------------------------------------
+
+
+def test_beyond_the_queue_requests_are_refused_at_once():
+    repository, runtime = held_repository(ServerOptions(queue=2))
+    with client_of(repository) as client:
+        accepted = [in_thread(lambda: client.post("/v1/detect", content=JPEG).status_code) for _ in range(2)]
+        assert runtime.entered.acquire(timeout=20)
+        wait_until(lambda: repository.find().admitted == 2)
+        for address in ("/v1/detect", "/v1/detect?model=held", "/v2/models/held/infer"):
+            refused = client.post(address, content=JPEG)
+            assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
+        assert 'onelook_rejected_total{model="held",version="1"} 3.0' in client.get("/metrics").text
+        runtime.open.set()
+        assert [value() for value in accepted] == [200, 200]
+        assert client.post("/v1/detect", content=JPEG).status_code == 200
+        many = [("image", (str(number), JPEG)) for number in range(3)]
+        assert client.post("/v1/detect", files=many).json()["error"]["code"] == "too_many_images"
+        assert repository.find().admitted == 0
+
+
+def test_images_of_several_requests_share_a_run():
+    repository, runtime = held_repository(ServerOptions(batch=4, max_wait_ms=0))
+    with client_of(repository) as client:
+        first = in_thread(lambda: client.post("/v1/detect", content=JPEG).status_code)
+        assert runtime.entered.acquire(timeout=20)
+        post = lambda: client.post("/v1/detect", files=[("image", ("a", JPEG)), ("image", ("b", JPEG))])
+        others = [in_thread(lambda: post().status_code) for _ in range(2)]
+        wait_until(lambda: len(repository.find().batcher) == 4)
+        runtime.open.set()
+        assert [first(), *(value() for value in others)] == [200, 200, 200]
+        assert runtime.batches == [1, 4]
+
+
+def test_a_request_ends_at_its_deadline_and_its_place_is_free():
+    repository, runtime = held_repository(ServerOptions())
+    with client_of(repository) as client:
+        answer = client.post("/v1/detect", content=JPEG, headers={"x-deadline-ms": "80"})
+        assert answer.status_code == 504 and answer.json()["error"]["code"] == "deadline_exceeded"
+        assert repository.find().admitted == 0
+        late = client.post("/v1/detect", content=JPEG, headers={"x-deadline-ms": "80"})  # the thread is still at the first
+        assert late.status_code == 504 and len(repository.find().batcher) == 0
+        runtime.open.set()
+        assert client.post("/v1/detect", content=JPEG).status_code == 200
+
+
+def test_a_run_that_does_not_end_is_not_live():
+    repository, runtime = held_repository(ServerOptions(stall=0.05))
+    with client_of(repository) as client:
+        assert client.get("/v2/health/live").status_code == 200
+        client.post("/v1/detect", content=JPEG, headers={"x-deadline-ms": "100"})
+        assert client.get("/v2/health/live").status_code == 503
+        runtime.open.set()
+        wait_until(repository.live)
+
+
+def wait_until(true, seconds=20.0):
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+# --- exchange --------------------------------------------------------------------------------------------------------
+
+
+def test_requests_of_the_old_model_finish_while_the_new_one_serves(tmp_path):
+    repository, runtime = held_repository(ServerOptions())
+    with client_of(repository) as client:
+        old = in_thread(lambda: client.post("/v1/detect", content=JPEG).json())
+        assert runtime.entered.acquire(timeout=20)
+        thread = repository.find().batcher
+        repository._opener = lambda path: open_servable(path, LoadOptions())
+        repository.add(Place("held", "1", write_model(tmp_path / "new.onnx")))
+        assert client.post("/v1/detect?threshold=0.1", content=JPEG).json()["results"][0]["detections"][1]["name"] == "dog"
+        runtime.open.set()
+        assert old()["results"][0]["detections"][0]["score"] == 0.5
+        wait_until(lambda: thread.stalled(100))  # its thread has ended
+
+
+def test_exchanging_under_load_loses_no_request(tmp_path):
+    repository = repository_of(tmp_path)
+    with client_of(repository) as client:
+        stop, statuses = threading.Event(), []
+
+        def load():
+            while not stop.is_set():
+                statuses.append(client.post("/v1/detect", content=JPEG).status_code)
+
+        threads = [threading.Thread(target=load) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in range(5):
+            repository.reload("small")
+            (tmp_path / "small.onnx").rename(tmp_path / "kept")
+            (tmp_path / "small.onnx").write_bytes(b"damaged")
+            with pytest.raises(UserError):
+                repository.reload("small")
+            (tmp_path / "kept").replace(tmp_path / "small.onnx")
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+        assert len(statuses) > 5 and set(statuses) == {200}
+
+
+def test_a_model_that_fails_its_trial_run_does_not_serve(tmp_path):
+    class Broken:
+        def __init__(self, kind):
+            self.kind = kind
+
+        def __call__(self, batch, postprocess):
+            if self.kind == "raises":
+                raise UserError("It cannot run.")
+            return []
+
+    repository, runtime = held_repository(ServerOptions())
+    runtime.held = False
+    for kind in ("raises", "short"):
+        bad = type("Bad", (Broken, type(runtime)), {"__init__": lambda self: setattr(self, "kind", kind)})()
+        repository._opener = lambda path, bad=bad: onelook.Predictor(bad)
+        with pytest.raises(UserError):
+            repository.add(Place("bad", "1", tmp_path))
+        with pytest.raises(UserError):
+            repository.add(Place("held", "1", tmp_path))
+    assert [one.state for one in repository.index()] == ["UNAVAILABLE", "READY"]
+    assert not repository.ready() and repository.live()
+    assert repository.find("held") is not None
+    repository.close(5)
+
+
+def test_versions_are_ordered_by_their_number(tmp_path):
+    repository = repository_of(tmp_path, names=())
+    for version in ("9", "10", "beta"):
+        repository.add(Place("small", version, write_model(tmp_path / "a.onnx")))
+    assert repository.find().version == "10" and repository.versions("small") == ["beta", "9", "10"]
+    repository.remove("small", "10")
+    assert repository.find("small").version == "9"
+    repository.close(5)
+
+
+# --- the watched folder ----------------------------------------------------------------------------------------------
+
+
+def test_a_watched_folder_is_followed(tmp_path):
+    folder = tmp_path / "models"
+    repository = Repository(lambda path: open_servable(path, LoadOptions()), ServerOptions())
+    folder.mkdir()
+    watch = FolderWatch(folder, repository)
+    watch.look(first=True)
+    assert not repository.ready()
+    place = folder / "small" / "1"
+    place.mkdir(parents=True)
+    write_model(place / "any.onnx")
+    watch.look()
+    assert repository.names() == []  # it may still be written
+    watch.look()
+    assert repository.names() == ["small"] and repository.ready()
+    first = repository.find("small")
+    (place / "any.onnx").write_bytes(b"damaged")
+    watch.look()
+    watch.look()
+    assert repository.find("small") is first and "any.onnx" in repository.index()[0].reason
+    write_model(place / "any.onnx", batch=1)
+    watch.look()
+    watch.look()
+    assert repository.find("small") is not first and repository.index()[0].reason == ""
+    shutil.copytree(place, folder / "small" / "2")
+    watch.look()
+    watch.look()
+    assert repository.versions("small") == ["1", "2"]
+    shutil.rmtree(folder / "small")
+    watch.look()
+    assert repository.names() == [] and repository.index() == []
+    repository.close(5)
+
+
+def test_a_folder_holds_one_model(tmp_path):
+    with pytest.raises(UserError, match="no model"):
+        model_in(tmp_path)
+    for name in ("a.engine", "a.onnx", "a.engine.json"):
+        (tmp_path / name).write_bytes(b"x")
+    assert model_in(tmp_path).name == "a.engine"  # the ONNX file is what it was built of
+    (tmp_path / "b.xml").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"a\.engine, b\.xml"):
+        model_in(tmp_path)
+
+
+# --- what the command takes ------------------------------------------------------------------------------------------
+
+
+def test_models_have_the_names_of_their_files_or_those_they_are_given(tmp_path):
+    (tmp_path / "run").mkdir()
+    found = model_places(["a/yolox-s.onnx", "b=x.xml", "b/2=y.xml", "n.ncnn.param", str(tmp_path / "run")])
+    assert [(one.name, one.version) for one in found] == [("yolox-s", "1"), ("b", "1"), ("b", "2"), ("n", "1"), ("run", "1")]
+    for wrong in (["a.onnx", "x/a.onnx"], ["a b=x.onnx"], ["../x=y"], ["a="]):
+        with pytest.raises(UsageError):
+            model_places(wrong)
+
+
+def test_files_whose_text_is_evaluated_are_not_served(tmp_path):
+    (tmp_path / "a.pt2").write_bytes(b"x")
+    with pytest.raises(UsageError, match="evaluates text"):
+        open_servable(tmp_path / "a.pt2", LoadOptions())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("", "no token"), ("short", "Line 1"), ("# only\n\nwith spaces in it, long", "Line 3")]
+)
+def test_a_file_of_tokens_is_checked(tmp_path, text, words):
+    path = tmp_path / "tokens"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_tokens(path)
+    path.write_text("# for the page\nabcdefghijklmnop\n\n")
+    assert read_tokens(path) == ("abcdefghijklmnop",)
+
+
+# --- the whole command -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory):
+    """The command in a process of its own: its address, its model, and the process."""
+    pytest.importorskip("httptools")
+    folder = tmp_path_factory.mktemp("served")
+    write_model(folder / "small.onnx")
+    (folder / "tokens").write_text("a-token-of-the-tests\n")
+    command = [sys.executable, "-m", "onelook", "serve", str(folder / "small.onnx"), "--port", "0"]
+    command += ["--token-file", str(folder / "tokens")]
+    source = str(Path(onelook.__file__).parents[1])
+    started = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": source}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert started.stdout is not None
+    lines = []
+    for line in started.stdout:
+        lines.append(line)
+        if "Serving on" in line:
+            break
+    else:
+        pytest.fail("".join(lines))
+    yield next(word for word in lines[-1].split() if word.startswith("http")), folder / "small.onnx", started
+    started.kill()
+    started.wait()
+    started.stdout.close()
+
+
+def test_the_client_returns_what_the_local_detector_finds(process, tmp_path):
+    url, model, _ = process
+    client = Client(url, token="a-token-of-the-tests")
+    array = noise()
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    local = onelook.load(model)
+    assert client.ready() and client.models()[0]["name"] == "small"
+    for image, found in zip((array, JPEG, tmp_path / "a.jpg"), client.detect([array, JPEG, tmp_path / "a.jpg"])):
+        wanted = local.detect(image)
+        assert found.boxes.tobytes() == wanted.boxes.tobytes() and found.scores.tobytes() == wanted.scores.tobytes()
+        assert found.names == wanted.names and found.size == wanted.size
+    assert client.detect(array, threshold=0.1, classes=["dog"]).names == ["dog"]
+    with pytest.raises(ServerError, match="no class 'bird'") as caught:
+        client.detect(array, classes=["bird"])
+    assert (caught.value.status, caught.value.code) == (400, "unknown_class")
+    with pytest.raises(ServerError) as caught:
+        Client(url).detect(array)
+    assert caught.value.status == 401
+    assert not Client("http://127.0.0.1:9").ready()
+    with pytest.raises(UserError, match="no address"):
+        Client("localhost:8000")
+
+
+def test_the_protocols_own_client_gets_the_local_bytes(process):
+    http = pytest.importorskip("tritonclient.http")
+    url, model, _ = process
+    headers = {"Authorization": "Bearer a-token-of-the-tests"}
+    client = http.InferenceServerClient(url.removeprefix("http://"))
+    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("small", headers=headers)
+    assert client.get_model_repository_index(headers=headers)[0]["name"] == "small"
+    assert client.get_server_metadata(headers=headers)["name"] == "onelook"
+    metadata = client.get_model_metadata("small", "1", headers=headers)
+    assert metadata["inputs"][0]["shape"] == [-1, 3, 64, 64]
+    images = np.random.default_rng(2).uniform(0, 255, (3, 3, 64, 64)).astype(np.float32)
+    local = onelook.load(model).runtime.run(["boxes", "scores"], {"images": images})
+    for binary_input in (True, False):
+        tensor = http.InferInput("images", list(images.shape), "FP32")
+        tensor.set_data_from_numpy(images, binary_data=binary_input)
+        for outputs in (None, [http.InferRequestedOutput(name, binary_data=True) for name in ("boxes", "scores")]):
+            answer = client.infer("small", [tensor], outputs=outputs, headers=headers)
+            for name, value in zip(("boxes", "scores"), local):
+                assert answer.as_numpy(name).tobytes() == value.tobytes()
+    with pytest.raises(Exception, match="There is no model 'none'"):
+        client.get_model_metadata("none", headers=headers)
+    client.unload_model("small", headers=headers)
+    assert not client.is_model_ready("small", headers=headers)
+    client.load_model("small", headers=headers)
+    assert client.is_model_ready("small", headers=headers)
+    client.close()
+
+
+def test_sigterm_lets_a_request_finish_and_takes_no_other(process):
+    """The last test of the process: the body of a request arrives in two halves around the signal."""
+    import socket
+
+    url, _, started = process
+    host, _, port = url.removeprefix("http://").partition(":")
+    head = (
+        f"POST /v1/detect HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(JPEG)}\r\n"
+        "Authorization: Bearer a-token-of-the-tests\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(head.encode() + JPEG[:100])
+        time.sleep(0.2)
+        started.send_signal(signal.SIGTERM)
+        wait_until(lambda: refused(host, int(port)))
+        connection.sendall(JPEG[100:])
+        answer = b""
+        while block := connection.recv(1 << 16):
+            answer += block
+    assert answer.startswith(b"HTTP/1.1 200") and len(json.loads(answer.partition(b"\r\n\r\n")[2])["results"]) == 1
+    assert started.wait(20) == 0
+    rest = started.stdout.read().splitlines()
+    assert "those in work were finished" in rest[-1]
+    assert any(json.loads(line)["message"] == "request" for line in rest if line.startswith("{"))
+
+
+def refused(host: str, port: int) -> bool:
+    import socket
+
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return True
+    return False
+
+
+def test_a_wrong_command_is_one_message(tmp_path, capsys):
+    from onelook.cli.app import run
+
+    for arguments, code, words in (
+        ([], 2, "no model to serve"),
+        ([str(tmp_path / "none.onnx")], 1, "does not exist"),
+        (["--watch", str(tmp_path / "none")], 2, "does not exist"),
+        ([str(write_model(tmp_path / "a.onnx")), "--port", "99999"], 1, "cannot listen"),
+    ):
+        assert run(["serve", *arguments]) == code
+        assert words in capsys.readouterr().err
