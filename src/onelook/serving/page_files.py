@@ -45,10 +45,9 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",  # asks with the ETag each time: an update of the package shows at once
 }
-"""The headers of every file of the page, beside `Content-Type` and `ETag`."""
+"""The headers of every file of the page, beside `Content-Type` and `ETag`. The server adds `nosniff` to every answer."""
 
 
 @dataclass(frozen=True)
