@@ -54,10 +54,10 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow or not slow"
 
-# OpenVINO, ncnn and pnnx in a process of their own: in one with all other tests, native code ended it now and then.
+# OpenVINO, ncnn and pnnx are large, so that `make test` does without them.
 test-targets: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet -e '.[export]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_targets.py tests/test_stream.py
+	$(BIN)/python -m pip install --quiet -e '.[export,int8]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_targets.py tests/test_int8_openvino.py tests/test_stream.py tests/test_openvino_signals.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "api.md"
 SECTIONS = {
     "Detect": (
         *("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
-        *("Model", "PathLike", "ImageLike", "PostprocessKind"),
+        *("Model", "PathLike", "ImageLike", "PostprocessKind", "serve", "ServeResult"),
     ),
     "Measure": (
         *("validate", "score", "Evaluation", "benchmark", "ModelBenchmark", "compare", "Comparison"),

@@ -37,6 +37,7 @@ MODEL_COUNTS: dict[str, Counts] = {
 }
 DIFFERENT = {
     "yolov7-d6": "the paper's figures are of the training form, which has auxiliary heads: 154.71 M parameters",
+    "yolov7-tiny-silu": "convolutions alone, without biases, are 13.70; YOLOv7's paper prints 13.8",
     "yolov4-tiny": "0.02 less; by whom and how the cited figure was counted is not said",
     "yolov4-tiny-3l": "the released network of this name has 6.3 M parameters; what the paper counted is not known",
 }

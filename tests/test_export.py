@@ -26,9 +26,11 @@ from onelook.cli.app import run
 from onelook.errors import ExportError
 from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.exporting import onnx as onnx_export
+from onelook.exporting.describe import describe
 from onelook.exporting.nms import append_nms
-from onelook.exporting.onnx import ExportedFile, export_onnx
-from onelook.exporting.verify import TOLERANCES, compare_rows, verification_images
+from onelook.exporting.onnx import OUTPUTS, ExportedFile, export_onnx
+from onelook.exporting.target import ExportOptions
+from onelook.exporting.verify import TOLERANCES, compare_rows, verification_images, verify_rows
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
 from onelook.networks.yolox.architecture import Yolox
@@ -236,6 +238,32 @@ def test_rows_that_differ_are_found(where: str, by: float) -> None:
         compare_rows(tuple(found.values()), tuple(expected.values()), TOLERANCES["float32"], (64, 64))
 
 
+class _Amplifier(nn.Module):
+    """Boxes and scores that float32 holds only where `factor` is small: the sine of large numbers."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor), requires_grad=False)
+        self.dtype = torch.float32
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values = torch.sin(images.to(self.dtype).flatten(1)[:, :12] / 3 * self.factor)
+        return values.reshape(-1, 3, 4) * 20 + 30, values.reshape(-1, 3, 4)[..., :2] / 4 + 0.5
+
+
+@pytest.mark.parametrize(("factor", "blames_weights"), [(1.0, False), (1e6, True)])
+def test_refusal_says_when_float32_itself_does_not_hold_the_outputs(factor: float, blames_weights: bool) -> None:
+    graph, metadata = _Amplifier(factor), describe(_detector(seed=0), ExportOptions(size=(64, 64)))
+
+    def run(outputs: Any, feed: Any) -> list[np.ndarray]:
+        boxes, scores = graph(torch.from_numpy(feed["images"]))
+        return [boxes.numpy() + 5, scores.numpy()]
+
+    with pytest.raises(ExportError, match="does not agree") as caught:
+        verify_rows(run, OUTPUTS, graph, metadata)  # type: ignore[arg-type]
+    assert ("amplify rounding" in caught.value.message) == blames_weights
+
+
 def test_boxes_that_overflow_on_both_sides_agree() -> None:
     boxes = np.array([[[-np.inf, 0, np.inf, 5.0], [1, 2, 3, 4]]])
     scores = np.full((1, 2, 2), 0.5)
@@ -296,7 +324,7 @@ def test_detector_of_unknown_architecture_cannot_be_exported(tmp_path: Path) -> 
     ],
 )
 def test_mistakes_are_one_message(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["export", *arguments]) == (2 if message == "batch" else 1)
+    assert run(["export", *arguments]) == (2 if message in ("batch", "8-bit") else 1)
     assert message in " ".join(capsys.readouterr().err.split())
 
 

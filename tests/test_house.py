@@ -21,7 +21,20 @@ PACKAGE = ROOT / "src" / "onelook"
 
 # A module imports from lower layers and from its own folder; the single files of layer 0 may know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "version", "reporter", "files", "run_files", "devices", "config", "draw", "exported", "client"),
+    (
+        "types",
+        "errors",
+        "version",
+        "reporter",
+        "files",
+        "run_files",
+        "devices",
+        "threads",
+        "config",
+        "draw",
+        "exported",
+        "client",
+    ),
     ("ops",),
     ("layers", "assign", "losses", "augment"),
     ("networks", "data", "tracking"),
@@ -42,6 +55,7 @@ WITHOUT_TORCH = (
     "files",
     "run_files",
     "devices",
+    "threads",
     "config",
     "draw",
     "exported",

@@ -12,7 +12,8 @@ import onelook
 from onelook.api.models import models
 from onelook.cli.app import run
 from onelook.errors import ConfigError
-from onelook.recipes.records import PRINTED_TABLES, printed_rows, printed_table
+from onelook.networks.variants import VARIANTS
+from onelook.recipes.records import PRINTED_TABLES, is_printed_name, printed_rows, printed_table
 from onelook.recipes.roadmaps import ROADMAPS
 from shared import SHARED, needs_shared
 
@@ -34,6 +35,17 @@ RELEASES = {
     "yolov7": ((1, 7), lambda name: name.replace("yolov7-x", "yolov7x")),
     "damo-yolo": ((1, 2, 3), lambda name: name.removeprefix("damo-yolo-")),
 }
+# Other figures of the releases: where the family's facts have them, and in which columns of the record they begin.
+RELEASED = {
+    "yolov4-pytorch": (r"test-dev AP/AP50 at 640: (.*?)\n", 1),
+    "yolov7-readme": (r"batch 32\):\n(AP 0\.51206.*?)\n", 2),
+    "yolov7-notebooks": (r"Official notebooks on a T4 (.*?)\n", 2),
+    "damo-yolo-int8": (r"partial quantisation, TensorRT 8\.4\): (.*?)under", 1),
+}
+# Records of whole texts: where a paper's part of the reference has rows with statements of the text, and in which
+# columns; rows whose figures a record of TEXTS has are left to it.
+STATED = (("Settings the text states", (1, 2)), ("Text against tables", (0,)), ("Figures in the text[^\n]*", (0, 1)))
+PAPERS = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO", "yolov4": "YOLOv4"}
 TABLES = [name for name in PRINTED_TABLES if "-table" in name]
 
 
@@ -41,14 +53,15 @@ TABLES = [name for name in PRINTED_TABLES if "-table" in name]
 def test_a_table_is_rectangular_and_has_figures(name: str) -> None:
     table = printed_table(name)
     assert table.rows and {len(row) for row in table.rows} == {len(table.columns)}
-    assert all(any(re.search(r"\d", cell) for cell in row) for row in table.rows)
+    assert name.endswith("-files") or all(any(re.search(r"\d", cell) for cell in row) for row in table.rows)
 
 
 def test_every_table_of_the_papers_is_a_roadmap_or_printed() -> None:
     counts = {"yolox": 6, "yolov7": 10, "damo-yolo": 8}
     tables = [f"{paper}-table{number}" for paper, count in counts.items() for number in range(1, count + 1)]
     assert tables == TABLES
-    others = {*FIGURES, *TEXTS, *(f"{family}-release" for family in (*RELEASES, "yolov4"))}
+    others = {*FIGURES, *TEXTS, *RELEASED}
+    others |= {f"{family}-{kind}" for family in PAPERS for kind in ("text", "release", "files")}
     assert others == set(PRINTED_TABLES) - set(TABLES)
     assert {name for name in ROADMAPS if not name.startswith("yolov4")} <= set(PRINTED_TABLES)
 
@@ -58,9 +71,8 @@ def test_every_table_of_the_papers_is_a_roadmap_or_printed() -> None:
 def test_every_printed_figure_is_in_its_table(name: str) -> None:
     assert SHARED is not None
     paper, _, number = name.rpartition("-table")
-    heading = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO"}[paper]
     text = (SHARED / "reference" / "paper_tables.md").read_text(encoding="utf-8")
-    section = re.search(rf"^### {heading} Table {number}:.*?(?=^### |^## )", text, re.M | re.S)
+    section = re.search(rf"^### {PAPERS[paper]} Table {number}:.*?(?=^### |^## )", text, re.M | re.S)
     assert section is not None
     lines = [line for line in section[0].splitlines() if line.startswith("|") and not line.startswith("|---")]
     cells = [[cell.replace("(?)", "").strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -96,6 +108,83 @@ def test_what_a_text_states_is_in_its_record(name: str) -> None:
 
 
 @needs_shared
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_figure_of_a_text_is_in_its_record(paper: str) -> None:
+    assert SHARED is not None
+    whole = (SHARED / "reference" / "paper_tables.md").read_text(encoding="utf-8")
+    part = whole[whole.index(f"\n# {PAPERS[paper]}\n") :].partition("\n-----")[0]
+    told = [pattern for name, pattern in TEXTS.items() if name.startswith(paper)]
+    said = []
+    for heading, columns in STATED:
+        found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", part, re.M | re.S)
+        for line in [] if found is None else re.findall(r"^\| .*", found[1], re.M)[1:]:
+            cells = line.strip("|").split("|")
+            if heading.startswith("Settings"):
+                is_of_text = not any(re.search(pattern, line) for pattern in told)
+            else:  # other lines hold one table against another
+                is_of_text = (
+                    heading.startswith("Figures") or re.match(r" (abstract|[\d.]+)[^:]*:", line[1:]) is not None
+                )
+            if is_of_text:
+                said.append(_sorted_numbers(" ".join(cells[column] for column in columns)))
+    groups: dict[tuple[str, str], list[str]] = {}
+    for _, section, about, stated in printed_table(f"{paper}-text").rows:
+        groups.setdefault((section, about), []).append(stated)
+    if paper == "yolox":  # the one figure of another edition
+        (later,) = groups.pop(("table 4, later edition", "YOLOX-Tiny"))
+        assert f"(a later edition of the paper) prints {later}." in part
+    assert said and sorted(said) == sorted(
+        _sorted_numbers(" ".join([section, *stated])) for (section, _), stated in groups.items()
+    )
+
+
+@needs_shared
+@pytest.mark.parametrize("name", RELEASED)
+def test_other_figures_of_releases_are_in_their_records(name: str) -> None:
+    pattern, expected = RELEASED[name]
+    found = re.search(pattern, _facts(name.rpartition("-")[0]), re.S)
+    assert found is not None
+    cells = [cell for row in printed_table(name).rows for cell in row[expected:]]
+    assert cells and re.findall(r"\d+\.\d+", found[1]) == cells
+
+
+@needs_shared
+@pytest.mark.parametrize("family", PAPERS)
+def test_addresses_are_those_of_the_releases(family: str) -> None:
+    facts = _facts(family)
+    rows = printed_table(f"{family}-files").rows
+    assert len({row[2] for row in rows}) == len(rows)
+    for model, content, address in rows:
+        base, _, file = address.rpartition("/")
+        stem, _, kind = file.rpartition(".")
+        if address.startswith("Google Drive"):
+            assert address.split(", ")[1] in facts
+        elif family == "damo-yolo":
+            root = base.removeprefix("https://idstcv.oss-cn-zhangjiakou.aliyuncs.com/DAMO-YOLO/")
+            assert root != base and f"{root}/" in facts, address
+            number = re.search(r"_(\d+|T|S|M|L|N[sml])$", stem)
+            parts = [stem] if number is None else [stem.split("_")[1].replace("tinynas", ""), number[0]]
+            assert all(one in facts for one in parts), (model, content, address)
+        else:
+            assert base.split("/")[-1] in facts and base.split("//")[1].split("/")[0] in facts, address
+            assert stem in facts and (kind == "onnx" or kind in ("pth", "pt", "weights") or file in facts), address
+    for variant in VARIANTS.values():  # the address of a model's weights is one of them
+        if variant.family == PAPERS[family] and variant.url is not None:
+            assert variant.url in {row[2] for row in rows if is_printed_name(row[0], variant.name)}
+
+
+@needs_shared
+def test_distilled_weights_of_damo_yolo_have_addresses() -> None:
+    lines = {line[0]: line for line in _lines("damo-yolo")}
+    known = {(model, content): address for model, content, address in printed_table("damo-yolo-files").rows}
+    for size in "TSML":
+        plain, distilled = re.findall(r"`([^`]*)`", lines[size][4])
+        address = known[f"DAMO-YOLO-{size}", "weights"]
+        assert address.endswith(plain)
+        assert known[f"DAMO-YOLO-{size}", "weights with distillation"] == address.replace(plain[-8:], distilled)
+
+
+@needs_shared
 @pytest.mark.parametrize("family", RELEASES)
 def test_what_is_released_is_in_its_record(family: str) -> None:
     columns, called = RELEASES[family]
@@ -113,13 +202,15 @@ def test_what_is_released_of_yolov4_is_in_its_record() -> None:
     for name, line in facts.items():
         sizes = re.findall(r" (\d+)", name)
         v100, rtx = (re.findall(r"\d+", _before(line[3], card)) for card in (" (V100)", " (RTX2070)"))
-        columns = [line[2].split(" / "), line[1].split(" / "), v100, rtx, line[4].split(" / ")]
+        gtx = re.findall(r"\d+", _before(line[3], " (1080Ti)"))
+        other = [line[3]] if line[3].isdigit() else []
+        columns = [line[2].split(" / "), line[1].split(" / "), v100, rtx, gtx, other, line[4].split(" / ")]
         for place, size in enumerate(sizes):
             known[name.split()[0].removesuffix("-original-optimal"), size] = [
                 column[place] if column and place < len(column) else "-" for column in columns
             ]
     for model, size, *cells in printed_table("yolov4-release").rows:
-        assert cells == known[model.lower(), size], model
+        assert cells == known[model.lower().partition(",")[0], size], model
 
 
 def _before(text: str, card: str) -> str:
@@ -129,12 +220,21 @@ def _before(text: str, card: str) -> str:
 
 def _lines(family: str) -> list[list[str]]:
     """The cells of all lines of tables in a family's facts; of a first cell that comes twice, the last."""
-    assert SHARED is not None
-    text = (SHARED / "reference" / family.replace("-", "_") / "facts.md").read_text(encoding="utf-8")
+    text = _facts(family)
     start = {"yolox": "| model | size | AP val", "yolov4": "| model, size |", "yolov7": "### Published accuracy"}
     text = text[text.index(start.get(family, "| model | AP (weights)")) :].partition("\n\nURL")[0]
     text = text.partition("\nBase URL")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def _facts(family: str) -> str:
+    assert SHARED is not None
+    return (SHARED / "reference" / family.replace("-", "_") / "facts.md").read_text(encoding="utf-8")
+
+
+def _sorted_numbers(text: str) -> list[str]:
+    """Every number of a text, those in names too, as text."""
+    return sorted(re.findall(r"\d+(?:[.,]\d+)*", text))
 
 
 def _figures(text: str) -> list[str]:
@@ -180,14 +280,44 @@ def test_the_sections_of_damo_yolos_parts_are_the_papers() -> None:
 
 
 def test_a_model_shows_what_the_papers_print_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [row[0] for _, row in printed_rows("damo-yolo-s")] == ["DAMO-YOLO-S", "DAMO-YOLO-S*", "DAMO-YOLO-S"]
+    rows = [row[0] for table, row in printed_rows("damo-yolo-s") if table.name == "damo-yolo-table8"]
+    assert rows == ["DAMO-YOLO-S", "DAMO-YOLO-S*"]
     assert run(["models", "damo-yolo-s"]) == 0
     shown = capsys.readouterr().out
     assert "3.83" in shown and "46.8" in shown and "FPS V100 325" in shown
     assert "AP with distillation 47.7" in shown and "authors' release" in shown
-    assert models("damo-yolo-s")[0].to_dict()["printed"][1]["cells"]["AP"] == "46.8"
-    assert [row for _, row in printed_rows("damo-yolo-l")] == [("DAMO-YOLO-L", "50.8", "51.9", "7.95", "T4")]
+    printed = models("damo-yolo-s")[0].to_dict()["printed"]
+    assert "46.8" in [row["cells"].get("AP") for row in printed if row["source"] == "DAMO-YOLO, table 8"]
+    (large,) = [row for table, row in printed_rows("damo-yolo-l") if table.name == "damo-yolo-release"]
+    assert large == ("DAMO-YOLO-L", "50.8", "51.9", "7.95", "T4")
     assert {table.name for table, _ in printed_rows("yolov4")} >= {"yolov4-abstract", "yolov4-release"}
+
+
+@pytest.mark.parametrize("model", VARIANTS)
+def test_a_model_has_every_row_that_names_it(model: str) -> None:
+    found = printed_rows(model)
+    for name in PRINTED_TABLES:
+        table = printed_table(name)
+        if table.columns[0] in ("Model", "Models", "Method") and name not in ("yolox-table5", "damo-yolo-table1"):
+            rows = [row for row in table.rows if re.sub(r"\*$|,.*", "", row[0].lower()) == model]
+            assert all((table, row) in found for row in rows), name
+    assert found
+
+
+def test_a_finished_model_has_its_row_in_the_tables_of_changed_models() -> None:
+    expected = {
+        "yolox-darknet53": {"yolox-table2": "47.3 (+2.3)"},
+        "yolox-nano": {"yolox-table5": "25.3"},
+        "yolov7x": {"yolov7-table3": "52.9"},
+        "yolov7-e6": {"yolov7-table6": "55.9", "yolov7-table7": "55.9"},
+        "yolov7-e6e": {"yolov7-table8": "56.8"},
+        "damo-yolo-s": {f"damo-yolo-table{number}": "45.6" for number in range(1, 7)},
+        "damo-yolo-m": {"damo-yolo-table1": "48.7"},
+    }
+    for model, tables in expected.items():
+        found = {table.name: row for table, row in printed_rows(model)}
+        for name, ap in tables.items():
+            assert ap in found[name], (model, name)
 
 
 def test_tables_of_finished_models_are_shown_and_not_trained(

@@ -9,19 +9,16 @@ import logging
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import onelook
 from encoded_images import PLAIN, encoded, noise
-from onnx_models import describe, write_model
-from serving import BASE, JPEG, client_of, repository_of
+from http_server import BASE, JPEG, client_of, repository_of
 from onelook.errors import UserError
 from onelook.serving.detect_routes import chosen_labels, wanted_type
 from onelook.serving.logs import JsonFormatter
 from onelook.serving.options import ServerOptions
-from onelook.serving.repository import Place
 from onelook.serving.service_error import ServiceError, without_paths
 
 TOKEN = "a-token-of-the-tests"
@@ -31,8 +28,6 @@ TOKEN = "a-token-of-the-tests"
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     repository = repository_of(folder, names=("small", "other"))
-    nms = {"confidence": 0.25, "iou": 0.45, "agnostic": False, "multi_label": False, "limit": 5}
-    assert nms["limit"] == 5
     with client_of(repository) as client:
         yield client, folder
 
@@ -73,9 +68,11 @@ def test_images_come_in_every_form(served, form):
 
 def test_query_values_choose_threshold_classes_and_model(served):
     client, _ = served
-    labels = lambda query: [
-        one["name"] for one in client.post(f"/v1/detect?{query}", content=JPEG).json()["results"][0]["detections"]
-    ]
+
+    def labels(query):
+        (result,) = client.post(f"/v1/detect?{query}", content=JPEG).json()["results"]
+        return [one["name"] for one in result["detections"]]
+
     assert labels("threshold=0.1") == ["cat", "dog"]
     assert labels("threshold=0.1&classes=dog") == ["dog"] == labels("threshold=0.1&classes=1")
     assert labels("threshold=0.99") == []
@@ -152,139 +149,15 @@ def test_addresses_that_do_not_exist_are_errors_in_the_same_form(served):
 def test_limits_of_bytes_pixels_and_images_are_kept(tmp_path):
     options = ServerOptions(max_bytes=20_000, max_pixels=5000, max_images=2)
     with client_of(repository_of(tmp_path, options)) as client:
-        codes = lambda **request: client.post("/v1/detect", **request).json()["error"]["code"]
+
+        def codes(**request):
+            return client.post("/v1/detect", **request).json()["error"]["code"]
+
         assert codes(content=bytes(20_001)) == "too_large"
         assert codes(content=(bytes(9000) for _ in range(3))) == "too_large"  # no length is given
         assert codes(content=encoded(noise(80, 80), "JPEG")) == "too_many_pixels"
         assert codes(files=[("image", ("a", b"x"))] * 3) == "too_many_images"
         assert codes(json={"images": ["eA=="] * 3}) == "too_many_images"
-
-
-# --- the open inference protocol -------------------------------------------------------------------------------------
-
-
-def local_outputs(path: Path, images: np.ndarray) -> list[np.ndarray]:
-    return onelook.load(path).runtime.run(["boxes", "scores"], {"images": images})
-
-
-def test_metadata_describes_the_server_and_its_models(served):
-    client, _ = served
-    assert "binary_tensor_data" in client.get("/v2").json()["extensions"]
-    found = client.get("/v2/models/small/versions/1").json()
-    assert found["inputs"] == [{"name": "images", "datatype": "FP32", "shape": [-1, 3, 64, 64]}]
-    assert [one["name"] for one in found["outputs"]] == ["boxes", "scores"]
-    for address in ("/v2/health/live", "/v2/health/ready", "/v2/models/small/ready", "/v2/models/small/versions/1/ready"):
-        assert client.get(address).status_code == 200
-    assert client.get("/v2/models/none/ready").status_code == 404
-
-
-def test_inference_by_json_returns_the_local_outputs(served):
-    client, folder = served
-    images = np.random.default_rng(0).uniform(0, 255, (2, 3, 64, 64)).astype(np.float32)
-    tensor = {"name": "images", "shape": [2, 3, 64, 64], "datatype": "FP32", "data": images.tolist()}
-    answer = client.post("/v2/models/small/infer", json={"id": "x", "inputs": [tensor], "outputs": [{"name": "scores"}]})
-    (output,) = answer.json()["outputs"]
-    assert answer.json()["id"] == "x" and output["shape"] == [2, 2, 2]
-    scores = np.array(output["data"], np.float32).reshape(2, 2, 2)
-    assert scores.tobytes() == local_outputs(folder / "small.onnx", images)[1].tobytes()
-
-
-def binary(images: np.ndarray, **parameters) -> dict:
-    """A request with binary tensor data; parameters: of the tensor, in the place of the right ones."""
-    size = {"binary_data_size": images.nbytes, **parameters}
-    tensor = {"name": "images", "shape": list(images.shape), "datatype": "FP32", "parameters": size}
-    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    return {"content": head + images.tobytes(), "headers": {"inference-header-content-length": str(len(head))}}
-
-
-def test_inference_by_binary_data_returns_the_local_bytes(served):
-    client, folder = served
-    images = np.random.default_rng(1).uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)
-    answer = client.post("/v2/models/small/infer", **binary(images))
-    length = int(answer.headers["inference-header-content-length"])
-    assert [one["parameters"]["binary_data_size"] for one in json.loads(answer.content[:length])["outputs"]] == [32, 16]
-    assert answer.content[length:] == b"".join(one.tobytes() for one in local_outputs(folder / "small.onnx", images))
-
-
-PIXELS = np.zeros((1, 3, 64, 64), np.float32)
-BAD_TENSORS = {
-    "shape": (binary(PIXELS[:, :, :32]), "shape"),
-    "size": (binary(PIXELS, binary_data_size=8), "49152 bytes"),
-    "short": ({**binary(PIXELS), "content": binary(PIXELS)["content"][:-4]}, "bytes"),
-    "long": ({**binary(PIXELS), "content": binary(PIXELS)["content"] + b"1234"}, "4 bytes at the end"),
-    "header": ({"content": b"{}", "headers": {"inference-header-content-length": "99"}}, "has 2 bytes"),
-    "no inputs": ({"json": {}}, "inputs"),
-    "no JSON": ({"content": b"\xff"}, "not JSON"),
-    "type": ({"json": {"inputs": [{"name": "images", "shape": [1], "datatype": "INT8", "data": [1]}]}}, "takes FP32"),
-    "name": ({"json": {"inputs": [{"name": "image"}]}}, "model has: images"),
-    "missing": ({"json": {"inputs": []}}, "missing"),
-    "count": (
-        {"json": {"inputs": [{"name": "images", "shape": [1, 3, 64, 64], "datatype": "FP32", "data": [1]}]}},
-        "has 1 numbers",
-    ),
-    "output": ({"json": {"inputs": [], "outputs": 3}}, "missing|list"),
-    "shared memory": (binary(PIXELS, shared_memory_region="x"), "Shared memory"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_TENSORS)
-def test_a_wrong_tensor_is_an_error_in_the_words_of_the_protocol(served, case):
-    client, _ = served
-    request, words = BAD_TENSORS[case]
-    answer = client.post("/v2/models/small/infer", **request)
-    assert answer.status_code == 400 and re.search(words, answer.json()["error"])
-
-
-def test_a_file_with_nms_inside_takes_its_optional_inputs(tmp_path):
-    onnx = pytest.importorskip("onnx")
-    from onnx import TensorProto, helper, numpy_helper
-
-    names = {"count": np.array([2], np.int64), "boxes": np.ones((1, 2, 4), np.float32)}
-    names |= {"labels": np.zeros((1, 2), np.int64), "base": np.array([[0.9, 0.5]], np.float32)}
-    nodes = [
-        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
-        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
-        helper.make_node("Add", ["base", "nothing"], ["level"]),
-        helper.make_node("Mul", ["level", "confidence"], ["part"]),
-        helper.make_node("Add", ["part", "iou"], ["scores"]),
-        *(helper.make_node("Identity", [f"{name}_"], [name]) for name in ("count", "boxes", "labels")),
-    ]
-    info = helper.make_tensor_value_info
-    constants = {"zero": np.zeros(1, np.float32), "base": names["base"]}
-    constants |= {f"{name}_": names[name] for name in ("count", "boxes", "labels")}
-    constants |= {"confidence": np.array(0.25, np.float32), "iou": np.array(0.45, np.float32)}
-    graph = helper.make_graph(
-        nodes,
-        "inside",
-        [
-            info("images", TensorProto.FLOAT, [1, 3, 64, 64]),
-            info("confidence", TensorProto.FLOAT, []),
-            info("iou", TensorProto.FLOAT, []),
-        ],
-        [
-            info("count", TensorProto.INT64, [1]),
-            info("boxes", TensorProto.FLOAT, [1, 2, 4]),
-            info("scores", TensorProto.FLOAT, [1, 2]),
-            info("labels", TensorProto.INT64, [1, 2]),
-        ],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    nms = {"confidence": 0.25, "iou": 0.45, "agnostic": False, "multi_label": False, "limit": 2}
-    text = json.dumps(describe(outputs="detections", nms=nms, batch=1))
-    helper.set_model_props(model, {"onelook": text})
-    onnx.save(model, str(tmp_path / "inside.onnx"))
-    repository = repository_of(tmp_path, names=())
-    repository.add(Place("inside", "1", tmp_path / "inside.onnx"))
-    with client_of(repository) as client:
-        tensor = {"name": "images", "shape": [1, 3, 64, 64], "datatype": "FP32", "data": PIXELS.ravel().tolist()}
-        more = {"name": "confidence", "shape": [1], "datatype": "FP32", "data": [0.5]}
-        outputs = [{"name": "scores"}]
-        for inputs, scores in (([tensor], [0.675, 0.575]), ([tensor, more], [0.9, 0.7])):
-            answer = client.post("/v2/models/inside/infer", json={"inputs": inputs, "outputs": outputs}).json()
-            assert np.allclose(answer["outputs"][0]["data"], scores)
-        assert len(client.post("/v1/detect", content=JPEG).json()["results"][0]["detections"]) == 2
-        assert [one["name"] for one in client.get("/v2/models/inside").json()["inputs"]] == ["images", "confidence", "iou"]
 
 
 # --- security --------------------------------------------------------------------------------------------------------
@@ -369,13 +242,21 @@ def test_requests_have_ids_and_are_logged_as_json(served):
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        assert client.post("/v1/detect", content=JPEG, headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
+        assert (
+            client.post("/v1/detect", content=JPEG, headers={"x-request-id": "abc-1"}).headers["x-request-id"]
+            == "abc-1"
+        )
         made = client.get("/v1/models", headers={"x-request-id": "no spaces\t"}).headers["x-request-id"]
     finally:
         logger.removeHandler(handler)
     assert re.fullmatch("[0-9a-f]{32}", made)
     entry = json.loads(JsonFormatter().format(records[0]))
-    assert (entry["request_id"], entry["status"], entry["model"], entry["path"]) == ("abc-1", 200, "small", "/v1/detect")
+    assert (entry["request_id"], entry["status"], entry["model"], entry["path"]) == (
+        "abc-1",
+        200,
+        "small",
+        "/v1/detect",
+    )
     assert entry["level"] == "info" and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["time"])
 
 
@@ -389,7 +270,10 @@ def test_metrics_count_requests_batches_and_stages(served):
         'onelook_queue_images{model="small",version="1"} 0.0',
         'onelook_model_ready{model="other",version="1"} 1.0',
         'onelook_batch_size_bucket{le="1.0",model="small",version="1"}',
-        *(f'onelook_stage_seconds_count{{model="small",stage="{stage}",version="1"}}' for stage in ("decode", "queue", "inference", "total")),
+        *(
+            f'onelook_stage_seconds_count{{model="small",stage="{stage}",version="1"}}'
+            for stage in ("decode", "queue", "inference", "total")
+        ),
     ):
         assert words in text
     assert "never-seen" not in text
@@ -398,7 +282,9 @@ def test_metrics_count_requests_batches_and_stages(served):
 def test_openapi_describes_every_route_and_its_answers(served):
     client, _ = served
     schema = client.get("/openapi.json").json()
-    assert {"/v1/detect", "/v1/models", "/v2/models/{model}/infer", "/metrics", "/v2/repository/index"} <= set(schema["paths"])
+    assert {"/v1/detect", "/v1/models", "/v2/models/{model}/infer", "/metrics", "/v2/repository/index"} <= set(
+        schema["paths"]
+    )
     known = schema["components"]["schemas"].keys()
     assert {one.rpartition("/")[2] for one in re.findall(r'"\$ref": "([^"]+)"', json.dumps(schema))} <= known
     for path, methods in schema["paths"].items():
@@ -432,7 +318,17 @@ def test_classes_are_names_or_numbers():
             chosen_labels(text, ("cat", "dog"))
 
 
-@pytest.mark.parametrize("wrong", [{"queue": 0}, {"deadline": 0}, {"batch": 40}, {"allow_url": ("http://x",)}, {"allow_origin": ("*",)}, {"max_wait_ms": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"queue": 0},
+        {"deadline": 0},
+        {"batch": 40},
+        {"allow_url": ("http://x",)},
+        {"allow_origin": ("*",)},
+        {"max_wait_ms": -1},
+    ],
+)
 def test_wrong_options_are_errors_with_a_remedy(wrong):
     with pytest.raises(UserError) as caught:
         ServerOptions(**wrong)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 import onelook
-from encoded_images import noise
-from onnx_models import write_model
-from serving import JPEG, client_of, held_repository, in_thread, repository_of
+from http_server import JPEG, client_of, held_repository, in_thread, repository_of, wait_until
 from onelook.api.open import LoadOptions
-from onelook.api.serve import model_places, open_servable, read_tokens
-from onelook.client import Client, ServerError
-from onelook.errors import UsageError, UserError
+from onelook.api.serve import open_servable
+from onelook.errors import UserError
 from onelook.serving.batching import Batcher, Job
 from onelook.serving.options import ServerOptions
 from onelook.serving.repository import Place, Repository
 from onelook.serving.service_error import ServiceError
 from onelook.serving.watch import FolderWatch, model_in
+from onnx_models import write_model
 
 
 def far() -> float:
@@ -51,7 +42,10 @@ def test_jobs_of_one_key_run_together_and_others_keep_their_order():
     first = Job(0, "a", far())
     batcher.submit(first)
     assert entered.wait(20)
-    jobs = [Job(number, key, far()) for number, key in enumerate("abaaa", 1)] + [Job(6, None, far()), Job(7, None, far())]
+    jobs = [Job(number, key, far()) for number, key in enumerate("abaaa", 1)] + [
+        Job(6, None, far()),
+        Job(7, None, far()),
+    ]
     for job in jobs:
         batcher.submit(job)
     go.set()
@@ -87,9 +81,10 @@ def test_cancelled_and_late_jobs_leave_the_queue():
 
     batcher = Batcher(run)
     jobs = [Job(0, None, far()), Job(1, None, far()), Job(2, None, time.monotonic()), Job(3, None, far())]
-    for job in jobs:
-        batcher.submit(job)
+    batcher.submit(jobs[0])
     assert entered.wait(20)
+    for job in jobs[1:]:
+        batcher.submit(job)
     assert jobs[1].future.cancel() and len(batcher) == 2
     go.set()
     jobs[3].future.result(20)
@@ -141,8 +136,8 @@ def test_images_of_several_requests_share_a_run():
     with client_of(repository) as client:
         first = in_thread(lambda: client.post("/v1/detect", content=JPEG).status_code)
         assert runtime.entered.acquire(timeout=20)
-        post = lambda: client.post("/v1/detect", files=[("image", ("a", JPEG)), ("image", ("b", JPEG))])
-        others = [in_thread(lambda: post().status_code) for _ in range(2)]
+        files = [("image", ("a", JPEG)), ("image", ("b", JPEG))]
+        others = [in_thread(lambda: client.post("/v1/detect", files=files).status_code) for _ in range(2)]
         wait_until(lambda: len(repository.find().batcher) == 4)
         runtime.open.set()
         assert [first(), *(value() for value in others)] == [200, 200, 200]
@@ -155,7 +150,9 @@ def test_a_request_ends_at_its_deadline_and_its_place_is_free():
         answer = client.post("/v1/detect", content=JPEG, headers={"x-deadline-ms": "80"})
         assert answer.status_code == 504 and answer.json()["error"]["code"] == "deadline_exceeded"
         assert repository.find().admitted == 0
-        late = client.post("/v1/detect", content=JPEG, headers={"x-deadline-ms": "80"})  # the thread is still at the first
+        late = client.post(
+            "/v1/detect", content=JPEG, headers={"x-deadline-ms": "80"}
+        )  # the thread is still at the first
         assert late.status_code == 504 and len(repository.find().batcher) == 0
         runtime.open.set()
         assert client.post("/v1/detect", content=JPEG).status_code == 200
@@ -171,13 +168,6 @@ def test_a_run_that_does_not_end_is_not_live():
         wait_until(repository.live)
 
 
-def wait_until(true, seconds=20.0):
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
-
-
 # --- exchange --------------------------------------------------------------------------------------------------------
 
 
@@ -189,7 +179,9 @@ def test_requests_of_the_old_model_finish_while_the_new_one_serves(tmp_path):
         thread = repository.find().batcher
         repository._opener = lambda path: open_servable(path, LoadOptions())
         repository.add(Place("held", "1", write_model(tmp_path / "new.onnx")))
-        assert client.post("/v1/detect?threshold=0.1", content=JPEG).json()["results"][0]["detections"][1]["name"] == "dog"
+        assert (
+            client.post("/v1/detect?threshold=0.1", content=JPEG).json()["results"][0]["detections"][1]["name"] == "dog"
+        )
         runtime.open.set()
         assert old()["results"][0]["detections"][0]["score"] == 0.5
         wait_until(lambda: thread.stalled(100))  # its thread has ended
@@ -233,7 +225,7 @@ def test_a_model_that_fails_its_trial_run_does_not_serve(tmp_path):
     repository, runtime = held_repository(ServerOptions())
     runtime.held = False
     for kind in ("raises", "short"):
-        bad = type("Bad", (Broken, type(runtime)), {"__init__": lambda self: setattr(self, "kind", kind)})()
+        bad = type("Bad", (Broken, type(runtime)), {})(kind)
         repository._opener = lambda path, bad=bad: onelook.Predictor(bad)
         with pytest.raises(UserError):
             repository.add(Place("bad", "1", tmp_path))
@@ -300,163 +292,3 @@ def test_a_folder_holds_one_model(tmp_path):
     (tmp_path / "b.xml").write_bytes(b"x")
     with pytest.raises(UserError, match=r"a\.engine, b\.xml"):
         model_in(tmp_path)
-
-
-# --- what the command takes ------------------------------------------------------------------------------------------
-
-
-def test_models_have_the_names_of_their_files_or_those_they_are_given(tmp_path):
-    (tmp_path / "run").mkdir()
-    found = model_places(["a/yolox-s.onnx", "b=x.xml", "b/2=y.xml", "n.ncnn.param", str(tmp_path / "run")])
-    assert [(one.name, one.version) for one in found] == [("yolox-s", "1"), ("b", "1"), ("b", "2"), ("n", "1"), ("run", "1")]
-    for wrong in (["a.onnx", "x/a.onnx"], ["a b=x.onnx"], ["../x=y"], ["a="]):
-        with pytest.raises(UsageError):
-            model_places(wrong)
-
-
-def test_files_whose_text_is_evaluated_are_not_served(tmp_path):
-    (tmp_path / "a.pt2").write_bytes(b"x")
-    with pytest.raises(UsageError, match="evaluates text"):
-        open_servable(tmp_path / "a.pt2", LoadOptions())
-
-
-@pytest.mark.parametrize(
-    ("text", "words"), [("", "no token"), ("short", "Line 1"), ("# only\n\nwith spaces in it, long", "Line 3")]
-)
-def test_a_file_of_tokens_is_checked(tmp_path, text, words):
-    path = tmp_path / "tokens"
-    path.write_text(text)
-    with pytest.raises(UserError, match=words):
-        read_tokens(path)
-    path.write_text("# for the page\nabcdefghijklmnop\n\n")
-    assert read_tokens(path) == ("abcdefghijklmnop",)
-
-
-# --- the whole command -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def process(tmp_path_factory):
-    """The command in a process of its own: its address, its model, and the process."""
-    pytest.importorskip("httptools")
-    folder = tmp_path_factory.mktemp("served")
-    write_model(folder / "small.onnx")
-    (folder / "tokens").write_text("a-token-of-the-tests\n")
-    command = [sys.executable, "-m", "onelook", "serve", str(folder / "small.onnx"), "--port", "0"]
-    command += ["--token-file", str(folder / "tokens")]
-    source = str(Path(onelook.__file__).parents[1])
-    started = subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": source}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert started.stdout is not None
-    lines = []
-    for line in started.stdout:
-        lines.append(line)
-        if "Serving on" in line:
-            break
-    else:
-        pytest.fail("".join(lines))
-    yield next(word for word in lines[-1].split() if word.startswith("http")), folder / "small.onnx", started
-    started.kill()
-    started.wait()
-    started.stdout.close()
-
-
-def test_the_client_returns_what_the_local_detector_finds(process, tmp_path):
-    url, model, _ = process
-    client = Client(url, token="a-token-of-the-tests")
-    array = noise()
-    (tmp_path / "a.jpg").write_bytes(JPEG)
-    local = onelook.load(model)
-    assert client.ready() and client.models()[0]["name"] == "small"
-    for image, found in zip((array, JPEG, tmp_path / "a.jpg"), client.detect([array, JPEG, tmp_path / "a.jpg"])):
-        wanted = local.detect(image)
-        assert found.boxes.tobytes() == wanted.boxes.tobytes() and found.scores.tobytes() == wanted.scores.tobytes()
-        assert found.names == wanted.names and found.size == wanted.size
-    assert client.detect(array, threshold=0.1, classes=["dog"]).names == ["dog"]
-    with pytest.raises(ServerError, match="no class 'bird'") as caught:
-        client.detect(array, classes=["bird"])
-    assert (caught.value.status, caught.value.code) == (400, "unknown_class")
-    with pytest.raises(ServerError) as caught:
-        Client(url).detect(array)
-    assert caught.value.status == 401
-    assert not Client("http://127.0.0.1:9").ready()
-    with pytest.raises(UserError, match="no address"):
-        Client("localhost:8000")
-
-
-def test_the_protocols_own_client_gets_the_local_bytes(process):
-    http = pytest.importorskip("tritonclient.http")
-    url, model, _ = process
-    headers = {"Authorization": "Bearer a-token-of-the-tests"}
-    client = http.InferenceServerClient(url.removeprefix("http://"))
-    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("small", headers=headers)
-    assert client.get_model_repository_index(headers=headers)[0]["name"] == "small"
-    assert client.get_server_metadata(headers=headers)["name"] == "onelook"
-    metadata = client.get_model_metadata("small", "1", headers=headers)
-    assert metadata["inputs"][0]["shape"] == [-1, 3, 64, 64]
-    images = np.random.default_rng(2).uniform(0, 255, (3, 3, 64, 64)).astype(np.float32)
-    local = onelook.load(model).runtime.run(["boxes", "scores"], {"images": images})
-    for binary_input in (True, False):
-        tensor = http.InferInput("images", list(images.shape), "FP32")
-        tensor.set_data_from_numpy(images, binary_data=binary_input)
-        for outputs in (None, [http.InferRequestedOutput(name, binary_data=True) for name in ("boxes", "scores")]):
-            answer = client.infer("small", [tensor], outputs=outputs, headers=headers)
-            for name, value in zip(("boxes", "scores"), local):
-                assert answer.as_numpy(name).tobytes() == value.tobytes()
-    with pytest.raises(Exception, match="There is no model 'none'"):
-        client.get_model_metadata("none", headers=headers)
-    client.unload_model("small", headers=headers)
-    assert not client.is_model_ready("small", headers=headers)
-    client.load_model("small", headers=headers)
-    assert client.is_model_ready("small", headers=headers)
-    client.close()
-
-
-def test_sigterm_lets_a_request_finish_and_takes_no_other(process):
-    """The last test of the process: the body of a request arrives in two halves around the signal."""
-    import socket
-
-    url, _, started = process
-    host, _, port = url.removeprefix("http://").partition(":")
-    head = (
-        f"POST /v1/detect HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(JPEG)}\r\n"
-        "Authorization: Bearer a-token-of-the-tests\r\n\r\n"
-    )
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(head.encode() + JPEG[:100])
-        time.sleep(0.2)
-        started.send_signal(signal.SIGTERM)
-        wait_until(lambda: refused(host, int(port)))
-        connection.sendall(JPEG[100:])
-        answer = b""
-        while block := connection.recv(1 << 16):
-            answer += block
-    assert answer.startswith(b"HTTP/1.1 200") and len(json.loads(answer.partition(b"\r\n\r\n")[2])["results"]) == 1
-    assert started.wait(20) == 0
-    rest = started.stdout.read().splitlines()
-    assert "those in work were finished" in rest[-1]
-    assert any(json.loads(line)["message"] == "request" for line in rest if line.startswith("{"))
-
-
-def refused(host: str, port: int) -> bool:
-    import socket
-
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError:
-        return True
-    return False
-
-
-def test_a_wrong_command_is_one_message(tmp_path, capsys):
-    from onelook.cli.app import run
-
-    for arguments, code, words in (
-        ([], 2, "no model to serve"),
-        ([str(tmp_path / "none.onnx")], 1, "does not exist"),
-        (["--watch", str(tmp_path / "none")], 2, "does not exist"),
-        ([str(write_model(tmp_path / "a.onnx")), "--port", "99999"], 1, "cannot listen"),
-    ):
-        assert run(["serve", *arguments]) == code
-        assert words in capsys.readouterr().err

@@ -27,39 +27,42 @@ def growing(batch: int, epochs: int, **settings: object) -> Recipe:
     return change(replace(recipe, epochs=epochs), {**batch_settings(recipe, batch), **settings})
 
 
-def official(batch: int, batches: int, epochs: int, warmup: int) -> list[tuple[int, float]]:
-    """(micro-batches of a step, part of the warm-up at it) by the official code's own rule, batch after batch.
+def official(batch: int, batches: int, epochs: int, warmup: int) -> list[tuple[int, int, int]]:
+    """(micro-batches of a step, its last one, the epoch of that) by the official code's own rule, batch after batch.
 
-    Official steps are after batch 0, n, 2n ..., so that one reaches into the next epoch: here after n - 1, 2n - 1 ...,
-    and at the end of each epoch.
+    A step is made after each batch whose number is a multiple of the accumulation of that moment.
     """
     steps, waiting = [], 0
     for number in range(batches * epochs):
-        part = float(np.interp(number, [0, warmup], [0, 1]))
-        grown = max(1, int(np.interp(number, [0, warmup], [1, 64 / batch]).round()))
         waiting += 1
-        if (number + 1) % grown == 0 or (number + 1) % batches == 0:
-            steps.append((waiting, part))
+        if number % max(1, int(np.interp(number, [0, warmup], [1, 64 / batch]).round())) == 0:
+            steps.append((waiting, number, number // batches))
             waiting = 0
     return steps
 
 
-@pytest.mark.parametrize(("batch", "batches", "epochs"), [(16, 40, 5), (8, 800, 4), (24, 30, 3), (32, 600, 3)])
-def test_accumulation_grows_as_in_yolov7s_code(batch: int, batches: int, epochs: int) -> None:
+@pytest.mark.parametrize(("batch", "batches", "epochs"), [(16, 42, 5), (8, 801, 4), (24, 31, 3), (32, 601, 3)])
+def test_steps_are_those_of_yolov7s_code(batch: int, batches: int, epochs: int) -> None:
     recipe = growing(batch, epochs)
     plan = StepPlan(recipe, batches)
-    assert isinstance(recipe.schedule, OneCycle)
     warmup = max(3 * batches, 1000)
-    assert recipe.schedule.warmup(plan.full_steps) * recipe.accumulate == pytest.approx(warmup, abs=recipe.accumulate)
-    expected = official(batch, batches, epochs, recipe.schedule.warmup(plan.full_steps) * recipe.accumulate)
+    assert isinstance(recipe.schedule, OneCycle) and recipe.schedule.warmup(plan.epoch_length) == warmup
+    expected = official(batch, batches, epochs, warmup)
     assert plan.total == len(expected)
-    for step, (count, part) in enumerate(expected):
-        epoch, index = plan.place(step)
-        assert plan.counts(epoch)[index] == count
-        found = recipe.schedule(plan.position(epoch, index), plan.full_steps, recipe.epochs)
-        if part < 1:
-            assert found.momentum == pytest.approx(0.8 + part * (0.937 - 0.8), abs=1e-12)
-    assert expected[0] == (1, 0.0) and len(expected) > epochs * plan.full_steps
+    across = 0
+    for step, (count, number, epoch) in enumerate(expected):
+        place = plan.place(step)
+        assert place[0] == epoch and plan.counts(epoch)[place[1]] == count
+        assert plan.start(step) == number + 1 - count and plan.position(*place) == number
+        across += plan.start(step) < epoch * batches
+        found = recipe.schedule(plan.position(*place), plan.epoch_length, recipe.epochs)
+        momentum = 0.8 + min(number / warmup, 1) * (0.937 - 0.8)
+        assert found.momentum == pytest.approx(momentum, abs=1e-12)
+        scale = (1 - np.cos(np.pi * epoch / epochs)) / 2 * (0.01 - 1) + 1
+        assert found.scale == pytest.approx(min(number / warmup, 1) * scale, abs=1e-12)
+    assert expected[0] == (1, 0, 0)
+    assert sum(plan.left_over(epoch) > 0 for epoch in range(epochs)) == across
+    assert across or batch == 24  # whose warm-up is longer than the training
 
 
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 6), st.integers(0, 60), st.booleans())
@@ -68,20 +71,29 @@ def test_every_micro_batch_is_in_one_step(batches: int, accumulate: int, epochs:
     new = {"accumulate": accumulate, "batch_size": 8 * accumulate, "nominal_batch": 8 * accumulate}
     plan = StepPlan(change(recipe, {**new, "grow_accumulation": grows}), batches)
     steps = [(epoch, index) for epoch in range(epochs) for index in range(len(plan.counts(epoch)))]
-    assert [plan.place(step) for step in range(plan.total)] == steps
-    assert all(sum(plan.counts(epoch)) == batches for epoch in range(epochs))
+    assert [plan.place(step) for step in range(plan.total)] == steps and {epoch for epoch, _ in steps} == set(
+        range(epochs)
+    )
+    assert plan.place(plan.total) == (epochs, 0)
+    counts = [plan.counts(epoch)[index] for epoch, index in steps]
+    assert [plan.start(step) for step in range(plan.total)] == np.cumsum([0, *counts[:-1]]).tolist()
+    # Only what follows the last step of the training is in none.
+    assert 0 <= epochs * batches - sum(counts) < (accumulate if grows else 1)
+    for epoch in range(epochs):
+        behind = (epoch + 1) * batches - sum(sum(plan.counts(one)) for one in range(epoch + 1))
+        assert plan.left_over(epoch) == (behind if epoch + 1 < epochs else 0)
+        assert behind < batches  # a step begins in the epoch before, never earlier
     # Where the warm-up is a few batches long, the multiple of a smaller number may be followed by that of a larger one.
-    most = 2 * accumulate - 1 if grows else accumulate
-    assert all(1 <= count <= most for epoch in range(epochs) for count in plan.counts(epoch))
+    assert all(1 <= count <= (2 * accumulate - 1 if grows else accumulate) for count in counts)
     positions = [plan.position(*place) for place in steps]
-    assert all(int(position // plan.full_steps) == epoch for position, (epoch, _) in zip(positions, steps))
+    assert all(int(position // plan.epoch_length) == epoch for position, (epoch, _) in zip(positions, steps))
     if not grows or accumulate == 1:
         assert positions == list(range(plan.total)) and plan.total == epochs * plan.full_steps
 
 
 def small(**settings: Any) -> Recipe:
     """A small training in micro-batches of 2 images, of which a step has 4 after a warm-up of 12 micro-batches."""
-    schedule = OneCycle(warmup_epochs=0.0, warmup_steps=3)
+    schedule = OneCycle(warmup_epochs=0.0, warmup_steps=12)
     return replace(
         RECIPE, schedule=schedule, epochs=2, batch_size=8, accumulate=4, nominal_batch=8, closing=None, **settings
     )
@@ -91,11 +103,12 @@ def test_the_steps_of_the_warm_up_have_few_images_and_small_gradients() -> None:
     state = train_state_of(small(grow_accumulation=True))
     events = list(train(small(grow_accumulation=True), state, Squares(batch=2)))
     steps = [event for event in events if isinstance(event, Step)]
-    grown = StepPlan(small(grow_accumulation=True), 12).counts(0)
-    assert [len(step.images) // 2 for step in steps] == [*grown, 4, 4, 4] and grown[0] == 1
-    assert sorted(row for step in steps if step.epoch == 0 for row in step.images) == list(range(24))
+    # Steps end with micro-batches 0, 1, 2, 4, 6, 9 and 12, 16, 20, the first of which is the second epoch's first.
+    assert [len(step.images) // 2 for step in steps] == [1, 1, 1, 2, 2, 3, 3, 4, 4]
+    shown = [row for step in steps for row in step.images]
+    assert sorted(shown[:24]) == list(range(24)) and len(set(shown[24:])) == 18
     assert [event.number for event in events if isinstance(event, Epoch)] == [0, 1]
-    assert [step.number for step in steps if step.ends_epoch] == [len(steps) - 4, len(steps) - 1]
+    assert [step.number for step in steps if step.ends_epoch] == [5, 8]
 
     def gradient(recipe: Recipe) -> torch.Tensor:
         """Of the first step."""
@@ -118,13 +131,14 @@ def test_a_training_is_resumed_within_the_growing_accumulation() -> None:
     recipe = small(grow_accumulation=True)
     whole = train_state_of(recipe)
     steps = [event for event in train(recipe, whole, Squares(batch=2)) if isinstance(event, Step)]
-    part = train_state_of(recipe)
-    for event in train(recipe, part, Squares(batch=2)):
-        if isinstance(event, Step) and event.number == 4:
-            break
-    rest = [event for event in train(recipe, part, Squares(batch=2)) if isinstance(event, Step)]
-    assert [step.images for step in rest] == [step.images for step in steps[5:]]
-    assert all(torch.equal(a, b) for a, b in zip(part.detector.parameters(), whole.detector.parameters()))
+    for last in (3, 5):  # before the end of the first epoch, and at it, before the step across it
+        part = train_state_of(recipe)
+        for event in train(recipe, part, Squares(batch=2)):
+            if isinstance(event, Step) and event.number == last:
+                break
+        rest = [event for event in train(recipe, part, Squares(batch=2)) if isinstance(event, Step)]
+        assert [step.images for step in rest] == [step.images for step in steps[last + 1 :]]
+        assert all(torch.equal(a, b) for a, b in zip(part.detector.parameters(), whole.detector.parameters()))
 
 
 def test_a_training_within_such_a_warm_up_is_warned_of() -> None:

@@ -68,6 +68,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_run_times_of_names_that_a_file_name_cannot_hold_have_files_of_their_own():
+    from onelook.api.stream import _file_name
+
+    names = ["nano 416", "nano_416", "nano/416", "n" * 90, "n" * 91]
+    assert len({_file_name(name) for name in names}) == len(names)
+    assert _file_name("nano_416") == "nano_416.json" and "/" not in _file_name("nano/416")
+
+
 def run_times(path: Path, *samples: float) -> Path:
     path.write_text(json.dumps(list(samples)))
     return path

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import onelook
 from onelook.api.bench import benchmark
@@ -36,6 +35,7 @@ from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError
 from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.weights import save_weights
 from simulated_tensorrt import Cuda, modules
+from spread_detector import fresh_detector, spread_detector
 
 SIZE = (64, 96)
 NEEDS = {"onnx": ("onnx", "onnxscript"), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx"), "torch": ()}
@@ -61,27 +61,12 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    """A small network whose scores spread over 0..1, as a trained one's, and whose features stay small."""
-    torch.manual_seed(0)
-    made = build(Yolox(depth=0.33, width=0.125, size=SIZE), classes=["cat", "dog", "köw"])
-    norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # the statistics become those of the one batch below
-    with torch.no_grad():
-        made(torch.from_numpy(verification_images(SIZE)))
-        for name, parameter in made.named_parameters():
-            if name.endswith(("classes.bias", "objectness.bias")):
-                parameter.fill_(0.5)
-            elif name.endswith(("classes.weight", "objectness.weight")):
-                parameter.mul_(3)
-    return made.eval()
+    return spread_detector(SIZE)
 
 
 @pytest.fixture(scope="module")
 def fresh() -> Detector:
-    """A freshly initialised network: the normalised features of `detector` amplify the rounding of float16."""
-    torch.manual_seed(0)
-    return build(Yolox(depth=0.33, width=0.125, size=SIZE)).eval()
+    return fresh_detector(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -355,8 +340,7 @@ def test_tensorrt_without_a_gpu_writes_the_onnx_file_and_the_command(exported: A
         "--optShapes=images:8x3x64x96",
         "--maxShapes=images:32x3x64x96",
     ]
-    runtime = TorchRuntime(detector, "cpu", size=SIZE)
-    assert_same(opened(file)(batch(2), AllRows()), runtime(batch(2), AllRows()))
+    assert_same(opened(file)(batch(2), AllRows()), TorchRuntime(detector, "cpu", size=SIZE)(batch(2), AllRows()))
 
 
 def test_operator_that_tensorrt_does_not_take_is_named(exported: Any) -> None:

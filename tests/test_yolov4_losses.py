@@ -15,6 +15,7 @@ from torch import Tensor
 from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.layers.anchor_predictions import anchor_predictions, decode_sigmoid
 from onelook.losses.adversarial import no_object_loss
+from onelook.losses.darknet_box_gradient import DarknetBoxGradient
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.pairs import Pairs
 from onelook.losses.yolov4 import (
@@ -132,6 +133,54 @@ def test_objectness_and_class_gradients_are_darknets(name: str) -> None:
     totals = VARIANTS[name]["totals"]
     assert float(found[..., 4].square().sum()) == pytest.approx(totals["delta_square_objectness"], rel=1e-5)
     assert float(found[..., 5:].square().sum()) == pytest.approx(totals["delta_square_class"], rel=1e-5)
+
+
+# Darknet counts other classes too where targets are smoothed, and has another formula for squared errors.
+OVERLAPS = [name for name in LEARNT if "smooth" not in name and VARIANTS[name]["settings"]["iou_loss"] != "mse"]
+
+
+@needs_shared
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_box_gradients_are_darknets(name: str, dtype: torch.dtype) -> None:
+    raw, predictions, targets = problem(name, dtype)
+    pairs = Pairs(predictions, targets, assigner(name)(predictions, targets))
+    settings, levels = VARIANTS[name]["settings"], VARIANTS[name]["levels"]
+    limits = [level.get("max_delta", settings["max_delta"]) for level in levels]
+    term = DarknetBoxGradient(
+        weight=settings["iou_normalizer"],
+        kind=settings["iou_loss"],
+        coordinates="sigmoid" if settings["new_coords"] else "exponential",
+        max_delta=() if None in limits else tuple(limits),
+        shares=settings["iou_thresh"] < 1,
+    )
+    found = -gradient(term.weight * term(pairs), raw)[..., :4].detach().numpy()
+    expected = rows(name, slice(0, 4)).astype(float)
+    assert float(np.square(expected).sum()) == pytest.approx(VARIANTS[name]["totals"]["delta_square_box"], rel=1e-5)
+    if settings["new_coords"]:  # there the sigmoid belongs to the convolution, which Darknet propagates through
+        fractions = torch.cat([one.detach().movedim(2, -1).flatten(1, 3)[..., :4] for one in raw], 1).sigmoid().numpy()
+        expected *= fractions * (1 - fractions)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 if dtype == torch.float32 else 2e-5)
+    losses = [1 - box_iou(pairs.boxes, pairs.target_boxes, "giou" if settings["iou_loss"] == "giou" else "iou")]
+    logged = torch.where(pairs.valid, losses[0], 0.0).sum() / len(raw[0])
+    assert float(term(pairs).detach()) == pytest.approx(float(logged.detach()), rel=1e-4)
+
+
+@needs_shared
+def test_box_gradients_are_limited_in_each_level() -> None:
+    raw, predictions, targets = problem("yolov4")
+    pairs = Pairs(predictions, targets, assigner("yolov4")(predictions, targets))
+    limits = (0.5, 0.05, 0.005)
+    term = DarknetBoxGradient(max_delta=limits)
+    free, limited = (term.weight * gradient(replace(term, max_delta=one)(pairs), raw)[..., :4] for one in ((), limits))
+    pairs_of = torch.zeros(free.shape[:2], dtype=torch.long).scatter_add_(1, pairs.matches.priors, pairs.valid.long())
+    limit = torch.tensor(limits, dtype=free.dtype)[predictions.priors.levels].unsqueeze(-1)
+    expected = free.maximum(-limit).minimum(limit)
+    assert torch.allclose(limited[pairs_of == 1], expected[pairs_of == 1]) and not torch.allclose(limited, free)
+    broken = torch.tensor([[[torch.nan, torch.inf, 1.0, -1.0]]], dtype=torch.float64)
+    assert DarknetBoxGradient()._limited(broken, pairs).tolist() == [[[0, 0, 1, -1]]]
+    with pytest.raises(ValueError, match="above 0"):
+        DarknetBoxGradient(max_delta=(5.0, 0.0, 1.0))
 
 
 @needs_shared

@@ -1,7 +1,7 @@
 """A client of `onelook serve`: images to a server, detections back. Needs no PyTorch.
 
-    client = onelook.client.Client("http://127.0.0.1:8000")
-    detections = client.detect("dog.jpg", threshold=0.4)
+client = onelook.client.Client("http://127.0.0.1:8000")
+detections = client.detect("dog.jpg", threshold=0.4)
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Client:
         self._parts, self._token = parts, token
 
     @overload
-    def detect(
+    def detect(  # type: ignore[overload-overlap]  # a text is a sequence of texts as well; it is taken as a path
         self,
         images: Image,
         *,
@@ -155,7 +155,9 @@ def _content(image: Image) -> bytes:
         from onelook.draw import encode_image
 
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise UserError(f"An image is an (H, W, 3) uint8 RGB array, not {image.shape} {image.dtype}.", "Convert it.")
+            raise UserError(
+                f"An image is an (H, W, 3) uint8 RGB array, not {image.shape} {image.dtype}.", "Convert it."
+            )
         return encode_image(image, ".png")
     if isinstance(image, str | os.PathLike):
         try:

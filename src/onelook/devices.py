@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
+import sys
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from onelook.errors import ConfigError
@@ -22,6 +23,7 @@ Layout = Literal["channels-last", "contiguous"]
 """The memory layout of a network and its images."""
 
 _NAMES = "Devices are cpu, cuda, cuda:1 and so on, and mps."
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 _REMEDY = "Use the device cpu, or leave the device out: the best one is chosen then."
 
 
@@ -92,9 +94,54 @@ def gpus() -> list[dict[str, str]]:
     return found
 
 
+def has_no_gpu() -> bool:
+    """Whether the best device is the CPU. Imports PyTorch only where there may be a GPU."""
+    if sys.platform.startswith("linux") and not any(map(os.path.exists, _GPU_DRIVERS)):
+        return True
+    try:
+        return choose_device().type == "cpu"
+    except ModuleNotFoundError:
+        return True
+
+
 def num_cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of processor cores that this process may use: by its affinity and its quota, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, round(quota)))
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float | None:
+    """The processor time that control groups allow, in cores; None without a limit. Reads versions 1 and 2.
+
+    root: where control groups are mounted.  membership: the file of this process's groups. Every group above limits,
+    too; inside a container, the path of the group may be that of the host, of which only the ends exist.
+    """
+    try:
+        lines = [line.split(":", 2) for line in membership.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return None
+    limits = []
+    for line in lines:
+        if len(line) != 3 or not (line[1] == "" or "cpu" in line[1].split(",")):
+            continue
+        tops = [root, root / "unified"] if line[1] == "" else [root / line[1], root / "cpu", root / "cpu,cpuacct"]
+        group = PurePosixPath(line[2].lstrip("/"))
+        limits += [_quota_of(top / part) for top in tops for part in (group, *group.parents)]
+    return min((limit for limit in limits if limit), default=None)
+
+
+def _quota_of(folder: Path) -> float | None:
+    """The limit of one control group, in cores."""
+    try:
+        if (folder / "cpu.max").is_file():
+            quota, _, period = (folder / "cpu.max").read_text(encoding="ascii").strip().partition(" ")
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
+            period = (folder / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
+        return None if quota in ("max", "-1") else int(quota) / int(period or 100_000)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def num_cores_per_process() -> int:
@@ -127,3 +174,14 @@ def _has_mps() -> bool:
     import torch
 
     return torch.backends.mps.is_available()
+
+
+def int8_instructions() -> tuple[str, ...] | None:
+    """The instructions of this processor for sums of 8-bit products; None where the system does not list them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    listed = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), None)
+    known = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+    return None if listed is None else tuple(name for name in known if name in listed)

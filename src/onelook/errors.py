@@ -70,6 +70,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "openvino": "openvino",
+    "nncf": "int8",
     "ncnn": "ncnn",
     "pnnx": "export",
     "tensorrt": "tensorrt",
@@ -93,8 +94,15 @@ EXTRAS = {
     "yaml": "",
 }
 # Where pip has another name.
-_INSTALLED_AS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "cuda": "cuda-bindings", "python_multipart": "python-multipart", "prometheus_client": "prometheus-client"}
-_EXTRA_OF_WORK = {"export": "onnx"}  # where one extra brings the packages of several
+_INSTALLED_AS = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "cuda": "cuda-bindings",
+    "python_multipart": "python-multipart",
+    "prometheus_client": "prometheus-client",
+}
+_EXTRA_OF_WORK = {"export": "onnx", "int8": "int8"}  # where one extra brings the packages of several
 
 
 def install_command(extra: str = "") -> str:

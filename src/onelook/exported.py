@@ -57,7 +57,8 @@ class ExportedMetadata:
     confidence, iou, agnostic, multi_label and limit as built in.  batch: fixed batch size, None where it is free.
     precision: of weights and activations. architecture: as plain data.  version: of this library.  detecting,
     evaluating: NMS outside of the file, as plain data, where the family publishes other settings than `multi_label`
-    for detection or evaluation; may be missing.
+    for detection or evaluation; may be missing.  int8: of an 8-bit file, the data of calibration with its fingerprint,
+    the AP of the float file and of this one, and the convolutions that are in float; may be missing.
     """
 
     model: str
@@ -75,6 +76,7 @@ class ExportedMetadata:
     format: int = FORMAT
     detecting: Mapping[str, Any] | None = None
     evaluating: Mapping[str, Any] | None = None
+    int8: Mapping[str, Any] | None = None
 
     @property
     def one_to_one(self) -> bool:
@@ -123,7 +125,7 @@ def description_beside(path: str) -> str:
     return f"{path}.json"
 
 
-_OPTIONAL = ("detecting", "evaluating")  # the first files of this format do not have them
+_OPTIONAL = ("detecting", "evaluating", "int8")  # the first files of this format do not have them
 
 
 def _damaged(source: str, reason: str) -> ExportError:
@@ -155,6 +157,7 @@ def _postprocess(value: Any) -> bool:
 _CHECKS = {
     "detecting": (_postprocess, "null or the settings of a postprocessing"),
     "evaluating": (_postprocess, "null or the settings of a postprocessing"),
+    "int8": (lambda value: value is None or isinstance(value, dict), "null or an object"),
     "format": (_is_count, "a positive whole number"),
     "model": (lambda value: isinstance(value, str), "text"),
     "names": (

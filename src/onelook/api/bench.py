@@ -17,13 +17,14 @@ import numpy as np
 from onelook.api.open import Model, PathLike, check_torch, has_torch, names_onelook, open_network
 from onelook.config import check_arguments
 from onelook.data.synthetic import Scenes
-from onelook.devices import num_cores, processor_name
+from onelook.devices import choose_device, processor_name
 from onelook.errors import UsageError
 from onelook.ops.nms import RawDetections, with_thresholds
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import Runtime
 from onelook.predict.runtimes import exported_runtime
 from onelook.predict.runtimes.exported import ExportedRuntime
+from onelook.threads import chosen_threads, limit_torch_threads
 from onelook.types import text_repr
 
 PERCENTILES = (50, 90, 99)
@@ -244,7 +245,8 @@ def _benchmark_exported(
         if given:
             raise UsageError(f"'{name}' cannot be chosen for an exported file: it is built in.", "Leave it away.")
     before = peak_memory()
-    runtime = kind(path, config.device, threads=config.threads, half=config.half)
+    threads = config.threads or chosen_threads()
+    runtime = kind(path, config.device, threads=threads, half=config.half)
     inside = runtime.metadata.outputs == "detections"
     if inside and config.nms == "out":
         raise UsageError(f"'{path}' has NMS inside, so it cannot be left out.", "Export without NMS.")
@@ -252,7 +254,7 @@ def _benchmark_exported(
     setting = Setting(
         model=path,
         **describe_runtime(runtime),
-        threads=(config.threads or num_cores()) if cpu else None,
+        threads=threads if cpu else None,
         size=runtime.size,
         batch=config.batch,
         nms="inside the file" if inside else config.nms,
@@ -269,8 +271,8 @@ def _benchmark_torch(model: Model, weights: PathLike | None, config: BenchConfig
 
     from onelook.predict.runtimes.torch import TorchRuntime
 
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    if choose_device(config.device).type == "cpu":
+        limit_torch_threads(config.threads)
     before = peak_memory()
     opened = open_network(model, weights, untrained=True)  # an untrained network takes the same time
     size = opened.size if config.size is None else (config.size, config.size)

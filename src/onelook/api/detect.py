@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
-from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
+from onelook.api.open import LoadOptions, Model, PathLike
 from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
 from onelook.files import free_folder
@@ -21,6 +22,7 @@ from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import Excerpt, PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.track import track_results
+from onelook.predict.video import count_images
 from onelook.predict.writers import Writers, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
@@ -114,6 +116,7 @@ def detect(
     half: bool = False,
     device: str | None = None,
     threads: int | None = None,
+    runtime: RuntimeName = "auto",
     reporter: Reporter | None = None,
 ) -> DetectResult:
     """Detects objects in images, folders, videos, cameras and streams, and writes the results to files.
@@ -124,6 +127,9 @@ def detect(
     "images", "coco", "yolo", "csv", "video", "mot".  batch: most images in one run of the network; None is 1 on a CPU,
     8 on a GPU.  track: follow the objects of videos, by "bytetrack" or "ocsort"; `confidence` is then the least score
     that starts a track.  every, start, end: use every `every`th frame of videos, from `start` up to `end` seconds.
+    runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is exported and
+    verified once, and cached beside the weights. "auto" runs that file where there is one, and makes it where PyTorch
+    would take a minute or more for all images; the export is stopped after half of that time.
 
     The other settings are those of `onelook.load`. Damaged files are reported in the result and left out. Ctrl-C ends
     the work and keeps what was done. For detections as values see `onelook.load(...).detect` and `.stream`.
@@ -139,7 +145,12 @@ def detect(
     found = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
     _check_sources(found)
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
-    opened = open_predictor(model, options)
+    shown = reporter or PlainReporter()
+    opened = open_cached(model, options, runtime, shown)
+    report_threads(opened, threads, shown)
+    images = count_images(found, excerpt) if runtime == "auto" else 0
+    most = batch or opened.batch
+    opened = exported_where_it_pays(opened, options, runtime, shown, images=images, batch=most)
     predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
     if postprocess is not None:
         predictor.postprocess = postprocess_of_kind(postprocess, predictor.postprocess)
@@ -156,7 +167,7 @@ def detect(
     start = time.perf_counter()
     with (
         Writers(folder, names, predictor.class_names, tracked=track is not None) as writers,
-        (reporter or PlainReporter()).progress("detecting") as progress,
+        shown.progress("detecting") as progress,
     ):
         _detect(predictor, found, (settings, tracker, confidence, excerpt), result, (writers, progress))
     result.written = writers.written

@@ -10,15 +10,19 @@ from typing import Any, Literal, cast, overload
 import torch
 
 from onelook.api.checks import check_batch, check_thresholds
+from onelook.api.export_int8 import Int8Settings, gain_note, open_quantization
 from onelook.api.open import Model, PathLike, open_network
 from onelook.config import check_arguments
+from onelook.data import Dataset
 from onelook.errors import ExportError, UsageError, UserError, did_you_mean
 from onelook.exported import LEAST_RUNTIME, ExportedMetadata, Target
+from onelook.exporting.describe import architecture_of
 from onelook.exporting.target import ExportedFile, ExportOptions
-from onelook.exporting.targets import NOT_WRITTEN, TARGETS
+from onelook.exporting.targets import INT8, NOT_IN_8_BITS, NOT_WRITTEN, TARGETS
 from onelook.networks.build import build
 from onelook.networks.detector import Architecture, Detector
 from onelook.ops.nms import Nms
+from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 from onelook.weights import load_weights
 from onelook.weights.darknet import DarknetHeader, header_of, write_darknet
@@ -60,6 +64,7 @@ class ExportResult:
             "best_score": agreement.best_score,
             "least_runtime": self.exported.least_runtime or None,
             "verified_in": self.exported.runs_in or None,
+            "int8": None if self.exported.int8 is None else self.exported.int8.to_dict(),
             "notes": list(self.exported.notes),
         }
 
@@ -124,6 +129,9 @@ def export(
     nms: bool = ...,
     half: bool = ...,
     int8: bool = ...,
+    calibrate: Dataset | PathLike | None = ...,
+    calibration_images: int = ...,
+    max_drop: float = ...,
     dynamic: bool = ...,
     batch: int = ...,
     size: int | tuple[int, int] | None = ...,
@@ -133,6 +141,7 @@ def export(
     least_runtime: str = ...,
     out: PathLike | None = ...,
     overwrite: bool = ...,
+    reporter: Reporter | None = ...,
 ) -> ExportResult: ...
 @overload
 def export(
@@ -143,6 +152,9 @@ def export(
     nms: bool = ...,
     half: bool = ...,
     int8: bool = ...,
+    calibrate: Dataset | PathLike | None = ...,
+    calibration_images: int = ...,
+    max_drop: float = ...,
     dynamic: bool = ...,
     batch: int = ...,
     size: int | tuple[int, int] | None = ...,
@@ -152,6 +164,7 @@ def export(
     least_runtime: str = ...,
     out: PathLike | None = ...,
     overwrite: bool = ...,
+    reporter: Reporter | None = ...,
 ) -> ExportResult | WrittenWeights: ...
 def export(
     model: Model,
@@ -161,6 +174,9 @@ def export(
     nms: bool = False,
     half: bool = False,
     int8: bool = False,
+    calibrate: Dataset | PathLike | None = None,
+    calibration_images: int = 300,
+    max_drop: float = 1.0,
     dynamic: bool = False,
     batch: int = 1,
     size: int | tuple[int, int] | None = None,
@@ -170,6 +186,7 @@ def export(
     least_runtime: str = LEAST_RUNTIME,
     out: PathLike | None = None,
     overwrite: bool = False,
+    reporter: Reporter | None = None,
 ) -> ExportResult | WrittenWeights:
     """Writes a model for another runtime, runs the file, and compares it with PyTorch.
 
@@ -180,20 +197,24 @@ def export(
     detections; with least score `confidence`, greatest overlap `iou` and at most `limit` detections an image.
     half: float16.  dynamic: any batch size, instead of `batch`.  size: of the input; None is the model's own,
     and of an exported ONNX file that file's.
+    int8: convolutions in 8 bits (ONNX, OpenVINO, TensorRT), with ranges from `calibration_images` images of the
+    training split of the data set `calibrate`. Those that cost most stay in float until the AP on its validation split
+    is at most `max_drop` points (1 is 0.01) below the float file's.
     least_runtime: the oldest ONNX Runtime that is to read an ONNX file.  out: the file to write; None is the model's
-    name in the current folder.  overwrite: replace a file that is there already.
+    name in the current folder.  overwrite: replace a file that is there already.  reporter: shows how an 8-bit export
+    advances.
 
     OpenCV's DNN module (4.8 to 5.0) reads ONNX files without `nms`, of a fixed batch.
     The file appears only after it was verified: ExportError where it does not agree with PyTorch. UserError where the
-    file exists already and `overwrite` is not set.
+    file exists already and `overwrite` is not set. ExportError, with all that was tried, where no 8-bit file loses as
+    little as `max_drop`; MissingDependencyError without the extra `int8` for OpenVINO in 8 bits.
     """
     _check_known(target)
     check_arguments(export, locals())
-    if int8:
-        raise ExportError(
-            "8-bit export is not supported: it needs calibration, which this version does not have.",
-            "Use half, or quantise the exported ONNX file with the tools of its runtime.",
-        )
+    settings = Int8Settings(calibrate=calibrate, calibration_images=calibration_images, max_drop=max_drop)
+    if int8 and target not in INT8:
+        raise UsageError(*NOT_IN_8_BITS[target])
+    settings.check(int8=int8, half=half)
     if target == "darknet":
         _refuse_settings_of_darknet(half=half, nms=nms, dynamic=dynamic, size=size)
     check_batch(batch)
@@ -204,6 +225,8 @@ def export(
         options = replace(options, nms=Nms(confidence, iou, limit=limit))
     if target != "darknet":
         TARGETS[target].check(options)
+        if int8:
+            INT8[target].check(options)
     untrained = weights == "none"
     opened = open_network(model, None if untrained else weights, untrained=untrained)
     detector = opened.detector
@@ -222,8 +245,14 @@ def export(
     multi_label = getattr(detector.architecture, "multi_label", False)
     inside = None if options.nms is None else replace(options.nms, multi_label=multi_label)
     options = replace(options, nms=inside, size=options.size or opened.size)
-    written_file = TARGETS[target].write(detector, path, options)
-    notes = (*written_file.notes, *_not_kept(opened.exported, written_file.metadata))
+    if int8:
+        architecture, shown = architecture_of(detector), reporter or PlainReporter()
+        quantization = open_quantization(settings, architecture.frame, options.size or architecture.size, shown)
+        written_file = INT8[target].write(detector, path, options, quantization)
+    else:
+        written_file = TARGETS[target].write(detector, path, options)
+    gain = () if written_file.int8 is None else gain_note(written_file.int8)
+    notes = (*written_file.notes, *gain, *_not_kept(opened.exported, written_file.metadata))
     return ExportResult(replace(written_file, notes=notes), target)
 
 

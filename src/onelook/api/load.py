@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, overload
 
-from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, check_torch, open_predictor
+from onelook.api.cached_onnx import open_cached
+from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, check_torch
 from onelook.config import check_arguments
 from onelook.errors import UsageError
 from onelook.exported import LEAST_RUNTIME, Target
-from onelook.reporter import Reporter
+from onelook.reporter import Reporter, SilentReporter
 from onelook.training.result import RunResult
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ class LoadedDetector(OpenedPredictor):
         nms: bool = ...,
         half: bool = ...,
         int8: bool = ...,
+        calibrate: Dataset | PathLike | None = ...,
+        calibration_images: int = ...,
+        max_drop: float = ...,
         dynamic: bool = ...,
         batch: int = ...,
         size: int | tuple[int, int] | None = ...,
@@ -89,6 +93,9 @@ class LoadedDetector(OpenedPredictor):
         nms: bool = False,
         half: bool = False,
         int8: bool = False,
+        calibrate: Dataset | PathLike | None = None,
+        calibration_images: int = 300,
+        max_drop: float = 1.0,
         dynamic: bool = False,
         batch: int = 1,
         size: int | tuple[int, int] | None = None,
@@ -109,6 +116,9 @@ class LoadedDetector(OpenedPredictor):
             nms=nms,
             half=half,
             int8=int8,
+            calibrate=calibrate,
+            calibration_images=calibration_images,
+            max_drop=max_drop,
             dynamic=dynamic,
             batch=batch,
             size=size,
@@ -135,6 +145,7 @@ class LoadedDetector(OpenedPredictor):
         workers: int | None = None,
         cache: str | None = None,
         precision: Precision | None = None,
+        threads: int | None = None,
         log: str | Sequence[str] = (),
         reporter: Reporter | None = None,
     ) -> TrainResult:
@@ -155,7 +166,14 @@ class LoadedDetector(OpenedPredictor):
         detector = open_network(self).detector
         assert detector.architecture is not None  # `open_network` has checked it
         options = TrainOptions(
-            run=RunOptions(device=device, train_split=split, workers=workers, cache=cache, precision=precision),
+            run=RunOptions(
+                device=device,
+                train_split=split,
+                workers=workers,
+                cache=cache,
+                precision=precision,
+                threads=threads,
+            ),
             validation=validation,
             weights=detector,
             out=out,
@@ -165,7 +183,10 @@ class LoadedDetector(OpenedPredictor):
         recipe = RecipeChoice(model=model_name(detector.architecture)) if recipe is None else recipe
         choice = named_choice(recipe, epochs=epochs, size=size, batch=batch)
         with start_training(choice, data, options) as session:
-            result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=session.slow_loader_remedy)
+            remedy, choice_of_threads = session.slow_loader_remedy, session.threads
+            result = fit(
+                session.run, session.batches, session.evaluate, slow_loader_remedy=remedy, threads=choice_of_threads
+            )
             session.finish(result)
         return TrainResult(**vars(result))
 
@@ -188,6 +209,7 @@ def load(
     tta: bool = False,
     half: bool = False,
     threads: int | None = None,
+    runtime: Literal["torch", "onnx"] = "torch",
 ) -> LoadedDetector:
     """A detector that is ready to be used.
 
@@ -196,14 +218,16 @@ def load(
     is the best one, for an exported file its runtime's default.  size: side or (height, width) of the network's input;
     None is what the weights were made for.  tta: test-time augmentation: every image is looked at in three scales, once
     mirrored.  half: float16, on a GPU only, or in the runtimes of OpenVINO and ncnn; boxes are computed in float32.
-    threads: of one run on a CPU, for the whole process where PyTorch runs; None is the runtime's choice.
+    threads: of one run on a CPU, for the whole process where PyTorch runs; None is as many as there are free cores.
+    runtime: what runs weights; "onnx" is ONNX Runtime on a CPU, with the file that `onelook.detect` caches beside the
+    weights, made where it is not there.
 
     Exported files need no `weights`, and except for .pt2 no PyTorch. Raises UserError for a model that does not exist,
     weights that do not fit, a device that does not exist, a size that is no multiple of the network's stride.
     """
     check_arguments(load, locals())
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
-    opened = open_predictor(model, options)
+    opened = open_cached(model, options, runtime, SilentReporter())
     if isinstance(opened, LoadedDetector):
         return opened
     source = opened.source if isinstance(opened, OpenedPredictor) else None

@@ -79,6 +79,7 @@ def published_figures(
     rows = tuple(
         {"source": table.source, "setting": table.setting, "cells": dict(zip(table.columns, row))}
         for table, row in printed_rows(variant)
+        if not table.name.endswith(("-text", "-files"))
     )
     if published is None:
         return PublishedFigures(None, "", rows) if rows else None

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from onelook import run_files
+from onelook.devices import choose_device
 from onelook.errors import ConfigError, MissingDependencyError, UsageError, UserError, WeightsError, install_command
 from onelook.exported import METADATA_KEY
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import Runtime
 from onelook.predict.runtimes import exported_runtime
 from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError
+from onelook.threads import check_threads, limit_torch_threads
 
 if TYPE_CHECKING:
     from onelook.networks.detector import Detector
@@ -82,15 +84,14 @@ def open_predictor(model: Model, options: LoadOptions) -> Predictor:
     runtime = open_runtime(model, options)
     on_gpu = getattr(getattr(runtime, "device", None), "type", "cpu") != "cpu"
     beside = runtime.files() if isinstance(runtime, ExportedRuntime) else ()
-    source = ModelSource(model, options.weights, runtime.size, _stamps(model, options.weights, *beside[1:]))
+    source = ModelSource(model, options.weights, runtime.size, stamps_of(model, options.weights, *beside[1:]))
     return OpenedPredictor(runtime, source, batch=GPU_BATCH if on_gpu else 1)
 
 
 def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:
     """The runtime of a model: for an exported file that of its format, else PyTorch."""
     weights, device, threads = options.weights, options.device, options.threads
-    if threads is not None and threads < 1:
-        raise UsageError(f"The number of threads is {threads}.", "Give 1 or more.")
+    check_threads(threads)
     sides = _sides(options.size)
     if isinstance(model, str | os.PathLike):
         exported = _open_exported(model, options)
@@ -99,13 +100,11 @@ def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:
             return exported
     with _no_garbage_collection():
         check_torch(_name_of(model) if weights is None else os.fspath(weights))
-        import torch
-
         from onelook.networks.tta import TestTimeAugmentation
         from onelook.predict.runtimes.torch import TorchRuntime
 
-        if threads is not None:
-            torch.set_num_threads(threads)
+        if choose_device(device).type == "cpu":
+            limit_torch_threads(threads)
         opened = open_network(model, weights)
         augmentation = TestTimeAugmentation() if options.tta else None
         read_here = isinstance(model, str | os.PathLike)  # nothing else holds the detector: it may be changed
@@ -245,7 +244,7 @@ def _name_of(model: PathLike | Detector) -> str:
     return os.fspath(model) if isinstance(model, str | os.PathLike) else type(model).__name__
 
 
-def _stamps(*paths: object) -> tuple[tuple[str, int, int], ...]:
+def stamps_of(*paths: object) -> tuple[tuple[str, int, int], ...]:
     """Size and time of change of the files among these."""
     found = []
     for path in paths:

@@ -239,8 +239,16 @@ def check_start(recipe: Recipe, has_weights: bool) -> None:
 
 
 def check_model_name(model: str | None) -> None:
-    """UsageError for a --model that is a run's folder or a file: other verbs take those, a training has other flags."""
-    if model is None or model in VARIANTS or not Path(model).exists() or is_model_file(model):
+    """UsageError for a --model that is a recipe, a run's folder or a file: a training has other flags for those."""
+    if model is None or model in VARIANTS or is_model_file(model):
+        return
+    if not Path(model).exists():
+        if ":" in model:
+            find_recipe(model)  # has its own message for an unknown one
+            raise UsageError(
+                f"'{model}' is a recipe, and --model is the name of a model.",
+                f"To train its model by it: --recipe {shlex.quote(model)}.",
+            )
         return
     place, best = Path(model), Path(model) / run_files.BEST_WEIGHTS
     with_weights = "To begin with its weights: --model NAME --weights {}"

@@ -25,7 +25,10 @@ _SHORTEST_TOKEN = 16
 
 @dataclass(frozen=True)
 class ServeResult:
-    """What a server did, once it has ended. url: where it listened.  requests: answered, refused ones among them."""
+    """What a server did, once it has ended.
+
+    url: where it listened.  requests: how many it answered, refused ones among them.
+    """
 
     url: str
     requests: int
@@ -224,7 +227,7 @@ def _who_reaches(host: str, has_tokens: bool) -> str:
 
 
 def _warn_of_several_libraries(repository: Any, reporter: Reporter) -> None:
-    """Native libraries of several runtimes in one process have ended it without a message (docs/deployment.md)."""
+    """A fault inside one native library ends the whole process, with the models of the others."""
     libraries = sorted({repository.find(name).facts.runtime.split()[0] for name in repository.names()})
     if len(libraries) > 1:
         reporter.warning(

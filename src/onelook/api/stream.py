@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -179,7 +180,9 @@ def _given_run_times(given: PathLike, opened: Sequence[OpenCandidate]) -> dict[s
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:80] + ".json"
+    """The name of a model's file of run times, its own even where names differ in signs that a file's name lacks."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:80]
+    return f"{plain}.json" if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.json"
 
 
 class _Simulation:

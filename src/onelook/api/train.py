@@ -41,6 +41,7 @@ def train(
     layout: Layout | None = None,
     compile: bool | None = None,
     deterministic: bool | None = None,
+    threads: int | None = None,
     allow_size_mismatch: bool | None = None,
     log: str | Sequence[str] = (),
     resume_command: Callable[[Path], str] | None = None,
@@ -65,7 +66,8 @@ def train(
     best one of this machine.  workers: processes that prepare images.  cache: keep decoded images: "ram", "disk" (in
     the folder of the run), or a size of memory such as "4GB".  precision: "fp32", "fp16" or "bf16"; None is fp16 on
     CUDA, else fp32.  layout: memory layout of the network; None is channels-last on CUDA, else contiguous.  compile:
-    use torch.compile.  deterministic: the same numbers in every run, on CUDA too; slower.  allow_size_mismatch: train
+    use torch.compile.  deterministic: the same numbers in every run, on CUDA too; slower.  threads: of PyTorch on a
+    CPU; None is OMP_NUM_THREADS, else the number that is fastest in the first steps.  allow_size_mismatch: train
     although images do not have their annotated sizes; boxes are used as they are annotated.  log: also log to
     "tensorboard", "mlflow" or "wandb".  resume_command: returns how to continue the run in a folder, for the message
     after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on standard error.
@@ -87,6 +89,7 @@ def train(
             layout=layout,
             compile=compile,
             deterministic=deterministic,
+            threads=threads,
             allow_size_mismatch=allow_size_mismatch,
         ),
         validation=validation,
@@ -101,6 +104,7 @@ def train(
     )
     choice = named_choice(recipe, epochs=epochs, size=size, batch=batch)
     with start_training(choice, data, options) as session:
-        result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=session.slow_loader_remedy)
+        remedy = session.slow_loader_remedy
+        result = fit(session.run, session.batches, session.evaluate, slow_loader_remedy=remedy, threads=session.threads)
         session.finish(result)
     return TrainResult(**vars(result))

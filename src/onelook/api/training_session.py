@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import overload
 
+import torch
+
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, recipe_name, resolved, resumed
 from onelook.api.splits import open_splits
@@ -32,6 +34,7 @@ from onelook.training.result import RunResult
 from onelook.training.run import Evaluate, Run, exclusive
 from onelook.training.start import check_batch, check_batch_norm, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
+from onelook.training.threads import ThreadChoice, thread_candidates, wants_choice
 from onelook.training.train_state import TrainState
 
 
@@ -40,7 +43,8 @@ class TrainingSession:
     """A training that is ready for its loop.
 
     evaluate: measures the model on the validation split; None without one.  slow_loader_remedy: what to try where the
-    loop waits for batches.  loading: ends the loader's workers when it is closed.
+    loop waits for batches.  loading: ends the loader's workers when it is closed.  threads: measures how many threads
+    are fastest; None where their number is fixed.
     """
 
     run: Run
@@ -50,6 +54,7 @@ class TrainingSession:
     task: Task
     splits: tuple[Dataset, Dataset | None]
     loading: ExitStack
+    threads: ThreadChoice | None
 
     def finish(self, result: RunResult) -> None:
         """Ends the workers, and makes the report of a training that was not interrupted."""
@@ -113,7 +118,7 @@ def start_training(
     kept = options.of_run.after(options_of_run(start.folder)) if options.resume else options.of_run
     chosen = options.validation if isinstance(options.validation, Dataset) else kept.val_split
     training, validation, notes = open_splits(data, kept.train_split, chosen, reporter=reporter)
-    with join_process_group(kept.device) as process_group:
+    with _torch_threads(kept.threads), join_process_group(kept.device) as process_group:
         plan = None if kept.cache in (None, "none") else plan_cache(kept.cache, training, start.folder)
         prepared = _prepare(choice, (training, validation), process_group, kept, start)
         notes += [*prepared.notes, *([] if plan is None else [str(plan)])]
@@ -234,7 +239,27 @@ def _checked_session(
         )
         if new and (warning := rates_too_low(run.recipe, len(batches))):
             run.log.warning(warning)
-        yield TrainingSession(run, batches, evaluate, slow_loader_remedy(batches), task, splits, loading)
+        remedy = slow_loader_remedy(batches)
+        yield TrainingSession(run, batches, evaluate, remedy, task, splits, loading, _thread_choice(run, options))
+
+
+def _thread_choice(run: Run, options: RunOptions) -> ThreadChoice | None:
+    group = run.train_state.process_group
+    if not wants_choice(group.device, group.size, options.threads, bool(options.deterministic)):
+        return None
+    return ThreadChoice(thread_candidates(), run.log.info)
+
+
+@contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    """Sets PyTorch's threads while the block runs; afterwards, and where the block changes them, they are as before."""
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

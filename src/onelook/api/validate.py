@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
+from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
-from onelook.api.open import LoadOptions, Model, PathLike, open_predictor
+from onelook.api.open import LoadOptions, Model, PathLike
 from onelook.config import check_arguments
 from onelook.data import Dataset, open_dataset
 from onelook.data.fit import check_fit
@@ -41,6 +42,7 @@ def validate(
     half: bool = False,
     device: str | None = None,
     threads: int | None = None,
+    runtime: RuntimeName = "auto",
     detections: PathLike | None = None,
     allow_size_mismatch: bool = False,
     reporter: Reporter | None = None,
@@ -52,6 +54,7 @@ def validate(
     "soft", "best"); None is the model's own for validation.  clip_boxes: clip boxes to the image before they are
     compared; None is how the family's published numbers were made (YOLOv4 and YOLOv7 clip).  batch: images that the
     network sees at once.  rectangular: images of like aspect ratio share a batch, in inputs no larger than they need.
+    runtime: what runs weights on a CPU, as in `onelook.detect`; with rectangles or several processes it is PyTorch.
     detections: the COCO results file to write.  allow_size_mismatch: go on although images do not have their annotated
     sizes.
 
@@ -66,11 +69,16 @@ def validate(
     if detections is not None and os.path.isdir(detections):
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
-    predictor = open_predictor(model, options)
-    first = shard()[0] == 0
+    first, processes = shard()[0] == 0, shard()[1]
     shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all
+    if rectangular and runtime == "onnx":
+        raise UsageError("The ONNX file takes images of one size only.", "Leave the rectangles or the runtime away.")
+    chosen_runtime: RuntimeName = "torch" if rectangular or processes > 1 else runtime
+    predictor = open_cached(model, options, chosen_runtime, shown)
+    report_threads(predictor, threads, shown)
     dataset = open_evaluated(data, split, shown)
     check_fit(dataset, shown, allow=allow_size_mismatch)
+    predictor = exported_where_it_pays(predictor, options, chosen_runtime, shown, images=len(dataset), batch=batch)
     chosen = predictor.runtime.evaluating
     if postprocess is not None:
         chosen = postprocess_of_kind(postprocess, chosen)

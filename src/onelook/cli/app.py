@@ -27,6 +27,7 @@ from onelook.cli.command_result import CommandResult
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
 from onelook.cli.quick import parse
 from onelook.errors import EXTRAS, OtherProcessError, UsageError, UserError, missing_package, reason_of
+from onelook.threads import make_waiting_passive
 from onelook.version import __version__
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ def run(arguments: Sequence[str], on_start: Callable[[], object] | None = None) 
 def _run(arguments: Sequence[str], on_start: Callable[[], object] | None) -> int:
     """The same without interrupts."""
     replace_unprintable()
+    make_waiting_passive()
     options, verb = GlobalOptions(debug="--debug" in arguments), ""
     try:
         if on_start is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onelook.api import detect as api
+from onelook.api.cached_onnx import RuntimeName
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.output import quiet_native_errors
@@ -34,6 +35,7 @@ def detect(
     half: bool = False,
     device: str | None = None,
     threads: int | None = None,
+    runtime: RuntimeName = "auto",
 ) -> CommandResult[api.DetectResult]:
     """Find objects in images, folders, videos, cameras and streams.
 
@@ -65,7 +67,9 @@ def detect(
         tta: look at every image in three scales, once mirrored (test-time augmentation).
         half: compute in float16; on a GPU only.
         device: cpu, cuda, cuda:1, mps; a GPU where there is one unless given.
-        threads: threads of one run on a CPU; the runtime's choice unless given.
+        threads: threads of one run on a CPU; as many as there are free cores unless given.
+        runtime: what runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside
+            the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
     """
     if not sources:
         remedy = "Name images, folders, globs, videos, camera numbers or stream addresses."
@@ -91,6 +95,7 @@ def detect(
             half=half,
             device=device,
             threads=threads,
+            runtime=runtime,
             reporter=ConsoleReporter(),
         )
     return CommandResult(result, exit_code=result.exit_code, text=text_of_result)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onelook.cli.command_result import CommandResult
+from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.views.export import show_export
 from onelook.exported import LEAST_RUNTIME, Target
 
@@ -18,6 +19,9 @@ def export(
     nms: bool = False,
     half: bool = False,
     int8: bool = False,
+    calibrate: Path | None = None,
+    calibration_images: int = 300,
+    max_drop: float = 1.0,
     dynamic: bool = False,
     batch: int = 1,
     size: int | None = None,
@@ -37,6 +41,7 @@ def export(
         onelook export --model yolox-s --weights yolox_s.pth --to onnx
         onelook export --model runs/a/best.safetensors --nms --dynamic --half --out detector.onnx
         onelook export --model runs/a/best.safetensors --to openvino --half
+        onelook export --model runs/a/best.safetensors --to openvino --int8 --calibrate data/mine
         onelook export --model runs/b/best.safetensors --to darknet --out b.weights
 
     Args:
@@ -48,7 +53,12 @@ def export(
         nms: build non-maximum suppression in (onnx and openvino), so that the file gives final detections as evaluation
             counts them; of a model that needs none, its best rows.
         half: float16 weights and features.
-        int8: 8-bit weights and features (not supported yet).
+        int8: convolutions in 8 bits (onnx, openvino, tensorrt); those that cost most stay in float until the loss of
+            AP is at most --max-drop. Needs --calibrate.
+        calibrate: data set for --int8: its training split gives the images that ranges are chosen with, its validation
+            split the AP that the file is judged by.
+        calibration_images: most images that ranges are chosen with.
+        max_drop: greatest loss in points of AP: 1 is 0.010.
         dynamic: accept any batch size.
         batch: number of images a run, without --dynamic.
         size: side of the square input, a multiple of the largest stride; the model's own where not given,
@@ -70,6 +80,9 @@ def export(
         nms=nms,
         half=half,
         int8=int8,
+        calibrate=calibrate,
+        calibration_images=calibration_images,
+        max_drop=max_drop,
         dynamic=dynamic,
         batch=batch,
         size=size,
@@ -79,5 +92,6 @@ def export(
         least_runtime=least_runtime,
         out=out,
         overwrite=overwrite,
+        reporter=ConsoleReporter(),
     )
     return CommandResult(result, show_export)

@@ -36,6 +36,7 @@ def train(
     layout: Layout | None = None,
     compile: Annotated[bool | None, Parameter(negative="--no-compile")] = None,
     deterministic: Annotated[bool | None, Parameter(negative="--no-deterministic")] = None,
+    threads: int | None = None,
     allow_size_mismatch: Annotated[bool | None, Parameter(negative="--no-allow-size-mismatch")] = None,
     teacher: str | None = None,
     teacher_weights: str | None = None,
@@ -76,6 +77,7 @@ def train(
         layout: Memory layout of the network; channels-last on CUDA and contiguous elsewhere unless given.
         compile: Compile the network with torch.compile.
         deterministic: Same numbers in every run on CUDA too, slower.
+        threads: Threads of PyTorch on a CPU; unless given, the first steps measure how many are fastest.
         allow_size_mismatch: Train although images do not have their annotated sizes, with the boxes as annotated.
         teacher: Model whose features are learnt as well: a name, a weights file, or the folder of a run.
         teacher_weights: File with the weights of a --teacher that is given by name.
@@ -101,6 +103,7 @@ def train(
         layout=layout,
         compile=compile,
         deterministic=deterministic,
+        threads=threads,
         allow_size_mismatch=allow_size_mismatch,
         log=log,
         resume_command=partial(resume_training, data),

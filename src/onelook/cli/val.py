@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from onelook.api import validate as api
+from onelook.api.cached_onnx import RuntimeName
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.views.evaluation import show_evaluation
@@ -33,6 +34,7 @@ def validate(
     half: bool = False,
     device: str | None = None,
     threads: int | None = None,
+    runtime: RuntimeName = "auto",
     detections: Path | None = None,
     allow_size_mismatch: bool = False,
 ) -> CommandResult[Evaluation]:
@@ -65,7 +67,9 @@ def validate(
         tta: Look at every image in three scales, once mirrored (test-time augmentation).
         half: Compute in float16; on a GPU only.
         device: Where to run: cpu, cuda, cuda:1, mps; the best there is unless given.
-        threads: Threads of one run on a CPU; the runtime's choice unless given.
+        threads: Threads of one run on a CPU; as many as there are free cores unless given.
+        runtime: What runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside
+            the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
         detections: COCO results file to write.
         allow_size_mismatch: Go on although images do not have their annotated sizes, with the boxes as annotated.
     """
@@ -85,6 +89,7 @@ def validate(
         half=half,
         device=device,
         threads=threads,
+        runtime=runtime,
         detections=detections,
         allow_size_mismatch=allow_size_mismatch,
         reporter=ConsoleReporter(),

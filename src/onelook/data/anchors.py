@@ -70,8 +70,9 @@ def search(
     *,
     generations: int = GENERATIONS,
     ratio: float = RATIO,
+    whole: bool = True,
 ) -> np.ndarray:
-    """Finds (count, 2) anchors for objects of `sizes` (M, 2), in whole pixels, sorted by area.
+    """Finds (count, 2) anchors for objects of `sizes` (M, 2) in pixels, sorted by area; rounded where `whole`.
 
     Raises DataError if there are fewer different sizes than `count`.
     """
@@ -85,8 +86,8 @@ def search(
             "Choose fewer with --count, or label more images.",
         )
     found = _mutated(_k_means(usable, count, rng), usable, generations, ratio, rng)
-    whole = np.maximum(np.round(found), 1.0)
-    return whole[np.argsort(whole.prod(1), kind="stable")]
+    found = np.maximum(np.round(found), 1.0) if whole else found
+    return found[np.argsort(found.prod(1), kind="stable")]
 
 
 def _k_means(sizes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -181,7 +181,7 @@ class Loader:
         factors = repeat_factors(dataset, rows, sampling.repeat_factor) if sampling.repeat_factor else None
         if batch % (world * accumulate):
             raise ValueError(f"a batch of {batch} cannot be shared by {world} processes in {accumulate} passes")
-        self.order = Order(rows, factors, batch, seed)
+        self.order = Order(rows, factors, batch, seed, endless=sampling.last_batch == "stream")
         self.epochs = epochs
         self._share = batch // (world * accumulate)
         self._rank, self._world, self._passes = rank, world, accumulate

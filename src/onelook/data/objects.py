@@ -74,10 +74,12 @@ def resize_factors(dataset: Dataset, size: tuple[int, int]) -> np.ndarray:
     return np.minimum(size[0] / height, size[1] / width)
 
 
-def object_sizes(dataset: Dataset, size: tuple[int, int], labels: np.ndarray | None = None) -> np.ndarray:
+def object_sizes(
+    dataset: Dataset, size: tuple[int, int], labels: np.ndarray | None = None, factors: np.ndarray | None = None
+) -> np.ndarray:
     """(M, 2) width and height of the objects that are trained on, in pixels of an input of `size`.
 
-    labels: the classes that are trained on, None for all.
+    labels: the classes that are trained on, None for all.  factors: (I,) further factors of the images, None for 1.
     """
     images, boxes, found, crowds = flat_objects(dataset)
     height, width = dataset.sizes[images].T
@@ -85,4 +87,5 @@ def object_sizes(dataset: Dataset, size: tuple[int, int], labels: np.ndarray | N
     usable = kept & ~crowds
     if labels is not None:
         usable &= np.isin(found, labels)
-    return (clipped[usable, 2:] - clipped[usable, :2]) * resize_factors(dataset, size)[images[usable], None]
+    scales = resize_factors(dataset, size) if factors is None else resize_factors(dataset, size) * factors
+    return (clipped[usable, 2:] - clipped[usable, :2]) * scales[images[usable], None]

@@ -29,7 +29,8 @@ class Sampling:
     beyond_image: what becomes of a box that reaches beyond its image: "cut" keeps the part inside, "slide" is the
     clean-up that YOLOX published for COCO (see `onelook.data.boxes.clean_boxes`).
     last_batch: "full" fills the last batch of an epoch with images of a second shuffle; "partial" leaves it smaller
-    (DAMO-YOLO), with one image at least for each process and micro-batch.
+    (DAMO-YOLO), with one image at least for each process and micro-batch; "stream" fills it as well, and the next epoch
+    goes on with the rest of that shuffle (YOLOX), so that all images are shown equally often.
     """
 
     fraction: float = 1.0
@@ -38,13 +39,15 @@ class Sampling:
     repeat_factor: float = 0.0
     reuse: int = 0
     beyond_image: BeyondImage = "cut"
-    last_batch: Literal["full", "partial"] = "full"
+    last_batch: Literal["full", "partial", "stream"] = "full"
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction lies above 0 and at most at 1, not {self.fraction}")
-        if self.last_batch not in ("full", "partial"):
-            raise ValueError(f"last_batch is full or partial, not {self.last_batch}")
+        if self.last_batch not in ("full", "partial", "stream"):
+            raise ValueError(f"last_batch is full, partial or stream, not {self.last_batch}")
+        if self.last_batch == "stream" and self.repeat_factor:
+            raise ValueError("last_batch=stream and repeat_factor cannot be combined: each epoch repeats other images")
         if not 0 <= self.background <= 1:
             raise ValueError(f"background lies between 0 and 1, not {self.background}")
         if not 0 <= self.repeat_factor <= 1:
@@ -108,12 +111,17 @@ def repeat_factors(dataset: Dataset, rows: np.ndarray, threshold: float) -> np.n
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """The images of every epoch. rows: (I,) of the data set.  factors: (I,) repeats, or None for one each."""
+    """The images of every epoch.
+
+    rows: (I,) of the data set.  factors: (I,) repeats, or None for one each.  endless: whether the epochs are parts of
+    one stream of shuffles; without factors.
+    """
 
     rows: np.ndarray
     factors: np.ndarray | None
     batch: int
     seed: int
+    endless: bool = False
 
     def __len__(self) -> int:
         """Batches of an epoch; the last is filled up with images of a second shuffle, as every batch is full."""
@@ -130,13 +138,22 @@ class Order:
 
     def epoch(self, epoch: int) -> np.ndarray:
         """(batches, batch) rows of the data set, in the order in which the epoch (0-based) shows them."""
-        rng = np.random.default_rng((self.seed, _ORDER, 2, epoch))
-        needed, parts, found = len(self) * self.batch, [], 0
+        needed = len(self) * self.batch
+        if self.endless:
+            return self._stream(epoch * needed, needed).reshape(len(self), self.batch)
+        rng, parts, found = np.random.default_rng((self.seed, _ORDER, 2, epoch)), [], 0
         while found < needed:
             part = rng.permutation(self._repeated(rng))
             parts.append(part)
             found += len(part)
         return np.concatenate(parts)[:needed].reshape(len(self), self.batch)
+
+    def _stream(self, first: int, count: int) -> np.ndarray:
+        """(count,) rows of the endless stream, from a place in it on."""
+        images = len(self.rows)
+        shuffles = range(first // images, -(-(first + count) // images))
+        parts = [np.random.default_rng((self.seed, _ORDER, 3, one)).permutation(self.rows) for one in shuffles]
+        return np.concatenate(parts)[first % images :][:count]
 
     def _repeated(self, rng: np.random.Generator) -> np.ndarray:
         """Every row as often as its factor; a fraction is rounded up at random, with its own probability."""

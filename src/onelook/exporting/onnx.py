@@ -116,15 +116,15 @@ def _write_verified(
     reference = ExportGraph(detector)
     if nms is None:
         model = to_model(graph, metadata.size, metadata.batch, OUTPUTS)
-        _write(model, metadata, draft, ir)
+        write_model(model, metadata, draft, ir)
         return verify_rows(onnx_runner(draft), OUTPUTS, reference, metadata)[0], metadata
     model = to_model(graph, metadata.size, metadata.batch, ROW_OUTPUTS)
     agreement, rows = verify_rows(onnx_runner(model.SerializeToString()), ROW_OUTPUTS, reference, metadata)
     num_rows = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     suppress = not metadata.one_to_one
     limit = append_nms(model, nms, num_rows, metadata.num_classes, suppress=suppress)
-    metadata = replace(metadata, outputs="detections", multi_label=nms.multi_label, nms=_nms_settings(nms, limit))
-    _write(model, metadata, draft, ir)
+    metadata = replace(metadata, outputs="detections", multi_label=nms.multi_label, nms=nms_settings(nms, limit))
+    write_model(model, metadata, draft, ir)
     verify_detections(onnx_runner(draft), metadata, rows)
     return agreement, metadata
 
@@ -164,7 +164,8 @@ def _strip(model: ModelProto) -> None:
     del model.metadata_props[:]
 
 
-def _nms_settings(nms: Nms, limit: int) -> dict[str, Any]:
+def nms_settings(nms: Nms, limit: int) -> dict[str, Any]:
+    """NMS as the metadata of a file has it."""
     return {
         "confidence": nms.confidence,
         "iou": nms.iou,
@@ -174,7 +175,8 @@ def _nms_settings(nms: Nms, limit: int) -> dict[str, Any]:
     }
 
 
-def _write(model: ModelProto, metadata: ExportedMetadata, path: Path, ir: int) -> None:
+def write_model(model: ModelProto, metadata: ExportedMetadata, path: Path, ir: int) -> None:
+    """Writes a model with its metadata, in this IR version. ExportError where it is not valid or cannot be written."""
     import onnx
 
     model.ir_version = ir

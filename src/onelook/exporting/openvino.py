@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,23 +30,14 @@ def export_openvino(detector: Detector, path: str | Path, options: ExportOptions
     """
     if find_spec("openvino") is None:
         raise missing_package("openvino", "Exporting to OpenVINO")
-    import openvino
-
     path = Path(path)
     check_place(path, ".xml", "an OpenVINO model")
     with drafted(path, (".bin",)) as draft:
-        # In float32: save_model rounds the weights for `half`, and keeps those in float32 that would overflow.
-        source = export_onnx(
-            detector,
-            draft.with_suffix(".onnx"),
-            nms=options.nms,
-            dynamic=options.dynamic,
-            batch=options.batch,
-            size=options.size,
-        )
+        source = convert(detector, draft.with_suffix(".onnx"), options)
+        # save_model rounds the weights for `half`, and keeps those in float32 that would overflow.
         metadata = replace(source.metadata, precision="float16" if options.half else "float32")
-        model = openvino.convert_model(_without_defaults(source.path) if metadata.nms else str(source.path))
-        _save(model, metadata, draft)
+        model = source.model()
+        save(model, metadata, draft)
         runtime = OpenvinoRuntime(draft, "cpu")
         reference = ExportGraph(detector)
         if metadata.nms is None:
@@ -54,14 +45,37 @@ def export_openvino(detector: Detector, path: str | Path, options: ExportOptions
         else:
             with_rows = draft.with_name("rows.xml")
             model.add_outputs(list(ROW_OUTPUTS))
-            _save(model, metadata, with_rows)
+            save(model, metadata, with_rows)
             rows_runtime = OpenvinoRuntime(with_rows, "cpu")
             agreement, rows = verify_rows(runner_of(rows_runtime), ROW_OUTPUTS, reference, metadata)
             verify_detections(runner_of(runtime), metadata, rows)
     return ExportedFile(path, metadata, agreement, runs_in=runtime.library, beside=(path.with_suffix(".bin"),))
 
 
-def _save(model: Any, metadata: ExportedMetadata, path: Path) -> None:
+@dataclass(frozen=True)
+class Source:
+    """A verified ONNX file that OpenVINO converts. metadata: in float32."""
+
+    path: Path
+    metadata: ExportedMetadata
+
+    def model(self) -> Any:
+        """The OpenVINO model, converted anew."""
+        import openvino
+
+        return openvino.convert_model(_without_defaults(self.path) if self.metadata.nms else str(self.path))
+
+
+def convert(detector: Detector, path: Path, options: ExportOptions) -> Source:
+    """Writes the ONNX file, in float32 whatever the options say, that the OpenVINO model is made of."""
+    source = export_onnx(
+        detector, path, nms=options.nms, dynamic=options.dynamic, batch=options.batch, size=options.size
+    )
+    return Source(source.path, replace(source.metadata, precision="float32"))
+
+
+def save(model: Any, metadata: ExportedMetadata, path: Path) -> None:
+    """Writes an OpenVINO model with its metadata."""
     import openvino
 
     model.set_rt_info(metadata.to_json(), [METADATA_KEY])

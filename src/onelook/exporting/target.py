@@ -10,6 +10,7 @@ from pathlib import Path
 
 from onelook.errors import ExportError, UsageError, reason_of
 from onelook.exported import LEAST_RUNTIME, ExportedMetadata
+from onelook.exporting.accuracy import Int8Report
 from onelook.exporting.verify import Agreement
 from onelook.files import move, replacing
 from onelook.networks.detector import Detector
@@ -41,7 +42,7 @@ class ExportedFile:
 
     least_runtime: the oldest version of ONNX Runtime that reads the file; "" where it is for another runtime.
     runs_in: the library and version that it was verified with.  beside: the other files that belong to it.  notes: what
-    was not done, and how the user does it.
+    was not done, and how the user does it.  int8: what was measured of an 8-bit file.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class ExportedFile:
     runs_in: str = ""
     beside: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    int8: Int8Report | None = None
 
     @property
     def bytes(self) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+
+import numpy as np
 
 from onelook.errors import ExportError
 from onelook.exported import ExportedMetadata, description_beside
@@ -30,10 +33,10 @@ USUAL_BATCH = 8  # that it is tuned for
 # The operators of our networks, all of which TensorRT's parser takes (NVIDIA, "Supported ONNX operators", version 10).
 PARSED = frozenset(
     """
-    Add AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv Div Equal Exp Expand Flatten
-    Gather GlobalAveragePool HardSigmoid HardSwish Identity LeakyRelu Log MatMul Max MaxPool Min Mish Mul Neg Pow Range
-    ReduceMean ReduceSum Relu Reshape Resize Shape Sigmoid Slice Softmax Softplus Split Sqrt Squeeze Sub Tanh Tile
-    Transpose Unsqueeze Where
+    Add AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv DequantizeLinear Div Equal Exp
+    Expand Flatten Gather GlobalAveragePool HardSigmoid HardSwish Identity LeakyRelu Log MatMul Max MaxPool Min Mish
+    Mul Neg Pow QuantizeLinear Range ReduceMean ReduceSum Relu Reshape Resize Shape Sigmoid Slice Softmax Softplus
+    Split Sqrt Squeeze Sub Tanh Tile Transpose Unsqueeze Where
     """.split()  # noqa: SIM905
 )
 
@@ -53,6 +56,17 @@ def export_tensorrt(detector: Detector, path: str | Path, options: ExportOptions
     written = export_onnx(
         detector, source, half=options.half, dynamic=options.dynamic, batch=options.batch, size=options.size
     )
+    return finish_tensorrt(detector, path, written)
+
+
+def finish_tensorrt(
+    detector: Detector, path: Path, written: ExportedFile, images: np.ndarray | None = None
+) -> ExportedFile:
+    """Writes the metadata of the engine at `path`, and where it can be built, the engine of the ONNX file, verified.
+
+    images: that it is verified on, as in `verify_rows`.
+    """
+    source = written.path
     check_operators(source)
     metadata, description = written.metadata, Path(description_beside(str(path)))
     write_text(description, metadata.to_json() + "\n")
@@ -63,13 +77,14 @@ def export_tensorrt(detector: Detector, path: str | Path, options: ExportOptions
             f"No engine was built or run, because {missing}. Verified is {source.name} in ONNX Runtime."
             f" Build the engine where it will run, then give it as the model: {command}"
         )
-        return ExportedFile(source, metadata, written.agreement, written.least_runtime, "", (description,), (note,))
+        return replace(written, beside=(description,), notes=(note,))
     with drafted(path, ()) as draft:
         build_engine(source, draft, metadata)
         write_text(description_beside(str(draft)), metadata.to_json() + "\n")
         runtime = TensorrtRuntime(draft)
-        agreement, _ = verify_rows(runner_of(runtime), OUTPUTS, ExportGraph(detector), metadata)
-    return ExportedFile(path, metadata, agreement, runs_in=runtime.library, beside=(source, description))
+        agreement, _ = verify_rows(runner_of(runtime), OUTPUTS, ExportGraph(detector), metadata, images)
+    beside = (source, description)
+    return ExportedFile(path, metadata, agreement, runs_in=runtime.library, beside=beside, int8=written.int8)
 
 
 def trtexec_command(source: Path, engine: Path, metadata: ExportedMetadata) -> list[str]:

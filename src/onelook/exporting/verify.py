@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -28,15 +29,21 @@ class Tolerance:
     pixels: of a box corner, plus `side` times the longer side of what the image shows of the box, because sides are
     exponentials; for rows with less than half of the best score (background), `background_pixels` replaces `pixels`.
     score: as a fraction of the greatest score, so that it also tests untrained models, whose scores are tiny.
+    share: of the rows with at least half of the best score that have to be within the bounds; below 1, others are not
+    compared.
     """
 
     pixels: float
     background_pixels: float
     side: float
     score: float
+    share: float = 1.0
 
 
-TOLERANCES = {"float32": Tolerance(0.05, 0.05, 1e-3, 2e-3), "float16": Tolerance(1.0, 16.0, 0.02, 0.05)}
+INT8 = Tolerance(8.0, math.inf, 0.1, 0.35, share=0.8)
+"""Bounds of 8-bit files, on real images: wide, as AP is their judge. They find outputs that are broken or swapped."""
+
+TOLERANCES = {"float32": Tolerance(0.05, 0.05, 1e-3, 2e-3), "float16": Tolerance(1.0, 16.0, 0.02, 0.05), "int8": INT8}
 NOT_COMPARED = Tolerance(math.inf, math.inf, 0.0, math.inf)
 """For differences that are reported only."""
 
@@ -49,6 +56,7 @@ class Agreement:
 
     Boxes are compared as the image shows them: what lies beyond it is cut off. confident_box: the same of boxes whose
     row scores at least half of the best score.  rows, confident_rows: how many were compared.  best_score: of PyTorch.
+    bounds: of an 8-bit file.  within: the share of the confident rows within the bounds.
     """
 
     box: float
@@ -58,6 +66,8 @@ class Agreement:
     rows: int
     confident_rows: int
     best_score: float
+    bounds: Tolerance | None = None
+    within: float = 1.0
 
     @property
     def detects(self) -> bool:
@@ -71,6 +81,12 @@ class Agreement:
             f" most {self.confident_box:.2g} px in the {self.confident_rows:,} rows that score {least} or more, by"
             f" {self.box:.2g} px in all; scores by at most {self.score:.2g}"
         )
+        if self.bounds is not None:
+            pixels, side, score = self.bounds.pixels, self.bounds.side, self.bounds.score * self.best_score
+            found += (
+                f". {self.within:.0%} of the rows that score {least} or more are within {pixels:g} px plus {side:.0%}"
+                f" of the side, and {score:.2g} of the score ({self.bounds.share:.0%} have to be)"
+            )
         if self.detects:
             return found
         return f"{found}. No row scores more than {self.best_score:.2g}: with these weights the model detects nothing"
@@ -110,10 +126,17 @@ def verification_images(size: tuple[int, int], count: int = NUM_IMAGES) -> np.nd
 
 
 def verify_rows(
-    run: Runner, outputs: Sequence[str], graph: ExportGraph, metadata: ExportedMetadata
+    run: Runner,
+    outputs: Sequence[str],
+    graph: ExportGraph,
+    metadata: ExportedMetadata,
+    images: np.ndarray | None = None,
 ) -> tuple[Agreement, RawOutputs]:
-    """Compares the boxes and scores of a file (`outputs`) with `graph`, in float32. ExportError where they differ."""
-    images = verification_images(metadata.size)
+    """Compares the boxes and scores of a file (`outputs`) with `graph`, in float32. ExportError where they differ.
+
+    images: (I, 3, H, W) float32; None are the synthetic ones.
+    """
+    images = verification_images(metadata.size) if images is None else images
     found, expected = [], []
     for batch in _batches(images, metadata.batch):
         boxes, scores = run(outputs, {"images": batch})
@@ -127,8 +150,43 @@ def verify_rows(
     boxes, scores = (np.concatenate([batch[part] for batch in found]) for part in (1, 2))
     expected_boxes, expected_scores = (np.concatenate(part) for part in zip(*expected))
     tolerance = TOLERANCES[metadata.precision]
-    agreement = compare_rows((boxes, scores), (expected_boxes, expected_scores), tolerance, metadata.size)
+    expected_rows = expected_boxes, expected_scores
+    try:
+        agreement = compare_rows((boxes, scores), expected_rows, tolerance, metadata.size)
+    except ExportError as error:
+        own = float32_differences(graph, [batch for batch, _, _ in found], expected_rows, metadata.size)
+        if own is None or _is_within(own, TOLERANCES["float32"]):
+            raise
+        raise ExportError(
+            f"{error.message} The reason is in the weights: PyTorch's own boxes in float32 differ from those in float64"
+            f" by up to {own.box:.3g} pixels, and its scores by up to {own.score:.3g}. They amplify rounding, so that"
+            " nothing in float32 can be compared with PyTorch.",
+            "Trained weights do not do this: check these with `onelook val`.",
+        ) from error
     return agreement, RawOutputs(tuple(found))
+
+
+def float32_differences(
+    graph: ExportGraph, batches: Sequence[np.ndarray], found: tuple[np.ndarray, np.ndarray], size: tuple[int, int]
+) -> Agreement | None:
+    """How far PyTorch's boxes and scores in float32 (`found`) are from those in float64: what float32 itself can hold.
+
+    None where the network has no finite result in float64.
+    """
+    exact = copy.deepcopy(graph).double()
+    exact.dtype = torch.float64
+    with torch.no_grad():
+        rows = [[tensor.double().numpy() for tensor in exact(torch.from_numpy(batch))] for batch in batches]
+    boxes, scores = (np.concatenate(part) for part in zip(*rows))
+    try:
+        return compare_rows(found, (boxes, scores), NOT_COMPARED, size)
+    except ExportError:
+        return None
+
+
+def _is_within(differences: Agreement, tolerance: Tolerance) -> bool:
+    """Whether float32 holds the boxes and scores well enough that the tolerance can judge a file."""
+    return differences.box <= tolerance.pixels and differences.score <= tolerance.score * differences.best_score
 
 
 def compare_rows(
@@ -162,8 +220,14 @@ def compare_rows(
         *(float(box.max()), float(score.max()), float(box[confident].max()), len(boxes)),
         *(confident.size, int(confident.sum()), best),
     )
-    agrees = (box <= pixels + tolerance.side * side).all()
-    if not agrees or not (math.isfinite(result.score) and result.score <= tolerance.score * best):
+    agrees = (box <= pixels + tolerance.side * side).all(-1) & (score.max(-1) <= tolerance.score * best)
+    if tolerance.share < 1:
+        within = float(np.mean(agrees[confident]))
+        result = replace(result, bounds=tolerance, within=within)
+        agreeing = within >= tolerance.share and not beyond.any()
+    else:
+        agreeing = bool(agrees.all())
+    if not agreeing or not math.isfinite(result.score):
         raise mismatch_error(f"boxes differ by up to {result.box:.3g} pixels and scores by up to {result.score:.3g}")
     return result
 

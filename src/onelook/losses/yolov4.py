@@ -53,7 +53,7 @@ class DarknetBox:
         if self.per_cell:
             strides = priors.strides.to(value.dtype)[pairs.matches.priors]
             value = value * sides[:2].prod().sqrt() / strides
-        return _mean_over_images(pairs, value * class_shares(pairs))
+        return mean_over_images(pairs, value * class_shares(pairs))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class DarknetSquares:
 
     def __call__(self, pairs: Pairs) -> Tensor:
         errors = box_errors(pairs, self.coordinates).square().sum(-1)
-        return _mean_over_images(pairs, 0.5 * errors * size_weight(pairs) * class_shares(pairs))
+        return mean_over_images(pairs, 0.5 * errors * size_weight(pairs) * class_shares(pairs))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class GaussianBox:
         raw = at_least_float32(gather_rows(pairs.predictions.regression, pairs.matches.priors))
         sigma = raw[..., 1::2].sigmoid()
         likelihood = (box_errors(pairs, "exponential") / sigma.clamp(min=1e-4)).square() / 2 + (sigma + 0.3).log()
-        return _mean_over_images(pairs, 0.5 * likelihood.sum(-1) * size_weight(pairs) * class_shares(pairs))
+        return mean_over_images(pairs, 0.5 * likelihood.sum(-1) * size_weight(pairs) * class_shares(pairs))
 
 
 @dataclass(frozen=True)
@@ -127,19 +127,8 @@ class DarknetObjectness:
         target = pairs.has_object if pairs.matches.objectness is None else pairs.matches.objectness
         loss = pairs.without_ignored(elementwise_loss(logits, target.to(logits.dtype), self.squares))
         if self.balance:
-            loss = loss * self._gains(pairs.predictions.priors, loss)
+            loss = loss * values_of_levels(self.balance, pairs.predictions.priors, loss.dtype, "balance")
         return loss.sum() / len(loss)
-
-    def _gains(self, priors: Priors, like: Tensor) -> Tensor:
-        if len(self.balance) != len(priors.shapes):
-            raise ConfigError(
-                f"'balance' has {len(self.balance)} values, and the head has {len(priors.shapes)} levels.",
-                "Give one number for each level, or () for 1 each.",
-            )
-        gains = torch.zeros_like(like[0])
-        for level, gain in enumerate(self.balance):
-            gains = gains.masked_fill(priors.levels == level, gain)
-        return gains
 
 
 @dataclass(frozen=True)
@@ -172,11 +161,11 @@ class DarknetClasses:
         present = self._error(own, 1 - self.smoothing / 2)
         whole = self._error(pairs.classes, self.smoothing / 2).sum(-1) - absent + present
         if not self.focal:
-            return _mean_over_images(pairs, whole * first + (present - absent) * further)
+            return mean_over_images(pairs, whole * first + (present - absent) * further)
         factor = torch.where(first, self._factor(own.detach()), 0.0)
         # The first object's loss for the class of a further object is subtracted again: that class has its own loss.
         added = torch.zeros_like(pairs.predictions.boxes[..., 0]).to(factor.dtype).scatter_add_(1, rows, factor)
-        return _mean_over_images(pairs, whole * factor + (present - added.gather(1, rows) * absent) * further)
+        return mean_over_images(pairs, whole * factor + (present - added.gather(1, rows) * absent) * further)
 
     def _error(self, logits: Tensor, target: float) -> Tensor:
         return elementwise_loss(logits, torch.full_like(logits, target), self.squares)
@@ -191,6 +180,19 @@ def elementwise_loss(logits: Tensor, target: Tensor, squares: bool) -> Tensor:
     if squares:
         return 0.5 * (logits.sigmoid() - target).square()
     return binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+def values_of_levels(values: tuple[float, ...], priors: Priors, dtype: torch.dtype, setting: str) -> Tensor:
+    """Returns (N,) for every prior the value of its level; ConfigError that names the setting for another count."""
+    if len(values) != len(priors.shapes):
+        raise ConfigError(
+            f"'{setting}' has {len(values)} values, and the head has {len(priors.shapes)} levels.",
+            "Give one number for each level, or () for none.",
+        )
+    found = torch.zeros_like(priors.levels, dtype=dtype)
+    for level, value in enumerate(values):  # without a copy from the host, for which the device would wait
+        found = found.masked_fill(priors.levels == level, value)
+    return found
 
 
 def input_sides(priors: Priors) -> Tensor:
@@ -239,5 +241,6 @@ def first_occurrences(keys: Tensor, valid: Tensor) -> Tensor:
     return torch.zeros_like(valid).scatter(1, order, fresh) & valid
 
 
-def _mean_over_images(pairs: Pairs, values: Tensor) -> Tensor:
+def mean_over_images(pairs: Pairs, values: Tensor) -> Tensor:
+    """Returns the sum of `values` (B, P) over valid pairs, divided by the images of the batch."""
     return torch.where(pairs.valid, values, 0.0).sum() / max(len(values), 1)

@@ -195,7 +195,7 @@ def candidates(boxes: Any, scores: Any, confidence: float, multi_label: bool = F
             images, rows, labels = (scores >= confidence).nonzero()
             best = scores[images, rows, labels]
         else:
-            images, rows = (scores.max(-1) >= confidence).nonzero()
+            images, rows = _rows_with_a_score(scores, confidence)
             labels = scores[images, rows].argmax(-1)
             best = scores[images, rows, labels]
         chosen = boxes[images, rows].astype(np.float32)
@@ -205,6 +205,15 @@ def candidates(boxes: Any, scores: Any, confidence: float, multi_label: bool = F
         chosen, best, labels, images = chosen[finite], best[finite], labels[finite], images[finite]
     ends = np.searchsorted(images, np.arange(len(scores) + 1))
     return [(chosen[a:b], best[a:b], labels[a:b]) for a, b in pairwise(ends)]
+
+
+def _rows_with_a_score(scores: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Images and rows of scores (B, N, C) with a class of at least `confidence`; no maximum of every row is needed."""
+    found = np.flatnonzero(scores.reshape(-1) >= confidence) // scores.shape[-1]
+    first = np.ones(len(found), bool)
+    np.not_equal(found[1:], found[:-1], out=first[1:])
+    images, rows = np.divmod(found[first], scores.shape[-2])
+    return images, rows
 
 
 def order_by_score(scores: np.ndarray) -> np.ndarray:

@@ -215,7 +215,8 @@ class Predictor:
         """The detections in resized images, in pixels of the originals; without image and source."""
         found: list[RawDetections] = []
         for start in range(0, len(pixels), self.batch):
-            found += self.runtime(np.stack(pixels[start : start + self.batch]), postprocess)
+            part = pixels[start : start + self.batch]
+            found += self.runtime(part[0][None] if len(part) == 1 else np.stack(part), postprocess)
         clip = clips(postprocess)
         return [
             Detections(place.to_original(boxes, clip=clip), scores, labels, self.class_names, size=place.source)

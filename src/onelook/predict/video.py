@@ -7,7 +7,7 @@ import stat
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -81,6 +81,24 @@ def read_video(
     finally:
         if capture is not None:
             capture.release()
+
+
+def count_images(sources: Sequence[Source], excerpt: Excerpt = WHOLE) -> int:
+    """About how many images and frames the sources have, as containers state it; nothing of cameras and streams."""
+    count = 0
+    for source in sources:
+        count += source.kind == "image"
+        if source.kind != "video":
+            continue
+        try:
+            capture = _open(source)
+        except ImageError:
+            continue
+        video = _describe(capture)
+        capture.release()
+        end = video.frames if excerpt.end is None else min(video.frames, excerpt.end * video.fps)
+        count += max(0, int(end - excerpt.start * video.fps)) // excerpt.every
+    return count
 
 
 def _no_frame(source: Source, number: int, seconds: float, excerpt: Excerpt) -> ImageError:

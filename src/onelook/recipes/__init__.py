@@ -44,6 +44,7 @@ from onelook.errors import ConfigError, did_you_mean
 from onelook.layers.cross_iteration_batch_norm import Cbn
 from onelook.layers.cross_mini_batch_norm import Cmbn
 from onelook.losses.classifier import ClassLoss
+from onelook.losses.darknet_box_gradient import DarknetBoxGradient
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.feature_distillation import Cwd, Mgd, Mimic
 from onelook.losses.generalized_focal import DistributionFocal, QualityFocal
@@ -58,6 +59,7 @@ from onelook.training.adversarial import Adversarial
 from onelook.training.distillation import Distillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
+from onelook.training.frozen_start import FrozenStart
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Closing, Recipe
@@ -93,13 +95,21 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
     {
         kind.__name__: kind
         for kind in (
-            *(Recipe, Closing, Ema, MultiScale, DarknetShapes, Sgd, AdamW),
+            *(Recipe, Closing, Ema, FrozenStart, MultiScale, DarknetShapes, Sgd, AdamW),
             *(WarmCosine, OneCycle, MultiStep, Polynomial, CosineRestarts, Constant),
             *(Cmbn, Cbn, DropBlock, Adversarial),
             *(AlignOta, Atss, TaskAligned, QualityFocal, DistributionFocal),
             *(DetectionLoss, Auxiliary, SimOta, AnchorCells, AnchorOta),
             *(BoxIou, Objectness, Classes, RawL1, LevelBoxIou, LevelObjectness, LevelClasses),
-            *(DarknetAnchors, DarknetBox, DarknetSquares, DarknetObjectness, DarknetClasses, GaussianBox),
+            *(
+                DarknetAnchors,
+                DarknetBox,
+                DarknetBoxGradient,
+                DarknetSquares,
+                DarknetObjectness,
+                DarknetClasses,
+                GaussianBox,
+            ),
             *(CentreCell, BestAnchor, OneToOne, Selection),
             *(Distillation, Cwd, Mgd, Mimic),
             *(
@@ -143,6 +153,12 @@ def find_recipe(name: str | Path) -> Recipe:
     model, _, kind = str(name).partition(":")
     if kind in ("paper", "published") and model in VARIANTS:
         return _call(PAPERS if kind == "paper" else OFFICIAL, VARIANTS[model])
+    if kind and model in VARIANTS:
+        kinds = [model, f"{model}:published", f"{model}:paper"]
+        raise ConfigError(
+            f"There is no recipe '{name}'.{did_you_mean(str(name), kinds)}",
+            f"Recipes of this model: {', '.join(kinds)}.",
+        )
     if kind:
         from onelook.recipes.roadmaps import row_recipe
 

@@ -8,20 +8,27 @@ from onelook.assign.darknet_anchors import DarknetAnchors
 from onelook.augment.darknet import DarknetAugment
 from onelook.errors import ConfigError
 from onelook.layers.cross_mini_batch_norm import Cmbn
+from onelook.losses.darknet_box_gradient import DarknetBoxGradient
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolov4 import DarknetBox, DarknetClasses, DarknetObjectness
 from onelook.networks.published import Variant
+from onelook.networks.yolov4.pan import Pan
 from onelook.training.adversarial import Adversarial
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
+from onelook.training.frozen_start import FrozenStart
 from onelook.training.multiscale import DarknetShapes
 from onelook.training.optimizer import Sgd
-from onelook.training.recipe import Recipe
+from onelook.training.recipe import AnyLoss, Recipe
 from onelook.training.schedule import MultiStep, WarmCosine
 
 BATCH = 64
 BURN_IN = 1000  # steps in which the learning rate rises with the fourth power
 _COCO_STEPS = 118_287 / BATCH  # an epoch of COCO train2017
+
+_LATE_EMA = {"warmup": 0.0, "start": 0.5, "statistics": False, "last_steps": 1000}
+# The first of the neck's parts are those before the first prediction layer (`stopbackward` of the cfg file).
+_BEFORE_FIRST_PREDICTIONS = ("backbone.*", *(f"neck.{part}.*" for part in Pan.parts[0]))
 
 LOSS = DetectionLoss(DarknetAnchors(), (DarknetBox(), DarknetObjectness(), DarknetClasses()))
 # One anchor an object. The smallest anchor of the tiny model has no level: objects that match it best are left out.
@@ -69,8 +76,8 @@ def published(model: Variant) -> Recipe:
     DropBlock, self-adversarial training and class smoothing. All of these are settings of a recipe here. In Darknet,
     backbones start from ImageNet; batches are split into 8 micro-batches (1 for the tiny models), which is `accumulate`
     here (`official` has this, and the late EMA of yolov4-csp); the backbone of yolov4x-mish is frozen for the first 800
-    steps. Darknet clips the box gradients of three models at 5 or 2; those are not gradients of this loss,
-    and nothing is clipped here. With both mosaic and letterbox, Darknet of 2025 does not train.
+    steps (`official`). Darknet's gradient of boxes is that of no loss (`official`); here it is the true one. With both
+    mosaic and letterbox, Darknet of 2025 does not train.
     """
     own = _TABLE[model.name]
     total, *falls = own.steps
@@ -100,7 +107,9 @@ def official(model: Variant) -> Recipe:
 
     The burn-in has 1000 steps, on data sets of any size. A step of 64 images has 8 micro-batches (`subdivisions`; 1 for
     the tiny models), with batch norm over each; batches of other sizes are accumulated to 64 images. The EMA of
-    yolov4-csp starts in the middle of the training.
+    yolov4-csp starts in the middle of the training, averages no statistics, and replaces the weights 1000 steps before
+    the end. What yolov4x-mish has before its first prediction layers is frozen for 800 steps. Boxes have the gradient
+    that Darknet computes, with the limits of each cfg file.
     """
     recipe = published(model)
     assert isinstance(recipe.schedule, MultiStep)
@@ -110,8 +119,23 @@ def official(model: Variant) -> Recipe:
         accumulate=1 if "tiny" in model.name else 8,
         nominal_batch=BATCH,
         fixed_phases=True,
-        ema=None if recipe.ema is None else replace(recipe.ema, warmup=0.0, start=0.5),
+        ema=None if recipe.ema is None else replace(recipe.ema, **_LATE_EMA),  # type: ignore[arg-type]
+        loss=_with_darknets_gradient(recipe.loss, model.name),
+        frozen_start=FrozenStart(_BEFORE_FIRST_PREDICTIONS, 800) if model.name == "yolov4x-mish" else None,
     )
+
+
+def _with_darknets_gradient(loss: AnyLoss, name: str) -> DetectionLoss:
+    """The loss with the box gradient of Darknet, limited as in the model's cfg file."""
+    assert isinstance(loss, DetectionLoss) and isinstance(loss.assigner, DarknetAnchors)
+    is_csp = name in ("yolov4-csp", "yolov4x-mish")
+    box = DarknetBoxGradient(
+        weight=loss.terms[0].weight,
+        coordinates="sigmoid" if is_csp else "exponential",
+        max_delta=(5.0, 5.0, 2.0) if is_csp else (5.0, 5.0, 5.0) if name == "yolov4" else (),
+        shares=loss.assigner.iou_threshold < 1,
+    )
+    return replace(loss, terms=(box, *loss.terms[1:]))
 
 
 # The models that the paper is about; the others are of later papers and of Darknet.

@@ -83,9 +83,10 @@ def published(model: Variant) -> Recipe:
 def official(model: Variant) -> Recipe:
     """The recipe without the departures of `published`, each a rule of the official code.
 
-    Batches of other sizes are accumulated to 64 images, and to fewer in the warm-up. Anchors that fit less than 98 % of
-    the objects are replaced before the training (autoanchor). An image may have any number of objects. With other
-    epochs, the warm-up keeps its 1000 batches.
+    Batches of other sizes are accumulated to 64 images, and to fewer in the warm-up; a step may begin in one epoch and
+    end in the next. Anchors that fit less than 98 % of the objects are replaced before the training (autoanchor), which
+    starts with weights rounded to float16. An image may have any number of objects. With other epochs, the warm-up
+    keeps its 1000 batches.
     """
     return replace(
         published(model),
@@ -94,6 +95,7 @@ def official(model: Variant) -> Recipe:
         grow_accumulation=True,
         fixed_phases=True,
         least_anchor_recall=MIN_ANCHOR_RECALL,
+        float16_start=True,
     )
 
 

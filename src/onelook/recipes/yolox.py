@@ -54,14 +54,15 @@ def official(model: Variant) -> Recipe:
     """The recipe without the departures of `published`, each a rule of the official code.
 
     The closing phase has 16 epochs, of which the first is not at the lowest rate. Boxes beyond the image are cleaned as
-    in the code. With other epochs, the warm-up of 5 epochs and the closing phase keep their length.
+    in the code, and epochs are parts of one stream of shuffles. With other epochs, the warm-up of 5 epochs and the
+    closing phase keep their length.
     """
     recipe = published(model)
     assert recipe.closing is not None
     return replace(
         recipe,
         closing=replace(recipe.closing, epochs=16),
-        sampling=replace(recipe.sampling, beyond_image="slide"),
+        sampling=replace(recipe.sampling, beyond_image="slide", last_batch="stream"),
         fixed_phases=True,
     )
 

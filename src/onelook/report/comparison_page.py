@@ -209,7 +209,7 @@ def _published_section(result: Comparison) -> str:
             where = f"COCO {model.published.split}"
             rows.append((model.name, "authors of the weights", where, f"AP {100 * model.published.ap:.1f}"))
         for row in model.published.rows:
-            cells = ", ".join(f"{column} {cell}" for column, cell in row["cells"].items() if cell)
+            cells = ", ".join(f"{column} {cell}" for column, cell in row["cells"].items() if cell not in ("", "-"))
             rows.append((model.name, row["source"], row["setting"], cells))
     if not rows:
         return ""

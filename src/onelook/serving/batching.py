@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,7 @@ class Job:
     """
 
     inputs: Any
-    key: Hashable
+    key: object
     deadline: float
     submitted: float = field(default_factory=time.monotonic)
     future: Future[JobResult] = field(default_factory=Future)
@@ -117,7 +117,7 @@ class Batcher:
         with self._changed:
             while True:
                 now = time.monotonic()
-                expired = self._take(lambda job: job.deadline <= now)
+                expired = self._take([job for job in self._jobs if job.deadline <= now])
                 if expired:
                     # Callbacks of a future may ask for this lock: it is reentrant.
                     for job in expired:
@@ -129,24 +129,25 @@ class Batcher:
                     self._changed.wait()
                     continue
                 first = self._jobs[0]
-                together = [job for job in self._jobs if job is first or (first.key is not None and job.key == first.key)]
+                together = [
+                    job for job in self._jobs if job is first or (first.key is not None and job.key == first.key)
+                ]
                 wait = first.submitted + self.max_wait - now
                 if first.key is not None and len(together) < self.batch and wait > 0 and not self._closed:
                     self._changed.wait(wait)
                     continue
                 chosen = together[: self.batch] if first.key is not None else [first]
-                self._take(lambda job: job in chosen)
+                self._take(chosen)
                 # A job that was cancelled at this moment is left out.
                 running = [job for job in chosen if job.future.set_running_or_notify_cancel()]
                 if running:
                     return running
 
-    def _take(self, wanted: Callable[[Job], bool]) -> list[Job]:
-        """Takes jobs out of the queue."""
-        taken = [job for job in self._jobs if wanted(job)]
-        for job in taken:
+    def _take(self, jobs: list[Job]) -> list[Job]:
+        """Takes jobs out of the queue, and returns them."""
+        for job in jobs:
             self._jobs.remove(job)
-        return taken
+        return jobs
 
 
 def _expire(job: Job) -> None:

@@ -47,7 +47,7 @@ _BODY = {
         "content": {
             "multipart/form-data": _FORM,
             "application/json": {"schema": {"$ref": "#/components/schemas/JsonImages"}},
-            **{kind: _BINARY for kind in ("application/octet-stream", "image/jpeg", "image/png", "image/webp")},
+            **dict.fromkeys(("application/octet-stream", "image/jpeg", "image/png", "image/webp"), _BINARY),
         },
     }
 }
@@ -67,12 +67,13 @@ class ImageAnswer:
 @router.post(
     "/v1/detect",
     response_model=DetectAnswer,
-    responses={**_ERRORS, 200: {"content": {kind: _BINARY for kind in _SUFFIXES}, "description": "Detections."}},
+    responses={**_ERRORS, 200: {"content": dict.fromkeys(_SUFFIXES, _BINARY), "description": "Detections."}},
     openapi_extra=_BODY,
     summary="Find objects in images",
 )
 async def detect(
     request: Request,
+    *,
     model: Annotated[str | None, Query(description="name of the model; the first one unless given")] = None,
     version: Annotated[str | None, Query(description="version of the model; the newest one unless given")] = None,
     threshold: Annotated[float | None, Query(ge=0, le=1, description="least score of a detection")] = None,
@@ -156,7 +157,10 @@ def wanted_type(accept: str) -> str:
             best, most = known[kind], weight
     if not best:
         raise ServiceError(
-            406, "not_acceptable", "The answer can be JSON, JPEG or PNG.", "Accept application/json, image/jpeg or image/png."
+            406,
+            "not_acceptable",
+            "The answer can be JSON, JPEG or PNG.",
+            "Accept application/json, image/jpeg or image/png.",
         )
     return best
 
@@ -188,7 +192,7 @@ async def _detect_all(
     keep: bool,
 ) -> list[ImageAnswer]:
     """The detections of all images; the first error ends the others."""
-    tasks = [asyncio.ensure_future(_detect(service, model, one, postprocess, deadline, keep)) for one in images]
+    tasks = [asyncio.ensure_future(_detect(service, model, one, postprocess, deadline, keep=keep)) for one in images]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
@@ -198,7 +202,7 @@ async def _detect_all(
 
 
 async def _detect(
-    service: Service, model: ServedModel, sent: SentImage, postprocess: Postprocess, deadline: float, keep: bool
+    service: Service, model: ServedModel, sent: SentImage, postprocess: Postprocess, deadline: float, *, keep: bool
 ) -> ImageAnswer:
     started = time.monotonic()
     image, resized = await service.decode(_prepare, service, model, sent, deadline, keep)
@@ -245,9 +249,7 @@ def _json(model: ServedModel, entries: list[dict[str, Any]], timings: dict[str, 
 
 def _drawn(image: np.ndarray, found: Detections, suffix: str) -> bytes:
     canvas, factor = enlarge_small_image(image)
-    return encode_image(
-        draw_detections(canvas, found.boxes * factor, found.scores, found.labels, found.names), suffix
-    )
+    return encode_image(draw_detections(canvas, found.boxes * factor, found.scores, found.labels, found.names), suffix)
 
 
 def components() -> dict[str, Any]:

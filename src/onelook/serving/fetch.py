@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from onelook.serving.service_error import ServiceError
@@ -31,13 +32,13 @@ def fetch(address: str, allowed: Sequence[str], max_bytes: int, seconds: float) 
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", path, headers={"Host": parts.netloc, "Accept": "image/*", "Connection": "close"})
-            response = connection.getresponse()
-            if response.status in (301, 302, 303, 307, 308):
-                address = urljoin(address, response.headers.get("Location", ""))
-                continue
-            if response.status != 200:
-                raise _failed(f"The host answered with the status {response.status}.")
-            return _read(response, connection, max_bytes, ends)
+            with closing(connection.getresponse()) as response:
+                if response.status in (301, 302, 303, 307, 308):
+                    address = urljoin(address, response.headers.get("Location", ""))
+                    continue
+                if response.status != 200:
+                    raise _failed(f"The host answered with the status {response.status}.")
+                return _read(response, connection, max_bytes, ends)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _failed("The host did not send an image.") from error
         finally:
@@ -87,7 +88,10 @@ def _connect(parts: SplitResult, ends: float) -> http.client.HTTPConnection:
     addresses = [str(entry[4][0]) for entry in found]
     if not addresses or not all(map(is_public, addresses)):
         raise ServiceError(
-            403, "address_not_allowed", "The host has a private address, from which nothing is fetched.", "Send the image."
+            403,
+            "address_not_allowed",
+            "The host has a private address, from which nothing is fetched.",
+            "Send the image.",
         )
     connection = http.client.HTTPConnection(host, port, timeout=_left(ends))
     try:

@@ -79,14 +79,14 @@ class Gate:
                 403, "wrong_host", "The server is for this machine only.", "Start it with --host 0.0.0.0 for others."
             )
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and scope["method"] == "POST" and origin not in options.allow_origin:
-            if urlsplit(origin).netloc.lower() != host.lower():
-                return ServiceError(
-                    403,
-                    "wrong_origin",
-                    "Pages of other sites may not use this server.",
-                    "Start it with --allow-origin ORIGIN.",
-                )
+        foreign = origin not in options.allow_origin and urlsplit(origin).netloc.lower() != host.lower()
+        if origin and scope["method"] == "POST" and foreign:
+            return ServiceError(
+                403,
+                "wrong_origin",
+                "Pages of other sites may not use this server.",
+                "Start it with --allow-origin ORIGIN.",
+            )
         if self._tokens and not path.startswith(_OPEN) and path not in self.page and not self._has_token(headers):
             return ServiceError(
                 401, "no_token", "The token is missing or wrong.", "Send the header Authorization: Bearer TOKEN."

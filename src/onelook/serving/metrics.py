@@ -43,9 +43,7 @@ class Metrics:
             registry=registry,
         )
         self.ready = Gauge("onelook_model_ready", "1 for a model that serves.", _MODEL, registry=registry)
-        self.loads = Counter(
-            "onelook_model_loads", "Loads of a model.", (*_MODEL, "outcome"), registry=registry
-        )
+        self.loads = Counter("onelook_model_loads", "Loads of a model.", (*_MODEL, "outcome"), registry=registry)
 
     def text(self) -> bytes:
         """The page that Prometheus reads."""

@@ -69,7 +69,13 @@ async def server_metadata() -> ServerMetadata:
     return ServerMetadata(name="onelook", version=__version__, extensions=EXTENSIONS)
 
 
-@router.get("/v2/health/live", response_model=Health, response_model_exclude_none=True, responses={503: {"model": Health}}, summary="Live")
+@router.get(
+    "/v2/health/live",
+    response_model=Health,
+    response_model_exclude_none=True,
+    responses={503: {"model": Health}},
+    summary="Live",
+)
 async def live(request: Request, response: Response) -> Health:
     """503 where a model's thread has ended or is held up in one run: the process should be restarted."""
     is_live = service_of(request).repository.live()
@@ -77,7 +83,13 @@ async def live(request: Request, response: Response) -> Health:
     return Health(live=is_live)
 
 
-@router.get("/v2/health/ready", response_model=Health, response_model_exclude_none=True, responses={503: {"model": Health}}, summary="Ready")
+@router.get(
+    "/v2/health/ready",
+    response_model=Health,
+    response_model_exclude_none=True,
+    responses={503: {"model": Health}},
+    summary="Ready",
+)
 async def ready(request: Request, response: Response) -> Health:
     """503 while no model serves, while a known one serves in no version, and while the server drains."""
     is_ready = service_of(request).repository.ready()
@@ -152,7 +164,9 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
         content, length = await service.decode(write_response, wanted, result.value, served.name, served.version)
         served.stages["total"].observe(time.monotonic() - started)
     headers = {} if length is None else {HEADER_LENGTH: str(length)}
-    return Response(content, headers=headers, media_type="application/json" if length is None else "application/octet-stream")
+    return Response(
+        content, headers=headers, media_type="application/json" if length is None else "application/octet-stream"
+    )
 
 
 @router.post(

@@ -162,8 +162,9 @@ class Repository:
 
     @contextmanager
     def admit_more(self, model: ServedModel, images: int) -> Iterator[None]:
-        """More images of a request that was admitted already."""
+        """More images of a request that was admitted already with one."""
         with self._lock:
+            self._check_fits(model, images + 1)
             self._take(model, images)
         try:
             yield
@@ -171,11 +172,16 @@ class Repository:
             with self._lock:
                 model.release(images)
 
-    def _take(self, model: ServedModel, images: int) -> None:
+    def _check_fits(self, model: ServedModel, images: int) -> None:
         if images > model.capacity:
             raise ServiceError(
-                413, "too_many_images", f"A request of {images} images is more than the queue of {model.capacity} holds."
+                413,
+                "too_many_images",
+                f"A request of {images} images is more than the queue of {model.capacity} holds.",
+                "Send several requests.",
             )
+
+    def _take(self, model: ServedModel, images: int) -> None:
         if model.admitted + images > model.capacity:
             raise self.overloaded(model)
         model.admitted += images

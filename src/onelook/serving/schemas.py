@@ -126,7 +126,7 @@ class ModelReady(BaseModel):
 
 
 class InferTensor(BaseModel):
-    """A tensor with its data in row order, or with `binary_data_size` in its parameters and the bytes behind the JSON."""
+    """A tensor with its data in row order; or `binary_data_size` is in its parameters, and bytes follow the JSON."""
 
     name: str
     shape: list[int]

@@ -27,7 +27,7 @@ _FIELDS = ("image", "images", "file", "files")
 
 @dataclass(frozen=True)
 class SentImage:
-    """An image as it was sent. source: its file name, or its number.  content: the file's bytes; None for an address."""
+    """An image as it was sent. source: its file name or number.  content: the file's bytes; None for an address."""
 
     source: str
     content: bytes | None = None
@@ -41,7 +41,10 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         raise _too_large(max_bytes)
     if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
         raise ServiceError(
-            415, "compressed", "Compressed requests are not read.", "Send it without Content-Encoding; images are small."
+            415,
+            "compressed",
+            "Compressed requests are not read.",
+            "Send it without Content-Encoding; images are small.",
         )
     body = bytearray()
     async for block in request.stream():
@@ -111,8 +114,10 @@ async def _multipart(headers: Headers, body: bytes, options: ServerOptions) -> l
         said = getattr(error, "message", "")
         if "Too many files" in said:
             raise _too_many(options) from None
-        raise ServiceError(400, "bad_form", f"The form cannot be read. {said}".strip(), "Send each image as a file.") from None
-    images = []
+        raise ServiceError(
+            400, "bad_form", f"The form cannot be read. {said}".strip(), "Send each image as a file."
+        ) from None
+    images: list[SentImage] = []
     for _, value in form.multi_items():
         if isinstance(value, UploadFile):
             images.append(SentImage(public_name(value.filename, len(images)), await value.read()))
@@ -125,7 +130,9 @@ def _json(body: bytes, options: ServerOptions) -> list[SentImage]:
     try:
         data: Any = json.loads(body)
     except (ValueError, RecursionError):
-        raise ServiceError(400, "bad_json", "The body is not JSON.", "Check it, or send the image as the body.") from None
+        raise ServiceError(
+            400, "bad_json", "The body is not JSON.", "Check it, or send the image as the body."
+        ) from None
     given = next((data[name] for name in _FIELDS if name in data), None) if isinstance(data, dict) else None
     entries = given if isinstance(given, list) else [] if given is None else [given]
     if len(entries) > options.max_images:

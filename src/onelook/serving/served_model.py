@@ -49,9 +49,7 @@ class ServedModel:
     Raises UserError for a file that cannot be opened, ExportError where the trial run fails.
     """
 
-    def __init__(
-        self, name: str, version: str, predictor: Predictor, options: ServerOptions, metrics: Metrics
-    ) -> None:
+    def __init__(self, name: str, version: str, predictor: Predictor, options: ServerOptions, metrics: Metrics) -> None:
         self.name, self.version, self.predictor = name, version, predictor
         self.facts = facts_of(predictor.runtime)
         self.batch = predictor.batch = options.batch or predictor.batch
@@ -127,7 +125,9 @@ class ServedModel:
             grey = np.full((count, height, width, 3), 114, np.uint8)
             found = self.predictor.runtime(grey, self.settings(None, None))
             if len(found) != count:
-                raise ExportError(f"The trial run returned {len(found)} results for {count} images.", "Export it again.")
+                raise ExportError(
+                    f"The trial run returned {len(found)} results for {count} images.", "Export it again."
+                )
         tensor = np.full((1, 3, height, width), 114, np.float32)
         if self.facts.inputs[0].shape[0] in (-1, 1):
             names = [spec.name for spec in self.facts.outputs]
@@ -139,6 +139,4 @@ class ServedModel:
     def default_inputs(self) -> dict[str, np.ndarray]:
         """The inputs beside the images, with the values that are built into the file."""
         nms = getattr(getattr(self.predictor.runtime, "metadata", None), "nms", None) or {}
-        return {
-            spec.name: np.array(nms.get(spec.name, 0.0), np.float32) for spec in self.facts.inputs if spec.optional
-        }
+        return {spec.name: np.array(nms.get(spec.name, 0.0), np.float32) for spec in self.facts.inputs if spec.optional}

@@ -70,7 +70,9 @@ def write_response(
             entry["parameters"] = {"binary_data_size": len(blobs[-1])}
         else:
             if not np.isfinite(value).all():
-                raise ServiceError(422, "not_finite", f"'{name}' has values that JSON cannot hold.", "Ask for binary data.")
+                raise ServiceError(
+                    422, "not_finite", f"'{name}' has values that JSON cannot hold.", "Ask for binary data."
+                )
             entry["data"] = value.ravel().tolist()
         described.append(entry)
     answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": described}

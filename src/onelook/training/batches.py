@@ -21,12 +21,15 @@ def make_loader(
 ) -> Loader:
     """The batches of a recipe for one process."""
     on_cpu = process_group.device.type == "cpu"
+    # Where steps cross the ends of epochs, an epoch is filled up to whole micro-batches only.
+    divided = 1 if recipe.grow_accumulation else recipe.accumulate
+    batch = recipe.batch_size // recipe.accumulate * divided
     if workers is None:
         workers = min(default_workers(), 1) if on_cpu else default_workers()  # the network needs the other cores
     return Loader(
         training,
         recipe.input_size,
-        recipe.batch_size,
+        batch,
         epochs=recipe.epochs,
         seed=recipe.seed,
         sampling=recipe.sampling,
@@ -34,7 +37,7 @@ def make_loader(
         workers=workers,
         rank=process_group.rank,
         world=process_group.size,
-        accumulate=recipe.accumulate,
+        accumulate=divided,
         pin=process_group.device.type == "cuda",
         cache=0 if cache is None else cache.budget,
         cache_folder=None if cache is None else cache.folder,

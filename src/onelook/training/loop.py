@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,6 +44,7 @@ class Step:
     number: 0-based, over the whole training.  ends_epoch: whether an `Epoch` follows.  losses: every weighted term, the
     mean over the micro-batches.  bad_gradient: whether the gradient was not finite although the losses were; a bool on
     the device.  images: rows of the data set in this process's batches.  waited: seconds of waiting for a batch.
+    seconds: of the step itself, until its work was given to the device.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Step:
     size: tuple[int, int]
     images: tuple[int, ...]
     waited: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -72,26 +74,34 @@ def train(recipe: Recipe, train_state: TrainState, batches: Batches) -> Iterator
     plan = StepPlan(recipe, len(batches))
     base_rate = recipe.optimizer.lr_per_image * recipe.batch_size
     micro_batches: Sequence[Batch]
+    waiting: list[Batch] = []  # micro-batches of an epoch that belong to the first step of the next one
     while train_state.steps < plan.total:
         epoch, done = plan.place(train_state.steps)
         counts = plan.counts(epoch)
         loss = recipe.loss_at(epoch)
         train_state.set_train_mode()
-        stream = batches.epoch(epoch, recipe.augment_at(epoch), sum(counts[:done]))
+        start, first = plan.start(train_state.steps), epoch * plan.batches
+        if start < first and not waiting:  # a resumed training
+            waiting = list(batches.epoch(epoch - 1, recipe.augment_at(epoch - 1), start - first + plan.batches))
+        own = batches.epoch(epoch, recipe.augment_at(epoch), max(start - first, 0))
+        stream = chain(waiting if start < first else [], own)
         started_waiting = perf_counter()
         for index in range(done, len(counts)):
             micro_batches = list(islice(stream, counts[index]))
             if not micro_batches:
                 raise RuntimeError(f"epoch {epoch} ended after {index} of {len(counts)} steps")
-            waited = perf_counter() - started_waiting
+            started = perf_counter()
+            waited = started - started_waiting
             number = train_state.steps
             torch.manual_seed(_seed(recipe.seed, number, train_state.process_group.rank))
             position = plan.position(epoch, index)
-            rates = recipe.schedule(position, plan.full_steps, recipe.epochs)
+            rates = recipe.schedule(position, plan.epoch_length, recipe.epochs)
             set_rates(train_state.optimizer, rates, base_rate)
-            distillation_weight = recipe.distillation_weight_at(position, plan.full_steps)
+            distillation_weight = recipe.distillation_weight_at(position, plan.epoch_length)
             train_state.begin_step(
-                progress=position / (recipe.epochs * plan.full_steps), distillation_weight=distillation_weight
+                progress=position / (recipe.epochs * plan.epoch_length),
+                distillation_weight=distillation_weight,
+                steps_left=plan.total - number,
             )
             size = _size(recipe, micro_batches[0], number, plan.total)
             micro_batches = _joined(recipe, micro_batches, size)
@@ -99,8 +109,10 @@ def train(recipe: Recipe, train_state: TrainState, batches: Batches) -> Iterator
             bad = train_state.optimizer_step(torch.stack(list(losses.values())).sum())
             ends = index + 1 == len(counts)
             seen = tuple(int(row) for batch in micro_batches for row in batch.indices)
-            yield Step(number, epoch, ends, losses, bad, base_rate * rates.scale, size, seen, waited)
+            rate, seconds = base_rate * rates.scale, perf_counter() - started
+            yield Step(number, epoch, ends, losses, bad, rate, size, seen, waited, seconds)
             started_waiting = perf_counter()
+        waiting = list(islice(stream, plan.left_over(epoch)))
         yield Epoch(epoch)
 
 

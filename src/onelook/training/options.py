@@ -10,6 +10,7 @@ from typing import Any
 from onelook import run_files
 from onelook.devices import Layout, Precision
 from onelook.errors import UsageError, UserError
+from onelook.threads import check_threads
 from onelook.training.checkpoint import read_notes
 from onelook.training.train_state import RuntimeOptions
 
@@ -30,6 +31,7 @@ class RunOptions:
     layout: Layout | None = None
     compile: bool | None = None
     deterministic: bool | None = None
+    threads: int | None = None
     allow_size_mismatch: bool | None = None
     log: tuple[str, ...] = ()
 
@@ -37,6 +39,7 @@ class RunOptions:
         # Here, not where the processes start: by then the run would have a folder.
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"workers is a number of processes, not {self.workers}.", "0 prepares images without any.")
+        check_threads(self.threads)
 
     def after(self, before: Mapping[str, Any]) -> RunOptions:
         """Fills options that are not given with those that a run was started with (as `to_dict` returned them)."""

@@ -147,7 +147,7 @@ def rates_too_low(recipe: Recipe, batches: int) -> str:
     plan, before, first = StepPlan(recipe, batches), 0.0, 0.0
     steps = plan.total
     for step in range(steps):
-        scale = recipe.schedule(plan.position(*plan.place(step)), plan.full_steps, recipe.epochs).scale
+        scale = recipe.schedule(plan.position(*plan.place(step)), plan.epoch_length, recipe.epochs).scale
         if scale >= 1 or scale < before:
             return ""
         before, first = scale, scale if step == 0 else first

@@ -21,6 +21,7 @@ from onelook.training.adversarial import Adversarial
 from onelook.training.distillation import TERM_NAME, Distillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
+from onelook.training.frozen_start import FrozenStart
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
@@ -69,12 +70,15 @@ class Recipe:
     changes a weight.  evaluate_every: epochs between evaluations; every closing epoch is evaluated (YOLOX).
     metric: decides which epoch is the best.  patience: evaluations without improvement before early stopping, None
     for never.  nominal_batch: images of a step that another `batch` (an argument of a training) is accumulated to,
-    None to make steps of that batch.  grow_accumulation: whether the first step has one micro-batch, and the others of
-    the warm-up more and more of them; needs `nominal_batch` and `OneCycle`.  fixed_phases: whether warm-up and closing
-    phase keep their length in a training of other epochs (`shortened`).  least_anchor_recall: best possible recall
-    below which a new training replaces the anchors by ones that fit its objects; None never does.  distillation:
-    settings of distillation; the run has the teacher.  pretraining: recipe of the classifier training whose backbone
-    weights the run starts with; None starts with the weights of the run, or at random.
+    None to make steps of that batch.  grow_accumulation: whether steps are those of YOLOv7's code: the first has one
+    micro-batch, the others of the warm-up more and more of them, and a step may reach into the next epoch (see
+    `StepPlan`); needs `nominal_batch` and `OneCycle`, whose steps are micro-batches then.  fixed_phases: whether
+    warm-up and closing phase keep their length in a training of other epochs (`shortened`).  least_anchor_recall: best
+    possible recall below which a new training replaces the anchors by ones that fit its objects; None never does.
+    float16_start: whether the weights are rounded to float16 before the first step (YOLOv7).  frozen_start: parameters
+    that are not trained in the first steps.  distillation: settings of distillation; the run has the teacher.
+    pretraining: recipe of the classifier training whose backbone weights the run starts with; None starts with the
+    weights of the run, or at random.
     """
 
     model: Architecture
@@ -109,6 +113,8 @@ class Recipe:
     grow_accumulation: bool = False
     fixed_phases: bool = False
     least_anchor_recall: float | None = None
+    float16_start: bool = False
+    frozen_start: FrozenStart | None = None
     pretraining: Recipe | None = None
 
     __repr__ = text_repr
@@ -253,13 +259,14 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
 def batch_settings(recipe: Recipe, batch: int) -> dict[str, Any]:
     """The settings of a training in batches of so many images, which a recipe may accumulate to its nominal batch.
 
-    The warm-up of `OneCycle` counts batches in the official code, so that it has fewer steps where they accumulate.
+    The warm-up of `OneCycle` counts batches in the official code, so that it has fewer steps where they accumulate;
+    with `grow_accumulation` it counts batches here too.
     """
     if recipe.nominal_batch is None:
         return {"batch_size": batch}
     accumulate = max(round(recipe.nominal_batch / batch), 1)
     new: dict[str, Any] = {"batch_size": batch * accumulate, "accumulate": accumulate}
-    if isinstance(recipe.schedule, OneCycle):
+    if isinstance(recipe.schedule, OneCycle) and not recipe.grow_accumulation:
         new["schedule.warmup_steps"] = round(recipe.schedule.warmup_steps * recipe.accumulate / accumulate)
     return new
 

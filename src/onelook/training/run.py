@@ -40,6 +40,7 @@ from onelook.training.processes import (
 from onelook.training.record import RunRecord
 from onelook.training.result import RunResult, format_duration
 from onelook.training.step_plan import StepPlan
+from onelook.training.threads import ThreadChoice
 from onelook.training.train_log import TrainLog, format_losses
 from onelook.training.train_state import TrainState
 from onelook.types import UNDEFINED
@@ -205,11 +206,17 @@ def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe, epochs: int 
 
 
 def fit(
-    run: Run, batches: Batches, evaluate: Evaluate | None, *, slow_loader_remedy: str = "prepare them in more processes"
+    run: Run,
+    batches: Batches,
+    evaluate: Evaluate | None,
+    *,
+    slow_loader_remedy: str = "prepare them in more processes",
+    threads: ThreadChoice | None = None,
 ) -> RunResult:
     """Trains until the last epoch, early stopping or Ctrl-C; the run's folder is up to date in each case.
 
-    slow_loader_remedy: what the warning recommends where training waits for batches.
+    slow_loader_remedy: what the warning recommends where training waits for batches.  threads: measures how many
+    threads are fastest; None leaves their number as it is.
     """
     recipe, train_state, record, log = run.recipe, run.train_state, run.record, run.log
     plan = StepPlan(recipe, len(batches))
@@ -217,12 +224,17 @@ def fit(
     clock = Clock(record.seconds, train_state.steps, plan.total)
     read_every = READ_EVERY if train_state.process_group.device.type == "cuda" else 1
     shown, counts = None, list[int]()
-    locked = exclusive(run.folder, train_state.process_group, new=False, warn=log.warning)
-    with locked, StopRequest() as stop, log:
+    with (
+        exclusive(run.folder, train_state.process_group, new=False, warn=log.warning),
+        StopRequest() as stop,
+        log,
+    ):
         if train_state.steps == 0:
             run.save_checkpoint()
         stopped = record.finished
         for event in () if stopped else train(recipe, train_state, batches):
+            if threads is not None:
+                threads.add(event)
             if isinstance(event, Step):
                 done = plan.place(event.number)[1] + 1
                 meter.add(event, first=shown is None)
@@ -242,8 +254,7 @@ def fit(
                 images = recipe.batch_size
                 if recipe.grow_accumulation:
                     images = images // recipe.accumulate * counts[done - 1]
-                remaining = clock.remaining(train_state.steps)
-                log.step(done, len(counts), meter.recent_means(), images / pace, remaining)
+                log.step(done, len(counts), meter.recent_means(), images / pace, clock.remaining(train_state.steps))
                 record.seconds = clock.seconds()
                 stopped = interrupted and not event.ends_epoch
                 if stopped or (due and not event.ends_epoch):

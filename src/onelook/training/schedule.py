@@ -64,7 +64,7 @@ class OneCycle:
     factor on the base rate), and the momentum rises from `warmup_momentum` to `momentum`, all linearly.
 
     `shortened` shortens both warm-ups. A step is an optimizer step of the whole batch, where official code counts the
-    batches that are accumulated; with `grow_accumulation` (of a recipe) steps of the warm-up are parts of one.
+    batches that are accumulated; with `grow_accumulation` (of a recipe) they are counted here too.
     """
 
     floor: float = 0.1

@@ -41,12 +41,37 @@ def starting_point(
 ) -> tuple[Detector, list[str]]:
     """The detector at the start of training, and messages about its weights; random ones where none are given."""
     detector = make_detector(recipe, training.names)
-    if weights is None:
-        return detector, []
+    notes = [] if weights is None else [_load(detector, weights, recipe, training, process_group)]
+    if recipe.float16_start:
+        round_to_float16(detector)
+    return detector, notes
+
+
+def round_to_float16(detector: Detector) -> None:
+    """Rounds weights and statistics to float16 and keeps them as float32; UserError where one is out of its range."""
+    for name, tensor in detector.state_dict().items():
+        if tensor.is_floating_point():
+            rounded = tensor.half().to(tensor.dtype)
+            if not rounded.isfinite().all():
+                raise UserError(
+                    f"'{name}' has values beyond the range of float16, to which the recipe rounds the first weights.",
+                    "Set float16_start=false, or check the weights.",
+                )
+            tensor.copy_(rounded)
+
+
+def _load(
+    detector: Detector,
+    weights: str | Path | Detector,
+    recipe: Recipe,
+    training: Dataset,
+    process_group: ProcessGroup,
+) -> str:
+    """Loads weights, and makes folded ones trainable; returns a message about them."""
     loaded = _copy_weights(detector, weights) if isinstance(weights, Detector) else load_weights(detector, weights)
     if loaded.form == "deploy":
         unfold(detector, training, recipe, process_group)
-    return detector, [str(loaded)]
+    return str(loaded)
 
 
 def _copy_weights(detector: Detector, source: Detector) -> LoadReport:

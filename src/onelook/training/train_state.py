@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
+import math
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from onelook.devices import Precision, check_precision
-from onelook.errors import ConfigError, did_you_mean
+from onelook.errors import ConfigError
 from onelook.layers.cross_iteration_batch_norm import CrossIterationNorm
 from onelook.layers.cross_mini_batch_norm import CrossMiniBatchNorm
 from onelook.networks.deploy import deploy
@@ -22,6 +21,7 @@ from onelook.ops.reduce import mean_over_processes
 from onelook.training.batch_norm_snapshot import BatchNormSnapshot, all_finite
 from onelook.training.distillation import AlignModule, Distiller, check_sizes
 from onelook.training.ema import ModelEma
+from onelook.training.frozen_start import freeze, matching_parameters
 from onelook.training.processes import ProcessGroup, distribute, synchronise_batch_norm
 from onelook.training.step import TrainingStep
 
@@ -88,6 +88,9 @@ class TrainState:
         self._cross_mini_batch_norms = [
             module for module in detector.modules() if isinstance(module, CrossMiniBatchNorm)
         ]
+        start = recipe.frozen_start
+        self._frozen_steps = 0 if start is None else start.steps
+        self._frozen_start = [] if start is None else matching_parameters(detector, start.names, "frozen_start.names")
         self.process_group = process_group
         self.detector = detector
         self.ema = ModelEma(detector, recipe.ema) if recipe.ema is not None else None
@@ -97,7 +100,7 @@ class TrainState:
         self.optimizer = recipe.optimizer.build(trained, recipe.batch_size)
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self.steps = 0
-        self.progress, self.distillation_weight = 0.0, 0.0
+        self.progress, self.distillation_weight, self._steps_left = 0.0, 0.0, math.inf
         self._half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
         self._clip = recipe.clip
         self._parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
@@ -165,13 +168,15 @@ class TrainState:
             return contextlib.nullcontext()
         return self.step.no_sync()  # type: ignore[operator]
 
-    def begin_step(self, progress: float, distillation_weight: float = 0.0) -> None:
+    def begin_step(self, progress: float, distillation_weight: float = 0.0, steps_left: float = math.inf) -> None:
         """Prepares a step: saves the statistics that `optimizer_step` restores if the step is skipped.
 
         progress: the part of the training that is done, 0 to 1; DropBlock depends on it.  distillation_weight: weight
-        of the distillation term.
+        of the distillation term.  steps_left: to the end of the training, with this one; some averages end before it.
         """
-        self.progress, self.distillation_weight = progress, distillation_weight
+        self.progress, self.distillation_weight, self._steps_left = progress, distillation_weight, steps_left
+        if self.ema is not None and steps_left == self.ema.settings.last_steps:
+            self.ema.copy_to(self.detector)
         if self._dropblock is not None and self._drop is not None:
             self._drop.probability.fill_(self._dropblock.at(progress))
         for module in self._cross_mini_batch_norms:
@@ -189,6 +194,9 @@ class TrainState:
         float16, where the gradient scaler handles overflows. The decision stays on the device: fused optimizers read it
         there, without a synchronisation.
         """
+        if self.steps < self._frozen_steps:
+            for parameter in self._frozen_start:
+                parameter.grad = None  # no momentum and no decay either
         finite = mean_over_processes(loss.detach().isfinite().float()) == 1
         step_is_finite = finite
         if self.scaler is not None:
@@ -206,7 +214,8 @@ class TrainState:
         self._snapshot.restore_unless(step_is_finite)
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.update(self.detector, self.progress)
+            is_last = self._steps_left <= self.ema.settings.last_steps
+            self.ema.update(self.detector, self.progress, averages=not is_last)
         self.steps += 1
         return finite & ~step_is_finite
 
@@ -238,23 +247,6 @@ def _distiller(
         align.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         deployed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Distiller(deployed, align)
-
-
-def freeze(detector: nn.Module, patterns: Iterable[str]) -> None:
-    """Freezes the parameters whose names match a pattern ("backbone.*"); ConfigError if a pattern matches none."""
-    names = dict(detector.named_parameters())
-    for pattern in patterns:
-        matched = fnmatch.filter(names, pattern)
-        if not matched:
-            parts = {name.split(".")[0] + ".*" for name in names} | set(names)
-            raise ConfigError(
-                f"freeze: no parameter is called '{pattern}'.{did_you_mean(pattern, parts)}",
-                "Use names or patterns such as backbone.* or neck.*.",
-            )
-        for name in matched:
-            names[name].requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in names.values()):
-        raise ConfigError("freeze leaves nothing to train.", "Leave at least the head trainable.")
 
 
 def _prepare(device: torch.device, deterministic: bool) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from onelook.api.export import ExportResult, WrittenWeights
+    from onelook.exporting.accuracy import Int8Report
 
 
 def show_export(result: ExportResult | WrittenWeights, console: Console) -> None:
@@ -35,13 +36,30 @@ def show_export(result: ExportResult | WrittenWeights, console: Console) -> None
         console.print("  output     boxes and class scores of all rows")
     console.print(f"  precision  {metadata.precision}")
     if result.exported.least_runtime:
-        opencv = "" if metadata.nms or metadata.batch is None else "; OpenCV's DNN module 4.8 or newer"
+        opencv = "" if metadata.nms or metadata.int8 or metadata.batch is None else "; OpenCV's DNN module 4.8 or newer"
         console.print(f"  runs in    ONNX Runtime {result.exported.least_runtime} or newer{opencv}")
     if result.exported.runs_in:
         console.print(f"  runs in    {result.exported.runs_in}, in which it was verified", markup=False)
     console.print(f"  verified   on {agreement}")
+    if result.exported.int8 is not None:
+        _show_int8(result, result.exported.int8, console)
     for note in result.exported.notes:
         console.print(f"  note       {note}", soft_wrap=True, markup=False)
+
+
+def _show_int8(result: ExportResult, report: Int8Report, console: Console) -> None:
+    metadata, compared = result.exported.metadata.int8 or {}, report.comparison
+    in_8_bits = report.convolutions - len(report.kept)
+    console.print(f"  8 bits     {in_8_bits} of {report.convolutions} convolutions; the head's last ones are in float")
+    images, source = metadata["calibration_images"], metadata["calibrated_on"]
+    console.print(f"  ranges     of {images} images of {source}", soft_wrap=True, markup=False)
+    console.print(f"  judged     on {metadata['judged_on']}", soft_wrap=True, markup=False)
+    console.print("             precision       AP       MB   ms an image, 1 thread, in alternation")
+    for name, ap, size, milliseconds in (
+        ("float32", report.ap_float, compared.float_bytes, compared.float_ms),
+        ("int8", report.ap, result.exported.bytes, compared.int8_ms),
+    ):
+        console.print(f"             {name:9} {ap:8.4f} {size / 1e6:8.1f} {milliseconds:8.1f}")
 
 
 def _show_weights(result: WrittenWeights, console: Console) -> None:

@@ -11,7 +11,10 @@ from rich.text import Text
 from onelook.types import NOTHING
 
 if TYPE_CHECKING:
-    from onelook.api.models import ModelList
+    from onelook.api.models import ModelList, PrintedRow
+
+
+_PLAIN_COLUMNS = ("Section", "About", "Stated", "Content", "Address")  # say what they are without their title
 
 
 def show_models(models: ModelList, console: Console) -> None:
@@ -48,8 +51,21 @@ def show_models(models: ModelList, console: Console) -> None:
         console.print(f"Official weights: {place}", soft_wrap=True)
     if model.backbone:
         console.print(f"Of the backbone alone, to train from: {model.backbone}", soft_wrap=True)
+    above = ""
     for line in models[0].printed:
-        console.print(Text.assemble("\n", (line.source, "bold"), (f": {line.setting}", "dim")))
-        name, *cells = line.cells.items()
-        printed = "   ".join(f"{title} {value}" for title, value in cells if value not in ("", "-"))
-        console.print(Text(f"  {name[1]}:  {printed}"), soft_wrap=True)
+        if line.source != above:
+            console.print(Text.assemble("\n", (line.source, "bold"), (f": {line.setting}", "dim")))
+            above = line.source
+        console.print(Text(f"  {_printed_row(line, model.name)}"), soft_wrap=True)
+
+
+def _printed_row(line: PrintedRow, model: str) -> str:
+    """The cells of a printed row, without empty ones; a name of the model, as printed, comes first."""
+    from onelook.recipes.records import is_printed_name
+
+    cells = list(line.cells.items())
+    name = ""
+    if is_printed_name(cells[0][1], model):
+        name = f"{cells.pop(0)[1]}:  "
+    filled = [(title, value) for title, value in cells if value not in ("", "-")]
+    return name + "   ".join(value if title in _PLAIN_COLUMNS else f"{title} {value}" for title, value in filled)

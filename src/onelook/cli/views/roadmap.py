@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from onelook.report.roadmap import RoadmapTable
 
 
+_LONGEST_FIGURE = 24  # characters of a cell; longer ones are text, which is broken into lines
+
+
 def show_roadmaps(result: RoadmapList, console: Console) -> None:
     """Prints the list of roadmaps."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -34,8 +37,9 @@ def show_printed(record: PrintedTable, console: Console) -> None:
     """A paper's table as printed."""
     console.print(Text.assemble((f"{record.source}, as printed", "bold"), f": {record.title} ({record.setting})"))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in record.columns:
-        table.add_column(Text(title), justify="left" if title == record.columns[0] else "right", no_wrap=True)
+    for number, title in enumerate(record.columns):
+        is_text = number == 0 or any(len(row[number]) > _LONGEST_FIGURE for row in record.rows)
+        table.add_column(Text(title), justify="left" if is_text else "right", no_wrap=number == 0 or not is_text)
     for row in record.rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)

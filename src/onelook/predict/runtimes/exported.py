@@ -119,8 +119,9 @@ class ExportedRuntime(ABC):
         step = self.metadata.batch or max(len(batch), 1)
         for start in range(0, len(batch), step):
             part = batch[start : start + step]
-            pixels = np.zeros((self.metadata.batch or len(part), 3, *part.shape[1:3]), np.float32)
+            pixels = np.empty((self.metadata.batch or len(part), 3, *part.shape[1:3]), np.float32)
             pixels[: len(part)] = part.transpose(0, 3, 1, 2)
+            pixels[len(part) :] = 0
             yield pixels, len(part)
 
     def _detections(self, pixels: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:

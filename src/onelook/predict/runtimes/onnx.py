@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from onelook.devices import num_cores
 from onelook.errors import ConfigError, ExportError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.predict.runtimes.exported import (
@@ -17,6 +18,7 @@ from onelook.predict.runtimes.exported import (
     shape_problem,
     wanted_outputs,
 )
+from onelook.threads import chosen_threads
 
 
 class OnnxRuntime(ExportedRuntime):
@@ -72,8 +74,10 @@ def open_session(path: str, device: str | None = None, threads: int | None = Non
     providers = _providers(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or chosen_threads()
+    if threads is None and 1 < options.intra_op_num_threads < num_cores():
+        # The cores are busy: a thread that waits takes the time of one that works.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime raises classes of its own, made at run time

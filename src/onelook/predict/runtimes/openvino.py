@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class OpenvinoRuntime(ExportedRuntime):
             import openvino
         except ImportError as error:
             raise missing_package("openvino", f"Running '{self.path}'") from error
-        core = openvino.Core()
+        core = _core()
         try:
             model = core.read_model(self.path)
             text = model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
@@ -96,6 +97,20 @@ class OpenvinoRuntime(ExportedRuntime):
             return f"its input is {images.get_element_type().get_type_name()}, not f32"
         sides = [side.get_length() if side.is_static else None for side in images.get_partial_shape()]
         return shape_problem(sides, self.metadata)
+
+
+@cache
+def _core() -> Any:
+    """The one OpenVINO core of this process, which is never freed.
+
+    On processors with AMX, the CPU plugin of a core gives the thread that loads it a signal stack, and puts the stack
+    that it found back when the core is freed. Two cores that are freed in the order of their making leave the thread
+    with freed memory: the next signal, such as Ctrl-C, ends the process (OpenVINO 2026.4). One core also loads its
+    plugins once.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _device(device: str | None, available: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The printed tables of the four papers, two of their figures, and what their texts and releases state, as CSV files.
+"""The printed tables of the four papers, two of their figures, and what texts and releases state, as CSV files.
 
 Cells are the printed text. The roadmaps train the tables that compare trainings; a model's own rows are shown by
 `onelook models NAME`. YOLOv4's tables are not here: the text that the figures were taken from holds none.
@@ -51,16 +51,55 @@ _TABLES: dict[str, tuple[str, str]] = {
     "damo-yolo-table7": ("Ways of distillation", "COCO val, 36 epochs"),
     "damo-yolo-table8": ("DAMO-YOLO and other detectors; * with distillation", f"COCO test-dev; {_T4}; FPS on a V100"),
     "damo-yolo-figure3": ("Weights of the distillation loss", "the drawing has curves, the text no AP"),
+    "yolox-text": ("What the text states", "COCO; V100, FP16, batch 1"),
+    "yolov4-text": ("What the text states", "COCO, where not ImageNet"),
+    "yolov7-text": ("What the text states", "COCO; V100, batch 1, no TensorRT"),
+    "damo-yolo-text": ("What the text states", f"COCO; {_T4}"),
     "yolov4-abstract": ("The result", "COCO; V100"),
     "yolov4-section2.3": ("What blocks gain and cost, by the papers that it cites", "as each of them measures"),
     "yolov4-section3.1": ("Backbones", "input size and classes not stated"),
     "yolov7-section8": ("YOLOv7-tiny and YOLOv6-n", "COCO; V100, batch 32"),
     "yolox-release": ("Released weights", "COCO val and test-dev; V100, FP16, batch 1"),
     "yolov4-release": ("Released weights", "COCO, for 608 pixels test-dev, else not said; Darknet"),
+    "yolov4-pytorch": (
+        "Other trainings, with an author's PyTorch code",
+        "COCO test-dev, 640x640; boxes decoded otherwise",
+    ),
     "yolov7-release": ("Released weights", "V100, batch 32"),
+    "yolov7-readme": ("Released weights of YOLOv7", "COCO val; score 0.001, NMS 0.65, batch 32"),
+    "yolov7-notebooks": ("Times of the authors' notebooks", "T4, batch 1"),
     "damo-yolo-release": ("Released weights", f"COCO val; {_T4}, batch 1, without NMS; Xeon: OpenVINO"),
+    "damo-yolo-int8": ("Released INT8 engines", "COCO val; T4, TensorRT 8.4, partly quantised"),
+    "yolox-files": ("Addresses of the released files", "Apache-2.0"),
+    "yolov4-files": ("Addresses of the released files", "public domain"),
+    "yolov7-files": ("Addresses of the released files", "GPL-3.0"),
+    "damo-yolo-files": ("Addresses of the released files", "Apache-2.0"),
 }
 _ABLATIONS = ("yolox-table5", "damo-yolo-table1")  # their rows are about changed models, under the models' names
+# Table of changed models -> {row, 0-based: the finished model that it is about}.
+_FINISHED = {
+    "yolox-table2": {6: "yolox-darknet53"},
+    "yolox-table5": {0: "yolox-nano"},
+    "yolov7-table3": {3: "yolov7x"},
+    "yolov7-table6": {3: "yolov7-e6"},
+    "yolov7-table7": {2: "yolov7-e6"},
+    "yolov7-table8": {2: "yolov7-e6e"},
+    "damo-yolo-table1": {1: "damo-yolo-s", 4: "damo-yolo-m"},
+    "damo-yolo-table2": {3: "damo-yolo-s"},
+    "damo-yolo-table3": {2: "damo-yolo-s"},
+    "damo-yolo-table4": {3: "damo-yolo-s"},
+    "damo-yolo-table5": {0: "damo-yolo-s"},
+    "damo-yolo-table6": {3: "damo-yolo-s"},
+}
+_PLACES = {
+    "text": "text",
+    "release": "authors' release",
+    "pytorch": "authors' README",
+    "readme": "authors' README",
+    "notebooks": "authors' notebooks",
+    "int8": "authors' INT8 engines",
+    "files": "authors' files",
+}
 _PAPERS = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO", "yolov4": "YOLOv4"}
 
 
@@ -68,8 +107,8 @@ _PAPERS = {"yolox": "YOLOX", "yolov7": "YOLOv7", "damo-yolo": "DAMO-YOLO", "yolo
 class PrintedTable:
     """A printed table of a paper, or the numbers of a figure.
 
-    name: such as yolox-table3.  title: its subject.  source: paper and table, figure or section; or the authors'
-    release of weights.  setting: data and hardware.
+    name: such as yolox-table3.  title: its subject.  source: paper and table, figure or section; its text; or the
+    authors' release of weights.  setting: data and hardware; of files, their licence.
     columns: their titles.  rows: the cells as printed; a cell is empty where the paper prints nothing.
     """
 
@@ -116,25 +155,28 @@ def _read(name: str) -> PrintedTable:
     title, setting = PRINTED_TABLES[name]
     paper, kind = re.fullmatch(r"(.+)-(\w+[\d.]*)", name).groups()  # type: ignore[union-attr]
     place = re.sub(r"(\D)(\d)", r"\1 \2", kind, count=1).replace("section", "sec.")
-    place = place.replace("release", "authors' release")
+    place = _PLACES.get(kind, place)
     text = (files(__name__) / f"{name}.csv").read_text(encoding="utf-8")
     columns, *rows = (tuple(row) for row in csv.reader(text.splitlines()))
     return PrintedTable(name, title, f"{_PAPERS[paper]}, {place}", setting, columns, tuple(rows))
 
 
 def printed_rows(model: str) -> list[tuple[PrintedTable, tuple[str, ...]]]:
-    """Every printed row about a model, such as yolox-s, in the papers' tables that compare finished models."""
+    """Every printed row about a model, such as yolox-s; of a table of changed models, the row of the finished one."""
     found = []
     for name in PRINTED_TABLES:
-        table = printed_table(name)
-        if name in _ABLATIONS or table.columns[0] not in ("Model", "Models", "Method"):
-            continue
-        found += [(table, row) for row in table.rows if _same_model(row[0], model)]
+        table, finished = printed_table(name), _FINISHED.get(name, {})
+        named = name not in _ABLATIONS and table.columns[0] in ("Model", "Models", "Method")
+        found += [
+            (table, row)
+            for number, row in enumerate(table.rows)
+            if finished.get(number) == model or (named and is_printed_name(row[0], model))
+        ]
     return found
 
 
-def _same_model(printed: str, model: str) -> bool:
+def is_printed_name(printed: str, model: str) -> bool:
     """Whether a printed name, such as YOLOv7-X or DAMO-YOLO-S*, is that of one of our models."""
-    printed = printed.lower().removesuffix("*")
-    aliases = {"yolox-t": "yolox-tiny", "yolov7-x": "yolov7x"}
+    printed = printed.lower().removesuffix("*").partition(",")[0]
+    aliases = {"yolox-t": "yolox-tiny", "yolov7-x": "yolov7x", "yolov7-t-silu": "yolov7-tiny-silu"}
     return aliases.get(printed, printed) == model

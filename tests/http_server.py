@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +24,7 @@ from onnx_models import write_model
 pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("httpx", reason="needs httpx")
 
-# starlette's client warns of its own future; only that import is concerned
-import warnings
-
-with warnings.catch_warnings():
+with warnings.catch_warnings():  # of the client's own future
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
@@ -101,3 +100,11 @@ def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
         return found[0]
 
     return value
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Waits until a condition holds."""
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.005)

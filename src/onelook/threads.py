@@ -1,0 +1,117 @@
+"""How many threads a run on a CPU takes where the user does not say: as many as there are free cores.
+
+A thread more than there are free cores makes PyTorch slower, not faster: at every operator all threads wait for the one
+that has no core. `free_cores` measures them, because a load average says nothing of quotas and of other containers.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import threading
+import time
+from pathlib import Path
+
+from onelook.devices import num_cores
+from onelook.errors import UsageError
+
+_PROBE_SECONDS = 0.03  # some time slices of the scheduler
+_MOST_PROBED = 16  # threads that look for free cores; more cores are counted in proportion
+_NEARLY_FREE = 0.3  # of a core, that may be missing: the probe itself waits for Python's lock now and then
+
+
+def given_threads() -> int | None:
+    """The number of threads in the environment variable OMP_NUM_THREADS; None where it is not set or no number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
+def check_threads(threads: int | None) -> None:
+    """UsageError for a number of threads below 1."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"The number of threads is {threads}.", "Give 1 or more.")
+
+
+@functools.cache
+def chosen_threads() -> int:
+    """The threads of a run: OMP_NUM_THREADS, else the number of free cores, at least 1.
+
+    Measured once in a process, so that its runs do not differ.
+    """
+    given = given_threads()
+    if given is not None:
+        return given
+    cores = num_cores()
+    return cores if cores == 1 else max(1, min(cores, int(free_cores(cores) + _NEARLY_FREE)))
+
+
+def free_cores(cores: int) -> float:
+    """How many of the cores other programs leave free: what some threads get of them in 30 ms, added up."""
+    count = min(cores, _MOST_PROBED)
+    together, shares = threading.Barrier(count), [0.0] * count
+
+    def work(index: int) -> None:
+        block = bytes(1 << 17)
+        together.wait()
+        started, used = time.perf_counter(), time.thread_time()
+        while time.perf_counter() - started < _PROBE_SECONDS:
+            hashlib.sha256(block)  # without Python's lock
+        shares[index] = (time.thread_time() - used) / (time.perf_counter() - started)
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(count)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return sum(shares) * cores / count
+
+
+def threads_note(threads: int | None) -> str | None:
+    """The line that says that fewer threads than cores were chosen; None where the user chose, or all cores are free.
+
+    threads: what the user gave.
+    """
+    if threads is not None or given_threads() is not None or chosen_threads() >= num_cores():
+        return None
+    count = chosen_threads()
+    return f"Computing with {count} thread{'s' * (count > 1)}: others use the {num_cores()} cores (--threads chooses)."
+
+
+def limit_torch_threads(threads: int | None) -> None:
+    """Sets PyTorch's threads, of the whole process: those given, else `chosen_threads` where PyTorch has its default.
+
+    A number that the program has set itself stays.
+    """
+    import torch
+
+    check_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif has_default_threads() and chosen_threads() < torch.get_num_threads():
+        torch.set_num_threads(chosen_threads())
+
+
+def has_default_threads() -> bool:
+    """Whether PyTorch's number of threads is its own default: one a core, or one for two that share their units."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    defaults = (cores, cores // 2) if _cores_share_units() else (cores,)
+    return given_threads() is None and torch.get_num_threads() in defaults
+
+
+def _cores_share_units() -> bool:
+    try:
+        return Path("/sys/devices/system/cpu/smt/active").read_text(encoding="ascii").strip() == "1"
+    except OSError:
+        return False
+
+
+def make_waiting_passive() -> None:
+    """Makes the threads of OpenMP sleep while they wait, instead of taking the time of a core that others need.
+
+    Has an effect before PyTorch is imported only. Settings of the user stay.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

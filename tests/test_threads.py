@@ -1,0 +1,186 @@
+"""How many threads run: quotas of control groups, the environment, free cores, and the first steps of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from onelook import threads
+from onelook.devices import cpu_quota
+from onelook.errors import UserError
+from onelook.threads import chosen_threads, free_cores, limit_torch_threads, make_waiting_passive, threads_note
+from onelook.training.loop import Epoch, Step
+from onelook.training.options import RunOptions
+from onelook.training.threads import AGAIN_AFTER, STEPS_EACH, ThreadChoice
+
+
+@pytest.fixture
+def four_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
+    """A machine of four cores; its "free" says how many are free. Nothing in the environment."""
+    state = {"free": 4.0}
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "num_cores", lambda: 4)
+    monkeypatch.setattr(threads, "free_cores", lambda cores: state["free"])
+    chosen_threads.cache_clear()
+    yield state
+    chosen_threads.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "quota"),
+    [
+        ("0::/job\n", {"job/cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/job/part\n", {"job/cpu.max": "200000 100000\n", "job/part/cpu.max": "max 100000\n"}, 2.0),
+        ("0::/job/part\n", {"job/cpu.max": "50000 100000\n", "job/part/cpu.max": "300000 100000\n"}, 0.5),
+        ("0::/\n", {"cpu.max": "300000 100000\n"}, 3.0),
+        ("0::/../host/path\n", {"cpu.max": "300000 100000\n"}, 3.0),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/\n", {}, None),
+        (
+            "4:cpu,cpuacct:/docker/1\n0::/\n",
+            {"cpu,cpuacct/docker/1/cpu.cfs_quota_us": "250000", "cpu,cpuacct/docker/1/cpu.cfs_period_us": "100000"},
+            2.5,
+        ),
+        ("1:cpu:/x\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("1:cpu:/x\n", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1.0),
+        ("3:cpuset:/x\n", {"cpuset/x/cpu.cfs_quota_us": "1", "cpuset/x/cpu.cfs_period_us": "1"}, None),
+        ("0::/\n", {"cpu.max": "what\n"}, None),
+        ("damaged", {}, None),
+    ],
+)
+def test_the_quota_of_a_control_group_is_that_of_the_narrowest_above(
+    tmp_path: Path, groups: str, files: dict[str, str], quota: float | None
+) -> None:
+    for name, content in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(content, encoding="ascii")
+    (tmp_path / "membership").write_text(groups, encoding="utf-8")
+    assert cpu_quota(tmp_path / "cgroup", tmp_path / "membership") == quota
+
+
+def test_a_machine_without_control_groups_has_no_quota(tmp_path: Path) -> None:
+    assert cpu_quota(tmp_path, tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize(("free", "chosen"), [(0.2, 1), (1.6, 1), (1.8, 2), (3.9, 4), (4.0, 4)])
+def test_as_many_threads_run_as_there_are_free_cores(four_cores: dict[str, float], free: float, chosen: int) -> None:
+    four_cores["free"] = free
+    assert chosen_threads() == chosen
+    note = threads_note(None)
+    assert (note is None) == (chosen == 4)
+    assert note is None or note.startswith(f"Computing with {chosen} thread")
+    assert threads_note(2) is None
+    four_cores["free"] = 4.0
+    assert chosen_threads() == chosen  # one choice a process
+
+
+@pytest.mark.usefixtures("four_cores")
+@pytest.mark.parametrize(("text", "chosen"), [("3", 3), ("2,1", 2), ("", 4), ("many", 4), ("0", 4)])
+def test_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch, text: str, chosen: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert chosen_threads() == chosen
+    assert threads_note(None) is None
+
+
+def test_free_cores_are_between_none_and_all() -> None:
+    assert 0 < free_cores(2) <= 2.1
+
+
+def test_threads_that_a_program_has_set_stay(four_cores: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    current = [4]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: current[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: current.__setitem__(0, count))
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    four_cores["free"] = 1.0
+    limit_torch_threads(None)
+    assert current == [1]
+    current[0] = 3
+    limit_torch_threads(None)
+    assert current == [3]
+    limit_torch_threads(2)
+    assert current == [2]
+    with pytest.raises(UserError, match="threads is 0"):
+        limit_torch_threads(0)
+
+
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    make_waiting_passive()
+    assert "OMP_WAIT_POLICY" not in threads.os.environ
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    make_waiting_passive()
+    assert threads.os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+
+
+class Training:
+    """Steps whose time depends on the number of threads."""
+
+    def __init__(self, seconds: dict[int, float]) -> None:
+        self.seconds, self.threads, self.now = seconds, 0, 0.0
+        self.used: list[int] = []
+        self.said: list[str] = []
+        self.choice = ThreadChoice(sorted(seconds), self.said.append, clock=lambda: self.now, set_threads=self._set)
+
+    def _set(self, count: int) -> None:
+        self.threads = count
+
+    def step(self, size: int = 64) -> None:
+        self.used.append(self.threads)
+        taken = self.seconds[self.threads] * (size / 64) ** 2
+        self.now += taken
+        step = SimpleNamespace(seconds=taken, images=(0, 1), size=(size, size))
+        event = cast(Any, Step).__new__(Step)
+        for name, value in vars(step).items():
+            object.__setattr__(event, name, value)
+        self.choice.add(event)
+
+
+@pytest.mark.parametrize("fastest", [1, 2, 4])
+def test_the_first_steps_choose_the_fastest_number_of_threads(fastest: int) -> None:
+    training = Training({count: 1.0 if count == fastest else 1.5 for count in (1, 2, 4)})
+    for number in range(20):
+        training.step(size=64 if number % 2 else 128)  # sizes differ: the time is that of a pixel
+    assert training.choice.chosen == training.used[-1] == fastest
+    assert training.used[: 3 * (STEPS_EACH + 1)].count(2) == STEPS_EACH + 1
+    assert len(training.said) == 1
+    assert f"{fastest} thread" in training.said[0]
+
+
+def test_a_number_of_threads_that_is_far_too_slow_gets_two_steps() -> None:
+    training = Training({1: 1.0, 2: 8.0})
+    for _ in range(10):
+        training.step()
+    assert training.used.count(2) == 2
+    assert training.choice.chosen == 1
+
+
+def test_the_choice_is_made_again_at_the_end_of_an_epoch_when_it_is_old() -> None:
+    training = Training({1: 1.0, 2: 1.5})
+    for _ in range(10):
+        training.step()
+    training.choice.add(Epoch(0))
+    assert training.choice.chosen == 1
+    training.seconds = {1: 1.0, 2: 0.6}  # the other program has ended
+    training.now += AGAIN_AFTER + 1
+    training.step()
+    assert training.choice.chosen == 1  # not within an epoch
+    training.choice.add(Epoch(1))
+    for _ in range(10):
+        training.step()
+    assert training.choice.chosen == 2
+
+
+def test_threads_are_kept_for_resuming_and_checked() -> None:
+    assert RunOptions().after(RunOptions(threads=3).to_dict()).threads == 3
+    with pytest.raises(UserError, match="threads is 0"):
+        RunOptions(threads=0)
