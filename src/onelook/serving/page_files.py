@@ -20,6 +20,7 @@ _MEDIA_TYPES = {
     "camera.js": "text/javascript; charset=utf-8",
     "detections.js": "text/javascript; charset=utf-8",
     "files.js": "text/javascript; charset=utf-8",
+    "list.js": "text/javascript; charset=utf-8",
     "server.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }

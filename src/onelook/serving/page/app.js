@@ -1,10 +1,11 @@
 // The page: one image, the server's answer, and what is shown of it. Every text of files, users and the server goes
 // through `textContent` and attributes: none of it is ever HTML.
 
-import { drawBoxes, highlight, placeLabels, renderImage } from "./boxes.js";
+import { drawBoxes, placeLabels, renderImage } from "./boxes.js";
 import { CameraError, connectCamera } from "./camera.js";
 import { classColour, countClasses, css, LOWEST_THRESHOLD, summary, toSave, visible } from "./detections.js";
 import { connectFiles } from "./files.js";
+import { connectList } from "./list.js";
 import { detect, fetchModels, ServerError, setToken } from "./server.js";
 
 const ids = [...document.querySelectorAll("[id]")].map((element) => [element.id.replace(/-(\w)/g, (_, c) => c.toUpperCase()), element]);
@@ -18,7 +19,6 @@ const state = {
   answer: null, // the server's, at the lowest threshold
   shown: [], // its detections above the threshold, of the chosen classes
   hiddenClasses: new Set(), // labels
-  selected: null, // index in `shown`
   thresholdMoved: false, // by the user: before that it is the model's
   note: "", // about the image, under it
   request: null, // AbortController of the one under way
@@ -27,6 +27,7 @@ const state = {
 
 const result = () => state.answer?.results[0] ?? null;
 const threshold = () => Number(page.threshold.value);
+const list = connectList(page);
 
 // ---- messages
 
@@ -150,7 +151,7 @@ async function useFile(file, { live = false, note = "" } = {}) {
 // Removes what was shown of the image before.
 function forget(file) {
   clearError();
-  Object.assign(state, { file, answer: null, shown: [], selected: null });
+  Object.assign(state, { file, answer: null, shown: [] });
   page.timings.textContent = "";
   page.classesField.hidden = true;
   render();
@@ -238,7 +239,6 @@ function showClasses() {
 function render(delay = 0) {
   const image = result();
   state.shown = image ? visible(image.detections, threshold(), state.hiddenClasses) : [];
-  state.selected = null;
   if (image) {
     drawBoxes(page.boxes, image, state.shown);
     const text = summary(state.shown, image.detections.length);
@@ -248,63 +248,10 @@ function render(delay = 0) {
     page.boxes.replaceChildren();
     page.image.alt = state.file?.name ?? "";
   }
-  page.list.replaceChildren(...state.shown.map(listRow));
-  page.list.hidden = page.listHelp.hidden = !state.shown.length;
+  list.show(state.shown);
   page.saveJson.disabled = !image;
   page.saveImage.disabled = !image || !state.decoded;
-  select(null);
 }
-
-function listRow(detection, index) {
-  const row = document.createElement("div");
-  row.id = `detection-${index}`;
-  row.setAttribute("role", "option");
-  row.setAttribute("aria-selected", "false");
-  const swatch = document.createElement("i");
-  swatch.style.backgroundColor = css(classColour(detection.label));
-  const name = document.createElement("b");
-  name.textContent = detection.name;
-  const score = document.createElement("span");
-  score.textContent = detection.score.toFixed(2);
-  const box = document.createElement("span");
-  box.className = "muted small";
-  const [x1, y1, x2, y2] = detection.box.map(Math.round);
-  box.textContent = `${x1}, ${y1} to ${x2}, ${y2}`;
-  row.append(swatch, name, score, box);
-  return row;
-}
-
-// Selects a row and highlights its box; null for none.
-function select(index) {
-  if (state.selected !== null) page.list.children[state.selected]?.setAttribute("aria-selected", "false");
-  state.selected = index;
-  const row = index === null ? null : page.list.children[index];
-  row?.setAttribute("aria-selected", "true");
-  row?.scrollIntoView({ block: "nearest" });
-  if (row) page.list.setAttribute("aria-activedescendant", row.id);
-  else page.list.removeAttribute("aria-activedescendant");
-  highlight(page.boxes, index);
-}
-
-const rowIndex = (event) => {
-  const row = event.target.closest("[role=option]");
-  return row ? [...page.list.children].indexOf(row) : null;
-};
-
-page.list.addEventListener("click", (event) => {
-  const index = rowIndex(event);
-  if (index !== null) select(index === state.selected ? null : index);
-});
-page.list.addEventListener("pointerover", (event) => event.pointerType === "mouse" && highlight(page.boxes, rowIndex(event) ?? state.selected));
-page.list.addEventListener("pointerleave", () => highlight(page.boxes, state.selected));
-page.list.addEventListener("keydown", (event) => {
-  const last = state.shown.length - 1;
-  const at = state.selected ?? -1;
-  const moves = { ArrowDown: Math.min(at + 1, last), ArrowUp: Math.max(at - 1, 0), Home: 0, End: last, PageDown: Math.min(at + 10, last), PageUp: Math.max(at - 10, 0), Escape: null };
-  if (!(event.key in moves)) return;
-  event.preventDefault();
-  select(moves[event.key]);
-});
 
 // The smallest box at a point of the image: a small object in front of a large one can be chosen, too.
 page.frame.addEventListener("click", (event) => {
@@ -316,7 +263,7 @@ page.frame.addEventListener("click", (event) => {
   const size = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
   const hit = state.shown.filter(({ box: [x1, y1, x2, y2] }) => x >= x1 && x <= x2 && y >= y1 && y <= y2);
   hit.sort((a, b) => size(a.box) - size(b.box));
-  select(hit.length ? state.shown.indexOf(hit[0]) : null);
+  list.select(hit.length ? state.shown.indexOf(hit[0]) : null);
 });
 
 page.threshold.addEventListener("input", () => {
