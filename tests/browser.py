@@ -37,6 +37,10 @@ def executable() -> str | None:
 needs_browser = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser())
 
 
+class CommandError(RuntimeError):
+    """The browser refused a command, such as one that came while another document was being loaded."""
+
+
 class Browser:
     """A running Chromium; `tab` opens a page in a profile of its own."""
 
@@ -61,7 +65,7 @@ class Browser:
             self.receive(end - time.monotonic())
         answer = self._answers.pop(self._number)
         if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
+            raise CommandError(f"{method}: {answer['error']}")
         return dict(answer["result"])
 
     def receive(self, seconds: float) -> None:
@@ -130,11 +134,17 @@ class Tab:
     def wait(self, expression: str) -> None:
         """Returns when an expression is true."""
         end = time.monotonic() + TIMEOUT
-        while not self.evaluate(expression):
+        while not self._is_true(expression):
             if time.monotonic() > end:
                 text = self.evaluate("document.body.innerText")
                 raise TimeoutError(f"never true: {expression}\nproblems: {self.problems()}\nthe page says: {text}")
             time.sleep(0.02)
+
+    def _is_true(self, expression: str) -> bool:
+        try:
+            return bool(self.evaluate(expression))
+        except CommandError:  # the document is being replaced
+            return False
 
     def choose_file(self, selector: str, *paths: Path) -> None:
         root = self.call("DOM.getDocument")["root"]["nodeId"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import json
 import threading
 from collections.abc import Iterator
@@ -71,6 +72,15 @@ class Answers:
         result = {"source": "0", "width": width, "height": height, "detections": found}
         timings = {"decode": 1.5, "queue": 0.1, "inference": 20.25, "total": 22.0}
         return 200, {}, {"model": query["model"], "version": "1", "results": [result], "timings_ms": timings}
+
+
+def sent_image(request: tuple[str, dict[str, str], dict[str, str], bytes]) -> tuple[str | None, bytes]:
+    """The name and the content of the one file of a multipart form."""
+    _, _, headers, body = request
+    form = email.message_from_bytes(b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + body)
+    (part,) = form.get_payload()
+    assert part.get_param("name", header="content-disposition") == "image"
+    return part.get_filename(), part.get_payload(decode=True)
 
 
 def error(code: str, message: str, remedy: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from browser import Tab, needs_browser
-from page_server import Answers, detection, error
+from page_server import Answers, detection, error, sent_image
 from page_tab import DETECTIONS, NUM_BOXES, STATUS, answers, box_fractions, image_file, opened, show, tab
 
 __all__ = ["answers", "opened", "tab"]  # fixtures
@@ -22,9 +22,9 @@ def test_a_chosen_file_is_sent_once_and_its_boxes_are_drawn_in_place(
 ) -> None:
     path = image_file(tmp_path)
     show(tab, path)
-    (_, query, headers, body) = answers.requests[-1]
+    query = answers.requests[-1][1]
     assert answers.num_detects() == 1 and query == {"threshold": "0.05", "model": "nano", "version": "1"}
-    assert headers["Content-Type"] == "image/png" and body == path.read_bytes()
+    assert sent_image(answers.requests[-1]) == ("dog.png", path.read_bytes())
     scale = [640, 480, 640, 480]
     expected = [[x / side for x, side in zip(one["box"], scale)] for one in DETECTIONS[:3]]
     np.testing.assert_allclose(box_fractions(tab), expected, atol=1e-3)
@@ -124,6 +124,7 @@ CONTRAST = """(() => {
   return found.sort((x, y) => x[0] - y[0]); })()"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_has_enough_contrast(tab: Tab, answers: Answers, tmp_path: Path, theme: str) -> None:
     tab.theme(theme)
@@ -137,6 +138,7 @@ def test_text_has_enough_contrast(tab: Tab, answers: Answers, tmp_path: Path, th
     assert (int(ground[4:].split(",")[0]) < 60) == (theme == "dark")
 
 
+@pytest.mark.slow
 def test_a_phone_scrolls_one_way_and_its_targets_fit_a_finger(tab: Tab, answers: Answers, tmp_path: Path) -> None:
     tab.size(360, 740, phone=True, scale=2)
     long = "a-very-long-name-without-any-place-to-break-" * 4
@@ -148,6 +150,7 @@ def test_a_phone_scrolls_one_way_and_its_targets_fit_a_finger(tab: Tab, answers:
     assert tab.evaluate(small) == []
 
 
+@pytest.mark.slow
 def test_a_screen_reader_finds_names_states_and_news(tab: Tab, answers: Answers, tmp_path: Path) -> None:
     show(tab, image_file(tmp_path))
     tab.wait(f"{STATUS}.startsWith('3 of 4')")
@@ -203,6 +206,7 @@ def test_a_token_is_asked_for_and_sent(tab: Tab, answers: Answers, tmp_path: Pat
     assert "secret-7" not in tab.evaluate("location.href + document.body.innerText")
 
 
+@pytest.mark.slow
 def test_an_image_without_detections_says_so(tab: Tab, answers: Answers, tmp_path: Path) -> None:
     answers.detections = []
     show(tab, image_file(tmp_path), boxes=0)
@@ -211,6 +215,7 @@ def test_an_image_without_detections_says_so(tab: Tab, answers: Answers, tmp_pat
     assert not tab.evaluate("document.getElementById('save-json').disabled")
 
 
+@pytest.mark.slow
 def test_another_model_and_version_answers_the_same_image(tab: Tab, answers: Answers, tmp_path: Path) -> None:
     show(tab, image_file(tmp_path))
     options = "[...document.getElementById('model').options].map((one) => one.textContent)"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from browser import Tab, needs_browser
-from page_server import Answers, detection
+from browser import TIMEOUT, Tab, needs_browser
+from page_server import Answers, detection, error, sent_image
 from page_tab import DETECTIONS, NUM_BOXES, STATUS, answers, box_fractions, image_file, opened, show, tab
 
 __all__ = ["answers", "opened", "tab"]  # fixtures
@@ -87,7 +87,7 @@ TRANSFER = """(async () => { const canvas = new OffscreenCanvas(64, 48); canvas.
 def test_an_image_is_dropped_or_pasted(tab: Tab, answers: Answers, event: str) -> None:
     tab.evaluate(TRANSFER % event)
     tab.wait(f"{NUM_BOXES} === 3")
-    assert answers.requests[-1][3].startswith(b"\x89PNG")
+    assert sent_image(answers.requests[-1])[1].startswith(b"\x89PNG")
     assert tab.evaluate("document.getElementById('caption').textContent").startswith("given.png")
 
 
@@ -113,13 +113,16 @@ def test_the_camera_takes_a_photo_and_a_refusal_is_explained(tab: Tab, answers: 
     answers.size = tuple(tab.evaluate("['Width', 'Height'].map((s) => document.getElementById('video')['video' + s])"))
     tab.evaluate("document.getElementById('take').click()")
     tab.wait(f"{NUM_BOXES} === 3 && document.getElementById('camera').hidden")
-    assert Image.open(io.BytesIO(answers.requests[-1][3])).size == answers.size
+    assert Image.open(io.BytesIO(sent_image(answers.requests[-1])[1])).size == answers.size
     tab.evaluate("document.getElementById('open-camera').click()")
     tab.wait("!document.getElementById('camera').hidden")
     tab.evaluate("document.getElementById('live').click()")
     before = answers.num_detects()
+    end = time.monotonic() + TIMEOUT
     while answers.num_detects() < before + 3:
         tab.wait("document.getElementById('error').hidden")
+        assert time.monotonic() < end
+    assert tab.evaluate("document.getElementById('video').getBoundingClientRect().height") < 100
     tab.evaluate("document.getElementById('close-camera').click()")
     tab.wait("document.getElementById('video').srcObject === null")
 
@@ -134,6 +137,14 @@ def test_an_image_that_the_browser_cannot_read_has_its_boxes_on_an_empty_frame(
         "(() => { const r = document.getElementById('boxes').getBoundingClientRect(); return r.width / r.height; })()"
     )
     assert tab.evaluate(ratio) == pytest.approx(640 / 480, rel=0.01)
+
+
+def test_an_image_that_nobody_can_read_leaves_no_empty_frame(tab: Tab, answers: Answers, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    answers.detect = (400, {}, error("bad_image", "'bad.jpg' is a damaged image.", "Replace the file."))
+    tab.choose_file("#file", tmp_path / "bad.jpg")
+    tab.wait("document.getElementById('error').innerText.includes('is a damaged image')")
+    assert tab.evaluate("document.getElementById('stage').hidden && !document.getElementById('empty').hidden")
 
 
 def test_a_file_that_is_no_image_is_not_sent(tab: Tab, answers: Answers, tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ async function useFile(file, { live = false, note = "" } = {}) {
     if (request.signal.aborted) return;
     if (!isOwnError(error)) throw error;
     if (!live) setStatus("No detections: the request failed.");
+    if (!live && !state.decoded) showNoImage(); // neither the browser nor the server can read it
     showError(error, () => useFile(file));
     if (live) throw error;
   } finally {
@@ -192,6 +193,11 @@ function showImage(file, image) {
     page.image.removeAttribute("src");
   }
   page.caption.textContent = [file.name, state.note].filter(Boolean).join(" · ");
+}
+
+function showNoImage() {
+  page.stage.hidden = true;
+  page.empty.hidden = false;
 }
 
 function showAnswer(answer, live) {

@@ -57,6 +57,7 @@ export function connectCamera(page, { useFile, showError, clearError }) {
   function setLive(value) {
     live = value;
     page.live.setAttribute("aria-pressed", String(value));
+    page.camera.classList.toggle("is-live", value); // the answered frame takes the preview's place
   }
 
   function stop() {

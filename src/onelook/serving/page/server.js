@@ -21,13 +21,14 @@ export const fetchModels = async (signal) => {
   return answer.models;
 };
 
-// Detects objects in one image (a Blob). Returns the whole answer; `results[0]` is the image's.
+// Detects objects in one image (a File). Returns the whole answer; `results[0]` is the image's.
 export const detect = async (image, { model, version, threshold }, signal) => {
   const query = new URLSearchParams({ threshold: String(threshold) });
   if (model) query.set("model", model);
   if (version) query.set("version", version);
-  const headers = { "Content-Type": image.type || "application/octet-stream" };
-  const answer = await request(`v1/detect?${query}`, { method: "POST", body: image, headers, signal });
+  const body = new FormData();
+  body.append("image", image, image.name); // the server's messages name the file
+  const answer = await request(`v1/detect?${query}`, { method: "POST", body, signal });
   const result = answer.results?.[0];
   if (!(result?.width > 0 && result.height > 0 && Array.isArray(result.detections))) throw notUnderstood("v1/detect");
   return answer;
