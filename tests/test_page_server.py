@@ -31,7 +31,7 @@ def command(model: Path) -> Iterator[str]:
     line = [sys.executable, "-m", "onelook", "serve", str(model), "--port", "0", "--token-file", str(tokens)]
     environment = {**os.environ, "PYTHONPATH": str(Path(onelook.__file__).parents[1])}
     started = subprocess.Popen(
-        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
+        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert started.stdout is not None
     try:
