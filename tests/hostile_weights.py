@@ -159,6 +159,9 @@ def broken_onnx() -> dict[str, bytes]:
         "millions of fields": onnx_bytes(part(1, flag(99, 1) * 1_500_000)),
         "kernel of a terabyte": onnx_bytes(IMAGES + CONV + bias + onnx_tensor(dims=(1 << 38, 1, 1, 1))),
         "kernel that overflows": onnx_bytes(IMAGES + CONV + bias + onnx_tensor(dims=(1 << 40, 1 << 40, 1 << 40, 1))),
+        "an empty kernel whose strides overflow": onnx_bytes(
+            IMAGES + CONV + bias + onnx_tensor(dims=(0, 1 << 40, 1 << 40, 1), raw=b"")
+        ),
         "negative sides": onnx_bytes(IMAGES + CONV + bias + onnx_tensor(dims=(-2, -3, 1, 1))),
         "a thousand sides": onnx_bytes(IMAGES + CONV + bias + onnx_tensor(dims=(1,) * 1000)),
         "kernel without values": onnx_bytes(IMAGES + CONV + bias + onnx_tensor(raw=None)),

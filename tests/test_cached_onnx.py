@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +20,7 @@ from onelook.api import cached_onnx
 from onelook.api.cached_onnx import CachedOnnx, RuntimeName, exported_where_it_pays, is_whole, open_cached
 from onelook.api.open import LoadOptions, OpenedPredictor, open_predictor
 from onelook.data.synthetic import Scenes, write_synthetic
-from onelook.errors import UsageError, UserError, install_command
+from onelook.errors import ExportError, UsageError, UserError, install_command
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.reporter import SilentReporter
 from onnx_models import write_model
@@ -86,9 +88,29 @@ def test_a_damaged_file_is_made_again(
     opened(weights, "onnx")
     (file,) = weights.parent.glob("*.onnx")
     file.write_bytes(damage(file.read_bytes()))
-    assert not isinstance(opened(weights), OnnxRuntime)
+    said = Lines()
+    assert not isinstance(opened(weights, "auto", said), OnnxRuntime)
+    assert str(file) in said.lines[0] and "--runtime onnx" in said.lines[0]
     assert isinstance(opened(weights, "onnx"), OnnxRuntime)
     assert len(exports) == 2
+
+
+@pytest.mark.parametrize("threads", [0, 10**8])
+def test_a_wrong_number_of_threads_is_told_before_the_export(
+    weights: Path, exports: list[list[str]], threads: int
+) -> None:
+    with pytest.raises(UsageError, match=f"threads is {threads}"):
+        open_cached(weights, replace(OPTIONS, threads=threads), "onnx", SilentReporter())
+    assert not exports
+
+
+def test_the_export_takes_no_modules_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    missing = CachedOnnx("1" * 64, (tmp_path / "a.onnx",), {"model": "nowhere.pt", "weights": None, "size": None})
+    with pytest.raises(ExportError, match=r"nowhere\.pt"):
+        missing.make(120.0)
 
 
 def test_the_record_of_a_file_is_an_entry_of_its_metadata(tmp_path: Path) -> None:
@@ -159,6 +181,15 @@ def test_a_file_that_does_not_agree_is_not_used(weights: Path, monkeypatch: pyte
     assert len(said.lines) == count
     with pytest.raises(UserError, match="does not agree"):
         opened(weights, "onnx")
+
+
+def test_a_file_that_is_made_ends_the_record_of_a_failure(weights: Path, exports: list[list[str]]) -> None:
+    cached = cached_onnx.cached_onnx(weights, OPTIONS)
+    assert cached is not None
+    cached._failed("no time", 1.0)
+    assert cached.failure() is not None
+    opened(weights, "onnx")
+    assert cached.failure() is None and not list(weights.parent.glob("*.failed.json"))
 
 
 def test_without_the_packages_pytorch_runs_and_the_command_is_said(

@@ -137,6 +137,13 @@ def test_jpeg_2000_tiles_that_begin_outside_are_refused():
         decode_image(bytes(content))
 
 
+def test_a_jpeg_2000_of_two_sizes_takes_no_memory_for_the_larger():
+    content = bytearray(encoded(np.zeros((48, 64), np.uint8), "JPEG2000"))
+    content[content.index(b"ihdr") + 4] = 0x10  # the height in the box before the codestream: 268 million
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode_image(bytes(content))
+
+
 def test_missing_folder_pipe_and_odd_names(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     for name, words in [

@@ -15,6 +15,7 @@ from data_sets import changed, put, voc_object, voc_xml
 from onelook.data import open_dataset
 from onelook.data.check import check
 from onelook.errors import UserError
+from onelook.reporter import SilentReporter
 
 DEEP = 100_000
 
@@ -316,6 +317,14 @@ def test_a_list_of_a_million_lines_is_bounded(tmp_path):
     assert len(open_dataset(root)) == 1
     put(root / "list.txt", "".join(f"images/val/{i}.png\n" for i in range(3_000)))
     refused(root, "does not exist")
+
+
+def test_a_list_of_names_too_long_for_files_is_checked(tmp_path):
+    root = make.yolo(tmp_path / "data")
+    put(root / "list.txt", f"images/val/a.png\nimages/{'v[' * 1500}/a.png\n")
+    put(root / "data.yaml", "val: list.txt\nnames: [cat, dog]\n")
+    problems = check(root, reporter=SilentReporter()).problems
+    assert "image-unreadable" in [one.code for one in problems]
 
 
 @pytest.mark.parametrize("place", ["nowhere", "a\0b", "x" * 5000, "", "/dev/null", "README.md"])

@@ -77,7 +77,7 @@ def test_an_exported_file_without_metadata_is_an_error(tmp_path: Path) -> None:
     """Without the check its boxes would be read as raw outputs and its colours as BGR: results that only look right."""
     onnx = pytest.importorskip("onnx")
     onelook.save_weights(onelook.build("yolox-nano"), tmp_path / "nano.safetensors")
-    onelook.exporting(str(tmp_path / "nano.safetensors"), size=64, out=tmp_path / "nano.onnx")
+    onelook.export(str(tmp_path / "nano.safetensors"), size=64, out=tmp_path / "nano.onnx")
     model = onnx.load(tmp_path / "nano.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")

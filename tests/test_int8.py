@@ -260,6 +260,9 @@ def test_processor_without_gain_is_named() -> None:
     [
         (["--int8"], 2, "--calibrate DATA"),
         (["--calibrate", "."], 2, "--int8"),
+        (["--max-drop", "2"], 2, "Add --int8"),
+        (["--calibration-images", "20"], 2, "Add --int8"),
+        (["--int8", "--calibrate", ".", "--max-drop", "nan"], 2, "max_drop is nan"),
         (["--int8", "--half", "--calibrate", "."], 2, "--half or --int8"),
         (["--int8", "--calibrate", ".", "--max-drop", "-1"], 2, "max_drop is -1"),
         (["--int8", "--calibrate", ".", "--calibration-images", "0"], 2, "calibration_images is 0"),

@@ -18,6 +18,7 @@ from onelook.errors import UsageError
 
 _PROBE_SECONDS = 0.03  # some time slices of the scheduler
 _MOST_PROBED = 16  # threads that look for free cores; more cores are counted in proportion
+_MOST_THREADS = 1024  # that may be asked for, where there are fewer cores
 _NEARLY_FREE = 0.3  # of a core, that may be missing: the probe itself waits for Python's lock now and then
 
 
@@ -28,9 +29,10 @@ def given_threads() -> int | None:
 
 
 def check_threads(threads: int | None) -> None:
-    """UsageError for a number of threads below 1."""
-    if threads is not None and threads < 1:
-        raise UsageError(f"The number of threads is {threads}.", "Give 1 or more.")
+    """UsageError for a number of threads below 1, or so large that PyTorch and ONNX Runtime end the process."""
+    most = max(_MOST_THREADS, num_cores())
+    if threads is not None and not 1 <= threads <= most:
+        raise UsageError(f"The number of threads is {threads}.", f"Give 1 to {most}.")
 
 
 @functools.cache

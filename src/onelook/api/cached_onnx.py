@@ -2,7 +2,7 @@
 
 The file lies beside the weights, or in the user's cache folder where nothing can be written there. It holds the key of
 what it was made of (digest of the weights, versions, input size) and a digest of its own bytes; where one of them does
-not fit, it is made again. `python -m onelook.api.cached_onnx ARGUMENTS` makes one, in a process that can be stopped.
+not fit, it is made again. `main` makes one, in a process of its own that can be stopped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from onelook.predict.predictor import Predictor
 from onelook.predict.runtimes import exported_runtime
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.reporter import Reporter
-from onelook.threads import chosen_threads, threads_note
+from onelook.threads import check_threads, chosen_threads, threads_note
 from onelook.version import __version__
 
 RuntimeName = Literal["auto", "torch", "onnx"]
@@ -58,6 +58,10 @@ LARGEST_PART = 0.5
 
 _LONGEST_EXPORT = 1800.0  # seconds, where ONNX Runtime was asked for
 _RECORD = b"onelook.cached"  # the key of the last metadata entry of a cached file
+_MAKE = """import sys
+sys.path[:] = sys.argv[1:-2]
+from onelook.api.cached_onnx import main
+sys.exit(main(*sys.argv[-2:]))"""  # with this process's modules: Python adds the current folder, whose files may differ
 _WORTH_MEASURING = 30  # images; fewer do not take a minute
 
 
@@ -89,7 +93,7 @@ class CachedOnnx:
         """Exports and verifies within a time, and returns the file. ExportError where that fails or takes longer."""
         with tempfile.TemporaryDirectory(prefix="onelook-") as folder:
             draft = Path(folder) / "model.onnx"
-            command = [sys.executable, "-m", "onelook.api.cached_onnx", json.dumps(self.arguments), str(draft)]
+            command = [sys.executable, "-c", _MAKE, *sys.path, json.dumps(self.arguments), str(draft)]
             started = time.monotonic()
             try:
                 ended = subprocess.run(
@@ -104,7 +108,11 @@ class CachedOnnx:
                 raise self._failed(said, None if lasting else time.monotonic() - started)
             content = draft.read_bytes()
         record = _record(self.key, content)
-        return self._keep(lambda place: write_bytes(place, content + record))
+        made = self._keep(lambda place: write_bytes(place, content + record))
+        for place in self.places:
+            with suppress(OSError):
+                _failure_of(place).unlink()
+        return made
 
     def _failed(self, reason: str, seconds: float | None) -> ExportError:
         text = json.dumps(asdict(FailedExport(self.key, reason, seconds)))
@@ -137,6 +145,7 @@ def open_cached(model: Model, options: LoadOptions, runtime: RuntimeName, report
     """A predictor for the model, of its cached ONNX file where there is one. runtime "onnx" makes it where not."""
     if runtime not in get_args(RuntimeName):
         raise UsageError(f"There is no runtime '{runtime}'.", f"Give one of: {', '.join(get_args(RuntimeName))}.")
+    check_threads(options.threads)  # before an export
     reason = _not_for(model, options)
     if runtime == "onnx" and reason:
         raise UsageError(f"The runtime 'onnx' cannot be chosen: {reason}.", "Leave it away.")
@@ -153,6 +162,8 @@ def open_cached(model: Model, options: LoadOptions, runtime: RuntimeName, report
         with reporter.progress("exporting for ONNX Runtime"):
             path = _made(cached, _LONGEST_EXPORT)
     if path is None:
+        if cached is not None and (stale := next((place for place in cached.places if place.is_file()), None)):
+            reporter.info(f"'{stale}' is damaged, or of other weights or versions; --runtime onnx makes it anew.")
         return open_predictor(model, options)
     return _opened(path, model, options, reporter)
 
@@ -348,7 +359,3 @@ def main(arguments: str, path: str) -> int:
         print(error.message, file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -224,9 +224,9 @@ def export(
     if nms:
         options = replace(options, nms=Nms(confidence, iou, limit=limit))
     if target != "darknet":
-        TARGETS[target].check(options)
         if int8:
-            INT8[target].check(options)
+            INT8[target].check(options)  # first: its extra has the packages of both
+        TARGETS[target].check(options)
     untrained = weights == "none"
     opened = open_network(model, None if untrained else weights, untrained=untrained)
     detector = opened.detector

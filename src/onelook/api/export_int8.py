@@ -44,6 +44,8 @@ class Int8Settings:
         if not int8:
             if self.calibrate is not None:
                 raise UsageError("Images to calibrate with are given, but not --int8.", "Add --int8 (int8=True).")
+            if self != Int8Settings():
+                raise UsageError("Settings of an 8-bit export are given, but not --int8.", "Add --int8 (int8=True).")
             return
         if half:
             raise UsageError("A file is either in float16 or in 8 bits.", "Give --half or --int8.")

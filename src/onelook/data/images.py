@@ -254,7 +254,7 @@ _REDUCED = (0, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREA
 def _decode(data: bytes | bytearray, header: Header, level: int = 0) -> np.ndarray | None:
     """(H, W, 3) uint8 RGB, upright; None where it cannot be decoded."""
     if header.needs_pillow:
-        return decode_with_pillow(bytes(data), header.format)
+        return decode_with_pillow(bytes(data), header.format, header.height * header.width)
     if header.orientation_at and header.orientation != 1:  # OpenCV turns a TIFF whatever its flags say
         data = bytearray(data)
         struct.pack_into("<H" if data[:2] == b"II" else ">H", data, header.orientation_at, 1)

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def decode_with_pillow(data: bytes, kind: str) -> np.ndarray | None:
+def decode_with_pillow(data: bytes, kind: str, pixels: int) -> np.ndarray | None:
     """(H, W, 3) uint8 RGB, upright, of the first image of a file of this format; None where Pillow cannot.
+
+    pixels: H times W by our own reading of the file. A file with a second, larger size inside (JPEG 2000 has one in its
+    codestream and one in a box before it) is not decoded: Pillow would take memory for that one.
 
     Alpha is dropped, and where it was multiplied into the colours, that is undone.
     """
@@ -25,6 +28,8 @@ def decode_with_pillow(data: bytes, kind: str) -> np.ndarray | None:
 
     try:
         with _opener(kind)(io.BytesIO(data)) as image:
+            if image.width * image.height > pixels:
+                return None
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except Exception:  # damaged bytes raise errors of any kind in the readers of the formats

@@ -72,8 +72,9 @@ def check_shape(shape: object, what: str) -> tuple[int, ...]:
         raise UnreadableFile(f"{what} has no proper shape")
     if not all(isinstance(side, int) and not isinstance(side, bool) and 0 <= side < 1 << 48 for side in shape):
         raise UnreadableFile(f"{what} has a shape that is not made of sizes")
-    if prod(shape) >= 1 << 48:
-        raise UnreadableFile(f"{what} claims {prod(shape)} elements")
+    claimed = prod(side or 1 for side in shape)  # an empty tensor has strides too, which PyTorch computes
+    if claimed >= 1 << 48:
+        raise UnreadableFile(f"{what} claims {claimed} elements")
     return tuple(shape)
 
 

@@ -300,7 +300,7 @@ def _spare_labels(source: Source) -> Iterator[str]:
             if "/labels/" in label:
                 folders.add(label.rpartition("/")[0])
     for folder in sorted(folders):
-        if not Path(folder).is_dir() or any(folder.startswith(f"{other}/") for other in folders):
+        if not os.path.isdir(folder) or any(folder.startswith(f"{other}/") for other in folders):
             continue
         for entry in walk_files(Path(folder)):
             if entry.name.endswith(".txt") and entry.name != "classes.txt" and entry.path not in expected:

@@ -81,7 +81,11 @@ class ExportedRuntime(ABC):
             inside = {name: metadata.nms[name] for name in ("confidence", "iou", "agnostic", "multi_label")}
             self.postprocess = Nms(**inside)
             self.evaluating = Nms(**inside, clip=clips(self.evaluating))
-        if problem := self._contradiction():
+        try:
+            problem = self._contradiction()
+        except UnicodeDecodeError:
+            problem = "a name inside is not UTF-8 text"
+        if problem:
             raise ExportError(f"'{self.path}' does not fit its own description: {problem}.", "Export the model again.")
 
     @abstractmethod
