@@ -30,9 +30,7 @@ def command(model: Path) -> Iterator[str]:
     tokens.write_text(f"{TOKEN}\n")
     line = [sys.executable, "-m", "onelook", "serve", str(model), "--port", "0", "--token-file", str(tokens)]
     environment = {**os.environ, "PYTHONPATH": str(Path(onelook.__file__).parents[1])}
-    started = subprocess.Popen(
-        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    started = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert started.stdout is not None
     try:
         said = next((text for text in started.stdout if "Serving on" in text), "")

@@ -48,7 +48,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # asks with the ETag each time: an update of the package shows at once
 }
-"""The headers of every file of the page, beside `Content-Type` and `ETag`. The server adds `nosniff` to every answer."""
+"""The headers of every file of the page, beside `Content-Type` and `ETag`; the server adds `nosniff` everywhere."""
 
 
 @dataclass(frozen=True)
