@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 
 from onelook.errors import UserError
 from onelook.serving import detect_routes, protocol_routes
 from onelook.serving.gate import Gate
 from onelook.serving.metrics import CONTENT_TYPE
+from onelook.serving.page_files import PageFile, page_files
 from onelook.serving.repository import Repository
 from onelook.serving.service import DEADLINE, Service, service_of
 from onelook.serving.service_error import ServiceError, of_user_error
 from onelook.serving.tensors import HEADER_LENGTH
 from onelook.version import __version__
 
-PAGE = Path(__file__).parent / "page"
 _CODES = {404: "not_found", 405: "wrong_method"}
 
 
@@ -113,9 +111,17 @@ def _complete_openapi(app: FastAPI) -> None:
 
 
 def _mount_page(app: FastAPI) -> list[str]:
-    """Serves the page's files at `/`, where they are installed. Returns their addresses."""
-    if not PAGE.is_dir():
-        return []
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
-    files = [path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file()]
-    return ["/", *(f"/{name}" for name in files)]
+    """Serves the page at `/` with its security headers. Returns the addresses of its files."""
+    files = page_files()
+    for path, file in files.items():
+        app.add_route(path, _page_route(file), methods=["GET"], include_in_schema=False)
+    return list(files)
+
+
+def _page_route(file: PageFile) -> Callable[[Request], Response]:
+    def send(request: Request) -> Response:
+        if request.headers.get("if-none-match") == file.etag:
+            return Response(status_code=304, headers=file.headers)
+        return Response(file.content, headers=file.headers)
+
+    return send

@@ -1,0 +1,60 @@
+"""The page's files: sent by the server with their headers, and part of what is installed."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+from http_server import client_of, repository_of
+from onelook.serving.options import ServerOptions
+from onelook.serving.page_files import CONTENT_SECURITY_POLICY, page_files
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "src/onelook/serving/page"
+
+
+def test_every_file_of_the_folder_is_sent_and_loaded_by_the_page():
+    names = {path.name for path in FOLDER.iterdir()}
+    assert set(page_files()) == {"/", *(f"/page/{name}" for name in names - {"index.html"})}
+    text = "".join(file.content.decode() for file in page_files().values())
+    for name in names - {"index.html"}:
+        assert f'"page/{name}"' in text or f'"./{name}"' in text, f"nothing loads {name}"
+
+
+def test_the_server_sends_the_page_with_its_headers_and_needs_no_token_for_it(tmp_path):
+    repository = repository_of(tmp_path, ServerOptions(tokens=("a-token-of-the-tests",)))
+    with client_of(repository) as client:
+        for path, file in page_files().items():
+            answer = client.get(path)
+            assert answer.status_code == 200 and answer.content == file.content
+            assert answer.headers["content-type"] == file.media_type
+            assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            again = client.get(path, headers={"if-none-match": answer.headers["etag"]})
+            assert again.status_code == 304 and not again.content
+            assert client.head(path).status_code == 200
+        assert client.get("/v1/models").status_code == 401
+        for path in ("/page/", "/page/none.js", "/page/%2e%2e/page_files.py", "/page/../page_files.py"):
+            assert client.get(path).status_code in (401, 404)
+        assert client.post("/").status_code in (401, 405)
+
+
+def test_the_wheel_has_the_page():
+    setuptools = pytest.importorskip("setuptools", reason="needs setuptools")
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        with warnings.catch_warnings():  # of setuptools about itself
+            warnings.simplefilter("ignore")
+            distribution = setuptools.Distribution()
+            distribution.parse_config_files(["pyproject.toml"])
+            command = distribution.get_command_obj("build_py")
+            command.ensure_finalized()
+            command.manifest_files = {}  # of a checkout; package-data alone has to name the files
+            found = command.find_data_files("onelook", "src/onelook")
+    finally:
+        os.chdir(before)
+    assert {Path(path).resolve() for path in found} >= set(FOLDER.iterdir())
