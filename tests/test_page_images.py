@@ -94,7 +94,7 @@ def test_an_image_is_dropped_or_pasted(tab: Tab, answers: Answers, event: str) -
 def test_the_camera_takes_a_photo_and_a_refusal_is_explained(tab: Tab, answers: Answers, tmp_path: Path) -> None:
     origin = answers.url.rstrip("/")
 
-    def allow(setting: str) -> None:
+    def set_camera(setting: str) -> None:
         permission = {"name": "camera"}
         tab.browser.call(
             "Browser.setPermission",
@@ -104,10 +104,10 @@ def test_the_camera_takes_a_photo_and_a_refusal_is_explained(tab: Tab, answers: 
             browserContextId=tab.context,
         )
 
-    allow("denied")
+    set_camera("denied")
     tab.evaluate("document.getElementById('open-camera').click()")
     tab.wait("document.getElementById('error').innerText.includes('The camera was not allowed.')")
-    allow("granted")
+    set_camera("prompt")  # which the browser of the tests accepts by itself
     tab.evaluate("document.getElementById('retry').click()")
     tab.wait("!document.getElementById('camera').hidden && document.getElementById('video').videoWidth > 0")
     answers.size = tuple(tab.evaluate("['Width', 'Height'].map((s) => document.getElementById('video')['video' + s])"))
@@ -139,7 +139,7 @@ def test_an_image_that_the_browser_cannot_read_has_its_boxes_on_an_empty_frame(
     assert tab.evaluate(ratio) == pytest.approx(640 / 480, rel=0.01)
 
 
-def test_an_image_that_nobody_can_read_leaves_no_empty_frame(tab: Tab, answers: Answers, tmp_path: Path) -> None:
+def test_an_unreadable_image_leaves_no_empty_frame(tab: Tab, answers: Answers, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     answers.detect = (400, {}, error("bad_image", "'bad.jpg' is a damaged image.", "Replace the file."))
     tab.choose_file("#file", tmp_path / "bad.jpg")
