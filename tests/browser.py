@@ -218,7 +218,6 @@ def open_browser() -> Iterator[Browser]:
             f"--user-data-dir={profile}",
             "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
             "--use-fake-device-for-media-stream",
-            "--use-fake-ui-for-media-stream",  # accepts the question for the camera
             "--lang=en",
         ]
         process = subprocess.Popen(

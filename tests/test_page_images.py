@@ -92,22 +92,11 @@ def test_an_image_is_dropped_or_pasted(tab: Tab, answers: Answers, event: str) -
 
 
 def test_the_camera_takes_a_photo_and_a_refusal_is_explained(tab: Tab, answers: Answers, tmp_path: Path) -> None:
-    origin = answers.url.rstrip("/")
-
-    def set_camera(setting: str) -> None:
-        permission = {"name": "camera"}
-        tab.browser.call(
-            "Browser.setPermission",
-            permission=permission,
-            setting=setting,
-            origin=origin,
-            browserContextId=tab.context,
-        )
-
-    set_camera("denied")
+    place = {"origin": answers.url.rstrip("/"), "browserContextId": tab.context}
+    tab.browser.call("Browser.setPermission", permission={"name": "camera"}, setting="denied", **place)
     tab.evaluate("document.getElementById('open-camera').click()")
     tab.wait("document.getElementById('error').innerText.includes('The camera was not allowed.')")
-    set_camera("prompt")  # which the browser of the tests accepts by itself
+    tab.browser.call("Browser.grantPermissions", permissions=["videoCapture"], **place)
     tab.evaluate("document.getElementById('retry').click()")
     tab.wait("!document.getElementById('camera').hidden && document.getElementById('video').videoWidth > 0")
     answers.size = tuple(tab.evaluate("['Width', 'Height'].map((s) => document.getElementById('video')['video' + s])"))
