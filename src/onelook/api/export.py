@@ -11,7 +11,7 @@ import torch
 
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.export_int8 import Int8Settings, gain_note, open_quantization
-from onelook.api.export_report import plan_report, write_report
+from onelook.api.export_report import check_report, plan_report, write_report
 from onelook.api.open import Model, PathLike, open_network
 from onelook.config import check_arguments
 from onelook.data import Dataset
@@ -226,6 +226,7 @@ def export(
     if int8 and target not in INT8:
         raise UsageError(*NOT_IN_8_BITS[target])
     settings.check(int8=int8, half=half)
+    check_report(report, data=report_data, overwrite=overwrite)
     if target == "darknet":
         _refuse_settings_of_darknet(half=half, nms=nms, dynamic=dynamic, size=size, report=report)
     check_batch(batch)
@@ -257,7 +258,9 @@ def export(
     inside = None if options.nms is None else replace(options.nms, multi_label=multi_label)
     options = replace(options, nms=inside, size=options.size or opened.size)
     shown = reporter or PlainReporter()
-    plan = plan_report(report, report_data, calibrate, detector.class_names, shown, overwrite=overwrite)
+    plan = None
+    if report is not None:
+        plan = plan_report(Path(report), calibrate if report_data is None else report_data, detector.class_names, shown)
     written_file = _write(detector, path, target, options, int8=settings if int8 else None, reporter=shown)
     notes = (*written_file.notes, *_not_kept(opened.exported, written_file.metadata))
     written_file = replace(written_file, notes=notes)

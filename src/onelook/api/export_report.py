@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata as packages
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -64,23 +63,12 @@ class ReportPlan:
     given: str
 
 
-def plan_report(
-    report: PathLike | None,
-    report_data: Dataset | PathLike | None,
-    calibrate: Dataset | PathLike | None,
-    names: Sequence[str],
-    reporter: Reporter,
-    *,
-    overwrite: bool,
-) -> ReportPlan | None:
-    """Opens what a report needs, before anything is exported; None where no report is to be written.
-
-    names: the model's classes. UserError for a place that cannot be written to, and for data without these classes.
-    """
+def check_report(report: PathLike | None, *, data: object, overwrite: bool) -> None:
+    """UserError for a page that cannot be written. data: of the report, which takes a report."""
     if report is None:
-        if report_data is not None:
+        if data is not None:
             raise UsageError("Data for a report are given, but no report.", "Add --report FILE.html (report=...).")
-        return None
+        return
     path = Path(report)
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"'{path}' is not the name of an HTML page.", "Give --report a name that ends in .html.")
@@ -88,17 +76,22 @@ def plan_report(
         raise UserError(f"'{path}' cannot be written.", "Give --report a file in a folder that exists.")
     if path.exists() and not overwrite:
         raise UserError(f"'{path}' exists already.", "Choose another --report, or replace it with --overwrite.")
-    data = calibrate if report_data is None else report_data
+
+
+def plan_report(path: Path, data: Dataset | PathLike | None, names: Sequence[str], reporter: Reporter) -> ReportPlan:
+    """Opens the data of a report, before anything is exported: its validation split, or the only one.
+
+    names: the model's classes. UserError for data without these classes.
+    """
     if data is None:
         return ReportPlan(path, None, "DATA")
-    given = os.fspath(data) if isinstance(data, str | os.PathLike) else "DATA"
     if isinstance(data, Dataset):
-        dataset = open_evaluated(data, "val", reporter)
+        given, split = "DATA", "val"
     else:
-        there = splits(os.fspath(data))
+        given, there = os.fspath(data), splits(os.fspath(data))
         first, second = usual_splits(there)
         split = next((name for name in (second, first) if name in there), second)
-        dataset = open_evaluated(data, split, reporter)
+    dataset = open_evaluated(data, split, reporter)
     match_classes(names, dataset, GroundTruth.from_coco(dataset.coco_ground_truth()))
     return ReportPlan(path, dataset, given)
 
@@ -194,9 +187,8 @@ def _times(kind: type[ExportedRuntime], path: Path, network: TorchRuntime, repor
                 ),
                 _PYTORCH: lambda batch=batch: network(batch, with_thresholds(network.postprocess, *DETECTING)),
             }
-            started = perf_counter()
-            alternate(runs, 1, warm_up=1)
-            turn = perf_counter() - started  # two of each, the first ones slow; a turn is two of each as well
+            first = alternate(runs, 1, warm_up=1, untimed=1)
+            turn = 2 * sum(one[0] for one in first.values())  # each runs twice, once untimed
             turns = int(min(MOST_TURNS, max(LEAST_TURNS, SECONDS / max(turn, 1e-9))))
             seconds = alternate(runs, turns, warm_up=2, untimed=1, progress=progress)
             times += [MeasuredTime(name, threads, seconds[name]) for name in runs]
@@ -243,19 +235,21 @@ def _commands(plan: ReportPlan, exported: ExportedFile, target: str) -> list[tup
         ("Measure latency:", command("onelook", "bench", "model", path, "--threads", "1")),
         ("In Python:", f"import onelook\n\ndetector = onelook.load({path!r})\nfound = detector.detect('photo.jpg')"),
     ]
-    build = f"cd examples && cmake -B build{{}} && cmake --build build\nbuild/{{}} {command(path)} photo.jpg"
+    source = "/path/to/onelook/examples"
+    build = f"cmake -S {source} -B build{{}} && cmake --build build\nbuild/{{}} {command(path)} photo.jpg"
     if runs_as == "onnx":
         text = build.format(" -DONNXRUNTIME=/path/to/onnxruntime", "detect_onnxruntime")
         commands.append(("In C++ with ONNX Runtime (examples/onnxruntime of the source):", text))
         if metadata.nms is None and metadata.batch is not None and metadata.int8 is None:
             text = build.format("", "detect_opencv")
-            commands.append(("In C++ with OpenCV's DNN module 4.8 or newer (examples/opencv):", text))
-        commands.append(
-            (
-                "In a web page (examples/web; its README says which two files of onnxruntime-web to copy there):",
-                f"cp {command(path)} examples/web/model.onnx\ncd examples/web && python -m http.server",
-            )
+            commands.append(("In C++ with OpenCV's DNN module, 4.8 or newer (examples/opencv):", text))
+        text = (
+            f"cp {command(path)} {source}/web/model.onnx\n"
+            "npm pack onnxruntime-web && tar xzf onnxruntime-web-*.tgz\n"
+            f"cp package/dist/ort.wasm.bundle.min.mjs package/dist/ort-wasm-simd-threaded.wasm {source}/web\n"
+            f"python -m http.server --directory {source}/web"
         )
+        commands.append(("In a web page with onnxruntime-web (examples/web), at http://localhost:8000:", text))
     if runs_as == "ncnn":
         text = build.format(" -DCMAKE_PREFIX_PATH=/path/to/ncnn", "detect_ncnn")
         commands.append(("In C++ with ncnn (examples/ncnn of the source):", text))

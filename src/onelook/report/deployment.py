@@ -15,12 +15,19 @@ import numpy as np
 from onelook.exporting.accuracy import Int8Report
 from onelook.exporting.differences import Differences, OutputDifference
 from onelook.files import write_text
-from onelook.report.charts import Series, line_chart, signed
+from onelook.report.charts import Series, line_chart
 from onelook.report.style import STYLE
 from onelook.types import NOTHING
 
 PERCENTILES = (50, 90, 99)
-_STYLE = STYLE + "ul { margin: 10px 0 0; padding-left: 20px; } ol { overflow-wrap: anywhere; }"
+_TITLES = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "PyTorch", "tensorrt": "TensorRT"}
+_STYLE = (
+    STYLE
+    + "ul { margin: 10px 0 0; padding-left: 20px; } ol { overflow-wrap: anywhere; }"
+    + ".numbers td { white-space: nowrap; } .numbers td:first-child { white-space: normal; min-width: 128px; }"
+    + ".charts { grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr)); }"
+    + ".command { margin: 12px 0 4px; } .command + pre { margin: 0; }"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def write_deployment(path: Path, report: DeploymentReport) -> Path:
 
 def render_deployment(report: DeploymentReport) -> str:
     """The report as one HTML document with embedded style and charts, without scripts and links."""
-    title = escape(f"{report.metadata['model']} for {report.target}")
+    title = escape(f"{report.metadata['model']} for {_TITLES.get(report.target, report.target)}")
     sections = [
         f"<section>{_cards(report)}{_file_facts(report)}{_list(report.notes)}</section>",
         _differences_section(report.differences, report.verified),
@@ -118,7 +125,7 @@ def _facts(facts: Mapping[str, str]) -> str:
 
 
 def _command(what: str, text: str) -> str:
-    return f'<p style="margin:12px 0 4px">{escape(what)}</p><pre style="margin:0">{escape(text)}</pre>'
+    return f'<p class="command">{escape(what)}</p><pre>{escape(text)}</pre>'
 
 
 def _cards(report: DeploymentReport) -> str:
@@ -127,7 +134,7 @@ def _cards(report: DeploymentReport) -> str:
         shown.append((f"{report.ap[0].stats['AP']:.4f}", "AP of the file"))
     if report.times:
         first = report.times[0]
-        shown.append((f"{first.milliseconds(50):.1f} ms", f"p50 {_threads(first)}"))
+        shown.append((f"{first.milliseconds(50):.1f} ms", f"p50, {_threads(first)}"))
     for one, label in _headlines(report):
         shown.append((f"{_number(one.largest)} {one.unit}".strip(), label))
     cards = "".join(f'<div class="card"><b>{value}</b><span>{escape(label)}</span></div>' for value, label in shown)
@@ -139,7 +146,10 @@ def _headlines(report: DeploymentReport) -> list[tuple[OutputDifference, str]]:
     outputs = [one for one in report.differences.outputs if one.count]
     box = [one for one in outputs if one.unit == "px"][:1]
     score = [one for one in outputs if one.output.startswith("scores")][:1]
-    return [*((one, "largest difference of a box") for one in box), *((one, "of a score") for one in score)]
+    return [
+        *((one, "largest difference of a box") for one in box),
+        *((one, "largest difference of a score") for one in score),
+    ]
 
 
 def _file_facts(report: DeploymentReport) -> str:
@@ -193,7 +203,7 @@ def _ap_section(report: DeploymentReport) -> str:
     rows = []
     for one in report.ap:
         values = [NOTHING if one.stats[key] < 0 else f"{one.stats[key]:.4f}" for key in known]
-        gap = NOTHING if one is report.ap[0] else signed(first - one.stats["AP"])
+        gap = NOTHING if one is report.ap[0] else _gap(first, one.stats["AP"])
         rows.append((one.name, *values, gap))
     head = ("", *(columns[key] for key in known), "file minus this")
     return _section(
@@ -224,7 +234,7 @@ def _latency_section(report: DeploymentReport) -> str:
 
 def _int8_section(report: Int8Report, described: Mapping[str, Any]) -> str:
     compared = report.comparison
-    trials = [(str(one.kept), f"{one.ap:.4f}", signed(one.ap - report.ap_float)) for one in report.trials]
+    trials = [(str(one.kept), f"{one.ap:.4f}", _gap(one.ap, report.ap_float)) for one in report.trials]
     facts = {
         "in 8 bits": f"{report.convolutions - len(report.kept)} of {report.convolutions} convolutions",
         "ranges from": f"{described.get('calibration_images')} images of {described.get('calibrated_on')}",
@@ -247,6 +257,11 @@ def _int8_section(report: Int8Report, described: Mapping[str, Any]) -> str:
 
 def _threads(one: MeasuredTime) -> str:
     return "on the GPU" if one.threads is None else f"{one.threads} thread{'s' * (one.threads > 1)}"
+
+
+def _gap(one: float, other: float) -> str:
+    """The difference of two APs, with a sign; without a meaning where one of them is undefined."""
+    return NOTHING if min(one, other) < 0 else f"{round(one - other, 4) + 0.0:+.4f}"
 
 
 def _number(value: float) -> str:
