@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import onelook
+from onelook.api import export_report
 from onelook.api.export_int8 import gain_note
 from onelook.cli.app import run
 from onelook.errors import ExportError
@@ -83,6 +84,19 @@ def test_file_is_in_8_bits_and_says_how_it_was_judged(exported: Any, data: Path)
     assert again.stats["AP"] == pytest.approx(report.ap, abs=1e-9)
     assert exported.exported.bytes < report.comparison.float_bytes
     assert exported.to_dict()["int8"]["trials"][-1] == {"in_float": len(report.kept), "ap": report.ap}
+
+
+def test_report_of_an_8_bit_file_has_what_the_export_measured(
+    exported: Any, detector: Detector, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_report, "MOST_TURNS", 3)
+    plan = export_report.plan_report(tmp_path / "m.html", data, detector.class_names, SilentReporter())
+    page = export_report.write_report(plan, detector, exported.exported, "onnx", SilentReporter(), measured=True)
+    text, report = page.read_text(encoding="utf-8"), exported.exported.int8
+    for words in (f"{report.ap:.4f}", f"{report.ap_float:.4f}", "while 8 bits were chosen", "in float, besides"):
+        assert words in text
+    assert exported.exported.metadata.int8["calibration_sha256"] in text
+    assert "detect_opencv" not in text  # OpenCV does not read 8-bit files
 
 
 def test_weights_are_of_8_bits_but_those_of_the_last_convolutions(exported: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.export_int8 import Int8Settings, gain_note, open_quantization
+from onelook.api.export_report import check_report, plan_report, write_report
 from onelook.api.open import Model, PathLike, open_network
 from onelook.config import check_arguments
 from onelook.data import Dataset
@@ -35,11 +36,12 @@ class ExportResult:
     """An exported file that was run and compared with PyTorch.
 
     exported: the file with its metadata, and the largest differences from PyTorch on the same images.
-    format: the target, such as "onnx".
+    format: the target, such as "onnx".  report: the HTML page about the file, where one was asked for.
     """
 
     exported: ExportedFile
     format: str
+    report: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -66,6 +68,7 @@ class ExportResult:
             "verified_in": self.exported.runs_in or None,
             "int8": None if self.exported.int8 is None else self.exported.int8.to_dict(),
             "notes": list(self.exported.notes),
+            "report": None if self.report is None else str(self.report),
         }
 
     @property
@@ -141,6 +144,8 @@ def export(
     least_runtime: str = ...,
     out: PathLike | None = ...,
     overwrite: bool = ...,
+    report: PathLike | None = ...,
+    report_data: Dataset | PathLike | None = ...,
     reporter: Reporter | None = ...,
 ) -> ExportResult: ...
 @overload
@@ -164,6 +169,8 @@ def export(
     least_runtime: str = ...,
     out: PathLike | None = ...,
     overwrite: bool = ...,
+    report: PathLike | None = ...,
+    report_data: Dataset | PathLike | None = ...,
     reporter: Reporter | None = ...,
 ) -> ExportResult | WrittenWeights: ...
 def export(
@@ -186,6 +193,8 @@ def export(
     least_runtime: str = LEAST_RUNTIME,
     out: PathLike | None = None,
     overwrite: bool = False,
+    report: PathLike | None = None,
+    report_data: Dataset | PathLike | None = None,
     reporter: Reporter | None = None,
 ) -> ExportResult | WrittenWeights:
     """Writes a model for another runtime, runs the file, and compares it with PyTorch.
@@ -201,8 +210,10 @@ def export(
     training split of the data set `calibrate`. Those that cost most stay in float until the AP on its validation split
     is at most `max_drop` points (1 is 0.01) below the float file's.
     least_runtime: the oldest ONNX Runtime that is to read an ONNX file.  out: the file to write; None is the model's
-    name in the current folder.  overwrite: replace a file that is there already.  reporter: shows how an 8-bit export
-    advances.
+    name in the current folder.  overwrite: replace a file that is there already.
+    report: an HTML page to write about the file: differences from PyTorch by output, AP, latency, sizes, versions, and
+    how to run it.  report_data: the data set whose validation split gives its AP, up to 300 images; None is that of
+    `calibrate`, or no AP.  reporter: shows how an 8-bit export and a report advance.
 
     OpenCV's DNN module (4.8 to 5.0) reads ONNX files without `nms`, of a fixed batch.
     The file appears only after it was verified: ExportError where it does not agree with PyTorch. UserError where the
@@ -215,8 +226,9 @@ def export(
     if int8 and target not in INT8:
         raise UsageError(*NOT_IN_8_BITS[target])
     settings.check(int8=int8, half=half)
+    check_report(report, data=report_data, overwrite=overwrite)
     if target == "darknet":
-        _refuse_settings_of_darknet(half=half, nms=nms, dynamic=dynamic, size=size)
+        _refuse_settings_of_darknet(half=half, nms=nms, dynamic=dynamic, size=size, report=report)
     check_batch(batch)
     check_thresholds(confidence, iou)
     sides = (size, size) if isinstance(size, int) else size
@@ -245,15 +257,37 @@ def export(
     multi_label = getattr(detector.architecture, "multi_label", False)
     inside = None if options.nms is None else replace(options.nms, multi_label=multi_label)
     options = replace(options, nms=inside, size=options.size or opened.size)
-    if int8:
-        architecture, shown = architecture_of(detector), reporter or PlainReporter()
-        quantization = open_quantization(settings, architecture.frame, options.size or architecture.size, shown)
-        written_file = INT8[target].write(detector, path, options, quantization)
-    else:
-        written_file = TARGETS[target].write(detector, path, options)
-    gain = () if written_file.int8 is None else gain_note(written_file.int8)
-    notes = (*written_file.notes, *gain, *_not_kept(opened.exported, written_file.metadata))
-    return ExportResult(replace(written_file, notes=notes), target)
+    shown = reporter or PlainReporter()
+    plan = None
+    if report is not None:
+        plan = plan_report(Path(report), calibrate if report_data is None else report_data, detector.class_names, shown)
+    written_file = _write(detector, path, target, options, int8=settings if int8 else None, reporter=shown)
+    notes = (*written_file.notes, *_not_kept(opened.exported, written_file.metadata))
+    written_file = replace(written_file, notes=notes)
+    page = None
+    if plan is not None:
+        measured = report_data is None and written_file.int8 is not None
+        page = write_report(plan, detector, written_file, target, shown, measured=measured)
+    return ExportResult(written_file, target, page)
+
+
+def _write(
+    detector: Detector,
+    path: Path,
+    target: str,
+    options: ExportOptions,
+    *,
+    int8: Int8Settings | None,
+    reporter: Reporter,
+) -> ExportedFile:
+    """Writes and verifies the file. int8: of an 8-bit file."""
+    if int8 is None:
+        return TARGETS[target].write(detector, path, options)
+    architecture = architecture_of(detector)
+    quantization = open_quantization(int8, architecture.frame, options.size or architecture.size, reporter)
+    written = INT8[target].write(detector, path, options, quantization)
+    gain = () if written.int8 is None else gain_note(written.int8)
+    return replace(written, notes=(*written.notes, *gain))
 
 
 def _not_kept(before: ExportedMetadata | None, after: ExportedMetadata) -> tuple[str, ...]:

@@ -105,6 +105,8 @@ class LoadedDetector(OpenedPredictor):
         least_runtime: str = LEAST_RUNTIME,
         out: PathLike | None = None,
         overwrite: bool = False,
+        report: PathLike | None = None,
+        report_data: Dataset | PathLike | None = None,
     ) -> ExportResult | WrittenWeights:
         """Writes the model for another runtime and verifies it: see `onelook.export`. Needs the extra `onnx`."""
         check_torch("LoadedDetector.export")
@@ -128,6 +130,8 @@ class LoadedDetector(OpenedPredictor):
             least_runtime=least_runtime,
             out=out,
             overwrite=overwrite,
+            report=report,
+            report_data=report_data,
         )
 
     def train(

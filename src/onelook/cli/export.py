@@ -31,6 +31,8 @@ def export(
     least_runtime: str = LEAST_RUNTIME,
     out: Path | None = None,
     overwrite: bool = False,
+    report: Path | None = None,
+    report_data: Path | None = None,
 ) -> CommandResult[Any]:
     """Write a model for another runtime, and compare it with PyTorch.
 
@@ -42,6 +44,7 @@ def export(
         onelook export --model runs/a/best.safetensors --nms --dynamic --half --out detector.onnx
         onelook export --model runs/a/best.safetensors --to openvino --half
         onelook export --model runs/a/best.safetensors --to openvino --int8 --calibrate data/mine
+        onelook export --model runs/a/best.safetensors --report a.html --report-data data/mine
         onelook export --model runs/b/best.safetensors --to darknet --out b.weights
 
     Args:
@@ -70,6 +73,10 @@ def export(
             newer, reads ONNX files without --nms and --dynamic.
         out: the file to write; the model's name in the current folder where not given.
         overwrite: replace a file that is there already.
+        report: HTML page to write about the file: differences from PyTorch by output, AP, latency, sizes, versions,
+            and how to run it.
+        report_data: data set whose validation split gives the report's AP, up to 300 images; that of --calibrate
+            where not given.
     """
     from onelook.api.export import export as write_export
 
@@ -92,6 +99,8 @@ def export(
         least_runtime=least_runtime,
         out=out,
         overwrite=overwrite,
+        report=report,
+        report_data=report_data,
         reporter=ConsoleReporter(),
     )
     return CommandResult(result, show_export)

@@ -45,6 +45,8 @@ def show_export(result: ExportResult | WrittenWeights, console: Console) -> None
         _show_int8(result, result.exported.int8, console)
     for note in result.exported.notes:
         console.print(f"  note       {note}", soft_wrap=True, markup=False)
+    if result.report is not None:
+        console.print(f"  report     {result.report}", soft_wrap=True, markup=False)
 
 
 def _show_int8(result: ExportResult, report: Int8Report, console: Console) -> None:
