@@ -105,7 +105,7 @@ def test_command_writes_a_page_about_the_file(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_mistakes_are_one_message(
-    flags: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    flags: list[str], code: int, message: str, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.html").touch()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata as packages
 from pathlib import Path
 
@@ -50,8 +51,10 @@ SECONDS, LEAST_TURNS, MOST_TURNS = 20.0, 20, 200  # of a comparison of times
 LEAST_CONFIDENCE = 0.05  # of compared detections: with more of them than users see
 _PYTORCH = "PyTorch, float32"
 _EXTRAS = {"onnx": "", "openvino": "openvino", "ncnn": "ncnn", "torch": "train", "tensorrt": "tensorrt"}
-_PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
-_PACKAGES += ("ncnn", "pnnx", "tensorrt")
+_PACKAGES: tuple[str, ...] = (
+    *("torch", "numpy", "opencv-python-headless", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
+    *("ncnn", "pnnx", "tensorrt"),
+)
 
 
 @dataclass(frozen=True)
@@ -181,11 +184,9 @@ def _times(kind: type[ExportedRuntime], path: Path, network: TorchRuntime, repor
                 torch.set_num_threads(threads)
             file = kind(path, threads=threads)
             batch = scene_images(file, file.metadata.batch or 1)
-            runs = {
-                f"{file.library}, {file.precision}": lambda file=file, batch=batch: file(
-                    batch, with_thresholds(file.postprocess, *DETECTING)
-                ),
-                _PYTORCH: lambda batch=batch: network(batch, with_thresholds(network.postprocess, *DETECTING)),
+            runs: dict[str, Callable[[], object]] = {
+                f"{file.library}, {file.precision}": partial(file, batch, with_thresholds(file.postprocess, *DETECTING)),
+                _PYTORCH: partial(network, batch, with_thresholds(network.postprocess, *DETECTING)),
             }
             first = alternate(runs, 1, warm_up=1, untimed=1)
             turn = 2 * sum(one[0] for one in first.values())  # each runs twice, once untimed
