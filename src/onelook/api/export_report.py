@@ -185,8 +185,8 @@ def _times(kind: type[ExportedRuntime], path: Path, network: TorchRuntime, repor
             file = kind(path, threads=threads)
             batch = scene_images(file, file.metadata.batch or 1)
             runs: dict[str, Callable[[], object]] = {
-                f"{file.library}, {file.precision}": partial(file, batch, with_thresholds(file.postprocess, *DETECTING)),
-                _PYTORCH: partial(network, batch, with_thresholds(network.postprocess, *DETECTING)),
+                name: partial(one, batch, with_thresholds(one.postprocess, *DETECTING))
+                for name, one in ((f"{file.library}, {file.precision}", file), (_PYTORCH, network))
             }
             first = alternate(runs, 1, warm_up=1, untimed=1)
             turn = 2 * sum(one[0] for one in first.values())  # each runs twice, once untimed
