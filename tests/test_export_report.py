@@ -89,7 +89,7 @@ def test_command_writes_a_page_about_the_file(tmp_path: Path, monkeypatch: pytes
     assert f"onelook detect photo.jpg --model {tmp_path / 'a.onnx'}" in text
     assert "build/detect_opencv" in text and "detect_ncnn" not in text
     aps = re.findall(r"<tr><td>[^<]*float32</td><td>(\d\.\d+)</td>", text)
-    assert len(aps) == 2 and aps[0] == aps[1] and float(aps[0]) > 0.5  # the objects are its own detections
+    assert len(aps) == 2 and abs(float(aps[0]) - float(aps[1])) < 0.02 and float(aps[0]) > 0.5  # the objects are its own detections
     assert run([*given, "--overwrite", "--report-data", str(tmp_path / "nowhere")]) == 1
     assert page.read_text(encoding="utf-8") == text
 
@@ -104,11 +104,9 @@ def test_command_writes_a_page_about_the_file(tmp_path: Path, monkeypatch: pytes
         (["--report", "there.html"], 1, "exists already"),
     ],
 )
-def test_mistakes_are_one_message(
-    flags: list[str], code: int, message: str, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_mistakes_are_one_message(flags: list[str], code: int, message: str, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "there.html").touch()
+    flags = [str(tmp_path / one) if "page" in one or one == "there.html" else one for one in flags]
     assert run(["export", "--model", "yolov4-tiny", "--weights", "none", *flags]) == code
     assert message in " ".join(capsys.readouterr().err.split())
     assert [one.name for one in tmp_path.iterdir()] == ["there.html"]
