@@ -24,7 +24,8 @@ class StepPlan:
     it, the rule is that of YOLOv7's code: micro-batch i of the whole training, from 0 on, ends a step where i is a
     multiple of a number that grows linearly during the warm-up from 1 to nominal batch / micro-batch, rounded. So the
     first step has one micro-batch, a step may begin in one epoch and end in the next, and what is left after the last
-    step of the training is not used. Only where an epoch is shorter than two full steps does each end with a step.
+    step of the training is not used. Only where an epoch is shorter than two full steps, or would have no step, which a
+    short warm-up to many micro-batches can bring about, does each end with a step.
     """
 
     def __init__(self, recipe: Recipe, batches: int) -> None:
@@ -44,7 +45,8 @@ class StepPlan:
         grown = np.maximum(np.round(1 + (target - 1) * first / max(warmup, 1)), 1).astype(np.int64)
         after = np.arange(-(-warmup // count) * count, whole, count)
         ends = np.concatenate([first[first % grown == 0], after])
-        if self.batches < 2 * count:
+        of_epochs = np.bincount(ends // self.batches, minlength=recipe.epochs)
+        if self.batches < 2 * count or np.min(of_epochs, initial=1) == 0:
             ends = np.union1d(ends, np.arange(self.batches - 1, whole, self.batches))
         return ends
 
