@@ -60,14 +60,18 @@ def data(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(detector: Detector, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return onelook.export(
-        detector,
-        int8=True,
-        calibrate=data,
-        max_drop=10,
-        out=tmp_path_factory.mktemp("int8") / "m.onnx",
-        reporter=SilentReporter(),
-    )
+    folder = tmp_path_factory.mktemp("int8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_report, "MOST_TURNS", 3)
+        return onelook.export(
+            detector,
+            int8=True,
+            calibrate=data,
+            max_drop=10,
+            out=folder / "m.onnx",
+            report=folder / "m.html",
+            reporter=SilentReporter(),
+        )
 
 
 def test_file_is_in_8_bits_and_says_how_it_was_judged(exported: Any, data: Path) -> None:
@@ -86,13 +90,9 @@ def test_file_is_in_8_bits_and_says_how_it_was_judged(exported: Any, data: Path)
     assert exported.to_dict()["int8"]["trials"][-1] == {"in_float": len(report.kept), "ap": report.ap}
 
 
-def test_report_of_an_8_bit_file_has_what_the_export_measured(
-    exported: Any, detector: Detector, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export_report, "MOST_TURNS", 3)
-    plan = export_report.plan_report(tmp_path / "m.html", data, detector.class_names, SilentReporter())
-    page = export_report.write_report(plan, detector, exported.exported, "onnx", SilentReporter(), measured=True)
-    text, report = page.read_text(encoding="utf-8"), exported.exported.int8
+def test_report_of_an_8_bit_file_has_what_the_export_measured(exported: Any) -> None:
+    assert exported.to_dict()["report"] == str(exported.report)
+    text, report = exported.report.read_text(encoding="utf-8"), exported.exported.int8
     for words in (f"{report.ap:.4f}", f"{report.ap_float:.4f}", "while 8 bits were chosen", "in float, besides"):
         assert words in text
     assert exported.exported.metadata.int8["calibration_sha256"] in text
