@@ -66,7 +66,8 @@ def _shown(part: ReadSplit, thing: int, rows: np.ndarray) -> str:
 def _other_unit(part: ReadSplit, known: np.ndarray, wrong: np.ndarray) -> tuple[str, str] | None:
     """(message, remedy) where most boxes make sense in another unit only."""
     boxes = part.index.boxes
-    if part.source.format.in_pixels and (boxes <= 1.0).all() and (boxes[:, 2:].sum(axis=1) > 0).any():
+    # A box of 1 x 1 pixel in the corner alone is no sign of fractions: one value has to be between 0 and 1.
+    if part.source.format.in_pixels and (boxes <= 1.0).all() and ((boxes > 0) & (boxes < 1))[:, 2:].any():
         return "All boxes lie within 0 to 1, so they seem to be fractions.", "This format gives boxes in pixels."
     if wrong.mean() <= MOSTLY or wrong.sum() < ENOUGH:
         return None
