@@ -120,9 +120,11 @@ def write_report(
     if report is not None:
         ap = [MeasuredAp(f"{file.library}, int8", {"AP": report.ap})]
         ap.append(MeasuredAp(f"{file.library}, float32", {"AP": report.ap_float}))
-        judged = f"Both files on {(exported.metadata.int8 or {})['judged_on']}, as measured while 8 bits were chosen."
+        validated = (
+            f"Both files on {(exported.metadata.int8 or {})['judged_on']}, as measured while 8 bits were chosen."
+        )
     else:
-        ap, judged = _average_precision(plan.data, exported, detector, times, reporter)
+        ap, validated = _average_precision(plan.data, exported, detector, times, reporter)
     batch = file.metadata.batch or 1
     page = DeploymentReport(
         path=exported.path,
@@ -132,7 +134,7 @@ def write_report(
         verified=f"Before the file was written, the export compared {exported.agreement}.",
         differences=differences,
         ap=ap,
-        judged_on=judged,
+        judged_on=validated,
         times=times,
         timed=f"One run of {batch} image{'s' * (batch > 1)} of made-up scenes, from resized pixels to boxes with NMS at"
         f" confidence {DETECTING[0]} and IoU {DETECTING[1]}, in alternation. Compare the ratios, not the milliseconds:"
@@ -175,7 +177,7 @@ def _differences(file: ExportedRuntime, network: TorchRuntime, images: NamedImag
 
 
 def _times(kind: type[ExportedRuntime], path: Path, network: TorchRuntime, reporter: Reporter) -> list[MeasuredTime]:
-    """The file against the network in PyTorch: at one thread, and at as many as a run takes where nobody says."""
+    """The file against the network in PyTorch: at one thread, and at the default number."""
     times = []
     on_cpu = network.device.type == "cpu"
     with reporter.progress("timing") as progress:
@@ -213,13 +215,13 @@ def _average_precision(
     found = validate(exported.path, part, reporter=reporter)
     ap = [MeasuredAp(times[0].name, found.stats)]
     spread = f"{count} of its images, evenly spread" if count < len(data) else "all its images"
-    judged = f"On {data.describe()}; {spread}."
+    validated = f"On {data.describe()}; {spread}."
     network = next(one for one in reversed(times) if one.name == _PYTORCH)
     needed = network.milliseconds(50) / 1e3 / (exported.metadata.batch or 1) * count
     if needed > LONGEST:
-        return ap, f"{judged} PyTorch's was not measured: it would take about {needed / 60:.0f} minutes."
+        return ap, f"{validated} PyTorch's was not measured: it would take about {needed / 60:.0f} minutes."
     own = validate(detector, part, size=exported.metadata.size, reporter=reporter)
-    return [*ap, MeasuredAp(_PYTORCH, own.stats)], judged
+    return [*ap, MeasuredAp(_PYTORCH, own.stats)], validated
 
 
 def _commands(plan: ReportPlan, exported: ExportedFile, target: str) -> list[tuple[str, str]]:
