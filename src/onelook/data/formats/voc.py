@@ -110,6 +110,8 @@ def _is_class_list(lines: Sequence[str], folder: Path) -> bool:
     pairs = [line.split() for line in lines]
     if not all(len(words) == 2 and words[1] in ("-1", "0", "1") for words in pairs):
         return False
+    if any(os.path.exists(folder / f"{line}.xml") for line in lines):
+        return False
     return any(os.path.exists(folder / f"{words[0]}.xml") for words in pairs)
 
 
