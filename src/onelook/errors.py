@@ -80,6 +80,7 @@ EXTRAS = {
     "wandb": "wandb",
     "supervision": "supervision",
     "pandas": "pandas",
+    "polars": "polars",
     "fastapi": "serve",
     "uvicorn": "serve",
     "httptools": "serve",

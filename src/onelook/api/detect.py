@@ -5,30 +5,32 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
-from onelook.api.open import LoadOptions, Model, PathLike
+from onelook.api.detect_output import of_classes, output_folder, parse_shard, selected_labels, shard_of
+from onelook.api.open import LoadOptions, Model, PathLike, stamps_of
 from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
-from onelook.files import free_folder
 from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import Excerpt, PreparedImage, Source, UnreadableSource, find_sources
-from onelook.predict.track import track_results
+from onelook.predict.track import Result, track_results
 from onelook.predict.video import count_images
-from onelook.predict.writers import Writers, parse_formats
+from onelook.predict.writers import Start, Writers, parse_formats
+from onelook.predict.writers.files import Output
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
 from onelook.types import Detections, text_repr
 
-DEFAULT_FOLDER = "runs/detect"
 FORMATS = "json,images,video"
 
 
@@ -42,6 +44,7 @@ class DetectResult:
     failures: source, message and remedy of each source that could not be read, or not to its end; that a camera or a
     stream has ended is one.  notes: what else there is to know of a source.  written: files and folders.  seconds: wall
     time without loading the model.  interrupted: whether Ctrl-C ended it.
+    resumed: images and frames among these that an earlier run had done.  can_resume: whether `resume` would do more.
     """
 
     folder: Path
@@ -58,6 +61,8 @@ class DetectResult:
     written: list[Path] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
+    resumed: int = 0
+    can_resume: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -79,6 +84,7 @@ class DetectResult:
             "written": [str(path) for path in self.written],
             "seconds": self.seconds,
             "interrupted": self.interrupted,
+            "resumed": self.resumed,
         }
 
     __repr__ = text_repr
@@ -86,13 +92,14 @@ class DetectResult:
     def __str__(self) -> str:
         what = [counted(self.images, "image")] if self.images or not self.frames else []
         what += [counted(self.frames, "video frame")] if self.frames else []
-        done = self.images + self.frames
+        done = self.images + self.frames - self.resumed
         rate = f", {done / self.seconds:.1f} a second" if done and self.seconds else ""
         start = "Interrupted: " if self.interrupted else ""
         found = counted(self.detections, "detection")
         if self.tracks:
             found += f" of {counted(sum(map(len, self.tracks.values())), 'track')}"
-        return f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}."
+        before = f" ({self.resumed:,} done before)" if self.resumed else ""
+        return f"{start}{found} in {' and '.join(what)}{before}; {self.seconds:.1f} s{rate}."
 
 
 def detect(
@@ -117,6 +124,12 @@ def detect(
     device: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName = "auto",
+    classes: str | Sequence[str | int] | None = None,
+    line_width: int | None = None,
+    hide_labels: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    shard: str | None = None,
     reporter: Reporter | None = None,
 ) -> DetectResult:
     """Detects objects in images, folders, videos, cameras and streams, and writes the results to files.
@@ -124,12 +137,19 @@ def detect(
     model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  sources: one, or
     a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
-    "images", "coco", "yolo", "csv", "video", "mot".  batch: most images in one run of the network; None is 1 on a CPU,
-    8 on a GPU.  track: follow the objects of videos, by "bytetrack" or "ocsort"; `confidence` is then the least score
-    that starts a track.  every, start, end: use every `every`th frame of videos, from `start` up to `end` seconds.
-    runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is exported and
-    verified once, and cached beside the weights. "auto" runs that file where there is one, and makes it where PyTorch
-    would take a minute or more for all images; the export is stopped after half of that time.
+    "images", "coco", "yolo", "csv", "video", "mot", "crops".  batch: most images in one run of the network; None is 1
+    on a CPU, 8 on a GPU.  track: follow the objects of videos, by "bytetrack" or "ocsort"; `confidence` is then the
+    least score that starts a track.  every, start, end: use every `every`th frame of videos, from `start` up to `end`
+    seconds. runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is
+    exported and verified once, and cached beside the weights. "auto" runs that file where there is one, and makes it
+    where PyTorch would take a minute or more for all images; the export is stopped after half of that time. classes:
+    names or numbers of the classes to keep; a text is separated by commas.  line_width, hide_labels: how boxes are
+    drawn; a width of None fits image and object.  resume: continue the run in `out`, with the settings that it had:
+    what is done is not done again.  overwrite: write into a folder that holds results already, which is a UsageError
+    otherwise.  shard: "1/8" takes the first of eight disjoint parts of the sources, and writes to OUT/1-of-8.
+
+    Besides the formats, `detections.jsonl` gets a line for each image and frame as soon as it is done, and for each
+    source that could not be read. It survives the end of the process, whatever ends it.
 
     The other settings are those of `onelook.load`. Damaged files are reported in the result and left out. Ctrl-C ends
     the work and keeps what was done. For detections as values see `onelook.load(...).detect` and `.stream`.
@@ -139,11 +159,16 @@ def detect(
     if "mot" in names and track is None:
         raise UsageError("The format 'mot' is for tracks.", "Track the objects: --track bytetrack.")
     excerpt = Excerpt(every, start, end)
+    part = parse_shard(shard)
+    folder = output_folder(out, part, resume=resume)
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
     check_thresholds(confidence, iou)
+    if line_width is not None and not 1 <= line_width <= 1000:
+        raise UsageError(f"line_width is {line_width}.", "Give a number of pixels from 1 on.")
     check_batch(1 if batch is None else batch)
     found = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
-    _check_sources(found)
+    found = shard_of(found, part)
+    _check_sources(found, resume)
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     shown = reporter or PlainReporter()
     opened = open_cached(model, options, runtime, shown)
@@ -160,23 +185,43 @@ def detect(
         tracker = None  # whose lower threshold is not for images
     lowest = confidence if tracker is None else tracker.detects_from()
     settings = predictor.settings(lowest, iou, agnostic or None)
-    folder = free_folder(DEFAULT_FOLDER) if out is None else Path(out)
     result = DetectResult(folder, len(found))
     if track is not None and not has_frames:
         result.notes.append("Nothing was tracked: only videos, cameras and streams are, and no source is one.")
-    start = time.perf_counter()
+    labels = None if classes is None else selected_labels(classes, predictor.class_names)
+    record = {
+        "model": os.fspath(model) if isinstance(model, str | os.PathLike) else "in memory",
+        "weights": [[os.path.basename(file), *stamp] for file, *stamp in stamps_of(model, weights)],
+        **{"confidence": confidence, "iou": iou, "agnostic": agnostic, "postprocess": postprocess, "size": size},
+        **{"tta": tta, "half": half, "classes": None if labels is None else labels.tolist(), "format": list(names)},
+        **{"track": None if track is None else str(track), "every": every, "start": start, "end": end},
+        **{"line_width": line_width, "hide_labels": hide_labels, "shard": shard},
+    }
+    output = Output(folder, names, predictor.class_names, track is not None, line_width, not hide_labels)
+    begun = time.perf_counter()
     with (
-        Writers(folder, names, predictor.class_names, tracked=track is not None) as writers,
+        Writers(output, Start(record, resume, overwrite)) as writers,
         shown.progress("detecting") as progress,
     ):
-        _detect(predictor, found, (settings, tracker, confidence, excerpt), result, (writers, progress))
+        for item, detections in writers.restore(found):
+            _count(result, item, detections)
+        result.resumed = result.images + result.frames
+        how = (settings, tracker, confidence, excerpt, labels)
+        _detect(predictor, writers.left(found), how, result, (writers, progress))
     result.written = writers.written
-    result.seconds = time.perf_counter() - start
+    result.seconds = time.perf_counter() - begun
     return result
 
 
-def _check_sources(found: Sequence[Source]) -> None:
-    """Raises UserError where no source exists, before the model is loaded."""
+def _check_sources(found: Sequence[Source], resume: bool) -> None:
+    """Raises UserError where no source exists, or one has no end that a run could be resumed to.
+
+    This is before the model is loaded.
+    """
+    if not found:
+        raise UsageError("There are fewer sources than parts: this part has none.", "Take fewer parts.")
+    if resume and any(source.kind == "live" for source in found):
+        raise UsageError("Cameras and streams cannot be resumed.", "Start a new run in another folder.")
     missing = [source for source in found if source.error is not None]
     if len(missing) == len(found) and missing[0].error is not None:
         raise missing[0].error
@@ -185,17 +230,20 @@ def _check_sources(found: Sequence[Source]) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    how: tuple[Postprocess, Tracker | None, float, Excerpt],
+    how: tuple[Postprocess, Tracker | None, float, Excerpt, np.ndarray | None],
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:
     """Detects in every source; fills the result."""
-    (postprocess, tracker, confidence, excerpt), (writers, progress) = how, to
+    (postprocess, tracker, confidence, excerpt, labels), (writers, progress) = how, to
     if any(source.kind == "live" for source in sources):
         progress = ignore_progress
     places = {source.name: number for number, source in enumerate(sources)}
     try:
-        found = predictor.stream_sources(sources, postprocess, keep_images=writers.keeps_images, excerpt=excerpt)
+        found: Generator[Result, None, None] = predictor.stream_sources(
+            sources, postprocess, keep_images=writers.keeps_images, excerpt=excerpt
+        )
+        found = found if labels is None else of_classes(found, labels)
         with closing(found if tracker is None else track_results(found, tracker, confidence)) as results:
             for item, detections in results:
                 _add(result, item, detections, writers)
@@ -204,6 +252,9 @@ def _detect(
         result.interrupted = True
     if not (result.images or result.frames or result.interrupted):
         raise _no_image_error(result.failures)
+    if not result.interrupted:
+        writers.finish()
+    result.can_resume = result.interrupted and all(source.kind != "live" for source in sources)
 
 
 def _add(
@@ -214,19 +265,25 @@ def _add(
         result.notes.append(item.error.message)
     elif isinstance(item, UnreadableSource):
         error = item.error
+        writers.add_failure(item)
         result.failures.append({"source": item.source.path, "message": error.message, "remedy": error.remedy})
     elif detections is not None:
         writers.add(item, detections)
-        result.images += item.frame is None
-        result.frames += item.frame is not None
-        result.detections += len(detections)
-        result.only = replace(detections, image=None) if (result.images, result.frames) == (1, 0) else None
-        names = detections.names
-        result.per_class.update(names)
-        if detections.tracks is not None:
-            result.tracks.setdefault(item.source.path, set()).update(detections.tracks.tolist())
-        for name, score in zip(names, detections.scores.tolist()):
-            result.best_scores[name] = max(score, result.best_scores.get(name, 0.0))
+        _count(result, item, detections)
+
+
+def _count(result: DetectResult, item: PreparedImage, detections: Detections) -> None:
+    """Adds one image to the counts."""
+    result.images += item.frame is None
+    result.frames += item.frame is not None
+    result.detections += len(detections)
+    result.only = replace(detections, image=None) if (result.images, result.frames) == (1, 0) else None
+    names = detections.names
+    result.per_class.update(names)
+    if detections.tracks is not None:
+        result.tracks.setdefault(item.source.path, set()).update(detections.tracks.tolist())
+    for name, score in zip(names, detections.scores.tolist()):
+        result.best_scores[name] = max(score, result.best_scores.get(name, 0.0))
 
 
 def _no_image_error(failures: Sequence[dict[str, str]]) -> UserError:

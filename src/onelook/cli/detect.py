@@ -9,6 +9,7 @@ from onelook.api.cached_onnx import RuntimeName
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.output import quiet_native_errors
+from onelook.cli.terminate import terminate_as_interrupt
 from onelook.cli.views.detect import text_of_result
 from onelook.errors import UsageError
 from onelook.predict.runtime import PostprocessKind
@@ -36,17 +37,26 @@ def detect(
     device: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName = "auto",
+    classes: str | None = None,
+    line_width: int | None = None,
+    hide_labels: bool = False,
+    crops: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    shard: str | None = None,
 ) -> CommandResult[api.DetectResult]:
     """Find objects in images, folders, videos, cameras and streams.
 
     Folders are searched with their subfolders. Damaged files are reported and left out; the exit code is then 1.
-    Ctrl-C ends a camera or a stream, and keeps what was done.
+    Ctrl-C ends a camera or a stream, and keeps what was done; so does SIGTERM. detections.jsonl gets a line for each
+    image as soon as it is done, so that even a run that was killed continues with --resume.
 
     Examples:
         onelook detect photo.jpg --model yolox-s --weights yolox_s.pth
         onelook detect photos/ "more/*.png" clip.mp4 --model runs/train --out found
         onelook detect 0 --model yolox-nano.onnx --format video
         onelook detect clip.mp4 --model yolox-s.onnx --track bytetrack --format video,mot
+        onelook detect photos/ --model yolox-s.onnx --out found --shard 1/8 --resume
 
     Args:
         sources: images, folders, globs, .txt lists, videos, camera numbers, stream addresses.
@@ -58,7 +68,7 @@ def detect(
         postprocess: how boxes become detections: nms, diou, soft or best, as in `onelook val`.
         size: side of the network's input; what the weights were made for unless given.
         out: folder to write to; runs/detect, runs/detect-2, ... unless given.
-        format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot.
+        format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot, crops.
         batch: most images in one run of the network; 1 on a CPU, 8 on a GPU unless given.
         track: follow the objects of videos, with bytetrack or ocsort; confidence then starts a track.
         every: use every second, third, ... frame of videos; what is written keeps the numbers and times of the frames.
@@ -70,11 +80,18 @@ def detect(
         threads: threads of one run on a CPU; as many as there are free cores unless given.
         runtime: what runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside
             the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
+        classes: classes to keep, by name or number, separated by commas; all unless given.
+        line_width: width of the drawn boxes in pixels; fits image and object unless given.
+        hide_labels: draw boxes without names and scores.
+        crops: also write every object as an image of its own (crops/CLASS/NAME-1.jpg).
+        resume: continue the run in the folder --out: what it has done is not done again.
+        overwrite: write into a folder that holds results already.
+        shard: a part of the sources, such as 1/8, which goes to OUT/1-of-8; for several processes or machines.
     """
     if not sources:
         remedy = "Name images, folders, globs, videos, camera numbers or stream addresses."
         raise UsageError("No source was given.", remedy)
-    with quiet_native_errors():
+    with quiet_native_errors(), terminate_as_interrupt():
         result = api.detect(
             model,
             sources,
@@ -85,7 +102,7 @@ def detect(
             postprocess=postprocess,
             size=size,
             out=out,
-            formats=format,
+            formats=f"{format},crops" if crops else format,
             batch=batch,
             track=track,
             every=every,
@@ -96,6 +113,12 @@ def detect(
             device=device,
             threads=threads,
             runtime=runtime,
+            classes=classes,
+            line_width=line_width,
+            hide_labels=hide_labels,
+            resume=resume,
+            overwrite=overwrite,
+            shard=shard,
             reporter=ConsoleReporter(),
         )
     return CommandResult(result, exit_code=result.exit_code, text=text_of_result)

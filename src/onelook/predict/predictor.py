@@ -86,6 +86,7 @@ class Predictor:
         iou: float = ...,
         *,
         agnostic: bool | None = ...,
+        bgr: bool = ...,
     ) -> Detections: ...
     @overload
     def detect(
@@ -95,6 +96,7 @@ class Predictor:
         iou: float = ...,
         *,
         agnostic: bool | None = ...,
+        bgr: bool = ...,
     ) -> list[Detections]: ...
     def detect(
         self,
@@ -103,13 +105,15 @@ class Predictor:
         iou: float = 0.45,
         *,
         agnostic: bool | None = None,
+        bgr: bool = False,
     ) -> Detections | list[Detections]:
         """The detections in an image; for a list of images, a list.
 
         source: a path, an (H, W, 3) uint8 RGB array, a PIL image, or the bytes of an image file; or a list of these.
         confidence: least score, inclusive.  iou: boxes that overlap a better one by more are dropped.
         agnostic: whether boxes of different classes suppress each other, too; None is the predictor's setting,
-        normally not.
+        normally not.  bgr: whether arrays have OpenCV's order of colours, as `cv2.imread` returns them; paths, bytes
+        and PIL images know theirs. The image of a result is RGB.
 
         Results of a single image, and of arrays, hold the image; results of a list of paths read it again when they
         are drawn, so that a long list needs little memory. Boxes are pixels of the (upright) original, not
@@ -119,12 +123,12 @@ class Predictor:
         """
         postprocess = self.settings(confidence, iou, agnostic)
         if not _are_several(source):
-            image = read_image(source)
+            image = read_image(source, bgr=bgr)
             return replace(self._detect([image], postprocess)[0], source=_name(source))
         images, found = list(source), list[Detections]()
         for start in range(0, len(images), self.batch):
             part = images[start : start + self.batch]
-            for given, result in zip(part, self._detect([read_image(one) for one in part], postprocess)):
+            for given, result in zip(part, self._detect([read_image(one, bgr=bgr) for one in part], postprocess)):
                 path = _name(given)
                 reader = None if path is None else partial(decode_image, path)
                 kept = result.image if path is None else None
@@ -271,10 +275,14 @@ def _are_several(source: ImageLike | Sequence[ImageLike]) -> TypeGuard[Sequence[
     return isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray | memoryview)
 
 
-def read_image(source: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a path, bytes, an array or a PIL image; ImageError for anything else."""
+def read_image(source: Any, *, bgr: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a path, bytes, an array or a PIL image; ImageError for anything else.
+
+    bgr: whether an array has the order blue, green, red.
+    """
     if isinstance(source, np.ndarray):
-        return check_array(source)
+        checked = check_array(source)
+        return np.ascontiguousarray(checked[..., ::-1]) if bgr else checked
     if isinstance(source, str | os.PathLike):
         return decode_image(source)
     if isinstance(source, bytes | bytearray | memoryview):
