@@ -140,9 +140,9 @@ def detect(
     "images", "coco", "yolo", "csv", "video", "mot", "crops".  batch: most images in one run of the network; None is 1
     on a CPU, 8 on a GPU.  track: follow the objects of videos, by "bytetrack" or "ocsort"; `confidence` is then the
     least score that starts a track.  every, start, end: use every `every`th frame of videos, from `start` up to `end`
-    seconds. runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is
+    seconds.  runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is
     exported and verified once, and cached beside the weights. "auto" runs that file where there is one, and makes it
-    where PyTorch would take a minute or more for all images; the export is stopped after half of that time. classes:
+    where PyTorch would take a minute or more for all images; the export is stopped after half of that time.  classes:
     names or numbers of the classes to keep; a text is separated by commas.  line_width, hide_labels: how boxes are
     drawn; a width of None fits image and object.  resume: continue the run in `out`, with the settings that it had:
     what is done is not done again.  overwrite: write into a folder that holds results already, which is a UsageError
