@@ -43,6 +43,7 @@ class LoadedDetector(OpenedPredictor):
         batch: int = 8,
         rectangular: bool = False,
         detections: PathLike | None = None,
+        report: PathLike | None = None,
         reporter: Reporter | None = None,
     ) -> Evaluation:
         """The average precision on a data set: see `onelook.validate`."""
@@ -58,6 +59,7 @@ class LoadedDetector(OpenedPredictor):
             batch=batch,
             rectangular=rectangular,
             detections=detections,
+            report=report,
             reporter=reporter,
         )
 

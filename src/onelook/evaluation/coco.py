@@ -8,7 +8,7 @@ writes it: the AP of a class without objects, the AP of small objects where ther
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,13 @@ from typing import Any
 import hotcoco
 import numpy as np
 
+from onelook.evaluation.operating import (
+    RECALL_TARGETS,
+    Calibration,
+    OperatingPoint,
+    calibration,
+    operating_points,
+)
 from onelook.evaluation.tables import GroundTruth, Results
 from onelook.types import UNDEFINED, text_repr
 
@@ -111,13 +118,27 @@ class Evaluation:
     written: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The layout of `val --json`; `notes` only where there are any."""
+        """The layout of `val --json`: every result as plain data; `notes` only where there are any.
+
+        Undefined numbers are -1 in `stats`, `per_class` and `by_size`, and None elsewhere.
+        """
+        confusion, errors = self.confusion(self.best_confidence), self.error_types
         plain: dict[str, Any] = {
             "stats": self.stats,
             "per_class": self.per_class,
             "images": len(self.truth.image_ids),
             "detections": len(self.results),
             "seconds": self.seconds,
+            "objects": dict(zip(self.truth.names, self.objects.tolist())),
+            "by_size": self.by_size,
+            "best_confidence": self.best_confidence,
+            "best_f1": self.f1_curve.best_f1,
+            "operating_points": [vars(point) for point in self.operating_points()],
+            "calibration": asdict(self.calibration),
+            "error_types": {"gain": errors.gain, "counts": errors.counts},
+            "confusion": {"confidence": confusion.confidence, "matrix": confusion.matrix.tolist()},
+            "label_suspects": [vars(suspect) for suspect in self.label_suspects()],
+            "image_scores": [vars(one) for one in self.image_scores()],
         }
         return plain | ({"notes": list(self.notes)} if self.notes else {})
 
@@ -155,6 +176,17 @@ class Evaluation:
     def best_confidence(self) -> float:
         """The confidence threshold with the highest mean F1 at IoU 0.5."""
         return self.f1_curve.best_confidence
+
+    def operating_points(self, recalls: Sequence[float] = RECALL_TARGETS) -> list[OperatingPoint]:
+        """For each recall the highest confidence that reaches it, with its precision; at IoU 0.5, over all classes."""
+        scores, _, right = self._verdicts
+        return operating_points(scores, right, int(self.objects.sum()), recalls)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Whether confidences are the share of right detections, at IoU 0.5."""
+        scores, _, right = self._verdicts
+        return calibration(scores, right)
 
     def confusion(self, confidence: float = 0.25, iou: float = 0.45) -> Confusion:
         """Confusion matrix, of the best 100 detections an image with at least this confidence."""
@@ -197,6 +229,14 @@ class Evaluation:
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
         return self._evaluator.eval
+
+    @cached_property
+    def _verdicts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(K,) scores, labels, and whether a detection is right at IoU 0.5, of the detections that count."""
+        status = self._evaluator.image_diagnostics()["dt_status"]  # ids count from 1, in the order of the results
+        ids = np.fromiter(status.keys(), np.int64, len(status)) - 1
+        right = np.fromiter((value == "tp" for value in status.values()), bool, len(status))
+        return self.results.scores[ids], self.results.labels[ids], right
 
     def _diagnostics(self, confidence: float | None) -> dict[str, Any]:
         threshold = self.best_confidence if confidence is None else confidence
@@ -287,10 +327,7 @@ def _iou_row(iou: float) -> int:
 
 def _f1_curve(evaluation: Evaluation) -> F1Curve:
     """Counts true and false positives above every threshold, class by class."""
-    status = evaluation._evaluator.image_diagnostics()["dt_status"]  # ids count from 1, in the order of the results
-    ids = np.fromiter(status.keys(), np.int64, len(status)) - 1
-    right = np.fromiter((value == "tp" for value in status.values()), bool, len(status))
-    scores, labels = evaluation.results.scores[ids], evaluation.results.labels[ids]
+    scores, labels, right = evaluation._verdicts
     thresholds = np.linspace(0, 1, 1001)
     bins = np.searchsorted(thresholds, scores, side="right") - 1  # the highest threshold a detection passes
     counts = np.zeros((2, len(evaluation.objects), len(thresholds)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -20,7 +21,7 @@ import torch
 from onelook import run_files
 from onelook.config import Difference, diff, to_plain, write_yaml
 from onelook.errors import OtherProcessError, UserError, did_you_mean
-from onelook.files import remove_leftovers
+from onelook.files import free_folder, remove_leftovers
 from onelook.ops.reduce import mean_over_processes
 from onelook.reporter import Reporter, SilentReporter
 from onelook.training.checkpoint import latest_weights_hint, load_checkpoint, save_checkpoint
@@ -168,6 +169,7 @@ class Run:
                 recipe=to_plain(self.recipe),
                 metrics={name: value for name, value in row.items() if value is not None},
                 size=self.recipe.input_size,
+                trained=self.record.trained(),
             )
 
     def result(self, epochs: int) -> RunResult:
@@ -187,11 +189,13 @@ class Run:
         )
 
 
-def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe, epochs: int | None = None) -> None:
+def check_same_recipe(
+    folder: Path, before: Recipe, recipe: Recipe, epochs: int | None = None, data: str = "DATA"
+) -> None:
     """UserError if a run that is resumed was started with another recipe; the message lists what differs.
 
     epochs: a number of epochs that is asked for beside `recipe`, which need not be able to have it (its closing phase
-    may be longer); None is that of `recipe`.
+    may be longer); None is that of `recipe`.  data: of the run, for the command that trains on.
     """
     changes = diff(before, recipe)
     if epochs not in (None, before.epochs):
@@ -201,8 +205,20 @@ def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe, epochs: int 
         listed = ", ".join(f"{one.path} was {one.before}, now {one.after}" for one in changes[:5])
         remedy = "Resume without changing the recipe, or start a new run in another folder (out)."
         if any(one.path == "epochs" for one in changes):
-            remedy += f" To train its weights for more epochs: a new run with weights {folder / 'last.safetensors'}."
+            remedy += f" {_train_on(folder, before.epochs, recipe.epochs if epochs is None else epochs, data)}"
         raise UserError(f"The run in '{folder}' has another recipe: {listed}.", remedy)
+
+
+def _train_on(folder: Path, before: int, wanted: int, data: str) -> str:
+    """The command that trains the last weights of a run for more epochs: those that are wanted beyond its own."""
+    more = wanted - before if wanted > before else wanted
+    place, weights, new = (
+        shlex.quote(str(one)) for one in (folder, folder / run_files.LAST_WEIGHTS, free_folder(f"{folder}-more"))
+    )
+    return (
+        f"A schedule cannot be made longer when it has ended; to train the last weights for {more} more, in a new run: "
+        f"onelook train {data} --recipe {place} --weights {weights} --epochs {more} --out {new}"
+    )
 
 
 def fit(
