@@ -52,6 +52,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.tune import TuneResult as TuneResult
     from onelook.api.tune import tune as tune
     from onelook.api.validate import validate as validate
+    from onelook.api.view import ViewResult as ViewResult
+    from onelook.api.view import view as view
     from onelook.config import Difference as Difference
     from onelook.config import change as change
     from onelook.config import override as override
@@ -136,6 +138,7 @@ _PUBLIC = {
     "TrainResult": "onelook.api.load",
     "TuneResult": "onelook.api.tune",
     "UserError": "onelook.errors",
+    "ViewResult": "onelook.api.view",
     "WritableFormat": "onelook.data.convert",
     "WrittenWeights": "onelook.api.export",
     "anchors": "onelook.api.anchors",
@@ -168,6 +171,7 @@ _PUBLIC = {
     "train": "onelook.api.train",
     "tune": "onelook.api.tune",
     "validate": "onelook.api.validate",
+    "view": "onelook.api.view",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604

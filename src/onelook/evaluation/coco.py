@@ -100,6 +100,20 @@ class LabelSuspect:
 
 
 @dataclass(frozen=True, eq=False)
+class Verdicts:
+    """Detections and objects one by one. results: (K,) the detections.
+
+    right: (K,) uint8, 1 for a detection that matches an object, 0 for a false positive.  found: (M,) uint8 of the
+    objects of the ground truth, 1 for one that is found, 0 for a missed one. In both, 2 is what does not count: crowds,
+    detections on crowds, and beyond 100 of an image and class.
+    """
+
+    results: Results
+    right: np.ndarray
+    found: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Average precision and recall of a model's detections on a data set.
 
@@ -210,6 +224,16 @@ class Evaluation:
             f1 = image["f1"] if image["tp"] or image["fp"] or image["fn"] else 1.0
             scores.append(ImageScore(image_id, file, image["tp"], image["fp"], image["fn"], f1))
         return sorted(scores, key=lambda s: (s.f1, -s.false_positives - s.false_negatives, s.image_id))
+
+    def verdicts(self) -> Verdicts:
+        """Which detections from the best confidence on are right, and which objects they find, at IoU 0.5."""
+        results = self.results.above(self.best_confidence)
+        found = self._diagnostics(None)
+        right, seen = np.full(len(results), 2, np.uint8), np.full(len(self.truth.labels), 2, np.uint8)
+        for verdict, statuses, good in ((right, found["dt_status"], "tp"), (seen, found["gt_status"], "matched")):
+            for number, status in statuses.items():  # ids count from 1, in the order of the arrays
+                verdict[number - 1] = status == good
+        return Verdicts(results, right, seen)
 
     def label_suspects(self) -> list[LabelSuspect]:
         """Annotations that may be wrong, the most confident detection against them first."""

@@ -18,7 +18,7 @@ from onelook.evaluation.coco import Evaluation, ImageScore
 from onelook.report.page import ReportImage
 
 ANNOTATION_COLOUR = (46, 160, 67)
-IMAGE_SIDE = 800  # pixels of the longer side of an image in the report, which shows it in a width of about 540
+IMAGE_SIDE = 600  # pixels of the longer side of an image in the report, which shows it in a width of about 540
 CONFIDENT = 0.7  # the least score of a detection that is called confident
 LEAST_SUSPECT = 0.5  # the least score of a detection that speaks against an annotation
 NUM_EXAMPLES = 9
