@@ -24,9 +24,7 @@ from shared import fill_module, needs_shared, reference
 OFFICIAL = "yolox_nano.onnx"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def same(a: Detector, b: Detector) -> bool:
