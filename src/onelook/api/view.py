@@ -24,6 +24,7 @@ from onelook.evaluation.tables import GroundTruth
 from onelook.files import write_text
 from onelook.report.view import View, render_view
 from onelook.reporter import PlainReporter, Reporter
+from onelook.run_files import RECIPE
 from onelook.types import text_repr
 
 
@@ -82,6 +83,10 @@ def view(
     shown, path = reporter or PlainReporter(), Path(out)
     if model is not None and detections is not None:
         raise UsageError("A model and detections were given.", "Give one of them.")
+    if (Path(data) / RECIPE).is_file():
+        raise UsageError(
+            f"'{data}' is the folder of a run, which does not hold its data.", f"Give the data set, and model {data}."
+        )
     if os.path.lexists(path) and not overwrite:
         raise UsageError(f"'{path}' exists already.", "Replace it (overwrite), or name another file (out).")
     splits = _open_all(data, shown)
