@@ -18,7 +18,7 @@ def log(name, folder):
     logger = LOGGERS[name](folder, {"model": {"type": "Yolox"}, "epochs": 2})
     for epoch, row in ROWS.items():
         logger.write(epoch, row)
-    logger.picture("first batch", np.full((8, 12, 3), 200, np.uint8), 0)
+    logger.image("first batch", np.full((8, 12, 3), 200, np.uint8), 0)
     logger.close()
 
 

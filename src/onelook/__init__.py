@@ -66,6 +66,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.devices import Precision as Precision
     from onelook.errors import UserError as UserError
     from onelook.evaluation import Evaluation as Evaluation
+    from onelook.evaluation.coco import Verdicts as Verdicts
+    from onelook.evaluation.operating import OperatingPoint as OperatingPoint
     from onelook.evaluation.tracks import TrackEvaluation as TrackEvaluation
     from onelook.networks.build import build as build
     from onelook.networks.deploy import deploy as deploy
@@ -114,6 +116,7 @@ _PUBLIC = {
     "ModelInfo": "onelook.api.models",
     "ModelList": "onelook.api.models",
     "OcSort": "onelook.tracking",
+    "OperatingPoint": "onelook.evaluation.operating",
     "PathLike": "onelook.api.open",
     "PlainReporter": "onelook.reporter",
     "PostprocessKind": "onelook.predict.runtime",
@@ -138,6 +141,7 @@ _PUBLIC = {
     "TrainResult": "onelook.api.load",
     "TuneResult": "onelook.api.tune",
     "UserError": "onelook.errors",
+    "Verdicts": "onelook.evaluation.coco",
     "ViewResult": "onelook.api.view",
     "WritableFormat": "onelook.data.convert",
     "WrittenWeights": "onelook.api.export",

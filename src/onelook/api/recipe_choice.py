@@ -22,7 +22,7 @@ from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distillation import Distillation
 from onelook.training.recipe import Recipe, adapted, batch_settings
-from onelook.training.run import check_same_recipe
+from onelook.training.same_recipe import check_same_recipe
 from onelook.weights.identify import model_name
 
 FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless other epochs are given

@@ -88,12 +88,12 @@ class DetectionTask:
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
         backend = TorchRuntime(network, run.train_state.process_group.device, size=run.recipe.input_size)
         evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
-        if run.loggers.takes_pictures:
+        if run.loggers.takes_images:
             epoch = (run.record.rows[-1]["epoch"] if run.record.rows else 0) + 1  # its row is written after this
             for row in range(min(LOGGED_IMAGES, len(validation))):
                 with suppress(ImageError):  # the evaluation has read it; it may be gone by now
                     image = draw_evaluated(evaluation, validation, evaluation.truth.names, row)
-                    run.loggers.picture(f"validation {row + 1}", image, epoch)
+                    run.loggers.image(f"validation {row + 1}", image, epoch)
         return evaluation.stats
 
     def finish(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
@@ -195,6 +195,6 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
         run.folder / run_files.FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names
     )
     run.log.info(f"The first batch is drawn in {path}.")
-    if run.loggers.takes_pictures:
-        run.loggers.picture("first batch", decode_image(path), 0)
+    if run.loggers.takes_images:
+        run.loggers.image("first batch", decode_image(path), 0)
     task.report_first_batches(run, first)

@@ -29,7 +29,7 @@ class MetricLogger(Protocol):
         """Writes the metrics of an epoch (1-based)."""
         ...
 
-    def picture(self, name: str, image: np.ndarray, epoch: int) -> None:
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
         """Writes an image, (H, W, 3) uint8 RGB, of an epoch (0 is before the first)."""
         ...
 
@@ -85,8 +85,8 @@ class TensorBoardLogger:
             self.writer.add_scalar(name, value, epoch)
         self.writer.flush()
 
-    def picture(self, name: str, image: np.ndarray, epoch: int) -> None:
-        self.writer.add_image(name, image, epoch, dataformats="HWC")
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
+        self.writer.add_image(name, pixels, epoch, dataformats="HWC")
         self.writer.flush()
 
     def close(self) -> None:
@@ -118,8 +118,8 @@ class MlflowLogger:
         # MLflow rejects metric names with "(" and similar characters.
         self.mlflow.log_metrics({name.replace("/", "_"): float(value) for name, value in row.items()}, step=epoch)
 
-    def picture(self, name: str, image: np.ndarray, epoch: int) -> None:
-        self.mlflow.log_image(image, f"pictures/{name.replace(' ', '_')}_{epoch:04}.png")
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
+        self.mlflow.log_image(pixels, f"images/{name.replace(' ', '_')}_{epoch:04}.png")
 
     def close(self) -> None:
         self.mlflow.end_run()
@@ -140,10 +140,10 @@ class WandbLogger:
     def write(self, epoch: int, row: Mapping[str, float]) -> None:
         self.run.log(dict(row), step=epoch)
 
-    def picture(self, name: str, image: np.ndarray, epoch: int) -> None:
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
         import wandb
 
-        self.run.log({name: wandb.Image(image)}, step=epoch)
+        self.run.log({name: wandb.Image(pixels)}, step=epoch)
 
     def close(self) -> None:
         self.run.finish()
@@ -178,13 +178,13 @@ class LoggerCollection:
         self._each("write", lambda logger: logger.write(epoch, known))
 
     @property
-    def takes_pictures(self) -> bool:
+    def takes_images(self) -> bool:
         """Whether any service is left to give images to."""
         return bool(self._services)
 
-    def picture(self, name: str, image: np.ndarray, epoch: int) -> None:
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
         """Gives an image to every service that still works."""
-        self._each("picture", lambda logger: logger.picture(name, image, epoch))
+        self._each("image", lambda logger: logger.image(name, pixels, epoch))
 
     def close(self) -> None:
         """Closes the CSV and every service that still works."""

@@ -43,16 +43,11 @@ def save_weights(
 ) -> Path:
     """Writes the model as a safetensors file that `restore` needs nothing else for; returns the path.
 
-        recipe: of the training, a value or its plain form.  metrics: what the weights reached, by name.  size: (height,
-    <<<<<<< HEAD
-        width) they were trained for; None is the architecture's.  trained: when and on what, see `Header`.
+    recipe: of the training, a value or its plain form.  metrics: what the weights reached, by name.  size: (height,
+    width) they were trained for; None is the architecture's.  trained: when and on what, see `Header`.
 
-        The file appears whole or not at all. WeightsError for a model without an architecture, and for a place that cannot
-        be written.
-    =======
-        width) they were trained for; None is the architecture's. The file appears whole or not at all.
-        WeightsError for what is no `Detector`, for a model without an architecture, and for a place that cannot be written.
-    >>>>>>> main
+    The file appears whole or not at all. WeightsError for what is no `Detector`, for a model without an architecture,
+    and for a place that cannot be written.
     """
     architecture = architecture_of(model)
     header = Header(
