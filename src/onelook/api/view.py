@@ -30,8 +30,9 @@ from onelook.types import text_repr
 
 @dataclass(frozen=True)
 class ViewResult:
-    """The page that was written. path: of the page.  images, objects: in it, of all splits.  problems: that were found.
+    """The page that was written.
 
+    path: of the page.  images, objects: in it, of all splits.  problems: how many were found.
     evaluated: the evaluation of the split that detections were given or made for; None without.
     """
 

@@ -101,11 +101,11 @@ class LabelSuspect:
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """Detections and objects one by one. results: (K,) the detections.
+    """Detections and objects one by one: which are right, and which are found.
 
-    right: (K,) uint8, 1 for a detection that matches an object, 0 for a false positive.  found: (M,) uint8 of the
-    objects of the ground truth, 1 for one that is found, 0 for a missed one. In both, 2 is what does not count: crowds,
-    detections on crowds, and beyond 100 of an image and class.
+    results: (K,) the detections.  right: (K,) uint8, 1 for a detection that matches an object, 0 for a false positive.
+    found: (M,) uint8 of the objects of the ground truth, 1 for one that is found, 0 for a missed one. In both, 2 is
+    what does not count: crowds, detections on crowds, and beyond 100 of an image and class.
     """
 
     results: Results
