@@ -55,9 +55,11 @@ def serve(
     device: str | None = None,
     half: bool = False,
     threads: int | None = None,
+    workers: int = 1,
     batch: int | None = None,
     max_wait_ms: float = 2.0,
     queue: int = 32,
+    queue_ms: float | None = None,
     deadline: float = 30.0,
     drain: float = 30.0,
     max_bytes: int = 32 << 20,
@@ -76,8 +78,10 @@ def serve(
     called.  watch: a folder NAME/VERSION/FILE whose models are loaded, exchanged and unloaded as it changes, looked at
     every `watch_seconds`.  weights: for a single model that is given by its variant's name.  host: the address to
     listen on; only this machine reaches 127.0.0.1.  port: 0 is any free one.  device, half, threads: as in
-    `onelook.load`.  batch, max_wait_ms: most images in one run, and how long one waits for others.  queue: images that
-    are admitted; beyond it requests are refused with 503.  deadline: seconds of a request.  drain: seconds for requests
+    `onelook.load`.  workers: threads of a model that run it at the same time, each with a copy of its own.  batch,
+    max_wait_ms: most images in one run, and how long one waits for others.  queue: images that are admitted; beyond it
+    requests are refused with 503.  queue_ms: longest time from the admission of an image to its run, 503 as well; the
+    deadline unless given.  deadline: seconds of a request.  drain: seconds for requests
     in work at the end.  max_bytes, max_pixels, decode_seconds, max_images: limits of a request.  token_file: one token
     a line; requests then need one.  allow_url: hosts from which images may be fetched.  allow_origin: origins of web
     pages that may use the server.  started: called with the address once it is open.
@@ -103,9 +107,11 @@ def serve(
         raise UsageError("Weights are for one model.", "Give one model, or export the models first.")
     _check_seconds(drain, watch_seconds)
     options = ServerOptions(
+        workers=workers,
         batch=batch,
         max_wait_ms=max_wait_ms,
         queue=queue,
+        queue_ms=queue_ms,
         deadline=deadline,
         max_bytes=max_bytes,
         max_pixels=max_pixels,

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -18,7 +18,7 @@ from onelook.errors import ImageError, UserError
 from onelook.ops.nms import Postprocess
 from onelook.serving.batching import Job, JobResult
 from onelook.serving.schemas import DetectAnswer, ErrorAnswer, JsonImages, ModelsAnswer, ServedModelInfo
-from onelook.serving.sent_images import SentImage, decode, sent_images
+from onelook.serving.sent_images import SentImage, decode, is_one_image, sent_images
 from onelook.serving.served_model import ResizedImage, ServedModel
 from onelook.serving.service import Service, before_deadline, note_model, run_job, service_of
 from onelook.serving.service_error import ServiceError
@@ -65,6 +65,14 @@ class ImageAnswer:
     result: JobResult
 
 
+@dataclass(frozen=True)
+class Limits:
+    """When a request has to be done, and when its first run must have begun, on the clock of `time.monotonic`."""
+
+    deadline: float
+    start_by: float
+
+
 @router.post(
     "/v1/detect",
     response_model=DetectAnswer,
@@ -95,13 +103,15 @@ async def detect(
         postprocess = served.settings(threshold, iou)
         labels = chosen_labels(classes, served.facts.classes)
         body = await service.body(request, deadline)
-        images = await service.decode(sent_images, request.headers, body, service.options)
-        del body
+        given = (request.headers, body, service.options)
+        images = sent_images(*given) if is_one_image(request.headers) else await service.decode(sent_images, *given)
+        del body, given
         if kind in _SUFFIXES and len(images) > 1:
             raise ServiceError(406, "one_image_only", f"{len(images)} images cannot be one {kind}.", "Ask for JSON.")
         more = len(images) - 1
         with service.repository.admit_more(served, more) if more else nullcontext():
-            work = _detect_all(service, served, images, postprocess, deadline, keep=kind in _SUFFIXES)
+            limits = Limits(deadline, started + served.longest_wait)
+            work = _detect_all(service, served, images, postprocess, limits, keep=kind in _SUFFIXES)
             answers = await before_deadline(request, deadline, work)
         found = [_of_labels(one.found, labels) for one in answers]
         if kind in _SUFFIXES:
@@ -188,12 +198,16 @@ async def _detect_all(
     model: ServedModel,
     images: Sequence[SentImage],
     postprocess: Postprocess,
-    deadline: float,
+    limits: Limits,
     *,
     keep: bool,
 ) -> list[ImageAnswer]:
-    """The detections of all images; the first error ends the others."""
-    tasks = [asyncio.ensure_future(_detect(service, model, one, postprocess, deadline, keep=keep)) for one in images]
+    """The detections of all images; the first error ends the others. The others of a request wait for its first."""
+    rest = replace(limits, start_by=limits.deadline)
+    tasks = [
+        asyncio.ensure_future(_detect(service, model, one, postprocess, rest if number else limits, keep=keep))
+        for number, one in enumerate(images)
+    ]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
@@ -203,22 +217,25 @@ async def _detect_all(
 
 
 async def _detect(
-    service: Service, model: ServedModel, sent: SentImage, postprocess: Postprocess, deadline: float, *, keep: bool
+    service: Service, model: ServedModel, sent: SentImage, postprocess: Postprocess, limits: Limits, *, keep: bool
 ) -> ImageAnswer:
     started = time.monotonic()
-    image, resized = await service.decode(_prepare, service, model, sent, deadline, keep)
+    if sent.content is None:
+        sent = await service.fetch(sent, limits.deadline)
+    image, resized = await service.decode(_prepare, service, model, sent, limits, keep)
     decoded = time.monotonic() - started
     model.stages["decode"].observe(decoded)
-    result = await run_job(model, Job(resized, postprocess, deadline))
+    result = await run_job(model, Job(resized, postprocess, limits.deadline, limits.start_by))
     return ImageAnswer(sent.source, result.value, image, decoded, result)
 
 
 def _prepare(
-    service: Service, model: ServedModel, sent: SentImage, deadline: float, keep: bool
+    service: Service, model: ServedModel, sent: SentImage, limits: Limits, keep: bool
 ) -> tuple[np.ndarray | None, ResizedImage]:
     """Decodes an image and fits it into the network's input. image: the pixels, where they are kept."""
-    seconds = min(service.options.decode_seconds, deadline - time.monotonic())
-    image = decode(sent, service.options, seconds)
+    if time.monotonic() > limits.start_by:  # decoding it would delay the others, for nothing
+        raise model.overloaded()
+    image = decode(sent, service.options)
     return image if keep else None, model.resize(np.ascontiguousarray(image))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import cv2
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -158,12 +159,14 @@ def run_server(
         backlog=512,
     )
     server = DrainingServer(config, repository)
-    interval = sys.getswitchinterval()
+    interval, resizers = sys.getswitchinterval(), cv2.getNumThreads()
     sys.setswitchinterval(_SWITCH_SECONDS)
+    cv2.setNumThreads(1)  # images are decoded side by side; OpenCV's own threads would take the network's core
     try:
         if started is not None:
             started()
         server.run(sockets=[listening])
     finally:
         sys.setswitchinterval(interval)
+        cv2.setNumThreads(resizers)
         listening.close()
