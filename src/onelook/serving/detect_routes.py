@@ -141,6 +141,7 @@ async def models(request: Request) -> ModelsAnswer:
                 versions=repository.versions(name),
                 default=number == 0,
                 family=facts.family,
+                variant=facts.variant,
                 size=list(facts.size),
                 classes=list(facts.classes),
                 runtime=facts.runtime,

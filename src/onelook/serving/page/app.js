@@ -94,7 +94,7 @@ function modelChosen() {
   const model = state.models[Number(page.model.value)];
   const [height, width] = model?.size ?? [];
   const facts = [
-    model?.family,
+    model?.variant,
     height && (height === width ? `${height} × ${width} pixels` : `${width} × ${height} pixels`),
     model?.classes && `${model.classes.length} ${model.classes.length === 1 ? "class" : "classes"}`,
     [model?.runtime, model?.precision].filter(Boolean).join(" "),
