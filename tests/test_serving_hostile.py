@@ -14,9 +14,11 @@ from starlette.requests import Request
 
 from encoded_images import KINDS, encoded, noise
 from hostile_images import HOSTILE, changed
-from http_server import JPEG, client_of, repository_of
+from http_server import JPEG, client_of, in_thread, repository_of
 from onelook.serving import fetch as fetching
+from onelook.serving import sent_images
 from onelook.serving.fetch import check_address, fetch, is_public
+from onelook.serving.options import ServerOptions
 from onelook.serving.sent_images import read_body
 from onelook.serving.service_error import ServiceError
 
@@ -145,6 +147,25 @@ def test_an_image_is_fetched_within_limits_and_redirects_are_checked(monkeypatch
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_hosts_that_do_not_answer_take_no_thread_that_decodes(tmp_path, monkeypatch):
+    asked, go = threading.Semaphore(0), threading.Event()
+
+    def wait(*_):
+        asked.release()
+        assert go.wait(20)
+        return JPEG
+
+    monkeypatch.setattr(sent_images, "fetch", wait)
+    with client_of(repository_of(tmp_path, ServerOptions(allow_url=("images.example.org",)))) as client:
+        body = {"image": "http://images.example.org/a.jpg"}
+        slow = [in_thread(lambda: client.post("/v1/detect", json=body).status_code) for _ in range(6)]
+        for _ in slow:
+            assert asked.acquire(timeout=20)
+        assert client.post("/v1/detect", content=JPEG).status_code == 200
+        go.set()
+        assert [value() for value in slow] == [200] * 6
 
 
 def test_requests_that_are_no_text_are_errors_of_the_client(tmp_path):

@@ -102,12 +102,12 @@ def _names(runtime: Runtime) -> tuple[str, str]:
     if isinstance(runtime, ExportedRuntime):
         described: Any = runtime.metadata.architecture.get("type")
         variant = runtime.metadata.model
-        kind = described if isinstance(described, str) else variant.partition("-")[0].capitalize()
+        kind = described if isinstance(described, str) else variant
         return FAMILIES.get(kind, kind), variant
     architecture: Any = getattr(getattr(runtime, "detector", None), "architecture", None)
-    kind = type(architecture).__name__
     if architecture is None:
-        return kind, kind
+        return type(runtime).__name__, type(runtime).__name__
+    kind = type(architecture).__name__
     from onelook.weights.identify import model_name  # of PyTorch, which runs this network
 
     return FAMILIES.get(kind, kind), model_name(architecture)
