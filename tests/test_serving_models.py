@@ -21,7 +21,6 @@ from onelook.serving.service_error import ServiceError
 from onelook.serving.watch import FolderWatch, model_in
 from onnx_models import write_model
 
-
 INPUT = {"inputs": [{"name": "images", "shape": [1, 3, 32, 32], "datatype": "FP32", "data": [0] * 3072}]}
 
 
