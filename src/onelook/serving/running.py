@@ -24,7 +24,7 @@ MOST_CONNECTIONS = 1024
 _OTHER_FILES = 128  # models while they are loaded, fetches, logs
 _MOST_HEAD = 1 << 15  # bytes of a request's line and headers
 _HEAD_SECONDS = 20.0  # for the first byte of a new connection, and for a request's headers
-_SWITCH_SECONDS = 0.001  # a network's thread that has finished waits at most this long for the interpreter
+_SWITCH_SECONDS = 0.0002  # a network's thread waits at most this long for the interpreter, several times an image
 
 
 class BoundedProtocol(HttpToolsProtocol):

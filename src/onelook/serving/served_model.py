@@ -24,6 +24,7 @@ from onelook.serving.service_error import ServiceError
 
 MOST_DETECTIONS = 1000  # an image: an answer of a low threshold stays readable
 _NEW_SHARE = 0.1  # of the last run, in the mean duration of runs
+_AIM = 0.75  # of the longest wait is planned for: the rest is for runs that take longer than the last ones
 
 Opener = Callable[[Path], Predictor]
 """Opens a model: the file or folder -> a predictor, or a UserError."""
@@ -134,7 +135,7 @@ class ServedModel:
         """
         if self.admitted >= self.capacity:
             return True
-        return self.admitted >= 2 * self.batch * self.workers and self.expected_wait > self.longest_wait
+        return self.admitted >= 2 * self.batch * self.workers and self.expected_wait > _AIM * self.longest_wait
 
     def overloaded(self) -> ServiceError:
         """The answer where the queue is full, and to an image that waited too long. Retry-After: when there is room."""
