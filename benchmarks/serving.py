@@ -12,8 +12,9 @@ is a process of its own on the same cores; the shares of the cores that it, the 
 printed. The number of connections is bounded, and the load goes to the server that the program has started, alone.
 
 Exit code 1 where one of the demands is missed: served at least 0.9 of the bare loop; the 99th percentile of accepted
-requests at most twice that of the unloaded server (the lower one) plus the queue's bound in time (`--queue-ms`, by default the time of
-`--queue` images in the bare loop); everything else 503; memory bounded; the damaged file refused; exit code 0.
+requests at most twice that of the unloaded server (the lower one) plus the queue's bound in time (`--queue-ms`, by
+default the time of `--queue` images in the bare loop); everything else 503; memory bounded; the damaged file refused;
+exit code 0.
 """
 
 from __future__ import annotations
