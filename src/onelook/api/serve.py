@@ -101,10 +101,7 @@ def serve(
 
     given = [models] if isinstance(models, str | os.PathLike) else list(models)
     places = model_places([os.fspath(one) for one in given])
-    if not places and watch is None:
-        raise UsageError("There is no model to serve.", "Name a model, or a folder with --watch.")
-    if weights is not None and len(places) != 1:
-        raise UsageError("Weights are for one model.", "Give one model, or export the models first.")
+    _check_models(len(places), watch, weights)
     _check_seconds(drain, watch_seconds)
     options = ServerOptions(
         workers=workers,
@@ -234,6 +231,14 @@ def _who_reaches(host: str, has_tokens: bool) -> str:
         return " for this machine only; --host 0.0.0.0 is for others, too. Ctrl-C ends it."
     safe = "" if has_tokens else " Without --token-file, everyone who reaches it may use it."
     return f" for every machine that reaches it.{safe} Ctrl-C ends it."
+
+
+def _check_models(count: int, watch: PathLike | None, weights: PathLike | None) -> None:
+    """UsageError where there is nothing to serve, or where it is open which model weights are for."""
+    if not count and watch is None:
+        raise UsageError("There is no model to serve.", "Name a model, or a folder with --watch.")
+    if weights is not None and count != 1:
+        raise UsageError("Weights are for one model.", "Give one model, or export the models first.")
 
 
 def _check_seconds(drain: float, watch_seconds: float) -> None:
