@@ -28,11 +28,12 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 
-from request_generator import load
+from request_generator import TIMEOUT, load
 
 MOST_SECONDS = 3600.0
 LEAST_SERVED = 0.9  # of the bare loop
@@ -122,6 +123,14 @@ def used_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def run_seconds(port: int) -> float:
+    """Seconds that the model's threads have spent in runs of the network so far, by the server's own metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT) as answer:
+        lines = answer.read().decode().splitlines()
+    name = "onelook_stage_seconds_sum{"
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name) and 'stage="inference"' in line)
+
+
 def busy_seconds() -> float:
     """Processor seconds that all processes of the machine have taken."""
     values = [int(one) for one in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
@@ -168,12 +177,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, obje
         load(port, request, None, 2.0)  # the first requests import what they need
         unloaded = [load(port, request, None, arguments.unloaded_seconds)]
         watcher = Watcher(process.pid, file, arguments.seconds)
+        runs = run_seconds(port)
         busy, used, own, began = busy_seconds(), used_seconds(process.pid), time.process_time(), time.monotonic()
         watcher.start()
         loaded = load(port, request, arguments.factor * before, arguments.seconds)
         took = time.monotonic() - began
         busy, used = busy_seconds() - busy, used_seconds(process.pid) - used
-        own = time.process_time() - own
+        own, runs = time.process_time() - own, run_seconds(port) - runs
         watcher.join()
         alive = process.poll() is None
         unloaded.append(load(port, request, None, arguments.unloaded_seconds))
@@ -198,6 +208,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, obje
             round(1000 * least, 1),
             round(1000 * used / max(1, len(accepted)), 1),
         ),
+        "share of the time that the network ran": round(runs / loaded.seconds / arguments.workers, 3),
         "answers by status": dict(loaded.statuses),
         "one at a time, ms (50 %, 99 %, most)": milliseconds(alone),
         "the same before and after the load": [milliseconds([one for one, _ in part.accepted]) for part in unloaded],
