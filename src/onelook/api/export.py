@@ -126,7 +126,7 @@ def export(
 @overload
 def export(
     model: Model,
-    target: Literal["onnx", "openvino", "ncnn", "torch", "tensorrt"] = ...,
+    target: Literal["onnx", "openvino", "ncnn", "litert", "torch", "tensorrt"] = ...,
     *,
     weights: PathLike | None = ...,
     nms: bool = ...,
@@ -200,10 +200,10 @@ def export(
     """Writes a model for another runtime, runs the file, and compares it with PyTorch.
 
     model: a name, a weights file, the folder of a run, a `Detector` or a loaded detector.  target: "onnx", "openvino",
-    "ncnn", "torch" (.pt2 of torch.export), "tensorrt", or "darknet" (.weights of a YOLOv4 model in its training form;
-    takes only `out` and `overwrite`).  weights: for a
-    model given by name; "none" exports it untrained.  nms: builds postprocessing in, so that the file returns final
-    detections; with least score `confidence`, greatest overlap `iou` and at most `limit` detections an image.
+    "ncnn", "litert" (.tflite), "torch" (.pt2 of torch.export), "tensorrt", or "darknet" (.weights of a YOLOv4 model in
+    its training form; takes only `out` and `overwrite`).  weights: for a model given by name; "none" exports it
+    untrained.  nms: builds postprocessing in, so that the file returns final detections; with least score `confidence`,
+    greatest overlap `iou` and at most `limit` detections an image.
     half: float16.  dynamic: any batch size, instead of `batch`.  size: of the input; None is the model's own,
     and of an exported ONNX file that file's.
     int8: convolutions in 8 bits (ONNX, OpenVINO, TensorRT), with ranges from `calibration_images` images of the

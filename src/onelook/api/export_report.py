@@ -51,10 +51,10 @@ LONGEST = 600.0  # seconds that the AP of the network in PyTorch may take; above
 SECONDS, LEAST_TURNS, MOST_TURNS = 20.0, 20, 200  # of a comparison of times
 LEAST_CONFIDENCE = 0.05  # of compared detections: with more of them than users see
 _PYTORCH = "PyTorch, float32"
-_EXTRAS = {"onnx": "", "openvino": "openvino", "ncnn": "ncnn", "torch": "train", "tensorrt": "tensorrt"}
+_EXTRAS = {"onnx": "", "torch": "train"} | {name: name for name in ("openvino", "ncnn", "litert", "tensorrt")}
 _PACKAGES: tuple[str, ...] = (
     *("torch", "numpy", "opencv-python-headless", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
-    *("ncnn", "pnnx", "tensorrt"),
+    *("ncnn", "pnnx", "ai-edge-litert", "litert-torch", "tensorrt"),
 )
 
 
