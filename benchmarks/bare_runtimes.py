@@ -70,6 +70,16 @@ def ncnn_loop(runtime: ExportedRuntime, pixels: np.ndarray) -> Loop:
     return _loop(pixels, run)
 
 
+def litert_loop(runtime: ExportedRuntime, pixels: np.ndarray) -> Loop:
+    """LiteRT's interpreter."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(runtime.path, num_threads=1)
+    interpreter.allocate_tensors()
+    signature = interpreter.get_signature_runner()
+    return _loop(pixels, lambda images: signature(images=images))
+
+
 def torch_loop(runtime: ExportedRuntime, pixels: np.ndarray) -> Loop:
     """The program of torch.export, with as many threads as PyTorch is set to."""
     module: Any = torch.export.load(runtime.path).module()
@@ -85,5 +95,6 @@ BARE_LOOPS: dict[str, Callable[[ExportedRuntime, np.ndarray], Loop]] = {
     "onnx": onnx_loop,
     "openvino": openvino_loop,
     "ncnn": ncnn_loop,
+    "litert": litert_loop,
     "torch": torch_loop,
 }

@@ -1,4 +1,4 @@
-"""Runs by IO binding, as on a GPU, give what plain runs give. Here they bind to the CPU, ONNX Runtime's other device."""
+"""Runs by IO binding, as on a GPU, give what plain runs give. Here they bind to the CPU."""
 
 from __future__ import annotations
 

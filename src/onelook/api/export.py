@@ -335,7 +335,8 @@ def _check_known(target: str) -> None:
     """UsageError for a target that does not exist; with the reason, where users ask for it."""
     name = target.lower().replace("-", "").replace("_", "") if isinstance(target, str) else ""
     if name in NOT_WRITTEN:
-        raise UsageError(f"This version writes no {target} files: {NOT_WRITTEN[name]}.", "Export to ONNX instead.")
+        remedy = "Export to onnx, or to litert or ncnn for small devices."
+        raise UsageError(f"This version writes no {target} files: {NOT_WRITTEN[name]}.", remedy)
     if isinstance(target, str) and target not in _KNOWN:
         raise UsageError(
             f"There is no target '{target}'.{did_you_mean(target, _KNOWN)}", f"Give one of: {', '.join(_KNOWN)}."

@@ -34,7 +34,7 @@ This project has not run these tools, and knows no AP of what they write. Or cho
 """Targets without 8-bit files: why, and what to do."""
 
 NOT_WRITTEN = {
-    "coreml": "Core ML runs on Apple's systems only, where this project has run nothing",
-    "executorch": "ExecuTorch has not been tried on these networks",
+    "coreml": "Core ML runs on Apple's systems only, so that no file could be verified here",
+    "executorch": "the Python runtime of ExecuTorch needs PyTorch, and no file of it has been run by this project",
 }
 """Formats that users ask for, and why they are refused."""
