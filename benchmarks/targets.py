@@ -2,8 +2,8 @@
 
     python benchmarks/targets.py data/coco yolox-nano=yolox_nano.onnx yolox-s --evaluate yolox-nano --out targets.json
 
-Differences are those of `onelook export`, on images of the data set instead of made-up ones. Latency is the median of
-one image at one thread, of our runtime in alternation with a bare loop of the library's own calls (`bare_runtimes`).
+Differences are those of `onelook export`, on images of the data set instead of made-up ones. Latency is the median
+processor time of one image at one thread, of our runtime in alternation with a bare loop of the library's own calls (`bare_runtimes`).
 A model of `--evaluate` has its AP measured through each file, and its 8-bit files judged by it (`onelook export
 --int8`); 8-bit files of others are judged by nothing. What is done is in the file of `--out`, with a Markdown table
 beside it: the same command goes on where another was interrupted.
@@ -21,7 +21,7 @@ from datetime import date
 from itertools import cycle
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -64,7 +64,7 @@ class Row:
     weights: digest of their file, "" of a freshly initialised model.  refused: why there is no file.  library: that
     runs it.  bytes: of all its files.  confident_box, box: pixels; of rows with at least half of the best score, and of
     all.  ap: 0..1, None where it was not measured.  in_float: convolutions of an 8-bit file in float, besides the last
-    ones.  within: share of its confident rows within the bounds of export.  milliseconds: of one image.  ratio: to the
+    ones.  within: share of its confident rows within the bounds of export.  milliseconds: of processor time, of one image.  ratio: to the
     bare loop.  of_float: the 8-bit file's time to the float file's.
     """
 
@@ -141,7 +141,7 @@ def targets(
         evaluate: Names of the models whose AP is measured.
         images: How many images of `val` are compared.
         calibration_images: How many images of `train` the ranges of 8 bits come from.
-        seconds: For the latency of one file: the most of both loops together.
+        seconds: Of processor time for the latency of one file, of both loops together.
     """
     torch.set_num_threads(1)
     setting = {
@@ -277,15 +277,15 @@ class _Work:
         )
 
     def _times(self, runtime: ExportedRuntime) -> tuple[float, float]:
-        """Median seconds of an image: ours and the bare loop's."""
+        """Median seconds of processor time of an image: ours and the bare loop's."""
         pixels = self.subject.pixels
         loops = {"ours": _ours(runtime, pixels), "bare": BARE_LOOPS[self.row.target](runtime, pixels)}
         for loop in loops.values():
             loop()
-        start = perf_counter()
+        start = process_time()
         loops["ours"]()
-        turns = int(self.seconds / (perf_counter() - start) / len(loops) / (TIMED + 1))
-        found = alternate(loops, min(max(turns, 4), 50), timed=TIMED, untimed=1)
+        turns = int(self.seconds / (process_time() - start) / len(loops) / (TIMED + 1))
+        found = alternate(loops, min(max(turns, 4), 50), timed=TIMED, untimed=1, clock=process_time)
         return median(found["ours"]), median(found["bare"])
 
 
