@@ -3,7 +3,8 @@
     python benchmarks/targets.py data/coco yolox-nano=yolox_nano.onnx yolox-s --evaluate yolox-nano --out targets.json
 
 Differences are those of `onelook export`, on images of the data set instead of made-up ones. Latency is the median
-processor time of one image at one thread, of our runtime in alternation with a bare loop of the library's own calls (`bare_runtimes`).
+processor time of one image at one thread, of our runtime in alternation with a bare loop of the library's own calls
+(`bare_runtimes`).
 A model of `--evaluate` has its AP measured through each file, and its 8-bit files judged by it (`onelook export
 --int8`); 8-bit files of others are judged by nothing. What is done is in the file of `--out`, with a Markdown table
 beside it: the same command goes on where another was interrupted.
@@ -64,7 +65,7 @@ class Row:
     weights: digest of their file, "" of a freshly initialised model.  refused: why there is no file.  library: that
     runs it.  bytes: of all its files.  confident_box, box: pixels; of rows with at least half of the best score, and of
     all.  ap: 0..1, None where it was not measured.  in_float: convolutions of an 8-bit file in float, besides the last
-    ones.  within: share of its confident rows within the bounds of export.  milliseconds: of processor time, of one image.  ratio: to the
+    ones.  within: share of its confident rows within the bounds of export.  milliseconds: of processor time an image.  ratio: to the
     bare loop.  of_float: the 8-bit file's time to the float file's.
     """
 
