@@ -65,8 +65,8 @@ class Row:
     weights: digest of their file, "" of a freshly initialised model.  refused: why there is no file.  library: that
     runs it.  bytes: of all its files.  confident_box, box: pixels; of rows with at least half of the best score, and of
     all.  ap: 0..1, None where it was not measured.  in_float: convolutions of an 8-bit file in float, besides the last
-    ones.  within: share of its confident rows within the bounds of export.  milliseconds: of processor time an image.  ratio: to the
-    bare loop.  of_float: the 8-bit file's time to the float file's.
+    ones.  within: share of its confident rows within the bounds of export.  milliseconds: of processor time an image.
+    ratio: to the bare loop.  of_float: the 8-bit file's time to the float file's.
     """
 
     model: str
