@@ -26,7 +26,7 @@ from onelook.predict.video import count_images
 from onelook.predict.writers import Writers, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
-from onelook.types import Detections, text_repr
+from onelook.types import Detections, counted, text_repr
 
 DEFAULT_FOLDER = "runs/detect"
 FORMATS = "json,images,video"
@@ -245,8 +245,3 @@ def _report(progress: Progress, item: PreparedImage | UnreadableSource, places: 
     if isinstance(item, PreparedImage) and item.video is not None and item.frame is not None:
         part = min(1.0, (item.frame + 1) / max(item.video.frames, item.frame + 1))
     progress(places[item.source.name] + part, len(places))
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: "1 image", "2 images"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

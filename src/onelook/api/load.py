@@ -68,7 +68,7 @@ class LoadedDetector(OpenedPredictor):
     @overload
     def export(
         self,
-        target: Literal["onnx", "openvino", "ncnn", "torch", "tensorrt"] = ...,
+        target: Literal["onnx", "openvino", "ncnn", "litert", "torch", "tensorrt"] = ...,
         *,
         nms: bool = ...,
         half: bool = ...,
@@ -217,11 +217,12 @@ def load(
 ) -> LoadedDetector:
     """A detector that is ready to be used.
 
-    model: a variant's name (with `weights`), a weights file, an exported file (.onnx, .xml, .param, .pt2, .engine), the
-    folder of a run (its `best.safetensors`), or a `Detector` in memory.  device: "cpu", "cuda", "cuda:1", "mps"; None
-    is the best one, for an exported file its runtime's default.  size: side or (height, width) of the network's input;
-    None is what the weights were made for.  tta: test-time augmentation: every image is looked at in three scales, once
-    mirrored.  half: float16, on a GPU only, or in the runtimes of OpenVINO and ncnn; boxes are computed in float32.
+    model: a variant's name (with `weights`), a weights file, an exported file (.onnx, .xml, .param, .tflite, .pt2,
+    .engine), the folder of a run (its `best.safetensors`), or a `Detector` in memory.  device: "cpu", "cuda", "cuda:1",
+    "mps"; None is the best one, for an exported file its runtime's default.  size: side or (height, width) of the
+    network's input; None is what the weights were made for.  tta: test-time augmentation: every image is looked
+    at in three scales, once mirrored.  half: float16, on a GPU only, or in the runtimes of OpenVINO and ncnn; boxes are
+    computed in float32.
     threads: of one run on a CPU, for the whole process where PyTorch runs; None is as many as there are free cores.
     runtime: what runs weights; "onnx" is ONNX Runtime on a CPU, with the file that `onelook.detect` caches beside the
     weights, made where it is not there.
