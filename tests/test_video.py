@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from onelook.cli.app import run
-from onelook.predict import frames, video
+from onelook.predict import capture, frames, video
 from onelook.predict.sources import PreparedImage, Source, Video
 from onelook.predict.writers.files import Output
 from onelook.predict.writers.videos import Videos
@@ -88,7 +88,7 @@ def test_a_file_that_ends_before_its_container_is_truncated(
 def test_a_number_of_frames_that_is_only_estimated_is_a_note(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(video, "_describe", lambda _: Video(10.0, 300, 48, 64))
+    monkeypatch.setattr(capture, "_describe", lambda _: Video(10.0, 300, 48, 64))
     code, result = detect(model, clip(tmp_path / "a.mp4"), tmp_path / "out", "json")
     assert (code, result["frames"], result["failures"]) == (0, 30, [])
     assert "30 frames; its container made one expect about 300" in result["notes"][0]
@@ -139,15 +139,15 @@ def test_a_written_video_lasts_as_long_as_its_times(times: list[float], count: i
 
 
 def test_times_that_do_not_rise_are_replaced_by_the_rate() -> None:
-    class Capture:
+    class Times:
         def __init__(self) -> None:
-            self.times = iter([0.0, 0.0, 0.0, 700.0, 600.0])
+            self.times = iter([0.0, 0.0, 0.0, 0.7, 0.6])
 
-        def get(self, _: int) -> float:
+        def seconds(self) -> float:
             return next(self.times)
 
-    times, capture = video._Times(Source("video", "a", "a"), 10.0), Capture()
-    found = [times.of(capture) for _ in range(5)]  # type: ignore[arg-type]
+    times, source = capture.FrameTimes(10.0), Times()
+    found = [times.of(source) for _ in range(5)]  # type: ignore[arg-type]
     assert found == pytest.approx([0.0, 0.1, 0.2, 0.7, 0.8])
 
 
@@ -196,7 +196,8 @@ def test_a_stream_that_ends_says_so(model: Path, tmp_path: Path) -> None:
 
 def test_a_stream_that_stalls_says_so(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader ends by itself, before the server does, and keeps the frames that it was sent."""
-    monkeypatch.setattr(video, "STALL_SECONDS", 2.0)
+    for module in (capture, video):
+        monkeypatch.setattr(module, "STALL_SECONDS", 2.0)
     gave_up = threading.Event()
     with served(clip(tmp_path / "a.ts", 300).read_bytes(), stalls=gave_up) as address:
         code, result = detect(model, address, tmp_path / "out", "json")
@@ -210,7 +211,7 @@ def test_a_camera_whose_driver_never_answers_has_stalled(
 ) -> None:
     released = threading.Event()
 
-    class Capture:
+    class Camera:
         count = 0
 
         def isOpened(self) -> bool:  # noqa: N802
@@ -228,7 +229,7 @@ def test_a_camera_whose_driver_never_answers_has_stalled(
                 return False, np.zeros((1, 1, 3), np.uint8)
             return True, np.full((48, 64, 3), 200, np.uint8)
 
-    monkeypatch.setattr(video.cv2, "VideoCapture", lambda *_: Capture())
+    monkeypatch.setattr(video.cv2, "VideoCapture", lambda *_: Camera())
     monkeypatch.setattr(frames, "STALL_SECONDS", 0.3)
     code, result = detect(model, "0", tmp_path / "out", "json")
     released.set()
