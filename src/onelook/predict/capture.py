@@ -1,6 +1,7 @@
 """Opens videos, cameras and streams: by OpenCV, decoded by hardware where there is any, or by PyAV.
 
-What OpenCV opens without giving a first frame is opened again without hardware, and then by PyAV where that is installed.
+What OpenCV opens without giving a first frame is opened again without hardware, and then by PyAV where that is
+installed.
 """
 
 from __future__ import annotations

@@ -111,9 +111,7 @@ def seconds_of(name: str, value: float | str) -> float:
     if not isinstance(value, str):
         return float(value)
     parts = value.split(":")
-    if re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", value.strip(), re.ASCII) and all(
-        float(part) < 60 for part in parts[1:]
-    ):
+    if re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", value.strip(), re.ASCII) and all(float(part) < 60 for part in parts[1:]):
         return sum(float(part) * 60**place for place, part in enumerate(reversed(parts)))
     raise UsageError(f"'{name}' is '{value}'.", "Give seconds, or a time as m:s or h:m:s, such as 90.5 or 0:01:30.5.")
 

@@ -43,7 +43,7 @@ def read_video(
             seconds = times.of(capture)
             if excerpt.ends_before(seconds):
                 if not used:
-                    raise _no_frame(source, number, times.seconds, excerpt)
+                    raise no_frame(source, number, times.seconds, excerpt)
                 return
             number, reached = number + 1, reached + excerpt.has_begun(seconds)
             if not reached or (reached - 1) % excerpt.every:
@@ -57,10 +57,12 @@ def read_video(
             yield PreparedImage(pixels, placement, source, number - 1, video, image if keep else None, seconds)
             used += 1
         if not used:
-            raise _no_frame(source, number, times.seconds, excerpt)
+            raise no_frame(source, number, times.seconds, excerpt)
         if capture.note:
             yield UnreadableSource(source, ImageError(capture.note), is_error=False)
-        if (unreadable := _at_the_end(source, video, number, times.seconds, max(waits))) is not None:
+        if (
+            unreadable := state_at_end(source, video, number, times.seconds, waited=max(waits), limit=STALL_SECONDS)
+        ) is not None:
             yield unreadable
     except ImageError as error:
         yield UnreadableSource(source, error)
@@ -87,7 +89,7 @@ def count_images(sources: Sequence[Source], excerpt: Excerpt = WHOLE) -> int:
     return count
 
 
-def _no_frame(source: Source, number: int, seconds: float, excerpt: Excerpt) -> ImageError:
+def no_frame(source: Source, number: int, seconds: float, excerpt: Excerpt) -> ImageError:
     """The error where no frame was used. number, seconds: frames that were read, and the time of the last."""
     name = display_name(source)
     if excerpt.end is not None and seconds >= excerpt.end - SAME_TIME:
@@ -98,14 +100,20 @@ def _no_frame(source: Source, number: int, seconds: float, excerpt: Excerpt) -> 
     return ImageError(f"{name} ends at {seconds:.2f} s, before the start of {excerpt.start:g} s.", "Start earlier.")
 
 
-def _at_the_end(source: Source, video: Video, number: int, seconds: float, waited: float) -> UnreadableSource | None:
-    """The error or warning at the end of a source; None where it was read whole."""
+def state_at_end(
+    source: Source, video: Video, number: int, seconds: float, *, waited: float, limit: float
+) -> UnreadableSource | None:
+    """The error or warning at the end of a source; None where it was read whole.
+
+    number, seconds: frames that were read, and the time of the last.  waited: for a frame, at the end.  limit: how long
+    a camera or a stream may give no frame.
+    """
     covered = max(number, (seconds + 1 / video.fps) * video.fps)
     whole = covered >= _WHOLE * video.frames
     if source.kind == "live":
         if video.frames and whole:  # a file at an address
             return None
-        late = waited > STALL_SECONDS / 2
+        late = waited > limit / 2
         return UnreadableSource(source, stalled(source, number, waited) if late else ended(source, number))
     estimate = f" of about {video.frames} frames" if video.frames else " frames"
     if is_cut(source.path):
