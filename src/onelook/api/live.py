@@ -89,8 +89,8 @@ class LiveSummary:
         }
 
     def __str__(self) -> str:
-        came = f"{self.captured:,} frames came, {self.processed:,} were processed, {self.dropped:,} dropped"
-        back = f"; {self.reconnects:,} times reconnected" if self.reconnects else ""
+        came = f"Frames: {self.captured:,} captured, {self.processed:,} processed, {self.dropped:,} dropped"
+        back = f"; reconnected: {self.reconnects:,}" if self.reconnects else ""
         times = ", ".join(f"{_name(percent)} {1e3 * value:.1f} ms" for percent, value in self.latency.items())
         return f"{came}{back}." + (f" Latency from capture to boxes: {times}." if times else "")
 
