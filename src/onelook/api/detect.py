@@ -186,7 +186,7 @@ def detect(
         result.notes.append("Nothing was tracked: only videos, cameras and streams are, and no source is one.")
     start = time.perf_counter()
     with (
-        Writers(folder, names, predictor.class_names, tracked=track is not None) as writers,
+        Writers(folder, names, predictor.class_names, tracked=track is not None, sound=not live) as writers,
         shown.progress("detecting") as progress,
     ):
         if real_time is None:
@@ -195,6 +195,7 @@ def detect(
             how = (settings, tracker, excerpt, real_time)
             _detect_live(predictor, found[0], how, result, (writers, shown, progress))
     result.written = [*writers.written, *(() if result.live is None or result.live.log is None else (result.live.log,))]
+    result.notes += writers.notes
     result.seconds = time.perf_counter() - start
     return result
 

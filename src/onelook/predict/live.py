@@ -33,8 +33,9 @@ class LiveDetections:
 
     detections: in pixels of the frame `detections.frame`, which was the newest at that moment where objects are tracked
     and their boxes forecast, and else is the processed one.  processed: the number of the frame that the network saw.
-    seconds: the time of the frame that the boxes are for, after the first frame.  latency: seconds from the capture of
-    the processed frame to its boxes.  dropped: frames that came since the last result and were never processed.
+    seconds: the time of the frame that the boxes are for, in the file or after the first frame.  latency: seconds from
+    the capture of the processed frame to its boxes.  dropped: frames that came since the last result and were never
+    processed.
     """
 
     detections: Detections
@@ -88,7 +89,7 @@ class LiveFeed:
         self.clock: Clock = clock or SystemClock()
         self._connection: Connection | None = connect()
         self._before = 0  # frames of earlier connections
-        self._first: float | None = None  # when the first frame was captured
+        self._origin: float | None = None  # when the source's time was 0
         self._lost: float | None = None
         self._wait = _FIRST_WAIT
         self.error: ImageError | None = None
@@ -101,7 +102,7 @@ class LiveFeed:
             limit = 1.5 * LIVE_STALL_SECONDS if self._connection.newest else _FIRST_FRAME
             item = self._connection.take(limit)
             if isinstance(item, CapturedFrame):
-                self._first = item.captured if self._first is None else self._first
+                self._origin = item.captured - item.seconds if self._origin is None else self._origin
                 if self._lost is not None:
                     self.reconnects += 1
                     self._tell("back", f"{display_name(self._source)} is back after {self._since_lost():.0f} s.")
@@ -129,8 +130,8 @@ class LiveFeed:
         return self._before if frame is None else frame.number + 1
 
     def seconds(self, frame: CapturedFrame) -> float:
-        """When a frame was captured, after the first."""
-        return 0.0 if self._first is None else frame.captured - self._first
+        """The time of a frame in its source, over all connections."""
+        return frame.seconds if self._origin is None else frame.captured - self._origin
 
     def close(self) -> None:
         """Ends the reading."""
@@ -146,7 +147,7 @@ class LiveFeed:
         return 0.0 if self._lost is None else self.clock.now() - self._lost
 
     def _tell(self, kind: Literal["lost", "waiting", "back", "ended"], message: str) -> None:
-        seconds = 0.0 if self._first is None else self.clock.now() - self._first
+        seconds = 0.0 if self._origin is None else self.clock.now() - self._origin
         self._notify(LiveEvent(kind, seconds, message))
 
     def _connect_again(self, error: ImageError, *, retry: bool) -> None:
@@ -155,7 +156,7 @@ class LiveFeed:
         if self._lost is None:
             self._lost, self._wait = self.clock.now(), _FIRST_WAIT
             # A source that was never there is a mistake of the user's.
-            if not retry or self._first is None or not self._reconnect:
+            if not retry or self._origin is None or not self._reconnect:
                 return self._give_up(error)
             self._tell("lost", error.message)
         name = display_name(self._source)

@@ -43,12 +43,14 @@ class SystemClock:
 class CapturedFrame:
     """A frame and when it was captured.
 
-    image: (H, W, 3) uint8 BGR, or (H, W) grey.  number: of all frames of the source, from 0.  captured: by the clock,
+    image: (H, W, 3) uint8 BGR, or (H, W) grey.  number: of all frames of the source, from 0.  seconds: its
+    time in a file, or after the first frame.  captured: by the clock,
     in seconds: when the frame came, for a file when it was due.  video: what the source says of itself.
     """
 
     image: np.ndarray
     number: int
+    seconds: float
     captured: float
     video: Video
 
@@ -173,7 +175,7 @@ class LiveCapture:
                     origin, self.delay = origin + late, self.delay + late
                 captured = origin + seconds
                 self._wait_until(captured)
-            self._slot.put(CapturedFrame(image, number - 1, captured, video))
+            self._slot.put(CapturedFrame(image, number - 1, seconds, captured, video))
         return End()
 
     def _wait_until(self, time: float) -> None:
