@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from onelook.cli.app import run
+from onelook.errors import UsageError
 from onelook.predict import capture, frames, video
-from onelook.predict.sources import PreparedImage, Source, Video
+from onelook.predict.sources import Excerpt, PreparedImage, Source, Video
 from onelook.predict.writers.files import Output
 from onelook.predict.writers.videos import Videos
 from onelook.types import Detections
@@ -93,6 +94,33 @@ def test_a_number_of_frames_that_is_only_estimated_is_a_note(
     assert (code, result["frames"], result["failures"]) == (0, 30, [])
     assert "30 frames; its container made one expect about 300" in result["notes"][0]
     assert "note: " in capsys.readouterr().out
+
+
+def test_batches_keep_the_order_and_the_times_of_frames(model: Path, tmp_path: Path) -> None:
+    """Of a video of uneven times, of which every second frame is used."""
+    found, lengths = [], []
+    for batch in (1, 5):
+        out = tmp_path / str(batch)
+        arguments = ["--model", model, "--out", out, "--format", "json,video", "--every", 2, "--start", "0:00:00.5"]
+        assert run(["detect", *map(str, [CASE, *arguments, "--batch", batch])]) == 0
+        entries = json.loads((out / "detections.json").read_text())
+        assert [entry["frame"] for entry in entries] == list(range(entries[0]["frame"], 52, 2))
+        found.append([(entry["frame"], [one["label"] for one in entry["detections"]]) for entry in entries])
+        lengths.append(length_of(out / "videos" / "vfr.mp4"))
+    assert found[0] == found[1] and lengths[0] == lengths[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("1:30", 90.0), ("0:01:30.5", 90.5), ("100:00:00", 360_000.0), ("2.", 2.0)]
+)
+def test_times_are_seconds_or_hours_minutes_seconds(text: str, seconds: float) -> None:
+    assert Excerpt.of(1, text, None).start == seconds == Excerpt.of(1, 0.0, text).end
+
+
+@pytest.mark.parametrize("text", ["", "1:60", "1:2:3:4", "-1", "1e3", "nan", "٣", "1:2.5:3", "inf"])
+def test_other_texts_are_no_times(text: str) -> None:
+    with pytest.raises(UsageError, match="'start' is"):
+        Excerpt.of(1, text, None)
 
 
 MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
