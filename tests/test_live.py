@@ -6,7 +6,9 @@ How many frames are dropped depends on the machine, and is not compared.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -16,9 +18,11 @@ import pytest
 import onelook
 from onelook.cli.app import run
 from onelook.errors import UserError
-from onelook.predict import live
+from onelook.predict import live, live_capture
+from onelook.reporter import Progress
 from onnx_models import write_model
 from simulated_cameras import Clock
+from test_video import served
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +117,58 @@ def test_a_camera_that_does_not_come_back_ends_with_an_error(
     assert "warning: Camera 0 ended after 3 frames" in capsys.readouterr().err
     with pytest.raises(UserError, match="cannot be opened"):  # it was never there
         next(onelook.load(model, threads=1).live(0))
+
+
+def test_a_camera_that_is_not_there_leaves_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DeadCamera.opened = 1
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: DeadCamera())
+    assert detect("0", "--model", model, "--live", "--out", tmp_path / "out") == 1
+    assert "Camera 0 cannot be opened" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+class InterruptAfter(onelook.SilentReporter):
+    """Presses Ctrl-C at the second result."""
+
+    @contextmanager
+    def progress(self, title: str, *, every: float | None = None) -> Iterator[Progress]:
+        def show(done: float, total: float, detail: str = "") -> None:
+            assert "latency" in detail and "frames dropped" in detail and total == 0
+            if done == 2:
+                raise KeyboardInterrupt
+
+        yield show
+
+
+def test_ctrl_c_ends_it_and_keeps_what_was_done(model: Path, tmp_path: Path) -> None:
+    result = onelook.detect(model, clip(tmp_path / "a.mp4", 300), live=True, out=tmp_path / "out",
+                            reporter=InterruptAfter(), threads=1)  # fmt: skip
+    assert (result.exit_code, result.frames, result.interrupted) == (130, 2, True)
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == 2
+    assert (tmp_path / "out" / "videos" / "a.mp4").stat().st_size > 0
+    lines = (tmp_path / "out" / "live.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["result", "result", "summary"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stalls", [False, True])
+def test_a_stream_over_the_network_is_opened_again(
+    stalls: bool, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An HTTP stream that ends, or stalls, after each 300 frames."""
+    for module in (live, live_capture):
+        monkeypatch.setattr(module, "LIVE_STALL_SECONDS", 1.5)
+    content, out, result = clip(tmp_path / "a.ts", 300).read_bytes(), tmp_path / "out", tmp_path / "result.json"
+    arguments = ("--model", model, "--live", "--end", 15, "--format", "json", "--out", out, "--json", result)
+    with served(content, stalls=threading.Event() if stalls else None) as address:
+        assert detect(address, *arguments) == 0
+    summary = json.loads(result.read_text())
+    assert summary["live"]["reconnects"] >= 1 and summary["failures"] == []
+    frames = [entry["frame"] for entry in json.loads((out / "detections.json").read_text())]
+    assert frames == sorted(set(frames)) and frames[-1] >= 300
+    said = capsys.readouterr().err
+    assert "is back after" in said and ("has given no frame" if stalls else "ended after") in said
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_without_tracking_boxes_are_those_of_the_processed_frame() -> None:
     assert [one.detections.boxes[0, 0] for one in found] == [one.processed for one in found]
 
 
-def reconnecting(ends: list[tuple[float, End | None]], reconnect: float):
+def reconnecting(ends: list[tuple[float, End | None]], reconnect: float, end: float | None = None):
     """A feed whose cameras have these numbers of frames and ends, one a connection; the last one is used again."""
     clock, events, cameras = Clock(), list[LiveEvent](), list[Camera]()
 
@@ -94,7 +94,7 @@ def reconnecting(ends: list[tuple[float, End | None]], reconnect: float):
         cameras.append(Camera(clock, count, end))
         return cameras[-1]
 
-    feed = LiveFeed(CAMERA, connect, clock=clock, reconnect=reconnect, notify=events.append)
+    feed = LiveFeed(CAMERA, connect, clock=clock, end=end, reconnect=reconnect, notify=events.append)
     return feed, clock, events, cameras
 
 
@@ -125,6 +125,16 @@ def test_a_driver_that_never_answers_is_left_and_opened_again() -> None:
     feed, _, events, cameras = reconnecting([(3, None), (2, End())], 60.0)
     assert [frame.number for frame in iter(feed.next, None)] == [0, 1, 2, 3, 4]
     assert "has given no frame for 8 seconds, after 3 frames" in events[0].message and cameras[0].closed
+
+
+def test_the_end_counts_over_all_connections() -> None:
+    feed, clock, events, _ = reconnecting([(3, LOST), (100, End())], 60.0, end=2.0)
+    numbers = [frame.number for frame in iter(feed.next, None)]
+    # The second connection begins 1 s after the third frame, at 2 / 30 s.
+    assert numbers == list(range(3 + 28)) and feed.error is None and feed.next() is None
+    feed, clock, events, _ = reconnecting([(3, LOST), (0, LOST)], math.inf, end=5.0)
+    assert len(list(iter(feed.next, None))) == 3 and feed.error is None
+    assert clock.slept == pytest.approx([1, 2, 2 - 2 / 30]) and events[-1].kind == "waiting"
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,8 @@ def run_live(
                 window.close()
         summary.reconnects, summary.played_longer, summary.latency = feed.reconnects, feed.delay, latencies.all()
         log.summary(summary)
+    if isinstance(ended, ImageError) and not summary.processed:  # nothing was written
+        log.path.unlink(missing_ok=True)
     return summary, ended
 
 

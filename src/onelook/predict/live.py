@@ -5,6 +5,7 @@ Frames that come while the network is busy are dropped, as in streaming percepti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -15,7 +16,7 @@ import numpy as np
 from onelook.errors import ImageError, UsageError, did_you_mean
 from onelook.predict.capture import display_name, stalled
 from onelook.predict.live_capture import LIVE_STALL_SECONDS, CapturedFrame, Clock, End, LiveCapture, SystemClock
-from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source
+from onelook.predict.sources import SAME_TIME, WHOLE, Excerpt, PreparedImage, Source
 from onelook.tracking.forecast import FORECASTS, Boxes
 from onelook.tracking.tracker import Tracker
 from onelook.types import Detections
@@ -71,9 +72,10 @@ class Connection(Protocol):
 class LiveFeed:
     """The frames of a source in real time, over all its connections.
 
-    connect: opens the source.  reconnect: for how many seconds a camera or a stream that stalls or ends is opened
-    again, with waits of 1, 2, 4 up to 30 seconds between.  notify: is called with what happens.  error: why it ended
-    for good.  delay: seconds by which a file was played longer than it is.
+    connect: opens the source.  end: seconds at which it is left, over all connections.  reconnect: for how many seconds
+    a camera or a stream that stalls or ends is opened again, with waits of 1, 2, 4 up to 30 seconds between.  notify:
+    is called with what happens.  error: why it ended for good.  delay: seconds by which a file was played longer than
+    it is.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class LiveFeed:
         source: Source,
         connect: Callable[[], Connection],
         *,
+        end: float | None = None,
         reconnect: float = 60.0,
         notify: Callable[[LiveEvent], None] = lambda event: None,
         clock: Clock | None = None,
@@ -88,6 +91,7 @@ class LiveFeed:
         self._source, self._connect, self._reconnect, self._notify = source, connect, reconnect, notify
         self.clock: Clock = clock or SystemClock()
         self._connection: Connection | None = connect()
+        self._end = math.inf if end is None else end
         self._before = 0  # frames of earlier connections
         self._origin: float | None = None  # when the source's time was 0
         self._lost: float | None = None
@@ -107,6 +111,8 @@ class LiveFeed:
                     self.reconnects += 1
                     self._tell("back", f"{display_name(self._source)} is back after {self._since_lost():.0f} s.")
                     self._lost = None
+                if self.seconds(item) >= self._end - SAME_TIME:
+                    break
                 return self._numbered(item)
             if isinstance(item, End) and item.error is not None and not isinstance(item.error, ImageError):
                 raise item.error
@@ -115,6 +121,7 @@ class LiveFeed:
             error = item.error if item is not None else stalled(self._source, self.count, limit)
             assert isinstance(error, ImageError)
             self._connect_again(error, retry=item is None or item.retry)
+        self.close()
         return None
 
     @property
@@ -163,8 +170,12 @@ class LiveFeed:
         if self._since_lost() + self._wait > self._reconnect:
             message = f"{name} did not come back in {self._reconnect:g} s, after {self._before} frames: {error.message}"
             return self._give_up(ImageError(message, error.remedy))
-        self._tell("waiting", f"{name} is opened again in {self._wait:g} s.")
-        self.clock.sleep(self._wait)
+        left = self._end - (self.clock.now() - self._origin)
+        if left <= 0:
+            return None
+        wait = min(self._wait, left)
+        self._tell("waiting", f"{name} is opened again in {wait:.3g} s.")
+        self.clock.sleep(wait)
         self._wait = min(2 * self._wait, _LONGEST_WAIT)
         self._connection = self._connect()
         return None
@@ -195,7 +206,12 @@ def open_feed(
     """Begins to read a source in real time."""
     if not reconnect >= 0:
         raise UsageError(f"'reconnect' is {reconnect:g}.", "Give a number of seconds, 0 or more.")
-    return LiveFeed(source, lambda: LiveCapture(source, excerpt).start(), reconnect=reconnect, notify=notify)
+    starts = iter((excerpt,))  # a source that comes back is used at once
+
+    def connect() -> LiveCapture:
+        return LiveCapture(source, next(starts, WHOLE)).start()
+
+    return LiveFeed(source, connect, end=excerpt.end, reconnect=reconnect, notify=notify)
 
 
 def live_results(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +14,7 @@ import numpy as np
 from onelook.errors import ImageError
 from onelook.predict.capture import Capture, FrameTimes, open_capture
 from onelook.predict.sources import WHOLE, Excerpt, Source, Video
-from onelook.predict.video import no_frame, state_at_end
+from onelook.predict.video import DECODED_LATE, no_frame, state_at_end
 
 LIVE_STALL_SECONDS = 5.0
 """How long a camera or a stream may give no frame before it is opened again."""
@@ -155,18 +156,20 @@ class LiveCapture:
         # A file at an address says how long it is, a camera or a stream cannot.
         is_file = self._source.kind == "video" or video.frames > 0
         times = FrameTimes(video.fps, None if is_file else clock.now)
-        number, origin = 0, None
+        number, origin, waits = 0, None, deque[float](maxlen=DECODED_LATE)
         while not self._stop.is_set():
             begun = clock.now()
-            if not capture.grab():
-                return self._end(number, times.seconds, video, clock.now() - begun)
+            has_frame = capture.grab()
+            waits.append(clock.now() - begun)
+            if not has_frame:
+                return self._end(number, times.seconds, video, max(waits))
             seconds, number = times.of(capture), number + 1
             if excerpt.ends_before(seconds):
                 return End() if self._slot.newest else End(no_frame(self._source, number, seconds, excerpt))
             if not excerpt.has_begun(seconds):
                 continue
             if (image := capture.retrieve()) is None:
-                return self._end(number - 1, times.seconds, video, clock.now() - begun)
+                return self._end(number - 1, times.seconds, video, max(waits))
             captured = clock.now()
             if is_file:
                 origin = captured - seconds if origin is None else origin

@@ -14,7 +14,9 @@ from onelook.predict.capture import STALL_SECONDS, Capture, FrameTimes, display_
 from onelook.predict.container import is_cut
 from onelook.predict.sources import SAME_TIME, WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, Video
 
-_DECODED_LATE = 64  # frames that a decoder may still give after the last data have come
+DECODED_LATE = 64
+"""Frames that a decoder may still give after the last data have come."""
+
 _WHOLE = 0.9  # of the estimated frames, or of the duration
 
 
@@ -31,7 +33,7 @@ def read_video(
         capture = open_capture(source)
         video = capture.video
         times = FrameTimes(video.fps, time.monotonic if source.kind == "live" else None)
-        waits: deque[float] = deque(maxlen=_DECODED_LATE)
+        waits: deque[float] = deque(maxlen=DECODED_LATE)
         while True:
             begun = time.monotonic()
             # Of frames that an excerpt leaves out, no image is made.
