@@ -117,8 +117,7 @@ def video(
 
 def _live(predictor: Predictor, clip: Path, frames: int, track: bool, setup: dict[str, Any]) -> VideoBench:
     latencies, dropped, last = Latencies(), 0, 0.0
-    tracker = "bytetrack" if track else None
-    for result in predictor.live(clip, CONFIDENCE, IOU, tracker=tracker):
+    for result in predictor.live(clip, CONFIDENCE, IOU, tracker="bytetrack" if track else None):
         latencies.add(result.latency)
         dropped, last = dropped + result.dropped, result.seconds
         if result.processed + 1 >= frames:

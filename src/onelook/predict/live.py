@@ -153,9 +153,11 @@ class LiveFeed:
     def _since_lost(self) -> float:
         return 0.0 if self._lost is None else self.clock.now() - self._lost
 
+    def _since_start(self) -> float:
+        return 0.0 if self._origin is None else self.clock.now() - self._origin
+
     def _tell(self, kind: Literal["lost", "waiting", "back", "ended"], message: str) -> None:
-        seconds = 0.0 if self._origin is None else self.clock.now() - self._origin
-        self._notify(LiveEvent(kind, seconds, message))
+        self._notify(LiveEvent(kind, self._since_start(), message))
 
     def _connect_again(self, error: ImageError, *, retry: bool) -> None:
         """Waits and opens the source again, unless it has ended for good: then `error` says why."""
@@ -170,7 +172,7 @@ class LiveFeed:
         if self._since_lost() + self._wait > self._reconnect:
             message = f"{name} did not come back in {self._reconnect:g} s, after {self._before} frames: {error.message}"
             return self._give_up(ImageError(message, error.remedy))
-        left = self._end - (self.clock.now() - self._origin)
+        left = self._end - self._since_start()
         if left <= 0:
             return None
         wait = min(self._wait, left)
