@@ -179,6 +179,7 @@ def test_a_stream_over_the_network_is_opened_again(
         (["a.mp4", "--live", "--reconnect=-1"], "'reconnect' is -1"),
         (["a.mp4", "--live", "--reconnect", "nan"], "'reconnect' is nan"),
         (["a.mp4", "--live", "--forecast", "oracle"], "forecast"),
+        (["a.mp4", "--live", "--forecast", "linear"], "'forecast' is for tracked objects"),
         (["a.mp4", "a.mp4", "--live"], "2 sources were given"),
         (["a.png", "--live"], "a.png' is an image"),
         (["a.mp4", "--show"], "'show' is for sources in real time"),

@@ -156,7 +156,9 @@ def detect(
     if "mot" in names and track is None:
         raise UsageError("The format 'mot' is for tracks.", "Track the objects: --track bytetrack.")
     excerpt = Excerpt.of(every, start, end)
-    real_time = live_options(LiveOptions(forecast, reconnect, show), live=live, every=every, batch=batch)
+    real_time = live_options(
+        LiveOptions(forecast, reconnect, show), live=live, tracked=track is not None, every=every, batch=batch
+    )
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
     check_thresholds(confidence, iou)
     check_batch(1 if batch is None else batch)

@@ -42,13 +42,17 @@ class LiveOptions:
             raise UsageError(f"'reconnect' is {self.reconnect:g}.", "Give a number of seconds, 0 or more.")
 
 
-def live_options(options: LiveOptions, *, live: bool, every: int, batch: int | None) -> LiveOptions | None:
+def live_options(
+    options: LiveOptions, *, live: bool, tracked: bool, every: int, batch: int | None
+) -> LiveOptions | None:
     """The options of a run in real time, None where it is none; UsageError for what contradicts it."""
     if not live:
         for name, value in vars(options).items():
             if value != getattr(LiveOptions(), name):
                 raise UsageError(f"'{name}' is for sources in real time.", f"Add --live, or leave {name} out.")
         return None
+    if options.forecast != LiveOptions.forecast and not tracked:
+        raise UsageError("'forecast' is for tracked objects.", "Add --track bytetrack, or leave forecast out.")
     if every != 1:
         raise UsageError("'every' and 'live' exclude each other.", "The newest frame is used anyway: leave every out.")
     if batch is not None and batch != 1:
