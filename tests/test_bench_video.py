@@ -26,3 +26,4 @@ def test_the_benchmark_of_videos_runs(live: bool, tmp_path: Path, capsys: pytest
     assert all(value > 0 for value in found["milliseconds"].values())
     assert (found["ratio"] is None) is live and ("both / the slower" in capsys.readouterr().out) is not live
     assert benchmark.main([str(clip), "--model", str(model), "--frames", "99"]) == 2
+    assert benchmark.main([*arguments, "--wait", "1"]) == 0
