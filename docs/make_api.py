@@ -18,6 +18,7 @@ PAGE = ROOT / "docs" / "api.md"
 SECTIONS = {
     "Detect": (
         *("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
+        *("LiveDetections", "LiveSummary", "ForecastName"),
         *("Model", "PathLike", "ImageLike", "PostprocessKind", "serve", "ServeResult"),
     ),
     "Measure": (

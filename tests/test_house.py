@@ -70,7 +70,7 @@ WITHOUT_TORCH = (
     "ops.nms",
     *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "serve", "validate")),
     "api.compare",
-    *(f"api.{name}" for name in ("stream", "stream_trials")),
+    *(f"api.{name}" for name in ("live", "stream", "stream_trials", "window")),
     "api.demo",
     "cli",
 )

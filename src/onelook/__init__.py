@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.export import ExportResult as ExportResult
     from onelook.api.export import WrittenWeights as WrittenWeights
     from onelook.api.export import export as export
+    from onelook.api.live import LiveSummary as LiveSummary
     from onelook.api.load import LoadedDetector as LoadedDetector
     from onelook.api.load import TrainResult as TrainResult
     from onelook.api.load import load as load
@@ -68,6 +69,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.networks.build import build as build
     from onelook.networks.deploy import deploy as deploy
     from onelook.networks.detector import Detector as Detector
+    from onelook.predict.live import ForecastName as ForecastName
+    from onelook.predict.live import LiveDetections as LiveDetections
     from onelook.predict.predictor import ImageLike as ImageLike
     from onelook.predict.predictor import Predictor as Predictor
     from onelook.predict.runtime import PostprocessKind as PostprocessKind
@@ -102,9 +105,12 @@ _PUBLIC = {
     "Environment": "onelook.api.check",
     "Evaluation": "onelook.evaluation",
     "ExportResult": "onelook.api.export",
+    "ForecastName": "onelook.predict.live",
     "FoundAnchors": "onelook.api.anchors",
     "ImageLike": "onelook.predict.predictor",
     "Layout": "onelook.devices",
+    "LiveDetections": "onelook.predict.live",
+    "LiveSummary": "onelook.api.live",
     "LoadReport": "onelook.weights",
     "LoadedDetector": "onelook.api.load",
     "Model": "onelook.api.open",

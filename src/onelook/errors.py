@@ -82,6 +82,7 @@ EXTRAS = {
     "wandb": "wandb",
     "supervision": "supervision",
     "pandas": "pandas",
+    "av": "video",
     "fastapi": "serve",
     "uvicorn": "serve",
     "httptools": "serve",

@@ -11,6 +11,7 @@ from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.output import quiet_native_errors
 from onelook.cli.views.detect import text_of_result
 from onelook.errors import UsageError
+from onelook.predict.live import ForecastName
 from onelook.predict.runtime import PostprocessKind
 from onelook.tracking.tracker import TrackerName
 
@@ -25,12 +26,16 @@ def detect(
     postprocess: PostprocessKind | None = None,
     size: int | None = None,
     out: Path | None = None,
-    format: str = api.FORMATS,
+    format: str | None = None,
     batch: int | None = None,
     track: TrackerName | None = None,
     every: int = 1,
-    start: float = 0.0,
-    end: float | None = None,
+    start: str = "0",
+    end: str | None = None,
+    live: bool = False,
+    forecast: ForecastName = "kalman",
+    reconnect: float = 60.0,
+    show: bool = False,
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
@@ -40,12 +45,13 @@ def detect(
     """Find objects in images, folders, videos, cameras and streams.
 
     Folders are searched with their subfolders. Damaged files are reported and left out; the exit code is then 1.
-    Ctrl-C ends a camera or a stream, and keeps what was done.
+    Ctrl-C ends a camera or a stream, and keeps what was done. The exit code is 1 where one has ended for good.
 
     Examples:
         onelook detect photo.jpg --model yolox-s --weights yolox_s.pth
         onelook detect photos/ "more/*.png" clip.mp4 --model runs/train --out found
         onelook detect 0 --model yolox-nano.onnx --format video
+        onelook detect 0 --model yolox-nano.onnx --live --track bytetrack --show
         onelook detect clip.mp4 --model yolox-s.onnx --track bytetrack --format video,mot
 
     Args:
@@ -58,12 +64,19 @@ def detect(
         postprocess: how boxes become detections: nms, diou, soft or best, as in `onelook val`.
         size: side of the network's input; what the weights were made for unless given.
         out: folder to write to; runs/detect, runs/detect-2, ... unless given.
-        format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot.
+        format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot; json,images,video unless
+            given, json,video with --live.
         batch: most images in one run of the network; 1 on a CPU, 8 on a GPU unless given.
         track: follow the objects of videos, with bytetrack or ocsort; confidence then starts a track.
         every: use every second, third, ... frame of videos; what is written keeps the numbers and times of the frames.
-        start: seconds after the first frame of videos from which frames are used.
-        end: seconds after the first frame of videos at which no more are used; their end unless given.
+        start: time after the first frame of videos from which frames are used: seconds, or h:m:s.
+        end: time after the first frame of videos at which no more are used; their end unless given.
+        live: use one camera, stream or video in real time: the newest frame first, others dropped and counted; a video
+            is played at its own rate. Latencies are shown, and logged in live.jsonl.
+        forecast: with --live and --track, how boxes are moved to the moment of display: kalman, linear or none.
+        reconnect: with --live, seconds for which a camera or a stream that stalls or ends is opened again; inf is
+            without end.
+        show: with --live, show the result in a window, where there is a display; q or Escape ends.
         tta: look at every image in three scales, once mirrored (test-time augmentation).
         half: compute in float16; on a GPU only.
         device: cpu, cuda, cuda:1, mps; a GPU where there is one unless given.
@@ -91,6 +104,10 @@ def detect(
             every=every,
             start=start,
             end=end,
+            live=live,
+            forecast=forecast,
+            reconnect=reconnect,
+            show=show,
             tta=tta,
             half=half,
             device=device,

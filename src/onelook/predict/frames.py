@@ -16,8 +16,9 @@ from onelook.augment.letterbox import Resize
 from onelook.data.images import decode_image
 from onelook.devices import num_cores
 from onelook.errors import ImageError
+from onelook.predict.capture import STALL_SECONDS, stalled
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource
-from onelook.predict.video import STALL_SECONDS, read_video, stalled
+from onelook.predict.video import read_video
 
 _FRAMES_AHEAD = 4
 

@@ -17,6 +17,7 @@ from onelook.data.images import MAX_PIXELS, decode_image
 from onelook.errors import ImageError
 from onelook.ops.nms import Postprocess, RawDetections, clips, with_thresholds
 from onelook.predict.frames import read_frames
+from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, live_results, live_source, open_feed
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.track import Result, track_results
@@ -180,6 +181,55 @@ class Predictor:
         with closing(track_results(results, chosen, confidence)) as tracked:
             yield from _found(tracked, reporter)
 
+    def live(
+        self,
+        source: str | os.PathLike[str] | int,
+        confidence: float = 0.25,
+        iou: float = 0.45,
+        *,
+        tracker: Tracker | TrackerName | None = None,
+        forecast: ForecastName = "kalman",
+        reconnect: float = 60.0,
+        keep_images: bool = False,
+        reporter: Reporter | None = None,
+    ) -> Iterator[LiveDetections]:
+        """The detections of a camera, a stream or a file in real time, always of the newest frame.
+
+        source: the number of a camera, the address of a stream, or a video file, which is played at its own rate.
+        tracker: gives the objects identities, as in `track`.  forecast: how the boxes of tracked objects are moved to
+        the frame that is the newest when they are there: "linear", "kalman", or "none".  reconnect: for how many
+        seconds a camera or a stream that stalls or ends is opened again; 0 is not at all, `math.inf` without end.
+        keep_images: whether results hold the frame that their boxes are for.  reporter: receives a warning for each
+        stall.
+
+        One frame is in memory, however slow the caller is: those in between are dropped and counted. Ends with a file;
+        raises ImageError where a camera or a stream cannot be opened, or has ended for good.
+        """
+        reported = reporter or PlainReporter()
+        chosen = None if tracker is None else named_tracker(tracker, confidence)
+        found = live_source(find_sources([str(source) if isinstance(source, int) else os.fspath(source)]))
+        postprocess = self.settings(confidence if chosen is None else chosen.detects_from(), iou)
+        feed = open_feed(found, reconnect=reconnect, notify=lambda event: _warn(reported, event))
+        with closing(feed):
+            detect = partial(self.detect_prepared, postprocess=postprocess, source=found)
+            for _, result in live_results(
+                feed,
+                detect,
+                tracker=chosen,
+                forecast=forecast,
+                keep_images=keep_images,
+            ):
+                yield result
+        if feed.error is not None:
+            raise feed.error
+
+    def detect_prepared(
+        self, image: np.ndarray, postprocess: Postprocess, source: Source
+    ) -> tuple[PreparedImage, Detections]:
+        """The prepared image and the detections of an (H, W, 3) uint8 RGB frame of a source."""
+        pixels, placement = self.frame(image, self.size)
+        return PreparedImage(pixels, placement, source), self.run([pixels], [placement], postprocess)[0]
+
     def stream_sources(
         self,
         sources: Sequence[Source],
@@ -264,6 +314,11 @@ def _found(results: Iterator[Result], reporter: Reporter | None) -> Iterator[Det
             if item.alone:
                 raise item.error
             (reporter or PlainReporter()).warning(str(item.error))
+
+
+def _warn(reporter: Reporter, event: LiveEvent) -> None:
+    if event.kind != "ended":  # which is an error
+        reporter.warning(event.message)
 
 
 def _are_several(source: ImageLike | Sequence[ImageLike]) -> TypeGuard[Sequence[ImageLike]]:
