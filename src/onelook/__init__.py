@@ -68,7 +68,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.networks.build import build as build
     from onelook.networks.deploy import deploy as deploy
     from onelook.networks.detector import Detector as Detector
-    from onelook.predict.predictor import ImageLike as ImageLike
+    from onelook.predict.given_image import ImageLike as ImageLike
     from onelook.predict.predictor import Predictor as Predictor
     from onelook.predict.runtime import PostprocessKind as PostprocessKind
     from onelook.recipes.records import PrintedTable as PrintedTable
@@ -103,7 +103,7 @@ _PUBLIC = {
     "Evaluation": "onelook.evaluation",
     "ExportResult": "onelook.api.export",
     "FoundAnchors": "onelook.api.anchors",
-    "ImageLike": "onelook.predict.predictor",
+    "ImageLike": "onelook.predict.given_image",
     "Layout": "onelook.devices",
     "LoadReport": "onelook.weights",
     "LoadedDetector": "onelook.api.load",

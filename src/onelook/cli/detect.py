@@ -11,7 +11,9 @@ from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.output import quiet_native_errors
 from onelook.cli.views.detect import text_of_result
 from onelook.errors import UsageError
+from onelook.ops.merge import MergeKind
 from onelook.predict.runtime import PostprocessKind
+from onelook.predict.tiles import MERGE, OVERLAP
 from onelook.tracking.tracker import TrackerName
 
 
@@ -27,6 +29,9 @@ def detect(
     out: Path | None = None,
     format: str = api.FORMATS,
     batch: int | None = None,
+    tile: int | None = None,
+    overlap: float = OVERLAP,
+    tile_merge: MergeKind = MERGE,
     track: TrackerName | None = None,
     every: int = 1,
     start: float = 0.0,
@@ -46,6 +51,7 @@ def detect(
         onelook detect photo.jpg --model yolox-s --weights yolox_s.pth
         onelook detect photos/ "more/*.png" clip.mp4 --model runs/train --out found
         onelook detect 0 --model yolox-nano.onnx --format video
+        onelook detect aerial.tif --model yolox-s.onnx --tile 640 --overlap 0.2
         onelook detect clip.mp4 --model yolox-s.onnx --track bytetrack --format video,mot
 
     Args:
@@ -60,6 +66,10 @@ def detect(
         out: folder to write to; runs/detect, runs/detect-2, ... unless given.
         format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot.
         batch: most images in one run of the network; 1 on a CPU, 8 on a GPU unless given.
+        tile: cut larger images and frames into square tiles of so many pixels, for objects that are small in them; the
+            whole image is looked at, too.
+        overlap: share of a tile that neighbours have in common.
+        tile_merge: one object in several tiles: nms keeps the best box, nmm makes one box around all.
         track: follow the objects of videos, with bytetrack or ocsort; confidence then starts a track.
         every: use every second, third, ... frame of videos; what is written keeps the numbers and times of the frames.
         start: seconds after the first frame of videos from which frames are used.
@@ -87,6 +97,9 @@ def detect(
             out=out,
             formats=format,
             batch=batch,
+            tile=tile,
+            overlap=overlap,
+            tile_merge=tile_merge,
             track=track,
             every=every,
             start=start,
