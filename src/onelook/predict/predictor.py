@@ -300,6 +300,7 @@ def _batches(
     try:
         for item in items:
             waiting.append(item)
+            del item  # it may be large, and is not held while the next is awaited
             if len(waiting) == count:
                 yield waiting
                 waiting = []

@@ -12,6 +12,8 @@ import numpy as np
 from onelook.errors import UserError
 from onelook.files import replacing
 
+_CODEC = "VP80"
+
 
 def check_webm() -> None:
     """UserError where OpenCV cannot write WebM, before the work that a video would be of."""
@@ -47,7 +49,7 @@ def clip_figure(video: Path, caption: str) -> str:
 
 
 def _writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"VP80"), fps, size[::-1])
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*_CODEC), fps, size[::-1])
     if not writer.isOpened():
         raise UserError(
             "This OpenCV cannot write WebM videos.", "Install one that can: pip install opencv-python-headless"

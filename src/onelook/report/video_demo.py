@@ -67,8 +67,8 @@ _CAPTION = (
 )
 _TRACKS_LEAD = "All objects whose visible part is a quarter or more are annotated, by the program that drew them."
 _STREAMING_LEAD = (
-    "Accuracy at the time of every frame, with what the detector had finished by then (Li et al., ECCV 2020); AP is that "
-    "of every frame's own detections. A forecast moves the boxes to the time of the frame."
+    "Accuracy at the time of every frame, with what the detector had finished by then (Li et al., ECCV 2020). AP is "
+    "that of every frame's own detections. A forecast moves the boxes to the time of the frame."
 )
 _AXES = ("run time of a frame (ms)", "sAP")
 
