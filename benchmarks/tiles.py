@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,8 @@ from onelook.api.load import load
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.devices import processor_name
 from onelook.ops.merge import MergeKind
-from onelook.predict.tiles import Tiles
+from onelook.predict.tiles import MERGE, Tiles
+from onelook.reporter import SilentReporter
 from onelook.threads import free_cores
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Way:
     size: int
     tile: int | None = None
     overlap: float = 0.2
-    merge: MergeKind = "nms"
+    merge: MergeKind = MERGE
 
     @property
     def name(self) -> str:
@@ -64,10 +65,10 @@ WAYS = (
     Way(960),
     Way(INPUT, SIDE, 0.0),
     Way(INPUT, SIDE),
-    Way(INPUT, SIDE, 0.2, "nmm"),
+    Way(INPUT, SIDE, 0.2, "nms"),
     Way(INPUT, SIDE, 0.4),
     Way(192, 320),
-    Way(192, 320, 0.2, "nmm"),
+    Way(192, 320, 0.2, "nms"),
     Way(384, 640),
 )
 
@@ -124,7 +125,12 @@ def ap(model: Path, *, canvases: int = 12, data: Path | None = None, batch: int 
 def _score(model: Path, data: Path, way: Way, *, canvases: int, batch: int, threads: int) -> Score:
     detector = load(model, size=way.size, device="cpu", threads=threads)
     found = detector.validate(
-        data, batch=batch if way.tile else 1, tile=way.tile, overlap=way.overlap, tile_merge=way.merge
+        data,
+        batch=batch if way.tile else 1,
+        tile=way.tile,
+        overlap=way.overlap,
+        tile_merge=way.merge,
+        reporter=SilentReporter(),
     )
     runs = 1 if way.tile is None else Tiles(way.tile, way.overlap).count((CANVAS, CANVAS))
     stats, milliseconds = found.stats, 1000 * found.seconds["model"] / canvases
@@ -222,7 +228,7 @@ def _peak(model: Path, images: list[Path], tile: int, megapixels: int, out: Path
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
-    modes = {"ap": ap, "memory": memory}
+    modes: dict[str, Callable[..., Any]] = {"ap": ap, "memory": memory}
     if not given or given[0] not in modes:
         print(__doc__)
         return 2

@@ -34,10 +34,12 @@ from onelook.report.clip import check_webm, write_webm
 from onelook.report.streaming import Streaming
 from onelook.report.video_demo import VideoReport, write_video_report
 from onelook.reporter import PlainReporter, Reporter
+from onelook.tracking.tracker import TrackerName
 from onelook.types import text_repr
 
 CLIP = "demo"
-TRACKER, CONFIDENCE = "bytetrack", 0.4
+TRACKER: TrackerName = "bytetrack"
+CONFIDENCE = 0.4
 SLOW_MS = 80.0  # of a frame on the slower machine that is simulated: two and a half frames of the clip pass meanwhile
 # Objects of the clip have 64 to 76 pixels of 480: at this width they are as large as in the training's inputs.
 WIDTH = 2.0  # of the network's input for the clip, in sides of its input in training

@@ -69,7 +69,7 @@ def detect(
         tile: cut larger images and frames into square tiles of so many pixels, for objects that are small in them; the
             whole image is looked at, too.
         overlap: share of a tile that neighbours have in common.
-        tile_merge: one object in several tiles: nms keeps the best box, nmm makes one box around all.
+        tile_merge: of an object in several tiles, nms keeps the best box, and nmm joins boxes that borders have cut.
         track: follow the objects of videos, with bytetrack or ocsort; confidence then starts a track.
         every: use every second, third, ... frame of videos; what is written keeps the numbers and times of the frames.
         start: seconds after the first frame of videos from which frames are used.

@@ -72,7 +72,7 @@ def validate(
         tile: Cut larger images into square tiles of so many pixels, and look at the whole image, too; for objects that
             are small in their image.
         overlap: Share of a tile that neighbours have in common.
-        tile_merge: One object in several tiles: nms keeps the best box, nmm makes one box around all.
+        tile_merge: Of an object in several tiles, nms keeps the best box, and nmm joins boxes that borders have cut.
         tta: Look at every image in three scales, once mirrored (test-time augmentation).
         half: Compute in float16; on a GPU only.
         device: Where to run: cpu, cuda, cuda:1, mps; the best there is unless given.

@@ -109,8 +109,8 @@ class Predictor:
         confidence: least score, inclusive.  iou: boxes that overlap a better one by more are dropped.
         agnostic: whether boxes of different classes suppress each other, too; None is the predictor's setting,
         normally not.  tile: side in pixels of the tiles that larger images are cut into; None is no tiles.  overlap:
-        share of a tile that neighbours have in common.  tile_merge: "nms" keeps the best of boxes that overlap, "nmm"
-        makes one box around them.
+        share of a tile that neighbours have in common.  tile_merge: of boxes that overlap, the best is kept; with
+        "nmm" (non-maximum merging), a box that a tile's border has cut is joined with the other parts.
 
         Results of a single image, and of arrays, hold the image; results of a list of paths read it again when they
         are drawn, so that a long list needs little memory. Boxes are pixels of the (upright) original, not

@@ -22,11 +22,12 @@ from onelook.types import Detections
 
 OVERLAP = 0.2
 """Share of a tile's side that neighbours have in common, unless another is given."""
-MERGE: MergeKind = "nms"
+MERGE: MergeKind = "nmm"
 """How the detections of tiles are merged, unless another way is given."""
 SMALLEST, LARGEST = 32, 16384  # pixels of a tile's side
 MOST_OVERLAP = 0.9
 MOST_TILES = 20_000  # of an image
+_AT_BORDER = 0.02  # of a tile's side: boxes of cut objects end a little before or behind the border
 
 PreparedView = tuple[np.ndarray, ResizeTransform]
 """(H, W, 3) uint8 of the network's input size, and its transform from pixels of the whole image."""
@@ -94,14 +95,26 @@ class Tiles:
             yield pixels, _moved(placement, top, left, (image.shape[0], image.shape[1]))
 
     def merge(self, found: Sequence[Detections], postprocess: Postprocess) -> Detections:
-        """The detections of one image from those of all its inputs, which are in pixels of the whole image."""
+        """The detections of one image from those of all its inputs, in the order of `cut` and pixels of the image."""
         if len(found) == 1:
             return found[0]
         agnostic = getattr(postprocess, "agnostic", False) is True
         views = [(one.boxes, one.scores, one.labels) for one in found]
-        boxes, scores, labels = merge_detections(views, self.merge_kind, self.threshold, agnostic=agnostic)
+        cut = [np.zeros(len(found[0]), bool), *map(self._cut_boxes, found[1:], self.corners(found[0].size or (0, 0)))]
+        boxes, scores, labels = merge_detections(views, self.merge_kind, self.threshold, cut=cut, agnostic=agnostic)
         kept = slice(postprocess.limit if isinstance(postprocess, Nms) else None)
         return replace(found[0], boxes=boxes[kept], scores=scores[kept], labels=labels[kept])
+
+    def _cut_boxes(self, found: Detections, corner: tuple[int, int]) -> np.ndarray:
+        """(K,) whether boxes reach a border of the tile at `corner` (top, left) that is inside the image."""
+        assert found.size is not None  # of the image
+        margin = _AT_BORDER * self.side
+        cut = np.zeros(len(found), bool)
+        for axis, (start, length) in enumerate(zip(corner[::-1], found.size[::-1])):
+            low, high = found.boxes[:, axis], found.boxes[:, axis + 2]
+            cut |= (low <= start + margin) & (start > 0)
+            cut |= (high >= start + self.side - margin) & (start + self.side < length)
+        return cut
 
     def _along(self, length: int) -> int:
         """How many tiles cover a length."""

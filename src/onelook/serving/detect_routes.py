@@ -88,7 +88,7 @@ async def detect(
         OVERLAP
     ),
     tile_merge: Annotated[
-        MergeKind, Query(description="an object in several tiles: its best box, or one around all")
+        MergeKind, Query(description="of an object in several tiles: its best box, or parts joined")
     ] = MERGE,
 ) -> Response:
     """Objects in one or several images, as JSON; or, by `Accept: image/jpeg` or `image/png`, one image with boxes.
