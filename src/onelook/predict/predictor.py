@@ -149,8 +149,8 @@ class Predictor:
         """The detections in every image and frame of files, folders, globs, videos, cameras and streams, in order.
 
         sources: one, or a list; a number is a camera.  keep_images: whether results hold their image.  reporter:
-        receives a warning for each damaged file; None prints plain lines on standard error. The other settings are
-        those of `detect`.
+        receives a warning for each damaged file; None prints plain lines on standard error.  agnostic, tile, overlap,
+        tile_merge: as in `detect`.
 
         One batch is in memory at a time; files are decoded while the network runs. Damaged files in folders and lists
         are left out with a warning; a damaged file given alone is an ImageError.
