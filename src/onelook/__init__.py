@@ -69,9 +69,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.networks.build import build as build
     from onelook.networks.deploy import deploy as deploy
     from onelook.networks.detector import Detector as Detector
+    from onelook.predict.given_image import ImageLike as ImageLike
     from onelook.predict.live import ForecastName as ForecastName
     from onelook.predict.live import LiveDetections as LiveDetections
-    from onelook.predict.predictor import ImageLike as ImageLike
     from onelook.predict.predictor import Predictor as Predictor
     from onelook.predict.runtime import PostprocessKind as PostprocessKind
     from onelook.recipes.records import PrintedTable as PrintedTable
@@ -107,7 +107,7 @@ _PUBLIC = {
     "ExportResult": "onelook.api.export",
     "ForecastName": "onelook.predict.live",
     "FoundAnchors": "onelook.api.anchors",
-    "ImageLike": "onelook.predict.predictor",
+    "ImageLike": "onelook.predict.given_image",
     "Layout": "onelook.devices",
     "LiveDetections": "onelook.predict.live",
     "LiveSummary": "onelook.api.live",

@@ -18,11 +18,13 @@ from onelook.api.open import LoadOptions, Model, PathLike
 from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
 from onelook.files import free_folder
+from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess
 from onelook.predict.live import ForecastName, LiveDetections, live_source
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import Excerpt, PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.tiles import MERGE, OVERLAP, Tiles, chosen_tiles
 from onelook.predict.track import track_results
 from onelook.predict.video import count_images
 from onelook.predict.writers import Writers, parse_formats
@@ -116,6 +118,9 @@ def detect(
     out: PathLike | None = None,
     formats: str | Sequence[str] | None = None,
     batch: int | None = None,
+    tile: int | None = None,
+    overlap: float = OVERLAP,
+    tile_merge: MergeKind = MERGE,
     track: Tracker | TrackerName | None = None,
     every: int = 1,
     start: float | str = 0.0,
@@ -137,12 +142,13 @@ def detect(
     a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
     "images", "coco", "yolo", "csv", "video", "mot"; None is json, images and video, and without images where `live`.
-    batch: most images in one run of the network; None is 1 on a CPU, 8 on a GPU.  track: follow the objects of videos,
-    by "bytetrack" or "ocsort"; `confidence` is then the least score that starts a track.  every, start, end: use every
-    `every`th frame of videos, from `start` up to `end`, in seconds or as a text "h:m:s".  live: use one camera, stream
-    or file in real time: the newest frame first, others dropped and counted.  forecast: how the boxes of tracked
-    objects are then moved to the moment of display ("linear", "kalman", "none").  reconnect: for how many seconds a
-    camera or a stream that stalls is opened again.  show: in a window.
+    batch: most images in one run of the network; None is 1 on a CPU, 8 on a GPU.  tile, overlap, tile_merge: how larger
+    images and frames are cut, as in `onelook.load(...).detect`.  track: follow the objects of videos, by "bytetrack" or
+    "ocsort"; `confidence` is then the least score that starts a track.  every, start, end: use every `every`th frame of
+    videos, from `start` up to `end`, in seconds or as a text "h:m:s".  live: use one camera, stream or file in real
+    time: the newest frame first, others dropped and counted.  forecast: how the boxes of tracked objects are then moved
+    to the moment of display ("linear", "kalman", "none").  reconnect: for how many seconds a camera or a stream that
+    stalls is opened again.  show: in a window.
     runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is exported and
     verified once, and cached beside the weights. "auto" runs that file where there is one, and makes it where PyTorch
     would take a minute or more for all images; the export is stopped after half of that time.
@@ -159,6 +165,7 @@ def detect(
     real_time = live_options(
         LiveOptions(forecast, reconnect, show), live=live, tracked=track is not None, every=every, batch=batch
     )
+    tiles = chosen_tiles(tile, overlap, tile_merge)
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
     check_thresholds(confidence, iou)
     check_batch(1 if batch is None else batch)
@@ -192,9 +199,9 @@ def detect(
         shown.progress("detecting") as progress,
     ):
         if real_time is None:
-            _detect(predictor, found, (settings, tracker, confidence, excerpt), result, (writers, progress))
+            _detect(predictor, found, (settings, tracker, confidence, excerpt, tiles), result, (writers, progress))
         else:
-            how = (settings, tracker, excerpt, real_time)
+            how = (settings, tracker, excerpt, tiles, real_time)
             _detect_live(predictor, found[0], how, result, (writers, shown, progress))
     result.written = [*writers.written, *(() if result.live is None or result.live.log is None else (result.live.log,))]
     result.notes += writers.notes
@@ -212,17 +219,25 @@ def _check_sources(found: Sequence[Source]) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    how: tuple[Postprocess, Tracker | None, float, Excerpt],
+    how: tuple[Postprocess, Tracker | None, float, Excerpt, Tiles | None],
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:
     """Detects in every source; fills the result."""
-    (postprocess, tracker, confidence, excerpt), (writers, progress) = how, to
+    (postprocess, tracker, confidence, excerpt, tiles), (writers, progress) = how, to
     if any(source.kind == "live" for source in sources):
         progress = ignore_progress
     places = {source.name: number for number, source in enumerate(sources)}
+
+    def report_tiles(item: PreparedImage, share: float) -> None:
+        if item.frame is None:
+            progress(places[item.source.name] + share, len(places))
+
     try:
-        found = predictor.stream_sources(sources, postprocess, keep_images=writers.keeps_images, excerpt=excerpt)
+        keep = writers.keeps_images
+        found = predictor.stream_sources(
+            sources, postprocess, keep_images=keep, excerpt=excerpt, tiles=tiles, report=report_tiles
+        )
         with closing(found if tracker is None else track_results(found, tracker, confidence)) as results:
             for item, detections in results:
                 _add(result, item, detections, writers)
@@ -236,7 +251,7 @@ def _detect(
 def _detect_live(
     predictor: Predictor,
     source: Source,
-    how: tuple[Postprocess, Tracker | None, Excerpt, LiveOptions],
+    how: tuple[Postprocess, Tracker | None, Excerpt, Tiles | None, LiveOptions],
     result: DetectResult,
     to: tuple[Writers, Reporter, Progress],
 ) -> None:

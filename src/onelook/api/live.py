@@ -18,6 +18,7 @@ from onelook.predict.latency import Latencies
 from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, live_results, open_feed
 from onelook.predict.predictor import Predictor
 from onelook.predict.sources import Excerpt, PreparedImage, Source
+from onelook.predict.tiles import Tiles
 from onelook.predict.writers.files import cannot_write
 from onelook.reporter import Progress, Reporter
 from onelook.tracking.tracker import Tracker
@@ -147,7 +148,7 @@ class LiveLog:
 def run_live(
     predictor: Predictor,
     source: Source,
-    how: tuple[Postprocess, Tracker | None, Excerpt, LiveOptions],
+    how: tuple[Postprocess, Tracker | None, Excerpt, Tiles | None, LiveOptions],
     add: Callable[[PreparedImage, LiveDetections], None],
     to: tuple[Path, bool, Reporter, Progress],
 ) -> tuple[LiveSummary, ImageError | KeyboardInterrupt | None]:
@@ -156,7 +157,7 @@ def run_live(
     add: receives each result.  to: the folder of the log, whether results hold images, the reporter, the progress.
     Returns the summary, and the error or KeyboardInterrupt that ended it.
     """
-    (postprocess, tracker, excerpt, options), (folder, keep_images, reporter, progress) = how, to
+    (postprocess, tracker, excerpt, tiles, options), (folder, keep_images, reporter, progress) = how, to
     window = Window.open(f"onelook: {source.path}", reporter) if options.show else None
     log, latencies, summary = LiveLog(folder / LOG), Latencies(), LiveSummary()
     summary.log = log.path
@@ -169,7 +170,7 @@ def run_live(
     ended: ImageError | KeyboardInterrupt | None = None
     with closing(log):
         feed = open_feed(source, excerpt, reconnect=options.reconnect, notify=notify)
-        detect = partial(predictor.detect_prepared, postprocess=postprocess, source=source)
+        detect = partial(predictor.detect_prepared, postprocess=postprocess, source=source, tiles=tiles)
         results = live_results(
             feed,
             detect,

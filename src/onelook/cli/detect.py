@@ -11,8 +11,10 @@ from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.output import quiet_native_errors
 from onelook.cli.views.detect import text_of_result
 from onelook.errors import UsageError
+from onelook.ops.merge import MergeKind
 from onelook.predict.live import ForecastName
 from onelook.predict.runtime import PostprocessKind
+from onelook.predict.tiles import MERGE, OVERLAP
 from onelook.tracking.tracker import TrackerName
 
 
@@ -28,6 +30,9 @@ def detect(
     out: Path | None = None,
     format: str | None = None,
     batch: int | None = None,
+    tile: int | None = None,
+    overlap: float = OVERLAP,
+    tile_merge: MergeKind = MERGE,
     track: TrackerName | None = None,
     every: int = 1,
     start: str = "0",
@@ -52,6 +57,7 @@ def detect(
         onelook detect photos/ "more/*.png" clip.mp4 --model runs/train --out found
         onelook detect 0 --model yolox-nano.onnx --format video
         onelook detect 0 --model yolox-nano.onnx --live --track bytetrack --show
+        onelook detect aerial.tif --model yolox-s.onnx --tile 640 --overlap 0.2
         onelook detect clip.mp4 --model yolox-s.onnx --track bytetrack --format video,mot
 
     Args:
@@ -67,6 +73,10 @@ def detect(
         format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot; json,images,video unless
             given, json,video with --live.
         batch: most images in one run of the network; 1 on a CPU, 8 on a GPU unless given.
+        tile: cut larger images and frames into square tiles of so many pixels, for objects that are small in them; the
+            whole image is looked at, too.
+        overlap: share of a tile that neighbours have in common.
+        tile_merge: of an object in several tiles, nms keeps the best box, and nmm joins boxes that borders have cut.
         track: follow the objects of videos, with bytetrack or ocsort; confidence then starts a track.
         every: use every second, third, ... frame of videos; what is written keeps the numbers and times of the frames.
         start: time after the first frame of videos from which frames are used: seconds, or h:m:s.
@@ -100,6 +110,9 @@ def detect(
             out=out,
             formats=format,
             batch=batch,
+            tile=tile,
+            overlap=overlap,
+            tile_merge=tile_merge,
             track=track,
             every=every,
             start=start,

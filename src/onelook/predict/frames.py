@@ -31,20 +31,23 @@ def read_frames(
     keep: bool = False,
     workers: int | None = None,
     excerpt: Excerpt = WHOLE,
+    ahead: int | None = None,
 ) -> Iterator[PreparedImage | UnreadableSource]:
     """Every image of the sources, resized for the network, in order; UnreadableSource for what cannot be read.
 
     keep: whether the original pixels stay with the framed ones.  workers: threads that decode images.  excerpt: the
-    frames of videos that are read. Closing the iterator stops the threads after the images they are at.
+    frames of videos that are read.  ahead: most images that are decoded before they are asked for; None is one more
+    than there are workers. Closing the iterator stops the threads after the images they are at.
     """
     workers = min(4, num_cores()) if workers is None else workers
+    ahead = workers + 1 if ahead is None else ahead
     pool = ThreadPoolExecutor(workers, thread_name_prefix="onelook-decode")
     waiting: deque[Future[PreparedImage | UnreadableSource]] = deque()
     try:
         for source in sources:
             if source.kind == "image":
                 waiting.append(pool.submit(_read_image, source, frame, size, keep))
-                if len(waiting) > workers + 1:
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
                 continue
             while waiting:
