@@ -19,6 +19,7 @@ import onelook
 from onelook.cli.app import run
 from onelook.errors import UserError
 from onelook.predict import live, live_capture
+from onelook.predict.predictor import Predictor
 from onelook.reporter import Progress
 from onnx_models import write_model
 from simulated_cameras import Clock
@@ -70,6 +71,19 @@ def test_a_detector_of_python_yields_live_results(model: Path, tmp_path: Path) -
     last = found[-1].detections
     assert last.tracks is not None and sorted(last.tracks.tolist()) == [1, 2]
     assert last.image is not None and last.image.shape == (48, 64, 3) and last.frame == 11
+
+
+def test_large_frames_are_cut_in_real_time_too(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    whole = Predictor.detect_tiles
+    monkeypatch.setattr(Predictor, "detect_tiles", lambda *given: sizes.append(given[1].shape) or whole(*given))
+    source = clip(tmp_path / "a.mp4")
+    assert detect(source, "--model", model, "--live", "--tile", 32, "--format", "json", "--out", tmp_path / "out") == 0
+    assert sizes and set(sizes) == {(48, 64, 3)}
+    entries = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert len(entries) == len(sizes) and all(entry["detections"] for entry in entries)
+    seen = len(sizes)
+    assert [*onelook.load(model, threads=1).live(source, tile=32)] and len(sizes) > seen
 
 
 class DeadCamera:

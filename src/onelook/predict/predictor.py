@@ -211,7 +211,7 @@ class Predictor:
         tracker: gives the objects identities, as in `track`.  forecast: how the boxes of tracked objects are moved to
         the frame that is the newest when they are there: "linear", "kalman", or "none".  reconnect: for how many
         seconds a camera or a stream that stalls or ends is opened again; 0 is not at all, `math.inf` without end.
-        tile, overlap, tile_merge: how larger frames are cut, as in `detect`; the more tiles, the more frames are dropped.
+        tile, overlap, tile_merge: how larger frames are cut, as in `detect`; with more tiles, more frames are dropped.
         keep_images: whether results hold the frame that their boxes are for.  reporter: receives a warning for each
         stall.
 
