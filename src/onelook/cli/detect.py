@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from onelook.api import detect as api
 from onelook.api.cached_onnx import RuntimeName
@@ -14,6 +16,9 @@ from onelook.errors import UsageError
 from onelook.predict.runtime import PostprocessKind
 from onelook.tracking.tracker import TrackerName
 
+if TYPE_CHECKING:
+    from onelook.api.detect_shards import ShardsResult
+
 
 def detect(
     *sources: str,
@@ -24,7 +29,7 @@ def detect(
     agnostic: bool = False,
     postprocess: PostprocessKind | None = None,
     size: int | None = None,
-    out: Path | None = None,
+    out: str | None = None,
     format: str = api.FORMATS,
     batch: int | None = None,
     track: TrackerName | None = None,
@@ -36,7 +41,9 @@ def detect(
     device: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName = "auto",
-) -> CommandResult[api.DetectResult]:
+    on: str | None = None,
+    shard: int | None = None,
+) -> CommandResult[Any]:
     """Find objects in images, folders, videos, cameras and streams.
 
     Folders are searched with their subfolders. Damaged files are reported and left out; the exit code is then 1.
@@ -47,6 +54,7 @@ def detect(
         onelook detect photos/ "more/*.png" clip.mp4 --model runs/train --out found
         onelook detect 0 --model yolox-nano.onnx --format video
         onelook detect clip.mp4 --model yolox-s.onnx --track bytetrack --format video,mot
+        onelook detect s3://bucket/photos/ --model yolox-s.onnx --on ray --out s3://bucket/found
 
     Args:
         sources: images, folders, globs, .txt lists, videos, camera numbers, stream addresses.
@@ -70,10 +78,38 @@ def detect(
         threads: threads of one run on a CPU; as many as there are free cores unless given.
         runtime: what runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside
             the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
+        on: write Parquet shards, of any number of images, with workers on a Ray cluster: ray, ray://HOST:PORT, either
+            with settings behind it (ray,workers=8,cpus=2); or local, in this process. The same command continues.
+        shard: with --on, images in a file; 1000 unless given.
     """
     if not sources:
         remedy = "Name images, folders, globs, videos, camera numbers or stream addresses."
         raise UsageError("No source was given.", remedy)
+    if on is not None:
+        only_files = {"format": format != api.FORMATS, "track": track is not None, "every": every != 1}
+        only_files |= {"start": start != 0.0, "end": end is not None, "runtime": runtime != "auto"}
+        if refused := next((name for name, given in only_files.items() if given), None):
+            raise UsageError(f"--{refused} cannot be used with --on, which writes Parquet shards.", "Leave it away.")
+        return _detect_shards(
+            model,
+            sources,
+            out,
+            shard,
+            on=on,
+            weights=weights,
+            confidence=confidence,
+            iou=iou,
+            agnostic=agnostic,
+            postprocess=postprocess,
+            size=size,
+            batch=batch,
+            tta=tta,
+            half=half,
+            device=device,
+            threads=threads,
+        )
+    if shard is not None:
+        raise UsageError("--shard is for the shards that --on writes.", "Leave it away, or give --on.")
     with quiet_native_errors():
         result = api.detect(
             model,
@@ -99,3 +135,22 @@ def detect(
             reporter=ConsoleReporter(),
         )
     return CommandResult(result, exit_code=result.exit_code, text=text_of_result)
+
+
+def _detect_shards(
+    model: str, sources: Sequence[str], out: str | None, shard: int | None, **settings: Any
+) -> CommandResult[ShardsResult]:
+    from onelook.api.detect_shards import SHARD, detect_shards
+
+    if out is None:
+        raise UsageError("--on needs a folder, in which the same command continues.", "Give --out.")
+    with quiet_native_errors():
+        result = detect_shards(
+            model,
+            sources,
+            out,
+            shard=SHARD if shard is None else shard,
+            reporter=ConsoleReporter(),
+            **settings,
+        )
+    return CommandResult(result, exit_code=result.exit_code)

@@ -9,8 +9,10 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
 
 from onelook.augment.letterbox import Resize
 from onelook.data.images import decode_image
@@ -30,11 +32,14 @@ def read_frames(
     keep: bool = False,
     workers: int | None = None,
     excerpt: Excerpt = WHOLE,
+    read: Callable[[str], np.ndarray] = decode_image,
 ) -> Iterator[PreparedImage | UnreadableSource]:
     """Every image of the sources, resized for the network, in order; UnreadableSource for what cannot be read.
 
     keep: whether the original pixels stay with the framed ones.  workers: threads that decode images.  excerpt: the
-    frames of videos that are read. Closing the iterator stops the threads after the images they are at.
+    frames of videos that are read.  read: decodes the image of a path.
+
+    Closing the iterator stops the threads after the images they are at.
     """
     workers = min(4, num_cores()) if workers is None else workers
     pool = ThreadPoolExecutor(workers, thread_name_prefix="onelook-decode")
@@ -42,7 +47,7 @@ def read_frames(
     try:
         for source in sources:
             if source.kind == "image":
-                waiting.append(pool.submit(_read_image, source, frame, size, keep))
+                waiting.append(pool.submit(_read_image, source, frame, size, keep, read))
                 if len(waiting) > workers + 1:
                     yield waiting.popleft().result()
                 continue
@@ -58,9 +63,11 @@ def read_frames(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_image(source: Source, frame: Resize, size: tuple[int, int], keep: bool) -> PreparedImage | UnreadableSource:
+def _read_image(
+    source: Source, frame: Resize, size: tuple[int, int], keep: bool, read: Callable[[str], np.ndarray]
+) -> PreparedImage | UnreadableSource:
     try:
-        image = decode_image(source.path)
+        image = read(source.path)
     except ImageError as error:
         return UnreadableSource(source, error)
     except MemoryError:

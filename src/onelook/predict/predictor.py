@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -187,16 +187,17 @@ class Predictor:
         *,
         keep_images: bool = False,
         excerpt: Excerpt = WHOLE,
+        read: Callable[[str], np.ndarray] = decode_image,
     ) -> Generator[tuple[PreparedImage, Detections] | tuple[UnreadableSource, None], None, None]:
         """Each image and frame of the sources with its detections, in order; UnreadableSource for what cannot be read.
 
-        excerpt: the frames of videos that are used.
+        excerpt: the frames of videos that are used.  read: decodes the image of a path.
 
         An image of a camera or a stream does not wait for others; elsewhere `batch` images run together. Closing it
         stops the threads that decode.
         """
         live = any(source.kind == "live" for source in sources)
-        frames = read_frames(sources, self.frame, self.size, keep=keep_images, excerpt=excerpt)
+        frames = read_frames(sources, self.frame, self.size, keep=keep_images, excerpt=excerpt, read=read)
         with closing(_batches(frames, 1 if live else self.batch)) as groups:
             for items in groups:
                 framed = [item for item in items if isinstance(item, PreparedImage)]
