@@ -14,8 +14,8 @@ from onelook.api.candidates import model_digest, model_files
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, PathLike, open_predictor
 from onelook.api.shard_job import ModelFiles, ShardJob, detect_shard, keep_open
-from onelook.cluster.place import Place, parse_place
-from onelook.cluster.ray_workers import RayWorkers
+from onelook.cluster.place import parse_place
+from onelook.cluster.ray_workers import RayWorkers, workers_at
 from onelook.cluster.retrying import run_all
 from onelook.cluster.shards import Counts, Plan, Summary, arrow
 from onelook.cluster.sources import list_images
@@ -135,7 +135,7 @@ def detect_shards(
     steps = opened.settings(confidence, iou, agnostic or None)
     store = Store(os.fspath(out))
     started = time.monotonic()
-    with _workers(place, device, shown) as workers:
+    with workers_at(place, InProcess(), shown, device=device) as workers:
         on_cpu = workers.on_cpu if isinstance(workers, RayWorkers) else opened.batch == _BATCH_ON_CPU
         images_at_once = batch or (_BATCH_ON_CPU if on_cpu else _BATCH_ON_GPU)
         shard = -(-shard // images_at_once) * images_at_once  # so that the same images share a batch in any division
@@ -149,10 +149,6 @@ def detect_shards(
         _run(plan, job, workers, result, shown)
     result.seconds = time.monotonic() - started
     return result
-
-
-def _workers(place: Place, device: str | None, reporter: Reporter) -> Workers:
-    return InProcess() if place.is_local else RayWorkers(place, reporter, device=device)
 
 
 def _job(model: PathLike, opened: Predictor, options: LoadOptions, *, steps: Any, batch: int, out: str) -> ShardJob:
@@ -171,7 +167,7 @@ def _settings(job: ShardJob, opened: Predictor, sources: Sequence[str], shard: i
         "sources": [one if "://" in one else os.path.abspath(one) for one in sources],
         "model": job.fingerprint,
         "size": list(opened.size),
-        "postprocessing": {"kind": type(job.postprocess).__name__, **to_plain(job.postprocess)},
+        **{f"postprocessing, {name}": value for name, value in to_plain(job.postprocess).items()},
         "batch": job.batch,
         "test-time augmentation": job.options.tta,
         "half precision": job.options.half,
@@ -207,6 +203,7 @@ def _run(plan: Plan, job: ShardJob, workers: Workers, result: ShardsResult, repo
                 plan.lists(missing),
                 lambda number, sources: workers.submit(detect_shard, shared, number, sources),
                 end,
+                retried=Exception,  # of one machine, such as a full disk, or of images that only one cannot decode
             )
         except KeyboardInterrupt:
             result.interrupted = True

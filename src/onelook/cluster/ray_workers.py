@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from onelook.cluster.place import Place
-from onelook.cluster.workers import Call, WorkerLostError
+from onelook.cluster.workers import Call, WorkerLostError, Workers
 from onelook.errors import UserError, missing_package
 from onelook.reporter import Reporter
 
@@ -235,8 +235,21 @@ class RayWorkers:
             self._idle.append(call.actor)
 
 
+def workers_at(
+    place: Place, local: Workers, reporter: Reporter, *, alone: bool = False, device: str | None = None
+) -> Workers:
+    """The workers of a place: `local` on this machine, else those of a Ray cluster, as `RayWorkers` takes them."""
+    return local if place.is_local else RayWorkers(place, reporter, alone=alone, device=device)
+
+
+def device_of(workers: Workers, device: str | None) -> str | None:
+    """The device that calls on these workers use. device: what the user gave; None on Ray is what is reserved."""
+    return ("cpu" if workers.on_cpu else "cuda") if device is None and isinstance(workers, RayWorkers) else device
+
+
 def connect(place: Place, stack: contextlib.ExitStack, reporter: Reporter) -> Any:
     """Ray, connected to a cluster until `stack` is closed; a connection that exists already is used and kept."""
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # 30 are too few where other work fills the machine
     try:
         import ray
     except ModuleNotFoundError as error:
