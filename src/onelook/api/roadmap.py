@@ -114,11 +114,12 @@ def roadmap(
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")
     check_conflicts(table, chosen, overrides)
-    training, validation_set = open_both(data, split, validation, reporter)
     folder = Path("runs") / table.name if out is None else Path(out)
     place, shown = parse_place(on), PlainReporter() if reporter is None else reporter
     if not place.is_local:  # a worker has another folder of work
-        folder, teacher = folder.absolute(), teacher and os.path.abspath(teacher)
+        folder, data, teacher = folder.absolute(), os.path.abspath(data), teacher and os.path.abspath(teacher)
+        class_folders = class_folders and os.path.abspath(class_folders)
+    training, validation_set = open_both(data, split, validation, reporter)
     with (
         workers_at(place, InProcess(), shown, alone=True, device=device) as processes,
         join_process_group(device if place.is_local else "cpu") as process_group,
