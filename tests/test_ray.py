@@ -25,7 +25,7 @@ from onelook.cluster.workers import WorkerLostError
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UserError
 from onelook.reporter import SilentReporter
-from onnx_models import write_model
+from onnx_models import describe, write_model
 
 pytest.importorskip("ray", reason="needs the extra scale")
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra scale")
@@ -87,7 +87,7 @@ def test_calls_return_raise_and_lose_their_worker(cluster: None, alone: bool, tm
 def test_a_call_with_a_process_to_itself_is_interrupted_as_by_ctrl_c(cluster: None, tmp_path: Path) -> None:
     with RayWorkers(parse_place(ON), SilentReporter(), alone=True) as workers:
         call = workers.submit(wait_to_be_interrupted, str(tmp_path / "begun"))
-        wait_until(lambda: (tmp_path / "begun").exists())
+        wait_until((tmp_path / "begun").exists)
         call.interrupt()
         assert call.result() == "saved"
 
@@ -245,7 +245,11 @@ def test_a_search_for_a_backbone_finds_the_same(cluster: None, tmp_path: Path) -
 
 
 def test_compared_models_have_the_same_accuracy(cluster: None, scenes: Path, tmp_path: Path) -> None:
-    models = {name: write_model(tmp_path / f"{name}.onnx", batch=batch) for name, batch in (("a", None), ("b", 1))}
+    described = json.dumps(describe(names=list(Scenes().names[:2])))
+    models = {
+        name: write_model(tmp_path / f"{name}.onnx", batch=batch, metadata=described)
+        for name, batch in (("a", None), ("b", 1))
+    }
 
     def compared(on: str) -> onelook.Comparison:
         out = tmp_path / on.partition(",")[0]
