@@ -101,7 +101,8 @@ def main() -> None:
     local, one, several = found.values()
     print(f"medians: {', '.join(f'{name} {rate:.1f}' for name, rate in found.items())} images a second")
     print(
-        f"scaling efficiency from 1 to {given.cores} cores: {several / one / given.cores:.2f}; Ray's part: {one / local:.2f}"
+        f"scaling efficiency from 1 to {given.cores} cores: {several / one / given.cores:.2f}; "
+        f"with Ray and without it on 1 core: {one / local:.2f}"
     )
 
 

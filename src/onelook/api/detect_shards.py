@@ -15,7 +15,7 @@ from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, PathLike, open_predictor
 from onelook.api.shard_job import ModelFiles, ShardJob, detect_shard, keep_open
 from onelook.cluster.place import parse_place
-from onelook.cluster.ray_workers import RayWorkers, workers_at
+from onelook.cluster.ray_workers import RayWorkers, device_of, workers_at
 from onelook.cluster.retrying import run_all
 from onelook.cluster.shards import Counts, Plan, Summary, arrow
 from onelook.cluster.sources import list_images
@@ -139,6 +139,7 @@ def detect_shards(
         on_cpu = workers.on_cpu if isinstance(workers, RayWorkers) else opened.batch == _BATCH_ON_CPU
         images_at_once = batch or (_BATCH_ON_CPU if on_cpu else _BATCH_ON_GPU)
         shard = -(-shard // images_at_once) * images_at_once  # so that the same images share a batch in any division
+        options = replace(options, device=device_of(workers, device))
         job = _job(model, opened, options, steps=steps, batch=images_at_once, out=os.fspath(out))
         if place.is_local:
             keep_open(job, opened)

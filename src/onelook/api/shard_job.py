@@ -9,6 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from onelook.api.open import LoadOptions, PathLike, open_predictor
 from onelook.cluster.shards import DETECTIONS, Counts, ShardRows, shard_name
 from onelook.cluster.sources import image_source, read_image
@@ -23,18 +25,20 @@ class ModelFiles:
     """A model as it is sent to other machines.
 
     model: the name of a built-in one whose weights are sent; None where the first file is the model.  weights: whether
-    the next file holds weights for it.  contents: name and bytes of each file.
+    the next file holds weights for it.  contents: name and bytes (uint8) of each file: processes of one machine share
+    the memory of arrays.
     """
 
     model: str | None
     weights: bool
-    contents: tuple[tuple[str, bytes], ...]
+    contents: tuple[tuple[str, np.ndarray], ...]
 
     @staticmethod
     def read(model: PathLike, weights: PathLike | None, files: Sequence[Path]) -> ModelFiles:
         """Reads the files of a model that was opened. files: those that it was read from, in that order."""
         name = None if Path(model).exists() else os.fspath(model)
-        return ModelFiles(name, weights is not None, tuple((file.name, file.read_bytes()) for file in files))
+        contents = tuple((file.name, np.frombuffer(file.read_bytes(), np.uint8)) for file in files)
+        return ModelFiles(name, weights is not None, contents)
 
     def open(self, options: LoadOptions) -> Predictor:
         """A predictor of them."""

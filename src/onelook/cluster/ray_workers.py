@@ -202,9 +202,10 @@ class RayWorkers:
 
     def release_idle(self) -> None:
         """Ends the workers that have nothing to do, so that their machines are free for others."""
-        for actor in (*self._idle, *self._starting.values()):
+        surplus = [self._starting.popitem()[1] for _ in range(len(self._starting) - len(self._waiting))]
+        for actor in (*self._idle, *surplus):
             self._ray.kill(actor)
-        self._idle, self._starting = [], {}
+        self._idle = []
 
     def _started(self, reference: Any) -> None:
         actor = self._starting.pop(reference)
