@@ -115,13 +115,13 @@ def roadmap(
         raise UsageError(f"seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")
     check_conflicts(table, chosen, overrides)
     folder = Path("runs") / table.name if out is None else Path(out)
-    place, shown = parse_place(on), PlainReporter() if reporter is None else reporter
+    place, told = parse_place(on), PlainReporter() if reporter is None else reporter
     if not place.is_local:  # a worker has another folder of work
         folder, data, teacher = folder.absolute(), os.path.abspath(data), teacher and os.path.abspath(teacher)
         class_folders = class_folders and os.path.abspath(class_folders)
     training, validation_set = open_both(data, split, validation, reporter)
     with (
-        workers_at(place, InProcess(), shown, alone=True, device=device) as processes,
+        workers_at(place, InProcess(), told, alone=True, device=device) as processes,
         join_process_group(device if place.is_local else "cpu") as process_group,
     ):
         used = process_group.device if place.is_local else torch.device(device_of(processes, device) or "cpu")
@@ -149,7 +149,7 @@ def roadmap(
             teacher=None if teacher is None else os.fspath(teacher),
             class_folders=classes,
             changed=(*(f"{name} times {factor:g}" for name, factor in factors.items()), *overrides),
-            reporter=shown,
+            reporter=told,
             processes=processes,
         )
         return job.train_all(chosen, seeds)

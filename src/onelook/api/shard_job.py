@@ -45,7 +45,7 @@ class ModelFiles:
         with tempfile.TemporaryDirectory(prefix="onelook-") as folder:
             paths = [Path(folder, name) for name, _ in self.contents]
             for path, (_, content) in zip(paths, self.contents):
-                path.write_bytes(content)
+                path.write_bytes(content.data)
             model = paths.pop(0) if self.model is None else self.model
             return open_predictor(model, replace(options, weights=paths[0] if self.weights else None))
 

@@ -127,7 +127,7 @@ def tune(
         **{"trials": trials, "parallel": parallel, "device": device, "workers": workers, "on": on},
         **{"weights": None if weights is None else os.fspath(weights), "train_split": split, "val_split": validation},
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     choice, among = without_ranges(named_choice(recipe, epochs=epochs, size=size, batch=batch))
     ranges = (*ranges, *among)
     folder = run_folder(out, resume, f"tune-{run_name(choice) or 'recipe'}")

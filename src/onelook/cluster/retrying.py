@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 from onelook.cluster.workers import Call, WorkerLostError, Workers
 from onelook.errors import UserError
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 MOST_ATTEMPTS = 5  # of one call; machines that are taken away at any time lose a call now and then
 _LONGEST_END = 60.0  # seconds that interrupted calls have to save their state
 

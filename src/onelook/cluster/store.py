@@ -83,7 +83,10 @@ class Store:
 
     def __init__(self, folder: str) -> None:
         self.folder = local_path(folder)
-        self._system, self._root = file_system(folder) if is_address(folder) else (None, "")
+        self._system: Any = None
+        self._root = ""
+        if is_address(folder):
+            self._system, self._root = file_system(folder)
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file whole or not at all. UserError where that is not possible."""

@@ -205,7 +205,7 @@ class LocalProcesses(_OnThisMachine):
     def __enter__(self) -> LocalProcesses:
         return self
 
-    def submit(self, function: Callable[..., Any], *arguments: Any, log: Path | None = None) -> ProcessCall:
+    def submit(self, function: Callable[..., T], *arguments: Any, log: Path | None = None) -> Call[Any]:
         command = [sys.executable, "-m", function.__module__, *arguments]
         with ExitStack() as stack:
             output = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
