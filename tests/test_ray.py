@@ -246,9 +246,9 @@ def test_a_search_for_a_backbone_finds_the_same(cluster: None, tmp_path: Path) -
 
 
 def test_compared_models_have_the_same_accuracy(cluster: None, scenes: Path, tmp_path: Path) -> None:
-    described = json.dumps(describe(names=list(Scenes().names[:2])))
+    names = list(Scenes().names[:2])
     models = {
-        name: write_model(tmp_path / f"{name}.onnx", batch=batch, metadata=described)
+        name: write_model(tmp_path / f"{name}.onnx", batch, json.dumps(describe(names=names, batch=batch)))
         for name, batch in (("a", None), ("b", 1))
     }
 

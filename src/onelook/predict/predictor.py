@@ -187,17 +187,19 @@ class Predictor:
         *,
         keep_images: bool = False,
         excerpt: Excerpt = WHOLE,
-        read: Callable[[str], np.ndarray] = decode_image,
+        read: Callable[[str], np.ndarray] | None = None,
     ) -> Generator[tuple[PreparedImage, Detections] | tuple[UnreadableSource, None], None, None]:
         """Each image and frame of the sources with its detections, in order; UnreadableSource for what cannot be read.
 
-        excerpt: the frames of videos that are used.  read: decodes the image of a path.
+        excerpt: the frames of videos that are used.  read: decodes the image of a path; None is `decode_image`.
 
         An image of a camera or a stream does not wait for others; elsewhere `batch` images run together. Closing it
         stops the threads that decode.
         """
         live = any(source.kind == "live" for source in sources)
-        frames = read_frames(sources, self.frame, self.size, keep=keep_images, excerpt=excerpt, read=read)
+        frames = read_frames(
+            sources, self.frame, self.size, keep=keep_images, excerpt=excerpt, read=read or decode_image
+        )
         with closing(_batches(frames, 1 if live else self.batch)) as groups:
             for items in groups:
                 framed = [item for item in items if isinstance(item, PreparedImage)]
