@@ -18,6 +18,7 @@ PAGE = ROOT / "docs" / "api.md"
 SECTIONS = {
     "Detect": (
         *("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
+        *("detect_shards", "ShardsResult"),
         *("Model", "PathLike", "ImageLike", "PostprocessKind", "serve", "ServeResult"),
     ),
     "Measure": (

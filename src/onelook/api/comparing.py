@@ -29,6 +29,7 @@ from onelook.data import Dataset
 from onelook.devices import num_cores, processor_name
 from onelook.errors import UserError
 from onelook.evaluation import Evaluation, GroundTruth, evaluate, read_results, score, write_results
+from onelook.evaluation.tables import Results
 from onelook.files import write_text
 from onelook.ops.nms import with_thresholds
 from onelook.predict.predictor import Predictor
@@ -72,8 +73,10 @@ def evaluate_predictor(
     return evaluate(runtime, dataset, chosen, batch=settings.batch, progress=progress)
 
 
-def evaluate_files(candidate: Candidate, dataset: Dataset, settings: CompareSettings) -> Evaluation:
-    """The same of a model that is opened here, on the machine of a worker."""
+def detect_with_files(
+    candidate: Candidate, dataset: Dataset, settings: CompareSettings
+) -> tuple[Results, tuple[str, ...]]:
+    """The detections of a model that is opened on the machine of a worker, and the notes of its evaluation."""
     options = LoadOptions(
         weights=candidate.weights,
         device=settings.device,
@@ -81,7 +84,8 @@ def evaluate_files(candidate: Candidate, dataset: Dataset, settings: CompareSett
         half=settings.half,
         threads=settings.threads,
     )
-    return evaluate_predictor(open_predictor(candidate.model, options), dataset, settings)
+    evaluation = evaluate_predictor(open_predictor(candidate.model, options), dataset, settings)
+    return evaluation.results, evaluation.notes
 
 
 def _sent(one: OpenCandidate) -> Candidate:
@@ -123,14 +127,15 @@ class Measuring:
         here = isinstance(workers, InProcess)
         device = device_of(workers, self.settings.device)
 
-        def begin(number: int, one: OpenCandidate) -> Call[Evaluation]:
+        def begin(number: int, one: OpenCandidate) -> Call[Any]:
             if not here:
-                return workers.submit(evaluate_files, _sent(one), dataset, replace(self.settings, device=device))
+                return workers.submit(detect_with_files, _sent(one), dataset, replace(self.settings, device=device))
             with self.reporter.progress(f"evaluating {one.name}") as progress:
                 counter = image_counter(progress, len(self.dataset))
                 return workers.submit(evaluate_predictor, one.predictor, dataset, self.settings, counter)
 
-        def finished(number: int, evaluation: Evaluation) -> None:
+        def finished(number: int, result: Any) -> None:
+            evaluation = result if here else score(self.truth, result[0], notes=result[1])
             found[number] = evaluation
             self._keep_evaluation(opened[number], evaluation)
             if not here:
