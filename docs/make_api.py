@@ -19,6 +19,7 @@ SECTIONS = {
     "Detect": (
         *("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
         *("LiveDetections", "LiveSummary", "ForecastName"),
+        *("detect_shards", "ShardsResult"),
         *("Model", "PathLike", "ImageLike", "PostprocessKind", "serve", "ServeResult"),
     ),
     "Measure": (

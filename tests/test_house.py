@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("weights", "predict"),
     ("training", "evaluation", "exporting", "tuning", "nas"),
     ("recipes", "streaming"),
-    ("report", "serving"),
+    ("report", "serving", "cluster"),
     ("api",),
     ("cli",),
 )
@@ -63,6 +63,7 @@ WITHOUT_TORCH = (
     "data",
     "evaluation",
     "client",
+    "cluster",
     "predict",
     "serving",
     "streaming",
@@ -71,6 +72,8 @@ WITHOUT_TORCH = (
     *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "serve", "validate")),
     "api.compare",
     *(f"api.{name}" for name in ("live", "stream", "stream_trials", "window")),
+    *(f"api.{name}" for name in ("detect_shards", "shard_job")),
+    *(f"api.{name}" for name in ("stream", "stream_trials")),
     "api.demo",
     "cli",
 )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.convert import convert as convert
     from onelook.api.detect import DetectResult as DetectResult
     from onelook.api.detect import detect as detect
+    from onelook.api.detect_shards import ShardsResult as ShardsResult
+    from onelook.api.detect_shards import detect_shards as detect_shards
     from onelook.api.diff import RecipeDiff as RecipeDiff
     from onelook.api.diff import diff as diff
     from onelook.api.export import ExportResult as ExportResult
@@ -135,6 +137,7 @@ _PUBLIC = {
     "SearchResult": "onelook.api.search",
     "SearchRow": "onelook.api.search",
     "ServeResult": "onelook.api.serve",
+    "ShardsResult": "onelook.api.detect_shards",
     "SilentReporter": "onelook.reporter",
     "Streaming": "onelook.report.streaming",
     "TrackEvaluation": "onelook.evaluation.tracks",
@@ -153,6 +156,7 @@ _PUBLIC = {
     "convert": "onelook.api.convert",
     "deploy": "onelook.networks.deploy",
     "detect": "onelook.api.detect",
+    "detect_shards": "onelook.api.detect_shards",
     "diff": "onelook.api.diff",
     "environment": "onelook.api.check",
     "export": "onelook.api.export",

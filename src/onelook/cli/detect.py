@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from onelook.api import detect as api
 from onelook.api.cached_onnx import RuntimeName
@@ -17,6 +20,9 @@ from onelook.predict.runtime import PostprocessKind
 from onelook.predict.tiles import MERGE, OVERLAP
 from onelook.tracking.tracker import TrackerName
 
+if TYPE_CHECKING:
+    from onelook.api.detect_shards import ShardsResult
+
 
 def detect(
     *sources: str,
@@ -27,7 +33,7 @@ def detect(
     agnostic: bool = False,
     postprocess: PostprocessKind | None = None,
     size: int | None = None,
-    out: Path | None = None,
+    out: str | None = None,
     format: str | None = None,
     batch: int | None = None,
     tile: int | None = None,
@@ -46,7 +52,9 @@ def detect(
     device: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName = "auto",
-) -> CommandResult[api.DetectResult]:
+    on: str | None = None,
+    shard_size: int | None = None,
+) -> CommandResult[Any]:
     """Find objects in images, folders, videos, cameras and streams.
 
     Folders are searched with their subfolders. Damaged files are reported and left out; the exit code is then 1.
@@ -59,6 +67,7 @@ def detect(
         onelook detect 0 --model yolox-nano.onnx --live --track bytetrack --show
         onelook detect aerial.tif --model yolox-s.onnx --tile 640 --overlap 0.2
         onelook detect clip.mp4 --model yolox-s.onnx --track bytetrack --format video,mot
+        onelook detect s3://bucket/photos/ --model yolox-s.onnx --on ray --out s3://bucket/found
 
     Args:
         sources: images, folders, globs, .txt lists, videos, camera numbers, stream addresses.
@@ -93,10 +102,18 @@ def detect(
         threads: threads of one run on a CPU; as many as there are free cores unless given.
         runtime: what runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside
             the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
+        on: write Parquet shards, of any number of images, with workers on a Ray cluster: ray, ray://HOST:PORT, either
+            with settings behind it (ray,workers=8,cpus=2); or local, in this process. The same command continues.
+        shard_size: with --on, images in a file; 1000 unless given.
     """
+    given = {name: value for name, value in locals().items() if name != "sources"}
     if not sources:
         remedy = "Name images, folders, globs, videos, camera numbers or stream addresses."
         raise UsageError("No source was given.", remedy)
+    if on is not None:
+        return _detect_shards(sources, given)
+    if shard_size is not None:
+        raise UsageError("--shard-size is for the shards that --on writes.", "Leave it away, or give --on.")
     with quiet_native_errors():
         result = api.detect(
             model,
@@ -129,3 +146,23 @@ def detect(
             reporter=ConsoleReporter(),
         )
     return CommandResult(result, exit_code=result.exit_code, text=text_of_result)
+
+
+def _detect_shards(sources: Sequence[str], given: Mapping[str, Any]) -> CommandResult[ShardsResult]:
+    """Writes Parquet shards. given: all options; UsageError for one that shards have no use for."""
+    from onelook.api.detect_shards import SHARD_SIZE, detect_shards
+
+    taken = inspect.signature(detect_shards).parameters
+    options = inspect.signature(detect).parameters
+    for name, value in given.items():
+        if name not in taken and value != options[name].default:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} cannot be used with --on, which writes Parquet shards.", "Leave it away.")
+    if given["out"] is None:
+        raise UsageError("--on needs a folder, in which the same command continues.", "Give --out.")
+    settings = {name: value for name, value in given.items() if name in taken}
+    if settings["shard_size"] is None:
+        settings["shard_size"] = SHARD_SIZE
+    with quiet_native_errors():
+        result = detect_shards(sources=sources, reporter=ConsoleReporter(), **settings)
+    return CommandResult(result, exit_code=result.exit_code)

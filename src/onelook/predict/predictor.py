@@ -256,11 +256,13 @@ class Predictor:
         excerpt: Excerpt = WHOLE,
         tiles: Tiles | None = None,
         report: Callable[[PreparedImage, float], object] | None = None,
+        read: Callable[[str], np.ndarray] = decode_image,
     ) -> Generator[tuple[PreparedImage, Detections] | tuple[UnreadableSource, None], None, None]:
         """Each image and frame of the sources with its detections, in order; UnreadableSource for what cannot be read.
 
         excerpt: the frames of videos that are used.  tiles: how large images are cut; one image at a time is then
-        detected while the next is decoded.  report: called with the share of an image's tiles that is done.
+        detected while the next is decoded.  report: called with the share of an image's tiles that is done.  read:
+        decodes the image of a path.
 
         An image of a camera or a stream does not wait for others; elsewhere `batch` images run together. Closing it
         stops the threads that decode.
@@ -268,7 +270,9 @@ class Predictor:
         one_by_one = tiles is not None or any(source.kind == "live" for source in sources)
         ahead = None if tiles is None else 1
         keep = keep_images or tiles is not None
-        frames = read_frames(sources, self.frame, self.size, keep=keep, workers=ahead, excerpt=excerpt, ahead=ahead)
+        frames = read_frames(
+            sources, self.frame, self.size, keep=keep, workers=ahead, excerpt=excerpt, ahead=ahead, read=read
+        )
         with closing(_batches(frames, 1 if one_by_one else self.batch)) as groups:
             for items in groups:
                 results = iter(self._run_items(items, postprocess, tiles, report))

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Literal
@@ -192,12 +192,12 @@ def _expand(text: str, hidden: str | None, alone: bool) -> list[Source]:
         if "\0" not in text and not os.path.lexists(text):  # said before a model is loaded
             hint = other_spelling(text) or _similar(text)
             raise ImageError(f"'{text}' does not exist.{hint}", "Check the path.") from None
-        return [_file(text, PurePath(text).name, alone)]  # its reader says what is wrong with it
+        return [file_source(text, PurePath(text).name, alone)]  # its reader says what is wrong with it
     if stat.S_ISDIR(status.st_mode):
         return _folder(text, hidden)
     if PurePath(text).suffix.lower() == ".txt":
         return _listed(text, alone)
-    return [_file(text, PurePath(text).name, alone)]
+    return [file_source(text, PurePath(text).name, alone)]
 
 
 def _similar(path: str) -> str:
@@ -208,7 +208,7 @@ def _similar(path: str) -> str:
     return ""
 
 
-def _file(path: str, name: str, alone: bool = False) -> Source:
+def file_source(path: str, name: str, alone: bool = False) -> Source:
     """A file is an image by its first bytes or else its suffix, otherwise a video."""
     suffix = PurePath(path).suffix.lower()
     # A raw file may be a TIFF, whose first image is a preview.
@@ -247,23 +247,13 @@ def _begins_like_video(path: str) -> bool:
 
 
 def _folder(text: str, hidden: str | None) -> list[Source]:
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | UNREAD_SUFFIXES
     unreadable: list[OSError] = []
-    found: list[Source] = []
-    for folder, subfolders, names in os.walk(text, onerror=unreadable.append):
-        subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) != hidden
-        )
-        for name in sorted(names):
-            if PurePath(name).suffix.lower() in known and not name.startswith("."):
-                path = os.path.join(folder, name)
-                found.append(_file(path, os.path.relpath(path, text)))
+    found = [
+        file_source(path, os.path.relpath(path, text))
+        for path in files_in_folder(text, hidden, onerror=unreadable.append)
+    ]
     for error in unreadable:
-        reason = ImageError(
-            f"The folder '{error.filename}' cannot be read: {reason_of(error)}.", "Change its permissions."
-        )
+        reason = unreadable_folder(error)
         found.append(Source("missing", str(error.filename), "missing", error=reason))
     if not found:
         raise ImageError(
@@ -272,11 +262,35 @@ def _folder(text: str, hidden: str | None) -> list[Source]:
     return found
 
 
+def files_in_folder(
+    text: str, hidden: str | None = None, *, onerror: Callable[[OSError], object] | None = None
+) -> Iterator[str]:
+    """The files of a folder and its subfolders that `find_sources` takes, by suffix and in its order, one by one.
+
+    hidden: the real path of a folder that is left out.  onerror: called for a folder that cannot be read.
+    """
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | UNREAD_SUFFIXES
+    for folder, subfolders, names in os.walk(text, onerror=onerror):
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) != hidden
+        )
+        for name in sorted(names):
+            if PurePath(name).suffix.lower() in known and not name.startswith("."):
+                yield os.path.join(folder, name)
+
+
+def unreadable_folder(error: OSError) -> ImageError:
+    """The error for a folder that cannot be read."""
+    return ImageError(f"The folder '{error.filename}' cannot be read: {reason_of(error)}.", "Change its permissions.")
+
+
 def _globbed(text: str) -> list[Source]:
     matched = sorted(path for path in glob.iglob(text, recursive=True) if not os.path.isdir(path))
     if not matched:
         raise ImageError(f"No file matches '{text}'.", "Check the pattern; ** goes into subfolders.")
-    return [_file(path, PurePath(path).name) for path in matched]
+    return [file_source(path, PurePath(path).name) for path in matched]
 
 
 def _listed(text: str, alone: bool) -> list[Source]:
@@ -291,18 +305,29 @@ def _listed(text: str, alone: bool) -> list[Source]:
     folder = os.path.dirname(text)
     found = []
     for number, line in enumerate(content.splitlines(), 1):
-        path = line.strip()
-        if not path or path == "#" or path.startswith("# "):  # a file may be called #1.jpg
+        path = listed_path(line, number, text)
+        if path is None:
             continue
-        if len(path) > 4096 or not path.isprintable():
-            raise ImageError(f"Line {number} of '{text}' is not a path.", "Give one path a line.")
         if path.lower().startswith(STREAMS):
             raise ImageError(f"Line {number} of '{text}' is a stream address.", "Give streams on the command line.")
         path = path if os.path.isabs(path) else os.path.join(folder, path)
-        found.append(_file(path, PurePath(path).name))
+        found.append(file_source(path, PurePath(path).name))
     if not found:
         raise ImageError(f"The list '{text}' names no files.", "Give one path a line.")
     return found
+
+
+def listed_path(line: str, number: int, text: str) -> str | None:
+    """The path on a line of a list; None for an empty line and a comment. ImageError for what is no path.
+
+    number, text: of the line and the list, for the message.
+    """
+    path = line.strip()
+    if not path or path == "#" or path.startswith("# "):  # a file may be called #1.jpg
+        return None
+    if len(path) > 4096 or not path.isprintable():
+        raise ImageError(f"Line {number} of '{text}' is not a path.", "Give one path a line.")
+    return path
 
 
 def _unique(sources: Sequence[Source]) -> Iterator[Source]:
