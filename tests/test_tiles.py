@@ -73,7 +73,7 @@ sizes = st.tuples(st.integers(1, 500), st.integers(1, 500))
 cuts = st.builds(Tiles, st.integers(40, 300), st.floats(0, 0.8), st.sampled_from(KINDS))
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(sizes, cuts)
 def test_tiles_cover_every_pixel_and_overlap_at_least_as_asked(size: tuple[int, int], tiles: Tiles) -> None:
     corners = tiles.corners(size)
