@@ -75,6 +75,10 @@ class Source:
             f"It has: {known}.",
         )
 
+    def origin(self, split: str, index: Index, row: int) -> tuple[Source, str, str]:
+        """The data set on the disk that an image is from, its split there, and the image's name there."""
+        return self, split, index.name(row)
+
 
 @dataclass(frozen=True, eq=False)
 class ReadSplit:
@@ -98,7 +102,8 @@ class ReadSplit:
 
     def annotation_file(self, row: int) -> str:
         """The file that annotates the image of a row."""
-        return self.source.format.annotation_file(self.source, self.split, self.image_path(row), self.index.name(row))
+        source, split, name = self.source.origin(self.split, self.index, row)
+        return source.format.annotation_file(source, split, self.image_path(row), name)
 
     def place(self, row: int, thing: int) -> dict[str, Any]:
         """File, line and annotation of object `thing` of image `row`, for a `Problem`."""
