@@ -29,6 +29,7 @@ def train(
     batch: int | Literal["auto"] | None = None,
     split: str | None = None,
     validation: Dataset | str | None = None,
+    val_fraction: float | None = None,
     weights: PathLike | Detector | None = None,
     teacher: PathLike | Detector | None = None,
     teacher_weights: PathLike | None = None,
@@ -58,7 +59,8 @@ def train(
     closing phase) shrink with it.  size: side of the network's input in pixels, a multiple of 32.  batch: images in a
     step; "auto" fills the memory of a GPU.  split: None is train, or trainval where there is no train.  validation: a
     data set, or a split of the same folder; None is val, or test where there is no val; "none" evaluates nothing, and
-    the last weights count as the best.  weights: what the training starts from: a file of any supported format, or a
+    the last weights count as the best.  val_fraction: the share of the images to evaluate on, where the data set has no
+    split for it: divided as by `onelook.split`; a resumed run keeps its division.  weights: what the training starts from: a file of any supported format, or a
     detector in memory; None is from scratch.  teacher: model whose features are additional targets (distillation): a
     name with `teacher_weights`, a weights file, the folder of a run, or a detector in memory.  teacher_weights: weights
     for a teacher that is given by name.  out: folder of the run; None is runs/NAME, runs/NAME-2 and so on.  resume:
@@ -83,6 +85,7 @@ def train(
         run=RunOptions(
             device=device,
             train_split=split,
+            val_fraction=val_fraction,
             workers=workers,
             cache=cache,
             precision=precision,

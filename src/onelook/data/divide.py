@@ -58,10 +58,11 @@ def divide(dataset: Dataset, fractions: Mapping[str, float], seed: int, reporter
     rows = {split: np.flatnonzero(side == number) for number, split in enumerate(shares)}
     for split, found in rows.items():
         if not len(found):
+            groups = int(group_of.max(initial=-1)) + 1
             raise DataError(
-                f"The split '{split}' would have no image: '{dataset.described_by}' has {len(names)} images in "
-                f"{group_of.max(initial=-1) + 1} groups that belong together (near-duplicates, sequences).",
-                "Give it a larger fraction, or more images that differ.",
+                f"The split '{split}' would have no image: there are {len(names)}, in {groups} groups that belong "
+                "together (near-duplicates, sequences).",
+                "Give it a larger fraction, or add images that differ.",
             )
     return Division(rows, counts, tuple(notes))
 
