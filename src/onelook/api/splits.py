@@ -91,7 +91,10 @@ def open_divided(
     else:
         division = divide(whole, {"val": fraction}, 0, reporter)
         rows = division.rows["val"]
-        notes = [f"Divided: {100 * fraction:g} % of the images are for evaluation, listed in '{kept}'.", *division.notes]
+        notes = [
+            f"Divided: {100 * fraction:g} % of the images are for evaluation, listed in '{kept}'.",
+            *division.notes,
+        ]
     others = np.setdiff1d(np.arange(len(whole)), rows)
     training, validation = (replace(whole.view(part), split=name) for part, name in ((others, "train"), (rows, "val")))
     notes += [f"Training on {training.describe()}.", f"Evaluating on {validation.describe(notes=False)}."]

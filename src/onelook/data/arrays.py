@@ -71,7 +71,10 @@ def join(parts: Sequence[Arrays]) -> dict[str, np.ndarray]:
         return result | empty_arrays("ring_offsets", "point_offsets", "points")
     none = np.zeros(1, np.int64)
     result["ring_offsets"] = _joined_offsets(
-        [part["ring_offsets"] if len(part["ring_offsets"]) else np.zeros(len(part["labels"]) + 1, np.int64) for part in parts]
+        [
+            part["ring_offsets"] if len(part["ring_offsets"]) else np.zeros(len(part["labels"]) + 1, np.int64)
+            for part in parts
+        ]
     )
     result["point_offsets"] = _joined_offsets(
         [part["point_offsets"] if len(part["point_offsets"]) else none for part in parts]

@@ -67,7 +67,9 @@ class ClassEdits:
 def _check_known(name: str, names: Sequence[str], place: str) -> None:
     if name not in names:
         shown = ", ".join(dict.fromkeys(names[:50])) + (" and more" if len(names) > 50 else "")
-        raise DataError(f"{place}: there is no class '{name}'.{did_you_mean(name, names)}", f"The classes are: {shown}.")
+        raise DataError(
+            f"{place}: there is no class '{name}'.{did_you_mean(name, names)}", f"The classes are: {shown}."
+        )
 
 
 def check_merges(merge: Mapping[str, Sequence[str]], place: str) -> None:
@@ -76,6 +78,4 @@ def check_merges(merge: Mapping[str, Sequence[str]], place: str) -> None:
     for new, members in merge.items():
         for name in members:
             if seen.setdefault(name, new) != new:
-                raise DataError(
-                    f"{place}: 'merge' names '{name}' for '{seen[name]}' and for '{new}'.", "Name it once."
-                )
+                raise DataError(f"{place}: 'merge' names '{name}' for '{seen[name]}' and for '{new}'.", "Name it once.")

@@ -26,7 +26,7 @@ from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 
-WritableFormat = Literal["coco", "voc", "yolo"]
+WritableFormat = Literal["coco", "voc", "yolo", "cvat", "labelme", "csv"]
 """The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
 
 

@@ -139,7 +139,9 @@ def _class_counts(dataset: Dataset) -> np.ndarray:
     return counts
 
 
-def _distribute(counts: np.ndarray, group_of: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+def _distribute(
+    counts: np.ndarray, group_of: np.ndarray, shares: Sequence[float], rng: np.random.Generator
+) -> np.ndarray:
     """(I,) the split of each image. counts: of `_class_counts`.  shares: of the splits, with sum 1."""
     num_groups = int(group_of.max(initial=-1)) + 1
     totals = np.zeros((num_groups, counts.shape[1]))

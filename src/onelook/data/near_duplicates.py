@@ -80,7 +80,9 @@ _BITS = np.array([value.bit_count() for value in range(256)], np.uint8)
 def _pairs_in(bucket: np.ndarray, hashes: np.ndarray, tiny: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for start in range(0, len(bucket), _ROWS_AT_ONCE):
         rows, others = bucket[start : start + _ROWS_AT_ONCE], bucket[start:]
-        distance = sum(_BITS[hashes[rows, None, byte] ^ hashes[None, others, byte]].astype(np.int16) for byte in range(16))
+        distance = sum(
+            _BITS[hashes[rows, None, byte] ^ hashes[None, others, byte]].astype(np.int16) for byte in range(16)
+        )
         first, second = np.nonzero(np.asarray(distance) <= MOST_BITS)
         first, second = rows[first], others[second]
         later = second > first

@@ -45,7 +45,9 @@ def show_edit(result: EditResult, console: Console) -> None:
     _show_notes(result.notes, console)
 
 
-def _show_counts(splits: Mapping[str, Mapping[str, int]], classes: Mapping[str, Mapping[str, int]], console: Console) -> None:
+def _show_counts(
+    splits: Mapping[str, Mapping[str, int]], classes: Mapping[str, Mapping[str, int]], console: Console
+) -> None:
     table = Table("", box=None, pad_edge=False, header_style="bold")
     for name in splits:
         table.add_column(escape(name), justify="right")
