@@ -24,7 +24,7 @@ def split(
     copy: bool = False,
     reporter: Reporter | None = None,
 ) -> SplitResult:
-    """Divides a data set among train, val and test: classes in equal shares, and no image on one side nearly as on another.
+    """Divides a data set among train, val and test: classes in equal shares, similar images on one side.
 
     Near-duplicates, the frames of a sequence (by running numbers in file names), and augmented copies of an image stay
     on one side. The result is a folder with lists of images and a `data.yaml`, which is a data set itself; no image is

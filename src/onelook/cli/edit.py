@@ -53,7 +53,7 @@ def edit(
     result = api.edit(
         [data, *more],
         out,
-        rename={old: new for old, new in map(_pair, _listed(rename))},
+        rename=dict(map(_pair, _listed(rename))),
         merge=_merges(merge),
         drop=_listed(drop),
         only=_listed(only),

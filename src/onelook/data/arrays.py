@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def _joined_offsets(offsets: Sequence[np.ndarray]) -> np.ndarray:
 def names_of(arrays: Arrays) -> list[str]:
     """The names of all images."""
     ends, text = arrays["name_offsets"].tolist(), arrays["name_bytes"].tobytes()
-    return [text[start:stop].decode() for start, stop in zip(ends, ends[1:])]
+    return [text[start:stop].decode() for start, stop in pairwise(ends)]
 
 
 def with_image_names(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -16,7 +16,6 @@ import numpy as np
 from onelook.data.arrays import join, names_of, take_images, take_objects, with_image_names
 from onelook.data.building import mark_measured
 from onelook.data.check_images import look_at_all
-from onelook.data.class_edits import ClassEdits
 from onelook.data.edit_file import EditFile, read_edit_file
 from onelook.data.fit import REMEDY, Misfit
 from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
@@ -153,7 +152,7 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
         rows = _listed_rows(edited, split, arrays, base, lenient)
         arrays, piece_of = take_images(arrays, rows), piece_of[rows]
     if edited.edits.skip_bad:
-        sound = _sound_rows(edited, arrays, base, piece_of, pieces, lenient, progress)
+        sound = _sound_rows(arrays, base, lenient, progress)
         arrays, piece_of = take_images(arrays, sound), piece_of[sound]
         mark_measured(arrays, np.arange(len(sound)))
     if len(edited.children) > 1:
@@ -210,15 +209,7 @@ def _listed_rows(
     return np.array(sorted(found), np.int64)
 
 
-def _sound_rows(
-    source: EditedSource,
-    arrays: Mapping[str, np.ndarray],
-    base: str,
-    piece_of: np.ndarray,
-    pieces: list[_Piece],
-    problems: Problems,
-    progress: Progress,
-) -> np.ndarray:
+def _sound_rows(arrays: Mapping[str, np.ndarray], base: str, problems: Problems, progress: Progress) -> np.ndarray:
     """The rows of images that can be decoded and have their annotated size; the others are reported."""
     names, sizes, sound = names_of(arrays), arrays["sizes"].tolist(), []
     paths = [os.path.join(base, name) for name in names]
@@ -231,8 +222,7 @@ def _sound_rows(
             problems.error("image-unreadable", found.error.message, found.error.remedy, file=path)
         elif found.size is not None:
             misfit = Misfit(path, found.size, (sizes[row][0], sizes[row][1]))
-            child = source.children[pieces[piece_of[row]].child]
-            problems.error("image-size-mismatch", f"{misfit}.", REMEDY, file=str(child.described_by))
+            problems.error("image-size-mismatch", f"{misfit}.", REMEDY, file=path)
     return np.array(sound, np.int64)
 
 

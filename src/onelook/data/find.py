@@ -41,9 +41,9 @@ def _find(data: str | Path, inside: tuple[Path, ...]) -> Source:
             raise DataError(f"'{data}' is neither a folder nor a file that describes a data set.", _REMEDY)
         return source
     description = description_in(path)
-    if description is not None and description.resolve() not in inside:
-        if (source := _described_by(description, inside)) is not None:
-            return source
+    used = description is not None and description.resolve() not in inside
+    if description is not None and used and (source := _described_by(description, inside)) is not None:
+        return source
     return _in_folder(path, data)
 
 

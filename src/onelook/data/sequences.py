@@ -72,9 +72,9 @@ def runs_of_sequences(names: Sequence[str], classes: Sequence[str], tiny: np.nda
     names, tiny: of the images, and the images themselves (`tiny_images`).  classes: names of the classes.  longest: the
     most images that one side can take at once.
 
-    A series of names is a sequence where its name says so (`clip3_frame_0017`), or where neighbours look alike. Of other
-    series (`IMG_0017`, `000017`, `cat_17`) only neighbours that look alike belong together. A sequence that is longer
-    than a side is cut, where the images change most, so that only a few neighbours come on different sides.
+    A series of names is a sequence where its name says so (`clip3_frame_0017`), or where neighbours look alike. Of
+    other series (`IMG_0017`, `000017`, `cat_17`) only neighbours that look alike belong together. A sequence that is
+    longer than a side is cut, where the images change most, so that only a few neighbours come on different sides.
     """
     runs = Runs([], np.full(len(names), -1))
     for number, sequence in enumerate(named_sequences(names)):

@@ -15,13 +15,13 @@ from onelook.data import index as bits
 from onelook.data.building import Images, Objects, lay_out, mark_measured
 from onelook.data.class_names import CLASS_LIMIT
 from onelook.data.formats.base import Arrays, FilesOf, ReadSplit, Source
+from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.paths import images_below, plain_name, why_unusable
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
 from onelook.errors import ImageError
 from onelook.reporter import Progress
 
-REMEDY = "Correct the file, or export it again."
 LARGEST = 1e7  # pixels
 SIDE_LIMIT = 1 << 20  # pixels of an image
 _FRACTION = 128  # an object flag that is gone when reading ends: the box and outlines are fractions of the image
@@ -243,7 +243,7 @@ Parse = Callable[[Source, str, Collector, Progress], None]
 """Reads one split into a collector."""
 
 
-def read_collected(
+def read_collected(  # noqa: PLR0917  # the arguments of `Format.read`, and two more
     parse: Parse, source: Source, split: str, problems: Problems, progress: Progress, folders: Sequence[str] = ()
 ) -> Arrays:
     """The arrays and the meta of one split. Classes are those of the source, or of all splits in alphabetical order.

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from onelook.data import index as bits
-from onelook.data.formats.collector import REMEDY, Collector, read_number
+from onelook.data.formats.bounded_xml import REMEDY
+from onelook.data.formats.collector import Collector, read_number
 from onelook.data.paths import is_image
-from onelook.data.split_names import WHOLE, split_word
+from onelook.data.split_names import WHOLE
 from onelook.errors import DataError, reason_of
 from onelook.reporter import Progress
 
@@ -76,9 +77,9 @@ def recognise(path: Path) -> Columns | None:
         return Columns("named", 2, of)
     if len(cells) in _AUTOML_COLUMNS and cells[0] in _SET and cells[1]:
         return Columns("automl", 1, {})
-    if len(cells) == 6 and is_image(cells[0]):
-        if not any(cells[1:]) or (cells[5] and all(read_number(cell) is not None for cell in cells[1:5])):
-            return Columns("retinanet", 1, {})
+    is_box = len(cells) == 6 and all(read_number(cell) is not None for cell in cells[1:5]) and cells[5]
+    if len(cells) == 6 and is_image(cells[0]) and (is_box or not any(cells[1:])):
+        return Columns("retinanet", 1, {})
     return None
 
 

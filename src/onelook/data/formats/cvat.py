@@ -219,7 +219,7 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
 
 
 class CvatWriter:
-    """Writes `{split}/annotations.xml` and `{split}/images/`. Objects with one outline become polygons, others boxes."""
+    """Writes `{split}/annotations.xml` and `{split}/images/`. Objects with one outline become polygons."""
 
     one_file_an_image = False
 

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
+from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.formats.collector import (
-    REMEDY,
     Collector,
     check_unlisted,
     files_with_images,
@@ -28,7 +28,7 @@ from onelook.errors import DataError
 from onelook.reporter import Progress
 
 _PEEK = 1 << 16  # bytes
-_USUAL_KEYS = ("image", "img", "photo", "picture_url", "url")
+_USUAL_KEYS = ("image", "img", "photo", "url")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what precedes the name of an uploaded file
 _TASKS = msgspec.json.Decoder(list[dict[str, Any]])
 _LABELS = {"rectanglelabels": "rectangle", "polygonlabels": "polygon", "labels": ""}

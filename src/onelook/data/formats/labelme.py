@@ -27,7 +27,8 @@ from onelook.data.formats.base import (
     spans_box,
     split_folder,
 )
-from onelook.data.formats.collector import REMEDY, Collector, files_with_images, read_collected
+from onelook.data.formats.bounded_xml import REMEDY
+from onelook.data.formats.collector import Collector, files_with_images, read_collected
 from onelook.data.paths import images_below, read_bytes, walk_files
 from onelook.data.problems import Problems
 from onelook.data.split import Dataset
@@ -51,11 +52,11 @@ class _Shape(msgspec.Struct, gc=False):
     mask: msgspec.Raw | None = None
 
 
-class _File(msgspec.Struct):
+class _File(msgspec.Struct, rename="camel"):
     shapes: list[_Shape]
-    imagePath: str
-    imageHeight: int | None = None
-    imageWidth: int | None = None
+    image_path: str
+    image_height: int | None = None
+    image_width: int | None = None
 
 
 _DECODER = msgspec.json.Decoder(_File)
@@ -139,8 +140,8 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
 def _add(found: _File, path: Path, folder: Path, root: Path, collector: Collector) -> None:
     """Adds one file's image and shapes. The image has the file's stem, or the name that the file gives."""
     beside = _below(root, os.path.splitext(path)[0])
-    name = collector.find(beside) or f"{_below(root, str(path.parent))}/{found.imagePath}".removeprefix("./")
-    row = collector.image(name, (found.imageHeight, found.imageWidth), file=str(path))
+    name = collector.find(beside) or f"{_below(root, str(path.parent))}/{found.image_path}".removeprefix("./")
+    row = collector.image(name, (found.image_height, found.image_width), file=str(path))
     if row is None:
         return
     for number, shape in enumerate(found.shapes):

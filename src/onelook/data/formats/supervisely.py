@@ -14,8 +14,8 @@ import msgspec
 
 from onelook.data.class_names import CLASS_LIMIT, unique_names
 from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
+from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.formats.collector import (
-    REMEDY,
     Collector,
     check_unlisted,
     files_with_images,
@@ -42,9 +42,9 @@ class _Bitmap(msgspec.Struct):
     data: str
 
 
-class _Object(msgspec.Struct):
-    classTitle: str
-    geometryType: str
+class _Object(msgspec.Struct, rename="camel"):
+    class_title: str
+    geometry_type: str
     points: _Points | None = None
     bitmap: _Bitmap | None = None
 
@@ -142,23 +142,23 @@ def _add(found: _File, row: int, path: Path, collector: Collector) -> None:
     for number, thing in enumerate(found.objects):
         points = thing.points.exterior if thing.points is not None else []
         if any(len(point) != 2 for point in points):
-            message = f"objects[{number}] of '{thing.classTitle[:60]}' has unusable points."
+            message = f"objects[{number}] of '{thing.class_title[:60]}' has unusable points."
             collector.problems.error("outline-format", message, REMEDY, **place)
-        elif thing.geometryType == "polygon":
-            collector.outline(row, thing.classTitle, points, **place)
-        elif thing.geometryType == "rectangle" and len(points) == 2:
+        elif thing.geometry_type == "polygon":
+            collector.outline(row, thing.class_title, points, **place)
+        elif thing.geometry_type == "rectangle" and len(points) == 2:
             # Both corners are pixels of the rectangle, as those of Pascal VOC.
             xs, ys = zip(*points)
-            collector.box(row, thing.classTitle, (min(xs), min(ys), max(xs) + 1, max(ys) + 1), **place)
-        elif thing.geometryType == "bitmap" and thing.bitmap is not None:
+            collector.box(row, thing.class_title, (min(xs), min(ys), max(xs) + 1, max(ys) + 1), **place)
+        elif thing.geometry_type == "bitmap" and thing.bitmap is not None:
             corners = _bitmap_corners(thing.bitmap)
             if corners is None:
-                message = f"objects[{number}] of '{thing.classTitle[:60]}' has a damaged bitmap."
+                message = f"objects[{number}] of '{thing.class_title[:60]}' has a damaged bitmap."
                 collector.problems.error("bitmap", message, REMEDY, **place)
             else:
-                collector.box(row, thing.classTitle, corners, **place)
+                collector.box(row, thing.class_title, corners, **place)
         else:
-            message = f"objects[{number}] of '{thing.classTitle[:60]}' is a {thing.geometryType[:40]}, without a box."
+            message = f"objects[{number}] of '{thing.class_title[:60]}' is a {thing.geometry_type[:40]}, without a box."
             collector.problems.warning("shape-without-box", message, "It is not used.", **place)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onelook.data.formats.bounded_xml import REMEDY as REMEDY
 from onelook.data.formats.bounded_xml import TEXT_LIMIT, BoundedXml
 from onelook.data.paths import read_bytes
 
