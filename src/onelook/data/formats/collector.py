@@ -19,6 +19,7 @@ from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.paths import images_below, plain_name, why_unusable
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
+from onelook.data.split_names import split_word
 from onelook.errors import ImageError
 from onelook.reporter import Progress
 
@@ -42,10 +43,10 @@ class ImagePlaces:
     """The images below a folder, by the names that annotations may call them."""
 
     def __init__(self, root: Path) -> None:
-        self.names = images_below(root) if root.is_dir() else []
-        self._paths = set(self.names)
+        names = images_below(root) if root.is_dir() else []
+        self._root, self._paths = root, set(names)
         self._by_name: dict[str, list[str]] = {}
-        for path in self.names:
+        for path in names:
             name = path.rpartition("/")[2]
             for key in {name, os.path.splitext(name)[0]}:
                 self._by_name.setdefault(key, []).append(path)
@@ -58,11 +59,16 @@ class ImagePlaces:
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         if not parts:
             return None
-        for start in range(len(parts)):
-            for folder in (*folders, ""):
-                path = "/".join(([folder] if folder else []) + parts[start:])
-                if path in self._paths:
-                    return path
+        places = [f"{folder}/" if folder else "" for folder in (*folders, "")]
+        full = "/".join(parts)
+        for place in places:
+            # Hidden files, and those without an ending, are not among the images below the folder.
+            if place + full in self._paths or os.path.isfile(self._root / (place + full)):
+                return place + full
+        for start in range(1, len(parts)):
+            path = next((one for place in places if (one := place + "/".join(parts[start:])) in self._paths), None)
+            if path is not None:
+                return path
         found = self._by_name.get(parts[-1], [])
         inside = [path for path in found if any(path.startswith(f"{folder}/") for folder in folders)]
         return next((some[0] for some in (found, inside) if len(some) == 1), None)
@@ -261,6 +267,11 @@ def read_collected(  # noqa: PLR0917  # the arguments of `Format.read`, and two 
             names |= set(quiet.names)
     classes = sorted(names) if source.names is None else source.names
     return collector.finish(source.root, classes, (), progress)
+
+
+def in_splits(files: Sequence[Path]) -> list[Path]:
+    """The files, where one of their folders is called as splits are; else none."""
+    return list(files) if any(split_word(path.parent.name) for path in files) else []
 
 
 def files_with_images(source: Source, annotations: Iterable[Path]) -> FilesOf:

@@ -19,11 +19,11 @@ from onelook.data.formats.base import (
     count_lost,
     split_folder,
 )
-from onelook.data.formats.collector import Collector, check_unlisted, files_with_images, read_collected
+from onelook.data.formats.collector import Collector, check_unlisted, files_with_images, in_splits, read_collected
 from onelook.data.formats.csv_columns import add_rows, csv_rows, recognise, sets_of
 from onelook.data.problems import Problems
 from onelook.data.split import Dataset
-from onelook.data.split_names import named_splits, split_word
+from onelook.data.split_names import named_splits
 from onelook.errors import DataError
 from onelook.reporter import Progress
 
@@ -38,7 +38,7 @@ def find(root: Path) -> Source | None:
         files = [path for path in sorted(root.glob(pattern)) if path.is_file() and not path.name.endswith(_BOXES)]
         known = [path for path in files if not path.name.startswith(".") and recognise(path) is not None]
         if pattern == "*/*.csv":
-            known = [path for path in known if split_word(path.parent.name)]
+            known = in_splits(known)
         if known:
             return _source(known, root, root)
     return None
@@ -99,7 +99,7 @@ def _parse(source: Source, split: str, collector: Collector, progress: Progress)
 
 def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
     path = _annotations(source, split)
-    own = [] if path.parent == source.root else [path.parent.name]
+    own = [] if path.parent == source.root else [path.parent.name, f"{path.parent.name}/images"]
     return read_collected(_parse, source, split, problems, progress, [*own, split, f"images/{split}", "images"])
 
 

@@ -28,6 +28,7 @@ from onelook.data.formats.collector import (
     Collector,
     check_unlisted,
     files_with_images,
+    in_splits,
     read_collected,
     read_number,
     turned,
@@ -49,7 +50,7 @@ def find(root: Path) -> Source | None:
     for pattern in ("*.xml", "annotations/*.xml", "*/*.xml"):
         files = [path for path in sorted(root.glob(pattern)) if not path.name.startswith(".") and _is_cvat(path)]
         if pattern == "*/*.xml":
-            files = [path for path in files if split_word(path.parent.name)]
+            files = in_splits(files)
         if files:
             return _source(files, root, root)
     return None
@@ -212,7 +213,7 @@ def _parse(source: Source, split: str, collector: Collector, progress: Progress)
 
 def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
     path = _annotations(source, split)
-    own = [] if path.parent == source.root else [path.parent.name]
+    own = [] if path.parent == source.root else [path.parent.name, f"{path.parent.name}/images"]
     subset = _subset(source, split) or split
     folders = [*own, subset, f"images/{subset}", f"images/{split}", "images"]
     return read_collected(_parse, source, split, problems, progress, folders)

@@ -16,6 +16,7 @@ from onelook.data.formats.collector import (
     Collector,
     check_unlisted,
     files_with_images,
+    in_splits,
     read_collected,
     read_number,
     turned,
@@ -23,7 +24,7 @@ from onelook.data.formats.collector import (
 from onelook.data.jsonstream import JsonStream, Single
 from onelook.data.paths import is_image
 from onelook.data.problems import Problems
-from onelook.data.split_names import named_splits, split_word
+from onelook.data.split_names import named_splits
 from onelook.errors import DataError
 from onelook.reporter import Progress
 
@@ -39,7 +40,7 @@ def find(root: Path) -> Source | None:
     for pattern in ("*.json", "annotations/*.json", "*/*.json"):
         files = [path for path in sorted(root.glob(pattern)) if not path.name.startswith(".") and _holds_tasks(path)]
         if pattern == "*/*.json":
-            files = [path for path in files if split_word(path.parent.name)]
+            files = in_splits(files)
         if files:
             inside = pattern == "*/*.json"
             parts = {(path.parent.name if inside else path.stem): Part(path) for path in files}
@@ -186,7 +187,7 @@ def _add(shape: Mapping[str, Any], row: int, number: int, collector: Collector, 
 
 def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
     path = _annotations(source, split)
-    own = [] if path.parent == source.root else [path.parent.name]
+    own = [] if path.parent == source.root else [path.parent.name, f"{path.parent.name}/images"]
     return read_collected(_parse, source, split, problems, progress, [*own, split, f"images/{split}", "images"])
 
 

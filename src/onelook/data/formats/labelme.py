@@ -64,19 +64,21 @@ _DECODER = msgspec.json.Decoder(_File)
 
 def find_flat(root: Path) -> Source | None:
     """LabelMe in a folder: JSON files beside their images, in `{split}/` or without splits."""
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and split_word(path.name)]
-    parts = {folder.name: Part(images=(folder,)) for folder in folders if _is_labelme(folder)}
-    if parts:
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    if any(split_word(folder.name) and _is_labelme(folder, deep=True) for folder in folders):
+        parts = {folder.name: Part(images=(folder,)) for folder in folders if _is_labelme(folder, deep=True)}
         return Source(LABELME, root, root, named_splits(parts), first_names(root, _NAME_FILES))
     if not _is_labelme(root):
         return None
     return Source(LABELME, root, root, {WHOLE: Part(images=(root,))}, first_names(root, _NAME_FILES))
 
 
-def _is_labelme(folder: Path) -> bool:
-    """Whether one of the first JSON files in a folder, or in one of its folders, begins as one of LabelMe."""
-    files = islice((path for pattern in ("*.json", "*/*.json") for path in folder.glob(pattern)), _LOOKED_AT)
-    return any(_begins_as_labelme(path) for path in files)
+def _is_labelme(folder: Path, *, deep: bool = False) -> bool:
+    """Whether one of the first JSON files in a folder or its folders, at any depth if `deep`, begins as LabelMe's do."""
+    near = (path for pattern in ("*.json", "*/*.json") for path in folder.glob(pattern))
+    below = (Path(entry.path) for entry in walk_files(folder) if entry.name.endswith(".json"))
+    files = below if deep else near
+    return any(_begins_as_labelme(path) for path in islice(files, _LOOKED_AT))
 
 
 def _begins_as_labelme(path: Path) -> bool:
