@@ -96,7 +96,10 @@ class Collector:
         size: (height, width) as annotated, each a number or None where it is missing.  labelled: whether it is
         annotated, even if with no object.  place: file and line.
         """
-        found = self.find(name) if isinstance(name, str) else None
+        found = None
+        if isinstance(name, str) and (found := self.find(name)) is None and name != name.strip():
+            name = name.strip()  # spaces beside a comma
+            found = self.find(name)
         path = found or plain_name(name)
         if path is None:
             shown = repr(name)[:80]

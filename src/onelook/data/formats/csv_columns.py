@@ -170,14 +170,14 @@ def _add_retinanet(row: Sequence[str], collector: Collector, place: Mapping[str,
         message = f"expected path,x1,y1,x2,y2,class, found {len(row)} columns."
         collector.problems.error("csv-row", message, REMEDY, **place)
         return
-    image = collector.image(row[0].strip(), **place)
+    image = collector.image(row[0], **place)
     if image is not None and any(cell.strip() for cell in row[1:]):  # a path alone is an image without objects
         collector.box(image, row[5], row[1:5], **place)
 
 
 def _add_named(row: Sequence[str], of: Mapping[str, int], collector: Collector, place: Mapping[str, Any]) -> None:
     size = (row[of["height"]], row[of["width"]]) if {"height", "width"} <= of.keys() else (None, None)
-    image = collector.image(row[of["image"]].strip(), size, **place)
+    image = collector.image(row[of["image"]], size, **place)
     values = [row[of[key]] for key in ("x1", "y1", "x2", "y2", "class")]
     if image is not None and any(value.strip() for value in values):
         collector.box(image, values[4], values[:4], **place)

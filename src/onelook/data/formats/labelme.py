@@ -74,7 +74,7 @@ def find_flat(root: Path) -> Source | None:
 
 
 def _is_labelme(folder: Path, *, deep: bool = False) -> bool:
-    """Whether one of the first JSON files in a folder or its folders, at any depth if `deep`, begins as LabelMe's do."""
+    """Whether one of the first JSON files in a folder or its folders (`deep`: at any depth) is one of LabelMe."""
     near = (path for pattern in ("*.json", "*/*.json") for path in folder.glob(pattern))
     below = (Path(entry.path) for entry in walk_files(folder) if entry.name.endswith(".json"))
     files = below if deep else near
