@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import data_sets as make
-from table_format import TABLE
 from data_sets import put
 from onelook.cli.app import run
 from onelook.data import formats, open_dataset, splits
@@ -17,6 +16,7 @@ from onelook.data.check import check
 from onelook.data.convert import convert
 from onelook.errors import DataError, UsageError
 from onelook.reporter import Progress, SilentReporter
+from table_format import TABLE
 
 PACKAGE = Path(formats.__file__).parents[2]
 

@@ -18,6 +18,8 @@ from onelook.errors import ConfigError, DataError, did_you_mean
 _KEYS = ("from", "rename", "merge", "drop", "only", "skip_bad", "split")
 _LIMIT = 1 << 20  # bytes
 _MOST_SOURCES = 256
+# The key at the beginning of a line, or, where the whole file is one mapping in braces, anywhere in its first line.
+_FROM = re.compile(r"""(?:^|\A\s*\{(?:[^\n]*[\s,{])?)["']?from["']?[ \t]*:""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def is_edit_file(path: Path) -> bool:
     if path.suffix.lower() not in (".yaml", ".yml"):
         return False
     try:
-        return re.search(r"^(?:from|'from'|\"from\")[ \t]*:", read_text(path, _LIMIT), re.MULTILINE) is not None
+        return _FROM.search(read_text(path, _LIMIT)) is not None
     except DataError:
         return False
 
