@@ -159,7 +159,8 @@ def _distribute(
         for group in members.tolist():
             # Rounded, so that equals are equal on every processor; of those the one that lacks most images.
             best = max(range(len(shares)), key=lambda one: tuple(np.round(lacking[one, [rarest, -1]], 6)))
-            if totals[group, -1] > lacking[best, -1] + 1:  # more than the split lacks
+            full = round(lacking[best, -1], 6) < 0.5  # images: classes of few objects would all go to the largest split
+            if full or totals[group, -1] > lacking[best, -1] + 1:
                 best = int(np.argmax(np.round(lacking[:, -1], 6)))
             side[group] = best
             lacking[best] -= totals[group]
