@@ -239,7 +239,7 @@ def _meta(
             problems.warning("left-out", f"Left out: {problem.message}", problem.remedy, **_place(problem))
     first = pieces[0].meta
     same = all(piece.meta["names"] == names for piece in pieces) and len(source.children) == 1
-    kept = {key: first[key] for key in ("category_extras", "rest") if same and key in first}
+    kept: dict[str, Any] = {key: first[key] for key in ("category_extras", "rest") if same and key in first}
     ids = first["category_ids"] if same else list(range(len(names)))
     return {
         "names": names,

@@ -81,9 +81,9 @@ def edit(
     reporter = PlainReporter() if reporter is None else reporter
     target = Path(out).expanduser().absolute()
     _check_out(target, str(out), to, copy)
-    merge = {new: tuple(names) for new, names in (merge or {}).items()}
-    check_merges(merge, "the changes")
-    classes = ClassEdits(dict(rename or {}), merge, tuple(drop), tuple(only))
+    merges = {new: tuple(names) for new, names in (merge or {}).items()}
+    check_merges(merges, "the changes")
+    classes = ClassEdits(dict(rename or {}), merges, tuple(drop), tuple(only))
     places = [os.path.abspath(Path(one).expanduser()) for one in data]
     if not places:
         raise UsageError("There is no data set to edit.", "Name one or more.")

@@ -62,9 +62,7 @@ class Columns:
 def recognise(path: Path) -> Columns | None:
     """The columns of a CSV file by its first row; None where it holds something else, or cannot be read."""
     try:
-        rows = csv_rows(path)
-        _, first = next(rows, (0, []))
-        rows.close()
+        _, first = next(csv_rows(path), (0, []))
     except DataError:
         return None
     cells = [cell.strip() for cell in first]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from onelook.data import index as bits
 from onelook.data.class_names import CLASS_LIMIT, unique_names
@@ -145,7 +145,8 @@ class _Images(BoundedXml):
 
     def started(self, place: str, attributes: dict[str, str]) -> None:
         """Adds an image or an object."""
-        tag, here = self.tags[-1], {"file": str(self.path), "line": self.line}
+        tag = self.tags[-1]
+        here: dict[str, Any] = {"file": str(self.path), "line": self.line}
         if place == "track":
             self.fail("these are tracks of a video, which are not read: export the task as 'CVAT for images 1.1'")
         if place == "image":

@@ -107,7 +107,9 @@ def _parse(source: Source, split: str, collector: Collector, progress: Progress)
         row = collector.image(
             _name(address, collector), sizes[0] if sizes else (None, None), labelled=results is not None, **place
         )
-        for shape in shapes if row is not None else ():
+        if row is None:
+            continue
+        for shape in shapes:
             _add(shape, row, number, collector, place)
 
 

@@ -112,9 +112,9 @@ def _parse(source: Source, split: str, collector: Collector, progress: Progress)
             progress(number, len(files))
     annotated = {os.path.splitext(path)[0] for path in map(str, files)}
     for name in images_below(folder):
-        path = f"{folder}/{name}"
-        if os.path.splitext(path)[0] not in annotated:
-            collector.image(_below(source.root, path), labelled=False)
+        image = f"{folder}/{name}"
+        if os.path.splitext(image)[0] not in annotated:
+            collector.image(_below(source.root, image), labelled=False)
 
 
 def _load(path: Path) -> _File:

@@ -135,7 +135,7 @@ def _parse(source: Source, split: str, collector: Collector, progress: Progress)
 
 
 def _add(found: _File, row: int, path: Path, collector: Collector) -> None:
-    place = {"file": str(path)}
+    place: dict[str, Any] = {"file": str(path)}
     if len(found.objects) > OBJECT_LIMIT:
         collector.problems.error("objects", f"there are more than {OBJECT_LIMIT:,} objects.", REMEDY, **place)
         return
