@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.detect_shards import detect_shards as detect_shards
     from onelook.api.diff import RecipeDiff as RecipeDiff
     from onelook.api.diff import diff as diff
+    from onelook.api.edit import edit as edit
     from onelook.api.export import ExportResult as ExportResult
     from onelook.api.export import WrittenWeights as WrittenWeights
     from onelook.api.export import export as export
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.search import search as search
     from onelook.api.serve import ServeResult as ServeResult
     from onelook.api.serve import serve as serve
+    from onelook.api.split import split as split
     from onelook.api.stream import stream as stream
     from onelook.api.train import train as train
     from onelook.api.tune import TuneResult as TuneResult
@@ -63,6 +65,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.data.check import CheckReport as CheckReport
     from onelook.data.convert import Conversion as Conversion
     from onelook.data.convert import WritableFormat as WritableFormat
+    from onelook.data.editing import EditResult as EditResult
+    from onelook.data.splitting import SplitResult as SplitResult
     from onelook.devices import Layout as Layout
     from onelook.devices import Precision as Precision
     from onelook.errors import UserError as UserError
@@ -104,6 +108,7 @@ _PUBLIC = {
     "Detections": "onelook.types",
     "Detector": "onelook.networks.detector",
     "Difference": "onelook.config",
+    "EditResult": "onelook.data.editing",
     "Environment": "onelook.api.check",
     "Evaluation": "onelook.evaluation",
     "ExportResult": "onelook.api.export",
@@ -139,6 +144,7 @@ _PUBLIC = {
     "ServeResult": "onelook.api.serve",
     "ShardsResult": "onelook.api.detect_shards",
     "SilentReporter": "onelook.reporter",
+    "SplitResult": "onelook.data.splitting",
     "Streaming": "onelook.report.streaming",
     "TrackEvaluation": "onelook.evaluation.tracks",
     "TrackerName": "onelook.tracking.tracker",
@@ -158,6 +164,7 @@ _PUBLIC = {
     "detect": "onelook.api.detect",
     "detect_shards": "onelook.api.detect_shards",
     "diff": "onelook.api.diff",
+    "edit": "onelook.api.edit",
     "environment": "onelook.api.check",
     "export": "onelook.api.export",
     "load": "onelook.api.load",
@@ -174,6 +181,7 @@ _PUBLIC = {
     "score_tracks": "onelook.api.score",
     "search": "onelook.api.search",
     "serve": "onelook.api.serve",
+    "split": "onelook.api.split",
     "stream": "onelook.api.stream",
     "train": "onelook.api.train",
     "tune": "onelook.api.tune",

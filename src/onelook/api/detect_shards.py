@@ -139,9 +139,8 @@ def detect_shards(
     with workers_at(place, InProcess(), shown, device=device) as workers:
         on_cpu = workers.on_cpu if isinstance(workers, RayWorkers) else opened.batch == _BATCH_ON_CPU
         images_at_once = batch or (_BATCH_ON_CPU if on_cpu else _BATCH_ON_GPU)
-        shard_size = (
-            -(-shard_size // images_at_once) * images_at_once
-        )  # so that the same images share a batch in any division
+        # Whole batches, so that the same images share a batch in any division.
+        shard_size = -(-shard_size // images_at_once) * images_at_once
         options = replace(options, device=device_of(workers, device))
         job = _job(model, opened, options, steps=steps, batch=images_at_once, out=os.fspath(out))
         if place.is_local:
