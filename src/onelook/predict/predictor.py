@@ -256,13 +256,13 @@ class Predictor:
         excerpt: Excerpt = WHOLE,
         tiles: Tiles | None = None,
         report: Callable[[PreparedImage, float], object] | None = None,
-        read: Callable[[str], np.ndarray] = decode_image,
+        read: Callable[[str], np.ndarray] | None = None,
     ) -> Generator[tuple[PreparedImage, Detections] | tuple[UnreadableSource, None], None, None]:
         """Each image and frame of the sources with its detections, in order; UnreadableSource for what cannot be read.
 
         excerpt: the frames of videos that are used.  tiles: how large images are cut; one image at a time is then
         detected while the next is decoded.  report: called with the share of an image's tiles that is done.  read:
-        decodes the image of a path.
+        decodes the image of a path; None is `decode_image`.
 
         An image of a camera or a stream does not wait for others; elsewhere `batch` images run together. Closing it
         stops the threads that decode.
@@ -271,7 +271,14 @@ class Predictor:
         ahead = None if tiles is None else 1
         keep = keep_images or tiles is not None
         frames = read_frames(
-            sources, self.frame, self.size, keep=keep, workers=ahead, excerpt=excerpt, ahead=ahead, read=read
+            sources,
+            self.frame,
+            self.size,
+            keep=keep,
+            workers=ahead,
+            excerpt=excerpt,
+            ahead=ahead,
+            read=read or decode_image,
         )
         with closing(_batches(frames, 1 if one_by_one else self.batch)) as groups:
             for items in groups:
