@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,22 +16,28 @@ import numpy as np
 from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.detect_output import of_classes, output_folder, parse_shard, selected_labels, shard_of
+from onelook.api.live import LiveOptions, LiveSummary, live_options, run_live
 from onelook.api.open import LoadOptions, Model, PathLike, stamps_of
 from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
+from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess
+from onelook.predict.live import ForecastName, LiveDetections, live_source
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import Excerpt, PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.tiles import MERGE, OVERLAP, Tiles, chosen_tiles
 from onelook.predict.track import Result, track_results
 from onelook.predict.video import count_images
 from onelook.predict.writers import Start, Writers, parse_formats
 from onelook.predict.writers.files import Output
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
-from onelook.types import Detections, text_repr
+from onelook.types import Detections, counted, text_repr
 
+_PLAYED_LONGER = 1.0  # seconds; less is not worth a note
 FORMATS = "json,images,video"
+LIVE_FORMATS = "json,video"  # an image of each frame of an endless camera would fill the disk
 
 
 @dataclass
@@ -43,8 +49,9 @@ class DetectResult:
     objects, by source.  only: the detections of the image, where there was one image alone; None otherwise.
     failures: source, message and remedy of each source that could not be read, or not to its end; that a camera or a
     stream has ended is one.  notes: what else there is to know of a source.  written: files and folders.  seconds: wall
-    time without loading the model.  interrupted: whether Ctrl-C ended it.
-    resumed: images and frames among these that an earlier run had done.  can_resume: whether `resume` would do more.
+    time without loading the model.  interrupted: whether Ctrl-C ended it.  live: latencies and dropped frames, where a
+    source was used in real time.  resumed: images and frames among these that an earlier run had done.  can_resume:
+    whether `resume` would do more.
     """
 
     folder: Path
@@ -61,6 +68,7 @@ class DetectResult:
     written: list[Path] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
+    live: LiveSummary | None = None
     resumed: int = 0
     can_resume: bool = False
 
@@ -84,6 +92,7 @@ class DetectResult:
             "written": [str(path) for path in self.written],
             "seconds": self.seconds,
             "interrupted": self.interrupted,
+            **({} if self.live is None else {"live": self.live.to_dict()}),
             "resumed": self.resumed,
         }
 
@@ -99,7 +108,8 @@ class DetectResult:
         if self.tracks:
             found += f" of {counted(sum(map(len, self.tracks.values())), 'track')}"
         before = f" ({self.resumed:,} done before)" if self.resumed else ""
-        return f"{start}{found} in {' and '.join(what)}{before}; {self.seconds:.1f} s{rate}."
+        live = "" if self.live is None else f"\n{self.live}"
+        return f"{start}{found} in {' and '.join(what)}{before}; {self.seconds:.1f} s{rate}.{live}"
 
 
 def detect(
@@ -113,12 +123,19 @@ def detect(
     postprocess: PostprocessKind | None = None,
     size: int | tuple[int, int] | None = None,
     out: PathLike | None = None,
-    formats: str | Sequence[str] = FORMATS,
+    formats: str | Sequence[str] | None = None,
     batch: int | None = None,
+    tile: int | None = None,
+    overlap: float = OVERLAP,
+    tile_merge: MergeKind = MERGE,
     track: Tracker | TrackerName | None = None,
     every: int = 1,
-    start: float = 0.0,
-    end: float | None = None,
+    start: float | str = 0.0,
+    end: float | str | None = None,
+    live: bool = False,
+    forecast: ForecastName = "kalman",
+    reconnect: float = 60.0,
+    show: bool = False,
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
@@ -137,14 +154,19 @@ def detect(
     model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  sources: one, or
     a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
-    "images", "coco", "yolo", "csv", "video", "mot", "crops".  batch: most images in one run of the network; None is 1
-    on a CPU, 8 on a GPU.  track: follow the objects of videos, by "bytetrack" or "ocsort"; `confidence` is then the
-    least score that starts a track.  every, start, end: use every `every`th frame of videos, from `start` up to `end`
-    seconds.  runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is
-    exported and verified once, and cached beside the weights. "auto" runs that file where there is one, and makes it
-    where PyTorch would take a minute or more for all images; the export is stopped after half of that time.  classes:
-    names or numbers of the classes to keep; a text is separated by commas.  line_width, hide_labels: how boxes are
-    drawn; a width of None fits image and object.  resume: continue the run in `out`, with the settings that it had:
+    "images", "coco", "yolo", "csv", "video", "mot", "crops"; None is json, images and video, and without images where
+    `live`.  batch: most images in one run of the network; None is 1 on a CPU, 8 on a GPU.  tile, overlap, tile_merge:
+    how larger images and frames are cut, as in `onelook.load(...).detect`.  track: follow the objects of videos, by
+    "bytetrack" or "ocsort"; `confidence` is then the least score that starts a track.  every, start, end: use every
+    `every`th frame of videos, from `start` up to `end`, in seconds or as a text "h:m:s".  live: use one camera, stream
+    or file in real time: the newest frame first, others dropped and counted.  forecast: how the boxes of tracked
+    objects are then moved to the moment of display ("linear", "kalman", "none").  reconnect: for how many seconds a
+    camera or a stream that stalls is opened again.  show: in a window.
+    runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is exported and
+    verified once, and cached beside the weights. "auto" runs that file where there is one, and makes it where PyTorch
+    would take a minute or more for all images; the export is stopped after half of that time.
+    classes: names or numbers of the classes to keep; a text is separated by commas.  line_width, hide_labels: how boxes
+    are drawn; a width of None fits image and object.  resume: continue the run in `out`, with the settings that it had:
     what is done is not done again.  overwrite: write into a folder that holds results already, which is a UsageError
     otherwise.  shard: "1/8" takes the first of eight disjoint parts of the sources, and writes to OUT/1-of-8.
 
@@ -154,28 +176,30 @@ def detect(
     The other settings are those of `onelook.load`. Damaged files are reported in the result and left out. Ctrl-C ends
     the work and keeps what was done. For detections as values see `onelook.load(...).detect` and `.stream`.
     """
-    check_arguments(detect, locals())
+    arguments = dict(locals())
+    check_arguments(detect, arguments)
+    formats = (LIVE_FORMATS if live else FORMATS) if formats is None else formats
     names = parse_formats(formats if isinstance(formats, str) else ",".join(formats))
-    if "mot" in names and track is None:
-        raise UsageError("The format 'mot' is for tracks.", "Track the objects: --track bytetrack.")
-    excerpt = Excerpt(every, start, end)
+    excerpt = Excerpt.of(every, start, end)
+    real_time = live_options(
+        LiveOptions(forecast, reconnect, show), live=live, tracked=track is not None, every=every, batch=batch
+    )
+    tiles = chosen_tiles(tile, overlap, tile_merge)
     part = parse_shard(shard)
     folder = output_folder(out, part, resume=resume)
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
-    check_thresholds(confidence, iou)
-    if line_width is not None and not 1 <= line_width <= 1000:
-        raise UsageError(f"line_width is {line_width}.", "Give a number of pixels from 1 on.")
-    check_batch(1 if batch is None else batch)
-    found = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
-    found = shard_of(found, part)
-    _check_sources(found, resume)
+    _check_numbers(arguments, names)
+    listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
+    found = shard_of(listed, part)
+    _check_sources(found, resume, live)
+    if real_time is not None:
+        live_source(found)
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     shown = reporter or PlainReporter()
     opened = open_cached(model, options, runtime, shown)
     report_threads(opened, threads, shown)
     images = count_images(found, excerpt) if runtime == "auto" else 0
-    most = batch or opened.batch
-    opened = exported_where_it_pays(opened, options, runtime, shown, images=images, batch=most)
+    opened = exported_where_it_pays(opened, options, runtime, shown, images=images, batch=batch or opened.batch)
     predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
     if postprocess is not None:
         predictor.postprocess = postprocess_of_kind(postprocess, predictor.postprocess)
@@ -183,21 +207,13 @@ def detect(
     has_frames = any(source.kind in ("video", "live") for source in found)
     if not has_frames:
         tracker = None  # whose lower threshold is not for images
-    lowest = confidence if tracker is None else tracker.detects_from()
-    settings = predictor.settings(lowest, iou, agnostic or None)
+    settings = predictor.settings(confidence if tracker is None else tracker.detects_from(), iou, agnostic or None)
     result = DetectResult(folder, len(found))
     if track is not None and not has_frames:
         result.notes.append("Nothing was tracked: only videos, cameras and streams are, and no source is one.")
     labels = None if classes is None else selected_labels(classes, predictor.class_names)
-    record = {
-        "model": os.fspath(model) if isinstance(model, str | os.PathLike) else "in memory",
-        "weights": [[os.path.basename(file), *stamp] for file, *stamp in stamps_of(model, weights)],
-        **{"confidence": confidence, "iou": iou, "agnostic": agnostic, "postprocess": postprocess, "size": size},
-        **{"tta": tta, "half": half, "classes": None if labels is None else labels.tolist(), "format": list(names)},
-        **{"track": None if track is None else str(track), "every": every, "start": start, "end": end},
-        **{"line_width": line_width, "hide_labels": hide_labels, "shard": shard},
-    }
-    output = Output(folder, names, predictor.class_names, track is not None, line_width, not hide_labels)
+    record = _record(arguments, names, excerpt, labels)
+    output = Output(folder, names, predictor.class_names, track is not None, line_width, not hide_labels, not live)
     begun = time.perf_counter()
     with (
         Writers(output, Start(record, resume, overwrite)) as writers,
@@ -206,21 +222,58 @@ def detect(
         for item, detections in writers.restore(found):
             _count(result, item, detections)
         result.resumed = result.images + result.frames
-        how = (settings, tracker, confidence, excerpt, labels)
-        _detect(predictor, writers.left(found), how, result, (writers, progress))
-    result.written = writers.written
+        if real_time is None:
+            how = (settings, tracker, confidence, excerpt, tiles, labels)
+            _detect(predictor, writers.left(found), how, result, (writers, progress))
+        else:
+            live_how = (settings, tracker, excerpt, tiles, real_time)
+            _detect_live(predictor, found[0], live_how, result, (writers, shown, progress, labels))
+    result.written = [*writers.written, *(() if result.live is None or result.live.log is None else (result.live.log,))]
+    result.notes += writers.notes
     result.seconds = time.perf_counter() - begun
     return result
 
 
-def _check_sources(found: Sequence[Source], resume: bool) -> None:
+_OF_RESULTS = (
+    *("confidence", "iou", "agnostic", "postprocess", "size", "tta", "half", "tile", "overlap", "tile_merge"),
+    *("line_width", "hide_labels", "shard", "live"),
+)
+
+
+def _record(
+    arguments: Mapping[str, Any], names: Sequence[str], excerpt: Excerpt, labels: np.ndarray | None
+) -> dict[str, Any]:
+    """The settings that a resumed run must share, as plain data; others change no result."""
+    model, track = arguments["model"], arguments["track"]
+    return {
+        "model": os.fspath(model) if isinstance(model, str | os.PathLike) else "in memory",
+        "weights": [[os.path.basename(file), *stamp] for file, *stamp in stamps_of(model, arguments["weights"])],
+        **{name: arguments[name] for name in _OF_RESULTS},
+        **{"classes": None if labels is None else labels.tolist(), "format": list(names)},
+        **{"track": None if track is None else str(track)},
+        **{"every": excerpt.every, "start": float(excerpt.start), "end": excerpt.end},
+    }
+
+
+def _check_numbers(arguments: Mapping[str, Any], names: Sequence[str]) -> None:
+    """UsageError for arguments out of range, and for a format of tracks without any."""
+    if "mot" in names and arguments["track"] is None:
+        raise UsageError("The format 'mot' is for tracks.", "Track the objects: --track bytetrack.")
+    check_thresholds(arguments["confidence"], arguments["iou"])
+    check_batch(1 if arguments["batch"] is None else arguments["batch"])
+    width = arguments["line_width"]
+    if width is not None and not 1 <= width <= 1000:
+        raise UsageError(f"line_width is {width}.", "Give a number of pixels from 1 on.")
+
+
+def _check_sources(found: Sequence[Source], resume: bool, live: bool) -> None:
     """Raises UserError where no source exists, or one has no end that a run could be resumed to.
 
     This is before the model is loaded.
     """
     if not found:
         raise UsageError("There are fewer sources than parts: this part has none.", "Take fewer parts.")
-    if resume and any(source.kind == "live" for source in found):
+    if resume and (live or any(source.kind == "live" for source in found)):
         raise UsageError("Cameras and streams cannot be resumed.", "Start a new run in another folder.")
     missing = [source for source in found if source.error is not None]
     if len(missing) == len(found) and missing[0].error is not None:
@@ -230,18 +283,24 @@ def _check_sources(found: Sequence[Source], resume: bool) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    how: tuple[Postprocess, Tracker | None, float, Excerpt, np.ndarray | None],
+    how: tuple[Postprocess, Tracker | None, float, Excerpt, Tiles | None, np.ndarray | None],
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:
     """Detects in every source; fills the result."""
-    (postprocess, tracker, confidence, excerpt, labels), (writers, progress) = how, to
+    (postprocess, tracker, confidence, excerpt, tiles, labels), (writers, progress) = how, to
     if any(source.kind == "live" for source in sources):
         progress = ignore_progress
     places = {source.name: number for number, source in enumerate(sources)}
+
+    def report_tiles(item: PreparedImage, share: float) -> None:
+        if item.frame is None:
+            progress(places[item.source.name] + share, len(places))
+
     try:
+        keep = writers.keeps_images
         found: Generator[Result, None, None] = predictor.stream_sources(
-            sources, postprocess, keep_images=writers.keeps_images, excerpt=excerpt
+            sources, postprocess, keep_images=keep, excerpt=excerpt, tiles=tiles, report=report_tiles
         )
         found = found if labels is None else of_classes(found, labels)
         with closing(found if tracker is None else track_results(found, tracker, confidence)) as results:
@@ -255,6 +314,35 @@ def _detect(
     if not result.interrupted:
         writers.finish()
     result.can_resume = result.interrupted and all(source.kind != "live" for source in sources)
+
+
+def _detect_live(
+    predictor: Predictor,
+    source: Source,
+    how: tuple[Postprocess, Tracker | None, Excerpt, Tiles | None, LiveOptions],
+    result: DetectResult,
+    to: tuple[Writers, Reporter, Progress, np.ndarray | None],
+) -> None:
+    """Detects in a source in real time; fills the result."""
+    writers, reporter, progress, labels = to
+
+    def add(item: PreparedImage, found: LiveDetections) -> None:
+        kept = found.detections
+        _add(result, item, kept if labels is None else kept[np.isin(kept.labels, labels)], writers)
+
+    result.live, ended = run_live(
+        predictor, source, how, add, (result.folder, writers.keeps_images, reporter, progress)
+    )
+    result.interrupted = isinstance(ended, KeyboardInterrupt)
+    if isinstance(ended, ImageError):
+        if not result.frames:
+            raise ended
+        _add(result, UnreadableSource(source, ended), None, writers)
+    longer = result.live.played_longer
+    if longer > _PLAYED_LONGER:
+        result.notes.append(
+            f"'{source.path}' could not be decoded at its own rate: it was played {longer:.1f} s longer."
+        )
 
 
 def _add(
@@ -302,8 +390,3 @@ def _report(progress: Progress, item: PreparedImage | UnreadableSource, places: 
     if isinstance(item, PreparedImage) and item.video is not None and item.frame is not None:
         part = min(1.0, (item.frame + 1) / max(item.video.frames, item.frame + 1))
     progress(places[item.source.name] + part, len(places))
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: "1 image", "2 images"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -59,7 +59,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 # What `detect` may write into its folder.
 RESULTS = (
     *(LINES, RECORD, "detections.json", "detections.csv", "coco.json", "coco_images.json", "classes.txt"),
-    *("images", "labels", "crops", "videos", "tracks"),
+    *("live.jsonl", "images", "labels", "crops", "videos", "tracks"),
 )
 
 
@@ -141,6 +141,11 @@ class Writers:
     def finish(self) -> None:
         """Says that every source was reached."""
         self._is_finished = True
+
+    @property
+    def notes(self) -> list[str]:
+        """What there is to know of what was written."""
+        return [note for _, writer in self._writers if isinstance(writer, Videos) for note in writer.notes]
 
     @property
     def written(self) -> list[Path]:

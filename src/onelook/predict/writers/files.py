@@ -22,7 +22,8 @@ class Output:
     """Where detections are written.
 
     formats: all that are written into the folder.  class_names: by label.  tracked: whether detections have tracks.
-    line_width, show_labels: how boxes are drawn, see `draw_detections`.
+    line_width, show_labels: how boxes are drawn, see `draw_detections`.  sound: whether written videos have the sound
+    of files.
     """
 
     folder: Path
@@ -31,6 +32,7 @@ class Output:
     tracked: bool = False
     line_width: int | None = None
     show_labels: bool = True
+    sound: bool = True
 
 
 class Writer(Protocol):
