@@ -5,8 +5,9 @@ from __future__ import annotations
 from onelook.data.formats.base import Format
 from onelook.data.formats.class_folders import CLASS_FOLDERS
 from onelook.data.formats.coco import COCO
+from onelook.data.formats.shards import SHARDS
 from onelook.data.formats.voc import VOC
 from onelook.data.formats.yolo import YOLO
 
-FORMATS: tuple[Format, ...] = (COCO, VOC, YOLO, CLASS_FOLDERS)
+FORMATS: tuple[Format, ...] = (SHARDS, COCO, VOC, YOLO, CLASS_FOLDERS)
 """In the order in which they are looked for: where a folder holds several, the first one is used."""
