@@ -58,7 +58,7 @@ def train(
         onelook train data/ --out runs/mine --resume
 
     Args:
-        data: Data set: a folder, a YAML file or a COCO JSON file; or a folder of class folders.
+        data: Data set: a folder, a YAML file, a COCO JSON file, or a URL or pattern of shards; or a folder of class folders.
         overrides: Changes of the recipe, each path=value.
         model: Name of the model. Needed unless --recipe or --resume gives one.
         weights: File to start from; none starts from scratch.

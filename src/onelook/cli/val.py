@@ -17,7 +17,7 @@ from onelook.predict.runtime import PostprocessKind
 
 
 def validate(
-    data: Path,
+    data: str,
     /,
     *,
     model: str,
@@ -49,7 +49,7 @@ def validate(
         onelook val data/coco --model exported.onnx --json scores.json
 
     Args:
-        data: Folder, or YAML or JSON file, of a data set.
+        data: Folder, YAML or JSON file, or URL or pattern of shards, of a data set.
         model: Variant name, weights or exported file, or folder of a run.
         weights: Weights for a variant name.
         split: Part of the data set.

@@ -14,12 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from onelook.data import formats
+from onelook.data.byte_size import parse_bytes
 from onelook.data.cutting import cut_to_images
 from onelook.data.dataset import open_dataset, splits
 from onelook.data.fit import check_fit
 from onelook.data.formats.base import Destination, Format, Losses, Writer
 from onelook.data.headers import IMAGE_SUFFIXES, DamagedHeaderError, read_header
-from onelook.data.members import MEMBER_LIMIT, ImageFile, Member, read_image_file
+from onelook.data.members import MAX_FILE, ImageFile, Member, read_image_file
 from onelook.data.paths import is_image
 from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE
@@ -28,9 +29,10 @@ from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 
-SMALLEST_SHARD = 10_000  # bytes: less is a number without its unit
 WritableFormat = Literal["shards", "coco", "voc", "yolo"]
 """The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
+
+SMALLEST_SHARD = 10_000  # bytes: less is a number without its unit
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def convert(
     out: str | Path,
     copy: bool = False,
     allow_size_mismatch: bool = False,
-    shard_size: int | None = None,
+    shard_size: int | str | None = None,
     reporter: Reporter | None = None,
 ) -> Conversion:
     """Writes all splits of a data set in another format.
@@ -85,7 +87,7 @@ def convert(
     file systems).  reporter: shows the progress; None prints plain lines on standard error.
 
     allow_size_mismatch: go on although images do not have their annotated sizes, with the boxes as annotated.
-    shard_size: bytes of a tar file, where the format has them; None is its own choice.
+    shard_size: bytes of a tar file ("500MB", or a number), where the format has them; None is its own choice.
 
     Boxes and outlines are cut to their images, as training uses them; what that changes counts as lost.
     The result appears under `out` whole or not at all. Raises `DataError` where `out` exists and is not empty, for a
@@ -94,10 +96,7 @@ def convert(
     reporter = PlainReporter() if reporter is None else reporter
     target = Path(out).expanduser().absolute()
     format = _writable(to)
-    if shard_size is not None and "shard_size" not in format.write_options:
-        raise UsageError(f"{format.title} has no shards, so there is no shard size to choose.", "Leave it out.")
-    if shard_size is not None and shard_size < SMALLEST_SHARD:
-        raise UsageError(f"A shard of {shard_size} bytes is too small.", f"Give {SMALLEST_SHARD:,} bytes or more.")
+    shard_bytes = None if shard_size is None else _shard_bytes(shard_size, format)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"'{out}' exists and is not empty.", "Name a new folder; nothing is overwritten.")
     opened, losses = _open_all(data, reporter), Losses()
@@ -107,7 +106,7 @@ def convert(
     notes = dict.fromkeys(note for dataset in opened.values() for note in dataset.notes)
     try:
         with new_folder(target) as work:
-            writer = _writer(format, shard_size, reporter)
+            writer = _writer(format, shard_bytes, reporter)
             link = not copy and not format.stores_images
             put = None if format.stores_images else _put
             linked, more, boxes = _write_all(opened, writer, put, work, losses, link=link, reporter=reporter)
@@ -130,6 +129,16 @@ def _writable(name: str) -> Format:
             f"There is no format '{name}' to write.{did_you_mean(name, known)}", f"The formats are {', '.join(known)}."
         )
     return known[name]
+
+
+def _shard_bytes(given: int | str, format: Format) -> int:
+    """The bytes of a shard. Raises `UsageError` for what is no size, or too small, or means nothing to the format."""
+    if "shard_size" not in format.write_options:
+        raise UsageError(f"{format.title} has no shards, so there is no shard size to choose.", "Leave it out.")
+    size = parse_bytes(given) if isinstance(given, str) else given
+    if size is None or size < SMALLEST_SHARD:
+        raise UsageError(f"'{given}' is no size of a shard.", f"Give {SMALLEST_SHARD:,} bytes or more, such as 500MB.")
+    return size
 
 
 def _writer(format: Format, shard_size: int | None, reporter: Reporter) -> Writer:
@@ -227,7 +236,7 @@ def _is_same(dataset: Dataset, i: int, other: Dataset, j: int) -> bool:
     try:
         if isinstance(first, str) and isinstance(second, str):
             return filecmp.cmp(first, second, shallow=False)
-        return read_image_file(first, MEMBER_LIMIT) == read_image_file(second, MEMBER_LIMIT)
+        return read_image_file(first, MAX_FILE) == read_image_file(second, MAX_FILE)
     except (OSError, ImageError):
         return first == second
 

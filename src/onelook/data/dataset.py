@@ -34,8 +34,9 @@ def splits(data: str | Path) -> tuple[str, ...]:
 def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | None = None) -> Dataset:
     """Opens one split of a data set, whatever its format.
 
-    data: a folder, a YAML file, a COCO JSON file, or a URL or pattern of tar files (shards).  reporter: shows the progress of the first opening, and a warning
-    where a data set without splits is used whole for the split asked for; None prints plain lines on standard error.
+    data: a folder, a YAML file, a COCO JSON file, or a URL or pattern of tar files (shards).  reporter: shows the
+    progress of the first opening, and a warning where a data set without splits is used whole for the split asked for;
+    None prints plain lines on standard error.
 
     The first opening builds an index. Later ones map it within a fraction of a second, as long as the annotations stay
     as they are. Raises `DataError` for a split that does not exist and for annotations that contradict themselves,

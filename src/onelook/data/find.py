@@ -18,8 +18,8 @@ _REMEDY = "Give a folder, or a YAML or JSON file."
 def find_source(data: str | Path) -> Source:
     """The data set at this place, whatever its format.
 
-    data: a folder, a file that describes a data set, or a URL or pattern of shards. Raises `DataError` where there is none, naming what was looked
-    for.
+    data: a folder, a file that describes a data set, or a URL or pattern of shards. Raises `DataError` where there is
+    none, naming what was looked for.
     """
     if (source := _by_pattern(os.fspath(data))) is not None:
         return source

@@ -17,7 +17,8 @@ import numpy as np
 from onelook.data.exif import DamagedHeaderError
 from onelook.data.headers import HEIC, Header, heic_remedy, is_heic, read_header
 from onelook.data.headers import IMAGE_SUFFIXES as IMAGE_SUFFIXES  # noqa: PLC0414
-from onelook.data.members import MEMBER_LIMIT, Member
+from onelook.data.members import MAX_FILE as MAX_FILE  # noqa: PLC0414
+from onelook.data.members import Member
 from onelook.data.paths import other_spelling
 from onelook.data.pillow_image import decode_with_pillow
 from onelook.errors import ConfigError, ImageError, reason_of
@@ -113,9 +114,9 @@ def _read(file: str | os.PathLike[str] | Member) -> tuple[str, bytes]:
             raise ImageError(f"'{name}' is a folder, not an image.", "Name an image file.")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"'{name}' is not a regular file.", "Name an image file.")
-        if status.st_size > MEMBER_LIMIT:
+        if status.st_size > MAX_FILE:
             raise ImageError(
-                f"'{name}' has {status.st_size:,} bytes, more than any image that can be decoded ({MEMBER_LIMIT:,}).",
+                f"'{name}' has {status.st_size:,} bytes, more than any image that can be decoded ({MAX_FILE:,}).",
                 "Name an image file; for a video use `onelook detect`.",
             )
         with open(name, "rb") as stream:

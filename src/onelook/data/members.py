@@ -16,7 +16,7 @@ from onelook.data.index import Index
 from onelook.data.remote import read_range, url_of
 from onelook.errors import DataError, ImageError, reason_of
 
-MEMBER_LIMIT = 2 << 30  # bytes: more than an uncompressed 16-bit image at the limit of pixels
+MAX_FILE = 2 << 30  # bytes: more than an uncompressed 16-bit image at the limit of pixels
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Member:
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
         """Its bytes from `start` to before `stop`; None is its end. Raises `ImageError` naming shard and member."""
         stop = self.size if stop is None else min(stop, self.size)
-        if not 0 <= start <= stop <= MEMBER_LIMIT:
+        if not 0 <= start <= stop <= MAX_FILE:
             raise ImageError(f"'{self}' has {self.size:,} bytes, more than any image.", "Take it out of the shard.")
         try:
             data = _read(self.shard, self.start + start, self.start + stop)

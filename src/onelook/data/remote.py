@@ -47,7 +47,7 @@ def url_of(place: str | os.PathLike[str]) -> Url | None:
     found = _URL.match(text)
     if found is None or ("://" not in text and os.path.exists(text)):
         return None
-    root = "/" if found[1] in _LOCAL else ""
+    root = "/" if found[1].rpartition("::")[2] in _LOCAL else ""
     return Url(f"{found[1]}://{root}{text[found.end() :]}")
 
 

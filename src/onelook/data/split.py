@@ -94,7 +94,7 @@ class Dataset:
         return Path(str(self.file(i)))
 
     def file(self, i: int) -> ImageFile:
-        """The image's file: its path as text, as making a `Path` takes longer than opening it, or a member of a shard."""
+        """The image's file: a path as text (making a `Path` takes longer than opening it), or a member of a shard."""
         return image_file(self.index, self.row(i), self.root, self.shards)
 
     def image(self, i: int) -> np.ndarray:

@@ -26,7 +26,7 @@ class TrainingImages:
     """
 
     dataset: Dataset
-    rows: np.ndarray
+    rows: Sequence[int] | np.ndarray
     labels: np.ndarray | None = None
     cache: ImageCache | None = None
     whole: bool = False

@@ -47,10 +47,11 @@ class Part:
 class Source:
     """A data set: its format, and the files of each split.
 
-    root: its folder.  described_by: what the user named: a folder, a file, or a URL or pattern of shards.  parts: by the name of the split.  names: the class names,
-    None where only the annotations name them.  keypoint_values: how many numbers follow the box in a row of labels, 0
-    for outlines in place of boxes, None where it is not known.  category_ids, category_extras: ids and further fields of
-    `names`, where the files that describe the data set have them.
+    root: its folder.  described_by: what the user named: a folder, a file, or a URL or pattern of shards.  parts: by
+    the name of the split.  names: the class names, None where only the annotations name them.  keypoint_values: how
+    many numbers follow the box in a row of labels, 0 for outlines in place of boxes, None where it is not known.
+    category_ids, category_extras: ids and further fields of `names`, where the files that describe the data set have
+    them.
     """
 
     format: Format

@@ -12,7 +12,7 @@ from typing import Any
 from onelook.data.formats.base import Destination, Losses, split_folder
 from onelook.data.formats.coco import category_entries, image_entry, object_entries
 from onelook.data.index import DIFFICULT
-from onelook.data.members import MEMBER_LIMIT, read_image_file
+from onelook.data.members import MAX_FILE, read_image_file
 from onelook.data.split import Dataset
 from onelook.errors import DataError, reason_of
 from onelook.reporter import Reporter, SilentReporter
@@ -47,26 +47,13 @@ class ShardWriter:
         _count_losses(dataset, losses)
         split = split_folder(split)
         shards = self._splits[split] = []
-        tar, room = None, 0
-        try:
-            with self._reporter.progress(f"Writing {split}") as progress:
-                for i, place in enumerate(places):
-                    members = list(_members(dataset, i, place.name))
-                    size = sum(len(content) + 2 * tarfile.BLOCKSIZE for _, content in members)
-                    if tar is None or size > room:
-                        if tar is not None:
-                            tar.close()
-                        shards.append(f"{split}-{len(shards):06d}.tar")
-                        tar, room = tarfile.open(out / shards[-1], "w", format=tarfile.PAX_FORMAT), self._shard_size
-                    for name, content in members:
-                        info = tarfile.TarInfo(name)  # without time and owner: the same data give the same file
-                        info.size = len(content)
-                        tar.addfile(info, io.BytesIO(content))
-                    room -= size
-                    progress(i + 1, len(places))
-        finally:
-            if tar is not None:
-                tar.close()
+        with (
+            _Shards(out, split, shards, self._shard_size) as written,
+            self._reporter.progress(f"Writing {split}") as progress,
+        ):
+            for i, place in enumerate(places):
+                written.add(list(_members(dataset, i, place.name)))
+                progress(i + 1, len(places))
         self._classes = list(category_entries(dataset))
 
     def finish(self, out: Path, names: Sequence[str]) -> None:
@@ -75,11 +62,50 @@ class ShardWriter:
         (out / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+class _Shards:
+    """Tar files in a folder, of which a new one begins where the next sample would make the last one too long.
+
+    names: gets the name of each.
+    """
+
+    def __init__(self, folder: Path, split: str, names: list[str], size: int) -> None:
+        self._folder, self._split, self._names, self._size = folder, split, names, size
+        self._tar: tarfile.TarFile | None = None
+        self._room = 0
+
+    def add(self, members: Sequence[tuple[str, bytes]]) -> None:
+        """Writes a sample: (name, content) of each of its files."""
+        blocks = sum(1 + -(-len(content) // tarfile.BLOCKSIZE) for _, content in members)
+        size = blocks * tarfile.BLOCKSIZE
+        if self._tar is None or size > self._room:
+            self._tar, self._room = self._begin(), self._size
+        for name, content in members:
+            info = tarfile.TarInfo(name)  # without time and owner: the same data give the same file
+            info.size = len(content)
+            self._tar.addfile(info, io.BytesIO(content))
+        self._room -= size
+
+    def _begin(self) -> tarfile.TarFile:
+        self._close()
+        self._names.append(f"{self._split}-{len(self._names):06d}.tar")
+        return tarfile.TarFile(self._folder / self._names[-1], "w", format=tarfile.PAX_FORMAT)
+
+    def _close(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
+
+    def __enter__(self) -> _Shards:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+
 def _members(dataset: Dataset, i: int, name: str) -> Iterator[tuple[str, bytes]]:
     """(name, content) of an image and of its annotation."""
     file = dataset.file(i)
     try:
-        yield name, read_image_file(file, MEMBER_LIMIT)
+        yield name, read_image_file(file, MAX_FILE)
     except OSError as error:
         raise DataError(
             f"The image '{file}' cannot be read: {reason_of(error)}.", "`onelook check` lists all that are missing."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from glob import glob, has_magic
@@ -41,7 +42,9 @@ def find(root: Path) -> Source | None:
 
 def find_flat(root: Path) -> Source | None:
     """The tar files in a folder, or in folders named after splits; None without any."""
-    found = sorted(root.glob("*.tar")) or [path for path in sorted(root.glob("*/*.tar")) if split_word(path.parent.name)]
+    found = sorted(root.glob("*.tar")) or [
+        path for path in sorted(root.glob("*/*.tar")) if _split_of_folder(path.parent.name)
+    ]
     shards = [str(path) for path in found if not path.name.startswith(".")]
     return _source(root, root, shards, first_names(root, _NAME_FILES)) if shards else None
 
@@ -106,11 +109,16 @@ def _source(root: Path, described_by: Path | Url, shards: Sequence[str], names: 
     splits: dict[str, list[str]] = {}
     for shard in dict.fromkeys(shards):
         folder, _, name = shard.replace(os.sep, "/").rpartition("/")
-        splits.setdefault(split_word(name) or split_word(folder.rpartition("/")[2]) or "", []).append(shard)
+        splits.setdefault(split_word(name) or _split_of_folder(folder.rpartition("/")[2]) or "", []).append(shard)
     others = splits.pop("", []) if len(splits) > 1 else []
     notes = [f"tar files whose names tell no split, which are not used: {len(others)}"] if others else []
     parts = {split or WHOLE: Part(shards=tuple(listed)) for split, listed in splits.items()}
     return Source(SHARDS, root, described_by, named_splits(parts), names, notes=tuple(notes))
+
+
+def _split_of_folder(name: str) -> str | None:
+    """The split that a folder is named after (`train`, `val2017`); other names may contain such a word by chance."""
+    return split_word(name) if re.fullmatch(r"[a-z]+\d*", name.lower()) else None
 
 
 def _listed(root: Path, described_by: Path | Url, text: bytes, name: str, folder: str) -> Source:
@@ -131,9 +139,7 @@ def _listed(root: Path, described_by: Path | Url, text: bytes, name: str, folder
     return Source(SHARDS, root, described_by, parts, names, category_ids=ids, category_extras=extras)
 
 
-def _classes(
-    given: Any, name: str
-) -> tuple[tuple[str, ...], tuple[int, ...], tuple[Mapping[str, Any], ...]]:
+def _classes(given: Any, name: str) -> tuple[tuple[str, ...], tuple[int, ...], tuple[Mapping[str, Any], ...]]:
     entries = given if isinstance(given, list) and len(given) <= CLASS_LIMIT else [None]
     names, ids, extras = [], [], []
     for entry in entries:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import BinaryIO
 
-from onelook.data.members import MEMBER_LIMIT, Member
+from onelook.data.members import MAX_FILE, Member
 from onelook.data.paths import is_image, plain_name, why_unusable
 from onelook.data.remote import open_url, url_of
 from onelook.data.sizes import size_in_file
@@ -67,8 +67,8 @@ class _Bounded:
     """A stream that `tarfile` reads from: where `limit` is set, a longer read is refused before it takes memory."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self.limit = file, MEMBER_LIMIT
-        self.seek, self.tell = file.seek, file.tell
+        self._file, self.limit = file, MAX_FILE
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= self.limit:
@@ -99,7 +99,7 @@ def _members(shard: str, stream: _Bounded) -> Iterator[tuple[tarfile.TarFile, ta
         except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
             place = 0 if tar is None else tar.offset
             raise DataError(f"'{shard}' is no tar file, or damaged at byte {place:,}: {error}.", _REMEDY) from error
-        stream.limit = MEMBER_LIMIT
+        stream.limit = MAX_FILE
         if info is None:
             break
         if info.size < 0 or info.offset_data <= last or info.offset_data + info.size > end:
@@ -124,7 +124,7 @@ class _Part:
 
     @property
     def is_image(self) -> bool:
-        return is_image(f"a.{self.kind}")
+        return "." not in self.kind and is_image(f"a.{self.kind}")
 
 
 def _parts(shard: str, file: BinaryIO) -> Iterator[_Part]:
@@ -174,7 +174,7 @@ def _samples(shard: str, file: BinaryIO) -> Iterator[TarSample]:
 def _image(shard: str, part: _Part) -> tuple[Member, tuple[int, int] | ImageError]:
     info = part.info
     member = Member(shard, info.offset_data, info.size, plain_name(info.name) or "")
-    if info.size > MEMBER_LIMIT:
+    if info.size > MAX_FILE:
         return member, ImageError(f"'{member}' has {info.size:,} bytes, more than any image.", "Take it out.")
     stream = part.tar.extractfile(info)
     assert stream is not None  # it is an ordinary file
