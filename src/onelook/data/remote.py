@@ -82,7 +82,8 @@ def matching(pattern: str) -> list[str]:
     """The URLs that a pattern with `*`, `?` or `[...]` matches, sorted. Raises `DataError`."""
     system, path = _system(pattern)
     found = _tried(pattern, lambda: system.glob(path))
-    return sorted(str(system.unstrip_protocol(name)) for name in found)
+    before = pattern[: pattern.rfind("::") + 2] if "::" in pattern else ""  # such as a cache, which the names lack
+    return sorted(before + str(system.unstrip_protocol(name)).removeprefix(before) for name in found)
 
 
 @contextmanager
