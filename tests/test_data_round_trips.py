@@ -23,9 +23,10 @@ from onelook.data.formats.base import split_folder
 from onelook.data.paths import plain_name
 from onelook.reporter import SilentReporter
 
-FORMATS = ("coco", "yolo", "voc")
+FORMATS = ("coco", "yolo", "voc", "shards")
 formats = st.sampled_from(FORMATS)
-PRECISION = {"coco": 1e-4, "yolo": 0.012, "voc": 1e-4}  # pixels; an outline in YOLO text stands for its box
+# pixels; an outline in YOLO text stands for its box
+PRECISION = {"coco": 1e-4, "yolo": 0.012, "voc": 1e-4, "shards": 1e-4}
 HAS_NOTHING = {"no-boxes", "only-crowds", "no-images"}  # errors that say that there is nothing, as in the source
 LEFT_OUT = {"box-degenerate", "box-outside"}  # warnings of boxes that a conversion leaves out
 
@@ -141,15 +142,15 @@ def same(source: Path, target: Path, to: str) -> None:
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(max_examples=20, suppress_health_check=QUIET)
-@given(data_sets(), st.tuples(formats, formats, formats))
+@settings(max_examples=15, suppress_health_check=QUIET)
+@given(data_sets(), st.tuples(*[formats] * len(FORMATS)))
 def test_any_data_set_goes_to_every_format_and_back(content: dict[str, dict[str, Any]], back: Sequence[str]) -> None:
     goes_round(content, back)
 
 
 @pytest.mark.slow
 @settings(max_examples=500, suppress_health_check=QUIET)
-@given(data_sets(), st.tuples(formats, formats, formats))
+@given(data_sets(), st.tuples(*[formats] * len(FORMATS)))
 def test_five_hundred_data_sets_go_to_every_format_and_back(
     content: dict[str, dict[str, Any]], back: Sequence[str]
 ) -> None:

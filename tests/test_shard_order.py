@@ -44,14 +44,15 @@ def test_shards_make_the_batches_of_the_folder(both: tuple[Dataset, Dataset]) ->
                 assert equal(seen(one, epoch, augment), seen(other, epoch, augment))
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(shard_window=2), Sampling(shard_window=1, reuse=4)], ids=str)
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(shard_window=2), Sampling(shard_window=1, reuse=4)])
 def test_any_number_of_processes_and_workers_shows_the_same(both: tuple[Dataset, Dataset], sampling: Sampling) -> None:
     shards, augment = both[1], YoloxAugment()
     with Loader(shards, (64, 64), 4, sampling=sampling) as alone:
         whole = seen(alone, 0, augment)
         assert equal(whole[1:], seen(alone, 0, augment, first=1))  # resumed inside the epoch
-    with Loader(shards, (64, 64), 4, sampling=sampling, workers=2) as loader:
-        assert equal(whole, seen(loader, 0, augment))
+    if sampling.shard_window == 2:  # starting processes takes seconds
+        with Loader(shards, (64, 64), 4, sampling=sampling, workers=2) as loader:
+            assert equal(whole, seen(loader, 0, augment))
     if sampling.reuse:
         return  # each process reuses images of its own
     parts = []
