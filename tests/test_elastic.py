@@ -24,6 +24,8 @@ from onelook.reporter import SilentReporter
 SOURCE = Path(__file__).parent.parent / "src"
 EPOCHS = 7
 PATIENCE = 400  # seconds
+# See docs/scale.md: without it, a machine that joins later waits for an address that is published only at the start.
+SHARED_STORE_OFF = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 class Node:
@@ -57,7 +59,7 @@ def training(data: Path, out: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | SHARED_STORE_OFF
 
 
 def descendants(parent: int) -> list[int]:
@@ -89,7 +91,7 @@ def wait_for(condition: Callable[[], bool], nodes: list[Node]) -> None:
     while not condition():
         assert time.monotonic() < end, "\n".join(node.log.read_text()[-4000:] for node in nodes)
         for node in nodes:
-            assert node.process.poll() in (None, 0), node.log.read_text()[-6000:]
+            assert node.process.poll() in (None, 0), "\n".join(node.log.read_text()[-4000:] for node in nodes)
         time.sleep(0.1)
 
 
