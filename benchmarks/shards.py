@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from onelook.data import open_dataset
 from onelook.data.convert import convert
@@ -69,9 +70,11 @@ def main() -> None:
             for kind, decode in (("read", False), ("decode", True)):
                 for name, dataset in sources.items():
                     found.setdefault(kind, {}).setdefault(name, []).append(milliseconds(dataset, decode=decode))
-        bytes_of_image = sum(path.stat().st_size for path in (root / "shards").glob(f"{options.split}-*.tar")) / len(local)
+        bytes_of_image = sum(path.stat().st_size for path in (root / "shards").glob(f"{options.split}-*.tar")) / len(
+            local
+        )
         index = local.index.path
-        result = {
+        result: dict[str, Any] = {
             "images": len(local),
             "bytes_of_an_image": round(bytes_of_image),
             "index_bytes_of_an_image": None if index is None else round(index.stat().st_size / len(local)),

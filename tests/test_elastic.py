@@ -59,7 +59,12 @@ def training(data: Path, out: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | SHARED_STORE_OFF
+    return {
+        **os.environ,
+        "PYTHONPATH": str(SOURCE),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    } | SHARED_STORE_OFF
 
 
 def descendants(parent: int) -> list[int]:

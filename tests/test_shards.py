@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tarfile
 from pathlib import Path
@@ -238,3 +239,30 @@ def test_a_read_that_fails_for_the_moment_is_tried_again(monkeypatch: pytest.Mon
 )
 def test_urls_are_told_from_paths(given: str | Path, url: str | None) -> None:
     assert remote.url_of(given) == url
+
+
+@pytest.mark.slow
+def test_a_training_from_shards_is_that_from_the_folder(tmp_path: Path) -> None:
+    """The same weights, bit for bit, and the same numbers of `val`, from a folder, from shards, and from a URL."""
+    import onelook
+    from onelook.data.synthetic import Scenes, write_synthetic
+
+    data = write_synthetic(tmp_path / "data", Scenes(size=(64, 64)), {"train": 16, "val": 6})
+    convert(data, to="shards", out=tmp_path / "out", shard_size=20_000, reporter=QUIET)
+    found = {}
+    for name, place in {"folder": data, "shards": tmp_path / "out", "url": f"file://{tmp_path}/out"}.items():
+        settings: Any = {"size": 64, "batch": 4, "epochs": 2, "device": "cpu", "workers": 1, "threads": 1}
+        result = onelook.train("yolox-nano", place, out=tmp_path / name, **settings, reporter=QUIET)
+        measured = onelook.validate(result.weights, place, device="cpu", reporter=QUIET)
+        digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors(result.weights)))
+        found[name] = (digest.hexdigest(), result.metrics, measured.stats)
+        assert check(place, reporter=QUIET).exit_code == 0
+    assert found["folder"] == found["shards"] == found["url"]
+
+
+def tensors(weights: Path | None) -> list[Any]:
+    """The tensors of a weights file, by name."""
+    from safetensors.torch import load_file
+
+    assert weights is not None
+    return [tensor for _, tensor in sorted(load_file(weights).items())]

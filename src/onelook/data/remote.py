@@ -37,7 +37,7 @@ class Url(str):
         return self.rstrip("/").rpartition("/")[2]
 
     def is_file(self) -> bool:
-        """False: it is not on this computer."""
+        """Returns False: it is not on this computer."""
         return False
 
 

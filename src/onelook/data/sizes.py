@@ -126,7 +126,7 @@ def _header_at_the_end(file: IO[bytes] | MemberFile) -> Header | None:
     """The header of a TIFF, whose directory may lie behind its pixels."""
     with contextlib.ExitStack() as mapped:
         try:
-            whole = mapped.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            whole: mmap.mmap | bytes = mapped.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except UnsupportedOperation:  # in a shard
             file.seek(0)
             whole = file.read() or b""

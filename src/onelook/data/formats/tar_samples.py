@@ -95,7 +95,7 @@ def _members(shard: str, stream: _Bounded) -> Iterator[tuple[tarfile.TarFile, ta
             if tar is None:
                 tar = tarfile.TarFile(fileobj=stream, mode="r", errorlevel=0)  # type: ignore[arg-type]
             info = tar.next()
-            tar.members = []  # it would keep every entry
+            tar.members = []  # type: ignore[attr-defined]  # it would keep every entry
         except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
             place = 0 if tar is None else tar.offset
             raise DataError(f"'{shard}' is no tar file, or damaged at byte {place:,}: {error}.", _REMEDY) from error
