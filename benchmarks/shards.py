@@ -35,9 +35,9 @@ def milliseconds(dataset: Dataset, *, decode: bool) -> float:
     start = time.process_time()
     for i in range(len(dataset)):
         if decode:
-            decode_image(dataset.file(i))
+            decode_image(dataset.image_file(i))
         else:
-            read_image_file(dataset.file(i), LIMIT)
+            read_image_file(dataset.image_file(i), LIMIT)
     return 1000 * (time.process_time() - start) / len(dataset)
 
 

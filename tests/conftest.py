@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 from onelook.devices import num_cores
@@ -16,3 +18,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("onelook", deadline=None)
 settings.load_profile("onelook")
+
+
+def _one_thread() -> Iterator[None]:
+    # Loaded here, since PyTorch takes a second that a run of tests without it does not need.
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch computes with one thread during a test."""
+    yield from _one_thread()
+
+
+@pytest.fixture(scope="module")
+def one_thread_in_module() -> Iterator[None]:
+    """PyTorch computes with one thread in all tests of a file and in their fixtures."""
+    yield from _one_thread()

@@ -28,12 +28,7 @@ SMALL = {"size": (64, 64), "batch_size": 4, "epochs": 1, "closing": None, "multi
 QUICK = {"device": "cpu", "workers": 0, "reporter": SilentReporter()}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

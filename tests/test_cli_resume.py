@@ -26,12 +26,7 @@ from test_cli_train import SMALL, recipe, train
 RUN = {"model": "yolox-nano", "epochs": 1, "size": 64, "batch": 4}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

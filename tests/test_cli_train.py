@@ -317,7 +317,8 @@ def test_a_file_where_the_run_should_be_is_named(scenes, tmp_path, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
-@pytest.mark.parametrize("later", [0.4, pytest.param(1.2, marks=pytest.mark.slow)])  # seconds: as workers import, after
+@pytest.mark.slow
+@pytest.mark.parametrize("later", [0.4, 1.2])  # seconds: as workers import, after
 def test_a_ctrl_c_while_the_workers_start_is_no_failure(scenes, tmp_path, later):
     command = [sys.executable, "-m", "onelook", "train", str(scenes), "--device", "cpu", "--workers", "2"]
     training = subprocess.Popen(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from onelook.config import (
@@ -62,6 +62,8 @@ def test_the_difference_of_two_values_makes_one_the_other(a: Root, b: Root) -> N
 
 
 @given(roots, roots)
+@example(Root(repeats={" ": 0, "1": 0}), Root(repeats={" ": 1, "1": 0}))
+@example(Root(repeats={"a=b": 0}), Root(repeats={"a=b": 1}))
 def test_a_difference_as_text_overrides_to_the_same_value(a: Root, b: Root) -> None:
     texts = [f"{one.path}={to_text(one.after)}" for one in diff(a, b)]
     assert override(a, *texts, types=TYPES) == b

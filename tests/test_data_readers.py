@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,3 +242,17 @@ def test_bccd_has_the_boxes_it_is_known_for(split, counts):
 )
 def test_a_training_uses_the_usual_splits(names, usual):
     assert usual_splits(names) == usual
+
+
+def test_a_pascal_voc_name_with_a_space_and_a_number_is_not_an_image_and_its_flag(tmp_path: Path) -> None:
+    """`0 0` is the image `0 0.png` where that has an annotation, and the image `0` with its flag elsewhere."""
+    for grey, name in enumerate(("0 0", "1 1", "0", "1")):
+        put(tmp_path / "JPEGImages" / f"{name}.png", make.png(grey=grey))
+        put(tmp_path / "Annotations" / f"{name}.xml", voc_xml(voc_object("cat")))
+    put(tmp_path / "ImageSets" / "Main" / "val.txt", "0 0\n1 1\n")
+    dataset = open_dataset(tmp_path)
+    assert [dataset.path(image).stem for image in range(len(dataset))] == ["0 0", "1 1"]
+    put(tmp_path / "ImageSets" / "Main" / "val.txt", "0 -1\n1 1\n")
+    (tmp_path / "Annotations" / "1 1.xml").unlink()
+    dataset = open_dataset(tmp_path)
+    assert [dataset.path(image).stem for image in range(len(dataset))] == ["0", "1"]

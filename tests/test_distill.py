@@ -28,8 +28,10 @@ from onelook.training.teacher import open_teacher
 from onelook.training.train_state import RuntimeOptions, TrainState
 from onelook.weights import save_weights
 from shared import fill_module, needs_shared, reference
-from test_train_loop import assert_same, one_thread, run, weights_of  # noqa: F401
+from test_train_loop import assert_same, run, weights_of
 from training import ALONE, RECIPE, Squares, changed, detector_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LOSSES = {"cwd": Cwd(), "mgd": Mgd(), "mimic": Mimic()}
 

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,7 @@ def test_the_ordinary_run_has_a_model_of_every_family() -> None:
     assert {variant(name).family for name in ONE_OF_EACH} == {row.family for row in VARIANTS.values()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread_in_module")
 
 
 @pytest.fixture(scope="module")

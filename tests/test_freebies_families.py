@@ -50,12 +50,7 @@ class Scenery:
             yield collate([replace(one, labels=one.labels % 3) for one in made], rows, 50)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread_in_module")
 
 
 def small(name: str) -> Recipe:

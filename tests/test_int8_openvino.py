@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import onelook
 from onelook.exporting.openvino_int8 import _convolutions, _Quantizer
@@ -24,15 +22,10 @@ pytest.importorskip("nncf")
 
 SIZE = (64, 96)
 # What other libraries say while they are imported.
-pytestmark = [pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"), pytest.mark.filterwarnings("ignore:.*jit")]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*jit"),
+]  # TODO one_thread_in_module
 
 
 @pytest.fixture(scope="module")

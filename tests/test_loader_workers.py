@@ -77,6 +77,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
 def test_a_ctrl_c_at_any_moment_of_their_start_does_not_end_the_workers(dataset: Dataset, tmp_path: Path) -> None:
     """A terminal sends it to all processes; the training gets every one that comes, and still has its batches."""

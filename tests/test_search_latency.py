@@ -90,15 +90,15 @@ def test_predictions_are_corrected_where_finalists_take_longer(tmp_path: Path, m
 def test_a_table_that_orders_badly_is_told_and_more_finalists_are_measured(tmp_path: Path, monkeypatch, capsys) -> None:
     counts = []
 
-    def unrelated(meter: LatencyMeter, structures, progress) -> list[float]:
+    def reversed_order(meter: LatencyMeter, structures, progress) -> list[float]:
         counts.append(len(structures))
-        return [0.002 + 0.0001 * (hash(structure) % 7) for structure in structures]
+        return [0.01 / (1 + 1000 * meter.model().total(structure)) for structure in structures]
 
-    monkeypatch.setattr(LatencyMeter, "measure", unrelated)
+    monkeypatch.setattr(LatencyMeter, "measure", reversed_order)
     result = find(tmp_path / "a", reporter=PlainReporter())
     assert result.calibration is not None
-    if not result.calibration.reliable:
-        assert "That is low" in capsys.readouterr().err and counts[1] == 12
+    assert not result.calibration.reliable
+    assert "That is low" in capsys.readouterr().err and counts[1] == 12
 
 
 def test_wrong_settings_are_explained(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_an_object_store_is_read_in_ranges(tmp_path: Path, monkeypatch: pytest.M
             dataset = opened(url)
             assert contents(dataset) == expected and str(dataset.described_by) == url
             assert contents(opened(Path(url))) == expected  # which has lost a slash
-        assert dataset.file(0) == Member("memory:///bucket/train-000000.tar", 512, 3013, "00.ppm")
+        assert dataset.image_file(0) == Member("memory:///bucket/train-000000.tar", 512, 3013, "00.ppm")
         asked: list[tuple[int, int]] = []
         read = type(store).cat_file
         monkeypatch.setattr(

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,15 +47,10 @@ FREE_BATCH = [one for one in FORMATS if one.values != ("ncnn",)]
 needs_openvino = pytest.mark.skipif(bool(MISSING["openvino"]), reason="openvino is not installed")
 needs_ncnn = pytest.mark.skipif(bool(MISSING["ncnn"]), reason="ncnn or pnnx is not installed")
 # What other libraries say while they are imported.
-pytestmark = [pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"), pytest.mark.filterwarnings("ignore:.*jit")]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*jit"),
+]  # TODO one_thread_in_module
 
 
 @pytest.fixture(scope="module")

@@ -29,13 +29,7 @@ from onelook.training.schedule import Constant, CosineRestarts, MultiStep, Polyn
 from test_train_loop import assert_same, run, weights_of
 from training import RECIPE, Squares, changed, train_state_of
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_network(normalization=None):

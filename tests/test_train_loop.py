@@ -24,13 +24,7 @@ from onelook.training.schedule import Constant
 from onelook.training.train_state import TrainState
 from training import LOSS, RECIPE, Squares, changed, detector_of, train_state_of
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights_of(train_state):

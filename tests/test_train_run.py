@@ -38,12 +38,7 @@ RECIPE = changed(epochs=3, evaluate_every=1)
 SMALL = Squares(count=16)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def start(folder, recipe=RECIPE, batches=SMALL, evaluate=None, **settings):

@@ -24,9 +24,7 @@ from shared import fill_module, needs_shared, reference
 OFFICIAL = "yolox_nano.onnx"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def same(a: Detector, b: Detector) -> bool:
@@ -355,3 +353,9 @@ def test_model_of_half_precision_keeps_it(tmp_path: Path) -> None:
         assert same(target, expected)
         source.float()
         load_weights(source, tmp_path / "x.safetensors")
+
+
+def test_what_is_no_detector_in_memory_is_refused_with_the_way_to_one(tmp_path: Path) -> None:
+    for call in (lambda: save_weights(torch.nn.Linear(1, 1), tmp_path / "a"), lambda: load_weights("a", tmp_path)):  # type: ignore[arg-type]
+        with pytest.raises(WeightsError, match=r"must be a Detector, not (Linear|str)\."):
+            call()

@@ -183,9 +183,14 @@ def _children(value: Any) -> dict[str, Any] | None:
     if isinstance(value, tuple) and any(is_value(item) or isinstance(item, tuple) for item in value):
         names = item_names(value) or [str(index) for index in range(len(value))]
         return dict(zip(names, value))
-    if isinstance(value, Mapping) and value and all(isinstance(key, str) and key and "." not in key for key in value):
+    if isinstance(value, Mapping) and value and all(map(_is_path_part, value)):
         return dict(value)
     return None
+
+
+def _is_path_part(key: object) -> bool:
+    """Whether a key can stand in `path=value`, whose path and value are taken without the spaces around them."""
+    return isinstance(key, str) and key == key.strip() and key != "" and not set(key) & {".", "="}
 
 
 def settings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

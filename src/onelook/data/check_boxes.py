@@ -67,7 +67,9 @@ def _other_unit(part: ReadSplit, known: np.ndarray, wrong: np.ndarray) -> tuple[
     """(message, remedy) where most boxes make sense in another unit only."""
     boxes = part.index.boxes
     # A box of 1 x 1 pixel in the corner alone is no sign of fractions: one value has to be between 0 and 1.
-    if part.source.format.in_pixels and (boxes <= 1.0).all() and ((boxes > 0) & (boxes < 1))[:, 2:].any():
+    lengths = boxes[:, 2:]
+    fractions = ((boxes > -1) & (boxes <= 1)).all() and ((lengths > 0) & (lengths < 1)).any()
+    if part.source.format.in_pixels and fractions:
         return "All boxes lie within 0 to 1, so they seem to be fractions.", "This format gives boxes in pixels."
     if wrong.mean() <= MOSTLY or wrong.sum() < ENOUGH:
         return None

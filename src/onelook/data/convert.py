@@ -171,7 +171,7 @@ def _write_all(
         if put is not None:
             with reporter.progress(f"Writing {split}") as progress:
                 for i, place in enumerate(places):
-                    link = put(dataset.file(i), work / place.folder / place.name, link)
+                    link = put(dataset.image_file(i), work / place.folder / place.name, link)
                     progress(i + 1, len(places))
         before = losses.boxes_left_out
         writer.write(work, split, dataset, places, losses)
@@ -208,7 +208,7 @@ def _places(
     places, renamed = [], 0
     for i in range(len(dataset)):
         given = _short_name(dataset.file_name(i), split)
-        name = _storable(given, dataset.file(i), all_names=not writer.one_file_an_image)
+        name = _storable(given, dataset.image_file(i), all_names=not writer.one_file_an_image)
         stem, ending = os.path.splitext(name)
         number = 1
         while True:
@@ -232,7 +232,7 @@ def _is_same(dataset: Dataset, i: int, other: Dataset, j: int) -> bool:
     same = np.array_equal(dataset.boxes(i), other.boxes(j)) and np.array_equal(dataset.labels(i), other.labels(j))
     if not same or dataset.labelled[i] != other.labelled[j]:
         return False
-    first, second = dataset.file(i), other.file(j)
+    first, second = dataset.image_file(i), other.image_file(j)
     try:
         if isinstance(first, str) and isinstance(second, str):
             return filecmp.cmp(first, second, shallow=False)

@@ -91,17 +91,21 @@ class Dataset:
 
     def path(self, i: int) -> Path:
         """Where the image is; in a shard, the path of the shard and the image's name in it."""
-        return Path(str(self.file(i)))
+        return Path(self.file(i))
 
-    def file(self, i: int) -> ImageFile:
-        """The image's file: a path as text (making a `Path` takes longer than opening it), or a member of a shard."""
+    def file(self, i: int) -> str:
+        """The same as text: for thousands of images, as making a `Path` takes longer than opening the file."""
+        return str(self.image_file(i))
+
+    def image_file(self, i: int) -> ImageFile:
+        """What an image is read from: a path as text, or a `Member` of a shard."""
         return image_file(self.index, self.row(i), self.root, self.shards)
 
     def image(self, i: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB. Raises `ImageError`."""
         from onelook.data.images import decode_image
 
-        return decode_image(self.file(i), limit=PIXEL_LIMIT)
+        return decode_image(self.image_file(i), limit=PIXEL_LIMIT)
 
     def boxes(self, i: int) -> np.ndarray:
         """(M, 4) float32 xyxy pixels, as annotated."""

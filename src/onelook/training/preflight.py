@@ -186,7 +186,7 @@ def check_images(validation: Dataset | None) -> None:
 
     def error_of(row: int) -> str:
         try:
-            check_image(validation.file(row))
+            check_image(validation.image_file(row))
         except ImageError as error:
             return error.message
         return ""

@@ -15,7 +15,7 @@ from onelook.networks.deploy import deploy
 from onelook.networks.detector import Architecture, Detector
 from onelook.weights.checkpoint import Checkpoint, read_checkpoint
 from onelook.weights.classes import ClassPlan, copy_class_rows, plan_classes
-from onelook.weights.identify import likely_model, model_name
+from onelook.weights.identify import architecture_of, likely_model, model_name
 from onelook.weights.naming import COUNTER, Form, ModelSpec, NamedTensors, classes_in, name_tensors, unfold
 from onelook.weights.own_format import is_classifier
 from onelook.weights.problems import UnreadableFile, printable
@@ -34,9 +34,7 @@ def load_weights(model: Detector, path: str | os.PathLike[str]) -> LoadReport:
     their values.
     WeightsError, with the model left as it was, if the file cannot be read or is of another network.
     """
-    architecture = model.architecture
-    if architecture is None:
-        raise WeightsError("This model does not say what it is.", "Make it with onelook.build().")
+    architecture = architecture_of(model)
     checkpoint = read_checkpoint(path)
     spec = ModelSpec(architecture, model)
     try:

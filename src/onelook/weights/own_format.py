@@ -23,7 +23,7 @@ from onelook.networks.variants import ARCHITECTURE_TYPES
 from onelook.version import __version__
 from onelook.weights.checkpoint import Checkpoint, read_checkpoint
 from onelook.weights.header import Header
-from onelook.weights.identify import model_name
+from onelook.weights.identify import architecture_of, model_name
 from onelook.weights.problems import UnreadableFile
 from onelook.weights.report import compare
 from onelook.weights.safetensors_file import write_safetensors
@@ -44,11 +44,9 @@ def save_weights(
 
     recipe: of the training, a value or its plain form.  metrics: what the weights reached, by name.  size: (height,
     width) they were trained for; None is the architecture's. The file appears whole or not at all.
-    WeightsError for a model without an architecture, and for a place that cannot be written.
+    WeightsError for what is no `Detector`, for a model without an architecture, and for a place that cannot be written.
     """
-    architecture = model.architecture
-    if architecture is None:
-        raise WeightsError("This model does not say what it is.", "Make it with onelook.build().")
+    architecture = architecture_of(model)
     header = Header(
         model=model_name(architecture),
         architecture=to_plain(architecture),

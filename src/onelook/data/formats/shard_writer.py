@@ -103,7 +103,7 @@ class _Shards:
 
 def _members(dataset: Dataset, i: int, name: str) -> Iterator[tuple[str, bytes]]:
     """(name, content) of an image and of its annotation."""
-    file = dataset.file(i)
+    file = dataset.image_file(i)
     try:
         yield name, read_image_file(file, MAX_FILE)
     except OSError as error:
