@@ -17,8 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from onelook.api import training_session
 from onelook.data.convert import convert
 from onelook.data.synthetic import Scenes, write_synthetic
+from onelook.errors import UserError
 from onelook.reporter import SilentReporter
 
 SOURCE = Path(__file__).parent.parent / "src"
@@ -26,6 +28,17 @@ EPOCHS = 7
 PATIENCE = 400  # seconds
 # See docs/scale.md: without it, a machine that joins later waits for an address that is published only at the start.
 SHARED_STORE_OFF = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
+
+def test_processes_that_see_other_folders_do_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = training_session.Start(
+        folder=tmp_path / "run", resume=False, weights=None, teacher=None, teacher_weights=None
+    )
+    training_session._check_same_folder(start)
+    monkeypatch.setattr(training_session, "gather_objects", lambda value: [value, True])
+    with pytest.raises(UserError, match="Some processes of this training find a run in") as caught:
+        training_session._check_same_folder(start)
+    assert caught.value.remedy == "Put it in a folder that all computers share (out)."
 
 
 class Node:

@@ -135,7 +135,7 @@ def start_training(
                 loggers=kept.loggers,
                 resume=start.resume,
                 resume_command=(options.resume_command or _resume_call)(start.folder),
-                image_name=lambda row: training.file(row),
+                image_name=training.file,
             )
             run.record.flags = kept.to_dict()
             _report_start(run, notes, prepared.teacher, start.resume)
