@@ -116,8 +116,3 @@ def read_image_file(file: ImageFile, limit: int) -> bytes:
         return file.read()
     with open(file, "rb") as stream:
         return stream.read()
-
-
-def shard_exists(shard: str) -> bool:
-    """Whether a shard on this computer is there; that of a URL is looked for when it is read."""
-    return url_of(shard) is not None or os.path.isfile(shard)
