@@ -18,6 +18,8 @@ PAGE = ROOT / "docs" / "api.md"
 SECTIONS = {
     "Detect": (
         *("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
+        *("LiveDetections", "LiveSummary", "ForecastName"),
+        *("detect_shards", "ShardsResult"),
         *("Model", "PathLike", "ImageLike", "PostprocessKind", "serve", "ServeResult"),
     ),
     "Measure": (

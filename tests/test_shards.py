@@ -19,6 +19,7 @@ from onelook.data.check import check
 from onelook.data.convert import convert
 from onelook.data.members import Member
 from onelook.data.split import Dataset
+from onelook.data.splitting import split as divide
 from onelook.errors import DataError, UsageError
 from shard_files import QUIET, annotation, opened, shard
 
@@ -158,6 +159,15 @@ def test_other_members_folders_and_masks_are_passed_over(tmp_path: Path) -> None
     shard(tmp_path / "train.tar", [("README", "no sample"), (".hidden.png", "x"), *members])
     dataset = opened(tmp_path)
     assert [dataset.file_name(i) for i in range(len(dataset))] == ["x/a.png"]
+
+
+def test_shards_are_not_divided_or_edited_as_they_are(tmp_path: Path) -> None:
+    convert(large(tmp_path / "in"), to="shards", out=tmp_path / "out", reporter=QUIET)
+    with pytest.raises(DataError, match="is in shards, which are not divided"):
+        divide(tmp_path / "out", val=0.5, out=tmp_path / "divided", reporter=QUIET)
+    put(tmp_path / "edit.yaml", "from: out\n")
+    with pytest.raises(DataError, match="is in shards, which are not edited"):
+        opened(tmp_path / "edit.yaml")
 
 
 # --- patterns and URLs ------------------------------------------------------------------------------------------------

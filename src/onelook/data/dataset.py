@@ -19,7 +19,7 @@ from onelook.data.index import MEASURED, Index
 from onelook.data.problems import Problems
 from onelook.data.remote import Url
 from onelook.data.split import Dataset
-from onelook.data.split_names import WHOLE
+from onelook.data.split_names import WHOLE, split_word
 from onelook.errors import DataError
 from onelook.reporter import PlainReporter, Reporter
 
@@ -69,7 +69,7 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
         root=format.image_root(source, name, index),
         format=format.name,
         format_title=format.title,
-        split=name if name != WHOLE else split,
+        split=name if name != WHOLE else split_word(split) or split,
         described_by=source.described_by,
         annotations=source.parts[name].annotations,
         shards=source.parts[name].shards,
