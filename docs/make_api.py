@@ -55,6 +55,10 @@ SECTIONS = {
         "CheckReport",
         "convert",
         "Conversion",
+        "split",
+        "SplitResult",
+        "edit",
+        "EditResult",
         "WritableFormat",
     ),
     "Reports, errors and the installation": (
