@@ -14,7 +14,8 @@ import time
 from random import Random
 
 from onelook.api.search_latency import LatencyMeter
-from onelook.api.search_session import rounds
+from onelook.api.search_session import run_round
+from onelook.cluster.workers import InProcess, LocalPool
 from onelook.nas.cost import cost
 from onelook.nas.evolution import (
     PART_EVALUATIONS,
@@ -60,9 +61,9 @@ def seconds_to(name: str, seed: int, processes: int) -> tuple[float, int, float]
     task, wanted = task_of(name, seed), score(search_form(name).structure)
     start = time.perf_counter()
     state = SearchState({}, members=initial_population(task).members)
-    with rounds(task, processes) as run_round:
+    with InProcess() if processes == 1 else LocalPool(processes) as workers:
         while state.members[0][0] < wanted and time.perf_counter() - start < LIMIT:
-            state.advance(merged(task, run_round(state)), PARTS * PART_EVALUATIONS)
+            state.advance(merged(task, run_round(workers, task, state)), PARTS * PART_EVALUATIONS)
     return time.perf_counter() - start, state.evaluations, state.members[0][0]
 
 

@@ -23,6 +23,7 @@ from onelook.api.trials import Launcher, create_study, record_result, run_study
 from onelook.api.tune import TuneResult, finish, is_range
 from onelook.cli.app import run
 from onelook.cli.views.tune import show_search
+from onelook.cluster.workers import ProcessCall
 from onelook.config import get, read_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError
@@ -113,7 +114,7 @@ class Toy(Launcher):
         )
         assert recipe.is_file()
         with self.output(trial).open("ab") as output:
-            return subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output)
+            return ProcessCall(subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output))
 
 
 def toy_search(folder: Path, trials: int, wait: float = 0.0) -> Study:
@@ -259,7 +260,7 @@ def test_a_trial_is_a_training_of_the_api_whose_mistakes_are_one_message(tmp_pat
     study = create_study(tmp_path, yolox(), GENES, seed=0)
     trial = study.start_trial()
     launcher = Launcher(str(scenes), tmp_path, {"weights": str(tmp_path / "missing.pth"), "workers": 0}, ["cpu"])
-    code = launcher.start(study, trial).wait(timeout=120)
+    code = launcher.start(study, trial).result()
     record_result(study, trial, launcher, code, 1.0)
     assert code == 1 and study.trials[0].status == "failed" and "missing.pth' does not exist" in study.trials[0].error
 
@@ -273,7 +274,7 @@ def test_an_interrupted_trial_stays_unfinished(tmp_path):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (tmp_path / trial.name / "train.log").exists():
         time.sleep(0.05)
-    process.terminate()
-    code = process.wait(timeout=120)
+    process.interrupt()
+    code = process.result()
     record_result(study, trial, launcher, code, 1.0)
     assert study.unfinished() and code in (130, -signal.SIGTERM), launcher.output(trial).read_text()

@@ -79,8 +79,7 @@ def open_candidates(candidates: Sequence[Candidate], options: LoadOptions) -> li
     seen: dict[object, str] = {}
     for one in candidates:
         predictor = open_predictor(one.model, replace(options, weights=one.weights))
-        stamps = predictor.source.stamps if isinstance(predictor, OpenedPredictor) else ()
-        files = tuple(dict.fromkeys(Path(path) for path, _, _ in stamps))
+        files = model_files(predictor)
         given = isinstance(one.model, str | os.PathLike)
         key = (tuple(path.resolve() for path in files), predictor.size) if given and files else id(one.model)
         if key in seen:
@@ -88,7 +87,7 @@ def open_candidates(candidates: Sequence[Candidate], options: LoadOptions) -> li
                 f"'{seen[key]}' and '{one.name}' are the same model.", "Give each model once; a model equals itself."
             )
         seen[key] = one.name
-        digest = _digest(files, predictor.size) if given and files else ""
+        digest = model_digest(files, predictor.size) if given and files else ""
         opened.append(OpenCandidate(one, predictor, files, digest))
     return opened
 
@@ -143,7 +142,14 @@ def _file_name_in_folder(model: PathLike) -> str:
     return os.sep.join(Path(os.path.abspath(model)).parts[-2:])
 
 
-def _digest(files: Sequence[Path], size: tuple[int, int]) -> str:
+def model_files(predictor: Predictor) -> tuple[Path, ...]:
+    """The files that a predictor's model was read from; none for one in memory."""
+    stamps = predictor.source.stamps if isinstance(predictor, OpenedPredictor) else ()
+    return tuple(dict.fromkeys(Path(path) for path, _, _ in stamps))
+
+
+def model_digest(files: Sequence[Path], size: tuple[int, int]) -> str:
+    """SHA-256 of the content of a model's files and the size of its input."""
     whole = hashlib.sha256(repr(size).encode())
     for file in files:
         with file.open("rb") as stream:

@@ -16,6 +16,9 @@ from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.comparing import CompareSettings, Measuring, Seconds
 from onelook.api.open import LoadOptions, Model, PathLike, has_torch
 from onelook.api.validate import open_evaluated
+from onelook.cluster.place import parse_place
+from onelook.cluster.ray_workers import workers_at
+from onelook.cluster.workers import InProcess
 from onelook.config import check_arguments
 from onelook.data import Dataset, splits
 from onelook.data.fit import check_fit
@@ -54,6 +57,7 @@ def compare(
     seed: int = 0,
     allow_size_mismatch: bool = False,
     out: PathLike | None = None,
+    on: str | None = None,
     reporter: Reporter | None = None,
 ) -> Comparison:
     """Compares models on one data set and one machine: accuracy, speed, cost, and whether they differ.
@@ -65,7 +69,8 @@ def compare(
     runs: images that the time is measured on.  memory: whether to run each model in a process of its own, for its
     memory.  resamples: of the images, for intervals and p-values; None is 1000, or 100 for each pair of models where
     that is more.  seed: of the resampling.  out: folder that the HTML page, CSV and JSON are written to, and in which
-    the same call continues what was stopped; None writes nothing.
+    the same call continues what was stopped; None writes nothing.  on: "ray" or "ray://HOST:PORT" evaluates the models
+    on a Ray cluster, whose machines share the files; memory and times are measured here.
 
     Times of the models are measured in alternation. Exported files need no PyTorch. Ctrl-C keeps the models that are
     evaluated, where there is a folder. Raises UserError for models and data sets that cannot be used, for data without
@@ -78,7 +83,9 @@ def compare(
         if value is not None and value < least:
             raise UsageError(f"{name} is {value}.", f"Give a number of {least} or more.")
     shown = PlainReporter() if reporter is None else reporter
-    candidates = named_candidates(models)
+    place, candidates = parse_place(on), named_candidates(models)
+    if not place.is_local and isinstance(data, str | os.PathLike):
+        data = os.path.abspath(data)  # a worker has another folder of work
     dataset = _open(data, split, shown)
     settings = CompareSettings(size, confidence, iou, batch, device, threads, half, runs)
     folder = None if out is None else Path(out)
@@ -91,7 +98,8 @@ def compare(
     check_fit(dataset, shown, allow=allow_size_mismatch)
     opened = open_candidates(candidates, LoadOptions(device=device, size=size, half=half, threads=threads))
     try:
-        evaluations = [measuring.evaluation(one) for one in opened]
+        with workers_at(place, InProcess(), shown, device=device) as workers:
+            evaluations = measuring.evaluations(opened, workers)
         memories = [measuring.memory(one) if memory else ({}, ()) for one in opened]
         times = measuring.times(opened)
         found = _compared_models(opened, evaluations, memories, times, measuring)

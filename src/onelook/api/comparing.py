@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,19 @@ import numpy as np
 
 from onelook.api.alternation import alternate
 from onelook.api.bench import DETECTING, describe_runtime
-from onelook.api.candidates import OpenCandidate
+from onelook.api.candidates import Candidate, OpenCandidate
 from onelook.api.kept import read_kept
 from onelook.api.memory_process import measure_memory
+from onelook.api.open import LoadOptions, open_predictor
 from onelook.api.validate import image_counter
+from onelook.cluster.ray_workers import device_of
+from onelook.cluster.retrying import run_all
+from onelook.cluster.workers import Call, InProcess, Workers
 from onelook.data import Dataset
 from onelook.devices import num_cores, processor_name
 from onelook.errors import UserError
 from onelook.evaluation import Evaluation, GroundTruth, evaluate, read_results, score, write_results
+from onelook.evaluation.tables import Results
 from onelook.files import write_text
 from onelook.ops.nms import with_thresholds
 from onelook.predict.predictor import Predictor
@@ -59,6 +64,43 @@ class Seconds:
     batch: list[float]
 
 
+def evaluate_predictor(
+    predictor: Predictor, dataset: Dataset, settings: CompareSettings, progress: Callable[[int], None] | None = None
+) -> Evaluation:
+    """The evaluation of a model on a data set. progress: called with a number of images that are done."""
+    runtime = predictor.runtime
+    chosen = with_thresholds(runtime.evaluating, settings.confidence, settings.iou)
+    return evaluate(runtime, dataset, chosen, batch=settings.batch, progress=progress)
+
+
+def detect_with_files(
+    candidate: Candidate, dataset: Dataset, settings: CompareSettings
+) -> tuple[Results, tuple[str, ...]]:
+    """The detections of a model that is opened on the machine of a worker, and the notes of its evaluation."""
+    options = LoadOptions(
+        weights=candidate.weights,
+        device=settings.device,
+        size=settings.size,
+        half=settings.half,
+        threads=settings.threads,
+    )
+    evaluation = evaluate_predictor(open_predictor(candidate.model, options), dataset, settings)
+    return evaluation.results, evaluation.notes
+
+
+def _sent(one: OpenCandidate) -> Candidate:
+    """The model by absolute paths; UserError for one that other machines cannot read."""
+    if not one.digest:
+        raise UserError(f"{one.name} is in memory, not in a file.", "Give files, or leave `on` away.")
+    candidate = one.candidate
+    places = [
+        os.path.abspath(path) if path is not None and os.path.exists(path) else path
+        for path in (candidate.model, candidate.weights)
+        if path is None or isinstance(path, str | os.PathLike)
+    ]
+    return replace(candidate, model=places[0] or "", weights=places[1])
+
+
 class Measuring:
     """Measures models on a data set. folder: where results are kept; None keeps nothing.
 
@@ -77,27 +119,51 @@ class Measuring:
                     f"'{folder}' holds a comparison on other data: {before}.", "Choose another folder (out)."
                 )
 
-    def evaluation(self, one: OpenCandidate) -> Evaluation:
-        """The evaluation of a model, from its kept detections where there are any."""
+    def evaluations(self, opened: Sequence[OpenCandidate], workers: Workers) -> list[Evaluation]:
+        """The evaluation of every model, from its kept detections where there are any."""
+        found = [self._kept_evaluation(one) for one in opened]
+        missing = [number for number, evaluation in enumerate(found) if evaluation is None]
+        dataset = workers.share(self.dataset)
+        here = isinstance(workers, InProcess)
+        device = device_of(workers, self.settings.device)
+
+        def begin(number: int, one: OpenCandidate) -> Call[Any]:
+            if not here:
+                return workers.submit(detect_with_files, _sent(one), dataset, replace(self.settings, device=device))
+            with self.reporter.progress(f"evaluating {one.name}") as progress:
+                counter = image_counter(progress, len(self.dataset))
+                return workers.submit(evaluate_predictor, one.predictor, dataset, self.settings, counter)
+
+        def finished(number: int, result: Any) -> None:
+            evaluation = result if here else score(self.truth, result[0], notes=result[1])
+            found[number] = evaluation
+            self._keep_evaluation(opened[number], evaluation)
+            if not here:
+                self.reporter.info(f"{opened[number].name}: evaluated")
+
+        if failed := run_all(workers, ((number, opened[number]) for number in missing), begin, finished):
+            number, reason = next(iter(failed.items()))
+            raise UserError(f"{opened[number].name} was not evaluated: {reason}", "The same command continues.")
+        return [one for one in found if one is not None]
+
+    def _place_of(self, one: OpenCandidate) -> tuple[str, Path | None]:
+        """The key of a model's evaluation, and the file of its kept detections; None where nothing is kept."""
         settings = self.settings
         key = self._key("evaluation", one, settings.confidence, settings.iou, settings.half)
-        place = None if self.folder is None or not key else self.folder / "detections" / _file_name(one.name, key)
-        if place is not None and key in self.kept and place.is_file():
-            self.reporter.info(f"{one.name}: evaluated before")
-            return score(self.truth, read_results(place, self.truth), notes=self.kept[key]["notes"])
-        runtime = one.predictor.runtime
-        with self.reporter.progress(f"evaluating {one.name}") as progress:
-            evaluation = evaluate(
-                runtime,
-                self.dataset,
-                with_thresholds(runtime.evaluating, settings.confidence, settings.iou),
-                batch=settings.batch,
-                progress=image_counter(progress, len(self.dataset)),
-            )
+        return key, None if self.folder is None or not key else self.folder / "detections" / _file_name(one.name, key)
+
+    def _kept_evaluation(self, one: OpenCandidate) -> Evaluation | None:
+        key, place = self._place_of(one)
+        if place is None or key not in self.kept or not place.is_file():
+            return None
+        self.reporter.info(f"{one.name}: evaluated before")
+        return score(self.truth, read_results(place, self.truth), notes=self.kept[key]["notes"])
+
+    def _keep_evaluation(self, one: OpenCandidate, evaluation: Evaluation) -> None:
+        key, place = self._place_of(one)
         if place is not None:
             write_results(place, evaluation.truth, evaluation.results)
             self._keep(key, {"notes": list(evaluation.notes)})
-        return evaluation
 
     def memory(self, one: OpenCandidate) -> tuple[dict[str, int], tuple[str, ...]]:
         """The memory of a model in bytes, and notes; nothing for a model that is not made of files alone."""

@@ -11,6 +11,8 @@ from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, chec
 from onelook.config import check_arguments
 from onelook.errors import UsageError
 from onelook.exported import LEAST_RUNTIME, Target
+from onelook.ops.merge import MergeKind
+from onelook.predict.tiles import MERGE, OVERLAP
 from onelook.reporter import Reporter, SilentReporter
 from onelook.training.result import RunResult
 
@@ -42,6 +44,9 @@ class LoadedDetector(OpenedPredictor):
         postprocess: PostprocessKind | None = None,
         batch: int = 8,
         rectangular: bool = False,
+        tile: int | None = None,
+        overlap: float = OVERLAP,
+        tile_merge: MergeKind = MERGE,
         detections: PathLike | None = None,
         reporter: Reporter | None = None,
     ) -> Evaluation:
@@ -57,6 +62,9 @@ class LoadedDetector(OpenedPredictor):
             postprocess=postprocess,
             batch=batch,
             rectangular=rectangular,
+            tile=tile,
+            overlap=overlap,
+            tile_merge=tile_merge,
             detections=detections,
             reporter=reporter,
         )

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import CPU_BATCH, overridden
 from onelook.api.roadmap_job import RoadmapTraining, measured_row, write_plan
 from onelook.api.splits import open_splits
 from onelook.api.tasks import task_of
+from onelook.cluster.place import parse_place
+from onelook.cluster.ray_workers import device_of, workers_at
+from onelook.cluster.workers import InProcess
 from onelook.config import change, check_arguments, get, to_text
 from onelook.data import Dataset
 from onelook.errors import UsageError, UserError
@@ -80,6 +85,7 @@ def roadmap(
     split: str | None = None,
     validation: str | None = None,
     workers: int | None = None,
+    on: str | None = None,
     reporter: Reporter | None = None,
 ) -> RoadmapTable:
     """Trains a paper's table row by row, and measures what the paper measured.
@@ -91,7 +97,8 @@ def roadmap(
     0.33}, or "depth=0.33,width=0.25".  out: folder of the runs and the table, in which the same call continues what was
     stopped; None is runs/NAME.  teacher: whose features the rows with distillation learn.  class_folders: folder with a
     folder of images for each class, for rows whose backbones are trained as classifiers first.  split,  validation:
-    names of the splits.  workers: processes that prepare images.
+    names of the splits.  workers: processes that prepare images.  on: "ray" or "ray://HOST:PORT" trains the rows on a
+    Ray cluster, whose machines share the folders, as many at once as it has room for; None is one after the other here.
 
     Ctrl-C stops between two steps, with KeyboardInterrupt. Raises UserError for what cannot be used.
     """
@@ -107,12 +114,20 @@ def roadmap(
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}.", "Give the number of trainings of each row, 1 or more.")
     check_conflicts(table, chosen, overrides)
-    training, validation_set = open_both(data, split, validation, reporter)
     folder = Path("runs") / table.name if out is None else Path(out)
-    with join_process_group(device) as process_group:
+    place, told = parse_place(on), PlainReporter() if reporter is None else reporter
+    if not place.is_local:  # a worker has another folder of work
+        folder, data, teacher = folder.absolute(), os.path.abspath(data), teacher and os.path.abspath(teacher)
+        class_folders = class_folders and os.path.abspath(class_folders)
+    training, validation_set = open_both(data, split, validation, reporter)
+    with (
+        workers_at(place, InProcess(), told, alone=True, device=device) as processes,
+        join_process_group(device if place.is_local else "cpu") as process_group,
+    ):
+        used = process_group.device if place.is_local else torch.device(device_of(processes, device) or "cpu")
         if process_group.size > 1:
             raise UsageError("A roadmap is trained by one process.", "Train single rows: --recipe ROADMAP:ROW.")
-        on_cpu, given_batch = process_group.device.type == "cpu", batch
+        on_cpu, given_batch = used.type == "cpu", batch
         if batch is None and on_cpu:
             batch = min(CPU_BATCH, *(recipe.batch_size for recipe in table.recipes.values()))
         recipes = {}
@@ -129,12 +144,13 @@ def roadmap(
             folder,
             training=training,
             validation=validation_set,
-            device=process_group.device,
+            device=used,
             workers=workers,
             teacher=None if teacher is None else os.fspath(teacher),
             class_folders=classes,
             changed=(*(f"{name} times {factor:g}" for name, factor in factors.items()), *overrides),
-            reporter=PlainReporter() if reporter is None else reporter,
+            reporter=told,
+            processes=processes,
         )
         return job.train_all(chosen, seeds)
 

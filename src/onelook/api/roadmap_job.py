@@ -1,11 +1,11 @@
-"""Trains the rows of a roadmap one after the other, and makes a table of the results in its folder."""
+"""Trains the rows of a roadmap on workers, and makes a table of the results in its folder."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from onelook.api.alternation import alternate
 from onelook.api.bench import NoPostprocess, scene_images
 from onelook.api.kept import read_kept
 from onelook.api.train import train
+from onelook.cluster.retrying import run_all
+from onelook.cluster.workers import Call, InProcess, Workers
 from onelook.config import change, from_plain, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import UserError
@@ -54,11 +56,60 @@ def write_plan(folder: Path, plan: Mapping[str, str]) -> None:
 
 
 @dataclass(frozen=True)
+class RowTraining:
+    """One training of a roadmap, as any worker can run it: of a row with one seed, or of a row's backbone.
+
+    weights: that it starts from.  teacher: file of the model that it learns from.
+    """
+
+    title: str
+    folder: Path
+    recipe: Recipe
+    weights: Path | None = None
+    teacher: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What all trainings of a roadmap share. data: the data sets, training and validation."""
+
+    data: tuple[Dataset, Dataset]
+    device: str
+    workers: int | None
+    command: str
+
+
+def train_row(one: RowTraining, setup: TrainingSetup, reporter: Reporter | None = None) -> bool:
+    """Trains, or continues a training, and writes its result when it is finished; False where it was interrupted."""
+    result = train(
+        one.recipe,
+        setup.data[0],
+        validation=setup.data[1],
+        weights=one.weights,
+        teacher=one.teacher,
+        out=one.folder,
+        resume=(one.folder / run_files.CHECKPOINT).is_file(),
+        device=setup.device,
+        workers=setup.workers,
+        resume_command=lambda _: setup.command,
+        reporter=reporter,
+    )
+    if result.reason == "interrupted":
+        return False
+    measures = ("top1", "top5") if isinstance(one.recipe.loss, ClassLoss) else tuple(PRINTED_METRICS)
+    reached = {name: result.last[name] for name in measures}
+    reached |= {"epochs": result.epochs, "seconds": result.seconds}
+    write_text(one.folder / RESULT, json.dumps(reached, indent=1) + "\n")
+    return True
+
+
+@dataclass(frozen=True)
 class RoadmapTraining:
     """Trains a roadmap in a folder, which always holds all results so far.
 
     class_folders: the data sets, training and validation, that the rows' backbones are trained on where they begin as
-    classifiers; None where no row's does.  changed: what was set for all rows alike, as it was written.
+    classifiers; None where no row's does.  changed: what was set for all rows alike, as it was written.  processes:
+    that train; with those of this process, rows are trained one after the other.
     """
 
     definition: Roadmap
@@ -70,68 +121,65 @@ class RoadmapTraining:
     workers: int | None
     teacher: str | None
     reporter: Reporter
+    processes: Workers
     class_folders: tuple[Dataset, Dataset] | None = None
     changed: tuple[str, ...] = ()
 
     def train_all(self, rows: list[Row], seeds: int) -> RoadmapTable:
-        """Trains each row with each seed, and writes the table."""
-        for seed in range(seeds):
-            for row in rows:
-                self.train(row, seed)
+        """Trains each row with each seed, and writes the table. KeyboardInterrupt after Ctrl-C."""
+        if self.class_folders is not None:
+            self.run([one for row in rows if (one := self.backbone(row)) is not None], self.class_folders)
+        trainings = [self.row_training(row, seed) for seed in range(seeds) for row in rows]
+        self.run(trainings, (self.training, self.validation))
         found = self.table(rows, seeds)
         found.write()
         return found
 
-    def train(self, row: Row, seed: int) -> None:
-        """Trains a row with one seed, or resumes it; does nothing if it is done. KeyboardInterrupt after Ctrl-C."""
+    def row_training(self, row: Row, seed: int) -> RowTraining:
+        """The training of a row with one seed."""
         recipe = change(self.recipes[row.key], {"seed": self.recipes[row.key].seed + seed})
-        folder = self.folder / row.key / f"seed-{seed}"
-        if is_done(folder, recipe):
-            find_teacher(recipe, folder, self.teacher if recipe.distillation else None, None, True)  # refuses another
-            return
-        weights = None if recipe.pretraining is None else self.backbone(row, recipe.pretraining)
-        self.run(folder, recipe, f"{row.name}, seed {seed}", (self.training, self.validation), weights)
+        folder, teacher = self.folder / row.key / f"seed-{seed}", self.teacher if recipe.distillation else None
+        before = None if recipe.pretraining is None else self.folder / row.key / BACKBONE / run_files.LAST_WEIGHTS
+        return RowTraining(f"{row.name}, seed {seed}", folder, recipe, before, teacher)
 
-    def backbone(self, row: Row, recipe: Recipe) -> Path:
-        """The weights that a row's trainings start from: trained as a classifier, once for all seeds."""
-        assert self.class_folders is not None  # checked by `roadmap`
+    def backbone(self, row: Row) -> RowTraining | None:
+        """The training of a row's backbone as a classifier, once for all seeds; None where it has none."""
+        recipe = self.recipes[row.key].pretraining
+        if recipe is None or self.class_folders is None:
+            return None
         recipe = change(recipe, {"model.num_classes": len(self.class_folders[0].names)})
-        folder = self.folder / row.key / BACKBONE
-        if not is_done(folder, recipe):
-            self.run(folder, recipe, f"{row.name}, the backbone", self.class_folders)
-        return folder / run_files.LAST_WEIGHTS
+        return RowTraining(f"{row.name}, the backbone", self.folder / row.key / BACKBONE, recipe)
 
-    def run(
-        self,
-        folder: Path,
-        recipe: Recipe,
-        title: str,
-        data: tuple[Dataset, Dataset],
-        weights: Path | None = None,
-    ) -> None:
-        """Trains, or continues a training, and writes its result when it is finished."""
-        self.reporter.info(f"\n{title}")
-        result = train(
-            recipe,
-            data[0],
-            validation=data[1],
-            weights=weights,
-            teacher=self.teacher if recipe.distillation else None,
-            out=folder,
-            resume=(folder / run_files.CHECKPOINT).is_file(),
-            device=str(self.device),
-            workers=self.workers,
-            resume_command=lambda _: (
-                f"onelook roadmap {self.definition.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
-            ),
-            reporter=self.reporter,
-        )
-        if result.reason == "interrupted":
-            raise KeyboardInterrupt
-        measures = ("top1", "top5") if isinstance(recipe.loss, ClassLoss) else tuple(PRINTED_METRICS)
-        reached = {name: result.last[name] for name in measures}
-        reached |= {"epochs": result.epochs, "seconds": result.seconds}
-        write_text(folder / RESULT, json.dumps(reached, indent=1) + "\n")
+    def run(self, trainings: Sequence[RowTraining], data: tuple[Dataset, Dataset]) -> None:
+        """Runs the trainings that are not done yet. KeyboardInterrupt after Ctrl-C."""
+        command = f"onelook roadmap {self.definition.name} ... --out {shlex.quote(str(self.folder))} (the same command)"
+        setup = self.processes.share(TrainingSetup(data, str(self.device), self.workers, command))
+        missing = [one for one in trainings if not self.is_done(one)]
+        # A reporter belongs to this process; elsewhere a training writes to a file beside its folder.
+        beside = () if not isinstance(self.processes, InProcess) else (self.reporter,)
+
+        def begin(number: int, one: RowTraining) -> Call[bool]:
+            self.reporter.info(f"\n{one.title}")
+            one.folder.parent.mkdir(parents=True, exist_ok=True)
+            log = one.folder.with_name(f"{one.folder.name}.log")
+            return self.processes.submit(train_row, one, setup, *beside, log=log)
+
+        def finished(number: int, whole: bool) -> None:
+            if not whole:
+                raise KeyboardInterrupt
+            if not beside:
+                self.reporter.info(f"{missing[number].title}: finished")
+
+        if failed := run_all(self.processes, iter(enumerate(missing)), begin, finished):
+            number, reason = next(iter(failed.items()))
+            raise UserError(f"'{missing[number].title}' was not trained: {reason}", "The same command continues it.")
+
+    def is_done(self, one: RowTraining) -> bool:
+        """Whether a training is finished; UserError where it was another one."""
+        if not is_done(one.folder, one.recipe):
+            return False
+        find_teacher(one.recipe, one.folder, one.teacher, None, True)  # refuses another
+        return True
 
     def table(self, rows: list[Row], seeds: int) -> RoadmapTable:
         """What the folder holds, as a table."""
@@ -168,26 +216,27 @@ class RoadmapTraining:
         """Milliseconds of each row's network by its key, measured in alternation and kept for this computer.
 
         Rows with the same network share one measurement. Where a row is new, all are measured again: times taken an
-        hour apart cannot be compared.
+        hour apart, or on different computers, cannot be compared.
         """
         first: dict[object, str] = {}  # network and size -> the first row that has them
         same = {}
         for row in rows:
             recipe = self.recipes[row.key]
             same[row.key] = first.setdefault((recipe.model, recipe.input_size), row.key)
-        path, hardware = self.folder / LATENCY, describe_hardware(self.device)
+        path = self.folder / LATENCY
         kept = read_kept(path) if path.is_file() else {}
-        known = kept.get("milliseconds") if kept.get("device") == hardware else None
+        here = not isinstance(self.processes, InProcess) or kept.get("device") == describe_hardware(self.device)
+        known = kept.get("milliseconds") if here else None
         if not isinstance(known, dict) or not set(same.values()) <= set(known):
-            names = self.training.names
-            runs = {key: forward(self.recipes[key], names, self.device) for key in first.values()}
-            known = latencies(runs, self.device)
-            write_text(path, json.dumps({"device": hardware, "milliseconds": known}, indent=1) + "\n")
+            recipes = {key: self.recipes[key] for key in first.values()}
+            kept = self.processes.submit(measure_latencies, recipes, self.training.names, str(self.device)).result()
+            known = kept["milliseconds"]
+            write_text(path, json.dumps(kept, indent=1) + "\n")
         return {key: float(known[measured]) for key, measured in same.items()}
 
     def facts(self, seeds: int) -> dict[str, str]:
         """What the numbers of the table depend on: hardware, settings, data."""
-        recipe, device = next(iter(self.recipes.values())), describe_hardware(self.device)
+        recipe, device = next(iter(self.recipes.values())), read_kept(self.folder / LATENCY)["device"]
         height, width = recipe.input_size
         spread = f"mean and sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
         backbones = {} if self.class_folders is None else {"backbones trained on": self.class_folders[0].describe()}
@@ -239,6 +288,13 @@ def measured_row(
         note=row.note,
         seconds=seconds,
     )
+
+
+def measure_latencies(recipes: Mapping[str, Recipe], names: tuple[str, ...], device: str) -> dict[str, Any]:
+    """The median milliseconds of the recipes' networks, by the recipes' keys, and the hardware that they are of."""
+    chosen = torch.device(device)
+    runs = {key: forward(recipe, names, chosen) for key, recipe in recipes.items()}
+    return {"device": describe_hardware(chosen), "milliseconds": latencies(runs, chosen)}
 
 
 def forward(recipe: Recipe, names: tuple[str, ...], device: torch.device) -> Callable[[], object]:

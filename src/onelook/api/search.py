@@ -22,6 +22,9 @@ from onelook.api.search_latency import (
 )
 from onelook.api.search_session import MOST_PROCESSES, model_costs, run_search
 from onelook.api.training_session import run_folder
+from onelook.cluster.place import parse_place
+from onelook.cluster.ray_workers import workers_at
+from onelook.cluster.workers import InProcess, LocalPool
 from onelook.config import check_arguments
 from onelook.errors import ConfigError, UsageError, UserError
 from onelook.files import write_text
@@ -131,6 +134,7 @@ def search(
     name: str | None = None,
     out: PathLike | None = None,
     resume: bool = False,
+    on: str | None = None,
     resume_command: Callable[[Path], str] | None = None,
     reporter: Reporter | None = None,
 ) -> SearchResult:
@@ -145,8 +149,9 @@ def search(
     of the family with residual blocks.  size: side of the input in pixels; None is that of `like`.
     evaluations: structures to try, earlier ones of the search included; None is 100,000.  processes: how many compute;
     the result does not depend on it.  seed: None is 0.  name: of the found model; None is that of the folder.
-    out: folder of the search; None is runs/search-NAME.  resume: continue the search in `out`; only `evaluations` and
-    `processes` may be new then.  resume_command: how to continue the search in a folder, for the result's message.
+    out: folder of the search; None is runs/search-NAME.  resume: continue the search in `out`; only `evaluations`,
+    `processes` and `on` may be new then.  on: "ray" or "ray://HOST:PORT" computes on a Ray cluster, with the same
+    result; None is this machine.  resume_command: how to continue the search in a folder, for the result's message.
 
     Ctrl-C ends the search with the best structure so far. Raises UserError for budgets that no structure fits.
     """
@@ -156,6 +161,9 @@ def search(
         raise UsageError("evaluations and processes are at least 1.")
     if processes is not None and processes > MOST_PROCESSES:
         raise UsageError(f"{processes} processes have nothing to do: a round has {MOST_PROCESSES} parts.")
+    place = parse_place(on)
+    if processes is not None and not place.is_local:
+        raise UsageError("processes are those of this machine.", "Leave it away, or give on='ray,workers=4'.")
     folder = run_folder(out, resume, f"search-{like or family}")
     given = {"budget": budget or None, "like": like, "size": size, "seed": seed, "name": name}
     given |= {"runtime": runtime, "threads": threads}
@@ -172,11 +180,13 @@ def search(
     if task.budgets.seconds is None:
         if runtime is not None or threads is not None:
             raise UsageError("runtime and threads are for a budget of latency.", "Leave them away, or add latency=...")
-        interrupted = run_search(task, state, folder, processes=processes or 1, reporter=reporter)
+        local = InProcess() if processes in (None, 1) else LocalPool(processes)
+        with workers_at(place, local, reporter, device="cpu") as workers:
+            interrupted = run_search(task, state, folder, workers=workers, reporter=reporter)
         result = _finish(task, state, folder, interrupted)
     else:
-        if processes not in (None, 1):
-            raise UsageError("Measuring latency needs the machine for itself.", "Leave processes away.")
+        if processes not in (None, 1) or not place.is_local:
+            raise UsageError("Measuring latency needs the machine for itself.", "Leave processes and on away.")
         result = _search_by_latency(task, state, folder, reporter)
     command = (resume_command or _resume_call)(folder) if result.interrupted else ""
     return replace(result, seconds=time.monotonic() - started, resume_command=command)
@@ -199,7 +209,7 @@ def _search_by_latency(task: Task, state: SearchState, folder: Path, reporter: R
         state.members = initial_population(task).members
     limit, finalists = task.budgets.seconds or 0.0, []
     for attempt in range(ATTEMPTS):
-        if run_search(task, state, folder, processes=1, reporter=reporter):
+        if run_search(task, state, folder, workers=InProcess(), reporter=reporter):
             return _finish(task, state, folder, True, calibration=calibration)
         count = FINALISTS if calibration.reliable else MORE_FINALISTS
         finalists = measured_finalists(meter, model, state.members, reporter, count)

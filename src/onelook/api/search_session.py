@@ -1,18 +1,15 @@
-"""Runs the rounds of a search for a backbone, in one or several processes, and saves its state."""
+"""Runs the rounds of a search for a backbone on workers, and saves its state."""
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
-from onelook.data.main_script import main_script_hidden
+from onelook.cluster.retrying import run_all
+from onelook.cluster.workers import Workers
+from onelook.errors import UserError
 from onelook.files import write_text
 from onelook.nas.cost import cost
 from onelook.nas.evolution import PART_EVALUATIONS, PARTS, Population, Task, evolve_part, merged
@@ -26,20 +23,18 @@ from onelook.training.interrupt import StopRequest
 MOST_PROCESSES = PARTS
 _SAVE_EVERY = 5.0  # seconds
 
-Round = Callable[[SearchState], Sequence[Population]]
 
-
-def run_search(task: Task, state: SearchState, folder: Path, *, processes: int, reporter: Reporter) -> bool:
+def run_search(task: Task, state: SearchState, folder: Path, *, workers: Workers, reporter: Reporter) -> bool:
     """Runs rounds until the evaluations of the settings are made; the state in the folder is kept up to date.
 
-    Returns whether Ctrl-C stopped it before.
+    Returns whether Ctrl-C stopped it before. The result does not depend on the workers.
     """
     evaluations = int(state.settings["evaluations"])
     state.save(folder, write_text)
-    saved = time.monotonic()
-    with StopRequest() as stop, rounds(task, processes) as run_round, reporter.progress("search") as progress:
+    saved, shared = time.monotonic(), workers.share(task)
+    with StopRequest() as stop, reporter.progress("search") as progress:
         while state.evaluations < evaluations and not stop.requested:
-            state.advance(merged(task, run_round(state)), PARTS * PART_EVALUATIONS)
+            state.advance(merged(task, run_round(workers, shared, state)), PARTS * PART_EVALUATIONS)
             progress(min(state.evaluations, evaluations), evaluations, _detail(task, state))
             if time.monotonic() - saved > _SAVE_EVERY:
                 state.save(folder, write_text)
@@ -56,22 +51,19 @@ def _detail(task: Task, state: SearchState) -> str:
     )
 
 
-@contextmanager
-def rounds(task: Task, processes: int) -> Iterator[Round]:
-    """A function that computes the parts of a round, in this process or in several others."""
-    if processes == 1:
-        yield lambda state: [evolve_part(task, state.members, state.turn, part) for part in range(PARTS)]
-        return
-    with main_script_hidden():
-        # The first Ctrl-C ends the search after the round that is computed, so the processes ignore it.
-        pool = ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-        with pool:
-
-            def run_round(state: SearchState) -> list[Population]:
-                parts = [pool.submit(evolve_part, task, state.members, state.turn, part) for part in range(PARTS)]
-                return [part.result() for part in parts]
-
-            yield run_round
+def run_round(workers: Workers, task: Task, state: SearchState) -> list[Population]:
+    """The populations of the parts of a round, in their order."""
+    found: dict[int, Population] = {}
+    failed = run_all(
+        workers,
+        ((part, part) for part in range(PARTS)),
+        lambda number, part: workers.submit(evolve_part, task, state.members, state.turn, part),
+        found.__setitem__,
+        release=False,
+    )
+    if failed:
+        raise UserError(f"A part of the search failed: {next(iter(failed.values()))}", "Resume the search.")
+    return [found[part] for part in range(PARTS)]
 
 
 def model_costs(architecture: Architecture, size: int) -> tuple[int, float]:

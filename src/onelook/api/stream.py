@@ -18,6 +18,7 @@ from onelook.api.comparing import CompareSettings, Measuring
 from onelook.api.open import LoadOptions, Model, PathLike
 from onelook.api.stream_trials import checked_runtimes, open_trials
 from onelook.api.validate import open_evaluated
+from onelook.cluster.workers import InProcess
 from onelook.config import check_arguments
 from onelook.data import Dataset, splits
 from onelook.data.fit import check_fit
@@ -111,7 +112,7 @@ def stream(
         times = _given_run_times(run_times, opened) if run_times is not None else _measured(measuring, opened)
         found: list[StreamedModel] = []
         for one in opened:
-            evaluation = measuring.evaluation(one)
+            (evaluation,) = measuring.evaluations([one], InProcess())
             found += simulated(one, evaluation, times[one.name].faster(speed), kinds)
             notes = (*notes, *evaluation.notes)
     except KeyboardInterrupt:

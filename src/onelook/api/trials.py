@@ -6,14 +6,16 @@ import csv
 import io
 import json
 import signal
-import subprocess
-import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from onelook import run_files
+from onelook.api import trial_process
+from onelook.cluster.retrying import MOST_ATTEMPTS
+from onelook.cluster.workers import POLL, Call, LocalProcesses, WorkerLostError, Workers
 from onelook.config import to_plain, write_yaml
 from onelook.files import write_text
 from onelook.reporter import Reporter
@@ -24,7 +26,6 @@ from onelook.tuning.genes import Gene
 from onelook.tuning.study import Study, Trial
 
 BASE, BEST, TABLE = "base.yaml", "best.yaml", "results.csv"
-POLL = 0.2  # seconds between two looks at the trials that run
 OUTPUT_END = 2000  # characters of a failed trial's output that are searched for its message
 
 
@@ -43,15 +44,22 @@ def create_study(
 class Launcher:
     """Starts the trainings of a search, each in a process of its own.
 
-    options: the arguments of `onelook.train` that all trials share.  devices: trials take them in turn.
+    options: the arguments of `onelook.train` that all trials share.  devices: trials take them in turn.  workers: whose
+    processes they are; None is this machine's. On other machines the folder and the data have the same paths.
     """
 
     def __init__(
-        self, data: str, folder: Path, options: Mapping[str, Any], devices: Sequence[str | None] = (None,)
+        self,
+        data: str,
+        folder: Path,
+        options: Mapping[str, Any],
+        devices: Sequence[str | None] = (None,),
+        workers: Workers | None = None,
     ) -> None:
         self.data, self.folder, self.options, self.devices = data, folder, dict(options), list(devices)
+        self.workers = LocalProcesses() if workers is None else workers
 
-    def start(self, study: Study, trial: Trial) -> subprocess.Popen[bytes]:
+    def start(self, study: Study, trial: Trial) -> Call[int]:
         """Starts the training of a trial, from its checkpoint where it has one."""
         run, recipe = self.folder / trial.name, self.folder / f"{trial.name}.yaml"
         write_yaml(recipe, to_plain(study.recipe_of(trial)))
@@ -64,13 +72,8 @@ class Launcher:
             "resume": resume,
             "device": self.devices[trial.number % len(self.devices)],
         }
-        command = [sys.executable, "-m", "onelook.api.trial_process", str(run), str(self.result(trial))]
-        command.append(json.dumps(arguments))
-        with self.output(trial).open("ab") as output:
-            # In a session of its own: a Ctrl-C is passed on by the search, once.
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
+        texts = str(run), str(self.result(trial)), json.dumps(arguments)
+        return self.workers.submit(trial_process.main, *texts, log=self.output(trial))
 
     def result(self, trial: Trial) -> Path:
         """The file of the result of a trial's training."""
@@ -86,26 +89,43 @@ def run_study(study: Study, trials: int, launcher: Launcher, parallel: int, repo
     waiting = study.unfinished()
     for trial in waiting:
         wait_for_process(trial, launcher)
-    running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+    running: dict[int, tuple[Call[int], float]] = {}
+    lost: Counter[int] = Counter()
     with StopRequest() as stop:
         while True:
             while not stop.requested and len(running) < parallel and (waiting or len(study.trials) < trials):
                 trial = waiting.pop(0) if waiting else study.start_trial()
-                process = launcher.start(study, trial)
-                running[trial.number] = (process, time.monotonic())
-                study.update_trial(trial, process=process.pid)
-            for number, (process, begun) in list(running.items()):
-                if stop.requested and process.poll() is None:
-                    process.terminate()  # a process that nohup started ignores SIGINT, but SIGTERM saves as well
-                    process.wait()
-                if process.poll() is not None:
+                call = launcher.start(study, trial)
+                running[trial.number] = (call, time.monotonic())
+                study.update_trial(trial, process=call.process)
+            for number, (call, begun) in list(running.items()):
+                if stop.requested and not call.done():
+                    call.interrupt()
+                if stop.requested or call.done():
                     del running[number]
-                    record_result(study, study.trials[number], launcher, process.returncode, time.monotonic() - begun)
+                    code, seconds = exit_code(call), time.monotonic() - begun
+                    lost[number] += code is None
+                    if code is None and lost[number] < MOST_ATTEMPTS:
+                        reporter.info(f"trial {number}: its worker was lost; it continues from its last checkpoint.")
+                        seconds += study.trials[number].seconds
+                        waiting.append(study.update_trial(study.trials[number], seconds=seconds))
+                        continue
+                    record_result(study, study.trials[number], launcher, -1 if code is None else code, seconds)
                     write_tables(study)
                     reporter.info(trial_line(study, study.trials[number]))
             if not running and (stop.requested or (not waiting and len(study.trials) >= trials)):
                 return stop.requested and bool(study.unfinished() or len(study.trials) < trials)
-            time.sleep(POLL)
+            launcher.workers.wait([call for call, _ in running.values()], POLL)
+
+
+def exit_code(call: Call[int]) -> int | None:
+    """The exit code of a training; None where its worker was lost."""
+    try:
+        return call.result()
+    except WorkerLostError:
+        return None
+    except KeyboardInterrupt:
+        return 130
 
 
 def wait_for_process(trial: Trial, launcher: Launcher) -> None:

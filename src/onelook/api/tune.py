@@ -8,11 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved
 from onelook.api.splits import open_splits
 from onelook.api.training_session import run_folder, run_name
 from onelook.api.trials import BASE, BEST, Launcher, create_study, run_study
+from onelook.cluster.place import parse_place
+from onelook.cluster.ray_workers import device_of, workers_at
+from onelook.cluster.workers import LocalProcesses
 from onelook.config import check_arguments
 from onelook.errors import UsageError, UserError
 from onelook.files import write_text
@@ -94,6 +99,7 @@ def tune(
     split: str | None = None,
     validation: str | None = None,
     workers: int | None = None,
+    on: str | None = None,
     resume_command: Callable[[Path], str] | None = None,
     reporter: Reporter | None = None,
 ) -> TuneResult:
@@ -108,7 +114,9 @@ def tune(
     device: as for `onelook.train`; several, separated by commas, are taken in turn.  out: folder of the search; None is
     runs/tune-NAME.  resume: continue the search in `out`; settings that are None are as they were.  seed: of the search
     itself; None is 0.  split, validation: names of the splits.  workers: processes of each training that prepare
-    images.  resume_command: how to continue the search in a folder, for the result's message.
+    images.  on: "ray" or "ray://HOST:PORT" trains on a Ray cluster, whose machines share the folders; `parallel` of
+    None is then as many trainings as it has room for.  resume_command: how to continue the search in a folder, for the
+    result's message.
 
     Ctrl-C stops the running trainings, which are continued by `resume`. Raises UserError where every trial failed.
     """
@@ -116,21 +124,33 @@ def tune(
     if any(number is not None and number < 1 for number in (trials, parallel)):
         raise UsageError("trials and parallel are at least 1.")
     given = {
-        **{"trials": trials, "parallel": parallel, "device": device, "workers": workers},
+        **{"trials": trials, "parallel": parallel, "device": device, "workers": workers, "on": on},
         **{"weights": None if weights is None else os.fspath(weights), "train_split": split, "val_split": validation},
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     choice, among = without_ranges(named_choice(recipe, epochs=epochs, size=size, batch=batch))
     ranges = (*ranges, *among)
     folder = run_folder(out, resume, f"tune-{run_name(choice) or 'recipe'}")
-    if resume:
-        study = _resumed_study(folder, choice, ranges, seed, options)
-    else:
-        study = _new_study(folder, choice, data, options, ranges=ranges, seed=seed or 0, reporter=reporter)
-    shared = {name: study.options.get(key) for name, key in _SHARED.items()}
-    launcher = Launcher(os.fspath(data), folder, shared, _devices(study.options))
-    number, at_once = int(study.options.get("trials", TRIALS)), int(study.options.get("parallel", 1))
-    interrupted = run_study(study, number, launcher, at_once, PlainReporter() if reporter is None else reporter)
+    shown = PlainReporter() if reporter is None else reporter
+    study = _resumed_study(folder, choice, ranges, seed, options) if resume else None
+    asked = options if study is None else study.options
+    place = parse_place(asked.get("on"))
+    with workers_at(place, LocalProcesses(), shown, alone=True, device=asked.get("device")) as processes:
+        device = device_of(processes, asked.get("device"))
+        if study is None:
+            on_cpu = (device or "").startswith("cpu") if not place.is_local else _first_device(options).type == "cpu"
+            study = _new_study(
+                folder, choice, data, options, ranges=ranges, seed=seed or 0, on_cpu=on_cpu, reporter=reporter
+            )
+        shared = {name: study.options.get(key) for name, key in _SHARED.items()}
+        where = os.fspath(data)
+        if not place.is_local:  # a worker has another folder of work
+            where, folder = os.path.abspath(where), folder.absolute()
+            shared["weights"] = shared["weights"] and os.path.abspath(shared["weights"])
+        launcher = Launcher(where, folder, shared, _devices({"device": device} if device else {}), processes)
+        number = int(study.options.get("trials", TRIALS))
+        at_once = int(study.options.get("parallel", processes.count))
+        interrupted = run_study(study, number, launcher, at_once, shown)
     return finish(study, interrupted, (resume_command or _resume_call)(folder))
 
 
@@ -148,10 +168,13 @@ def is_range(setting: str) -> bool:
 
 
 def _devices(options: Mapping[str, Any]) -> list[str | None]:
-    """The devices that the trials use in turn; UserError where the first does not exist."""
-    devices: list[str | None] = [*str(options["device"]).split(",")] if "device" in options else [None]
-    choose_device(devices[0])
-    return devices
+    """The devices that the trials use in turn."""
+    return [*str(options["device"]).split(",")] if "device" in options else [None]
+
+
+def _first_device(options: Mapping[str, Any]) -> torch.device:
+    """The first device of the trials; UserError where this machine does not have it."""
+    return choose_device(_devices(options)[0])
 
 
 def _resumed_study(
@@ -176,8 +199,9 @@ def _resumed_study(
             f"Leave away: {', '.join(refused)}; or begin a new search in another folder (out).",
         )
     study = Study.read(folder, read_recipe(folder / BASE), write_text)
-    _devices(options)
     study.options = {**study.options, **options}
+    if parse_place(study.options.get("on")).is_local:
+        _first_device(options)
     study.save()
     return study
 
@@ -190,10 +214,10 @@ def _new_study(
     *,
     ranges: Sequence[str],
     seed: int,
+    on_cpu: bool,
     reporter: Reporter | None,
 ) -> Study:
     """Creates a search in a folder; UserError where no trial could be better than another."""
-    first = choose_device(_devices(options)[0])
     if (folder / STUDY_FILE).exists():
         raise UserError(f"'{folder}' holds a search already.", "Continue it (resume), or choose another folder (out).")
     training, validation, _ = open_splits(data, options.get("train_split"), options.get("val_split"), reporter=reporter)
@@ -202,7 +226,7 @@ def _new_study(
             "There is nothing to evaluate on, so no trial is better than another.",
             "Give --val-split (in Python: validation).",
         )
-    chosen = resolved(choice, training, has_weights="weights" in options, on_cpu=first.type == "cpu")
+    chosen = resolved(choice, training, has_weights="weights" in options, on_cpu=on_cpu)
     if lacking := missing_for_metric(chosen.metric, validation):
         raise UserError(
             f"The validation split has no {lacking}: {chosen.metric} is undefined on it, so no trial is better "

@@ -29,6 +29,7 @@ def compare(
     seed: int = 0,
     allow_size_mismatch: bool = False,
     out: Path = Path("runs/compare"),
+    on: str | None = None,
 ) -> CommandResult[Comparison]:
     """Compare models on one data set and one machine: accuracy, speed, cost, and whether they differ.
 
@@ -58,6 +59,8 @@ def compare(
         seed: Of the resampling.
         allow_size_mismatch: Go on although images do not have their annotated sizes, with the boxes as annotated.
         out: Folder of the results.
+        on: Evaluate the models on a Ray cluster whose machines share the files: ray, or ray://HOST:PORT. Memory and
+            times are measured here.
     """
     found = api.compare(
         models,
@@ -76,6 +79,7 @@ def compare(
         seed=seed,
         allow_size_mismatch=allow_size_mismatch,
         out=out,
+        on=on,
         reporter=ConsoleReporter(),
     )
     return CommandResult(found, show_comparison)

@@ -28,6 +28,7 @@ def roadmap(
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
+    on: str | None = None,
 ) -> CommandResult[Any]:
     """Train the rows of a paper's ablation table, and compare them.
 
@@ -59,6 +60,8 @@ def roadmap(
         train_split: Split to train on; train, or trainval where that is what there is.
         val_split: Split to evaluate on; val, or test where that is what there is.
         workers: Processes that prepare images.
+        on: Train the rows on a Ray cluster whose machines share the folders: ray, or ray://HOST:PORT, with settings
+            behind it (ray,workers=8,cpus=2,gpus=1).
     """
     from onelook.api.roadmap import roadmap as train_roadmap
     from onelook.api.roadmap import roadmaps
@@ -85,6 +88,7 @@ def roadmap(
         split=train_split,
         validation=val_split,
         workers=workers,
+        on=on,
         reporter=ConsoleReporter(),
     )
     return CommandResult(table, show_roadmap)

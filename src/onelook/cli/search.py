@@ -24,6 +24,7 @@ def search(
     name: str | None = None,
     out: str | None = None,
     resume: bool = False,
+    on: str | None = None,
 ) -> CommandResult[Any]:
     """Search for a backbone within a budget, without training (MAE-NAS).
 
@@ -51,6 +52,7 @@ def search(
         name: Of the found model; that of the folder unless given.
         out: Folder of the search.
         resume: Continue the search in --out.
+        on: Compute on a Ray cluster, with the same result: ray, or ray://HOST:PORT.
     """
     from onelook.api.search import search as search_backbone
 
@@ -67,6 +69,7 @@ def search(
         name=name,
         out=out,
         resume=resume,
+        on=on,
         resume_command=resume_backbone_search,
         reporter=ConsoleReporter(),
     )

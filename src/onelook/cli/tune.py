@@ -30,6 +30,7 @@ def tune(
     train_split: str | None = None,
     val_split: str | None = None,
     workers: int | None = None,
+    on: str | None = None,
 ) -> CommandResult[Any]:
     """Search for better settings of a training.
 
@@ -62,6 +63,8 @@ def tune(
         train_split: Split to train on.
         val_split: Split to evaluate on.
         workers: Processes of each training that prepare images.
+        on: Train on a Ray cluster whose machines share the folders: ray, or ray://HOST:PORT, with settings behind it
+            (ray,workers=8,cpus=2,gpus=1).
     """
     from onelook.api.recipe_choice import RecipeChoice
     from onelook.api.tune import tune as tune_recipe
@@ -79,6 +82,7 @@ def tune(
         split=train_split,
         validation=val_split,
         workers=workers,
+        on=on,
         resume_command=partial(resume_search, data),
         reporter=ConsoleReporter(),
     )

@@ -35,7 +35,8 @@ MAX_PIXELS = _largest_image()
 """The largest image that is decoded unless a `limit` is given: 512 MiB of RGB, the limit other libraries use too.
 The environment variable ONELOOK_MAX_PIXELS changes it for a whole process."""
 
-_MAX_FILE = 2 << 30  # bytes: more than an uncompressed 16-bit image at the pixel limit needs
+MAX_FILE = 2 << 30
+"""Bytes of the largest image file: more than an uncompressed 16-bit image at the pixel limit needs."""
 _MAX_SCANS = 200  # passes of a progressive JPEG; encoders write about ten
 _MAX_SCANNED = 8_000_000_000  # pixels in all passes together
 _PIXELS_PER_BYTE = 2048  # of a JPEG: a Huffman code has a bit a block of 8x8 at least; four times that is allowed
@@ -112,9 +113,9 @@ def _read(name: str) -> bytes:
             raise ImageError(f"'{name}' is a folder, not an image.", "Name an image file.")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"'{name}' is not a regular file.", "Name an image file.")
-        if status.st_size > _MAX_FILE:
+        if status.st_size > MAX_FILE:
             raise ImageError(
-                f"'{name}' has {status.st_size:,} bytes, more than any image that can be decoded ({_MAX_FILE:,}).",
+                f"'{name}' has {status.st_size:,} bytes, more than any image that can be decoded ({MAX_FILE:,}).",
                 "Name an image file; for a video use `onelook detect`.",
             )
         with open(name, "rb") as file:

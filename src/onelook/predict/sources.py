@@ -10,8 +10,9 @@ import glob
 import itertools
 import math
 import os
+import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Literal
@@ -36,6 +37,9 @@ VIDEO_SUFFIXES = frozenset(
 UNREAD_SUFFIXES = frozenset(f".{name}" for name in ("jxl", "dng", "cr2", "cr3", "nef", "arw", "orf", "raf", "rw2"))
 """Suffixes of photographs that are not read: JPEG XL and the raw files of cameras."""
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "rtp://", "tcp://", "srt://", "mms://")
+SAME_TIME = 1e-6
+"""Seconds between times that are the same: containers round them."""
+
 _LARGEST_LIST = 64 << 20  # bytes of a text file of paths
 
 
@@ -77,16 +81,39 @@ class Excerpt:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise UsageError(f"every is {self.every}.", "Give 1 or more: 3 uses every third frame.")
+            raise UsageError(f"'every' is {self.every}.", "Give 1 or more: 3 uses every third frame.")
         if not 0 <= self.start < math.inf:
-            raise UsageError(f"start is {self.start}.", "Give a number of seconds, 0 or more.")
+            raise UsageError(f"'start' is {self.start:g}.", "Give a number of seconds, 0 or more.")
         if self.end is not None and not self.start < self.end:
-            raise UsageError(f"end is {self.end:g} and start is {self.start:g}.", "Give an end after the start.")
+            raise UsageError(f"'end' is {self.end:g} and 'start' is {self.start:g} s.", "Give an end after the start.")
+
+    @staticmethod
+    def of(every: int, start: float | str, end: float | str | None) -> Excerpt:
+        """The excerpt of these settings, whose times may be text: seconds, m:s or h:m:s."""
+        return Excerpt(every, seconds_of("start", start), None if end is None else seconds_of("end", end))
 
     @property
     def is_whole(self) -> bool:
         """Whether every frame is used."""
         return self == Excerpt()
+
+    def has_begun(self, seconds: float) -> bool:
+        """Whether a frame of this time is at the start or later."""
+        return seconds >= self.start - SAME_TIME
+
+    def ends_before(self, seconds: float) -> bool:
+        """Whether a frame of this time is at the end or later."""
+        return self.end is not None and seconds >= self.end - SAME_TIME
+
+
+def seconds_of(name: str, value: float | str) -> float:
+    """Seconds of a number, or of a text "90", "1:30" or "0:01:30.5". name: of the setting, for the UsageError."""
+    if not isinstance(value, str):
+        return float(value)
+    parts = value.split(":")
+    if re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", value.strip(), re.ASCII) and all(float(part) < 60 for part in parts[1:]):
+        return sum(float(part) * 60**place for place, part in enumerate(reversed(parts)))
+    raise UsageError(f"'{name}' is '{value}'.", "Give seconds, or a time as m:s or h:m:s, such as 90.5 or 0:01:30.5.")
 
 
 WHOLE = Excerpt()
@@ -165,12 +192,12 @@ def _expand(text: str, hidden: str | None, alone: bool) -> list[Source]:
         if "\0" not in text and not os.path.lexists(text):  # said before a model is loaded
             hint = other_spelling(text) or _similar(text)
             raise ImageError(f"'{text}' does not exist.{hint}", "Check the path.") from None
-        return [_file(text, PurePath(text).name, alone)]  # its reader says what is wrong with it
+        return [file_source(text, PurePath(text).name, alone)]  # its reader says what is wrong with it
     if stat.S_ISDIR(status.st_mode):
         return _folder(text, hidden)
     if PurePath(text).suffix.lower() == ".txt":
         return _listed(text, alone)
-    return [_file(text, PurePath(text).name, alone)]
+    return [file_source(text, PurePath(text).name, alone)]
 
 
 def _similar(path: str) -> str:
@@ -181,7 +208,7 @@ def _similar(path: str) -> str:
     return ""
 
 
-def _file(path: str, name: str, alone: bool = False) -> Source:
+def file_source(path: str, name: str, alone: bool = False) -> Source:
     """A file is an image by its first bytes or else its suffix, otherwise a video."""
     suffix = PurePath(path).suffix.lower()
     # A raw file may be a TIFF, whose first image is a preview.
@@ -220,23 +247,13 @@ def _begins_like_video(path: str) -> bool:
 
 
 def _folder(text: str, hidden: str | None) -> list[Source]:
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | UNREAD_SUFFIXES
     unreadable: list[OSError] = []
-    found: list[Source] = []
-    for folder, subfolders, names in os.walk(text, onerror=unreadable.append):
-        subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) != hidden
-        )
-        for name in sorted(names):
-            if PurePath(name).suffix.lower() in known and not name.startswith("."):
-                path = os.path.join(folder, name)
-                found.append(_file(path, os.path.relpath(path, text)))
+    found = [
+        file_source(path, os.path.relpath(path, text))
+        for path in files_in_folder(text, hidden, onerror=unreadable.append)
+    ]
     for error in unreadable:
-        reason = ImageError(
-            f"The folder '{error.filename}' cannot be read: {reason_of(error)}.", "Change its permissions."
-        )
+        reason = unreadable_folder(error)
         found.append(Source("missing", str(error.filename), "missing", error=reason))
     if not found:
         raise ImageError(
@@ -245,11 +262,35 @@ def _folder(text: str, hidden: str | None) -> list[Source]:
     return found
 
 
+def files_in_folder(
+    text: str, hidden: str | None = None, *, onerror: Callable[[OSError], object] | None = None
+) -> Iterator[str]:
+    """The files of a folder and its subfolders that `find_sources` takes, by suffix and in its order, one by one.
+
+    hidden: the real path of a folder that is left out.  onerror: called for a folder that cannot be read.
+    """
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | UNREAD_SUFFIXES
+    for folder, subfolders, names in os.walk(text, onerror=onerror):
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) != hidden
+        )
+        for name in sorted(names):
+            if PurePath(name).suffix.lower() in known and not name.startswith("."):
+                yield os.path.join(folder, name)
+
+
+def unreadable_folder(error: OSError) -> ImageError:
+    """The error for a folder that cannot be read."""
+    return ImageError(f"The folder '{error.filename}' cannot be read: {reason_of(error)}.", "Change its permissions.")
+
+
 def _globbed(text: str) -> list[Source]:
     matched = sorted(path for path in glob.iglob(text, recursive=True) if not os.path.isdir(path))
     if not matched:
         raise ImageError(f"No file matches '{text}'.", "Check the pattern; ** goes into subfolders.")
-    return [_file(path, PurePath(path).name) for path in matched]
+    return [file_source(path, PurePath(path).name) for path in matched]
 
 
 def _listed(text: str, alone: bool) -> list[Source]:
@@ -264,18 +305,29 @@ def _listed(text: str, alone: bool) -> list[Source]:
     folder = os.path.dirname(text)
     found = []
     for number, line in enumerate(content.splitlines(), 1):
-        path = line.strip()
-        if not path or path == "#" or path.startswith("# "):  # a file may be called #1.jpg
+        path = listed_path(line, number, text)
+        if path is None:
             continue
-        if len(path) > 4096 or not path.isprintable():
-            raise ImageError(f"Line {number} of '{text}' is not a path.", "Give one path a line.")
         if path.lower().startswith(STREAMS):
             raise ImageError(f"Line {number} of '{text}' is a stream address.", "Give streams on the command line.")
         path = path if os.path.isabs(path) else os.path.join(folder, path)
-        found.append(_file(path, PurePath(path).name))
+        found.append(file_source(path, PurePath(path).name))
     if not found:
         raise ImageError(f"The list '{text}' names no files.", "Give one path a line.")
     return found
+
+
+def listed_path(line: str, number: int, text: str) -> str | None:
+    """The path on a line of a list; None for an empty line and a comment. ImageError for what is no path.
+
+    number, text: of the line and the list, for the message.
+    """
+    path = line.strip()
+    if not path or path == "#" or path.startswith("# "):  # a file may be called #1.jpg
+        return None
+    if len(path) > 4096 or not path.isprintable():
+        raise ImageError(f"Line {number} of '{text}' is not a path.", "Give one path a line.")
+    return path
 
 
 def _unique(sources: Sequence[Source]) -> Iterator[Source]:
