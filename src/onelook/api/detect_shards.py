@@ -38,9 +38,9 @@ class ShardsResult:
     """Counts of what all shards hold, those of earlier sessions included.
 
     folder: where they are.  images, errors, detections: how many there are; errors are images that could not be read.
-    per_class: number of detections by class.  shards: files that hold them, of `planned`.  failed: number and reason of
-    each shard that could not be finished; the same call tries them again.  seconds, new_images: of this session.
-    interrupted: whether Ctrl-C ended it.
+    per_class: number of detections by class.  shards: files that are finished.  planned: files in all.  failed: number
+    and reason of each shard that could not be finished; the same call tries them again.  seconds, new_images: of this
+    session.  interrupted: whether Ctrl-C ended it.
     """
 
     folder: str
