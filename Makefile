@@ -13,7 +13,7 @@ help:
 	@echo "make demo      the whole main job on a made-up data set: train, validate, detect, export, report"
 	@echo "make test      the tests (minutes)"
 	@echo "make test-all  the tests and the slow ones"
-	@echo "make test-targets  the tests of OpenVINO and ncnn files, which it installs"
+	@echo "make test-targets  the tests of OpenVINO, ncnn and LiteRT files and of PyAV, which it installs"
 	@echo "make lint      style and types"
 	@echo "make format    puts the code into the house's format"
 	@echo "make docs      docs/api.md from the docstrings, docs/roadmap_tables.md from the roadmaps"
@@ -54,10 +54,10 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow or not slow"
 
-# OpenVINO, ncnn and pnnx are large, so that `make test` does without them.
+# OpenVINO, ncnn, pnnx, LiteRT and PyAV are large, so that `make test` does without them.
 test-targets: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet -e '.[export,int8]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_targets.py tests/test_int8_openvino.py tests/test_stream.py tests/test_openvino_signals.py
+	$(BIN)/python -m pip install --quiet -e '.[export,int8,litert-export,video]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_targets.py tests/test_int8_openvino.py tests/test_stream.py tests/test_openvino_signals.py tests/test_video_pyav.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -28,7 +28,11 @@ def run_benchmark(function: Callable[..., Any], arguments: Sequence[str] | None 
             return 2
         target = Path(given[place + 1])
         del given[place : place + 2]
-    app = App(help_format="plaintext", default_parameter=Parameter(negative=()), result_action="return_value")
+    app = App(
+        help_format="plaintext",
+        default_parameter=Parameter(negative=(), consume_multiple=True),  # "--to onnx openvino"
+        result_action="return_value",
+    )
     app.default(function)
     try:
         result = app(given, exit_on_error=False, print_error=False)

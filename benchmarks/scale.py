@@ -56,7 +56,7 @@ def measure(model: str, images: str, on: str, cores: int, out: str) -> float:
     """Images a second of this process and all that it starts, on the first `cores` cores of the machine."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     times = Times()
-    onelook.detect_shards(model, images, out, on=on, shard=SHARD, threads=1, device="cpu", reporter=times)
+    onelook.detect_shards(model, images, out, on=on, shard_size=SHARD, threads=1, device="cpu", reporter=times)
     return times.rate(cores)
 
 

@@ -13,6 +13,8 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 FROM ${CUDA_IMAGE}
 # Made for CUDA 12 and cuDNN 9, which the base image has. Change both together.
 ARG ONNXRUNTIME_GPU=1.23.2
+# Not fixed to versions: Ubuntu keeps only the newest, with its security fixes.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*

@@ -18,6 +18,7 @@ PAGE = ROOT / "docs" / "api.md"
 SECTIONS = {
     "Detect": (
         *("load", "LoadedDetector", "Predictor", "Detections", "detect", "DetectResult"),
+        *("LiveDetections", "LiveSummary", "ForecastName"),
         *("detect_shards", "ShardsResult"),
         *("Model", "PathLike", "ImageLike", "PostprocessKind", "serve", "ServeResult"),
     ),
@@ -54,6 +55,10 @@ SECTIONS = {
         "CheckReport",
         "convert",
         "Conversion",
+        "split",
+        "SplitResult",
+        "edit",
+        "EditResult",
         "WritableFormat",
     ),
     "Reports, errors and the installation": (

@@ -21,6 +21,7 @@ import data_sets as make
 import encoded_images
 import onelook
 import onnx_models
+from format_examples import PAGES, examples
 from hostile_torch import torch_bytes
 from onelook.augment.letterbox import Letterbox
 from onelook.config import override, to_plain, write_yaml
@@ -125,10 +126,30 @@ def data_targets() -> Iterator[tuple[str, Target]]:
         "VOC": (make.voc, (".xml", ".txt")),
         "VOC beside images": (flat_voc, (".xml",)),
         "class folders": (class_folders, (".png",)),
+        "edited": (edited, (".yaml", "val.txt")),
     }
     for name, (write, endings) in kinds.items():
         files = files_of(write)
-        yield name, Target(files, tuple(file for file in files if file.endswith(endings)), read_data)
+        damaged = tuple(file for file in files if file.endswith(endings))
+        yield name, Target(files, damaged, read_edited if name == "edited" else read_data)
+    for page in PAGES:
+        for number, example in enumerate(examples(page)):
+            files = {name: text.encode() if isinstance(text, str) else text for name, text in example.items()}
+            damaged = tuple(file for file in files if not file.endswith(".png"))
+            yield f"{page} {number}", Target(files, damaged, read_data)
+
+
+def edited(root: Path) -> None:
+    """A YAML file that joins two data sets, and a list of images."""
+    make.coco(root / "coco")
+    make.voc(root / "voc")
+    make.put(root / "val.txt", "coco/val/a.png\nvoc/JPEGImages/b.png\n")
+    make.put(root / "edit.yaml", "from: [coco, voc]\nrename: {cat: feline}\nskip_bad: true\nsplit:\n  val: val.txt\n")
+
+
+def read_edited(root: Path) -> None:
+    """Opens the data set of the YAML file."""
+    read_data(root / "edit.yaml")
 
 
 def read_image_file(path: Path) -> None:

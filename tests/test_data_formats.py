@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import data_sets as make
-from csv_format import CSV
 from data_sets import put
 from onelook.cli.app import run
 from onelook.data import formats, open_dataset, splits
@@ -17,6 +16,7 @@ from onelook.data.check import check
 from onelook.data.convert import convert
 from onelook.errors import DataError, UsageError
 from onelook.reporter import Progress, SilentReporter
+from table_format import TABLE
 
 PACKAGE = Path(formats.__file__).parents[2]
 
@@ -27,74 +27,74 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def with_csv(monkeypatch: pytest.MonkeyPatch) -> None:
+def with_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one line."""
-    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, CSV))
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, TABLE))
 
 
-def csv_data(root: Path, rows: str = "a.png,dog,1,2,10,20\na.png,cat,5,6,7,8\nb.png,cat,0,0,64,48\n") -> Path:
+def table_data(root: Path, rows: str = "a.png,dog,1,2,10,20\na.png,cat,5,6,7,8\nb.png,cat,0,0,64,48\n") -> Path:
     for grey, name in enumerate(("a.png", "b.png")):
         put(root / "val" / name, make.png(grey=grey))
-    put(root / "val.csv", f"image,class,left,top,width,height\n{rows}")
+    put(root / "val.table", f"image,class,left,top,width,height\n{rows}")
     return root
 
 
-def test_a_folder_of_an_added_format_is_opened(tmp_path: Path, with_csv: None) -> None:
-    root = csv_data(tmp_path / "data")
+def test_a_folder_of_an_added_format_is_opened(tmp_path: Path, with_table: None) -> None:
+    root = table_data(tmp_path / "data")
     assert splits(root) == ("val",)
     for _ in range(2):  # built, then from the index
         dataset = open_dataset(root)
-        assert (dataset.format, dataset.names, len(dataset)) == ("csv", ("cat", "dog"), 2)
+        assert (dataset.format, dataset.names, len(dataset)) == ("table", ("cat", "dog"), 2)
         assert dataset.boxes(0).tolist() == [[1, 2, 11, 22], [5, 6, 12, 14]] and dataset.labels(0).tolist() == [1, 0]
         assert dataset.sample(1).image.shape == (48, 64, 3)
-    assert dataset.describe() == f"CSV '{root}', split 'val': 2 images, 3 boxes, 2 classes"
-    put(root / "val.csv", "image,class,left,top,width,height\na.png,dog,1,2,10,20\n")
+    assert dataset.describe() == f"Table '{root}', split 'val': 2 images, 3 boxes, 2 classes"
+    put(root / "val.table", "image,class,left,top,width,height\na.png,dog,1,2,10,20\n")
     assert open_dataset(root).num_objects.tolist() == [1, 0]
 
 
-def test_an_added_format_is_checked(tmp_path: Path, with_csv: None) -> None:
-    root = csv_data(tmp_path / "data", "a.png,dog,1,2,10,20\nx.png,dog,1,2,3,4\nb.png,cat,5,6,0,8\n")
-    put(root / "val.csv.bak", "")
+def test_an_added_format_is_checked(tmp_path: Path, with_table: None) -> None:
+    root = table_data(tmp_path / "data", "a.png,dog,1,2,10,20\nx.png,dog,1,2,3,4\nb.png,cat,5,6,0,8\n")
+    put(root / "val.table.bak", "")
     report = check(root)
     found = {(problem.code, problem.line) for problem in report.problems}
     assert found == {("unknown-image", 3), ("box-degenerate", 4), ("backup", None)}
-    assert report.summary["format"] == "CSV" and report.exit_code == 1
+    assert report.summary["format"] == "Table" and report.exit_code == 1
     with pytest.raises(DataError, match=r"x\.png") as caught:
         open_dataset(root)
-    assert "val.csv:3" in str(caught.value)
+    assert "val.table:3" in str(caught.value)
 
 
-@pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
-def test_an_added_format_is_converted_from_and_to(tmp_path: Path, with_csv: None, to: str) -> None:
-    root = csv_data(tmp_path / "data")
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc", "cvat", "labelme", "csv"])
+def test_an_added_format_is_converted_from_and_to(tmp_path: Path, with_table: None, to: str) -> None:
+    root = table_data(tmp_path / "data")
     convert(root, to=to, out=tmp_path / to)
-    result = convert(tmp_path / to, to="csv", out=tmp_path / "back")
-    assert (result.format, result.format_title, result.lost) == ("csv", "CSV", {})
+    result = convert(tmp_path / to, to="table", out=tmp_path / "back")
+    assert (result.format, result.format_title, result.lost) == ("table", "Table", {})
     first, last = open_dataset(root), open_dataset(tmp_path / "back")
-    assert (last.format, last.names) == ("csv", first.names)
+    assert (last.format, last.names) == ("table", first.names)
     for i in range(2):
         np.testing.assert_allclose(first.boxes(i), last.boxes(i), atol=1e-4)
 
 
-def test_a_folder_of_two_formats_names_the_unused_one(tmp_path: Path, with_csv: None) -> None:
-    dataset = open_dataset(csv_data(make.coco(tmp_path / "data")))
-    assert dataset.format == "coco" and "also holds CSV annotations" in " ".join(dataset.notes)
+def test_a_folder_of_two_formats_names_the_unused_one(tmp_path: Path, with_table: None) -> None:
+    dataset = open_dataset(table_data(make.coco(tmp_path / "data")))
+    assert dataset.format == "coco" and "also holds Table annotations" in " ".join(dataset.notes)
 
 
-def test_what_is_looked_for_is_named_by_the_formats_themselves(tmp_path: Path, with_csv: None) -> None:
+def test_what_is_looked_for_is_named_by_the_formats_themselves(tmp_path: Path, with_table: None) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="No data set was recognised") as caught:
         open_dataset(tmp_path / "empty")
     for format in formats.FORMATS:
         assert f"{format.title} ({format.layout})" in caught.value.remedy
-    assert "CSV ({split}.csv beside {split}/)" in caught.value.remedy
+    assert "Table ({split}.table beside {split}/)" in caught.value.remedy
 
 
 def test_only_formats_that_can_be_written_are_targets(tmp_path: Path) -> None:
-    for name in ("classes", "csv", "coc"):
+    for name in ("classes", "open_images", "coc"):
         with pytest.raises(UsageError, match=f"no format '{name}'") as caught:
             convert(make.coco(tmp_path / name), to=name, out=tmp_path / "out")
-        assert caught.value.remedy == "The formats are coco, voc, yolo."
+        assert caught.value.remedy == "The formats are coco, voc, yolo, cvat, labelme, csv."
     assert not (tmp_path / "out").exists()
 
 
@@ -144,7 +144,7 @@ def format_comparisons(tree: ast.AST, names: set[str]) -> list[str]:
 
 
 def test_a_comparison_with_the_name_of_a_format_is_found() -> None:
-    code = 'a = source.format == "coco"\nb = to in ("yolo", "x")\nc = name == "coco"\nd = format == "csv"'
+    code = 'a = source.format == "coco"\nb = to in ("yolo", "x")\nc = name == "coco"\nd = format == "table"'
     assert format_comparisons(ast.parse(code), {"coco", "yolo"}) == [
         "source.format == 'coco'",
         "to in ('yolo', 'x')",

@@ -70,7 +70,7 @@ WITHOUT_TORCH = (
     "tracking",
     "ops.nms",
     *(f"api.{name}" for name in ("bench", "check", "convert", "detect", "load", "open", "score", "serve", "validate")),
-    "api.compare",
+    *(f"api.{name}" for name in ("compare", "edit", "live", "split", "window")),
     *(f"api.{name}" for name in ("detect_shards", "shard_job")),
     *(f"api.{name}" for name in ("stream", "stream_trials")),
     "api.demo",

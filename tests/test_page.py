@@ -31,6 +31,8 @@ def test_a_chosen_file_is_sent_once_and_its_boxes_are_drawn_in_place(
     tab.wait(f"{STATUS} === '3 of 4 detections: dog 2, person 1.'")
     assert "640 \u00d7 480 pixels" in tab.evaluate("document.getElementById('caption').textContent")
     assert "inference 20.3 ms" in tab.evaluate("document.getElementById('timings').textContent")
+    facts = tab.evaluate("document.getElementById('model-facts').textContent")
+    assert facts == "yolox-nano \u00b7 416 \u00d7 416 pixels \u00b7 3 classes \u00b7 onnxruntime, float32"
 
 
 def test_threshold_and_classes_filter_without_another_request(tab: Tab, answers: Answers, tmp_path: Path) -> None:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +10,7 @@ import pytest
 import onelook
 from browser import needs_browser, open_browser
 from page_tab import box_fractions
+from serve_command import serve_command
 from shared import needs_shared, reference
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
@@ -23,31 +19,15 @@ TOKEN = "a-token-of-the-tests"
 NAMES = "[...document.querySelectorAll('#list b')].map((name) => name.textContent)"
 
 
-@contextmanager
-def command(model: Path) -> Iterator[str]:
-    """`onelook serve` in a process of its own, asking for the token; its address."""
-    tokens = model.with_suffix(".tokens")
-    tokens.write_text(f"{TOKEN}\n")
-    line = [sys.executable, "-m", "onelook", "serve", str(model), "--port", "0", "--token-file", str(tokens)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(onelook.__file__).parents[1])}
-    started = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert started.stdout is not None
-    try:
-        said = next((text for text in started.stdout if "Serving on" in text), "")
-        yield next(word for word in said.split() if word.startswith("http")).rstrip("/")
-    finally:
-        started.kill()
-        started.wait()
-        started.stdout.close()
-
-
 def test_the_page_of_the_command_draws_what_the_detector_finds(tmp_path: Path) -> None:
     folder = reference("yolox")
     model, photo = tmp_path / "nano.onnx", folder / "dog.jpg"
     onelook.export("yolox-nano", weights=folder / "yolox_nano.onnx", size=416, out=model)
     found = onelook.load(model).detect(photo, confidence=0.25)
     assert {"dog", "bicycle", "car"} <= set(found.names)
-    with command(model) as url, open_browser() as browser:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{TOKEN}\n")
+    with serve_command(model, "--token-file", tokens) as (url, _), open_browser() as browser:
         tab = browser.tab()
         tab.size(1200, 900)
         tab.open(url + "/")

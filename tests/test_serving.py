@@ -18,6 +18,7 @@ from http_server import BASE, JPEG, client_of, repository_of
 from onelook.errors import UserError
 from onelook.serving.detect_routes import chosen_labels, wanted_type
 from onelook.serving.logs import JsonFormatter
+from onelook.serving.networks import FAMILIES
 from onelook.serving.options import ServerOptions
 from onelook.serving.service_error import ServiceError, without_paths
 
@@ -98,7 +99,8 @@ def test_models_are_listed_as_the_page_expects_them(served):
         "version": "1",
         "versions": ["1"],
         "default": True,
-        "family": "yolox",
+        "family": "yolox-nano",  # the small model does not say its architecture
+        "variant": "yolox-nano",
         "size": [64, 64],
         "classes": ["cat", "dog"],
         "runtime": first["runtime"],
@@ -107,6 +109,11 @@ def test_models_are_listed_as_the_page_expects_them(served):
         "ready": True,
     }
     assert first["runtime"].startswith("ONNX Runtime") and second["default"] is False
+
+
+def test_families_have_the_names_of_their_papers():
+    variants = pytest.importorskip("onelook.networks.variants").VARIANTS.values()
+    assert {type(one.architecture).__name__: one.family for one in variants} == FAMILIES
 
 
 WRONG = {
@@ -322,6 +329,9 @@ def test_classes_are_names_or_numbers():
     "wrong",
     [
         {"queue": 0},
+        {"queue_ms": 0},
+        {"workers": 0},
+        {"workers": 65},
         {"deadline": 0},
         {"batch": 40},
         {"allow_url": ("http://x",)},

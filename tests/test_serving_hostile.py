@@ -4,41 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.requests import Request
 
 from encoded_images import KINDS, encoded, noise
-from http_server import JPEG, client_of, repository_of
+from hostile_images import HOSTILE, changed
+from http_server import JPEG, client_of, in_thread, repository_of
 from onelook.serving import fetch as fetching
+from onelook.serving import sent_images
 from onelook.serving.fetch import check_address, fetch, is_public
+from onelook.serving.options import ServerOptions
 from onelook.serving.sent_images import read_body
 from onelook.serving.service_error import ServiceError
-
-HOSTILE = {
-    "empty header": b"\xff\xd8\xff",
-    "end at once": b"\xff\xd8\xff\xd9",
-    "PNG signature": b"\x89PNG\r\n\x1a\n",
-    "a bomb of pixels": encoded(noise(8, 8), "PNG").replace(
-        struct.pack(">II", 8, 8), struct.pack(">II", 60_000, 60_000), 1
-    ),
-    "TIFF without end": b"II*\0\xff\xff\xff\xff",
-    "WebP of 4 GB": b"RIFF\xff\xff\xff\xffWEBPVP8X",
-    "negative sides": b"P6\n-3 4\n255\n",
-    "no width": b"BM" + bytes(12) + struct.pack("<Iii", 40, 0, 9),
-    "zeros": bytes(4000),
-    "PDF": b"%PDF-1.7 ...",
-}
 
 
 def test_hostile_images_are_errors_and_the_server_serves_on(tmp_path):
     repository = repository_of(tmp_path)
     with client_of(repository) as client:
-        for name, content in HOSTILE.items():
+        for name, (content, _) in HOSTILE.items():
             answer = client.post("/v1/detect", content=content)
             assert answer.status_code in (413, 422), name
             assert answer.json()["error"]["remedy"], name
@@ -55,15 +43,18 @@ def test_hostile_images_do_not_make_the_process_grow(tmp_path):
     statm = Path("/proc/self/statm")
     if not statm.exists():
         pytest.skip("the memory of a process is read from /proc")
-    with client_of(repository_of(tmp_path)) as client:
+    repository = repository_of(tmp_path)
+    with client_of(repository) as client:
         sizes = []
-        for _ in range(6):
-            for _ in range(20):
-                for content in HOSTILE.values():
-                    client.post("/v1/detect", content=content)
-                client.post("/v1/detect", content=JPEG[:-50])
+        for _ in range(8):  # the same files in each round
+            rng = np.random.default_rng(0)
+            damaged = [changed(content, rng) for content, _, _ in KINDS.values() for _ in range(10)]
+            for content in (*(content for content, _ in HOSTILE.values()), *damaged):
+                assert client.post("/v1/detect", content=content).status_code in (200, 413, 422)
             sizes.append(int(statm.read_text().split()[1]) * 4096)
-        assert sizes[-1] - sizes[2] < 16 << 20
+        assert client.post("/v1/detect", content=JPEG).status_code == 200
+        assert repository.find().admitted == 0 and len(repository.find().batcher) == 0
+        assert sizes[-1] - sizes[2] < 16 << 20, sizes
 
 
 @pytest.mark.parametrize(
@@ -156,6 +147,25 @@ def test_an_image_is_fetched_within_limits_and_redirects_are_checked(monkeypatch
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_hosts_that_do_not_answer_take_no_thread_that_decodes(tmp_path, monkeypatch):
+    asked, go = threading.Semaphore(0), threading.Event()
+
+    def wait(*_):
+        asked.release()
+        assert go.wait(20)
+        return JPEG
+
+    monkeypatch.setattr(sent_images, "fetch", wait)
+    with client_of(repository_of(tmp_path, ServerOptions(allow_url=("images.example.org",)))) as client:
+        body = {"image": "http://images.example.org/a.jpg"}
+        slow = [in_thread(lambda: client.post("/v1/detect", json=body).status_code) for _ in range(6)]
+        for _ in slow:
+            assert asked.acquire(timeout=20)
+        assert client.post("/v1/detect", content=JPEG).status_code == 200
+        go.set()
+        assert [value() for value in slow] == [200] * 6
 
 
 def test_requests_that_are_no_text_are_errors_of_the_client(tmp_path):

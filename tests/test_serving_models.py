@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 import time
@@ -9,16 +10,18 @@ import time
 import pytest
 
 import onelook
-from http_server import JPEG, client_of, held_repository, in_thread, repository_of, wait_until
+from http_server import JPEG, HeldRuntime, client_of, held_repository, in_thread, repository_of, wait_until
 from onelook.api.open import LoadOptions
 from onelook.api.serve import open_servable
 from onelook.errors import UserError
-from onelook.serving.batching import Batcher, Job
+from onelook.serving.batching import Batcher, Job, QueueTimeout
 from onelook.serving.options import ServerOptions
 from onelook.serving.repository import Place, Repository
 from onelook.serving.service_error import ServiceError
 from onelook.serving.watch import FolderWatch, model_in
 from onnx_models import write_model
+
+INPUT = {"inputs": [{"name": "images", "shape": [1, 3, 32, 32], "datatype": "FP32", "data": [0] * 3072}]}
 
 
 def far() -> float:
@@ -110,6 +113,46 @@ def test_an_error_of_a_run_is_the_answer_and_the_thread_serves_on():
     batcher.close()
 
 
+def test_threads_of_a_model_run_at_the_same_time_and_all_end():
+    together, used = threading.Barrier(2), []
+
+    def run(jobs):
+        together.wait(20)  # each run needs the other one
+        used.append(threading.get_ident())
+        return [None] * len(jobs)
+
+    batcher = Batcher(run, run)
+    jobs = [Job(number, None, far()) for number in range(4)]
+    for job in jobs:
+        batcher.submit(job)
+    for job in jobs:
+        job.future.result(20)
+    assert len(set(used)) == 2 and not batcher.stalled(20)
+    batcher.close()
+    batcher.join(20)
+    assert batcher.stalled(20)
+
+
+def test_each_worker_has_a_model_of_its_own_and_runs_beside_the_other(tmp_path):
+    opened = []
+
+    def opener(path):
+        opened.append(onelook.Predictor(runtime, batch=1))
+        return opened[-1]
+
+    runtime = HeldRuntime()
+    repository = Repository(opener, ServerOptions(workers=2))
+    repository.add(Place("held", "1", tmp_path))
+    runtime.held = True
+    assert len(opened) == 2 == repository.find().workers
+    with client_of(repository) as client:
+        accepted = [in_thread(lambda: client.post("/v1/detect", content=JPEG).status_code) for _ in range(2)]
+        for _ in accepted:
+            assert runtime.entered.acquire(timeout=20)  # both are in a run
+        runtime.open.set()
+        assert [value() for value in accepted] == [200, 200]
+
+
 # --- queues, deadlines -----------------------------------------------------------------------------------------------
 
 
@@ -129,6 +172,66 @@ def test_beyond_the_queue_requests_are_refused_at_once():
         many = [("image", (str(number), JPEG)) for number in range(3)]
         assert client.post("/v1/detect", files=many).json()["error"]["code"] == "too_many_images"
         assert repository.find().admitted == 0
+
+
+def test_an_image_that_waited_too_long_is_refused_and_one_that_would_is_not_admitted():
+    repository, runtime = held_repository(ServerOptions(queue=8))
+    model = repository.find()
+    with client_of(repository) as client:
+        first = in_thread(lambda: client.post("/v1/detect", content=JPEG).status_code)
+        assert runtime.entered.acquire(timeout=20)
+        second = in_thread(lambda: client.post("/v1/detect", content=JPEG))
+        wait_until(lambda: len(model.batcher) == 1)
+        model.longest_wait, model._seconds_an_image = 60.0, 45.0  # two are ahead: 90 s
+        refused = client.post("/v1/detect", content=JPEG)
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "60"
+        model._seconds_an_image, model.longest_wait = 1.0, 0.0  # the next would wait too long wherever it is
+        late = Job(None, "another", far(), time.monotonic())
+        model.batcher.submit(late)
+        runtime.open.set()
+        assert first() == 200 and second().status_code == 200
+        with pytest.raises(QueueTimeout):
+            late.future.result(20)
+        model._seconds_an_image = None
+        for address, body in (("/v1/detect", {"content": JPEG}), ("/v2/models/held/infer", {"json": INPUT})):
+            refused = client.post(address, **body)  # there is room, but its time is over before its run
+            assert refused.status_code == 503 and refused.headers["retry-after"] == "1", refused.text
+        assert model.admitted == 0 and len(model.batcher) == 0
+        model.longest_wait = 60.0
+        assert client.post("/v2/models/held/infer", json=INPUT).status_code == 200
+
+
+def test_a_request_whose_client_has_gone_leaves_the_queue():
+    repository, runtime = held_repository(ServerOptions())
+    model = repository.find()
+    with client_of(repository) as client:
+        first = in_thread(lambda: client.post("/v1/detect", content=JPEG).status_code)
+        assert runtime.entered.acquire(timeout=20)
+        assert asyncio.run(gone_while_it_waits(client.app, model.batcher)) == 499
+        assert len(model.batcher) == 0 and model.admitted == 1
+        runtime.open.set()
+        assert first() == 200 and runtime.batches == [1]
+
+
+async def gone_while_it_waits(app, batcher):
+    """The status of a request whose client closes the connection when its image is in the queue."""
+    scope = {"type": "http", "method": "POST", "path": "/v1/detect", "raw_path": b"/v1/detect", "query_string": b""}
+    scope |= {"headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}
+    scope |= {"scheme": "http", "http_version": "1.1", "root_path": "", "asgi": {"version": "3.0"}}
+    sent, bodies = [], [{"type": "http.request", "body": JPEG, "more_body": False}]
+
+    async def receive():
+        if bodies:
+            return bodies.pop()
+        while len(batcher) == 0:
+            await asyncio.sleep(0.005)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    await asyncio.wait_for(app(scope, receive, send), 20)
+    return sent[0]["status"]
 
 
 def test_images_of_several_requests_share_a_run():

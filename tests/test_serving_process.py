@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
 import socket
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from onelook.api.serve import model_places, open_servable, read_tokens
 from onelook.client import Client, ServerError
 from onelook.errors import UsageError, UserError
 from onnx_models import write_model
+from serve_command import serve_command
 
 
 def test_models_have_the_names_of_their_files_or_those_they_are_given(tmp_path):
@@ -67,24 +67,8 @@ def process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     write_model(folder / "small.onnx")
     (folder / "tokens").write_text("a-token-of-the-tests\n")
-    command = [sys.executable, "-m", "onelook", "serve", str(folder / "small.onnx"), "--port", "0"]
-    command += ["--token-file", str(folder / "tokens")]
-    source = str(Path(onelook.__file__).parents[1])
-    started = subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": source}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert started.stdout is not None
-    lines = []
-    for line in started.stdout:
-        lines.append(line)
-        if "Serving on" in line:
-            break
-    else:
-        pytest.fail("".join(lines))
-    yield next(word for word in lines[-1].split() if word.startswith("http")), folder / "small.onnx", started
-    started.kill()
-    started.wait()
-    started.stdout.close()
+    with serve_command(folder / "small.onnx", "--workers", "2", "--token-file", folder / "tokens") as (url, started):
+        yield url, folder / "small.onnx", started
 
 
 def test_the_client_returns_what_the_local_detector_finds(process, tmp_path):
@@ -168,6 +152,66 @@ def refused(host: str, port: int) -> bool:
     except OSError:
         return True
     return False
+
+
+@pytest.mark.slow
+def test_a_watched_folder_is_exchanged_under_load_and_no_request_is_lost(tmp_path):
+    """Another file, a damaged one, a new version, and its end, while two clients ask without a pause."""
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("httptools")
+    place = tmp_path / "models" / "small" / "1"
+    place.mkdir(parents=True)
+    write_model(place / "a.onnx")
+    stop, answers = threading.Event(), []
+
+    def put(folder: Path, content: bytes) -> None:
+        folder.mkdir(exist_ok=True)
+        (tmp_path / "new").write_bytes(content)
+        (tmp_path / "new").replace(folder / "a.onnx")
+
+    def ask() -> None:
+        while not stop.is_set():
+            answers.append(httpx.post(f"{url}/v1/detect", content=JPEG, timeout=30))
+
+    def answered_since(count: int) -> set[str]:
+        wait_until(lambda: len(answers) >= count + 4)
+        return {answer.json()["version"] for answer in answers[count + 2 :]}  # two were in work
+
+    def loads(outcome: str) -> str:
+        lines = httpx.get(f"{url}/metrics").text.splitlines()
+        return next(
+            (
+                line.split()[-1]
+                for line in lines
+                if line.startswith("onelook_model_loads_total{")
+                and f'outcome="{outcome}"' in line
+                and 'version="1"' in line
+            ),
+            "0",
+        )
+
+    arguments = ("--watch", tmp_path / "models", "--watch-seconds", "0.1", "--workers", "2")
+    with serve_command(*arguments) as (url, started):
+        threads = [threading.Thread(target=ask, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        put(place, write_model(tmp_path / "other.onnx", batch=1).read_bytes())
+        wait_until(lambda: loads("loaded") == "2.0")
+        put(place, b"damaged")
+        wait_until(lambda: loads("refused") == "1.0")
+        assert answered_since(len(answers)) == {"1"}
+        put(place.parent / "2", (tmp_path / "other.onnx").read_bytes())
+        wait_until(lambda: answers[-1].json()["version"] == "2")
+        shutil.rmtree(place.parent / "2")
+        wait_until(lambda: answers[-1].json()["version"] == "1")
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        assert {answer.status_code for answer in answers} == {200}
+        (state,) = httpx.post(f"{url}/v2/repository/index").json()
+        assert state["state"] == "READY" and "a.onnx" in state["reason"] and str(tmp_path) not in state["reason"]
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(20) == 0
 
 
 def test_a_wrong_command_is_one_message(tmp_path, capsys):

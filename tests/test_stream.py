@@ -382,9 +382,9 @@ def test_excerpts_keep_the_numbers_of_the_frames(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--every", "0"], "every is 0"),
-        (["--start", "-1"], "start is -1"),
-        (["--start", "2", "--end", "1"], "end is 1 and start is 2"),
+        (["--every", "0"], "'every' is 0"),
+        (["--start", "-1"], "'start' is '-1'"),
+        (["--start", "2", "--end", "1"], "'end' is 1 and 'start' is 2"),
         (["--start", "5"], "before the start of 5 s"),
         (["--start", "0.35", "--end", "0.38"], "no frame from 0.35 s up to 0.38 s"),
     ],

@@ -28,7 +28,7 @@ from onelook.streaming import (
     simulate_all,
     streaming_score,
 )
-from onelook.streaming.forecast import Boxes, associate
+from onelook.tracking.forecast import Boxes, associate
 from shared import SHARED, reference
 
 POLICIES = {

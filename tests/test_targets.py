@@ -37,13 +37,19 @@ from simulated_tensorrt import Cuda, modules
 from spread_detector import fresh_detector, spread_detector
 
 SIZE = (64, 96)
-NEEDS = {"onnx": ("onnx", "onnxscript"), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx"), "torch": ()}
+NEEDS = {
+    "onnx": ("onnx", "onnxscript"),
+    "openvino": ("openvino",),
+    "ncnn": ("ncnn", "pnnx"),
+    "litert": ("litert_torch", "ai_edge_litert"),
+    "torch": (),
+}
 MISSING = {name: [package for package in needs if find_spec(package) is None] for name, needs in NEEDS.items()}
 FORMATS = [
     pytest.param(name, marks=pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}"))
     for name, missing in MISSING.items()
 ]
-FREE_BATCH = [one for one in FORMATS if one.values != ("ncnn",)]
+FREE_BATCH = [one for one in FORMATS if one.values not in (("ncnn",), ("litert",))]
 needs_openvino = pytest.mark.skipif(bool(MISSING["openvino"]), reason="openvino is not installed")
 needs_ncnn = pytest.mark.skipif(bool(MISSING["ncnn"]), reason="ncnn or pnnx is not installed")
 # What other libraries say while they are imported.
@@ -167,6 +173,8 @@ def test_openvino_file_with_nms_keeps_what_nms_outside_keeps(exported: Any) -> N
         ("ncnn", {"dynamic": True}, "one image at a time"),
         ("ncnn", {"batch": 2}, "one image at a time"),
         ("ncnn", {"nms": Nms()}, "NMS"),
+        ("litert", {"dynamic": True}, "fixed batch"),
+        ("litert", {"nms": Nms()}, "NMS"),
         ("torch", {"nms": Nms()}, "NMS"),
         ("tensorrt", {"nms": Nms()}, "NMS"),
     ],
@@ -179,19 +187,21 @@ def test_what_a_format_cannot_hold_is_refused_by_name(name: str, options: dict[s
 
 
 @pytest.mark.parametrize(
-    ("target", "message"), [("coreml", "Apple"), ("LiteRT", "LiteRT"), ("executorch", "ExecuTorch"), ("onx", "'onnx'")]
+    ("target", "message"), [("coreml", "Apple"), ("CoreML", "Apple"), ("ExecuTorch", "ExecuTorch"), ("onx", "'onnx'")]
 )
 def test_other_formats_are_refused_with_the_reason(target: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         onelook.export("yolox-nano", target, weights="none")
 
 
-@pytest.mark.parametrize(("name", "package"), [("openvino", "openvino"), ("ncnn", "ncnn"), ("ncnn", "pnnx")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("openvino", "openvino"), ("ncnn", "ncnn"), ("ncnn", "pnnx"), ("litert", "litert_torch")]
+)
 def test_missing_package_is_named_before_anything_is_loaded(
     name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"onelook.exporting.{name}.find_spec", lambda one: None if one == package else object())
-    with pytest.raises(MissingDependencyError, match=f"'{package}'.*\n.*pip install"):
+    with pytest.raises(MissingDependencyError, match=f"'{package.replace('_', '-')}'.*\n.*pip install"):
         TARGETS[name].check(ExportOptions())
 
 
@@ -211,16 +221,19 @@ def test_damaged_file_gets_one_message(name: str, exported: Any, tmp_path: Path)
     assert onelook.load(path).size == SIZE
 
 
-@needs_ncnn
-@pytest.mark.parametrize("suffix", [".param", ".bin"])
-def test_changed_ncnn_files_are_refused_before_ncnn_reads_them(suffix: str, exported: Any, tmp_path: Path) -> None:
-    file = exported("ncnn")
+@pytest.mark.parametrize(("name", "suffix"), [("ncnn", ".param"), ("ncnn", ".bin"), ("litert", ".tflite")])
+def test_changed_files_are_refused_before_their_library_reads_them(
+    name: str, suffix: str, exported: Any, tmp_path: Path
+) -> None:
+    if MISSING[name]:
+        pytest.skip(f"not installed: {MISSING[name]}")
+    file = exported(name)
     for one in (file.path, *file.beside):
         shutil.copy(one, tmp_path)
     path = tmp_path / file.path.name
     content = path.with_suffix(suffix).read_bytes()
     path.with_suffix(suffix).write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
-    with pytest.raises(ExportError, match="not as they were exported"):
+    with pytest.raises(ExportError, match="not as exported"):
         onelook.load(path)
 
 
@@ -246,7 +259,7 @@ def test_openvino_model_of_another_program_is_refused(exported: Any, tmp_path: P
         onelook.load(tmp_path / "model.xml")
 
 
-@pytest.mark.parametrize("file", ["a.xml", "a.param", "a.pt2", "a.engine"])
+@pytest.mark.parametrize("file", ["a.xml", "a.param", "a.tflite", "a.pt2", "a.engine"])
 def test_exported_file_holds_no_weights_for_pytorch(file: str) -> None:
     for model, weights in ((file, None), ("yolox-nano", file)):
         with pytest.raises(UsageError, match=rf"'{file}' is an exported file"):
@@ -262,7 +275,7 @@ def test_unknown_device_is_named(name: str, exported: Any) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_half_is_chosen_only_where_the_runtime_chooses(name: str, exported: Any) -> None:
     path = exported(name).path
-    if name in ("onnx", "torch"):
+    if name in ("onnx", "torch", "litert"):
         with pytest.raises(UsageError, match="precision is built in"):
             onelook.load(path, half=True)
     elif name == "ncnn":
@@ -295,7 +308,9 @@ def test_detect_and_bench_run_without_pytorch(name: str, exported: Any, tmp_path
 @pytest.mark.parametrize("name", FORMATS)
 def test_bench_names_the_runtime(name: str, exported: Any) -> None:
     setting = benchmark(exported(name).path, runs=1, warm_up=0, threads=1).setting
-    library = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn", "torch": "PyTorch"}[name]
+    library = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn", "litert": "LiteRT", "torch": "PyTorch"}[
+        name
+    ]
     assert setting.runtime.startswith(f"{library} ") and setting.threads == 1 and setting.form == "exported"
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from onelook.cli.app import run
-from onelook.predict import frames, video
-from onelook.predict.sources import PreparedImage, Source, Video
+from onelook.errors import UsageError
+from onelook.predict import capture, frames, video
+from onelook.predict.sources import Excerpt, PreparedImage, Source, Video
 from onelook.predict.writers.files import Output
 from onelook.predict.writers.videos import Videos
 from onelook.types import Detections
@@ -88,11 +89,38 @@ def test_a_file_that_ends_before_its_container_is_truncated(
 def test_a_number_of_frames_that_is_only_estimated_is_a_note(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(video, "_describe", lambda _: Video(10.0, 300, 48, 64))
+    monkeypatch.setattr(capture, "_describe", lambda _: Video(10.0, 300, 48, 64))
     code, result = detect(model, clip(tmp_path / "a.mp4"), tmp_path / "out", "json")
     assert (code, result["frames"], result["failures"]) == (0, 30, [])
     assert "30 frames; its container made one expect about 300" in result["notes"][0]
     assert "note: " in capsys.readouterr().out
+
+
+def test_batches_keep_the_order_and_the_times_of_frames(model: Path, tmp_path: Path) -> None:
+    """Of a video of uneven times, of which every second frame is used."""
+    found, lengths = [], []
+    for batch in (1, 5):
+        out = tmp_path / str(batch)
+        arguments = ["--model", model, "--out", out, "--format", "json,video", "--every", 2, "--start", "0:00:00.5"]
+        assert run(["detect", *map(str, [CASE, *arguments, "--batch", batch])]) == 0
+        entries = json.loads((out / "detections.json").read_text())
+        assert [entry["frame"] for entry in entries] == list(range(entries[0]["frame"], 52, 2))
+        found.append([(entry["frame"], [one["label"] for one in entry["detections"]]) for entry in entries])
+        lengths.append(length_of(out / "videos" / "vfr.mp4"))
+    assert found[0] == found[1] and lengths[0] == lengths[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("1:30", 90.0), ("0:01:30.5", 90.5), ("100:00:00", 360_000.0), ("2.", 2.0)]
+)
+def test_times_are_seconds_or_hours_minutes_seconds(text: str, seconds: float) -> None:
+    assert Excerpt.of(1, text, None).start == seconds == Excerpt.of(1, 0.0, text).end
+
+
+@pytest.mark.parametrize("text", ["", "1:60", "1:2:3:4", "-1", "1e3", "nan", "٣", "1:2.5:3", "inf"])
+def test_other_texts_are_no_times(text: str) -> None:
+    with pytest.raises(UsageError, match="'start' is"):
+        Excerpt.of(1, text, None)
 
 
 MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
@@ -139,15 +167,15 @@ def test_a_written_video_lasts_as_long_as_its_times(times: list[float], count: i
 
 
 def test_times_that_do_not_rise_are_replaced_by_the_rate() -> None:
-    class Capture:
+    class Times:
         def __init__(self) -> None:
-            self.times = iter([0.0, 0.0, 0.0, 700.0, 600.0])
+            self.times = iter([0.0, 0.0, 0.0, 0.7, 0.6])
 
-        def get(self, _: int) -> float:
+        def seconds(self) -> float:
             return next(self.times)
 
-    times, capture = video._Times(Source("video", "a", "a"), 10.0), Capture()
-    found = [times.of(capture) for _ in range(5)]  # type: ignore[arg-type]
+    times, source = capture.FrameTimes(10.0), Times()
+    found = [times.of(source) for _ in range(5)]  # type: ignore[arg-type]
     assert found == pytest.approx([0.0, 0.1, 0.2, 0.7, 0.8])
 
 
@@ -196,7 +224,8 @@ def test_a_stream_that_ends_says_so(model: Path, tmp_path: Path) -> None:
 
 def test_a_stream_that_stalls_says_so(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader ends by itself, before the server does, and keeps the frames that it was sent."""
-    monkeypatch.setattr(video, "STALL_SECONDS", 2.0)
+    for module in (capture, video):
+        monkeypatch.setattr(module, "STALL_SECONDS", 2.0)
     gave_up = threading.Event()
     with served(clip(tmp_path / "a.ts", 300).read_bytes(), stalls=gave_up) as address:
         code, result = detect(model, address, tmp_path / "out", "json")
@@ -210,7 +239,7 @@ def test_a_camera_whose_driver_never_answers_has_stalled(
 ) -> None:
     released = threading.Event()
 
-    class Capture:
+    class Camera:
         count = 0
 
         def isOpened(self) -> bool:  # noqa: N802
@@ -228,7 +257,7 @@ def test_a_camera_whose_driver_never_answers_has_stalled(
                 return False, np.zeros((1, 1, 3), np.uint8)
             return True, np.full((48, 64, 3), 200, np.uint8)
 
-    monkeypatch.setattr(video.cv2, "VideoCapture", lambda *_: Capture())
+    monkeypatch.setattr(video.cv2, "VideoCapture", lambda *_: Camera())
     monkeypatch.setattr(frames, "STALL_SECONDS", 0.3)
     code, result = detect(model, "0", tmp_path / "out", "json")
     released.set()

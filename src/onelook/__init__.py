@@ -25,9 +25,11 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.detect_shards import detect_shards as detect_shards
     from onelook.api.diff import RecipeDiff as RecipeDiff
     from onelook.api.diff import diff as diff
+    from onelook.api.edit import edit as edit
     from onelook.api.export import ExportResult as ExportResult
     from onelook.api.export import WrittenWeights as WrittenWeights
     from onelook.api.export import export as export
+    from onelook.api.live import LiveSummary as LiveSummary
     from onelook.api.load import LoadedDetector as LoadedDetector
     from onelook.api.load import TrainResult as TrainResult
     from onelook.api.load import load as load
@@ -49,6 +51,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.search import search as search
     from onelook.api.serve import ServeResult as ServeResult
     from onelook.api.serve import serve as serve
+    from onelook.api.split import split as split
     from onelook.api.stream import stream as stream
     from onelook.api.train import train as train
     from onelook.api.tune import TuneResult as TuneResult
@@ -62,6 +65,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.data.check import CheckReport as CheckReport
     from onelook.data.convert import Conversion as Conversion
     from onelook.data.convert import WritableFormat as WritableFormat
+    from onelook.data.editing import EditResult as EditResult
+    from onelook.data.splitting import SplitResult as SplitResult
     from onelook.devices import Layout as Layout
     from onelook.devices import Precision as Precision
     from onelook.errors import UserError as UserError
@@ -70,7 +75,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.networks.build import build as build
     from onelook.networks.deploy import deploy as deploy
     from onelook.networks.detector import Detector as Detector
-    from onelook.predict.predictor import ImageLike as ImageLike
+    from onelook.predict.given_image import ImageLike as ImageLike
+    from onelook.predict.live import ForecastName as ForecastName
+    from onelook.predict.live import LiveDetections as LiveDetections
     from onelook.predict.predictor import Predictor as Predictor
     from onelook.predict.runtime import PostprocessKind as PostprocessKind
     from onelook.recipes.records import PrintedTable as PrintedTable
@@ -101,12 +108,16 @@ _PUBLIC = {
     "Detections": "onelook.types",
     "Detector": "onelook.networks.detector",
     "Difference": "onelook.config",
+    "EditResult": "onelook.data.editing",
     "Environment": "onelook.api.check",
     "Evaluation": "onelook.evaluation",
     "ExportResult": "onelook.api.export",
+    "ForecastName": "onelook.predict.live",
     "FoundAnchors": "onelook.api.anchors",
-    "ImageLike": "onelook.predict.predictor",
+    "ImageLike": "onelook.predict.given_image",
     "Layout": "onelook.devices",
+    "LiveDetections": "onelook.predict.live",
+    "LiveSummary": "onelook.api.live",
     "LoadReport": "onelook.weights",
     "LoadedDetector": "onelook.api.load",
     "Model": "onelook.api.open",
@@ -133,6 +144,7 @@ _PUBLIC = {
     "ServeResult": "onelook.api.serve",
     "ShardsResult": "onelook.api.detect_shards",
     "SilentReporter": "onelook.reporter",
+    "SplitResult": "onelook.data.splitting",
     "Streaming": "onelook.report.streaming",
     "TrackEvaluation": "onelook.evaluation.tracks",
     "TrackerName": "onelook.tracking.tracker",
@@ -152,6 +164,7 @@ _PUBLIC = {
     "detect": "onelook.api.detect",
     "detect_shards": "onelook.api.detect_shards",
     "diff": "onelook.api.diff",
+    "edit": "onelook.api.edit",
     "environment": "onelook.api.check",
     "export": "onelook.api.export",
     "load": "onelook.api.load",
@@ -168,6 +181,7 @@ _PUBLIC = {
     "score_tracks": "onelook.api.score",
     "search": "onelook.api.search",
     "serve": "onelook.api.serve",
+    "split": "onelook.api.split",
     "stream": "onelook.api.stream",
     "train": "onelook.api.train",
     "tune": "onelook.api.tune",

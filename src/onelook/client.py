@@ -12,7 +12,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
@@ -60,6 +60,9 @@ class Client:
         classes: Sequence[str | int] | None = ...,
         model: str | None = ...,
         version: str | None = ...,
+        tile: int | None = ...,
+        overlap: float | None = ...,
+        tile_merge: Literal["nms", "nmm"] | None = ...,
     ) -> Detections: ...
     @overload
     def detect(
@@ -71,6 +74,9 @@ class Client:
         classes: Sequence[str | int] | None = ...,
         model: str | None = ...,
         version: str | None = ...,
+        tile: int | None = ...,
+        overlap: float | None = ...,
+        tile_merge: Literal["nms", "nmm"] | None = ...,
     ) -> list[Detections]: ...
     def detect(
         self,
@@ -81,8 +87,13 @@ class Client:
         classes: Sequence[str | int] | None = None,
         model: str | None = None,
         version: str | None = None,
+        tile: int | None = None,
+        overlap: float | None = None,
+        tile_merge: Literal["nms", "nmm"] | None = None,
     ) -> Detections | list[Detections]:
         """The detections in an image; for a list of images, a list. Settings that are None are the server's.
+
+        tile: side in pixels of the tiles that larger images are cut into; None is no tiles.
 
         Raises ServerError for every answer that is an error; `status` 503 with `retry_after` where the queue is full.
         """
@@ -91,6 +102,7 @@ class Client:
         files = [(_name(one, number), _content(one)) for number, one in enumerate(given)]
         listed = None if classes is None else ",".join(map(str, classes))
         settings = {"threshold": threshold, "iou": iou, "classes": listed, "model": model, "version": version}
+        settings |= {"tile": tile, "overlap": overlap, "tile_merge": tile_merge}
         query = urlencode({name: value for name, value in settings.items() if value is not None})
         body, kind = _form(files)
         answer = self._ask("POST", f"/v1/detect?{query}", body, {"Content-Type": kind})

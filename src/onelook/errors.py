@@ -73,6 +73,8 @@ EXTRAS = {
     "nncf": "int8",
     "ncnn": "ncnn",
     "pnnx": "export",
+    "ai_edge_litert": "litert",
+    "litert_torch": "litert-export",
     "tensorrt": "tensorrt",
     "cuda": "tensorrt",
     "tensorboard": "tensorboard",
@@ -80,6 +82,7 @@ EXTRAS = {
     "wandb": "wandb",
     "supervision": "supervision",
     "pandas": "pandas",
+    "av": "video",
     "ray": "scale",
     "pyarrow": "scale",
     "fsspec": "scale",
@@ -99,13 +102,16 @@ EXTRAS = {
 # Where pip has another name.
 _INSTALLED_AS = {
     "cv2": "opencv-python-headless",
+    "ai_edge_litert": "ai-edge-litert",
+    "litert_torch": "litert-torch",
     "PIL": "pillow",
     "yaml": "pyyaml",
     "cuda": "cuda-bindings",
     "python_multipart": "python-multipart",
     "prometheus_client": "prometheus-client",
 }
-_EXTRA_OF_WORK = {"export": "onnx", "int8": "int8"}  # where one extra brings the packages of several
+# Where one extra brings the packages of several.
+_EXTRA_OF_WORK = {"export": "onnx", "int8": "int8", "litert-export": "litert-export"}
 
 
 def install_command(extra: str = "") -> str:

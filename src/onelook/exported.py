@@ -2,7 +2,8 @@
 
 ONNX files store it in `metadata_props` under the key `METADATA_KEY`; formats without metadata get it beside the model
 as `<file>.json`. No torch is needed to read it. OpenVINO's files have the key in their runtime information, PyTorch's
-programs in their extra file `onelook.json`; ncnn's and TensorRT's have the document beside them.
+programs in their extra file `onelook.json`; ncnn's, LiteRT's and TensorRT's have the document beside
+them.
 
 The interface of an exported file (`FORMAT` 1):
 
@@ -39,7 +40,8 @@ from typing import Any, Literal
 
 from onelook.errors import ExportError
 
-Target = Literal["onnx", "openvino", "ncnn", "torch", "tensorrt", "darknet"]  # formats that `onelook.export` knows
+# Formats that `onelook.export` knows.
+Target = Literal["onnx", "openvino", "ncnn", "litert", "torch", "tensorrt", "darknet"]
 LEAST_RUNTIME = "1.14"  # the first ONNX Runtime that runs the operators of exported files
 METADATA_KEY = "onelook"
 FORMAT = 1

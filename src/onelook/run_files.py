@@ -9,3 +9,4 @@ LOG = "train.log"
 REPORT = "report.html"
 FIRST_BATCH = "first_batch.jpg"
 TEACHER = "teacher.json"
+SPLIT = "split"  # a folder: the lists of a training that divides its images itself, and the data set of these

@@ -285,3 +285,8 @@ class Detections:
         if image is None:
             raise UserError(f"These detections hold no image to draw on, so {consequence}.")
         return image
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 image", "2 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -82,7 +82,7 @@ class DrawnData:
         return f"{self.folder}: {counts} images of {', '.join(self.names)}, in COCO's format."
 
 
-def _input_side(image: int) -> int:
+def input_side(image: int) -> int:
     """The multiple of 32 nearest to three fifths of an image's side."""
     return max(32, round(image * INPUT / 32) * 32)
 
@@ -98,7 +98,7 @@ def draw_data(
 ) -> DrawnData:
     """Draws the data set of the demo into a folder, in COCO's format; the settings are those of `demo`."""
     check_arguments(draw_data, locals())
-    scenes, counts = _scenes(size, images, difficulty, classes, seed)
+    scenes, counts = demo_scenes(size, images, difficulty, classes, seed)
     return DrawnData(write_synthetic(Path(out), scenes, counts), scenes.names, counts)
 
 
@@ -132,12 +132,12 @@ def demo(
     from onelook.api.export import export  # here, because drawing the images and showing the options need no torch
     from onelook.api.recipe_choice import RecipeChoice
 
-    scenes, counts = _scenes(size, images, difficulty, classes, seed)
+    scenes, counts = demo_scenes(size, images, difficulty, classes, seed)
     reporter = PlainReporter() if reporter is None else reporter
     out = Path(out)
     run, exported = out / "run", out / "detector.onnx"
     if exported.exists():
-        raise UserError(f"{out} holds a finished demo already.", "Remove the folder, or choose another (out).")
+        raise finished_demo(out)
     seconds: dict[str, float] = {}
     clock = perf_counter()
 
@@ -148,8 +148,8 @@ def demo(
     data = write_synthetic(out / "data", scenes, counts)
     done("draw the data")
     settings = (*SHORT, f"seed={seed}")
-    choice = RecipeChoice(model=model, epochs=epochs, size=_input_side(size), batch=BATCH, overrides=settings)
-    weights = _train(choice, data, run, reporter).weights
+    choice = RecipeChoice(model=model, epochs=epochs, size=input_side(size), batch=BATCH, overrides=settings)
+    weights = train_demo(choice, data, run, reporter).weights
     done("train")
     stats = validate(weights, data, reporter=reporter).stats
     detect(weights, data / "new", out=out / "detections", formats="json,images", reporter=reporter)
@@ -168,7 +168,12 @@ def demo(
     return Demo(out, seconds, stats, exported_stats, paths)
 
 
-def _train(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) -> TrainResult:
+def finished_demo(out: Path) -> UserError:
+    """The error for a folder that a demo has been finished in."""
+    return UserError(f"{out} holds a finished demo already.", "Remove the folder, or choose another (out).")
+
+
+def train_demo(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) -> TrainResult:
     """Trains, or continues the training in the folder; KeyboardInterrupt where Ctrl-C has stopped it."""
     import torch
 
@@ -187,7 +192,7 @@ def _train(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) -> T
     return result
 
 
-def _scenes(size: int, images: int, difficulty: float, classes: int, seed: int) -> tuple[Scenes, dict[str, int]]:
+def demo_scenes(size: int, images: int, difficulty: float, classes: int, seed: int) -> tuple[Scenes, dict[str, int]]:
     """The scenes of the options, and the number of images of each split; UsageError where there can be none."""
     if images < 1 or seed < 0:
         raise UsageError("images is at least 1, and seed at least 0.")

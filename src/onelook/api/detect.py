@@ -13,23 +13,29 @@ from typing import Any
 
 from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
+from onelook.api.live import LiveOptions, LiveSummary, live_options, run_live
 from onelook.api.open import LoadOptions, Model, PathLike
 from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
 from onelook.files import free_folder
+from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess
+from onelook.predict.live import ForecastName, LiveDetections, live_source
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import Excerpt, PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.tiles import MERGE, OVERLAP, Tiles, chosen_tiles
 from onelook.predict.track import track_results
 from onelook.predict.video import count_images
 from onelook.predict.writers import Writers, parse_formats
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
-from onelook.types import Detections, text_repr
+from onelook.types import Detections, counted, text_repr
 
+_PLAYED_LONGER = 1.0  # seconds; less is not worth a note
 DEFAULT_FOLDER = "runs/detect"
 FORMATS = "json,images,video"
+LIVE_FORMATS = "json,video"  # an image of each frame of an endless camera would fill the disk
 
 
 @dataclass
@@ -41,7 +47,8 @@ class DetectResult:
     objects, by source.  only: the detections of the image, where there was one image alone; None otherwise.
     failures: source, message and remedy of each source that could not be read, or not to its end; that a camera or a
     stream has ended is one.  notes: what else there is to know of a source.  written: files and folders.  seconds: wall
-    time without loading the model.  interrupted: whether Ctrl-C ended it.
+    time without loading the model.  interrupted: whether Ctrl-C ended it.  live: latencies and dropped frames, where a
+    source was used in real time.
     """
 
     folder: Path
@@ -58,6 +65,7 @@ class DetectResult:
     written: list[Path] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
+    live: LiveSummary | None = None
 
     @property
     def exit_code(self) -> int:
@@ -79,6 +87,7 @@ class DetectResult:
             "written": [str(path) for path in self.written],
             "seconds": self.seconds,
             "interrupted": self.interrupted,
+            **({} if self.live is None else {"live": self.live.to_dict()}),
         }
 
     __repr__ = text_repr
@@ -92,7 +101,8 @@ class DetectResult:
         found = counted(self.detections, "detection")
         if self.tracks:
             found += f" of {counted(sum(map(len, self.tracks.values())), 'track')}"
-        return f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}."
+        live = "" if self.live is None else f"\n{self.live}"
+        return f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}.{live}"
 
 
 def detect(
@@ -106,12 +116,19 @@ def detect(
     postprocess: PostprocessKind | None = None,
     size: int | tuple[int, int] | None = None,
     out: PathLike | None = None,
-    formats: str | Sequence[str] = FORMATS,
+    formats: str | Sequence[str] | None = None,
     batch: int | None = None,
+    tile: int | None = None,
+    overlap: float = OVERLAP,
+    tile_merge: MergeKind = MERGE,
     track: Tracker | TrackerName | None = None,
     every: int = 1,
-    start: float = 0.0,
-    end: float | None = None,
+    start: float | str = 0.0,
+    end: float | str | None = None,
+    live: bool = False,
+    forecast: ForecastName = "kalman",
+    reconnect: float = 60.0,
+    show: bool = False,
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
@@ -124,9 +141,14 @@ def detect(
     model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  sources: one, or
     a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
-    "images", "coco", "yolo", "csv", "video", "mot".  batch: most images in one run of the network; None is 1 on a CPU,
-    8 on a GPU.  track: follow the objects of videos, by "bytetrack" or "ocsort"; `confidence` is then the least score
-    that starts a track.  every, start, end: use every `every`th frame of videos, from `start` up to `end` seconds.
+    "images", "coco", "yolo", "csv", "video", "mot"; None is json, images and video, and without images where `live`.
+    batch: most images in one run of the network; None is 1 on a CPU, 8 on a GPU.  tile, overlap, tile_merge: how larger
+    images and frames are cut, as in `onelook.load(...).detect`.  track: follow the objects of videos, by "bytetrack" or
+    "ocsort"; `confidence` is then the least score that starts a track.  every, start, end: use every `every`th frame of
+    videos, from `start` up to `end`, in seconds or as a text "h:m:s".  live: use one camera, stream or file in real
+    time: the newest frame first, others dropped and counted.  forecast: how the boxes of tracked objects are then moved
+    to the moment of display ("linear", "kalman", "none").  reconnect: for how many seconds a camera or a stream that
+    stalls is opened again.  show: in a window.
     runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is exported and
     verified once, and cached beside the weights. "auto" runs that file where there is one, and makes it where PyTorch
     would take a minute or more for all images; the export is stopped after half of that time.
@@ -135,15 +157,22 @@ def detect(
     the work and keeps what was done. For detections as values see `onelook.load(...).detect` and `.stream`.
     """
     check_arguments(detect, locals())
+    formats = (LIVE_FORMATS if live else FORMATS) if formats is None else formats
     names = parse_formats(formats if isinstance(formats, str) else ",".join(formats))
     if "mot" in names and track is None:
         raise UsageError("The format 'mot' is for tracks.", "Track the objects: --track bytetrack.")
-    excerpt = Excerpt(every, start, end)
+    excerpt = Excerpt.of(every, start, end)
+    real_time = live_options(
+        LiveOptions(forecast, reconnect, show), live=live, tracked=track is not None, every=every, batch=batch
+    )
+    tiles = chosen_tiles(tile, overlap, tile_merge)
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
     check_thresholds(confidence, iou)
     check_batch(1 if batch is None else batch)
     found = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
     _check_sources(found)
+    if real_time is not None:
+        live_source(found)
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     shown = reporter or PlainReporter()
     opened = open_cached(model, options, runtime, shown)
@@ -166,11 +195,16 @@ def detect(
         result.notes.append("Nothing was tracked: only videos, cameras and streams are, and no source is one.")
     start = time.perf_counter()
     with (
-        Writers(folder, names, predictor.class_names, tracked=track is not None) as writers,
+        Writers(folder, names, predictor.class_names, tracked=track is not None, sound=not live) as writers,
         shown.progress("detecting") as progress,
     ):
-        _detect(predictor, found, (settings, tracker, confidence, excerpt), result, (writers, progress))
-    result.written = writers.written
+        if real_time is None:
+            _detect(predictor, found, (settings, tracker, confidence, excerpt, tiles), result, (writers, progress))
+        else:
+            how = (settings, tracker, excerpt, tiles, real_time)
+            _detect_live(predictor, found[0], how, result, (writers, shown, progress))
+    result.written = [*writers.written, *(() if result.live is None or result.live.log is None else (result.live.log,))]
+    result.notes += writers.notes
     result.seconds = time.perf_counter() - start
     return result
 
@@ -185,17 +219,25 @@ def _check_sources(found: Sequence[Source]) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    how: tuple[Postprocess, Tracker | None, float, Excerpt],
+    how: tuple[Postprocess, Tracker | None, float, Excerpt, Tiles | None],
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:
     """Detects in every source; fills the result."""
-    (postprocess, tracker, confidence, excerpt), (writers, progress) = how, to
+    (postprocess, tracker, confidence, excerpt, tiles), (writers, progress) = how, to
     if any(source.kind == "live" for source in sources):
         progress = ignore_progress
     places = {source.name: number for number, source in enumerate(sources)}
+
+    def report_tiles(item: PreparedImage, share: float) -> None:
+        if item.frame is None:
+            progress(places[item.source.name] + share, len(places))
+
     try:
-        found = predictor.stream_sources(sources, postprocess, keep_images=writers.keeps_images, excerpt=excerpt)
+        keep = writers.keeps_images
+        found = predictor.stream_sources(
+            sources, postprocess, keep_images=keep, excerpt=excerpt, tiles=tiles, report=report_tiles
+        )
         with closing(found if tracker is None else track_results(found, tracker, confidence)) as results:
             for item, detections in results:
                 _add(result, item, detections, writers)
@@ -204,6 +246,34 @@ def _detect(
         result.interrupted = True
     if not (result.images or result.frames or result.interrupted):
         raise _no_image_error(result.failures)
+
+
+def _detect_live(
+    predictor: Predictor,
+    source: Source,
+    how: tuple[Postprocess, Tracker | None, Excerpt, Tiles | None, LiveOptions],
+    result: DetectResult,
+    to: tuple[Writers, Reporter, Progress],
+) -> None:
+    """Detects in a source in real time; fills the result."""
+    writers, reporter, progress = to
+
+    def add(item: PreparedImage, found: LiveDetections) -> None:
+        _add(result, item, found.detections, writers)
+
+    result.live, ended = run_live(
+        predictor, source, how, add, (result.folder, writers.keeps_images, reporter, progress)
+    )
+    result.interrupted = isinstance(ended, KeyboardInterrupt)
+    if isinstance(ended, ImageError):
+        if not result.frames:
+            raise ended
+        _add(result, UnreadableSource(source, ended), None, writers)
+    longer = result.live.played_longer
+    if longer > _PLAYED_LONGER:
+        result.notes.append(
+            f"'{source.path}' could not be decoded at its own rate: it was played {longer:.1f} s longer."
+        )
 
 
 def _add(
@@ -245,8 +315,3 @@ def _report(progress: Progress, item: PreparedImage | UnreadableSource, places: 
     if isinstance(item, PreparedImage) and item.video is not None and item.frame is not None:
         part = min(1.0, (item.frame + 1) / max(item.video.frames, item.frame + 1))
     progress(places[item.source.name] + part, len(places))
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: "1 image", "2 images"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -28,7 +28,7 @@ from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 
-SHARD = 1000  # images
+SHARD_SIZE = 1000  # images
 _BATCH_ON_GPU, _BATCH_ON_CPU = 8, 1
 _BETWEEN_SUMMARIES = 10.0  # seconds
 
@@ -38,9 +38,9 @@ class ShardsResult:
     """Counts of what all shards hold, those of earlier sessions included.
 
     folder: where they are.  images, errors, detections: how many there are; errors are images that could not be read.
-    per_class: number of detections by class.  shards: files that are finished.  planned: files in all.  failed: number
-    and reason of each shard that could not be finished; the same call tries them again.  seconds, new_images: of this
-    session.  interrupted: whether Ctrl-C ended it.
+    per_class: number of detections by class.  shards, planned: files that hold them, and how many there will be.
+    failed: number and reason of each shard that could not be finished; the same call tries them again.  seconds,
+    new_images: of this session.  interrupted: whether Ctrl-C ended it.
     """
 
     folder: str
@@ -96,7 +96,7 @@ def detect_shards(
     half: bool = False,
     device: str | None = None,
     threads: int | None = None,
-    shard: int = SHARD,
+    shard_size: int = SHARD_SIZE,
     reporter: Reporter | None = None,
 ) -> ShardsResult:
     """Detects objects in any number of images, on one machine or on many, and writes the results to Parquet shards.
@@ -106,7 +106,8 @@ def detect_shards(
     several.  out: folder or address of the results; the same call continues what is there.  on: "ray" is the cluster
     that this machine belongs to, or else this machine alone; "ray://HOST:PORT" is another; "local" is this process.
     "ray,workers=8,cpus=2,gpus=1" has up to 8 workers, each with as much.  batch: images in one run of the network; None
-    is 1 on a CPU, 8 on a GPU.  threads: of a worker on a CPU; None is its CPUs on Ray.  shard: images in a file.
+    is 1 on a CPU, 8 on a GPU.  threads: of a worker on a CPU; None is its CPUs on Ray.  shard_size:
+    images in a file.
 
     The other settings are those of `onelook.detect`, and the detections are the same, bit for bit, on equal processors
     with equal threads and batches. An image that cannot be read is a row with an error. Ctrl-C, and the loss of
@@ -117,8 +118,8 @@ def detect_shards(
     place = parse_place(on)
     check_thresholds(confidence, iou)
     check_batch(1 if batch is None else batch)
-    if shard < 1:
-        raise UsageError(f"shard is {shard}.", "Give the number of images in a file, 1 or more.")
+    if shard_size < 1:
+        raise UsageError(f"shard_size is {shard_size}.", "Give the number of images in a file, 1 or more.")
     arrow()  # before a model is loaded
     given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     names = [os.fspath(one) for one in given]
@@ -138,12 +139,13 @@ def detect_shards(
     with workers_at(place, InProcess(), shown, device=device) as workers:
         on_cpu = workers.on_cpu if isinstance(workers, RayWorkers) else opened.batch == _BATCH_ON_CPU
         images_at_once = batch or (_BATCH_ON_CPU if on_cpu else _BATCH_ON_GPU)
-        shard = -(-shard // images_at_once) * images_at_once  # so that the same images share a batch in any division
+        # Whole batches, so that the same images share a batch in any division.
+        shard_size = -(-shard_size // images_at_once) * images_at_once
         options = replace(options, device=device_of(workers, device))
         job = _job(model, opened, options, steps=steps, batch=images_at_once, out=os.fspath(out))
         if place.is_local:
             keep_open(job, opened)
-        settings = _settings(job, opened, names, shard)
+        settings = _settings(job, opened, names, shard_size)
         with shown.progress("listing images"):
             plan = Plan.open(store, settings, list_images(names, leave_out=os.fspath(out)))
         result = ShardsResult(store.folder, planned=plan.shards)
@@ -162,7 +164,7 @@ def _job(model: PathLike, opened: Predictor, options: LoadOptions, *, steps: Any
     return ShardJob(sent, options, steps, batch, fingerprint, absolute)
 
 
-def _settings(job: ShardJob, opened: Predictor, sources: Sequence[str], shard: int) -> dict[str, Any]:
+def _settings(job: ShardJob, opened: Predictor, sources: Sequence[str], shard_size: int) -> dict[str, Any]:
     """What the detections of a folder depend on, as JSON."""
     settings = {
         "sources": [one if "://" in one else os.path.abspath(one) for one in sources],
@@ -172,7 +174,7 @@ def _settings(job: ShardJob, opened: Predictor, sources: Sequence[str], shard: i
         "batch": job.batch,
         "test-time augmentation": job.options.tta,
         "half precision": job.options.half,
-        "images in a shard": shard,
+        "images in a shard": shard_size,
     }
     return dict(json.loads(json.dumps(settings)))
 

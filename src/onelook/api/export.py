@@ -126,7 +126,7 @@ def export(
 @overload
 def export(
     model: Model,
-    target: Literal["onnx", "openvino", "ncnn", "torch", "tensorrt"] = ...,
+    target: Literal["onnx", "openvino", "ncnn", "litert", "torch", "tensorrt"] = ...,
     *,
     weights: PathLike | None = ...,
     nms: bool = ...,
@@ -200,10 +200,10 @@ def export(
     """Writes a model for another runtime, runs the file, and compares it with PyTorch.
 
     model: a name, a weights file, the folder of a run, a `Detector` or a loaded detector.  target: "onnx", "openvino",
-    "ncnn", "torch" (.pt2 of torch.export), "tensorrt", or "darknet" (.weights of a YOLOv4 model in its training form;
-    takes only `out` and `overwrite`).  weights: for a
-    model given by name; "none" exports it untrained.  nms: builds postprocessing in, so that the file returns final
-    detections; with least score `confidence`, greatest overlap `iou` and at most `limit` detections an image.
+    "ncnn", "litert" (.tflite), "torch" (.pt2 of torch.export), "tensorrt", or "darknet" (.weights of a YOLOv4 model in
+    its training form; takes only `out` and `overwrite`).  weights: for a model given by name; "none" exports it
+    untrained.  nms: builds postprocessing in, so that the file returns final detections; with least score `confidence`,
+    greatest overlap `iou` and at most `limit` detections an image.
     half: float16.  dynamic: any batch size, instead of `batch`.  size: of the input; None is the model's own,
     and of an exported ONNX file that file's.
     int8: convolutions in 8 bits (ONNX, OpenVINO, TensorRT), with ranges from `calibration_images` images of the
@@ -335,7 +335,8 @@ def _check_known(target: str) -> None:
     """UsageError for a target that does not exist; with the reason, where users ask for it."""
     name = target.lower().replace("-", "").replace("_", "") if isinstance(target, str) else ""
     if name in NOT_WRITTEN:
-        raise UsageError(f"This version writes no {target} files: {NOT_WRITTEN[name]}.", "Export to ONNX instead.")
+        remedy = "Export to onnx, or to litert or ncnn for small devices."
+        raise UsageError(f"This version writes no {target} files: {NOT_WRITTEN[name]}.", remedy)
     if isinstance(target, str) and target not in _KNOWN:
         raise UsageError(
             f"There is no target '{target}'.{did_you_mean(target, _KNOWN)}", f"Give one of: {', '.join(_KNOWN)}."

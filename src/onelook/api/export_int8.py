@@ -23,6 +23,7 @@ from onelook.exporting.accuracy import Comparison, Int8Report
 from onelook.exporting.int8 import Quantization
 from onelook.predict.runtimes import exported_runtime
 from onelook.reporter import Reporter
+from onelook.types import counted
 
 HELD_OUT = 4  # images on which an 8-bit file is compared with PyTorch
 TURNS = 20  # of each file when they are timed
@@ -88,7 +89,8 @@ def open_quantization(settings: Int8Settings, frame: Resize, size: tuple[int, in
         "calibration_sha256": fingerprint.hexdigest(),
         "judged_on": validation.describe(),
     }
-    reporter.info(f"Calibrating on {count} images of {calibrating.describe()}; judging on {validation.describe()}.")
+    number = counted(count, "image")
+    reporter.info(f"Calibrating on {number} of {calibrating.describe()}; judging on {validation.describe()}.")
     return Quantization(
         images=images,
         count=count,

@@ -42,6 +42,7 @@ from onelook.predict.runtimes.torch import TorchRuntime
 from onelook.report.deployment import DeploymentReport, MeasuredAp, MeasuredTime, command, write_deployment
 from onelook.reporter import Reporter
 from onelook.threads import chosen_threads
+from onelook.types import counted
 from onelook.version import __version__
 
 IMAGES = 300  # most images that AP is measured on
@@ -50,10 +51,10 @@ LONGEST = 600.0  # seconds that the AP of the network in PyTorch may take; above
 SECONDS, LEAST_TURNS, MOST_TURNS = 20.0, 20, 200  # of a comparison of times
 LEAST_CONFIDENCE = 0.05  # of compared detections: with more of them than users see
 _PYTORCH = "PyTorch, float32"
-_EXTRAS = {"onnx": "", "openvino": "openvino", "ncnn": "ncnn", "torch": "train", "tensorrt": "tensorrt"}
+_EXTRAS = {"onnx": "", "torch": "train"} | {name: name for name in ("openvino", "ncnn", "litert", "tensorrt")}
 _PACKAGES: tuple[str, ...] = (
     *("torch", "numpy", "opencv-python-headless", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
-    *("ncnn", "pnnx", "tensorrt"),
+    *("ncnn", "pnnx", "ai-edge-litert", "litert-torch", "tensorrt"),
 )
 
 
@@ -165,7 +166,9 @@ def _images(data: Dataset | None, network: TorchRuntime) -> NamedImages:
         return NamedImages(pixels, names, f"{COMPARED} made-up images (shapes over gradients and noise)")
     rows = sorted({int(row) for row in np.linspace(0, len(data) - 1, min(COMPARED, len(data)))})
     pixels = np.stack([network.frame(data.image(row), network.size)[0] for row in rows])
-    return NamedImages(pixels, tuple(data.file_name(row) for row in rows), f"{len(rows)} images of {data.describe()}")
+    return NamedImages(
+        pixels, tuple(data.file_name(row) for row in rows), f"{counted(len(rows), 'image')} of {data.describe()}"
+    )
 
 
 def _differences(file: ExportedRuntime, network: TorchRuntime, images: NamedImages) -> Differences:

@@ -11,6 +11,8 @@ from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, chec
 from onelook.config import check_arguments
 from onelook.errors import UsageError
 from onelook.exported import LEAST_RUNTIME, Target
+from onelook.ops.merge import MergeKind
+from onelook.predict.tiles import MERGE, OVERLAP
 from onelook.reporter import Reporter, SilentReporter
 from onelook.training.result import RunResult
 
@@ -42,6 +44,9 @@ class LoadedDetector(OpenedPredictor):
         postprocess: PostprocessKind | None = None,
         batch: int = 8,
         rectangular: bool = False,
+        tile: int | None = None,
+        overlap: float = OVERLAP,
+        tile_merge: MergeKind = MERGE,
         detections: PathLike | None = None,
         reporter: Reporter | None = None,
     ) -> Evaluation:
@@ -57,6 +62,9 @@ class LoadedDetector(OpenedPredictor):
             postprocess=postprocess,
             batch=batch,
             rectangular=rectangular,
+            tile=tile,
+            overlap=overlap,
+            tile_merge=tile_merge,
             detections=detections,
             reporter=reporter,
         )
@@ -68,7 +76,7 @@ class LoadedDetector(OpenedPredictor):
     @overload
     def export(
         self,
-        target: Literal["onnx", "openvino", "ncnn", "torch", "tensorrt"] = ...,
+        target: Literal["onnx", "openvino", "ncnn", "litert", "torch", "tensorrt"] = ...,
         *,
         nms: bool = ...,
         half: bool = ...,
@@ -217,11 +225,12 @@ def load(
 ) -> LoadedDetector:
     """A detector that is ready to be used.
 
-    model: a variant's name (with `weights`), a weights file, an exported file (.onnx, .xml, .param, .pt2, .engine), the
-    folder of a run (its `best.safetensors`), or a `Detector` in memory.  device: "cpu", "cuda", "cuda:1", "mps"; None
-    is the best one, for an exported file its runtime's default.  size: side or (height, width) of the network's input;
-    None is what the weights were made for.  tta: test-time augmentation: every image is looked at in three scales, once
-    mirrored.  half: float16, on a GPU only, or in the runtimes of OpenVINO and ncnn; boxes are computed in float32.
+    model: a variant's name (with `weights`), a weights file, an exported file (.onnx, .xml, .param, .tflite, .pt2,
+    .engine), the folder of a run (its `best.safetensors`), or a `Detector` in memory.  device: "cpu", "cuda", "cuda:1",
+    "mps"; None is the best one, for an exported file its runtime's default.  size: side or (height, width) of the
+    network's input; None is what the weights were made for.  tta: test-time augmentation: every image is looked
+    at in three scales, once mirrored.  half: float16, on a GPU only, or in the runtimes of OpenVINO and ncnn; boxes are
+    computed in float32.
     threads: of one run on a CPU, for the whole process where PyTorch runs; None is as many as there are free cores.
     runtime: what runs weights; "onnx" is ONNX Runtime on a CPU, with the file that `onelook.detect` caches beside the
     weights, made where it is not there.

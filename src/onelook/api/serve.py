@@ -55,9 +55,11 @@ def serve(
     device: str | None = None,
     half: bool = False,
     threads: int | None = None,
+    workers: int = 1,
     batch: int | None = None,
     max_wait_ms: float = 2.0,
     queue: int = 32,
+    queue_ms: float | None = None,
     deadline: float = 30.0,
     drain: float = 30.0,
     max_bytes: int = 32 << 20,
@@ -76,8 +78,10 @@ def serve(
     called.  watch: a folder NAME/VERSION/FILE whose models are loaded, exchanged and unloaded as it changes, looked at
     every `watch_seconds`.  weights: for a single model that is given by its variant's name.  host: the address to
     listen on; only this machine reaches 127.0.0.1.  port: 0 is any free one.  device, half, threads: as in
-    `onelook.load`.  batch, max_wait_ms: most images in one run, and how long one waits for others.  queue: images that
-    are admitted; beyond it requests are refused with 503.  deadline: seconds of a request.  drain: seconds for requests
+    `onelook.load`.  workers: threads of a model that run it at the same time, each with a copy of its own.  batch,
+    max_wait_ms: most images in one run, and how long one waits for others.  queue: images that are admitted; beyond it
+    requests are refused with 503.  queue_ms: longest time from the admission of an image to its run, 503 as well; the
+    deadline unless given.  deadline: seconds of a request.  drain: seconds for requests
     in work at the end.  max_bytes, max_pixels, decode_seconds, max_images: limits of a request.  token_file: one token
     a line; requests then need one.  allow_url: hosts from which images may be fetched.  allow_origin: origins of web
     pages that may use the server.  started: called with the address once it is open.
@@ -97,15 +101,14 @@ def serve(
 
     given = [models] if isinstance(models, str | os.PathLike) else list(models)
     places = model_places([os.fspath(one) for one in given])
-    if not places and watch is None:
-        raise UsageError("There is no model to serve.", "Name a model, or a folder with --watch.")
-    if weights is not None and len(places) != 1:
-        raise UsageError("Weights are for one model.", "Give one model, or export the models first.")
+    _check_models(len(places), watch, weights)
     _check_seconds(drain, watch_seconds)
     options = ServerOptions(
+        workers=workers,
         batch=batch,
         max_wait_ms=max_wait_ms,
         queue=queue,
+        queue_ms=queue_ms,
         deadline=deadline,
         max_bytes=max_bytes,
         max_pixels=max_pixels,
@@ -228,6 +231,14 @@ def _who_reaches(host: str, has_tokens: bool) -> str:
         return " for this machine only; --host 0.0.0.0 is for others, too. Ctrl-C ends it."
     safe = "" if has_tokens else " Without --token-file, everyone who reaches it may use it."
     return f" for every machine that reaches it.{safe} Ctrl-C ends it."
+
+
+def _check_models(count: int, watch: PathLike | None, weights: PathLike | None) -> None:
+    """UsageError where there is nothing to serve, or where it is open which model weights are for."""
+    if not count and watch is None:
+        raise UsageError("There is no model to serve.", "Name a model, or a folder with --watch.")
+    if weights is not None and count != 1:
+        raise UsageError("Weights are for one model.", "Give one model, or export the models first.")
 
 
 def _check_seconds(drain: float, watch_seconds: float) -> None:

@@ -29,6 +29,7 @@ def train(
     batch: int | Literal["auto"] | None = None,
     split: str | None = None,
     validation: Dataset | str | None = None,
+    val_fraction: float | None = None,
     weights: PathLike | Detector | None = None,
     teacher: PathLike | Detector | None = None,
     teacher_weights: PathLike | None = None,
@@ -58,19 +59,21 @@ def train(
     closing phase) shrink with it.  size: side of the network's input in pixels, a multiple of 32.  batch: images in a
     step; "auto" fills the memory of a GPU.  split: None is train, or trainval where there is no train.  validation: a
     data set, or a split of the same folder; None is val, or test where there is no val; "none" evaluates nothing, and
-    the last weights count as the best.  weights: what the training starts from: a file of any supported format, or a
-    detector in memory; None is from scratch.  teacher: model whose features are additional targets (distillation): a
-    name with `teacher_weights`, a weights file, the folder of a run, or a detector in memory.  teacher_weights: weights
-    for a teacher that is given by name.  out: folder of the run; None is runs/NAME, runs/NAME-2 and so on.  resume:
-    continue the run in `out`, with its recipe and its options.  device: "cpu", "cuda", "cuda:1", "mps"; None is the
-    best one of this machine.  workers: processes that prepare images.  cache: keep decoded images: "ram", "disk" (in
-    the folder of the run), or a size of memory such as "4GB".  precision: "fp32", "fp16" or "bf16"; None is fp16 on
-    CUDA, else fp32.  layout: memory layout of the network; None is channels-last on CUDA, else contiguous.  compile:
-    use torch.compile.  deterministic: the same numbers in every run, on CUDA too; slower.  threads: of PyTorch on a
-    CPU; None is OMP_NUM_THREADS, else the number that is fastest in the first steps.  allow_size_mismatch: train
-    although images do not have their annotated sizes; boxes are used as they are annotated.  log: also log to
-    "tensorboard", "mlflow" or "wandb".  resume_command: returns how to continue the run in a folder, for the message
-    after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on standard error.
+    the last weights count as the best.  val_fraction: the share of the images to evaluate on, where the data set has no
+    split for it: divided as by `onelook.split`; a resumed run keeps its division.  weights: what the training starts
+    from: a file of any supported format, or a detector in memory; None is from scratch.  teacher: model whose features
+    are additional targets (distillation): a name with `teacher_weights`, a weights file, the folder of a run, or a
+    detector in memory.  teacher_weights: weights for a teacher that is given by name.  out: folder of the run; None is
+    runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, with its recipe and its options.  device:
+    "cpu", "cuda", "cuda:1", "mps"; None is the best one of this machine.  workers: processes that prepare images.
+    cache: keep decoded images: "ram", "disk" (in the folder of the run), or a size of memory such as "4GB".  precision:
+    "fp32", "fp16" or "bf16"; None is fp16 on CUDA, else fp32.  layout: memory layout of the network; None is
+    channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in every run,
+    on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is fastest in the
+    first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they
+    are annotated.  log: also log to "tensorboard", "mlflow" or "wandb".  resume_command: returns how to continue the
+    run in a folder, for the message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on
+    standard error.
 
     Other settings are those of the recipe: `onelook.change(onelook.recipe("yolox-s"), {"loss.assigner.radius": 2.0})`.
 
@@ -83,6 +86,7 @@ def train(
         run=RunOptions(
             device=device,
             train_split=split,
+            val_fraction=val_fraction,
             workers=workers,
             cache=cache,
             precision=precision,

@@ -14,7 +14,7 @@ import torch
 
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, recipe_name, resolved, resumed
-from onelook.api.splits import open_splits
+from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
 from onelook.api.tasks import Task, check_metric, preflight, task_of
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
@@ -117,7 +117,11 @@ def start_training(
     )
     kept = options.of_run.after(options_of_run(start.folder)) if options.resume else options.of_run
     chosen = options.validation if isinstance(options.validation, Dataset) else kept.val_split
-    training, validation, notes = open_splits(data, kept.train_split, chosen, reporter=reporter)
+    fraction = _val_fraction(kept, chosen, start)
+    if fraction is None:
+        training, validation, notes = open_splits(data, kept.train_split, chosen, reporter=reporter)
+    else:
+        training, validation, notes = open_divided(data, kept.train_split, fraction, start.folder, reporter=reporter)
     with _torch_threads(kept.threads), join_process_group(kept.device) as process_group:
         plan = None if kept.cache in (None, "none") else plan_cache(kept.cache, training, start.folder)
         prepared = _prepare(choice, (training, validation), process_group, kept, start)
@@ -134,11 +138,33 @@ def start_training(
                 image_name=lambda row: str(training.path(row)),
             )
             run.record.flags = kept.to_dict()
+            if fraction is not None and validation is not None and run.is_main and not start.resume:
+                remember_division(start.folder, training, validation)
             _report_start(run, notes, prepared.teacher, start.resume)
+            if validation is None and chosen != "none":
+                run.log.warning(without_validation(data))
             with _checked_session(
                 run, prepared.task, (training, validation), kept, plan, new=not start.resume
             ) as session:
                 yield session
+
+
+def _val_fraction(kept: RunOptions, chosen: Dataset | str | None, start: Start) -> float | None:
+    """The share of the images to evaluate on where the training divides them itself; None where it does not."""
+    if kept.val_fraction is None:
+        return None
+    if chosen is not None:
+        raise UsageError(
+            "A split to evaluate on is given, and a fraction to hold back.",
+            "Leave --val-fraction or --val-split away (in Python val_fraction or validation).",
+        )
+    before = options_of_run(start.folder).get("val_fraction") if start.resume else None
+    if start.resume and kept.val_fraction != before:
+        raise UsageError(
+            f"The run in '{start.folder}' was started with val_fraction {before}, not {kept.val_fraction:g}.",
+            "Leave --val-fraction away: the run keeps its division.",
+        )
+    return kept.val_fraction
 
 
 @overload

@@ -20,8 +20,10 @@ from onelook.errors import UsageError, UserError
 from onelook.evaluation import Evaluation, evaluate, write_results
 from onelook.evaluation.rectangular import Rectangular
 from onelook.evaluation.shards import shard
+from onelook.ops.merge import MergeKind
 from onelook.ops.nms import with_clip, with_thresholds
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
+from onelook.predict.tiles import MERGE, OVERLAP, chosen_tiles
 from onelook.reporter import PlainReporter, Progress, Reporter, SilentReporter
 
 
@@ -38,6 +40,9 @@ def validate(
     clip_boxes: bool | None = None,
     batch: int = 8,
     rectangular: bool = False,
+    tile: int | None = None,
+    overlap: float = OVERLAP,
+    tile_merge: MergeKind = MERGE,
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
@@ -54,6 +59,7 @@ def validate(
     "soft", "best"); None is the model's own for validation.  clip_boxes: clip boxes to the image before they are
     compared; None is how the family's published numbers were made (YOLOv4 and YOLOv7 clip).  batch: images that the
     network sees at once.  rectangular: images of like aspect ratio share a batch, in inputs no larger than they need.
+    tile, overlap, tile_merge: cut larger images into tiles of so many pixels; see `onelook.load(...).detect`.
     runtime: what runs weights on a CPU, as in `onelook.detect`; with rectangles or several processes it is PyTorch.
     detections: the COCO results file to write.  allow_size_mismatch: go on although images do not have their annotated
     sizes.
@@ -65,6 +71,9 @@ def validate(
     check_arguments(validate, locals())
     start = perf_counter()
     check_batch(batch)
+    tiles = chosen_tiles(tile, overlap, tile_merge)
+    if tiles is not None and rectangular:
+        raise UsageError("Tiles are squares, and rectangles are whole images.", "Leave one of the two away.")
     check_thresholds(confidence, iou)
     if detections is not None and os.path.isdir(detections):
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
@@ -91,6 +100,7 @@ def validate(
             batch=batch,
             progress=image_counter(progress, -(-len(dataset) // shard()[1])),
             rectangular=Rectangular() if rectangular else None,
+            tiles=tiles,
         )
     written: tuple[Path, ...] = ()
     if detections is not None and first:

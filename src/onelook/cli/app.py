@@ -50,6 +50,11 @@ VERBS: dict[str, tuple[str, str]] = {
         "List every problem of a data set, or, without one, describe this installation.",
     ),
     "anchors": ("onelook.cli.anchors:anchors", "Find anchor boxes that fit the objects of a data set."),
+    "split": ("onelook.cli.split:split", "Divide a data set among train, val and test."),
+    "edit": (
+        "onelook.cli.edit:edit",
+        "Change the classes of a data set, join several into one, leave out what is faulty.",
+    ),
     "convert": ("onelook.cli.convert:convert", "Write a data set in another format."),
     "export": (
         "onelook.cli.export:export",

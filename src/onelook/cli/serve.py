@@ -20,9 +20,11 @@ def serve(
     device: str | None = None,
     half: bool = False,
     threads: int | None = None,
+    workers: int = 1,
     batch: int | None = None,
     max_wait_ms: float = 2.0,
     queue: int = 32,
+    queue_ms: float | None = None,
     deadline: float = 30.0,
     drain: float = 30.0,
     max_bytes: int = 32 << 20,
@@ -42,7 +44,7 @@ def serve(
         onelook serve yolox-nano.onnx
         onelook serve runs/a --model small=b.onnx --port 9000
         onelook serve --watch models --token-file tokens.txt --host 0.0.0.0
-        onelook serve detector.xml --threads 1 --queue 16 --deadline 2
+        onelook serve detector.xml --threads 1 --queue 16 --queue-ms 500 --deadline 2
 
     Args:
         models: exported files, weights files and folders of runs. NAME=PATH or NAME/VERSION=PATH choose the name.
@@ -55,9 +57,11 @@ def serve(
         device: cpu, cuda, cuda:1, mps; the runtime's choice unless given.
         half: compute in float16; on a GPU only, or in the runtimes of OpenVINO and ncnn.
         threads: threads of one run on a CPU; the runtime's choice unless given.
+        workers: threads of a model that run it at the same time, each with a copy of its own.
         batch: most images in one run of a network; 1 on a CPU, 8 on a GPU unless given.
         max_wait_ms: milliseconds that an image waits at most for others of its batch.
         queue: images of a model that are admitted; beyond it requests are refused at once with 503.
+        queue_ms: milliseconds from an image's admission to its run; 503 beyond it. The deadline unless given.
         deadline: seconds that a request may take; the header X-Deadline-Ms may ask for less.
         drain: seconds for requests in work when the server ends.
         max_bytes: most bytes of a request.
@@ -78,9 +82,11 @@ def serve(
         device=device,
         half=half,
         threads=threads,
+        workers=workers,
         batch=batch,
         max_wait_ms=max_wait_ms,
         queue=queue,
+        queue_ms=queue_ms,
         deadline=deadline,
         drain=drain,
         max_bytes=max_bytes,

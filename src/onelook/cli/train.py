@@ -30,6 +30,7 @@ def train(
     resume: bool = False,
     train_split: str | None = None,
     val_split: str | None = None,
+    val_fraction: float | None = None,
     workers: int | None = None,
     cache: str | None = None,
     precision: Precision | None = None,
@@ -55,6 +56,7 @@ def train(
         onelook train data/ --model yolox-s --weights yolox_s.pth --epochs 50
         onelook train data/ --model yolox-nano --size 320 --batch 16 loss.assigner.radius=2.0
         onelook train data/ --model yolox-nano --teacher runs/yolox-s
+        onelook train undivided/ --model yolox-nano --val-fraction 0.2
         onelook train data/ --out runs/mine --resume
 
     Args:
@@ -71,6 +73,7 @@ def train(
         resume: Continue the run in --out, with its recipe, splits and flags.
         train_split: Split to train on; train, or trainval where that is what there is.
         val_split: Split to evaluate on; val, or test where that is what there is; none evaluates nothing.
+        val_fraction: Share of the images to evaluate on, where the data set has no split for it, such as 0.2.
         workers: Processes that prepare images.
         cache: Keep decoded images: ram, disk (in the run's folder), a size of memory such as 4GB, or none.
         precision: fp32, fp16 or bf16; fp16 on CUDA unless given.
@@ -91,6 +94,7 @@ def train(
         data,
         split=train_split,
         validation=val_split,
+        val_fraction=val_fraction,
         weights=weights,
         teacher=teacher,
         teacher_weights=teacher_weights,

@@ -13,7 +13,9 @@ from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.views.evaluation import show_evaluation
 from onelook.evaluation import Evaluation
+from onelook.ops.merge import MergeKind
 from onelook.predict.runtime import PostprocessKind
+from onelook.predict.tiles import MERGE, OVERLAP
 
 
 def validate(
@@ -30,6 +32,9 @@ def validate(
     clip_boxes: Annotated[bool | None, Parameter(negative="--no-clip-boxes")] = None,
     batch: int = 8,
     rectangular: bool = False,
+    tile: int | None = None,
+    overlap: float = OVERLAP,
+    tile_merge: MergeKind = MERGE,
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
@@ -64,6 +69,10 @@ def validate(
         batch: Images that the model sees at once.
         rectangular: Batch images of like aspect ratio, in inputs no larger than they need; how YOLOv7's published
             numbers were made.
+        tile: Cut larger images into square tiles of so many pixels, and look at the whole image, too; for objects that
+            are small in their image.
+        overlap: Share of a tile that neighbours have in common.
+        tile_merge: Of an object in several tiles, nms keeps the best box, and nmm joins boxes that borders have cut.
         tta: Look at every image in three scales, once mirrored (test-time augmentation).
         half: Compute in float16; on a GPU only.
         device: Where to run: cpu, cuda, cuda:1, mps; the best there is unless given.
@@ -85,6 +94,9 @@ def validate(
         clip_boxes=clip_boxes,
         batch=batch,
         rectangular=rectangular,
+        tile=tile,
+        overlap=overlap,
+        tile_merge=tile_merge,
         tta=tta,
         half=half,
         device=device,

@@ -15,7 +15,7 @@ from onelook.data.sizes import image_size
 from onelook.data.split_names import share_images
 from onelook.devices import num_cores
 from onelook.errors import ImageError
-from onelook.reporter import Reporter
+from onelook.reporter import Progress, Reporter
 
 FILE_LIMIT = 1 << 30
 
@@ -49,10 +49,11 @@ def check_image(path: str, *, quick: bool) -> CheckedImage:
         return CheckedImage(error=ImageError(f"The image '{path}' cannot be read: {error}.", "Check the file."))
 
 
-def _look_at_all(paths: Sequence[str], reporter: Reporter, quick: bool) -> dict[str, CheckedImage]:
+def look_at_all(paths: Sequence[str], progress: Progress, *, quick: bool) -> dict[str, CheckedImage]:
+    """Reads every image, by a few threads: its header only (`quick`), or all of it."""
     workers = min(8, num_cores())
     found: dict[str, CheckedImage] = {}
-    with ThreadPoolExecutor(workers) as pool, reporter.progress("Checking images") as progress:
+    with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(paths), 64):  # in small parts, so that Ctrl-C ends it at once
             part = paths[start : start + 64]
             found.update(zip(part, pool.map(lambda path: check_image(path, quick=quick), part)))
@@ -63,7 +64,8 @@ def _look_at_all(paths: Sequence[str], reporter: Reporter, quick: bool) -> dict[
 def check_images(read: Sequence[ReadSplit], problems: Problems, reporter: Reporter, *, quick: bool) -> None:
     """Checks every image once, however many splits hold it."""
     paths = list(dict.fromkeys(part.image_path(row) for part in read for row in range(len(part.index))))
-    looked = _look_at_all(paths, reporter, quick)
+    with reporter.progress("Checking images") as progress:
+        looked = look_at_all(paths, progress, quick=quick)
     reported: set[str] = set()
     for part in read:
         for row in range(len(part.index)):

@@ -26,7 +26,7 @@ from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 
-WritableFormat = Literal["coco", "voc", "yolo"]
+WritableFormat = Literal["coco", "voc", "yolo", "cvat", "labelme", "csv"]
 """The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
 
 
@@ -89,8 +89,7 @@ def convert(
     reporter = PlainReporter() if reporter is None else reporter
     target = Path(out).expanduser().absolute()
     format = _writable(to)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DataError(f"'{out}' exists and is not empty.", "Name a new folder; nothing is overwritten.")
+    check_free(target, str(out))
     opened, losses = _open_all(data, reporter), Losses()
     for split, dataset in opened.items():
         check_fit(dataset, reporter, allow=allow_size_mismatch)
@@ -108,6 +107,12 @@ def convert(
         notes["the images are hard links to the originals" if linked else "the images were copied"] = None
     counts = {split: {"images": len(dataset), "boxes": boxes[split]} for split, dataset in opened.items()}
     return Conversion(str(data), str(target), format.name, format.title, counts, dict(losses.counts), tuple(notes))
+
+
+def check_free(target: Path, name: str) -> None:
+    """Raises `DataError` where a folder to write exists and is not empty. name: as the user gave it."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DataError(f"'{name}' exists and is not empty.", "Name a new folder; nothing is overwritten.")
 
 
 def _writable(name: str) -> Format:

@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from onelook.data.arrays import take_objects
 from onelook.data.boxes import clean_boxes, cut_outline, reach_beyond
-from onelook.data.building import gather_runs
 from onelook.data.formats.base import LEFT_OUT, Losses
 from onelook.data.index import LAZY, SCHEMA, Index, index_in_memory
 from onelook.data.split import Dataset
-
-_OBJECTS = ("boxes", "labels", "annotation_ids", "areas", "object_flags")
 
 
 def cut_to_images(dataset: Dataset, losses: Losses) -> Dataset:
@@ -34,19 +32,12 @@ def cut_to_images(dataset: Dataset, losses: Losses) -> Dataset:
     losses.add("parts of boxes beyond their images (cut off)", int((beyond & kept).sum()))
     losses.add("parts of outlines beyond their images (cut off)", int((outlined & kept).sum()))
     sides = corners[:, 2:] - corners[:, :2]
-    columns = {name: getattr(index, name) for name in _OBJECTS}
-    columns["boxes"] = np.where(beyond[:, None], np.concatenate((corners[:, :2], sides), axis=1), index.boxes)
-    columns["areas"] = np.where(beyond, np.minimum(index.areas, np.maximum(sides, 0).prod(axis=1)), index.areas)
-    order = np.flatnonzero(kept)
     arrays = {name: index.lazy(name) if name in LAZY else getattr(index, name) for name in SCHEMA}
-    arrays |= {name: column[order] for name, column in columns.items()}
-    counts = np.bincount(images[order], minlength=len(index))
-    arrays["object_offsets"] = np.concatenate(([0], np.cumsum(counts)))
-    if len(arrays["object_extra_offsets"]):
-        texts = gather_runs(arrays["object_extra_offsets"], arrays["object_extra_bytes"], order)
-        arrays["object_extra_offsets"], arrays["object_extra_bytes"] = texts
+    arrays["boxes"] = np.where(beyond[:, None], np.concatenate((corners[:, :2], sides), axis=1), index.boxes)
+    arrays["areas"] = np.where(beyond, np.minimum(index.areas, np.maximum(sides, 0).prod(axis=1)), index.areas)
+    arrays = take_objects(arrays, kept)
     if len(arrays["ring_offsets"]):
-        arrays |= _cut_outlines(index, order, outlined, height, width)
+        arrays |= _cut_outlines(index, np.flatnonzero(kept), outlined, height, width)
     return replace(dataset, index=index_in_memory(arrays, index.meta))
 
 

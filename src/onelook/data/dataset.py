@@ -18,7 +18,7 @@ from onelook.data.formats.base import Source
 from onelook.data.index import MEASURED, Index
 from onelook.data.problems import Problems
 from onelook.data.split import Dataset
-from onelook.data.split_names import WHOLE
+from onelook.data.split_names import WHOLE, split_word
 from onelook.errors import DataError
 from onelook.reporter import PlainReporter, Reporter
 
@@ -67,7 +67,7 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
         root=format.image_root(source, name, index),
         format=format.name,
         format_title=format.title,
-        split=name if name != WHOLE else split,
+        split=name if name != WHOLE else split_word(split) or split,
         described_by=source.described_by,
         annotations=source.parts[name].annotations,
         has_boxes=format.has_boxes,

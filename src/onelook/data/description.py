@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onelook.config import read_yaml
+from onelook.data.edit_file import is_edit_file
 from onelook.data.paths import read_text
 from onelook.data.split_names import split_word
 from onelook.errors import ConfigError, DataError
@@ -44,7 +45,8 @@ def description_in(root: Path) -> Path | None:
     for name in _USUAL:
         if (root / name).is_file():
             return root / name
-    others = [path for path in sorted(root.glob("*.y*ml")) if path.suffix in (".yaml", ".yml") and path.is_file()]
+    files = [path for path in sorted(root.glob("*.y*ml")) if path.suffix in (".yaml", ".yml") and path.is_file()]
+    others = [path for path in files if not is_edit_file(path)]  # those are used where they are named
     return others[0] if len(others) == 1 and _names_a_split(others[0]) else None
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from onelook.data import formats
 from onelook.data.description import description_in
+from onelook.data.edit_file import is_edit_file
+from onelook.data.edited import edited_source
 from onelook.data.formats.base import Source
 from onelook.errors import DataError
 
-_REMEDY = "Give a folder, or a YAML or JSON file."
+_REMEDY = "Give a folder, or the file that describes a data set (YAML, JSON, CSV or XML)."
+_DEEPEST = 8  # edit files, each of which names the next
 
 
 def find_source(data: str | Path) -> Source:
@@ -20,6 +23,11 @@ def find_source(data: str | Path) -> Source:
     data: a folder, or a file that describes a data set. Raises `DataError` where there is none, naming what was looked
     for.
     """
+    return _find(data, ())
+
+
+def _find(data: str | Path, inside: tuple[Path, ...]) -> Source:
+    """The same. inside: the edit files that name it, the outermost first."""
     path = Path(data).expanduser()
     try:
         path = path.absolute()
@@ -29,18 +37,21 @@ def find_source(data: str | Path) -> Source:
     if not exists:
         raise DataError(f"The data set '{data}' does not exist.", _REMEDY)
     if not is_folder:
-        if (source := _described_by(path)) is None:
-            raise DataError(
-                f"'{data}' is neither a folder nor a YAML or JSON file.", "Give one that describes a data set."
-            )
+        if (source := _described_by(path, inside)) is None:
+            raise DataError(f"'{data}' is neither a folder nor a file that describes a data set.", _REMEDY)
         return source
     description = description_in(path)
-    if description is not None and (source := _described_by(description)) is not None:
+    used = description is not None and description.resolve() not in inside
+    if description is not None and used and (source := _described_by(description, inside)) is not None:
         return source
     return _in_folder(path, data)
 
 
-def _described_by(path: Path) -> Source | None:
+def _described_by(path: Path, inside: tuple[Path, ...]) -> Source | None:
+    if is_edit_file(path):
+        if path.resolve() in inside or len(inside) == _DEEPEST:
+            raise DataError(f"{path}: 'from' leads back to this file.", "Name the data sets themselves.")
+        return edited_source(path, lambda place: _find(place, (*inside, path.resolve())))
     found = (format.find_file(path) for format in formats.FORMATS)
     return next((source for source in found if source is not None), None)
 

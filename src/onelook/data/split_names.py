@@ -57,7 +57,10 @@ def usual_splits(names: Collection[str]) -> tuple[str, str]:
     """
     if "trainval" in names and "test" in names:
         return "trainval", "test"
-    return "train" if "train" in names else "trainval", "test" if "val" not in names and "test" in names else "val"
+    return (
+        "trainval" if "trainval" in names and "train" not in names else "train",
+        "test" if "val" not in names and "test" in names else "val",
+    )
 
 
 def share_images(first: str, second: str) -> bool:

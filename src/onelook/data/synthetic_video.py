@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -158,6 +158,19 @@ CLIPS: Mapping[str, Clip] = MappingProxyType(
     }
 )
 """Objects that cross each other; that pass behind a wall; and that stay apart."""
+
+
+def demo_clip(names: Sequence[str] = NAMES[:3], seed: int = 0) -> Clip:
+    """Eight seconds of five objects that cross each other and pass behind a wall; their kinds are `names`, in turn."""
+    first, second, third, fourth, fifth = (names[number % len(names)] for number in range(5))
+    objects = (
+        Moving(first, 66, ((0, 50, 80), (119, 430, 110), (239, 50, 90))),
+        Moving(second, 70, ((0, 430, 150), (119, 50, 130), (239, 430, 145))),
+        Moving(third, 74, ((0, 60, 300), (120, 240, 285), (239, 420, 250))),
+        Moving(fourth, 66, ((0, 420, 318), (120, 240, 324), (239, 60, 250))),
+        Moving(fifth, 64, ((0, 140, 220), (80, 140, 310), (160, 330, 310), (239, 330, 220))),
+    )
+    return Clip(objects, frames=240, walls=((202, 20, 278, 195),), size=(360, 480), seed=seed)
 
 
 def write_clips(folder: str | Path, clips: Mapping[str, Clip] = CLIPS) -> Path:

@@ -11,12 +11,13 @@ import numpy as np
 from onelook.augment.letterbox import Resize
 from onelook.errors import DataError, UsageError
 from onelook.evaluation.coco import Evaluation, score
-from onelook.evaluation.frames import resized_batches
+from onelook.evaluation.detected import detected_batches, detected_in_tiles
 from onelook.evaluation.rectangular import Group, Rectangular, square_groups
 from onelook.evaluation.shards import gather, shard
 from onelook.evaluation.tables import LARGEST, GroundTruth, Results
-from onelook.ops.nms import Postprocess, clips
+from onelook.ops.nms import Postprocess
 from onelook.predict.runtime import Runtime
+from onelook.predict.tiles import Tiles
 
 
 class LabelledImages(Protocol):
@@ -50,18 +51,19 @@ def evaluate(
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
     rectangular: Rectangular | None = None,
+    tiles: Tiles | None = None,
 ) -> Evaluation:
     """Computes the COCO metrics of a model on a data set.
 
     postprocess: which rows are detections, and whether their boxes are clipped (`ops.nms.Nms`, `TopK`).  workers:
     decoding threads.  progress: called with the number of images done since the last call.  rectangular: batches of
     like aspect ratio, in inputs no larger than they need, where the model takes any; None is the model's own size.
-    Classes are matched by name; a model without names by number.
+    tiles: how large images are cut; None leaves them whole.
 
-    When torch.distributed is initialised, each process does every n-th image (or rectangle of them) and all get the
-    same Evaluation, equal to that of one process; `seconds` are this process's. Raises DataError when model and data
-    have no class in common, ImageError for an image that cannot be decoded, UsageError for rectangles and a model that
-    cannot take them.
+    Classes are matched by name; a model without names by number. When torch.distributed is initialised, each process
+    does every n-th image (or rectangle of them) and all get the same Evaluation, equal to that of one process;
+    `seconds` are this process's. Raises DataError when model and data have no class in common, ImageError for an image
+    that cannot be decoded, UsageError for rectangles and a model that cannot take them.
     """
     begin = perf_counter()
     truth = GroundTruth.from_coco(dataset.coco_ground_truth())
@@ -73,26 +75,23 @@ def evaluate(
     if rectangular is not None:
         groups, frame = _rectangles(model, dataset, batch, rectangular)
         groups = groups[first::step]
-    found, clip = _Collector(labels), clips(postprocess)
-    in_model = decoding = 0.0
-    for frames in resized_batches(dataset, groups, frame, workers=workers):
-        start = perf_counter()
-        outputs = model(frames.pixels, postprocess)
-        in_model += perf_counter() - start
-        decoding += frames.seconds
-        for row, placement, (boxes, scores, classes) in zip(frames.rows, frames.placements, outputs):
-            found.add(int(image_rows[row]), placement.to_original(boxes, clip=clip), scores, classes)
+    found, seconds = _Collector(labels), {"model": 0.0, "decoding": 0.0}
+    if tiles is None:
+        batches = detected_batches(model, dataset, postprocess, groups, frame, workers=workers, seconds=seconds)
+    else:
+        batches = detected_in_tiles(model, dataset, postprocess, rows, tiles, batch=batch, seconds=seconds)
+    for images in batches:
+        for row, (boxes, scores, classes) in images:
+            found.add(int(image_rows[row]), boxes, scores, classes)
         if progress is not None:
-            progress(len(frames.rows))
+            progress(len(images))
     end = perf_counter()
     results, lost = found.finish()
     results = gather(results)
     if lost:
         notes = (*notes, f"{lost} detections were left out: their boxes or scores are no finite numbers.")
     evaluation = score(truth, results, notes=notes)
-    evaluation.seconds.update(
-        waiting=end - begin - in_model, model=in_model, score=perf_counter() - end, decoding=decoding
-    )
+    evaluation.seconds.update(waiting=end - begin - seconds["model"], score=perf_counter() - end, **seconds)
     return evaluation
 
 

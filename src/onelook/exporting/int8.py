@@ -56,7 +56,9 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Int8Format:
-    """How a target holds 8-bit models. check: raises a UserError for options it cannot hold, or missing packages."""
+    """How a target holds 8-bit models. check: raises a UserError for options it cannot hold, or missing packages;
+    that a file is not both in float16 and in 8 bits is checked before.
+    """
 
     check: Callable[[ExportOptions], None]
     write: Callable[[Detector, Path, ExportOptions, Quantization], ExportedFile]

@@ -31,7 +31,8 @@ from onelook.exporting.verify import verify_rows
 from onelook.files import write_text
 from onelook.layers.focus import Focus, space_to_depth
 from onelook.networks.detector import Detector
-from onelook.predict.runtimes.ncnn import CHECKSUM, NcnnRuntime, checksum
+from onelook.predict.runtimes.exported import CHECKSUM, checksum
+from onelook.predict.runtimes.ncnn import NcnnRuntime
 
 _OTHERS = (".bin", ".param.json")
 _NAMES = {"in0": "images", "out0": "boxes", "out1": "scores"}  # pnnx's names of inputs and outputs, and ours
@@ -56,7 +57,7 @@ def export_ncnn(detector: Detector, path: str | Path, options: ExportOptions) ->
         _round_kernels(graph)
     with drafted(path, _OTHERS) as draft:
         _convert(graph, metadata, draft)
-        described = json.loads(metadata.to_json()) | {CHECKSUM: checksum(draft)}
+        described = json.loads(metadata.to_json()) | {CHECKSUM: checksum((draft, draft.with_suffix(".bin")))}
         write_text(description_beside(str(draft)), json.dumps(described) + "\n")
         runtime = NcnnRuntime(draft, threads=1)
         agreement, _ = verify_rows(runner_of(runtime), OUTPUTS, ExportGraph(detector), metadata)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onelook.errors import UsageError, missing_package
+from onelook.errors import missing_package
 from onelook.exporting.graph import ExportGraph
 from onelook.exporting.int8 import (
     Int8Format,
@@ -203,8 +203,6 @@ def _check(options: ExportOptions) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise missing_package(package, "Exporting to ONNX", work="export")
-    if options.half:
-        raise UsageError("A file is either --half or --int8.", "Choose one of them.")
     ir_version(options.least_runtime)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.errors import UsageError, missing_package
+from onelook.errors import missing_package
 from onelook.exporting.graph import ExportGraph
 from onelook.exporting.int8 import (
     Int8Format,
@@ -167,12 +167,10 @@ def _quiet_nncf() -> Iterator[None]:
         yield
 
 
-def _check(options: ExportOptions) -> None:
+def _check(_: ExportOptions) -> None:
     for package in ("openvino", "nncf"):
         if find_spec(package) is None:
             raise missing_package(package, "Exporting to OpenVINO in 8 bits", work="int8")
-    if options.half:
-        raise UsageError("A file is either --half or --int8.", "Choose one of them.")
 
 
 OPENVINO_INT8 = Int8Format(_check, export_openvino_int8)

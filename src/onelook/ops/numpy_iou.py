@@ -1,4 +1,4 @@
-"""IoU and DIoU of boxes in NumPy; `ops.iou` is the PyTorch version."""
+"""IoU, DIoU and the overlap of boxes in NumPy; `ops.iou` is the PyTorch version."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ import numpy as np
 
 def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns the IoU (n, m) of xyxy boxes (n, 4) and (m, 4); 0 where neither box has an area."""
+    shared, scratch = _intersection(first, second)
+    union = np.add(area(first)[:, None], area(second), out=scratch)
+    union -= shared
+    shared /= np.maximum(union, np.finfo(union.dtype).tiny, out=union)
+    return shared
+
+
+def pairwise_overlap_of_smaller(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns the intersection (n, m) of xyxy boxes as a share of the smaller of the two; 0 where one has no area."""
+    shared, scratch = _intersection(first, second)
+    smaller = np.minimum(area(first)[:, None], area(second), out=scratch)
+    shared /= np.maximum(smaller, np.finfo(smaller.dtype).tiny, out=smaller)
+    return shared
+
+
+def _intersection(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The area (n, m) that boxes share, and an array of this shape and type that is free to be used."""
     left, top, right, bottom = first.T[:, :, None]
     shared = np.minimum(right, second[:, 2])
     shared -= np.maximum(left, second[:, 0])
@@ -14,10 +31,7 @@ def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     height -= np.maximum(top, second[:, 1])
     np.maximum(shared, 0, out=shared)
     shared *= np.maximum(height, 0, out=height)
-    union = np.add(area(first)[:, None], area(second), out=height)
-    union -= shared
-    shared /= np.maximum(union, np.finfo(union.dtype).tiny, out=union)
-    return shared
+    return shared, height
 
 
 def pairwise_distance_iou(first: np.ndarray, second: np.ndarray, power: float = 1.0) -> np.ndarray:

@@ -18,8 +18,9 @@ from onelook.augment.letterbox import Resize
 from onelook.data.images import decode_image
 from onelook.devices import num_cores
 from onelook.errors import ImageError
+from onelook.predict.capture import STALL_SECONDS, stalled
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource
-from onelook.predict.video import STALL_SECONDS, read_video, stalled
+from onelook.predict.video import read_video
 
 _FRAMES_AHEAD = 4
 
@@ -32,23 +33,25 @@ def read_frames(
     keep: bool = False,
     workers: int | None = None,
     excerpt: Excerpt = WHOLE,
+    ahead: int | None = None,
     read: Callable[[str], np.ndarray] = decode_image,
 ) -> Iterator[PreparedImage | UnreadableSource]:
     """Every image of the sources, resized for the network, in order; UnreadableSource for what cannot be read.
 
     keep: whether the original pixels stay with the framed ones.  workers: threads that decode images.  excerpt: the
-    frames of videos that are read.  read: decodes the image of a path.
-
-    Closing the iterator stops the threads after the images they are at.
+    frames of videos that are read.  ahead: most images that are decoded before they are asked for; None is one more
+    than there are workers.  read: decodes the image of a path. Closing the iterator stops the threads after the images
+    they are at.
     """
     workers = min(4, num_cores()) if workers is None else workers
+    ahead = workers + 1 if ahead is None else ahead
     pool = ThreadPoolExecutor(workers, thread_name_prefix="onelook-decode")
     waiting: deque[Future[PreparedImage | UnreadableSource]] = deque()
     try:
         for source in sources:
             if source.kind == "image":
                 waiting.append(pool.submit(_read_image, source, frame, size, keep, read))
-                if len(waiting) > workers + 1:
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
                 continue
             while waiting:

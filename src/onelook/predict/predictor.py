@@ -7,37 +7,28 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeGuard, overload
+from itertools import islice
+from typing import overload
 
 import numpy as np
 
 from onelook.augment.letterbox import Resize, ResizeTransform
 from onelook.config import check_arguments
-from onelook.data.images import MAX_PIXELS, decode_image
-from onelook.errors import ImageError
+from onelook.data.images import decode_image
+from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess, RawDetections, clips, with_thresholds
 from onelook.predict.frames import read_frames
+from onelook.predict.given_image import ImageLike, are_several, check_array, name_of, read_image
+from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, live_results, live_source, open_feed
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.tiles import MERGE, OVERLAP, PreparedView, Tiles, chosen_tiles
 from onelook.predict.track import Result, track_results
 from onelook.reporter import PlainReporter, Reporter
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
 from onelook.types import Detections
 
 BATCH = 8
-
-
-class PilImage(Protocol):
-    """What `detect` uses of a PIL image; Pillow itself is not imported."""
-
-    @property
-    def mode(self) -> str: ...
-
-    def convert(self, mode: str) -> Any: ...
-
-
-ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray | PilImage
-"""An image: a path, the bytes of an image file, an (H, W, 3) uint8 RGB array, or a PIL image."""
 
 
 class Predictor:
@@ -86,6 +77,9 @@ class Predictor:
         iou: float = ...,
         *,
         agnostic: bool | None = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
+        tile_merge: MergeKind = ...,
     ) -> Detections: ...
     @overload
     def detect(
@@ -95,6 +89,9 @@ class Predictor:
         iou: float = ...,
         *,
         agnostic: bool | None = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
+        tile_merge: MergeKind = ...,
     ) -> list[Detections]: ...
     def detect(
         self,
@@ -103,13 +100,18 @@ class Predictor:
         iou: float = 0.45,
         *,
         agnostic: bool | None = None,
+        tile: int | None = None,
+        overlap: float = OVERLAP,
+        tile_merge: MergeKind = MERGE,
     ) -> Detections | list[Detections]:
         """The detections in an image; for a list of images, a list.
 
         source: a path, an (H, W, 3) uint8 RGB array, a PIL image, or the bytes of an image file; or a list of these.
         confidence: least score, inclusive.  iou: boxes that overlap a better one by more are dropped.
         agnostic: whether boxes of different classes suppress each other, too; None is the predictor's setting,
-        normally not.
+        normally not.  tile: side in pixels of the tiles that larger images are cut into; None is no tiles.  overlap:
+        share of a tile that neighbours have in common.  tile_merge: of boxes that overlap, the best is kept; with
+        "nmm" (non-maximum merging), a box that a tile's border has cut is joined with the other parts.
 
         Results of a single image, and of arrays, hold the image; results of a list of paths read it again when they
         are drawn, so that a long list needs little memory. Boxes are pixels of the (upright) original, not
@@ -117,15 +119,16 @@ class Predictor:
 
         Raises ImageError for a file that cannot be decoded and for arrays that are no 8-bit RGB images.
         """
-        postprocess = self.settings(confidence, iou, agnostic)
-        if not _are_several(source):
+        postprocess, tiles = self.settings(confidence, iou, agnostic), chosen_tiles(tile, overlap, tile_merge)
+        if not are_several(source):
             image = read_image(source)
-            return replace(self._detect([image], postprocess)[0], source=_name(source))
+            return replace(self._detect([image], postprocess, tiles)[0], source=name_of(source))
         images, found = list(source), list[Detections]()
-        for start in range(0, len(images), self.batch):
-            part = images[start : start + self.batch]
-            for given, result in zip(part, self._detect([read_image(one) for one in part], postprocess)):
-                path = _name(given)
+        step = self.batch if tiles is None else 1
+        for start in range(0, len(images), step):
+            part = images[start : start + step]
+            for given, result in zip(part, self._detect([read_image(one) for one in part], postprocess, tiles)):
+                path = name_of(given)
                 reader = None if path is None else partial(decode_image, path)
                 kept = result.image if path is None else None
                 found.append(replace(result, source=path, image=kept, read_image=reader))
@@ -138,21 +141,25 @@ class Predictor:
         iou: float = 0.45,
         *,
         agnostic: bool | None = None,
+        tile: int | None = None,
+        overlap: float = OVERLAP,
+        tile_merge: MergeKind = MERGE,
         keep_images: bool = False,
         reporter: Reporter | None = None,
     ) -> Iterator[Detections]:
         """The detections in every image and frame of files, folders, globs, videos, cameras and streams, in order.
 
         sources: one, or a list; a number is a camera.  keep_images: whether results hold their image.  reporter:
-        receives a warning for each damaged file; None prints plain lines on standard error.
+        receives a warning for each damaged file; None prints plain lines on standard error.  agnostic, tile, overlap,
+        tile_merge: as in `detect`.
 
         One batch is in memory at a time; files are decoded while the network runs. Damaged files in folders and lists
         are left out with a warning; a damaged file given alone is an ImageError.
         """
         given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
         listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given])
-        postprocess = self.settings(confidence, iou, agnostic)
-        with closing(self.stream_sources(listed, postprocess, keep_images=keep_images)) as results:
+        postprocess, tiles = self.settings(confidence, iou, agnostic), chosen_tiles(tile, overlap, tile_merge)
+        with closing(self.stream_sources(listed, postprocess, keep_images=keep_images, tiles=tiles)) as results:
             yield from _found(results, reporter)
 
     def track(
@@ -162,6 +169,9 @@ class Predictor:
         iou: float = 0.45,
         *,
         tracker: Tracker | TrackerName = "bytetrack",
+        tile: int | None = None,
+        overlap: float = OVERLAP,
+        tile_merge: MergeKind = MERGE,
         keep_images: bool = False,
         reporter: Reporter | None = None,
     ) -> Iterator[Detections]:
@@ -175,10 +185,67 @@ class Predictor:
         chosen = named_tracker(tracker, confidence)
         given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
         listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given])
-        postprocess = self.settings(chosen.detects_from(), iou)
-        results = self.stream_sources(listed, postprocess, keep_images=keep_images)
+        postprocess, tiles = self.settings(chosen.detects_from(), iou), chosen_tiles(tile, overlap, tile_merge)
+        results = self.stream_sources(listed, postprocess, keep_images=keep_images, tiles=tiles)
         with closing(track_results(results, chosen, confidence)) as tracked:
             yield from _found(tracked, reporter)
+
+    def live(
+        self,
+        source: str | os.PathLike[str] | int,
+        confidence: float = 0.25,
+        iou: float = 0.45,
+        *,
+        tracker: Tracker | TrackerName | None = None,
+        forecast: ForecastName = "kalman",
+        reconnect: float = 60.0,
+        tile: int | None = None,
+        overlap: float = OVERLAP,
+        tile_merge: MergeKind = MERGE,
+        keep_images: bool = False,
+        reporter: Reporter | None = None,
+    ) -> Iterator[LiveDetections]:
+        """The detections of a camera, a stream or a file in real time, always of the newest frame.
+
+        source: the number of a camera, the address of a stream, or a video file, which is played at its own rate.
+        tracker: gives the objects identities, as in `track`.  forecast: how the boxes of tracked objects are moved to
+        the frame that is the newest when they are there: "linear", "kalman", or "none".  reconnect: for how many
+        seconds a camera or a stream that stalls or ends is opened again; 0 is not at all, `math.inf` without end.
+        tile, overlap, tile_merge: how larger frames are cut, as in `detect`; with more tiles, more frames are dropped.
+        keep_images: whether results hold the frame that their boxes are for.  reporter: receives a warning for each
+        stall.
+
+        One frame is in memory, however slow the caller is: those in between are dropped and counted. Ends with a file;
+        raises ImageError where a camera or a stream cannot be opened, or has ended for good.
+        """
+        reported = reporter or PlainReporter()
+        chosen = None if tracker is None else named_tracker(tracker, confidence)
+        found = live_source(find_sources([str(source) if isinstance(source, int) else os.fspath(source)]))
+        postprocess = self.settings(confidence if chosen is None else chosen.detects_from(), iou)
+        feed = open_feed(found, reconnect=reconnect, notify=lambda event: _warn(reported, event))
+        with closing(feed):
+            tiles = chosen_tiles(tile, overlap, tile_merge)
+            detect = partial(self.detect_prepared, postprocess=postprocess, source=found, tiles=tiles)
+            for _, result in live_results(
+                feed,
+                detect,
+                tracker=chosen,
+                forecast=forecast,
+                keep_images=keep_images,
+            ):
+                yield result
+        if feed.error is not None:
+            raise feed.error
+
+    def detect_prepared(
+        self, image: np.ndarray, postprocess: Postprocess, source: Source, tiles: Tiles | None = None
+    ) -> tuple[PreparedImage, Detections]:
+        """The prepared image and the detections of an (H, W, 3) uint8 RGB frame of a source."""
+        pixels, placement = self.frame(image, self.size)
+        item = PreparedImage(pixels, placement, source)
+        if tiles is not None:
+            return item, self.detect_tiles(image, postprocess, tiles)
+        return item, self.run([pixels], [placement], postprocess)[0]
 
     def stream_sources(
         self,
@@ -187,30 +254,81 @@ class Predictor:
         *,
         keep_images: bool = False,
         excerpt: Excerpt = WHOLE,
+        tiles: Tiles | None = None,
+        report: Callable[[PreparedImage, float], object] | None = None,
         read: Callable[[str], np.ndarray] | None = None,
     ) -> Generator[tuple[PreparedImage, Detections] | tuple[UnreadableSource, None], None, None]:
         """Each image and frame of the sources with its detections, in order; UnreadableSource for what cannot be read.
 
-        excerpt: the frames of videos that are used.  read: decodes the image of a path; None is `decode_image`.
+        excerpt: the frames of videos that are used.  tiles: how large images are cut; one image at a time is then
+        detected while the next is decoded.  report: called with the share of an image's tiles that is done.  read:
+        decodes the image of a path; None is `decode_image`.
 
         An image of a camera or a stream does not wait for others; elsewhere `batch` images run together. Closing it
         stops the threads that decode.
         """
-        live = any(source.kind == "live" for source in sources)
+        one_by_one = tiles is not None or any(source.kind == "live" for source in sources)
+        ahead = None if tiles is None else 1
+        keep = keep_images or tiles is not None
         frames = read_frames(
-            sources, self.frame, self.size, keep=keep_images, excerpt=excerpt, read=read or decode_image
+            sources,
+            self.frame,
+            self.size,
+            keep=keep,
+            workers=ahead,
+            excerpt=excerpt,
+            ahead=ahead,
+            read=read or decode_image,
         )
-        with closing(_batches(frames, 1 if live else self.batch)) as groups:
+        with closing(_batches(frames, 1 if one_by_one else self.batch)) as groups:
             for items in groups:
-                framed = [item for item in items if isinstance(item, PreparedImage)]
-                results = iter(
-                    self.run([item.pixels for item in framed], [item.placement for item in framed], postprocess)
-                )
-                for item in items:
+                results = iter(self._run_items(items, postprocess, tiles, report))
+                while items:
+                    item = items.pop(0)
                     if isinstance(item, UnreadableSource):
                         yield item, None
                     else:
+                        item = item if keep_images else replace(item, image=None)
                         yield item, item.attach(next(results))
+                    del item  # a large image is not held while the next are decoded
+
+    def _run_items(
+        self,
+        items: Sequence[PreparedImage | UnreadableSource],
+        postprocess: Postprocess,
+        tiles: Tiles | None,
+        report: Callable[[PreparedImage, float], object] | None,
+    ) -> list[Detections]:
+        """The detections of those items that are images."""
+        images = [item for item in items if isinstance(item, PreparedImage)]
+        if tiles is None:
+            return self.run([one.pixels for one in images], [one.placement for one in images], postprocess)
+        found = []
+        for one in images:
+            assert one.image is not None  # it was kept to be cut
+            told = None if report is None else partial(report, one)
+            found.append(self.detect_tiles(one.image, postprocess, tiles, told))
+        return found
+
+    def detect_tiles(
+        self,
+        image: np.ndarray,
+        postprocess: Postprocess,
+        tiles: Tiles,
+        report: Callable[[float], object] | None = None,
+    ) -> Detections:
+        """The merged detections of an image's tiles, in its own pixels; without image and source.
+
+        image: (H, W, 3) uint8 RGB.  report: called with the share of the tiles that is done, after each batch.
+        """
+        found: list[Detections] = []
+        total = tiles.count((image.shape[0], image.shape[1]))
+        views = tiles.cut(image, self.frame, self.size)
+        while part := list[PreparedView](islice(views, self.batch)):
+            found += self.run([pixels for pixels, _ in part], [placement for _, placement in part], postprocess)
+            if report is not None:
+                report(len(found) / total)
+        return tiles.merge(found, postprocess)
 
     def run(
         self, pixels: Sequence[np.ndarray], placements: Sequence[ResizeTransform], postprocess: Postprocess
@@ -226,9 +344,13 @@ class Predictor:
             for place, (boxes, scores, labels) in zip(placements, found)
         ]
 
-    def _detect(self, images: Sequence[np.ndarray], postprocess: Postprocess) -> list[Detections]:
+    def _detect(
+        self, images: Sequence[np.ndarray], postprocess: Postprocess, tiles: Tiles | None = None
+    ) -> list[Detections]:
         for image in images:
             check_array(image)
+        if tiles is not None:
+            return [replace(self.detect_tiles(image, postprocess, tiles), image=image) for image in images]
         framed = [self.frame(np.ascontiguousarray(image), self.size) for image in images]
         results = self.run([pixels for pixels, _ in framed], [placement for _, placement in framed], postprocess)
         return [replace(result, image=image) for result, image in zip(results, images)]
@@ -247,6 +369,7 @@ def _batches(
     try:
         for item in items:
             waiting.append(item)
+            del item  # it may be large, and is not held while the next is awaited
             if len(waiting) == count:
                 yield waiting
                 waiting = []
@@ -269,68 +392,6 @@ def _found(results: Iterator[Result], reporter: Reporter | None) -> Iterator[Det
             (reporter or PlainReporter()).warning(str(item.error))
 
 
-def _are_several(source: ImageLike | Sequence[ImageLike]) -> TypeGuard[Sequence[ImageLike]]:
-    """Whether these are several images: a path and the bytes of a file are sequences too, but one image."""
-    return isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray | memoryview)
-
-
-def read_image(source: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a path, bytes, an array or a PIL image; ImageError for anything else."""
-    if isinstance(source, np.ndarray):
-        return check_array(source)
-    if isinstance(source, str | os.PathLike):
-        return decode_image(source)
-    if isinstance(source, bytes | bytearray | memoryview):
-        return decode_image(bytes(source))
-    if hasattr(source, "convert") and hasattr(source, "mode"):
-        return _from_pil(source)
-    kind = type(source).__name__
-    if hasattr(source, "detach"):
-        raise ImageError("A torch tensor is no image here.", "Give an (H, W, 3) uint8 RGB array: tensor.numpy().")
-    raise ImageError(
-        f"A {kind} is no image.",
-        "Give a path, an (H, W, 3) uint8 RGB array, a PIL image, the bytes of an image file, or a list.",
-    )
-
-
-def check_array(image: np.ndarray) -> np.ndarray:
-    """The image itself; ImageError with the way to make it (H, W, 3) uint8 RGB where it is not."""
-    said = f"An image is an (H, W, 3) uint8 RGB array, not {image.shape} {image.dtype}."
-    if image.ndim == 4:
-        raise ImageError(said, "Give a batch as a list of images: list(images).")
-    if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
-        raise ImageError(said, "Make grey images RGB: np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2).")
-    if image.ndim != 3:
-        raise ImageError(said, "Give one image, with rows, columns and three colours.")
-    if image.shape[2] != 3:
-        hint = "Move the colours to the end: image.transpose(1, 2, 0)." if image.shape[0] == 3 else "Give 3 colours."
-        raise ImageError(said, "Leave out the alpha channel: image[..., :3]." if image.shape[2] == 4 else hint)
-    if image.dtype != np.uint8:
-        floating = np.issubdtype(image.dtype, np.floating)
-        how = "(image * 255).round().astype(np.uint8), if it is 0..1" if floating else "image.astype(np.uint8)"
-        raise ImageError(said, f"Convert it: {how}.")
-    if image.size == 0:
-        raise ImageError(f"An image of {image.shape[1]} x {image.shape[0]} pixels is empty.", "Give a larger one.")
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise ImageError(
-            f"The image has {image.shape[1]} x {image.shape[0]} pixels; the limit is {MAX_PIXELS:,}.",
-            "Cut it, or raise the limit with the environment variable ONELOOK_MAX_PIXELS.",
-        )
-    return image
-
-
-def _from_pil(image: Any) -> np.ndarray:
-    """A PIL image as it is, without turning it: boxes are in its own pixels. Alpha is dropped, 16 bits are scaled."""
-    try:
-        if image.mode.startswith("I;16"):
-            grey = (np.asarray(image) >> 8).astype(np.uint8)
-            return check_array(np.repeat(grey[..., None], 3, axis=2))
-        if image.mode in ("I", "F"):
-            raise ImageError(f"A PIL image of mode '{image.mode}' has no known white.", "Convert it to mode 'RGB'.")
-        return check_array(np.array(image.convert("RGB")))
-    except (OSError, ValueError, SyntaxError) as error:  # PIL decodes now, and raises these for damaged files
-        raise ImageError(f"The PIL image cannot be decoded: {error}.", "Replace the file.") from error
-
-
-def _name(source: Any) -> str | None:
-    return os.fspath(source) if isinstance(source, str | os.PathLike) else None
+def _warn(reporter: Reporter, event: LiveEvent) -> None:
+    if event.kind != "ended":  # which is an error
+        reporter.warning(event.message)

@@ -10,6 +10,7 @@ import glob
 import itertools
 import math
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,9 @@ VIDEO_SUFFIXES = frozenset(
 UNREAD_SUFFIXES = frozenset(f".{name}" for name in ("jxl", "dng", "cr2", "cr3", "nef", "arw", "orf", "raf", "rw2"))
 """Suffixes of photographs that are not read: JPEG XL and the raw files of cameras."""
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "rtp://", "tcp://", "srt://", "mms://")
+SAME_TIME = 1e-6
+"""Seconds between times that are the same: containers round them."""
+
 _LARGEST_LIST = 64 << 20  # bytes of a text file of paths
 
 
@@ -77,16 +81,39 @@ class Excerpt:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise UsageError(f"every is {self.every}.", "Give 1 or more: 3 uses every third frame.")
+            raise UsageError(f"'every' is {self.every}.", "Give 1 or more: 3 uses every third frame.")
         if not 0 <= self.start < math.inf:
-            raise UsageError(f"start is {self.start}.", "Give a number of seconds, 0 or more.")
+            raise UsageError(f"'start' is {self.start:g}.", "Give a number of seconds, 0 or more.")
         if self.end is not None and not self.start < self.end:
-            raise UsageError(f"end is {self.end:g} and start is {self.start:g}.", "Give an end after the start.")
+            raise UsageError(f"'end' is {self.end:g} and 'start' is {self.start:g} s.", "Give an end after the start.")
+
+    @staticmethod
+    def of(every: int, start: float | str, end: float | str | None) -> Excerpt:
+        """The excerpt of these settings, whose times may be text: seconds, m:s or h:m:s."""
+        return Excerpt(every, seconds_of("start", start), None if end is None else seconds_of("end", end))
 
     @property
     def is_whole(self) -> bool:
         """Whether every frame is used."""
         return self == Excerpt()
+
+    def has_begun(self, seconds: float) -> bool:
+        """Whether a frame of this time is at the start or later."""
+        return seconds >= self.start - SAME_TIME
+
+    def ends_before(self, seconds: float) -> bool:
+        """Whether a frame of this time is at the end or later."""
+        return self.end is not None and seconds >= self.end - SAME_TIME
+
+
+def seconds_of(name: str, value: float | str) -> float:
+    """Seconds of a number, or of a text "90", "1:30" or "0:01:30.5". name: of the setting, for the UsageError."""
+    if not isinstance(value, str):
+        return float(value)
+    parts = value.split(":")
+    if re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", value.strip(), re.ASCII) and all(float(part) < 60 for part in parts[1:]):
+        return sum(float(part) * 60**place for place, part in enumerate(reversed(parts)))
+    raise UsageError(f"'{name}' is '{value}'.", "Give seconds, or a time as m:s or h:m:s, such as 90.5 or 0:01:30.5.")
 
 
 WHOLE = Excerpt()

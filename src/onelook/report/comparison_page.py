@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -19,8 +18,8 @@ from onelook.report.comparison import (
     interval_text,
     number,
 )
+from onelook.report.html import document, facts_table, section, table
 from onelook.report.page import ERROR_TYPES
-from onelook.report.style import STYLE
 from onelook.types import NOTHING
 
 MAX_CLASSES_IN_CHART = 16  # the largest differences; all classes are in the table
@@ -47,36 +46,20 @@ def write_comparison(result: Comparison, folder: Path) -> Comparison:
 
 def render_comparison(result: Comparison) -> str:
     """The comparison as one HTML document, without scripts and links."""
-    title = escape(f"Comparison of {len(result.models)} models")
+    title = f"Comparison of {len(result.models)} models"
     sections = [
-        _section("Which is better", _sentences(result)),
-        _section("Models", _models_table(result)),
-        _section("Speed and accuracy", scatter_chart(_points(result), *_AXES), _chart_lead(result)),
+        section("Which is better", _sentences(result)),
+        section("Models", _models_table(result)),
+        section("Speed and accuracy", scatter_chart(_points(result), *_AXES), _chart_lead(result)),
         *(_pair_section(result, pair) for pair in result.pairs if pair.first == result.models[0].name),
-        _section("Classes", _classes_table(result), "AP of every class."),
+        section("Classes", _classes_table(result), "AP of every class."),
         _published_section(result),
-        _section("How it was measured", _facts(result)),
+        section("How it was measured", _facts(result)),
     ]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
-        f'<body><main><h1>{title}</h1><p class="lead">{escape(result.data)}</p>'
-        f"{''.join(sections)}</main></body></html>"
-    )
+    return document(title, "".join(sections), lead=result.data)
 
 
 _AXES = ("ms an image (p50)", "AP")
-
-
-def _section(title: str, body: str, lead: str = "") -> str:
-    lead = f'<p class="lead">{escape(lead)}</p>' if lead else ""
-    return f"<section><h2>{escape(title)}</h2>{lead}{body}</section>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers") -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table class="{kind}"><tr>{top}</tr>{body}</table></div>'
 
 
 def _sentences(result: Comparison) -> str:
@@ -134,10 +117,10 @@ def _models_table(result: Comparison) -> str:
     head = ("model", "given as", "built-in model", "input", "runtime", "device", "precision")
     sizes = [(m.name, *(number(m.stats[key]) for key in ("AP75", *SIZES, "AR100"))) for m in result.models]
     return (
-        _table(COLUMNS, [model_cells(model) for model in result.models])
+        table(COLUMNS, [model_cells(model) for model in result.models])
         + "<details open><summary>More of AP, and what ran</summary>"
-        + _table(("model", "AP75", *(f"AP {size}" for size in SIZES.values()), "AR100"), sizes)
-        + _table(head, how, "plain")
+        + table(("model", "AP75", *(f"AP {size}" for size in SIZES.values()), "AR100"), sizes)
+        + table(head, how, "plain")
         + "</details>"
     )
 
@@ -182,7 +165,7 @@ def _pair_section(result: Comparison, pair: ComparedPair) -> str:
         "class by itself, so that one in twenty differs by chance; classes in few images have none, and are in the "
         "table. Grey: zero is in the interval, or there is none."
     )
-    return _section(f"{pair.second} against {pair.first}", f'<div class="charts">{drawn}</div>', lead)
+    return section(f"{pair.second} against {pair.first}", f'<div class="charts">{drawn}</div>', lead)
 
 
 def _classes_table(result: Comparison) -> str:
@@ -197,7 +180,7 @@ def _classes_table(result: Comparison) -> str:
             value = signed(pair.classes[name]) if name in pair.classes else NOTHING
             cells.append(value if within is None else f"{value} [{signed(within[0])}, {signed(within[1])}]")
         rows.append([name, *cells])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _published_section(result: Comparison) -> str:
@@ -213,12 +196,11 @@ def _published_section(result: Comparison) -> str:
             rows.append((model.name, row["source"], row["setting"], cells))
     if not rows:
         return ""
-    table = _table(("model", "source", "setting", "figures"), rows, "plain")
-    return _section("Published figures", table, _PUBLISHED_LEAD)
+    figures = table(("model", "source", "setting", "figures"), rows, "plain")
+    return section("Published figures", figures, _PUBLISHED_LEAD)
 
 
 def _facts(result: Comparison) -> str:
-    facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in result.facts.items())
     notes = [*result.notes, *(f"{model.name}: {note}" for model in result.models for note in model.notes)]
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f'<table class="facts">{facts}</table>' + (f"<ul>{listed}</ul>" if listed else "")
+    return facts_table(result.facts) + (f"<ul>{listed}</ul>" if listed else "")

@@ -16,6 +16,7 @@ from onelook.exporting.accuracy import Int8Report
 from onelook.exporting.differences import Differences, OutputDifference
 from onelook.files import write_text
 from onelook.report.charts import Series, line_chart
+from onelook.report.html import cards, document, facts_table, section, table
 from onelook.report.style import STYLE
 from onelook.types import NOTHING
 
@@ -87,41 +88,21 @@ def write_deployment(path: Path, report: DeploymentReport) -> Path:
 
 def render_deployment(report: DeploymentReport) -> str:
     """The report as one HTML document with embedded style and charts, without scripts and links."""
-    title = escape(f"{report.metadata['model']} for {_TITLES.get(report.target, report.target)}")
+    title = f"{report.metadata['model']} for {_TITLES.get(report.target, report.target)}"
     sections = [
         f"<section>{_cards(report)}{_file_facts(report)}{_list(report.notes)}</section>",
         _differences_section(report.differences, report.verified),
         _ap_section(report),
         _latency_section(report),
         "" if report.int8 is None else _int8_section(report.int8, report.metadata["int8"] or {}),
-        _section("How to run it", "".join(_command(what, text) for what, text in report.commands)),
-        _section("Where this was measured", _facts(report.facts)),
+        section("How to run it", "".join(_command(what, text) for what, text in report.commands)),
+        section("Where this was measured", facts_table(report.facts)),
     ]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
-        f"<body><main><h1>{title}</h1>{''.join(sections)}</main></body></html>"
-    )
-
-
-def _section(title: str, body: str, lead: str = "") -> str:
-    lead = f'<p class="lead">{escape(lead)}</p>' if lead else ""
-    return f"<section><h2>{escape(title)}</h2>{lead}{body}</section>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table class="numbers"><tr>{top}</tr>{body}</table></div>'
+    return document(title, "".join(sections), style=_STYLE)
 
 
 def _list(lines: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
-    return f'<table class="facts">{rows}</table>'
 
 
 def _command(what: str, text: str) -> str:
@@ -137,8 +118,7 @@ def _cards(report: DeploymentReport) -> str:
         shown.append((f"{first.milliseconds(50):.1f} ms", f"p50, {_threads(first)}"))
     for one, label in _headlines(report):
         shown.append((f"{_number(one.largest)} {one.unit}".strip(), label))
-    cards = "".join(f'<div class="card"><b>{value}</b><span>{escape(label)}</span></div>' for value, label in shown)
-    return f'<div class="cards">{cards}</div>'
+    return cards(shown)
 
 
 def _headlines(report: DeploymentReport) -> list[tuple[OutputDifference, str]]:
@@ -161,7 +141,7 @@ def _file_facts(report: DeploymentReport) -> str:
     else:
         output = f"at most {nms['limit']} detections an image: confidence {nms['confidence']:g}, IoU {nms['iou']:g}"
     frame = data["frame"].get("type", "")
-    return _facts(
+    return facts_table(
         {
             "file": ", ".join(f"{name} ({size:,} bytes)" for name, size in report.files),
             "precision": data["precision"],
@@ -179,24 +159,24 @@ def _differences_section(differences: Differences, verified: str) -> str:
     for one in differences.outputs:
         numbers = [_number(value) for value in (one.largest, one.mean, one.p50, one.p99)]
         rows.append((f"{one.output}{' (' + one.unit + ')' if one.unit else ''}", f"{one.count:,}", *numbers))
-    images = _table(
+    images = table(
         ("image", "largest box difference (px)", "largest score difference"),
         [(one.image, _number(one.box), _number(one.score)) for one in differences.images],
     )
     body = (
-        f"{_table(head, rows)}{_list(differences.notes)}<details><summary>By image</summary>{images}</details>"
+        f"{table(head, rows)}{_list(differences.notes)}<details><summary>By image</summary>{images}</details>"
         f'<p class="lead" style="margin:14px 0 0">{escape(verified)}</p>'
     )
     lead = (
         f"Absolute differences from the network in PyTorch in float32, on {differences.source}. Boxes are in pixels of"
         " the input, cut to the image."
     )
-    return _section("Differences from PyTorch", body, lead)
+    return section("Differences from PyTorch", body, lead)
 
 
 def _ap_section(report: DeploymentReport) -> str:
     if not report.ap:
-        return _section("Average precision", f"<p>{escape(report.judged_on)}</p>")
+        return section("Average precision", f"<p>{escape(report.judged_on)}</p>")
     columns = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "APs": "small", "APm": "medium", "APl": "large"}
     known = [key for key in columns if all(key in one.stats for one in report.ap)]
     first = report.ap[0].stats["AP"]
@@ -206,8 +186,8 @@ def _ap_section(report: DeploymentReport) -> str:
         gap = NOTHING if one is report.ap[0] else _gap(first, one.stats["AP"])
         rows.append((one.name, *values, gap))
     head = ("", *(columns[key] for key in known), "file minus this")
-    return _section(
-        "Average precision", _table(head, rows), f"COCO protocol, each in its own runtime. {report.judged_on}"
+    return section(
+        "Average precision", table(head, rows), f"COCO protocol, each in its own runtime. {report.judged_on}"
     )
 
 
@@ -227,8 +207,8 @@ def _latency_section(report: DeploymentReport) -> str:
         charts.append(line_chart(lines, f"percentile, {_threads(group[0])}", "ms", x_range=(0.0, 100.0)))
     head = ("", "on", "runs", "p50 ms", "p90 ms", "p99 ms", "p50 against the file")
     drawn = "".join(f"<div>{chart}</div>" for chart in charts)
-    return _section(
-        "Latency", f'{_table(head, rows)}<div class="charts" style="margin-top:14px">{drawn}</div>', report.timed
+    return section(
+        "Latency", f'{table(head, rows)}<div class="charts" style="margin-top:14px">{drawn}</div>', report.timed
     )
 
 
@@ -251,8 +231,8 @@ def _int8_section(report: Int8Report, described: Mapping[str, Any]) -> str:
         if names
         else "<p>No convolution had to stay in float, besides the head's last ones.</p>"
     )
-    body = _facts(facts) + kept + _table(("convolutions kept in float", "AP", "against float"), trials)
-    return _section("8 bits", body, "The head's last convolutions and the decoding of boxes are always in float.")
+    body = facts_table(facts) + kept + table(("convolutions kept in float", "AP", "against float"), trials)
+    return section("8 bits", body, "The head's last convolutions and the decoding of boxes are always in float.")
 
 
 def _threads(one: MeasuredTime) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from onelook.evaluation.coco import RECALLS, Evaluation
 from onelook.files import write_text
 from onelook.report.charts import Series, bar_chart, heatmap, line_chart
-from onelook.report.style import STYLE
+from onelook.report.html import cards, document, facts_table, section
 from onelook.types import NOTHING
 
 MAX_CLASSES_SIDE_BY_SIDE = 9  # rows of a confusion matrix that is placed beside the kinds of error
@@ -62,7 +62,7 @@ def render(report: Report) -> str:
     """The report as one HTML document with embedded style and images, without scripts and links."""
     sections = [
         _summary_section(report),
-        _curves_section(report.history),
+        curves_section(report.history),
         *_quality_sections(report.evaluation),
         _images_section(
             "Worst images",
@@ -78,12 +78,7 @@ def render(report: Report) -> str:
         ),
         _recipe_section(report),
     ]
-    body = "".join(section for section in sections if section)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
-        f"<body><main><h1>{escape(report.title)}</h1>{body}</main></body></html>"
-    )
+    return document(report.title, "".join(sections))
 
 
 def write_report(path: Path, report: Report) -> Path:
@@ -92,13 +87,8 @@ def write_report(path: Path, report: Report) -> Path:
     return path
 
 
-def _section(title: str, body: str, lead: str = "") -> str:
-    lead = f'<p class="lead">{escape(lead)}</p>' if lead else ""
-    return f"<section><h2>{escape(title)}</h2>{lead}{body}</section>"
-
-
 def _summary_section(report: Report) -> str:
-    cards = ""
+    top = ""
     if report.evaluation is not None:
         stats = report.evaluation.stats
         shown = [
@@ -109,16 +99,13 @@ def _summary_section(report: Report) -> str:
             ("APm", "medium"),
             ("APl", "large"),
         ]
-        cards = "".join(
-            f'<div class="card"><b>{_score(stats[key])}</b><span>{label}</span></div>' for key, label in shown
-        )
-        cards = f'<div class="cards">{cards}</div>'
-    facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in report.facts.items())
+        top = cards([(_score(stats[key]), label) for key, label in shown])
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-    return f'<section>{cards}<table class="facts">{facts}</table>{f"<ul>{notes}</ul>" if notes else ""}</section>'
+    return f"<section>{top}{facts_table(report.facts)}{f'<ul>{notes}</ul>' if notes else ''}</section>"
 
 
-def _curves_section(history: Sequence[Mapping[str, Any]]) -> str:
+def curves_section(history: Sequence[Mapping[str, Any]]) -> str:
+    """Losses, average precision and learning rate of a training. history: rows of metrics.csv."""
     if not history:
         return ""
     epochs = [float(row["epoch"]) for row in history]
@@ -136,7 +123,7 @@ def _curves_section(history: Sequence[Mapping[str, Any]]) -> str:
         charts.append(line_chart(_joined(scores), "epoch", "average precision", y_range=(0.0, 1.0), whole=True))
     if "lr" in keys:
         charts.append(line_chart([Series("learning rate", epochs, column("lr"))], "epoch", "learning rate", whole=True))
-    return _section("Training", _row(charts))
+    return section("Training", _row(charts))
 
 
 def _joined(scores: Sequence[Series]) -> list[Series]:
@@ -174,12 +161,12 @@ def _quality_sections(evaluation: Evaluation | None) -> list[str]:
     labels = [*names, "background"]
     matrix = heatmap(confusion.matrix, labels, labels, "annotated", "detected")
     lead = f"At confidence {f1.best_confidence:.2f}, where the mean F1 is highest ({f1.best_f1:.3f})."
-    errors_part = _section("Kinds of error", bars, "TIDE (Bolya et al. 2020).")
-    confusion_part = _section("Confusion", f'<div class="wide">{matrix}</div>', lead)
+    errors_part = section("Kinds of error", bars, "TIDE (Bolya et al. 2020).")
+    confusion_part = section("Confusion", f'<div class="wide">{matrix}</div>', lead)
     beside = len(labels) <= MAX_CLASSES_SIDE_BY_SIDE
     return [
-        _section("Classes", _class_table(evaluation)),
-        _section("Precision, recall, confidence", _row(curves)),
+        section("Classes", _class_table(evaluation)),
+        section("Precision, recall, confidence", _row(curves)),
         f'<div class="beside">{errors_part}{confusion_part}</div>' if beside else errors_part + confusion_part,
     ]
 
@@ -221,7 +208,7 @@ def _images_section(title: str, lead: str, images: Sequence[ReportImage], *, who
         f"<figcaption>{escape(p.caption)}</figcaption></figure>"
         for p in images
     )
-    return _section(title, f'<div class="{"whole" if whole else "images"}">{figures}</div>', lead)
+    return section(title, f'<div class="{"whole" if whole else "images"}">{figures}</div>', lead)
 
 
 def _recipe_section(report: Report) -> str:
@@ -232,7 +219,7 @@ def _recipe_section(report: Report) -> str:
     table = f"<table><tr><th>setting</th><th>published</th><th>here</th></tr>{rows}</table>"
     changes = table if report.changes else "<p>Exactly the published recipe.</p>"
     text = f"<details><summary>The whole recipe</summary><pre>{escape(report.recipe_text)}</pre></details>"
-    return _section("Recipe", changes + text, "Settings that differ from the published training.")
+    return section("Recipe", changes + text, "Settings that differ from the published training.")
 
 
 def _row(charts: Sequence[str]) -> str:

@@ -40,6 +40,7 @@ figure { margin: 0; }
 figure img { width: 100%; height: 260px; object-fit: contain; background: #f0f2f5;
   border-radius: 6px; display: block; }
 .whole img { height: auto; max-width: 960px; margin: 0 auto; }
+.clip video { width: 100%; max-width: 960px; border-radius: 6px; display: block; margin: 0 auto; }
 figcaption { font-size: 12.5px; color: var(--muted); margin-top: 4px; overflow-wrap: anywhere; }
 pre { background: #f6f7f9; padding: 14px; border-radius: 6px; overflow-x: auto; font-size: 12.5px; }
 code { font-size: 13px; }

@@ -35,7 +35,7 @@ def create_application(repository: Repository) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         repository.close(timeout=options.deadline)
-        service.decoders.shutdown(wait=False, cancel_futures=True)
+        service.close()
 
     app = FastAPI(
         title="Onelook",

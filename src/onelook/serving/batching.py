@@ -1,7 +1,8 @@
-"""Micro-batching: one thread a model takes jobs out of a queue, and runs those together that may share a run."""
+"""Micro-batching: the threads of a model take jobs out of one queue, and run those together that may share a run."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -27,40 +28,53 @@ class Job:
     """One input of a network.
 
     key: jobs of equal keys may run together; None is never merged.  deadline: when it is of no more use, on the clock
-    of `time.monotonic`.  future: receives a JobResult; cancelling it takes the job out of the queue.
+    of `time.monotonic`.  start_by: when its run must have begun, else it is a QueueTimeout; infinity is never.  future:
+    receives a JobResult; cancelling it takes the job out of the queue.
     """
 
     inputs: Any
     key: object
     deadline: float
+    start_by: float = math.inf
     submitted: float = field(default_factory=time.monotonic)
     future: Future[JobResult] = field(default_factory=Future)
 
 
-class Batcher:
-    """Runs jobs in a thread of its own.
+class QueueTimeout(Exception):
+    """A job waited longer than it may."""
 
-    run: the values of jobs of one key, in order.  batch: most jobs in a run.  max_wait: seconds that the oldest job
-    waits at most for others.  observe: called after each run with the number of jobs and the seconds of the run.
+
+Run = Callable[[Sequence[Job]], Sequence[Any]]
+"""The values of jobs of one key, in order."""
+
+
+class Batcher:
+    """Runs jobs in threads of its own, one for each of `runs`; each thread calls its own function alone.
+
+    batch: most jobs in a run.  max_wait: seconds that the oldest job waits at most for others.  observe: called after
+    each run with the number of jobs and the seconds of the run.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Job]], Sequence[Any]],
-        *,
+        *runs: Run,
         batch: int = 1,
         max_wait: float = 0.0,
         name: str = "model",
         observe: Callable[[int, float], None] | None = None,
     ) -> None:
-        self._run, self._observe = run, observe
+        self._observe = observe
         self.batch, self.max_wait = batch, max_wait
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._busy_since: float | None = None
-        self._thread = threading.Thread(target=self._work, name=f"onelook-{name}", daemon=True)
-        self._thread.start()
+        self._busy_since: dict[int, float] = {}  # by the number of the thread
+        self._threads = [
+            threading.Thread(target=self._work, args=(number, run), name=f"onelook-{name}-{number}", daemon=True)
+            for number, run in enumerate(runs)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -71,34 +85,38 @@ class Batcher:
             if self._closed:
                 raise ServiceError(503, "unloaded", "The model was unloaded meanwhile.", "Send the request again.", 1)
             self._jobs.append(job)
-            self._changed.notify()
+            self._changed.notify_all()  # one of the threads may be waiting for jobs of another key
         job.future.add_done_callback(lambda future: self._discard(job) if future.cancelled() else None)
 
     def stalled(self, seconds: float) -> bool:
-        """Whether the thread has ended, or one run takes longer than this."""
-        since = self._busy_since
-        return not self._thread.is_alive() or (since is not None and time.monotonic() - since > seconds)
+        """Whether a thread has ended, or one run takes longer than this."""
+        now = time.monotonic()
+        return not all(thread.is_alive() for thread in self._threads) or any(
+            now - since > seconds for since in list(self._busy_since.values())
+        )
 
     def close(self) -> None:
-        """Ends the thread after the jobs of the queue."""
+        """Ends the threads after the jobs of the queue."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def join(self, timeout: float | None = None) -> None:
-        """Waits for the end of the thread."""
-        self._thread.join(timeout)
+        """Waits for the end of the threads, at most `timeout` seconds for all together."""
+        ends = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
 
     def _discard(self, job: Job) -> None:
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
 
-    def _work(self) -> None:
+    def _work(self, number: int, run: Run) -> None:
         while jobs := self._next():
-            started = self._busy_since = time.monotonic()
+            started = self._busy_since[number] = time.monotonic()
             try:
-                values = self._run(jobs)
+                values = run(jobs)
             except Exception as error:  # the request's answer; the thread serves the next one
                 for job in jobs:
                     job.future.set_exception(error)
@@ -109,7 +127,7 @@ class Batcher:
                 for job, value in zip(jobs, values):
                     job.future.set_result(JobResult(value, started - job.submitted, ended - started))
             finally:
-                self._busy_since = None
+                del self._busy_since[number]
             del jobs
 
     def _next(self) -> list[Job]:
@@ -117,11 +135,11 @@ class Batcher:
         with self._changed:
             while True:
                 now = time.monotonic()
-                expired = self._take([job for job in self._jobs if job.deadline <= now])
+                expired = self._take([job for job in self._jobs if min(job.deadline, job.start_by) <= now])
                 if expired:
                     # Callbacks of a future may ask for this lock: it is reentrant.
                     for job in expired:
-                        _expire(job)
+                        _expire(job, now)
                     continue
                 if not self._jobs:
                     if self._closed:
@@ -150,9 +168,9 @@ class Batcher:
         return jobs
 
 
-def _expire(job: Job) -> None:
+def _expire(job: Job, now: float) -> None:
     if job.future.set_running_or_notify_cancel():
-        job.future.set_exception(deadline_passed())
+        job.future.set_exception(deadline_passed() if job.deadline <= now else QueueTimeout())
 
 
 def deadline_passed() -> ServiceError:

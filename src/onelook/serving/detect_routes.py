@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -15,13 +14,15 @@ from fastapi import APIRouter, Query, Request, Response
 
 from onelook.draw import draw_detections, encode_image, enlarge_small_image
 from onelook.errors import ImageError, UserError
-from onelook.ops.nms import Postprocess
+from onelook.ops.merge import MergeKind
+from onelook.predict.tiles import LARGEST, MERGE, MOST_OVERLAP, OVERLAP, SMALLEST, chosen_tiles
 from onelook.serving.batching import Job, JobResult
 from onelook.serving.schemas import DetectAnswer, ErrorAnswer, JsonImages, ModelsAnswer, ServedModelInfo
-from onelook.serving.sent_images import SentImage, decode, sent_images
+from onelook.serving.sent_images import SentImage, decode, is_one_image, sent_images
 from onelook.serving.served_model import ResizedImage, ServedModel
 from onelook.serving.service import Service, before_deadline, note_model, run_job, service_of
 from onelook.serving.service_error import ServiceError
+from onelook.serving.tiled import DetectSettings, detect_tiles, gather_or_cancel
 from onelook.types import Detections
 
 router = APIRouter(tags=["detection"])
@@ -80,11 +81,21 @@ async def detect(
     threshold: Annotated[float | None, Query(ge=0, le=1, description="least score of a detection")] = None,
     iou: Annotated[float | None, Query(ge=0, le=1, description="greatest overlap of two boxes of a class")] = None,
     classes: Annotated[str | None, Query(description="names or numbers of classes, separated by commas")] = None,
+    tile: Annotated[
+        int | None, Query(ge=SMALLEST, le=LARGEST, description="side in pixels of tiles to cut into")
+    ] = None,
+    overlap: Annotated[float, Query(ge=0, le=MOST_OVERLAP, description="share of a tile in common with the next")] = (
+        OVERLAP
+    ),
+    tile_merge: Annotated[
+        MergeKind, Query(description="of an object in several tiles: its best box, or parts joined")
+    ] = MERGE,
 ) -> Response:
     """Objects in one or several images, as JSON; or, by `Accept: image/jpeg` or `image/png`, one image with boxes.
 
     Images are the body itself, the files of a multipart form, or JSON: `{"image": "<base64>"}`,
     `{"images": [{"base64": "...", "name": "a.jpg"}]}`, `{"image": {"url": "https://..."}}` where the server allows it.
+    With `tile`, larger images are cut into tiles, for objects that are small in them, and count as several images.
     The header `X-Deadline-Ms` limits the time of the request.
     """
     service, started = service_of(request), time.monotonic()
@@ -92,16 +103,23 @@ async def detect(
     deadline = service.deadline(request)
     with service.repository.admit(model, version) as served:
         note_model(request, served)
-        postprocess = served.settings(threshold, iou)
+        settings = DetectSettings(
+            served.settings(threshold, iou),
+            deadline,
+            started + served.longest_wait,
+            keep=kind in _SUFFIXES,
+            tiles=chosen_tiles(tile, overlap, tile_merge),
+        )
         labels = chosen_labels(classes, served.facts.classes)
         body = await service.body(request, deadline)
-        images = await service.decode(sent_images, request.headers, body, service.options)
-        del body
+        given = (request.headers, body, service.options)
+        images = sent_images(*given) if is_one_image(request.headers) else await service.decode(sent_images, *given)
+        del body, given
         if kind in _SUFFIXES and len(images) > 1:
             raise ServiceError(406, "one_image_only", f"{len(images)} images cannot be one {kind}.", "Ask for JSON.")
         more = len(images) - 1
         with service.repository.admit_more(served, more) if more else nullcontext():
-            work = _detect_all(service, served, images, postprocess, deadline, keep=kind in _SUFFIXES)
+            work = _detect_all(service, served, images, settings)
             answers = await before_deadline(request, deadline, work)
         found = [_of_labels(one.found, labels) for one in answers]
         if kind in _SUFFIXES:
@@ -131,6 +149,7 @@ async def models(request: Request) -> ModelsAnswer:
                 versions=repository.versions(name),
                 default=number == 0,
                 family=facts.family,
+                variant=facts.variant,
                 size=list(facts.size),
                 classes=list(facts.classes),
                 runtime=facts.runtime,
@@ -184,42 +203,47 @@ def chosen_labels(text: str | None, names: Sequence[str]) -> np.ndarray | None:
 
 
 async def _detect_all(
-    service: Service,
-    model: ServedModel,
-    images: Sequence[SentImage],
-    postprocess: Postprocess,
-    deadline: float,
-    *,
-    keep: bool,
+    service: Service, model: ServedModel, images: Sequence[SentImage], settings: DetectSettings
 ) -> list[ImageAnswer]:
-    """The detections of all images; the first error ends the others."""
-    tasks = [asyncio.ensure_future(_detect(service, model, one, postprocess, deadline, keep=keep)) for one in images]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    """The detections of all images. Of those that may be cut, one is in memory at a time.
+
+    The others of a request wait for its first.
+    """
+    rest = replace(settings, start_by=settings.deadline)
+    work = (_detect(service, model, one, rest if number else settings) for number, one in enumerate(images))
+    if settings.tiles is not None:
+        return [await one for one in work]
+    return await gather_or_cancel([*work])
 
 
-async def _detect(
-    service: Service, model: ServedModel, sent: SentImage, postprocess: Postprocess, deadline: float, *, keep: bool
-) -> ImageAnswer:
+async def _detect(service: Service, model: ServedModel, sent: SentImage, settings: DetectSettings) -> ImageAnswer:
     started = time.monotonic()
-    image, resized = await service.decode(_prepare, service, model, sent, deadline, keep)
+    if sent.content is None:
+        sent = await service.fetch(sent, settings.deadline)
+    image, resized = await service.decode(_prepare, service, model, sent, settings)
     decoded = time.monotonic() - started
     model.stages["decode"].observe(decoded)
-    result = await run_job(model, Job(resized, postprocess, deadline))
-    return ImageAnswer(sent.source, result.value, image, decoded, result)
+    if resized is None:
+        assert image is not None  # it is kept to be cut
+        result = await detect_tiles(service, model, image, settings)
+    else:
+        result = await run_job(model, Job(resized, settings.postprocess, settings.deadline, settings.start_by))
+    return ImageAnswer(sent.source, result.value, image if settings.keep else None, decoded, result)
 
 
 def _prepare(
-    service: Service, model: ServedModel, sent: SentImage, deadline: float, keep: bool
-) -> tuple[np.ndarray | None, ResizedImage]:
-    """Decodes an image and fits it into the network's input. image: the pixels, where they are kept."""
-    seconds = min(service.options.decode_seconds, deadline - time.monotonic())
-    image = decode(sent, service.options, seconds)
-    return image if keep else None, model.resize(np.ascontiguousarray(image))
+    service: Service, model: ServedModel, sent: SentImage, settings: DetectSettings
+) -> tuple[np.ndarray | None, ResizedImage | None]:
+    """Decodes an image and fits it into the network's input, or leaves it to be cut.
+
+    image: the pixels, where they are needed later.
+    """
+    if time.monotonic() > settings.start_by:  # decoding it would delay the others, for nothing
+        raise model.overloaded()
+    image = np.ascontiguousarray(decode(sent, service.options))
+    if settings.tiles is not None and settings.tiles.count((image.shape[0], image.shape[1])) > 1:
+        return image, None
+    return image if settings.keep else None, model.resize(image)
 
 
 def _of_labels(found: Detections, labels: np.ndarray | None) -> Detections:

@@ -113,7 +113,7 @@ class Gate:
         if model is None:
             return None
         facts.update(model=model.name, version=model.version)
-        return self.service.repository.overloaded(model)
+        return model.overloaded()
 
     def _record(self, scope: Scope, facts: dict[str, str], status: int, seconds: float, request_id: str) -> None:
         route = getattr(scope.get("route"), "path", "other")

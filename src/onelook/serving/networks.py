@@ -11,6 +11,9 @@ import numpy as np
 from onelook.predict.runtime import Runtime
 from onelook.predict.runtimes.exported import ExportedRuntime
 
+FAMILIES = {"Yolov4": "YOLOv4", "Yolox": "YOLOX", "Yolov7": "YOLOv7", "DamoYolo": "DAMO-YOLO"}
+"""The families by the types of their architectures. A table of its own, because the variants need PyTorch."""
+
 
 @runtime_checkable
 class RawRuntime(Protocol):
@@ -33,9 +36,14 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What a network is: for `GET /v1/models` and the protocol's metadata."""
+    """What a network is: for `GET /v1/models` and the protocol's metadata.
+
+    family: as its paper calls it.  variant: the published model that it is, such as "yolox-nano"; the architecture's
+    name where it is none.
+    """
 
     family: str
+    variant: str
     size: tuple[int, int]
     classes: tuple[str, ...]
     runtime: str
@@ -65,8 +73,10 @@ def facts_of(runtime: Runtime) -> NetworkFacts:
         num_classes = getattr(runtime, "num_classes", len(runtime.class_names))
         outputs = [TensorSpec("boxes", "FP32", (batch, -1, 4)), TensorSpec("scores", "FP32", (batch, -1, num_classes))]
     library = runtime.library if isinstance(runtime, ExportedRuntime) else "PyTorch"
+    family, variant = _names(runtime)
     return NetworkFacts(
-        family=_family(runtime),
+        family=family,
+        variant=variant,
         size=(height, width),
         classes=tuple(runtime.class_names),
         runtime=library,
@@ -87,10 +97,17 @@ def run_network(runtime: Runtime, outputs: Sequence[str], feed: Mapping[str, np.
     return [named[name] for name in outputs]
 
 
-def _family(runtime: Runtime) -> str:
-    """The class of the architecture, such as "Yolox"; the model's name where a file does not tell."""
+def _names(runtime: Runtime) -> tuple[str, str]:
+    """The family and the variant."""
     if isinstance(runtime, ExportedRuntime):
         described: Any = runtime.metadata.architecture.get("type")
-        return described if isinstance(described, str) else runtime.metadata.model.partition("-")[0]
-    architecture = getattr(getattr(runtime, "detector", None), "architecture", None)
-    return type(architecture).__name__
+        variant = runtime.metadata.model
+        kind = described if isinstance(described, str) else variant
+        return FAMILIES.get(kind, kind), variant
+    architecture: Any = getattr(getattr(runtime, "detector", None), "architecture", None)
+    if architecture is None:
+        return type(runtime).__name__, type(runtime).__name__
+    kind = type(architecture).__name__
+    from onelook.weights.identify import model_name  # of PyTorch, which runs this network
+
+    return FAMILIES.get(kind, kind), model_name(architecture)

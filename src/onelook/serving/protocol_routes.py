@@ -161,7 +161,8 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
         if wanted.timeout is not None:
             deadline = min(deadline, started + wanted.timeout)
         tensors = Tensors({**served.default_inputs(), **wanted.feed}, tuple(wanted.outputs))
-        result = await before_deadline(request, deadline, run_job(served, Job(tensors, None, deadline)))
+        job = Job(tensors, None, deadline, started + served.longest_wait)
+        result = await before_deadline(request, deadline, run_job(served, job))
         content, length = await service.decode(write_response, wanted, result.value, served.name, served.version)
         served.stages["total"].observe(time.monotonic() - started)
     headers = {} if length is None else {HEADER_LENGTH: str(length)}

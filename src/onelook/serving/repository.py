@@ -120,8 +120,11 @@ class Repository:
     def _open(self, place: Place) -> ServedModel:
         """The model, tried once. Whatever a library raises for a damaged file is a UserError."""
         try:
-            predictor = self._opener(place.path)
-            return ServedModel(place.name, place.version, predictor, self.options, self.metrics)
+            before = place.path.stat() if place.path.exists() else None
+            predictors = [self._opener(place.path) for _ in range(self.options.workers)]
+            if before is not None and before.st_mtime_ns != place.path.stat().st_mtime_ns:
+                raise UserError(f"'{place.path}' was written while it was opened.", "Load it again.")
+            return ServedModel(place.name, place.version, predictors, self.options, self.metrics)
         except UserError:
             raise
         except Exception as error:
@@ -146,57 +149,41 @@ class Repository:
     # --- serving -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def admit(self, name: str | None, version: str | None, images: int = 1) -> Iterator[ServedModel]:
-        """The model for a request of so many images, which stays loaded and counts them until the block ends.
+    def admit(self, name: str | None, version: str | None) -> Iterator[ServedModel]:
+        """The model for a request of one image, which stays loaded and counts it until the block ends.
 
         ServiceError 404 for an unknown model, 503 with Retry-After where the queue is full.
         """
         with self._lock:
             model = self.find(name, version)
-            self._take(model, images)
+            if model.is_full:
+                raise model.overloaded()
+            model.take(1)
         try:
             yield model
         finally:
             with self._lock:
-                model.release(images)
+                model.release(1)
 
     @contextmanager
     def admit_more(self, model: ServedModel, images: int) -> Iterator[None]:
         """More images of a request that was admitted already with one."""
+        if images + 1 > model.capacity:
+            raise ServiceError(
+                413,
+                "too_many_images",
+                f"A request of {images + 1} images is more than the queue of {model.capacity} holds.",
+                "Send several requests.",
+            )
         with self._lock:
-            self._check_fits(model, images + 1)
-            self._take(model, images)
+            if model.admitted + images > model.capacity:
+                raise model.overloaded()
+            model.take(images)
         try:
             yield
         finally:
             with self._lock:
                 model.release(images)
-
-    def _check_fits(self, model: ServedModel, images: int) -> None:
-        if images > model.capacity:
-            raise ServiceError(
-                413,
-                "too_many_images",
-                f"A request of {images} images is more than the queue of {model.capacity} holds.",
-                "Send several requests.",
-            )
-
-    def _take(self, model: ServedModel, images: int) -> None:
-        if model.admitted + images > model.capacity:
-            raise self.overloaded(model)
-        model.admitted += images
-        model.gauge.set(model.admitted)
-
-    def overloaded(self, model: ServedModel) -> ServiceError:
-        """The answer where the queue of a model is full."""
-        model.rejections.inc()
-        return ServiceError(
-            503,
-            "overloaded",
-            "The server has as much work as it may queue.",
-            "Send the request again after the seconds of Retry-After.",
-            model.retry_after(),
-        )
 
     def full(self, name: str | None, version: str | None) -> ServedModel | None:
         """The model of a request whose queue is full; None where it has room, or where there is no such model."""
@@ -207,7 +194,7 @@ class Repository:
             model = versions.get(version) if version else _newest(versions)
         except (RuntimeError, ValueError):  # the table is changed at this moment: the admission itself decides
             return None
-        return model if model is not None and model.admitted >= model.capacity else None
+        return model if model is not None and model.is_full else None
 
     def find(self, name: str | None = None, version: str | None = None) -> ServedModel:
         """The model of a name and version; the first and the newest where not given. ServiceError 404."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import cv2
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,7 +24,7 @@ MOST_CONNECTIONS = 1024
 _OTHER_FILES = 128  # models while they are loaded, fetches, logs
 _MOST_HEAD = 1 << 15  # bytes of a request's line and headers
 _HEAD_SECONDS = 20.0  # for the first byte of a new connection, and for a request's headers
-_SWITCH_SECONDS = 0.001  # a network's thread that has finished waits at most this long for the interpreter
+_SWITCH_SECONDS = 0.0002  # a network's thread waits at most this long for the interpreter, several times an image
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -158,12 +159,14 @@ def run_server(
         backlog=512,
     )
     server = DrainingServer(config, repository)
-    interval = sys.getswitchinterval()
+    interval, resizers = sys.getswitchinterval(), cv2.getNumThreads()
     sys.setswitchinterval(_SWITCH_SECONDS)
+    cv2.setNumThreads(1)  # images are decoded side by side; OpenCV's own threads would take the network's core
     try:
         if started is not None:
             started()
         server.run(sockets=[listening])
     finally:
         sys.setswitchinterval(interval)
+        cv2.setNumThreads(resizers)
         listening.close()

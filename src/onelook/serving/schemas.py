@@ -50,7 +50,8 @@ class ServedModelInfo(BaseModel):
     version: str = Field(description="the version that answers unless another is asked for")
     versions: list[str]
     default: bool = Field(description="whether it answers requests that name no model")
-    family: str
+    family: str = Field(description="the family of the network, as its paper calls it")
+    variant: str = Field(description="the published model that it is, or the architecture where it is none")
     size: list[int] = Field(description="height and width of the network's input")
     classes: list[str]
     runtime: str

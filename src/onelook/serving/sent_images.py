@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from typing import Any, TypeVar, cast
 
@@ -58,14 +58,17 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
+def is_one_image(headers: Headers) -> bool:
+    """Whether the body is taken as an image as it is: nothing in it has to be parsed."""
+    return _kind(headers) not in ("multipart/form-data", "application/json")
+
+
 def sent_images(headers: Headers, body: bytes, options: ServerOptions) -> list[SentImage]:
     """The images of a request by its Content-Type. ServiceError for what is no image or too many.
 
-    A form or base64 of many bytes takes a while: call it in a thread.
+    A form or base64 of many bytes takes a while: call it in a thread, unless `is_one_image`.
     """
-    header = Message()
-    header["content-type"] = headers.get("content-type", "")
-    kind = header.get_content_type() if header["content-type"] else ""
+    kind = _kind(headers)
     if kind == "multipart/form-data":
         images = _now(_multipart(headers, body, options))
     elif kind == "application/json":
@@ -79,11 +82,15 @@ def sent_images(headers: Headers, body: bytes, options: ServerOptions) -> list[S
     return images
 
 
-def decode(sent: SentImage, options: ServerOptions, seconds: float) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an image that was sent or is fetched now. ImageError or ServiceError."""
+def fetched(sent: SentImage, options: ServerOptions, seconds: float) -> SentImage:
+    """An image that was sent by its address, with its bytes. ServiceError where the host does not send them in time."""
+    return replace(sent, content=fetch(sent.address, options.allow_url, options.max_bytes, seconds))
+
+
+def decode(sent: SentImage, options: ServerOptions) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an image that was sent with its bytes. ImageError or ServiceError."""
     content = sent.content
-    if content is None:
-        content = fetch(sent.address, options.allow_url, options.max_bytes, seconds)
+    assert content is not None
     try:
         header = read_header(content)
     except DamagedHeaderError:
@@ -173,6 +180,13 @@ def _entry(entry: Any, number: int) -> SentImage:
     raise ServiceError(
         400, "bad_json", f"The image {number} is neither base64 nor an address.", 'Send {"image": {"base64": "..."}}.'
     )
+
+
+def _kind(headers: Headers) -> str:
+    """The Content-Type without its parameters, in lower case; "" where there is none."""
+    header = Message()
+    header["content-type"] = headers.get("content-type", "")
+    return header.get_content_type() if header["content-type"] else ""
 
 
 def _too_large(max_bytes: int) -> ServiceError:

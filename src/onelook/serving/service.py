@@ -12,27 +12,31 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from onelook.devices import num_cores
-from onelook.serving.batching import Job, JobResult, deadline_passed
+from onelook.serving.batching import Job, JobResult, QueueTimeout, deadline_passed
 from onelook.serving.metrics import Metrics
 from onelook.serving.options import ServerOptions
 from onelook.serving.repository import Repository
-from onelook.serving.sent_images import read_body
+from onelook.serving.sent_images import SentImage, fetched, read_body
 from onelook.serving.served_model import ServedModel
 from onelook.serving.service_error import ServiceError, client_gone
 
 DEADLINE = "X-Deadline-Ms"
 T = TypeVar("T")
+_FETCHERS = 8
 
 
 @dataclass
 class Service:
-    """The running server. decoders: threads that decode, resize, draw and fetch."""
+    """The running server. decoders: threads that decode, resize and draw.  fetchers: threads that wait for hosts."""
 
     repository: Repository
     options: ServerOptions
     metrics: Metrics
     decoders: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(min(4, num_cores()), thread_name_prefix="onelook-decode")
+    )
+    fetchers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_FETCHERS, thread_name_prefix="onelook-fetch")
     )
 
     async def decode(self, function: Callable[..., T], *values: Any) -> T:
@@ -44,6 +48,16 @@ class Service:
             raise ServiceError(
                 504, "decode_timeout", "The image takes too long to decode.", "Send a smaller or a simpler file."
             ) from None
+
+    async def fetch(self, sent: SentImage, deadline: float) -> SentImage:
+        """An image that was sent by its address, with its bytes. A slow host takes no thread that decodes."""
+        seconds = min(self.options.decode_seconds, deadline - time.monotonic())
+        return await asyncio.get_running_loop().run_in_executor(self.fetchers, fetched, sent, self.options, seconds)
+
+    def close(self) -> None:
+        """Ends the threads; what they have begun is not waited for."""
+        for threads in (self.decoders, self.fetchers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def deadline(self, request: Request) -> float:
         """When a request has to be done, on the clock of `time.monotonic`."""
@@ -78,9 +92,12 @@ def note_model(request: Request, model: ServedModel) -> None:
 
 
 async def run_job(model: ServedModel, job: Job) -> JobResult:
-    """Waits for a job. Cancelling it takes the job out of the queue."""
+    """Waits for a job. Cancelling it takes the job out of the queue. ServiceError 503 where it waited too long."""
     model.batcher.submit(job)
-    result = await asyncio.wrap_future(job.future)
+    try:
+        result = await asyncio.wrap_future(job.future)
+    except QueueTimeout:
+        raise model.overloaded() from None
     model.stages["queue"].observe(result.queue)
     return result
 

@@ -6,12 +6,12 @@ time of each frame, `forecast` moves its boxes to that time, and `metric` evalua
 
 from __future__ import annotations
 
-from onelook.streaming.forecast import FORECASTS, Forecast, KalmanForecast, LinearForecast
 from onelook.streaming.metric import StreamingScore, offline_results, streaming_score
 from onelook.streaming.pairing import Counters, count, newest_outputs
 from onelook.streaming.run_times import RunTimes
 from onelook.streaming.schedule import Policy, Schedule, simulate, simulate_all
 from onelook.streaming.sequences import Sequence, sequences_of
+from onelook.tracking.forecast import FORECASTS, Forecast, KalmanForecast, LinearForecast
 
 __all__ = [
     "FORECASTS",

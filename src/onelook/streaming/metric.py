@@ -10,10 +10,10 @@ import numpy as np
 
 from onelook.evaluation import Evaluation, GroundTruth, score
 from onelook.evaluation.tables import Results
-from onelook.streaming.forecast import Boxes, Forecast, Kind
 from onelook.streaming.pairing import NOTHING, Counters, count, newest_outputs
 from onelook.streaming.schedule import Schedule
 from onelook.streaming.sequences import Sequence
+from onelook.tracking.forecast import Boxes, Forecast, Kind
 
 SMALLEST_AREA = 75  # whole square pixels of a forecast box, official behaviour
 

@@ -25,6 +25,7 @@ class RunOptions:
     device: str | None = None
     train_split: str | None = None
     val_split: str | None = None
+    val_fraction: float | None = None
     workers: int | None = None
     cache: str | None = None
     precision: Precision | None = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from onelook.api.detect import DetectResult, counted
-from onelook.types import Detections
+from onelook.api.detect import DetectResult
+from onelook.types import Detections, counted
 
 SHOWN_DETECTIONS, SHOWN_CLASSES, SHOWN_FAILURES = 20, 20, 10
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from onelook.types import counted
+
 if TYPE_CHECKING:
     from onelook.api.export import ExportResult, WrittenWeights
     from onelook.exporting.accuracy import Int8Report
@@ -53,8 +55,8 @@ def _show_int8(result: ExportResult, report: Int8Report, console: Console) -> No
     metadata, compared = result.exported.metadata.int8 or {}, report.comparison
     in_8_bits = report.convolutions - len(report.kept)
     console.print(f"  8 bits     {in_8_bits} of {report.convolutions} convolutions; the head's last ones are in float")
-    images, source = metadata["calibration_images"], metadata["calibrated_on"]
-    console.print(f"  ranges     of {images} images of {source}", soft_wrap=True, markup=False)
+    images, source = counted(metadata["calibration_images"], "image"), metadata["calibrated_on"]
+    console.print(f"  ranges     of {images} of {source}", soft_wrap=True, markup=False)
     console.print(f"  judged     on {metadata['judged_on']}", soft_wrap=True, markup=False)
     console.print("             precision       AP       MB   ms an image, 1 thread, in alternation")
     for name, ap, size, milliseconds in (

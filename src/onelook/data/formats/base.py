@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onelook.data.index import Index
+from onelook.data.index import CROWD, DIFFICULT, Index
+from onelook.data.objects import has_outline
 from onelook.data.problems import Problems
 from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE, means_whole, split_word
@@ -75,6 +76,10 @@ class Source:
             f"It has: {known}.",
         )
 
+    def origin(self, split: str, index: Index, row: int) -> tuple[Source, str, str]:
+        """The data set on the disk that an image is from, its split there, and the image's name there."""
+        return self, split, index.name(row)
+
 
 @dataclass(frozen=True, eq=False)
 class ReadSplit:
@@ -98,7 +103,8 @@ class ReadSplit:
 
     def annotation_file(self, row: int) -> str:
         """The file that annotates the image of a row."""
-        return self.source.format.annotation_file(self.source, self.split, self.image_path(row), self.index.name(row))
+        source, split, name = self.source.origin(self.split, self.index, row)
+        return source.format.annotation_file(source, split, self.image_path(row), name)
 
     def place(self, row: int, thing: int) -> dict[str, Any]:
         """File, line and annotation of object `thing` of image `row`, for a `Problem`."""
@@ -220,6 +226,33 @@ class Format:
 def split_folder(split: str) -> str:
     """The split's name in a written data set: an undivided one becomes `train`."""
     return "train" if split == WHOLE else split
+
+
+SAME = 0.011  # pixels between a box and its outline's bounds: COCO rounds boxes to 0.01
+
+
+def spans_box(ring: np.ndarray, box: Sequence[float] | np.ndarray) -> bool:
+    """Whether an outline has at least three points, and its bounds are the box (left, top, width, height)."""
+    start, stop = ring.min(axis=0), ring.max(axis=0)
+    return len(ring) > 2 and bool(np.abs(np.concatenate([start, stop - start]) - np.asarray(box)).max() <= SAME)
+
+
+UNLABELLED = "the difference between unlabelled images and images without objects"
+
+
+def count_lost(dataset: Dataset, losses: Losses, *, crowds: bool = False, outlines: bool = False) -> None:
+    """Counts what a format without ids, marks of difficult objects and areas of masks cannot hold.
+
+    crowds, outlines: whether it cannot hold these either.
+    """
+    flags = dataset.index.object_flags
+    losses.add("crowd marks (the boxes are kept, as objects)", int(((flags & CROWD) > 0).sum()) if crowds else 0)
+    losses.add("difficult marks (boxes are kept)", int(((flags & DIFFICULT) > 0).sum()))
+    losses.add("outlines (boxes are kept)", int(has_outline(dataset).sum()) if outlines else 0)
+    losses.add("areas of masks", num_mask_areas(dataset))
+    if dataset.has_ids:
+        losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
+        losses.set("category ids (classes are numbered from 0)", len(dataset.names))
 
 
 def num_mask_areas(dataset: Dataset) -> int:

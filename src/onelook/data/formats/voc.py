@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -23,8 +22,10 @@ from onelook.data.formats.base import (
     ReadSplit,
     Source,
 )
+from onelook.data.formats.bounded_xml import REMEDY
+from onelook.data.formats.collector import read_number
 from onelook.data.formats.voc_writer import VocWriter
-from onelook.data.formats.voc_xml import REMEDY, SIDES, VocFile, VocObject, read_xml
+from onelook.data.formats.voc_xml import SIDES, VocFile, VocObject, read_xml
 from onelook.data.paths import LIST_LIMIT, has_images, images_below, is_image, plain_name, read_text
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
@@ -36,20 +37,47 @@ _NAME_FILES = ("labels.txt", "classes.txt", "classes.names")
 
 
 def find(root: Path) -> Source | None:
-    """VOC in a folder: `Annotations` with lists in `ImageSets/Main` or without, or `{split}/*.xml` beside images."""
-    if (root / "Annotations").is_dir() and any(_has_xml(root / "Annotations")):
+    """VOC in a folder: `Annotations` with lists in `ImageSets/Main`, with a folder for each split or without splits; or
+    `{split}/*.xml` beside images.
+    """
+    if (annotations := _folder_of_annotations(root)).is_dir() and any(_has_xml(annotations)):
         parts = {
             path.stem: Part(path) for path in sorted((root / "ImageSets" / "Main").glob("*.txt")) if _is_split(path)
         }
+        parts = parts or _divided(root, annotations)
         parts = named_splits(parts) if parts else {WHOLE: Part()}
     else:
         folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and split_word(folder.name)]
-        parts = {folder.name: Part(images=(folder,)) for folder in folders if any(folder.glob("*.xml"))}
+        parts = {
+            folder.name: Part(images=(folder,)) for folder in folders if _may_be_voc(next(folder.glob("*.xml"), None))
+        }
         if not parts:
             return _in_devkit(root)
         parts = named_splits(parts)
     names = first_names(root, _NAME_FILES)
     return Source(VOC, root, root, parts, names)
+
+
+def _folder_of_annotations(root: Path) -> Path:
+    """`Annotations`, or `annotations` where the name is written so."""
+    folders = [root / name for name in ("Annotations", "annotations")]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
+def _divided(root: Path, annotations: Path) -> dict[str, Part]:
+    """The splits of `annotations/{split}/*.xml` and `images/{split}/`; {} where the folders are not divided so."""
+    parts = {}
+    for folder in sorted(annotations.iterdir()):
+        if folder.is_dir() and split_word(folder.name) and any(_has_xml(folder)):
+            images = next((one / folder.name for one in _image_folders(root) if (one / folder.name).is_dir()), None)
+            if images is None:
+                return {}
+            parts[folder.name] = Part(images=(folder, images))
+    return parts
+
+
+def _image_folders(root: Path) -> list[Path]:
+    return [root / name for name in ("JPEGImages", "images", "Images")]
 
 
 def find_flat(root: Path) -> Source | None:
@@ -77,7 +105,12 @@ def _in_devkit(root: Path) -> Source | None:
 
 
 def _has_xml(folder: Path) -> list[Path]:
-    return [path for path in [next(folder.rglob("*.xml"), None)] if path is not None]
+    return [path for path in [next(folder.rglob("*.xml"), None)] if path is not None and _may_be_voc(path)]
+
+
+def _may_be_voc(path: Path | None) -> bool:
+    """Whether there is a file, and it is not one that annotates many images: those have `<annotations>`."""
+    return path is not None and not re.search(rb"<annotations[\s>]", _start(path))
 
 
 def _is_split(path: Path) -> bool:
@@ -118,15 +151,15 @@ def _is_class_list(lines: Sequence[str], folder: Path) -> bool:
 def _annotation_folder(source: Source, split: str) -> Path:
     """The folder of the XML files."""
     part = source.parts[split]
-    return part.images[0] if part.images else source.root / "Annotations"
+    return part.images[0] if part.images else _folder_of_annotations(source.root)
 
 
 def _image_folder(source: Source, split: str) -> Path:
     """The folder of the images."""
     part = source.parts[split]
     if part.images:
-        return part.images[0]
-    folders = [source.root / name for name in ("JPEGImages", "images", "Images")]
+        return part.images[-1]  # the only one, where images and annotations are side by side
+    folders = _image_folders(source.root)
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
@@ -192,7 +225,7 @@ def _size(found: VocFile, path: Path, problems: Problems) -> tuple[int, int]:
     size = []
     for side in ("height", "width"):
         text = found.texts.get(side, "") or "0"
-        value = _number(text)
+        value = read_number(text)
         if value is None or value != int(value) or not 0 <= value <= 1 << 20:
             problems.error(
                 "image-size", f"<{side}> must be a number of pixels, not '{text[:60]}'.", REMEDY, file=str(path)
@@ -200,14 +233,6 @@ def _size(found: VocFile, path: Path, problems: Problems) -> tuple[int, int]:
             value = 0
         size.append(int(value))
     return (size[0], size[1]) if all(size) else (0, 0)
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and abs(value) < 1e7 and "_" not in text else None
 
 
 def _add_objects(found: list[VocObject], objects: Objects, number: int, path: Path, problems: Problems) -> list[str]:
@@ -219,7 +244,7 @@ def _add_objects(found: list[VocObject], objects: Objects, number: int, path: Pa
         if not name:
             problems.error("class-format", "an object has no <name>.", REMEDY, **place)
             continue
-        sides = [_number(thing.texts.get(side, "")) for side in SIDES]
+        sides = [read_number(thing.texts.get(side, "")) for side in SIDES]
         if None in sides:
             wrong = next(side for side, value in zip(SIDES, sides) if value is None)
             text = thing.texts.get(wrong)
@@ -298,7 +323,7 @@ def _check(source: Source, read: Sequence[ReadSplit], problems: Problems) -> Non
     if not any(part.annotations for part in source.parts.values()):
         return
     listed = {image for split in source.parts for image in _ids_of(source, split)}
-    folder = source.root / "Annotations"
+    folder = _folder_of_annotations(source.root)
     for file in sorted(folder.rglob("*.xml")):
         if file.relative_to(folder).with_suffix("").as_posix() not in listed and not file.name.startswith("."):
             message = "No list in 'ImageSets/Main' names this annotation, so it is not used."
@@ -312,7 +337,7 @@ def _annotation_file(source: Source, split: str, path: str, name: str) -> str:
 VOC = Format(
     name="voc",
     title="Pascal VOC",
-    layout="JPEGImages, Annotations, ImageSets/Main/{split}.txt; or XML files beside their images",
+    layout="JPEGImages or images, Annotations, ImageSets/Main/{split}.txt; or XML files beside their images",
     find=find,
     find_flat=find_flat,
     files_of=_files_of,

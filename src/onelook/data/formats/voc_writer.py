@@ -7,9 +7,9 @@ from html import escape
 from pathlib import Path
 
 from onelook.data.formats.base import Destination, Losses, num_mask_areas, split_folder
+from onelook.data.formats.bounded_xml import printable
 from onelook.data.index import CROWD, DIFFICULT, OCCLUDED, TRUNCATED
 from onelook.data.split import Dataset
-from onelook.errors import DataError
 
 
 class VocWriter:
@@ -54,7 +54,7 @@ class VocWriter:
     def finish(self, out: Path, names: Sequence[str]) -> None:
         """Writes the list of classes."""
         if names:
-            (out / "labels.txt").write_text("".join(f"{_printable(name)}\n" for name in names), encoding="utf-8")
+            (out / "labels.txt").write_text("".join(f"{printable(name)}\n" for name in names), encoding="utf-8")
 
 
 def _annotation(dataset: Dataset, i: int, name: str, losses: Losses) -> str:
@@ -93,10 +93,4 @@ def _decimal(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(_printable(text), quote=False)
-
-
-def _printable(text: str) -> str:
-    if any(ord(mark) < 32 or mark in "\ufffe\uffff" for mark in text):
-        raise DataError(f"The name {text!r} holds control characters, which XML cannot hold.", "Rename it.")
-    return text
+    return escape(printable(text), quote=False)

@@ -21,6 +21,7 @@ from onelook.data.formats.base import (
     ReadSplit,
     Source,
     num_mask_areas,
+    spans_box,
     split_folder,
 )
 from onelook.data.formats.yolo_labels import LABEL_LIMIT, files_of, label_path, list_images, read_split
@@ -33,7 +34,6 @@ from onelook.errors import DataError
 
 _NAME_FILES = ("classes.txt", "obj.names", "classes.names", "names.txt", "labels/classes.txt", "predefined_classes.txt")
 _LOOKED_AT = 16  # label files that tell whether a folder holds labels
-SAME = 0.011  # pixels between a box and its outline's bounds: COCO rounds boxes to 0.01
 
 
 def find_file(path: Path) -> Source | None:
@@ -248,18 +248,12 @@ def _rows(dataset: Dataset, i: int, losses: Losses) -> list[str]:
     scale = dataset.sizes[i][::-1].astype(np.float64)  # width, height
     rings = [dataset.index.rings(span.start + thing) for thing in kept.tolist()]
     if any(rings):
-        if all(len(one) == 1 and _spans(one[0], box) for one, box in zip(rings, boxes)):
+        if all(len(one) == 1 and spans_box(one[0], box) for one, box in zip(rings, boxes)):
             return [_row(label, (one[0] / scale).ravel()) for label, one in zip(labels.tolist(), rings)]
         losses.add("outlines of several parts, or beside objects without one (boxes are kept)", sum(map(bool, rings)))
     centres = (boxes[:, :2] + boxes[:, 2:] / 2) / scale
     fractions = np.concatenate([centres, boxes[:, 2:] / scale], axis=1)
     return [_row(label, row) for label, row in zip(labels.tolist(), fractions)]
-
-
-def _spans(ring: np.ndarray, box: np.ndarray) -> bool:
-    """Whether an outline has at least three points, and its bounds are the box."""
-    start, stop = ring.min(axis=0), ring.max(axis=0)
-    return len(ring) > 2 and bool(np.abs(np.concatenate([start, stop - start]) - box).max() <= SAME)
 
 
 def _row(label: int, values: np.ndarray) -> str:

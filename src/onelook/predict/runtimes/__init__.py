@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from onelook.predict.runtimes.exported import ExportedRuntime
+from onelook.predict.runtimes.litert import LitertRuntime
 from onelook.predict.runtimes.ncnn import NcnnRuntime
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.runtimes.openvino import OpenvinoRuntime
@@ -15,6 +16,7 @@ EXPORTED_RUNTIMES: tuple[type[ExportedRuntime], ...] = (
     OnnxRuntime,
     OpenvinoRuntime,
     NcnnRuntime,
+    LitertRuntime,
     TorchProgramRuntime,
     TensorrtRuntime,
 )

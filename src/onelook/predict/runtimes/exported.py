@@ -5,9 +5,11 @@ A format's own file adds how its library is opened (`_open`) and how a network i
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +17,12 @@ import numpy as np
 
 from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.config import from_plain
-from onelook.errors import ConfigError, ExportError, UsageError, UserError
+from onelook.errors import ConfigError, ExportError, UsageError, UserError, reason_of
 from onelook.exported import LARGEST_DOCUMENT, ExportedMetadata, description_beside
 from onelook.ops.nms import Nms, Postprocess, RawDetections, TopK, clips
 from onelook.predict.runtime import default_postprocess
 
+CHECKSUM = "sha256"  # in the description beside a file, where its library does not check what it reads
 _NO_NMS = "Export the model without NMS to choose this freely."
 
 
@@ -195,6 +198,33 @@ def check_file(path: str) -> None:
         raise ExportError(f"The model '{path}' may not be read: permission denied.", "Change the file's permissions.")
     if not os.path.getsize(path):
         raise ExportError(f"The model '{path}' is empty (0 bytes).", "Download or export it again.")
+
+
+def checksum(files: Iterable[str | os.PathLike[str]]) -> str:
+    """The SHA-256 of the files, one after the other."""
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(Path(file).read_bytes())
+    return whole.hexdigest()
+
+
+def check_content(path: str, files: Sequence[str]) -> None:
+    """ExportError where the files of a model are not those of the description beside `path`.
+
+    For libraries that read whatever they get, even beyond the end of their memory.
+    """
+    named, verb = " and ".join(f"'{file}'" for file in files), "is" if len(files) == 1 else "are"
+    try:
+        with open(description_beside(path), encoding="utf-8") as document:
+            stated = json.load(document).get(CHECKSUM)
+        found = checksum(files)
+    except OSError as error:
+        raise ExportError(f"{named} cannot be read: {reason_of(error)}.", "Copy it, or export again.") from error
+    if stated != found:
+        raise ExportError(
+            f"{named} {verb} not as exported: the checksum in '{description_beside(path)}' is of other files.",
+            "Copy all of them again, or export again.",
+        )
 
 
 def check_cpu(device: str | None, runtime: str) -> None:

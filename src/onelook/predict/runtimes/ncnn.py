@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from onelook.devices import num_cores
-from onelook.errors import ExportError, missing_package, reason_of
-from onelook.exported import ExportedMetadata, description_beside
-from onelook.predict.runtimes.exported import ExportedRuntime, beside, check_cpu, metadata_beside
-
-CHECKSUM = "sha256"  # in the description: of the .param and the .bin, one after the other
-
-
-def checksum(param: str | Path) -> str:
-    """The SHA-256 of a .param and its .bin."""
-    whole = hashlib.sha256(Path(param).read_bytes())
-    whole.update(Path(beside(str(param), ".bin")).read_bytes())
-    return whole.hexdigest()
+from onelook.errors import ExportError, missing_package
+from onelook.exported import ExportedMetadata
+from onelook.predict.runtimes.exported import ExportedRuntime, beside, check_content, check_cpu, metadata_beside
 
 
 class NcnnRuntime(ExportedRuntime):
@@ -51,7 +39,7 @@ class NcnnRuntime(ExportedRuntime):
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
         net.opt.num_threads = threads or num_cores()
         param, weights = self.files()
-        self._check_content()
+        check_content(self.path, self.files())
         # load_param takes text without an end, so what follows a cut is found by the missing outputs.
         if net.load_param(param) != 0:
             raise ExportError(f"'{param}' is not an ncnn model that can be run.", "Export it again.")
@@ -60,24 +48,6 @@ class NcnnRuntime(ExportedRuntime):
         self._net = net
         self.library, self.device_name = f"ncnn {ncnn.__version__}", "cpu"
         return metadata
-
-    def _check_content(self) -> None:
-        """ncnn reads whatever it gets, even beyond the end of its memory: damaged files are refused before."""
-        with open(description_beside(self.path), encoding="utf-8") as file:
-            stated = json.load(file).get(CHECKSUM)
-        param, weights = self.files()
-        try:
-            found = checksum(param)
-        except OSError as error:
-            raise ExportError(
-                f"'{param}' and '{weights}' cannot be read: {reason_of(error)}.", "Copy both, or export again."
-            ) from error
-        if stated != found:
-            raise ExportError(
-                f"'{param}' and '{weights}' are not as they were exported: the checksum in "
-                f"'{description_beside(self.path)}' is of other files.",
-                "Copy all three again, or export again.",
-            )
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         import ncnn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,13 @@ class OnnxRuntime(ExportedRuntime):
         self.library = f"ONNX Runtime {onnxruntime.__version__}"
         self.device_name = device or "cpu"
         self._session = session
+        self._bound = None if self.device_name == "cpu" else BoundSession(session, self.device_name)
         return metadata
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         try:
+            if self._bound is not None:
+                return self._bound.run(outputs, feed)
             return list(self._session.run(list(outputs), dict(feed)))
         except Exception as error:  # onnxruntime raises classes of its own, made at run time
             raise self._not_run(error) from error
@@ -62,6 +66,44 @@ class OnnxRuntime(ExportedRuntime):
         if inputs["images"].type != "tensor(float)":
             return f"its input is {inputs['images'].type}, not tensor(float)"
         return shape_problem(inputs["images"].shape, self.metadata)
+
+
+class BoundSession:
+    """Runs a session by IO binding: inputs go into buffers of the device that are kept between runs.
+
+    `session.run` allocates the inputs on a GPU in each run. On a CPU it uses the arrays of the caller as they are, so
+    that a copy into a buffer only costs time: there, binding is for tests.
+    device: as it is given to `OnnxRuntime`. A run ends when the device has finished; several threads take turns.
+    """
+
+    def __init__(self, session: Any, device: str) -> None:
+        kind, index = device_parts(device)
+        self.session, self.kind, self.index = session, kind, index
+        self._buffers: dict[str, Any] = {}
+        self._lock = Lock()  # of the buffers
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """As `session.run`: the outputs of these names, in arrays of their own."""
+        binding = self.session.io_binding()
+        for name in outputs:
+            # Outputs of NMS have no shape before the run, so that ONNX Runtime allocates them.
+            binding.bind_output(name, self.kind, self.index)
+        with self._lock:
+            for name, values in feed.items():
+                binding.bind_ortvalue_input(name, self._filled(name, values))
+            self.session.run_with_iobinding(binding)
+        return list(binding.copy_outputs_to_cpu())
+
+    def _filled(self, name: str, values: np.ndarray) -> Any:
+        """The buffer of an input with these values."""
+        from onnxruntime import OrtValue
+
+        buffer = self._buffers.get(name)
+        if buffer is None or tuple(buffer.shape()) != values.shape:
+            buffer = OrtValue.ortvalue_from_shape_and_type(values.shape, values.dtype, self.kind, self.index)
+            self._buffers[name] = buffer
+        buffer.update_inplace(np.ascontiguousarray(values))
+        return buffer
 
 
 def open_session(path: str, device: str | None = None, threads: int | None = None) -> Any:
@@ -100,18 +142,26 @@ def exported_metadata(session: Any, path: str) -> ExportedMetadata | None:
     return None if text is None else ExportedMetadata.from_json(text, path)
 
 
-def _providers(device: str | None, available: list[str]) -> list[Any]:
+def device_parts(device: str | None) -> tuple[str, int]:
+    """The kind of a device ("cpu", "cuda") and its number: "cuda:1" and "1" are ("cuda", 1). ConfigError for others."""
     name = "cpu" if device is None else str(device)
     if name == "cpu":
-        return ["CPUExecutionProvider"]
+        return "cpu", 0
     kind, _, index = name.partition(":")
     if name.isdecimal():
         kind, index = "cuda", name
     if kind != "cuda" or (index and not index.isdecimal()):
         raise ConfigError(f"There is no device '{name}' for ONNX files.", "Devices are cpu, cuda, cuda:1.")
+    return kind, int(index or 0)
+
+
+def _providers(device: str | None, available: list[str]) -> list[Any]:
+    kind, index = device_parts(device)
+    if kind == "cpu":
+        return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in available:
         raise ConfigError(
-            f"There is no device '{name}': the installed ONNX Runtime runs on the CPU only.",
+            f"There is no device '{device}': the installed ONNX Runtime runs on the CPU only.",
             "Use the device cpu, or install onnxruntime-gpu.",
         )
-    return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"]

@@ -56,6 +56,7 @@ class Writers:
         class_names: Sequence[str],
         *,
         tracked: bool = False,
+        sound: bool = True,
     ) -> None:
         self.folder = Path(folder)
         self._is_new = not self.folder.exists()
@@ -63,7 +64,7 @@ class Writers:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        output = Output(self.folder, formats, class_names, tracked)
+        output = Output(self.folder, formats, class_names, tracked, sound)
         self._writers = [WRITERS[name](output) for name in formats]
         self.keeps_images = any(writer.needs_images for writer in self._writers)
 
@@ -86,6 +87,11 @@ class Writers:
         """Writes the detections of one image in every format."""
         for writer in self._writers:
             writer.add(item, found)
+
+    @property
+    def notes(self) -> list[str]:
+        """What there is to know of what was written."""
+        return [note for writer in self._writers if isinstance(writer, Videos) for note in writer.notes]
 
     @property
     def written(self) -> list[Path]:

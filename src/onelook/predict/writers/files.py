@@ -22,12 +22,14 @@ class Output:
     """Where detections are written.
 
     formats: all that are written into the folder.  class_names: by label.  tracked: whether detections have tracks.
+    sound: whether written videos have the sound of files.
     """
 
     folder: Path
     formats: Sequence[str] = ()
     class_names: Sequence[str] = ()
     tracked: bool = False
+    sound: bool = True
 
 
 class Writer(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from onelook.errors import UserError
 from onelook.files import replacing
 from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.files import Output, cannot_write, discard, drawn
+from onelook.predict.writers.sound import keep_sound
 from onelook.predict.writers.trails import Trails
 from onelook.types import Detections
 
@@ -23,16 +25,20 @@ class Videos:
     """`videos/NAME.mp4`: videos with their detections, as long as they are. Still images are no part of it.
 
     The file has an even rate, the one that the video states: where its own frames are further apart they are repeated,
-    and where several fall into one place, the last of them stays.
+    and where several fall into one place, the last of them stays. The sound of files is kept where PyAV is installed.
+
+    notes: whose sound was not kept, and why.
     """
 
     needs_images: ClassVar[bool] = True
 
     def __init__(self, output: Output) -> None:
-        self._folder = output.folder / "videos"
+        self._folder, self._keeps_sound = output.folder / "videos", output.sound
         self.written: list[Path] = []
+        self.notes: list[str] = []
         self._trails = Trails()
         self._open: tuple[str, Path, contextlib.ExitStack, cv2.VideoWriter, tuple[int, int]] | None = None
+        self._sound: tuple[Path, str, float] | None = None  # the draft, its source, and the time of its first frame
         self._last: np.ndarray | None = None  # not written yet: how long it is shown is known with the next
         self._place = 0.0  # of the last frame, in frames of the file; may have a fraction
         self._seconds = 0.0
@@ -83,6 +89,9 @@ class Videos:
                 f"The video '{path}' cannot be written.", "Choose another folder (out), or the format json."
             )
         self._open = (item.source.name, path, opened, writer, (height, width))
+        self._sound = (
+            (beside, item.source.path, item.seconds) if self._keeps_sound and item.source.kind == "video" else None
+        )
 
     def close(self) -> None:
         if self._open is not None:
@@ -91,10 +100,25 @@ class Videos:
             self._open = self._last = None
             writer.release()
             try:
+                self._keep_sound()
                 opened.close()
             except OSError as error:
                 raise cannot_write(path, error) from error
             self.written.append(path)
+
+    def _keep_sound(self) -> None:
+        """Puts the source's sound into the draft."""
+        if self._sound is None:
+            return
+        draft, source, begin = self._sound
+        target = draft.with_name(f"{draft.stem}-sound.mp4")
+        try:
+            kept, note = keep_sound(draft, source, begin, target)
+            if kept:
+                os.replace(target, draft)
+        finally:
+            target.unlink(missing_ok=True)
+        self.notes += [note] if note else []
 
     def discard(self) -> None:
         if self._open is not None:

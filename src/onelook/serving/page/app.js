@@ -94,10 +94,10 @@ function modelChosen() {
   const model = state.models[Number(page.model.value)];
   const [height, width] = model?.size ?? [];
   const facts = [
-    model?.family,
+    model?.variant,
     height && (height === width ? `${height} × ${width} pixels` : `${width} × ${height} pixels`),
     model?.classes && `${model.classes.length} ${model.classes.length === 1 ? "class" : "classes"}`,
-    [model?.runtime, model?.precision].filter(Boolean).join(" "),
+    [model?.runtime, model?.precision].filter(Boolean).join(", "),
   ];
   page.modelFacts.textContent = facts.filter(Boolean).join(" · ");
   if (!state.thresholdMoved && model?.threshold > 0) page.threshold.value = String(model.threshold);

@@ -1,6 +1,6 @@
 """Forecasts the boxes of an earlier frame at a later one (Li et al., ECCV 2020, section 4.2).
 
-Boxes are [left, top, width, height] in pixels, float32; times are numbers of frames.
+Boxes are [left, top, width, height] in pixels, float32; times are numbers of frames, also fractions of one.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Boxes(NamedTuple):
 class Forecast(Protocol):
     """The tracks of one sequence: fed with outputs, asked for boxes."""
 
-    def update(self, frame: int, found: Boxes) -> None:
+    def update(self, frame: float, found: Boxes) -> None:
         """A new output, made from this frame."""
         ...
 
-    def at(self, frame: int) -> Boxes:
+    def at(self, frame: float) -> Boxes:
         """The boxes of the newest output, moved to this frame."""
         ...
 
@@ -82,13 +82,13 @@ class KalmanForecast:
     first_variance = 100.0
 
     def __init__(self) -> None:
-        self.frame = 0
+        self.frame = 0.0
         self.found = Boxes.empty()
         self.states = np.zeros((0, 8), np.float32)
         self.covariances = np.zeros((0, 8, 8), np.float32)
         self.matched = 0  # the first tracks, which move
 
-    def update(self, frame: int, found: Boxes) -> None:
+    def update(self, frame: float, found: Boxes) -> None:
         """Predicts the tracks at the new frame and corrects those that a detection matches."""
         if len(self.states):
             self._predict(frame - self.frame)
@@ -107,13 +107,13 @@ class KalmanForecast:
         self.covariances = np.concatenate([covariances, fresh])
         self.found, self.matched = found.rows(np.concatenate([old, new])), len(old)
 
-    def at(self, frame: int) -> Boxes:
+    def at(self, frame: float) -> Boxes:
         """The boxes of the newest output, moved to this frame."""
         boxes = self.states[:, :4].copy()
         boxes[: self.matched] += np.float32(frame - self.frame) * self.states[: self.matched, 4:]
         return Boxes(boxes, self.found.scores, self.found.labels)
 
-    def _predict(self, frames: int) -> None:
+    def _predict(self, frames: float) -> None:
         step = np.eye(8, dtype=np.float32)
         step[range(4), range(4, 8)] = frames
         noise = np.eye(8, dtype=np.float32) * np.float32(self.process_noise * frames**2)
@@ -134,11 +134,11 @@ class LinearForecast:
     """Constant velocity from the last two outputs: box + time * (box - box before) / frames between them."""
 
     def __init__(self) -> None:
-        self.frame = 0
+        self.frame = 0.0
         self.found = Boxes.empty()
         self.velocities = np.zeros((0, 4), np.float32)
 
-    def update(self, frame: int, found: Boxes) -> None:
+    def update(self, frame: float, found: Boxes) -> None:
         """Matches the new output with the one before; what is new stands still."""
         passed = frame - self.frame
         expected = self.found.boxes + passed * self.velocities
@@ -151,7 +151,7 @@ class LinearForecast:
             velocities[old] = (found.boxes[old] - self.found.boxes[tracks[old]]) / passed
         self.frame, self.found, self.velocities = frame, found, velocities
 
-    def at(self, frame: int) -> Boxes:
+    def at(self, frame: float) -> Boxes:
         """The boxes of the newest output, moved to this frame."""
         return self.found._replace(boxes=self.found.boxes + (frame - self.frame) * self.velocities)
 

@@ -1,6 +1,6 @@
 """A data format as a contributor would add it: one file, whose value then stands in the tuple of formats.
 
-`{split}.csv` with the columns image, class, left, top, width, height, beside `{split}/` with the images.
+`{split}.table` with the columns image, class, left, top, width, height, beside `{split}/` with the images.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _COLUMNS = ("image", "class", "left", "top", "width", "height")
 
 
 def find(root: Path) -> Source | None:
-    files = {path.stem: path for path in sorted(root.glob("*.csv"))}
+    files = {path.stem: path for path in sorted(root.glob("*.table"))}
     parts = {stem: Part(path, (root / stem,)) for stem, path in files.items()}
-    return Source(CSV, root, root, named_splits(parts)) if parts else None
+    return Source(TABLE, root, root, named_splits(parts)) if parts else None
 
 
 def _rows(source: Source, split: str) -> list[list[str]]:
@@ -58,14 +58,14 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
     return arrays, {"names": names, "category_ids": list(range(len(names)))}
 
 
-class CsvWriter:
+class TableWriter:
     one_file_an_image = False
 
     def destination(self, split: str, name: str) -> Destination:
         return Destination(split_folder(split), name)
 
     def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Destination], losses: Losses) -> None:
-        with open(out / f"{split_folder(split)}.csv", "w", newline="", encoding="utf-8") as file:
+        with open(out / f"{split_folder(split)}.table", "w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(_COLUMNS)
             for i, place in enumerate(places):
@@ -78,19 +78,19 @@ class CsvWriter:
 
 
 def _check(source: Source, read: Sequence[ReadSplit], problems: Problems) -> None:
-    for path in sorted(source.root.glob("*.csv.bak")):
+    for path in sorted(source.root.glob("*.table.bak")):
         problems.warning("backup", "This file is not used.", "Delete it.", file=str(path))
 
 
-CSV = Format(
-    name="csv",
-    title="CSV",
-    layout="{split}.csv beside {split}/",
+TABLE = Format(
+    name="table",
+    title="Table",
+    layout="{split}.table beside {split}/",
     find=find,
     files_of=lambda source, split: [(split, str(source.parts[split].annotations))],
     read=_read,
     image_root=lambda source, split, index: source.parts[split].images[0],
     annotation_file=lambda source, split, path, name: str(source.parts[split].annotations),
-    write=CsvWriter,
+    write=TableWriter,
     check=_check,
 )

@@ -1,0 +1,103 @@
+"""Parts of the arrays of an index (`onelook.data.building.lay_out`), and the arrays of several splits as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from onelook.data.building import empty_arrays, gather_runs
+
+Arrays = Mapping[str, np.ndarray]
+
+_OF_IMAGES = ("image_ids", "sizes", "image_flags", "image_lines")
+_OF_OBJECTS = ("boxes", "labels", "annotation_ids", "areas", "object_flags", "object_lines")
+_TEXTS = (("name", _OF_IMAGES[0]), ("image_extra", _OF_IMAGES[0]), ("object_extra", "labels"))
+
+
+def take_images(arrays: Arrays, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays with only these images, in this order, and their objects."""
+    offsets, order = gather_runs(arrays["object_offsets"], np.arange(len(arrays["labels"])), rows)
+    result = _take_objects(arrays, order)
+    result |= {name: arrays[name][rows] for name in _OF_IMAGES if name in arrays}
+    for kind in ("name", "image_extra"):
+        result |= _texts(arrays, kind, rows)
+    result["object_offsets"] = offsets
+    return result
+
+
+def take_objects(arrays: Arrays, kept: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays with only some objects. kept: (M,) bool. All images stay."""
+    order, offsets = np.flatnonzero(kept), arrays["object_offsets"]
+    images = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    counts = np.bincount(images[order], minlength=len(offsets) - 1)
+    return _take_objects(arrays, order) | {"object_offsets": np.concatenate(([0], np.cumsum(counts)))}
+
+
+def _take_objects(arrays: Arrays, order: np.ndarray) -> dict[str, np.ndarray]:
+    result = dict(arrays)
+    result |= {name: arrays[name][order] for name in _OF_OBJECTS if name in arrays}
+    result |= _texts(arrays, "object_extra", order)
+    if len(arrays["ring_offsets"]):
+        rings = np.arange(len(arrays["point_offsets"]) - 1)
+        result["ring_offsets"], ring_order = gather_runs(arrays["ring_offsets"], rings, order)
+        result["point_offsets"], result["points"] = gather_runs(arrays["point_offsets"], arrays["points"], ring_order)
+    return result
+
+
+def _texts(arrays: Arrays, kind: str, order: np.ndarray) -> dict[str, np.ndarray]:
+    offsets, values = arrays[f"{kind}_offsets"], arrays[f"{kind}_bytes"]
+    if len(offsets):
+        offsets, values = gather_runs(offsets, values, order)
+    return {f"{kind}_offsets": offsets, f"{kind}_bytes": values}
+
+
+def join(parts: Sequence[Arrays]) -> dict[str, np.ndarray]:
+    """The images and objects of several splits, one after another. Labels are taken as they are; ids may repeat."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    columns = [name for name in (*_OF_IMAGES, *_OF_OBJECTS) if all(name in part for part in parts)]
+    result = {name: np.concatenate([part[name] for part in parts]) for name in columns}
+    result["object_offsets"] = _joined_offsets([part["object_offsets"] for part in parts])
+    for kind, counted in _TEXTS:
+        offsets = [part[f"{kind}_offsets"] for part in parts]
+        if not any(len(one) for one in offsets):
+            result |= {f"{kind}_offsets": np.zeros(0, np.int64), f"{kind}_bytes": np.zeros(0, np.uint8)}
+            continue
+        filled = [one if len(one) else np.zeros(len(part[counted]) + 1, np.int64) for one, part in zip(offsets, parts)]
+        result[f"{kind}_offsets"] = _joined_offsets(filled)
+        result[f"{kind}_bytes"] = np.concatenate([part[f"{kind}_bytes"] for part in parts])
+    if not any(len(part["ring_offsets"]) for part in parts):
+        return result | empty_arrays("ring_offsets", "point_offsets", "points")
+    none = np.zeros(1, np.int64)
+    result["ring_offsets"] = _joined_offsets(
+        [
+            part["ring_offsets"] if len(part["ring_offsets"]) else np.zeros(len(part["labels"]) + 1, np.int64)
+            for part in parts
+        ]
+    )
+    result["point_offsets"] = _joined_offsets(
+        [part["point_offsets"] if len(part["point_offsets"]) else none for part in parts]
+    )
+    result["points"] = np.concatenate([part["points"] for part in parts])
+    return result
+
+
+def _joined_offsets(offsets: Sequence[np.ndarray]) -> np.ndarray:
+    """Offsets into runs that follow each other."""
+    starts = np.concatenate(([0], np.cumsum([one[-1] for one in offsets])))
+    return np.concatenate([np.zeros(1, np.int64), *(one[1:] + start for one, start in zip(offsets, starts))])
+
+
+def names_of(arrays: Arrays) -> list[str]:
+    """The names of all images."""
+    ends, text = arrays["name_offsets"].tolist(), arrays["name_bytes"].tobytes()
+    return [text[start:stop].decode() for start, stop in pairwise(ends)]
+
+
+def with_image_names(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays with other names of the images."""
+    encoded = [name.encode() for name in names]
+    ends = np.concatenate(([0], np.cumsum([len(name) for name in encoded], dtype=np.int64)))
+    return {**arrays, "name_offsets": ends, "name_bytes": np.frombuffer(b"".join(encoded), np.uint8)}

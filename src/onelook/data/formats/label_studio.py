@@ -1,0 +1,207 @@
+"""Label Studio: one JSON list of tasks (export JSON or JSON-MIN), with rectangles and polygons in percent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
+from onelook.data.formats.bounded_xml import REMEDY
+from onelook.data.formats.collector import (
+    Collector,
+    check_unlisted,
+    files_with_images,
+    in_splits,
+    read_collected,
+    read_number,
+    turned,
+)
+from onelook.data.jsonstream import JsonStream, Single
+from onelook.data.paths import is_image
+from onelook.data.problems import Problems
+from onelook.data.split_names import named_splits
+from onelook.errors import DataError
+from onelook.reporter import Progress
+
+_PEEK = 1 << 16  # bytes
+_USUAL_KEYS = ("image", "img", "photo", "url")
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what precedes the name of an uploaded file
+_TASKS = msgspec.json.Decoder(list[dict[str, Any]])
+_LABELS = {"rectanglelabels": "rectangle", "polygonlabels": "polygon", "labels": ""}
+
+
+def find(root: Path) -> Source | None:
+    """Label Studio in a folder: JSON lists of tasks, one for each split, or in `{split}/`; None where there is none."""
+    for pattern in ("*.json", "annotations/*.json", "*/*.json"):
+        files = [path for path in sorted(root.glob(pattern)) if not path.name.startswith(".") and _holds_tasks(path)]
+        if pattern == "*/*.json":
+            files = in_splits(files)
+        if files:
+            inside = pattern == "*/*.json"
+            parts = {(path.parent.name if inside else path.stem): Part(path) for path in files}
+            if len(parts) < len(files):
+                raise DataError(f"'{root}' has several exports for one split.", f"Give one, such as '{files[0]}'.")
+            return Source(LABEL_STUDIO, root, root, named_splits(parts))
+    return None
+
+
+def find_file(path: Path) -> Source | None:
+    """The data set of one export; None for other files."""
+    if path.suffix.lower() != ".json" or not _holds_tasks(path):
+        return None
+    return Source(LABEL_STUDIO, path.parent, path, named_splits({path.stem: Part(path)}))
+
+
+def _holds_tasks(path: Path) -> bool:
+    """Whether a file begins as a list of objects, with keys of Label Studio."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_PEEK).removeprefix(b"\xef\xbb\xbf").lstrip() if path.is_file() else b""
+    except OSError:
+        return False
+    is_list = re.match(rb"\[\s*\{", start) is not None
+    return (
+        is_list and re.search(rb'"(rectanglelabels|polygonlabels|was_cancelled|total_annotations)"', start) is not None
+    )
+
+
+def _annotations(source: Source, split: str) -> Path:
+    annotations = source.parts[split].annotations
+    assert annotations is not None  # every part of this format is made with one
+    return annotations
+
+
+def _files_of(source: Source, split: str) -> FilesOf:
+    return files_with_images(source, [_annotations(source, other) for other in source.parts])
+
+
+def _tasks(path: Path, progress: Progress) -> Iterator[tuple[int, Any]]:
+    """(line, task) of an export."""
+    with JsonStream(path, progress) as stream:
+        for part in stream.only_list("tasks", _TASKS.decode):
+            if isinstance(part, Single):
+                yield part.line, part.element
+            else:
+                yield from zip(part.lines(), part.found)
+
+
+def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
+    path = _annotations(source, split)
+    for number, (line, task) in enumerate(_tasks(path, progress)):
+        place = {"file": str(path), "line": line}
+        if not isinstance(task, dict):
+            collector.problems.error("task-format", f"tasks[{number}] must be an object.", REMEDY, **place)
+            continue
+        results = _results(task)
+        shapes = [shape for shape in results or () if isinstance(shape, dict)]
+        sizes = [(shape.get("original_height"), shape.get("original_width")) for shape in shapes]
+        address = _address(task)
+        if address is None:
+            collector.problems.error("file-name", f"tasks[{number}] names no image in 'data'.", REMEDY, **place)
+            continue
+        row = collector.image(
+            _name(address, collector), sizes[0] if sizes else (None, None), labelled=results is not None, **place
+        )
+        if row is None:
+            continue
+        for shape in shapes:
+            _add(shape, row, number, collector, place)
+
+
+def _results(task: Mapping[str, Any]) -> list[Any] | None:
+    """The shapes of a task: of its last annotation that was not cancelled; None where it has none."""
+    annotations = task.get("annotations", task.get("completions"))
+    if isinstance(annotations, list):
+        kept = [one for one in annotations if isinstance(one, dict) and not one.get("was_cancelled")]
+        found = kept[-1].get("result") if kept else None
+        return found if isinstance(found, list) else None
+    lists = [value for value in task.values() if isinstance(value, list) and value]
+    flat = [value for value in lists if isinstance(value[0], dict) and any(key in value[0] for key in _LABELS)]
+    return flat[0] if flat else None
+
+
+def _address(task: Mapping[str, Any]) -> str | None:
+    """The text in the data of a task that leads to its image."""
+    data = task.get("data") if isinstance(task.get("data"), dict) else task
+    assert isinstance(data, Mapping)
+    texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    usual = [texts[key] for key in _USUAL_KEYS if key in texts]
+    return next((text for text in (*usual, *texts.values()) if is_image(_path(text))), None)
+
+
+def _path(address: str) -> str:
+    """The path in an address: of an upload, of a local file (`?d=`), of a storage, or on the web."""
+    if "?d=" in address:
+        return unquote(address.partition("?d=")[2].partition("&")[0])
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return address
+    return unquote(parts.path) if parts.scheme or address.startswith("/") else unquote(address)
+
+
+def _name(address: str, collector: Collector) -> str:
+    """The image of an address, below the data set's folder where it is there."""
+    path = _path(address)
+    if (found := collector.find(path)) is not None:
+        return found
+    file = path.rpartition("/")[2]
+    return collector.find(_UPLOAD.sub("", file)) or file
+
+
+def _add(shape: Mapping[str, Any], row: int, number: int, collector: Collector, place: Mapping[str, Any]) -> None:
+    """Adds one shape of a task; relations, choices and texts are passed over."""
+    value = shape.get("value") if isinstance(shape.get("value"), dict) else shape
+    assert isinstance(value, Mapping)
+    labels = next((value[key] for key in _LABELS if isinstance(value.get(key), list) and value[key]), None)
+    if labels is None:
+        return
+    height, width = (read_number(shape.get(side)) for side in ("original_height", "original_width"))
+    in_pixels = bool(height and width)
+    scale_x, scale_y = (float(width or 1) / 100, float(height or 1) / 100)
+    if isinstance(value.get("points"), list):
+        pairs = [point if isinstance(point, list) and len(point) == 2 else (None, None) for point in value["points"]]
+        numbers = [(read_number(x), read_number(y)) for x, y in pairs]
+        points = [(None if x is None else x * scale_x, None if y is None else y * scale_y) for x, y in numbers]
+        collector.outline(row, labels[0], points, fractions=not in_pixels, **place)
+        return
+    if "width" not in value or "height" not in value:
+        message = f"tasks[{number}]: a shape of '{str(labels[0])[:60]}' has no box."
+        collector.problems.warning("shape-without-box", message, "It is not used.", **place)
+        return
+    given = [read_number(value.get(key)) for key in ("x", "y", "width", "height")]
+    if None in given:
+        collector.box(row, labels[0], [value.get(key) for key in ("x", "y", "width", "height")], **place)  # reports it
+        return
+    left, top, w, h = (number or 0.0 for number in given)
+    corners = (left * scale_x, top * scale_y, (left + w) * scale_x, (top + h) * scale_y)
+    degrees = read_number(value.get("rotation", 0)) or 0.0
+    if degrees and in_pixels:  # about its first corner
+        collector.outline(row, labels[0], turned(corners, degrees, corners[:2]), **place)
+        return
+    collector.box(row, labels[0], corners, fractions=not in_pixels, **place)
+
+
+def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
+    path = _annotations(source, split)
+    own = [] if path.parent == source.root else [path.parent.name, f"{path.parent.name}/images"]
+    return read_collected(_parse, source, split, problems, progress, [*own, split, f"images/{split}", "images"])
+
+
+LABEL_STUDIO = Format(
+    name="label_studio",
+    title="Label Studio JSON",
+    layout="a JSON export (JSON or JSON-MIN) beside the images or images/",
+    find=find,
+    find_file=find_file,
+    files_of=_files_of,
+    read=_read,
+    image_root=lambda source, split, index: source.root,
+    annotation_file=lambda source, split, path, name: str(_annotations(source, split)),
+    check=check_unlisted,
+)

@@ -1,0 +1,197 @@
+"""Supervisely: `meta.json`, and in each dataset's folder `img/` and `ann/` with one JSON file an image."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from onelook.data.class_names import CLASS_LIMIT, unique_names
+from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
+from onelook.data.formats.bounded_xml import REMEDY
+from onelook.data.formats.collector import (
+    Collector,
+    check_unlisted,
+    files_with_images,
+    read_collected,
+)
+from onelook.data.headers import DamagedHeaderError, read_header
+from onelook.data.paths import images_below, read_bytes
+from onelook.data.problems import Problems
+from onelook.data.split_names import WHOLE, named_splits, split_word
+from onelook.errors import DataError
+from onelook.reporter import Progress
+
+FILE_LIMIT = 1 << 26  # bytes
+OBJECT_LIMIT = 1 << 16
+_HEADER = 64  # bytes of a bitmap's PNG that hold its size
+
+
+class _Points(msgspec.Struct):
+    exterior: list[list[float]] = []
+
+
+class _Bitmap(msgspec.Struct):
+    origin: list[float]
+    data: str
+
+
+class _Object(msgspec.Struct, rename="camel"):
+    class_title: str
+    geometry_type: str
+    points: _Points | None = None
+    bitmap: _Bitmap | None = None
+
+
+class _Size(msgspec.Struct):
+    height: int
+    width: int
+
+
+class _File(msgspec.Struct):
+    size: _Size
+    objects: list[_Object]
+
+
+class _Class(msgspec.Struct):
+    title: str
+
+
+class _Meta(msgspec.Struct):
+    classes: list[_Class]
+
+
+def find(root: Path) -> Source | None:
+    """A Supervisely project: `meta.json` and folders with `img/` and `ann/`; None where there is none.
+
+    A dataset called as a split (`train`) is one; if none is, all datasets are one undivided whole.
+    """
+    if not (root / "meta.json").is_file():
+        return None
+    folders = [path for path in sorted(root.iterdir()) if (path / "ann").is_dir() and (path / "img").is_dir()]
+    if not folders:
+        return None
+    divided = all(split_word(folder.name) for folder in folders)
+    parts = (
+        {folder.name: Part(images=(folder,)) for folder in folders} if divided else {WHOLE: Part(images=(*folders,))}
+    )
+    meta = _decoded(root / "meta.json", _Meta)
+    names = tuple(one.title.strip() for one in meta.classes)
+    if len(names) > CLASS_LIMIT:
+        raise DataError(f"{root / 'meta.json'}: there are more than {CLASS_LIMIT:,} classes.", REMEDY)
+    return Source(SUPERVISELY, root, root, named_splits(parts), unique_names(names, root / "meta.json"))
+
+
+def _decoded(path: Path, kind: Any) -> Any:
+    """The content of a JSON file. Raises `DataError` that names the key."""
+    data = read_bytes(path, FILE_LIMIT).removeprefix(b"\xef\xbb\xbf")
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: {error}.", REMEDY) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}.", REMEDY) from None
+
+
+def _images(source: Source, split: str) -> Iterator[tuple[Path, str]]:
+    """(folder of the dataset, name of an image in its `img/`)."""
+    for folder in source.parts[split].images:
+        yield from ((folder, name) for name in images_below(folder / "img"))
+
+
+def _annotation(folder: Path, name: str) -> Path:
+    """The annotation file of an image: `a.jpg.json`, or `a.json` as older exports have it."""
+    path = folder / "ann" / f"{name}.json"
+    older = (folder / "ann" / name).with_suffix(".json")
+    return older if not path.is_file() and older.is_file() else path
+
+
+def _files_of(source: Source, split: str) -> FilesOf:
+    files = (_annotation(folder, name) for folder, name in _images(source, split))
+    return files_with_images(source, (source.root / "meta.json", *files))
+
+
+def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
+    listed = list(_images(source, split))
+    for number, (folder, name) in enumerate(listed, 1):
+        path, image = _annotation(folder, name), f"{folder.name}/img/{name}"
+        if not path.is_file():
+            collector.image(image, labelled=False)
+            continue
+        read = partial(_decoded, path, _File)
+        found: _File | None = collector.problems.read_or_report("json-unreadable", REMEDY, read, file=str(path))
+        if found is not None:
+            row = collector.image(image, (found.size.height, found.size.width), file=str(path))
+            if row is not None:
+                _add(found, row, path, collector)
+        if number % 64 == 0:
+            progress(number, len(listed))
+
+
+def _add(found: _File, row: int, path: Path, collector: Collector) -> None:
+    place: dict[str, Any] = {"file": str(path)}
+    if len(found.objects) > OBJECT_LIMIT:
+        collector.problems.error("objects", f"there are more than {OBJECT_LIMIT:,} objects.", REMEDY, **place)
+        return
+    for number, thing in enumerate(found.objects):
+        points = thing.points.exterior if thing.points is not None else []
+        if any(len(point) != 2 for point in points):
+            message = f"objects[{number}] of '{thing.class_title[:60]}' has unusable points."
+            collector.problems.error("outline-format", message, REMEDY, **place)
+        elif thing.geometry_type == "polygon":
+            collector.outline(row, thing.class_title, points, **place)
+        elif thing.geometry_type == "rectangle" and len(points) == 2:
+            # Both corners are pixels of the rectangle, as those of Pascal VOC.
+            xs, ys = zip(*points)
+            collector.box(row, thing.class_title, (min(xs), min(ys), max(xs) + 1, max(ys) + 1), **place)
+        elif thing.geometry_type == "bitmap" and thing.bitmap is not None:
+            corners = _bitmap_corners(thing.bitmap)
+            if corners is None:
+                message = f"objects[{number}] of '{thing.class_title[:60]}' has a damaged bitmap."
+                collector.problems.error("bitmap", message, REMEDY, **place)
+            else:
+                collector.box(row, thing.class_title, corners, **place)
+        else:
+            message = f"objects[{number}] of '{thing.class_title[:60]}' is a {thing.geometry_type[:40]}, without a box."
+            collector.problems.warning("shape-without-box", message, "It is not used.", **place)
+
+
+def _bitmap_corners(bitmap: _Bitmap) -> tuple[float, float, float, float] | None:
+    """The box of a mask: where it begins, and its size, from the first bytes of its PNG; None for a damaged one."""
+    try:
+        packed = base64.b64decode(bitmap.data, validate=True)
+        header = read_header(zlib.decompressobj().decompress(packed, _HEADER))
+    except (binascii.Error, ValueError, zlib.error, DamagedHeaderError):
+        return None
+    if header is None or len(bitmap.origin) != 2:
+        return None
+    (x, y), (height, width) = bitmap.origin, header.size
+    return (x, y, x + width, y + height)
+
+
+def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
+    return read_collected(_parse, source, split, problems, progress)
+
+
+def _annotation_file(source: Source, split: str, path: str, name: str) -> str:
+    folder, _, rest = name.partition("/img/")
+    return str(_annotation(source.root / folder, rest))
+
+
+SUPERVISELY = Format(
+    name="supervisely",
+    title="Supervisely",
+    layout="meta.json, and {dataset}/img with {dataset}/ann",
+    find=find,
+    files_of=_files_of,
+    read=_read,
+    image_root=lambda source, split, index: source.root,
+    annotation_file=_annotation_file,
+    check=check_unlisted,
+)
