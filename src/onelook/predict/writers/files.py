@@ -70,7 +70,7 @@ def discard(opened: contextlib.ExitStack) -> None:
         raise _Discarded
 
 
-def drawn(item: PreparedImage, found: Detections, output: Output) -> np.ndarray:
+def drawn(item: PreparedImage, found: Detections, output: Output | None = None) -> np.ndarray:
     """The image with its detections; a small one is enlarged."""
     assert item.image is not None  # read with keep=True where something is drawn
     image, factor = enlarge_small_image(item.image)
@@ -78,7 +78,9 @@ def drawn(item: PreparedImage, found: Detections, output: Output) -> np.ndarray:
     if found.tracks is not None:  # a colour for each object instead of each class
         colours = found.tracks
         names = [f"{name} #{track}" for name, track in zip(names, found.tracks.tolist())]
-    boxes, width, text = found.boxes * factor, output.line_width, output.show_labels
+    boxes, width, text = found.boxes * factor, None, True
+    if output is not None:
+        width, text = output.line_width, output.show_labels
     return draw_detections(image, boxes, found.scores, colours, names, text=text, line_width=width)
 
 
