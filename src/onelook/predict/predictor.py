@@ -111,10 +111,11 @@ class Predictor:
 
         source: a path, an (H, W, 3) uint8 RGB array, a PIL image, or the bytes of an image file; or a list of these.
         confidence: least score, inclusive.  iou: boxes that overlap a better one by more are dropped.  agnostic:
-        whether boxes of different classes suppress each other; None is the predictor's setting.  tile: side in pixels of the tiles that larger images are cut into; None is no tiles.  overlap:
-        share of a tile that neighbours have in common.  tile_merge: of boxes that overlap, the best is kept; with
-        "nmm" (non-maximum merging), a box that a tile's border has cut is joined with the other parts.  bgr: whether
-        arrays have OpenCV's order of colours, as `cv2.imread` returns them; the image of a result is RGB.
+        whether boxes of different classes suppress each other; None is the predictor's setting.  tile: side in pixels
+        of the tiles that larger images are cut into; None is no tiles.  overlap: share of a tile that neighbours have
+        in common.  tile_merge: of boxes that overlap, the best is kept; with "nmm" (non-maximum merging), a box that a
+        tile's border has cut is joined with the others.  bgr: whether arrays have OpenCV's order of colours, as
+        `cv2.imread` returns them; the image of a result is RGB.
 
         Results of a single image, and of arrays, hold the image; results of a list of paths read it again when they are
         drawn. Boxes are pixels of the (upright) original, not clipped unless `postprocess` says so. For folders, videos
