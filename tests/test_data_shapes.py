@@ -92,6 +92,18 @@ def test_a_labelme_file_takes_the_image_that_it_names_before_one_of_its_stem_els
     assert labelled == ["images/first.png"]
 
 
+def test_files_of_labelme_in_a_folder_called_labels_are_no_missing_labels_of_yolo(tmp_path: Path) -> None:
+    shapes = [{"label": "cat", "points": [[8, 12], [24, 36]], "shape_type": "rectangle"}]
+    content = {"shapes": shapes, "imagePath": "../images/a.png", "imageHeight": 48, "imageWidth": 64}
+    put(tmp_path / "images/a.png", make.png())
+    put(tmp_path / "labels/a.json", json.dumps(content))
+    dataset = opened(tmp_path)
+    assert (dataset.format, dataset.names, len(dataset)) == ("labelme", ("cat",), 1)
+    np.testing.assert_allclose(dataset.boxes(0), [[8, 12, 24, 36]])
+    put(tmp_path / "labels/a.txt", "0 .5 .5 .5 .5")
+    assert opened(tmp_path).format == "yolo"
+
+
 def test_all_kinds_of_shapes_of_json_min_are_read(tmp_path: Path) -> None:
     size = {"original_width": 64, "original_height": 48}
     boxes = [{"x": 12.5, "y": 25, "width": 25, "height": 50, "rectanglelabels": ["cat"], **size}]

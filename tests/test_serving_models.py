@@ -382,6 +382,14 @@ def test_a_watched_folder_is_followed(tmp_path):
     watch.look()
     watch.look()
     assert repository.versions("small") == ["1", "2"]
+    serving = repository.find("small")
+    folder.rename(tmp_path / "away")
+    with pytest.raises(UserError, match="The watched folder cannot be read"):
+        watch.look()
+    (tmp_path / "away").rename(folder)
+    (folder / "small" / "2" / "any.onnx").rename(tmp_path / "new.onnx")  # as when a file is deleted, then copied anew
+    watch.look()
+    assert repository.find("small") is serving and repository.versions("small") == ["1", "2"]
     shutil.rmtree(folder / "small")
     watch.look()
     assert repository.names() == [] and repository.index() == []
