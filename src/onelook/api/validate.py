@@ -121,7 +121,7 @@ def open_evaluated(data: Dataset | PathLike, split: str, reporter: Reporter) -> 
     if isinstance(data, Dataset):
         dataset = data
     elif isinstance(data, str | os.PathLike):
-        dataset = open_dataset(Path(data), split=split, reporter=reporter)
+        dataset = open_dataset(os.fspath(data), split=split, reporter=reporter)
     else:
         raise UsageError(
             f"A value of type '{type(data).__name__}' is no data set.", "Give a path, or a Dataset of open_dataset()."

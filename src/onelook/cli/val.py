@@ -19,7 +19,7 @@ from onelook.predict.tiles import MERGE, OVERLAP
 
 
 def validate(
-    data: Path,
+    data: str,
     /,
     *,
     model: str,
@@ -54,7 +54,7 @@ def validate(
         onelook val data/coco --model exported.onnx --json scores.json
 
     Args:
-        data: Folder, or YAML or JSON file, of a data set.
+        data: Folder, YAML or JSON file, or URL or pattern of shards, of a data set.
         model: Variant name, weights or exported file, or folder of a run.
         weights: Weights for a variant name.
         split: Part of the data set.

@@ -50,6 +50,11 @@ def divide(dataset: Dataset, fractions: Mapping[str, float], seed: int, reporter
     check_fractions(fractions)
     if seed < 0:
         raise UsageError(f"The seed is {seed}.", "Give 0 or more: --seed 1.")
+    if dataset.shards:
+        raise DataError(
+            f"'{dataset.described_by}' is in shards, which are not divided as they are.",
+            "Divide the data set that they were made of, or write files: onelook convert DATA --to coco --out FOLDER",
+        )
     names = [dataset.file_name(row) for row in range(len(dataset))]
     with reporter.progress("Comparing images") as progress:
         tiny = tiny_images([dataset.file(row) for row in range(len(dataset))], progress)
