@@ -54,7 +54,8 @@ def test_a_file_is_detected_live_with_a_log(model: Path, tmp_path: Path, capsys:
     assert live_part["captured"] == live_part["processed"] + live_part["dropped"] == 12
     assert summary["frames"] == live_part["processed"] > 0
     assert list(live_part["latency_ms"]) == ["p50", "p90", "p99", "p100"]
-    assert summary["written"] == [str(out / "detections.json"), str(out / "videos" / "a.mp4"), str(out / "live.jsonl")]
+    names = ["detections.jsonl", "detections.json", "videos/a.mp4", "live.jsonl"]
+    assert summary["written"] == [str(out / name) for name in names]
     lines = [json.loads(line) for line in (out / "live.jsonl").read_text().splitlines()]
     entries = json.loads((out / "detections.json").read_text())
     assert [line["frame"] for line in lines[:-1]] == [entry["frame"] for entry in entries]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from onelook.networks.detector import Detector
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import make_loader, slow_loader_remedy
 from onelook.training.fit_anchors import with_fitting_anchors
+from onelook.training.loggers import check_loggers
 from onelook.training.options import RunOptions, options_of_run
 from onelook.training.preflight import rates_too_low
 from onelook.training.processes import ProcessGroup, gather_objects, join_process_group
@@ -109,6 +111,7 @@ def start_training(
     An error inside the `with` block is written to the run's log as well.
     """
     reporter = options.reporter or PlainReporter()
+    check_loggers(options.of_run.loggers)
     folder = run_folder(options.out, bool(options.resume), run_name(choice))
     resume = (folder / run_files.CHECKPOINT).is_file() if options.resume == "auto" else options.resume
     start = Start(
@@ -211,7 +214,7 @@ def _prepare(
     training, validation = splits
     anchor_note = None
     if start.resume:
-        recipe = resumed(choice, start.folder)
+        recipe = resumed(choice, start.folder, shlex.quote(str(training.described_by)))
     else:
         has_weights, has_teacher = start.weights is not None, start.teacher is not None
         on_cpu = process_group.device.type == "cpu"

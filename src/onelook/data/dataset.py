@@ -39,8 +39,9 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
     None prints plain lines on standard error.
 
     The first opening builds an index. Later ones map it within a fraction of a second, as long as the annotations stay
-    as they are. Raises `DataError` for a split that does not exist and for annotations that contradict themselves,
-    naming file and line.
+    as they are. The index is kept in the folder `.onelook` beside the data, which is said where it is made; where that
+    folder is read-only, in the user's cache. Raises `DataError` for a split that does not exist and for annotations
+    that contradict themselves, naming file and line.
     """
     check_arguments(open_dataset, locals())
     reporter = PlainReporter() if reporter is None else reporter
@@ -54,6 +55,7 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
         lambda: format.files_of(source, name),
         lambda: _build(source, name, reporter),
         partial(_measured, source, name),
+        announce=reporter.info,
     )
     if not len(index):
         raise DataError(
