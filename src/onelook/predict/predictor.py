@@ -125,8 +125,7 @@ class Predictor:
         """
         postprocess, tiles = self.settings(confidence, iou, agnostic), chosen_tiles(tile, overlap, tile_merge)
         if not are_several(source):
-            (result,) = self._detect([read_image(source, bgr=bgr)], postprocess, tiles)
-            return replace(result, source=name_of(source))
+            return replace(self._detect([read_image(source, bgr=bgr)], postprocess, tiles)[0], source=name_of(source))
         images, found = list(source), list[Detections]()
         step = self.batch if tiles is None else 1
         for start in range(0, len(images), step):
