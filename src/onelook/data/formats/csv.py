@@ -79,18 +79,12 @@ def _class_names(root: Path) -> tuple[str, ...] | None:
     return None
 
 
-def _annotations(source: Source, split: str) -> Path:
-    annotations = source.parts[split].annotations
-    assert annotations is not None  # every part of this format is made with one
-    return annotations
-
-
 def _files_of(source: Source, split: str) -> FilesOf:
-    return files_with_images(source, [_annotations(source, other) for other in source.parts])
+    return files_with_images(source, [source.annotations_of(other) for other in source.parts])
 
 
 def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     columns = recognise(path)
     if columns is None:
         raise DataError(f"{path}:1: the columns are not known any more.", "Restore the first line.")
@@ -98,7 +92,7 @@ def _parse(source: Source, split: str, collector: Collector, progress: Progress)
 
 
 def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     own = [] if path.parent == source.root else [path.parent.name, f"{path.parent.name}/images"]
     return read_collected(_parse, source, split, problems, progress, [*own, split, f"images/{split}", "images"])
 
@@ -144,7 +138,7 @@ CSV = Format(
     files_of=_files_of,
     read=_read,
     image_root=lambda source, split, index: source.root,
-    annotation_file=lambda source, split, path, name: str(_annotations(source, split)),
+    annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
     write=CsvWriter,
     check=check_unlisted,
 )

@@ -186,15 +186,9 @@ class _Images(BoundedXml):
             self._row = None
 
 
-def _annotations(source: Source, split: str) -> Path:
-    annotations = source.parts[split].annotations
-    assert annotations is not None  # every part of this format is made with one
-    return annotations
-
-
 def _subset(source: Source, split: str) -> str | None:
     """What the file calls the split; None where the whole file is the split."""
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     if sum(part.annotations == path for part in source.parts.values()) == 1:
         return None
     head = _Head(path)
@@ -204,11 +198,11 @@ def _subset(source: Source, split: str) -> str | None:
 
 
 def _files_of(source: Source, split: str) -> FilesOf:
-    return files_with_images(source, [_annotations(source, other) for other in source.parts])
+    return files_with_images(source, [source.annotations_of(other) for other in source.parts])
 
 
 def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     images = _Images(path, collector, _subset(source, split))
     with _opened(path) as file:
         images.parse(file)
@@ -216,7 +210,7 @@ def _parse(source: Source, split: str, collector: Collector, progress: Progress)
 
 
 def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     own = [] if path.parent == source.root else [path.parent.name, f"{path.parent.name}/images"]
     subset = _subset(source, split) or split
     folders = [*own, subset, f"images/{subset}", f"images/{split}", "images"]
@@ -281,7 +275,7 @@ CVAT = Format(
     files_of=_files_of,
     read=_read,
     image_root=lambda source, split, index: source.root,
-    annotation_file=lambda source, split, path, name: str(_annotations(source, split)),
+    annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
     write=CvatWriter,
     check=check_unlisted,
 )

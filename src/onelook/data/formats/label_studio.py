@@ -71,14 +71,8 @@ def _holds_tasks(path: Path) -> bool:
     )
 
 
-def _annotations(source: Source, split: str) -> Path:
-    annotations = source.parts[split].annotations
-    assert annotations is not None  # every part of this format is made with one
-    return annotations
-
-
 def _files_of(source: Source, split: str) -> FilesOf:
-    return files_with_images(source, [_annotations(source, other) for other in source.parts])
+    return files_with_images(source, [source.annotations_of(other) for other in source.parts])
 
 
 def _tasks(path: Path, progress: Progress) -> Iterator[tuple[int, Any]]:
@@ -92,7 +86,7 @@ def _tasks(path: Path, progress: Progress) -> Iterator[tuple[int, Any]]:
 
 
 def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     for number, (line, task) in enumerate(_tasks(path, progress)):
         place = {"file": str(path), "line": line}
         if not isinstance(task, dict):
@@ -205,7 +199,7 @@ def _warn(label: object, number: int, collector: Collector, place: Mapping[str, 
 
 
 def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     own = [] if path.parent == source.root else [path.parent.name, f"{path.parent.name}/images"]
     return read_collected(_parse, source, split, problems, progress, [*own, split, f"images/{split}", "images"])
 
@@ -219,6 +213,6 @@ LABEL_STUDIO = Format(
     files_of=_files_of,
     read=_read,
     image_root=lambda source, split, index: source.root,
-    annotation_file=lambda source, split, path, name: str(_annotations(source, split)),
+    annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
     check=check_unlisted,
 )
