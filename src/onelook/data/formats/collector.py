@@ -305,6 +305,11 @@ def files_with_images(source: Source, annotations: Iterable[Path]) -> FilesOf:
     yield "|".join(source.names or ()), ""
 
 
+def annotations_and_images(source: Source, split: str) -> FilesOf:
+    """The files that a split is read from, in formats whose every split has one annotation file: all those of them."""
+    return files_with_images(source, [source.annotations_of(other) for other in source.parts])
+
+
 def relative_name(path: Path, root: Path) -> str:
     """A path below a folder with forward slashes."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name

@@ -11,7 +11,6 @@ from onelook.data.formats.base import (
     UNLABELLED,
     Arrays,
     Destination,
-    FilesOf,
     Format,
     Losses,
     Part,
@@ -19,7 +18,7 @@ from onelook.data.formats.base import (
     count_lost,
     split_folder,
 )
-from onelook.data.formats.collector import Collector, check_unlisted, files_with_images, in_splits, read_collected
+from onelook.data.formats.collector import Collector, annotations_and_images, check_unlisted, in_splits, read_collected
 from onelook.data.formats.csv_columns import add_rows, csv_rows, recognise, sets_of
 from onelook.data.problems import Problems
 from onelook.data.split import Dataset
@@ -79,10 +78,6 @@ def _class_names(root: Path) -> tuple[str, ...] | None:
     return None
 
 
-def _files_of(source: Source, split: str) -> FilesOf:
-    return files_with_images(source, [source.annotations_of(other) for other in source.parts])
-
-
 def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
     path = source.annotations_of(split)
     columns = recognise(path)
@@ -135,7 +130,7 @@ CSV = Format(
     layout="*.csv or {split}/*.csv with the columns of RetinaNet, AutoML or Open Images, or with a line of names",
     find=find,
     find_file=find_file,
-    files_of=_files_of,
+    files_of=annotations_and_images,
     read=_read,
     image_root=lambda source, split, index: source.root,
     annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),

@@ -14,7 +14,6 @@ from onelook.data.formats.base import (
     UNLABELLED,
     Arrays,
     Destination,
-    FilesOf,
     Format,
     Losses,
     Part,
@@ -26,8 +25,8 @@ from onelook.data.formats.base import (
 from onelook.data.formats.bounded_xml import REMEDY, TEXT_LIMIT, BoundedXml, printable
 from onelook.data.formats.collector import (
     Collector,
+    annotations_and_images,
     check_unlisted,
-    files_with_images,
     in_splits,
     read_collected,
     read_number,
@@ -197,10 +196,6 @@ def _subset(source: Source, split: str) -> str | None:
     return next((subset for subset in head.subsets if split in (subset, split_word(subset))), split)
 
 
-def _files_of(source: Source, split: str) -> FilesOf:
-    return files_with_images(source, [source.annotations_of(other) for other in source.parts])
-
-
 def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
     path = source.annotations_of(split)
     images = _Images(path, collector, _subset(source, split))
@@ -272,7 +267,7 @@ CVAT = Format(
     layout="annotations.xml of 'CVAT for images', beside the images or images/",
     find=find,
     find_file=find_file,
-    files_of=_files_of,
+    files_of=annotations_and_images,
     read=_read,
     image_root=lambda source, split, index: source.root,
     annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),

@@ -10,12 +10,12 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
+from onelook.data.formats.base import Arrays, Format, Part, Source
 from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.formats.collector import (
     Collector,
+    annotations_and_images,
     check_unlisted,
-    files_with_images,
     in_splits,
     read_collected,
     read_number,
@@ -69,10 +69,6 @@ def _holds_tasks(path: Path) -> bool:
     return (
         is_list and re.search(rb'"(rectanglelabels|polygonlabels|was_cancelled|total_annotations)"', start) is not None
     )
-
-
-def _files_of(source: Source, split: str) -> FilesOf:
-    return files_with_images(source, [source.annotations_of(other) for other in source.parts])
 
 
 def _tasks(path: Path, progress: Progress) -> Iterator[tuple[int, Any]]:
@@ -210,7 +206,7 @@ LABEL_STUDIO = Format(
     layout="a JSON export (JSON or JSON-MIN) beside the images or images/",
     find=find,
     find_file=find_file,
-    files_of=_files_of,
+    files_of=annotations_and_images,
     read=_read,
     image_root=lambda source, split, index: source.root,
     annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
