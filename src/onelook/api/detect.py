@@ -23,7 +23,7 @@ from onelook.ops.nms import Postprocess
 from onelook.predict.live import ForecastName, LiveDetections, live_source
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
-from onelook.predict.sources import Excerpt, PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.tiles import MERGE, OVERLAP, Tiles, chosen_tiles
 from onelook.predict.track import track_results
 from onelook.predict.video import count_images
@@ -191,8 +191,6 @@ def detect(
     settings = predictor.settings(lowest, iou, agnostic or None)
     folder = free_folder(DEFAULT_FOLDER) if out is None else Path(out)
     result = DetectResult(folder, len(found))
-    if track is not None and not has_frames:
-        result.notes.append("Nothing was tracked: only videos, cameras and streams are, and no source is one.")
     start = time.perf_counter()
     with (
         Writers(folder, names, predictor.class_names, tracked=track is not None, sound=not live) as writers,
@@ -204,9 +202,19 @@ def detect(
             how = (settings, tracker, excerpt, tiles, real_time)
             _detect_live(predictor, found[0], how, result, (writers, shown, progress))
     result.written = [*writers.written, *(() if result.live is None or result.live.log is None else (result.live.log,))]
-    result.notes += writers.notes
+    result.notes += writers.notes if has_frames else _of_no_use(names, excerpt, tracked=track is not None)
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _of_no_use(names: Sequence[str], excerpt: Excerpt, *, tracked: bool) -> list[str]:
+    """Notes of the settings that change nothing where all sources are images. names: of the formats."""
+    unused = {
+        "Nothing was tracked: only videos, cameras and streams are": tracked,
+        "'every', 'start' and 'end' changed nothing: they are for videos": excerpt != WHOLE,
+        f"Nothing was written: the format {' and '.join(names)} is for videos": set(names) <= {"video", "mot"},
+    }
+    return [f"{what}, and no source is one." for what, is_so in unused.items() if is_so]
 
 
 def _check_sources(found: Sequence[Source]) -> None:

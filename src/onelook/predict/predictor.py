@@ -22,7 +22,7 @@ from onelook.predict.given_image import ImageLike, are_several, check_array, nam
 from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, live_results, live_source, open_feed
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
-from onelook.predict.tiles import MERGE, OVERLAP, PreparedView, Tiles, chosen_tiles
+from onelook.predict.tiles import MERGE, OVERLAP, PreparedView, Tiles, chosen_tiles, without_too_many_tiles
 from onelook.predict.track import Result, track_results
 from onelook.reporter import PlainReporter, Reporter
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
@@ -282,6 +282,7 @@ class Predictor:
         )
         with closing(_batches(frames, 1 if one_by_one else self.batch)) as groups:
             for items in groups:
+                items[:] = [without_too_many_tiles(item, tiles) for item in items]
                 results = iter(self._run_items(items, postprocess, tiles, report))
                 while items:
                     item = items.pop(0)
