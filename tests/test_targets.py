@@ -22,7 +22,7 @@ from onelook.errors import ConfigError, ExportError, MissingDependencyError, Usa
 from onelook.exporting.ncnn import _SpaceToDepth
 from onelook.exporting.target import ExportedFile, ExportOptions
 from onelook.exporting.targets import TARGETS
-from onelook.exporting.tensorrt import check_operators, trtexec_command
+from onelook.exporting.tensorrt import check_operators, finish_tensorrt, trtexec_command
 from onelook.exporting.verify import verification_images
 from onelook.layers.focus import space_to_depth
 from onelook.networks.build import build
@@ -350,6 +350,43 @@ def test_tensorrt_without_a_gpu_writes_the_onnx_file_and_the_command(exported: A
         "--maxShapes=images:32x3x64x96",
     ]
     assert_same(opened(file)(batch(2), AllRows()), TorchRuntime(detector, "cpu", size=SIZE)(batch(2), AllRows()))
+
+
+def test_tensorrt_without_a_gpu_leaves_no_older_engine_beside_new_metadata(
+    exported: Any, detector: Detector, tmp_path: Path
+) -> None:
+    if find_spec("tensorrt") is not None:
+        pytest.skip("TensorRT is installed: the engine is built here")
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(b"of other weights")
+    finish_tensorrt(detector, engine, exported("onnx"))
+    assert {one.name for one in tmp_path.iterdir()} == {"m.engine.json"}
+
+
+def test_an_engine_that_is_not_built_changes_nothing_of_the_older_one(
+    simulated: Cuda, exported: Any, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onelook.exporting.tensorrt.build_engine", _fail)
+    for name in ("m.engine", "m.engine.json"):
+        (tmp_path / name).write_bytes(b"before")
+    with pytest.raises(ExportError, match="no engine"):
+        finish_tensorrt(detector, tmp_path / "m.engine", exported("onnx"))
+    assert {(tmp_path / name).read_bytes() for name in ("m.engine", "m.engine.json")} == {b"before"}
+
+
+def _fail(*_: object) -> None:
+    raise ExportError("There is no engine.")
+
+
+def test_an_engine_with_nms_by_its_description_is_refused(
+    simulated: Cuda, exported: Any, detector: Detector, tmp_path: Path
+) -> None:
+    file = finish_tensorrt(detector, tmp_path / "m.engine", exported("onnx"))
+    nms = {"confidence": 0.25, "iou": 0.45, "agnostic": False, "multi_label": False, "limit": 300}
+    changed = replace(file.metadata, outputs="detections", nms=nms)
+    Path(f"{file.path}.json").write_text(changed.to_json())
+    with pytest.raises(ExportError, match="does not fit its own description"):
+        opened(file)
 
 
 def test_operator_that_tensorrt_does_not_take_is_named(exported: Any) -> None:

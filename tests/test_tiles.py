@@ -353,3 +353,9 @@ def test_an_image_of_too_many_tiles_does_not_lose_the_others(folder: Path, tmp_p
     (failure,) = json.loads(told.read_text())["failures"]
     assert failure["source"].endswith("b.png") and "tiles of 32 pixels" in failure["message"]
     assert run("detect", str(tmp_path / "images/b.png"), *settings, "--out", str(tmp_path / "alone")) == 2
+
+
+def test_a_file_of_a_fixed_batch_is_filled_with_tiles(tmp_path: Path) -> None:
+    """Runs of one image would be filled up with empty ones: four times the work of a batch of four."""
+    for batch, expected in ((None, 1), (1, 1), (4, 4)):
+        assert onelook.load(write_model(tmp_path / f"{batch}.onnx", batch=batch)).batch == expected

@@ -142,7 +142,8 @@ def detect(
     a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
     "images", "coco", "yolo", "csv", "video", "mot"; None is json, images and video, and without images where `live`.
-    batch: most images in one run of the network; None is 1 on a CPU, 8 on a GPU.  tile, overlap, tile_merge: how larger
+    batch: most images in one run of the network; None is that of a file of a fixed batch, else 1 on a CPU, 8 on a
+    GPU.  tile, overlap, tile_merge: how larger
     images and frames are cut, as in `onelook.load(...).detect`.  track: follow the objects of videos, by "bytetrack" or
     "ocsort"; `confidence` is then the least score that starts a track.  every, start, end: use every `every`th frame of
     videos, from `start` up to `end`, in seconds or as a text "h:m:s".  live: use one camera, stream or file in real
