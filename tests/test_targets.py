@@ -194,6 +194,24 @@ def test_other_formats_are_refused_with_the_reason(target: Any, message: str) ->
         onelook.export("yolox-nano", target, weights="none")
 
 
+def test_the_command_gives_the_reason_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "--model", "yolox-nano", "--weights", "none", "--to", "coreml"]) == 2
+    assert "Core ML runs on Apple's systems only" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", [one for one in FORMATS if one.values in (("openvino",), ("ncnn",))])
+def test_threads_are_those_of_the_free_cores(name: str, exported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = f"onelook.predict.runtimes.{name}"
+    monkeypatch.setattr(f"{module}.chosen_threads", lambda: 1)
+    monkeypatch.setattr(f"{module}.num_cores", lambda: 4, raising=False)
+    for threads, expected in ((None, 1), (2, 2)):
+        runtime: Any = opened(exported(name), threads=threads)
+        found = (
+            runtime._net.opt.num_threads if name == "ncnn" else runtime._compiled.get_property("INFERENCE_NUM_THREADS")
+        )
+        assert found == expected
+
+
 @pytest.mark.parametrize(
     ("name", "package"), [("openvino", "openvino"), ("ncnn", "ncnn"), ("ncnn", "pnnx"), ("litert", "litert_torch")]
 )
