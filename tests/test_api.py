@@ -132,6 +132,7 @@ BEHIND = {  # what members of the public classes return or take for those who bu
         "Architecture",
         "Augment",
         "Confusion",
+        "ImageFile",
         "UnreadableSource",
         "PreparedImage",
         "ImageScore",
@@ -139,7 +140,7 @@ BEHIND = {  # what members of the public classes return or take for those who bu
         "Network",
     ),
     *("Point", "Postprocess", "Predictions", "Progress", "Pyramid", "Resize", "ResizeTransform", "Runtime", "Source"),
-    "Tensor",
+    *("Tensor", "Url"),
     *("ByteTrackState", "Excerpt", "OcSortState", "StreamedModel", "TrackCounts", "Tracker"),
 }
 FOREIGN = {

@@ -367,7 +367,7 @@ def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path, monkeypatch: py
 
 def test_settings_of_videos_are_named_where_all_sources_are_images(model: Path, tmp_path: Path) -> None:
     image, told = write_image(tmp_path / "a.png"), tmp_path / "told.json"
-    base = (image, "--model", model, "--out", tmp_path / "out", "--json", told)
+    base = (image, "--model", model, "--out", tmp_path / "out", "--overwrite", "--json", told)
     for options, word in (
         (("--start", "5"), "'start'"),
         (("--every", "3"), "'every'"),

@@ -94,7 +94,7 @@ def test_only_formats_that_can_be_written_are_targets(tmp_path: Path) -> None:
     for name in ("classes", "open_images", "coc"):
         with pytest.raises(UsageError, match=f"no format '{name}'") as caught:
             convert(make.coco(tmp_path / name), to=name, out=tmp_path / "out")
-        assert caught.value.remedy == "The formats are coco, voc, yolo, cvat, labelme, csv."
+        assert caught.value.remedy == "The formats are shards, coco, voc, yolo, cvat, labelme, csv."
     assert not (tmp_path / "out").exists()
 
 

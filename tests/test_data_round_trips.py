@@ -23,10 +23,10 @@ from onelook.data.formats.base import split_folder
 from onelook.data.paths import plain_name
 from onelook.reporter import SilentReporter
 
-FORMATS = ("coco", "yolo", "voc", "cvat", "labelme", "csv")
+FORMATS = ("coco", "yolo", "voc", "cvat", "labelme", "csv", "shards")
 formats = st.sampled_from(FORMATS)
 # Pixels; an outline alone stands for its box.
-PRECISION = {"coco": 1e-4, "yolo": 0.012, "voc": 1e-4, "cvat": 0.012, "labelme": 0.012, "csv": 1e-4}
+PRECISION = {"coco": 1e-4, "yolo": 0.012, "voc": 1e-4, "cvat": 0.012, "labelme": 0.012, "csv": 1e-4, "shards": 1e-4}
 HAS_NOTHING = {"no-boxes", "only-crowds", "no-images"}  # errors that say that there is nothing, as in the source
 LEFT_OUT = {"box-degenerate", "box-outside"}  # warnings of boxes that a conversion leaves out
 
@@ -151,7 +151,7 @@ def within_one_pixel(images: dict[tuple[str, int], tuple[Any, ...]], split: str)
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(max_examples=9, suppress_health_check=QUIET)
+@settings(max_examples=8, suppress_health_check=QUIET)
 @given(data_sets(), st.tuples(*[formats] * len(FORMATS)))
 @example(
     {
@@ -161,7 +161,7 @@ QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
             "categories": [{"id": 1, "name": "0"}],
         }
     },
-    ("coco",) * 6,
+    ("coco",) * 7,
 )
 def test_any_data_set_goes_to_every_format_and_back(content: dict[str, dict[str, Any]], back: Sequence[str]) -> None:
     goes_round(content, back)

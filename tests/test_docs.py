@@ -31,7 +31,14 @@ def test_the_table_of_models_is_what_the_command_prints() -> None:
     for row in models():
         size = row.variant.architecture.size
         ap = f"{row.variant.published.ap:.1f}" if row.variant.published else "-"
-        cells = (row.variant.family, f"{row.parameters / 1e6:.2f} M", f"{row.gflops:.2f}", str(size[0]), ap)
+        cells = (
+            row.variant.family,
+            f"{row.parameters / 1e6:.2f} M",
+            f"{row.gflops:.2f}",
+            str(size[0]),
+            ap,
+            row.variant.licence,
+        )
         expected.append((row.variant.name, " | ".join(cells)))
     assert rows == expected
 

@@ -54,7 +54,8 @@ def test_a_file_is_detected_live_with_a_log(model: Path, tmp_path: Path, capsys:
     assert live_part["captured"] == live_part["processed"] + live_part["dropped"] == 12
     assert summary["frames"] == live_part["processed"] > 0
     assert list(live_part["latency_ms"]) == ["p50", "p90", "p99", "p100"]
-    assert summary["written"] == [str(out / "detections.json"), str(out / "videos" / "a.mp4"), str(out / "live.jsonl")]
+    names = ["detections.jsonl", "detections.json", "videos/a.mp4", "live.jsonl"]
+    assert summary["written"] == [str(out / name) for name in names]
     lines = [json.loads(line) for line in (out / "live.jsonl").read_text().splitlines()]
     entries = json.loads((out / "detections.json").read_text())
     assert [line["frame"] for line in lines[:-1]] == [entry["frame"] for entry in entries]
@@ -73,11 +74,11 @@ def test_a_detector_of_python_yields_live_results(model: Path, tmp_path: Path) -
     assert last.image is not None and last.image.shape == (48, 64, 3) and last.frame == 11
 
 
-def test_settings_that_would_change_nothing_are_wrong_use_before_the_source_is_opened(model: Path) -> None:
+def test_settings_that_would_change_nothing_are_wrong_use_in_python_too(model: Path, tmp_path: Path) -> None:
     detector = onelook.load(model, threads=1)
     for wrong, word in (({"forecast": "linear"}, "'forecast'"), ({"overlap": 0.5}, "'overlap'")):
         with pytest.raises(UsageError, match=word):
-            next(detector.live("not-there.mp4", **wrong))
+            next(detector.live(clip(tmp_path / "a.mp4"), **wrong))
 
 
 def test_large_frames_are_cut_in_real_time_too(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

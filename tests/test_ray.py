@@ -131,7 +131,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start_driver(photos: Path, model: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "onelook", "detect", str(photos), "--model", str(model), "--out", str(out)]
-    command += ["--on", ON, "--shard", str(SHARD)]
+    command += ["--on", ON, "--shard-size", str(SHARD)]
     environment = {**os.environ, "PYTHONPATH": PATHS}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -161,7 +161,7 @@ def workers_of(driver: int) -> list[int]:
 def test_killed_workers_and_a_killed_driver_lose_nothing(photos: Path, tmp_path: Path) -> None:
     model, rng = write_model(tmp_path / "small.onnx"), Random(0)
     alone = onelook.detect_shards(
-        model, photos, tmp_path / "alone", on="local", shard=SHARD, threads=1, reporter=SilentReporter()
+        model, photos, tmp_path / "alone", on="local", shard_size=SHARD, threads=1, reporter=SilentReporter()
     )
     out = tmp_path / "out"
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onelook.data import open_dataset
 from onelook.evaluation.coco import Evaluation, score
 from onelook.evaluation.tables import GroundTruth, Results
-from onelook.report.build import annotation_hints, example_images, read_metrics
+from onelook.report.build import IMAGE_SIDE, annotation_hints, example_images, read_metrics
 from onelook.report.charts import Series, heatmap, line_chart, tick_labels, ticks
 from onelook.report.page import Report, ReportImage, render, write_report
 from shared import data, needs_shared
@@ -172,7 +172,7 @@ def test_worst_and_best_images_are_drawn_once_each_worst_first() -> None:
     assert all(": 0 found" in image.caption for image in worst)
     assert all("0 missed, 0 wrong" in image.caption for image in best)
     image = cv2.imdecode(np.frombuffer(worst[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert max(image.shape[:2]) <= 640
+    assert max(image.shape[:2]) == IMAGE_SIDE
     assert "is annotated as" in annotation_hints(one)[0]
 
 

@@ -27,7 +27,8 @@ from onelook.reporter import PlainReporter
 from onelook.training import loggers
 from onelook.training.loop import train
 from onelook.training.meter import LossMeter
-from onelook.training.run import Run, check_same_recipe, fit
+from onelook.training.run import Run, fit
+from onelook.training.same_recipe import check_same_recipe
 from onelook.training.train_log import TrainLog
 from onelook.types import UNDEFINED
 from onelook.weights import read_header, restore, save_weights

@@ -45,7 +45,7 @@ def test_official_weights_have_their_reference_numbers_and_files(tmp_path: Path)
     arguments = ["val", str(data("coco_mini")), *official(), "--json", str(report), "--detections", str(found)]
     assert run(arguments) == 0
     plain = json.loads(report.read_text())
-    assert list(plain) == ["stats", "per_class", "images", "detections", "seconds"]
+    assert list(plain)[:5] == ["stats", "per_class", "images", "detections", "seconds"]
     assert list(plain["stats"].values()) == pytest.approx(list(expected()["stats"].values()), abs=0.002)
     assert plain["images"] == 103 and abs(plain["detections"] - 5928) <= 20
     for name, values in expected()["per_class"].items():

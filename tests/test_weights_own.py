@@ -23,6 +23,7 @@ from onelook.networks.deploy import deploy
 from onelook.networks.detector import ClassRows
 from onelook.weights import load_weights, read_checkpoint, read_header, restore, save_weights
 from onelook.weights.classes import copy_class_rows, plan_classes
+from onelook.weights.header import Header
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def test_header_says_all_of_the_contract(tmp_path: Path) -> None:
     model = build("yolox-nano")
     path = save_weights(model, tmp_path / "x.safetensors", recipe={"type": "Recipe", "epochs": 3}, metrics={"AP": 0.5})
     header = read_header(path)
+    assert header.trained is None
     assert header.model == "yolox-nano"
     assert header.class_names == model.class_names
     assert header.size == (416, 416)
@@ -59,6 +61,15 @@ def test_header_says_all_of_the_contract(tmp_path: Path) -> None:
     assert header.form == "training"
     with safe_open(str(path), "pt") as file:
         assert json.loads(file.metadata()["onelook"])["version"] == header.version
+
+
+def test_when_and_on_what_weights_were_trained_is_kept_and_may_be_missing(tmp_path: Path) -> None:
+    trained = {"date": "2026-01-01T00:00:00+00:00", "training": {"images": 3}, "best_confidence": 0.4}
+    path = save_weights(build("yolox-nano"), tmp_path / "x.safetensors", trained=trained)
+    assert read_header(path).trained == trained
+    content = json.loads(read_header(path).to_json())
+    del content["trained"]  # as files of earlier versions are
+    assert Header.from_json(json.dumps(content)).trained is None
 
 
 def test_files_are_those_of_the_safetensors_package(tmp_path: Path) -> None:
@@ -154,6 +165,7 @@ def rewritten(path: Path, **new: Any) -> Path:
         ("size of text", {"size": "x"}),
         ("huge size", {"size": [1 << 40, 3]}),
         ("metrics of text", {"metrics": "x"}),
+        ("training of text", {"trained": "x"}),
         ("newer", {"format": 2}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

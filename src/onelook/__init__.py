@@ -57,6 +57,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.api.tune import TuneResult as TuneResult
     from onelook.api.tune import tune as tune
     from onelook.api.validate import validate as validate
+    from onelook.api.view import ViewResult as ViewResult
+    from onelook.api.view import view as view
     from onelook.config import Difference as Difference
     from onelook.config import change as change
     from onelook.config import override as override
@@ -71,6 +73,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.devices import Precision as Precision
     from onelook.errors import UserError as UserError
     from onelook.evaluation import Evaluation as Evaluation
+    from onelook.evaluation.coco import Verdicts as Verdicts
+    from onelook.evaluation.operating import OperatingPoint as OperatingPoint
     from onelook.evaluation.tracks import TrackEvaluation as TrackEvaluation
     from onelook.networks.build import build as build
     from onelook.networks.deploy import deploy as deploy
@@ -125,6 +129,7 @@ _PUBLIC = {
     "ModelInfo": "onelook.api.models",
     "ModelList": "onelook.api.models",
     "OcSort": "onelook.tracking",
+    "OperatingPoint": "onelook.evaluation.operating",
     "PathLike": "onelook.api.open",
     "PlainReporter": "onelook.reporter",
     "PostprocessKind": "onelook.predict.runtime",
@@ -151,6 +156,8 @@ _PUBLIC = {
     "TrainResult": "onelook.api.load",
     "TuneResult": "onelook.api.tune",
     "UserError": "onelook.errors",
+    "Verdicts": "onelook.evaluation.coco",
+    "ViewResult": "onelook.api.view",
     "WritableFormat": "onelook.data.convert",
     "WrittenWeights": "onelook.api.export",
     "anchors": "onelook.api.anchors",
@@ -186,6 +193,7 @@ _PUBLIC = {
     "train": "onelook.api.train",
     "tune": "onelook.api.tune",
     "validate": "onelook.api.validate",
+    "view": "onelook.api.view",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604

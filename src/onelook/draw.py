@@ -24,6 +24,8 @@ MIN_SIDE = 256
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _LONGEST_NAME = 32  # letters of a class name; the rest is cut
+_SMALLEST_LETTERS = 10  # pixels
+_LETTERS_OF_SIDE = 0.17  # of the side of a square of the box's area
 _WEIGHT = 520  # of variable fonts: a little bolder than regular, for letters of ten pixels
 
 Colour = tuple[int, int, int]
@@ -70,40 +72,39 @@ def draw_detections(
     *,
     colour: Colour | None = None,
     text: bool = True,
+    line_width: int | None = None,
 ) -> np.ndarray:
     """Draws boxes and labels on a copy of an image; where labels overlap, the best detections are on top.
 
     image: (H, W, 3) uint8 RGB.  boxes: (K, 4) xyxy pixels, best first.  scores: (K,), None to leave them out.
     labels: (K,) which choose the colours, unless `colour` is given.  names: K names, in any script: OpenCV 5 draws most
     of Unicode, OpenCV 4 ASCII only, and writes the class number for a name without any.  text: whether to write names.
+    line_width: of the boxes, in pixels; None fits the image and the box.
 
-    Lines and letters grow with the image; letters are a little smaller where there are many boxes. Text that is wider
-    than the image is cut, and left out where not one letter fits (see `enlarge_small_image`). Boxes that are not finite
-    are left out, others are clipped to the image.
+    Lines and letters grow with the image. They are smaller on small objects, and letters where there are many boxes;
+    letters have ten pixels or more. Text that is wider than the image is cut, and left out where not one letter fits
+    (see `enlarge_small_image`). Boxes that are not finite are left out, others are clipped to the image.
     """
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
     if not len(boxes) or not height or not width:
         return canvas
     values = [""] * len(boxes) if scores is None else [f" {score:.2f}" for score in scores.tolist()]
-    shown = [
-        _Shown(
-            _corners(box, height, width),
-            (drawable_text(name) or f"class {label}") + value,
-            colour or class_colour(label),
-        )
-        for box, value, label, name in zip(np.asarray(boxes, np.float64), values, labels.tolist(), names)
-        if np.isfinite(box).all()
-    ]
-    thickness = max(1, round((height + width) / 2 * 0.0028))
+    largest_letters = _largest_letters(height, width, len(boxes))
+    shown = []
+    for box, value, label, name in zip(np.asarray(boxes, np.float64), values, labels.tolist(), names):
+        if np.isfinite(box).all():
+            corners = _corners(box, height, width)
+            letters, width_of_lines = _fitting(corners, largest_letters, (height, width))
+            written = (drawable_text(name) or f"class {label}") + value
+            lines = width_of_lines if line_width is None else max(1, line_width)
+            shown.append(_Shown(corners, written, colour or class_colour(label), letters, lines))
     # Large boxes first: a small one inside stays visible.
     for item in sorted(shown, key=lambda item: -_area(item.box)):
         x1, y1, x2, y2 = item.box
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), item.colour, thickness)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), item.colour, item.line_width)
     if text:
-        crowding = min(1.0, max(0.65, (24 / max(len(shown), 1)) ** 0.5))
-        letters = max(10, round(min(height, width, 0.75 * max(height, width)) * 0.030 * crowding))
-        _draw_labels(canvas, shown, _font(letters), thickness)
+        _draw_labels(canvas, shown)
     return canvas
 
 
@@ -112,27 +113,53 @@ class _Shown:
     box: Rectangle
     text: str
     colour: tuple[int, int, int]
+    letters: int
+    line_width: int
 
 
-def _draw_labels(canvas: np.ndarray, shown: Sequence[_Shown], font: _Font, thickness: int) -> None:
+def _largest_letters(height: int, width: int, count: int) -> int:
+    """The size of letters on large objects, in pixels, of `count` boxes in an image."""
+    crowding = min(1.0, max(0.65, (24 / max(count, 1)) ** 0.5))
+    return max(_SMALLEST_LETTERS, round(min(height, width, 0.75 * max(height, width)) * 0.030 * crowding))
+
+
+def _fitting(box: Rectangle, largest: int, image: tuple[int, int]) -> tuple[int, int]:
+    """The size of a box's letters and the width of its lines, in pixels.
+
+    Letters are at least half as large as the largest: in a large photo, which is seen reduced, ten pixels are not read.
+    """
+    side = abs(_area(box)) ** 0.5  # corners may be given in any order
+    least = max(_SMALLEST_LETTERS, round(largest / 2))
+    letters = min(largest, max(least, round(side * _LETTERS_OF_SIDE)))
+    lines = max(1, round(sum(image) / 2 * 0.0028))
+    return letters, min(lines, max(1, round(side / 16), round(lines / 3)))
+
+
+def _draw_labels(canvas: np.ndarray, shown: Sequence[_Shown]) -> None:
     """Draws the labels, lowest score first, so that the best are on top where they overlap."""
     height, width = canvas.shape[:2]
-    pad = max(1, font.letters // 5)
     placed: list[tuple[Rectangle, _Shown, str]] = []
     taken = np.zeros((len(shown), 4))
     for item in shown:
+        font, pad = _font(item.letters), _padding(item.letters)
         text, text_width = font.fit(item.text, width - 2 * pad)
         if not text:
             continue
         size = (text_width + 2 * pad, font.ascent + font.descent + 2 * pad)
         if size[1] > height / 3:
             continue
-        place = _place_label(item.box, size, (width, height), taken[: len(placed)], thickness)
+        place = _place_label(item.box, size, (width, height), taken[: len(placed)], item.line_width)
         taken[len(placed)] = place
         placed.append((place, item, text))
     for (x1, y1, x2, y2), item, text in reversed(placed):
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), item.colour, -1)
+        font, pad = _font(item.letters), _padding(item.letters)
         font.write(canvas, text, (x1 + pad, y1 + pad + font.ascent), _readable_on(item.colour))
+
+
+def _padding(letters: int) -> int:
+    """Pixels around the text of a label."""
+    return max(1, letters // 5)
 
 
 def _place_label(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 
@@ -82,6 +83,7 @@ EXTRAS = {
     "wandb": "wandb",
     "supervision": "supervision",
     "pandas": "pandas",
+    "polars": "polars",
     "av": "video",
     "ray": "scale",
     "pyarrow": "scale",
@@ -152,6 +154,22 @@ def missing_package(package: str, purpose: str, *, work: str = "") -> MissingDep
     return MissingDependencyError(
         f"{purpose} needs the package '{name}', which is not installed.",
         f"Install it with: {install_command(extra) if extra else f'pip install {name}'}",
+    )
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of something on a network (https://...), also where a path has made one slash."""
+    return re.match(r"(?i)(https?|ftp|s3|gs|hf|file):/", text) is not None
+
+
+def missing_weights(path: str) -> WeightsError:
+    """The error for a weights file that does not exist; an address is not fetched."""
+    if not is_address(path):
+        return WeightsError(f"The weights file '{path}' does not exist.", "Check the path.")
+    address = re.sub(r"^(\w+):/+", r"\1://", path)
+    return WeightsError(
+        f"'{address}' is an address, and weights are read from files.",
+        f"Download it first: curl -LO {address}; then give the file.",
     )
 
 

@@ -18,6 +18,7 @@ from onelook.errors import UserError, missing_package
 
 if TYPE_CHECKING:
     import pandas
+    import polars
     import supervision
     from torch import Tensor
 
@@ -241,6 +242,16 @@ class Detections:
             name=np.array(self.names, dtype=object),
         )
 
+    def to_polars(self) -> polars.DataFrame:
+        """The same table as `to_pandas`, of Polars (needs the `polars` extra)."""
+        try:
+            import polars
+        except ImportError as error:
+            raise missing_package("polars", "to_polars()") from error
+        columns = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.astype(np.float32).reshape(-1, 4).T))
+        columns |= {"score": self.scores.astype(np.float32), "label": self.labels.astype(np.int64)}
+        return polars.DataFrame(columns).with_columns(polars.Series("name", self.names, polars.String))
+
     def to_supervision(self) -> supervision.Detections:
         """Converts to a `supervision.Detections` (needs the `supervision` extra)."""
         try:
@@ -255,10 +266,11 @@ class Detections:
             data={"class_name": np.array(self.names, dtype=object)},
         )
 
-    def plot(self, image: np.ndarray | None = None) -> np.ndarray:
+    def plot(self, image: np.ndarray | None = None, *, bgr: bool = False) -> np.ndarray:
         """Draws boxes, names and scores on a copy of the image; returns it: (H, W, 3) uint8 RGB, for a notebook.
 
-        image: (H, W, 3) uint8 RGB to draw on instead of the detections' own. UserError where there is neither.
+        image: (H, W, 3) uint8 to draw on instead of the detections' own; UserError where there is neither.  bgr:
+        whether `image` is, and the result shall be, in OpenCV's order of colours, as `cv2.imshow` shows it.
         """
         from onelook.draw import draw_detections
 
@@ -267,7 +279,9 @@ class Detections:
             raise UserError(
                 f"An image to draw on is (H, W, 3) uint8, not {canvas.shape} {canvas.dtype}.", "Convert it to RGB."
             )
-        return draw_detections(canvas, self.boxes, self.scores, self.labels, self.names)
+        canvas = canvas[..., ::-1] if bgr and image is not None else canvas
+        drawn = draw_detections(canvas, self.boxes, self.scores, self.labels, self.names)
+        return np.ascontiguousarray(drawn[..., ::-1]) if bgr else drawn
 
     def save(self, path: str | Path) -> Path:
         """Draws the detections on their image and writes it; returns the path. Needs the image, or its file.

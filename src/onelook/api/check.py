@@ -68,8 +68,9 @@ class Environment:
 def check(data: PathLike, *, quick: bool = False, reporter: Reporter | None = None) -> CheckReport:
     """Finds the problems of a data set: each with its file and line or annotation id, and a remedy.
 
-    data: folder, YAML file or COCO JSON file.  quick: images are judged by their headers, without decoding them or
-    looking for copies.  reporter: shows the progress; None prints plain lines on standard error.
+    data: folder, YAML file, COCO JSON file, or URL or pattern of shards.  quick: images are judged by their headers,
+    without decoding them or looking for copies.  reporter: shows the progress; None prints plain lines on standard
+    error.
 
     Raises DataError where there is no data set at all.
     """

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
+from onelook.api.detect_output import of_classes, output_folder, parse_shard, selected_labels, shard_of
 from onelook.api.live import LiveOptions, LiveSummary, live_options, run_live
-from onelook.api.open import LoadOptions, Model, PathLike
+from onelook.api.open import LoadOptions, Model, PathLike, stamps_of
 from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
-from onelook.files import free_folder
 from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess
 from onelook.predict.live import ForecastName, LiveDetections, live_source
@@ -25,15 +27,15 @@ from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.tiles import MERGE, OVERLAP, Tiles, chosen_tiles
-from onelook.predict.track import track_results
+from onelook.predict.track import Result, track_results
 from onelook.predict.video import count_images
-from onelook.predict.writers import Writers, parse_formats
+from onelook.predict.writers import Start, Writers, parse_formats
+from onelook.predict.writers.files import Output
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
 from onelook.types import Detections, counted, text_repr
 
 _PLAYED_LONGER = 1.0  # seconds; less is not worth a note
-DEFAULT_FOLDER = "runs/detect"
 FORMATS = "json,images,video"
 LIVE_FORMATS = "json,video"  # an image of each frame of an endless camera would fill the disk
 
@@ -48,7 +50,8 @@ class DetectResult:
     failures: source, message and remedy of each source that could not be read, or not to its end; that a camera or a
     stream has ended is one.  notes: what else there is to know of a source.  written: files and folders.  seconds: wall
     time without loading the model.  interrupted: whether Ctrl-C ended it.  live: latencies and dropped frames, where a
-    source was used in real time.
+    source was used in real time.  resumed: images and frames among these that an earlier run had done.  can_resume:
+    whether `resume` would do more.
     """
 
     folder: Path
@@ -66,6 +69,8 @@ class DetectResult:
     seconds: float = 0.0
     interrupted: bool = False
     live: LiveSummary | None = None
+    resumed: int = 0
+    can_resume: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -88,6 +93,7 @@ class DetectResult:
             "seconds": self.seconds,
             "interrupted": self.interrupted,
             **({} if self.live is None else {"live": self.live.to_dict()}),
+            "resumed": self.resumed,
         }
 
     __repr__ = text_repr
@@ -95,14 +101,15 @@ class DetectResult:
     def __str__(self) -> str:
         what = [counted(self.images, "image")] if self.images or not self.frames else []
         what += [counted(self.frames, "video frame")] if self.frames else []
-        done = self.images + self.frames
+        done = self.images + self.frames - self.resumed
         rate = f", {done / self.seconds:.1f} a second" if done and self.seconds else ""
         start = "Interrupted: " if self.interrupted else ""
         found = counted(self.detections, "detection")
         if self.tracks:
             found += f" of {counted(sum(map(len, self.tracks.values())), 'track')}"
+        before = f" ({self.resumed:,} done before)" if self.resumed else ""
         live = "" if self.live is None else f"\n{self.live}"
-        return f"{start}{found} in {' and '.join(what)}; {self.seconds:.1f} s{rate}.{live}"
+        return f"{start}{found} in {' and '.join(what)}{before}; {self.seconds:.1f} s{rate}.{live}"
 
 
 def detect(
@@ -134,6 +141,12 @@ def detect(
     device: str | None = None,
     threads: int | None = None,
     runtime: RuntimeName = "auto",
+    classes: str | Sequence[str | int] | None = None,
+    line_width: int | None = None,
+    hide_labels: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    shard: str | None = None,
     reporter: Reporter | None = None,
 ) -> DetectResult:
     """Detects objects in images, folders, videos, cameras and streams, and writes the results to files.
@@ -141,37 +154,44 @@ def detect(
     model: a name, a weights or exported file, the folder of a run, a `Detector` or a loaded detector.  sources: one, or
     a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
-    "images", "coco", "yolo", "csv", "video", "mot"; None is json, images and video, and without images where `live`.
-    batch: most images in one run of the network; None is that of a file of a fixed batch, else 1 on a CPU, 8 on a
-    GPU.  tile, overlap, tile_merge: how larger
-    images and frames are cut, as in `onelook.load(...).detect`.  track: follow the objects of videos, by "bytetrack" or
-    "ocsort"; `confidence` is then the least score that starts a track.  every, start, end: use every `every`th frame of
-    videos, from `start` up to `end`, in seconds or as a text "h:m:s".  live: use one camera, stream or file in real
-    time: the newest frame first, others dropped and counted.  forecast: how the boxes of tracked objects are then moved
-    to the moment of display ("linear", "kalman", "none").  reconnect: for how many seconds a camera or a stream that
-    stalls is opened again.  show: in a window.
+    "images", "coco", "yolo", "csv", "video", "mot", "crops"; None is json, images and video, and without images where
+    `live`.  batch: most images in one run of the network; None is 1 on a CPU, 8 on a GPU, or what a file has built in.
+    tile, overlap, tile_merge: how larger images and frames are cut, as in `onelook.load(...).detect`.  track: follow
+    the objects of videos, by "bytetrack" or "ocsort"; `confidence` is then the least score that starts a track.  every,
+    start, end: use every `every`th frame of videos, from `start` up to `end`, in seconds or as a text "h:m:s".  live:
+    use one camera, stream or file in real time: the newest frame first, others dropped and counted.  forecast: how the
+    boxes of tracked objects are then moved to the moment of display ("linear", "kalman", "none").  reconnect: for how
+    many seconds a camera or a stream that stalls is opened again.  show: in a window.
     runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is exported and
     verified once, and cached beside the weights. "auto" runs that file where there is one, and makes it where PyTorch
     would take a minute or more for all images; the export is stopped after half of that time.
+    classes: names or numbers of the classes to keep; a text is separated by commas.  line_width, hide_labels: how boxes
+    are drawn; a width of None fits image and object.  resume: continue the run in `out`, with the settings that it had:
+    what is done is not done again.  overwrite: write into a folder that holds results already, which is a UsageError
+    otherwise.  shard: "1/8" takes the first of eight disjoint parts of the sources, and writes to OUT/1-of-8.
+
+    Besides the formats, `detections.jsonl` gets a line for each image and frame as soon as it is done, and for each
+    source that could not be read. It survives the end of the process, whatever ends it.
 
     The other settings are those of `onelook.load`. Damaged files are reported in the result and left out. Ctrl-C ends
     the work and keeps what was done. For detections as values see `onelook.load(...).detect` and `.stream`.
     """
-    check_arguments(detect, locals())
+    arguments = dict(locals())
+    check_arguments(detect, arguments)
     formats = (LIVE_FORMATS if live else FORMATS) if formats is None else formats
     names = parse_formats(formats if isinstance(formats, str) else ",".join(formats))
-    if "mot" in names and track is None:
-        raise UsageError("The format 'mot' is for tracks.", "Track the objects: --track bytetrack.")
     excerpt = Excerpt.of(every, start, end)
     real_time = live_options(
         LiveOptions(forecast, reconnect, show), live=live, tracked=track is not None, every=every, batch=batch
     )
     tiles = chosen_tiles(tile, overlap, tile_merge)
+    part = parse_shard(shard)
+    folder = output_folder(out, part, resume=resume)
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
-    check_thresholds(confidence, iou)
-    check_batch(1 if batch is None else batch)
-    found = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
-    _check_sources(found)
+    _check_numbers(arguments, names)
+    listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
+    found = shard_of(listed, part)
+    _check_sources(found, resume, live)
     if real_time is not None:
         live_source(found)
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
@@ -179,8 +199,7 @@ def detect(
     opened = open_cached(model, options, runtime, shown)
     report_threads(opened, threads, shown)
     images = count_images(found, excerpt) if runtime == "auto" else 0
-    most = batch or opened.batch
-    opened = exported_where_it_pays(opened, options, runtime, shown, images=images, batch=most)
+    opened = exported_where_it_pays(opened, options, runtime, shown, images=images, batch=batch or opened.batch)
     predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
     if postprocess is not None:
         predictor.postprocess = postprocess_of_kind(postprocess, predictor.postprocess)
@@ -188,23 +207,28 @@ def detect(
     has_frames = any(source.kind in ("video", "live") for source in found)
     if not has_frames:
         tracker = None  # whose lower threshold is not for images
-    lowest = confidence if tracker is None else tracker.detects_from()
-    settings = predictor.settings(lowest, iou, agnostic or None)
-    folder = free_folder(DEFAULT_FOLDER) if out is None else Path(out)
+    settings = predictor.settings(confidence if tracker is None else tracker.detects_from(), iou, agnostic or None)
     result = DetectResult(folder, len(found))
-    start = time.perf_counter()
+    labels = None if classes is None else selected_labels(classes, predictor.class_names)
+    record = _record(arguments, names, excerpt, labels)
+    output = Output(folder, names, predictor.class_names, track is not None, line_width, not hide_labels, not live)
+    begun = time.perf_counter()
     with (
-        Writers(folder, names, predictor.class_names, tracked=track is not None, sound=not live) as writers,
+        Writers(output, Start(record, resume, overwrite)) as writers,
         shown.progress("detecting") as progress,
     ):
+        for item, detections in writers.restore(found):
+            _count(result, item, detections)
+        result.resumed = result.images + result.frames
         if real_time is None:
-            _detect(predictor, found, (settings, tracker, confidence, excerpt, tiles), result, (writers, progress))
+            how = (settings, tracker, confidence, excerpt, tiles, labels)
+            _detect(predictor, writers.left(found), how, result, (writers, progress))
         else:
-            how = (settings, tracker, excerpt, tiles, real_time)
-            _detect_live(predictor, found[0], how, result, (writers, shown, progress))
+            live_how = (settings, tracker, excerpt, tiles, real_time)
+            _detect_live(predictor, found[0], live_how, result, (writers, shown, progress, labels))
     result.written = [*writers.written, *(() if result.live is None or result.live.log is None else (result.live.log,))]
     result.notes += writers.notes if has_frames else _of_no_use(names, excerpt, tracked=track is not None)
-    result.seconds = time.perf_counter() - start
+    result.seconds = time.perf_counter() - begun
     return result
 
 
@@ -218,8 +242,47 @@ def _of_no_use(names: Sequence[str], excerpt: Excerpt, *, tracked: bool) -> list
     return [f"{what}, and no source is one." for what, is_so in unused.items() if is_so]
 
 
-def _check_sources(found: Sequence[Source]) -> None:
-    """Raises UserError where no source exists, before the model is loaded."""
+_OF_RESULTS = (
+    *("confidence", "iou", "agnostic", "postprocess", "size", "tta", "half", "tile", "overlap", "tile_merge"),
+    *("line_width", "hide_labels", "shard", "live"),
+)
+
+
+def _record(
+    arguments: Mapping[str, Any], names: Sequence[str], excerpt: Excerpt, labels: np.ndarray | None
+) -> dict[str, Any]:
+    """The settings that a resumed run must share, as plain data; others change no result."""
+    model, track = arguments["model"], arguments["track"]
+    return {
+        "model": os.fspath(model) if isinstance(model, str | os.PathLike) else "in memory",
+        "weights": [[os.path.basename(file), *stamp] for file, *stamp in stamps_of(model, arguments["weights"])],
+        **{name: arguments[name] for name in _OF_RESULTS},
+        **{"classes": None if labels is None else labels.tolist(), "format": list(names)},
+        **{"track": None if track is None else str(track)},
+        **{"every": excerpt.every, "start": float(excerpt.start), "end": excerpt.end},
+    }
+
+
+def _check_numbers(arguments: Mapping[str, Any], names: Sequence[str]) -> None:
+    """UsageError for arguments out of range, and for a format of tracks without any."""
+    if "mot" in names and arguments["track"] is None:
+        raise UsageError("The format 'mot' is for tracks.", "Track the objects: --track bytetrack.")
+    check_thresholds(arguments["confidence"], arguments["iou"])
+    check_batch(1 if arguments["batch"] is None else arguments["batch"])
+    width = arguments["line_width"]
+    if width is not None and not 1 <= width <= 1000:
+        raise UsageError(f"line_width is {width}.", "Give a number of pixels from 1 on.")
+
+
+def _check_sources(found: Sequence[Source], resume: bool, live: bool) -> None:
+    """Raises UserError where no source exists, or one has no end that a run could be resumed to.
+
+    This is before the model is loaded.
+    """
+    if not found:
+        raise UsageError("There are fewer sources than parts: this part has none.", "Take fewer parts.")
+    if resume and (live or any(source.kind == "live" for source in found)):
+        raise UsageError("Cameras and streams cannot be resumed.", "Start a new run in another folder.")
     missing = [source for source in found if source.error is not None]
     if len(missing) == len(found) and missing[0].error is not None:
         raise missing[0].error
@@ -228,12 +291,12 @@ def _check_sources(found: Sequence[Source]) -> None:
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
-    how: tuple[Postprocess, Tracker | None, float, Excerpt, Tiles | None],
+    how: tuple[Postprocess, Tracker | None, float, Excerpt, Tiles | None, np.ndarray | None],
     result: DetectResult,
     to: tuple[Writers, Progress],
 ) -> None:
     """Detects in every source; fills the result."""
-    (postprocess, tracker, confidence, excerpt, tiles), (writers, progress) = how, to
+    (postprocess, tracker, confidence, excerpt, tiles, labels), (writers, progress) = how, to
     if any(source.kind == "live" for source in sources):
         progress = ignore_progress
     places = {source.name: number for number, source in enumerate(sources)}
@@ -244,9 +307,10 @@ def _detect(
 
     try:
         keep = writers.keeps_images
-        found = predictor.stream_sources(
+        found: Generator[Result, None, None] = predictor.stream_sources(
             sources, postprocess, keep_images=keep, excerpt=excerpt, tiles=tiles, report=report_tiles
         )
+        found = found if labels is None else of_classes(found, labels)
         with closing(found if tracker is None else track_results(found, tracker, confidence)) as results:
             for item, detections in results:
                 _add(result, item, detections, writers)
@@ -255,6 +319,9 @@ def _detect(
         result.interrupted = True
     if not (result.images or result.frames or result.interrupted):
         raise _no_image_error(result.failures)
+    if not result.interrupted:
+        writers.finish()
+    result.can_resume = result.interrupted and all(source.kind != "live" for source in sources)
 
 
 def _detect_live(
@@ -262,13 +329,14 @@ def _detect_live(
     source: Source,
     how: tuple[Postprocess, Tracker | None, Excerpt, Tiles | None, LiveOptions],
     result: DetectResult,
-    to: tuple[Writers, Reporter, Progress],
+    to: tuple[Writers, Reporter, Progress, np.ndarray | None],
 ) -> None:
     """Detects in a source in real time; fills the result."""
-    writers, reporter, progress = to
+    writers, reporter, progress, labels = to
 
     def add(item: PreparedImage, found: LiveDetections) -> None:
-        _add(result, item, found.detections, writers)
+        kept = found.detections
+        _add(result, item, kept if labels is None else kept[np.isin(kept.labels, labels)], writers)
 
     result.live, ended = run_live(
         predictor, source, how, add, (result.folder, writers.keeps_images, reporter, progress)
@@ -293,19 +361,25 @@ def _add(
         result.notes.append(item.error.message)
     elif isinstance(item, UnreadableSource):
         error = item.error
+        writers.add_failure(item)
         result.failures.append({"source": item.source.path, "message": error.message, "remedy": error.remedy})
     elif detections is not None:
         writers.add(item, detections)
-        result.images += item.frame is None
-        result.frames += item.frame is not None
-        result.detections += len(detections)
-        result.only = replace(detections, image=None) if (result.images, result.frames) == (1, 0) else None
-        names = detections.names
-        result.per_class.update(names)
-        if detections.tracks is not None:
-            result.tracks.setdefault(item.source.path, set()).update(detections.tracks.tolist())
-        for name, score in zip(names, detections.scores.tolist()):
-            result.best_scores[name] = max(score, result.best_scores.get(name, 0.0))
+        _count(result, item, detections)
+
+
+def _count(result: DetectResult, item: PreparedImage, detections: Detections) -> None:
+    """Adds one image to the counts."""
+    result.images += item.frame is None
+    result.frames += item.frame is not None
+    result.detections += len(detections)
+    result.only = replace(detections, image=None) if (result.images, result.frames) == (1, 0) else None
+    names = detections.names
+    result.per_class.update(names)
+    if detections.tracks is not None:
+        result.tracks.setdefault(item.source.path, set()).update(detections.tracks.tolist())
+    for name, score in zip(names, detections.scores.tolist()):
+        result.best_scores[name] = max(score, result.best_scores.get(name, 0.0))
 
 
 def _no_image_error(failures: Sequence[dict[str, str]]) -> UserError:

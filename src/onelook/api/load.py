@@ -48,6 +48,7 @@ class LoadedDetector(OpenedPredictor):
         overlap: float = OVERLAP,
         tile_merge: MergeKind = MERGE,
         detections: PathLike | None = None,
+        report: PathLike | None = None,
         reporter: Reporter | None = None,
     ) -> Evaluation:
         """The average precision on a data set: see `onelook.validate`."""
@@ -66,6 +67,7 @@ class LoadedDetector(OpenedPredictor):
             overlap=overlap,
             tile_merge=tile_merge,
             detections=detections,
+            report=report,
             reporter=reporter,
         )
 

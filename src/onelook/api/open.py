@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Union
 
 from onelook import run_files
 from onelook.devices import choose_device
-from onelook.errors import ConfigError, MissingDependencyError, UsageError, UserError, WeightsError, install_command
+from onelook.errors import (
+    ConfigError,
+    MissingDependencyError,
+    UsageError,
+    UserError,
+    WeightsError,
+    install_command,
+    missing_weights,
+)
 from onelook.exported import METADATA_KEY
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import Runtime
@@ -192,7 +200,7 @@ def _open_exported(model: PathLike, options: LoadOptions) -> ExportedRuntime | N
     if runtime is None or path.is_dir() or (weights is not None and Path(model).exists()):
         return None
     if not path.is_file():
-        raise WeightsError(f"The weights file '{path}' does not exist.", "Check the path.")
+        raise missing_weights(os.fspath(model if weights is None else weights))
     if runtime.holds_weights and weights is not None and not names_onelook(path) and has_torch():
         return None  # opening a session only to see that takes a tenth of a second
     try:

@@ -22,7 +22,7 @@ from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distillation import Distillation
 from onelook.training.recipe import Recipe, adapted, batch_settings
-from onelook.training.run import check_same_recipe
+from onelook.training.same_recipe import check_same_recipe
 from onelook.weights.identify import model_name
 
 FINE_TUNING_EPOCHS = 50  # of a training that begins with weights, unless other epochs are given
@@ -109,12 +109,12 @@ class RecipeChoice:
         chosen = self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
         return chosen if self.model is None else change(chosen, {_network(chosen): variant(self.model).architecture})
 
-    def resumed(self, folder: Path) -> Recipe:
+    def resumed(self, folder: Path, data: str = "DATA") -> Recipe:
         """The recipe of the run in a folder; UserError where this choice would change it."""
         before = recipe_of_run(folder)
         if isinstance(self.recipe, Recipe):
             names = tuple(map(str, range(before.model.num_classes)))
-            return resumed(adapted(self.recipe, names, self.epochs, self.size, self.images), folder)
+            return resumed(adapted(self.recipe, names, self.epochs, self.size, self.images), folder, data)
         if self.recipe is not None:
             raise UsageError(
                 "A resumed run keeps its own recipe.",
@@ -134,7 +134,7 @@ class RecipeChoice:
                 "A resumed run keeps its recipe: leave the change away, or start a new run in another folder (out)."
             )
             raise type(error)(error.message, remedy) from error
-        check_same_recipe(folder, before, wanted, self.epochs)
+        check_same_recipe(folder, before, wanted, self.epochs, data)
         return before
 
 
@@ -211,14 +211,17 @@ def resolved(
     return found
 
 
-def resumed(choice: Recipe | RecipeChoice, folder: Path) -> Recipe:
-    """The recipe of the run in a folder; UserError where the chosen one differs from it, class count aside."""
+def resumed(choice: Recipe | RecipeChoice, folder: Path, data: str = "DATA") -> Recipe:
+    """The recipe of the run in a folder; UserError where the chosen one differs from it, class count aside.
+
+    data: of the run, for the command that an error recommends.
+    """
     if isinstance(choice, RecipeChoice):
-        return choice.resumed(folder)
+        return choice.resumed(folder, data)
     before = recipe_of_run(folder)
     wanted = _with_anchors_of(before, change(choice, {"model.num_classes": before.model.num_classes}))
     # As the file holds it: a whole number may be a float there.
-    check_same_recipe(folder, before, from_plain(to_plain(wanted), RECIPE_TYPES))
+    check_same_recipe(folder, before, from_plain(to_plain(wanted), RECIPE_TYPES), data=data)
     return before
 
 

@@ -33,7 +33,7 @@ from onelook.report.training import describe_hardware
 from onelook.reporter import Reporter
 from onelook.training.files import make_folder
 from onelook.training.recipe import Recipe
-from onelook.training.run import check_same_recipe
+from onelook.training.same_recipe import check_same_recipe
 from onelook.training.start import make_detector
 from onelook.training.teacher import find_teacher
 from onelook.types import UNDEFINED

@@ -6,21 +6,25 @@ The loop, the run's folder and everything else is one and the same for all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from onelook import run_files
 from onelook.data import Dataset
+from onelook.data.images import decode_image
 from onelook.data.loader import Batch
-from onelook.errors import UserError, did_you_mean
-from onelook.evaluation import evaluate
+from onelook.errors import ImageError, UserError, did_you_mean
+from onelook.evaluation import Evaluation, evaluate
 from onelook.evaluation.classes import top_k
 from onelook.evaluation.coco import STATS
 from onelook.losses.classifier import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.runtimes.torch import TorchRuntime
+from onelook.report.build import draw_evaluated
 from onelook.report.training import report_training
 from onelook.training.batches import make_loader
 from onelook.training.micro_batches import split_batch
@@ -30,9 +34,12 @@ from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
 from onelook.training.run import Run
 from onelook.weights import restore
+from onelook.weights.checkpoint import read_checkpoint
+from onelook.weights.safetensors_file import write_safetensors
 
 FIRST_BATCHES = 2  # that are looked at before the first epoch
 FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
+LOGGED_IMAGES = 4  # of the validation split, drawn for TensorBoard and its like after each evaluation
 EVALUATION = (0.01, 0.65)  # confidence and IoU, as `onelook val`
 
 
@@ -80,7 +87,14 @@ class DetectionTask:
 
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
         backend = TorchRuntime(network, run.train_state.process_group.device, size=run.recipe.input_size)
-        return evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION)).stats
+        evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
+        if run.loggers.takes_images:
+            epoch = (run.record.rows[-1]["epoch"] if run.record.rows else 0) + 1  # its row is written after this
+            for row in range(min(LOGGED_IMAGES, len(validation))):
+                with suppress(ImageError):  # the evaluation has read it; it may be gone by now
+                    image = draw_evaluated(evaluation, validation, evaluation.truth.names, row)
+                    run.loggers.image(f"validation {row + 1}", image, epoch)
+        return evaluation.stats
 
     def finish(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
@@ -90,11 +104,26 @@ class DetectionTask:
         if validation is not None and best.is_file():
             backend = TorchRuntime(restore(best), process_group.device, size=run.recipe.input_size)
             evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
+        if process_group.is_main and evaluation is not None:
+            _add_thresholds(best, evaluation)
+            run.log.info(
+                f"The best confidence is {evaluation.best_confidence:.2f} (mean F1 {evaluation.f1_curve.best_f1:.3f})."
+            )
         if process_group.is_main:
             path = report_training(
                 trained, run.recipe, training, validation, evaluation=evaluation, device=process_group.device
             )
             run.log.info(f"The report is {path}.")
+
+
+def _add_thresholds(path: Path, evaluation: Evaluation) -> None:
+    """Adds the confidence with the best F1 to the description of a weights file; its tensors stay as they are."""
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.header is not None  # a run has written it
+    best = {"best_confidence": evaluation.best_confidence, "best_f1": evaluation.f1_curve.best_f1}
+    header = replace(checkpoint.header, trained={**(checkpoint.header.trained or {}), **best})
+    tensors = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}  # the file is mapped
+    write_safetensors(path, tensors, header)
 
 
 @dataclass(frozen=True)
@@ -166,4 +195,6 @@ def preflight(task: Task, run: Run, training: Dataset, validation: Dataset | Non
         run.folder / run_files.FIRST_BATCH, first[0].images.numpy(), first[0].targets, training.names
     )
     run.log.info(f"The first batch is drawn in {path}.")
+    if run.loggers.takes_images:
+        run.loggers.image("first batch", decode_image(path), 0)
     task.report_first_batches(run, first)

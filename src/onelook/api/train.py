@@ -34,7 +34,7 @@ def train(
     teacher: PathLike | Detector | None = None,
     teacher_weights: PathLike | None = None,
     out: PathLike | None = None,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     device: str | None = None,
     workers: int | None = None,
     cache: str | None = None,
@@ -64,7 +64,8 @@ def train(
     from: a file of any supported format, or a detector in memory; None is from scratch.  teacher: model whose features
     are additional targets (distillation): a name with `teacher_weights`, a weights file, the folder of a run, or a
     detector in memory.  teacher_weights: weights for a teacher that is given by name.  out: folder of the run; None is
-    runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, with its recipe and its options.  device:
+    runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, with its recipe and its options; "auto":
+    continue it where there is one, else start it, for torchrun, which restarts a program as it was started.  device:
     "cpu", "cuda", "cuda:1", "mps"; None is the best one of this machine.  workers: processes that prepare images.
     cache: keep decoded images: "ram", "disk" (in the folder of the run), or a size of memory such as "4GB".  precision:
     "fp32", "fp16" or "bf16"; None is fp16 on CUDA, else fp32.  layout: memory layout of the network; None is

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 
 import torch
 
+from onelook import run_files
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, recipe_name, resolved, resumed
 from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
@@ -20,15 +22,16 @@ from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.fit import check_fit
 from onelook.data.loader import Loader
-from onelook.errors import UsageError
+from onelook.errors import UsageError, UserError
 from onelook.files import free_folder
 from onelook.networks.detector import Detector
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import make_loader, slow_loader_remedy
 from onelook.training.fit_anchors import with_fitting_anchors
+from onelook.training.loggers import check_loggers
 from onelook.training.options import RunOptions, options_of_run
 from onelook.training.preflight import rates_too_low
-from onelook.training.processes import ProcessGroup, join_process_group
+from onelook.training.processes import ProcessGroup, gather_objects, join_process_group
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
 from onelook.training.run import Evaluate, Run, exclusive
@@ -76,7 +79,7 @@ class TrainOptions:
     teacher: PathLike | Detector | None = None
     teacher_weights: PathLike | None = None
     out: PathLike | None = None
-    resume: bool = False
+    resume: bool | Literal["auto"] = False
     log: str | Sequence[str] = ()
     resume_command: Callable[[Path], str] | None = None
     reporter: Reporter | None = None
@@ -108,14 +111,17 @@ def start_training(
     An error inside the `with` block is written to the run's log as well.
     """
     reporter = options.reporter or PlainReporter()
+    check_loggers(options.of_run.loggers)
+    folder = run_folder(options.out, bool(options.resume), run_name(choice))
+    resume = (folder / run_files.CHECKPOINT).is_file() if options.resume == "auto" else options.resume
     start = Start(
-        folder=run_folder(options.out, options.resume, run_name(choice)),
-        resume=options.resume,
-        weights=None if options.resume or options.weights == "none" else _text(options.weights),
+        folder=folder,
+        resume=resume,
+        weights=None if resume or options.weights == "none" else _text(options.weights),
         teacher=_text(options.teacher),
         teacher_weights=_text(options.teacher_weights),
     )
-    kept = options.of_run.after(options_of_run(start.folder)) if options.resume else options.of_run
+    kept = options.of_run.after(options_of_run(start.folder)) if resume else options.of_run
     chosen = options.validation if isinstance(options.validation, Dataset) else kept.val_split
     fraction = _val_fraction(kept, chosen, start)
     if fraction is None:
@@ -123,6 +129,7 @@ def start_training(
     else:
         training, validation, notes = open_divided(data, kept.train_split, fraction, start.folder, reporter=reporter)
     with _torch_threads(kept.threads), join_process_group(kept.device) as process_group:
+        _check_same_folder(start)
         plan = None if kept.cache in (None, "none") else plan_cache(kept.cache, training, start.folder)
         prepared = _prepare(choice, (training, validation), process_group, kept, start)
         notes += [*prepared.notes, *([] if plan is None else [str(plan)])]
@@ -135,7 +142,7 @@ def start_training(
                 loggers=kept.loggers,
                 resume=start.resume,
                 resume_command=(options.resume_command or _resume_call)(start.folder),
-                image_name=lambda row: str(training.path(row)),
+                image_name=training.file,
             )
             run.record.flags = kept.to_dict()
             if fraction is not None and validation is not None and run.is_main and not start.resume:
@@ -147,6 +154,15 @@ def start_training(
                 run, prepared.task, (training, validation), kept, plan, new=not start.resume
             ) as session:
                 yield session
+
+
+def _check_same_folder(start: Start) -> None:
+    """UserError where some processes see a run to continue in the folder, and others do not."""
+    if len(set(gather_objects(start.resume))) > 1:
+        raise UserError(
+            f"Some processes of this training find a run in '{start.folder}', and others do not.",
+            "Put it in a folder that all computers share (out).",
+        )
 
 
 def _val_fraction(kept: RunOptions, chosen: Dataset | str | None, start: Start) -> float | None:
@@ -198,7 +214,7 @@ def _prepare(
     training, validation = splits
     anchor_note = None
     if start.resume:
-        recipe = resumed(choice, start.folder)
+        recipe = resumed(choice, start.folder, shlex.quote(str(training.described_by)))
     else:
         has_weights, has_teacher = start.weights is not None, start.teacher is not None
         on_cpu = process_group.device.type == "cpu"

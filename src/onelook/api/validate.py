@@ -24,6 +24,7 @@ from onelook.ops.merge import MergeKind
 from onelook.ops.nms import with_clip, with_thresholds
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.tiles import MERGE, OVERLAP, chosen_tiles
+from onelook.report.validation import report_validation
 from onelook.reporter import PlainReporter, Progress, Reporter, SilentReporter
 
 
@@ -49,6 +50,7 @@ def validate(
     threads: int | None = None,
     runtime: RuntimeName = "auto",
     detections: PathLike | None = None,
+    report: PathLike | None = None,
     allow_size_mismatch: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluation:
@@ -61,7 +63,8 @@ def validate(
     network sees at once.  rectangular: images of like aspect ratio share a batch, in inputs no larger than they need.
     tile, overlap, tile_merge: cut larger images into tiles of so many pixels; see `onelook.load(...).detect`.
     runtime: what runs weights on a CPU, as in `onelook.detect`; with rectangles or several processes it is PyTorch.
-    detections: the COCO results file to write.  allow_size_mismatch: go on although images do not have their annotated
+    detections: the COCO results file to write.  report: the HTML file to write, with thresholds, errors and the worst
+    and best images; it needs no network.  allow_size_mismatch: go on although images do not have their annotated
     sizes.
 
     The other settings are those of `onelook.load`. Classes are matched by name. A number that no object defines (the AP
@@ -77,6 +80,8 @@ def validate(
     check_thresholds(confidence, iou)
     if detections is not None and os.path.isdir(detections):
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
+    if report is not None and os.path.isdir(report):
+        raise UserError(f"{report} is a folder, so no report can be written to it.", "Give a file name.")
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     first, processes = shard()[0] == 0, shard()[1]
     shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all
@@ -106,8 +111,25 @@ def validate(
     if detections is not None and first:
         written = (write_results(Path(detections), evaluation.truth, evaluation.results),)
     evaluation.seconds.update(loading=loaded - start, total=perf_counter() - start)
-    found = (*dataset.notes, *evaluation.notes, *evaluation_notes(dataset), *uncounted_note(dataset))
-    return replace(evaluation, written=written, notes=tuple(dict.fromkeys(found)))
+    notes = (*dataset.notes, *evaluation.notes, *evaluation_notes(dataset), *uncounted_note(dataset))
+    evaluation = replace(evaluation, notes=tuple(dict.fromkeys(notes)))
+    if report is not None and first:
+        settings = {"confidence": confidence, "iou": iou, "postprocess": postprocess, "size": size, "tta": tta}
+        facts = {
+            "model": " with ".join(_text(given) for given in (model, weights) if given is not None),
+            "settings": ", ".join(f"{name} {value}" for name, value in settings.items() if value not in (None, False)),
+        }
+        written += (report_validation(Path(report), evaluation, dataset, _title(model), facts),)
+    return replace(evaluation, written=written)
+
+
+def _text(model: object) -> str:
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else f"{type(model).__name__} in memory"
+
+
+def _title(model: object) -> str:
+    """A model's name for a title: of a file or a run's folder, its own name."""
+    return Path(model).name if isinstance(model, str | os.PathLike) else type(model).__name__
 
 
 def uncounted_note(dataset: Dataset) -> tuple[str, ...]:
@@ -121,7 +143,7 @@ def open_evaluated(data: Dataset | PathLike, split: str, reporter: Reporter) -> 
     if isinstance(data, Dataset):
         dataset = data
     elif isinstance(data, str | os.PathLike):
-        dataset = open_dataset(Path(data), split=split, reporter=reporter)
+        dataset = open_dataset(os.fspath(data), split=split, reporter=reporter)
     else:
         raise UsageError(
             f"A value of type '{type(data).__name__}' is no data set.", "Give a path, or a Dataset of open_dataset()."

@@ -49,6 +49,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "onelook.cli.check:check",
         "List every problem of a data set, or, without one, describe this installation.",
     ),
+    "view": (
+        "onelook.cli.view:view",
+        "Write an HTML page that shows a data set: images with boxes, statistics, problems, a model's mistakes.",
+    ),
     "anchors": ("onelook.cli.anchors:anchors", "Find anchor boxes that fit the objects of a data set."),
     "split": ("onelook.cli.split:split", "Divide a data set among train, val and test."),
     "edit": (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from onelook.api import check as api
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
@@ -12,7 +10,7 @@ from onelook.data.check import CheckReport
 
 
 def check(
-    data: Path | None = None, /, *, quick: bool = False
+    data: str | None = None, /, *, quick: bool = False
 ) -> CommandResult[CheckReport] | CommandResult[api.Environment]:
     """List every problem of a data set, or, without one, describe this installation.
 
@@ -24,7 +22,7 @@ def check(
         onelook check
 
     Args:
-        data: folder, YAML file or COCO JSON file; without it, the installation is checked.
+        data: folder, YAML file, COCO JSON file, or URL or pattern of shards; without it, the installation is checked.
         quick: check only the headers of images, without decoding them or looking for copies.
     """
     if data is None:

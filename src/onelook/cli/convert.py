@@ -12,24 +12,37 @@ from onelook.data.convert import Conversion, WritableFormat
 
 
 def convert(
-    data: Path, /, *, to: WritableFormat, out: Path, copy: bool = False, allow_size_mismatch: bool = False
+    data: str,
+    /,
+    *,
+    to: WritableFormat,
+    out: Path,
+    copy: bool = False,
+    shard_size: str | None = None,
+    allow_size_mismatch: bool = False,
 ) -> CommandResult[Conversion]:
     """Write a data set in another format.
 
     All splits are written. What the target format cannot hold is counted and shown. Images are hard links to the
-    originals, so they take no room; they are copied where links cannot be made.
+    originals, so they take no room; they are copied where links cannot be made, and into tar files (shards).
 
     Examples:
         onelook convert VOC2007/ --to coco --out voc-as-coco/
+        onelook convert coco/ --to shards --shard-size 1GB --out coco-shards/
 
     Args:
-        data: folder, YAML file or COCO JSON file.
+        data: folder, YAML file, COCO JSON file, or URL or pattern of shards.
         to: the format to write.
         out: folder to make; it must not exist, or be empty.
         copy: copy the images in any case.
+        shard_size: bytes of each tar file of --to shards, such as 500MB, which is the default.
         allow_size_mismatch: go on although images do not have their annotated sizes, with the boxes as annotated.
     """
     converted = api.convert(
-        data, to, out, copy=copy, allow_size_mismatch=allow_size_mismatch, reporter=ConsoleReporter()
+        *(data, to, out),
+        copy=copy,
+        shard_size=shard_size,
+        allow_size_mismatch=allow_size_mismatch,
+        reporter=ConsoleReporter(),
     )
     return CommandResult(converted, show_conversion)

@@ -12,6 +12,7 @@ from onelook.api.cached_onnx import RuntimeName
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.output import quiet_native_errors
+from onelook.cli.terminate import terminate_as_interrupt
 from onelook.cli.views.detect import text_of_result
 from onelook.errors import UsageError
 from onelook.ops.merge import MergeKind
@@ -54,11 +55,20 @@ def detect(
     runtime: RuntimeName = "auto",
     on: str | None = None,
     shard_size: int | None = None,
+    classes: str | None = None,
+    line_width: int | None = None,
+    hide_labels: bool = False,
+    crops: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    shard: str | None = None,
 ) -> CommandResult[Any]:
     """Find objects in images, folders, videos, cameras and streams.
 
     Folders are searched with their subfolders. Damaged files are reported and left out; the exit code is then 1.
-    Ctrl-C ends a camera or a stream, and keeps what was done. The exit code is 1 where one has ended for good.
+    Ctrl-C and SIGTERM end a camera or a stream, and keep what was done. The exit code is 1 where one has ended for
+    good. detections.jsonl gets a line for each image as soon as it is done, so that even a run that was killed goes on
+    with --resume.
 
     Examples:
         onelook detect photo.jpg --model yolox-s --weights yolox_s.pth
@@ -67,6 +77,7 @@ def detect(
         onelook detect 0 --model yolox-nano.onnx --live --track bytetrack --show
         onelook detect aerial.tif --model yolox-s.onnx --tile 640 --overlap 0.2
         onelook detect clip.mp4 --model yolox-s.onnx --track bytetrack --format video,mot
+        onelook detect photos/ --model yolox-s.onnx --out found --shard 1/8 --resume
         onelook detect s3://bucket/photos/ --model yolox-s.onnx --on ray --out s3://bucket/found
 
     Args:
@@ -79,8 +90,8 @@ def detect(
         postprocess: how boxes become detections: nms, diou, soft or best, as in `onelook val`.
         size: side of the network's input; what the weights were made for unless given.
         out: folder to write to; runs/detect, runs/detect-2, ... unless given.
-        format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot; json,images,video unless
-            given, json,video with --live.
+        format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot, crops; json,images,video
+            unless given, json,video with --live.
         batch: most images in one run of the network; 1 on a CPU, 8 on a GPU, or what a file has built in,
             unless given.
         tile: cut larger images and frames into square tiles of so many pixels, for objects that are small in them; the
@@ -106,6 +117,13 @@ def detect(
         on: write Parquet shards, of any number of images, with workers on a Ray cluster: ray, ray://HOST:PORT, either
             with settings behind it (ray,workers=8,cpus=2); or local, in this process. The same command continues.
         shard_size: with --on, images in a file; 1000 unless given.
+        classes: classes to keep, by name or number, separated by commas; all unless given.
+        line_width: width of the drawn boxes in pixels; fits image and object unless given.
+        hide_labels: draw boxes without names and scores.
+        crops: also write every object as an image of its own (crops/CLASS/NAME-1.jpg).
+        resume: continue the run in the folder --out: what it has done is not done again.
+        overwrite: write into a folder that holds results already.
+        shard: a part of the sources, such as 1/8, which goes to OUT/1-of-8; for several processes or machines.
     """
     given = {name: value for name, value in locals().items() if name != "sources"}
     if not sources:
@@ -115,7 +133,9 @@ def detect(
         return _detect_shards(sources, given)
     if shard_size is not None:
         raise UsageError("--shard-size is for the shards that --on writes.", "Leave it away, or give --on.")
-    with quiet_native_errors():
+    if crops:
+        format = f"{format or (api.LIVE_FORMATS if live else api.FORMATS)},crops"
+    with quiet_native_errors(), terminate_as_interrupt():
         result = api.detect(
             model,
             sources,
@@ -144,6 +164,12 @@ def detect(
             device=device,
             threads=threads,
             runtime=runtime,
+            classes=classes,
+            line_width=line_width,
+            hide_labels=hide_labels,
+            resume=resume,
+            overwrite=overwrite,
+            shard=shard,
             reporter=ConsoleReporter(),
         )
     return CommandResult(result, exit_code=result.exit_code, text=text_of_result)

@@ -28,6 +28,7 @@ def train(
     device: str | None = None,
     out: str | None = None,
     resume: bool = False,
+    auto_resume: bool = False,
     train_split: str | None = None,
     val_split: str | None = None,
     val_fraction: float | None = None,
@@ -60,7 +61,7 @@ def train(
         onelook train data/ --out runs/mine --resume
 
     Args:
-        data: Data set: a folder, a YAML file or a COCO JSON file; or a folder of class folders.
+        data: Data set: a folder, a YAML or COCO JSON file, or a URL or pattern of shards; or a folder of class folders.
         overrides: Changes of the recipe, each path=value.
         model: Name of the model. Needed unless --recipe or --resume gives one.
         weights: File to start from; none starts from scratch.
@@ -71,6 +72,7 @@ def train(
         device: cpu, cuda, cuda:1, mps; the best one here unless given.
         out: Folder of the run.
         resume: Continue the run in --out, with its recipe, splits and flags.
+        auto_resume: The same where --out holds a run, else start one: for torchrun, which restarts a command as it was.
         train_split: Split to train on; train, or trainval where that is what there is.
         val_split: Split to evaluate on; val, or test where that is what there is; none evaluates nothing.
         val_fraction: Share of the images to evaluate on, where the data set has no split for it, such as 0.2.
@@ -99,7 +101,7 @@ def train(
         teacher=teacher,
         teacher_weights=teacher_weights,
         out=out,
-        resume=resume,
+        resume=resume or ("auto" if auto_resume else False),
         device=device,
         workers=workers,
         cache=cache,

@@ -19,7 +19,7 @@ from onelook.predict.tiles import MERGE, OVERLAP
 
 
 def validate(
-    data: Path,
+    data: str,
     /,
     *,
     model: str,
@@ -41,20 +41,24 @@ def validate(
     threads: int | None = None,
     runtime: RuntimeName = "auto",
     detections: Path | None = None,
+    report: Path | None = None,
     allow_size_mismatch: bool = False,
 ) -> CommandResult[Evaluation]:
     """Measure the average precision of a model on a data set.
 
-    COCO protocol: twelve numbers, and AP and AP50 of every class. Classes are matched by name. A number that no object
-    defines (the AP of small objects where there are none) is shown as - and is -1 in the JSON. Exported files are
-    evaluated like any other model. The published numbers of most models are made with --confidence 0.001.
+    COCO protocol: twelve numbers, and AP and AP50 of every class; the confidence with the best F1, and which confidence
+    reaches which recall. --json holds all results, as docs/training.md lists them. Classes are matched by name. A
+    number that no object defines (the AP of small objects where there are none) is shown as - and is -1 in the JSON.
+    Exported files are evaluated like any other model. The published numbers of most models are made with --confidence
+    0.001.
 
     Examples:
         onelook val data/coco --model yolox-nano --weights yolox_nano.onnx --size 416
         onelook val data/coco --model exported.onnx --json scores.json
+        onelook val data/coco --model runs/yolox-s --report val.html
 
     Args:
-        data: Folder, or YAML or JSON file, of a data set.
+        data: Folder, YAML or JSON file, or URL or pattern of shards, of a data set.
         model: Variant name, weights or exported file, or folder of a run.
         weights: Weights for a variant name.
         split: Part of the data set.
@@ -80,6 +84,7 @@ def validate(
         runtime: What runs weights on a CPU: torch, onnx (a file that is exported and verified once, and cached beside
             the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
         detections: COCO results file to write.
+        report: HTML file to write, with thresholds, kinds of error, and the worst and best images.
         allow_size_mismatch: Go on although images do not have their annotated sizes, with the boxes as annotated.
     """
     evaluation = api.validate(
@@ -103,6 +108,7 @@ def validate(
         threads=threads,
         runtime=runtime,
         detections=detections,
+        report=report,
         allow_size_mismatch=allow_size_mismatch,
         reporter=ConsoleReporter(),
     )

@@ -217,6 +217,7 @@ def lay_out(
     result["image_extra_offsets"], result["image_extra_bytes"] = images.extras.arrays(every, sparse=True)
     result["object_extra_offsets"], result["object_extra_bytes"] = objects.extras.arrays(order, sparse=True)
     result.update(_outlines(objects, order))
+    result.update(empty_arrays("member_places"))
     return result
 
 

@@ -124,11 +124,13 @@ def load(
     files: Callable[[], Files],
     build: Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]],
     images: Callable[[Index], Files] = lambda index: (),
+    *,
+    announce: Callable[[str], None] = lambda text: None,
 ) -> Index:
     """The kept index under this key if it is right, else the one that `build()` makes, kept for the next time.
 
     key: names data set and split; part of the file name.  beside: the folder of the data set.  images: those that an
-    index was made from beside `files`, in a fixed order.
+    index was made from beside `files`, in a fixed order.  announce: is told where a new folder was made for it.
     """
     snapshot = Snapshot(files)
     places = [place / _file_name(key, beside, place) for place in _places(beside)]
@@ -140,8 +142,12 @@ def load(
     arrays, meta = build()
     stamp["images"] = Snapshot(partial(images, index_in_memory(arrays, meta))).stamp()
     for path in places:
+        is_new = path.parent == beside / FOLDER and not path.parent.exists()
         try:
-            return _keep(path, arrays, meta, stamp)
+            index = _keep(path, arrays, meta, stamp)
+            if is_new:
+                announce(f"The index of the data is kept in '{path.parent}'; it can be deleted at any time.")
+            return index
         except (OSError, DamagedIndexError):
             kept = _kept(
                 path, snapshot, images

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from onelook.data.byte_size import parse_bytes
 from onelook.data.split import Dataset
 from onelook.errors import UsageError, did_you_mean
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _PIXELS = 4 / 3  # of an image, with its smaller decodings: 1 + 1/4 + 1/16 + 1/64
 _LEAST = 1 << 20  # bytes
 _MOST = 0.8  # of the free memory, for a requested size; the rest is for the training itself
@@ -52,11 +52,10 @@ def plan_cache(requested: str, dataset: Dataset, folder: Path, free: int | None 
         if free is None:
             free = _free_memory() if place is None else shutil.disk_usage(place).free
         return CachePlan(max(min(needed, free // 2), _LEAST), place, needed)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", requested.strip(), re.IGNORECASE)
-    if found is None:
+    size = parse_bytes(requested)
+    if size is None:
         hint = did_you_mean(requested, ("ram", "disk"))
         raise UsageError(f"--cache '{requested}' is no place and no size.{hint}", _REMEDY)
-    size = int(float(found[1]) * _UNITS[found[2].upper()])
     if size < _LEAST:
         raise UsageError(f"--cache {requested} holds no image.", _REMEDY)
     free = _free_memory() if free is None else free

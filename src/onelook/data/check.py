@@ -16,6 +16,7 @@ from onelook.data.find import find_source
 from onelook.data.formats.base import ReadSplit, Source
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, index_in_memory
 from onelook.data.problems import Problem, Problems
+from onelook.data.statistics import statistics
 from onelook.errors import DataError
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
@@ -80,6 +81,7 @@ def check(data: str | Path, *, quick: bool = False, reporter: Reporter | None = 
         "format": source.format.title,
         "classes": read[0].names if read else [],
         "splits": {part.split: _counts(part) for part in read},
+        "statistics": {part.split: statistics(part.index, part.names).summary() for part in read},
         "errors": by_severity["error"],
         "warnings": by_severity["warning"],
         "codes": dict(sorted(counts.items())),

@@ -84,7 +84,7 @@ class CocoFile:
                 raise DataError(f"{self.source}: '{key}' must be a list.", "Give a COCO dictionary.")
             self._lists.add(key)
             for position, element in enumerate(content[key]):
-                self._entry(key, element, position, 0)
+                self.add_entry(key, element, position, 0)
         self._sequences = {key: content[key] for key in argoverse.KEYS if key in content}
         return self._finish()
 
@@ -92,7 +92,7 @@ class CocoFile:
         position = 0
         for part in self._parts(stream, key):
             if isinstance(part, Single):
-                self._entry(key, part.element, position, part.line)
+                self.add_entry(key, part.element, position, part.line)
                 position += 1
                 continue
             if isinstance(part.found, ImageColumns):
@@ -164,7 +164,8 @@ class CocoFile:
                 )
         return images, labels
 
-    def _entry(self, key: str, element: Any, position: int, line: int) -> None:
+    def add_entry(self, key: str, element: Any, position: int, line: int) -> None:
+        """Adds an element of one of `LISTS`. position: in its list.  line: in the file, 0 where that means nothing."""
         if isinstance(element, dict):
             self._add[key](element, position, line)
         else:

@@ -6,6 +6,7 @@ import filecmp
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,21 +14,25 @@ from typing import Any, Literal
 import numpy as np
 
 from onelook.data import formats
+from onelook.data.byte_size import parse_bytes
 from onelook.data.cutting import cut_to_images
 from onelook.data.dataset import open_dataset, splits
 from onelook.data.fit import check_fit
 from onelook.data.formats.base import Destination, Format, Losses, Writer
 from onelook.data.headers import IMAGE_SUFFIXES, DamagedHeaderError, read_header
+from onelook.data.members import MAX_FILE, ImageFile, Member, read_image_file
 from onelook.data.paths import is_image
 from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE
-from onelook.errors import DataError, UsageError, did_you_mean, reason_of
+from onelook.errors import DataError, ImageError, UsageError, did_you_mean, reason_of
 from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 
-WritableFormat = Literal["coco", "voc", "yolo", "cvat", "labelme", "csv"]
+WritableFormat = Literal["shards", "coco", "voc", "yolo", "cvat", "labelme", "csv"]
 """The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
+
+SMALLEST_SHARD = 10_000  # bytes: less is a number without its unit
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def convert(
     out: str | Path,
     copy: bool = False,
     allow_size_mismatch: bool = False,
+    shard_size: int | str | None = None,
     reporter: Reporter | None = None,
 ) -> Conversion:
     """Writes all splits of a data set in another format.
@@ -81,6 +87,7 @@ def convert(
     file systems).  reporter: shows the progress; None prints plain lines on standard error.
 
     allow_size_mismatch: go on although images do not have their annotated sizes, with the boxes as annotated.
+    shard_size: bytes of a tar file ("500MB", or a number), where the format has them; None is its own choice.
 
     Boxes and outlines are cut to their images, as training uses them; what that changes counts as lost.
     The result appears under `out` whole or not at all. Raises `DataError` where `out` exists and is not empty, for a
@@ -89,6 +96,7 @@ def convert(
     reporter = PlainReporter() if reporter is None else reporter
     target = Path(out).expanduser().absolute()
     format = _writable(to)
+    shard_bytes = None if shard_size is None else _shard_bytes(shard_size, format)
     check_free(target, str(out))
     opened, losses = _open_all(data, reporter), Losses()
     for split, dataset in opened.items():
@@ -97,13 +105,16 @@ def convert(
     notes = dict.fromkeys(note for dataset in opened.values() for note in dataset.notes)
     try:
         with new_folder(target) as work:
-            linked, more, boxes = _write_all(opened, format, work, losses, link=not copy, reporter=reporter)
+            writer = _writer(format, shard_bytes, reporter)
+            link = not copy and not format.stores_images
+            put = None if format.stores_images else _put
+            linked, more, boxes = _write_all(opened, writer, put, work, losses, link=link, reporter=reporter)
     except OSError as error:
         raise _unwritable(out, error) from error
     notes |= dict.fromkeys(more)
     if WHOLE in opened:
         notes["the data set has no splits, so all of it is written as 'train'"] = None
-    if not copy:
+    if not copy and not format.stores_images:
         notes["the images are hard links to the originals" if linked else "the images were copied"] = None
     counts = {split: {"images": len(dataset), "boxes": boxes[split]} for split, dataset in opened.items()}
     return Conversion(str(data), str(target), format.name, format.title, counts, dict(losses.counts), tuple(notes))
@@ -125,24 +136,48 @@ def _writable(name: str) -> Format:
     return known[name]
 
 
+def _shard_bytes(given: int | str, format: Format) -> int:
+    """The bytes of a shard. Raises `UsageError` for what is no size, or too small, or means nothing to the format."""
+    if "shard_size" not in format.write_options:
+        raise UsageError(f"{format.title} has no shards, so there is no shard size to choose.", "Leave it out.")
+    size = parse_bytes(given) if isinstance(given, str) else given
+    if size is None or size < SMALLEST_SHARD:
+        raise UsageError(f"'{given}' is no size of a shard.", f"Give {SMALLEST_SHARD:,} bytes or more, such as 500MB.")
+    return size
+
+
+def _writer(format: Format, shard_size: int | None, reporter: Reporter) -> Writer:
+    """The writer of a format, with the arguments that it takes."""
+    assert format.write is not None  # only such a format is chosen
+    options = {"shard_size": shard_size, "reporter": reporter}
+    return format.write(**{name: options[name] for name in format.write_options})
+
+
 def _write_all(
-    opened: dict[str, Dataset], format: Format, work: Path, losses: Losses, *, link: bool, reporter: Reporter
+    opened: dict[str, Dataset],
+    writer: Writer,
+    put: Callable[[ImageFile, Path, bool], bool] | None,
+    work: Path,
+    losses: Losses,
+    *,
+    link: bool,
+    reporter: Reporter,
 ) -> tuple[bool, list[str], dict[str, int]]:
     """Writes all splits into a folder.
 
-    Returns whether every image is a link, notes for the user, and the number of boxes that were written, by split.
+    put: puts an image at its destination; None where the writer stores the images.  Returns whether every image is a
+    link, notes for the user, and the number of boxes that were written, by split.
     """
-    assert format.write is not None  # only such a format is chosen
-    writer = format.write()
     taken: dict[str, tuple[Dataset, int]] = {}
     notes: list[str] = []
     boxes: dict[str, int] = {}
     for split, dataset in opened.items():
         places, renamed = _places(writer, split, dataset, taken)
-        with reporter.progress(f"Writing {split}") as progress:
-            for i, place in enumerate(places):
-                link = _put(dataset.path(i), work / place.folder / place.name, link)
-                progress(i + 1, len(places))
+        if put is not None:
+            with reporter.progress(f"Writing {split}") as progress:
+                for i, place in enumerate(places):
+                    link = put(dataset.image_file(i), work / place.folder / place.name, link)
+                    progress(i + 1, len(places))
         before = losses.boxes_left_out
         writer.write(work, split, dataset, places, losses)
         boxes[split] = int(dataset.num_objects.sum()) - (losses.boxes_left_out - before)
@@ -178,7 +213,7 @@ def _places(
     places, renamed = [], 0
     for i in range(len(dataset)):
         given = _short_name(dataset.file_name(i), split)
-        name = _storable(given, dataset.file(i), all_names=not writer.one_file_an_image)
+        name = _storable(given, dataset.image_file(i), all_names=not writer.one_file_an_image)
         stem, ending = os.path.splitext(name)
         number = 1
         while True:
@@ -202,10 +237,13 @@ def _is_same(dataset: Dataset, i: int, other: Dataset, j: int) -> bool:
     same = np.array_equal(dataset.boxes(i), other.boxes(j)) and np.array_equal(dataset.labels(i), other.labels(j))
     if not same or dataset.labelled[i] != other.labelled[j]:
         return False
+    first, second = dataset.image_file(i), other.image_file(j)
     try:
-        return filecmp.cmp(dataset.path(i), other.path(j), shallow=False)
-    except OSError:
-        return dataset.path(i) == other.path(j)
+        if isinstance(first, str) and isinstance(second, str):
+            return filecmp.cmp(first, second, shallow=False)
+        return read_image_file(first, MAX_FILE) == read_image_file(second, MAX_FILE)
+    except (OSError, ImageError):
+        return first == second
 
 
 def _short_name(name: str, split: str) -> str:
@@ -219,7 +257,7 @@ def _short_name(name: str, split: str) -> str:
     return "/".join(parts)
 
 
-def _storable(name: str, file: str, *, all_names: bool) -> str:
+def _storable(name: str, file: ImageFile, *, all_names: bool) -> str:
     """The name, or the nearest one that every reader finds again.
 
     all_names: whether the format has no rules for names beside those of `plain_name`. The other formats find images by
@@ -238,22 +276,25 @@ def _storable(name: str, file: str, *, all_names: bool) -> str:
     return "/".join(parts)
 
 
-def _ending(file: str) -> str:
+def _ending(file: ImageFile) -> str:
     """The usual ending of an image's format; `.jpg` where it cannot be told."""
     try:
-        with open(file, "rb") as stream:
-            header = read_header(stream.read(1 << 16))
-    except (OSError, DamagedHeaderError):
+        with file.open() if isinstance(file, Member) else open(file, "rb") as stream:
+            header = read_header(stream.read(1 << 16) or b"")
+    except (OSError, ImageError, DamagedHeaderError):
         header = None
     found = ".jpg" if header is None else f".{header.format.lower().replace(' ', '')}"
     return found if found in IMAGE_SUFFIXES else ".jpg"
 
 
-def _put(source: Path, target: Path, link: bool) -> bool:
+def _put(source: ImageFile, target: Path, link: bool) -> bool:
     """Links or copies an image; False where it was copied."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():  # the same image in two splits of a format that keeps all images in one folder
         return link
+    if isinstance(source, Member):
+        target.write_bytes(source.read())
+        return False
     if not os.path.isfile(source):
         raise DataError(f"The image '{source}' does not exist.", "`onelook check` lists all that are missing.")
     if link:
@@ -265,7 +306,7 @@ def _put(source: Path, target: Path, link: bool) -> bool:
     try:
         shutil.copyfile(source, target)
     except OSError as error:
-        if error.filename == os.fspath(source):
+        if error.filename == source:
             reason = reason_of(error)
             raise DataError(f"The image '{source}' cannot be read: {reason}.", "Check its permissions.") from error
         raise

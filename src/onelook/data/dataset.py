@@ -17,6 +17,7 @@ from onelook.data.find import find_source
 from onelook.data.formats.base import Source
 from onelook.data.index import MEASURED, Index
 from onelook.data.problems import Problems
+from onelook.data.remote import Url
 from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE, split_word
 from onelook.errors import DataError
@@ -33,12 +34,14 @@ def splits(data: str | Path) -> tuple[str, ...]:
 def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | None = None) -> Dataset:
     """Opens one split of a data set, whatever its format.
 
-    data: a folder, a YAML file, or a COCO JSON file.  reporter: shows the progress of the first opening, and a warning
-    where a data set without splits is used whole for the split asked for; None prints plain lines on standard error.
+    data: a folder, a YAML file, a COCO JSON file, or a URL or pattern of tar files (shards).  reporter: shows the
+    progress of the first opening, and a warning where a data set without splits is used whole for the split asked for;
+    None prints plain lines on standard error.
 
     The first opening builds an index. Later ones map it within a fraction of a second, as long as the annotations stay
-    as they are. Raises `DataError` for a split that does not exist and for annotations that contradict themselves,
-    naming file and line.
+    as they are. The index is kept in the folder `.onelook` beside the data, which is said where it is made; where that
+    folder is read-only, in the user's cache. Raises `DataError` for a split that does not exist and for annotations
+    that contradict themselves, naming file and line.
     """
     check_arguments(open_dataset, locals())
     reporter = PlainReporter() if reporter is None else reporter
@@ -52,6 +55,7 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
         lambda: format.files_of(source, name),
         lambda: _build(source, name, reporter),
         partial(_measured, source, name),
+        announce=reporter.info,
     )
     if not len(index):
         raise DataError(
@@ -70,6 +74,7 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
         split=name if name != WHOLE else split_word(split) or split,
         described_by=source.described_by,
         annotations=source.parts[name].annotations,
+        shards=source.parts[name].shards,
         has_boxes=format.has_boxes,
         has_ids=format.has_ids,
         ignores_difficult=format.ignores_difficult,
@@ -98,6 +103,8 @@ def _key(source: Source, split: str) -> str:
     """The name of an index: it differs by split, format, and the file that describes the data set."""
     format = source.format.name
     what = "" if source.described_by == source.root else source.described_by.name
+    if isinstance(source.described_by, Url):
+        what = source.described_by
     digest = hashlib.blake2b(f"{format}:{what}:{split}".encode(errors="replace"), digest_size=4).hexdigest()
     plain = "".join(mark if mark.isascii() and mark.isalnum() else "_" for mark in split)[:40]
     return f"{format}-{plain}-{digest}"

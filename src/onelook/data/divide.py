@@ -48,6 +48,11 @@ def divide(dataset: Dataset, fractions: Mapping[str, float], seed: int, reporter
     group to the split that lacks most of it. Raises `DataError` where a split would have no image.
     """
     check_fractions(fractions)
+    if dataset.shards:
+        raise DataError(
+            f"'{dataset.described_by}' is in shards, which are not divided as they are.",
+            "Divide the data set that they were made of, or write files: onelook convert DATA --to coco --out FOLDER",
+        )
     names = [dataset.file_name(row) for row in range(len(dataset))]
     with reporter.progress("Comparing images") as progress:
         tiny = tiny_images([dataset.file(row) for row in range(len(dataset))], progress)

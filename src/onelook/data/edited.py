@@ -51,6 +51,12 @@ def edited_source(path: Path, find: Callable[[Path], Source]) -> EditedSource:
     """The data set that a YAML file describes. find: finds the data sets that it names. Raises `DataError`."""
     edits = read_edit_file(path)
     children = tuple(find(place) for place in edits.sources)
+    for child in children:
+        if any(part.shards for part in child.parts.values()):
+            raise DataError(
+                f"{path}: '{child.described_by}' is in shards, which are not edited, joined or divided as they are.",
+                "Write its images as files first: onelook convert DATA --to coco --out FOLDER",
+            )
     formats = [child.format for child in children]
     if len({format.has_boxes for format in formats}) > 1:
         listed = ", ".join(f"'{child.described_by}' ({child.format.title})" for child in children)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +21,16 @@ _DEEPEST = 8  # edit files, each of which names the next
 def find_source(data: str | Path) -> Source:
     """The data set at this place, whatever its format.
 
-    data: a folder, or a file that describes a data set. Raises `DataError` where there is none, naming what was looked
-    for.
+    data: a folder, a file that describes a data set, or a URL or pattern of shards. Raises `DataError` where there is
+    none, naming what was looked for.
     """
     return _find(data, ())
 
 
 def _find(data: str | Path, inside: tuple[Path, ...]) -> Source:
     """The same. inside: the edit files that name it, the outermost first."""
+    if (source := _by_pattern(os.fspath(data))) is not None:
+        return source
     path = Path(data).expanduser()
     try:
         path = path.absolute()
@@ -45,6 +48,11 @@ def _find(data: str | Path, inside: tuple[Path, ...]) -> Source:
     if description is not None and used and (source := _described_by(description, inside)) is not None:
         return source
     return _in_folder(path, data)
+
+
+def _by_pattern(text: str) -> Source | None:
+    found = (format.find_pattern(text) for format in formats.FORMATS)
+    return next((source for source in found if source is not None), None)
 
 
 def _described_by(path: Path, inside: tuple[Path, ...]) -> Source | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onelook.data.index import MEASURED
+from onelook.data.members import image_file
 from onelook.data.sizes import image_sizes
 from onelook.data.split import Dataset
 from onelook.errors import DataError, ImageError
@@ -67,12 +68,12 @@ def check_fit(dataset: Dataset, reporter: Reporter, *, allow: bool = False) -> N
 
 def _misfits(dataset: Dataset, rows: np.ndarray, reporter: Reporter) -> Iterator[Misfit]:
     index = dataset.index
-    paths = [f"{dataset.root}/{index.name(row)}" for row in rows.tolist()]
+    paths = [image_file(index, row, dataset.root, dataset.shards) for row in rows.tolist()]
     with reporter.progress("Comparing the images' sizes") as progress:
         sizes = image_sizes(paths, progress)
     for path, size, annotated in zip(paths, sizes, index.sizes[rows].tolist()):
         if not isinstance(size, ImageError) and list(size) != annotated:
-            yield Misfit(path, size, (annotated[0], annotated[1]))
+            yield Misfit(str(path), size, (annotated[0], annotated[1]))
 
 
 def _mark(dataset: Dataset) -> Path | None:

@@ -17,6 +17,8 @@ import numpy as np
 from onelook.data.exif import DamagedHeaderError
 from onelook.data.headers import HEIC, Header, heic_remedy, is_heic, read_header
 from onelook.data.headers import IMAGE_SUFFIXES as IMAGE_SUFFIXES  # noqa: PLC0414
+from onelook.data.members import MAX_FILE as MAX_FILE  # noqa: PLC0414
+from onelook.data.members import Member
 from onelook.data.paths import other_spelling
 from onelook.data.pillow_image import decode_with_pillow
 from onelook.errors import ConfigError, ImageError, reason_of
@@ -35,8 +37,6 @@ MAX_PIXELS = _largest_image()
 """The largest image that is decoded unless a `limit` is given: 512 MiB of RGB, the limit other libraries use too.
 The environment variable ONELOOK_MAX_PIXELS changes it for a whole process."""
 
-MAX_FILE = 2 << 30
-"""Bytes of the largest image file: more than an uncompressed 16-bit image at the pixel limit needs."""
 _MAX_SCANS = 200  # passes of a progressive JPEG; encoders write about ten
 _MAX_SCANNED = 8_000_000_000  # pixels in all passes together
 _PIXELS_PER_BYTE = 2048  # of a JPEG: a Huffman code has a bit a block of 8x8 at least; four times that is allowed
@@ -47,7 +47,7 @@ if "OPENCV_LOG_LEVEL" not in os.environ:  # ImageError reports what OpenCV would
 
 
 def decode_image(
-    source: str | os.PathLike[str] | bytes,
+    source: str | os.PathLike[str] | bytes | Member,
     *,
     limit: int | None = None,
     name: str = "",
@@ -74,8 +74,7 @@ def decode_image(
     if isinstance(source, bytes | bytearray | memoryview):
         data, name = bytes(source), name or "image data"
     else:
-        name = os.fspath(source)
-        data = _read(name)
+        name, data = _read(source)
     header = _header(data, name, limit)
     _check_whole(data, header, name)
     image = _decode(data if rows is None else _top(data, header, rows, level), header, level)
@@ -91,13 +90,12 @@ def decode_image(
     return image
 
 
-def check_image(path: str | os.PathLike[str]) -> None:
+def check_image(file: str | os.PathLike[str] | Member) -> None:
     """ImageError for a file that `decode_image` would refuse, without decoding JPEG, PNG and WebP, which takes longer.
 
     Of these the header is read, and that the end is there; of a PNG all checksums.
     """
-    name = os.fspath(path)
-    data = _read(name)
+    name, data = _read(file)
     header = _header(data, name, None)
     if header.format in ("JPEG", "PNG", "WebP") and (header.format, header.depth > 8) != ("JPEG", True):
         _check_whole(data, header, name)
@@ -105,8 +103,11 @@ def check_image(path: str | os.PathLike[str]) -> None:
         decode_image(data, name=name)
 
 
-def _read(name: str) -> bytes:
-    """The bytes of a regular file."""
+def _read(file: str | os.PathLike[str] | Member) -> tuple[str, bytes]:
+    """(name, bytes) of a regular file, or of a member of a shard."""
+    if isinstance(file, Member):
+        return str(file), file.read()
+    name = os.fspath(file)
     try:
         status = os.stat(name)
         if stat.S_ISDIR(status.st_mode):
@@ -118,8 +119,8 @@ def _read(name: str) -> bytes:
                 f"'{name}' has {status.st_size:,} bytes, more than any image that can be decoded ({MAX_FILE:,}).",
                 "Name an image file; for a video use `onelook detect`.",
             )
-        with open(name, "rb") as file:
-            return file.read()
+        with open(name, "rb") as stream:
+            return name, stream.read()
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise ImageError(f"'{name}' does not exist.{other_spelling(name)}", "Check the path.") from error

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 5
+FORMAT = 6
 MAGIC = b"ONELOOK-INDEX\0" + FORMAT.to_bytes(2, "little")
 
 # name: (dtype, trailing shape). I images, M objects, R outlines (rings), P outline points; bytes are UTF-8.
@@ -36,6 +36,7 @@ SCHEMA: dict[str, tuple[str, tuple[int, ...]]] = {
     "image_flags": ("|u1", ()),  # (I,) bits below
     "name_offsets": ("<i8", ()),  # (I + 1,) into name_bytes
     "name_bytes": ("|u1", ()),
+    "member_places": ("<i8", (3,)),  # (I, 3) shard, first byte, bytes; empty where images are files of their own
     "object_offsets": ("<i8", ()),  # (I + 1,) into the arrays of objects
     "boxes": ("<f8", (4,)),  # (M, 4) left, top, width, height in pixels, as annotated
     "labels": ("<i4", ()),  # (M,)
@@ -69,6 +70,7 @@ class Index:
     image_flags: np.ndarray
     name_offsets: np.ndarray
     name_bytes: np.ndarray
+    member_places: np.ndarray
     object_offsets: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
@@ -261,6 +263,8 @@ def _check_structure(index: Index) -> None:
         and all(isinstance(name, str) for name in names)
         and _ascends(index.name_offsets, len(index.name_bytes))
         and _ascends(index.object_offsets, num_objects)
+        and len(index.member_places) in (0, num_images)
+        and (not len(index.member_places) or int(np.min(index.member_places)) >= 0)
         and (not num_objects or (index.labels.min() >= 0 and index.labels.max() < len(names)))
     )
     if not fine:

@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader
 from onelook.data.image_cache import ImageCache
 from onelook.data.main_script import main_script_hidden
 from onelook.data.memory import keep_memory
-from onelook.data.order import Order, Sampling, chosen_rows, class_labels, repeat_factors
+from onelook.data.order import Sampling, chooses_all, chosen_rows, class_labels
+from onelook.data.shard_order import make_order
 from onelook.data.shared_file import Gather, gather_alone
 from onelook.data.split import Dataset
 from onelook.data.training_images import DrawImages, TrainingImages, uses_polygons
@@ -177,11 +178,11 @@ class Loader:
         imports_script: bool = False,
     ) -> None:
         sampling = sampling or Sampling()
-        rows = chosen_rows(dataset, sampling, seed)
-        factors = repeat_factors(dataset, rows, sampling.repeat_factor) if sampling.repeat_factor else None
+        # Each worker gets a copy of the rows: a range is small, however many there are.
+        rows = range(len(dataset)) if chooses_all(sampling) else chosen_rows(dataset, sampling, seed)
         if batch % (world * accumulate):
             raise ValueError(f"a batch of {batch} cannot be shared by {world} processes in {accumulate} passes")
-        self.order = Order(rows, factors, batch, seed, endless=sampling.last_batch == "stream")
+        self.order = make_order(dataset, rows, sampling, batch, seed)
         self.epochs = epochs
         self._share = batch // (world * accumulate)
         self._rank, self._world, self._passes = rank, world, accumulate
@@ -263,27 +264,29 @@ class Loader:
             yield from self._tasks_of(later, augment, 0)
 
     def _tasks_of(self, epoch: int, augment: Any, first: int) -> Iterator[Task]:
-        order = self.order.epoch(epoch)
-        positions = np.arange(order.size).reshape(len(self.order), self._passes, self._world, self._share)
-        rows = order.reshape(positions.shape)
         progress = epoch / max(self.epochs, 1)
-        own = rows[:, :, self._rank].reshape(-1)
         for number in range(first, len(self)):
-            place = (*divmod(number, self._passes), self._rank)
+            start = number * self._share
+            chosen = self._positions(np.arange(start, start + self._share))
             recent = None
             if self._reuse:
-                start = number * self._share
-                recent = own[np.arange(start - self._reuse, start + self._share - 1) % len(own)]
-            chosen = positions[place]
+                before = np.arange(start - self._reuse, start + self._share - 1) % (len(self) * self._share)
+                recent = self.order.rows_at(epoch, self._positions(before))
             if self._partial and number >= len(self) - self._passes:
-                chosen = self._last_positions(number % self._passes, positions)
+                chosen = self._last_positions(number % self._passes)
                 recent = None if recent is None else recent[: len(recent) - self._share + len(chosen)]
-            yield Task(augment, epoch, progress, chosen, order.reshape(-1)[chosen], recent)
+            yield Task(augment, epoch, progress, chosen, self.order.rows_at(epoch, chosen), recent)
 
-    def _last_positions(self, number: int, positions: np.ndarray) -> np.ndarray:
+    def _positions(self, own: np.ndarray) -> np.ndarray:
+        """The positions in the epoch of this process's images, which are counted one micro-batch after another."""
+        number, within = np.divmod(own, self._share)
+        return (number * self._world + self._rank) * self._share + within
+
+    def _last_positions(self, number: int) -> np.ndarray:
         """The positions of micro-batch `number` in a last batch that is not filled up: one at least."""
         parts = self._passes * self._world
-        whole = positions[-1].reshape(-1)[: max(self.order.size_of_last, parts)]
+        start = (len(self.order) - 1) * self.order.batch
+        whole = np.arange(start, start + max(self.order.size_of_last, parts))
         return whole[number * self._world + self._rank :: parts]
 
     def close(self) -> None:
@@ -310,7 +313,7 @@ class Loader:
 
 
 def _cache(
-    dataset: Dataset, rows: np.ndarray, reuse: int, budget: int, *, folder: Path | None, gather: Gather
+    dataset: Dataset, rows: np.ndarray | range, reuse: int, budget: int, *, folder: Path | None, gather: Gather
 ) -> ImageCache | None:
     """The image cache that the workers share: all that fits the budget, or a pool large enough for reuse.
 
@@ -318,7 +321,7 @@ def _cache(
     """
     if not budget and not reuse:
         return None
-    sizes = 3 * dataset.sizes[rows].astype(np.int64).prod(1)
+    sizes = 3 * (dataset.sizes if isinstance(rows, range) else dataset.sizes[rows]).astype(np.int64).prod(1)
     if reuse:
         # Twice the images that are reused: workers run ahead, and the oldest quarter is no longer read.
         pool = max(int(2.0 * min(reuse, len(rows)) * np.percentile(sizes, 90)), 32 << 20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from onelook.data.boxes import BeyondImage
 from onelook.data.split import Dataset
 from onelook.errors import ConfigError, did_you_mean
 
-_ORDER = 0x0DE2  # keeps these draws apart from those of the augmentations, which share the seed
+ORDER_DRAWS = 0x0DE2  # keeps these draws apart from those of the augmentations, which share the seed
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Sampling:
     last_batch: "full" fills the last batch of an epoch with images of a second shuffle; "partial" leaves it smaller
     (DAMO-YOLO), with one image at least for each process and micro-batch; "stream" fills it as well, and the next epoch
     goes on with the rest of that shuffle (YOLOX), so that all images are shown equally often.
+    shard_window: of a data set in shards, how many shards are shuffled together; the order of the shards is new in each
+    epoch. Reads stay near each other, and memory is bounded. 0 shuffles the whole set (see `ShardOrder`).
     """
 
     fraction: float = 1.0
@@ -40,6 +42,7 @@ class Sampling:
     reuse: int = 0
     beyond_image: BeyondImage = "cut"
     last_batch: Literal["full", "partial", "stream"] = "full"
+    shard_window: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -48,6 +51,12 @@ class Sampling:
             raise ValueError(f"last_batch is full, partial or stream, not {self.last_batch}")
         if self.last_batch == "stream" and self.repeat_factor:
             raise ValueError("last_batch=stream and repeat_factor cannot be combined: each epoch repeats other images")
+        if self.shard_window < 0:
+            raise ValueError(f"shard_window is 0 or a number of shards, not {self.shard_window}")
+        if self.shard_window and self.repeat_factor:
+            raise ValueError(
+                "shard_window and repeat_factor cannot be combined: repeats need a shuffle of the whole set"
+            )
         if not 0 <= self.background <= 1:
             raise ValueError(f"background lies between 0 and 1, not {self.background}")
         if not 0 <= self.repeat_factor <= 1:
@@ -56,13 +65,20 @@ class Sampling:
             raise ValueError(f"reuse is 0 or at least 4 images, not {self.reuse}")
 
 
+def chooses_all(sampling: Sampling) -> bool:
+    """Whether all images are trained on, whatever the data set."""
+    return sampling.fraction == 1 and sampling.background == 1 and not sampling.classes
+
+
 def chosen_rows(dataset: Dataset, sampling: Sampling, seed: int) -> np.ndarray:
     """(I,) int64 rows of the data set that are trained on, ascending. Raises ConfigError when none is left."""
+    if chooses_all(sampling) and len(dataset):
+        return np.arange(len(dataset))
     images, labels = classes_of_objects(dataset)
     chosen = class_labels(dataset.names, sampling.classes)
     with_objects = np.zeros(len(dataset), bool)
     with_objects[images if chosen is None else images[np.isin(labels, chosen)]] = True
-    rng = np.random.default_rng((seed, _ORDER, 1))
+    rng = np.random.default_rng((seed, ORDER_DRAWS, 1))
     kept = with_objects.copy()
     others = np.flatnonzero(~with_objects if chosen is None else ~with_objects & (dataset.num_objects == 0))
     kept[rng.permutation(others)[: round(sampling.background * len(others))]] = True
@@ -122,6 +138,7 @@ class Order:
     batch: int
     seed: int
     endless: bool = False
+    _kept: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Batches of an epoch; the last is filled up with images of a second shuffle, as every batch is full."""
@@ -141,18 +158,25 @@ class Order:
         needed = len(self) * self.batch
         if self.endless:
             return self._stream(epoch * needed, needed).reshape(len(self), self.batch)
-        rng, parts, found = np.random.default_rng((self.seed, _ORDER, 2, epoch)), [], 0
+        rng, parts, found = np.random.default_rng((self.seed, ORDER_DRAWS, 2, epoch)), [], 0
         while found < needed:
             part = rng.permutation(self._repeated(rng))
             parts.append(part)
             found += len(part)
         return np.concatenate(parts)[:needed].reshape(len(self), self.batch)
 
+    def rows_at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Rows of the data set at these places of an epoch (0-based); the same shape."""
+        if epoch not in self._kept:
+            self._kept.clear()
+            self._kept[epoch] = self.epoch(epoch).reshape(-1)
+        return self._kept[epoch][positions]
+
     def _stream(self, first: int, count: int) -> np.ndarray:
         """(count,) rows of the endless stream, from a place in it on."""
         images = len(self.rows)
         shuffles = range(first // images, -(-(first + count) // images))
-        parts = [np.random.default_rng((self.seed, _ORDER, 3, one)).permutation(self.rows) for one in shuffles]
+        parts = [np.random.default_rng((self.seed, ORDER_DRAWS, 3, one)).permutation(self.rows) for one in shuffles]
         return np.concatenate(parts)[first % images :][:count]
 
     def _repeated(self, rng: np.random.Generator) -> np.ndarray:

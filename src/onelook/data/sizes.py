@@ -6,16 +6,19 @@ as in the decoded image.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from io import FileIO
+from io import UnsupportedOperation
+from typing import IO
 
 from onelook.data.exif import DamagedHeaderError, trailing_exif
 from onelook.data.headers import HEIC, Header, heic_remedy, is_heic, read_header
+from onelook.data.members import ImageFile, Member, MemberFile
 from onelook.data.paths import other_spelling
 from onelook.devices import num_cores
 from onelook.errors import ImageError
@@ -27,31 +30,45 @@ _PNG_END = 1 << 14  # bytes at the end of a PNG in which its EXIF block is looke
 _REMEDY = "Replace the file, or take it out of the data set."
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def image_size(path: str | os.PathLike[str] | Member) -> tuple[int, int]:
     """(height, width) as displayed. Raises `ImageError` for a missing file, no image, or a damaged header."""
+    if isinstance(path, Member):
+        with path.open() as member:
+            return size_in_file(member, str(path))
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block for ever
             raise ImageError(f"The image '{path}' is not an ordinary file.", _REMEDY)
         with open(path, "rb", buffering=0) as file:
-            header = _header(file)
-            if header is None and is_heic(_first_bytes(file)):
-                raise ImageError(f"'{path}' cannot be read: {HEIC}.", heic_remedy())
+            return size_in_file(file, str(path))
     except FileNotFoundError:
         spelling = other_spelling(path)
         remedy = "Rename the file, or write its name in the other form." if spelling else _MISSING
         raise ImageError(f"The image '{path}' does not exist.{spelling}", remedy) from None
     except (OSError, ValueError) as error:
         raise ImageError(f"The image '{path}' cannot be read: {error}.", _REMEDY) from error
+
+
+def size_in_file(file: IO[bytes] | MemberFile, name: str) -> tuple[int, int]:
+    """(height, width) of the image in an open file, as `image_size`; a file that is no mapping of a disk is read whole.
+
+    name: what errors call it.
+    """
+    try:
+        header = _header(file)
+        if header is None and is_heic(_first_bytes(file)):
+            raise ImageError(f"'{name}' cannot be read: {HEIC}.", heic_remedy())
+    except ValueError as error:
+        raise ImageError(f"The image '{name}' cannot be read: {error}.", _REMEDY) from error
     if header is None:
-        raise ImageError(f"'{path}' is not an image of a known format.", _REMEDY)
+        raise ImageError(f"'{name}' is not an image of a known format.", _REMEDY)
     height, width = header.size
     if not (0 < height < 1 << 20 and 0 < width < 1 << 20):
-        raise ImageError(f"The image '{path}' claims a size of {width} x {height} pixels.", _REMEDY)
+        raise ImageError(f"The image '{name}' claims a size of {width} x {height} pixels.", _REMEDY)
     return height, width
 
 
 def image_sizes(
-    paths: Sequence[str], progress: Progress = ignore_progress, *, stop: bool = False
+    paths: Sequence[ImageFile], progress: Progress = ignore_progress, *, stop: bool = False
 ) -> list[tuple[int, int] | ImageError]:
     """The size of every file, in order, read by a few threads; in place of a size, the error of a damaged file.
 
@@ -59,7 +76,7 @@ def image_sizes(
     """
     found: list[tuple[int, int] | ImageError] = []
 
-    def one(path: str) -> tuple[int, int] | ImageError:
+    def one(path: ImageFile) -> tuple[int, int] | ImageError:
         try:
             return image_size(path)
         except ImageError as error:
@@ -75,11 +92,11 @@ def image_sizes(
     return found
 
 
-def _header(file: FileIO) -> Header | None:
+def _header(file: IO[bytes] | MemberFile) -> Header | None:
     """The header in the first 16 kB of a file, or in more of it where long metadata come before the size."""
     data = b""
     for amount in READ_LENGTHS:
-        data += file.read(amount - len(data))
+        data += file.read(amount - len(data)) or b""
         try:
             header = read_header(data)
             if header is not None and header.format == "PNG" and header.orientation == 1 and len(data) == amount:
@@ -93,21 +110,26 @@ def _header(file: FileIO) -> Header | None:
     return None
 
 
-def _first_bytes(file: FileIO) -> bytes:
+def _first_bytes(file: IO[bytes] | MemberFile) -> bytes:
     file.seek(0)
-    return file.read(16)
+    return file.read(16) or b""
 
 
-def _orientation_at_the_end(file: FileIO) -> int:
+def _orientation_at_the_end(file: IO[bytes] | MemberFile) -> int:
     """Of a PNG whose EXIF block follows its pixels."""
     place = max(0, file.seek(0, os.SEEK_END) - _PNG_END)
     file.seek(place)
-    return trailing_exif(file.read(_PNG_END))
+    return trailing_exif(file.read(_PNG_END) or b"")
 
 
-def _header_at_the_end(file: FileIO) -> Header | None:
+def _header_at_the_end(file: IO[bytes] | MemberFile) -> Header | None:
     """The header of a TIFF, whose directory may lie behind its pixels."""
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+    with contextlib.ExitStack() as mapped:
+        try:
+            whole: mmap.mmap | bytes = mapped.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except UnsupportedOperation:  # in a shard
+            file.seek(0)
+            whole = file.read() or b""
         try:
             return read_header(whole)
         except DamagedHeaderError as error:

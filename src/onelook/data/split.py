@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,8 @@ import numpy as np
 
 from onelook.data.boxes import BeyondImage, clean_boxes, cut_outline, reach_beyond, xywh_to_xyxy
 from onelook.data.index import CROWD, DIFFICULT, LABELLED, DamagedIndexError, Index, reopen_index
+from onelook.data.members import ImageFile, image_file
+from onelook.data.remote import Url
 from onelook.errors import DataError
 from onelook.types import Sample
 
@@ -31,7 +32,8 @@ class Dataset:
     no boxes, as a classifier learns them.  has_ids: whether the annotations have ids of their own.  ignores_difficult:
     whether objects marked difficult are neither hit nor miss in an evaluation, as Pascal VOC has it; COCO's protocol
     counts them like all others.  beyond_image: what training makes of a box that reaches beyond its image
-    (`onelook.data.boxes`).  rows: the images of a part (`view`), None for all.  relabel: the label of each class of the
+    (`onelook.data.boxes`).  shards: the tar files that the images are in, paths or URLs; () where they are files of
+    their own.  rows: the images of a part (`view`), None for all.  relabel: the label of each class of the
     index, None where they are equal.  notes: what was assumed.
 
     Boxes are as annotated; only `sample` and `coco_ground_truth` cut them. Copies and pickles share the memory-mapped
@@ -46,12 +48,13 @@ class Dataset:
     format: str
     format_title: str
     split: str
-    described_by: Path
+    described_by: Path | Url
     annotations: Path | None = None
     has_boxes: bool = True
     has_ids: bool = False
     ignores_difficult: bool = False
     beyond_image: BeyondImage = "cut"
+    shards: tuple[str, ...] = ()
     rows: np.ndarray | None = None
     relabel: np.ndarray | None = None
     notes: tuple[str, ...] = ()
@@ -87,18 +90,22 @@ class Dataset:
         return self.index.name(self.row(i))
 
     def path(self, i: int) -> Path:
-        """Where the image is."""
-        return self.root / self.file_name(i)
+        """Where the image is; in a shard, the path of the shard and the image's name in it."""
+        return Path(self.file(i))
 
     def file(self, i: int) -> str:
         """The same as text: for thousands of images, as making a `Path` takes longer than opening the file."""
-        return os.path.join(self.root, self.file_name(i))
+        return str(self.image_file(i))
+
+    def image_file(self, i: int) -> ImageFile:
+        """What an image is read from: a path as text, or a `Member` of a shard."""
+        return image_file(self.index, self.row(i), self.root, self.shards)
 
     def image(self, i: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB. Raises `ImageError`."""
         from onelook.data.images import decode_image
 
-        return decode_image(self.path(i), limit=PIXEL_LIMIT)
+        return decode_image(self.image_file(i), limit=PIXEL_LIMIT)
 
     def boxes(self, i: int) -> np.ndarray:
         """(M, 4) float32 xyxy pixels, as annotated."""

@@ -26,7 +26,7 @@ class TrainingImages:
     """
 
     dataset: Dataset
-    rows: np.ndarray
+    rows: Sequence[int] | np.ndarray
     labels: np.ndarray | None = None
     cache: ImageCache | None = None
     whole: bool = False
@@ -53,8 +53,8 @@ class TrainingImages:
         if self.cache is not None and (found := self.cache.get(row, level)) is not None:
             return found
         if self.cache is None:
-            return decode_image(self.dataset.file(row), level=level, rows=rows)
-        image = decode_image(self.dataset.file(row), level=level)
+            return decode_image(self.dataset.image_file(row), level=level, rows=rows)
+        image = decode_image(self.dataset.image_file(row), level=level)
         self.cache.put(row, level, image)
         return image
 

@@ -8,7 +8,7 @@ writes it: the AP of a class without objects, the AP of small objects where ther
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,13 @@ from typing import Any
 import hotcoco
 import numpy as np
 
+from onelook.evaluation.operating import (
+    RECALL_TARGETS,
+    Calibration,
+    OperatingPoint,
+    calibration,
+    operating_points,
+)
 from onelook.evaluation.tables import GroundTruth, Results
 from onelook.types import UNDEFINED, text_repr
 
@@ -93,6 +100,20 @@ class LabelSuspect:
 
 
 @dataclass(frozen=True, eq=False)
+class Verdicts:
+    """Detections and objects one by one: which are right, and which are found.
+
+    results: (K,) the detections.  right: (K,) uint8, 1 for a detection that matches an object, 0 for a false positive.
+    found: (M,) uint8 of the objects of the ground truth, 1 for one that is found, 0 for a missed one. In both, 2 is
+    what does not count: crowds, detections on crowds, and beyond 100 of an image and class.
+    """
+
+    results: Results
+    right: np.ndarray
+    found: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Average precision and recall of a model's detections on a data set.
 
@@ -111,13 +132,27 @@ class Evaluation:
     written: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The layout of `val --json`; `notes` only where there are any."""
+        """The layout of `val --json`: every result as plain data; `notes` only where there are any.
+
+        Undefined numbers are -1 in `stats`, `per_class` and `by_size`, and None elsewhere.
+        """
+        confusion, errors = self.confusion(self.best_confidence), self.error_types
         plain: dict[str, Any] = {
             "stats": self.stats,
             "per_class": self.per_class,
             "images": len(self.truth.image_ids),
             "detections": len(self.results),
             "seconds": self.seconds,
+            "objects": dict(zip(self.truth.names, self.objects.tolist())),
+            "by_size": self.by_size,
+            "best_confidence": self.best_confidence,
+            "best_f1": self.f1_curve.best_f1,
+            "operating_points": [vars(point) for point in self.operating_points()],
+            "calibration": asdict(self.calibration),
+            "error_types": {"gain": errors.gain, "counts": errors.counts},
+            "confusion": {"confidence": confusion.confidence, "matrix": confusion.matrix.tolist()},
+            "label_suspects": [vars(suspect) for suspect in self.label_suspects()],
+            "image_scores": [vars(one) for one in self.image_scores()],
         }
         return plain | ({"notes": list(self.notes)} if self.notes else {})
 
@@ -156,6 +191,17 @@ class Evaluation:
         """The confidence threshold with the highest mean F1 at IoU 0.5."""
         return self.f1_curve.best_confidence
 
+    def operating_points(self, recalls: Sequence[float] = RECALL_TARGETS) -> list[OperatingPoint]:
+        """For each recall the highest confidence that reaches it, with its precision; at IoU 0.5, over all classes."""
+        scores, _, right = self._verdicts
+        return operating_points(scores, right, int(self.objects.sum()), recalls)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Whether confidences are the share of right detections, at IoU 0.5."""
+        scores, _, right = self._verdicts
+        return calibration(scores, right)
+
     def confusion(self, confidence: float = 0.25, iou: float = 0.45) -> Confusion:
         """Confusion matrix, of the best 100 detections an image with at least this confidence."""
         found = self._evaluator.confusion_matrix(iou_thr=iou, max_det=100, min_score=confidence)
@@ -179,6 +225,16 @@ class Evaluation:
             scores.append(ImageScore(image_id, file, image["tp"], image["fp"], image["fn"], f1))
         return sorted(scores, key=lambda s: (s.f1, -s.false_positives - s.false_negatives, s.image_id))
 
+    def verdicts(self) -> Verdicts:
+        """Which detections from the best confidence on are right, and which objects they find, at IoU 0.5."""
+        results = self.results.above(self.best_confidence)
+        found = self._diagnostics(None)
+        right, seen = np.full(len(results), 2, np.uint8), np.full(len(self.truth.labels), 2, np.uint8)
+        for verdict, statuses, good in ((right, found["dt_status"], "tp"), (seen, found["gt_status"], "matched")):
+            for number, status in statuses.items():  # ids count from 1, in the order of the arrays
+                verdict[number - 1] = status == good
+        return Verdicts(results, right, seen)
+
     def label_suspects(self) -> list[LabelSuspect]:
         """Annotations that may be wrong, the most confident detection against them first."""
         names, truth = self.truth.names, self.truth
@@ -197,6 +253,14 @@ class Evaluation:
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
         return self._evaluator.eval
+
+    @cached_property
+    def _verdicts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(K,) scores, labels, and whether a detection is right at IoU 0.5, of the detections that count."""
+        status = self._evaluator.image_diagnostics()["dt_status"]  # ids count from 1, in the order of the results
+        ids = np.fromiter(status.keys(), np.int64, len(status)) - 1
+        right = np.fromiter((value == "tp" for value in status.values()), bool, len(status))
+        return self.results.scores[ids], self.results.labels[ids], right
 
     def _diagnostics(self, confidence: float | None) -> dict[str, Any]:
         threshold = self.best_confidence if confidence is None else confidence
@@ -287,10 +351,7 @@ def _iou_row(iou: float) -> int:
 
 def _f1_curve(evaluation: Evaluation) -> F1Curve:
     """Counts true and false positives above every threshold, class by class."""
-    status = evaluation._evaluator.image_diagnostics()["dt_status"]  # ids count from 1, in the order of the results
-    ids = np.fromiter(status.keys(), np.int64, len(status)) - 1
-    right = np.fromiter((value == "tp" for value in status.values()), bool, len(status))
-    scores, labels = evaluation.results.scores[ids], evaluation.results.labels[ids]
+    scores, labels, right = evaluation._verdicts
     thresholds = np.linspace(0, 1, 1001)
     bins = np.searchsorted(thresholds, scores, side="right") - 1  # the highest threshold a detection passes
     counts = np.zeros((2, len(evaluation.objects), len(thresholds)))

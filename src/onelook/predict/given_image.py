@@ -30,10 +30,14 @@ def are_several(source: ImageLike | Sequence[ImageLike]) -> TypeGuard[Sequence[I
     return isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray | memoryview)
 
 
-def read_image(source: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a path, bytes, an array or a PIL image; ImageError for anything else."""
+def read_image(source: Any, *, bgr: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a path, bytes, an array or a PIL image; ImageError for anything else.
+
+    bgr: whether an array has the order blue, green, red.
+    """
     if isinstance(source, np.ndarray):
-        return check_array(source)
+        checked = check_array(source)
+        return np.ascontiguousarray(checked[..., ::-1]) if bgr else checked
     if isinstance(source, str | os.PathLike):
         return decode_image(source)
     if isinstance(source, bytes | bytearray | memoryview):

@@ -234,6 +234,7 @@ def live_results(
 
     detect: the prepared image and the detections of an (H, W, 3) uint8 RGB image.  forecast: of tracked objects only.
     """
+    check_forecast(forecast, tracked=tracker is not None)
     state = None if tracker is None else tracker.start()
     mover = _start_forecast(forecast)
     last: int | None = None

@@ -19,15 +19,7 @@ from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess, RawDetections, clips, with_thresholds
 from onelook.predict.frames import read_frames
 from onelook.predict.given_image import ImageLike, are_several, check_array, name_of, read_image
-from onelook.predict.live import (
-    ForecastName,
-    LiveDetections,
-    LiveEvent,
-    check_forecast,
-    live_results,
-    live_source,
-    open_feed,
-)
+from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, live_results, live_source, open_feed
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.tiles import MERGE, OVERLAP, PreparedView, Tiles, chosen_tiles, without_too_many_tiles
@@ -88,6 +80,7 @@ class Predictor:
         tile: int | None = ...,
         overlap: float = ...,
         tile_merge: MergeKind = ...,
+        bgr: bool = ...,
     ) -> Detections: ...
     @overload
     def detect(
@@ -100,6 +93,7 @@ class Predictor:
         tile: int | None = ...,
         overlap: float = ...,
         tile_merge: MergeKind = ...,
+        bgr: bool = ...,
     ) -> list[Detections]: ...
     def detect(
         self,
@@ -111,6 +105,7 @@ class Predictor:
         tile: int | None = None,
         overlap: float = OVERLAP,
         tile_merge: MergeKind = MERGE,
+        bgr: bool = False,
     ) -> Detections | list[Detections]:
         """The detections in an image; for a list of images, a list.
 
@@ -119,7 +114,9 @@ class Predictor:
         agnostic: whether boxes of different classes suppress each other, too; None is the predictor's setting,
         normally not.  tile: side in pixels of the tiles that larger images are cut into; None is no tiles.  overlap:
         share of a tile that neighbours have in common.  tile_merge: of boxes that overlap, the best is kept; with
-        "nmm" (non-maximum merging), a box that a tile's border has cut is joined with the other parts.
+        "nmm" (non-maximum merging), a box that a tile's border has cut is joined with the other parts.  bgr: whether
+        arrays have OpenCV's order of colours, as `cv2.imread` returns them; paths, bytes and PIL images know theirs.
+        The image of a result is RGB.
 
         Results of a single image, and of arrays, hold the image; results of a list of paths read it again when they
         are drawn, so that a long list needs little memory. Boxes are pixels of the (upright) original, not
@@ -129,13 +126,14 @@ class Predictor:
         """
         postprocess, tiles = self.settings(confidence, iou, agnostic), chosen_tiles(tile, overlap, tile_merge)
         if not are_several(source):
-            image = read_image(source)
+            image = read_image(source, bgr=bgr)
             return replace(self._detect([image], postprocess, tiles)[0], source=name_of(source))
         images, found = list(source), list[Detections]()
         step = self.batch if tiles is None else 1
         for start in range(0, len(images), step):
             part = images[start : start + step]
-            for given, result in zip(part, self._detect([read_image(one) for one in part], postprocess, tiles)):
+            read = [read_image(one, bgr=bgr) for one in part]
+            for given, result in zip(part, self._detect(read, postprocess, tiles)):
                 path = name_of(given)
                 reader = None if path is None else partial(decode_image, path)
                 kept = result.image if path is None else None
@@ -227,7 +225,6 @@ class Predictor:
         raises ImageError where a camera or a stream cannot be opened, or has ended for good.
         """
         chosen = None if tracker is None else named_tracker(tracker, confidence)
-        check_forecast(forecast, tracked=chosen is not None)
         tiles = chosen_tiles(tile, overlap, tile_merge)
         found = live_source(find_sources([str(source) if isinstance(source, int) else os.fspath(source)]))
         postprocess = self.settings(confidence if chosen is None else chosen.detects_from(), iou)

@@ -18,7 +18,9 @@ from onelook.evaluation.coco import Evaluation, ImageScore
 from onelook.report.page import ReportImage
 
 ANNOTATION_COLOUR = (46, 160, 67)
-MAX_IMAGE_SIDE = 640  # pixels of an image in the report
+IMAGE_SIDE = 600  # pixels of the longer side of an image in the report, which shows it in a width of about 540
+CONFIDENT = 0.7  # the least score of a detection that is called confident
+LEAST_SUSPECT = 0.5  # the least score of a detection that speaks against an annotation
 NUM_EXAMPLES = 9
 
 
@@ -69,23 +71,32 @@ def _drawn(evaluation: Evaluation, dataset: Dataset, names: Sequence[str], score
         f"{score.file}: {score.true_positives} found, {score.false_negatives} missed, {score.false_positives} wrong"
     )
     try:
-        image = dataset.image(row)
+        image = draw_evaluated(evaluation, dataset, names, row)
     except ImageError as error:
         image, caption = np.full((120, 320, 3), 220, np.uint8), f"{caption} (not drawn: {error.message})"
-    ratio = min(1.0, MAX_IMAGE_SIDE / max(image.shape[:2]))
-    if ratio < 1:
-        sides = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
-        image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
+    return ReportImage(encode_image(image, ".jpg", 85), caption)
+
+
+def draw_evaluated(evaluation: Evaluation, dataset: Dataset, names: Sequence[str], row: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: an image with its annotations (green), and its detections from the best confidence on.
+
+    names: of the evaluation's labels. Raises ImageError where the image cannot be read.
+    """
+    image = dataset.image(row)
+    # Small images are enlarged as well: labels and lines are drawn for the size that the report shows.
+    ratio = IMAGE_SIDE / max(image.shape[:2])
+    sides = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
+    image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
     annotated, labels = dataset.boxes(row) * ratio, dataset.labels(row)
     image = draw_detections(image, annotated, None, labels, [""] * len(labels), colour=ANNOTATION_COLOUR, text=False)
-    results, place = evaluation.results, int(evaluation.truth.rows_of_images(np.array([score.image_id]))[0])
+    image_id = dataset.image_ids[row]
+    results, place = evaluation.results, int(evaluation.truth.rows_of_images(np.array([image_id]))[0])
     found = (results.images == place) & (results.scores >= evaluation.best_confidence)
     order = np.flatnonzero(found)[np.argsort(-results.scores[found], kind="stable")]
     corner, extent = results.boxes[order, :2], results.boxes[order, 2:]
     boxes = np.concatenate([corner, corner + extent], 1) * ratio
     shown = [names[label] for label in results.labels[order]]
-    image = draw_detections(image, boxes, results.scores[order], results.labels[order], shown)
-    return ReportImage(encode_image(image, ".jpg", 85), caption)
+    return draw_detections(image, boxes, results.scores[order], results.labels[order], shown)
 
 
 def read_report_image(path: Path, caption: str) -> ReportImage | None:
@@ -94,12 +105,12 @@ def read_report_image(path: Path, caption: str) -> ReportImage | None:
 
 
 def annotation_hints(evaluation: Evaluation) -> list[str]:
-    """Lists annotations that look wrong: those that confident detections contradict."""
-    suspects = evaluation.label_suspects()[:8]
+    """Lists annotations that look wrong: those that detections with a score from 0.5 on contradict."""
+    suspects = [one for one in evaluation.label_suspects() if one.score >= LEAST_SUSPECT][:8]
     if not suspects:
         return []
     listed = [
-        f"{s.file}: a confident {s.detected} ({s.score:.2f}) "
+        f"{s.file}: a {'confident ' if s.score >= CONFIDENT else ''}{s.detected} ({s.score:.2f}) "
         + (f"is annotated as {s.annotated}" if s.annotated else "has no annotation")
         for s in suspects
     ]

@@ -157,8 +157,8 @@ def scatter_chart(points: Sequence[Point], x_label: str, y_label: str, *, size: 
     return _svg(width, height, "".join(parts), f"{y_label} by {x_label}")
 
 
-def bar_chart(names: Sequence[str], values: Sequence[float], label: str, *, width: int = 520) -> str:
-    """A chart of horizontal bars with their values, in the order given."""
+def bar_chart(names: Sequence[str], values: Sequence[float], label: str, *, width: int = 520, digits: int = 3) -> str:
+    """A chart of horizontal bars with their values, in the order given. digits: of a value, after the point."""
     row, left = 26, 120
     height = row * len(names) + 34
     top = max([*values, 1e-9])
@@ -169,7 +169,7 @@ def bar_chart(names: Sequence[str], values: Sequence[float], label: str, *, widt
         parts.append(
             _text(left - 8, y + 14, name, "end")
             + f'<rect x="{left}" y="{y + 3}" width="{length:.1f}" height="15" rx="2" fill="{COLOURS[0]}"/>'
-            + _text(left + length + 6, y + 14, f"{value:.3f}", "start")
+            + _text(left + length + 6, y + 14, f"{value:,.{digits}f}", "start")
         )
     parts.append(_text(left, height - 8, label, "start"))
     return _svg(width, height, "".join(parts), label)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onelook.evaluation.coco import RECALLS, Evaluation
+from onelook.evaluation.operating import CALIBRATED_FROM
 from onelook.files import write_text
 from onelook.report.charts import Series, bar_chart, heatmap, line_chart
 from onelook.report.html import cards, document, facts_table, section
@@ -43,15 +44,16 @@ class Report:
     """The content of a report.
 
     history: rows of metrics.csv, one an epoch, numbers as floats.  worst, best: evaluated images with their
-    detections.  recipe: the recipe as plain data.  changes: (path, published, here).  facts: hardware, time, files.
+    detections.  recipe_text: the recipe; "" where there is none to show.  changes: (path, published, here).  facts:
+    hardware, time, files.
     """
 
     title: str
     history: Sequence[Mapping[str, Any]]
     evaluation: Evaluation | None
     facts: Mapping[str, str]
-    recipe_text: str
-    changes: Sequence[tuple[str, str, str]]
+    recipe_text: str = ""
+    changes: Sequence[tuple[str, str, str]] = ()
     first_batch: ReportImage | None = None
     worst: Sequence[ReportImage] = field(default_factory=list)
     best: Sequence[ReportImage] = field(default_factory=list)
@@ -76,7 +78,7 @@ def render(report: Report) -> str:
             [report.first_batch] if report.first_batch else [],
             whole=True,
         ),
-        _recipe_section(report),
+        _recipe_section(report) if report.recipe_text else "",
     ]
     return document(report.title, "".join(sections))
 
@@ -167,8 +169,37 @@ def _quality_sections(evaluation: Evaluation | None) -> list[str]:
     return [
         section("Classes", _class_table(evaluation)),
         section("Precision, recall, confidence", _row(curves)),
+        *_threshold_sections(evaluation),
         f'<div class="beside">{errors_part}{confusion_part}</div>' if beside else errors_part + confusion_part,
     ]
+
+
+def _threshold_sections(evaluation: Evaluation) -> list[str]:
+    """Operating points and calibration, side by side; nothing without objects and detections."""
+    calibration = evaluation.calibration
+    if not evaluation.objects.any() or not calibration.bins:
+        return []
+    rows = []
+    for point in evaluation.operating_points():
+        known = (point.confidence, point.precision, point.f1)
+        cells = "".join(f"<td>{NOTHING if value is None else f'{value:.3f}'}</td>" for value in known)
+        rows.append(f"<tr><td>{point.recall_target:.2f}</td>{cells}</tr>")
+    head = "<tr><th>recall</th><th>confidence</th><th>precision</th><th>F1</th></tr>"
+    table = f'<table class="numbers">{head}{"".join(rows)}</table>'
+    bins = calibration.bins
+    lines = [
+        Series("detections", [one.confidence for one in bins], [one.precision for one in bins]),
+        Series("perfectly calibrated", [0.0, 1.0], [0.0, 1.0]),
+    ]
+    unit = (0.0, 1.0)
+    chart = line_chart(lines, "mean confidence", "precision at IoU 0.5", x_range=unit, y_range=unit)
+    points_lead = "The highest confidence that reaches a recall at IoU 0.5, all classes together."
+    lead = (
+        f"Expected calibration error {calibration.error:.3f}, of detections from {CALIBRATED_FROM} on in bins of 0.1. "
+        "Below the diagonal a detector is too sure of itself."
+    )
+    parts = section("Operating points", table, points_lead) + section("Calibration", chart, lead)
+    return [f'<div class="beside">{parts}</div>']
 
 
 def _class_lines(names: Sequence[str], xs: np.ndarray, rows: np.ndarray) -> list[Series]:

@@ -23,8 +23,8 @@ th { color: var(--muted); font-weight: 500; }
 .numbers { flex: 1 1 420px; align-self: flex-start; }
 .numbers.narrow { flex: 0 0 200px; align-self: flex-start; }
 .columns { display: flex; flex-wrap: wrap; gap: 36px; }
-td.bar { position: relative; min-width: 150px; }
-td.bar i { position: absolute; left: 0; top: 7px; height: 16px; max-width: 70%;
+td.bar { position: relative; min-width: 190px; }
+td.bar i { position: absolute; left: 24px; top: 7px; height: 16px; max-width: calc(70% - 24px);
   background: #cfe0f2; border-radius: 3px; }
 td.bar span { position: relative; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 16px 24px; }
@@ -35,9 +35,9 @@ svg { max-width: 100%; height: auto; font-family: inherit; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 5px; }
 .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 0 18px; }
 .beside section { min-width: 0; }
-.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); gap: 14px; }
 figure { margin: 0; }
-figure img { width: 100%; height: 260px; object-fit: contain; background: #f0f2f5;
+figure img { width: 100%; height: 360px; object-fit: contain; background: #f0f2f5;
   border-radius: 6px; display: block; }
 .whole img { height: auto; max-width: 960px; margin: 0 auto; }
 .clip video { width: 100%; max-width: 960px; border-radius: 6px; display: block; margin: 0 auto; }

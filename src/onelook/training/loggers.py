@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
 
 from onelook.errors import UserError, did_you_mean, missing_package, reason_of
 from onelook.files import write_text
@@ -22,6 +27,10 @@ class MetricLogger(Protocol):
 
     def write(self, epoch: int, row: Mapping[str, float]) -> None:
         """Writes the metrics of an epoch (1-based)."""
+        ...
+
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
+        """Writes an image, (H, W, 3) uint8 RGB, of an epoch (0 is before the first)."""
         ...
 
     def close(self) -> None: ...
@@ -61,16 +70,23 @@ class CsvLogger:
 class TensorBoardLogger:
     """Writes TensorBoard events into the run's folder."""
 
+    package: ClassVar = ("tensorboard", "tensorboard", "Logging to TensorBoard")  # module, package, and what needs it
+
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise missing_package("tensorboard", "Logging to TensorBoard") from error
+            raise missing_package(*self.package[1:]) from error
         self.writer: Any = SummaryWriter(str(folder))
+        self.writer.add_text("recipe", f"```json\n{json.dumps(dict(settings), indent=1)}\n```", 0)
 
     def write(self, epoch: int, row: Mapping[str, float]) -> None:
         for name, value in row.items():
             self.writer.add_scalar(name, value, epoch)
+        self.writer.flush()
+
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
+        self.writer.add_image(name, pixels, epoch, dataformats="HWC")
         self.writer.flush()
 
     def close(self) -> None:
@@ -84,11 +100,13 @@ class MlflowLogger:
     store must be enabled with MLFLOW_ALLOW_FILE_STORE.
     """
 
+    package: ClassVar = ("mlflow", "mlflow-skinny", "Logging to MLflow")  # module, package, and what needs it
+
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         try:
             import mlflow
         except ImportError as error:
-            raise missing_package("mlflow-skinny", "Logging to MLflow") from error
+            raise missing_package(*self.package[1:]) from error
         self.mlflow: Any = mlflow
         if not mlflow.is_tracking_uri_set():
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -100,6 +118,9 @@ class MlflowLogger:
         # MLflow rejects metric names with "(" and similar characters.
         self.mlflow.log_metrics({name.replace("/", "_"): float(value) for name, value in row.items()}, step=epoch)
 
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
+        self.mlflow.log_image(pixels, f"images/{name.replace(' ', '_')}_{epoch:04}.png")
+
     def close(self) -> None:
         self.mlflow.end_run()
 
@@ -107,15 +128,22 @@ class MlflowLogger:
 class WandbLogger:
     """Logs to Weights & Biases, as its environment variables set it up."""
 
+    package: ClassVar = ("wandb", "wandb", "Logging to Weights & Biases")  # module, package, and what needs it
+
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         try:
             import wandb
         except ImportError as error:
-            raise missing_package("wandb", "Logging to Weights & Biases") from error
+            raise missing_package(*self.package[1:]) from error
         self.run: Any = wandb.init(project="onelook", name=folder.name, dir=str(folder), config=dict(settings))
 
     def write(self, epoch: int, row: Mapping[str, float]) -> None:
         self.run.log(dict(row), step=epoch)
+
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
+        import wandb
+
+        self.run.log({name: wandb.Image(pixels)}, step=epoch)
 
     def close(self) -> None:
         self.run.finish()
@@ -149,6 +177,15 @@ class LoggerCollection:
         known = {name: value for name, value in row.items() if value is not None}
         self._each("write", lambda logger: logger.write(epoch, known))
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether any service is left to give images to."""
+        return bool(self._services)
+
+    def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
+        """Gives an image to every service that still works."""
+        self._each("image", lambda logger: logger.image(name, pixels, epoch))
+
     def close(self) -> None:
         """Closes the CSV and every service that still works."""
         self._keep(
@@ -173,6 +210,18 @@ class LoggerCollection:
                 del self._services[name]
 
 
+def check_loggers(names: Sequence[str]) -> None:
+    """UserError for an unknown name and for a service whose package is missing, before anything is opened or made."""
+    for name in names:
+        if name not in LOGGERS:
+            raise UserError(
+                f"There is no logger '{name}'.{did_you_mean(name, LOGGERS)}", f"Known: {', '.join(LOGGERS)}."
+            )
+        needed = getattr(LOGGERS[name], "package", None)
+        if needed is not None and needed[0] not in sys.modules and find_spec(needed[0]) is None:
+            raise missing_package(needed[1], needed[2])
+
+
 def open_loggers(
     names: Sequence[str], csv_logger: CsvLogger, folder: Path, settings: Mapping[str, Any], warn: Callable[[str], None]
 ) -> LoggerCollection:
@@ -182,11 +231,8 @@ def open_loggers(
     cannot be reached is only warned of.
     """
     services: dict[str, MetricLogger] = {}
+    check_loggers(names)
     for name in names:
-        if name not in LOGGERS:
-            raise UserError(
-                f"There is no logger '{name}'.{did_you_mean(name, LOGGERS)}", f"Known: {', '.join(LOGGERS)}."
-            )
         try:
             services[name] = LOGGERS[name](folder, settings)
         except UserError:

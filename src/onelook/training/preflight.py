@@ -166,7 +166,7 @@ def check_files(recipe: Recipe, training: Dataset, validation: Dataset | None) -
     """DataError where an image file of the training does not exist; lists folders, without a query for each file."""
     rows = chosen_rows(training, recipe.sampling, recipe.seed)
     for dataset, chosen in ((training, rows), (validation, None)):
-        if dataset is None:
+        if dataset is None or dataset.shards:  # that they are there, the index was just compared with
             continue
         paths = [str(dataset.path(row)) for row in (range(len(dataset)) if chosen is None else chosen.tolist())]
         missing = _missing(paths)
@@ -186,7 +186,7 @@ def check_images(validation: Dataset | None) -> None:
 
     def error_of(row: int) -> str:
         try:
-            check_image(validation.path(row))
+            check_image(validation.image_file(row))
         except ImageError as error:
             return error.message
         return ""

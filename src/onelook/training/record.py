@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ class RunRecord:
             if found:
                 return found
         return {}
+
+    def trained(self) -> dict[str, Any]:
+        """When and on what weights that are written now are trained, for their file."""
+        return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), **self.data}
 
     def update_best(self, value: float | None, epoch: int) -> bool:
         """Records the metric of an evaluation; returns whether it is the best so far. Only finite values can be.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from onelook import run_files
-from onelook.config import Difference, diff, to_plain, write_yaml
+from onelook.config import to_plain, write_yaml
 from onelook.errors import OtherProcessError, UserError, did_you_mean
 from onelook.files import remove_leftovers
 from onelook.ops.reduce import mean_over_processes
@@ -168,6 +168,7 @@ class Run:
                 recipe=to_plain(self.recipe),
                 metrics={name: value for name, value in row.items() if value is not None},
                 size=self.recipe.input_size,
+                trained=self.record.trained(),
             )
 
     def result(self, epochs: int) -> RunResult:
@@ -185,24 +186,6 @@ class Run:
             metrics=record.metrics,
             last=record.rows[-1] if record.rows else {},
         )
-
-
-def check_same_recipe(folder: Path, before: Recipe, recipe: Recipe, epochs: int | None = None) -> None:
-    """UserError if a run that is resumed was started with another recipe; the message lists what differs.
-
-    epochs: a number of epochs that is asked for beside `recipe`, which need not be able to have it (its closing phase
-    may be longer); None is that of `recipe`.
-    """
-    changes = diff(before, recipe)
-    if epochs not in (None, before.epochs):
-        others = [one for one in changes if one.path != "epochs"]
-        changes = [Difference("epochs", before.epochs, epochs), *others]
-    if changes:
-        listed = ", ".join(f"{one.path} was {one.before}, now {one.after}" for one in changes[:5])
-        remedy = "Resume without changing the recipe, or start a new run in another folder (out)."
-        if any(one.path == "epochs" for one in changes):
-            remedy += f" To train its weights for more epochs: a new run with weights {folder / 'last.safetensors'}."
-        raise UserError(f"The run in '{folder}' has another recipe: {listed}.", remedy)
 
 
 def fit(

@@ -6,6 +6,7 @@ A new format is a row of `FORMATS`: a test of the file's first bytes, and a read
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -193,7 +194,10 @@ FORMATS: tuple[Format, ...] = (
 _READABLE = "safetensors files, torch checkpoints (.pth, .pt), ONNX files and Darknet's .weights"
 _LOOKS = (
     (b"version https://git-lfs", "is a Git LFS pointer: the file itself was not fetched"),
-    (b"<", "looks like a web page: the download failed"),
+    (b"<!doctype", "looks like a web page: the download failed"),
+    (b"<html", "looks like a web page: the download failed"),
+    (b"<?xml", "is XML, and no weights"),
+    (b"<", "is HTML or XML: if it was downloaded, the download failed"),
     (b"\xff\xd8\xff", "is a JPEG image"),
     (b"\x89PNG", "is a PNG image"),
     (b"\x1f\x8b", "is compressed with gzip: unpack it first"),
@@ -205,7 +209,9 @@ _LOOKS = (
 
 
 def _looks_like(head: bytes) -> str:
-    stripped = head.lstrip()
+    stripped = head.lstrip().lower() if head.lstrip().startswith(b"<") else head.lstrip()
+    if re.match(rb"(<\?xml[^>]*>)?\s*<net\b", stripped):
+        return "is an OpenVINO model, which PyTorch cannot take weights from"
     for start, description in _LOOKS:
         if stripped.startswith(start):
             return description

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from onelook import run_files
-from onelook.errors import WeightsError, reason_of
+from onelook.errors import WeightsError, missing_weights, reason_of
 from onelook.files import replacing
 from onelook.weights.problems import UnreadableFile, byte_size
 
@@ -34,7 +34,7 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
             _check_kind(name, os.fstat(file.fileno()))
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     except FileNotFoundError as error:
-        raise WeightsError(f"The weights file '{name}' does not exist.", "Check the path.") from error
+        raise missing_weights(name) from error
     except (OSError, ValueError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else str(error)
         raise WeightsError(f"'{name}' cannot be opened: {reason}.", "Check the path and its permissions.") from error

@@ -21,6 +21,8 @@ class Header:
     (`config.to_plain`), from which the network is rebuilt.  class_names: empty where none are known.  size: (height,
     width) of the input that the weights were trained for.  preprocessing: what comes in ("rgb", 0..255) and the frame
     in plain form.  form: "training" has batch norm, "deploy" is folded.  recipe, metrics: of the training, plain.
+    trained: when and on what: "date" (UTC, ISO 8601), "training" and "validation" (split, number of images, digest of
+    their names, sizes and boxes), "best_confidence" and "best_f1" of the best weights; None where it is not known.
     """
 
     model: str
@@ -33,6 +35,7 @@ class Header:
     recipe: Mapping[str, Any] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     format: int = FORMAT
+    trained: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         """One JSON object with exactly these fields."""
@@ -48,6 +51,7 @@ class Header:
             reason = f"it has the format {data['format']}; this version reads up to {FORMAT}"
             raise UnreadableFile(reason, "Update Onelook.")
         wanted = [one.name for one in fields(Header)]
+        data.setdefault("trained", None)  # files of the first version have none
         if missing := [name for name in wanted if name not in data]:
             raise UnreadableFile(f"'{missing[0]}' is missing in its description")
         for name, (accepts, expected) in _CHECKS.items():
@@ -98,4 +102,5 @@ _CHECKS = {
     "version": (lambda value: isinstance(value, str), "text"),
     "recipe": (lambda value: value is None or isinstance(value, dict), "null or an object"),
     "metrics": (lambda value: isinstance(value, dict), "an object"),
+    "trained": (lambda value: value is None or isinstance(value, dict), "null or an object"),
 }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from onelook.errors import WeightsError
 from onelook.layers.rep_conv import RepConv
 from onelook.layers.training_only import TrainingOnly
-from onelook.networks.detector import Architecture, Detector
+from onelook.networks.detector import Architecture
 from onelook.networks.variants import VARIANTS
 from onelook.weights.checkpoint import Checkpoint
 from onelook.weights.naming import read_official
@@ -26,15 +26,15 @@ _SIMILAR = 0.9  # of all kernels; neighbours in a table share less than half
 
 
 def architecture_of(model: object) -> Architecture:
-    """What a model was built from; WeightsError for what is no `Detector`, or does not say it."""
-    if not isinstance(model, Detector):
+    """What a model was built from; WeightsError for what is no `Detector` (or classifier), or does not say it."""
+    if not isinstance(model, nn.Module) or not hasattr(model, "architecture"):
         raise WeightsError(
             f"'model' must be a Detector, not {type(model).__name__}.",
             "onelook.build(name) makes one, and onelook.load_weights(detector, file) fills it.",
         )
     if model.architecture is None:
         raise WeightsError("This model does not say what it is.", "Make it with onelook.build().")
-    return model.architecture
+    return cast(Architecture, model.architecture)
 
 
 def model_name(architecture: Architecture) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from onelook import run_files
 from onelook.config import change
-from onelook.errors import ConfigError, WeightsError, did_you_mean
+from onelook.errors import ConfigError, UserError, WeightsError, did_you_mean, is_address, missing_weights
 from onelook.exported import ExportedMetadata
 from onelook.networks.build import build
 from onelook.networks.detector import Architecture, Detector
@@ -60,10 +61,7 @@ def open_detector(
         return _of_file(path, path.stem)
     name = os.fspath(model)
     if name not in VARIANTS:  # the name is checked before anything is read
-        missing = f"There is no model '{name}', nor a file or a run's folder of that name."
-        raise ConfigError(
-            f"{missing}{did_you_mean(name, VARIANTS)}", "Check the path, or see the names with: onelook models"
-        )
+        raise _unknown(name)
     row = VARIANTS[name]
     if weights is not None:
         return _of_file(Path(weights), name, name)
@@ -134,9 +132,31 @@ def _of_file(path: Path, display_name: str, name: str | None = None) -> OpenedDe
     return OpenedDetector(detector, display_name, size, exported)
 
 
+def _unknown(name: str) -> UserError:
+    """The error for what is neither a model's name nor a path that exists; where it looks like a path, about that."""
+    if is_address(name):
+        return missing_weights(name)
+    path = Path(name)
+    if path.parent == Path(".") and not name.startswith("."):
+        missing = f"There is no model '{name}', nor a file or a run's folder of that name."
+        remedy = "Check the path, or see the names with: onelook models"
+        return ConfigError(f"{missing}{did_you_mean(name, VARIANTS)}", remedy)
+    if not path.parent.is_dir():
+        return ConfigError(f"'{name}' does not exist, nor does the folder '{path.parent}'.", "Check the path.")
+    runs = sorted(best.parent.name for best in path.parent.glob(f"*/{run_files.BEST_WEIGHTS}"))
+    listed = ", ".join(runs[:10]) + (", ..." if len(runs) > 10 else "")
+    remedy = f"Runs with weights in '{path.parent}': {listed}." if runs else "Check the path."
+    return ConfigError(f"'{name}' does not exist.{did_you_mean(path.name, runs)}", remedy)
+
+
 def _best(folder: Path) -> Path:
     if (folder / run_files.BEST_WEIGHTS).is_file():
         return folder / run_files.BEST_WEIGHTS
+    if (folder / run_files.RECIPE).is_file():
+        raise WeightsError(
+            f"The run in '{folder}' has no weights yet: it stopped before the end of its first epoch.",
+            f"Continue it: onelook train DATA --out {shlex.quote(str(folder))} --resume.",
+        )
     inside = sorted(path.name for path in folder.iterdir() if path.suffix in _FILES)
     if inside:
         raise WeightsError(

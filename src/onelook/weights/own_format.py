@@ -39,12 +39,15 @@ def save_weights(
     recipe: Any = None,
     metrics: Mapping[str, float] | None = None,
     size: tuple[int, int] | None = None,
+    trained: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes the model as a safetensors file that `restore` needs nothing else for; returns the path.
 
     recipe: of the training, a value or its plain form.  metrics: what the weights reached, by name.  size: (height,
-    width) they were trained for; None is the architecture's. The file appears whole or not at all.
-    WeightsError for what is no `Detector`, for a model without an architecture, and for a place that cannot be written.
+    width) they were trained for; None is the architecture's.  trained: when and on what, see `Header`.
+
+    The file appears whole or not at all. WeightsError for what is no `Detector`, for a model without an architecture,
+    and for a place that cannot be written.
     """
     architecture = architecture_of(model)
     header = Header(
@@ -57,6 +60,7 @@ def save_weights(
         version=__version__,
         recipe=recipe if recipe is None or isinstance(recipe, Mapping) else to_plain(recipe),
         metrics={name: float(value) for name, value in (metrics or {}).items()},
+        trained=trained,
     )
     return write_safetensors(path, model.state_dict(), header)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +14,7 @@ from onelook.data.check import CheckReport
 from onelook.errors import install_command
 
 SHOWN_OF_A_CODE = 5
+SHOWN_CLASSES = 20
 
 
 def show_problems(result: CheckReport, console: Console) -> None:
@@ -24,6 +26,7 @@ def show_problems(result: CheckReport, console: Console) -> None:
     for split, counts in result.summary["splits"].items():
         table.add_row(escape(split), *(str(count) for count in counts.values()))
     console.print(table)
+    _show_statistics(result.summary["statistics"], console)
     for note in result.summary["notes"]:
         console.print(escape(f"note: {note}"))
     seen: Counter[tuple[str, str]] = Counter()
@@ -39,6 +42,35 @@ def show_problems(result: CheckReport, console: Console) -> None:
             console.print(f"  ... and {more} more of this kind (--json has them)", soft_wrap=True)
     counts = ((result.summary["errors"], "error"), (result.summary["warnings"], "warning"))
     console.print(", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts))
+
+
+def _show_statistics(found: dict[str, Any], console: Console) -> None:
+    """Prints the objects of each class, and the sizes of objects and images, by split."""
+    totals: Counter[str] = Counter()
+    for split in found.values():
+        totals.update(split["per_class"])
+    if not totals.total():
+        return
+    table = Table("class", box=None, pad_edge=False, header_style="bold")
+    for name in found:
+        table.add_column(f"objects in {name}", justify="right")
+    for name, _ in totals.most_common(SHOWN_CLASSES):
+        table.add_row(escape(name), *(f"{split['per_class'].get(name, 0):,}" for split in found.values()))
+    console.print(table)
+    if len(totals) > SHOWN_CLASSES:
+        console.print(f"and {len(totals) - SHOWN_CLASSES} more classes (--json has them)", highlight=False)
+    for name, split in found.items():
+        sizes = ", ".join(f"{count:,} {size}" for size, count in split["object_sizes"].items())
+        side, width, height = split["object_side"], split["image_width"], split["image_height"]
+        if side["median"] is not None:
+            text = f"{name}: {sizes} objects, {_range(side)} px, median {side['median']:g}; "
+            text += f"images {_range(width)} px wide, {_range(height)} high"
+            console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _range(spread: dict[str, float]) -> str:
+    least, largest = spread["least"], spread["largest"]
+    return f"{least:g}" if least == largest else f"{least:g} to {largest:g}"
 
 
 def show_environment(environment: Environment, console: Console) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterator
 
 from onelook.api.detect import DetectResult
@@ -52,6 +54,10 @@ def _failures(result: DetectResult) -> Iterator[str]:
 
 
 def _written(result: DetectResult) -> Iterator[str]:
+    if result.can_resume:
+        is_part = re.fullmatch("[0-9]+-of-[0-9]+", result.folder.name)
+        folder = result.folder.parent if is_part else result.folder
+        yield f"The same command with --out {shlex.quote(str(folder))} --resume continues."
     yield from (f"note: {note}" for note in result.notes[:SHOWN_FAILURES])
     for path in result.written:
         yield f"wrote {path}{os.sep if path.is_dir() else ''}"

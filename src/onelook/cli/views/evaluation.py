@@ -37,6 +37,7 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
         numbers.add_row(name, *(_number(stats[key]) if key else "" for key in keys))
     console.print(numbers)
     _show_classes(evaluation, console)
+    _show_thresholds(evaluation, console)
     if evaluation.seconds:
         stages = ", ".join(f"{name} {value:.2f}" for name, value in evaluation.seconds.items())
         console.print(f"seconds: {stages}", highlight=False)
@@ -44,6 +45,25 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
         console.print(Text(f"Note: {note}"), style="yellow")
     for path in evaluation.written:
         console.print(Text(f"Written: {path}"), soft_wrap=True)
+
+
+def _show_thresholds(evaluation: Evaluation, console: Console) -> None:
+    """Prints the confidence with the best F1, and which confidence reaches which recall."""
+    if not evaluation.objects.any() or not len(evaluation.results):
+        return
+    curve = evaluation.f1_curve
+    best = f"best confidence: {curve.best_confidence:.2f}, where the mean F1 of the classes is {curve.best_f1:.3f}"
+    error = evaluation.calibration.error
+    console.print(best + ("" if error is None else f"; calibration error {error:.3f}"), highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("for a recall of", "confidence", "precision"):
+        table.add_column(heading, justify="right")
+    for point in evaluation.operating_points():
+        if point.confidence is None or point.precision is None:
+            table.add_row(f"{point.recall_target:.2f}", "not reached", "")
+        else:
+            table.add_row(f"{point.recall_target:.2f}", f"{point.confidence:.3f}", f"{point.precision:.3f}")
+    console.print(table)
 
 
 def _show_classes(evaluation: Evaluation, console: Console) -> None:

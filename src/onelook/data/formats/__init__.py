@@ -10,11 +10,13 @@ from onelook.data.formats.cvat import CVAT
 from onelook.data.formats.label_studio import LABEL_STUDIO
 from onelook.data.formats.labelme import LABELME
 from onelook.data.formats.open_images import OPEN_IMAGES
+from onelook.data.formats.shards import SHARDS
 from onelook.data.formats.supervisely import SUPERVISELY
 from onelook.data.formats.voc import VOC
 from onelook.data.formats.yolo import YOLO
 
 FORMATS: tuple[Format, ...] = (
+    SHARDS,
     LABEL_STUDIO,
     COCO,
     VOC,

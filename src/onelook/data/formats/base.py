@@ -14,8 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from onelook.data.index import CROWD, DIFFICULT, Index
+from onelook.data.members import ImageFile, image_file
 from onelook.data.objects import has_outline
 from onelook.data.problems import Problems
+from onelook.data.remote import Url
 from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE, means_whole, split_word
 from onelook.errors import DataError, did_you_mean
@@ -34,28 +36,34 @@ class Part:
 
     annotations: one file that describes the whole split, such as a COCO JSON file or a list of ids; None without.
     images: folders of images, or lists of them; what exactly, is the format's own business.
+    shards: tar files that the images are in, paths or URLs; () where images are files of their own.
     """
 
     annotations: Path | None = None
     images: tuple[Path, ...] = ()
+    shards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on the disk: its format, and the files of each split.
+    """A data set: its format, and the files of each split.
 
-    described_by: what the user named: a folder, or a file.  parts: by the name of the split.  names: the class names,
-    None where only the annotations name them.  keypoint_values: how many numbers follow the box in a row of labels, 0
-    for outlines in place of boxes, None where it is not known.
+    root: its folder.  described_by: what the user named: a folder, a file, or a URL or pattern of shards.  parts: by
+    the name of the split.  names: the class names, None where only the annotations name them.  keypoint_values: how
+    many numbers follow the box in a row of labels, 0 for outlines in place of boxes, None where it is not known.
+    category_ids, category_extras: ids and further fields of `names`, where the files that describe the data set have
+    them.
     """
 
     format: Format
     root: Path
-    described_by: Path
+    described_by: Path | Url
     parts: Mapping[str, Part]
     names: tuple[str, ...] | None = None
     keypoint_values: int | None = None
     notes: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] | None = None
+    category_extras: tuple[Mapping[str, Any], ...] = ()
 
     def resolve(self, split: str) -> str:
         """The key in `parts` for a split's name: `valid`, `val` and `val2017` are one, an undivided set is any.
@@ -97,9 +105,13 @@ class ReadSplit:
         """Class names."""
         return self.index.meta["names"]
 
+    def image_file(self, row: int) -> ImageFile:
+        """The image file of a row."""
+        return image_file(self.index, row, self.root, self.source.parts[self.split].shards)
+
     def image_path(self, row: int) -> str:
-        """Where the image of a row is."""
-        return str(self.root / self.index.name(row))
+        """Where the image of a row is, as text."""
+        return str(self.image_file(row))
 
     def annotation_file(self, row: int) -> str:
         """The file that annotates the image of a row."""
@@ -186,11 +198,14 @@ class Format:
     find: the data set in a folder, None where it has another format; raises `DataError` for a damaged one.
     find_flat: the same for images and annotations side by side; asked where no format's `find` has found anything.
     find_file: the same for a file that describes a data set.
+    find_pattern: the same for a URL, or a pattern of file names.
     files_of: every file that a split is read from, in a fixed order: one that changes makes the kept index stale.
     read: the arrays and the meta of a split's index; faults go to the `Problems`.
     image_root: the folder that the names of the images are relative to.
     annotation_file: (source, split, path of an image, its name) -> the file that annotates it.
-    write: makes a `Writer`; None where the format cannot be written.
+    write: makes a `Writer`; None where the format cannot be written.  write_options: names of the arguments that it
+    takes, of those that a conversion has.  stores_images: whether its `write` writes the images as well; otherwise they
+    are put at their destinations before it.
     check: reports the problems that only this format has, such as labels without an image.
     wrong_unit: of a split where many boxes reach out of their images, and (M,) bool whether the image's size is known:
     what most boxes seem to be, and the remedy.
@@ -212,7 +227,10 @@ class Format:
     annotation_file: Callable[[Source, str, str, str], str]
     find_flat: Callable[[Path], Source | None] = lambda path: None
     find_file: Callable[[Path], Source | None] = lambda path: None
-    write: Callable[[], Writer] | None = None
+    find_pattern: Callable[[str], Source | None] = lambda text: None
+    write: Callable[..., Writer] | None = None
+    write_options: tuple[str, ...] = ()
+    stores_images: bool = False
     check: Callable[[Source, Sequence[ReadSplit], Problems], None] = no_further_checks
     wrong_unit: Callable[[ReadSplit, np.ndarray], tuple[str, str]] = unit_unknown
     has_boxes: bool = True

@@ -255,12 +255,13 @@ class CocoWriter:
             file.write("{")
             for key, value in rest.items():
                 file.write(f"{json.dumps(key)}: {json.dumps(value)},\n")
-            _write_list(file, "images", _image_entries(dataset, places))
+            _write_list(file, "images", (image_entry(dataset, i, place.name) for i, place in enumerate(places)))
             file.write(",\n")
             if dataset.labelled.any() or not len(dataset):
-                _write_list(file, "annotations", _object_entries(dataset))
+                entries = (entry for i in range(len(dataset)) for entry in object_entries(dataset, i))
+                _write_list(file, "annotations", entries)
                 file.write(",\n")
-            _write_list(file, "categories", _category_entries(dataset))
+            _write_list(file, "categories", category_entries(dataset))
             file.write("}\n")
 
     def finish(self, out: Path, names: Sequence[str]) -> None:
@@ -274,41 +275,42 @@ def _write_list(file: TextIO, key: str, entries: Iterator[dict[str, Any]]) -> No
     file.write("]")
 
 
-def _image_entries(dataset: Dataset, places: Sequence[Destination]) -> Iterator[dict[str, Any]]:
-    ids, sizes = dataset.image_ids, dataset.sizes
-    for i, place in enumerate(places):
-        height, width = sizes[i].tolist()
-        extra = dataset.index.extra("image", dataset.row(i))
-        yield {"id": int(ids[i]), "file_name": place.name, "height": height, "width": width, **extra}
+def image_entry(dataset: Dataset, i: int, name: str) -> dict[str, Any]:
+    """The entry of an image in `images`. name: its `file_name`."""
+    row = dataset.row(i)
+    height, width = dataset.index.sizes[row].tolist()
+    extra = dataset.index.extra("image", row)
+    return {"id": int(dataset.index.image_ids[row]), "file_name": name, "height": height, "width": width, **extra}
 
 
-def _object_entries(dataset: Dataset) -> Iterator[dict[str, Any]]:
+def object_entries(dataset: Dataset, i: int) -> Iterator[dict[str, Any]]:
+    """The entries of an image's objects in `annotations`."""
     index = dataset.index
-    for i in range(len(dataset)):
-        image_id, labels, span = int(dataset.image_ids[i]), dataset.labels(i).tolist(), dataset.span(i)
-        for thing, label in zip(range(span.start, span.stop), labels):
-            flags = int(index.object_flags[thing])
-            entry = {
-                "id": int(index.annotation_ids[thing]),
-                "image_id": image_id,
-                "category_id": dataset.category_ids[label],
-                "bbox": index.boxes[thing].tolist(),
-                "area": float(index.areas[thing]),
-                "iscrowd": int(flags & CROWD > 0),
-            }
-            rings = [ring.ravel().tolist() for ring in index.rings(thing)]
-            if rings:
-                entry["segmentation"] = rings
-            if flags & DIFFICULT:
-                entry |= {"difficult": 1, "ignore": 1}
-            if flags & TRUNCATED:
-                entry["truncated"] = 1
-            if flags & OCCLUDED:
-                entry["occluded"] = 1
-            yield entry | index.extra("object", thing)
+    image_id, labels, span = int(index.image_ids[dataset.row(i)]), dataset.labels(i).tolist(), dataset.span(i)
+    for thing, label in zip(range(span.start, span.stop), labels):
+        flags = int(index.object_flags[thing])
+        entry = {
+            "id": int(index.annotation_ids[thing]),
+            "image_id": image_id,
+            "category_id": dataset.category_ids[label],
+            "bbox": index.boxes[thing].tolist(),
+            "area": float(index.areas[thing]),
+            "iscrowd": int(flags & CROWD > 0),
+        }
+        rings = [ring.ravel().tolist() for ring in index.rings(thing)]
+        if rings:
+            entry["segmentation"] = rings
+        if flags & DIFFICULT:
+            entry |= {"difficult": 1, "ignore": 1}
+        if flags & TRUNCATED:
+            entry["truncated"] = 1
+        if flags & OCCLUDED:
+            entry["occluded"] = 1
+        yield entry | index.extra("object", thing)
 
 
-def _category_entries(dataset: Dataset) -> Iterator[dict[str, Any]]:
+def category_entries(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """The entries of `categories`."""
     meta = dataset.index.meta
     extras = dict(zip(meta["names"], meta.get("category_extras", ())))
     for number, name in zip(dataset.category_ids, dataset.names):

@@ -275,7 +275,8 @@ def _check(source: Source, read: Sequence[ReadSplit], problems: Problems) -> Non
     for path in _spare_labels(source):
         message = "No image belongs to this label file."
         problems.warning("label-without-image", message, "Add the image, or delete the file.", file=path)
-    used = source.described_by if source.described_by.is_file() else _name_file(source.root)
+    named = source.described_by
+    used = named if isinstance(named, Path) and named.is_file() else _name_file(source.root)
     for other in _other_lists(used, source.root, source.names) if used is not None else ():
         message = f"This list of classes differs from that of '{used}', which is used."
         problems.warning("class-lists-unlike", message, "Make the two agree, or delete one.", file=str(other))

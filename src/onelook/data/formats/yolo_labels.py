@@ -209,11 +209,15 @@ class Labels:
         text = self.problems.read_or_report(
             "label-unreadable", "Replace the file.", lambda: read_text(Path(path), LABEL_LIMIT), file=path
         )
-        for line, row in enumerate((text or "").split("\n"), 1):
+        self.parse(text or "", path, image_id, size)
+        return True
+
+    def parse(self, text: str, path: str, image_id: int, size: tuple[int, int]) -> None:
+        """Reads the rows of one image. path: where they are, for messages."""
+        for line, row in enumerate(text.split("\n"), 1):
             fields = row.split()
             if fields:
                 self._row(fields, path, line, image_id, size)
-        return True
 
     def conclude(self) -> list[str]:
         """Reports rows that cannot be told apart from keypoints, once all are read; notes on how rows were read."""

@@ -7,17 +7,20 @@ closed: an interrupted run keeps what was done.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
+from typing import Any
 
 from onelook.errors import UsageError, did_you_mean
-from onelook.predict.sources import PreparedImage
+from onelook.predict.sources import PreparedImage, Source, UnreadableSource
 from onelook.predict.writers.coco import Coco
+from onelook.predict.writers.crops import Crops
 from onelook.predict.writers.csv import Csv
 from onelook.predict.writers.files import Output, Writer, cannot_write
 from onelook.predict.writers.images import Images
+from onelook.predict.writers.journal import LINES, RECORD, Journal, has_results
 from onelook.predict.writers.json import Json
 from onelook.predict.writers.mot import Mot
 from onelook.predict.writers.videos import Videos
@@ -26,8 +29,18 @@ from onelook.types import Detections
 
 # Every format by its name.
 WRITERS: Mapping[str, Callable[[Output], Writer]] = MappingProxyType(
-    {"json": Json, "images": Images, "coco": Coco, "yolo": Yolo, "csv": Csv, "video": Videos, "mot": Mot}
+    {
+        "json": Json,
+        "images": Images,
+        "coco": Coco,
+        "yolo": Yolo,
+        "csv": Csv,
+        "video": Videos,
+        "mot": Mot,
+        "crops": Crops,
+    }
 )
+_ONE_FILE = ("json", "coco", "csv")  # formats whose files grow with every image; the others have files of each
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -43,30 +56,49 @@ def parse_formats(text: str) -> tuple[str, ...]:
     return names
 
 
-class Writers:
-    """Writes several formats. A context manager: leaving it finishes the files, after an error discards them.
+# What `detect` may write into its folder.
+RESULTS = (
+    *(LINES, RECORD, "detections.json", "detections.csv", "coco.json", "coco_images.json", "classes.txt"),
+    *("live.jsonl", "images", "labels", "crops", "videos", "tracks"),
+)
 
-    KeyboardInterrupt finishes them: what was done is kept.
+
+@dataclass(frozen=True)
+class Start:
+    """How writing begins. settings: what the detection was started with, as plain data, for its record.
+
+    resume: continue the results in the folder, which must have been made with these settings.  overwrite: replace what
+    is there; without either, UsageError where the folder holds results.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        formats: Sequence[str],
-        class_names: Sequence[str],
-        *,
-        tracked: bool = False,
-        sound: bool = True,
-    ) -> None:
-        self.folder = Path(folder)
+    settings: Mapping[str, Any]
+    resume: bool = False
+    overwrite: bool = False
+
+
+class Writers:
+    """Writes several formats, and the journal.
+
+    A context manager: leaving it finishes the files, also after KeyboardInterrupt; after an error it discards them,
+    except for the journal.
+    """
+
+    def __init__(self, output: Output, start: Start) -> None:
+        self.folder = output.folder
         self._is_new = not self.folder.exists()
+        if not (start.resume or start.overwrite) and (name := has_results(self.folder, RESULTS)):
+            raise UsageError(
+                f"'{self.folder}' holds results already: '{name}'.",
+                "Continue them (resume), replace them (overwrite), or choose another folder (out).",
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        output = Output(self.folder, formats, class_names, tracked, sound)
-        self._writers = [WRITERS[name](output) for name in formats]
-        self.keeps_images = any(writer.needs_images for writer in self._writers)
+        self._journal = Journal(self.folder, start.settings, resume=start.resume)
+        self._writers = [(name, WRITERS[name](output)) for name in output.formats]
+        self.keeps_images = any(writer.needs_images for _, writer in self._writers)
+        self._is_finished = False
 
     def __enter__(self) -> Writers:
         return self
@@ -74,26 +106,48 @@ class Writers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for writer in self._writers:
+        for _, writer in self._writers:
             if kind is None or issubclass(kind, KeyboardInterrupt):
                 writer.close()
             else:
                 writer.discard()
+        self._journal.close(finished=self._is_finished)
         if self._is_new and kind is not None:
             with contextlib.suppress(OSError):  # it holds something
                 self.folder.rmdir()
 
+    def left(self, sources: list[Source]) -> list[Source]:
+        """The sources that an earlier run, which is resumed, has not done."""
+        return self._journal.left(sources)
+
+    def restore(self, sources: list[Source]) -> Iterator[tuple[PreparedImage, Detections]]:
+        """What an earlier run has done, written again in the formats that are one file for all images."""
+        for item, found in self._journal.entries(sources):
+            for name, writer in self._writers:
+                if name in _ONE_FILE:
+                    writer.add(item, found)
+            yield item, found
+
     def add(self, item: PreparedImage, found: Detections) -> None:
         """Writes the detections of one image in every format."""
-        for writer in self._writers:
+        for _, writer in self._writers:
             writer.add(item, found)
+        self._journal.add(found)
+
+    def add_failure(self, item: UnreadableSource) -> None:
+        """Records a source that could not be read, or not to its end."""
+        self._journal.add_failure(item)
+
+    def finish(self) -> None:
+        """Says that every source was reached."""
+        self._is_finished = True
 
     @property
     def notes(self) -> list[str]:
         """What there is to know of what was written."""
-        return [note for writer in self._writers if isinstance(writer, Videos) for note in writer.notes]
+        return [note for _, writer in self._writers if isinstance(writer, Videos) for note in writer.notes]
 
     @property
     def written(self) -> list[Path]:
         """All files and folders of files that were written."""
-        return [path for writer in self._writers for path in writer.written]
+        return [self._journal.path, *(path for _, writer in self._writers for path in writer.written)]

@@ -22,13 +22,16 @@ class Output:
     """Where detections are written.
 
     formats: all that are written into the folder.  class_names: by label.  tracked: whether detections have tracks.
-    sound: whether written videos have the sound of files.
+    line_width, show_labels: how boxes are drawn, see `draw_detections`.  sound: whether written videos have the sound
+    of files.
     """
 
     folder: Path
     formats: Sequence[str] = ()
     class_names: Sequence[str] = ()
     tracked: bool = False
+    line_width: int | None = None
+    show_labels: bool = True
     sound: bool = True
 
 
@@ -67,14 +70,18 @@ def discard(opened: contextlib.ExitStack) -> None:
         raise _Discarded
 
 
-def drawn(item: PreparedImage, found: Detections) -> np.ndarray:
+def drawn(item: PreparedImage, found: Detections, output: Output | None = None) -> np.ndarray:
     """The image with its detections; a small one is enlarged."""
     assert item.image is not None  # read with keep=True where something is drawn
     image, factor = enlarge_small_image(item.image)
+    colours, names = found.labels, found.names
     if found.tracks is not None:  # a colour for each object instead of each class
-        names = [f"{name} #{track}" for name, track in zip(found.names, found.tracks.tolist())]
-        return draw_detections(image, found.boxes * factor, found.scores, found.tracks, names)
-    return draw_detections(image, found.boxes * factor, found.scores, found.labels, found.names)
+        colours = found.tracks
+        names = [f"{name} #{track}" for name, track in zip(names, found.tracks.tolist())]
+    boxes, width, text = found.boxes * factor, None, True
+    if output is not None:
+        width, text = output.line_width, output.show_labels
+    return draw_detections(image, boxes, found.scores, colours, names, text=text, line_width=width)
 
 
 def file_name(item: PreparedImage) -> str:

@@ -17,13 +17,14 @@ class Images:
     needs_images: ClassVar[bool] = True
 
     def __init__(self, output: Output) -> None:
-        self._folder, self._draws_frames = output.folder / "images", "video" not in output.formats
+        self._output, self._folder = output, output.folder / "images"
+        self._draws_frames = "video" not in output.formats
         self.written: list[Path] = []
 
     def add(self, item: PreparedImage, found: Detections) -> None:
         if item.frame is not None and not self._draws_frames:
             return
-        write_image(self._folder / f"{file_name(item)}.jpg", drawn(item, found))
+        write_image(self._folder / f"{file_name(item)}.jpg", drawn(item, found, self._output))
         self.written = [self._folder]
 
     def close(self) -> None: ...

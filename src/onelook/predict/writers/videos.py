@@ -33,7 +33,8 @@ class Videos:
     needs_images: ClassVar[bool] = True
 
     def __init__(self, output: Output) -> None:
-        self._folder, self._keeps_sound = output.folder / "videos", output.sound
+        self._output, self._folder = output, output.folder / "videos"
+        self._keeps_sound = output.sound
         self.written: list[Path] = []
         self.notes: list[str] = []
         self._trails = Trails()
@@ -48,7 +49,7 @@ class Videos:
     def add(self, item: PreparedImage, found: Detections) -> None:
         if item.frame is None or item.video is None:
             return
-        image = drawn(self._trails.draw(item, found), found)
+        image = drawn(self._trails.draw(item, found), found, self._output)
         if self._open is None or self._open[0] != item.source.name:
             self.close()
             self._begin(item, (image.shape[0], image.shape[1]))

@@ -1,0 +1,53 @@
+"""`onelook view`: a data set as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onelook.api import view as api
+from onelook.cli.command_result import CommandResult
+from onelook.cli.console_reporter import ConsoleReporter
+
+
+def view(
+    data: Path,
+    /,
+    *,
+    out: Path = Path("view.html"),
+    model: str | None = None,
+    weights: Path | None = None,
+    detections: Path | None = None,
+    split: str = "val",
+    overwrite: bool = False,
+) -> CommandResult[api.ViewResult]:
+    """Write an HTML page that shows a data set: images with boxes, statistics, problems, a model's mistakes.
+
+    The page needs no network and no server. It refers to the images where they are, and shows them page by page, by
+    class, split, size and kind of problem. With a model or detections it shows them beside the labels, and finds false
+    positives, misses and suspect labels.
+
+    Examples:
+        onelook view data/
+        onelook view data/ --model runs/yolox-s --out mistakes.html
+        onelook view data/ --detections found.json --split test
+
+    Args:
+        data: folder, YAML file or COCO JSON file of a data set.
+        out: HTML file to write.
+        model: model whose mistakes are shown: a name, a weights or exported file, or the folder of a run.
+        weights: weights for a model given by name.
+        detections: COCO results file whose mistakes are shown, instead of a model's.
+        split: split that the model or the detections are for.
+        overwrite: replace a file that is there.
+    """
+    result = api.view(
+        data,
+        out=out,
+        model=model,
+        weights=weights,
+        detections=detections,
+        split=split,
+        overwrite=overwrite,
+        reporter=ConsoleReporter(),
+    )
+    return CommandResult(result)
