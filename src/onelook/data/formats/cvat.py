@@ -23,7 +23,7 @@ from onelook.data.formats.base import (
     spans_box,
     split_folder,
 )
-from onelook.data.formats.bounded_xml import TEXT_LIMIT, BoundedXml, printable
+from onelook.data.formats.bounded_xml import REMEDY, TEXT_LIMIT, BoundedXml, printable
 from onelook.data.formats.collector import (
     Collector,
     check_unlisted,
@@ -40,7 +40,6 @@ from onelook.errors import DataError, reason_of
 from onelook.reporter import Progress
 
 FILE_LIMIT = 4 << 30  # bytes
-_POINTS_LIMIT = 1 << 20  # characters of one outline
 _PEEK = 4096  # bytes
 _NOT_BOXES = ("polyline", "points", "mask", "ellipse", "cuboid", "skeleton", "tag")
 
@@ -163,6 +162,10 @@ class _Images(BoundedXml):
             corners = [attributes.get(side) for side in ("xtl", "ytl", "xbr", "ybr")]
             numbers = [number for number in map(read_number, corners) if number is not None]
             degrees = read_number(attributes.get("rotation", "0"))
+            if degrees is None:
+                message = f"the rotation of a box of '{attributes.get('label', '')[:60]}' is no number."
+                self._collector.problems.error("box-format", message, REMEDY, **here)
+                return
             if degrees and len(numbers) == 4:
                 centre = ((numbers[0] + numbers[2]) / 2, (numbers[1] + numbers[3]) / 2)
                 points = turned(numbers, degrees, centre)
@@ -170,7 +173,7 @@ class _Images(BoundedXml):
                 return
             self._collector.box(self._row, attributes.get("label"), corners, flags=flags, **here)
         elif tag == "polygon":
-            text = attributes.get("points", "")[:_POINTS_LIMIT]
+            text = attributes.get("points", "")
             pairs = [pair.split(",") for pair in text.split(";")]
             self._collector.outline(self._row, attributes.get("label"), pairs, flags=flags, **here)
         elif tag in _NOT_BOXES:
