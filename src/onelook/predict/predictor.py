@@ -22,7 +22,7 @@ from onelook.predict.given_image import ImageLike, are_several, check_array, nam
 from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, live_results, live_source, open_feed
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
-from onelook.predict.tiles import MERGE, OVERLAP, PreparedView, Tiles, chosen_tiles
+from onelook.predict.tiles import MERGE, OVERLAP, PreparedView, Tiles, chosen_tiles, without_too_many_tiles
 from onelook.predict.track import Result, track_results
 from onelook.reporter import PlainReporter, Reporter
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
@@ -221,21 +221,14 @@ class Predictor:
         One frame is in memory, however slow the caller is: those in between are dropped and counted. Ends with a file;
         raises ImageError where a camera or a stream cannot be opened, or has ended for good.
         """
-        reported = reporter or PlainReporter()
         chosen = None if tracker is None else named_tracker(tracker, confidence)
+        tiles = chosen_tiles(tile, overlap, tile_merge)
         found = live_source(find_sources([str(source) if isinstance(source, int) else os.fspath(source)]))
         postprocess = self.settings(confidence if chosen is None else chosen.detects_from(), iou)
-        feed = open_feed(found, reconnect=reconnect, notify=lambda event: _warn(reported, event))
+        feed = open_feed(found, reconnect=reconnect, notify=lambda event: _warn(reporter or PlainReporter(), event))
         with closing(feed):
-            tiles = chosen_tiles(tile, overlap, tile_merge)
             detect = partial(self.detect_prepared, postprocess=postprocess, source=found, tiles=tiles)
-            for _, result in live_results(
-                feed,
-                detect,
-                tracker=chosen,
-                forecast=forecast,
-                keep_images=keep_images,
-            ):
+            for _, result in live_results(feed, detect, tracker=chosen, forecast=forecast, keep_images=keep_images):
                 yield result
         if feed.error is not None:
             raise feed.error
@@ -285,6 +278,7 @@ class Predictor:
         )
         with closing(_batches(frames, 1 if one_by_one else self.batch)) as groups:
             for items in groups:
+                items[:] = [without_too_many_tiles(item, tiles) for item in items]
                 results = iter(self._run_items(items, postprocess, tiles, report))
                 while items:
                     item = items.pop(0)
