@@ -46,7 +46,7 @@ def result(scenes, tmp_path_factory):
 
 
 def test_a_recipe_and_a_data_set_in_memory_are_enough(scenes, tmp_path, capfd):
-    dataset = onelook.open_dataset(scenes, "train")
+    dataset = onelook.open_dataset(scenes, "train", reporter=SilentReporter())
     result = onelook.train(recipe(), dataset, out=tmp_path / "run", **QUICK)
     assert capfd.readouterr() == ("", "")
     assert (result.reason, result.epochs, result.steps, result.metric) == ("finished", 1, 2, "AP")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -299,6 +301,34 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
         open_dataset(root)
     with pytest.raises(UserError):
         open_dataset(root / "annotations" / "instances_val.json")
+
+
+PIPES = (
+    *("data.yaml", "a.json", "annotations/a.json", "train/a.json", "meta.json", "shards.json", "labels/a.json"),
+    *("a.csv", "train/a.csv", "classes.csv", "val-annotations-bbox.csv", "train-0.tar", "classes.txt", "labels/a.txt"),
+    *("a.xml", "annotations.xml", "annotations/a.xml", "train/annotations.xml", "labels/a.xml"),
+)
+
+
+def test_a_pipe_that_may_describe_a_data_set_is_not_waited_for(tmp_path):
+    places = []
+    for number, name in enumerate(PIPES):
+        root = tmp_path / str(number)
+        put(root / "images" / "a.png", make.png())
+        (root / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(root / name)
+        places += [str(root), str(root / name)]
+    code = (
+        "import sys; from onelook.data import open_dataset; from onelook.errors import UserError\n"
+        "for place in sys.argv[1:]:\n"
+        "    print(place, flush=True)\n"
+        "    try: open_dataset(place)\n"
+        "    except UserError: pass\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, *places]
+    done = subprocess.run(command, env=environment, timeout=100, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_loops_of_links_end(tmp_path):

@@ -152,7 +152,7 @@ def demo(
     weights = train_demo(choice, data, run, reporter).weights
     done("train")
     stats = validate(weights, data, reporter=reporter).stats
-    detect(weights, data / "new", out=out / "detections", formats="json,images", reporter=reporter)
+    detect(weights, data / "new", out=out / "detections", formats="json,images", overwrite=True, reporter=reporter)
     done("detect")
     export(weights, nms=True, out=exported)
     done("export")

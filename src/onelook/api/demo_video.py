@@ -135,6 +135,7 @@ def demo_video(
         track=TRACKER,
         confidence=CONFIDENCE,
         formats="json,mot,video",
+        overwrite=True,
         reporter=reporter,
     )
     tracks = score_tracks(clips / "tracks", tracked.folder / "tracks")

@@ -106,9 +106,8 @@ class DetectionTask:
             evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
         if process_group.is_main and evaluation is not None:
             _add_thresholds(best, evaluation)
-            run.log.info(
-                f"The best confidence is {evaluation.best_confidence:.2f} (mean F1 {evaluation.f1_curve.best_f1:.3f})."
-            )
+            if (best_f1 := evaluation.f1_curve.best_f1) > 0:
+                run.log.info(f"The best confidence is {evaluation.best_confidence:.2f} (mean F1 {best_f1:.3f}).")
         if process_group.is_main:
             path = report_training(
                 trained, run.recipe, training, validation, evaluation=evaluation, device=process_group.device

@@ -40,6 +40,8 @@ def _find(data: str | Path, inside: tuple[Path, ...]) -> Source:
     if not exists:
         raise DataError(f"The data set '{data}' does not exist.", _REMEDY)
     if not is_folder:
+        if not path.is_file():  # opening a pipe would block for ever
+            raise DataError(f"'{data}' is neither a folder nor an ordinary file.", _REMEDY)
         if (source := _described_by(path, inside)) is None:
             raise DataError(f"'{data}' is neither a folder nor a file that describes a data set.", _REMEDY)
         return source

@@ -150,6 +150,17 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return data
 
 
+def first_bytes(path: Path, count: int) -> bytes:
+    """The beginning of a file, for finding out what it is; b"" for what is no ordinary file, or cannot be read."""
+    try:
+        if not path.is_file():  # opening a pipe would block for ever
+            return b""
+        with open(path, "rb") as file:
+            return file.read(count)
+    except OSError:
+        return b""
+
+
 def read_text(path: Path, limit: int) -> str:
     """A text file: UTF-8 with or without a byte order mark, UTF-16 with one. Raises `DataError` for anything else."""
     data = read_bytes(path, limit)

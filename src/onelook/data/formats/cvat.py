@@ -32,6 +32,7 @@ from onelook.data.formats.collector import (
     read_number,
     turned,
 )
+from onelook.data.paths import first_bytes
 from onelook.data.problems import Problems
 from onelook.data.split import Dataset
 from onelook.data.split_names import named_splits, split_word
@@ -60,11 +61,7 @@ def find_file(path: Path) -> Source | None:
 
 
 def _is_cvat(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return path.is_file() and re.search(rb"<annotations[\s>]", file.read(_PEEK)) is not None
-    except OSError:
-        return False
+    return re.search(rb"<annotations[\s>]", first_bytes(path, _PEEK)) is not None
 
 
 def _source(files: Sequence[Path], root: Path, described_by: Path) -> Source:

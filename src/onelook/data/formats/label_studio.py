@@ -22,7 +22,7 @@ from onelook.data.formats.collector import (
     turned,
 )
 from onelook.data.jsonstream import JsonStream, Single
-from onelook.data.paths import is_image
+from onelook.data.paths import first_bytes, is_image
 from onelook.data.problems import Problems
 from onelook.data.split_names import named_splits
 from onelook.errors import DataError
@@ -60,11 +60,7 @@ def find_file(path: Path) -> Source | None:
 
 def _holds_tasks(path: Path) -> bool:
     """Whether a file begins as a list of objects, with keys of Label Studio."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(_PEEK).removeprefix(b"\xef\xbb\xbf").lstrip() if path.is_file() else b""
-    except OSError:
-        return False
+    start = first_bytes(path, _PEEK).removeprefix(b"\xef\xbb\xbf").lstrip()
     is_list = re.match(rb"\[\s*\{", start) is not None
     return (
         is_list and re.search(rb'"(rectanglelabels|polygonlabels|was_cancelled|total_annotations)"', start) is not None

@@ -29,7 +29,7 @@ from onelook.data.formats.base import (
 )
 from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.formats.collector import Collector, files_with_images, read_collected
-from onelook.data.paths import images_below, read_bytes, walk_files
+from onelook.data.paths import first_bytes, images_below, read_bytes, walk_files
 from onelook.data.problems import Problems
 from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE, named_splits, split_word
@@ -82,11 +82,7 @@ def _is_labelme(folder: Path, *, deep: bool = False) -> bool:
 
 
 def _begins_as_labelme(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            start = file.read(_PEEK) if path.is_file() else b""
-    except OSError:
-        return False
+    start = first_bytes(path, _PEEK)
     return all(re.search(rb'"(' + keys + rb')"\s*:', start) for keys in (b"shapes|flags|version", b"shapes|imagePath"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 
 from onelook.errors import UserError
-from onelook.files import replacing
+from onelook.files import move, replacing
 from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.files import Output, cannot_write, discard, drawn
 from onelook.predict.writers.sound import keep_sound
@@ -116,7 +115,7 @@ class Videos:
         try:
             kept, note = keep_sound(draft, source, begin, target)
             if kept:
-                os.replace(target, draft)
+                move(target, draft)
         finally:
             target.unlink(missing_ok=True)
         self.notes += [note] if note else []
