@@ -54,11 +54,15 @@ def _texts(arrays: Arrays, kind: str, order: np.ndarray) -> dict[str, np.ndarray
 
 
 def join(parts: Sequence[Arrays]) -> dict[str, np.ndarray]:
-    """The images and objects of several splits, one after another. Labels are taken as they are; ids may repeat."""
+    """The images and objects of several splits, one after another. Labels are taken as they are; ids may repeat.
+
+    The images are files of their own: splits that are in shards cannot be joined.
+    """
     if len(parts) == 1:
         return dict(parts[0])
     columns = [name for name in (*_OF_IMAGES, *_OF_OBJECTS) if all(name in part for part in parts)]
     result = {name: np.concatenate([part[name] for part in parts]) for name in columns}
+    result |= empty_arrays("member_places")
     result["object_offsets"] = _joined_offsets([part["object_offsets"] for part in parts])
     for kind, counted in _TEXTS:
         offsets = [part[f"{kind}_offsets"] for part in parts]
