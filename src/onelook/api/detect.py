@@ -186,6 +186,8 @@ def detect(
     )
     tiles = chosen_tiles(tile, overlap, tile_merge)
     part = parse_shard(shard)
+    if resume and overwrite:
+        raise UsageError("resume continues results, and overwrite replaces them.", "Give one of the two.")
     folder = output_folder(out, part, resume=resume)
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
     _check_numbers(arguments, names)
