@@ -363,3 +363,18 @@ def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path, monkeypatch: py
         with pytest.raises(error, match=r"(?i)no space left") if error else contextlib.nullcontext():
             end(growing)
         assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_videos_are_named_where_all_sources_are_images(model: Path, tmp_path: Path) -> None:
+    image, told = write_image(tmp_path / "a.png"), tmp_path / "told.json"
+    base = (image, "--model", model, "--out", tmp_path / "out", "--overwrite", "--json", told)
+    for options, word in (
+        (("--start", "5"), "'start'"),
+        (("--every", "3"), "'every'"),
+        (("--format", "video"), "video"),
+    ):
+        assert detect(*base, *options) == 0
+        (note,) = json.loads(told.read_text())["notes"]
+        assert word in note and "no source is one" in note
+    assert detect(*base) == 0
+    assert json.loads(told.read_text())["notes"] == []

@@ -186,6 +186,14 @@ def names_of(paths: list[str]) -> list[str]:
 EXPECTED = ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png", "6.png", "clip.mp4", "7.png", "8.png", "9.png"]
 
 
+def test_relative_names_are_the_same_images_for_a_worker_in_another_folder(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(images)
+    for name in ("b/*.png", "b", "b/7.png"):
+        assert [path for path in list_images([name]) if path.endswith("7.png")] == [f"{images}/b/7.png"]
+
+
 def test_images_of_a_folder_a_pattern_and_a_list_are_found(images: Path, tmp_path: Path) -> None:
     assert names_of(list(list_images([str(images)]))) == EXPECTED
     assert names_of(list(list_images([str(images / "b" / "*.png"), f"file://{images}/1.png"]))) == [

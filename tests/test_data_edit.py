@@ -137,6 +137,7 @@ def test_the_command_merges_and_writes_a_format(tmp_path: Path, capsys: pytest.C
     assert "index of the data is kept" not in shown.err  # that folder is gone already
     for arguments, message in (
         (["--rename", "cat", "--out", "x.yaml"], "--rename takes OLD=NEW"),
+        (["--rename", "cat=a", "--rename", "cat=b", "--out", "x.yaml"], "gives 'cat' two names, 'a' and 'b'"),
         (["--merge", "=c", "--out", "x.yaml"], "--merge takes A,B=C"),
         (["--out", "folder"], "not the name of a YAML file"),
         (["--merge", "cat,dog=c", "--merge", "cat,dog=d", "--out", "x.yaml"], "names 'cat' for 'c' and for 'd'"),

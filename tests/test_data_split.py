@@ -131,6 +131,7 @@ def test_a_divided_data_set_is_divided_again_on_demand_only(tmp_path: Path) -> N
         ({"val": 0.0}, "nothing to divide"),
         ({"copy": True}, "copy needs a format"),
         ({"val": 0.001}, "'val' would have no image"),
+        ({"seed": -1}, "The seed is -1"),
     ],
 )
 def test_fractions_that_cannot_be_are_refused(tmp_path: Path, arguments: dict[str, float], message: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 import onelook
 from onelook.cli.app import run
-from onelook.errors import UserError
+from onelook.errors import UsageError, UserError
 from onelook.predict import live, live_capture
 from onelook.predict.predictor import Predictor
 from onelook.reporter import Progress
@@ -72,6 +72,13 @@ def test_a_detector_of_python_yields_live_results(model: Path, tmp_path: Path) -
     last = found[-1].detections
     assert last.tracks is not None and sorted(last.tracks.tolist()) == [1, 2]
     assert last.image is not None and last.image.shape == (48, 64, 3) and last.frame == 11
+
+
+def test_settings_that_would_change_nothing_are_wrong_use_in_python_too(model: Path, tmp_path: Path) -> None:
+    detector = onelook.load(model, threads=1)
+    for wrong, word in (({"forecast": "linear"}, "'forecast'"), ({"overlap": 0.5}, "'overlap'")):
+        with pytest.raises(UsageError, match=word):
+            next(detector.live(clip(tmp_path / "a.mp4"), **wrong))
 
 
 def test_large_frames_are_cut_in_real_time_too(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

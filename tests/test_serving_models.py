@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
 import time
 
@@ -18,7 +17,6 @@ from onelook.serving.batching import Batcher, Job, QueueTimeout
 from onelook.serving.options import ServerOptions
 from onelook.serving.repository import Place, Repository
 from onelook.serving.service_error import ServiceError
-from onelook.serving.watch import FolderWatch, model_in
 from onnx_models import write_model
 
 INPUT = {"inputs": [{"name": "images", "shape": [1, 3, 32, 32], "datatype": "FP32", "data": [0] * 3072}]}
@@ -350,50 +348,3 @@ def test_versions_are_ordered_by_their_number(tmp_path):
     repository.remove("small", "10")
     assert repository.find("small").version == "9"
     repository.close(5)
-
-
-# --- the watched folder ----------------------------------------------------------------------------------------------
-
-
-def test_a_watched_folder_is_followed(tmp_path):
-    folder = tmp_path / "models"
-    repository = Repository(lambda path: open_servable(path, LoadOptions()), ServerOptions())
-    folder.mkdir()
-    watch = FolderWatch(folder, repository)
-    watch.look(first=True)
-    assert not repository.ready()
-    place = folder / "small" / "1"
-    place.mkdir(parents=True)
-    write_model(place / "any.onnx")
-    watch.look()
-    assert repository.names() == []  # it may still be written
-    watch.look()
-    assert repository.names() == ["small"] and repository.ready()
-    first = repository.find("small")
-    (place / "any.onnx").write_bytes(b"damaged")
-    watch.look()
-    watch.look()
-    assert repository.find("small") is first and "any.onnx" in repository.index()[0].reason
-    write_model(place / "any.onnx", batch=1)
-    watch.look()
-    watch.look()
-    assert repository.find("small") is not first and repository.index()[0].reason == ""
-    shutil.copytree(place, folder / "small" / "2")
-    watch.look()
-    watch.look()
-    assert repository.versions("small") == ["1", "2"]
-    shutil.rmtree(folder / "small")
-    watch.look()
-    assert repository.names() == [] and repository.index() == []
-    repository.close(5)
-
-
-def test_a_folder_holds_one_model(tmp_path):
-    with pytest.raises(UserError, match="no model"):
-        model_in(tmp_path)
-    for name in ("a.engine", "a.onnx", "a.engine.json"):
-        (tmp_path / name).write_bytes(b"x")
-    assert model_in(tmp_path).name == "a.engine"  # the ONNX file is what it was built of
-    (tmp_path / "b.xml").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"a\.engine, b\.xml"):
-        model_in(tmp_path)

@@ -12,6 +12,7 @@ import pytest
 import onelook.client
 from encoded_images import encoded
 from http_server import client_of, held_repository, in_thread, repository_of, wait_until
+from onelook.errors import UserError
 from onelook.predict.tiles import Tiles
 from onelook.serving.options import ServerOptions
 
@@ -120,3 +121,23 @@ def test_the_client_sends_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(client.detect(LARGE, tile=640, overlap=0.3, tile_merge="nmm")) == 0
     client.detect(LARGE)
     assert asked == ["/v1/detect?tile=640&overlap=0.3&tile_merge=nmm", "/v1/detect?"]
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "http://[", "http://host:port", "http://host:99999", "http://"])
+def test_the_client_refuses_what_is_no_address(url: str) -> None:
+    with pytest.raises(UserError, match="no address of a server"):
+        onelook.client.Client(url)
+
+
+def test_the_client_takes_a_token_as_a_file_holds_it() -> None:
+    with pytest.raises(UserError, match="The token has signs"):
+        onelook.client.Client(token="first\nsecond")
+    with pytest.raises(onelook.client.ServerError, match="does not answer"):
+        onelook.client.Client("http://127.0.0.1:9", token="a-token\n").models()
+
+
+def test_another_kind_of_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer in ([], {"hello": 1}, {"results": None}):
+        monkeypatch.setattr("onelook.client.Client._ask", lambda *_, answer=answer: answer)
+        with pytest.raises(onelook.client.ServerError, match="is not one of Onelook"):
+            onelook.client.Client().detect(LARGE)

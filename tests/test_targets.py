@@ -22,21 +22,17 @@ from onelook.errors import ConfigError, ExportError, MissingDependencyError, Usa
 from onelook.exporting.ncnn import _SpaceToDepth
 from onelook.exporting.target import ExportedFile, ExportOptions
 from onelook.exporting.targets import TARGETS
-from onelook.exporting.tensorrt import check_operators, trtexec_command
 from onelook.exporting.verify import verification_images
 from onelook.layers.focus import space_to_depth
 from onelook.networks.build import build
 from onelook.networks.detector import Detector
 from onelook.networks.yolox.architecture import Yolox
 from onelook.ops.nms import Nms
-from onelook.predict.runtimes import exported_runtime
-from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError
-from onelook.predict.runtimes.torch import TorchRuntime
+from onelook.predict.runtimes.exported import ForeignFileError
 from onelook.weights import save_weights
-from simulated_tensorrt import Cuda, modules
+from rows_of_files import SIZE, AllRows, assert_same, batch, opened
 from spread_detector import fresh_detector, spread_detector
 
-SIZE = (64, 96)
 NEEDS = {
     "onnx": ("onnx", "onnxscript"),
     "openvino": ("openvino",),
@@ -56,7 +52,7 @@ needs_ncnn = pytest.mark.skipif(bool(MISSING["ncnn"]), reason="ncnn or pnnx is n
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*jit"),
-]  # TODO one_thread_in_module
+]
 
 
 @pytest.fixture(scope="module")
@@ -82,36 +78,6 @@ def exported(detector: Detector, fresh: Detector, tmp_path_factory: pytest.TempP
         return made[key]
 
     return export
-
-
-def opened(exported: ExportedFile, **settings: Any) -> ExportedRuntime:
-    kind = exported_runtime(exported.path)
-    assert kind is not None
-    return kind(exported.path, **settings)
-
-
-def batch(count: int) -> np.ndarray:
-    """(count, H, W, 3) uint8."""
-    return np.resize(verification_images(SIZE), (count, 3, *SIZE)).transpose(0, 2, 3, 1).astype(np.uint8)
-
-
-class AllRows:
-    """Keeps all rows as they are, with their best scores: NMS would turn a rounding into another order."""
-
-    def __call__(self, boxes: np.ndarray, scores: np.ndarray) -> Any:
-        return np.asarray(boxes), np.asarray(scores).max(-1), np.zeros(len(boxes), np.int64)
-
-    def batch(self, boxes: np.ndarray, scores: np.ndarray) -> list[Any]:
-        return [self(*pair) for pair in zip(boxes, scores)]
-
-
-def assert_same(found: list[Any], expected: list[Any], tolerance: float = 0.05) -> None:
-    assert len(found) == len(expected) > 0
-    assert sum(len(scores) for _, scores, _ in expected) > 5
-    for (boxes, scores, labels), (theirs, their_scores, their_labels) in zip(found, expected):
-        np.testing.assert_array_equal(labels, their_labels)
-        np.testing.assert_allclose(boxes, theirs, atol=tolerance, rtol=1e-3)
-        np.testing.assert_allclose(scores, their_scores, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -192,6 +158,24 @@ def test_what_a_format_cannot_hold_is_refused_by_name(name: str, options: dict[s
 def test_other_formats_are_refused_with_the_reason(target: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         onelook.export("yolox-nano", target, weights="none")
+
+
+def test_the_command_gives_the_reason_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", "--model", "yolox-nano", "--weights", "none", "--to", "coreml"]) == 2
+    assert "Core ML runs on Apple's systems only" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", [one for one in FORMATS if one.values in (("openvino",), ("ncnn",))])
+def test_threads_are_those_of_the_free_cores(name: str, exported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = f"onelook.predict.runtimes.{name}"
+    monkeypatch.setattr(f"{module}.chosen_threads", lambda: 1)
+    monkeypatch.setattr(f"{module}.num_cores", lambda: 4, raising=False)
+    for threads, expected in ((None, 1), (2, 2)):
+        runtime: Any = opened(exported(name), threads=threads)
+        found = (
+            runtime._net.opt.num_threads if name == "ncnn" else runtime._compiled.get_property("INFERENCE_NUM_THREADS")
+        )
+        assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -332,59 +316,3 @@ def test_command_line_names_all_files(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_space_to_depth_as_a_convolution_is_exact(channels: int) -> None:
     images = torch.randn(2, channels, 6, 8)
     assert torch.equal(_SpaceToDepth(channels)(images), space_to_depth(images))
-
-
-def test_tensorrt_without_a_gpu_writes_the_onnx_file_and_the_command(exported: Any, detector: Detector) -> None:
-    if find_spec("tensorrt") is not None:
-        pytest.skip("TensorRT is installed: the engine is built here")
-    file = exported("tensorrt", dynamic=True)
-    engine = file.path.with_suffix(".engine")
-    assert file.path.suffix == ".onnx" and not engine.exists() and file.agreement.box < 0.05
-    assert file.beside == (Path(f"{engine}.json"),)
-    (note,) = file.notes
-    assert "No engine was built or run" in note and "'tensorrt' is not installed" in note
-    assert f"trtexec --onnx={file.path} --saveEngine={engine} --stronglyTyped" in note
-    assert trtexec_command(file.path, engine, file.metadata)[-3:] == [
-        "--minShapes=images:1x3x64x96",
-        "--optShapes=images:8x3x64x96",
-        "--maxShapes=images:32x3x64x96",
-    ]
-    assert_same(opened(file)(batch(2), AllRows()), TorchRuntime(detector, "cpu", size=SIZE)(batch(2), AllRows()))
-
-
-def test_operator_that_tensorrt_does_not_take_is_named(exported: Any) -> None:
-    file = exported("onnx", nms=Nms())
-    with pytest.raises(ExportError, match="'Abs'"):
-        check_operators(file.path)
-
-
-@pytest.fixture
-def simulated(monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    cuda = Cuda()
-    for name, module in modules(cuda).items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr("onelook.exporting.tensorrt.find_spec", lambda name: object())
-    return cuda
-
-
-def test_engine_is_built_verified_and_run_through_the_simulated_interface(
-    simulated: Cuda, detector: Detector, tmp_path: Path
-) -> None:
-    file = TARGETS["tensorrt"].write(detector, tmp_path / "m.engine", ExportOptions(dynamic=True))
-    assert file.path == tmp_path / "m.engine" and file.notes == () and file.runs_in == "TensorRT 0.simulated"
-    assert {one.name for one in tmp_path.iterdir()} == {"m.engine", "m.engine.json", "m.onnx"}
-    runtime = opened(file, device="cuda:0")
-    outside = TorchRuntime(detector, "cpu", size=SIZE)
-    for count in (1, 3, 2):  # memory grows once and is kept
-        assert_same(runtime(batch(count), AllRows()), outside(batch(count), AllRows()))
-    assert simulated.freed == 3 + 3  # images and two outputs, here and in the verification
-    with pytest.raises(ConfigError, match="toaster"):
-        opened(file, device="toaster")
-    with pytest.raises(ExportError, match="CUDA says 101"):
-        opened(file, device="cuda:1")
-    simulated.largest = 100
-    with pytest.raises(ExportError, match="CUDA says 2"):
-        opened(file)(batch(1), AllRows())
-    file.path.write_bytes(b"of another GPU")
-    with pytest.raises(ExportError, match="not an engine for this GPU"):
-        opened(file)

@@ -326,7 +326,36 @@ def test_validation_in_tiles_scores_what_detection_finds(folder: Path, tmp_path:
     assert run(*base, "--tile", "64", "--rectangular") == 2
 
 
-@pytest.mark.parametrize("wrong", [("--tile", "5"), ("--tile", "64", "--overlap", "1"), ("--tile-merge", "wbf")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--tile", "5"),
+        ("--tile", "64", "--overlap", "1"),
+        ("--tile-merge", "wbf"),
+        ("--overlap", "0.5"),
+        ("--tile-merge", "nms"),
+    ],
+)
 def test_wrong_tiles_are_wrong_usage(folder: Path, wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("detect", str(folder / "a.png"), "--model", str(folder / "small.onnx"), *wrong) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_image_of_too_many_tiles_does_not_lose_the_others(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name, side in (("a", 64), ("b", 4600), ("c", 64)):
+        cv2.imwrite(str(tmp_path / f"images/{name}.png"), np.zeros((side, side), np.uint8))
+    settings = ("--model", str(folder / "small.onnx"), "--tile", "32", "--format", "json")
+    told = tmp_path / "told.json"
+    assert run("detect", str(tmp_path / "images"), *settings, "--out", str(tmp_path / "out"), "--json", str(told)) == 1
+    written = json.loads((tmp_path / "out/detections.json").read_text())
+    assert [Path(one["source"]).stem for one in written] == ["a", "c"]
+    (failure,) = json.loads(told.read_text())["failures"]
+    assert failure["source"].endswith("b.png") and "tiles of 32 pixels" in failure["message"]
+    assert run("detect", str(tmp_path / "images/b.png"), *settings, "--out", str(tmp_path / "alone")) == 2
+
+
+def test_a_file_of_a_fixed_batch_is_filled_with_tiles(tmp_path: Path) -> None:
+    """Runs of one image would be filled up with empty ones: four times the work of a batch of four."""
+    for batch, expected in ((None, 1), (1, 1), (4, 4)):
+        assert onelook.load(write_model(tmp_path / f"{batch}.onnx", batch=batch)).batch == expected

@@ -44,9 +44,16 @@ class Client:
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8000", *, token: str | None = None, timeout: float = 60.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # of the port, or of brackets
+            usable = False
+        if not usable:
             raise UserError(f"'{url}' is no address of a server.", "Give one such as http://127.0.0.1:8000.")
+        token = None if token is None else token.strip()  # a file of one line ends with a newline
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise UserError("The token has signs that a header cannot hold.", "Give one line of the server's file.")
         self.url, self.timeout = url.rstrip("/"), timeout
         self._parts, self._token = parts, token
 
@@ -106,12 +113,12 @@ class Client:
         query = urlencode({name: value for name, value in settings.items() if value is not None})
         body, kind = _form(files)
         answer = self._ask("POST", f"/v1/detect?{query}", body, {"Content-Type": kind})
-        found = [_detections(entry) for entry in answer["results"]]
+        found = [_detections(entry) for entry in self._listed(answer, "results")]
         return found if several else found[0]
 
     def models(self) -> list[dict[str, Any]]:
         """The models of the server: name, version, classes, input size, runtime."""
-        return list(self._ask("GET", "/v1/models")["models"])
+        return self._listed(self._ask("GET", "/v1/models"), "models")
 
     def ready(self) -> bool:
         """Whether the server answers and takes requests."""
@@ -120,6 +127,13 @@ class Client:
         except ServerError:
             return False
         return True
+
+    def _listed(self, answer: Any, key: str) -> list[dict[str, Any]]:
+        """The list in an answer. ServerError where a server of another kind answered."""
+        listed = answer.get(key) if isinstance(answer, dict) else None
+        if not isinstance(listed, list):
+            raise ServerError(f"The server at {self.url} is not one of Onelook.", "Check the address.", status=200)
+        return listed
 
     def _ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Any:
         secure = self._parts.scheme == "https"
@@ -189,7 +203,7 @@ def _form(files: Sequence[tuple[str, bytes]]) -> tuple[bytes, str]:
             f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{plain}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
         )
-        parts += [head.encode(), content, b"\r\n"]
+        parts += [head.encode(errors="replace"), content, b"\r\n"]
     return b"".join((*parts, f"--{boundary}--\r\n".encode())), f"multipart/form-data; boundary={boundary}"
 
 

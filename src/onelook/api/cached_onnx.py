@@ -42,6 +42,7 @@ from onelook.files import write_bytes, write_text
 from onelook.ops.nms import Nms
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtimes import exported_runtime
+from onelook.predict.runtimes.exported import ExportedRuntime
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.reporter import Reporter
 from onelook.threads import check_threads, chosen_threads, threads_note
@@ -208,7 +209,7 @@ def exported_where_it_pays(
 def report_threads(predictor: Predictor, threads: int | None, reporter: Reporter) -> None:
     """Says it where fewer threads than cores were chosen for a predictor on the CPU. threads: what the user gave."""
     runtime = predictor.runtime
-    if isinstance(runtime, OnnxRuntime):
+    if isinstance(runtime, ExportedRuntime) and not hasattr(runtime, "device"):  # which is PyTorch's
         applies = runtime.device_name == "cpu"
     else:
         torch = sys.modules.get("torch")

@@ -25,7 +25,7 @@ from onelook.ops.nms import Postprocess
 from onelook.predict.live import ForecastName, LiveDetections, live_source
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
-from onelook.predict.sources import Excerpt, PreparedImage, Source, UnreadableSource, find_sources
+from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.tiles import MERGE, OVERLAP, Tiles, chosen_tiles
 from onelook.predict.track import Result, track_results
 from onelook.predict.video import count_images
@@ -155,13 +155,13 @@ def detect(
     a list; numbers are cameras.  postprocess: how boxes become detections ("nms", "diou", "soft", "best"); None is the
     model's own.  out: the folder to write to; None is runs/detect, runs/detect-2 and so on.  formats: any of "json",
     "images", "coco", "yolo", "csv", "video", "mot", "crops"; None is json, images and video, and without images where
-    `live`.  batch: most images in one run of the network; None is 1 on a CPU, 8 on a GPU.  tile, overlap, tile_merge:
-    how larger images and frames are cut, as in `onelook.load(...).detect`.  track: follow the objects of videos, by
-    "bytetrack" or "ocsort"; `confidence` is then the least score that starts a track.  every, start, end: use every
-    `every`th frame of videos, from `start` up to `end`, in seconds or as a text "h:m:s".  live: use one camera, stream
-    or file in real time: the newest frame first, others dropped and counted.  forecast: how the boxes of tracked
-    objects are then moved to the moment of display ("linear", "kalman", "none").  reconnect: for how many seconds a
-    camera or a stream that stalls is opened again.  show: in a window.
+    `live`.  batch: most images in one run of the network; None is 1 on a CPU, 8 on a GPU, or what a file has built in.
+    tile, overlap, tile_merge: how larger images and frames are cut, as in `onelook.load(...).detect`.  track: follow
+    the objects of videos, by "bytetrack" or "ocsort"; `confidence` is then the least score that starts a track.  every,
+    start, end: use every `every`th frame of videos, from `start` up to `end`, in seconds or as a text "h:m:s".  live:
+    use one camera, stream or file in real time: the newest frame first, others dropped and counted.  forecast: how the
+    boxes of tracked objects are then moved to the moment of display ("linear", "kalman", "none").  reconnect: for how
+    many seconds a camera or a stream that stalls is opened again.  show: in a window.
     runtime: what runs weights on a CPU. "torch" is PyTorch. "onnx" is ONNX Runtime, with a file that is exported and
     verified once, and cached beside the weights. "auto" runs that file where there is one, and makes it where PyTorch
     would take a minute or more for all images; the export is stopped after half of that time.
@@ -209,8 +209,6 @@ def detect(
         tracker = None  # whose lower threshold is not for images
     settings = predictor.settings(confidence if tracker is None else tracker.detects_from(), iou, agnostic or None)
     result = DetectResult(folder, len(found))
-    if track is not None and not has_frames:
-        result.notes.append("Nothing was tracked: only videos, cameras and streams are, and no source is one.")
     labels = None if classes is None else selected_labels(classes, predictor.class_names)
     record = _record(arguments, names, excerpt, labels)
     output = Output(folder, names, predictor.class_names, track is not None, line_width, not hide_labels, not live)
@@ -229,9 +227,19 @@ def detect(
             live_how = (settings, tracker, excerpt, tiles, real_time)
             _detect_live(predictor, found[0], live_how, result, (writers, shown, progress, labels))
     result.written = [*writers.written, *(() if result.live is None or result.live.log is None else (result.live.log,))]
-    result.notes += writers.notes
+    result.notes += writers.notes if has_frames else _of_no_use(names, excerpt, tracked=track is not None)
     result.seconds = time.perf_counter() - begun
     return result
+
+
+def _of_no_use(names: Sequence[str], excerpt: Excerpt, *, tracked: bool) -> list[str]:
+    """Notes of the settings that change nothing where all sources are images. names: of the formats."""
+    unused = {
+        "Nothing was tracked: only videos, cameras and streams are": tracked,
+        "'every', 'start' and 'end' changed nothing: they are for videos": excerpt != WHOLE,
+        f"Nothing was written: the format {' and '.join(names)} is for videos": set(names) <= {"video", "mot"},
+    }
+    return [f"{what}, and no source is one." for what, is_so in unused.items() if is_so]
 
 
 _OF_RESULTS = (

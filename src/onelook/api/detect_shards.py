@@ -12,7 +12,7 @@ from typing import Any
 
 from onelook.api.candidates import model_digest, model_files
 from onelook.api.checks import check_batch, check_thresholds
-from onelook.api.open import LoadOptions, PathLike, open_predictor
+from onelook.api.open import GPU_BATCH, LoadOptions, PathLike, open_predictor
 from onelook.api.shard_job import ModelFiles, ShardJob, detect_shard, keep_open
 from onelook.cluster.place import parse_place
 from onelook.cluster.ray_workers import RayWorkers, device_of, workers_at
@@ -29,7 +29,6 @@ from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 
 SHARD_SIZE = 1000  # images
-_BATCH_ON_GPU, _BATCH_ON_CPU = 8, 1
 _BETWEEN_SUMMARIES = 10.0  # seconds
 
 
@@ -106,8 +105,8 @@ def detect_shards(
     several.  out: folder or address of the results; the same call continues what is there.  on: "ray" is the cluster
     that this machine belongs to, or else this machine alone; "ray://HOST:PORT" is another; "local" is this process.
     "ray,workers=8,cpus=2,gpus=1" has up to 8 workers, each with as much.  batch: images in one run of the network; None
-    is 1 on a CPU, 8 on a GPU.  threads: of a worker on a CPU; None is its CPUs on Ray.  shard_size:
-    images in a file.
+    is that of a file of a fixed batch, else 1 on a CPU, 8 on a GPU.  threads: of a worker on a CPU; None is its CPUs on
+    Ray.  shard_size: images in a file.
 
     The other settings are those of `onelook.detect`, and the detections are the same, bit for bit, on equal processors
     with equal threads and batches. An image that cannot be read is a row with an error. Ctrl-C, and the loss of
@@ -137,8 +136,9 @@ def detect_shards(
     store = Store(os.fspath(out))
     started = time.monotonic()
     with workers_at(place, InProcess(), shown, device=device) as workers:
-        on_cpu = workers.on_cpu if isinstance(workers, RayWorkers) else opened.batch == _BATCH_ON_CPU
-        images_at_once = batch or (_BATCH_ON_CPU if on_cpu else _BATCH_ON_GPU)
+        # On Ray, the model was opened on a CPU of this machine.
+        on_other_gpus = isinstance(workers, RayWorkers) and not workers.on_cpu
+        images_at_once = batch or (GPU_BATCH if on_other_gpus and opened.batch == 1 else opened.batch)
         # Whole batches, so that the same images share a batch in any division.
         shard_size = -(-shard_size // images_at_once) * images_at_once
         options = replace(options, device=device_of(workers, device))

@@ -15,7 +15,7 @@ from onelook.api.window import Window
 from onelook.errors import ImageError, UsageError
 from onelook.ops.nms import Postprocess
 from onelook.predict.latency import Latencies
-from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, live_results, open_feed
+from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, check_forecast, live_results, open_feed
 from onelook.predict.predictor import Predictor
 from onelook.predict.sources import Excerpt, PreparedImage, Source
 from onelook.predict.tiles import Tiles
@@ -52,8 +52,7 @@ def live_options(
             if value != getattr(LiveOptions(), name):
                 raise UsageError(f"'{name}' is for sources in real time.", f"Add --live, or leave {name} out.")
         return None
-    if options.forecast != LiveOptions.forecast and not tracked:
-        raise UsageError("'forecast' is for tracked objects.", "Add --track bytetrack, or leave forecast out.")
+    check_forecast(options.forecast, tracked=tracked)
     if every != 1:
         raise UsageError("'every' and 'live' exclude each other.", "The newest frame is used anyway: leave every out.")
     if batch is not None and batch != 1:

@@ -90,10 +90,21 @@ def open_predictor(model: Model, options: LoadOptions) -> Predictor:
         _check_no_settings(**vars(options))
         return model
     runtime = open_runtime(model, options)
-    on_gpu = getattr(getattr(runtime, "device", None), "type", "cpu") != "cpu"
     beside = runtime.files() if isinstance(runtime, ExportedRuntime) else ()
     source = ModelSource(model, options.weights, runtime.size, stamps_of(model, options.weights, *beside[1:]))
-    return OpenedPredictor(runtime, source, batch=GPU_BATCH if on_gpu else 1)
+    return OpenedPredictor(runtime, source, batch=_usual_batch(runtime))
+
+
+def _usual_batch(runtime: Runtime) -> int:
+    """Most images in one run: those of a file of a fixed batch, which would be filled up; else by the device."""
+    if isinstance(runtime, ExportedRuntime):
+        if runtime.metadata.batch is not None:
+            return runtime.metadata.batch
+        kind = runtime.device_name.lower().replace(".", ":").partition(":")[0]
+        on_gpu = kind in ("cuda", "gpu", "mps") or kind.isdecimal()  # a number is a CUDA device
+    else:
+        on_gpu = getattr(getattr(runtime, "device", None), "type", "cpu") != "cpu"
+    return GPU_BATCH if on_gpu else 1
 
 
 def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:

@@ -92,7 +92,8 @@ def detect(
         out: folder to write to; runs/detect, runs/detect-2, ... unless given.
         format: what to write, separated by commas: json, images, coco, yolo, csv, video, mot, crops; json,images,video
             unless given, json,video with --live.
-        batch: most images in one run of the network; 1 on a CPU, 8 on a GPU unless given.
+        batch: most images in one run of the network; 1 on a CPU, 8 on a GPU, or what a file has built in,
+            unless given.
         tile: cut larger images and frames into square tiles of so many pixels, for objects that are small in them; the
             whole image is looked at, too.
         overlap: share of a tile that neighbours have in common.

@@ -53,7 +53,7 @@ def edit(
     result = api.edit(
         [data, *more],
         out,
-        rename=dict(map(_pair, _listed(rename))),
+        rename=_renames(rename),
         merge=_merges(merge),
         drop=_listed(drop),
         only=_listed(only),
@@ -68,6 +68,14 @@ def edit(
 def _listed(given: Sequence[str]) -> list[str]:
     """The names of all uses of an option, each with commas between."""
     return [name.strip() for text in given for name in text.split(",") if name.strip()]
+
+
+def _renames(given: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for old, new in map(_pair, _listed(given)):
+        if found.setdefault(old, new) != new:
+            raise UsageError(f"--rename gives '{old}' two names, '{found[old]}' and '{new}'.", "Give one of them.")
+    return found
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
@@ -15,7 +15,7 @@ def export(
     *,
     model: str,
     weights: str | None = None,
-    to: Target = "onnx",
+    to: str = "onnx",
     nms: bool = False,
     half: bool = False,
     int8: bool = False,
@@ -50,9 +50,9 @@ def export(
     Args:
         model: name of a model, a weights file, or the folder of a run.
         weights: weights file for a named model; "none" exports it untrained.
-        to: the runtime's format; torch is a program of torch.export. Without a GPU, tensorrt writes the ONNX file and
-            says how the engine is built of it. Darknet's .weights hold the training form of a YOLOv4 model in float32
-            and take no other settings.
+        to: the format: onnx, openvino, ncnn, litert, torch (a program of torch.export), tensorrt or darknet. Without a
+            GPU, tensorrt writes the ONNX file and says how the engine is built of it. Darknet's .weights hold the
+            training form of a YOLOv4 model in float32 and take no other settings.
         nms: build non-maximum suppression in (onnx and openvino), so that the file gives final detections as evaluation
             counts them; of a model that needs none, its best rows.
         half: float16 weights and features.
@@ -82,7 +82,7 @@ def export(
 
     result = write_export(
         model,
-        to,
+        cast(Target, to),  # any text, since formats that are not written are refused with the reason
         weights=weights,
         nms=nms,
         half=half,

@@ -78,7 +78,7 @@ def _expand(text: str, leave_out: str) -> Iterator[str]:
     if os.path.isdir(path):
         yield from _folder(path, leave_out)
     elif any(letter in path for letter in "*?[") and not os.path.lexists(path):
-        yield from sorted(one for one in glob.iglob(path, recursive=True) if not os.path.isdir(one))
+        yield from sorted(os.path.abspath(one) for one in glob.iglob(path, recursive=True) if not os.path.isdir(one))
     elif not os.path.lexists(path):
         raise ImageError(f"'{path}' does not exist.", "Check the path.")
     elif PurePath(path).suffix.lower() == ".txt":

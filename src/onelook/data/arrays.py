@@ -21,6 +21,8 @@ def take_images(arrays: Arrays, rows: np.ndarray) -> dict[str, np.ndarray]:
     offsets, order = gather_runs(arrays["object_offsets"], np.arange(len(arrays["labels"])), rows)
     result = _take_objects(arrays, order)
     result |= {name: arrays[name][rows] for name in _OF_IMAGES if name in arrays}
+    if len(arrays["member_places"]):
+        result["member_places"] = arrays["member_places"][rows]
     for kind in ("name", "image_extra"):
         result |= _texts(arrays, kind, rows)
     result["object_offsets"] = offsets
@@ -60,6 +62,8 @@ def join(parts: Sequence[Arrays]) -> dict[str, np.ndarray]:
     """
     if len(parts) == 1:
         return dict(parts[0])
+    if any(len(part["member_places"]) for part in parts):
+        raise ValueError("images in shards are not joined: their places count the shards of one split")
     columns = [name for name in (*_OF_IMAGES, *_OF_OBJECTS) if all(name in part for part in parts)]
     result = {name: np.concatenate([part[name] for part in parts]) for name in columns}
     result |= empty_arrays("member_places")

@@ -48,6 +48,8 @@ def divide(dataset: Dataset, fractions: Mapping[str, float], seed: int, reporter
     group to the split that lacks most of it. Raises `DataError` where a split would have no image.
     """
     check_fractions(fractions)
+    if seed < 0:
+        raise UsageError(f"The seed is {seed}.", "Give 0 or more: --seed 1.")
     if dataset.shards:
         raise DataError(
             f"'{dataset.described_by}' is in shards, which are not divided as they are.",

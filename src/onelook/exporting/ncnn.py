@@ -176,7 +176,7 @@ def _renamed(param: str) -> str:
 
 
 def _check(options: ExportOptions) -> None:
-    missing: Sequence[str] = [package for package in ("ncnn", "pnnx") if find_spec(package) is None]
+    missing: Sequence[str] = [package for package in ("pnnx", "ncnn") if find_spec(package) is None]
     if missing:
         raise missing_package(missing[0], "Exporting to ncnn")
     refuse_nms(options, "An ncnn model", "ncnn has no layer for it that takes boxes of any shape")

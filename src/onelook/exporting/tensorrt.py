@@ -45,7 +45,8 @@ def export_tensorrt(detector: Detector, path: str | Path, options: ExportOptions
     """Writes the network as ONNX beside `path` (.engine), verified in ONNX Runtime, and the metadata of the engine.
 
     Where TensorRT and a GPU are, it builds the engine of it and verifies that too. Elsewhere no engine is written: the
-    notes have the command of trtexec that builds it at `path`, and the runtime finds the metadata there.
+    notes have the command of trtexec that builds it at `path`, and the runtime finds the metadata there. An older
+    engine at `path` is removed then.
 
     The engine is strongly typed, so that each layer computes in the precision of the ONNX file, and without TF32.
     """
@@ -69,16 +70,17 @@ def finish_tensorrt(
     source = written.path
     check_operators(source)
     metadata, description = written.metadata, Path(description_beside(str(path)))
-    write_text(description, metadata.to_json() + "\n")
     missing = _missing()
     command = shlex.join(trtexec_command(source, path, metadata))
     if missing:
+        path.unlink(missing_ok=True)  # an older engine, whose description this is not
+        write_text(description, metadata.to_json() + "\n")
         note = (
             f"No engine was built or run, because {missing}. Verified is {source.name} in ONNX Runtime."
             f" Build the engine where it will run, then give it as the model: {command}"
         )
         return replace(written, beside=(description,), notes=(note,))
-    with drafted(path, ()) as draft:
+    with drafted(path, (".engine.json",)) as draft:
         build_engine(source, draft, metadata)
         write_text(description_beside(str(draft)), metadata.to_json() + "\n")
         runtime = TensorrtRuntime(draft)

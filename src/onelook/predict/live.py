@@ -187,6 +187,12 @@ class LiveFeed:
         self._tell("ended", error.message)
 
 
+def check_forecast(forecast: ForecastName, *, tracked: bool) -> None:
+    """UsageError for a forecast of objects that are not tracked, which would change nothing."""
+    if forecast != "kalman" and not tracked:
+        raise UsageError("'forecast' is for tracked objects.", "Add --track bytetrack (tracker=), or leave it out.")
+
+
 def live_source(found: Sequence[Source]) -> Source:
     """The one camera, stream or video; its error where it does not exist, UsageError for anything else."""
     if len(found) == 1 and found[0].error is not None:
@@ -228,6 +234,7 @@ def live_results(
 
     detect: the prepared image and the detections of an (H, W, 3) uint8 RGB image.  forecast: of tracked objects only.
     """
+    check_forecast(forecast, tracked=tracker is not None)
     state = None if tracker is None else tracker.start()
     mover = _start_forecast(forecast)
     last: int | None = None

@@ -22,7 +22,7 @@ from onelook.predict.given_image import ImageLike, are_several, check_array, nam
 from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, live_results, live_source, open_feed
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
-from onelook.predict.tiles import MERGE, OVERLAP, PreparedView, Tiles, chosen_tiles
+from onelook.predict.tiles import MERGE, OVERLAP, PreparedView, Tiles, chosen_tiles, without_too_many_tiles
 from onelook.predict.track import Result, track_results
 from onelook.reporter import PlainReporter, Reporter
 from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
@@ -110,30 +110,27 @@ class Predictor:
         """The detections in an image; for a list of images, a list.
 
         source: a path, an (H, W, 3) uint8 RGB array, a PIL image, or the bytes of an image file; or a list of these.
-        confidence: least score, inclusive.  iou: boxes that overlap a better one by more are dropped.
-        agnostic: whether boxes of different classes suppress each other, too; None is the predictor's setting,
-        normally not.  tile: side in pixels of the tiles that larger images are cut into; None is no tiles.  overlap:
-        share of a tile that neighbours have in common.  tile_merge: of boxes that overlap, the best is kept; with
-        "nmm" (non-maximum merging), a box that a tile's border has cut is joined with the other parts.  bgr: whether
-        arrays have OpenCV's order of colours, as `cv2.imread` returns them; paths, bytes and PIL images know theirs.
-        The image of a result is RGB.
+        confidence: least score, inclusive.  iou: boxes that overlap a better one by more are dropped.  agnostic:
+        whether boxes of different classes suppress each other; None is the predictor's setting.  tile: side in pixels
+        of the tiles that larger images are cut into; None is no tiles.  overlap: share of a tile that neighbours have
+        in common.  tile_merge: of boxes that overlap, the best is kept; with "nmm" (non-maximum merging), a box that a
+        tile's border has cut is joined with the others.  bgr: whether arrays have OpenCV's order of colours, as
+        `cv2.imread` returns them; the image of a result is RGB.
 
-        Results of a single image, and of arrays, hold the image; results of a list of paths read it again when they
-        are drawn, so that a long list needs little memory. Boxes are pixels of the (upright) original, not
-        clipped unless `postprocess` says so. For folders, videos and cameras see `stream`.
+        Results of a single image, and of arrays, hold the image; results of a list of paths read it again when they are
+        drawn. Boxes are pixels of the (upright) original, not clipped unless `postprocess` says so. For folders, videos
+        and cameras see `stream`.
 
         Raises ImageError for a file that cannot be decoded and for arrays that are no 8-bit RGB images.
         """
         postprocess, tiles = self.settings(confidence, iou, agnostic), chosen_tiles(tile, overlap, tile_merge)
         if not are_several(source):
-            image = read_image(source, bgr=bgr)
-            return replace(self._detect([image], postprocess, tiles)[0], source=name_of(source))
+            return replace(self._detect([read_image(source, bgr=bgr)], postprocess, tiles)[0], source=name_of(source))
         images, found = list(source), list[Detections]()
         step = self.batch if tiles is None else 1
         for start in range(0, len(images), step):
-            part = images[start : start + step]
-            read = [read_image(one, bgr=bgr) for one in part]
-            for given, result in zip(part, self._detect(read, postprocess, tiles)):
+            pixels = [read_image(one, bgr=bgr) for one in images[start : start + step]]
+            for given, result in zip(images[start : start + step], self._detect(pixels, postprocess, tiles)):
                 path = name_of(given)
                 reader = None if path is None else partial(decode_image, path)
                 kept = result.image if path is None else None
@@ -224,21 +221,14 @@ class Predictor:
         One frame is in memory, however slow the caller is: those in between are dropped and counted. Ends with a file;
         raises ImageError where a camera or a stream cannot be opened, or has ended for good.
         """
-        reported = reporter or PlainReporter()
         chosen = None if tracker is None else named_tracker(tracker, confidence)
+        tiles = chosen_tiles(tile, overlap, tile_merge)
         found = live_source(find_sources([str(source) if isinstance(source, int) else os.fspath(source)]))
         postprocess = self.settings(confidence if chosen is None else chosen.detects_from(), iou)
-        feed = open_feed(found, reconnect=reconnect, notify=lambda event: _warn(reported, event))
+        feed = open_feed(found, reconnect=reconnect, notify=lambda event: _warn(reporter or PlainReporter(), event))
         with closing(feed):
-            tiles = chosen_tiles(tile, overlap, tile_merge)
             detect = partial(self.detect_prepared, postprocess=postprocess, source=found, tiles=tiles)
-            for _, result in live_results(
-                feed,
-                detect,
-                tracker=chosen,
-                forecast=forecast,
-                keep_images=keep_images,
-            ):
+            for _, result in live_results(feed, detect, tracker=chosen, forecast=forecast, keep_images=keep_images):
                 yield result
         if feed.error is not None:
             raise feed.error
@@ -288,6 +278,7 @@ class Predictor:
         )
         with closing(_batches(frames, 1 if one_by_one else self.batch)) as groups:
             for items in groups:
+                items[:] = [without_too_many_tiles(item, tiles) for item in items]
                 results = iter(self._run_items(items, postprocess, tiles, report))
                 while items:
                     item = items.pop(0)

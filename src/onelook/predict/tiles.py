@@ -15,9 +15,10 @@ from typing import get_args
 import numpy as np
 
 from onelook.augment.letterbox import Resize, ResizeTransform
-from onelook.errors import UsageError
+from onelook.errors import ImageError, UsageError
 from onelook.ops.merge import MergeKind, merge_detections
 from onelook.ops.nms import Nms, Postprocess
+from onelook.predict.sources import PreparedImage, UnreadableSource
 from onelook.types import Detections
 
 OVERLAP = 0.2
@@ -123,8 +124,29 @@ class Tiles:
 
 
 def chosen_tiles(tile: int | None, overlap: float, merge_kind: MergeKind) -> Tiles | None:
-    """The tiles of a caller's settings; None where no side was given."""
-    return None if tile is None else Tiles(tile, overlap, merge_kind)
+    """The tiles of a caller's settings; None where no side was given: UsageError for other settings of tiles then."""
+    if tile is not None:
+        return Tiles(tile, overlap, merge_kind)
+    for name, value, usual in (("overlap", overlap, OVERLAP), ("tile_merge", merge_kind, MERGE)):
+        if value != usual:
+            raise UsageError(
+                f"'{name}' is for tiles, and no side of them was given.", f"Add tile, or leave {name} out."
+            )
+    return None
+
+
+def without_too_many_tiles(
+    item: PreparedImage | UnreadableSource, tiles: Tiles | None
+) -> PreparedImage | UnreadableSource:
+    """The item; of an image of too many tiles among others, why it is left out, so that these are not lost."""
+    if tiles is None or not isinstance(item, PreparedImage) or item.frame is not None or item.source.alone:
+        return item
+    try:
+        tiles.count(item.placement.source)
+    except UsageError as error:
+        reason = ImageError(f"'{item.source.path}' was left out. {error.message}", error.remedy)
+        return UnreadableSource(item.source, reason)
+    return item
 
 
 def _moved(placement: ResizeTransform, top: int, left: int, source: tuple[int, int]) -> ResizeTransform:

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from onelook import run_files
-from onelook.errors import UsageError, UserError
+from onelook.errors import UsageError, UserError, reason_of
 from onelook.predict.runtimes import EXPORTED_RUNTIMES
 from onelook.serving.repository import Place, Repository
 
@@ -45,7 +45,7 @@ class FolderWatch:
 
     A version is loaded once its files did not change between two looks, so that a file that is still copied is left
     alone; it is loaded again when they change, and unloaded when its folder is gone. A version that cannot be loaded is
-    not tried again before its files change.
+    not tried again before its files change. What cannot be read, such as a network folder that is away, is not gone.
     """
 
     def __init__(self, folder: Path, repository: Repository, seconds: float = 2.0) -> None:
@@ -68,8 +68,14 @@ class FolderWatch:
             self._thread.join(5)
 
     def look(self, *, first: bool = False) -> None:
-        """Looks once. first: what is there is loaded at once, not only when a second look finds the same."""
-        found = self._versions()
+        """Looks once. first: what is there is loaded at once, not only when a second look finds the same.
+
+        UserError where a folder cannot be read; then nothing is changed.
+        """
+        try:
+            found = self._versions()
+        except OSError as error:
+            raise UserError(f"The watched folder cannot be read: {reason_of(error)}.", "Check its rights.") from error
         for key, stamp in found.items():
             if self._done.get(key) != stamp and (first or self._seen.get(key) == stamp):
                 self._done[key] = stamp
@@ -88,12 +94,16 @@ class FolderWatch:
             log.warning("watched model not read", extra={"model": name, "version": version, "reason": str(error)})
 
     def _versions(self) -> dict[tuple[str, str], Stamp]:
+        """The versions and their files. OSError where a folder cannot be read, or the watched one is gone."""
         found = {}
         for name in _folders(self.folder):
-            for version in _folders(self.folder / name):
+            for version in _folders_within(self.folder / name):
+                key = (name, version)
                 stamp = _stamp(self.folder / name / version)
+                if stamp == ():  # its files are being replaced
+                    stamp = self._done.get(key)
                 if stamp:
-                    found[name, version] = stamp
+                    found[key] = stamp
         return found
 
     def _watch(self) -> None:
@@ -105,19 +115,24 @@ class FolderWatch:
 
 
 def _folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and valid_name(entry.name))
+
+
+def _folders_within(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and valid_name(entry.name))
-    except OSError:
+        return _folders(folder)
+    except FileNotFoundError:
         return []
 
 
-def _stamp(folder: Path) -> Stamp:
+def _stamp(folder: Path) -> Stamp | None:
+    """The files of a version; None where its folder is gone."""
     found = []
     try:
         for entry in os.scandir(folder):
             if entry.is_file() and not entry.name.startswith("."):
                 status = entry.stat()
                 found.append((entry.name, status.st_size, status.st_mtime_ns))
-    except OSError:
-        return ()
+    except FileNotFoundError:  # of the folder, or of a file that was deleted meanwhile
+        return () if folder.is_dir() else None
     return tuple(sorted(found))

@@ -65,6 +65,12 @@ class Source:
     category_ids: tuple[int, ...] | None = None
     category_extras: tuple[Mapping[str, Any], ...] = ()
 
+    def annotations_of(self, split: str) -> Path:
+        """The annotation file of a split, in formats whose every split has one."""
+        annotations = self.parts[split].annotations
+        assert annotations is not None
+        return annotations
+
     def resolve(self, split: str) -> str:
         """The key in `parts` for a split's name: `valid`, `val` and `val2017` are one, an undivided set is any.
 

@@ -12,6 +12,7 @@ DEPTH_LIMIT = 32
 TEXT_LIMIT = 4096
 REMEDY = "Correct the file, or export it again."
 _CHUNK = 1 << 16  # bytes that are parsed at once
+_TAG_LIMIT = 1 << 22  # bytes of one tag with its attributes, such as the points of an outline
 
 
 class BoundedXml:
@@ -51,8 +52,12 @@ class BoundedXml:
             if isinstance(data, bytes):
                 self._expat.Parse(data, True)
                 return
+            read = 0
             while chunk := data.read(_CHUNK):
                 self._expat.Parse(chunk, False)
+                read += len(chunk)
+                if read - max(0, self._expat.CurrentByteIndex) > _TAG_LIMIT:  # the parser keeps it until it ends
+                    self.fail(f"a tag is longer than {_TAG_LIMIT:,} bytes")
             self._expat.Parse(b"", True)
         except expat.ExpatError as error:
             reason = expat.errors.messages[error.code] if error.code in expat.errors.messages else str(error)

@@ -121,20 +121,13 @@ def _image_folders(path: Path, root: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(folders))
 
 
-def _annotations(source: Source, split: str) -> Path:
-    """The annotation file of a split."""
-    annotations = source.parts[split].annotations
-    assert annotations is not None  # every part of this format is made with one
-    return annotations
-
-
 def _files_of(source: Source, split: str) -> list[tuple[str, str]]:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     return [(path.name, str(path))]
 
 
 def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
-    return read_annotations(_annotations(source, split), source.parts[split].images, problems, progress)
+    return read_annotations(source.annotations_of(split), source.parts[split].images, problems, progress)
 
 
 def read_annotations(path: Path, folders: Sequence[Path], problems: Problems, progress: Progress) -> Arrays:
@@ -226,7 +219,7 @@ def _image_folder(path: Path, folders: Sequence[Path], names: Sequence[str]) -> 
 def _image_root(source: Source, split: str, index: Index) -> Path:
     rows = range(0, len(index), max(1, len(index) // 7))
     names = [index.name(row) for row in rows]
-    return _image_folder(_annotations(source, split), source.parts[split].images, names)
+    return _image_folder(source.annotations_of(split), source.parts[split].images, names)
 
 
 class CocoWriter:
@@ -350,7 +343,7 @@ COCO = Format(
     files_of=_files_of,
     read=_read,
     image_root=_image_root,
-    annotation_file=lambda source, split, path, name: str(_annotations(source, split)),
+    annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
     write=CocoWriter,
     check=_check,
     wrong_unit=_wrong_unit,

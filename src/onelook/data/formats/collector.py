@@ -51,10 +51,11 @@ class ImagePlaces:
             for key in {name, os.path.splitext(name)[0]}:
                 self._by_name.setdefault(key, []).append(path)
 
-    def find(self, name: str, folders: Sequence[str] = ()) -> str | None:
+    def find(self, name: str, folders: Sequence[str] = (), foreign: Sequence[str] = ()) -> str | None:
         """The path of an image below the folder; None where there is none, or several and no way to choose.
 
-        name: a path in any folder, with or without its ending.  folders: where it is looked for first.
+        name: a path in any folder, with or without its ending.  folders: where it is looked for first.  foreign:
+        folders of other splits, whose images must be named by their whole paths: names such as 0001.jpg are in each.
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         if not parts:
@@ -67,18 +68,27 @@ class ImagePlaces:
                 return place + full
         for start in range(1, len(parts)):
             path = next((one for place in places if (one := place + "/".join(parts[start:])) in self._paths), None)
-            if path is not None:
+            if path is not None and not _is_inside(path, foreign):
                 return path
-        found = self._by_name.get(parts[-1], [])
-        inside = [path for path in found if any(path.startswith(f"{folder}/") for folder in folders)]
+        found = [path for path in self._by_name.get(parts[-1], []) if not _is_inside(path, foreign)]
+        inside = [path for path in found if _is_inside(path, folders)]
         return next((some[0] for some in (found, inside) if len(some) == 1), None)
 
 
-class Collector:
-    """The images and objects of one split in reading order; faults go to the problems, and the entry is left out."""
+def _is_inside(path: str, folders: Sequence[str]) -> bool:
+    return any(path.startswith(f"{folder}/") for folder in folders)
 
-    def __init__(self, problems: Problems, places: ImagePlaces, folders: Sequence[str] = ()) -> None:
-        self.problems, self._places, self._folders = problems, places, folders
+
+class Collector:
+    """The images and objects of one split in reading order; faults go to the problems, and the entry is left out.
+
+    folders, foreign: see `ImagePlaces.find`.
+    """
+
+    def __init__(
+        self, problems: Problems, places: ImagePlaces, folders: Sequence[str] = (), foreign: Sequence[str] = ()
+    ) -> None:
+        self.problems, self._places, self._folders, self._foreign = problems, places, folders, foreign
         self._images, self._objects = Images(), Objects()
         self._rows: dict[str, int] = {}
         self._labels = array("q")
@@ -86,7 +96,7 @@ class Collector:
 
     def find(self, name: str) -> str | None:
         """The path of an image below the data set's folder; None where it is not found."""
-        return self._places.find(name, self._folders)
+        return self._places.find(name, self._folders, self._foreign)
 
     def image(
         self, name: object, size: tuple[object, object] = (None, None), *, labelled: bool = True, **place: Any
@@ -260,7 +270,9 @@ def read_collected(  # noqa: PLR0917  # the arguments of `Format.read`, and two 
     folders: below the data set's folder, where the split's images are looked for first.
     """
     places = ImagePlaces(source.root)
-    collector = Collector(problems, places, folders)
+    own = _folder(source, split)
+    others = {_folder(source, other) for other in source.parts}
+    collector = Collector(problems, places, folders, sorted(others - {own, ""}) if own else ())
     parse(source, split, collector, progress)
     names = set(collector.names)
     for other in source.parts if source.names is None else ():
@@ -270,6 +282,14 @@ def read_collected(  # noqa: PLR0917  # the arguments of `Format.read`, and two 
             names |= set(quiet.names)
     classes = sorted(names) if source.names is None else source.names
     return collector.finish(source.root, classes, (), progress)
+
+
+def _folder(source: Source, split: str) -> str:
+    """The folder of a split that has one to itself, below the data set's folder; "" for others."""
+    part = source.parts[split]
+    folder = part.annotations.parent if part.annotations is not None else part.images[0]
+    name = relative_name(folder, source.root) if folder.is_relative_to(source.root) else ""
+    return name if split_word(name) is not None else ""
 
 
 def in_splits(files: Sequence[Path]) -> list[Path]:
@@ -283,6 +303,11 @@ def files_with_images(source: Source, annotations: Iterable[Path]) -> FilesOf:
         yield relative_name(path, source.root), str(path)
     yield from ((name, "") for name in (images_below(source.root) if source.root.is_dir() else ()))
     yield "|".join(source.names or ()), ""
+
+
+def annotations_and_images(source: Source, split: str) -> FilesOf:
+    """The files that a split is read from, in formats whose every split has one annotation file: all those of them."""
+    return files_with_images(source, [source.annotations_of(other) for other in source.parts])
 
 
 def relative_name(path: Path, root: Path) -> str:

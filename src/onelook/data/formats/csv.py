@@ -11,7 +11,6 @@ from onelook.data.formats.base import (
     UNLABELLED,
     Arrays,
     Destination,
-    FilesOf,
     Format,
     Losses,
     Part,
@@ -19,7 +18,7 @@ from onelook.data.formats.base import (
     count_lost,
     split_folder,
 )
-from onelook.data.formats.collector import Collector, check_unlisted, files_with_images, in_splits, read_collected
+from onelook.data.formats.collector import Collector, annotations_and_images, check_unlisted, in_splits, read_collected
 from onelook.data.formats.csv_columns import add_rows, csv_rows, recognise, sets_of
 from onelook.data.problems import Problems
 from onelook.data.split import Dataset
@@ -79,18 +78,8 @@ def _class_names(root: Path) -> tuple[str, ...] | None:
     return None
 
 
-def _annotations(source: Source, split: str) -> Path:
-    annotations = source.parts[split].annotations
-    assert annotations is not None  # every part of this format is made with one
-    return annotations
-
-
-def _files_of(source: Source, split: str) -> FilesOf:
-    return files_with_images(source, [_annotations(source, other) for other in source.parts])
-
-
 def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     columns = recognise(path)
     if columns is None:
         raise DataError(f"{path}:1: the columns are not known any more.", "Restore the first line.")
@@ -98,7 +87,7 @@ def _parse(source: Source, split: str, collector: Collector, progress: Progress)
 
 
 def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     own = [] if path.parent == source.root else [path.parent.name, f"{path.parent.name}/images"]
     return read_collected(_parse, source, split, problems, progress, [*own, split, f"images/{split}", "images"])
 
@@ -141,10 +130,10 @@ CSV = Format(
     layout="*.csv or {split}/*.csv with the columns of RetinaNet, AutoML or Open Images, or with a line of names",
     find=find,
     find_file=find_file,
-    files_of=_files_of,
+    files_of=annotations_and_images,
     read=_read,
     image_root=lambda source, split, index: source.root,
-    annotation_file=lambda source, split, path, name: str(_annotations(source, split)),
+    annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
     write=CsvWriter,
     check=check_unlisted,
 )

@@ -38,7 +38,7 @@ _SET = {
     "TEST": "test",
     "UNASSIGNED": WHOLE,
 }
-_AUTOML_COLUMNS = (9, 11)  # of a row: set, path, label, and two or four corners
+_AUTOML_COLUMNS = (9, 11)  # of a row: set, path, label, and four corners, of which two may be empty, the last left out
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,14 @@ def _add_automl(row: Sequence[str], collector: Collector, place: Mapping[str, An
     image = collector.image(name.partition("://")[2] or name, **place)
     if image is None or not any(cell.strip() for cell in row[2:]):
         return
-    far = (7, 8) if len(row) == 11 else (5, 6)
-    collector.box(image, row[2], (row[3], row[4], row[far[0]], row[far[1]]), fractions=True, **place)
+    pairs = [pair for pair in zip(row[3::2], row[4::2]) if any(cell.strip() for cell in pair)]
+    corners: tuple[object, ...] = (*pairs[0], *pairs[-1]) if len(pairs) > 1 else (*row[3:5], *row[7:9])
+    xs, ys = (
+        [number for cell in cells if (number := read_number(cell)) is not None] for cells in (row[3::2], row[4::2])
+    )
+    if len(pairs) > 2 and len(xs) == len(ys) == len(pairs):  # all corners, from any of them on
+        corners = (min(xs), min(ys), max(xs), max(ys))
+    collector.box(image, row[2], corners, fractions=True, **place)
 
 
 def _add_open_images(

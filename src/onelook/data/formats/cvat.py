@@ -14,7 +14,6 @@ from onelook.data.formats.base import (
     UNLABELLED,
     Arrays,
     Destination,
-    FilesOf,
     Format,
     Losses,
     Part,
@@ -23,11 +22,11 @@ from onelook.data.formats.base import (
     spans_box,
     split_folder,
 )
-from onelook.data.formats.bounded_xml import TEXT_LIMIT, BoundedXml, printable
+from onelook.data.formats.bounded_xml import REMEDY, TEXT_LIMIT, BoundedXml, printable
 from onelook.data.formats.collector import (
     Collector,
+    annotations_and_images,
     check_unlisted,
-    files_with_images,
     in_splits,
     read_collected,
     read_number,
@@ -40,7 +39,6 @@ from onelook.errors import DataError, reason_of
 from onelook.reporter import Progress
 
 FILE_LIMIT = 4 << 30  # bytes
-_POINTS_LIMIT = 1 << 20  # characters of one outline
 _PEEK = 4096  # bytes
 _NOT_BOXES = ("polyline", "points", "mask", "ellipse", "cuboid", "skeleton", "tag")
 
@@ -163,6 +161,10 @@ class _Images(BoundedXml):
             corners = [attributes.get(side) for side in ("xtl", "ytl", "xbr", "ybr")]
             numbers = [number for number in map(read_number, corners) if number is not None]
             degrees = read_number(attributes.get("rotation", "0"))
+            if degrees is None:
+                message = f"the rotation of a box of '{attributes.get('label', '')[:60]}' is no number."
+                self._collector.problems.error("box-format", message, REMEDY, **here)
+                return
             if degrees and len(numbers) == 4:
                 centre = ((numbers[0] + numbers[2]) / 2, (numbers[1] + numbers[3]) / 2)
                 points = turned(numbers, degrees, centre)
@@ -170,7 +172,7 @@ class _Images(BoundedXml):
                 return
             self._collector.box(self._row, attributes.get("label"), corners, flags=flags, **here)
         elif tag == "polygon":
-            text = attributes.get("points", "")[:_POINTS_LIMIT]
+            text = attributes.get("points", "")
             pairs = [pair.split(",") for pair in text.split(";")]
             self._collector.outline(self._row, attributes.get("label"), pairs, flags=flags, **here)
         elif tag in _NOT_BOXES:
@@ -183,15 +185,9 @@ class _Images(BoundedXml):
             self._row = None
 
 
-def _annotations(source: Source, split: str) -> Path:
-    annotations = source.parts[split].annotations
-    assert annotations is not None  # every part of this format is made with one
-    return annotations
-
-
 def _subset(source: Source, split: str) -> str | None:
     """What the file calls the split; None where the whole file is the split."""
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     if sum(part.annotations == path for part in source.parts.values()) == 1:
         return None
     head = _Head(path)
@@ -200,12 +196,8 @@ def _subset(source: Source, split: str) -> str | None:
     return next((subset for subset in head.subsets if split in (subset, split_word(subset))), split)
 
 
-def _files_of(source: Source, split: str) -> FilesOf:
-    return files_with_images(source, [_annotations(source, other) for other in source.parts])
-
-
 def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     images = _Images(path, collector, _subset(source, split))
     with _opened(path) as file:
         images.parse(file)
@@ -213,7 +205,7 @@ def _parse(source: Source, split: str, collector: Collector, progress: Progress)
 
 
 def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     own = [] if path.parent == source.root else [path.parent.name, f"{path.parent.name}/images"]
     subset = _subset(source, split) or split
     folders = [*own, subset, f"images/{subset}", f"images/{split}", "images"]
@@ -275,10 +267,10 @@ CVAT = Format(
     layout="annotations.xml of 'CVAT for images', beside the images or images/",
     find=find,
     find_file=find_file,
-    files_of=_files_of,
+    files_of=annotations_and_images,
     read=_read,
     image_root=lambda source, split, index: source.root,
-    annotation_file=lambda source, split, path, name: str(_annotations(source, split)),
+    annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
     write=CvatWriter,
     check=check_unlisted,
 )

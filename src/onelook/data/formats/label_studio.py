@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
+from onelook.data.formats.base import Arrays, Format, Part, Source
 from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.formats.collector import (
     Collector,
+    annotations_and_images,
     check_unlisted,
-    files_with_images,
     in_splits,
     read_collected,
     read_number,
@@ -32,7 +32,8 @@ _PEEK = 1 << 16  # bytes
 _USUAL_KEYS = ("image", "img", "photo", "url")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what precedes the name of an uploaded file
 _TASKS = msgspec.json.Decoder(list[dict[str, Any]])
-_LABELS = {"rectanglelabels": "rectangle", "polygonlabels": "polygon", "labels": ""}
+_LABELS = ("rectanglelabels", "polygonlabels", "labels")
+_NOT_BOXES = ("ellipselabels", "brushlabels", "keypointlabels")
 
 
 def find(root: Path) -> Source | None:
@@ -70,16 +71,6 @@ def _holds_tasks(path: Path) -> bool:
     )
 
 
-def _annotations(source: Source, split: str) -> Path:
-    annotations = source.parts[split].annotations
-    assert annotations is not None  # every part of this format is made with one
-    return annotations
-
-
-def _files_of(source: Source, split: str) -> FilesOf:
-    return files_with_images(source, [_annotations(source, other) for other in source.parts])
-
-
 def _tasks(path: Path, progress: Progress) -> Iterator[tuple[int, Any]]:
     """(line, task) of an export."""
     with JsonStream(path, progress) as stream:
@@ -91,7 +82,7 @@ def _tasks(path: Path, progress: Progress) -> Iterator[tuple[int, Any]]:
 
 
 def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     for number, (line, task) in enumerate(_tasks(path, progress)):
         place = {"file": str(path), "line": line}
         if not isinstance(task, dict):
@@ -120,9 +111,10 @@ def _results(task: Mapping[str, Any]) -> list[Any] | None:
         kept = [one for one in annotations if isinstance(one, dict) and not one.get("was_cancelled")]
         found = kept[-1].get("result") if kept else None
         return found if isinstance(found, list) else None
-    lists = [value for value in task.values() if isinstance(value, list) and value]
-    flat = [value for value in lists if isinstance(value[0], dict) and any(key in value[0] for key in _LABELS)]
-    return flat[0] if flat else None
+    lists = [value for value in task.values() if isinstance(value, list)]  # JSON-MIN: one for each kind of shape
+    known = (*_LABELS, *_NOT_BOXES)
+    flat = [one for shapes in lists for one in shapes if isinstance(one, dict) and _label_of(one, known) is not None]
+    return flat if flat or "annotation_id" in task else None
 
 
 def _address(task: Mapping[str, Any]) -> str | None:
@@ -158,8 +150,10 @@ def _add(shape: Mapping[str, Any], row: int, number: int, collector: Collector, 
     """Adds one shape of a task; relations, choices and texts are passed over."""
     value = shape.get("value") if isinstance(shape.get("value"), dict) else shape
     assert isinstance(value, Mapping)
-    labels = next((value[key] for key in _LABELS if isinstance(value.get(key), list) and value[key]), None)
-    if labels is None:
+    label = _label_of(value, _LABELS)
+    if label is None:
+        if (other := _label_of(value, _NOT_BOXES)) is not None:
+            _warn(other, number, collector, place)
         return
     height, width = (read_number(shape.get(side)) for side in ("original_height", "original_width"))
     in_pixels = bool(height and width)
@@ -168,27 +162,40 @@ def _add(shape: Mapping[str, Any], row: int, number: int, collector: Collector, 
         pairs = [point if isinstance(point, list) and len(point) == 2 else (None, None) for point in value["points"]]
         numbers = [(read_number(x), read_number(y)) for x, y in pairs]
         points = [(None if x is None else x * scale_x, None if y is None else y * scale_y) for x, y in numbers]
-        collector.outline(row, labels[0], points, fractions=not in_pixels, **place)
+        collector.outline(row, label, points, fractions=not in_pixels, **place)
         return
     if "width" not in value or "height" not in value:
-        message = f"tasks[{number}]: a shape of '{str(labels[0])[:60]}' has no box."
-        collector.problems.warning("shape-without-box", message, "It is not used.", **place)
+        _warn(label, number, collector, place)
         return
     given = [read_number(value.get(key)) for key in ("x", "y", "width", "height")]
     if None in given:
-        collector.box(row, labels[0], [value.get(key) for key in ("x", "y", "width", "height")], **place)  # reports it
+        collector.box(row, label, [value.get(key) for key in ("x", "y", "width", "height")], **place)  # reports it
         return
     left, top, w, h = (number or 0.0 for number in given)
     corners = (left * scale_x, top * scale_y, (left + w) * scale_x, (top + h) * scale_y)
-    degrees = read_number(value.get("rotation", 0)) or 0.0
-    if degrees and in_pixels:  # about its first corner
-        collector.outline(row, labels[0], turned(corners, degrees, corners[:2]), **place)
+    degrees = read_number(value.get("rotation") or 0)
+    if degrees is None or (degrees and not in_pixels):
+        message = f"tasks[{number}]: a turned box of '{str(label)[:60]}' needs its angle, and the size of its image."
+        collector.problems.error("box-format", message, "Export it with original_width and original_height.", **place)
         return
-    collector.box(row, labels[0], corners, fractions=not in_pixels, **place)
+    if degrees:  # about its first corner
+        collector.outline(row, label, turned(corners, degrees, corners[:2]), **place)
+        return
+    collector.box(row, label, corners, fractions=not in_pixels, **place)
+
+
+def _label_of(value: Mapping[str, Any], keys: Sequence[str]) -> object:
+    """The first label of a shape under one of the keys; None where it has none."""
+    return next((value[key][0] for key in keys if isinstance(value.get(key), list) and value[key]), None)
+
+
+def _warn(label: object, number: int, collector: Collector, place: Mapping[str, Any]) -> None:
+    message = f"tasks[{number}]: a shape of '{str(label)[:60]}' has no box."
+    collector.problems.warning("shape-without-box", message, "It is not used.", **place)
 
 
 def _read(source: Source, split: str, problems: Problems, progress: Progress) -> Arrays:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     own = [] if path.parent == source.root else [path.parent.name, f"{path.parent.name}/images"]
     return read_collected(_parse, source, split, problems, progress, [*own, split, f"images/{split}", "images"])
 
@@ -199,9 +206,9 @@ LABEL_STUDIO = Format(
     layout="a JSON export (JSON or JSON-MIN) beside the images or images/",
     find=find,
     find_file=find_file,
-    files_of=_files_of,
+    files_of=annotations_and_images,
     read=_read,
     image_root=lambda source, split, index: source.root,
-    annotation_file=lambda source, split, path, name: str(_annotations(source, split)),
+    annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
     check=check_unlisted,
 )

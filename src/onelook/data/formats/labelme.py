@@ -142,7 +142,10 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
 def _add(found: _File, path: Path, folder: Path, root: Path, collector: Collector) -> None:
     """Adds one file's image and shapes. The image has the file's stem, or the name that the file gives."""
     beside = _below(root, os.path.splitext(path)[0])
-    name = collector.find(beside) or f"{_below(root, str(path.parent))}/{found.image_path}".removeprefix("./")
+    name = collector.find(beside)
+    if name is None or os.path.splitext(name)[0] != beside:  # one of this stem in another folder
+        named = f"{_below(root, str(path.parent))}/{found.image_path}".removeprefix("./")
+        name = collector.find(named) or name or named
     row = collector.image(name, (found.image_height, found.image_width), file=str(path))
     if row is None:
         return

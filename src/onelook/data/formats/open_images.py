@@ -60,20 +60,14 @@ def _titles(root: Path) -> dict[str, str] | None:
     return titles
 
 
-def _annotations(source: Source, split: str) -> Path:
-    annotations = source.parts[split].annotations
-    assert annotations is not None  # every part of this format is made with one
-    return annotations
-
-
 def _files_of(source: Source, split: str) -> FilesOf:
     described = _descriptions(source.root)
-    files = [_annotations(source, other) for other in source.parts]
+    files = [source.annotations_of(other) for other in source.parts]
     return files_with_images(source, [*files, *([described] if described is not None else [])])
 
 
 def _parse(source: Source, split: str, collector: Collector, progress: Progress) -> None:
-    path = _annotations(source, split)
+    path = source.annotations_of(split)
     columns = recognise(path)
     if columns is None:
         raise DataError(f"{path}:1: the columns are not those of Open Images any more.", "Restore the first line.")
@@ -97,6 +91,6 @@ OPEN_IMAGES = Format(
     files_of=_files_of,
     read=_read,
     image_root=lambda source, split, index: source.root,
-    annotation_file=lambda source, split, path, name: str(_annotations(source, split)),
+    annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
     check=check_unlisted,
 )

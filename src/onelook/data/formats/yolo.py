@@ -148,14 +148,27 @@ def _parts(root: Path) -> dict[str, Part]:
     lists = {path.stem: Part(images=(path,)) for path in sorted(root.glob("*.txt")) if _lists_images(path)}
     if lists:
         return lists
-    if images.is_dir() and labels.is_dir():
+    if images.is_dir() and labels.is_dir() and not _holds_others(labels):
         inside = [folder for folder in _folders(images) if (labels / folder.name).is_dir() or split_word(folder.name)]
         divided = [folder for folder in inside if has_images(folder)]
         if divided and not any(is_image(path.name) for path in images.iterdir()):
             return {folder.name: Part(images=(folder,)) for folder in divided}
         return {WHOLE: Part(images=(images,))} if has_images(images) else {}
     inside = [folder for folder in _folders(root) if (folder / "images").is_dir() and (folder / "labels").is_dir()]
+    if any(_holds_others(folder / "labels") for folder in inside):
+        return {}
     return {folder.name: Part(images=(folder / "images",)) for folder in inside}
+
+
+def _holds_others(labels: Path) -> bool:
+    """Whether a folder of labels holds JSON or XML files and no text: all its images would count as background."""
+    found = False
+    for entry in walk_files(labels):
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix == ".txt":
+            return False
+        found |= suffix in (".json", ".xml")
+    return found
 
 
 def _is_flat(folder: Path) -> bool:

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onelook.devices import num_cores
 from onelook.errors import ExportError, missing_package
 from onelook.exported import ExportedMetadata
 from onelook.predict.runtimes.exported import ExportedRuntime, beside, check_content, check_cpu, metadata_beside
+from onelook.threads import chosen_threads
 
 
 class NcnnRuntime(ExportedRuntime):
     """An ncnn model (.param, with its .bin and .param.json beside it), one image after the other.
 
-    threads: None is one for each core. half: features in float16 where the processor has it, which is how a float16
-    file runs; a float32 file computes in float32 otherwise, which is not ncnn's own default.
+    threads: None is the number of free cores.  half: features in float16 where the processor has it, which is how a
+    float16 file runs; a float32 file computes in float32 otherwise, which is not ncnn's own default.
     """
 
     suffix = ".param"
@@ -37,7 +37,7 @@ class NcnnRuntime(ExportedRuntime):
         net.opt.use_vulkan_compute = False
         net.opt.use_bf16_storage = False
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
-        net.opt.num_threads = threads or num_cores()
+        net.opt.num_threads = threads or chosen_threads()
         param, weights = self.files()
         check_content(self.path, self.files())
         # load_param takes text without an end, so what follows a cut is found by the missing outputs.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onelook.devices import num_cores
 from onelook.errors import ConfigError, ExportError, missing_package
 from onelook.exported import METADATA_KEY, ExportedMetadata
 from onelook.predict.runtimes.exported import (
@@ -18,6 +19,7 @@ from onelook.predict.runtimes.exported import (
     shape_problem,
     wanted_outputs,
 )
+from onelook.threads import chosen_threads
 
 
 class OpenvinoRuntime(ExportedRuntime):
@@ -60,6 +62,8 @@ class OpenvinoRuntime(ExportedRuntime):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f16" if half else "f32",
         }
+        if threads is None and chosen_threads() < num_cores():
+            threads = chosen_threads()  # with all cores free, OpenVINO's own choice knows which of them share one
         if threads is not None and name == "cpu":
             settings["INFERENCE_NUM_THREADS"] = threads
         try:

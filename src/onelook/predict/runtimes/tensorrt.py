@@ -96,6 +96,8 @@ class TensorrtRuntime(ExportedRuntime):
             return f"the engine has no output '{min(missing)}'"
         if "images" not in self._types:
             return "the engine has no input 'images'"
+        if self.metadata.outputs != "raw":
+            return "an engine has no NMS inside"
         if self._types["images"] != np.float32:
             return f"its input is {self._types['images']}, not float32"
         shape = [None if side < 0 else side for side in self._engine.get_tensor_shape("images")]
