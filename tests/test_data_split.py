@@ -150,6 +150,8 @@ def test_the_command_shows_counts_and_writes_json(
     assert found["splits"]["train"]["images"] + found["splits"]["val"]["images"] == 77
     assert run(["split", "data", "--val", "0.25", "--out", "data-split"]) == 1
     assert "exists and is not empty" in capsys.readouterr().err
+    assert run(["split", "data-split", "--anew", "--val", "0.25"]) == 0
+    assert "/onelook-" not in capsys.readouterr().err  # a temporary folder, which is gone already
 
 
 def test_near_duplicates_are_found_among_unlike_images(tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_a_folder_with_results_is_not_overwritten_silently(
     assert detect(*arguments, "--confidence", "0.99") == 2
     assert "holds results already" in capsys.readouterr().err
     assert (tmp_path / "detections.json").read_bytes() == before
+    assert detect(*arguments, "--confidence", "0.99", "--resume", "--overwrite") == 2
     assert detect(*arguments, "--confidence", "0.99", "--overwrite") == 0
     assert (tmp_path / "detections.json").read_bytes() != before and (tmp_path / "notes.txt").is_file()
 

@@ -186,7 +186,7 @@ def detect(
     )
     tiles = chosen_tiles(tile, overlap, tile_merge)
     part = parse_shard(shard)
-    folder = output_folder(out, part, resume=resume)
+    folder = output_folder(out, part, resume=resume, overwrite=overwrite)
     given = [sources] if isinstance(sources, str | os.PathLike | int) else list(sources)
     _check_numbers(arguments, names)
     listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)

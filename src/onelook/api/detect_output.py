@@ -33,8 +33,12 @@ def shard_of(sources: list[Source], shard: tuple[int, int] | None) -> list[Sourc
     return sources if shard is None else sources[shard[0] - 1 :: shard[1]]
 
 
-def output_folder(out: str | os.PathLike[str] | None, shard: tuple[int, int] | None, *, resume: bool) -> Path:
+def output_folder(
+    out: str | os.PathLike[str] | None, shard: tuple[int, int] | None, *, resume: bool, overwrite: bool
+) -> Path:
     """The folder to write to: `out`, of a part the folder OUT/1-of-8 in it, or the first free one."""
+    if resume and overwrite:
+        raise UsageError("resume continues results, and overwrite replaces them.", "Give one of the two.")
     if out is None:
         if resume:
             raise UsageError("It is not said which run to resume.", "Give its folder (out).")

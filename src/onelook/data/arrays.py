@@ -56,7 +56,10 @@ def _texts(arrays: Arrays, kind: str, order: np.ndarray) -> dict[str, np.ndarray
 
 
 def join(parts: Sequence[Arrays]) -> dict[str, np.ndarray]:
-    """The images and objects of several splits, one after another. Labels are taken as they are; ids may repeat."""
+    """The images and objects of several splits, one after another. Labels are taken as they are; ids may repeat.
+
+    The images are files of their own: splits that are in shards cannot be joined.
+    """
     if len(parts) == 1:
         return dict(parts[0])
     if any(len(part["member_places"]) for part in parts):

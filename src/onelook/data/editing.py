@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from onelook.data.cache import FOLDER
 from onelook.data.class_edits import ClassEdits, check_merges
 from onelook.data.convert import WritableFormat, check_free, convert
 from onelook.data.dataset import open_dataset
@@ -90,6 +91,7 @@ def edit(
     for place in places:
         find_source(place)  # so that messages name what the user named
     with tempfile.TemporaryDirectory(prefix="onelook-") as folder:
+        (Path(folder) / FOLDER).mkdir()  # for the index; one that is made on opening is announced, and this one goes
         draft = Path(folder) / "edit.yaml"
         write_edit_file(draft, places, classes, skip_bad=skip_bad)
         opened = _open(draft, "the changes", reporter)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onelook.data.cache import FOLDER
 from onelook.data.convert import WritableFormat, check_free, convert
 from onelook.data.dataset import open_dataset
 from onelook.data.divide import Division, check_fractions, divide
@@ -85,6 +86,7 @@ def split(
     target = Path(out).expanduser().absolute() if out is not None else free_folder(Path(f"{Path(place).stem}-split"))
     check_free(target, str(out or target))
     with tempfile.TemporaryDirectory(prefix="onelook-") as folder:
+        (Path(folder) / FOLDER).mkdir()  # for the index; one that is made on opening is announced, and this one goes
         dataset, others = _undivided(place, fractions, Path(folder), anew=anew, reporter=reporter)
         division = divide(dataset, fractions, seed, reporter)
         parts = {name: dataset.view(rows) for name, rows in division.rows.items()} | others
