@@ -26,13 +26,14 @@ from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.formats.collector import read_number
 from onelook.data.formats.voc_writer import VocWriter
 from onelook.data.formats.voc_xml import SIDES, VocFile, VocObject, read_xml
-from onelook.data.paths import LIST_LIMIT, has_images, images_below, is_image, plain_name, read_text
+from onelook.data.paths import LIST_LIMIT, first_bytes, has_images, images_below, is_image, plain_name, read_text
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
 from onelook.data.split_names import WHOLE, named_splits, split_word
 from onelook.errors import DataError, ImageError
 from onelook.reporter import Progress
 
+_PEEK = 4096  # bytes that tell what a file is
 _NAME_FILES = ("labels.txt", "classes.txt", "classes.names")
 
 
@@ -83,17 +84,9 @@ def _image_folders(root: Path) -> list[Path]:
 def find_flat(root: Path) -> Source | None:
     """Finds a folder in which images and their XML files lie side by side, as labelling tools leave them."""
     first = next((path for path in sorted(root.glob("*.xml")) if not path.name.startswith(".")), None)
-    if first is None or not re.search(rb"<annotation[\s>]", _start(first)) or not has_images(root):
+    if first is None or not re.search(rb"<annotation[\s>]", first_bytes(first, _PEEK)) or not has_images(root):
         return None
     return Source(VOC, root, root, {WHOLE: Part(images=(root,))}, first_names(root, _NAME_FILES))
-
-
-def _start(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(4096) if path.is_file() else b""
-    except OSError:
-        return b""
 
 
 def _in_devkit(root: Path) -> Source | None:
@@ -110,7 +103,7 @@ def _has_xml(folder: Path) -> list[Path]:
 
 def _may_be_voc(path: Path | None) -> bool:
     """Whether there is a file, and it is not one that annotates many images: those have `<annotations>`."""
-    return path is not None and not re.search(rb"<annotations[\s>]", _start(path))
+    return path is not None and not re.search(rb"<annotations[\s>]", first_bytes(path, _PEEK))
 
 
 def _is_split(path: Path) -> bool:
