@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from onelook.cli import app
+from onelook.cli.interrupts import repeat_lost_interrupts
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 # What installers write for the entry point of pyproject.toml.
@@ -38,6 +39,33 @@ def interruptible() -> Iterator[None]:
 def has_begun(error: str) -> bool:
     """Whether a traceback comes from `main` or what it calls; what Python imports before it is not in our hands."""
     return bool(re.search(r"onelook/__main__[.]py.*in (main|<lambda>)", error)) or "Exception ignored" in error
+
+
+class Interrupted:
+    """Ctrl-C comes while it is deleted."""
+
+    def __del__(self) -> None:
+        raise KeyboardInterrupt
+
+
+class Failing:
+    """An error that can only be ignored."""
+
+    def __del__(self) -> None:
+        raise ValueError("ignored")
+
+
+def test_an_interrupt_that_python_can_only_ignore_comes_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    repeat_lost_interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        del (interrupted := [Interrupted()])[0]
+        time.sleep(20)
+    assert not interrupted and capsys.readouterr().err == ""
+    Failing()
+    assert "ValueError: ignored" in capsys.readouterr().err
 
 
 @pytest.mark.slow

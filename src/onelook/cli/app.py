@@ -24,6 +24,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 from onelook.cli.command_result import CommandResult
+from onelook.cli.interrupts import repeat_lost_interrupts
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
 from onelook.cli.quick import parse
 from onelook.errors import EXTRAS, OtherProcessError, UsageError, UserError, missing_package, reason_of
@@ -256,6 +257,7 @@ def _run(arguments: Sequence[str], on_start: Callable[[], object] | None) -> int
     options, verb = GlobalOptions(debug="--debug" in arguments), ""
     try:
         if on_start is not None:
+            repeat_lost_interrupts()
             on_start()
         rest, options = split_options(arguments)
         verb = next((argument for argument in rest if not argument.startswith("-")), "")

@@ -67,11 +67,12 @@ def _described_by(path: Path, inside: tuple[Path, ...]) -> Source | None:
 
 
 def _in_folder(path: Path, data: str | Path) -> Source:
-    usual = [format for format in formats.FORMATS if not format.last_resort]
+    usual, exported, any_folder = ([format for format in formats.FORMATS if format.rank == rank] for rank in range(3))
     sources = (
         _found(path, [format.find for format in usual])
-        or _found(path, [format.find_flat for format in usual])
-        or _found(path, [format.find for format in formats.FORMATS if format.last_resort])
+        or _found(path, [format.find for format in exported])
+        or _found(path, [format.find_flat for format in (*usual, *exported)])
+        or _found(path, [format.find for format in any_folder])
     )
     if not sources:
         known = "; ".join(f"{format.title} ({format.layout})" for format in formats.FORMATS)

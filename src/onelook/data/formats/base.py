@@ -219,8 +219,8 @@ class Format:
     has_boxes: False where an image has a class and no boxes.  has_ids: whether images, annotations and categories have
     ids of their own.  ignores_difficult: whether the format's evaluation leaves out what is marked difficult.
     in_pixels: whether boxes are written in pixels, not in fractions of the image.
-    lists_images: whether `files_of` names every image.  last_resort: looked for only where no other format is found,
-    because many folders look like it.
+    lists_images: whether `files_of` names every image.  rank: formats of rank 1 are looked for only where none of
+    rank 0 is found, since they take more files to be told; rank 2 is for what many folders look like.
     """
 
     name: str
@@ -244,7 +244,7 @@ class Format:
     ignores_difficult: bool = False
     in_pixels: bool = True
     lists_images: bool = False
-    last_resort: bool = False
+    rank: int = 0
 
 
 def split_folder(split: str) -> str:

@@ -24,6 +24,7 @@ class BoundedXml:
     def __init__(self, path: Path, root: str) -> None:
         self.path, self._root = path, root
         self.tags: list[str] = []
+        self._places: list[str] = []  # of each of them
         self._expat = expat.ParserCreate()
         self._expat.StartElementHandler = self._start
         self._expat.EndElementHandler = self._end
@@ -78,10 +79,13 @@ class BoundedXml:
         self.tags.append(tag)
         if len(self.tags) > DEPTH_LIMIT:
             self.fail(f"the tags are nested more than {DEPTH_LIMIT} deep")
-        self.started("/".join(self.tags[1:]), attributes)
+        above = self._places[-1] if self._places else None
+        place = "" if above is None else f"{above}/{tag}" if above else tag
+        self._places.append(place)
+        self.started(place, attributes)
 
     def _end(self, tag: str) -> None:
-        self.ended("/".join(self.tags[1:]))
+        self.ended(self._places.pop())
         self.tags.pop()
 
 

@@ -112,5 +112,5 @@ CLASS_FOLDERS = Format(
     annotation_file=lambda source, split, path, name: path,
     has_boxes=False,
     lists_images=True,
-    last_resort=True,
+    rank=2,
 )

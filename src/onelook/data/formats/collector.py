@@ -32,11 +32,13 @@ def read_number(text: object) -> float | None:
     """A finite number of a sensible size, from a text or a number; None for anything else."""
     if isinstance(text, bool) or not isinstance(text, (str, int, float)):
         return None
+    if isinstance(text, str) and "_" in text:  # which Python takes as a separator of digits
+        return None
     try:
         value = float(text)
     except (ValueError, OverflowError):
         return None
-    return value if math.isfinite(value) and abs(value) < LARGEST and "_" not in str(text) else None
+    return value if -LARGEST < value < LARGEST else None
 
 
 class ImagePlaces:

@@ -265,6 +265,7 @@ CVAT = Format(
     find=find,
     find_file=find_file,
     files_of=annotations_and_images,
+    rank=1,
     read=_read,
     image_root=lambda source, split, index: source.root,
     annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),

@@ -37,18 +37,27 @@ _NOT_BOXES = ("ellipselabels", "brushlabels", "keypointlabels")
 
 
 def find(root: Path) -> Source | None:
-    """Label Studio in a folder: JSON lists of tasks, one for each split, or in `{split}/`; None where there is none."""
-    for pattern in ("*.json", "annotations/*.json", "*/*.json"):
-        files = [path for path in sorted(root.glob(pattern)) if not path.name.startswith(".") and _holds_tasks(path)]
-        if pattern == "*/*.json":
-            files = in_splits(files)
-        if files:
-            inside = pattern == "*/*.json"
-            parts = {(path.parent.name if inside else path.stem): Part(path) for path in files}
-            if len(parts) < len(files):
-                raise DataError(f"'{root}' has several exports for one split.", f"Give one, such as '{files[0]}'.")
-            return Source(LABEL_STUDIO, root, root, named_splits(parts))
+    """Label Studio in a folder: JSON lists of tasks, one for each split; None where there is none."""
+    for pattern in ("*.json", "annotations/*.json"):
+        if files := _exports(root, pattern):
+            return _source(root, {path.stem: Part(path) for path in files}, files)
     return None
+
+
+def find_flat(root: Path) -> Source | None:
+    """The same in `{split}/`; apart, since it lists all folders of images."""
+    files = in_splits(_exports(root, "*/*.json"))
+    return _source(root, {path.parent.name: Part(path) for path in files}, files) if files else None
+
+
+def _exports(root: Path, pattern: str) -> list[Path]:
+    return [path for path in sorted(root.glob(pattern)) if not path.name.startswith(".") and _holds_tasks(path)]
+
+
+def _source(root: Path, parts: dict[str, Part], files: Sequence[Path]) -> Source:
+    if len(parts) < len(files):
+        raise DataError(f"'{root}' has several exports for one split.", f"Give one, such as '{files[0]}'.")
+    return Source(LABEL_STUDIO, root, root, named_splits(parts))
 
 
 def find_file(path: Path) -> Source | None:
@@ -201,6 +210,7 @@ LABEL_STUDIO = Format(
     title="Label Studio JSON",
     layout="a JSON export (JSON or JSON-MIN) beside the images or images/",
     find=find,
+    find_flat=find_flat,
     find_file=find_file,
     files_of=annotations_and_images,
     read=_read,

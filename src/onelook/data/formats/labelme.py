@@ -222,6 +222,7 @@ LABELME = Format(
     find=lambda root: None,
     find_flat=find_flat,
     files_of=_files_of,
+    rank=1,
     read=_read,
     image_root=lambda source, split, index: source.root,
     annotation_file=lambda source, split, path, name: str(Path(path).with_suffix(".json")),

@@ -89,6 +89,7 @@ OPEN_IMAGES = Format(
     layout="{split}-annotations-bbox.csv, class-descriptions-boxable.csv, and images in {split}/",
     find=find,
     files_of=_files_of,
+    rank=1,
     read=_read,
     image_root=lambda source, split, index: source.root,
     annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),

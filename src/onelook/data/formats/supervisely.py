@@ -190,6 +190,7 @@ SUPERVISELY = Format(
     layout="meta.json, and {dataset}/img with {dataset}/ann",
     find=find,
     files_of=_files_of,
+    rank=1,
     read=_read,
     image_root=lambda source, split, index: source.root,
     annotation_file=_annotation_file,
