@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from onelook.cli import app
-from onelook.cli.interrupts import repeat_lost_interrupts
+from onelook.cli.interrupts import end_imports_at_once, repeat_lost_interrupts
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 # What installers write for the entry point of pyproject.toml.
@@ -46,6 +46,24 @@ class Interrupted:
 
     def __del__(self) -> None:
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_an_interrupt_ends_a_large_import_at_once(name: str, tmp_path: Path) -> None:
+    """An exception inside of such an import would abort the process."""
+    library = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('went on')\n"
+    (tmp_path / f"{name}.py").write_text(library)
+    code = f"from onelook.cli.interrupts import end_imports_at_once\nend_imports_at_once()\nimport {name}\n"
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: Interrupted.\n")
+
+
+def test_elsewhere_an_interrupt_is_raised() -> None:
+    end_imports_at_once()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(20)
 
 
 class Failing:

@@ -24,7 +24,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 from onelook.cli.command_result import CommandResult
-from onelook.cli.interrupts import repeat_lost_interrupts
+from onelook.cli.interrupts import end_imports_at_once, repeat_lost_interrupts
 from onelook.cli.output import JsonTarget, consoles, plain_warnings, print_error, quiet_broken_pipe
 from onelook.cli.quick import parse
 from onelook.errors import EXTRAS, OtherProcessError, UsageError, UserError, missing_package, reason_of
@@ -259,6 +259,7 @@ def _run(arguments: Sequence[str], on_start: Callable[[], object] | None) -> int
         if on_start is not None:
             repeat_lost_interrupts()
             on_start()
+            end_imports_at_once()
         rest, options = split_options(arguments)
         verb = next((argument for argument in rest if not argument.startswith("-")), "")
         with JsonTarget(options.json) as target, plain_warnings():

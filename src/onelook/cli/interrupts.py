@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import _thread
+import os
+import signal
 import sys
 import time
+from types import FrameType
+from typing import NoReturn
 
+# Libraries in C++ whose import an exception of Python aborts, with a core dump.
+_NATIVE = ("torch", "onnxruntime", "onnx", "openvino", "ncnn")
 _SHORTLY = 0.01  # seconds; the callback of the interpreter has ended by then
 
 
@@ -24,6 +30,27 @@ def repeat_lost_interrupts() -> None:
             before(lost)
 
     sys.unraisablehook = hook
+
+
+def end_imports_at_once() -> None:
+    """From now on, Ctrl-C while a large library is imported ends the process, and raises KeyboardInterrupt elsewhere.
+
+    Nothing has been begun during such an import, so nothing is lost. Leaves a handler of the caller's own as it is.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    if any(map(_is_being_imported, _NATIVE)):
+        os.write(2, b"error: Interrupted.\n")
+        os._exit(130)
+    signal.default_int_handler(number, frame)
+
+
+def _is_being_imported(name: str) -> bool:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
 
 
 def _interrupt_shortly() -> None:
