@@ -80,7 +80,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.networks.deploy import deploy as deploy
     from onelook.networks.detector import Detector as Detector
     from onelook.predict.given_image import ImageLike as ImageLike
-    from onelook.predict.live import ForecastName as ForecastName
     from onelook.predict.live import LiveDetections as LiveDetections
     from onelook.predict.predictor import Predictor as Predictor
     from onelook.predict.runtime import PostprocessKind as PostprocessKind
@@ -94,6 +93,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.reporter import SilentReporter as SilentReporter
     from onelook.tracking import ByteTrack as ByteTrack
     from onelook.tracking import OcSort as OcSort
+    from onelook.tracking.tracker import ForecastName as ForecastName
     from onelook.tracking.tracker import TrackerName as TrackerName
     from onelook.training.recipe import Recipe as Recipe
     from onelook.types import Detections as Detections
@@ -116,7 +116,7 @@ _PUBLIC = {
     "Environment": "onelook.api.check",
     "Evaluation": "onelook.evaluation",
     "ExportResult": "onelook.api.export",
-    "ForecastName": "onelook.predict.live",
+    "ForecastName": "onelook.tracking.tracker",
     "FoundAnchors": "onelook.api.anchors",
     "ImageLike": "onelook.predict.given_image",
     "Layout": "onelook.devices",

@@ -9,20 +9,19 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
-from onelook.api.detect_output import of_classes, output_folder, parse_shard, selected_labels, shard_of
-from onelook.api.live import LiveOptions, LiveSummary, live_options, run_live
+from onelook.api.detect_output import check_sources, of_classes, output_folder, parse_shard, selected_labels, shard_of
+from onelook.api.live_choice import chosen_live
 from onelook.api.open import LoadOptions, Model, PathLike, stamps_of
 from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
 from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess
-from onelook.predict.live import ForecastName, LiveDetections, live_source
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
@@ -32,8 +31,12 @@ from onelook.predict.video import count_images
 from onelook.predict.writers import Start, Writers, parse_formats
 from onelook.predict.writers.files import Output
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
-from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
+from onelook.tracking.tracker import ForecastName, Tracker, TrackerName, named_tracker
 from onelook.types import Detections, counted, text_repr
+
+if TYPE_CHECKING:
+    from onelook.api.live import LiveOptions, LiveSummary
+    from onelook.predict.live import LiveDetections
 
 _PLAYED_LONGER = 1.0  # seconds; less is not worth a note
 FORMATS = "json,images,video"
@@ -181,9 +184,8 @@ def detect(
     formats = (LIVE_FORMATS if live else FORMATS) if formats is None else formats
     names = parse_formats(formats if isinstance(formats, str) else ",".join(formats))
     excerpt = Excerpt.of(every, start, end)
-    real_time = live_options(
-        LiveOptions(forecast, reconnect, show), live=live, tracked=track is not None, every=every, batch=batch
-    )
+    how_live = (forecast, reconnect, show)
+    real_time = chosen_live(live, how_live, tracked=track is not None, every=every, batch=batch)
     tiles = chosen_tiles(tile, overlap, tile_merge)
     part = parse_shard(shard)
     folder = output_folder(out, part, resume=resume, overwrite=overwrite)
@@ -191,9 +193,7 @@ def detect(
     _check_numbers(arguments, names)
     listed = find_sources([str(one) if isinstance(one, int) else os.fspath(one) for one in given], leave_out=out)
     found = shard_of(listed, part)
-    _check_sources(found, resume, live)
-    if real_time is not None:
-        live_source(found)
+    check_sources(found, resume, live)
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     shown = reporter or PlainReporter()
     opened = open_cached(model, options, runtime, shown)
@@ -274,20 +274,6 @@ def _check_numbers(arguments: Mapping[str, Any], names: Sequence[str]) -> None:
         raise UsageError(f"line_width is {width}.", "Give a number of pixels from 1 on.")
 
 
-def _check_sources(found: Sequence[Source], resume: bool, live: bool) -> None:
-    """Raises UserError where no source exists, or one has no end that a run could be resumed to.
-
-    This is before the model is loaded.
-    """
-    if not found:
-        raise UsageError("There are fewer sources than parts: this part has none.", "Take fewer parts.")
-    if resume and (live or any(source.kind == "live" for source in found)):
-        raise UsageError("Cameras and streams cannot be resumed.", "Start a new run in another folder.")
-    missing = [source for source in found if source.error is not None]
-    if len(missing) == len(found) and missing[0].error is not None:
-        raise missing[0].error
-
-
 def _detect(
     predictor: Predictor,
     sources: Sequence[Source],
@@ -332,6 +318,8 @@ def _detect_live(
     to: tuple[Writers, Reporter, Progress, np.ndarray | None],
 ) -> None:
     """Detects in a source in real time; fills the result."""
+    from onelook.api.live import run_live
+
     writers, reporter, progress, labels = to
 
     def add(item: PreparedImage, found: LiveDetections) -> None:

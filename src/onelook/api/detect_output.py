@@ -81,3 +81,22 @@ def of_classes(results: Iterable[Result], labels: np.ndarray) -> Generator[Resul
         close = getattr(results, "close", None)
         if close is not None:
             close()
+
+
+def check_sources(found: Sequence[Source], resume: bool, live: bool) -> None:
+    """Raises UserError where no source exists, one has no end that a run could be resumed to, or none can be used in
+    real time.
+
+    This is before the model is loaded.
+    """
+    if not found:
+        raise UsageError("There are fewer sources than parts: this part has none.", "Take fewer parts.")
+    if resume and (live or any(source.kind == "live" for source in found)):
+        raise UsageError("Cameras and streams cannot be resumed.", "Start a new run in another folder.")
+    missing = [source for source in found if source.error is not None]
+    if len(missing) == len(found) and missing[0].error is not None:
+        raise missing[0].error
+    if live:
+        from onelook.predict.live import live_source
+
+        live_source(found)

@@ -15,13 +15,13 @@ from onelook.api.window import Window
 from onelook.errors import ImageError, UsageError
 from onelook.ops.nms import Postprocess
 from onelook.predict.latency import Latencies
-from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, check_forecast, live_results, open_feed
+from onelook.predict.live import LiveDetections, LiveEvent, check_forecast, live_results, open_feed
 from onelook.predict.predictor import Predictor
 from onelook.predict.sources import Excerpt, PreparedImage, Source
 from onelook.predict.tiles import Tiles
 from onelook.predict.writers.files import cannot_write
 from onelook.reporter import Progress, Reporter
-from onelook.tracking.tracker import Tracker
+from onelook.tracking.tracker import ForecastName, Tracker
 
 LOG = "live.jsonl"
 

@@ -16,10 +16,9 @@ from onelook.cli.terminate import terminate_as_interrupt
 from onelook.cli.views.detect import text_of_result
 from onelook.errors import UsageError
 from onelook.ops.merge import MergeKind
-from onelook.predict.live import ForecastName
 from onelook.predict.runtime import PostprocessKind
 from onelook.predict.tiles import MERGE, OVERLAP
-from onelook.tracking.tracker import TrackerName
+from onelook.tracking.tracker import ForecastName, TrackerName
 
 if TYPE_CHECKING:
     from onelook.api.detect_shards import ShardsResult

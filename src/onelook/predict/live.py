@@ -17,12 +17,10 @@ from onelook.errors import ImageError, UsageError, did_you_mean
 from onelook.predict.capture import display_name, stalled
 from onelook.predict.live_capture import LIVE_STALL_SECONDS, CapturedFrame, Clock, End, LiveCapture, SystemClock
 from onelook.predict.sources import SAME_TIME, WHOLE, Excerpt, PreparedImage, Source
+from onelook.reporter import Reporter
 from onelook.tracking.forecast import FORECASTS, Boxes
-from onelook.tracking.tracker import Tracker
+from onelook.tracking.tracker import ForecastName, Tracker
 from onelook.types import Detections
-
-ForecastName = Literal["none", "linear", "kalman"]
-"""How the boxes of tracked objects are moved to the moment of display."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds before a source is opened again; doubled each time
 _FIRST_FRAME = 90.0  # seconds that opening and the first frame may take
@@ -191,6 +189,11 @@ def check_forecast(forecast: ForecastName, *, tracked: bool) -> None:
     """UsageError for a forecast of objects that are not tracked, which would change nothing."""
     if forecast != "kalman" and not tracked:
         raise UsageError("'forecast' is for tracked objects.", "Add --track bytetrack (tracker=), or leave it out.")
+
+
+def warnings_to(reporter: Reporter) -> Callable[[LiveEvent], None]:
+    """Reports events as warnings, but for the end of a source, which is an error."""
+    return lambda event: None if event.kind == "ended" else reporter.warning(event.message)
 
 
 def live_source(found: Sequence[Source]) -> Source:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -19,14 +19,16 @@ from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess, RawDetections, clips, with_thresholds
 from onelook.predict.frames import read_frames
 from onelook.predict.given_image import ImageLike, are_several, check_array, name_of, read_image
-from onelook.predict.live import ForecastName, LiveDetections, LiveEvent, live_results, live_source, open_feed
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.tiles import MERGE, OVERLAP, PreparedView, Tiles, chosen_tiles, without_too_many_tiles
 from onelook.predict.track import Result, track_results
 from onelook.reporter import PlainReporter, Reporter
-from onelook.tracking.tracker import Tracker, TrackerName, named_tracker
+from onelook.tracking.tracker import ForecastName, Tracker, TrackerName, named_tracker
 from onelook.types import Detections
+
+if TYPE_CHECKING:
+    from onelook.predict.live import LiveDetections
 
 BATCH = 8
 
@@ -221,11 +223,13 @@ class Predictor:
         One frame is in memory, however slow the caller is: those in between are dropped and counted. Ends with a file;
         raises ImageError where a camera or a stream cannot be opened, or has ended for good.
         """
+        from onelook.predict.live import live_results, live_source, open_feed, warnings_to  # few commands need it
+
         chosen = None if tracker is None else named_tracker(tracker, confidence)
         tiles = chosen_tiles(tile, overlap, tile_merge)
         found = live_source(find_sources([str(source) if isinstance(source, int) else os.fspath(source)]))
         postprocess = self.settings(confidence if chosen is None else chosen.detects_from(), iou)
-        feed = open_feed(found, reconnect=reconnect, notify=lambda event: _warn(reporter or PlainReporter(), event))
+        feed = open_feed(found, reconnect=reconnect, notify=warnings_to(reporter or PlainReporter()))
         with closing(feed):
             detect = partial(self.detect_prepared, postprocess=postprocess, source=found, tiles=tiles)
             for _, result in live_results(feed, detect, tracker=chosen, forecast=forecast, keep_images=keep_images):
@@ -387,8 +391,3 @@ def _found(results: Iterator[Result], reporter: Reporter | None) -> Iterator[Det
             if item.alone:
                 raise item.error
             (reporter or PlainReporter()).warning(str(item.error))
-
-
-def _warn(reporter: Reporter, event: LiveEvent) -> None:
-    if event.kind != "ended":  # which is an error
-        reporter.warning(event.message)

@@ -11,6 +11,8 @@ from onelook.types import Detections
 
 TrackerName = Literal["bytetrack", "ocsort"]
 """A tracker with the settings of its paper: ByteTrack, or OC-SORT."""
+ForecastName = Literal["none", "linear", "kalman"]
+"""How the boxes of tracked objects are moved to the moment of display."""
 
 
 class TrackerState(Protocol):
