@@ -16,7 +16,7 @@ from onelook.predict.latency import Latencies
 from onelook.predict.live import LiveEvent, LiveFeed, live_results
 from onelook.predict.live_capture import CapturedFrame, End, FrameSlot, LiveCapture
 from onelook.predict.sources import Excerpt, PreparedImage, Source
-from onelook.tracking import ByteTrack
+from onelook.tracking.byte_track import ByteTrack
 from onelook.types import Detections
 from simulated_cameras import CAMERA, Camera, Clock, Player
 

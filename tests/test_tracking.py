@@ -16,11 +16,12 @@ from onelook.data.synthetic_video import CLIPS, VISIBLE, ClipFrame
 from onelook.errors import UserError
 from onelook.evaluation.tracks import THRESHOLDS, count_tracks
 from onelook.ops.numpy_iou import pairwise_iou
-from onelook.tracking import TRACKERS, ByteTrack, OcSort, named_tracker
 from onelook.tracking.box_filter import BoxFilter
+from onelook.tracking.byte_track import ByteTrack
 from onelook.tracking.matching import assign
 from onelook.tracking.mot import Tracks, mot_lines, read_mot
-from onelook.tracking.tracker import Tracker
+from onelook.tracking.oc_sort import OcSort
+from onelook.tracking.tracker import TRACKERS, Tracker, named_tracker
 from onelook.types import Detections
 
 
@@ -57,12 +58,15 @@ def follow_clip(clip: str, tracker: Tracker, *, noise: float = 1.0, seed: int = 
     return found
 
 
+SETTINGS = {"bytetrack": ByteTrack(), "ocsort": OcSort()}
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("tracker", TRACKERS)
 @pytest.mark.parametrize("clip", CLIPS)
 def test_every_object_keeps_one_identity_of_its_own(clip: str, tracker: str, seed: int) -> None:
     """Apart, crossing, and after the wall, which hides an object for less than the buffer."""
-    found = follow_clip(clip, TRACKERS[tracker], seed=seed)
+    found = follow_clip(clip, SETTINGS[tracker], seed=seed)
     assert sorted(found) == frames_of(clip)[0].identities.tolist()
     identities = [{identity for _, identity in seen} for seen in found.values()]
     assert all(len(one) == 1 for one in identities), identities
@@ -113,7 +117,7 @@ def test_a_detection_of_a_single_frame_is_no_track() -> None:
 
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_classes_are_not_mixed(tracker: str) -> None:
-    state = TRACKERS[tracker].start()
+    state = SETTINGS[tracker].start()
     first = state.update(still(0.9, label=0)).tracks.tolist()
     for _ in range(3):
         second = state.update(still(0.9, label=1)).tracks.tolist()
@@ -122,7 +126,7 @@ def test_classes_are_not_mixed(tracker: str) -> None:
 
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_frames_without_detections_are_frames(tracker: str) -> None:
-    state = TRACKERS[tracker].start()
+    state = SETTINGS[tracker].start()
     assert len(state.update(Detections.empty())) == 0
     for _ in range(3):
         state.update(still(0.9))

@@ -91,8 +91,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.reporter import PlainReporter as PlainReporter
     from onelook.reporter import Reporter as Reporter
     from onelook.reporter import SilentReporter as SilentReporter
-    from onelook.tracking import ByteTrack as ByteTrack
-    from onelook.tracking import OcSort as OcSort
+    from onelook.tracking.byte_track import ByteTrack as ByteTrack
+    from onelook.tracking.oc_sort import OcSort as OcSort
     from onelook.tracking.tracker import ForecastName as ForecastName
     from onelook.tracking.tracker import TrackerName as TrackerName
     from onelook.training.recipe import Recipe as Recipe
@@ -103,7 +103,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_PUBLIC` below is the 
     from onelook.weights import save_weights as save_weights
 
 _PUBLIC = {
-    "ByteTrack": "onelook.tracking",
+    "ByteTrack": "onelook.tracking.byte_track",
     "CheckReport": "onelook.data.check",
     "Comparison": "onelook.report.comparison",
     "Conversion": "onelook.data.convert",
@@ -128,7 +128,7 @@ _PUBLIC = {
     "ModelBenchmark": "onelook.api.bench",
     "ModelInfo": "onelook.api.models",
     "ModelList": "onelook.api.models",
-    "OcSort": "onelook.tracking",
+    "OcSort": "onelook.tracking.oc_sort",
     "OperatingPoint": "onelook.evaluation.operating",
     "PathLike": "onelook.api.open",
     "PlainReporter": "onelook.reporter",

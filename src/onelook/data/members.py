@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from onelook.data.index import Index
-from onelook.data.remote import read_range, url_of
 from onelook.errors import DataError, ImageError, reason_of
 
 MAX_FILE = 2 << 30  # bytes: more than an uncompressed 16-bit image at the limit of pixels
@@ -87,8 +86,11 @@ class MemberFile(io.RawIOBase):
 
 
 def _read(shard: str, start: int, stop: int) -> bytes:
-    if (url := url_of(shard)) is not None:
-        return read_range(url, start, stop)
+    if ":/" in shard:  # else it is no URL, and nothing that reads them is loaded
+        from onelook.data.remote import read_range, url_of
+
+        if (url := url_of(shard)) is not None:
+            return read_range(url, start, stop)
     with open(shard, "rb", buffering=0) as file:
         file.seek(start)
         parts = []

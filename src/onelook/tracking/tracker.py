@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from onelook.errors import UsageError, did_you_mean
-from onelook.tracking.byte_track import ByteTrack
-from onelook.tracking.oc_sort import OcSort
 from onelook.types import Detections
 
 TrackerName = Literal["bytetrack", "ocsort"]
@@ -39,16 +37,23 @@ class Tracker(Protocol):
         ...
 
 
-TRACKERS: dict[str, Tracker] = {"bytetrack": ByteTrack(), "ocsort": OcSort()}
-"""The trackers by name, with the settings of their papers."""
+TRACKERS = get_args(TrackerName)
+"""The names of the trackers."""
 
 
 def named_tracker(tracker: Tracker | str, confidence: float) -> Tracker:
-    """A tracker by its name, whose tracks start from this score; one with settings of its own stays as it is."""
+    """A tracker by its name, whose tracks start from this score; one with settings of its own stays as it is.
+
+    Those with a name have the settings of their papers.
+    """
     if not isinstance(tracker, str):
         return tracker
     if tracker not in TRACKERS:
         raise UsageError(
             f"There is no tracker '{tracker}'.{did_you_mean(tracker, TRACKERS)}", f"Give {' or '.join(TRACKERS)}."
         )
-    return TRACKERS[tracker].with_confidence(confidence)
+    from onelook.tracking.byte_track import ByteTrack
+    from onelook.tracking.oc_sort import OcSort
+
+    chosen: Tracker = ByteTrack() if tracker == "bytetrack" else OcSort()
+    return chosen.with_confidence(confidence)

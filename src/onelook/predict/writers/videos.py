@@ -13,7 +13,6 @@ from onelook.errors import UserError
 from onelook.files import move, replacing
 from onelook.predict.sources import PreparedImage
 from onelook.predict.writers.files import Output, cannot_write, discard, drawn
-from onelook.predict.writers.sound import keep_sound
 from onelook.predict.writers.trails import Trails
 from onelook.types import Detections
 
@@ -110,6 +109,8 @@ class Videos:
         """Puts the source's sound into the draft."""
         if self._sound is None:
             return
+        from onelook.predict.writers.sound import keep_sound
+
         draft, source, begin = self._sound
         target = draft.with_name(f"{draft.stem}-sound.mp4")
         try:
