@@ -271,7 +271,8 @@ def _run(arguments: Sequence[str], on_start: Callable[[], object] | None) -> int
                         print(result.text(result.result))
                     else:
                         result.show(consoles(to_stderr=target.is_stdout)[0])
-                    target.write(result.to_dict())
+                    if options.json is not None:  # plain data of everything may take longer than the work
+                        target.write(result.to_dict())
             elif options.json is not None and not {*HELP_FLAGS, "--version"} & set(rest):
                 raise UsageError("This command has nothing to write as JSON.", "Leave --json away.")
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from onelook.api import score as api
@@ -33,4 +34,4 @@ def score(
     """
     if tracks:
         return CommandResult(api.score_tracks(annotations, detections), show_tracks)
-    return CommandResult(api.score(annotations, detections), show_evaluation)
+    return CommandResult(api.score(annotations, detections), partial(show_evaluation, thresholds=False))

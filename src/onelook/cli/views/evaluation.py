@@ -23,8 +23,11 @@ _ROWS = (
 )
 
 
-def show_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Prints the twelve numbers, the classes and the time."""
+def show_evaluation(evaluation: Evaluation, console: Console, *, thresholds: bool = True) -> None:
+    """Prints the twelve numbers, the classes and the time.
+
+    thresholds: also which confidence reaches what, which takes as long as all the rest.
+    """
     stats = evaluation.stats
     images, objects = len(evaluation.truth.image_ids), int(evaluation.objects.sum())
     counts = ((images, "image"), (objects, "object"), (len(evaluation.results), "detection"))
@@ -37,7 +40,8 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
         numbers.add_row(name, *(_number(stats[key]) if key else "" for key in keys))
     console.print(numbers)
     _show_classes(evaluation, console)
-    _show_thresholds(evaluation, console)
+    if thresholds:
+        _show_thresholds(evaluation, console)
     if evaluation.seconds:
         stages = ", ".join(f"{name} {value:.2f}" for name, value in evaluation.seconds.items())
         console.print(f"seconds: {stages}", highlight=False)
