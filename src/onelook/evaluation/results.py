@@ -15,7 +15,6 @@ from onelook.data.jsonstream import JsonStream, Single, UnusualError
 from onelook.errors import DataError, UserError, reason_of
 from onelook.evaluation.tables import LARGEST, GroundTruth, Results
 from onelook.files import open_replacing
-from onelook.predict.writers.coco import results_lines
 
 LARGEST_COUNT = 40_000_000
 LARGEST_SCORE = 1e300
@@ -116,6 +115,8 @@ def write_results(path: str | Path, truth: GroundTruth, results: Results) -> Pat
 
 
 def _lines(truth: GroundTruth, results: Results, rows: slice) -> str:
+    from onelook.predict.writers.coco import results_lines  # with OpenCV, which reading does without
+
     category_ids = np.array(truth.category_ids, np.int64)
     columns = (
         truth.image_ids[results.images[rows]].tolist(),
