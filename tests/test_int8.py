@@ -39,7 +39,7 @@ SIZE = (64, 96)
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*jit"),
-]  # TODO one_thread_in_module
+]
 
 
 @pytest.fixture(scope="module")
