@@ -31,6 +31,8 @@ def show_search(result: TuneResult, console: Console) -> None:
             style = "bold" if row["trial"] == result.best else None
             table.add_row(*(columns[name][place] for name in names), style=style)
         console.print(table)
+    for line in result.comparison:
+        console.print(line, soft_wrap=True, markup=False)
     if result.interrupted:
         console.print(f"Stopped. To resume: {result.resume_command}", soft_wrap=True, markup=False)
     if result.recipe is not None:

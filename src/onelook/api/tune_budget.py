@@ -1,0 +1,179 @@
+"""A search within a time: its trials first, then the best of them against the starting recipe with other seeds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from onelook.api.trials import BASE, Launcher, SearchBudget, create_study, run_study
+from onelook.config import get
+from onelook.errors import UserError
+from onelook.files import write_text
+from onelook.reporter import Reporter
+from onelook.training.result import format_duration
+from onelook.tuning.study import STUDY_FILE, Study, Trial
+from onelook.tuning.verdict import SEED_GENE, SeedProposer, Verdict, compare_seeds
+
+SEEDS = 3  # trainings of each recipe in the comparison, unless another number is given: the fewest with a useful interval
+VERDICT = "verdict.json"
+UNLIMITED = 100_000  # trials, of a search that a budget ends
+_SPENT, _SEARCHED = "spent", "searched"  # options of the study
+_SAVE_EVERY = 30.0  # seconds between two records of the time that is spent
+_END_SHARE = 0.01  # of the budget, kept for saving the trainings that are running when it ends
+_COMPARED_SHARE = 0.5  # of the budget, at most, is kept for the comparison
+
+
+class Clock:
+    """The time that a search has spent in all its sessions, which its study records.
+
+    seconds: of the budget; None is without a limit.
+    """
+
+    def __init__(self, study: Study, seconds: float | None) -> None:
+        self.study, self.seconds = study, seconds
+        self._before, self._begin = float(study.options.get(_SPENT, 0.0)), time.monotonic()
+        self._saved = self._begin
+
+    @property
+    def spent(self) -> float:
+        """Seconds so far; also written to the study, from time to time."""
+        now = time.monotonic()
+        spent = self._before + now - self._begin
+        self.study.options[_SPENT] = round(spent, 1)
+        if now - self._saved > _SAVE_EVERY:
+            self._saved = now
+            self.study.save()
+        return spent
+
+    @property
+    def left(self) -> float:
+        """Seconds until running trainings are saved and stopped."""
+        return float("inf") if self.seconds is None else self.seconds * (1 - _END_SHARE) - self.spent
+
+
+class Phase(SearchBudget):
+    """The part of a budget that one phase of a search may use.
+
+    kept: seconds that are kept for what follows.  trial: seconds of the longest training so far, 0 before one is done.
+    """
+
+    def __init__(self, clock: Clock, trial: Callable[[], float], kept: Callable[[], float] = lambda: 0.0) -> None:
+        self._clock, self._trial, self._kept = clock, trial, kept
+
+    @property
+    def exhausted(self) -> bool:
+        return self._clock.left <= 0
+
+    def has_room(self, study: Study) -> bool:
+        """Whether another training is expected to end in time."""
+        return self._clock.left - self._kept() > self._trial()
+
+    def progress(self) -> tuple[float, float]:
+        return self._clock.spent, self._clock.seconds or 0.0
+
+
+def longest_training(study: Study) -> float:
+    """Seconds of the longest trial that was trained to its end; 0 without one."""
+    return max((trial.seconds for trial in study.trials if trial.status == "done"), default=0.0)
+
+
+def search_and_compare(
+    study: Study,
+    launch: Callable[[Path], Launcher],
+    *,
+    trials: int,
+    parallel: int,
+    seeds: int,
+    seconds: float | None,
+    reporter: Reporter,
+) -> tuple[bool, Verdict | None, str]:
+    """Runs a search and the comparison that follows; both are continued where they were.
+
+    launch: the launcher of the trials in a folder.  seeds: trainings of each recipe in the comparison, 0 for none.
+    Returns whether Ctrl-C stopped it, the comparison, and what to know where there is none. UserError where the budget
+    ends before any trial does.
+    """
+    clock = Clock(study, seconds)
+
+    def kept() -> float:
+        """Seconds of the comparison, if the trainings in it take as long as the longest so far."""
+        return min(2 * seeds * longest_training(study) / parallel, _COMPARED_SHARE * (seconds or 0.0))
+
+    if not study.options.get(_SEARCHED):
+        phase = None if seconds is None else Phase(clock, lambda: longest_training(study), kept)
+        if run_study(study, trials, launch(study.folder), parallel, reporter, phase):
+            return True, None, ""
+        study.options |= {_SEARCHED: True, _SPENT: round(clock.spent, 1)}
+        study.save()
+    best = study.best
+    if best is None:
+        if seconds is not None and study.unfinished():
+            raise UserError(
+                f"The budget of {format_duration(seconds)} ended before the first trial did, which is saved.",
+                "Continue it with a larger budget (resume), or begin another search with fewer epochs.",
+            )
+        return False, None, ""
+    if best.number == 0 and list(best.values) == study.start:
+        count = sum(trial.status != "running" for trial in study.trials) - 1
+        return False, None, f"None of {count} other trials is better than the starting recipe: keep {BASE}."
+    if seeds == 0:
+        return False, None, f"Trial {best.number} was not compared with the starting recipe by other seeds."
+    return _compare(study, best, launch, clock, seeds=seeds, parallel=parallel, reporter=reporter)
+
+
+def _compare(
+    study: Study,
+    best: Trial,
+    launch: Callable[[Path], Launcher],
+    clock: Clock,
+    *,
+    seeds: int,
+    parallel: int,
+    reporter: Reporter,
+) -> tuple[bool, Verdict | None, str]:
+    """Trains the starting recipe and the best trial's with seeds that the search did not use."""
+    folder = study.folder / f"seeds-{best.name}"
+    if (folder / STUDY_FILE).is_file():
+        other = Study.read(folder, study.recipe, write_text)
+    else:
+        other = create_study(folder, study.recipe, (*study.genes, SEED_GENE), study.seed)
+    start = tuple(get(study.recipe, gene.path) for gene in study.genes)
+    other.proposer = SeedProposer(start, best.values, study.recipe.seed)
+    trial = longest_training(study)
+    open_pairs = seeds - sum(one.status != "running" for one in other.trials) // 2
+    fitting = open_pairs
+    if clock.seconds is not None:
+        fitting = min(open_pairs, max(0, int(clock.left * parallel / max(2 * trial, 1e-9))))
+    count = seeds - open_pairs + fitting
+    if count < 2:
+        needed = format_duration(2 * seeds * trial / parallel)
+        return False, None, (
+            f"Trial {best.number} was not compared with the starting recipe by other seeds: {seeds} trainings of each "
+            f"take about {needed} more. Continue with a larger budget."
+        )
+    if fitting:
+        reporter.info(
+            f"Comparing trial {best.number} with the starting recipe: {count} seeds that the search did not use, a "
+            f"training of each in {folder}."
+        )
+    phase = None if clock.seconds is None else Phase(clock, lambda: 0.0)
+    interrupted = run_study(other, 2 * count, launch(folder), parallel, reporter, phase)
+    study.options[_SPENT] = round(clock.spent, 1)
+    study.save()
+    verdict = compare_seeds(other.trials, best.number, study.recipe.metric)
+    if interrupted:
+        return True, verdict, ""
+    if verdict is None:
+        return False, None, (
+            f"Trial {best.number} was not compared with the starting recipe by other seeds: fewer than two trainings of "
+            f"each were done in time, or they failed (see {folder})."
+        )
+    write_text(study.folder / VERDICT, json.dumps(verdict.to_dict(), indent=1) + "\n")
+    return False, verdict, ""
+
+
+def forget_comparison(study: Study) -> None:
+    """Lets the search go on, where it is resumed with a larger budget or more trials than it was ended by."""
+    study.options.pop(_SEARCHED, None)
