@@ -107,6 +107,7 @@ def run_study(
     launcher: Launcher,
     parallel: int,
     reporter: Reporter,
+    *,
     budget: SearchBudget | None = None,
 ) -> bool:
     """Runs trials up to the number `trials`, unfinished ones first; returns whether it was interrupted.

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from onelook.api.trials import BASE, Launcher, SearchBudget, create_study, run_study
 from onelook.config import get
 from onelook.errors import UserError
@@ -16,12 +18,13 @@ from onelook.training.result import format_duration
 from onelook.tuning.study import STUDY_FILE, Study, Trial
 from onelook.tuning.verdict import SEED_GENE, SeedProposer, Verdict, compare_seeds
 
-SEEDS = 3  # trainings of each recipe in the comparison, unless another number is given: the fewest with a useful interval
+SEEDS = 3  # trainings of each recipe in the comparison, unless another number is given; two have a useless interval
 VERDICT = "verdict.json"
 UNLIMITED = 100_000  # trials, of a search that a budget ends
 _SPENT, _SEARCHED = "spent", "searched"  # options of the study
 _SAVE_EVERY = 30.0  # seconds between two records of the time that is spent
 _END_SHARE = 0.01  # of the budget, kept for saving the trainings that are running when it ends
+_FAILURES = 3  # of the first trials, after which a search does not try more
 _COMPARED_SHARE = 0.5  # of the budget, at most, is kept for the comparison
 
 
@@ -33,7 +36,8 @@ class Clock:
 
     def __init__(self, study: Study, seconds: float | None) -> None:
         self.study, self.seconds = study, seconds
-        self._before, self._begin = float(study.options.get(_SPENT, 0.0)), time.monotonic()
+        trained = sum(trial.seconds for trial in study.trials)  # of a search that had no budget until now
+        self._before, self._begin = float(study.options.get(_SPENT, trained)), time.monotonic()
         self._saved = self._begin
 
     @property
@@ -67,7 +71,10 @@ class Phase(SearchBudget):
         return self._clock.left <= 0
 
     def has_room(self, study: Study) -> bool:
-        """Whether another training is expected to end in time."""
+        """Whether another training is expected to end in time; not where none of the first has worked."""
+        failed = [trial.status == "failed" for trial in study.trials]
+        if len(failed) >= _FAILURES and all(failed):
+            return False
         return self._clock.left - self._kept() > self._trial()
 
     def progress(self) -> tuple[float, float]:
@@ -103,7 +110,7 @@ def search_and_compare(
 
     if not study.options.get(_SEARCHED):
         phase = None if seconds is None else Phase(clock, lambda: longest_training(study), kept)
-        if run_study(study, trials, launch(study.folder), parallel, reporter, phase):
+        if run_study(study, trials, launch(study.folder), parallel, reporter, budget=phase):
             return True, None, ""
         study.options |= {_SEARCHED: True, _SPENT: round(clock.spent, 1)}
         study.save()
@@ -115,7 +122,8 @@ def search_and_compare(
                 "Continue it with a larger budget (resume), or begin another search with fewer epochs.",
             )
         return False, None, ""
-    if best.number == 0 and list(best.values) == study.start:
+    # The first trial's values have five digits, and are inside the ranges: an end of one where the recipe's are not.
+    if best.number == 0 and np.allclose(best.values, study.start, rtol=1e-4):
         count = sum(trial.status != "running" for trial in study.trials) - 1
         return False, None, f"None of {count} other trials is better than the starting recipe: keep {BASE}."
     if seeds == 0:
@@ -147,29 +155,26 @@ def _compare(
     if clock.seconds is not None:
         fitting = min(open_pairs, max(0, int(clock.left * parallel / max(2 * trial, 1e-9))))
     count = seeds - open_pairs + fitting
+    missing = f"Trial {best.number} was not compared with the starting recipe by other seeds: "
     if count < 2:
         needed = format_duration(2 * seeds * trial / parallel)
-        return False, None, (
-            f"Trial {best.number} was not compared with the starting recipe by other seeds: {seeds} trainings of each "
-            f"take about {needed} more. Continue with a larger budget."
-        )
+        needed = f"{seeds} trainings of each take about {needed} more. Continue with a larger budget."
+        return False, None, missing + needed
     if fitting:
         reporter.info(
             f"Comparing trial {best.number} with the starting recipe: {count} seeds that the search did not use, a "
             f"training of each in {folder}."
         )
     phase = None if clock.seconds is None else Phase(clock, lambda: 0.0)
-    interrupted = run_study(other, 2 * count, launch(folder), parallel, reporter, phase)
+    interrupted = run_study(other, 2 * count, launch(folder), parallel, reporter, budget=phase)
     study.options[_SPENT] = round(clock.spent, 1)
     study.save()
     verdict = compare_seeds(other.trials, best.number, study.recipe.metric)
     if interrupted:
         return True, verdict, ""
     if verdict is None:
-        return False, None, (
-            f"Trial {best.number} was not compared with the starting recipe by other seeds: fewer than two trainings of "
-            f"each were done in time, or they failed (see {folder})."
-        )
+        why = f"fewer than two trainings of each were done in time, or they failed (see {folder})."
+        return False, None, missing + why
     write_text(study.folder / VERDICT, json.dumps(verdict.to_dict(), indent=1) + "\n")
     return False, verdict, ""
 

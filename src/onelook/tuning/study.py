@@ -144,7 +144,7 @@ class Study:
         """Changes fields of a trial and saves them."""
         changed = self.trials[trial.number] = replace(self.trials[trial.number], **new)
         self.save()
-        if changed.status != "running" and changed.status != trial.status:
+        if changed.status not in ("running", trial.status):
             self.proposer.finish(changed)
         return changed
 

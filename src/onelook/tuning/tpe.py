@@ -72,8 +72,9 @@ class TpeProposer:
                 # A seed for each trial, so that a resumed search proposes what the uninterrupted one would have.
                 self._search.sampler = self._sampler(number)
                 if number == 0 and not known:
-                    first = [gene.from_fraction(gene.to_fraction(value)) for gene, value in zip(study.genes, study.start)]
-                    self._search.enqueue_trial({gene.path: value for gene, value in zip(study.genes, first)})
+                    start = zip(study.genes, study.start)
+                    inside = {gene.path: gene.from_fraction(gene.to_fraction(value)) for gene, value in start}
+                    self._search.enqueue_trial(inside)
                 asked = self._search.ask(self._distributions)
                 self._live[number], values = asked, asked.params
         return tuple(_rounded(gene, values[gene.path]) for gene in study.genes)
