@@ -112,7 +112,7 @@ def search_and_compare(
         phase = None if seconds is None else Phase(clock, lambda: longest_training(study), kept)
         if run_study(study, trials, launch(study.folder), parallel, reporter, budget=phase):
             return True, None, ""
-        study.options |= {_SEARCHED: True, _SPENT: round(clock.spent, 1)}
+        study.options |= {_SEARCHED: study.best is not None, _SPENT: round(clock.spent, 1)}
         study.save()
     best = study.best
     if best is None:
