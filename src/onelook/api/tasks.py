@@ -24,7 +24,7 @@ from onelook.losses.classifier import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.runtimes.torch import TorchRuntime
-from onelook.report.build import draw_evaluated
+from onelook.report.build import draw_evaluated, worst_images
 from onelook.report.training import report_training
 from onelook.training.batches import make_loader
 from onelook.training.micro_batches import split_batch
@@ -40,6 +40,7 @@ from onelook.weights.safetensors_file import write_safetensors
 FIRST_BATCHES = 2  # that are looked at before the first epoch
 FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
 LOGGED_IMAGES = 4  # of the validation split, drawn for TensorBoard and its like after each evaluation
+WATCHED_IMAGES = 6  # of the validation split, the worst ones, on the live page
 EVALUATION = (0.01, 0.65)  # confidence and IoU, as `onelook val`
 
 
@@ -88,12 +89,15 @@ class DetectionTask:
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
         backend = TorchRuntime(network, run.train_state.process_group.device, size=run.recipe.input_size)
         evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
+        epoch = (run.record.rows[-1]["epoch"] if run.record.rows else 0) + 1  # its row is written after this
         if run.loggers.takes_images:
-            epoch = (run.record.rows[-1]["epoch"] if run.record.rows else 0) + 1  # its row is written after this
             for row in range(min(LOGGED_IMAGES, len(validation))):
                 with suppress(ImageError):  # the evaluation has read it; it may be gone by now
                     image = draw_evaluated(evaluation, validation, evaluation.truth.names, row)
                     run.loggers.image(f"validation {row + 1}", image, epoch)
+        if run.log.monitor is not None:
+            worst = worst_images(evaluation, validation, evaluation.truth.names, WATCHED_IMAGES)
+            run.log.monitor.images(epoch, [(image.caption, image.jpeg) for image in worst])
         return evaluation.stats
 
     def finish(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:

@@ -111,21 +111,33 @@ def curves_section(history: Sequence[Mapping[str, Any]]) -> str:
     if not history:
         return ""
     epochs = [float(row["epoch"]) for row in history]
-
-    def column(name: str) -> list[float]:
-        return [float(row[name]) if row.get(name) not in (None, "") else float("nan") for row in history]
-
     keys = list(dict.fromkeys(key for row in history for key in row))
-    losses = [Series(key.removeprefix("loss/"), epochs, column(key)) for key in keys if key.startswith("loss/")]
-    scores = [Series(key, epochs, column(key)) for key in ("AP", "AP50", "AP75") if key in keys]
+    losses = [
+        Series(key.removeprefix("loss/"), epochs, _column(history, key)) for key in keys if key.startswith("loss/")
+    ]
     charts = []
     if losses:
         charts.append(line_chart(losses, "epoch", "loss", whole=True))
-    if scores:
-        charts.append(line_chart(_joined(scores), "epoch", "average precision", y_range=(0.0, 1.0), whole=True))
+    if scores := score_chart(history):
+        charts.append(scores)
     if "lr" in keys:
-        charts.append(line_chart([Series("learning rate", epochs, column("lr"))], "epoch", "learning rate", whole=True))
+        rate = Series("learning rate", epochs, _column(history, "lr"))
+        charts.append(line_chart([rate], "epoch", "learning rate", whole=True))
     return section("Training", _row(charts))
+
+
+def score_chart(history: Sequence[Mapping[str, Any]]) -> str:
+    """The metrics of the evaluated epochs as a chart; "" before the first. history: rows of metrics.csv."""
+    epochs = [float(row["epoch"]) for row in history]
+    for label, names in (("average precision", ("AP", "AP50", "AP75")), ("right images", ("top1", "top5"))):
+        scores = _joined([Series(name, epochs, _column(history, name)) for name in names])
+        if scores:
+            return line_chart(scores, "epoch", label, y_range=(0.0, 1.0), whole=True)
+    return ""
+
+
+def _column(history: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [float(row[name]) if row.get(name) not in (None, "") else float("nan") for row in history]
 
 
 def _joined(scores: Sequence[Series]) -> list[Series]:
