@@ -106,6 +106,8 @@ class Watch:
             if state.is_over:
                 self._ended.set()
             return "text/html; charset=utf-8", watch_content(state).encode()
+        if path == "/favicon.ico":
+            return "image/x-icon", b""
         if path == "/watch.js":
             return "text/javascript; charset=utf-8", watch_script().encode()
         jpeg = self._jpegs.get(path.removeprefix("/"))

@@ -15,12 +15,12 @@ from onelook.data.split import Dataset
 from onelook.draw import draw_detections, encode_image
 from onelook.errors import ImageError
 from onelook.evaluation.coco import Evaluation, ImageScore
+from onelook.report.advice import LEAST_SUSPECT
 from onelook.report.page import ReportImage
 
 ANNOTATION_COLOUR = (46, 160, 67)
 IMAGE_SIDE = 600  # pixels of the longer side of an image in the report, which shows it in a width of about 540
 CONFIDENT = 0.7  # the least score of a detection that is called confident
-LEAST_SUSPECT = 0.5  # the least score of a detection that speaks against an annotation
 NUM_EXAMPLES = 9
 
 

@@ -31,6 +31,7 @@ body.lost #lost { display: block; }
   .charts { grid-template-columns: minmax(0, 1fr); }
   .card { padding: 8px 12px; min-width: 84px; }
   .card b { font-size: 19px; }
+  .charts svg text { font-size: 15px; }
 }
 @media (prefers-color-scheme: dark) {
   :root { color-scheme: dark; --ink: #e6eaef; --muted: #a7b2bf; --line: #37414c; --accent: #86bdf5; }
