@@ -178,7 +178,7 @@ def _pruner(optuna: Any, epochs: int) -> Any:
     halving = optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=REDUCTION)
     median = optuna.pruners.MedianPruner(n_startup_trials=FULL_TRIALS, n_warmup_steps=first)
 
-    class Either(optuna.pruners.BasePruner):  # type: ignore[misc]
+    class Either(optuna.pruners.BasePruner):
         """Stops a trial where one of the two rules does."""
 
         def prune(self, study: Any, trial: Any) -> bool:
