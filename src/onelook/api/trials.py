@@ -22,6 +22,7 @@ from onelook.reporter import Reporter
 from onelook.training.files import make_folder
 from onelook.training.interrupt import StopRequest
 from onelook.training.recipe import Recipe
+from onelook.training.result import format_duration
 from onelook.tuning.genes import Gene
 from onelook.tuning.study import Study, Trial
 
@@ -152,7 +153,9 @@ def run_study(
                     reporter.info(trial_line(study, study.trials[number]))
             if not running and (ends or not (waiting or _starts(study, trials, budget))):
                 return stop.requested and bool(study.unfinished() or _starts(study, trials, budget))
-            show(*_progress(study, trials, budget), _detail(study, list(running), scores))
+            done, total = _progress(study, trials, budget)
+            left = [f"{format_duration(total - done)} left"] if budget is not None else []
+            show(done, total, "; ".join([*_details(study, list(running), scores), *left]))
             launcher.workers.wait([call for call, _ in running.values()], POLL)
 
 
@@ -173,7 +176,7 @@ def _progress(study: Study, trials: int, budget: SearchBudget | None) -> tuple[f
     return float(sum(trial.status != "running" for trial in study.trials)), float(trials)
 
 
-def _detail(study: Study, running: Sequence[int], scores: TrialScores) -> str:
+def _details(study: Study, running: Sequence[int], scores: TrialScores) -> list[str]:
     """What the progress shows: the running trials with their epochs, and the best so far."""
     parts = []
     for number in sorted(running):
@@ -183,7 +186,7 @@ def _detail(study: Study, running: Sequence[int], scores: TrialScores) -> str:
     best = study.best
     if best is not None and best.fitness is not None:
         parts.append(f"best {best.fitness:.4f} (trial {best.number})")
-    return "; ".join(parts)
+    return parts
 
 
 class TrialScores:

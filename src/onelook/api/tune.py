@@ -186,7 +186,7 @@ def tune(
         else:
             interrupted, verdict, note = search_and_compare(
                 study,
-                lambda place: Launcher(where, place, shared, devices, processes),
+                lambda at: Launcher(where, at if place.is_local else at.absolute(), shared, devices, processes),
                 trials=plan.trials,
                 parallel=plan.parallel,
                 seeds=plan.seeds,
