@@ -52,7 +52,7 @@ def test_a_training_without_a_weak_figure_gets_no_advice() -> None:
         ({"scores": [*FLAT[:10], *((e, 0.46) for e, _ in FLAT[10:])]}, "A shorter training",
          ("epoch 1 (0.500)", "0.460")),
         ({"train_ap": 0.81}, "More training images, of any class", ("0.810", "0.500")),
-        ({"train_ap": 0.52}, "A larger model", ("0.520", "0.500")),
+        ({"train_ap": 0.52}, "A longer training, or trained weights", ("0.520", "0.500")),
     ],
 )  # fmt: skip
 def test_each_advice_names_the_figure_that_suggests_it(changes, action: str, figures: tuple[str, ...]) -> None:

@@ -248,7 +248,7 @@ def _underfit(figures: TrainingFigures) -> Advice | None:
     if found is None or found == UNDEFINED or found - ap >= NO_GAP or found >= LOW_AP:
         return None
     return Advice(
-        "A larger model, or a longer training",
+        "A longer training, or trained weights to start from (--weights); if that does not help, a larger model",
         f"AP {found:.3f} on training images, hardly more than the {ap:.3f} on validation images",
         "The model has not learnt its own training images, so that more of them would not help first.",
     )
