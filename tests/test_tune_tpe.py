@@ -211,7 +211,7 @@ def test_a_search_that_finds_nothing_better_says_so(tmp_path: Path) -> None:
     study = tpe_study(tmp_path, rate=1e-3)
     study.recipe = replace(study.recipe, optimizer=replace(study.recipe.optimizer, momentum=0.9))
     _, verdict, note = searched(study, ToyWorkers(), trials=5)
-    assert verdict is None and note == "None of 4 other trials is better than the starting recipe: keep base.yaml."
+    assert verdict is None and note == "The starting recipe was not beaten by 4 other trials: keep base.yaml."
 
 
 class FakeClock(Clock):

@@ -110,10 +110,12 @@ def run_study(
     reporter: Reporter,
     *,
     budget: SearchBudget | None = None,
+    title: str = "search",
 ) -> bool:
     """Runs trials up to the number `trials`, unfinished ones first; returns whether it was interrupted.
 
-    budget: ends the search before that number; None is without a limit of time.
+    budget: ends the search before that number; None is without a limit of time.  title: of the
+    progress.
     """
     waiting = study.unfinished()
     for trial in waiting:
@@ -122,7 +124,7 @@ def run_study(
     stopped: set[int] = set()
     lost: Counter[int] = Counter()
     scores = TrialScores(launcher.folder, study.recipe.metric)
-    with StopRequest() as stop, reporter.progress("search") as show:
+    with StopRequest() as stop, reporter.progress(title) as show:
         while True:
             over = budget is not None and budget.exhausted
             ends = stop.requested or over

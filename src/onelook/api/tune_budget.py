@@ -105,7 +105,9 @@ def search_and_compare(
     clock = Clock(study, seconds)
 
     def kept() -> float:
-        """Seconds of the comparison, if the trainings in it take as long as the longest so far."""
+        """Seconds of the comparison, as if its trainings took as long as the longest so far; 0 where none is needed."""
+        if study.best is None or _is_start(study, study.best):
+            return 0.0
         return min(2 * seeds * longest_training(study) / parallel, _COMPARED_SHARE * (seconds or 0.0))
 
     if not study.options.get(_SEARCHED):
@@ -122,13 +124,21 @@ def search_and_compare(
                 "Continue it with a larger budget (resume), or begin another search with fewer epochs.",
             )
         return False, None, ""
-    # The first trial's values have five digits, and are inside the ranges: an end of one where the recipe's are not.
-    if best.number == 0 and np.allclose(best.values, study.start, rtol=1e-4):
+    if _is_start(study, best):
         count = sum(trial.status != "running" for trial in study.trials) - 1
-        return False, None, f"None of {count} other trials is better than the starting recipe: keep {BASE}."
+        others = "1 other trial" if count == 1 else f"{count} other trials"
+        return False, None, f"The starting recipe was not beaten by {others}: keep {BASE}."
     if seeds == 0:
         return False, None, f"Trial {best.number} was not compared with the starting recipe by other seeds."
     return _compare(study, best, launch, clock, seeds=seeds, parallel=parallel, reporter=reporter)
+
+
+def _is_start(study: Study, trial: Trial) -> bool:
+    """Whether a trial is of the starting recipe.
+
+    The first trial's values have five digits, and are inside the ranges: an end of one where the recipe's are not.
+    """
+    return trial.number == 0 and bool(np.allclose(trial.values, study.start, rtol=1e-4))
 
 
 def _compare(
@@ -166,7 +176,7 @@ def _compare(
             f"training of each in {folder}."
         )
     phase = None if clock.seconds is None else Phase(clock, lambda: 0.0)
-    interrupted = run_study(other, 2 * count, launch(folder), parallel, reporter, budget=phase)
+    interrupted = run_study(other, 2 * count, launch(folder), parallel, reporter, budget=phase, title="comparison")
     study.options[_SPENT] = round(clock.spent, 1)
     study.save()
     verdict = compare_seeds(other.trials, best.number, study.recipe.metric)

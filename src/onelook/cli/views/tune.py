@@ -36,7 +36,9 @@ def show_search(result: TuneResult, console: Console) -> None:
     if result.interrupted:
         console.print(f"Stopped. To resume: {result.resume_command}", soft_wrap=True, markup=False)
     if result.recipe is not None:
-        console.print(f"The best recipe: {result.recipe}", soft_wrap=True, markup=False)
+        beaten = result.verdict is None or result.verdict.beats
+        name = "The best recipe" if beaten else "The best trial's recipe"
+        console.print(f"{name}: {result.recipe}", soft_wrap=True, markup=False)
 
 
 def _heading(name: str) -> str:
