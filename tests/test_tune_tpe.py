@@ -19,7 +19,7 @@ from onelook.cli.app import run
 from onelook.config import get, to_plain, write_yaml
 from onelook.errors import MissingDependencyError, UsageError, UserError
 from onelook.files import write_text
-from onelook.recipes import published_recipe, read_recipe
+from onelook.recipes import default_recipe, read_recipe
 from onelook.reporter import SilentReporter
 from onelook.training.duration import parse_duration
 from onelook.training.recipe import Recipe
@@ -34,7 +34,7 @@ EPOCHS = 8
 
 
 def recipe(rate: float = 1e-5) -> Recipe:
-    chosen = changed(augment=published_recipe("yolox-nano").augment)
+    chosen = changed(augment=default_recipe("yolox-nano").augment)
     return replace(chosen, epochs=EPOCHS, optimizer=replace(chosen.optimizer, lr_per_image=rate, momentum=0.6))
 
 
