@@ -213,7 +213,8 @@ class SearchPlan:
     def of(options: Mapping[str, Any], at_once: int) -> SearchPlan:
         """The plan of a search's options. at_once: trainings at the same time, where no number is given."""
         seconds = options.get("budget")
-        method = options.get("method") or ("genetic" if seconds is None else "tpe")
+        usual: Method = "genetic" if seconds is None else "tpe"
+        method = options.get("method", usual)
         seeds = SEEDS if method == "tpe" or seconds is not None else 0
         return SearchPlan(
             method=method,
