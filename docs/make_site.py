@@ -22,7 +22,7 @@ PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "
 HOME = "README.md"
 KINDS = (".md", ".jpg", ".png", ".svg", ".css")
 
-LINK = re.compile(r"(\]\()([^)\s#]*)((?:#[^)\s]*)?\))")
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
@@ -37,18 +37,19 @@ def staged_text(place: str, known: dict[str, str]) -> tuple[str, set[str]]:
     linked: set[str] = set()
 
     def lead(match: re.Match[str]) -> str:
-        start, target, end = match.groups()
-        if not target or "://" in target or target.startswith("mailto:"):
+        text, target, anchor = match.groups(default="")
+        if not target or "://" in target:
             return match.group()
         path = Path(os.path.normpath(ROOT / Path(place).parent / target))
-        if not path.is_relative_to(ROOT) or not path.is_file():
-            raise SystemExit(f"error: {place} links to {target}, which is no file of the repository")
+        if not path.is_relative_to(ROOT) or not path.exists():
+            raise SystemExit(f"error: {place} links to {target}, which is not in the repository")
+        if path.is_dir():  # has no page
+            return text
         found = path.relative_to(ROOT).as_posix()
-        if found == HOME:
-            return f"{start}index.md{end}"
-        if found not in known:
+        if found not in known and found != HOME:
             linked.add(found)
-        return f"{start}{known.get(found, f'files/{found}')}{end}"
+        page = "index.md" if found == HOME else known.get(found, f"files/{found}")
+        return f"[{text}]({page}{anchor})"
 
     # Odd parts are blocks of code, which stay as they are.
     parts = FENCE.split((ROOT / place).read_text(encoding="utf-8"))
