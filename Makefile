@@ -17,7 +17,7 @@ help:
 	@echo "make lint      style and types"
 	@echo "make format    puts the code into the house's format"
 	@echo "make docs      the pages that programs write, and the site: site/index.html"
-	@echo "make story     docs/story.md, with what each of its commands prints (minutes)"
+	@echo "make story     docs/story.md, with what each of its commands prints (minutes; WEIGHTS=yolox_nano.onnx)"
 	@echo "make install   only makes $(VENV)"
 	@echo "make clean     removes $(VENV) and what tools leave behind"
 
@@ -74,9 +74,10 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/make_parity.py
 	$(BIN)/python docs/make_site.py
 
-# Runs every command of the story; takes minutes.
+# Runs every command of the story; takes minutes. WEIGHTS: the official ONNX file of YOLOX-Nano.
+WEIGHTS ?= yolox_nano.onnx
 story: $(INSTALLED)
-	$(BIN)/python docs/make_story.py
+	$(BIN)/python docs/make_story.py $(WEIGHTS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
