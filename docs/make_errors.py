@@ -316,7 +316,7 @@ def entry(mistake: Mistake, base: Path) -> str:
     code, said = make(mistake, base)
     if code == 0 and "warning [" not in said:
         raise ValueError(f"no error: {mistake.command}")
-    return f"\n### {mistake.title}\n\n```console\n$ {mistake.command}\n{said}\n```\n\n{mistake.cause}\n"
+    return f"\n### {mistake.title}\n\n```shell-session\n$ {mistake.command}\n{said}\n```\n\n{mistake.cause}\n"
 
 
 @contextlib.contextmanager

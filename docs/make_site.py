@@ -18,7 +18,7 @@ STAGE = ROOT / "build" / "site"  # `docs_dir` of mkdocs.yml
 SITE = ROOT / "site"
 
 # Pages outside of docs/, by their place in the repository; README.md is for readers of the repository.
-PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "examples/README.md": "examples.md"}
+PAGES = {"CONTRIBUTING.md": "contributing.md", "examples/README.md": "examples.md"}
 HOME = "README.md"
 KINDS = (".md", ".jpg", ".png", ".svg", ".css")
 
@@ -80,7 +80,7 @@ def main() -> int:
     stage()
     built = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=ROOT, check=False)
     if built.returncode == 0:
-        print(f"wrote {SITE.relative_to(ROOT)}/index.html")
+        print(f"wrote {SITE.relative_to(ROOT)}/index.html; with its search: python -m http.server -d {SITE.relative_to(ROOT)}")
     return built.returncode
 
 
