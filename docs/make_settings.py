@@ -55,12 +55,12 @@ def page() -> str:
 def found_places() -> dict[str, dict[str, list[str]]]:
     """Where the published recipes have each type: its name -> path -> families."""
     from onelook.networks.variants import VARIANTS
-    from onelook.recipes import published_recipe
+    from onelook.recipes import default_recipe
 
     found: dict[str, dict[str, list[str]]] = {}
     for name, variant in VARIANTS.items():
         for distilled in (False, True):
-            for kind, path in walk(published_recipe(name, distilled=distilled), ""):
+            for kind, path in walk(default_recipe(name, distilled=distilled), ""):
                 families = found.setdefault(kind, {}).setdefault(path, [])
                 if variant.family not in families:
                     families.append(variant.family)

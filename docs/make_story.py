@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "story.md"
 IMAGE = ROOT / "docs" / "story.jpg"
 PORT = 8000  # on the page; a free one is taken
-MOST_LINES = 14
+FIRST_LINES, LAST_LINES = 12, 7  # of an output; what is between is left out
 DATA = "onelook demo --data-only shapes --images 240 --size 160 --seed 7"
 WEIGHTS = "yolox_nano.onnx"
 TRAIN = (
@@ -63,7 +63,7 @@ STEPS = (
         "What came",
         "A zip file of images with COCO annotations. `check` lists every problem by file and line before any time is spent on it, and says "
         "how many objects of which size there are.",
-        ("unzip -q shapes.zip", "onelook check shapes"),
+        ("python -m zipfile -e shapes.zip .", "onelook check shapes"),
         "No errors. Another format, such as YOLO text or LabelMe, would have been found by its content just the same: [Data sets](data.md).",
     ),
     Step(
@@ -129,7 +129,7 @@ On SIGTERM it finished what was in work and ended with exit code {code}.
 |---|--:|
 {times}
 """
-REQUEST = "curl -s --data-binary @shapes/new/000000.jpg http://127.0.0.1:8000/v1/detect?threshold=0.5"
+REQUEST = "curl -s --data-binary @shapes/new/000002.jpg http://127.0.0.1:8000/v1/detect?threshold=0.5"
 METRICS = "curl -s http://127.0.0.1:8000/metrics"
 WATCHED = re.compile(r"onelook_(requests_total|queue_images|model_ready|stage_seconds_(sum|count))\b(?!.*decode)")
 
@@ -151,7 +151,7 @@ def page(folder: Path) -> str:
 
 def make_zip(folder: Path) -> None:
     """The zip file that the story begins with: the images to train on with their annotations, and images of later."""
-    onelook(DATA, folder)
+    output_of(DATA, folder)
     shutil.rmtree(folder / "shapes" / "val")
     for split in ("val", "new"):
         (folder / "shapes" / "annotations" / f"instances_{split}.json").unlink()
@@ -177,16 +177,14 @@ def introduction() -> str:
 
 def run(command: str, folder: Path) -> str:
     """Runs a command and returns it as a block of the page, with its output."""
-    if command.startswith("unzip"):
-        shutil.unpack_archive(folder / "shapes.zip", folder)
-        return block(command, "")
-    return block(command, onelook(command, folder))
+    return block(command, output_of(command, folder))
 
 
-def onelook(command: str, folder: Path) -> str:
-    """Runs a command of Onelook; its output as it is written to a file, SystemExit where it fails."""
+def output_of(command: str, folder: Path) -> str:
+    """Runs a command of Onelook or Python; its output as it is written to a file, SystemExit where it fails."""
+    arguments = shlex.split(command.removeprefix("python -m "))
     done = subprocess.run(
-        [sys.executable, "-m", *shlex.split(command)],
+        [sys.executable, "-m", *arguments],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -206,8 +204,8 @@ def environment() -> dict[str, str]:
 def block(command: str, output: str) -> str:
     """A command with its output, of which long ones lose their middle."""
     lines = [line.rstrip() for line in output.strip("\n").splitlines()]
-    if len(lines) > MOST_LINES:
-        lines = [*lines[: MOST_LINES // 2], "...", *lines[-MOST_LINES // 2 :]]
+    if len(lines) > FIRST_LINES + LAST_LINES + 1:
+        lines = [*lines[:FIRST_LINES], "...", *lines[-LAST_LINES:]]
     return "\n".join(["```console", f"$ {command}", *lines, "```"])
 
 

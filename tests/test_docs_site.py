@@ -23,7 +23,7 @@ from networks import goldens, manifest
 from onelook.cli.app import VERBS
 from onelook.config import override
 from onelook.networks.variants import VARIANTS
-from onelook.recipes import RECIPE_TYPES, published_recipe
+from onelook.recipes import RECIPE_TYPES, default_recipe
 from shared import data, needs_shared, reference
 from test_docs import commands_of
 
@@ -85,7 +85,7 @@ def test_the_page_of_settings_is_made_of_the_recipes() -> None:
 def test_defaults_of_the_page_of_settings_are_read_as_they_stand() -> None:
     """A default on the page is text that `path=value` takes: it gives the recipe that has it already."""
     page = make_page("make_settings").PAGE.read_text(encoding="utf-8")
-    recipe = published_recipe("yolox-nano")
+    recipe = default_recipe("yolox-nano")
     rows = re.findall(r"^\| `(\w+)` \| [^|]*\| `([^|]*)` \|", page.partition("### Closing")[0], re.MULTILINE)
     assert len(rows) > 20
     for name, text in rows:
