@@ -28,12 +28,16 @@ INTRODUCTION = """# Errors and remedies
 
 Made by `python docs/make_errors.py`, which makes each mistake and writes down what is said; a test compares both.
 
-A user's mistake is one message: what is wrong, with file, line, key or id, and below it what to do. It has no traceback;
-`--debug` shows that. The exit code is 2 where the command line or a setting is wrong, and 1 where the work failed. In Python, the same
-message is an `onelook.UserError` with the fields `message` and `remedy`; its subclasses and all functions are on the page
+A user's mistake is one message: what is wrong, with file, line, key or id, and below it what to do. It has no
+traceback;
+`--debug` shows that. The exit code is 2 where the command line or a setting is wrong, and 1 where the work failed.
+In Python, the same
+message is an `onelook.UserError` with the fields `message` and `remedy`; its subclasses and all functions are on the
+page
 [Python](api.md).
 
-On this page `shapes/` is a small COCO data set, `photo.jpg` an image, and `runs/first` the folder of a training. Long messages are
+On this page `shapes/` is a small COCO data set, `photo.jpg` an image, and `runs/first` the folder of a training.
+Long messages are
 cut with "...".
 """
 
@@ -113,7 +117,8 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
         Mistake(
             "A model has no weights",
             "onelook detect photo.jpg --model yolox-nano",
-            "The package contains no weights, and fetches none. Download the official file once and name it, or give the "
+            "The package contains no weights, and fetches none. Download the official file once and name it, or "
+            "give the "
             "folder of a training as the model.",
         ),
         Mistake(
@@ -295,8 +300,10 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
 OPTIONAL = """
 ## A package is not installed
 
-The base installation is small, and parts of the work need packages that it has not. The message names the package and the command that
-installs it from where this installation came. These are the packages, by the name of their import, and the extra that brings them:
+The base installation is small, and parts of the work need packages that it has not. The message names the package
+and the command that
+installs it from where this installation came. These are the packages, by the name of their import, and the extra
+that brings them:
 
 """
 
@@ -392,7 +399,10 @@ def optional_packages() -> str:
     for package, extra in EXTRAS.items():
         if extra:
             by_extra.setdefault(extra, []).append(package)
-    rows = [f"| {', '.join(f'`{one}`' for one in names)} | `pip install '.[{extra}]'` |" for extra, names in by_extra.items()]
+    rows = [
+        f"| {', '.join(f'`{one}`' for one in names)} | `pip install '.[{extra}]'` |"
+        for extra, names in by_extra.items()
+    ]
     return "\n".join(["| packages | in the folder of the source |", "|---|---|", *rows, ""])
 
 

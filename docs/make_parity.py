@@ -18,20 +18,27 @@ GFLOPS_DIGITS = 1e-4
 
 INTRODUCTION = """# Parity with the official models
 
-Made by `python docs/make_parity.py`, which counts every network anew; tests compare the page, and the official numbers, which were
+Made by `python docs/make_parity.py`, which counts every network anew; tests compare the page, and the official
+numbers, which were
 taken from the authors' code.
 
-**Parameters** of the training form and of the deployed one, and **GFLOPs** of the deployed convolutions at the model's own size:
-"equal" is to the last parameter and to all digits of the official count. **Tensors**: how many the official checkpoint of the model has;
+**Parameters** of the training form and of the deployed one, and **GFLOPs** of the deployed convolutions at the
+model's own size:
+"equal" is to the last parameter and to all digits of the official count. **Tensors**: how many the official
+checkpoint of the model has;
 each has one name here, and the shapes are equal. **Outputs**:
 
-- **golden**: an image through both networks with the same weights; boxes, scores and features differ by no more than the rounding of
+- **golden**: an image through both networks with the same weights; boxes, scores and features differ by no more than
+the rounding of
   the authors' own float32.
-- **graph**: the network is run by a second program from the official list of its layers with the same weights, and both agree. YOLOX
-  and DAMO-YOLO have no such list; their models without golden outputs are compared by names, shapes and counts, and are values of
+- **graph**: the network is run by a second program from the official list of its layers with the same weights, and
+both agree. YOLOX
+  and DAMO-YOLO have no such list; their models without golden outputs are compared by names, shapes and counts, and
+are values of
   the same dataclass as those with.
 
-**AP published** is the authors' figure on COCO (val2017; YOLOv4: test-dev), for orientation: **it was not measured here**, because that
+**AP published** is the authors' figure on COCO (val2017; YOLOv4: test-dev), for orientation: **it was not measured
+here**, because that
 takes the weights and the data set of each.
 """
 
@@ -44,12 +51,18 @@ FAMILY = """
 
 | family | compared with the authors' code | tests |
 |---|---|---|
-| YOLOX | assignment of every prior, identical; all losses and their gradients, with and without L1 | `test_golden_losses.py` |
-| YOLOX | official checkpoints of all seven models, and the official ONNX file, load with the same values | `test_weights_load.py` |
-| YOLOv4 | pairs and ignored priors, identical; gradients of objectness and classes. Gradients of boxes with Darknet's own rule (`DarknetBoxGradient`) | `test_yolov4_losses.py` |
-| YOLOv4 | Darknet's `.weights`: read with the golden output, written back the same byte for byte | `test_weights_darknet.py` |
-| YOLOv7 | assignment of every prior, identical; all losses and their gradients, auxiliary heads included | `test_yolov7_losses.py` |
-| YOLOv7 | checkpoints in the training, deployed and fused form load into both forms here with the same answers | `test_yolov7_weights.py` |
+| YOLOX | assignment of every prior, identical; all losses and their gradients, with and without L1 | \
+`test_golden_losses.py` |
+| YOLOX | official checkpoints of all seven models, and the official ONNX file, load with the same values | \
+`test_weights_load.py` |
+| YOLOv4 | pairs and ignored priors, identical; gradients of objectness and classes. Gradients of boxes with \
+Darknet's own rule (`DarknetBoxGradient`) | `test_yolov4_losses.py` |
+| YOLOv4 | Darknet's `.weights`: read with the golden output, written back the same byte for byte | \
+`test_weights_darknet.py` |
+| YOLOv7 | assignment of every prior, identical; all losses and their gradients, auxiliary heads included | \
+`test_yolov7_losses.py` |
+| YOLOv7 | checkpoints in the training, deployed and fused form load into both forms here with the same answers | \
+`test_yolov7_weights.py` |
 | DAMO-YOLO | assignment, identical; all losses and their gradients | `test_golden_align_ota.py` |
 | DAMO-YOLO | distillation: losses, gradients and schedule of the weight | `test_distill.py` |
 | DAMO-YOLO | checkpoints, those of before v0.3.0 included, load and are recognised | `test_damo_weights.py` |
@@ -60,8 +73,10 @@ FAMILY = """
 |---|---|--:|--:|--:|
 | `yolox-nano`, official weights, 416 pixels | 103 photographs of COCO, 900 objects | 0.3202 | 0.3202 | 0.002 |
 
-`onelook val` was compared on these images with official weights: each of the twelve COCO numbers, and AP by class; `onelook score` gives pycocotools'
-numbers for the same detections. Weights of the other models were not at hand where the tests were written: their AP follows from equal networks, equal
+`onelook val` was compared on these images with official weights: each of the twelve COCO numbers, and AP by class;
+`onelook score` gives pycocotools'
+numbers for the same detections. Weights of the other models were not at hand where the tests were written: their AP
+follows from equal networks, equal
 preprocessing and equal suppression, and has not been measured. What trainings from scratch reach on small data is in
 [benchmarks.md](benchmarks.md); no model was trained on the whole of COCO.
 """

@@ -1,6 +1,7 @@
 """Builds the documentation's site from docs/ and mkdocs.yml into site/: python docs/make_site.py
 
-Needs the extra `docs`. The pages are copied to build/site, because they link to files of the repository that lie outside
+Needs the extra `docs`. The pages are copied to build/site, because they link to files of the repository that lie
+outside
 of docs/: those are pages of the site (`PAGES`) or are copied beside them.
 """
 
@@ -80,7 +81,9 @@ def main() -> int:
     stage()
     built = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=ROOT, check=False)
     if built.returncode == 0:
-        print(f"wrote {SITE.relative_to(ROOT)}/index.html; with its search: python -m http.server -d {SITE.relative_to(ROOT)}")
+        print(
+            f"wrote {SITE.relative_to(ROOT)}/index.html; with its search: python -m http.server -d {SITE.relative_to(ROOT)}"
+        )
     return built.returncode
 
 

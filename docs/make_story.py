@@ -1,6 +1,7 @@
-"""Writes docs/story.md and docs/story.jpg, from labelled images to a served detector: make story WEIGHTS=yolox_nano.onnx
+"""Writes docs/story.md and story.jpg, from labelled images to a served detector: make story WEIGHTS=yolox_nano.onnx
 
-Needs the official ONNX file of YOLOX-Nano, and takes some minutes: every command of the page is run, and what it prints stands on the page, shortened, with its time.
+Needs the official ONNX file of YOLOX-Nano, and takes some minutes: every command of the page is run, and what it
+prints stands on the page, shortened, with its time.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ TRAIN = (
 
 INTRODUCTION = """# From labelled images to production
 
-One piece of work with every command, what it printed and how long it took: labelled images come in a zip file, and in the end a watched
+One piece of work with every command, what it printed and how long it took: labelled images come in a zip file, and
+in the end a watched
 server answers requests. So that you can repeat it, the images are drawn: `{data}`
-makes them, with three kinds of objects. Those to train on were zipped with their annotations, and a few others, of later, without. With
+makes them, with three kinds of objects. Those to train on were zipped with their annotations, and a few others, of
+later, without. With
 photographs it is the same, only larger.
 
 Made by `make story` on {date}, with Onelook {version}, PyTorch {torch} and {cores} cores of an {processor} without a
@@ -61,14 +64,17 @@ class Step:
 STEPS = (
     Step(
         "What came",
-        "A zip file of images with COCO annotations. `check` lists every problem by file and line before any time is spent on it, and says "
+        "A zip file of images with COCO annotations. `check` lists every problem by file and line before any time "
+        "is spent on it, and says "
         "how many objects of which size there are.",
         ("python -m zipfile -e shapes.zip .", "onelook check shapes"),
-        "No errors. Another format, such as YOLO text or LabelMe, would have been found by its content just the same: [Data sets](data.md).",
+        "No errors. Another format, such as YOLO text or LabelMe, would have been found by its content just the "
+        "same: [Data sets](data.md).",
     ),
     Step(
         "Train, validation and test",
-        "The images are not divided. The division keeps near-duplicates and the frames of one sequence on one side; the images stay where they "
+        "The images are not divided. The division keeps near-duplicates and the frames of one sequence on one "
+        "side; the images stay where they "
         "are ([Dividing a data set](data_split.md)).",
         ("onelook split shapes --val 0.2 --test 0.1 --out mine",),
     ),
@@ -79,16 +85,21 @@ STEPS = (
     ),
     Step(
         "Training",
-        "Official weights, downloaded once, know what objects look like: a few epochs are enough for new classes. `onelook models yolox-nano` prints "
-        "where they are; here it is the authors' ONNX file. The recipe is the published one, but with one input size, that of the images. A wrong name of a "
-        "setting would be an error before the first epoch. `first_batch.jpg` in the run's folder shows the images with their boxes as the network "
+        "Official weights, downloaded once, know what objects look like: a few epochs are enough for new classes. "
+        "`onelook models yolox-nano` prints "
+        "where they are; here it is the authors' ONNX file. The recipe is the published one, but with one input "
+        "size, that of the images. A wrong name of a "
+        "setting would be an error before the first epoch. `first_batch.jpg` in the run's folder shows the images "
+        "with their boxes as the network "
         "gets them: look at it.",
         (TRAIN,),
-        "Ctrl-C would stop it, and `--resume` go on. `report.html` in the folder has the curves ([Training](training.md)).",
+        "Ctrl-C would stop it, and `--resume` go on. `report.html` in the folder has the curves "
+        "([Training](training.md)).",
     ),
     Step(
         "Is it good?",
-        "On the test images, which neither the training nor the choice of its best epoch has seen. The report shows thresholds, kinds of error "
+        "On the test images, which neither the training nor the choice of its best epoch has seen. The report "
+        "shows thresholds, kinds of error "
         "and the worst images.",
         ("onelook val mine --model runs/shapes --split test --report test.html",),
     ),
@@ -100,7 +111,8 @@ STEPS = (
     ),
     Step(
         "One file for production",
-        "The exported file runs without PyTorch. It is written only after its outputs agree with those of the weights, and evaluated as they were "
+        "The exported file runs without PyTorch. It is written only after its outputs agree with those of the "
+        "weights, and evaluated as they were "
         "([Deployment](deployment.md)).",
         (
             "onelook export --model runs/shapes --to onnx --nms --out shapes.onnx",
@@ -117,7 +129,8 @@ SERVING = """
 
 {request}
 
-Prometheus reads `/metrics`; [alert rules](../docker/alerts.yml) and manifests for containers are in the repository. After ten requests:
+Prometheus reads `/metrics`; [alert rules](../docker/alerts.yml) and manifests for containers are in the repository.
+After ten requests:
 
 {metrics}
 

@@ -228,7 +228,10 @@ def test_the_start_page_runs(tmp_path: Path) -> None:
     assert (tmp_path / "found" / "detections.json").is_file() and any((tmp_path / "found" / "images").iterdir())
 
 
-LOADED = re.compile(r"<(?:script|img|source|iframe)[^>]*\bsrc=\"?([^\s\">]+)|<link(?![^>]*canonical)[^>]*\bhref=\"?([^\s\">]+)")
+# What a page loads: the addresses of scripts, images and frames, and of links in its head.
+LOADED = re.compile(
+    r"<(?:script|img|source|iframe)[^>]*\bsrc=\"?([^\s\">]+)|<link(?![^>]*canonical)[^>]*\bhref=\"?([^\s\">]+)"
+)
 
 
 @pytest.mark.slow
