@@ -29,16 +29,12 @@ INTRODUCTION = """# Errors and remedies
 Made by `python docs/make_errors.py`, which makes each mistake and writes down what is said; a test compares both.
 
 A user's mistake is one message: what is wrong, with file, line, key or id, and below it what to do. It has no
-traceback;
-`--debug` shows that. The exit code is 2 where the command line or a setting is wrong, and 1 where the work failed.
-In Python, the same
-message is an `onelook.UserError` with the fields `message` and `remedy`; its subclasses and all functions are on the
-page
-[Python](api.md).
+traceback; `--debug` shows that. The exit code is 2 where the command line or a setting is wrong, and 1 where the work
+failed. In Python, the same message is an `onelook.UserError` with the fields `message` and `remedy`; its subclasses
+and all functions are on the page [Python](api.md).
 
-On this page `shapes/` is a small COCO data set, `photo.jpg` an image, and `runs/first` the folder of a training.
-Long messages are
-cut with "...".
+On this page `shapes/` is a small COCO data set, `photo.jpg` an image, and `runs/first` the folder of a training. Long
+messages are cut with "...".
 """
 
 
@@ -300,10 +296,9 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
 OPTIONAL = """
 ## A package is not installed
 
-The base installation is small, and parts of the work need packages that it has not. The message names the package
-and the command that
-installs it from where this installation came. These are the packages, by the name of their import, and the extra
-that brings them:
+The base installation is small, and parts of the work need packages that it has not. The message names the package and
+the command that installs it from where this installation came. These are the packages, by the name of their import,
+and the extra that brings them:
 
 """
 

@@ -19,27 +19,20 @@ GFLOPS_DIGITS = 1e-4
 INTRODUCTION = """# Parity with the official models
 
 Made by `python docs/make_parity.py`, which counts every network anew; tests compare the page, and the official
-numbers, which were
-taken from the authors' code.
+numbers, which were taken from the authors' code.
 
 **Parameters** of the training form and of the deployed one, and **GFLOPs** of the deployed convolutions at the
-model's own size:
-"equal" is to the last parameter and to all digits of the official count. **Tensors**: how many the official
-checkpoint of the model has;
-each has one name here, and the shapes are equal. **Outputs**:
+model's own size: "equal" is to the last parameter and to all digits of the official count. **Tensors**: how many the
+official checkpoint of the model has; each has one name here, and the shapes are equal. **Outputs**:
 
 - **golden**: an image through both networks with the same weights; boxes, scores and features differ by no more than
-the rounding of
-  the authors' own float32.
+  the rounding of the authors' own float32.
 - **graph**: the network is run by a second program from the official list of its layers with the same weights, and
-both agree. YOLOX
-  and DAMO-YOLO have no such list; their models without golden outputs are compared by names, shapes and counts, and
-are values of
-  the same dataclass as those with.
+  both agree. YOLOX and DAMO-YOLO have no such list; their models without golden outputs are compared by names, shapes
+  and counts, and are values of the same dataclass as those with.
 
 **AP published** is the authors' figure on COCO (val2017; YOLOv4: test-dev), for orientation: **it was not measured
-here**, because that
-takes the weights and the data set of each.
+here**, because that takes the weights and the data set of each.
 """
 
 OUTPUTS = {("YOLOv4", "no"): "graph", ("YOLOv7", "no"): "graph", ("YOLOv4", "yes"): "golden, graph"}
@@ -74,11 +67,10 @@ Darknet's own rule (`DarknetBoxGradient`) | `test_yolov4_losses.py` |
 | `yolox-nano`, official weights, 416 pixels | 103 photographs of COCO, 900 objects | 0.3202 | 0.3202 | 0.002 |
 
 `onelook val` was compared on these images with official weights: each of the twelve COCO numbers, and AP by class;
-`onelook score` gives pycocotools'
-numbers for the same detections. Weights of the other models were not at hand where the tests were written: their AP
-follows from equal networks, equal
-preprocessing and equal suppression, and has not been measured. What trainings from scratch reach on small data is in
-[benchmarks.md](benchmarks.md); no model was trained on the whole of COCO.
+`onelook score` gives pycocotools' numbers for the same detections. Weights of the other models were not at hand where
+the tests were written: that their AP is the published one is expected of equal networks, preprocessing and
+suppression, but has not been measured. What trainings from scratch reach on small data is in [benchmarks.md](benchmarks.md); no model was
+trained on the whole of COCO.
 """
 
 

@@ -17,12 +17,10 @@ INTRODUCTION = """# All settings
 
 Made by `python docs/make_settings.py` from the dataclasses of the recipes; a test compares both.
 
-How settings are changed, in Python, on the command line and in files, is on the page [Settings](settings.md). Here
-is every type that a
-recipe may hold, with its fields, their defaults, and where the recipes of the models have it. `onelook train DATA
---model yolox-nano
-loss.assigner.radius=2.0` sets a field; `loss.assigner=AlignOta` puts another type in its place. Where a field has no
-default, the recipe of the model states it.
+How settings are changed, in Python, on the command line and in files, is on the page [Settings](settings.md). Here is
+every type that a recipe may hold, with its fields, their defaults, and where the recipes of the models have it.
+`onelook train DATA --model yolox-nano loss.assigner.radius=2.0` sets a field; `loss.assigner=AlignOta` puts another
+type in its place. Where a field has no default, the recipe of the model states it.
 """
 
 # The order of the page; a type that is in none of these stands under the last title.

@@ -81,9 +81,7 @@ def main() -> int:
     stage()
     built = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=ROOT, check=False)
     if built.returncode == 0:
-        print(
-            f"wrote {SITE.relative_to(ROOT)}/index.html; with its search: python -m http.server -d {SITE.relative_to(ROOT)}"
-        )
+        print(f"wrote {SITE.name}/index.html; with its search: python -m http.server -d {SITE.name}")
     return built.returncode
 
 

@@ -36,12 +36,10 @@ TRAIN = (
 
 INTRODUCTION = """# From labelled images to production
 
-One piece of work with every command, what it printed and how long it took: labelled images come in a zip file, and
-in the end a watched
-server answers requests. So that you can repeat it, the images are drawn: `{data}`
-makes them, with three kinds of objects. Those to train on were zipped with their annotations, and a few others, of
-later, without. With
-photographs it is the same, only larger.
+One piece of work with every command, what it printed and how long it took: labelled images come in a zip file, and in
+the end a watched server answers requests. So that you can repeat it, the images are drawn: `{data}` makes them, with
+three kinds of objects. Those to train on were zipped with their annotations, and a few others, of later, without.
+With photographs it is the same, only larger.
 
 Made by `make story` on {date}, with Onelook {version}, PyTorch {torch} and {cores} cores of an {processor} without a
 GPU, which other programs used at the same time. Your times and the last digits of your figures will differ.
