@@ -94,15 +94,6 @@ def unknown_class(content: dict) -> None:
     content["annotations"][0]["category_id"] = 77
 
 
-def finished_detections() -> None:
-    write("found/detect.json", "{}")()
-    write("found/detections.jsonl", "")()
-
-
-def stopped_run() -> None:
-    write("runs/stopped/recipe.yaml", "")()
-
-
 SECTIONS: dict[str, tuple[Mistake, ...]] = {
     "Models and weights": (
         Mistake(
@@ -148,7 +139,7 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
             "A run has no weights yet",
             "onelook val shapes --model runs/stopped",
             "Weights are written at the end of an epoch; this training was stopped before.",
-            stopped_run,
+            write("runs/stopped/recipe.yaml", ""),
         ),
         Mistake(
             "The weights are another model's",
@@ -174,7 +165,7 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
             "A run's folder holds results already",
             "onelook detect photo.jpg --model runs/first --out found",
             "Results are never replaced silently.",
-            finished_detections,
+            write("found/detections.jsonl", ""),
         ),
     ),
     "Data sets": (
