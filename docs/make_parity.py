@@ -69,8 +69,8 @@ Darknet's own rule (`DarknetBoxGradient`) | `test_yolov4_losses.py` |
 `onelook val` was compared on these images with official weights: each of the twelve COCO numbers, and AP by class;
 `onelook score` gives pycocotools' numbers for the same detections. Weights of the other models were not at hand where
 the tests were written: that their AP is the published one is expected of equal networks, preprocessing and
-suppression, but has not been measured. What trainings from scratch reach on small data is in [benchmarks.md](benchmarks.md); no model was
-trained on the whole of COCO.
+suppression, but has not been measured. What trainings from scratch reach on small data is in
+[benchmarks.md](benchmarks.md); no model was trained on the whole of COCO.
 """
 
 
