@@ -21,7 +21,7 @@ import onelook
 from api_page import ROOT, make_page
 from networks import goldens, manifest
 from onelook.cli.app import VERBS
-from onelook.config import override
+from onelook.config import get, override
 from onelook.networks.variants import VARIANTS
 from onelook.recipes import RECIPE_TYPES, default_recipe
 from shared import data, needs_shared, reference
@@ -167,6 +167,22 @@ def test_official_numbers_are_those_of_the_reference() -> None:
     page = (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
     reference = yaml.safe_load((data("coco_mini") / "reference_yolox_nano.json").read_text())
     assert f"| {reference['stats']['AP']:.4f} | {reference['stats']['AP']:.4f} | 0.002 |" in page
+
+
+def test_every_setting_of_yolox_can_be_set() -> None:
+    """What the page says with a value is set to it; what it only names is there."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / "docs" / "yolox.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    spans = [span for span in re.findall(r"`([^`]+)`", text) if re.match(r"'?(model|loss|augment|closing)\.", span)]
+    with_value = [span for span in spans if "=" in span]
+    assert len(with_value) == 3 and len(spans) > 15
+    recipe = default_recipe("yolox-s")
+    for span in with_value:
+        override(recipe, *shlex.split(span), types=RECIPE_TYPES)
+    for path in set(spans) - set(with_value):
+        get(recipe, path)
+    published = {"radius": 2.5, "candidates": 10, "iou_weight": 3}
+    assert {name: get(recipe, f"loss.assigner.{name}") for name in published} == published
+    assert (get(recipe, "loss.terms.box.weight"), get(recipe, "closing.epochs")) == (5, 15)
 
 
 def test_every_verb_is_spoken_of_on_some_page() -> None:
