@@ -110,10 +110,10 @@ def section(kind: type, places: dict[str, list[str]]) -> str:
     more = f", and {len(shown) - MOST_PLACES} more" if len(shown) > MOST_PLACES else ""
     where = f"\nIn the recipes: {', '.join(shown[:MOST_PLACES])}{more}.\n" if shown else ""
     rows = [
-        f"| `{field.name}` | {kind_text(field)} | {default(field)} | {cell(meanings.get(field.name, ''))} |"
+        f"| `{field.name}` | {cell(meanings.get(field.name, ''))} | {default(field)} | {kind_text(field)} |"
         for field in fields
     ]
-    table = "\n".join(["", "| setting | type | default | meaning |", "|---|---|---|---|", *rows, ""]) if rows else ""
+    table = "\n".join(["", "| setting | meaning | default | type |", "|---|---|---|---|", *rows, ""]) if rows else ""
     rest = "".join(f"\n{text}\n" for text in texts[1:])
     return f"\n### {kind.__name__}\n\n{texts[0]}\n{where}{table}{rest}"
 
