@@ -121,7 +121,7 @@ class LatencyMeter:
 
         Interpolated like the table between channels of its grid, because a network has to be built for every triple.
         """
-        corners = product(*(neighbours(channels) for channels in _level_channels(structure)))
+        corners = product(*(neighbours(channels) for channels in structure.level_channels()))
         return sum(
             prod(share for _, share in corner) * self._rest_of(structure, tuple(channels for channels, _ in corner))
             for corner in corners
@@ -130,7 +130,7 @@ class LatencyMeter:
     def _rest_of(self, structure: Structure, channels: tuple[int, ...]) -> float:
         if channels not in self._rest:
             with torch.device("meta"):
-                backbone = _small_backbone(structure, channels)
+                backbone = structure.with_levels(channels)
                 detector = deploy_in_place(self.form.detector(backbone, (self.size, self.size)).build())
             pyramid = tuple(
                 torch.zeros(1, count, self.size // stride, self.size // stride)
@@ -217,25 +217,6 @@ class _NeckAndHead(nn.Module):
 
     def forward(self, pyramid: Any) -> Any:
         return self.head(self.neck(pyramid))
-
-
-def _level_channels(structure: Structure) -> tuple[int, ...]:
-    """Channels of the last features of stride 8, 16 and 32."""
-    stride, found = 2, {}
-    for stage in structure.stages:
-        stride *= stage.stride
-        found[stride] = stage.outputs
-    return tuple(found[level] for level in (8, 16, 32))
-
-
-def _small_backbone(structure: Structure, channels: tuple[int, ...]) -> Structure:
-    """A backbone that is quickly built, with these channels of its features of stride 8, 16 and 32."""
-    stride, stages = 2, []
-    by_stride = dict(zip((8, 16, 32), channels))
-    for stage in structure.stages:
-        stride *= stage.stride
-        stages.append(replace(stage, outputs=by_stride.get(stride, 8), bottleneck=8, depth=1))
-    return replace(structure, stem=8, stages=tuple(stages))
 
 
 def _run_of(runtime: Runtime) -> Callable[[], object]:
