@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from onelook.networks.structure import Structure
+
 _MAX_CHANNELS = 16384  # limits what a damaged file can make the library allocate
 _MAX_DEPTH = 128
 
@@ -111,3 +113,6 @@ class ElanStructure:
         entries = [8, *outputs[:-1]] if self.down == "pool" else [8, 8, 8]
         rest = (ElanStage(entry, 8, output, 1) for entry, output in zip(entries, outputs))
         return replace(self, stages=(ElanStage(8, 8, 8, 1), *rest))
+
+
+AnyStructure = Structure | DarknetStructure | ElanStructure

@@ -18,6 +18,7 @@ from onelook.networks.yolov7.elan import ElanChain, ExtendedElan
 if TYPE_CHECKING:
     from onelook.types import Pyramid
 
+
 class SpaceToDepth(nn.Module):
     """Space-to-depth ("ReOrg"): every 2x2 square of pixels becomes channels."""
 
