@@ -106,7 +106,7 @@ class OpenvinoRuntime(ExportedRuntime):
         found: list[list[np.ndarray]] = [[] for _ in feeds]
 
         def keep(request: Any, place: int) -> None:
-            found[place] = [np.array(request.results[name]) for name in outputs]
+            found[place] = [np.array(request.get_tensor(name).data) for name in outputs]
 
         self._queue.set_callback(keep)
         try:
