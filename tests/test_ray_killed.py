@@ -43,7 +43,7 @@ def kill_when(driver: subprocess.Popen[bytes], finished) -> None:
         assert driver.poll() is None, driver.communicate()[0].decode()
         return bool(finished())
 
-    wait_until(ready)
+    wait_until(ready, 900.0)  # Ray alone takes minutes to start on a busy machine
     driver.kill()
     driver.communicate()
 

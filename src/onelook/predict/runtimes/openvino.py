@@ -91,7 +91,7 @@ class OpenvinoRuntime(ExportedRuntime):
         several = parts > 1 and self.device_name == "cpu" and self._threads != 1
         if several == (self.concurrent > 1):
             return self.concurrent
-        hints = {"PERFORMANCE_HINT": "THROUGHPUT" if several else "LATENCY"}
+        hints: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT" if several else "LATENCY"}
         hints |= {"PERFORMANCE_HINT_NUM_REQUESTS": parts if several else 0}
         self._settings_of_library |= hints
         self._compile(_core().read_model(self.path))
