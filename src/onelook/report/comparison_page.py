@@ -181,7 +181,7 @@ def _streaming_section(result: Comparison) -> str:
     lead = (
         "Streaming AP (Li et al., 2020): the detections that are finished at the time of each frame, on one device and "
         "without forecasts; the time is simulated from run times measured here. Rings: the AP without regard to time. "
-        "`onelook stream` has forecasts and other schedules."
+        "The command onelook stream has forecasts and other schedules."
     )
     return section("Streaming AP and speed", rows + drawn, lead)
 
