@@ -210,7 +210,7 @@ def test_a_found_model_is_trained_and_exported(name: str, tmp_path) -> None:
         "flops=30M", like=name, size=64, evaluations=1, out=tmp_path / "found", reporter=SilentReporter()
     )
     trained = onelook.train(
-        result.model, data, epochs=1, batch=2, out=tmp_path / "run", workers=0, reporter=SilentReporter()
+        result.model, data, epochs=1, size=64, batch=2, out=tmp_path / "run", workers=0, reporter=SilentReporter()
     )
     exported = onelook.export(trained.folder, out=tmp_path / "found.onnx")
     assert exported.path.is_file()
