@@ -82,6 +82,7 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "mlflow-skinny": "mlflow",
     "wandb": "wandb",
+    "optuna": "tune",
     "supervision": "supervision",
     "pandas": "pandas",
     "polars": "polars",
