@@ -148,7 +148,9 @@ def demo(
     data = write_synthetic(out / "data", scenes, counts)
     done("draw the data")
     settings = (*SHORT, f"seed={seed}")
-    choice = RecipeChoice(model=model, epochs=epochs, size=input_side(size), batch=BATCH, overrides=settings)
+    choice = RecipeChoice(
+        model=model, recipe=published_name(model), epochs=epochs, size=input_side(size), batch=BATCH, overrides=settings
+    )
     weights = train_demo(choice, data, run, reporter).weights
     done("train")
     stats = validate(weights, data, reporter=reporter).stats
@@ -166,6 +168,14 @@ def demo(
         "data": data,
     }
     return Demo(out, seconds, stats, exported_stats, paths)
+
+
+def published_name(model: str) -> str:
+    """The name of the published recipe of a model or of a model file: the demos' own settings are changes of that."""
+    from onelook.networks.variants import variant
+
+    found = variant(model)
+    return found.like or found.name
 
 
 def finished_demo(out: Path) -> UserError:

@@ -20,6 +20,7 @@ from onelook.api.demo import (
     demo_scenes,
     finished_demo,
     input_side,
+    published_name,
     train_demo,
 )
 from onelook.api.detect import detect
@@ -124,7 +125,14 @@ def demo_video(
         write_clips(clips, {CLIP: demo_clip(scenes.names, seed)})
     done("draw")
     side = input_side(size)
-    choice = RecipeChoice(model=model, epochs=epochs, size=side, batch=BATCH, overrides=(*SHORT, f"seed={seed}"))
+    choice = RecipeChoice(
+        model=model,
+        recipe=published_name(model),
+        epochs=epochs,
+        size=side,
+        batch=BATCH,
+        overrides=(*SHORT, f"seed={seed}"),
+    )
     weights = train_demo(choice, data, run, reporter).weights
     done("train")
     detector = load(weights, size=_clip_input(side))
