@@ -135,12 +135,12 @@ def rate(published: float, batch: int, facts: Facts) -> float:
     by_batch = max(1.0, math.sqrt(batch / facts.batch))
     by_length = min(3.0, max(1.0, math.sqrt(FEWEST_STEPS / 2 / facts.steps)))
     highest = max(1.0, batch / facts.batch)
-    return _rounded(published * min(by_batch * by_length, highest))
+    return _scaled(published, min(by_batch * by_length, highest))
 
 
 def weight_decay(published: float, facts: Facts) -> float:
     """Weights shrink by rate x decay in a step: with fewer steps a stronger decay, up to twice, for the same effect."""
-    return _rounded(published * min(2.0, max(1.0, (FEWEST_STEPS / facts.steps) ** 0.25)))
+    return _scaled(published, min(2.0, max(1.0, (FEWEST_STEPS / facts.steps) ** 0.25)))
 
 
 def clip(facts: Facts) -> RelativeClip:
@@ -270,6 +270,10 @@ def _objectness(published: Recipe, side: float) -> dict[str, Any]:
     terms = [term for term in published.loss.terms if term.name == "objectness"]
     has_factor = any(is_dataclass(term) and "scaled" in {one.name for one in fields(term)} for term in terms)
     return {"loss.terms.objectness.scaled": False} if has_factor and side < REFERENCE_SIDE else {}
+
+
+def _scaled(published: float, factor: float) -> float:
+    return published if factor == 1 else _rounded(published * factor)
 
 
 def _rounded(number: float, digits: int = 4) -> float:

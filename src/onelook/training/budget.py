@@ -50,10 +50,10 @@ def parse_budget(text: str) -> Budget:
 class TimePlan:
     """Spreads the schedule of a training over the seconds of its budget, and ends it in time.
 
-    seconds: the budget, from the call to the report.  used: of it so far, in earlier sessions and before the first
-    step of this one.  start: what came before the first step of this session.  progress: part of the schedule that is done, 0 to 1.  evaluation: estimated seconds of an
-    evaluation; 0 where there is none.  step: estimated seconds of a step.  agree: returns the main process's number in
-    every process of a training.  clock: seconds from any start.
+    seconds: the budget, from the call to the report.  used: of it so far, in earlier sessions and before the first step
+    of this one.  start: what came before the first step of this session.  progress: part of the schedule that is done,
+    0 to 1.  evaluation: estimated seconds of an evaluation; 0 where there is none.  step: estimated seconds of a
+    step.  agree: returns the main process's number in every process of a training.  clock: seconds from any start.
 
     How many steps are left is estimated from the mean time of the last ones, with their batches, and from the time of
     the evaluations: after the first steps, and again whenever a quarter of the steps that were left is done. So the
@@ -139,8 +139,9 @@ class TimePlan:
         """Whether there is time for an evaluation at the end of this epoch; there always is for the last one."""
         if self.over or not self._evaluates:
             return self._agree(float(self._evaluates)) > 0
-        since = self._clock() - self._last_evaluation
-        return self._agree(float(since * EVALUATION_SHARE >= self._evaluation)) > 0
+        since, left = self._clock() - self._last_evaluation, self.steps_left * self.step_seconds
+        is_due = since * EVALUATION_SHARE >= self._evaluation and left >= self._evaluation  # the last one is near
+        return self._agree(float(is_due)) > 0
 
     def finish_evaluation(self, seconds: float) -> None:
         """Takes the time of an evaluation, which is no part of a step's."""

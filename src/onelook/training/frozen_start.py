@@ -17,7 +17,8 @@ class FrozenStart:
 
     names: glob patterns of these parameters.  steps: how many.  statistics: whether the statistics of batch norm follow
     the images all the same (Darknet). Without, layers whose parameters are all frozen use the statistics of the first
-    weights, as they are evaluated with, so that the new layers learn from the features that those weights were made for.
+    weights, as they are evaluated with, so that the new layers learn from the features that those weights were made
+    for.
     """
 
     names: tuple[str, ...]

@@ -84,9 +84,9 @@ def _check(lr_per_image: float, weight_decay: float, backbone_rate: float) -> No
 class Sgd:
     """Stochastic gradient descent.
 
-    lr_per_image: base learning rate divided by the global batch size (YOLOX: 0.01 for a batch of 64).
-    decay_scalars: whether weight decay applies to learnt scalars too (as in DAMO-YOLO's code).  backbone_rate: factor on
-    the learning rate of the backbone, whose trained weights need smaller steps than a new head.
+    lr_per_image: base learning rate divided by the global batch size (YOLOX: 0.01 for a batch of 64).  decay_scalars:
+    whether weight decay applies to learnt scalars too (as in DAMO-YOLO's code).  backbone_rate: factor on the learning
+    rate of the backbone, whose trained weights need smaller steps than a new head.
     """
 
     lr_per_image: float = 0.01 / 64
