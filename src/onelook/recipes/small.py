@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from onelook.config import change
+from onelook.config import change, get
 from onelook.training.ema import Ema
 from onelook.training.gradient_clip import RelativeClip
 from onelook.training.multiscale import DarknetShapes, MultiScale
@@ -70,37 +70,51 @@ class Facts:
 def small(published: Recipe, facts: Facts, keep: Iterable[str] = ()) -> Recipe:
     """A published recipe, fitted to a training.
 
-    keep: dotted paths that are set by someone else afterwards: no rule changes them, what they are in, or what is in
-    them. The recipe's other settings (model, assigner, most of the loss, momentum, colours) stay as published.
+    keep: dotted paths that are set by someone else afterwards: no rule changes them, what is in them, or the kind of
+    what they are in. The recipe's other settings (model, assigner, most of the loss, momentum, colours) stay as published.
     """
     planned = adapted(published, _names(published), facts.epochs, None, None)
     planned = replace(planned, batch_size=facts.batch)
     kept = tuple(keep)
     rules = _rules(published, planned, facts)
-    return change(planned, {path: value for path, value in rules.items() if not _touches(path, kept)})
+    return change(planned, {path: value for path, value in rules.items() if not _is_kept(path, planned, kept)})
 
 
 def _names(recipe: Recipe) -> tuple[str, ...]:
     return tuple(map(str, range(recipe.model.num_classes)))
 
 
-def _touches(path: str, kept: tuple[str, ...]) -> bool:
-    """Whether a path is one of those kept, in one of them, or holds one."""
-    return any(f"{path}.".startswith(f"{one}.") or f"{one}.".startswith(f"{path}.") for one in kept)
+def _is_kept(path: str, recipe: Recipe, kept: tuple[str, ...]) -> bool:
+    """Whether a path is one of those kept, or in one of them, or holds one and is not none."""
+    if any(f"{path}.".startswith(f"{one}.") for one in kept):
+        return True
+    return get(recipe, path) is not None and any(one.startswith(f"{path}.") for one in kept)
+
+
+def _by_field(path: str, before: object, after: object) -> dict[str, Any]:
+    """The change of a setting: field by field where its kind stays."""
+    if type(before) is not type(after) or not is_dataclass(before):
+        return {path: after}
+    changed = (one.name for one in fields(before) if getattr(before, one.name) != getattr(after, one.name))
+    return {f"{path}.{name}": getattr(after, name) for name in changed}
 
 
 def _rules(published: Recipe, planned: Recipe, facts: Facts) -> dict[str, Any]:
     """What the recipe has differently, by path."""
     side = float(min(planned.input_size))
-    new: dict[str, Any] = {
+    kinds = {
         "schedule": schedule(facts),
-        "optimizer.lr_per_image": rate(published.optimizer.lr_per_image, published.batch_size, facts),
-        "optimizer.weight_decay": weight_decay(published.optimizer.weight_decay, facts),
-        "clip": clip(facts),
         "ema": ema(published.ema, facts),
         "multiscale": multiscale(published.multiscale, side, facts),
         "closing": closing(published, side, facts),
     }
+    new: dict[str, Any] = {
+        "optimizer.lr_per_image": rate(published.optimizer.lr_per_image, published.batch_size, facts),
+        "optimizer.weight_decay": weight_decay(published.optimizer.weight_decay, facts),
+        "clip": clip(facts),
+    }
+    for path, value in kinds.items():
+        new |= _by_field(path, getattr(planned, path), value)
     new |= {f"augment.{path}": value for path, value in augmentation(published.augment, side, facts).items()}
     return new | _objectness(published, side)
 
