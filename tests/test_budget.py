@@ -125,7 +125,9 @@ def test_a_resumed_training_has_what_is_left():
 
 def test_the_loop_ends_within_an_epoch_and_closes_before():
     clock, recipe = Clock(), RECIPE
-    plan = TimePlan(10.5, step=1.0, clock=clock)  # time for eight steps, as the first seems to take none; an epoch has three
+    plan = TimePlan(
+        10.5, step=1.0, clock=clock
+    )  # time for eight steps, as the first seems to take none; an epoch has three
     seen = []
     for event in train_steps(recipe, train_state_of(), Squares(), plan):
         seen.append((event.number, event.ends_epoch, "l1" in event.losses) if isinstance(event, Step) else "end")

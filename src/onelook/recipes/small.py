@@ -71,7 +71,8 @@ def small(published: Recipe, facts: Facts, keep: Iterable[str] = ()) -> Recipe:
     """A published recipe, fitted to a training.
 
     keep: dotted paths that are set by someone else afterwards: no rule changes them, what is in them, or the kind of
-    what they are in. The recipe's other settings (model, assigner, most of the loss, momentum, colours) stay as published.
+    what they are in. The recipe's other settings (model, assigner, most of the loss, momentum, colours) stay as
+    published.
     """
     planned = adapted(published, _names(published), facts.epochs, None, None)
     planned = replace(planned, batch_size=facts.batch)
