@@ -64,7 +64,7 @@ def test_a_budget_of_epochs_is_the_number_of_epochs():
             with_budget_epochs(said, "10m")
 
 
-def simulate(plan, clock, pace, evaluation, per_epoch, stop=math.inf):
+def simulate(plan, clock, pace, *, evaluation=0.0, per_epoch=10, stop=math.inf):
     """Trains by a plan until it is over or `stop` steps are done; returns steps, positions and evaluations."""
     steps, positions, evaluations = 0, [], 0
     while not plan.over and steps < stop:
@@ -81,22 +81,21 @@ def simulate(plan, clock, pace, evaluation, per_epoch, stop=math.inf):
 
 @settings(max_examples=60)
 @given(
-    step=st.floats(0.4, 4),
-    guess=st.floats(0.2, 5),
-    later=st.floats(0.4, 2.5),
+    speed=st.tuples(st.floats(0.4, 4), st.floats(0.2, 5), st.floats(0.4, 2.5)),
     change=st.floats(0, 0.8),
     evaluation=st.floats(0.1, 20),
     per_epoch=st.integers(1, 400),
 )
-def test_a_training_ends_within_five_percent_of_its_budget(step, guess, later, change, evaluation, per_epoch):
-    clock, seconds = Clock(), 600.0
+def test_a_training_ends_within_five_percent_of_its_budget(speed, change, evaluation, per_epoch):
+    """speed: seconds of a step, how far the guess before is off, and how far they change later."""
+    clock, seconds, (step, guess, later) = Clock(), 600.0, speed
     plan = TimePlan(seconds, step=step * guess, evaluation=evaluation * 0.8, used=10, clock=clock)
     begin = clock.now - 10
 
     def pace(_: int) -> float:  # the computer's speed changes within the training
         return step * (later if clock.now - begin > change * seconds else 1)
 
-    steps, positions, evaluations = simulate(plan, clock, pace, evaluation, per_epoch)
+    steps, positions, evaluations = simulate(plan, clock, pace, evaluation=evaluation, per_epoch=per_epoch)
     used = clock.now - begin + evaluation + budgets.FINISH_SECONDS  # the report evaluates once more
     assert 0.95 * seconds <= used <= 1.05 * seconds
     assert positions == sorted(positions) and positions[0] == 0 and positions[-1] < plan.progress == 1
@@ -106,28 +105,26 @@ def test_a_training_ends_within_five_percent_of_its_budget(step, guess, later, c
 def test_steps_advance_the_schedule_evenly_where_the_speed_is_constant():
     clock = Clock()
     plan = TimePlan(100.0, step=0.5, clock=clock)
-    steps, positions, _ = simulate(plan, clock, lambda _: 0.5, 0.0, 10)
+    steps, positions, _ = simulate(plan, clock, lambda _: 0.5)
     assert steps == 194 and positions == pytest.approx([number / steps for number in range(steps)], abs=0.01)
 
 
 def test_a_resumed_training_has_what_is_left():
     clock = Clock()
     first = TimePlan(100.0, step=0.5, used=4.0, clock=clock)
-    done, _, _ = simulate(first, clock, lambda _: 0.5, 0.0, 10, stop=60)
+    simulate(first, clock, lambda _: 0.5, stop=60)
     kept = first.to_dict()
     assert kept["used"] == pytest.approx(34.0)
     clock.now += 5000  # the machine is off
     second = TimePlan(100.0, step=kept["step"], used=kept["used"] + 6, progress=kept["progress"], clock=clock)
-    more, positions, _ = simulate(second, clock, lambda _: 0.5, 0.0, 10)
+    more, positions, _ = simulate(second, clock, lambda _: 0.5)
     assert positions[0] == kept["progress"] and more == pytest.approx((100 - 3 - 40) / 0.5, abs=1)
     assert second.used <= 100
 
 
 def test_the_loop_ends_within_an_epoch_and_closes_before():
     clock, recipe = Clock(), RECIPE
-    plan = TimePlan(
-        10.5, step=1.0, clock=clock
-    )  # time for eight steps, as the first seems to take none; an epoch has three
+    plan = TimePlan(10.5, step=1.0, clock=clock)  # time for eight steps; an epoch has three
     seen = []
     for event in train_steps(recipe, train_state_of(), Squares(), plan):
         seen.append((event.number, event.ends_epoch, "l1" in event.losses) if isinstance(event, Step) else "end")
