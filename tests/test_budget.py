@@ -122,6 +122,13 @@ def test_a_resumed_training_has_what_is_left():
     assert second.used <= 100
 
 
+def test_a_budget_without_room_still_has_the_step_that_ends_the_training():
+    plan = TimePlan(100.0, step=0.5, used=99.0, clock=Clock())
+    assert (plan.room, plan.steps_left, plan.over) == (0, 1, False)
+    plan.finish_step()
+    assert plan.over and plan.progress == 1
+
+
 def test_the_loop_ends_within_an_epoch_and_closes_before():
     clock, recipe = Clock(), RECIPE
     plan = TimePlan(10.5, step=1.0, clock=clock)  # time for eight steps; an epoch has three

@@ -82,7 +82,7 @@ def planned(
     check_batch(recipe, process_group, splits[0])
     pace = gather_objects(measure(recipe, splits, process_group, options, cache=cache))[0]
     plan = time_plan(budget_seconds(options), pace, {}, begin)
-    if plan.over:
+    if not plan.room:
         raise UserError(
             f"The budget of {options.budget} leaves no time to train: the start took {format_duration(plan.used)}, a "
             f"step takes {pace.step:.2f} s, and the evaluation at the end about {2 * pace.evaluation:.1f} s.",

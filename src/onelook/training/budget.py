@@ -83,7 +83,8 @@ class TimePlan:
         self._aside = 0.0  # seconds of evaluations since the last step
         self._recent = deque([step], maxlen=RECENT)
         self._session_steps = 0
-        self.steps_left = self._estimated()
+        self.room = self._estimated()  # steps that the budget has time for from here on, perhaps none
+        self.steps_left = max(1, self.room)  # one ends the training properly: with an evaluation and its report
         self._next_estimate = min(self.steps_left, 4)
 
     @property
