@@ -130,7 +130,6 @@ def demo(
     """
     check_arguments(demo, locals())
     from onelook.api.export import export  # here, because drawing the images and showing the options need no torch
-    from onelook.api.recipe_choice import RecipeChoice
 
     scenes, counts = demo_scenes(size, images, difficulty, classes, seed)
     reporter = PlainReporter() if reporter is None else reporter
@@ -147,11 +146,7 @@ def demo(
 
     data = write_synthetic(out / "data", scenes, counts)
     done("draw the data")
-    settings = (*SHORT, f"seed={seed}")
-    choice = RecipeChoice(
-        model=model, recipe=published_name(model), epochs=epochs, size=input_side(size), batch=BATCH, overrides=settings
-    )
-    weights = train_demo(choice, data, run, reporter).weights
+    weights = train_demo(demo_choice(model, epochs, input_side(size), seed), data, run, reporter).weights
     done("train")
     stats = validate(weights, data, reporter=reporter).stats
     detect(weights, data / "new", out=out / "detections", formats="json,images", overwrite=True, reporter=reporter)
@@ -170,12 +165,14 @@ def demo(
     return Demo(out, seconds, stats, exported_stats, paths)
 
 
-def published_name(model: str) -> str:
-    """The name of the published recipe of a model or of a model file: the demos' own settings are changes of that."""
+def demo_choice(model: str, epochs: int, side: int, seed: int) -> RecipeChoice:
+    """The published recipe of a model with the demos' settings. model: its name, or a model file."""
+    from onelook.api.recipe_choice import RecipeChoice
     from onelook.networks.variants import variant
 
-    found = variant(model)
-    return found.like or found.name
+    found, settings = variant(model), (*SHORT, f"seed={seed}")
+    name = found.like or found.name
+    return RecipeChoice(model=model, recipe=name, epochs=epochs, size=side, batch=BATCH, overrides=settings)
 
 
 def finished_demo(out: Path) -> UserError:
