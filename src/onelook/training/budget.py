@@ -131,8 +131,8 @@ class TimePlan:
         self.steps_left -= 1
         self._next_estimate -= 1
         if self._next_estimate <= 0:
-            self.steps_left = min(self._estimated(), self.steps_left if self.over else math.inf)
-            self._next_estimate = max(1, int(self.steps_left) // 4)
+            self.steps_left = 0 if self.over else self._estimated()
+            self._next_estimate = max(1, self.steps_left // 4)
         if self.over:
             self.progress = 1.0
 

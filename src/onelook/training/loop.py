@@ -91,7 +91,7 @@ def train(
         if start < first and not waiting:  # a resumed training
             waiting = list(batches.epoch(epoch - 1, recipe.augment_at(epoch - 1), start - first + plan.batches))
         own = batches.epoch(epoch, recipe.augment_at(phase), max(start - first, 0))
-        stream = chain(waiting if start < first else [], own)
+        stream: Iterator[Batch] = chain(waiting if start < first else [], own)
         started_waiting = perf_counter()
         for index in range(done, len(counts)):
             if time_plan is not None and recipe.is_closing(now := time_plan.phase(recipe.epochs)) > (
