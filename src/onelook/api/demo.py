@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -187,10 +187,12 @@ def train_demo(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) 
     from onelook.api.train import train
 
     # The network is so small that threads which wait for each other would take the loader's time.
+    resume = (run / run_files.CHECKPOINT).exists()
+    choice = replace(choice, recipe=None) if resume else choice  # a resumed run has its own
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - 1))
     try:
-        result = train(choice, data, out=run, resume=(run / run_files.CHECKPOINT).exists(), reporter=reporter)
+        result = train(choice, data, out=run, resume=resume, reporter=reporter)
     finally:
         torch.set_num_threads(threads)
     if result.reason == "interrupted":
