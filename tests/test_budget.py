@@ -40,6 +40,7 @@ class Clock:
         ("10m", Budget(seconds=600)),
         ("1.5 min", Budget(seconds=90)),
         ("2h", Budget(seconds=7200)),
+        ("1h30m", Budget(seconds=5400)),
         ("20e", Budget(epochs=20)),
         ("20 epochs", Budget(epochs=20)),
         ("1 Epoch", Budget(epochs=1)),

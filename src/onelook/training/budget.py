@@ -12,10 +12,9 @@ from statistics import fmean
 from typing import Any
 
 from onelook.errors import UsageError
+from onelook.training.duration import parse_duration
 
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_EPOCHS = ("e", "epoch", "epochs")
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
+_EPOCHS = re.compile(r"\s*(\d+)\s*e(?:pochs?)?\s*", re.IGNORECASE)
 
 EVALUATION_SHARE = 0.1  # of the time of training that evaluations before the last one may take
 FINISH_SECONDS = 3.0  # of writing the report, beside its evaluation; on a slow machine half of what the start took
@@ -33,18 +32,14 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """The budget that a text means: 30s, 10m, 2h, 20e or "20 epochs". UsageError for anything else."""
-    remedy = "Give a time such as 30s, 10m or 2h, or passes over the data such as 20e."
-    match = _AMOUNT.fullmatch(text)
-    unit = "" if match is None else match[2].lower()
-    if match is None or unit not in (*_UNITS, *_EPOCHS):
-        raise UsageError(f"'{text}' is no budget of a training.", remedy)
-    amount = float(match[1])
-    if unit in _UNITS and amount > 0:
-        return Budget(seconds=amount * _UNITS[unit])
-    if unit in _EPOCHS and amount >= 1 and amount.is_integer():
-        return Budget(epochs=int(amount))
-    raise UsageError(f"A training cannot have the budget '{text}'.", remedy)
+    """The budget that a text means: 30s, 10m, 1h30m, 20e or "20 epochs". UsageError for anything else."""
+    if (match := _EPOCHS.fullmatch(text)) and int(match[1]):
+        return Budget(epochs=int(match[1]))
+    try:
+        return Budget(seconds=parse_duration(text, "budget"))
+    except UsageError as error:
+        remedy = "Give a time such as 30s, 10m or 1h30m, or passes over the data such as 20e."
+        raise UsageError(error.message, remedy) from None
 
 
 class TimePlan:
