@@ -58,7 +58,7 @@ def run(one: Training, data: Path, size: int, workers: int | None) -> None:
             f"seed={one.seed}",
             *(() if teacher is None else ("clip=none", *one.settings)),  # the teacher is to be the only difference
         )
-        choice = RecipeChoice(model=model, epochs=one.epochs, size=size, batch=BATCH, overrides=settings)
+        choice = RecipeChoice(model=model, recipe=model, epochs=one.epochs, size=size, batch=BATCH, overrides=settings)
         result = train(choice, data, out=folder, workers=workers, teacher=teacher)
     if result.reason == "interrupted":
         raise KeyboardInterrupt

@@ -125,7 +125,7 @@ def test_t_overfits_eight_images(tmp_path):
         "ema.warmup=20",
     )
     training = train(
-        RecipeChoice(model="damo-yolo-t", epochs=230, size=128, batch=8, overrides=settings),
+        RecipeChoice(recipe="damo-yolo-t", epochs=230, size=128, batch=8, overrides=settings),
         data,
         out=tmp_path / "run",
         validation="none",

@@ -56,7 +56,7 @@ def test_eight_images_are_learnt_by_heart_from_scratch(name, tmp_path):
     images, out = eight_images(tmp_path / "eight"), tmp_path / "run"
     plain = ("augment=SingleImageAugment(hsv=none,flip=0.0)", "evaluate_every=50", "ema.warmup=200")
     flags = ("--size", "320", "--batch", "8", "--epochs", "400", "--workers", "0", "--device", "cpu")
-    assert run(["train", str(images), "--model", name, *flags, *plain, *BY_HEART[name], "--out", str(out)]) == 0
+    assert run(["train", str(images), "--recipe", name, *flags, *plain, *BY_HEART[name], "--out", str(out)]) == 0
     assert best(out)["AP50"] > 0.9
 
 
@@ -64,7 +64,7 @@ def test_closing_settings_at_a_low_rate_keep_what_official_weights_know(tmp_path
     weights, out = reference("yolox") / "yolox_nano.onnx", tmp_path / "run"
     low = ("closing.epochs=3", "schedule.flat_epochs=3", "optimizer.lr_per_image=0.00001")
     flags = ("--size", "416", "--batch", "16", "--epochs", "3", "--device", "cpu")
-    command = ["train", str(data("coco_mini")), "--model", "yolox-nano", "--weights", str(weights)]
+    command = ["train", str(data("coco_mini")), "--recipe", "yolox-nano", "--weights", str(weights)]
     assert run([*command, *flags, *low, "--out", str(out)]) == 0
     before = json.loads((data("coco_mini") / "reference_yolox_nano.json").read_text())
     rows = [float(row["AP"]) for row in csv.DictReader((out / "metrics.csv").read_text().splitlines()) if row["AP"]]

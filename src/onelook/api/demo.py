@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,6 @@ def demo(
     """
     check_arguments(demo, locals())
     from onelook.api.export import export  # here, because drawing the images and showing the options need no torch
-    from onelook.api.recipe_choice import RecipeChoice
 
     scenes, counts = demo_scenes(size, images, difficulty, classes, seed)
     reporter = PlainReporter() if reporter is None else reporter
@@ -147,9 +146,7 @@ def demo(
 
     data = write_synthetic(out / "data", scenes, counts)
     done("draw the data")
-    settings = (*SHORT, f"seed={seed}")
-    choice = RecipeChoice(model=model, epochs=epochs, size=input_side(size), batch=BATCH, overrides=settings)
-    weights = train_demo(choice, data, run, reporter).weights
+    weights = train_demo(demo_choice(model, epochs, input_side(size), seed), data, run, reporter).weights
     done("train")
     stats = validate(weights, data, reporter=reporter).stats
     detect(weights, data / "new", out=out / "detections", formats="json,images", overwrite=True, reporter=reporter)
@@ -168,6 +165,16 @@ def demo(
     return Demo(out, seconds, stats, exported_stats, paths)
 
 
+def demo_choice(model: str, epochs: int, side: int, seed: int) -> RecipeChoice:
+    """The published recipe of a model with the demos' settings. model: its name, or a model file."""
+    from onelook.api.recipe_choice import RecipeChoice
+    from onelook.networks.variants import variant
+
+    found, settings = variant(model), (*SHORT, f"seed={seed}")
+    name = found.like or found.name
+    return RecipeChoice(model=model, recipe=name, epochs=epochs, size=side, batch=BATCH, overrides=settings)
+
+
 def finished_demo(out: Path) -> UserError:
     """The error for a folder that a demo has been finished in."""
     return UserError(f"{out} holds a finished demo already.", "Remove the folder, or choose another (out).")
@@ -180,10 +187,12 @@ def train_demo(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) 
     from onelook.api.train import train
 
     # The network is so small that threads which wait for each other would take the loader's time.
+    resume = (run / run_files.CHECKPOINT).exists()
+    choice = replace(choice, recipe=None) if resume else choice  # a resumed run has its own
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - 1))
     try:
-        result = train(choice, data, out=run, resume=(run / run_files.CHECKPOINT).exists(), reporter=reporter)
+        result = train(choice, data, out=run, resume=resume, reporter=reporter)
     finally:
         torch.set_num_threads(threads)
     if result.reason == "interrupted":

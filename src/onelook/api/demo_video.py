@@ -10,13 +10,12 @@ from typing import Any
 
 from onelook import run_files
 from onelook.api.demo import (
-    BATCH,
     CLASSES,
     DIFFICULTY,
     EPOCHS,
     IMAGES,
-    SHORT,
     SIZE,
+    demo_choice,
     demo_scenes,
     finished_demo,
     input_side,
@@ -103,7 +102,6 @@ def demo_video(
     """
     check_arguments(demo_video, locals())
     from onelook.api.load import load  # here, because showing the options needs no torch
-    from onelook.api.recipe_choice import RecipeChoice
 
     scenes, counts = demo_scenes(size, images, difficulty, classes, seed)
     reporter = PlainReporter() if reporter is None else reporter
@@ -124,7 +122,7 @@ def demo_video(
         write_clips(clips, {CLIP: demo_clip(scenes.names, seed)})
     done("draw")
     side = input_side(size)
-    choice = RecipeChoice(model=model, epochs=epochs, size=side, batch=BATCH, overrides=(*SHORT, f"seed={seed}"))
+    choice = demo_choice(model, epochs, side, seed)
     weights = train_demo(choice, data, run, reporter).weights
     done("train")
     detector = load(weights, size=_clip_input(side))

@@ -150,6 +150,7 @@ class LoadedDetector(OpenedPredictor):
         recipe: Recipe | RecipeChoice | PathLike | None = None,
         *,
         epochs: int | None = None,
+        budget: str | None = None,
         size: int | None = None,
         batch: int | Literal["auto"] | None = None,
         split: str | None = None,
@@ -165,7 +166,8 @@ class LoadedDetector(OpenedPredictor):
     ) -> TrainResult:
         """Trains a detector that starts from these weights; this one stays as it is. See `onelook.train`.
 
-        recipe: None is the published training of this model, in 50 epochs unless `epochs` is given.
+        recipe: None is the published training of this model, fitted to the data, in 50 epochs unless `epochs` or a
+        `budget` is given.
 
         UsageError for exported files, which hold no weights that can be trained.
         """
@@ -187,6 +189,7 @@ class LoadedDetector(OpenedPredictor):
                 cache=cache,
                 precision=precision,
                 threads=threads,
+                budget=budget,
             ),
             validation=validation,
             weights=detector,

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from onelook import run_files
 from onelook.api.open import PathLike
+from onelook.api.small_choice import describe_small, fine_tuning_epochs, fitted, planning
 from onelook.config import change, from_plain, override, to_plain, to_text
 from onelook.data import Dataset
 from onelook.errors import ConfigError, UsageError, UserError
 from onelook.networks.classifier import Classification
 from onelook.networks.model_file import is_model_file
 from onelook.networks.variants import VARIANTS, variant
-from onelook.recipes import RECIPE_TYPES, default_recipe, find_recipe
+from onelook.recipes import RECIPE_TYPES, SMALL, default_recipe, find_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distillation import Distillation
@@ -37,11 +38,11 @@ class RecipeChoice:
     name or a `Recipe`, and `epochs`, `size` and `batch`.
 
     model: name of a model, or a file of one that `onelook.search` wrote; its published training is taken unless
-    `recipe` names another.  recipe: a name, a
-    recipe.yaml, the folder of a run, or a value; with `model`, that model is trained by it.  epochs: None is 50 with
-    weights, else as published.  size: side of the input in pixels.  batch: images a step; None is as published, but 16
-    on a CPU; "auto" fills the memory of a GPU.  overrides: changes of the recipe, each "path=value"; they are made
-    last.
+    `recipe` names another, and fitted to the data (`onelook.recipes.small`) where the training starts from weights or
+    has few steps.  recipe: a name, NAME:small, a recipe.yaml, the folder of a run, or a value; with `model`, that model
+    is trained by it.  epochs: None is 50 with weights (more where these would be under 500 steps), else as published.
+    size: side of the input in pixels.  batch: images a step; None is as published, but 16 on a CPU; "auto" fills the
+    memory of a GPU.  overrides: changes of the recipe, each "path=value"; they are made last.
     """
 
     model: str | None = None
@@ -71,11 +72,13 @@ class RecipeChoice:
         has_teacher: bool = False,
         on_cpu: bool = False,
         is_classification: bool = False,
+        training: Dataset | None = None,
     ) -> Recipe:
         """Makes the recipe, for these classes.
 
         has_weights: whether the training starts from weights.  has_teacher: whether there is a teacher.
-        is_classification: whether the data set is one of class folders.
+        is_classification: whether the data set is one of class folders.  training: the images, which the recipe is
+        fitted to where it is `small`; without them it is the published one.
 
         Raises UserError for names and values that cannot be used.
         """
@@ -85,13 +88,39 @@ class RecipeChoice:
         if has_teacher and chosen.distillation is None and not isinstance(self.recipe, Recipe):
             chosen = replace(chosen, distillation=Distillation())
         epochs, images = self.epochs, self.images
-        if self.recipe is None:
-            epochs = FINE_TUNING_EPOCHS if epochs is None and has_weights else epochs
+        if self.recipe is None or self.asks_for_small:
             images = CPU_BATCH if images is None and on_cpu else images
+            if epochs is None and has_weights:
+                count = 0 if training is None or is_classification else len(training)
+                epochs = fine_tuning_epochs(FINE_TUNING_EPOCHS, count or 10**6, images or chosen.batch_size)
         found = adapted(chosen, names, epochs, self.size, images)
-        found = overridden(found, self.overrides, epochs=self.epochs, size=self.size, batch=self.batch)
+        if training is not None and self._may_be_small(found):
+            planned = overridden(found, planning(self.overrides), **self._counts)
+            base, always = adapted(chosen, names, None, self.size, None), self.asks_for_small
+            found = fitted(base, planned, training, self.overrides, has_weights=has_weights, always=always)
+        found = overridden(found, self.overrides, **self._counts)
         check_start(found, has_weights)
         return found
+
+    @property
+    def _counts(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "size": self.size, "batch": self.batch}
+
+    @property
+    def asks_for_small(self) -> bool:
+        """Whether the recipe is NAME:small."""
+        return isinstance(self.recipe, str) and self.recipe.partition(":")[0::2] in {(name, SMALL) for name in VARIANTS}
+
+    def _may_be_small(self, recipe: Recipe) -> bool:
+        """Whether the recipe is a family's own, and trains a detector."""
+        return (self.recipe is None or self.asks_for_small) and "image classes" not in recipe.model.provides
+
+    def says_small(self, recipe: Recipe, training: Dataset, has_weights: bool) -> str | None:
+        """The line that says that `resolve` has made `recipe` the recipe `small`; None where it has not."""
+        if not self._may_be_small(recipe):
+            return None
+        name = recipe_name(recipe) or (self.model or "NAME")
+        return describe_small(recipe, training, name, has_weights=has_weights, always=self.asks_for_small)
 
     def _base(self, has_teacher: bool, is_classification: bool) -> Recipe:
         """The named recipe before the other changes."""
@@ -100,10 +129,10 @@ class RecipeChoice:
                 "The model is missing.", "Give one: --model yolox-s (in Python: recipe), or see: onelook models"
             )
         check_model_name(self.model)
-        if self.recipe is None:
+        if self.recipe is None or self.asks_for_small:
+            model = variant(self.model or str(self.recipe).partition(":")[0])
             if is_classification:
-                return published_classifier(variant(str(self.model)))
-            model = variant(str(self.model))
+                return published_classifier(model)
             recipe = default_recipe(model.like or model.name, distilled=has_teacher)
             return recipe if model.like is None else change(recipe, {"model": model.architecture})
         chosen = self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
@@ -205,6 +234,7 @@ def resolved(
             has_teacher=has_teacher,
             is_classification=not training.has_boxes,
             on_cpu=on_cpu,
+            training=training,
         )
     found = change(choice, {"model.num_classes": len(training.names)})
     check_start(found, has_weights)

@@ -25,6 +25,7 @@ def train(
     data: Dataset | PathLike,
     *,
     epochs: int | None = None,
+    budget: str | None = None,
     size: int | None = None,
     batch: int | Literal["auto"] | None = None,
     split: str | None = None,
@@ -54,29 +55,32 @@ def train(
     onelook.train("yolox-s", "data/", weights="yolox_s.pth", epochs=50)
 
     recipe: the name of a model, which is trained as published (in 50 epochs where it starts from weights, and in
-    batches of 16 images on a CPU); or a `Recipe`, whose number of classes is set to that of the data; or a recipe.yaml,
-    or the folder of a run. None is the recipe of the run that is resumed.  data: a data set, or its folder or file, of
-    which `split` is opened.  epochs: passes over the data. The phases that the recipe counts in epochs (warm-up,
-    closing phase) shrink with it.  size: side of the network's input in pixels, a multiple of 32.  batch: images in a
-    step; "auto" fills the memory of a GPU.  split: None is train, or trainval where there is no train.  validation: a
-    data set, or a split of the same folder; None is val, or test where there is no val; "none" evaluates nothing, and
-    the last weights count as the best.  val_fraction: the share of the images to evaluate on, where the data set has no
-    split for it: divided as by `onelook.split`; a resumed run keeps its division.  weights: what the training starts
-    from: a file of any supported format, or a detector in memory; None is from scratch.  teacher: model whose features
-    are additional targets (distillation): a name with `teacher_weights`, a weights file, the folder of a run, or a
-    detector in memory.  teacher_weights: weights for a teacher that is given by name.  out: folder of the run; None is
-    runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, with its recipe and its options; "auto":
-    continue it where there is one, else start it, for torchrun, which restarts a program as it was started.  device:
-    "cpu", "cuda", "cuda:1", "mps"; None is the best one of this machine.  workers: processes that prepare images.
-    cache: keep decoded images: "ram", "disk" (in the folder of the run), or a size of memory such as "4GB".  precision:
-    "fp32", "fp16" or "bf16"; None is fp16 on CUDA, else fp32.  layout: memory layout of the network; None is
-    channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in every run,
-    on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is fastest in the
-    first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they
-    are annotated. log: also log to "tensorboard", "mlflow" or "wandb". watch: show the curves, the worst images and the
-    time left on a page at an address of this machine, which is printed. resume_command: returns how to continue the run
-    in a folder, for the message after Ctrl-C. reporter: receives messages and progress; None prints plain lines on
-    standard error.
+    batches of 16 images on a CPU), fitted to the data where it starts from weights or has few steps (recipe small,
+    NAME:small); or a `Recipe`, whose number of classes is set to that of the data; or a recipe.yaml, or the folder of a
+    run. None is the recipe of the run that is resumed.  data: a data set, or its folder or file, of which `split` is
+    opened.  epochs: passes over the data. The phases that the recipe counts in epochs (warm-up, closing phase) shrink
+    with it.  budget: instead of epochs, the time that the call may take, such as "10m", "30s" or "2h", or "20e" for
+    epochs. The schedule is planned from a few measured steps and then follows the clock, evaluation and report
+    included; a resumed run has what is left of the time.  size: side of the network's input in pixels, a multiple of
+    32.  batch: images in a step; "auto" fills the memory of a GPU.  split: None is train, or trainval where there is no
+    train.  validation: a data set, or a split of the same folder; None is val, or test where there is no val; "none"
+    evaluates nothing, and the last weights count as the best.  val_fraction: the share of the images to evaluate on,
+    where the data set has no split for it: divided as by `onelook.split`; a resumed run keeps its division.  weights:
+    what the training starts from: a file of any supported format, or a detector in memory; None is from scratch.
+    teacher: model whose features are additional targets (distillation): a name with `teacher_weights`, a weights file,
+    the folder of a run, or a detector in memory.  teacher_weights: weights for a teacher that is given by name.  out:
+    folder of the run; None is runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, with its recipe and
+    its options; "auto": continue it where there is one, else start it, for torchrun, which restarts a program as it was
+    started.  device: "cpu", "cuda", "cuda:1", "mps"; None is the best one of this machine.  workers: processes that
+    prepare images.  cache: keep decoded images: "ram", "disk" (in the folder of the run), or a size of memory such as
+    "4GB".  precision: "fp32", "fp16" or "bf16"; None is fp16 on CUDA, else fp32.  layout: memory layout of the network;
+    None is channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in
+    every run, on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is
+    fastest in the first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are
+    used as they are annotated.  log: also log to "tensorboard", "mlflow" or "wandb".  watch: show the curves, the worst
+    images and the time left on a page at an address of this machine, which is printed.  resume_command: returns how to
+    continue the run in a folder, for the message after Ctrl-C.  reporter: receives messages and progress; None prints
+    plain lines on standard error.
 
     Other settings are those of the recipe: `onelook.change(onelook.recipe("yolox-s"), {"loss.assigner.radius": 2.0})`.
 
@@ -97,6 +101,7 @@ def train(
             compile=compile,
             deterministic=deterministic,
             threads=threads,
+            budget=budget,
             allow_size_mismatch=allow_size_mismatch,
         ),
         validation=validation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -15,9 +16,10 @@ import torch
 
 from onelook import run_files
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice, recipe_name, resolved, resumed
+from onelook.api.recipe_choice import RecipeChoice, named_choice, recipe_name, resolved, resumed
 from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
 from onelook.api.tasks import Task, check_metric, preflight, task_of
+from onelook.api.time_budget import Pace, plan_run, planned, with_budget_epochs
 from onelook.api.watch import watched
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
@@ -95,13 +97,14 @@ class TrainOptions:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Start:
-    """Where a training starts. The fields are those of `onelook.train`; folder: of the run."""
+    """Where a training starts. The fields are those of `onelook.train`; folder: of the run; begin: of the call."""
 
     folder: Path
     resume: bool
     weights: str | Detector | None
     teacher: str | Detector | None
     teacher_weights: str | None
+    begin: float
 
 
 @contextmanager
@@ -112,16 +115,20 @@ def start_training(
 
     An error inside the `with` block is written to the run's log as well.
     """
+    begin = time.monotonic()
     reporter = options.reporter or PlainReporter()
     check_loggers(options.of_run.loggers)
     folder = run_folder(options.out, bool(options.resume), run_name(choice))
     resume = (folder / run_files.CHECKPOINT).is_file() if options.resume == "auto" else options.resume
+    choice, budget = with_budget_epochs(choice, options.run.budget)
+    options = replace(options, run=replace(options.run, budget=budget))
     start = Start(
         folder=folder,
         resume=resume,
         weights=None if resume or options.weights == "none" else _text(options.weights),
         teacher=_text(options.teacher),
         teacher_weights=_text(options.teacher_weights),
+        begin=begin,
     )
     kept = options.of_run.after(options_of_run(start.folder)) if resume else options.of_run
     chosen = options.validation if isinstance(options.validation, Dataset) else kept.val_split
@@ -133,7 +140,7 @@ def start_training(
     with _torch_threads(kept.threads), join_process_group(kept.device) as process_group:
         _check_same_folder(start)
         plan = None if kept.cache in (None, "none") else plan_cache(kept.cache, training, start.folder)
-        prepared = _prepare(choice, (training, validation), process_group, kept, start)
+        prepared = _prepare(choice, (training, validation), process_group, kept, start, cache=plan)
         notes += [*prepared.notes, *([] if plan is None else [str(plan)])]
         with exclusive(start.folder, process_group, new=not start.resume, warn=reporter.warning):
             run = Run(
@@ -147,6 +154,7 @@ def start_training(
                 image_name=training.file,
             )
             run.record.flags = kept.to_dict()
+            plan_run(run, kept, prepared.pace, start.begin)
             if fraction is not None and validation is not None and run.is_main and not start.resume:
                 remember_division(start.folder, training, validation)
             _report_start(run, notes, prepared.teacher, start.resume)
@@ -200,13 +208,17 @@ def _text(given: PathLike | Detector | None) -> str | Detector | None:
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """What a training starts with: recipe, task, network, teacher. notes: messages about them."""
+    """What a training starts with: recipe, task, network, teacher. notes: messages about them.
+
+    pace: measured for a budget of time; None without one, and in a resumed run.
+    """
 
     recipe: Recipe
     task: Task
     train_state: TrainState
     teacher: TeacherRecord | None
     notes: list[str]
+    pace: Pace | None
 
 
 def _prepare(
@@ -215,23 +227,42 @@ def _prepare(
     process_group: ProcessGroup,
     options: RunOptions,
     start: Start,
+    *,
+    cache: CachePlan | None,
 ) -> _Prepared:
     """Makes the recipe, the teacher and the detector, and checks each before the next is made."""
     training, validation = splits
-    anchor_note = None
+    anchor_note = small_note = budget_note = pace = None
     if start.resume:
         recipe = resumed(choice, start.folder, shlex.quote(str(training.described_by)))
     else:
         has_weights, has_teacher = start.weights is not None, start.teacher is not None
-        on_cpu = process_group.device.type == "cpu"
-        recipe = resolved(choice, training, has_weights=has_weights, has_teacher=has_teacher, on_cpu=on_cpu)
+        make = partial(
+            resolved,
+            training=training,
+            has_weights=has_weights,
+            has_teacher=has_teacher,
+            on_cpu=process_group.device.type == "cpu",
+        )
+        recipe = make(choice)
+        if options.budget is not None:
+            recipe, pace, budget_note = planned(
+                lambda epochs: make(named_choice(choice, epochs=epochs)),
+                recipe,
+                splits,
+                process_group,
+                options,
+                cache=cache,
+                begin=start.begin,
+            )
+        small_note = choice.says_small(recipe, training, has_weights) if isinstance(choice, RecipeChoice) else None
         recipe, anchor_note = with_fitting_anchors(recipe, training)
     task = task_of(recipe, training)
     check_metric(task, recipe, validation)
     found = find_teacher(recipe, start.folder, start.teacher, start.teacher_weights, start.resume)
     teacher, record = (None, None) if found is None else found
     detector, notes = starting_point(recipe, training, process_group, start.weights)
-    notes += [] if anchor_note is None else [anchor_note]
+    notes = [note for note in (budget_note, small_note, *notes, anchor_note) if note is not None]
     if isinstance(choice, RecipeChoice) and choice.batch == "auto" and not start.resume:
         recipe, note = fill_memory(
             recipe, process_group, len(training), detector=detector, runtime=options.runtime, teacher=teacher
@@ -240,7 +271,7 @@ def _prepare(
     check_batch(recipe, process_group, training)
     train_state = TrainState(recipe, detector, process_group, options.runtime, teacher)
     check_batch_norm_variance(recipe, train_state, recipe.epochs * -(-len(training) // recipe.batch_size))
-    return _Prepared(recipe, task, train_state, record, notes)
+    return _Prepared(recipe, task, train_state, record, notes, pace)
 
 
 def _report_start(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:

@@ -23,6 +23,7 @@ def train(
     weights: str | None = None,
     recipe: str | None = None,
     epochs: int | None = None,
+    budget: str | None = None,
     size: int | None = None,
     batch: int | Literal["auto"] | None = None,
     device: str | None = None,
@@ -48,14 +49,16 @@ def train(
     """Train a detector, or a classifier of images.
 
     The model's published training is used unless --recipe names another; what it counts in epochs shrinks with
-    --epochs. Flags are the run; path=value changes the recipe (see onelook diff for the paths). Stop with Ctrl-C and go
-    on with --resume. In several processes: torchrun --nproc-per-node 8 -m onelook train ...
+    --epochs. From weights, or where the steps are few, it is fitted to the data (NAME:small). Flags are the run;
+    path=value changes the recipe (see onelook diff for the paths). Stop with Ctrl-C and go on with --resume. In several
+    processes: torchrun --nproc-per-node 8 -m onelook train ...
 
     Where DATA is a folder with a folder of images for each class (perhaps in train/ and val/), a classifier is
     trained on the model's backbone. Its weights start a detector: --weights.
 
     Examples:
         onelook train data/ --model yolox-s --weights yolox_s.pth --epochs 50
+        onelook train data/ --model yolox-nano --weights yolox_nano.pth --budget 10m
         onelook train data/ --model yolox-nano --size 320 --batch 16 loss.assigner.radius=2.0
         onelook train data/ --model yolox-nano --teacher runs/yolox-s
         onelook train undivided/ --model yolox-nano --val-fraction 0.2
@@ -66,8 +69,9 @@ def train(
         overrides: Changes of the recipe, each path=value.
         model: Name of the model. Needed unless --recipe or --resume gives one.
         weights: File to start from; none starts from scratch.
-        recipe: Another recipe: its name, a recipe.yaml, or the folder of a run.
+        recipe: Another recipe: its name (NAME:published, NAME:small), a recipe.yaml, or the folder of a run.
         epochs: Passes over the data; 50 with weights, else as published.
+        budget: Instead of epochs, the time that all may take: 30s, 10m or 2h; or passes, 20e.
         size: Side of the network's input in pixels, a multiple of 32.
         batch: Images a step, over all processes; as published (64) on a GPU, 16 on a CPU; auto fills a GPU's memory.
         device: cpu, cuda, cuda:1, mps; the best one here unless given.
@@ -96,6 +100,7 @@ def train(
     result = train_by_recipe(
         RecipeChoice(model=model, recipe=recipe, epochs=epochs, size=size, batch=batch, overrides=overrides),
         data,
+        budget=budget,
         split=train_split,
         validation=val_split,
         val_fraction=val_fraction,

@@ -264,7 +264,7 @@ class Loader:
             yield from self._tasks_of(later, augment, 0)
 
     def _tasks_of(self, epoch: int, augment: Any, first: int) -> Iterator[Task]:
-        progress = epoch / max(self.epochs, 1)
+        progress = min(1.0, epoch / max(self.epochs, 1))  # a training with a budget of time may have more epochs
         for number in range(first, len(self)):
             start = number * self._share
             chosen = self._positions(np.arange(start, start + self._share))

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.random import Generator
 
 from onelook.data.synthetic_ground import ground
-from onelook.data.synthetic_objects import CLUTTER, KINDS, Kind, noise, render
+from onelook.data.synthetic_objects import CLUTTER, KINDS, noise, render
 from onelook.errors import DataError
 from onelook.files import new_folder
 from onelook.types import Sample
@@ -35,7 +36,8 @@ class Scenes:
 
     size: (height, width) pixels.  objects: fewest and most labelled objects.  extent: smallest and largest longer side
     of an object, in shorter sides of the image.  difficulty: 0..1, the amount of clutter, occlusion, noise and uneven
-    light.  empty: share of images without a labelled object.  classes: how many of `NAMES`, from the first.
+    light.  empty: share of images without a labelled object.  classes: how many of `NAMES`, from the first.  longer:
+    how many times each labelled object is stretched, so that it is long and thin.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -45,6 +47,7 @@ class Scenes:
     empty: float = 0.05
     classes: int = len(NAMES)
     seed: int = 0
+    longer: float = 1.0
 
     def __post_init__(self) -> None:
         if not 32 <= min(self.size) <= max(self.size) <= 4096:
@@ -56,6 +59,8 @@ class Scenes:
         for name, share in (("difficulty", self.difficulty), ("empty", self.empty)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is 0 to 1, not {share}")
+        if not 1 <= self.longer <= 20:
+            raise ValueError(f"longer is 1 to 20, not {self.longer}")
         if not 1 <= self.classes <= len(NAMES):
             raise ValueError(f"classes are 1 to {len(NAMES)}, not {self.classes}")
 
@@ -74,7 +79,9 @@ class Scenes:
         scene = _Scene(ground(rng, height, width), light)
         shorter = min(self.size)
         for _ in range(int(rng.integers(0, 2 + round(10 * self.difficulty)))):
-            scene.add(CLUTTER[int(rng.integers(len(CLUTTER)))], shorter * rng.uniform(0.06, 0.3), rng, hide=1.0)
+            clutter = CLUTTER[int(rng.integers(len(CLUTTER)))]
+            extent = shorter * rng.uniform(0.06, 0.3)
+            scene.add(render(clutter, extent, light, rng), extent, rng, hide=1.0)
         if rng.random() >= self.empty:
             count = int(rng.integers(self.objects[0], self.objects[1] + 1))
             # Sizes are uniform on a logarithmic scale; larger objects are drawn first, below the others.
@@ -82,7 +89,8 @@ class Scenes:
             extents = np.sort(np.exp(rng.uniform(smallest, largest, count)))[::-1]
             for extent in extents * shorter:
                 label = int(rng.integers(self.classes))
-                scene.add(KINDS[NAMES[label]], extent, rng, hide=0.1 + 0.4 * self.difficulty, label=label)
+                body = render(KINDS[NAMES[label]], extent, light, rng, self.longer)
+                scene.add(body, extent, rng, hide=0.1 + 0.4 * self.difficulty, label=label)
         image = _photograph(scene.image, rng, self.difficulty)
         return scene.sample(image)
 
@@ -97,9 +105,11 @@ class _Scene:
         self.labels: list[int] = []
         self.areas: list[int] = []  # visible pixels of each object with nothing above it
 
-    def add(self, kind: Kind, extent: float, rng: Generator, hide: float, label: int | None = None) -> None:
-        """Draws an object where it hides at most `hide` of any other and is itself at least 70 % in the image."""
-        body = render(kind, extent, self.light, rng)
+    def add(self, body: np.ndarray, extent: float, rng: Generator, hide: float, label: int | None = None) -> None:
+        """Draws an object where it hides at most `hide` of any other and is itself at least 70 % in the image.
+
+        body: (h, w, 4) colours and coverage, of `render` for this extent.
+        """
         high, wide = body.shape[:2]
         height, width = self.image.shape[:2]
         seen = np.array([np.count_nonzero(self.owner == number) for number in range(len(self.labels))])
@@ -179,6 +189,16 @@ def _photograph(scene: np.ndarray, rng: Generator, difficulty: float) -> np.ndar
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
+# Two kinds of data that are hard for a detector of few hundred images: many objects of a few cells each, and objects
+# whose boxes are mostly background, or far from square.
+HARD: Mapping[str, Scenes] = MappingProxyType(
+    {
+        "many small": Scenes((320, 320), (12, 40), (0.03, 0.09), 0.2, classes=3),
+        "long and thin": Scenes((256, 256), (2, 8), (0.15, 0.5), 0.2, classes=3, longer=5.0),
+    }
+)
+
+
 def write_synthetic(folder: str | Path, scenes: Scenes | None = None, splits: Mapping[str, int] = SPLITS) -> Path:
     """Writes a synthetic data set as COCO (`annotations/instances_{split}.json` beside `{split}/`); returns its folder.
 
@@ -202,8 +222,10 @@ def write_synthetic(folder: str | Path, scenes: Scenes | None = None, splits: Ma
 
 def _same(description: Path, made_by: dict[str, Any]) -> bool:
     try:
-        return bool(json.loads(description.read_text(encoding="utf-8")) == json.loads(json.dumps(made_by)))
-    except ValueError:
+        found = json.loads(description.read_text(encoding="utf-8"))
+        found["scenes"] = {"longer": 1.0, **found["scenes"]}  # folders drawn before there was this setting
+        return bool(found == json.loads(json.dumps(made_by)))
+    except (ValueError, KeyError, TypeError):
         return False
 
 

@@ -236,10 +236,13 @@ KINDS: dict[str, Kind] = {
 CLUTTER: tuple[Kind, ...] = (Kind(pebble), Kind(stick), Kind(leaf))
 
 
-def render(kind: Kind, extent: float, light: np.ndarray, rng: Generator) -> np.ndarray:
-    """(h, w, 4) float32 RGB 0..1 and coverage: one random object, cropped; its longer side is `extent` pixels."""
+def render(kind: Kind, extent: float, light: np.ndarray, rng: Generator, longer: float = 1.0) -> np.ndarray:
+    """(h, w, 4) float32 RGB 0..1 and coverage: one random object, cropped; its longer side is `extent` pixels.
+
+    longer: how many times the object is stretched along one of its own axes.
+    """
     size = int(np.clip(round(extent * 2), 80, _LARGEST_CANVAS))
-    narrow = rng.uniform(0.85, 1.0)
+    narrow = rng.uniform(0.85, 1.0) / longer
     stretch = (narrow, 1.0) if rng.random() < 0.5 else (1.0, narrow)
     painter = Painter(size, rng.uniform(-kind.lean, kind.lean), stretch, rng.random() < 0.5)
     kind.draw(painter, rng)

@@ -60,6 +60,7 @@ from onelook.training.distillation import Distillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
 from onelook.training.frozen_start import FrozenStart
+from onelook.training.gradient_clip import RelativeClip
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Closing, Recipe
@@ -76,6 +77,8 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
         "YOLOv7": "onelook.recipes.yolov7:default",
     }
 )
+
+SMALL = "small"  # NAME:small, a recipe that is fitted to the data (`onelook.recipes.small`)
 
 # The same without what this library changes in the authors' code (docs/papers.md): NAME:published.
 PUBLISHED: Mapping[str, str] = MappingProxyType(
@@ -95,7 +98,7 @@ RECIPE_TYPES: Mapping[str, type] = MappingProxyType(
     {
         kind.__name__: kind
         for kind in (
-            *(Recipe, Closing, Ema, FrozenStart, MultiScale, DarknetShapes, Sgd, AdamW),
+            *(Recipe, Closing, Ema, FrozenStart, RelativeClip, MultiScale, DarknetShapes, Sgd, AdamW),
             *(WarmCosine, OneCycle, MultiStep, Polynomial, CosineRestarts, Constant),
             *(Cmbn, Cbn, DropBlock, Adversarial),
             *(AlignOta, Atss, TaskAligned, QualityFocal, DistributionFocal),
@@ -153,8 +156,13 @@ def find_recipe(name: str | Path) -> Recipe:
     model, _, kind = str(name).partition(":")
     if kind in ("paper", "published") and model in VARIANTS:
         return _call(PAPERS if kind == "paper" else PUBLISHED, VARIANTS[model])
+    if kind == SMALL and model in VARIANTS:
+        raise ConfigError(
+            f"The recipe '{name}' depends on the data: a training fits it to them.",
+            f"Train with --recipe {name}, and compare its folder with the published one: onelook diff {model} DIR",
+        )
     if kind and model in VARIANTS:
-        kinds = [model, f"{model}:published", f"{model}:paper"]
+        kinds = [model, f"{model}:{SMALL}", f"{model}:published", f"{model}:paper"]
         raise ConfigError(
             f"There is no recipe '{name}'.{did_you_mean(str(name), kinds)}",
             f"Recipes of this model: {', '.join(kinds)}.",

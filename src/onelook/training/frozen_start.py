@@ -15,11 +15,15 @@ from onelook.errors import ConfigError, did_you_mean
 class FrozenStart:
     """The first steps of a training, in which some parameters stay as they are (Darknet's `stopbackward`).
 
-    names: glob patterns of these parameters.  steps: how many. Statistics of batch norm follow the images all the same.
+    names: glob patterns of these parameters.  steps: how many.  statistics: whether the statistics of batch norm follow
+    the images all the same (Darknet). Without, layers whose parameters are all frozen use the statistics of the first
+    weights, as they are evaluated with, so that the new layers learn from the features that those weights were made
+    for.
     """
 
     names: tuple[str, ...]
     steps: int
+    statistics: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 0:

@@ -22,6 +22,7 @@ from onelook.training.step_plan import StepPlan
 from onelook.training.train_state import TrainState
 
 if TYPE_CHECKING:
+    from onelook.training.budget import TimePlan
     from onelook.training.recipe import AnyLoss, Augment, Recipe
 
 
@@ -66,8 +67,13 @@ class Epoch:
     number: int
 
 
-def train(recipe: Recipe, train_state: TrainState, batches: Batches) -> Iterator[Step | Epoch]:
+def train(
+    recipe: Recipe, train_state: TrainState, batches: Batches, time_plan: TimePlan | None = None
+) -> Iterator[Step | Epoch]:
     """Trains a `TrainState` from its present step to the end of the recipe.
+
+    time_plan: where the training has a budget of time; it ends with that then, within an epoch too, and what depends on
+    the position in the training follows its progress.
 
     After each yield the state is complete: a training that is resumed from a checkpoint of it gives the same numbers.
     """
@@ -75,18 +81,24 @@ def train(recipe: Recipe, train_state: TrainState, batches: Batches) -> Iterator
     base_rate = recipe.optimizer.lr_per_image * recipe.batch_size
     micro_batches: Sequence[Batch]
     waiting: list[Batch] = []  # micro-batches of an epoch that belong to the first step of the next one
-    while train_state.steps < plan.total:
+    while train_state.steps < plan.total if time_plan is None else not time_plan.over:
         epoch, done = plan.place(train_state.steps)
         counts = plan.counts(epoch)
-        loss = recipe.loss_at(epoch)
+        phase = epoch if time_plan is None else time_plan.phase(recipe.epochs)
+        loss = recipe.loss_at(phase)
         train_state.set_train_mode()
         start, first = plan.start(train_state.steps), epoch * plan.batches
         if start < first and not waiting:  # a resumed training
             waiting = list(batches.epoch(epoch - 1, recipe.augment_at(epoch - 1), start - first + plan.batches))
-        own = batches.epoch(epoch, recipe.augment_at(epoch), max(start - first, 0))
-        stream = chain(waiting if start < first else [], own)
+        own = batches.epoch(epoch, recipe.augment_at(phase), max(start - first, 0))
+        stream: Iterator[Batch] = chain(waiting if start < first else [], own)
         started_waiting = perf_counter()
         for index in range(done, len(counts)):
+            if time_plan is not None and recipe.is_closing(now := time_plan.phase(recipe.epochs)) > (
+                recipe.is_closing(phase)
+            ):  # the closing phase begins within an epoch
+                phase, loss = now, recipe.loss_at(now)
+                stream = batches.epoch(epoch, recipe.augment_at(now), index * recipe.accumulate)
             micro_batches = list(islice(stream, counts[index]))
             if not micro_batches:
                 raise RuntimeError(f"epoch {epoch} ended after {index} of {len(counts)} steps")
@@ -94,24 +106,31 @@ def train(recipe: Recipe, train_state: TrainState, batches: Batches) -> Iterator
             waited = started - started_waiting
             number = train_state.steps
             torch.manual_seed(_seed(recipe.seed, number, train_state.process_group.rank))
-            position = plan.position(epoch, index)
+            position, left = plan.position(epoch, index), plan.total - number
+            if time_plan is not None:
+                position, left = time_plan.progress * recipe.epochs * plan.epoch_length, time_plan.steps_left
             rates = recipe.schedule(position, plan.epoch_length, recipe.epochs)
             set_rates(train_state.optimizer, rates, base_rate)
             distillation_weight = recipe.distillation_weight_at(position, plan.epoch_length)
             train_state.begin_step(
                 progress=position / (recipe.epochs * plan.epoch_length),
                 distillation_weight=distillation_weight,
-                steps_left=plan.total - number,
+                steps_left=left,
             )
-            size = _size(recipe, micro_batches[0], number, plan.total)
+            size = _size(recipe, micro_batches[0], number, number + left)
             micro_batches = _joined(recipe, micro_batches, size)
             losses = _gradients(recipe, train_state, micro_batches, size, loss)
             bad = train_state.optimizer_step(torch.stack(list(losses.values())).sum())
-            ends = index + 1 == len(counts)
+            if time_plan is not None:
+                time_plan.finish_step()
+            is_last = time_plan is not None and time_plan.over
+            ends = is_last or index + 1 == len(counts)
             seen = tuple(int(row) for batch in micro_batches for row in batch.indices)
             rate, seconds = base_rate * rates.scale, perf_counter() - started
             yield Step(number, epoch, ends, losses, bad, rate, size, seen, waited, seconds)
             started_waiting = perf_counter()
+            if is_last:
+                break
         waiting = list(islice(stream, plan.left_over(epoch)))
         yield Epoch(epoch)
 

@@ -11,6 +11,7 @@ from onelook import run_files
 from onelook.devices import Layout, Precision
 from onelook.errors import UsageError, UserError
 from onelook.threads import check_threads
+from onelook.training.budget import parse_budget
 from onelook.training.checkpoint import read_notes
 from onelook.training.train_state import RuntimeOptions
 
@@ -34,6 +35,7 @@ class RunOptions:
     deterministic: bool | None = None
     threads: int | None = None
     allow_size_mismatch: bool | None = None
+    budget: str | None = None
     log: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -41,6 +43,8 @@ class RunOptions:
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"workers is a number of processes, not {self.workers}.", "0 prepares images without any.")
         check_threads(self.threads)
+        if self.budget is not None:
+            parse_budget(self.budget)
 
     def after(self, before: Mapping[str, Any]) -> RunOptions:
         """Fills options that are not given with those that a run was started with (as `to_dict` returned them)."""

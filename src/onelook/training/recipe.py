@@ -22,6 +22,7 @@ from onelook.training.distillation import TERM_NAME, Distillation
 from onelook.training.dropblock import DropBlock
 from onelook.training.ema import Ema
 from onelook.training.frozen_start import FrozenStart
+from onelook.training.gradient_clip import RelativeClip
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
@@ -59,7 +60,8 @@ class Recipe:
     choice.  ema: moving average of the weights, which is what is evaluated; None for without.  multiscale: random input
     sizes.  closing: the last epochs, with other augmentation or loss.  batch_size: images an optimizer step, over all
     processes and micro-batches.  size: (height, width) of the training input, None for the architecture's own.
-    accumulate: micro-batches of a step (gradient accumulation).  clip: largest gradient norm of the detector.
+    accumulate: micro-batches of a step (gradient accumulation).  clip: largest gradient norm of the detector, as a
+    number or relative to that of the steps before.
     max_labels: most objects of an image, None for no limit.  freeze: names (glob patterns) of parameters that are
     not trained.  sampling: which images, and how often.  sync_batch_norm: batch norm over the images of all
     processes.  normalization: replaces batch norm in training, None keeps it.  dropblock, adversarial: None for
@@ -95,7 +97,7 @@ class Recipe:
     closing: Closing | None = None
     distillation: Distillation | None = None
     accumulate: int = 1
-    clip: float | None = None
+    clip: float | RelativeClip | None = None
     max_labels: int | None = 120
     freeze: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
@@ -171,7 +173,7 @@ class Recipe:
             raise ValueError(f"seed is a whole number from 0 on, not {self.seed}")
         if self.least_anchor_recall is not None and not 0 <= self.least_anchor_recall <= 1:
             raise ValueError(f"least_anchor_recall lies between 0 and 1, not {self.least_anchor_recall}")
-        if self.clip is not None and not self.clip > 0:
+        if isinstance(self.clip, float | int) and not self.clip > 0:
             raise ValueError(f"clip is a norm above 0, or none, not {self.clip}")
 
     def _check_needs(self, loss: AnyLoss) -> None:

@@ -23,7 +23,7 @@ class RunRecord:
 
     flags: of the command that started the run; --resume uses them again.  data: identity of the training and
     validation sets (`Dataset.identity`).  meters: of every process, inside an epoch.  misses: evaluations since the
-    best one.
+    best one.  budget: what a `TimePlan` needs again; {} without one.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -37,6 +37,7 @@ class RunRecord:
     finished: bool = False
     reason: str = "finished"
     names: list[str] = field(default_factory=list)
+    budget: dict[str, float] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float | None]:

@@ -24,6 +24,7 @@ from onelook.files import remove_leftovers
 from onelook.ops.reduce import mean_over_processes
 from onelook.reporter import Reporter, SilentReporter
 from onelook.training.checkpoint import latest_weights_hint, load_checkpoint, save_checkpoint
+from onelook.training.clock import Clock
 from onelook.training.files import locked_folder, make_folder
 from onelook.training.interrupt import StopRequest
 from onelook.training.loggers import CsvLogger, LoggerCollection, open_loggers
@@ -48,6 +49,7 @@ from onelook.weights import save_weights
 
 if TYPE_CHECKING:
     from onelook.networks.detector import Detector
+    from onelook.training.budget import TimePlan
     from onelook.training.recipe import Recipe
 
 READ_EVERY = 20  # steps between two reads of the losses on CUDA: each read synchronises with the device
@@ -103,6 +105,7 @@ class Run:
         self.image_name = image_name
         self.is_main = train_state.process_group.is_main
         self.record = RunRecord()
+        self.time_plan: TimePlan | None = None  # set before `fit`, where the training has a budget of time
         with exclusive(folder, train_state.process_group, new=not resume, warn=(reporter or SilentReporter()).warning):
             if resume:
                 self.record = RunRecord(**load_checkpoint(folder / run_files.CHECKPOINT, train_state))
@@ -150,6 +153,8 @@ class Run:
         """Writes the checkpoint; inside an epoch with its losses so far (`meter`). All processes must call it."""
         self.record.meters = None if meter is None else gather_objects(meter.to_dict())
         self.last_saved = time.monotonic()
+        if self.time_plan is not None:
+            self.record.budget = self.time_plan.to_dict()
         statistics = gather_statistics(*self.train_state.models)
         if self.is_main:
             save_checkpoint(self.folder / run_files.CHECKPOINT, self.train_state, asdict(self.record), statistics)
@@ -163,6 +168,20 @@ class Run:
     def rate(self) -> float:
         """The learning rate of the last step."""
         return float(self.train_state.optimizer.param_groups[0]["lr"])
+
+    def epochs(self, epoch: int, plan: StepPlan) -> int:
+        """How many epochs the training has, where one (0-based) has begun: estimated, where it has a budget of time."""
+        if self.time_plan is None:
+            return self.recipe.epochs
+        return max(epoch + 1, self.time_plan.epochs(plan.full_steps, self.train_state.steps))
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether the model is evaluated after an epoch (0-based)."""
+        return self.recipe.evaluates(epoch) if self.time_plan is None else self.time_plan.wants_evaluation()
+
+    def is_last(self, epoch: int) -> bool:
+        """Whether an epoch (0-based) is the last one."""
+        return epoch + 1 == self.recipe.epochs if self.time_plan is None else self.time_plan.over
 
     def write_weights(self, file_name: str, row: Mapping[str, Any]) -> None:
         """Writes the evaluated model to a file of the run's folder, with the metrics in `row`."""
@@ -220,7 +239,7 @@ def fit(
         if train_state.steps == 0:
             run.save_checkpoint()
         stopped = record.finished
-        for event in () if stopped else train(recipe, train_state, batches):
+        for event in () if stopped else train(recipe, train_state, batches, run.time_plan):
             if threads is not None:
                 threads.add(event)
             if isinstance(event, Step):
@@ -228,7 +247,7 @@ def fit(
                 meter.add(event, first=shown is None)
                 if shown != event.epoch:  # the first step of the epoch in this session
                     counts = plan.counts(event.epoch)
-                    log.begin_epoch(event.epoch, recipe.epochs, len(counts), done - 1)
+                    log.begin_epoch(event.epoch, run.epochs(event.epoch, plan), len(counts), done - 1)
                     shown = event.epoch
                 if done % read_every and not event.ends_epoch:
                     continue
@@ -242,7 +261,8 @@ def fit(
                 images = recipe.batch_size
                 if recipe.grow_accumulation:
                     images = images // recipe.accumulate * counts[done - 1]
-                log.step(done, len(counts), meter.recent_means(), images / pace, clock.remaining(train_state.steps))
+                left = clock.remaining(train_state.steps) if run.time_plan is None else run.time_plan.seconds_left
+                log.step(done, len(counts), meter.recent_means(), images / pace, left)
                 record.seconds = clock.seconds()
                 stopped = interrupted and not event.ends_epoch
                 if stopped or (due and not event.ends_epoch):
@@ -250,10 +270,9 @@ def fit(
             else:
                 log.end_epoch()
                 record.seconds = clock.seconds()
-                images = plan.full_steps * recipe.batch_size
-                _end_epoch(run, event, meter, images, evaluate, slow_loader_remedy=slow_loader_remedy)
+                _end_epoch(run, event, meter, plan, evaluate, slow_loader_remedy=slow_loader_remedy)
                 meter = LossMeter()
-                record.finished = event.number + 1 == recipe.epochs or _out_of_patience(run)
+                record.finished = run.is_last(event.number) or _out_of_patience(run)
                 run.save_checkpoint()
                 stopped = record.finished or any_process(stop.requested, train_state.process_group.device)
             if stopped:
@@ -262,13 +281,13 @@ def fit(
         if not record.finished:
             log.info(f"Stopped and saved after {train_state.steps} steps. To resume: {run.resume_command}")
         run.loggers.close()
-    return run.result(plan.place(train_state.steps)[0])
+    return run.result(record.rows[-1]["epoch"] if record.finished else plan.place(train_state.steps)[0])
 
 
 def _end_epoch(
-    run: Run, event: Epoch, meter: LossMeter, images: int, evaluate: Evaluate | None, *, slow_loader_remedy: str
+    run: Run, event: Epoch, meter: LossMeter, plan: StepPlan, evaluate: Evaluate | None, *, slow_loader_remedy: str
 ) -> None:
-    """Evaluates the model in the epochs chosen by the recipe; writes the epoch's metrics and the weights."""
+    """Evaluates the model in the epochs chosen by recipe or budget; writes the epoch's metrics and the weights."""
     recipe, train_state, record, log = run.recipe, run.train_state, run.record, run.log
     if any_process(
         not meter.steps, train_state.process_group.device
@@ -278,12 +297,13 @@ def _end_epoch(
             f"Start again with a lower learning rate, or with clip=10. The run so far is in {run.folder}.",
         )
     average_statistics(*train_state.models)
+    images = (plan.full_steps if run.time_plan is None else meter.steps) * recipe.batch_size
     trained = record.seconds - sum(row["seconds"] for row in record.rows)
     row: dict[str, Any] = {f"loss/{name}": value for name, value in _over_processes(meter.means(), run).items()}
     row |= {"lr": run.rate, "images_per_second": images / max(trained, 1e-9), "waited": meter.waited}
     begin = time.monotonic()
     better = False
-    if evaluate is not None and recipe.evaluates(event.number):
+    if evaluate is not None and run.evaluates(event.number):
         metrics = dict(evaluate(train_state.evaluated_model))
         if recipe.metric not in metrics:
             raise UserError(
@@ -292,11 +312,13 @@ def _end_epoch(
             )
         row |= {name: None if value == UNDEFINED else value for name, value in metrics.items()}
         better = record.update_best(metrics[recipe.metric], event.number)
+        if run.time_plan is not None:
+            run.time_plan.finish_evaluation(time.monotonic() - begin)
     record.seconds += time.monotonic() - begin
     row["seconds"] = trained + time.monotonic() - begin
     record.rows = [old for old in record.rows if old["epoch"] <= event.number]
     record.rows.append({"epoch": event.number + 1, **row})
-    log.info(_line(event.number + 1, recipe, row, better))
+    log.info(_line(event.number + 1, run.epochs(event.number, plan), row, better))
     late, running = meter.waited - meter.starting, trained - meter.starting
     if late > 0.2 * running and late > 1:
         log.warning(f"Training waited {late:.1f} of {running:.1f} s for the data loader: {slow_loader_remedy}.")
@@ -349,34 +371,14 @@ def _skipped_message(run: Run, step: Step, losses: Mapping[str, float]) -> str:
     return f"The {what} of {where} is not finite{how}. Its images: {images}."
 
 
-def _line(epoch: int, recipe: Recipe, row: Mapping[str, Any], better: bool) -> str:
-    losses = {name: row[f"loss/{name}"] for name in ("total", *recipe.terms_at(epoch - 1))}
+def _line(epoch: int, epochs: int, row: Mapping[str, Any], better: bool) -> str:
+    losses = {name.removeprefix("loss/"): value for name, value in row.items() if name.startswith("loss/")}
     metrics = "  ".join(
         f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "top1", "top5") if row.get(name) is not None
     )
-    width = len(str(recipe.epochs))
+    width = len(str(epochs))
     return (
-        f"epoch {epoch:{width}}/{recipe.epochs}  {format_losses(losses)}  lr {row['lr']:.2e}  "
+        f"epoch {epoch:{width}}/{epochs}  {format_losses(losses)}  lr {row['lr']:.2e}  "
         f"{row['images_per_second']:.1f} img/s  {format_duration(row['seconds'])}  "
         f"{metrics}{'  best' if better else ''}"
     ).rstrip()
-
-
-class Clock:
-    """Measures the time of a run over all its sessions and estimates the time that remains."""
-
-    def __init__(self, before: float, done: int, total: int) -> None:
-        self._before, self._done, self._total = before, done, total
-        self._begin = time.monotonic()
-
-    def seconds(self) -> float:
-        """Seconds so far, with earlier sessions."""
-        return self._before + time.monotonic() - self._begin
-
-    def seconds_per_step(self, done: int) -> float:
-        """Seconds a step in this session, with evaluations."""
-        return (time.monotonic() - self._begin) / max(done - self._done, 1)
-
-    def remaining(self, done: int) -> float:
-        """Estimated seconds until the last step."""
-        return self.seconds_per_step(done) * (self._total - done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from onelook.training.batch_norm_snapshot import BatchNormSnapshot, all_finite
 from onelook.training.distillation import AlignModule, Distiller, check_sizes
 from onelook.training.ema import ModelEma
 from onelook.training.frozen_start import freeze, matching_parameters
+from onelook.training.gradient_clip import RelativeClip
 from onelook.training.processes import ProcessGroup, distribute, synchronise_batch_norm
 from onelook.training.step import TrainingStep
 
@@ -91,6 +93,7 @@ class TrainState:
         start = recipe.frozen_start
         self._frozen_steps = 0 if start is None else start.steps
         self._frozen_start = [] if start is None else matching_parameters(detector, start.names, "frozen_start.names")
+        self._frozen_norms = [] if start is None or start.statistics else _norms_of(detector, self._frozen_start)
         self.process_group = process_group
         self.detector = detector
         self.ema = ModelEma(detector, recipe.ema) if recipe.ema is not None else None
@@ -103,6 +106,7 @@ class TrainState:
         self.progress, self.distillation_weight, self._steps_left = 0.0, 0.0, math.inf
         self._half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
         self._clip = recipe.clip
+        self._usual_norm = torch.zeros((), device=device)  # of the gradient, for a `RelativeClip`
         self._parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
         self._optimized = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self._snapshot = BatchNormSnapshot(detector)
@@ -139,8 +143,9 @@ class TrainState:
 
     @property
     def non_persistent_buffers(self) -> dict[str, Tensor]:
-        """Buffers that layers keep between steps and that are not in the state dict; checkpoints need them."""
-        return {
+        """What steps keep and the state dict does not have: buffers of layers, the usual norm of the gradient."""
+        norm = {"gradient_norm": self._usual_norm} if isinstance(self._clip, RelativeClip) else {}
+        return norm | {
             f"{name}.{key}": buffer
             for name, module in self.detector.named_modules()
             if isinstance(module, CrossIterationNorm)
@@ -154,6 +159,9 @@ class TrainState:
         for module in self.detector.modules():
             own = list(module.parameters(recurse=False))
             if isinstance(module, _BatchNorm) and own and not any(p.requires_grad for p in own):
+                module.eval()
+        if self.steps < self._frozen_steps:
+            for module in self._frozen_norms:
                 module.eval()
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -179,6 +187,9 @@ class TrainState:
             self.ema.copy_to(self.detector)
         if self._dropblock is not None and self._drop is not None:
             self._drop.probability.fill_(self._dropblock.at(progress))
+        if self.steps == self._frozen_steps:
+            for norm in self._frozen_norms:
+                norm.train(any(parameter.requires_grad for parameter in norm.parameters()))
         for module in self._cross_mini_batch_norms:
             module.begin_step()
         self._snapshot.save()
@@ -202,14 +213,13 @@ class TrainState:
         if self.scaler is not None:
             if self._clip is not None:
                 self.scaler.unscale_(self.optimizer)
-                nn.utils.clip_grad_norm_(self._parameters, self._clip)
+                self._clip_gradients()
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
             # The gradients are averaged over the processes by now, so that all decide alike.
             step_is_finite = finite & all_finite((parameter.grad for parameter in self._optimized), finite.device)
-            if self._clip is not None:
-                nn.utils.clip_grad_norm_(self._parameters, self._clip)
+            self._clip_gradients()
             self._step_if(step_is_finite)
         self._snapshot.restore_unless(step_is_finite)
         self.optimizer.zero_grad(set_to_none=True)
@@ -219,12 +229,25 @@ class TrainState:
         self.steps += 1
         return finite & ~step_is_finite
 
+    def _clip_gradients(self) -> None:
+        if isinstance(self._clip, RelativeClip):
+            self._clip.apply(self._parameters, self._usual_norm)
+        elif self._clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._clip)
+
     def _step_if(self, step_is_finite: Tensor) -> None:
         if self.optimizer.defaults.get("fused") and step_is_finite.device.type == "cuda":
             self.optimizer.found_inf = (~step_is_finite).float()  # type: ignore[attr-defined]
             self.optimizer.step()
         elif bool(step_is_finite):
             self.optimizer.step()
+
+
+def _norms_of(detector: nn.Module, parameters: Sequence[nn.Parameter]) -> list[nn.Module]:
+    """The batch norms of which all parameters are among these."""
+    chosen = {id(parameter) for parameter in parameters}
+    norms = (module for module in detector.modules() if isinstance(module, _BatchNorm))
+    return [norm for norm in norms if (own := [*norm.parameters()]) and all(id(one) in chosen for one in own)]
 
 
 def _distiller(
