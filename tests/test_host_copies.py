@@ -79,16 +79,19 @@ def reads_of_steps(name: str) -> list[HostCopies]:
     return found
 
 
-@pytest.mark.parametrize(
-    "name", ["yolox-nano", "yolov4-csp", "yolov4-tiny", "yolov7-tiny", "yolov7-w6", "damo-yolo-ns"]
-)
+OTHERS = ("yolov4-csp", "yolov4-tiny", "yolov7-w6")
+
+
+@pytest.mark.parametrize("name", ["yolox-nano", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_a_step_reads_what_a_cpu_may_read_and_nothing_else(name: str) -> None:
     for counted in reads_of_steps(name):
         assert counted.reads == SKIPPED | (CANDIDATES if name.startswith("yolox") else {})
         assert not counted.created
 
 
-@pytest.mark.parametrize("name", ["yolov4-csp", "yolov7-tiny", "damo-yolo-ns"])
+@pytest.mark.parametrize(
+    "name", ["yolov7-tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("yolov4-csp", "damo-yolo-ns"))]
+)
 def test_a_step_with_the_branches_of_a_device_reads_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fused optimizer reads on the device whether it must not change anything, on a CPU as well."""
 

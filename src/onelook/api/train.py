@@ -15,7 +15,7 @@ from onelook.data import Dataset
 from onelook.devices import Layout, Precision
 from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
-from onelook.training.options import RunOptions
+from onelook.training.options import AugmentOn, RunOptions
 from onelook.training.recipe import Recipe
 from onelook.training.run import fit
 
@@ -38,6 +38,7 @@ def train(
     device: str | None = None,
     workers: int | None = None,
     cache: str | None = None,
+    augment_on: AugmentOn | None = None,
     precision: Precision | None = None,
     layout: Layout | None = None,
     compile: bool | None = None,
@@ -67,7 +68,9 @@ def train(
     runs/NAME, runs/NAME-2 and so on.  resume: continue the run in `out`, with its recipe and its options; "auto":
     continue it where there is one, else start it, for torchrun, which restarts a program as it was started.  device:
     "cpu", "cuda", "cuda:1", "mps"; None is the best one of this machine.  workers: processes that prepare images.
-    cache: keep decoded images: "ram", "disk" (in the folder of the run), or a size of memory such as "4GB".  precision:
+    cache: keep decoded images: "ram", "disk" (in the folder of the run), or a size of memory such as "4GB".
+    augment_on: where images are augmented: "cpu" (None), in the workers; or "device", where one warp a batch makes
+    mosaic, affine, MixUp, colours and flip, with the same random parameters (not every augmentation can).  precision:
     "fp32", "fp16" or "bf16"; None is fp16 on CUDA, else fp32.  layout: memory layout of the network; None is
     channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in every run,
     on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is fastest in the
@@ -90,6 +93,7 @@ def train(
             val_fraction=val_fraction,
             workers=workers,
             cache=cache,
+            augment_on=augment_on,
             precision=precision,
             layout=layout,
             compile=compile,

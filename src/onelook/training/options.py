@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from onelook import run_files
 from onelook.devices import Layout, Precision
@@ -13,6 +13,8 @@ from onelook.errors import UsageError, UserError
 from onelook.threads import check_threads
 from onelook.training.checkpoint import read_notes
 from onelook.training.train_state import RuntimeOptions
+
+AugmentOn = Literal["cpu", "device"]  # where the images of a training are augmented
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class RunOptions:
     val_fraction: float | None = None
     workers: int | None = None
     cache: str | None = None
+    augment_on: AugmentOn | None = None
     precision: Precision | None = None
     layout: Layout | None = None
     compile: bool | None = None
