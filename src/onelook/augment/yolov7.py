@@ -108,7 +108,7 @@ class Yolov7Augment:
     def plan(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> PlannedSample:
         """The same sample, described for another device."""
         parts = self._sampled(sample, sampler, rng)
-        assert not parts.pasted, "see `Yolov7Augment.not_planned`"
+        assert not parts.pasted  # see `not_planned`
         first, second, size = plan_collage(parts.first), None, sampler.size
         if parts.second is not None:
             second = plan_collage(parts.second).flipped(size, *parts.flips)

@@ -107,7 +107,7 @@ class _Resized:
     def plan(self) -> PlannedSample:
         """The same for another device."""
         layer = plan_resized(self.sample, self.sides, self.corner, self.size)
-        assert layer is not None, "a resized image lies inside the input"
+        assert layer is not None  # a resized image lies inside the input
         (left, top), (height, width) = self.corner, self.sides
         if self.flips:  # the image, not its letterbox
             layer = layer.flipped((2 * top + height, 2 * left + width), False, True)
@@ -238,7 +238,7 @@ class _Mixed:
 
     def plan(self) -> PlannedSample:
         """The same for another device."""
-        assert not isinstance(self.mixed, CopyPasteParameters), "see `YoloxAugment.not_planned`"
+        assert not isinstance(self.mixed, CopyPasteParameters)  # see `YoloxAugment.not_planned`
         second = None if self.mixed is None else plan_mix_image(self.mixed.mix_image)
         first = plan_collage(self.window)
         return PlannedSample.of(self.window.size, self.instances, first, second, colours=self.colours)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,17 @@ from onelook.ops.warp import IMAGE_COLUMNS, LAYER_COLUMNS, WarpBatch, pack_pixel
 from onelook.types import Sample, Targets
 
 _NOTHING, _UNCHANGED = PlanCanvas((), 0), HsvMap()
+
+
+class _Objects(Protocol):
+    """The objects of a `Sample` or a `PlannedSample`."""
+
+    @property
+    def boxes(self) -> np.ndarray: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def shares(self) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +90,7 @@ def collate_planned(samples: Sequence[PlannedSample], indices: tuple[int, ...], 
     return PlannedBatch(_packed(samples), _targets(samples, max_labels), indices)
 
 
-def _targets(samples: Sequence[Sample] | Sequence[PlannedSample], max_labels: int | None) -> Targets:
+def _targets(samples: Sequence[_Objects], max_labels: int | None) -> Targets:
     """The objects of some samples, padded."""
     counts = [len(sample.labels[:max_labels]) for sample in samples]
     most = max(counts)

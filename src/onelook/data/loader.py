@@ -75,7 +75,7 @@ class _BatchDataset:
 
     def make(self, task: Task) -> Batch | PlannedBatch:
         """The batch of a task."""
-        samples = [self.images.make(partial(self.sample, task, number)) for number in range(len(task.rows))]
+        samples: list[Any] = [self.images.make(partial(self.sample, task, number)) for number in range(len(task.rows))]
         return (collate_planned if self.plans else collate)(samples, tuple(task.rows.tolist()), self.max_labels)
 
     def sample(self, task: Task, number: int, images: TrainingImages) -> Any:
@@ -179,12 +179,14 @@ class Loader:
 
         At the end of an epoch the workers go on with the next one, so that its first batches are ready in time.
         """
-        assert not self.plans, "its images are not made"
+        if self.plans:
+            raise RuntimeError("this loader describes its images and does not make them")
         return self._epoch(epoch, augment, first)
 
     def planned_epoch(self, epoch: int, augment: Planner, first: int) -> Iterator[PlannedBatch]:
         """The same of a loader that describes its images."""
-        assert self.plans, "its images are made"
+        if not self.plans:
+            raise RuntimeError("this loader makes its images and does not describe them")
         return self._epoch(epoch, augment, first)
 
     def _epoch(self, epoch: int, augment: Any, first: int) -> Iterator[Any]:

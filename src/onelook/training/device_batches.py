@@ -20,7 +20,8 @@ def check_augment_on_device(recipe: Recipe, device: torch.device) -> None:
     if device.type not in ("cuda", "cpu"):
         raise ConfigError(f"Images are not made on a device of the type {device.type}.", "Leave --augment-on away.")
     closing = None if recipe.closing is None else recipe.closing.augment
-    for path, augment in (("augment", recipe.augment), ("closing.augment", closing)):
+    augments: dict[str, Any] = {"augment": recipe.augment, "closing.augment": closing}
+    for path, augment in augments.items():
         if augment is None:
             continue
         name = type(augment).__name__
