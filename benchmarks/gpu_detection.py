@@ -19,6 +19,8 @@ import torch
 from gpu_results import Rows, arguments, begin_memory, memory_gib
 from onelook.api.bench import benchmark
 from onelook.api.export import export
+from onelook.networks.build import build
+from onelook.weights import save_weights
 
 BATCHES = (1, 32)
 NEEDS = {"tensorrt": "tensorrt", "onnx": "onnxruntime", "torch": "torch", "openvino": "openvino"}
@@ -35,22 +37,24 @@ def runtimes(device: torch.device) -> Iterator[tuple[str, str]]:
             yield name, "fp16"
 
 
-def row(name: str, precision: str, batch: int, *, model: str, size: int, device: torch.device, runs: int) -> dict[str, Any]:
+def row(
+    name: str, precision: str, batch: int, *, weights: Path, size: int, device: torch.device, runs: int
+) -> dict[str, Any]:
     """The figures of one runtime; an export is made first, whose time does not count."""
     if find_spec(NEEDS.get(name, "torch")) is None:
         return {"left_out": f"{NEEDS[name]} is not installed"}
     begin_memory(device)
     half, warm_up = precision == "fp16", min(10, runs)
     if name == "pytorch":
-        result = benchmark(model, size=size, batch=batch, device=str(device), half=half, runs=runs, warm_up=warm_up)
+        result = benchmark(weights, size=size, batch=batch, device=str(device), half=half, runs=runs, warm_up=warm_up)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            made = export(model, name, batch=batch, size=size, half=half, out=Path(folder) / f"model.{_ENDINGS[name]}")  # type: ignore[call-overload]
-            result = benchmark(str(made.path), batch=batch, device=str(device), runs=runs, warm_up=warm_up)
+        out = weights.with_name(f"{name}-{precision}-{batch}.{_ENDINGS[name]}")
+        made: Any = export(weights, name, batch=batch, size=size, half=half, out=out)  # type: ignore[call-overload]
+        result = benchmark(made.exported.path, batch=batch, device=str(device), runs=runs, warm_up=warm_up)
     found = result.to_dict()
     return {
         "images_per_second": found["images_per_second"],
-        "latency_milliseconds": found["latency"],
+        "latency_milliseconds": found["milliseconds"],
         "device": found["setting"]["device"],
         "runtime": found["setting"]["runtime"],
         "gib": memory_gib(device),
@@ -68,21 +72,24 @@ def main() -> None:
     asked = parser.parse_args()
     device, rows = torch.device(asked.device), Rows(asked.rows, asked.seconds)
     model, size, runs = ("yolox-nano", 64, 2) if asked.tiny else (asked.model, asked.size, 50)
-    for name, precision in runtimes(device):
-        for batch in (1, 2) if asked.tiny else BATCHES:
-            rows.measure(
-                {
-                    "part": "detection",
-                    "model": model,
-                    "size": size,
-                    "batch": batch,
-                    "name": name,
-                    "precision": precision,
-                },
-                lambda name=name, precision=precision, batch=batch: row(  # type: ignore[misc]
-                    name, precision, batch, model=model, size=size, device=device, runs=runs
-                ),
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / f"{model}.safetensors"
+        save_weights(build(model), weights, size=(size, size))
+        for name, precision in runtimes(device):
+            for batch in (1, 2) if asked.tiny else BATCHES:
+                rows.measure(
+                    {
+                        "part": "detection",
+                        "model": model,
+                        "size": size,
+                        "batch": batch,
+                        "name": name,
+                        "precision": precision,
+                    },
+                    lambda name=name, precision=precision, batch=batch: row(  # type: ignore[misc]
+                        name, precision, batch, weights=weights, size=size, device=device, runs=runs
+                    ),
+                )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A training step as the official repositories write it: the reference for speed of `onelook.training.loop`.
 
-Objects are assigned image by image, with loops, masks and `.item()`; losses are gathered by masks; every loss is read in
-every step; the optimizer is PyTorch's default one, and the average of the weights a loop over tensors. YOLOX's
+Objects are assigned image by image, with loops, masks and `.item()`; losses are gathered by masks; every loss is read
+in every step; the optimizer is PyTorch's default one, and the average of the weights a loop over tensors. YOLOX's
 assignment and loss are written out here. The other families assign with the library's own rule, one image at a time:
 that is less than what their official loops do, so that a ratio to it is a lower bound.
 """
@@ -59,10 +59,10 @@ class TextbookStep:
         self.scaler.update()
         with torch.no_grad():
             present = self.detector.state_dict()
-            for name, value in self.average.state_dict().items():
-                if value.is_floating_point():
-                    value *= self.decay
-                    value += (1 - self.decay) * present[name].detach()
+            for name, average in self.average.state_dict().items():
+                if average.is_floating_point():
+                    average.mul_(self.decay)
+                    average.add_((1 - self.decay) * present[name].detach())
         return {name: value.item() for name, value in losses.items()}
 
 
