@@ -24,7 +24,7 @@ from gpu_table import markdown
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 # In the order of their worth: the whole file first, without what compiles for minutes.
-TESTS = ("tests/test_cuda.py", "tests/test_device_augment.py", "tests/test_tensorrt.py")
+TESTS = ("tests/test_cuda.py", "tests/test_cuda_batches.py", "tests/test_tensorrt.py")
 RESERVE, REFRESH = 5.0, 3.0  # seconds for the last table; between two tables
 
 
