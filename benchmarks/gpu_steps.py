@@ -61,7 +61,7 @@ class Kind:
 
 
 # In the order of their worth.
-KINDS = (
+KINDS: tuple[Kind, ...] = (
     Kind(),
     Kind(textbook=True, channels_last=False),
     Kind(graph=True),

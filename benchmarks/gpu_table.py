@@ -120,9 +120,12 @@ def _steps(rows: list[Row]) -> list[str]:
                 NOTHING if share is None else f"{share:.1%}",
             ]
         )
-    heads = ("model", "step", "precision", "layout", "remark", "ms", "images/s", "times the textbook")
-    heads += ("GiB", "waits a step", "assignment and losses")
-    return [f"## The step alone, batch {rows[0]['batch']}, {rows[0]['size']} pixels", _table(heads, cells, 5)]
+    words = ("model", "step", "precision", "layout", "remark")
+    numbers = ("ms", "images/s", "times the textbook", "GiB", "waits a step", "assignment and losses")
+    return [
+        f"## The step alone, batch {rows[0]['batch']}, {rows[0]['size']} pixels",
+        _table((*words, *numbers), cells, len(words)),
+    ]
 
 
 def _trainings(rows: list[Row]) -> list[str]:
