@@ -22,7 +22,7 @@ from networks import narrow
 from onelook.config import change
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.networks.build import build
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.training.loop import Step, train
 from onelook.training.recipe import Recipe
 from onelook.training.schedule import Constant
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def narrow_recipe(name: str, **changes: Any) -> Recipe:
-    recipe = published_recipe(name)
+    recipe = default_recipe(name)
     new = {"batch_size": 2, "size": (64, 64), "epochs": 2, "accumulate": 1, "closing": None, "multiscale": None}
     new |= {"join_micro_batches": False, "schedule": Constant()}
     return change(recipe, {"model": narrow(recipe.model), **new, **changes})

@@ -31,7 +31,7 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.data.training_images import DrawImages, TrainingImages, uses_polygons
 from onelook.errors import ConfigError
 from onelook.ops.warp import change_colours, hsv_to_rgb, rgb_to_hsv
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.training.device_batches import DeviceBatches, check_augment_on_device
 from onelook.weights import restore
 
@@ -150,21 +150,21 @@ def test_descriptions_come_from_worker_processes(dataset: Dataset) -> None:
 )
 def test_what_a_device_does_not_make_is_refused(name: str, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said) as raised:
-        check_augment_on_device(change(published_recipe(name), changes), CPU)
+        check_augment_on_device(change(default_recipe(name), changes), CPU)
     assert "--augment-on" in str(raised.value)
 
 
-def test_published_recipes_of_yolox_are_made_on_a_device() -> None:
+def test_default_recipes_of_yolox_are_made_on_a_device() -> None:
     for name in ("yolox-nano", "yolox-s"):
-        check_augment_on_device(published_recipe(name), CPU)
+        check_augment_on_device(default_recipe(name), CPU)
     with pytest.raises(ConfigError, match="mps"):
-        check_augment_on_device(published_recipe("yolox-s"), torch.device("mps"))
+        check_augment_on_device(default_recipe("yolox-s"), torch.device("mps"))
 
 
 @pytest.mark.slow
 def test_a_training_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenes = write_synthetic(tmp_path / "scenes", Scenes(size=(96, 96), classes=3), {"train": 8, "val": 4})
-    recipe = published_recipe("yolox-nano")
+    recipe = default_recipe("yolox-nano")
     assert recipe.closing is not None
     new = {"model": narrow(recipe.model), "batch_size": 4, "size": (64, 64), "epochs": 2, "multiscale": None}
     write_yaml(tmp_path / "narrow.yaml", to_plain(change(recipe, new | {"closing": replace(recipe.closing, epochs=1)})))

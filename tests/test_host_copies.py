@@ -14,7 +14,7 @@ from networks import narrow
 from onelook.config import change
 from onelook.data.loader import Batch
 from onelook.networks.build import build
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.training.batch_norm_snapshot import BatchNormSnapshot
 from onelook.training.loop import Step, train
 from onelook.training.processes import ProcessGroup
@@ -53,7 +53,7 @@ class OneBatch:
 
 def reads_of_steps(name: str) -> list[HostCopies]:
     """What each step of a narrow copy of a model's published training reads: the first phase, and the closing one."""
-    recipe = published_recipe(name)
+    recipe = default_recipe(name)
     recipe = change(
         recipe,
         {
