@@ -73,6 +73,7 @@ class Session:
         environment = {**os.environ, "GPU_TESTS_ROWS": str(rows), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         command = [sys.executable, *part.command]
         if part.name != "tests":
+            environment["GPU_PART_END"] = str(time.time() + max(seconds - part.grace, 1))
             command += ["--seconds", f"{max(seconds - part.grace, 1):.0f}", "--rows", str(rows)]
         started = time.monotonic()
         with log.open("w", encoding="utf-8") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,10 +16,12 @@ import torch
 class Rows:
     """A file of JSON lines, each written when it is known: what comes later, or never, loses none.
 
-    seconds: after which no further measurement begins.
+    seconds: after which no further measurement begins; `gpu.py` counts from the start of the process (GPU_PART_END).
     """
 
     def __init__(self, path: Path | None, seconds: float) -> None:
+        given = os.environ.get("GPU_PART_END")
+        seconds = seconds if given is None else min(seconds, float(given) - time.time())
         self.path, self._end = path, time.monotonic() + seconds
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

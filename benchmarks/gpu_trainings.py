@@ -111,7 +111,7 @@ def main() -> None:
         recipe = replace(step_recipe(model, dataset, count, size), epochs=MANY)
         training = Training(recipe, dataset, device, workers, Path(folder))
         for number, (augment_on, cache) in enumerate(SETTINGS):
-            share = rows.left / (len(SETTINGS) - number)
+            share = min(rows.left / (len(SETTINGS) - number), 5.0 if asked.tiny else rows.left)
             rows.measure(
                 {
                     "part": "trainings",
