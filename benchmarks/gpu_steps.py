@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -130,21 +131,25 @@ class Bench:
         return _training(recipe, train_state, batch), train_state
 
     def _synchronisations(self, step: Callable[[], object]) -> float:
-        """How often a step waits for the device, on average of some. On a CPU: how often it reads a value."""
-        count = READ_EVERY if self.device.type == "cuda" else 1
+        """How often a step waits for the device; on a CPU, how often it reads a value.
+
+        The median of some steps: the one in which a training reads its losses waits by intention.
+        """
         if self.device.type != "cuda":
             with HostCopies() as counted:
                 step()
             return sum(counted.reads.values())
+        counts = []
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            with warnings.catch_warnings(record=True) as found:
-                warnings.simplefilter("always")
-                for _ in range(count):
+            for _ in range(READ_EVERY):
+                with warnings.catch_warnings(record=True) as found:
+                    warnings.simplefilter("always")
                     step()
+                counts.append(sum("synchroniz" in str(one.message) for one in found))
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        return sum("synchroniz" in str(one.message) for one in found) / count
+        return float(median(counts))
 
 
 def _training(recipe: Recipe, train_state: TrainState, batch: Batch) -> Callable[[], None]:
