@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from onelook.types import Predictions
 
 BLOCK = 4  # steps of one kind in a row, before the other has its turn
-_MANY = 1 << 20  # epochs, more than any benchmark reads from a loader
+MANY = 1 << 20  # epochs, more than any benchmark reads from a loader
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def bench_train(
             whole_times += _block(turn, meter, world)
             bare_times += _block(lambda: _bare_step(bare, images), None, world)
         rate = _loader_rate(loader, recipe, workers)
-    parts = _parts(recipe, learner, resident.images, resident.targets, world)
+    parts = loss_parts(recipe, learner, resident.images, resident.targets, world)
     parts["waiting for the loader"] = meter.waited / len(whole_times)
     kept_images = "none" if cache is None else "memory" if cache.folder is None else "disk"
     setting = _setting(recipe, machine, world, workers) | {"cache": kept_images, "warm-up": warm_up, "steps": steps}
@@ -159,7 +159,7 @@ def steps_alone(
 ) -> list[float]:
     """Seconds of so many steps of a training whose batch is always there: no worker is at work meanwhile."""
     learner, meter = TrainState(recipe, build(recipe.model, dataset.names), world, machine), LossMeter()
-    turn = _turn(train(recipe, learner, _Resident(batch, _MANY)), meter)
+    turn = _turn(train(recipe, learner, Resident(batch, MANY)), meter)
     _warm(turn, meter, warm_up, world)
     times: list[float] = []
     while len(times) < steps:
@@ -174,7 +174,7 @@ def _loader(
         dataset,
         recipe.input_size,
         recipe.batch_size,
-        epochs=_MANY,
+        epochs=MANY,
         seed=recipe.seed,
         sampling=recipe.sampling,
         max_labels=recipe.max_labels,
@@ -203,7 +203,7 @@ def _layout(machine: RuntimeOptions, world: ProcessGroup) -> torch.memory_format
 
 
 @dataclass(frozen=True)
-class _Resident:
+class Resident:
     """One batch, always the same, on the device where it is needed (`training.loop.Batches`)."""
 
     batch: Batch
@@ -253,7 +253,7 @@ def _loader_rate(loader: Loader, recipe: Recipe, workers: int) -> float:
     ahead = 2 * workers
 
     def batches() -> Iterator[Batch]:
-        for epoch in range(1, _MANY):
+        for epoch in range(1, MANY):
             yield from loader.epoch(epoch, recipe.augment, 0)
 
     endless = batches()
@@ -283,7 +283,7 @@ def _sum(predictions: Predictions) -> torch.Tensor:
     return total if predictions.objectness is None else total + predictions.objectness.float().sum()
 
 
-def _parts(
+def loss_parts(
     recipe: Recipe, learner: TrainState, images: torch.Tensor, targets: Any, world: ProcessGroup
 ) -> dict[str, float]:
     """Median seconds of the assignment, of loss and assignment with their gradients, and of the average."""

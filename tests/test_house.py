@@ -77,6 +77,7 @@ WITHOUT_TORCH = (
     "cli",
 )
 TORCH_ANYWAY = {  # what only training needs, and what runs PyTorch itself
+    "onelook.data.batch",
     "onelook.data.loader",
     "onelook.evaluation.classes",
     "onelook.predict.runtimes.torch",

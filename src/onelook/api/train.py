@@ -15,7 +15,7 @@ from onelook.data import Dataset
 from onelook.devices import Layout, Precision
 from onelook.networks.detector import Detector
 from onelook.reporter import Reporter
-from onelook.training.options import RunOptions
+from onelook.training.options import AugmentOn, RunOptions
 from onelook.training.recipe import Recipe
 from onelook.training.run import fit
 
@@ -39,6 +39,7 @@ def train(
     device: str | None = None,
     workers: int | None = None,
     cache: str | None = None,
+    augment_on: AugmentOn | None = None,
     precision: Precision | None = None,
     layout: Layout | None = None,
     compile: bool | None = None,
@@ -73,14 +74,16 @@ def train(
     its options; "auto": continue it where there is one, else start it, for torchrun, which restarts a program as it was
     started.  device: "cpu", "cuda", "cuda:1", "mps"; None is the best one of this machine.  workers: processes that
     prepare images.  cache: keep decoded images: "ram", "disk" (in the folder of the run), or a size of memory such as
-    "4GB".  precision: "fp32", "fp16" or "bf16"; None is fp16 on CUDA, else fp32.  layout: memory layout of the network;
-    None is channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in
-    every run, on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is
-    fastest in the first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are
-    used as they are annotated.  log: also log to "tensorboard", "mlflow" or "wandb".  watch: show the curves, the worst
-    images and the time left on a page at an address of this machine, which is printed.  resume_command: returns how to
-    continue the run in a folder, for the message after Ctrl-C.  reporter: receives messages and progress; None prints
-    plain lines on standard error.
+    "4GB".  augment_on: where images are augmented: "cpu" (None), in the workers; or "device", where one warp a batch
+    makes mosaic, affine, MixUp, colours and flip, with the same random parameters (not every augmentation can).
+    precision: "fp32", "fp16" or "bf16"; None is fp16 on CUDA, else fp32.  layout: memory layout of the network; None is
+    channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in every run,
+    on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is fastest in the
+    first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they
+    are annotated.  log: also log to "tensorboard", "mlflow" or "wandb".  watch: show the curves, the worst images and
+    the time left on a page at an address of this machine, which is printed.  resume_command: returns how to continue
+    the run in a folder, for the message after Ctrl-C.  reporter: receives messages and progress; None prints plain
+    lines on standard error.
 
     Other settings are those of the recipe: `onelook.change(onelook.recipe("yolox-s"), {"loss.assigner.radius": 2.0})`.
 
@@ -96,6 +99,7 @@ def train(
             val_fraction=val_fraction,
             workers=workers,
             cache=cache,
+            augment_on=augment_on,
             precision=precision,
             layout=layout,
             compile=compile,

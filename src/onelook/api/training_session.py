@@ -30,6 +30,7 @@ from onelook.files import free_folder
 from onelook.networks.detector import Detector
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import make_loader, slow_loader_remedy
+from onelook.training.device_batches import DeviceBatches, check_augment_on_device
 from onelook.training.fit_anchors import with_fitting_anchors
 from onelook.training.loggers import check_loggers
 from onelook.training.options import RunOptions, options_of_run
@@ -54,7 +55,7 @@ class TrainingSession:
     """
 
     run: Run
-    batches: Loader
+    batches: Loader | DeviceBatches
     evaluate: Evaluate | None
     slow_loader_remedy: str
     task: Task
@@ -258,6 +259,8 @@ def _prepare(
         small_note = choice.says_small(recipe, training, has_weights) if isinstance(choice, RecipeChoice) else None
         recipe, anchor_note = with_fitting_anchors(recipe, training)
     task = task_of(recipe, training)
+    if options.augment_on == "device":
+        check_augment_on_device(recipe, process_group.device)
     check_metric(task, recipe, validation)
     found = find_teacher(recipe, start.folder, start.teacher, start.teacher_weights, start.resume)
     teacher, record = (None, None) if found is None else found
@@ -313,12 +316,13 @@ def _checked_session(
     evaluate = None if validation is None else partial(task.metrics, validation=validation, run=run)
     # Logged before the loader ends its workers: where another process has ended too, this one may be killed meanwhile.
     with ExitStack() as loading, _logged(run):
-        batches = loading.enter_context(
-            make_loader(training, run.recipe, run.train_state.process_group, options.workers, plan)
-        )
-        if new and (warning := rates_too_low(run.recipe, len(batches))):
+        group, planned = run.train_state.process_group, options.augment_on == "device"
+        loader = make_loader(training, run.recipe, group, options.workers, plan, plans=planned)
+        loading.enter_context(loader)
+        if new and (warning := rates_too_low(run.recipe, len(loader))):
             run.log.warning(warning)
-        remedy = slow_loader_remedy(batches)
+        remedy = slow_loader_remedy(loader)
+        batches = DeviceBatches(loader, group.device) if planned or group.device.type == "cuda" else loader
         yield TrainingSession(run, batches, evaluate, remedy, task, splits, loading, _thread_choice(run, options))
 
 

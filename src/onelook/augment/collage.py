@@ -58,7 +58,7 @@ class Collage:
 
     def render(self) -> np.ndarray:
         """(H, W, 4) uint8 RGB and an unused fourth channel: OpenCV warps four channels twice as fast as three."""
-        return self._render(self._visible_regions(), None)
+        return self._render(self.visible_regions(), None)
 
     def to_sample(self) -> Sample:
         """Renders the collage into a `Sample`."""
@@ -70,7 +70,7 @@ class Collage:
         The change is applied to the source images where these have fewer pixels than the result. Interpolating changed
         colours, or changing interpolated ones, differs only by rounding and at saturated edges.
         """
-        regions = self._visible_regions()
+        regions = self.visible_regions()
         left, top, right, bottom = _hull([region for _, region in regions])
         if sum([region.source_area for _, region in regions]) < (right - left) * (bottom - top):
             return to_rgb(self._render(regions, jitter))
@@ -88,7 +88,7 @@ class Collage:
         grey = (self.fill,) * 3
         return grey if jitter is None else tuple(jitter(np.array(grey, np.uint8)[None, None])[0, 0].tolist())
 
-    def _visible_regions(self) -> list[tuple[Layer, VisibleRegion]]:
+    def visible_regions(self) -> list[tuple[Layer, VisibleRegion]]:
         """The layers that cover part of the collage, in their order, each with that part."""
         return [(layer, region) for layer in self.layers if (region := visible_region(layer, self.size)) is not None]
 
@@ -192,15 +192,11 @@ def _clip_polygon(
     return corners
 
 
-_AT_ONCE = 32  # pixels that OpenCV converts in one step
-
-
-def warp_layer(canvas: np.ndarray, layer: Layer, visible: VisibleRegion, jitter: ColourJitter | None = None) -> None:
-    """Warps the visible part of a layer into the (H, W, 4) `canvas`, with bilinear interpolation.
-
-    The border pixels of the region are repeated once, so that neighbouring layers leave no gap: a layer may cover one
-    of its own pixels more than its region.
-    """
+def source_pixels(
+    layer: Layer, visible: VisibleRegion
+) -> tuple[np.ndarray, tuple[int, int, int, int], tuple[float, float]] | None:
+    """What a layer's visible part is interpolated from: the decoded image, the rectangle (left, top, right, bottom) of
+    it, and the scales (x, y) from the whole image to it; None where the rectangle is empty."""
     level = decode_level(visible.scale)
     rows = math.ceil(visible.source[3]) + (3 << level)
     image, (scale_x, scale_y) = read_pixels(layer.sample, level, rows)
@@ -210,8 +206,22 @@ def warp_layer(canvas: np.ndarray, layer: Layer, visible: VisibleRegion, jitter:
     top = max(round(y1 * scale_y), math.floor(visible.source[1] * scale_y) - 2, 0)
     right = min(round(x2 * scale_x), math.ceil(visible.source[2] * scale_x) + 2, image.shape[1])
     bottom = min(round(y2 * scale_y), math.ceil(visible.source[3] * scale_y) + 2, image.shape[0])
-    if left >= right or top >= bottom:
+    return None if left >= right or top >= bottom else (image, (left, top, right, bottom), (scale_x, scale_y))
+
+
+_AT_ONCE = 32  # pixels that OpenCV converts in one step
+
+
+def warp_layer(canvas: np.ndarray, layer: Layer, visible: VisibleRegion, jitter: ColourJitter | None = None) -> None:
+    """Warps the visible part of a layer into the (H, W, 4) `canvas`, with bilinear interpolation.
+
+    The border pixels of the region are repeated once, so that neighbouring layers leave no gap: a layer may cover one
+    of its own pixels more than its region.
+    """
+    found = source_pixels(layer, visible)
+    if found is None:
         return
+    image, (left, top, right, bottom), (scale_x, scale_y) = found
     # Some more columns where the image has them: OpenCV converts 32 pixels in one step, the rest of a row one by one.
     wide = -(-(right - left) // _AT_ONCE) * _AT_ONCE
     first = max(0, min(left, image.shape[1] - wide))

@@ -15,6 +15,37 @@ HsvChange = tuple[float, float, float]  # of hue, saturation and value: what is 
 
 
 @dataclass(frozen=True)
+class HsvMap:
+    """A change of 8-bit hue (degrees / 2), saturation and value: each times its factor, plus what is added.
+
+    Results are rounded and clipped to 0 to 255; hue at 180 and above wraps when converted back.  reversed: red and blue
+    are exchanged for the conversions, so that hues run backwards.
+    """
+
+    factors: HsvChange = (1.0, 1.0, 1.0)
+    added: HsvChange = (0.0, 0.0, 0.0)
+    reversed: bool = False
+
+    def apply(self, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """(H, W, 3 or 4) uint8 RGB -> `out` (H, W, 3 or 4), or (H, W, 3).
+
+        Strip by strip: what one step writes is then still in the cache when the next one reads it.
+        """
+        (a, b, c), (x, y, z) = self.factors, self.added
+        matrix = np.array(((a, 0.0, 0.0, x), (0.0, b, 0.0, y), (0.0, 0.0, c, z)))
+        to_hsv, from_hsv = cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB
+        if self.reversed:
+            to_hsv, from_hsv = cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR
+        height, width = image.shape[:2]
+        result = np.empty((height, width, 3), np.uint8) if out is None else out
+        rows = max(1, STRIP // max(width, 1))
+        for top in range(0, height, rows):
+            hsv = cv2.transform(cv2.cvtColor(image[top : top + rows], to_hsv), matrix)
+            cv2.cvtColor(hsv, from_hsv, dst=result[top : top + rows], dstCn=result.shape[2])
+        return result
+
+
+@dataclass(frozen=True)
 class HsvGain:
     """Multiplies hue, saturation and value (YOLOX's released weights; YOLOv7).
 
@@ -33,10 +64,13 @@ class HsvGain:
 
     def apply(self, image: np.ndarray, change: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3). Results are truncated and clipped; hue wraps around."""
-        if change is None:
-            return to_rgb(image, out)
+        return to_rgb(image, out) if change is None else self.map(change).apply(image, out)
+
+    @staticmethod
+    def map(change: HsvChange) -> HsvMap:
+        """The map of three gains."""
         # OpenCV rounds to nearest; half less makes that truncation. Hue at 180 and above wraps when converted back.
-        return _in_hsv(image, _diagonal(change, (-0.4999,) * 3), cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, out)
+        return HsvMap(change, (-0.4999,) * 3)
 
     def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.sample_parameters(rng)))
@@ -64,15 +98,14 @@ class HsvShift:
 
     def apply(self, image: np.ndarray, change: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3). Hue wraps around, saturation and value are clipped."""
-        if change is None:
-            return to_rgb(image, out)
+        return to_rgb(image, out) if change is None else self.map(change).apply(image, out)
+
+    @staticmethod
+    def map(change: HsvChange) -> HsvMap:
+        """The map that adds three numbers."""
         # Hue wraps only at its upper end (when converted back). With red and blue exchanged hues run backwards, so that
         # a step down is a step up.
-        to_hsv, from_hsv = cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB
-        if change[0] < 0:
-            to_hsv, from_hsv = cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR
-        added = _diagonal((1.0, 1.0, 1.0), (abs(change[0]), *change[1:]))
-        return _in_hsv(image, added, to_hsv, from_hsv, out)
+        return HsvMap(added=(abs(change[0]), *change[1:]), reversed=change[0] < 0)
 
     def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.sample_parameters(rng)))
@@ -105,38 +138,19 @@ class HsvScale:
 
     def apply(self, image: np.ndarray, change: HsvChange | None, out: np.ndarray | None = None) -> np.ndarray:
         """(H, W, 3 or 4) uint8 RGB -> `out`, or (H, W, 3)."""
-        if change is None:
-            return to_rgb(image, out)
+        return to_rgb(image, out) if change is None else self.map(change).apply(image, out)
+
+    @staticmethod
+    def map(change: HsvChange) -> HsvMap:
+        """The map of what is added to hue, and the factors of saturation and value."""
         hue, saturation, value = change
-        matrix = _diagonal((1.0, saturation, value), (hue, 0.0, 0.0))
-        return _in_hsv(image, matrix, cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, out)
+        return HsvMap((1.0, saturation, value), (hue, 0.0, 0.0))
 
     def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         return replace(sample, image=self.apply(sample.image, self.sample_parameters(rng)))
 
 
 Hsv = HsvGain | HsvShift | HsvScale
-
-
-def _diagonal(factors: HsvChange, added: HsvChange) -> np.ndarray:
-    """(3, 4) the affine map that multiplies each channel by its factor and then adds."""
-    (a, b, c), (x, y, z) = factors, added
-    return np.array(((a, 0.0, 0.0, x), (0.0, b, 0.0, y), (0.0, 0.0, c, z)))
-
-
-def _in_hsv(image: np.ndarray, matrix: np.ndarray, to_hsv: int, from_hsv: int, out: np.ndarray | None) -> np.ndarray:
-    """(H, W, 3 or 4) uint8 -> `out` (H, W, 3 or 4), or (H, W, 3): hue, saturation and value under an affine map (3, 4),
-    rounded and clipped.
-
-    Strip by strip: what one step writes is then still in the cache when the next one reads it.
-    """
-    height, width = image.shape[:2]
-    result = np.empty((height, width, 3), np.uint8) if out is None else out
-    rows = max(1, STRIP // max(width, 1))
-    for top in range(0, height, rows):
-        hsv = cv2.transform(cv2.cvtColor(image[top : top + rows], to_hsv), matrix)
-        cv2.cvtColor(hsv, from_hsv, dst=result[top : top + rows], dstCn=result.shape[2])
-    return result
 
 
 def to_rgb(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

@@ -10,9 +10,11 @@ import numpy as np
 from onelook.augment.collage import Collage
 from onelook.augment.colour import to_rgb
 from onelook.augment.geometry import BoxFilter, RandomAffine, flip_matrix, intersect_boxes, polygon_boxes
+from onelook.augment.image_plan import PlanCanvas, PlannedSample, plan_collage, plan_mix_image, plan_resized
 from onelook.augment.instances import Instances
-from onelook.augment.letterbox import Resize, Stretch
-from onelook.augment.mixup import MixUp
+from onelook.augment.lazy_sample import image_size
+from onelook.augment.letterbox import Resize, ResizeTransform, Stretch, is_bilinear
+from onelook.augment.mixup import MixUp, MixUpParameters
 from onelook.augment.mosaic import Mosaic
 from onelook.augment.sampler import ImageSampler
 from onelook.augment.scale_aware_autoaugment import ScaleAwareAutoAugment
@@ -70,24 +72,60 @@ class DamoAugment:
             result = flip_horizontally(result)
         return result if self.box_level is None else self.box_level(result, sampler, rng)
 
+    @property
+    def not_planned(self) -> tuple[str, ...]:
+        """The settings with which `plan` cannot make an image."""
+        alone = () if self.mosaic >= 1 or is_bilinear(self.frame) else ("frame",)
+        return alone if self.box_level is None else ("box_level", *alone)
+
+    def plan(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> PlannedSample:
+        """The same sample, described for another device."""
+        is_mosaic, second = rng.random() < self.mosaic, None
+        if is_mosaic:
+            window, mixed, instances = self._sampled_mosaic(sample, sampler, rng)
+            first = plan_collage(window)
+            second = None if mixed is None else plan_mix_image(mixed.mix_image)
+            boxes, labels = instances.boxes, instances.labels
+        else:
+            transform, sides = self.frame.get_transform(image_size(sample), sampler.size)
+            layer = plan_resized(sample, sides, (int(transform.left), int(transform.top)), sampler.size)
+            first = PlanCanvas(() if layer is None else (layer,), int(getattr(self.frame, "fill", 0)))
+            boxes, labels = self._resized_objects(sample, transform)
+        instances = Instances(boxes.astype(np.float32), labels)
+        if rng.random() < self.flip:
+            instances = instances.transformed(flip_matrix(sampler.size[1]))
+            first = first.flipped(sampler.size, False, True)
+            second = None if second is None else second.flipped(sampler.size, False, True)
+        return PlannedSample.of(sampler.size, instances, first, second)
+
     def resized(self, sample: Sample, sampler: ImageSampler) -> Sample:
         """The sample alone, resized to the input; objects without area are dropped."""
         image, transform = self.frame(sample.image, sampler.size)
+        return Sample(image, *self._resized_objects(sample, transform))
+
+    @staticmethod
+    def _resized_objects(sample: Sample, transform: ResizeTransform) -> tuple[np.ndarray, np.ndarray]:
         boxes = transform.to_input(sample.boxes)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
-        return Sample(image, boxes[kept].astype(np.float32), sample.labels[kept])
+        return boxes[kept].astype(np.float32), sample.labels[kept]
 
     def mosaic_sample(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         """A mosaic with the sample under a random affine matrix, perhaps with another image blended in."""
+        window, mixed, instances = self._sampled_mosaic(sample, sampler, rng)
+        image = to_rgb(window.render()) if mixed is None else mixed.apply(window.render())
+        return Sample(image, instances.boxes.astype(np.float32), instances.labels)
+
+    def _sampled_mosaic(
+        self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator
+    ) -> tuple[Collage, MixUpParameters | None, Instances]:
+        """The random parameters of a mosaic: its window, what is blended in, and the objects of both."""
         canvas = self.layout.collage(*self.layout.sample_parameters(sample, sampler, rng), sampler.size)
         matrix, scale = self.affine.sample_parameters(rng, canvas.size, sampler.size)
         window = self.crop(canvas, matrix, scale, sampler.size)
         mixed = self.mix.sample_parameters(sampler, rng) if self.mix is not None and len(window.instances) else None
         instances = window.instances if mixed is None else mixed.add_instances(window.instances)
         boxes = instances.boxes * self._reference_scale(sampler.size)
-        instances = instances.select((boxes[:, 2:] - boxes[:, :2]).prod(1) > self.smallest)
-        image = to_rgb(window.render()) if mixed is None else mixed.apply(window.render())
-        return Sample(image, instances.boxes.astype(np.float32), instances.labels)
+        return window, mixed, instances.select((boxes[:, 2:] - boxes[:, :2]).prod(1) > self.smallest)
 
     def crop(self, canvas: Collage, matrix: np.ndarray, scale: float, size: tuple[int, int]) -> Collage:
         """The canvas under the affine matrix, cropped to `size`, with the objects that survive."""

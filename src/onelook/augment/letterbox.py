@@ -177,3 +177,8 @@ class Stretch:
 
 
 Resize = Letterbox | Stretch
+
+
+def is_bilinear(frame: Resize) -> bool:
+    """Whether images are always resized by bilinear interpolation at pixel centres."""
+    return frame.interpolation == "linear" and getattr(frame, "shrink", None) in (None, "linear")

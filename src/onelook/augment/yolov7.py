@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import cv2
 import numpy as np
 
 from onelook.augment.collage import Collage
-from onelook.augment.colour import Hsv, HsvGain, to_rgb
+from onelook.augment.colour import Hsv, HsvGain, HsvMap, to_rgb
 from onelook.augment.geometry import (
     BoxFilter,
     RandomAffine,
@@ -19,6 +18,7 @@ from onelook.augment.geometry import (
     scale_matrix,
     translation_matrix,
 )
+from onelook.augment.image_plan import PlannedSample, plan_collage
 from onelook.augment.instances import Instances, concatenate
 from onelook.augment.lazy_sample import image_size
 from onelook.augment.letterbox import Letterbox, Resize
@@ -26,8 +26,25 @@ from onelook.augment.mixup import BetaMixUp
 from onelook.augment.mosaic import Mosaic, Mosaic9, join_tiles, place_tile
 from onelook.augment.perspective import Perspective
 from onelook.augment.sampler import ImageSampler
-from onelook.augment.yolov7_copy_paste import Yolov7CopyPaste
+from onelook.augment.yolov7_copy_paste import PastedObject, Yolov7CopyPaste
 from onelook.types import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class _Parameters:
+    """The random parameters of an image.
+
+    first, second: windows of mosaics; the second is blended in, `ratio` being the share of the first.  instances: of
+    both.  pasted: see `Yolov7CopyPaste`.  flips: vertically, horizontally.
+    """
+
+    first: Collage
+    second: Collage | None
+    ratio: float | None
+    instances: Instances
+    colours: HsvMap | None
+    pasted: tuple[PastedObject, ...]
+    flips: tuple[bool, bool]
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,35 @@ class Yolov7Augment:
 
     def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         """An image of `sampler.size` made of the sample and up to seventeen others of the set."""
+        parts = self._sampled(sample, sampler, rng)
+        first, second, ratio = parts.first, parts.second, parts.ratio
+        jitter = to_rgb if parts.colours is None else parts.colours.apply
+        if second is None or ratio is None:
+            image = first.render_jittered(jitter)
+        else:
+            image = jitter(BetaMixUp.apply(first.render(), second.render(), ratio))
+        image = Yolov7CopyPaste.apply(image, parts.pasted)
+        return flip_sample(image, Yolov7CopyPaste.add_instances(parts.instances, parts.pasted), *parts.flips)
+
+    @property
+    def not_planned(self) -> tuple[str, ...]:
+        """The settings with which `plan` cannot make an image."""
+        return tuple(name for name in ("paste", "perspective") if getattr(self, name) is not None)
+
+    def plan(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> PlannedSample:
+        """The same sample, described for another device."""
+        parts = self._sampled(sample, sampler, rng)
+        assert not parts.pasted  # see `not_planned`
+        first, second, size = plan_collage(parts.first), None, sampler.size
+        if parts.second is not None:
+            second = plan_collage(parts.second).flipped(size, *parts.flips)
+        instances = flip_instances(parts.instances, size, *parts.flips)
+        share = 1.0 if parts.ratio is None else parts.ratio
+        return PlannedSample.of(
+            size, instances, first.flipped(size, *parts.flips), second, share=share, colours=parts.colours
+        )
+
+    def _sampled(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> _Parameters:
         is_mosaic = bool(rng.random() < self.mosaic)
         canvas = self.mosaic_canvas(sample, sampler, rng) if is_mosaic else self.letterboxed(sample, sampler)
         first = self.crop(canvas, sampler, rng)
@@ -82,16 +128,10 @@ class Yolov7Augment:
             second = self.crop(self.mosaic_canvas(sampler(rng), sampler, rng), sampler, rng)
         instances = first.instances if second is None else concatenate([first.instances, second.instances])
         gains = None if self.hsv is None else self.hsv.sample_parameters(rng)
-        jitter = to_rgb if self.hsv is None or gains is None else partial(self.hsv.apply, change=gains)
+        colours = None if self.hsv is None or gains is None else self.hsv.map(gains)
         pasted = () if self.paste is None else self.paste.sample_parameters(instances, sampler, rng)
         flips = (bool(rng.random() < self.flip_vertical), bool(rng.random() < self.flip))
-
-        if second is None or ratio is None:
-            image = first.render_jittered(jitter)
-        else:
-            image = jitter(BetaMixUp.apply(first.render(), second.render(), ratio))
-        image = Yolov7CopyPaste.apply(image, pasted)
-        return flip_sample(image, Yolov7CopyPaste.add_instances(instances, pasted), *flips)
+        return _Parameters(first, second, ratio, instances, colours, pasted, flips)
 
     def mosaic_canvas(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Collage:
         """A canvas of twice the input's size with the sample and three or eight others."""
@@ -126,12 +166,16 @@ class Yolov7Augment:
 
 def flip_sample(image: np.ndarray, instances: Instances, vertically: bool, horizontally: bool) -> Sample:
     """A sample of an image and its objects, flipped as the two arguments say."""
-    height, width = image.shape[:2]
+    size = (image.shape[0], image.shape[1])
     if vertically:
-        image, instances = (
-            cv2.flip(image, 0),
-            instances.transformed(translation_matrix(0, height) @ scale_matrix(1, -1)),
-        )
+        image = cv2.flip(image, 0)
     if horizontally:
-        image, instances = cv2.flip(image, 1), instances.transformed(flip_matrix(width))
-    return instances.to_sample(image)
+        image = cv2.flip(image, 1)
+    return flip_instances(instances, size, vertically, horizontally).to_sample(image)
+
+
+def flip_instances(instances: Instances, size: tuple[int, int], vertically: bool, horizontally: bool) -> Instances:
+    """The objects of an image of `size` (height, width), flipped as the two arguments say."""
+    if vertically:
+        instances = instances.transformed(translation_matrix(0, size[0]) @ scale_matrix(1, -1))
+    return instances.transformed(flip_matrix(size[1])) if horizontally else instances

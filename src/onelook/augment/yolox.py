@@ -7,17 +7,18 @@ read and none is resampled twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import cv2
 import numpy as np
 
 from onelook.augment.collage import Collage
-from onelook.augment.colour import Hsv, HsvChange, HsvGain, HsvShift, to_rgb
+from onelook.augment.colour import Hsv, HsvChange, HsvGain, HsvMap, HsvShift, to_rgb
 from onelook.augment.copy_paste import CopyPaste, CopyPasteParameters
 from onelook.augment.geometry import BoxFilter, RandomAffine, flip_matrix, scale_matrix, translation_matrix
+from onelook.augment.image_plan import PlanCanvas, PlannedSample, plan_collage, plan_mix_image, plan_resized
 from onelook.augment.instances import Instances
-from onelook.augment.letterbox import Letterbox, Resize, resize_image
+from onelook.augment.lazy_sample import image_size
+from onelook.augment.letterbox import Letterbox, Resize, is_bilinear, resize_image
 from onelook.augment.mixup import MixUp, MixUpParameters
 from onelook.augment.mosaic import Mosaic
 from onelook.augment.sampler import ImageSampler
@@ -45,27 +46,82 @@ class SingleImageAugment:
         """False: polygons are not needed; where the data has some, they are transformed with the boxes."""
         return False
 
+    @property
+    def not_planned(self) -> tuple[str, ...]:
+        """The settings with which `plan` cannot make an image."""
+        return () if is_bilinear(self.frame) else ("frame",)
+
     def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         """The sample at `sampler.size`; no further image is used."""
+        return self._sampled(sample, sampler, rng).render()
+
+    def plan(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> PlannedSample:
+        """The same sample, described for another device."""
+        return self._sampled(sample, sampler, rng).plan()
+
+    def _sampled(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> _Resized:
         gains = None if self.hsv is None else self.hsv.sample_parameters(rng)
         flips = bool(rng.random() < self.flip)
-        image = sample.image
-        transform, (height, width) = self.frame.get_transform((image.shape[0], image.shape[1]), sampler.size)
+        transform, (height, width) = self.frame.get_transform(image_size(sample), sampler.size)
         matrix = translation_matrix(transform.left, transform.top) @ scale_matrix(transform.scale_x, transform.scale_y)
         instances = Instances(sample.boxes, sample.labels, sample.polygons).transformed(matrix)
         instances, changes = drop_small(instances, self.smallest)
-        image = resize_image(image, (height, width), self.frame.interpolation)
-        if changes and self.hsv is not None and gains is not None:
-            image = self.hsv.apply(image, gains)
         if changes and flips:
-            image = cv2.flip(image, 1)
             instances = instances.transformed(flip_matrix(2 * transform.left + width))
-        canvas = image
-        if (height, width) != sampler.size:
-            canvas = np.full((*sampler.size, 3), getattr(self.frame, "fill", 114), np.uint8)
-            top, left = int(transform.top), int(transform.left)
+        return _Resized(
+            sample,
+            sampler.size,
+            self.frame,
+            (height, width),
+            (int(transform.left), int(transform.top)),
+            changes and flips,
+            self.hsv.map(gains) if changes and self.hsv is not None and gains is not None else None,
+            instances,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Resized:
+    """The random parameters of a single image: resized to `sides` (height, width), with its corner at (x, y)."""
+
+    sample: Sample
+    size: tuple[int, int]
+    frame: Resize
+    sides: tuple[int, int]
+    corner: tuple[int, int]
+    flips: bool
+    colours: HsvMap | None
+    instances: Instances
+
+    def render(self) -> Sample:
+        """The image with its objects."""
+        image = resize_image(self.sample.image, self.sides, self.frame.interpolation)
+        image = image if self.colours is None else self.colours.apply(image)
+        canvas = image = cv2.flip(image, 1) if self.flips else image
+        if self.sides != self.size:
+            canvas = np.full((*self.size, 3), self._fill, np.uint8)
+            (left, top), (height, width) = self.corner, self.sides
             canvas[top : top + height, left : left + width] = image
-        return instances.to_sample(canvas)
+        return self.instances.to_sample(canvas)
+
+    def plan(self) -> PlannedSample:
+        """The same for another device."""
+        layer = plan_resized(self.sample, self.sides, self.corner, self.size)
+        assert layer is not None  # a resized image lies inside the input
+        (left, top), (height, width) = self.corner, self.sides
+        if self.flips:  # the image, not its letterbox
+            layer = layer.flipped((2 * top + height, 2 * left + width), False, True)
+        return PlannedSample.of(
+            self.size,
+            self.instances,
+            PlanCanvas((layer,), self._fill),
+            colours=self.colours,
+            coloured=(left, top, left + width, top + height),
+        )
+
+    @property
+    def _fill(self) -> int:
+        return int(getattr(self.frame, "fill", 114))
 
 
 @dataclass(frozen=True)
@@ -107,16 +163,32 @@ class YoloxAugment:
         """The augmentation of an image that gets no mosaic."""
         return SingleImageAugment(self.hsv, self.flip, self.smallest, self.layout.frame)
 
+    @property
+    def not_planned(self) -> tuple[str, ...]:
+        """The settings with which `plan` cannot make an image."""
+        pasted = ("mix",) if isinstance(self.mix, CopyPaste) else ()
+        alone = () if self.mosaic >= 1 or is_bilinear(self.layout.frame) else ("layout.frame",)
+        return pasted + alone
+
     def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         """An image of `sampler.size` made of the sample and up to four others of the set."""
         if rng.random() >= self.mosaic:
             return self.without_mosaic(sample, sampler, rng)
+        return self._sampled(sample, sampler, rng).render()
+
+    def plan(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> PlannedSample:
+        """The same sample, described for another device."""
+        if rng.random() >= self.mosaic:
+            return self.without_mosaic.plan(sample, sampler, rng)
+        return self._sampled(sample, sampler, rng).plan()
+
+    def _sampled(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> _Mixed:
         canvas = self.layout.collage(*self.layout.sample_parameters(sample, sampler, rng), sampler.size)
         matrix, scale = self.affine.sample_parameters(rng, canvas.size, sampler.size)
         window = self.crop(canvas, matrix, scale, sampler.size)
         mixed = self.mix.sample_parameters(sampler, rng) if self.mix is not None and len(window.instances) else None
         gains = None if self.hsv is None else self.hsv.sample_parameters(rng)
-        return self.render(window, mixed, gains, bool(rng.random() < self.flip))
+        return self._finished(window, mixed, gains, bool(rng.random() < self.flip))
 
     def crop(self, canvas: Collage, matrix: np.ndarray, scale: float, size: tuple[int, int]) -> Collage:
         """The canvas under the affine matrix, cropped to `size`, with the objects that survive."""
@@ -126,13 +198,13 @@ class YoloxAugment:
             instances = instances.select(self.keep(canvas.instances.boxes * scale, instances.boxes))
         return Collage(size, window.layers, instances, window.fill)
 
-    def render(
+    def _finished(
         self,
         window: Collage,
         mixed: MixUpParameters | CopyPasteParameters | None,
         gains: HsvChange | None,
         flips: bool,
-    ) -> Sample:
+    ) -> _Mixed:
         """The image with its objects: a deterministic function of the random parameters."""
         instances = window.instances if mixed is None else mixed.add_instances(window.instances)
         instances, changes = drop_small(instances, self.smallest)
@@ -141,13 +213,35 @@ class YoloxAugment:
             window = Collage(window.size, window.layers, instances, window.fill).transformed(flip, window.size)
             instances = window.instances
             mixed = None if mixed is None else mixed.flipped()
-        jitter = None if self.hsv is None or gains is None or not changes else partial(self.hsv.apply, change=gains)
-        if mixed is not None:
-            image = mixed.apply(window.render())
-            image = image if jitter is None else jitter(image)
+        colours = None if self.hsv is None or gains is None or not changes else self.hsv.map(gains)
+        return _Mixed(window, mixed, colours, instances)
+
+
+@dataclass(frozen=True, eq=False)
+class _Mixed:
+    """A window of a mosaic, what is mixed into it, the colours of both, and all objects."""
+
+    window: Collage
+    mixed: MixUpParameters | CopyPasteParameters | None
+    colours: HsvMap | None
+    instances: Instances
+
+    def render(self) -> Sample:
+        """The image with its objects."""
+        colours = self.colours
+        if self.mixed is not None:
+            image = self.mixed.apply(self.window.render())
+            image = image if colours is None else colours.apply(image)
         else:
-            image = to_rgb(window.render()) if jitter is None else window.render_jittered(jitter)
-        return instances.to_sample(image)
+            image = to_rgb(self.window.render()) if colours is None else self.window.render_jittered(colours.apply)
+        return self.instances.to_sample(image)
+
+    def plan(self) -> PlannedSample:
+        """The same for another device."""
+        assert not isinstance(self.mixed, CopyPasteParameters)  # see `YoloxAugment.not_planned`
+        second = None if self.mixed is None else plan_mix_image(self.mixed.mix_image)
+        first = plan_collage(self.window)
+        return PlannedSample.of(self.window.size, self.instances, first, second, colours=self.colours)
 
 
 def drop_small(instances: Instances, smallest: float) -> tuple[Instances, bool]:

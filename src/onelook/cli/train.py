@@ -35,6 +35,7 @@ def train(
     val_fraction: float | None = None,
     workers: int | None = None,
     cache: str | None = None,
+    augment_on: Literal["cpu", "device"] | None = None,
     precision: Precision | None = None,
     layout: Layout | None = None,
     compile: Annotated[bool | None, Parameter(negative="--no-compile")] = None,
@@ -83,6 +84,7 @@ def train(
         val_fraction: Share of the images to evaluate on, where the data set has no split for it, such as 0.2.
         workers: Processes that prepare images.
         cache: Keep decoded images: ram, disk (in the run's folder), a size of memory such as 4GB, or none.
+        augment_on: Where images are augmented: cpu (in the workers), or device (mosaic, warp and colours on the GPU).
         precision: fp32, fp16 or bf16; fp16 on CUDA unless given.
         layout: Memory layout of the network; channels-last on CUDA and contiguous elsewhere unless given.
         compile: Compile the network with torch.compile.
@@ -112,6 +114,7 @@ def train(
         device=device,
         workers=workers,
         cache=cache,
+        augment_on=augment_on,
         precision=precision,
         layout=layout,
         compile=compile,

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import connection, resource_tracker, util
@@ -22,9 +22,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
+from onelook.augment.image_plan import Planner
+from onelook.data.batch import Batch, PlannedBatch, collate, collate_planned
 from onelook.data.image_cache import ImageCache
 from onelook.data.main_script import main_script_hidden
 from onelook.data.memory import keep_memory
@@ -35,39 +36,10 @@ from onelook.data.split import Dataset
 from onelook.data.training_images import DrawImages, TrainingImages, uses_polygons
 from onelook.devices import num_cores_per_process
 from onelook.errors import UserError
-from onelook.types import Sample, Targets
 
 _AUGMENT = 0xA06  # keeps the augmentations' draws apart from the order's, which share the seed
 # What a terminal or a scheduler sends to all processes of a training.
 _STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """images: (B, 3, H, W) uint8 RGB (channels last in memory).  targets: their objects.  indices: data set rows."""
-
-    images: Tensor
-    targets: Targets
-    indices: tuple[int, ...]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # PyTorch sends a tensor to another process as a file of its own, with several messages back and forth, each of
-        # which may wait for a processor on a busy machine. Objects are few bytes: they are sent in the message itself.
-        t = self.targets
-        columns = (t.boxes, t.labels, t.valid) if t.shares is None else (t.boxes, t.labels, t.valid, t.shares)
-        return _unpickled, (self.images, [column.numpy() for column in columns], self.indices)
-
-    def pin_memory(self) -> Batch:
-        """A copy in page-locked memory, from which an accelerator can fetch it while it works."""
-        t = self.targets
-        shares = None if t.shares is None else t.shares.pin_memory()
-        targets = Targets(t.boxes.pin_memory(), t.labels.pin_memory(), t.valid.pin_memory(), shares)
-        return replace(self, images=self.images.pin_memory(), targets=targets)
-
-
-def _unpickled(images: Tensor, columns: Sequence[np.ndarray], indices: tuple[int, ...]) -> Batch:
-    """The batch that `Batch.__reduce__` packed."""
-    return Batch(images, Targets(*(torch.from_numpy(column) for column in columns)), indices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,48 +61,35 @@ class Task:
 class _BatchDataset:
     """The `dataset` of a DataLoader: makes the batch of a `Task`, which takes the place of a row number."""
 
-    def __init__(self, images: TrainingImages, size: tuple[int, int], seed: int, max_labels: int | None) -> None:
-        self.images, self.size, self.seed, self.max_labels = images, size, seed, max_labels
+    def __init__(
+        self, images: TrainingImages, size: tuple[int, int], seed: int, max_labels: int | None, plans: bool
+    ) -> None:
+        self.images, self.size, self.seed, self.max_labels, self.plans = images, size, seed, max_labels, plans
 
-    def __getitem__(self, task: Task) -> Batch | UserError:
+    def __getitem__(self, task: Task) -> Batch | PlannedBatch | UserError:
         # PyTorch turns an exception of a worker into a text with its traceback, so a message for users is returned.
         try:
             return self.make(task)
         except UserError as error:
             return error
 
-    def make(self, task: Task) -> Batch:
+    def make(self, task: Task) -> Batch | PlannedBatch:
         """The batch of a task."""
-        samples = [self.images.make(partial(self.sample, task, number)) for number in range(len(task.rows))]
-        return collate(samples, tuple(task.rows.tolist()), self.max_labels)
+        samples: list[Any] = [self.images.make(partial(self.sample, task, number)) for number in range(len(task.rows))]
+        return (collate_planned if self.plans else collate)(samples, tuple(task.rows.tolist()), self.max_labels)
 
-    def sample(self, task: Task, number: int, images: TrainingImages) -> Sample:
-        """The task's sample of this number."""
+    def sample(self, task: Task, number: int, images: TrainingImages) -> Any:
+        """The task's sample of this number; where plans are made, a `PlannedSample`."""
         rows, outlines = None, uses_polygons(task.augment)
         if task.recent is not None:
             rows = task.recent[number : number + len(task.recent) - len(task.rows) + 1]
         draw = DrawImages(images, self.size, task.progress, rows, outlines)
         rng = np.random.default_rng((self.seed, _AUGMENT, task.epoch, int(task.positions[number])))
-        return task.augment(images.sample(int(task.rows[number]), outlines), draw, rng)
-
-
-def collate(samples: Sequence[Sample], indices: tuple[int, ...], max_labels: int | None) -> Batch:
-    """Samples of one size as a batch; objects beyond `max_labels` (None is no limit) are dropped in order."""
-    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-    counts = [len(sample.labels[:max_labels]) for sample in samples]
-    most = max(counts)
-    boxes, labels = np.zeros((len(samples), most, 4), np.float32), np.zeros((len(samples), most), np.int64)
-    for row, (sample, count) in enumerate(zip(samples, counts)):
-        boxes[row, :count], labels[row, :count] = sample.boxes[:count], sample.labels[:count]
-    valid = np.arange(most) < np.array(counts)[:, None]
-    shares = None
-    if any(sample.shares is not None for sample in samples):
-        shares = torch.zeros(len(samples), most)
-        for row, sample in enumerate(samples):
-            if sample.shares is not None:
-                shares[row, : counts[row]] = torch.from_numpy(sample.shares[: counts[row]])
-    targets = Targets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(valid), shares)
-    return Batch(images.permute(0, 3, 1, 2), targets, indices)
+        if not self.plans:
+            return task.augment(images.sample(int(task.rows[number]), outlines), draw, rng)
+        planned = task.augment.plan(images.sample(int(task.rows[number]), outlines), draw, rng)
+        overwritten = images.cache is not None and images.cache.rotating
+        return planned.copied() if overwritten else planned
 
 
 def default_workers() -> int:
@@ -153,6 +112,7 @@ class Loader:
     cache_folder: where they are stored, None is memory.
     gather: collects a value from every process of a training, so that the processes of a computer share one cache; all
         of them must then make their loader. Without, each process has its own cache.
+    plans: whether images are described and not made: `planned_epoch` then takes the place of `epoch`.
 
     Close it, or use it as a context manager.
     """
@@ -176,6 +136,7 @@ class Loader:
         cache_folder: Path | None = None,
         gather: Gather = gather_alone,
         imports_script: bool = False,
+        plans: bool = False,
     ) -> None:
         sampling = sampling or Sampling()
         # Each worker gets a copy of the rows: a range is small, however many there are.
@@ -183,7 +144,7 @@ class Loader:
         if batch % (world * accumulate):
             raise ValueError(f"a batch of {batch} cannot be shared by {world} processes in {accumulate} passes")
         self.order = make_order(dataset, rows, sampling, batch, seed)
-        self.epochs = epochs
+        self.epochs, self.plans = epochs, plans
         self._share = batch // (world * accumulate)
         self._rank, self._world, self._passes = rank, world, accumulate
         self._reuse, self._partial = sampling.reuse, sampling.last_batch == "partial"
@@ -191,13 +152,13 @@ class Loader:
         labels = class_labels(dataset.names, sampling.classes)
         dataset = replace(dataset, beyond_image=sampling.beyond_image)
         images = TrainingImages(dataset, rows, labels, self.cache, whole=sampling.reuse > 0)
-        self._batch_dataset = _BatchDataset(images, size, seed, max_labels)
+        self._batch_dataset = _BatchDataset(images, size, seed, max_labels, plans)
         self._tasks = _Tasks()
         self.workers, self._pin, self._imports_script = workers, pin, imports_script
         # The stream of the workers' batches, and the (epoch, augment, number) of its next one.
-        self._stream: Iterator[Batch | UserError] | None = None
+        self._stream: Iterator[Any] | None = None
         self._next: tuple[int, Any, int] | None = None
-        self._loader: DataLoader[Batch | UserError] = DataLoader(
+        self._loader: DataLoader[Any] = DataLoader(
             self._batch_dataset,  # type: ignore[arg-type]
             sampler=self._tasks,
             batch_size=None,
@@ -218,6 +179,17 @@ class Loader:
 
         At the end of an epoch the workers go on with the next one, so that its first batches are ready in time.
         """
+        if self.plans:
+            raise RuntimeError("this loader describes its images and does not make them")
+        return self._epoch(epoch, augment, first)
+
+    def planned_epoch(self, epoch: int, augment: Planner, first: int) -> Iterator[PlannedBatch]:
+        """The same of a loader that describes its images."""
+        if not self.plans:
+            raise RuntimeError("this loader makes its images and does not describe them")
+        return self._epoch(epoch, augment, first)
+
+    def _epoch(self, epoch: int, augment: Any, first: int) -> Iterator[Any]:
         if not self.workers:
             for task in self._tasks_of(epoch, augment, first):
                 batch = self._batch_dataset.make(task)
@@ -236,7 +208,7 @@ class Loader:
             self._next = (epoch + 1, augment, 0) if last else (epoch, augment, number + 1)
             yield made
 
-    def _started(self) -> Iterator[Batch | UserError]:
+    def _started(self) -> Iterator[Any]:
         """Starts the stream of batches for the waiting tasks."""
         begins = getattr(self._loader, "_iterator", None) is None
         try:

@@ -18,8 +18,10 @@ def make_loader(
     process_group: ProcessGroup,
     workers: int | None = None,
     cache: CachePlan | None = None,
+    *,
+    plans: bool = False,
 ) -> Loader:
-    """The batches of a recipe for one process."""
+    """The batches of a recipe for one process.  plans: see `Loader`."""
     on_cpu = process_group.device.type == "cpu"
     # Where steps cross the ends of epochs, an epoch is filled up to whole micro-batches only.
     divided = 1 if recipe.grow_accumulation else recipe.accumulate
@@ -43,6 +45,7 @@ def make_loader(
         cache_folder=None if cache is None else cache.folder,
         gather=gather_objects if process_group.size > 1 else gather_alone,
         imports_script=uses_main_script((recipe.augment, recipe.batch_augments, recipe.closing, training)),
+        plans=plans,
     )
 
 

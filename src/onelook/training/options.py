@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from onelook import run_files
 from onelook.devices import Layout, Precision
@@ -14,6 +14,8 @@ from onelook.threads import check_threads
 from onelook.training.budget import parse_budget
 from onelook.training.checkpoint import read_notes
 from onelook.training.train_state import RuntimeOptions
+
+AugmentOn = Literal["cpu", "device"]  # where the images of a training are augmented
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class RunOptions:
     val_fraction: float | None = None
     workers: int | None = None
     cache: str | None = None
+    augment_on: AugmentOn | None = None
     precision: Precision | None = None
     layout: Layout | None = None
     compile: bool | None = None
