@@ -71,6 +71,7 @@ def test_a_run_writes_all_documented_files(tmp_path):
     folder = tmp_path / "run"
     result = start(folder, evaluate=falling)
     names = {"recipe.yaml", "metrics.csv", "best.safetensors", "last.safetensors", "state.pt", "train.log"}
+    names |= {"MODEL_CARD.md"}
     assert {path.name for path in folder.iterdir()} == names
     rows = rows_of(folder)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
