@@ -1,4 +1,4 @@
-"""The model card beside the best weights: made of their description, written with them, true of what they started from."""
+"""The model card beside the best weights: made of their description, written with them."""
 
 from __future__ import annotations
 

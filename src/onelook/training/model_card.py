@@ -155,8 +155,8 @@ def _limits(header: Header, trained: Mapping[str, Any]) -> Iterable[str]:
     if validation is not None and metric in header.metrics:
         few = f" There are only {validation['images']} of them." if validation["images"] < _FEW else ""
         yield (
-            f"The epoch was chosen by its {metric} on the images that the results are of, so that other images may give "
-            f"a lower one.{few}"
+            f"The epoch was chosen by its {metric} on the images that the results are of, so that other images may "
+            f"give a lower one.{few}"
         )
     objects = (trained.get("training") or {}).get("objects") or {}
     rare = sorted((name for name in objects if objects[name] < _FEW), key=lambda name: objects[name])
