@@ -127,7 +127,8 @@ def test_imports_only_go_down(module: str) -> None:
         return
     assert part in LEVEL, f"{module} is in no layer: name '{part}' in LAYERS of this test"
     for other in imports_of(module, lazy=True):
-        target = part_of(other) if other.split(".")[0] == "onelook" else None
+        own = other.split(".")[0] == "onelook" and other != "onelook._version"  # which a build has written
+        target = part_of(other) if own else None
         if target is not None and target != part:
             allowed = LEVEL[target] < LEVEL[part] or LEVEL[target] == LEVEL[part] == 0
             assert allowed, f"{module} (layer {LEVEL[part]}) imports {other} (layer {LEVEL[target]})"

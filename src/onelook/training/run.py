@@ -2,7 +2,8 @@
 
 The folder holds `recipe.yaml`, `metrics.csv`, `best.safetensors`, `last.safetensors`, `state.pt` (the checkpoint),
 `train.log` and `MODEL_CARD.md` (about the best weights). Every file but the log is replaced atomically, the checkpoint
-last: after a crash at any moment the run can be resumed from its last checkpoint and gives exactly the numbers of an uninterrupted one.
+last: after a crash at any moment the run can be resumed from its last checkpoint and gives exactly the numbers of an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class Run:
         return float(self.train_state.optimizer.param_groups[0]["lr"])
 
     def write_weights(self, file_name: str, row: Mapping[str, Any]) -> None:
-        """Writes the evaluated model to a file of the run's folder, with the metrics in `row`; for the best, its card."""
+        """Writes the evaluated model to a file of the run's folder with the metrics in `row`; for the best, its card."""
         if self.is_main:
             path = save_weights(
                 self.train_state.evaluated_model,
