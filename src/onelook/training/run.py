@@ -164,7 +164,7 @@ class Run:
         return float(self.train_state.optimizer.param_groups[0]["lr"])
 
     def write_weights(self, file_name: str, row: Mapping[str, Any]) -> None:
-        """Writes the evaluated model to a file of the run's folder with the metrics in `row`; for the best, its card."""
+        """Writes the evaluated model to a file of the run's folder with the metrics in `row`; if best, its card too."""
         if self.is_main:
             path = save_weights(
                 self.train_state.evaluated_model,
