@@ -272,12 +272,11 @@ def _checked_session(
                 "validation": None if validation is None else validation.identity(),
             }
         )
-        for part, dataset in (("training", training), ("validation", validation)):
-            run.record.origin[part] = None if dataset is None else data_facts(dataset)
         if run.is_main:
-            for dataset in (training, validation):
+            for part, dataset in (("training", training), ("validation", validation)):
                 if dataset is not None:
                     check_fit(dataset, run.log.reporter, allow=bool(options.allow_size_mismatch))
+                    run.record.origin[part] = data_facts(dataset)
         if new:
             preflight(task, run, training, validation)
     evaluate = None if validation is None else partial(task.metrics, validation=validation, run=run)

@@ -50,7 +50,7 @@ def _known(entry: dict[Any, Any]) -> dict[str, Any]:
 
 def data_facts(dataset: Dataset) -> dict[str, Any]:
     """The name of a data set, its format, and how many objects of each class are in the split."""
-    _, labels = classes_of_objects(dataset)
+    labels = classes_of_objects(dataset)[1]
     counts = np.bincount(labels[labels >= 0], minlength=len(dataset.names)).tolist()
     return {
         "name": dataset.described_by.name,
