@@ -186,9 +186,9 @@ def _licence(trained: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _licence_of(one: Mapping[str, Any]) -> str:
-    file, model = _code(one["file"]), one.get("model")
+    file, model = _code(one["file"]), str(one.get("model"))
     if one.get("licence"):
-        return f"{file} is named as the official weights of {_code(model)}, which are {one['licence']}."
+        return f"{file} is named as the official weights of {_code(model)}, which are {_plain(one['licence'])}."
     official = f"; the official weights of {_code(model)} are {VARIANTS[model].licence}" if model in VARIANTS else ""
     return f"The licence of {file} is not known{official}."
 
