@@ -173,7 +173,10 @@ def _limits(header: Header, trained: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _licence(trained: Mapping[str, Any]) -> Iterable[str]:
-    yield "Onelook is Apache-2.0 and claims nothing of these weights. The licence of the images is not known to it."
+    yield (
+        "Onelook is Apache-2.0 and claims no rights in weights that are trained with it. The licence of the training "
+        "images is not recorded."
+    )
     initial = trained.get("initial")
     if initial is None:
         yield "What the training started from is not recorded."
