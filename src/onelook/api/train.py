@@ -45,6 +45,7 @@ def train(
     threads: int | None = None,
     allow_size_mismatch: bool | None = None,
     log: str | Sequence[str] = (),
+    watch: bool = False,
     resume_command: Callable[[Path], str] | None = None,
     reporter: Reporter | None = None,
 ) -> TrainResult:
@@ -72,8 +73,9 @@ def train(
     channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in every run,
     on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is fastest in the
     first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they
-    are annotated.  log: also log to "tensorboard", "mlflow" or "wandb".  resume_command: returns how to continue the
-    run in a folder, for the message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on
+    are annotated. log: also log to "tensorboard", "mlflow" or "wandb". watch: show the curves, the worst images and the
+    time left on a page at an address of this machine, which is printed. resume_command: returns how to continue the run
+    in a folder, for the message after Ctrl-C. reporter: receives messages and progress; None prints plain lines on
     standard error.
 
     Other settings are those of the recipe: `onelook.change(onelook.recipe("yolox-s"), {"loss.assigner.radius": 2.0})`.
@@ -104,6 +106,7 @@ def train(
         out=out,
         resume=resume,
         log=log,
+        watch=watch,
         resume_command=resume_command,
         reporter=reporter,
     )
