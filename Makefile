@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-all test-targets lint format docs dist clean
+.PHONY: help install demo test test-all test-targets lint format docs story dist clean
 
 help:
 	@echo "make demo      the whole main job on a made-up data set: train, validate, detect, export, report"
@@ -16,7 +16,8 @@ help:
 	@echo "make test-targets  the tests of OpenVINO, ncnn and LiteRT files and of PyAV, which it installs"
 	@echo "make lint      style and types"
 	@echo "make format    puts the code into the house's format"
-	@echo "make docs      docs/api.md from the docstrings, docs/roadmap_tables.md from the roadmaps"
+	@echo "make docs      the pages that programs write, and the site: site/index.html"
+	@echo "make story     docs/story.md, with what each of its commands prints (minutes; WEIGHTS=yolox_nano.onnx)"
 	@echo "make dist      wheel and sdist in dist/, checked"
 	@echo "make install   only makes $(VENV)"
 	@echo "make clean     removes $(VENV) and what tools leave behind"
@@ -67,8 +68,18 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	$(BIN)/python docs/make_api.py
 	$(BIN)/python docs/make_roadmap_tables.py
+	$(BIN)/python docs/make_settings.py
+	$(BIN)/python docs/make_errors.py
+	$(BIN)/python docs/make_parity.py
+	$(BIN)/python docs/make_site.py
+
+# Runs every command of the story; takes minutes. WEIGHTS: the official ONNX file of YOLOX-Nano.
+WEIGHTS ?= yolox_nano.onnx
+story: $(INSTALLED)
+	$(BIN)/python docs/make_story.py $(WEIGHTS)
 
 # The version is that of the tag (v1.2.3) of the commit that is checked out.
 dist: $(INSTALLED)
@@ -81,4 +92,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

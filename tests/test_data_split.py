@@ -123,6 +123,25 @@ def test_a_divided_data_set_is_divided_again_on_demand_only(tmp_path: Path) -> N
     assert {name: one["images"] for name, one in only_test.splits.items()} == {"train": 2, "test": 2, "val": 4}
 
 
+def test_images_of_two_coco_files_that_number_alike_have_ids_of_their_own(tmp_path: Path) -> None:
+    root, rng = tmp_path / "data", np.random.default_rng(0)
+    for split in ("train", "val"):
+        names = [f"{split}{number}.png" for number in range(4)]
+        for name in names:
+            put(root / split / name, cv2.imencode(".png", photograph(rng))[1].tobytes())
+        content = {
+            "images": [{"id": n, "file_name": name, "width": 64, "height": 48} for n, name in enumerate(names, 1)],
+            "annotations": [{"id": n, "image_id": n, "category_id": 1, "bbox": [8, 8, 16, 16]} for n in range(1, 5)],
+            "categories": [{"id": 1, "name": "thing"}],
+        }
+        put(root / "annotations" / f"instances_{split}.json", json.dumps(content))
+    result = onelook.split(root, val=0.5, anew=True, out=tmp_path / "anew", reporter=SilentReporter())
+    for split in ("train", "val"):
+        dataset = open_dataset(result.out, split)
+        assert len(dataset) == 4
+        assert sorted(dataset.image_ids.tolist()) == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

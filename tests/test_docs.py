@@ -53,9 +53,13 @@ def test_commands_exist_and_links_lead_somewhere(page: Path) -> None:
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """The command lines of a page, in blocks and in sentences; a line that ends with a backslash goes on."""
+    """The command lines of a page, in blocks and in sentences; a line that ends with a backslash goes on.
+
+    Those of errors.md after a prompt are wrong on purpose; docs/make_errors.py runs them.
+    """
     text = re.sub(r"\\\n\s*", "", page.read_text())
-    lines = re.findall(r"^\s*(?:torchrun .* -m )?onelook ([a-z]+ .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    prompt = "" if page.name == "errors.md" else r"(?:\$ )?"
+    lines = re.findall(rf"^\s*{prompt}(?:torchrun .* -m )?onelook ([a-z]+ .*?)(?:\s+#.*)?$", text, re.MULTILINE)
     return [shlex.split(line) for line in (*lines, *re.findall(r"`onelook ([a-z]+\b[^`]*)`", text))]
 
 

@@ -6,7 +6,7 @@ It is described by a small YAML file (`onelook.data.edit_file`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,16 @@ def edited_source(path: Path, find: Callable[[Path], Source]) -> EditedSource:
         EDITED,
         title=f"edited {titles}",
         has_boxes=formats[0].has_boxes,
-        has_ids=len(children) == 1 and formats[0].has_ids,
+        has_ids=formats[0].has_ids and not _mixes_ids(children, edits),
         ignores_difficult=all(ignores),
         in_pixels=all(format.in_pixels for format in formats),
     )
     return EditedSource(format, path.parent, path, parts, notes=tuple(notes), children=children, edits=edits)
+
+
+def _mixes_ids(children: Sequence[Source], edits: EditFile) -> bool:
+    """Whether a split can have images of several annotation files, each of which numbers its images from the start."""
+    return len(children) > 1 or (bool(edits.lists) and len(children[0].parts) > 1)
 
 
 def _split_of(own: str) -> str:
@@ -161,7 +166,7 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
         sound = _sound_rows(arrays, base, lenient, progress)
         arrays, piece_of = take_images(arrays, sound), piece_of[sound]
         mark_measured(arrays, np.arange(len(sound)))
-    if len(edited.children) > 1:
+    if _mixes_ids(edited.children, edited.edits):
         arrays["image_ids"] = np.arange(1, len(piece_of) + 1)
         arrays["annotation_ids"] = np.arange(1, len(arrays["labels"]) + 1)
     counts = np.bincount(piece_of, minlength=len(pieces)).tolist()
