@@ -391,3 +391,12 @@ def test_a_run_begins_with_a_checkpoint_so_it_can_be_resumed_in_epoch_one(tmp_pa
     next(train(RECIPE, run.train_state, SMALL))
     result = start(tmp_path, resume=True)
     assert result.steps == 6
+
+
+def test_weights_of_another_training_are_not_replaced(tmp_path):
+    weights = tmp_path / "best.safetensors"
+    weights.write_bytes(b"weights of before")
+    with pytest.raises(UserError, match=r"holds a run already: best\.safetensors") as caught:
+        start(tmp_path)
+    assert caught.value.remedy == "Choose another folder (out)."
+    assert weights.read_bytes() == b"weights of before"

@@ -59,6 +59,10 @@ READ_EVERY = 20  # steps between two reads of the losses on CUDA: each read sync
 Evaluate = Callable[["Detector"], Mapping[str, float]]
 
 
+# What a new training in the same folder would replace.
+_NOT_REPLACED = (run_files.CHECKPOINT, run_files.BEST_WEIGHTS, run_files.LAST_WEIGHTS)
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path, process_group: ProcessGroup, *, new: bool, warn: Callable[[str], None]) -> Iterator[None]:
     """Locks the folder of a run against other trainings while the block runs, in the main process only.
@@ -108,10 +112,11 @@ class Run:
                 self.record = RunRecord(**load_checkpoint(folder / run_files.CHECKPOINT, train_state))
                 self._check_names()
             elif self.is_main:
-                if (folder / run_files.CHECKPOINT).exists():
+                kept = [name for name in _NOT_REPLACED if (folder / name).exists()]
+                if kept:
+                    goes_on = "Continue it (resume), or choose" if run_files.CHECKPOINT in kept else "Choose"
                     raise UserError(
-                        f"'{folder}' holds a run already.",
-                        "Continue it (resume), or choose another folder (out).",
+                        f"'{folder}' holds a run already: {', '.join(kept)}.", f"{goes_on} another folder (out)."
                     )
                 write_yaml(folder / run_files.RECIPE, to_plain(recipe))
             if self.is_main:
