@@ -53,9 +53,7 @@ def test_the_search_surpasses_the_published_backbone_at_its_cost(tmp_path: Path)
 
 def test_every_form_has_a_space_that_holds_structures() -> None:
     for name, row in VARIANTS.items():
-        if row.family != "DAMO-YOLO":
-            with pytest.raises(ConfigError, match="does not cover"):
-                search_form(name)
+        if row.family != "DAMO-YOLO":  # the others: test_nas_branched.py
             continue
         form = search_form(name)
         space = form.space(form.layers)
@@ -185,7 +183,7 @@ def test_a_model_file_without_weights_says_so(found) -> None:
         ("layers=20.5", "not possible"),
         ("parameters=0", "not possible"),
         ("flops=damo-yolo-x", "damo-yolo-x is no number"),
-        ("flops=yolox-s", "does not cover"),
+        ("flops=yolov7-w6", "does not cover"),
         ("layers=3", "smallest structure"),
         ("", "budget is missing"),
     ],
@@ -205,8 +203,8 @@ def test_budgets_have_units() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"family": "yolox"}, "no search for the family 'yolox'"),
-        ({"like": "yolov7"}, "does not cover"),
+        ({"family": "yolo"}, "no search for the family 'yolo'"),
+        ({"like": "yolov7-e6"}, "does not cover"),
         ({"like": "damo-yolo-q"}, "Did you mean"),
         ({"size": 100}, "multiple of 32"),
         ({"name": "yolox-s"}, "published model"),

@@ -224,7 +224,7 @@ def test_a_read_that_fails_for_the_moment_is_tried_again(monkeypatch: pytest.Mon
                 raise answer
             return answer
 
-    monkeypatch.setattr(remote, "_system", lambda url: (Store(), url))
+    monkeypatch.setattr(remote, "file_system", lambda url: (Store(), url))
     assert remote.read_range("s3://b/a.tar", 0, 5) == b"there" and waits == [1.0, 3.0]
     answers[:] = [TimeoutError("slow")] * 4
     with pytest.raises(DataError, match=r"'s3://b/a\.tar' cannot be read: TimeoutError: slow"):

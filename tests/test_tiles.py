@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from hypothesis import strategies as st
 import onelook
 from onelook.augment.letterbox import Letterbox, Stretch
 from onelook.cli.app import main
-from onelook.errors import UsageError
+from onelook.errors import UsageError, UserError
 from onelook.ops.merge import MergeKind, merge_detections, merge_non_maximum
 from onelook.ops.nms import Nms, Postprocess, RawDetections, TopK
 from onelook.ops.numpy_iou import pairwise_overlap_of_smaller
 from onelook.predict.predictor import Predictor
 from onelook.predict.tiles import MOST_TILES, Tiles
+from onelook.reporter import SilentReporter
 from onelook.types import Detections
 from onnx_models import write_model
 
@@ -353,6 +355,33 @@ def test_an_image_of_too_many_tiles_does_not_lose_the_others(folder: Path, tmp_p
     (failure,) = json.loads(told.read_text())["failures"]
     assert failure["source"].endswith("b.png") and "tiles of 32 pixels" in failure["message"]
     assert run("detect", str(tmp_path / "images/b.png"), *settings, "--out", str(tmp_path / "alone")) == 2
+
+
+def test_validation_names_the_image_of_too_many_tiles(folder: Path, tmp_path: Path, capsys) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folder / "data", data)
+    cv2.imwrite(str(data / "val/wide.png"), np.zeros((4600, 4600), np.uint8))
+    file = data / "annotations/instances_val.json"
+    content = json.loads(file.read_text())
+    content["images"].append({"id": 2, "file_name": "wide.png", "height": 4600, "width": 4600})
+    file.write_text(json.dumps(content))
+    assert run("val", str(data), "--model", str(folder / "small.onnx"), "--tile", "32") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "wide.png' cannot be cut" in told and "tiles of 32 pixels" in told and "larger tiles" in told
+
+
+def test_shards_hold_what_detection_in_tiles_finds(folder: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra scale")
+    found = onelook.load(folder / "small.onnx").detect(folder / "a.png", tile=64, overlap=0)
+    settings = {"on": "local", "reporter": SilentReporter()}
+    out = tmp_path / "out"
+    onelook.detect_shards(folder / "small.onnx", folder / "a.png", out, tile=64, overlap=0.0, **settings)
+    (row,) = parquet.read_table(out / "detections").to_pylist()
+    assert row["scores"] == found.scores.tolist() and row["boxes"] == found.boxes.tolist()
+    with pytest.raises(UserError, match="tiles, side was 64"):
+        onelook.detect_shards(folder / "small.onnx", folder / "a.png", out, tile=96, overlap=0.0, **settings)
+    whole = (str(folder / "a.png"), "--model", str(folder / "small.onnx"), "--on", "local", "--tile", "64")
+    assert run("detect", *whole, "--out", str(tmp_path / "other")) == 0
 
 
 def test_a_file_of_a_fixed_batch_is_filled_with_tiles(tmp_path: Path) -> None:

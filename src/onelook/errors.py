@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 
@@ -159,8 +160,12 @@ def missing_package(package: str, purpose: str, *, work: str = "") -> MissingDep
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is the address of something on a network (https://...), also where a path has made one slash."""
-    return re.match(r"(?i)(https?|ftp|s3|gs|hf|file):/", text) is not None
+    """Whether a text is an address (https://..., s3://..., filecache::s3://...), also where a path has made one slash.
+
+    file:// is a path of this machine. One letter before the colon is a drive.
+    """
+    found = re.match(r"(?i)(?!file:)[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]+)*:/", text)
+    return found is not None and ("://" in text or not os.path.exists(text))
 
 
 def missing_weights(path: str) -> WeightsError:

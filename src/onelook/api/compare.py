@@ -52,6 +52,7 @@ def compare(
     threads: int | None = None,
     half: bool = False,
     runs: int = 50,
+    fps: float | None = None,
     memory: bool = True,
     resamples: int | None = None,
     seed: int = 0,
@@ -66,11 +67,13 @@ def compare(
     to a built-in model. A mapping gives a name to each.  data: a data set, or its folder or file, of which `split` is
     opened; None is val, or test where that is what there is.  size, confidence, iou, device, threads, half: as in
     `onelook.validate`, for all models.  batch: images at once, in the evaluation and for the images a second.
-    runs: images that the time is measured on.  memory: whether to run each model in a process of its own, for its
-    memory.  resamples: of the images, for intervals and p-values; None is 1000, or 100 for each pair of models where
-    that is more.  seed: of the resampling.  out: folder that the HTML page, CSV and JSON are written to, and in which
-    the same call continues what was stopped; None writes nothing.  on: "ray" or "ray://HOST:PORT" evaluates the models
-    on a Ray cluster, whose machines share the files; memory and times are measured here.
+    runs: images that the time is measured on.  fps: frames a second of data that are videos, for streaming AP beside
+    AP, as `onelook.stream` measures it without forecasts; None is without.  memory: whether to run each model in a
+    process of its own, for its memory.  resamples: of the images, for intervals and p-values; None is 1000, or 100 for
+    each pair of models where that is more.  seed: of the resampling.  out: folder that the HTML page, CSV and JSON are
+    written to, and in which the same call continues what was stopped; None writes nothing.  on: "ray" or
+    "ray://HOST:PORT" evaluates the models on a Ray cluster, whose machines share the files; memory and times are
+    measured here.
 
     Times of the models are measured in alternation. Exported files need no PyTorch. Ctrl-C keeps the models that are
     evaluated, where there is a folder. Raises UserError for models and data sets that cannot be used, for data without
@@ -96,6 +99,7 @@ def compare(
             "Give annotations, or choose another split.",
         )
     check_fit(dataset, shown, allow=allow_size_mismatch)
+    videos = None if fps is None else _Videos(measuring, fps, seed)
     opened = open_candidates(candidates, LoadOptions(device=device, size=size, half=half, threads=threads))
     try:
         with workers_at(place, InProcess(), shown, device=device) as workers:
@@ -103,6 +107,8 @@ def compare(
         memories = [measuring.memory(one) if memory else ({}, ()) for one in opened]
         times = measuring.times(opened)
         found = _compared_models(opened, evaluations, memories, times, measuring)
+        if videos is not None:
+            found = videos.added_to(found, opened, evaluations)
         result = _with_pairs(found, evaluations, measuring, resamples, seed)
     except KeyboardInterrupt:
         if folder is not None:
@@ -170,6 +176,32 @@ def _compared_models(
             )
         )
     return found
+
+
+class _Videos:
+    """Streaming AP of models, where the data are videos. UserError where they are not."""
+
+    def __init__(self, measuring: Measuring, fps: float, seed: int) -> None:
+        from onelook.api.stream import StreamSimulation, check_numbers
+        from onelook.streaming import Policy, sequences_of
+
+        check_numbers(fps=fps)
+        self.measuring = measuring
+        self.simulation = StreamSimulation(
+            measuring, sequences_of(measuring.dataset), Policy(), fps=fps, eta=0.0, seed=seed
+        )
+
+    def added_to(
+        self, models: Sequence[ComparedModel], opened: Sequence[OpenCandidate], evaluations: Sequence[Evaluation]
+    ) -> list[ComparedModel]:
+        """The models with their streaming AP and run times."""
+        from onelook.streaming import RunTimes
+
+        times, found = self.measuring.frame_times(opened), []
+        for model, one, evaluation in zip(models, opened, evaluations):
+            (streamed,) = self.simulation(one, evaluation, RunTimes(tuple(times[one.name])), ["none"])
+            found.append(replace(model, streaming=streamed.streaming, frame_ms=streamed.milliseconds["mean"]))
+        return found
 
 
 def _with_pairs(

@@ -23,8 +23,10 @@ from onelook.cluster.store import Store, local_path
 from onelook.cluster.workers import InProcess, Workers
 from onelook.config import check_arguments, to_plain
 from onelook.errors import UsageError
+from onelook.ops.merge import MergeKind
 from onelook.predict.predictor import Predictor
 from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
+from onelook.predict.tiles import MERGE, OVERLAP, chosen_tiles
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 
@@ -91,6 +93,9 @@ def detect_shards(
     postprocess: PostprocessKind | None = None,
     size: int | tuple[int, int] | None = None,
     batch: int | None = None,
+    tile: int | None = None,
+    overlap: float = OVERLAP,
+    tile_merge: MergeKind = MERGE,
     tta: bool = False,
     half: bool = False,
     device: str | None = None,
@@ -105,8 +110,9 @@ def detect_shards(
     several.  out: folder or address of the results; the same call continues what is there.  on: "ray" is the cluster
     that this machine belongs to, or else this machine alone; "ray://HOST:PORT" is another; "local" is this process.
     "ray,workers=8,cpus=2,gpus=1" has up to 8 workers, each with as much.  batch: images in one run of the network; None
-    is that of a file of a fixed batch, else 1 on a CPU, 8 on a GPU.  threads: of a worker on a CPU; None is its CPUs on
-    Ray.  shard_size: images in a file.
+    is that of a file of a fixed batch, else 1 on a CPU, 8 on a GPU.  tile, overlap, tile_merge: how large images are
+    cut, as in `onelook.detect`; an image of too many tiles is a row with an error.  threads: of a worker on a CPU; None
+    is its CPUs on Ray.  shard_size: images in a file.
 
     The other settings are those of `onelook.detect`, and the detections are the same, bit for bit, on equal processors
     with equal threads and batches. An image that cannot be read is a row with an error. Ctrl-C, and the loss of
@@ -117,6 +123,7 @@ def detect_shards(
     place = parse_place(on)
     check_thresholds(confidence, iou)
     check_batch(1 if batch is None else batch)
+    tiles = chosen_tiles(tile, overlap, tile_merge)
     if shard_size < 1:
         raise UsageError(f"shard_size is {shard_size}.", "Give the number of images in a file, 1 or more.")
     arrow()  # before a model is loaded
@@ -143,6 +150,7 @@ def detect_shards(
         shard_size = -(-shard_size // images_at_once) * images_at_once
         options = replace(options, device=device_of(workers, device))
         job = _job(model, opened, options, steps=steps, batch=images_at_once, out=os.fspath(out))
+        job = replace(job, tiles=tiles)
         if place.is_local:
             keep_open(job, opened)
         settings = _settings(job, opened, names, shard_size)
@@ -176,6 +184,8 @@ def _settings(job: ShardJob, opened: Predictor, sources: Sequence[str], shard_si
         "half precision": job.options.half,
         "images in a shard": shard_size,
     }
+    if job.tiles is not None:
+        settings |= {f"tiles, {name}": value for name, value in to_plain(job.tiles).items() if name != "type"}
     return dict(json.loads(json.dumps(settings)))
 
 

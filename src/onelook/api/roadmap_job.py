@@ -6,6 +6,7 @@ import json
 import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from onelook.recipes.roadmaps import COUNTS, PRINTED_METRICS, Roadmap, Row
 from onelook.report.roadmap import TITLES, MeasuredRow, RoadmapTable
 from onelook.report.training import describe_hardware
 from onelook.reporter import Reporter
-from onelook.training.files import make_folder
+from onelook.training.files import locked_when_free, make_folder
 from onelook.training.recipe import Recipe
 from onelook.training.same_recipe import check_same_recipe
 from onelook.training.start import make_detector
@@ -81,19 +82,21 @@ class TrainingSetup:
 
 def train_row(one: RowTraining, setup: TrainingSetup, reporter: Reporter | None = None) -> bool:
     """Trains, or continues a training, and writes its result when it is finished; False where it was interrupted."""
-    result = train(
-        one.recipe,
-        setup.data[0],
-        validation=setup.data[1],
-        weights=one.weights,
-        teacher=one.teacher,
-        out=one.folder,
-        resume=(one.folder / run_files.CHECKPOINT).is_file(),
-        device=setup.device,
-        workers=setup.workers,
-        resume_command=lambda _: setup.command,
-        reporter=reporter,
-    )
+    elsewhere = reporter is None  # where a worker of a command that was killed may be at its end
+    with locked_when_free(one.folder) if elsewhere else nullcontext():
+        result = train(
+            one.recipe,
+            setup.data[0],
+            validation=setup.data[1],
+            weights=one.weights,
+            teacher=one.teacher,
+            out=one.folder,
+            resume=(one.folder / run_files.CHECKPOINT).is_file(),
+            device=setup.device,
+            workers=setup.workers,
+            resume_command=lambda _: setup.command,
+            reporter=reporter,
+        )
     if result.reason == "interrupted":
         return False
     measures = ("top1", "top5") if isinstance(one.recipe.loss, ClassLoss) else tuple(PRINTED_METRICS)

@@ -34,10 +34,11 @@ from onelook.nas.evolution import Budgets, Task, initial_population, random_stru
 from onelook.nas.latency import Calibration
 from onelook.nas.score import score
 from onelook.nas.state import STATE_FILE, SearchState, read_state
+from onelook.networks.branched_structure import AnyStructure
 from onelook.networks.model_file import ModelFile, write_model_file
-from onelook.networks.structure import Structure
 from onelook.networks.variants import VARIANTS
-from onelook.recipes.searches import SearchForm, family_form, published_structures, search_form
+from onelook.recipes.search_forms import SearchForm
+from onelook.recipes.searches import family_form, published_structures, search_form
 from onelook.report.search import write_search_chart
 from onelook.reporter import PlainReporter, Reporter, ignore_progress
 from onelook.types import text_repr
@@ -79,7 +80,8 @@ class SearchResult:
     image of scores against costs.  rows: the found backbone, then the published ones with the same kind of blocks.
     budgets: the limits.  size: side of the input in pixels.  evaluations, seconds: structures that were made, and the
     time it took.  interrupted: whether Ctrl-C stopped it.  resume_command: how the search is continued.
-    calibration: how well latency was predicted; None without a budget of latency.
+    calibration: how well latency was predicted; None without a budget of latency.  remarks: where the theory of the
+    score does not cover this form of backbone.
     """
 
     folder: Path
@@ -93,6 +95,7 @@ class SearchResult:
     interrupted: bool
     resume_command: str = ""
     calibration: Calibration | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -110,6 +113,7 @@ class SearchResult:
             "evaluations": self.evaluations,
             "rows": [asdict(row) for row in self.rows],
             "calibration": None if self.calibration is None else asdict(self.calibration),
+            "remarks": list(self.remarks),
         }
 
     __repr__ = text_repr
@@ -145,8 +149,8 @@ def search(
     unless given. "latency=12ms" is of the whole detector for one image on the CPU of this machine, without choosing
     boxes: predicted from measured convolutions, and measured for the finalists. Only a resumed search has no budget.
     runtime: what measures latency; None is "torch".  threads: of it; None is one a core.
-    family, like: the found detector has the blocks, stem, neck and head of the variant `like`, by default the smallest
-    of the family with residual blocks.  size: side of the input in pixels; None is that of `like`.
+    family, like: the found detector has the blocks, stem, neck and head of the variant `like`; None is damo-yolo-t,
+    yolox-tiny, yolov4 or yolov7-tiny.  size: side of the input in pixels; None is that of `like`.
     evaluations: structures to try, earlier ones of the search included; None is 100,000.  processes: how many compute;
     the result does not depend on it.  seed: None is 0.  name: of the found model; None is that of the folder.
     out: folder of the search; None is runs/search-NAME.  resume: continue the search in `out`; only `evaluations`,
@@ -316,12 +320,13 @@ def _finish(
         0.0,
         interrupted,
         calibration=calibration,
+        remarks=form.remarks,
     )
     write_text(folder / RESULT, json.dumps(result.to_dict(), indent=1) + "\n")
     return result
 
 
-def _row(name: str, structure: Structure, form: SearchForm, task: Task) -> SearchRow:
+def _row(name: str, structure: AnyStructure, form: SearchForm, task: Task) -> SearchRow:
     count = cost(structure, task.size)
     parameters, gflops = model_costs(form.detector(structure, (task.size, task.size)), task.size)
     return SearchRow(

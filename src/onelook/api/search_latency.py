@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from onelook.api.alternation import alternate
 from onelook.api.bench import NoPostprocess, scene_images
@@ -27,18 +26,19 @@ from onelook.devices import num_cores, processor_name
 from onelook.errors import missing_package
 from onelook.exporting.onnx import export_onnx
 from onelook.files import write_text
+from onelook.layers.conv import make_activation
 from onelook.nas.evolution import Task, random_structures
 from onelook.nas.latency import Calibration, LatencyModel, OperatorTable, calibrate, neighbours
 from onelook.nas.operators import Operator
+from onelook.networks.branched_structure import AnyStructure
 from onelook.networks.build import build
 from onelook.networks.conv_shapes import convolutions
 from onelook.networks.deploy import deploy_in_place
 from onelook.networks.detector import Architecture
-from onelook.networks.structure import Structure
 from onelook.predict.runtime import Runtime
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.runtimes.torch import TorchRuntime
-from onelook.recipes.searches import SearchForm
+from onelook.recipes.search_forms import SearchForm
 from onelook.reporter import Progress, Reporter
 
 SearchRuntime = Literal["torch", "onnx"]
@@ -91,7 +91,7 @@ class LatencyMeter:
                 return {Operator(*row[:-1]): float(row[-1]) for row in data[self.activation]}
         return {}
 
-    def measure(self, structures: Sequence[Structure], progress: Progress) -> list[float]:
+    def measure(self, structures: Sequence[AnyStructure], progress: Progress) -> list[float]:
         """Seconds of whole detectors with these backbones, each the fastest of runs in alternation with the others.
 
         From uint8 images of the input's size to boxes and scores, without choosing boxes.
@@ -116,21 +116,21 @@ class LatencyMeter:
         export_onnx(detector, path)
         return OnnxRuntime(path, threads=self.threads)
 
-    def _rest_seconds(self, structure: Structure) -> float:
+    def _rest_seconds(self, structure: AnyStructure) -> float:
         """The sum over the convolutions of neck and head behind a backbone, which depend on its last channels only.
 
         Interpolated like the table between channels of its grid, because a network has to be built for every triple.
         """
-        corners = product(*(neighbours(channels) for channels in _level_channels(structure)))
+        corners = product(*(neighbours(channels) for channels in structure.level_channels()))
         return sum(
             prod(share for _, share in corner) * self._rest_of(structure, tuple(channels for channels, _ in corner))
             for corner in corners
         )
 
-    def _rest_of(self, structure: Structure, channels: tuple[int, ...]) -> float:
+    def _rest_of(self, structure: AnyStructure, channels: tuple[int, ...]) -> float:
         if channels not in self._rest:
             with torch.device("meta"):
-                backbone = _small_backbone(structure, channels)
+                backbone = structure.with_levels(channels)
                 detector = deploy_in_place(self.form.detector(backbone, (self.size, self.size)).build())
             pyramid = tuple(
                 torch.zeros(1, count, self.size // stride, self.size // stride)
@@ -146,9 +146,9 @@ class LatencyMeter:
         layer = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups)
         layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = torch.rand(1, inputs, side, side).contiguous(memory_format=torch.channels_last)
-        activate = F.relu if self.activation == "relu" else F.silu
+        activate = make_activation(self.activation)
         with torch.inference_mode():
-            return _fastest(lambda: activate(layer(x), inplace=True), self._clock)
+            return _fastest(lambda: activate(layer(x)), self._clock)
 
     def _onnx_operator(self, operator: Operator) -> float:
         import onnxruntime
@@ -191,14 +191,18 @@ def calibrated(meter: LatencyMeter, task: Task, reporter: Reporter) -> Calibrati
 class Finalist:
     """A structure that was measured whole: its score, and its predicted and measured seconds."""
 
-    structure: Structure
+    structure: AnyStructure
     score: float
     predicted: float
     measured: float
 
 
 def measured_finalists(
-    meter: LatencyMeter, model: LatencyModel, members: Sequence[tuple[float, Structure]], reporter: Reporter, count: int
+    meter: LatencyMeter,
+    model: LatencyModel,
+    members: Sequence[tuple[float, AnyStructure]],
+    reporter: Reporter,
+    count: int,
 ) -> list[Finalist]:
     """Measures the structures with the best scores whole, in alternation."""
     chosen = list(members[:count])
@@ -217,25 +221,6 @@ class _NeckAndHead(nn.Module):
 
     def forward(self, pyramid: Any) -> Any:
         return self.head(self.neck(pyramid))
-
-
-def _level_channels(structure: Structure) -> tuple[int, ...]:
-    """Channels of the last features of stride 8, 16 and 32."""
-    stride, found = 2, {}
-    for stage in structure.stages:
-        stride *= stage.stride
-        found[stride] = stage.outputs
-    return tuple(found[level] for level in (8, 16, 32))
-
-
-def _small_backbone(structure: Structure, channels: tuple[int, ...]) -> Structure:
-    """A backbone that is quickly built, with these channels of its features of stride 8, 16 and 32."""
-    stride, stages = 2, []
-    by_stride = dict(zip((8, 16, 32), channels))
-    for stage in structure.stages:
-        stride *= stage.stride
-        stages.append(replace(stage, outputs=by_stride.get(stride, 8), bottleneck=8, depth=1))
-    return replace(structure, stem=8, stages=tuple(stages))
 
 
 def _run_of(runtime: Runtime) -> Callable[[], object]:
@@ -265,6 +250,13 @@ def _onnx_version() -> str:
     return str(onnxruntime.__version__)
 
 
+_ONNX_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "relu": ("Relu", {}),
+    "leaky_relu": ("LeakyRelu", {"alpha": 0.1}),
+    "mish": ("Mish", {}),
+}
+
+
 def _onnx_convolution(operator: Operator, activation: str) -> bytes:
     """An ONNX model of one convolution and its activation."""
     from onnx import TensorProto, helper, numpy_helper
@@ -276,8 +268,9 @@ def _onnx_convolution(operator: Operator, activation: str) -> bytes:
     pads = [(kernel - 1) // 2] * 4
     settings: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": pads, "group": groups}
     nodes = [helper.make_node("Conv", ["x", "weight", "bias"], ["convolved"], **settings)]
-    if activation == "relu":
-        nodes.append(helper.make_node("Relu", ["convolved"], ["y"]))
+    if activation in _ONNX_ACTIVATIONS:
+        name, attributes = _ONNX_ACTIVATIONS[activation]
+        nodes.append(helper.make_node(name, ["convolved"], ["y"], **attributes))
     else:
         nodes.append(helper.make_node("Sigmoid", ["convolved"], ["gate"]))
         nodes.append(helper.make_node("Mul", ["convolved", "gate"], ["y"]))

@@ -18,6 +18,7 @@ from onelook.cluster.store import Store
 from onelook.ops.nms import Postprocess
 from onelook.predict.predictor import Predictor
 from onelook.predict.sources import UnreadableSource
+from onelook.predict.tiles import Tiles
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ShardJob:
     """How the images of every shard are detected.
 
     fingerprint: of the model.  batch: images in one run, always the same ones together.  out: the folder or address
-    of the results.
+    of the results.  tiles: how large images are cut; None leaves them whole.
     """
 
     files: ModelFiles
@@ -64,6 +65,7 @@ class ShardJob:
     batch: int
     fingerprint: str
     out: str
+    tiles: Tiles | None = None
 
 
 _opened: dict[str, Predictor] = {}  # the one model of this process, by its fingerprint and options
@@ -74,7 +76,7 @@ def detect_shard(job: ShardJob, number: int, sources: Sequence[str]) -> Counts:
     predictor = _predictor(job)
     rows = ShardRows(job.fingerprint)
     listed = [image_source(path) for path in sources]
-    with closing(predictor.stream_sources(listed, job.postprocess, read=read_image)) as results:
+    with closing(predictor.stream_sources(listed, job.postprocess, tiles=job.tiles, read=read_image)) as results:
         for path, (item, found) in zip(sources, results):
             rows.add(path, found, item.error if isinstance(item, UnreadableSource) else None)
     Store(job.out).write(f"{DETECTIONS}/{shard_name(number)}", rows.to_parquet())

@@ -92,7 +92,7 @@ def stream(
     check_arguments(stream, locals())
     check_thresholds(confidence, iou)
     policy, kinds = Policy(devices, dynamic, stride), _forecasts(forecast)
-    _check_numbers(fps=fps, speed=speed, runs=runs, seed=seed)
+    check_numbers(fps=fps, speed=speed, runs=runs, seed=seed)
     shown = PlainReporter() if reporter is None else reporter
     several = isinstance(models, (Mapping, Sequence)) and not isinstance(models, str)
     candidates = named_candidates(models if several else [models], least=1)  # type: ignore[arg-type, list-item]
@@ -107,7 +107,7 @@ def stream(
     options = LoadOptions(device=device, half=half, threads=threads)
     tried = [sizes] if isinstance(sizes, int) else sizes
     opened, notes = open_trials(candidates, tried, checked_runtimes(runtime), options, folder)
-    simulated = _Simulation(measuring, videos, policy, fps=fps, eta=eta, seed=seed)
+    simulated = StreamSimulation(measuring, videos, policy, fps=fps, eta=eta, seed=seed)
     try:
         times = _given_run_times(run_times, opened) if run_times is not None else _measured(measuring, opened)
         found: list[StreamedModel] = []
@@ -139,7 +139,8 @@ def _forecasts(names: str | Sequence[str]) -> list[str]:
     return kinds
 
 
-def _check_numbers(*, fps: float, speed: float, runs: int, seed: int) -> None:
+def check_numbers(*, fps: float, speed: float = 1.0, runs: int = 1, seed: int = 0) -> None:
+    """UsageError for a number that is out of range."""
     for name, value, most in (("fps", fps, FASTEST_VIDEO), ("speed", speed, 1e6)):
         if not 0 < value <= most:
             raise UsageError(f"{name} is {value}.", f"Give a number above 0, up to {most:g}.")
@@ -186,7 +187,7 @@ def _file_name(name: str) -> str:
     return f"{plain}.json" if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.json"
 
 
-class _Simulation:
+class StreamSimulation:
     """Streaming AP of models, on the same videos under the same policy."""
 
     def __init__(

@@ -24,6 +24,7 @@ def compare(
     threads: int | None = None,
     half: bool = False,
     runs: int = 50,
+    fps: float | None = None,
     without_memory: bool = False,
     resamples: int | None = None,
     seed: int = 0,
@@ -40,6 +41,7 @@ def compare(
     Examples:
         onelook compare data/ runs/first runs/second
         onelook compare data/coco small.onnx large.onnx yolox-s=yolox_s.pth --out runs/three
+        onelook compare data/argoverse small.onnx large.onnx --fps 30
 
     Args:
         data: Folder, or YAML or JSON file, of a data set.
@@ -54,6 +56,7 @@ def compare(
         threads: Threads of one run on a CPU; each runtime's choice unless given.
         half: Compute in float16; on a GPU only.
         runs: Images that the time of each model is measured on.
+        fps: Frames a second of data that are videos: shows streaming AP beside AP, and a chart of it against speed.
         without_memory: Do not run each model in a process of its own for its memory.
         resamples: Resamples of the images; 1000 unless given, more for many models.
         seed: Of the resampling.
@@ -74,6 +77,7 @@ def compare(
         threads=threads,
         half=half,
         runs=runs,
+        fps=fps,
         memory=not without_memory,
         resamples=resamples,
         seed=seed,

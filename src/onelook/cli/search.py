@@ -36,13 +36,15 @@ def search(
         onelook search --budget flops=damo-yolo-t
         onelook search --like damo-yolo-ns --budget flops=0.4G,parameters=1M --size 416 --name pocket
         onelook search --budget latency=60ms --size 416 --runtime onnx --threads 2
+        onelook search --family yolox --budget flops=yolox-tiny --size 416
         onelook search --resume --out runs/search-damo-yolo --evaluations 1000000
 
     Args:
         budget: Upper limits of the backbone, with commas between: flops=4G (multiply-adds), parameters=2M, layers=20;
             or the cost of a model, flops=damo-yolo-t. latency=12ms is of the whole detector on this machine's CPU.
-        family: Family of detectors.
-        like: Model whose blocks, stem, neck and head the found one has; damo-yolo-t unless given.
+        family: Family of detectors: damo-yolo, yolox, yolov4 or yolov7.
+        like: Model whose blocks, stem, neck and head the found one has; unless given damo-yolo-t, yolox-tiny, yolov4
+            or yolov7-tiny.
         size: Side of the network's input in pixels; that of --like unless given.
         runtime: What measures latency: torch (unless given) or onnx.
         threads: Threads of that; one a core unless given.

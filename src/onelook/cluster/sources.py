@@ -14,9 +14,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from onelook.cluster.store import file_system, is_address, local_path, read_address
+from onelook.cluster.store import file_system, local_path, read_address
 from onelook.data.images import IMAGE_SUFFIXES, decode_image
-from onelook.errors import ImageError, UserError, reason_of
+from onelook.errors import ImageError, UserError, is_address, reason_of
 from onelook.predict.sources import (
     UNREAD_SUFFIXES,
     VIDEO_SUFFIXES,

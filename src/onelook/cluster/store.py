@@ -12,28 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from onelook.data import remote
 from onelook.data.images import MAX_FILE
-from onelook.errors import ImageError, UserError, missing_package, reason_of
+from onelook.errors import ImageError, UserError, is_address, reason_of
 from onelook.files import write_bytes
 
-# The package behind a protocol of fsspec, by the protocol's name.
-_PACKAGES = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-}
-_REPLACE_WHOLE = {*_PACKAGES, "memory"}
+# Object stores, which replace an object in one step.
+_REPLACE_WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}
 _TRIES, _PAUSE = 3, 0.5  # of a request that fails for another reason than that there is no such file
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is an address, such as s3://bucket/a.jpg, and not a path of this machine."""
-    protocol, separator, _ = text.partition("://")
-    return bool(separator) and protocol.replace("+", "").isalnum() and protocol.lower() != "file"
 
 
 def local_path(text: str) -> str:
@@ -42,20 +28,8 @@ def local_path(text: str) -> str:
 
 
 def file_system(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it. UserError where its package is missing."""
-    try:
-        import fsspec
-    except ModuleNotFoundError as error:
-        raise missing_package("fsspec", f"'{address}'") from error
-    try:
-        found, path = fsspec.core.url_to_fs(address, use_listings_cache=False)
-    except ImportError as error:
-        package = _PACKAGES.get(address.partition("://")[0].lower(), "")
-        remedy = f"Install it with: pip install {package}" if package else "Install it."
-        raise UserError(f"'{address}' needs a package that is not installed: {error}", remedy) from error
-    except ValueError as error:
-        raise UserError(f"'{address}' cannot be read: {error}.", "Check the address.") from error
-    return found, path
+    """The file system of an address, and the path in it; it always asks what there is. Raises DataError."""
+    return remote.file_system(remote.url_of(address) or address, use_listings_cache=False)
 
 
 def read_address(address: str) -> bytes:

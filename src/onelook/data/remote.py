@@ -24,6 +24,18 @@ _LOCAL = ("file", "local")
 _WAITS = (1.0, 3.0, 9.0)  # seconds before a failed read is tried again: a store may refuse some of many requests
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError)
 _REQUESTS = 16  # at a time
+# The package behind a scheme of fsspec.
+_PACKAGES = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "http": "aiohttp",
+    "https": "aiohttp",
+}
 _BLOCK = 4 << 20  # bytes that are read ahead where a file is read from its beginning
 
 
@@ -53,7 +65,7 @@ def url_of(place: str | os.PathLike[str]) -> Url | None:
 
 def read_range(url: str, start: int, stop: int) -> bytes:
     """Bytes `start` to before `stop` of the file at a URL; fewer where it ends before. Raises `DataError`."""
-    system, path = _system(url)
+    system, path = file_system(url)
     return _tried(url, lambda: system.cat_file(path, start=start, end=stop))
 
 
@@ -61,7 +73,7 @@ def file_facts(urls: Sequence[str]) -> list[tuple[int, str]]:
     """(bytes, what changes with the content) of each file. Raises `DataError` naming the first that is not there."""
 
     def facts(url: str) -> tuple[int, str]:
-        system, path = _system(url)
+        system, path = file_system(url)
         found = _tried(url, lambda: system.info(path))
         if not isinstance(found.get("size"), int):
             raise DataError(f"'{url}' does not tell its size, so no part of it can be read.", "Copy it to a disk.")
@@ -74,13 +86,13 @@ def file_facts(urls: Sequence[str]) -> list[tuple[int, str]]:
 
 def exists(url: str) -> bool:
     """Whether there is a file or a folder at a URL. Raises `DataError` where the store does not answer."""
-    system, path = _system(url)
+    system, path = file_system(url)
     return bool(_tried(url, lambda: system.exists(path)))
 
 
 def matching(pattern: str) -> list[str]:
     """The URLs that a pattern with `*`, `?` or `[...]` matches, sorted. Raises `DataError`."""
-    system, path = _system(pattern)
+    system, path = file_system(pattern)
     found = _tried(pattern, lambda: system.glob(path))
     before = pattern[: pattern.rfind("::") + 2] if "::" in pattern else ""  # such as a cache, which the names lack
     return sorted(before + str(system.unstrip_protocol(name)).removeprefix(before) for name in found)
@@ -89,21 +101,28 @@ def matching(pattern: str) -> list[str]:
 @contextmanager
 def open_url(url: str) -> Iterator[BinaryIO]:
     """The file at a URL, to be read from its beginning; parts may be passed over. Raises `DataError`."""
-    system, path = _system(url)
+    system, path = file_system(url)
     with _tried(url, lambda: system.open(path, "rb", block_size=_BLOCK, cache_type="readahead")) as file:
         yield file
 
 
-def _system(url: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, which it keeps for the next time, and the path in it."""
+def file_system(url: str, **settings: Any) -> tuple[Any, str]:
+    """fsspec's file system for a URL, which it keeps for the next time, and the path in it. Raises `DataError`.
+
+    settings: of the file system, as fsspec names them.
+    """
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise missing_package("fsspec", "Reading a URL") from None
+        raise missing_package("fsspec", f"Reading the URL '{url}'") from None
     try:
-        return url_to_fs(url)
-    except (ImportError, ValueError) as error:  # the scheme is unknown, or its package is not installed
-        raise DataError(f"'{url}' cannot be read: {error}.", "Install what fsspec needs for it.") from error
+        return url_to_fs(url, **settings)
+    except ImportError as error:
+        package = _PACKAGES.get(url.partition("://")[0].lower(), "")
+        remedy = f"Install it with: pip install {package}" if package else "Install what fsspec needs for it."
+        raise DataError(f"'{url}' needs a package that is not installed: {error}", remedy) from error
+    except ValueError as error:  # the scheme is unknown
+        raise DataError(f"'{url}' cannot be read: {error}.", "Check the address.") from error
 
 
 def _tried(url: str, read: Callable[[], T]) -> T:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 
 from onelook.augment.letterbox import Resize
+from onelook.errors import UsageError
 from onelook.evaluation.frames import Images, resized_batches
 from onelook.evaluation.rectangular import Group
 from onelook.ops.nms import Postprocess, RawDetections, clips
@@ -18,6 +21,13 @@ from onelook.predict.tiles import Tiles
 
 DetectedImages = list[tuple[int, RawDetections]]
 """Rows of a data set with the detections of their images."""
+
+
+class SizedImages(Images, Protocol):
+    """Images whose sizes are known before they are decoded."""
+
+    @property
+    def sizes(self) -> np.ndarray: ...  # (I, 2) height and width
 
 
 def detected_batches(
@@ -45,7 +55,7 @@ def detected_batches(
 
 def detected_in_tiles(
     model: Runtime,
-    images: Images,
+    images: SizedImages,
     postprocess: Postprocess,
     rows: Sequence[int],
     tiles: Tiles,
@@ -56,7 +66,9 @@ def detected_in_tiles(
     """The merged detections of each image's tiles; one image is decoded while another is detected.
 
     batch: most tiles in one run.  seconds: as in `detected_batches`; cutting and merging count as the model's.
+    Raises UsageError, before any is decoded, that names an image of too many tiles.
     """
+    _check_tile_counts(images, rows, tiles)
     predictor = Predictor(model, batch=batch)
     pool = ThreadPoolExecutor(1, thread_name_prefix="onelook-decode")
     upcoming = iter(rows)
@@ -72,7 +84,8 @@ def detected_in_tiles(
             image, taken = waiting.result()
             waiting = begin()
             start = perf_counter()
-            found = predictor.detect_tiles(image, postprocess, tiles)
+            with _names_image(images, row):  # whose size may not be the annotated one
+                found = predictor.detect_tiles(image, postprocess, tiles)
             seconds["model"] += perf_counter() - start
             seconds["decoding"] += taken
             yield [(row, (found.boxes, found.scores, found.labels))]
@@ -83,3 +96,22 @@ def detected_in_tiles(
 def _decoded(images: Images, row: int) -> tuple[np.ndarray, float]:
     start = perf_counter()
     return images.image(row), perf_counter() - start
+
+
+def _check_tile_counts(images: SizedImages, rows: Sequence[int], tiles: Tiles) -> None:
+    """Raises UsageError where an image has too many tiles: AP without some of the images would be another number."""
+    for row in rows:
+        height, width = images.sizes[row].tolist()
+        with _names_image(images, row):
+            tiles.count((height, width))
+
+
+@contextmanager
+def _names_image(images: SizedImages, row: int) -> Iterator[None]:
+    """The error of an image that cannot be cut names it."""
+    try:
+        yield
+    except UsageError as error:
+        name = getattr(images, "file_name", None)  # a data set in memory may have none
+        which = f"number {row + 1} of the data set" if name is None else f"'{name(row)}'"
+        raise UsageError(f"The image {which} cannot be cut. {error.message}", error.remedy) from error

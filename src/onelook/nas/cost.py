@@ -1,7 +1,7 @@
 """What a structure costs, as the search of MAE-NAS counts it: layers, parameters and multiply-adds of the backbone.
 
-Counted is the network of the search: residual blocks with a shortcut in every block, at stride 2 too. The network that
-is built from a structure has none there, and has a Focus, spatial pyramid pooling or CSP stages around its blocks.
+Counted of a chain is the network of the search: residual blocks with a shortcut in every block, at stride 2 too. The
+network that is built has none there, and has a Focus, spatial pyramid pooling or CSP stages around its blocks.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from onelook.nas.trace import IMAGE_SIDE, traced
+from onelook.networks.branched_structure import AnyStructure
 from onelook.networks.structure import Stage, Structure
 
 
@@ -20,8 +22,14 @@ class Cost(NamedTuple):
     flops: float
 
 
-def cost(structure: Structure, size: int) -> Cost:
-    """The cost of a structure. size: side of the detector's input in pixels."""
+def cost(structure: AnyStructure, size: int) -> Cost:
+    """The cost of a structure. size: side of the detector's input in pixels.
+
+    Of a backbone that joins branches, all convolutions are counted, and as layers those on the longest path.
+    """
+    if not isinstance(structure, Structure):
+        trace = traced(structure)
+        return Cost(trace.levels[32].layers, trace.parameters, trace.flops * (size / IMAGE_SIDE) ** 2)
     side, step = (size / 2, 1) if structure.focus else (float(size), 2)
     weights = structure.stem_inputs * structure.stem * 9
     layers, parameters = 1, weights + 2 * structure.stem

@@ -11,12 +11,13 @@ from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any, Protocol
 
 from onelook.errors import UserError
 from onelook.nas.cost import Cost, cost
 from onelook.nas.score import DAMO_YOLO_WEIGHTS, Weights, score
-from onelook.nas.space import Space, pick
-from onelook.networks.structure import Structure
+from onelook.nas.space import pick
+from onelook.networks.branched_structure import AnyStructure
 
 PARTS = 4  # of a round
 PART_EVALUATIONS = 512
@@ -43,6 +44,20 @@ class Budgets:
         )
 
 
+class SearchSpace(Protocol):
+    """Structures of one form; `Space`, `DarknetSpace` and `ElanSpace` are such."""
+
+    @property
+    def initial(self) -> Any: ...
+
+    @property
+    def smallest(self) -> Any: ...
+
+    def contains(self, structure: Any) -> bool: ...
+
+    def mutate(self, parent: Any, rng: Random) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Task:
     """What is searched: structures of a space with the best score within the budgets, for images of `size` pixels.
@@ -51,15 +66,15 @@ class Task:
     are kept.
     """
 
-    space: Space
+    space: SearchSpace
     budgets: Budgets
     size: int
     seed: int = 0
     weights: Weights = DAMO_YOLO_WEIGHTS
     population: int = 512
-    latency: Callable[[Structure], float] | None = field(default=None, compare=False)
+    latency: Callable[[AnyStructure], float] | None = field(default=None, compare=False)
 
-    def allows(self, structure: Structure) -> bool:
+    def allows(self, structure: AnyStructure) -> bool:
         """Whether a structure is within all budgets."""
         if not self.budgets.allow(cost(structure, self.size)):
             return False
@@ -72,17 +87,17 @@ class Population:
     """The best different structures so far: pairs of score and structure, best first."""
 
     limit: int
-    members: list[tuple[float, Structure]] = field(default_factory=list)
+    members: list[tuple[float, AnyStructure]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._known = {structure for _, structure in self.members}
 
-    def takes(self, value: float, structure: Structure) -> bool:
+    def takes(self, value: float, structure: AnyStructure) -> bool:
         """Whether a structure is new, and better than the worst of a full population."""
         full = len(self.members) >= self.limit
         return not (full and value <= self.members[-1][0]) and structure not in self._known
 
-    def add(self, value: float, structure: Structure) -> bool:
+    def add(self, value: float, structure: AnyStructure) -> bool:
         """Adds a structure; False where the population does not take it."""
         if not self.takes(value, structure):
             return False
@@ -93,11 +108,11 @@ class Population:
         return True
 
 
-def _order(member: tuple[float, Structure]) -> float:
+def _order(member: tuple[float, AnyStructure]) -> float:
     return -member[0]
 
 
-def evolve_part(task: Task, members: Iterable[tuple[float, Structure]], turn: int, part: int) -> Population:
+def evolve_part(task: Task, members: Iterable[tuple[float, AnyStructure]], turn: int, part: int) -> Population:
     """One part of a round: `PART_EVALUATIONS` children, each of a random member of the population so far."""
     rng = Random(f"mae-nas {task.seed} {turn} {part}")
     population = Population(task.population, list(members))
@@ -118,7 +133,7 @@ def merged(task: Task, parts: Iterable[Population]) -> Population:
     return population
 
 
-def first_structure(task: Task) -> Structure:
+def first_structure(task: Task) -> AnyStructure:
     """The structure that a search begins with: the initial one of its space, or the smallest where that costs too much.
 
     Raises UserError where the smallest one costs too much, too.
@@ -140,13 +155,13 @@ def initial_population(task: Task) -> Population:
     return Population(task.population, [(score(first, task.weights), first)])
 
 
-def random_structures(task: Task, count: int, rng: Random, *, steps: int = 40) -> list[Structure]:
+def random_structures(task: Task, count: int, rng: Random, *, steps: int = 40) -> list[AnyStructure]:
     """Different random structures within the budgets, each found by `steps` random changes of the first one.
 
     Fewer than `count` where the budgets leave hardly any.
     """
     first = first_structure(task)
-    found: dict[Structure, None] = {}
+    found: dict[AnyStructure, None] = {}
     for _ in range(20 * count):
         structure = first
         for _ in range(int(rng.random() * steps) + 1):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onelook.nas.operators import Operator, backbone_operators
-from onelook.networks.structure import Structure
+from onelook.networks.branched_structure import AnyStructure
 
 # Multiples of 8 that are as wide as the vectors of a CPU, and finer where few channels make much of a difference.
 GRID = (8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
@@ -130,13 +130,13 @@ class LatencyModel:
 
     table: OperatorTable
     size: int
-    rest: Callable[[Structure], float]
+    rest: Callable[[AnyStructure], float]
     scale: float = 1.0
     constant: float = 0.0
 
-    def total(self, structure: Structure) -> float:
+    def total(self, structure: AnyStructure) -> float:
         """The sum of the table over all convolutions of the detector."""
         return self.table.total(backbone_operators(structure, self.size)) + self.rest(structure)
 
-    def __call__(self, structure: Structure) -> float:
+    def __call__(self, structure: AnyStructure) -> float:
         return self.scale * self.total(structure) + self.constant

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from onelook.nas.trace import IMAGE_SIDE, traced
+from onelook.networks.branched_structure import AnyStructure
 from onelook.networks.structure import Stage, Structure
 
 
@@ -19,8 +21,11 @@ class Operator(NamedTuple):
     depthwise: bool = False
 
 
-def backbone_operators(structure: Structure, size: int) -> list[Operator]:
+def backbone_operators(structure: AnyStructure, size: int) -> list[Operator]:
     """The convolutions of the deployed backbone in the order of their execution. size: side of the input in pixels."""
+    if not isinstance(structure, Structure):
+        scale = size // IMAGE_SIDE
+        return [Operator(*one._replace(side=one.side * scale)) for one in traced(structure).convolutions]
     stem = (3, 1, 12, structure.stem, size // 2) if structure.focus else (3, 2, 3, structure.stem, size)
     found = [Operator(*stem)]
     side, inputs = size // 2, structure.stem

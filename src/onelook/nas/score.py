@@ -5,8 +5,9 @@ weights and input from N(0, 1), the variance of a convolution's output is the nu
 input channels of a group. The entropy of a Gaussian grows with the logarithm of its standard deviation, so these
 logarithms add up over the depth; the number of channels adds its own logarithm.
 
-The theory covers chains of convolutions. It does not see normalisation, activations, attention, pooling pyramids, or
-what a concatenation adds: structures whose blocks are those of `Stage` are comparable, other networks are not.
+The theory covers chains of convolutions, and by the same variances the joined branches of `trace`. It does not see
+normalisation, activations, attention, pooling, or what short paths beside a long one are good for: structures of one
+form are comparable, others are not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 from functools import lru_cache
 from math import log
 
+from onelook.nas.trace import traced
+from onelook.networks.branched_structure import AnyStructure
 from onelook.networks.structure import Stage, Structure
 
 DAMO_YOLO_WEIGHTS = (0.0, 0.0, 1.0, 1.0, 16.0)  # of the features of stride 2, 4, 8, 16 and 32 (DAMO-YOLO)
@@ -57,11 +60,13 @@ def log_deviations(structure: Structure) -> tuple[float, ...]:
     return tuple(found)
 
 
-def entropies(structure: Structure) -> tuple[float, ...]:
+def entropies(structure: AnyStructure) -> tuple[float, ...]:
     """Entropy of the last features of stride 2, 4, 8, 16 and 32, without the constants of a Gaussian's.
 
     Each is the sum of `log_deviations` up to there plus the logarithm of its number of channels.
     """
+    if not isinstance(structure, Structure):
+        return traced(structure).entropies
     found, total, channels = [], stem_log_deviation(structure), structure.stem
     for stage in structure.stages:
         if stage.stride == 2:
@@ -71,6 +76,6 @@ def entropies(structure: Structure) -> tuple[float, ...]:
     return (*found, total + log(channels))
 
 
-def score(structure: Structure, weights: Weights = DAMO_YOLO_WEIGHTS) -> float:
+def score(structure: AnyStructure, weights: Weights = DAMO_YOLO_WEIGHTS) -> float:
     """The score that the search maximises: the weighted sum of `entropies`. It does not depend on the image's size."""
     return sum(weight * entropy for weight, entropy in zip(weights, entropies(structure)))

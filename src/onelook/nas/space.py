@@ -14,7 +14,7 @@ CHANNEL_FACTORS = (2.0, 1.5, 1.25, 0.8, 0.6, 0.5)
 DEPTH_STEPS = (-2, -1, 1, 2)
 BOTTLENECK_RATIOS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)  # of depthwise blocks: bottleneck to outputs
 LEAST_BOTTLENECK = 0.1  # of the outputs of other blocks
-_CHANGES = 2  # in succession make a child
+CHANGES = 2  # in succession make a child
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Space:
     def fits(self, structure: Structure) -> bool:
         """Whether all numbers of a structure of this form are in range."""
         inputs = structure.stem
-        if not _is_multiple(inputs) or inputs > self.max_stem:
+        if not is_multiple(inputs) or inputs > self.max_stem:
             return False
         for place, stage in enumerate(structure.stages):
             first = self.initial.stages[place]
@@ -64,7 +64,7 @@ class Space:
             if (
                 not max(inputs, least) <= stage.outputs <= most
                 or not LEAST_BOTTLENECK * stage.outputs <= stage.bottleneck <= widest
-                or not (_is_multiple(stage.outputs) and _is_multiple(stage.bottleneck))
+                or not (is_multiple(stage.outputs) and is_multiple(stage.bottleneck))
                 or stage.depth > self.depths[place]
                 or (stage.block, stage.stride) != (first.block, first.stride)
                 or stage.kernel not in (first.kernel, *self.kernels)
@@ -91,7 +91,7 @@ class Space:
         """A child of a structure: two random changes of the stem or a stage, each within the ranges."""
         places = [place for place in range(-1, len(parent.stages)) if place not in self.fixed]
         child = parent
-        for _ in range(_CHANGES):
+        for _ in range(CHANGES):
             place = pick(places, rng)
             child = self._mutate_stem(child, rng) if place < 0 else self._mutate_stage(child, place, rng)
         return child
@@ -104,7 +104,7 @@ class Space:
         return MULTIPLE, self.max_channels
 
     def _mutate_stem(self, parent: Structure, rng: Random) -> Structure:
-        channels = _scaled(parent.stem, rng)
+        channels = scaled(parent.stem, rng)
         return replace(parent, stem=min(channels, self.max_stem, parent.stages[0].outputs))
 
     def _mutate_stage(self, parent: Structure, place: int, rng: Random) -> Structure:
@@ -122,7 +122,7 @@ class Space:
             width = _multiple(stage.outputs * pick(BOTTLENECK_RATIOS, rng))
             return _with_stage(parent, place, replace(stage, bottleneck=width))
         if kind == "bottleneck":
-            return _with_stage(parent, place, _narrowed(replace(stage, bottleneck=_scaled(stage.bottleneck, rng))))
+            return _with_stage(parent, place, _narrowed(replace(stage, bottleneck=scaled(stage.bottleneck, rng))))
         return self._mutate_outputs(parent, place, rng)
 
     def _mutate_outputs(self, parent: Structure, place: int, rng: Random) -> Structure:
@@ -131,7 +131,7 @@ class Space:
         rest = parent.stages[place + 1 :]
         least, most = self._range(place)
         upper = min(most, rest[0].outputs) if rest else most
-        outputs = min(max(_scaled(stage.outputs, rng), least, inputs), upper)
+        outputs = min(max(scaled(stage.outputs, rng), least, inputs), upper)
         ratio = stage.bottleneck / stage.outputs
         if stage.block == "k1dwk1":
             return _with_stage(parent, place, replace(stage, outputs=outputs, bottleneck=_multiple(outputs * ratio)))
@@ -158,7 +158,8 @@ def _narrowed(stage: Stage) -> Stage:
     return replace(stage, bottleneck=min(max(stage.bottleneck, least), stage.outputs))
 
 
-def _scaled(channels: int, rng: Random) -> int:
+def scaled(channels: int, rng: Random) -> int:
+    """The channels times a random factor, as a multiple of 8."""
     return _multiple(channels * pick(CHANNEL_FACTORS, rng))
 
 
@@ -167,5 +168,6 @@ def _multiple(channels: float) -> int:
     return max(MULTIPLE, int(channels / MULTIPLE + 0.5) * MULTIPLE)
 
 
-def _is_multiple(channels: int) -> bool:
+def is_multiple(channels: int) -> bool:
+    """Whether this is a number of channels of the space."""
     return channels % MULTIPLE == 0

@@ -10,7 +10,8 @@ from typing import Any
 
 from onelook.errors import UserError
 from onelook.nas.evolution import Population
-from onelook.networks.structure import Stage, Structure
+from onelook.networks.branched_structure import AnyStructure, DarknetStage, ElanStage
+from onelook.networks.structure import Stage
 
 STATE_FILE = "search.json"
 
@@ -30,10 +31,10 @@ class SearchState:
     turn: int = 0
     evaluations: int = 0
     history: list[tuple[int, float]] = field(default_factory=list)
-    members: list[tuple[float, Structure]] = field(default_factory=list)
+    members: list[tuple[float, AnyStructure]] = field(default_factory=list)
 
     @property
-    def best(self) -> Structure:
+    def best(self) -> AnyStructure:
         """The structure with the best score."""
         return self.members[0][1]
 
@@ -57,7 +58,7 @@ class SearchState:
         write(folder / STATE_FILE, json.dumps(data) + "\n")
 
 
-def read_state(folder: Path, form: Callable[[dict[str, Any]], Structure]) -> SearchState:
+def read_state(folder: Path, form: Callable[[dict[str, Any]], AnyStructure]) -> SearchState:
     """Reads the search in a folder. form: makes of its settings a structure of the form that all members have.
 
     Raises UserError where there is no search, or its file is damaged.
@@ -79,20 +80,35 @@ def read_state(folder: Path, form: Callable[[dict[str, Any]], Structure]) -> Sea
     return state
 
 
-def structure_rows(structure: Structure) -> list[Any]:
-    """A structure as JSON: the stem's channels, then outputs, bottleneck, depth and kernel of each stage."""
-    rows = [[stage.outputs, stage.bottleneck, stage.depth, stage.kernel] for stage in structure.stages]
-    return [structure.stem, rows]
+def structure_rows(structure: AnyStructure) -> list[Any]:
+    """A structure as JSON: the stem's channels, where it has any of its own, then the numbers of each stage.
+
+    Of a `Stage` outputs, bottleneck, depth and kernel; of other stages all their settings in order.
+    """
+    stem = structure.stem if isinstance(structure.stem, int) else 0
+    return [stem, [[getattr(stage, name) for name in _NUMBERS[type(stage)]] for stage in structure.stages]]
 
 
-def structure_of(rows: Any, like: Structure) -> Structure:
+def structure_of(rows: Any, like: AnyStructure) -> AnyStructure:
     """The structure of `structure_rows`, with the blocks, strides and other settings of `like`."""
     stem, stages = rows
     if len(stages) != len(like.stages):
         raise ValueError(f"a structure has {len(stages)} stages instead of {len(like.stages)}")
-    return replace(like, stem=int(stem), stages=tuple(_stage(row, old) for row, old in zip(stages, like.stages)))
+    settings: dict[str, Any] = {"stages": tuple(_stage(row, old) for row, old in zip(stages, like.stages))}
+    if isinstance(like.stem, int):
+        settings["stem"] = int(stem)
+    return replace(like, **settings)
 
 
-def _stage(row: Any, old: Stage) -> Stage:
-    outputs, bottleneck, depth, kernel = map(int, row)
-    return replace(old, outputs=outputs, bottleneck=bottleneck, depth=depth, kernel=kernel)
+_NUMBERS: dict[type, tuple[str, ...]] = {
+    Stage: ("outputs", "bottleneck", "depth", "kernel"),
+    DarknetStage: ("outputs", "depth"),
+    ElanStage: ("entry", "block", "output", "depth"),
+}
+
+
+def _stage(row: Any, old: Any) -> Any:
+    names = _NUMBERS[type(old)]
+    if len(row) != len(names):
+        raise ValueError(f"a stage has {len(row)} numbers instead of {len(names)}")
+    return replace(old, **dict(zip(names, map(int, row))))

@@ -6,7 +6,7 @@ resolution. Further settings (stem, SPP, CSP) define the network that a family b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 BlockKind = Literal["k1kx", "kxkx", "k1kxk1", "k1dwk1"]
@@ -72,3 +72,20 @@ class Structure:
     def stem_inputs(self) -> int:
         """Input channels of the stem's convolution: a Focus has moved four pixels into 12 channels."""
         return 12 if self.focus else 3
+
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of the last features of stride 8, 16 and 32."""
+        stride, found = 2, {}
+        for stage in self.stages:
+            stride *= stage.stride
+            found[stride] = stage.outputs
+        return tuple(found[level] for level in (8, 16, 32))
+
+    def with_levels(self, channels: tuple[int, ...]) -> Structure:
+        """A backbone that is quickly built, with these channels of its features of stride 8, 16 and 32."""
+        stride, stages = 2, []
+        by_stride = dict(zip((8, 16, 32), channels))
+        for stage in self.stages:
+            stride *= stage.stride
+            stages.append(replace(stage, outputs=by_stride.get(stride, 8), bottleneck=8, depth=1))
+        return replace(self, stem=8, stages=tuple(stages))

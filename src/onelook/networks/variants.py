@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from onelook.augment.letterbox import Letterbox, Stretch
 from onelook.errors import ConfigError, did_you_mean
+from onelook.networks.branched_structure import DarknetStage, ElanStage
 from onelook.networks.classifier import Classification
 from onelook.networks.damo_yolo import architecture as damo_yolo
 from onelook.networks.damo_yolo.rep_gfpn import RepGfpn
@@ -31,7 +32,7 @@ ARCHITECTURE_TYPES = MappingProxyType(
         kind.__name__: kind
         for kind in (
             *(yolox.Yolox, yolov4.Yolov4, PixelFormat, Letterbox, Stretch, Classification),
-            *(yolov7.Yolov7, yolov7.ElanStage),
+            *(yolov7.Yolov7, DarknetStage, ElanStage),
             *(damo_yolo.DamoYolo, Structure, Stage, RepGfpn, ZeroHead),
         )
     },

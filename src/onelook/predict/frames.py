@@ -9,7 +9,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -124,3 +124,23 @@ def _ahead(
     finally:
         stop.set()
         thread.join(timeout=1.0 if source.kind == "live" else 30.0)
+
+
+def batches_of(
+    items: Iterator[PreparedImage | UnreadableSource], count: int
+) -> Generator[list[PreparedImage | UnreadableSource], None, None]:
+    """Lists of up to `count` items; closing it closes `items`."""
+    waiting: list[PreparedImage | UnreadableSource] = []
+    try:
+        for item in items:
+            waiting.append(item)
+            del item  # it may be large, and is not held while the next is awaited
+            if len(waiting) == count:
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()

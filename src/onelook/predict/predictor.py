@@ -17,7 +17,7 @@ from onelook.config import check_arguments
 from onelook.data.images import decode_image
 from onelook.ops.merge import MergeKind
 from onelook.ops.nms import Postprocess, RawDetections, clips, with_thresholds
-from onelook.predict.frames import read_frames
+from onelook.predict.frames import batches_of, read_frames
 from onelook.predict.given_image import ImageLike, are_several, check_array, name_of, read_image
 from onelook.predict.runtime import Runtime
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
@@ -37,7 +37,8 @@ class Predictor:
     """A detector that is ready to detect.
 
     runtime: runs the network.  frame: how images are fitted into its input, and boxes mapped back; None is the
-    runtime's.  postprocess: how its output becomes detections; None is the runtime's.  batch: most images in one run.
+    runtime's.  postprocess: how its output becomes detections; None is the runtime's.  batch: most images in one run;
+    the runtime of an exported file is told, which then runs for the time of one image or for the rate of many.
     """
 
     def __init__(
@@ -52,6 +53,17 @@ class Predictor:
         self.frame = runtime.frame if frame is None else frame
         self.postprocess = runtime.postprocess if postprocess is None else postprocess
         self.batch = batch
+
+    @property
+    def batch(self) -> int:
+        """Most images in one run."""
+        return self._batch
+
+    @batch.setter
+    def batch(self, batch: int) -> None:
+        self._batch = batch
+        if (expect_batches := getattr(self.runtime, "expect_batches", None)) is not None:
+            expect_batches(batch)
 
     def __repr__(self) -> str:
         (height, width), count = self.size, len(self.class_names)
@@ -280,7 +292,7 @@ class Predictor:
             ahead=ahead,
             read=read or decode_image,
         )
-        with closing(_batches(frames, 1 if one_by_one else self.batch)) as groups:
+        with closing(batches_of(frames, 1 if one_by_one else self.batch)) as groups:
             for items in groups:
                 items[:] = [without_too_many_tiles(item, tiles) for item in items]
                 results = iter(self._run_items(items, postprocess, tiles, report))
@@ -360,26 +372,6 @@ class Predictor:
         """The predictor's postprocessing with these thresholds."""
         check_arguments(Predictor.settings, locals())
         return with_thresholds(self.postprocess, confidence, iou, agnostic)
-
-
-def _batches(
-    items: Iterator[PreparedImage | UnreadableSource], count: int
-) -> Generator[list[PreparedImage | UnreadableSource], None, None]:
-    """Lists of up to `count` items; closing it closes `items`."""
-    waiting: list[PreparedImage | UnreadableSource] = []
-    try:
-        for item in items:
-            waiting.append(item)
-            del item  # it may be large, and is not held while the next is awaited
-            if len(waiting) == count:
-                yield waiting
-                waiting = []
-        if waiting:
-            yield waiting
-    finally:
-        close = getattr(items, "close", None)
-        if close is not None:
-            close()
 
 
 def _found(results: Iterator[Result], reporter: Reporter | None) -> Iterator[Detections]:

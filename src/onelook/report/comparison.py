@@ -43,7 +43,8 @@ class ComparedModel:
     the weights or exported file; None for a detector in memory.  memory: bytes, at most, of a process that runs only
     this model ("process"), of what the model adds to it ("model"), and on a GPU ("device"); empty where it was not
     measured.  published: None where nothing is, or where it is of other classes or another input size.  notes: what to
-    know of the numbers.
+    know of the numbers.  streaming: the twelve COCO numbers under streaming, without forecasts, and frame_ms: mean run
+    time of a frame, from decoded image to boxes; empty and None where it was not asked for.
     """
 
     name: str
@@ -66,6 +67,8 @@ class ComparedModel:
     memory: Mapping[str, int] = field(default_factory=dict)
     published: PublishedFigures | None = None
     notes: tuple[str, ...] = ()
+    streaming: Mapping[str, float] = field(default_factory=dict)
+    frame_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,8 @@ class Comparison:
         lines = [f"{self.images} images, {self.objects} objects"]
         for model in self.models:
             ap, low_high = number(model.stats["AP"]), interval_text(model.interval)
-            lines.append(f"{model.name}: AP {ap} {low_high}, {model.milliseconds['p50']:.2f} ms an image")
+            streamed = f", sAP {number(model.streaming['AP'])}" if model.streaming else ""
+            lines.append(f"{model.name}: AP {ap} {low_high}, {model.milliseconds['p50']:.2f} ms an image{streamed}")
         return "\n".join([*lines, *self.sentences()])
 
 
@@ -182,12 +186,15 @@ def _row(model: ComparedModel) -> dict[str, Any]:
     low, high = model.interval or (None, None)
     defined = {name: None if value == UNDEFINED else value for name, value in model.stats.items()}
     published = model.published
+    streamed = {f"s{name}": None if value == UNDEFINED else value for name, value in model.streaming.items()}
     return {
         "name": model.name,
         "model": model.model,
         "variant": model.variant,
         **{"AP": defined.pop("AP"), "AP_low": low, "AP_high": high},
         **defined,
+        **streamed,
+        **({"ms_frame": model.frame_ms} if streamed else {}),
         **{f"ms_{name}": value for name, value in model.milliseconds.items()},
         "images_per_second": model.images_per_second,
         "parameters": model.parameters,

@@ -51,6 +51,7 @@ def render_comparison(result: Comparison) -> str:
         section("Which is better", _sentences(result)),
         section("Models", _models_table(result)),
         section("Speed and accuracy", scatter_chart(_points(result), *_AXES), _chart_lead(result)),
+        _streaming_section(result),
         *(_pair_section(result, pair) for pair in result.pairs if pair.first == result.models[0].name),
         section("Classes", _classes_table(result), "AP of every class."),
         _published_section(result),
@@ -145,6 +146,44 @@ def _chart_lead(result: Comparison) -> str:
             " Rings: the AP that the authors of the weights publish, on COCO's images, drawn at the time measured here."
         )
     return lead
+
+
+def streaming_cells(model: ComparedModel) -> tuple[str, ...]:
+    """The cells of a model with streaming AP, in the order of `STREAMING_COLUMNS`."""
+    return (
+        model.name,
+        *(number(model.streaming[name]) for name in ("AP", "AP50", *SIZES)),
+        number(model.stats["AP"]),
+        number(model.frame_ms, 2),
+    )
+
+
+STREAMING_COLUMNS = ("model", "sAP", "sAP50", "sAP_S", "sAP_M", "sAP_L", "AP", "frame ms")
+
+
+def streaming_points(result: Comparison) -> list[Point]:
+    """sAP of each model against the mean run time of a frame, and as rings its AP without regard to time."""
+    points = []
+    for model in result.models:
+        if model.streaming and model.frame_ms is not None:
+            points.append(Point(model.name, model.frame_ms, max(model.streaming["AP"], 0.0)))
+            points.append(Point("offline AP", model.frame_ms, max(model.stats["AP"], 0.0), hollow=True))
+    return points
+
+
+def _streaming_section(result: Comparison) -> str:
+    """Streaming AP against speed, where it was asked for."""
+    points = streaming_points(result)
+    if not points:
+        return ""
+    drawn = scatter_chart(points, "mean run time of a frame (ms)", "sAP")
+    rows = table(STREAMING_COLUMNS, [streaming_cells(model) for model in result.models])
+    lead = (
+        "Streaming AP (Li et al., 2020): the detections that are finished at the time of each frame, on one device and "
+        "without forecasts; the time is simulated from run times measured here. Rings: the AP without regard to time. "
+        "The command onelook stream has forecasts and other schedules."
+    )
+    return section("Streaming AP and speed", rows + drawn, lead)
 
 
 def _pair_section(result: Comparison, pair: ComparedPair) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from onelook.errors import UserError, reason_of
 
+_LONGEST_END = 60.0  # seconds that a training of before may take to end
 _LOCKED: dict[Path, int] = {}  # folders that this process has locked, and how often
 
 
@@ -33,6 +35,26 @@ def locked_folder(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
             yield
         finally:
             _LOCKED[path] -= 1
+
+
+@contextlib.contextmanager
+def locked_when_free(folder: Path) -> Iterator[None]:
+    """Locks the folder of a run once its training of before has ended; UserError where it has not within a minute.
+
+    A worker of a cluster ends a moment after the program that it worked for was killed.
+    """
+    make_folder(folder)
+    ends = time.monotonic() + _LONGEST_END
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked_folder(folder, lambda text: None))
+                break
+            except UserError:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.5)
+        yield
 
 
 def _lock(folder: Path, stack: contextlib.ExitStack) -> None:

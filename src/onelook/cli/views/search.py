@@ -43,6 +43,8 @@ def show_search(result: SearchResult, console: Console) -> None:
         " detector: parameters and GFLOPs of the whole deploy form, 2 a multiply-add.",
         style="dim",
     )
+    for remark in result.remarks:
+        console.print(remark, style="dim")
     if result.calibration is not None:
         console.print(
             f"Of {len(result.calibration.measured)} random networks the table predicted the order with a rank"

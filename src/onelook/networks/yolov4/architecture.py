@@ -12,11 +12,12 @@ from torch import nn
 from onelook.augment.letterbox import Letterbox, Resize, Stretch
 from onelook.layers.conv import ConvStyle
 from onelook.layers.weighted_sum import Normalization, Residual, residual_sum
+from onelook.networks.branched_structure import DarknetStage
 from onelook.networks.detector import Backbone, Detector, Neck, PixelFormat, Pixels
 from onelook.networks.published import Published, Variant
 from onelook.networks.yolov4.backbone import CspTiny
 from onelook.networks.yolov4.bifpn import BiFpn
-from onelook.networks.yolov4.csp_darknet53 import CspDarknet53, Unit
+from onelook.networks.yolov4.csp_darknet53 import CspDarknet53, Unit, csp_darknet53_sizes
 from onelook.networks.yolov4.csp_resnext50 import CspResnext50
 from onelook.networks.yolov4.head import Anchors, Coordinates, Yolov4Head
 from onelook.networks.yolov4.neck import Fusion, TinyFpn
@@ -57,6 +58,9 @@ class Yolov4:
     YOLOv4-CSP with it and with SiLU is YOLOR-CSP.  size: (height, width) that the weights are evaluated at.
     norm_momentum: weight of a new batch in batch norm's running statistics.  nms: overlap that suppresses a detection,
     unless another is asked for ("diou" is the paper's; sec. 3.4).
+
+    stem, stages: channels of the stem, and the five stages, of a CSPDarknet-53 with sizes of its own (`onelook
+    search`); without them both factors decide. Those still decide of neck and head.
     """
 
     backbone: Literal["csp_darknet53", "csp_darknet", "csp_resnext50", "tiny"] = "csp_darknet53"
@@ -82,6 +86,8 @@ class Yolov4:
     pixels: PixelFormat = FRACTIONS
     norm_momentum: float = 0.01
     nms: Literal["iou", "diou"] = "iou"
+    stem: int | None = None
+    stages: tuple[DarknetStage, ...] = ()
 
     multi_label: ClassVar[bool] = True  # a row may be a detection of several classes in the published evaluation
 
@@ -90,6 +96,8 @@ class Yolov4:
             raise ValueError("width is from 1/32 to 16, depth above 0, at most 16, norm_momentum above 0, at most 1")
         if len(set(self.context)) < len(self.context) or {"spp", "aspp"} <= set(self.context):
             raise ValueError(f"context has spp or aspp, once, and may have rfb, once; not {self.context}")
+        if (self.stem is None) != (not self.stages) or len(self.stages) not in (0, 5):
+            raise ValueError("a CSPDarknet-53 with sizes of its own has channels of the stem, and five stages")
         self._check_anchors()
         self._check_used()
 
@@ -119,6 +127,8 @@ class Yolov4:
             raise ValueError("the tiny backbone has no residual sums that could be weighted")
         if self.unit != "dark" and self.backbone not in ("csp_darknet53", "csp_darknet"):
             raise ValueError(f"the backbone '{self.backbone}' has no Darknet units")
+        if self.stages and self.backbone not in ("csp_darknet53", "csp_darknet"):
+            raise ValueError(f"the backbone '{self.backbone}' has no stages of its own")
         if self.unit in ("reversed", "reversed_rep") and self.residual != "plain":
             raise ValueError("reversed units have plain sums")
 
@@ -166,7 +176,13 @@ class Yolov4:
             return CspResnext50(self.width, self.depth, style, join)
         if self.backbone == "tiny":
             return CspTiny(self.width, style)
-        return CspDarknet53(self.width, self.depth, style, join, first=self.backbone == "csp_darknet53", unit=self.unit)
+        stem, stages = self.csp_darknet53_sizes
+        return CspDarknet53(stem, stages, style, join, first=self.backbone == "csp_darknet53", unit=self.unit)
+
+    @property
+    def csp_darknet53_sizes(self) -> tuple[int, tuple[DarknetStage, ...]]:
+        """Channels of the stem, and the stages, of a CSPDarknet-53."""
+        return csp_darknet53_sizes(self.width, self.depth) if self.stem is None else (self.stem, self.stages)
 
     def _neck(self, backbone: Backbone, style: ConvStyle) -> Neck:
         if self.neck == "tiny":

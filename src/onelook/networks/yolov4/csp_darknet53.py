@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from onelook.layers.conv import ConvStyle
 from onelook.layers.rep_conv import RepConv, RepResidual
+from onelook.networks.branched_structure import DarknetStage
 from onelook.networks.yolov4.backbone import CspBackbone, CspStage, Join, Widths
 
 if TYPE_CHECKING:
@@ -56,34 +58,47 @@ def darknet_unit(kind: Unit, channels: int, inner: int, style: ConvStyle, join: 
     return DarknetUnit(channels, inner, style, join, rep=kind == "dark_rep")
 
 
+def csp_darknet53_sizes(width: float, depth: float) -> tuple[int, tuple[DarknetStage, ...]]:
+    """Channels of the stem, at most 32, and the stages of the published networks.
+
+    width: factor on all channels.  depth: factor on the units of all stages but the first, rounded up.
+    """
+    stem, *channels = (int(c * width) for c in (32, 64, 128, 256, 512, 1024))
+    units = (1, *(ceil(units * depth) for units in (2, 8, 8, 4)))
+    return min(stem, 32), tuple(map(DarknetStage, channels, units))
+
+
 class CspDarknet53(CspBackbone):
     """CSPDarknet-53 (YOLOv4 sec. 3.1; Scaled-YOLOv4 sec. 4.1).
 
-    width: factor on all channels; the stem has at most 32.  depth: factor on the units of all stages, rounded up.
-    first: whether the first stage is cross stage partial (YOLOv4), with all channels on both paths, or one plain
-    residual unit (YOLOv4-CSP), which is cheaper.  unit: see `darknet_unit`.
+    stem: its channels.  stages: of strides 2, 4, 8, 16 and 32.  first: whether the first stage is cross stage partial
+    (YOLOv4), with all channels on both paths, or plain residual units (YOLOv4-CSP), which is cheaper.  unit: see
+    `darknet_unit`.
     """
 
     def __init__(
-        self, width: float, depth: float, style: ConvStyle, join: Join, *, first: bool, unit: Unit = "dark"
+        self,
+        stem: int,
+        stages: Sequence[DarknetStage],
+        style: ConvStyle,
+        join: Join,
+        *,
+        first: bool,
+        unit: Unit = "dark",
     ) -> None:
         super().__init__()
-        stem, *channels = (int(c * width) for c in (32, 64, 128, 256, 512, 1024))
-        stem = min(stem, 32)
-        self.channels = tuple(channels[2:])
+        self.channels = tuple(stage.outputs for stage in stages[2:])
         self.stem = style.conv(3, stem, 3)
-        stages: list[nn.Module] = []
+        built: list[nn.Module] = []
         inputs = stem
-        for number, (outputs, units) in enumerate(zip(channels, (1, 2, 8, 8, 4))):
+        for number, stage in enumerate(stages):
+            outputs, half = stage.outputs, stage.outputs // 2
             down = style.conv(inputs, outputs, 3, 2)
-            if number:
-                half, count = outputs // 2, ceil(units * depth)
-                chain = nn.Sequential(*(darknet_unit(unit, half, half, style, join) for _ in range(count)))
-                stages.append(CspStage(down, chain, Widths(outputs, half, half, outputs), style))
-            elif first:
-                chain = nn.Sequential(darknet_unit(unit, outputs, outputs // 2, style, join))
-                stages.append(CspStage(down, chain, Widths(outputs, outputs, outputs, outputs), style))
+            own = half if number else outputs
+            units = [darknet_unit(unit, own, half, style, join) for _ in range(stage.depth)]
+            if number or first:
+                built.append(CspStage(down, nn.Sequential(*units), Widths(outputs, own, own, outputs), style))
             else:
-                stages.append(nn.Sequential(down, darknet_unit(unit, outputs, outputs // 2, style, join)))
+                built.append(nn.Sequential(down, *units))
             inputs = outputs
-        self.stages = nn.ModuleList(stages)
+        self.stages = nn.ModuleList(built)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from onelook.augment.letterbox import Letterbox, Resize
 from onelook.layers.conv import ConvStyle
+from onelook.networks.branched_structure import Downsample, ElanStage, ElanStem
 from onelook.networks.detector import Detector, OfficialFile, PixelFormat, Pixels
 from onelook.networks.published import Published, Variant
-from onelook.networks.yolov7.backbone import ElanBackbone, ElanStage, StemKind
-from onelook.networks.yolov7.downsample import Downsample
+from onelook.networks.yolov7.backbone import ElanBackbone
 from onelook.networks.yolov7.elan import ElanChain
 from onelook.networks.yolov7.head import Anchors, Yolov7Head
 from onelook.networks.yolov7.neck import ElanNeck, NeckLevel
@@ -64,7 +64,7 @@ class Yolov7:
     size: (height, width) that the weights are evaluated at.
     """
 
-    stem: StemKind
+    stem: ElanStem
     stages: tuple[ElanStage, ...]
     neck: tuple[int, ...]
     anchors: Anchors
@@ -106,7 +106,7 @@ class Yolov7:
         style = ConvStyle(self.activation)
         chain = ElanChain(self.depth, self.step, self.rep, self.rep_identity)
         stages = tuple(
-            ElanStage(self._between(stage.entry), self._inside(stage.block), self._between(stage.output))
+            ElanStage(self._between(stage.entry), self._inside(stage.block), self._between(stage.output), stage.depth)
             for stage in self.stages
         )
         backbone = ElanBackbone(self.stem, stages, chain=chain, down=self.down, style=style, copies=self.copies)

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from onelook.layers.conv import ConvStyle
 from onelook.layers.focus import space_to_depth
+from onelook.networks.branched_structure import Downsample, ElanStage, ElanStem
 from onelook.networks.detector import Backbone
-from onelook.networks.yolov7.downsample import Downsample, downsample
+from onelook.networks.yolov7.downsample import downsample
 from onelook.networks.yolov7.elan import ElanChain, ExtendedElan
 
 if TYPE_CHECKING:
     from onelook.types import Pyramid
-
-StemKind = Literal["two", "four", "space_to_depth"]
-
-
-@dataclass(frozen=True)
-class ElanStage:
-    """Channels of one stage: after the downsampling block, inside the ELAN, and of the ELAN's last 1x1.
-
-    Compound scaling changes `entry` and `output`, not `block` (fig. 3c).
-    """
-
-    entry: int
-    block: int
-    output: int
 
 
 class SpaceToDepth(nn.Module):
@@ -40,11 +27,14 @@ class SpaceToDepth(nn.Module):
 
 
 class ElanBackbone(Backbone):
-    """ELAN backbone; returns the outputs of all stages but the first: strides 8, 16, 32 and, with five stages, 64."""
+    """ELAN backbone; returns the outputs of all stages but the first: strides 8, 16, 32 and, with five stages, 64.
+
+    chain: of the stages that have no depth of their own.
+    """
 
     def __init__(
         self,
-        stem: StemKind,
+        stem: ElanStem,
         stages: Sequence[ElanStage],
         *,
         chain: ElanChain,
@@ -58,8 +48,9 @@ class ElanBackbone(Backbone):
         self.stem = nn.Sequential(*_stem(stem, stages[0].entry, down, style))
         self.stages = nn.ModuleList()
         for index, stage in enumerate(stages):
+            own = chain if stage.depth is None else replace(chain, depth=stage.depth)
             block = ExtendedElan(
-                stage.entry, stage.output, stage.block, stage.block, chain=chain, style=style, copies=copies
+                stage.entry, stage.output, stage.block, stage.block, chain=own, style=style, copies=copies
             )
             into = [] if index == 0 else [downsample(down, stages[index - 1].output, stage.entry, style)]
             self.stages.append(nn.Sequential(*into, block))
@@ -76,7 +67,7 @@ class ElanBackbone(Backbone):
         return next(module for module in self.stem.modules() if isinstance(module, nn.Conv2d))
 
 
-def _stem(kind: StemKind, outputs: int, down: Downsample, style: ConvStyle) -> list[nn.Module]:
+def _stem(kind: ElanStem, outputs: int, down: Downsample, style: ConvStyle) -> list[nn.Module]:
     """Makes the layers from pixels to `outputs` channels at stride 4."""
     half = outputs // 2
     match kind:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onelook.layers.conv import ConvStyle
-
-Downsample = Literal["pool", "both", "conv", "down_c"]
+from onelook.networks.branched_structure import Downsample
 
 
 class MaxPool(nn.Module):

@@ -13,8 +13,9 @@ from onelook.layers.conv import ConvStyle
 from onelook.layers.rep_conv import RepConv
 from onelook.layers.resize import upsample
 from onelook.layers.training_only import TrainingOnly
+from onelook.networks.branched_structure import Downsample
 from onelook.networks.detector import Backbone, Neck
-from onelook.networks.yolov7.downsample import Downsample, downsample
+from onelook.networks.yolov7.downsample import downsample
 from onelook.networks.yolov7.elan import ElanChain, ExtendedElan
 from onelook.networks.yolov7.sppcspc import LightSppCsp, SppCspc
 

@@ -9,9 +9,10 @@ import torch
 
 from onelook.augment.letterbox import Letterbox, Resize
 from onelook.layers.conv import ConvStyle
+from onelook.networks.branched_structure import DarknetStage
 from onelook.networks.detector import Backbone, Detector, Neck, PixelFormat, Pixels
 from onelook.networks.published import Published, Variant
-from onelook.networks.yolox.backbone import CspDarknet, Darknet53
+from onelook.networks.yolox.backbone import CspDarknet, Darknet53, csp_darknet_sizes
 from onelook.networks.yolox.decoupled_head import CoupledLevel, DecoupledLevel
 from onelook.networks.yolox.head import Anchors, YoloxHead
 from onelook.networks.yolox.neck import Fpn, Pafpn
@@ -40,6 +41,9 @@ class Yolox:
     head, anchors, one_to_one: the steps of table 2.  head: "coupled" is YOLOv3's.  anchors: (width, height) of the
     anchor boxes in pixels, the same number for each of the three levels; None for an anchor-free head.  one_to_one:
     whether the head has a branch that selects one prior for each object, so that no NMS is needed.
+
+    stem, stages: channels of the stem, and the four stages, of a CSPDarknet with sizes of its own (`onelook search`);
+    without them both factors decide. Those still decide of neck and head.
     """
 
     depth: float = 1.0
@@ -54,8 +58,14 @@ class Yolox:
     head: Literal["decoupled", "coupled"] = "decoupled"
     anchors: Anchors | None = None
     one_to_one: bool = False
+    stem: int | None = None
+    stages: tuple[DarknetStage, ...] = ()
 
     def __post_init__(self) -> None:
+        if (self.stem is None) != (not self.stages) or len(self.stages) not in (0, 4):
+            raise ValueError("a CSPDarknet with sizes of its own has channels of the stem, and four stages")
+        if self.stages and self.backbone != "csp_darknet":
+            raise ValueError(f"the backbone '{self.backbone}' has no stages of its own")
         if self.anchors is not None and (len(self.anchors) != 3 or len(set(map(len, self.anchors))) != 1):
             raise ValueError("anchors are (width, height) pairs, the same number for each of the three levels")
 
@@ -85,8 +95,17 @@ class Yolox:
             darknet = Darknet53(style, self.depth, self.width)
             return darknet, Fpn(darknet, style)
         repeats = round(3 * self.depth)
-        csp_darknet = CspDarknet(int(64 * self.width), max(repeats, 1), style)
+        channels, stages = self.csp_darknet_sizes
+        csp_darknet = CspDarknet(channels, stages, style)
         return csp_darknet, Pafpn(csp_darknet, repeats, style)
+
+    @property
+    def csp_darknet_sizes(self) -> tuple[int, tuple[DarknetStage, ...]]:
+        """Channels of the stem, and the stages, of the CSPDarknet."""
+        if self.stem is not None:
+            return self.stem, self.stages
+        channels = int(64 * self.width)
+        return channels, csp_darknet_sizes(channels, max(round(3 * self.depth), 1))
 
     def official_names(self) -> dict[str, str]:
         """Maps our tensor names to those of the official repository, one to one, for the training form.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from onelook.layers.conv import ConvStyle
 from onelook.layers.csp import Bottleneck, CspStage
 from onelook.layers.focus import Focus
 from onelook.layers.spp import Spp
+from onelook.networks.branched_structure import DarknetStage
 from onelook.networks.detector import Backbone
 
 if TYPE_CHECKING:
@@ -36,23 +37,31 @@ class _FourStages(Backbone):
         return next(module for module in self.stem.modules() if isinstance(module, nn.Conv2d))
 
 
+def csp_darknet_sizes(channels: int, depth: int) -> tuple[DarknetStage, ...]:
+    """The stages of the published CSPDarknets, behind a stem of `channels`; every stage doubles them.
+
+    depth: bottlenecks of the first and last stage; those between have 3 times as many.
+    """
+    return tuple(DarknetStage(channels * 2**level, depth * (1 if level in (1, 4) else 3)) for level in range(1, 5))
+
+
 class CspDarknet(_FourStages):
     """CSPDarknet with Focus stem; its last stage has SPP and no shortcuts.
 
-    channels: of the stem; every stage doubles them.  depth: bottlenecks of stages 2 and 5; stages 3 and 4 have 3 times
-    as many.
+    channels: of the stem.  stages: of strides 4, 8, 16 and 32.
     """
 
-    def __init__(self, channels: int, depth: int, style: ConvStyle) -> None:
+    def __init__(self, channels: int, stages: Sequence[DarknetStage], style: ConvStyle) -> None:
         super().__init__()
-        c1, c2, c3, c4, c5 = (channels * 2**level for level in range(5))
+        c2, c3, c4, c5 = (stage.outputs for stage in stages)
+        d2, d3, d4, d5 = (stage.depth for stage in stages)
         self.channels = (c3, c4, c5)
-        self.stem = Focus(3, c1, style)
-        self.stage2 = nn.Sequential(style.spatial(c1, c2, stride=2), CspStage(c2, c2, depth, style))
-        self.stage3 = nn.Sequential(style.spatial(c2, c3, stride=2), CspStage(c3, c3, 3 * depth, style))
-        self.stage4 = nn.Sequential(style.spatial(c3, c4, stride=2), CspStage(c4, c4, 3 * depth, style))
+        self.stem = Focus(3, channels, style)
+        self.stage2 = nn.Sequential(style.spatial(channels, c2, stride=2), CspStage(c2, c2, d2, style))
+        self.stage3 = nn.Sequential(style.spatial(c2, c3, stride=2), CspStage(c3, c3, d3, style))
+        self.stage4 = nn.Sequential(style.spatial(c3, c4, stride=2), CspStage(c4, c4, d4, style))
         self.stage5 = nn.Sequential(
-            style.spatial(c4, c5, stride=2), Spp(c5, c5, style), CspStage(c5, c5, depth, style, shortcut=False)
+            style.spatial(c4, c5, stride=2), Spp(c5, c5, style), CspStage(c5, c5, d5, style, shortcut=False)
         )
 
 

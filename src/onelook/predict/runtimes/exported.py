@@ -111,19 +111,52 @@ class ExportedRuntime(ABC):
         """All files that belong to the model, the one that users name first."""
         return (self.path,)
 
+    concurrent: int = 1
+    """Runs of the network at the same time, each of a part of a batch."""
+
+    def expect_batches(self, batch: int) -> None:
+        """Sets the library up for the shortest time of one image, or, for batches, for the most images a second.
+
+        batch: most images that are given together. Called before the first of them, and whenever it changes; boxes may
+        then differ in their last digits.
+        """
+        parts = max(1, batch // (self.metadata.batch or 1))
+        if parts > 1 or self.concurrent > 1:
+            self.concurrent = self._expect(parts)
+
+    def _expect(self, parts: int) -> int:
+        """Prepares for as many runs as there are parts in a batch; returns how many run at the same time."""
+        return 1
+
+    def run_all(self, outputs: Sequence[str], feeds: Sequence[Mapping[str, np.ndarray]]) -> list[list[np.ndarray]]:
+        """The outputs of several runs, as `run` has them."""
+        return [self.run(outputs, feed) for feed in feeds]
+
     def __call__(self, batch: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
+        raw = self.metadata.outputs == "raw"
+        names = ["boxes", "scores"] if raw else ["count", "boxes", "scores", "labels"]
+        settings = {} if raw else self._settings(postprocess)
         found: list[RawDetections] = []
-        for part, count in self._parts(batch):
-            if self.metadata.outputs == "raw":
-                boxes, scores = self.run(["boxes", "scores"], {"images": part})
-                found += postprocess.batch(boxes[:count], scores[:count])
-            else:
-                found += self._detections(part, postprocess)[:count]
+        for together in self._rounds(batch):
+            outputs = self.run_all(names, [{"images": part, **settings} for part, _ in together])
+            for arrays, (_, count) in zip(outputs, together):
+                if raw:
+                    boxes, scores = arrays
+                    found += postprocess.batch(boxes[:count], scores[:count])
+                else:
+                    found += _detections(arrays, postprocess)[:count]
         return found
+
+    def _rounds(self, batch: np.ndarray) -> Iterator[list[tuple[np.ndarray, int]]]:
+        """The parts of a batch that are in memory at the same time: one by one, or all where several run at once."""
+        if self.concurrent > 1:
+            yield list(self._parts(batch))
+        else:
+            yield from ([part] for part in self._parts(batch))
 
     def _parts(self, batch: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         """The batch as (b, 3, H, W) float32 in pieces the file can take, and how many images of each are real."""
-        step = self.metadata.batch or max(len(batch), 1)
+        step = self.metadata.batch or (1 if self.concurrent > 1 else max(len(batch), 1))
         for start in range(0, len(batch), step):
             part = batch[start : start + step]
             pixels = np.empty((self.metadata.batch or len(part), 3, *part.shape[1:3]), np.float32)
@@ -131,8 +164,8 @@ class ExportedRuntime(ABC):
             pixels[len(part) :] = 0
             yield pixels, len(part)
 
-    def _detections(self, pixels: np.ndarray, postprocess: Postprocess) -> list[RawDetections]:
-        """The detections of a file with NMS inside, or of a model that needs none."""
+    def _settings(self, postprocess: Postprocess) -> dict[str, np.ndarray]:
+        """The thresholds for a file with NMS inside, or for a model that needs none."""
         values = {"confidence": getattr(postprocess, "confidence", 0.0)}
         if self.metadata.one_to_one:
             if not isinstance(postprocess, TopK):
@@ -144,17 +177,21 @@ class ExportedRuntime(ABC):
             values["iou"] = postprocess.iou
         else:
             raise ConfigError(f"'{self.path}' has NMS inside and cannot use {type(postprocess).__name__}.", _NO_NMS)
-        settings = {name: np.array(value, np.float32) for name, value in values.items()}
-        counts, boxes, scores, labels = self.run(["count", "boxes", "scores", "labels"], {"images": pixels, **settings})
-        found = []
-        for row, count in enumerate(counts.tolist()):
-            kept = slice(0, min(max(int(count), 0), postprocess.limit or boxes.shape[1]))
-            found.append((boxes[row, kept], scores[row, kept], labels[row, kept]))
-        return found
+        return {name: np.array(value, np.float32) for name, value in values.items()}
 
     def _not_run(self, error: Exception) -> ExportError:
         """The error for a run that the library refused."""
         return ExportError(f"'{self.path}' cannot be run: {first_line(error)}", "Export the model again.")
+
+
+def _detections(outputs: Sequence[np.ndarray], postprocess: Postprocess) -> list[RawDetections]:
+    """The detections of each image from the outputs of a file with NMS inside."""
+    counts, boxes, scores, labels = outputs
+    found = []
+    for row, count in enumerate(counts.tolist()):
+        kept = slice(0, min(max(int(count), 0), getattr(postprocess, "limit", None) or boxes.shape[1]))
+        found.append((boxes[row, kept], scores[row, kept], labels[row, kept]))
+    return found
 
 
 def wanted_outputs(metadata: ExportedMetadata) -> set[str]:
