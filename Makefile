@@ -7,17 +7,18 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-all test-targets lint format docs story clean
+.PHONY: help install demo test test-all test-targets lint format docs story dist clean
 
 help:
 	@echo "make demo      the whole main job on a made-up data set: train, validate, detect, export, report"
 	@echo "make test      the tests (minutes)"
-	@echo "make test-all  the tests and the slow ones"
+	@echo "make test-all  the tests and the slow ones; installs what builds packages and runs notebooks"
 	@echo "make test-targets  the tests of OpenVINO, ncnn and LiteRT files and of PyAV, which it installs"
 	@echo "make lint      style and types"
 	@echo "make format    puts the code into the house's format"
 	@echo "make docs      the pages that programs write, and the site: site/index.html"
 	@echo "make story     docs/story.md, with what each of its commands prints (minutes; WEIGHTS=yolox_nano.onnx)"
+	@echo "make dist      wheel and sdist in dist/, checked"
 	@echo "make install   only makes $(VENV)"
 	@echo "make clean     removes $(VENV) and what tools leave behind"
 
@@ -53,6 +54,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-all: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -e '.[release,notebooks]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "slow or not slow"
 
 # OpenVINO, ncnn, pnnx, LiteRT and PyAV are large, so that `make test` does without them.
@@ -78,6 +80,12 @@ docs: $(INSTALLED)
 WEIGHTS ?= yolox_nano.onnx
 story: $(INSTALLED)
 	$(BIN)/python docs/make_story.py $(WEIGHTS)
+
+# The version is that of the tag (v1.2.3) of the commit that is checked out.
+dist: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -e '.[release]'
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

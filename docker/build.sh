@@ -43,7 +43,9 @@ echo "Building $tag with $builder (minutes) ..."
 # A HEALTHCHECK is kept in the format of docker only.
 format=(--format docker)
 if [[ $builder == docker ]]; then format=(); fi
-"$builder" build "${format[@]}" --file "docker/$kind.Dockerfile" --tag "$tag" .
+# The version of a commit with a tag; of others the images have that of sources without a tag.
+version=$(git describe --tags --exact-match --match 'v[0-9]*' 2>/dev/null || true)
+"$builder" build "${format[@]}" --file "docker/$kind.Dockerfile" --build-arg "VERSION=${version#v}" --tag "$tag" .
 
 if [[ $builder == buildah ]]; then
     container=$(buildah from "$tag")

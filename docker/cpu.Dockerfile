@@ -5,9 +5,11 @@ ARG PYTHON_IMAGE=python:3.13.7-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS wheel
 WORKDIR /source
+# Git is not here to say which version this is; without the argument it is the one of sources without a tag.
+ARG VERSION=
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY src ./src
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+RUN SETUPTOOLS_SCM_PRETEND_VERSION_FOR_ONELOOK="${VERSION}" pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM ${PYTHON_IMAGE} AS packed
 COPY --from=wheel /wheels /wheels

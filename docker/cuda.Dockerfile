@@ -6,9 +6,11 @@ ARG PYTHON_IMAGE=python:3.12.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS wheel
 WORKDIR /source
+# Git is not here to say which version this is; without the argument it is the one of sources without a tag.
+ARG VERSION=
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY src ./src
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+RUN SETUPTOOLS_SCM_PRETEND_VERSION_FOR_ONELOOK="${VERSION}" pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM ${CUDA_IMAGE}
 # Made for CUDA 12 and cuDNN 9, which the base image has. Change both together.

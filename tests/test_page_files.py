@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import warnings
 from pathlib import Path
 
@@ -42,19 +42,22 @@ def test_the_server_sends_the_page_with_its_headers_and_needs_no_token_for_it(tm
         assert client.post("/").status_code in (401, 405)
 
 
-def test_the_wheel_has_the_page():
+def test_the_wheel_has_the_page(tmp_path, monkeypatch):
     setuptools = pytest.importorskip("setuptools", minversion="77", reason="needs setuptools 77, as the build does")
-    before = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        with warnings.catch_warnings():  # of setuptools about itself
-            warnings.simplefilter("ignore")
-            distribution = setuptools.Distribution()
-            distribution.parse_config_files(["pyproject.toml"])
-            command = distribution.get_command_obj("build_py")
-            command.ensure_finalized()
-            command.manifest_files = {}  # of a checkout; package-data alone has to name the files
-            found = command.find_data_files("onelook", "src/onelook")
-    finally:
-        os.chdir(before)
-    assert {Path(path).resolve() for path in found} >= set(FOLDER.iterdir())
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    # Where setuptools-scm is installed, these lines would write the version into the sources that other tests import.
+    settings, found = re.subn(r"^\[tool\.setuptools_scm\]$.*?(?=^\[)", "", settings, flags=re.MULTILINE | re.DOTALL)
+    assert found == 1
+    (tmp_path / "pyproject.toml").write_text(settings, encoding="utf-8")
+    for name in ("README.md", "LICENSE", "NOTICE", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():  # of setuptools about itself
+        warnings.simplefilter("ignore")
+        distribution = setuptools.Distribution()
+        distribution.parse_config_files(["pyproject.toml"])
+        command = distribution.get_command_obj("build_py")
+        command.ensure_finalized()
+        command.manifest_files = {}  # of a checkout; package-data alone has to name the files
+        names = command.find_data_files("onelook", "src/onelook")
+    assert {Path(name).resolve() for name in names} >= set(FOLDER.iterdir())

@@ -3,6 +3,7 @@
 RECIPE = "recipe.yaml"
 CHECKPOINT = "state.pt"
 BEST_WEIGHTS = "best.safetensors"
+MODEL_CARD = "MODEL_CARD.md"
 LAST_WEIGHTS = "last.safetensors"
 METRICS = "metrics.csv"
 LOG = "train.log"

@@ -38,6 +38,7 @@ from onelook.training.run import Run
 from onelook.types import UNDEFINED
 from onelook.weights import restore
 from onelook.weights.checkpoint import read_checkpoint
+from onelook.weights.header import Header
 from onelook.weights.safetensors_file import write_safetensors
 
 FIRST_BATCHES = 2  # that are looked at before the first epoch
@@ -115,7 +116,7 @@ class DetectionTask:
             if process_group.size == 1:  # where one of several failed at an image, the others would wait for it
                 train_ap = _training_ap(backend, training, min(len(validation), TRAINING_IMAGES))
         if process_group.is_main and evaluation is not None:
-            _add_thresholds(best, evaluation)
+            run.write_card(_add_results(best, evaluation))
             if (best_f1 := evaluation.f1_curve.best_f1) > 0:
                 run.log.info(f"The best confidence is {evaluation.best_confidence:.2f} (mean F1 {best_f1:.3f}).")
         if process_group.is_main:
@@ -143,14 +144,22 @@ def _training_ap(backend: TorchRuntime, training: Dataset, count: int) -> float 
     return None if found == UNDEFINED else found
 
 
-def _add_thresholds(path: Path, evaluation: Evaluation) -> None:
-    """Adds the confidence with the best F1 to the description of a weights file; its tensors stay as they are."""
+def _add_results(path: Path, evaluation: Evaluation) -> Header:
+    """Adds the AP of the classes and the confidence with the best F1 to the description of a weights file.
+
+    Its tensors stay as they are. Returns the description.
+    """
     checkpoint = read_checkpoint(path)
     assert checkpoint.header is not None  # a run has written it
-    best = {"best_confidence": evaluation.best_confidence, "best_f1": evaluation.f1_curve.best_f1}
-    header = replace(checkpoint.header, trained={**(checkpoint.header.trained or {}), **best})
+    found = {
+        "best_confidence": evaluation.best_confidence,
+        "best_f1": evaluation.f1_curve.best_f1,
+        "per_class": evaluation.per_class,
+    }
+    header = replace(checkpoint.header, trained={**(checkpoint.header.trained or {}), **found})
     tensors = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}  # the file is mapped
     write_safetensors(path, tensors, header)
+    return header
 
 
 @dataclass(frozen=True)

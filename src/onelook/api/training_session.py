@@ -34,6 +34,7 @@ from onelook.training.device_batches import DeviceBatches, check_augment_on_devi
 from onelook.training.fit_anchors import with_fitting_anchors
 from onelook.training.loggers import check_loggers
 from onelook.training.options import RunOptions, options_of_run
+from onelook.training.origin import data_facts, initial_weights
 from onelook.training.preflight import rates_too_low
 from onelook.training.processes import ProcessGroup, gather_objects, join_process_group
 from onelook.training.recipe import Recipe
@@ -43,6 +44,7 @@ from onelook.training.start import check_batch, check_batch_norm_variance, fill_
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
 from onelook.training.threads import ThreadChoice, thread_candidates, wants_choice
 from onelook.training.train_state import TrainState
+from onelook.weights.identify import model_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +160,8 @@ def start_training(
             plan_run(run, kept, prepared.pace, start.begin)
             if fraction is not None and validation is not None and run.is_main and not start.resume:
                 remember_division(start.folder, training, validation)
+            if not start.resume:
+                run.record.origin["initial"] = initial_weights(start.weights, model_name(prepared.recipe.model))
             _report_start(run, notes, prepared.teacher, start.resume)
             if validation is None and chosen != "none":
                 run.log.warning(without_validation(data))
@@ -280,6 +284,7 @@ def _prepare(
 def _report_start(run: Run, notes: list[str], teacher: TeacherRecord | None, resume: bool) -> None:
     """Reports what the training starts with, and writes the record of a new run's teacher."""
     if teacher is not None:
+        run.record.origin["teacher"] = Path(teacher.weights or teacher.model).name
         strides = ", ".join(map(str, run.train_state.distillation_strides))
         notes = [*notes, f"Learning from {teacher} as well, at strides {strides}."]
         if run.is_main and not resume:
@@ -308,9 +313,10 @@ def _checked_session(
             }
         )
         if run.is_main:
-            for dataset in (training, validation):
+            for part, dataset in (("training", training), ("validation", validation)):
                 if dataset is not None:
                     check_fit(dataset, run.log.reporter, allow=bool(options.allow_size_mismatch))
+                    run.record.origin[part] = data_facts(dataset)
         if new:
             preflight(task, run, training, validation)
     evaluate = None if validation is None else partial(task.metrics, validation=validation, run=run)

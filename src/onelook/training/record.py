@@ -22,13 +22,15 @@ class RunRecord:
     """The history of a run: JSON, stored in the checkpoint. Epochs count from 0, in metrics.csv from 1.
 
     flags: of the command that started the run; --resume uses them again.  data: identity of the training and
-    validation sets (`Dataset.identity`).  meters: of every process, inside an epoch.  misses: evaluations since the
-    best one.  budget: what a `TimePlan` needs again; {} without one.
+    validation sets (`Dataset.identity`).  origin: what weights files say beside that of data, first weights and teacher
+    (`onelook.training.origin`).  meters: of every process, inside an epoch.  misses: evaluations since the best one.
+    budget: what a `TimePlan` needs again; {} without one.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     flags: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
     best: float | None = None
     best_epoch: int | None = None
     misses: int = 0
@@ -49,8 +51,14 @@ class RunRecord:
         return {}
 
     def trained(self) -> dict[str, Any]:
-        """When and on what weights that are written now are trained, for their file."""
-        return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), **self.data}
+        """When, how long and on what weights that are written now are trained, for their file."""
+        origin = dict(self.origin)
+        data = {
+            part: None if identity is None else {**identity, **(origin.pop(part, None) or {})}
+            for part, identity in self.data.items()
+        }
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return {"date": date, "epoch": self.rows[-1]["epoch"] if self.rows else 0, **data, **origin}
 
     def update_best(self, value: float | None, epoch: int) -> bool:
         """Records the metric of an evaluation; returns whether it is the best so far. Only finite values can be.

@@ -1,8 +1,9 @@
 """A run: a training in a folder, with logging, evaluation, checkpoints, early stopping and resuming.
 
-The folder holds `recipe.yaml`, `metrics.csv`, `best.safetensors`, `last.safetensors`, `state.pt` (the checkpoint) and
-`train.log`. Every file but the log is replaced atomically, the checkpoint last: after a crash at any moment the run can
-be resumed from its last checkpoint and gives exactly the numbers of an uninterrupted one.
+The folder holds `recipe.yaml`, `metrics.csv`, `best.safetensors`, `last.safetensors`, `state.pt` (the checkpoint),
+`train.log` and `MODEL_CARD.md` (about the best weights). Every file but the log is replaced atomically, the checkpoint
+last: after a crash at any moment the run can be resumed from its last checkpoint and gives exactly the numbers of an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import torch
 from onelook import run_files
 from onelook.config import to_plain, write_yaml
 from onelook.errors import OtherProcessError, UserError, did_you_mean
-from onelook.files import remove_leftovers
+from onelook.files import remove_leftovers, write_text
+from onelook.networks.flops import count_parameters
 from onelook.ops.reduce import mean_over_processes
 from onelook.reporter import Reporter, SilentReporter
 from onelook.training.checkpoint import latest_weights_hint, load_checkpoint, save_checkpoint
@@ -30,6 +32,7 @@ from onelook.training.interrupt import StopRequest
 from onelook.training.loggers import CsvLogger, LoggerCollection, open_loggers
 from onelook.training.loop import Batches, Epoch, Step, train
 from onelook.training.meter import LossMeter, NonFiniteLossError
+from onelook.training.model_card import model_card
 from onelook.training.processes import (
     ProcessGroup,
     any_process,
@@ -45,12 +48,13 @@ from onelook.training.threads import ThreadChoice
 from onelook.training.train_log import TrainLog, format_losses
 from onelook.training.train_state import TrainState
 from onelook.types import UNDEFINED
-from onelook.weights import save_weights
+from onelook.weights import read_header, save_weights
 
 if TYPE_CHECKING:
     from onelook.networks.detector import Detector
     from onelook.training.budget import TimePlan
     from onelook.training.recipe import Recipe
+    from onelook.weights.header import Header
 
 READ_EVERY = 20  # steps between two reads of the losses on CUDA: each read synchronises with the device
 
@@ -184,9 +188,9 @@ class Run:
         return epoch + 1 == self.recipe.epochs if self.time_plan is None else self.time_plan.over
 
     def write_weights(self, file_name: str, row: Mapping[str, Any]) -> None:
-        """Writes the evaluated model to a file of the run's folder, with the metrics in `row`."""
+        """Writes the evaluated model to a file of the run's folder with the metrics in `row`; if best, its card too."""
         if self.is_main:
-            save_weights(
+            path = save_weights(
                 self.train_state.evaluated_model,
                 self.folder / file_name,
                 recipe=to_plain(self.recipe),
@@ -194,6 +198,13 @@ class Run:
                 size=self.recipe.input_size,
                 trained=self.record.trained(),
             )
+            if file_name == run_files.BEST_WEIGHTS:
+                self.write_card(read_header(path))
+
+    def write_card(self, header: Header) -> None:
+        """Writes the model card of the best weights, from the description in their file."""
+        text = model_card(header, count_parameters(self.train_state.evaluated_model))
+        write_text(self.folder / run_files.MODEL_CARD, text)
 
     def result(self, epochs: int) -> RunResult:
         """The result of the training so far. epochs: those that are finished."""

@@ -21,8 +21,10 @@ class Header:
     (`config.to_plain`), from which the network is rebuilt.  class_names: empty where none are known.  size: (height,
     width) of the input that the weights were trained for.  preprocessing: what comes in ("rgb", 0..255) and the frame
     in plain form.  form: "training" has batch norm, "deploy" is folded.  recipe, metrics: of the training, plain.
-    trained: when and on what: "date" (UTC, ISO 8601), "training" and "validation" (split, number of images, digest of
-    their names, sizes and boxes), "best_confidence" and "best_f1" of the best weights; None where it is not known.
+    trained: when and on what: "date" (UTC, ISO 8601), "epoch", "training" and "validation" (name and format of the data
+    set, split, number of images, objects of each class, digest of names, sizes and boxes), "initial" (the files that
+    the training started from, newest first), "teacher"; of the best weights "per_class" (AP and AP50),
+    "best_confidence" and "best_f1"; None where it is not known.
     """
 
     model: str
