@@ -7,6 +7,7 @@ from pathlib import Path
 from onelook.api import view as api
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
+from onelook.serving.view_server import PORT
 
 
 def view(
@@ -19,15 +20,18 @@ def view(
     detections: Path | None = None,
     split: str = "val",
     overwrite: bool = False,
+    serve: bool = False,
+    port: int = PORT,
 ) -> CommandResult[api.ViewResult]:
     """Write an HTML page that shows a data set: images with boxes, statistics, problems, a model's mistakes.
 
     The page needs no network and no server. It refers to the images where they are, and shows them page by page, by
     class, split, size and kind of problem. With a model or detections it shows them beside the labels, and finds false
-    positives, misses and suspect labels.
+    positives, misses and suspect labels. What is faulty in a data set is listed, and the rest is shown.
 
     Examples:
         onelook view data/
+        onelook view data/ --serve
         onelook view data/ --model runs/yolox-s --out mistakes.html
         onelook view data/ --detections found.json --split test
 
@@ -39,6 +43,8 @@ def view(
         detections: COCO results file whose mistakes are shown, instead of a model's.
         split: split that the model or the detections are for.
         overwrite: replace a file that is there.
+        serve: write no file, and serve the page and its images on this machine until Ctrl-C.
+        port: port for --serve; 0 is any free one.
     """
     result = api.view(
         data,
@@ -48,6 +54,8 @@ def view(
         detections=detections,
         split=split,
         overwrite=overwrite,
+        serve=serve,
+        port=port,
         reporter=ConsoleReporter(),
     )
     return CommandResult(result)

@@ -74,7 +74,7 @@ def _chosen(by_image: dict[Place, ImageProblems]) -> list[Place]:
         return sorted(by_image)
     of_kind: dict[str, list[Place]] = {}
     for place, found in by_image.items():
-        for code in {problem.code for problem in found.problems}:
+        for code in found.codes:
             of_kind.setdefault(code, []).append(place)
     chosen: dict[Place, None] = {}
     for turn in range(max(map(len, of_kind.values()))):

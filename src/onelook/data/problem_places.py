@@ -21,6 +21,11 @@ class ImageProblems:
     problems: list[Problem] = field(default_factory=list)
     things: set[int] = field(default_factory=set)
 
+    @property
+    def codes(self) -> set[str]:
+        """The kinds of the problems."""
+        return {problem.code for problem in self.problems}
+
 
 @dataclass(frozen=True)
 class PlacedProblems:
