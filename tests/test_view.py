@@ -239,7 +239,7 @@ def test_where_nothing_is_found_there_is_no_best_confidence(tmp_path: Path) -> N
     (tmp_path / "found.json").write_text("[]")
     onelook.view(data, detections=tmp_path / "found.json", out=tmp_path / "a.html", reporter=SILENT)
     html = (tmp_path / "a.html").read_text()
-    assert "nothing right was found" in html and "from 0.00 on" not in html
+    assert ": none is right" in html and "from 0.00 on" not in html
 
 
 # --- the server ------------------------------------------------------------------------------------------------------

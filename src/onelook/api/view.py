@@ -10,6 +10,7 @@ from typing import Any
 
 from onelook.api.open import Model, PathLike
 from onelook.api.validate import validate
+from onelook.api.written_files import check_new, suspect_paths, write_all_suspects
 from onelook.config import check_arguments
 from onelook.data import Dataset
 from onelook.data.check import CheckReport, read_and_check
@@ -36,7 +37,8 @@ class ViewResult:
     """The page that was made.
 
     path: of the page; None where it was served.  images, objects: in it, of all splits.  problems: how many were found.
-    evaluated: the evaluation of the split that detections were given or made for; None without.
+    evaluated: the evaluation of the split that detections were given or made for; None without.  written: the files
+    of suspects.
     """
 
     path: Path | None
@@ -44,6 +46,7 @@ class ViewResult:
     objects: int
     problems: int
     evaluated: Evaluation | None = None
+    written: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as plain data, and `stats` of the evaluation where there is one."""
@@ -56,6 +59,7 @@ class ViewResult:
     def __str__(self) -> str:
         counts = ((self.images, "image"), (self.objects, "object"), (self.problems, "problem"))
         shown = ", ".join(f"{count:,} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+        shown = "\n".join([shown, *(f"wrote {path}" for path in self.written)])
         if self.path is None:
             return shown
         return f"{shown}\nwrote {self.path}: open it in a browser; it reads the images from where they are"
@@ -69,6 +73,9 @@ def view(
     weights: PathLike | None = None,
     detections: PathLike | None = None,
     split: str = "val",
+    suspects_coco: PathLike | None = None,
+    suspects_cvat: PathLike | None = None,
+    suspects_label_studio: PathLike | None = None,
     overwrite: bool = False,
     serve: bool = False,
     port: int = PORT,
@@ -78,7 +85,9 @@ def view(
 
     data: folder, YAML file or COCO JSON file, of which all splits are shown.  out: the file to write.  model: a model
     that is evaluated on `split`: a name with `weights`, a weights or exported file, or the folder of a run.
-    detections: a COCO results file of `split`, instead of a model.  overwrite: replace a file that is there.  serve:
+    detections: a COCO results file of `split`, instead of a model.  suspects_coco, suspects_cvat,
+    suspects_label_studio: files to write for FiftyOne, CVAT and Label Studio, as `onelook.validate` does; they need a
+    model or detections.  overwrite: replace files that are there.  serve:
     write no file, and serve the page and its images at http://127.0.0.1:8100/ until Ctrl-C, for this machine only; so
     images in shards and in formats that browsers do not know are shown as well.  port: for `serve`; 0 is any free one.
 
@@ -102,7 +111,11 @@ def view(
         )
     if not serve and os.path.lexists(path) and not overwrite:
         raise UsageError(f"'{path}' exists already.", "Replace it (overwrite), or name another file (out).")
-    options = _Options(model, weights, detections, split, shown)
+    suspects = suspect_paths(suspects_coco, suspects_cvat, suspects_label_studio)
+    check_new(suspects.values(), overwrite=overwrite)
+    if suspects and model is None and detections is None:
+        raise UsageError("Without a model or detections, no annotation is suspect.", "Give one of them.")
+    options = _Options(model, weights, detections, split, suspects, shown)
     if not serve:
         splits, page, result = _made(data, options, beside=path.absolute().parent)
         _write(path, page)
@@ -120,6 +133,7 @@ class _Options:
     weights: PathLike | None
     detections: PathLike | None
     split: str
+    suspects: Mapping[str, Path]
     reporter: Reporter
 
 
@@ -129,10 +143,14 @@ def _made(data: PathLike, options: _Options, beside: Path | None) -> tuple[list[
     splits, problems = _datasets(report, read), _by_image(report, read)
     evaluated = _evaluated(splits, problems, options)
     title = f"{Path(data).resolve().name} ({report.summary['format']})"
+    written: tuple[Path, ...] = ()
+    if evaluated is not None:
+        chosen = _split_called(splits, options.split)
+        written = write_all_suspects(options.suspects, chosen, evaluated[1])
     content = View(title, splits, problems, evaluated, _notes(report, evaluated), report.problems, beside is None)
     images, objects = sum(map(len, splits)), sum(int(one.num_objects.sum()) for one in splits)
     evaluation = None if evaluated is None else evaluated[1]
-    result = ViewResult(None, images, objects, len(report.problems), evaluation)
+    result = ViewResult(None, images, objects, len(report.problems), evaluation, written)
     return splits, render_view(content, beside or Path()), result
 
 
@@ -161,7 +179,7 @@ def _notes(report: CheckReport, evaluated: tuple[str, Evaluation] | None) -> lis
     notes = list(report.summary["notes"])
     if evaluated is not None:
         split, found = evaluated
-        kept = "nothing right was found" if found.f1_curve.best_f1 == 0 else f"from {found.best_confidence:.2f} on"
+        kept = "none is right" if found.finds_nothing else f"from {found.best_confidence:.2f} on"
         notes.append(f"Detections of the split '{split}': {kept}.")
     return notes
 

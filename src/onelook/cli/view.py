@@ -19,6 +19,9 @@ def view(
     weights: Path | None = None,
     detections: Path | None = None,
     split: str = "val",
+    suspects_coco: Path | None = None,
+    suspects_cvat: Path | None = None,
+    suspects_label_studio: Path | None = None,
     overwrite: bool = False,
     serve: bool = False,
     port: int = PORT,
@@ -42,7 +45,11 @@ def view(
         weights: weights for a model given by name.
         detections: COCO results file whose mistakes are shown, instead of a model's.
         split: split that the model or the detections are for.
-        overwrite: replace a file that is there.
+        suspects_coco: COCO JSON file to write, for FiftyOne: the images whose annotations the detections contradict,
+            with their annotations and, marked, what the model says.
+        suspects_cvat: the same as XML of "CVAT for images".
+        suspects_label_studio: the same as tasks of Label Studio, with the model's boxes as predictions.
+        overwrite: replace files that are there.
         serve: write no file, and serve the page and its images on this machine until Ctrl-C.
         port: port for --serve; 0 is any free one.
     """
@@ -53,6 +60,9 @@ def view(
         weights=weights,
         detections=detections,
         split=split,
+        suspects_coco=suspects_coco,
+        suspects_cvat=suspects_cvat,
+        suspects_label_studio=suspects_label_studio,
         overwrite=overwrite,
         serve=serve,
         port=port,

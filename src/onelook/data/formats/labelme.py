@@ -24,7 +24,7 @@ from onelook.data.formats.base import (
     Part,
     Source,
     count_lost,
-    spans_box,
+    single_outline,
     split_folder,
 )
 from onelook.data.formats.bounded_xml import REMEDY
@@ -196,12 +196,8 @@ def _content(dataset: Dataset, i: int, name: str, losses: Losses) -> dict[str, A
     shapes, span = [], dataset.span(i)
     boxes, labels = dataset.index.boxes[span].tolist(), dataset.labels(i).tolist()
     for number, (label, (left, top, w, h)) in enumerate(zip(labels, boxes)):
-        rings = dataset.index.rings(span.start + number)
-        points, kind = [[left, top], [left + w, top + h]], "rectangle"
-        if len(rings) == 1 and spans_box(rings[0], (left, top, w, h)):
-            points, kind = rings[0].tolist(), "polygon"
-        elif rings:
-            losses.add("outlines of several parts, or smaller than their boxes (boxes are kept)")
+        ring = single_outline(dataset, span.start + number, losses)
+        points, kind = (ring, "polygon") if ring else ([[left, top], [left + w, top + h]], "rectangle")
         shape = {"label": dataset.names[label], "points": points, "group_id": None, "shape_type": kind, "flags": {}}
         shapes.append(shape)
     return {
