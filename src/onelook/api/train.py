@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -44,6 +45,7 @@ def train(
     deterministic: bool | None = None,
     threads: int | None = None,
     allow_size_mismatch: bool | None = None,
+    drop_suspicious: PathLike | None = None,
     log: str | Sequence[str] = (),
     resume_command: Callable[[Path], str] | None = None,
     reporter: Reporter | None = None,
@@ -72,7 +74,9 @@ def train(
     channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in every run,
     on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is fastest in the
     first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they
-    are annotated.  log: also log to "tensorboard", "mlflow" or "wandb".  resume_command: returns how to continue the
+    are annotated.  drop_suspicious: leave out training images whose annotations a model contradicts: a weights file,
+    the folder of a run, or a COCO results file of the training images; the run lists them in `suspicious.json`.  log:
+    also log to "tensorboard", "mlflow" or "wandb".  resume_command: returns how to continue the
     run in a folder, for the message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on
     standard error.
 
@@ -96,6 +100,7 @@ def train(
             deterministic=deterministic,
             threads=threads,
             allow_size_mismatch=allow_size_mismatch,
+            drop_suspicious=None if drop_suspicious is None else os.fspath(drop_suspicious),
         ),
         validation=validation,
         weights=weights,

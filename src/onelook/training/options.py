@@ -34,6 +34,7 @@ class RunOptions:
     deterministic: bool | None = None
     threads: int | None = None
     allow_size_mismatch: bool | None = None
+    drop_suspicious: str | None = None
     log: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
