@@ -182,7 +182,7 @@ def within_one_pixel(images: dict[tuple[str, int], tuple[Any, ...]], split: str)
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(max_examples=8, suppress_health_check=QUIET)
+@settings(max_examples=6, suppress_health_check=QUIET)
 @given(data_sets(), st.tuples(*[formats] * len(FORMATS)))
 @example(
     {

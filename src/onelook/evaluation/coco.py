@@ -266,8 +266,8 @@ class Evaluation:
             box = tuple(results.boxes[found["dt_id"] - 1].tolist())
             thing = None if found["gt_id"] is None else int(found["gt_id"]) - 1
             own = None if thing is None else tuple(truth.boxes[thing].tolist())
-            said = (found["type"], detected, float(found["dt_score"]), annotated)
-            suspects.append(LabelSuspect(*place, *said, box, own, thing))
+            kind, certainty = str(found["type"]), float(found["dt_score"])
+            suspects.append(LabelSuspect(*place, kind, detected, certainty, annotated, box, own, thing))
         return sorted(suspects, key=lambda s: -s.score)
 
     @cached_property
