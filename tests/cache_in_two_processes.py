@@ -13,7 +13,7 @@ import torch
 from data_sets import NAMES, coco
 from onelook.data import open_dataset
 from onelook.data.cache_budget import plan_cache
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.training.batches import make_loader
 from onelook.training.processes import join_process_group
 from onelook.training.recipe import adapted
@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
             coco(folder / "data", split="train")
         torch.distributed.barrier()
         dataset = open_dataset(folder / "data", "train")
-        recipe = adapted(published_recipe("yolox-nano"), tuple(NAMES), 1, 64, 2)
+        recipe = adapted(default_recipe("yolox-nano"), tuple(NAMES), 1, 64, 2)
         recipe = replace(recipe, augment=NoAugment())
         plan = plan_cache(os.environ["CACHE"], dataset, folder / "run")
         with make_loader(dataset, recipe, process_group, workers=1, cache=plan) as batches:

@@ -12,7 +12,7 @@ import torch
 from networks import narrow
 from onelook.networks.build import build
 from onelook.networks.variants import VARIANTS, variant
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.training.loop import Step, train
 from onelook.training.processes import ProcessGroup, join_process_group
 from onelook.training.train_state import RuntimeOptions, TrainState
@@ -33,7 +33,7 @@ class SomeEmpty(Squares):
 
 def digests(name: str, process_group: ProcessGroup) -> list[float]:
     """A number that says what the weights are: before the first step, and after every one."""
-    recipe = published_recipe(name)
+    recipe = default_recipe(name)
     model = replace(narrow(variant(name).architecture), num_classes=3)
     recipe = replace(recipe, model=model, augment=NoAugment(), closing=None, multiscale=None, batch_size=4, epochs=1)
     torch.manual_seed(0)

@@ -43,7 +43,7 @@ from onelook.predict.predictor import Predictor
 from onelook.predict.runtimes.onnx import OnnxRuntime
 from onelook.predict.sources import find_sources
 from onelook.predict.video import read_video
-from onelook.recipes import published_recipe, read_recipe
+from onelook.recipes import default_recipe, read_recipe
 from onelook.reporter import SilentReporter
 from onelook.streaming.run_times import RunTimes
 from onelook.tracking.mot import read_mot
@@ -269,7 +269,7 @@ def other_targets() -> Iterator[tuple[str, Target]]:
     truth = json.dumps(make.COCO).encode()
     files = {"truth.json": truth, "whole.json": truth, "results.json": json.dumps(results).encode()}
     yield "results", Target(files, ("results.json", "truth.json"), read_scores)
-    recipe = published_recipe("yolox-nano")
+    recipe = default_recipe("yolox-nano")
     files = files_of(lambda folder: write_yaml(folder / "recipe.yaml", to_plain(recipe)))
     yield "recipe", Target(files, ("recipe.yaml",), lambda folder: read_recipe(folder / "recipe.yaml"))
     lines = b"loss.assigner.radius=2.0\nepochs=3\nmultiscale=none\nmodel.width=0.25\nloss.assigner=SimOta(radius=2.5)"

@@ -11,7 +11,7 @@ from assigners import assign
 from command import run_benchmark
 from layouts import SPLIT_LAYOUT, layouts
 from onelook.config import change, to_plain, write_yaml
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from training_step import training_step
 
 
@@ -89,7 +89,7 @@ def test_what_is_slow_before_the_measured_steps_is_not_counted(monkeypatch):
 
 
 def test_the_step_of_an_accumulating_training_is_one_pass(tmp_path):
-    write_yaml(tmp_path / "recipe.yaml", to_plain(change(published_recipe("yolox-nano"), {"accumulate": 4})))
+    write_yaml(tmp_path / "recipe.yaml", to_plain(change(default_recipe("yolox-nano"), {"accumulate": 4})))
     report = tmp_path / "train.json"
     arguments = ["--size", "64", "--batch", "2", "--steps", "2", "--warm-up", "1", "--workers", "0", "--device", "cpu"]
     assert (

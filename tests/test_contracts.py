@@ -24,7 +24,7 @@ from onelook.networks.build import build
 from onelook.networks.detector import Architecture
 from onelook.networks.variants import VARIANTS, variant
 from onelook.networks.yolox.architecture import YOLOV3_ANCHORS
-from onelook.recipes import PUBLISHED, RECIPE_TYPES, published_recipe
+from onelook.recipes import DEFAULTS, RECIPE_TYPES, default_recipe
 from onelook.recipes.yolov7 import AUXILIARY_SCHEMES
 from onelook.training.recipe import Recipe
 from onelook.types import Targets
@@ -146,7 +146,7 @@ def test_no_assigner_copies_a_value_from_the_device(head: str, assigner: str) ->
 
 @pytest.mark.parametrize("name", ["yolox-nano", "yolov4-tiny", "yolov7-tiny", "yolov7-w6", "damo-yolo-ns"])
 def test_no_published_loss_copies_a_value_from_the_device(name: str) -> None:
-    recipe = published_recipe(name)
+    recipe = default_recipe(name)
     predictions = without_values(build(narrow(recipe.model), 3).train()(torch.rand(2, 3, 64, 64) * 255))
     for epoch in {0, recipe.epochs - 1}:
         losses = recipe.loss_at(epoch)(predictions, without_values(TARGETS))
@@ -168,7 +168,7 @@ def test_terms_by_level_fit_every_head_that_provides_what_they_need(head: str) -
 @pytest.mark.parametrize("scheme", AUXILIARY_SCHEMES)
 def test_every_auxiliary_scheme_trains_the_auxiliary_head(scheme: str) -> None:
     model = NARROW["YOLOv7 with auxiliary head"]
-    loss = replace(published_recipe("yolov7-w6").loss, auxiliary=AUXILIARY_SCHEMES[scheme])
+    loss = replace(default_recipe("yolov7-w6").loss, auxiliary=AUXILIARY_SCHEMES[scheme])
     losses = step(recipe_of(model, loss))
     assert {name for name in losses if name.startswith("auxiliary_")} == {
         "auxiliary_box",
@@ -185,14 +185,14 @@ def test_an_auxiliary_loss_without_auxiliary_head_raises(head: str) -> None:
 
 
 def test_an_auxiliary_head_without_loss_raises() -> None:
-    recipe = published_recipe("yolov7-w6")
+    recipe = default_recipe("yolov7-w6")
     with pytest.raises(ValueError, match="the auxiliary head would not be trained"):
         replace(recipe, loss=replace(recipe.loss, auxiliary=None))
 
 
-@pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.family in PUBLISHED])
+@pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.family in DEFAULTS])
 def test_every_model_has_a_published_training_that_a_file_can_hold(name: str) -> None:
-    recipe = published_recipe(name)
+    recipe = default_recipe(name)
     assert recipe.model is variant(name).architecture
     assert from_plain(to_plain(recipe), RECIPE_TYPES) == recipe
     assert change(recipe, {"model.num_classes": 3}).epochs == recipe.epochs
@@ -222,11 +222,11 @@ def test_simota_trains_a_yolov7_head() -> None:
 
 def test_tables_of_the_paper_are_changes() -> None:
     """Table 6: how the auxiliary head is assigned; table 7: a bound by distance; table 8: the partial head."""
-    recipe = published_recipe("yolov7-w6")
+    recipe = default_recipe("yolov7-w6")
     for scheme in AUXILIARY_SCHEMES.values():
         assert change(recipe, {"loss.auxiliary": scheme}).loss.auxiliary == scheme
     without = change(recipe, {"model.auxiliary": None, "loss.auxiliary": None})
     assert "auxiliary" not in without.model.provides
-    assert change(published_recipe("yolov7-e6e"), {"model.partial_auxiliary": False}).model.copies == 2
+    assert change(default_recipe("yolov7-e6e"), {"model.partial_auxiliary": False}).model.copies == 2
     with pytest.raises(ValueError, match="Auxiliary needs auxiliary"):
         replace(recipe, model=replace(recipe.model, auxiliary=None))

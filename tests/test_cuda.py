@@ -30,7 +30,7 @@ from onelook.losses.detection_loss import DetectionLoss
 from onelook.losses.yolox import BoxIou, Classes, Objectness, RawL1
 from onelook.networks.build import build
 from onelook.networks.variants import variant
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.training.loop import Step, train
 from onelook.training.meter import LossMeter
 from onelook.training.multiscale import MultiScale
@@ -85,7 +85,7 @@ def moved(value: Any, device: torch.device) -> Any:
 
 def narrow_recipe(name: str, *, distilled: bool = False, **changes: Any) -> Recipe:
     """The published training of a narrow copy of a model, for four images of 64 pixels at a time."""
-    recipe = published_recipe(name, distilled)
+    recipe = default_recipe(name, distilled)
     new = {"model": narrow(recipe.model), "batch_size": 4, "size": (64, 64), "epochs": 3, "accumulate": 1}
     closing = None if recipe.closing is None else replace(recipe.closing, epochs=1)
     return change(recipe, {"closing": closing, "join_micro_batches": False, **new, **changes})

@@ -13,7 +13,7 @@ from onelook.augment.geometry import BoxFilter, RandomAffine
 from onelook.augment.letterbox import Letterbox
 from onelook.augment.mixup import MixUp
 from onelook.augment.scale_aware_autoaugment import POLICIES, ScaleAwareAutoAugment
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.types import Sample
 from sampling import ListSampler, sample_generator
 from scenes import COLOURS, SCENES, SIZE, extent
@@ -92,7 +92,7 @@ def test_an_image_without_objects_is_accepted():
 def test_limits_of_object_sizes_follow_the_input(side):
     """Stated for 640 pixels, they are as many pixels of the input as a mosaic of 640 pixels would be shrunk by."""
     size, part = (side, side), side / 640
-    published = published_recipe("damo-yolo-ns").augment
+    published = default_recipe("damo-yolo-ns").augment
     scaled = replace(published, keep=BoxFilter(2.0 * part, 0.1, 20.0), smallest=4.0 * part**2, reference_side=None)
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 200, (60, 2))

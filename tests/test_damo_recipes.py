@@ -21,7 +21,7 @@ from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.losses.generalized_focal import DistributionFocal
 from onelook.networks.build import build
 from onelook.ops.nms import Nms
-from onelook.recipes import RECIPE_TYPES, published_recipe
+from onelook.recipes import RECIPE_TYPES, default_recipe
 from onelook.training.optimizer import AdamW
 from onelook.training.recipe import shortened
 from shared import SHARED, needs_shared, reference
@@ -33,7 +33,7 @@ NAMES = ("t", "s", "m", "l", "ns", "nm", "nl")
 @needs_shared
 @pytest.mark.parametrize(("row", "name"), [("T/S/M/L", "t"), ("T/S/M/L", "l"), ("Nano", "ns"), ("Nano", "nl")])
 def test_learning_rates_are_the_recorded_ones(row, name):
-    facts, recipe = FACTS[row], published_recipe(f"damo-yolo-{name}")
+    facts, recipe = FACTS[row], default_recipe(f"damo-yolo-{name}")
     base = recipe.optimizer.lr_per_image * recipe.batch_size
     assert base == pytest.approx(facts["base_lr"], rel=1e-12)
     assert recipe.epochs == facts["total_epochs"] and recipe.closing.epochs == facts["no_aug_epochs"]
@@ -44,7 +44,7 @@ def test_learning_rates_are_the_recorded_ones(row, name):
 
 @needs_shared
 def test_the_ema_has_the_recorded_momentum():
-    ema = published_recipe("damo-yolo-s").ema
+    ema = default_recipe("damo-yolo-s").ema
     for step, momentum in FACTS["ema_momentum"].items():
         assert ema.at(int(step) + 1) == pytest.approx(momentum, rel=1e-12, abs=1e-15)
 
@@ -53,7 +53,7 @@ def test_the_ema_has_the_recorded_momentum():
 @pytest.mark.parametrize("name", NAMES)
 def test_optimizers_and_their_groups_are_the_recorded_ones(name):
     facts = FACTS["optimiser_groups"][{"ns": "Ns", "nm": "Nm", "nl": "Nl"}.get(name, name.upper())]
-    recipe = published_recipe(f"damo-yolo-{name}")
+    recipe = default_recipe(f"damo-yolo-{name}")
     assert isinstance(recipe.optimizer, AdamW) == (facts["optimiser"] == "AdamW")
     with torch.device("meta"):
         optimizer = recipe.optimizer.build(build(f"damo-yolo-{name}"), recipe.batch_size)
@@ -70,7 +70,7 @@ def test_optimizers_and_their_groups_are_the_recorded_ones(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes_survive_a_file_and_a_shorter_training(name):
-    recipe = published_recipe(f"damo-yolo-{name}")
+    recipe = default_recipe(f"damo-yolo-{name}")
     assert from_plain(to_plain(recipe), RECIPE_TYPES) == recipe
     short = shortened(recipe, 30)
     assert (short.closing.epochs, short.schedule.flat_epochs, short.schedule.warmup_epochs) == (6, 6, 1)
@@ -79,14 +79,14 @@ def test_recipes_survive_a_file_and_a_shorter_training(name):
 
 @pytest.mark.parametrize("assigner", [Atss(), SimOta(), TaskAligned(), AlignOta()], ids=lambda a: type(a).__name__)
 def test_table_6_is_one_setting(assigner):
-    recipe = published_recipe("damo-yolo-s")
+    recipe = default_recipe("damo-yolo-s")
     changed = change(recipe, {"loss.assigner": assigner})
     assert {difference.path for difference in diff(recipe, changed)} <= {"loss.assigner"}
     assert changed.loss.assigner == assigner
 
 
 def test_distribution_loss_is_an_error_for_a_head_without_bins():
-    yolox = published_recipe("yolox-s")
+    yolox = default_recipe("yolox-s")
     with pytest.raises(ValueError, match="DistributionFocal needs bins, which the head of Yolox does not provide"):
         replace(yolox, loss=yolox.loss.with_terms(DistributionFocal()))
 

@@ -17,7 +17,7 @@ from onelook.losses.feature_distillation import Cwd, Mgd, Mimic, normalised
 from onelook.networks.build import build
 from onelook.networks.detector import FeaturePart
 from onelook.networks.yolox.architecture import Yolox
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.training.checkpoint import load_checkpoint, save_checkpoint
 from onelook.training.distillation import OFFICIAL_CODE, PAPER, TERM_NAME, AlignModule, Distillation, matched_levels
 from onelook.training.loop import Step, train
@@ -287,7 +287,7 @@ def test_yolox_s_is_a_teacher_for_a_few_steps(name):
 
     That is a fact of its gradient, in float64: a small step against it lowers the term as much as it promises.
     """
-    recipe = published_recipe(name, distilled=True)
+    recipe = default_recipe(name, distilled=True)
     recipe = replace(
         recipe,
         model=replace(recipe.model, num_classes=3),

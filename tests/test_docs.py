@@ -17,7 +17,7 @@ from onelook.api.models import models
 from onelook.api.recipe_choice import RecipeChoice
 from onelook.cli.app import VERBS, make_app, split_options
 from onelook.config import get, override
-from onelook.recipes import RECIPE_TYPES, published_recipe
+from onelook.recipes import RECIPE_TYPES, default_recipe
 from onelook.recipes.roadmaps import ROADMAPS, PublishedNumbers, roadmap
 from test_cli_diff import recipe
 
@@ -103,7 +103,7 @@ def test_every_setting_of_the_page_can_be_set() -> None:
 def test_every_setting_of_yolov7_can_be_set() -> None:
     """What the page says with a value is set to it; what it only names is there."""
     text = re.sub(r"^```.*?^```", "", (ROOT / "docs" / "yolov7.md").read_text(), flags=re.MULTILINE | re.DOTALL)
-    large = published_recipe("yolov7-e6e")
+    large = default_recipe("yolov7-e6e")
     spans = [span for span in re.findall(r"`([^`]+)`", text) if re.match(r"\"?(model|loss|augment|ema)\.", span)]
     with_value = [span for span in spans if "=" in span]
     assert len(with_value) > 8 and len(spans) - len(with_value) > 15

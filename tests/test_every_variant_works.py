@@ -26,7 +26,7 @@ from onelook.config import change, to_plain, write_yaml
 from onelook.data.loader import collate
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.networks.variants import VARIANTS, variant
-from onelook.recipes import find_recipe, published_recipe
+from onelook.recipes import default_recipe, find_recipe
 from onelook.weights import restore
 from test_train_processes import launch
 
@@ -68,7 +68,7 @@ def train(scenes: Path, out: Path, *arguments: str) -> int:
 def trained(request: pytest.FixtureRequest, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     name: str = request.param
     folder = tmp_path_factory.mktemp(name)
-    narrowed = change(published_recipe(name), {"model": narrow(variant(name).architecture), "multiscale": None})
+    narrowed = change(default_recipe(name), {"model": narrow(variant(name).architecture), "multiscale": None})
     write_yaml(folder / "narrow.yaml", to_plain(narrowed))
     recipe = ("--recipe", str(folder / "narrow.yaml"))
     asked = (*recipe, "--epochs", "2", "--size", "64", "--batch", "2")

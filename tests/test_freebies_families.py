@@ -12,7 +12,7 @@ import torch
 from onelook.config import diff, override
 from onelook.data.loader import collate
 from onelook.losses.generalized_focal import QualityFocal
-from onelook.recipes import RECIPE_TYPES, published_recipe
+from onelook.recipes import RECIPE_TYPES, default_recipe
 from onelook.training.recipe import Recipe
 from sampling import ListSampler, sample_generator
 from scenes import SCENES
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.usefixtures("one_thread_in_module")
 
 def small(name: str) -> Recipe:
     """A published training, of one step of two passes."""
-    recipe = published_recipe(name)
+    recipe = default_recipe(name)
     model = replace(recipe.model, num_classes=3)
     changes = {"epochs": 1, "batch_size": 4, "accumulate": 2, "size": (64, 64), "multiscale": None, "closing": None}
     return replace(recipe, model=model, ema=None, **changes)
@@ -84,7 +84,7 @@ def test_a_method_is_one_setting_of_any_family(published, family, method):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_a_batch_augment_is_one_setting_of_any_family(family, extra):
-    plain = published_recipe(family)
+    plain = default_recipe(family)
     recipe = override(plain, f"batch_augments=({extra},)", types=RECIPE_TYPES)
     assert len(diff(plain, recipe)) == 1
     draw, changes = ListSampler(SCENES, (160, 160)), 0

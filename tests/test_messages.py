@@ -11,7 +11,7 @@ from data_sets import coco
 from onelook.config import override
 from onelook.data.cache import FOLDER
 from onelook.errors import ConfigError, UserError, WeightsError
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.weights.checkpoint import read_checkpoint
 
 
@@ -74,6 +74,6 @@ def test_the_folder_of_an_index_is_said_once_and_never_made_in_a_read_only_folde
 
 
 def test_a_setting_of_another_type_says_what_it_takes() -> None:
-    recipe = published_recipe("yolox-nano")
+    recipe = default_recipe("yolox-nano")
     with pytest.raises(ConfigError, match=r"(?i)epochs.*whole number.*ten"):
         override(recipe, "epochs=ten")

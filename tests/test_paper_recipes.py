@@ -12,7 +12,7 @@ from onelook.errors import ConfigError
 from onelook.layers.cross_mini_batch_norm import Cmbn
 from onelook.networks.variants import VARIANTS
 from onelook.predict.runtime import postprocess_steps_of
-from onelook.recipes import find_recipe, published_recipe
+from onelook.recipes import default_recipe, find_recipe
 from onelook.training.adversarial import Adversarial
 from onelook.training.dropblock import DropBlock
 from onelook.training.schedule import WarmCosine
@@ -23,14 +23,14 @@ PAPERS = sorted(set(VARIANTS) - OTHERS)
 
 
 def changes(name: str) -> dict[str, object]:
-    return {one.path: one.after for one in diff(published_recipe(name), find_recipe(f"{name}:paper"))}
+    return {one.path: one.after for one in diff(default_recipe(name), find_recipe(f"{name}:paper"))}
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_paper_has_a_recipe_of_its_text(name: str) -> None:
     recipe = find_recipe(f"{name}:paper")
     assert onelook.recipe(f"{name}:paper") == recipe
-    assert recipe.epochs == published_recipe(name).epochs
+    assert recipe.epochs == default_recipe(name).epochs
 
 
 @pytest.mark.parametrize("name", ["yolov4", "yolox-s", "yolov7-tiny", "damo-yolo-t"])

@@ -27,7 +27,7 @@ from onelook.errors import ConfigError, UserError
 from onelook.losses.darknet_box_gradient import DarknetBoxGradient
 from onelook.losses.yolov4 import DarknetBox
 from onelook.networks.variants import VARIANTS
-from onelook.recipes import RECIPE_TYPES, find_recipe, published_recipe
+from onelook.recipes import RECIPE_TYPES, default_recipe, find_recipe
 from onelook.training.batches import make_loader
 from onelook.training.ema import Ema
 from onelook.training.fit_anchors import MIN_ANCHOR_RECALL, anchor_recall, with_fitting_anchors
@@ -64,7 +64,7 @@ ONE_OF_EACH = ("yolov4", "yolox-s", "yolov7", "damo-yolo-s")
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_default_departs_from_the_code_in_the_named_settings_only(name: str) -> None:
-    default, code = published_recipe(name), find_recipe(f"{name}:published")
+    default, code = default_recipe(name), find_recipe(f"{name}:published")
     changed = {one.path for one in diff(default, code)}
     expected = DEPARTURES[VARIANTS[name].family] | MORE_DEPARTURES.get(name, set())
     assert changed == (expected - {"accumulate"} if name.startswith("yolov4-tiny") else expected)
@@ -73,7 +73,7 @@ def test_the_default_departs_from_the_code_in_the_named_settings_only(name: str)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_schedules_agree_on_coco(name: str) -> None:
-    default, code = published_recipe(name), find_recipe(f"{name}:published")
+    default, code = default_recipe(name), find_recipe(f"{name}:published")
     steps = -(-118_287 // default.batch_size)
     for step in (0, 1, 10, 999, 1001, 5 * steps, 150 * steps, default.epochs * steps - 1):
         first, second = (recipe.schedule(step, steps, recipe.epochs) for recipe in (default, code))
@@ -88,9 +88,9 @@ def test_a_short_training_keeps_the_whole_warm_up_and_closing_phase(name: str) -
     assert short.closing == code.closing
     shortest = shortened(code, 4)
     assert shortest.closing is None or shortest.closing.epochs == 4
-    default = shortened(published_recipe(name), 30)
+    default = shortened(default_recipe(name), 30)
     if name != "yolov4":  # half an epoch of COCO is short already
-        assert default.schedule != published_recipe(name).schedule
+        assert default.schedule != default_recipe(name).schedule
 
 
 @pytest.mark.parametrize("images", [20, 640, 118_287])
@@ -100,7 +100,7 @@ def test_yolov4_burns_in_for_1000_steps_on_any_data_set(images: int) -> None:
     for step in (0, 1, 500, 999):
         assert schedule(step, steps, epochs).scale == pytest.approx((step / 1000) ** 4)
     assert schedule(1000, steps, epochs).scale == 1
-    assert published_recipe("yolov4").schedule(30, 20 // 64 + 1, epochs).scale == 1  # the default follows the data
+    assert default_recipe("yolov4").schedule(30, 20 // 64 + 1, epochs).scale == 1  # the default follows the data
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_batches_are_accumulated_to_64_images(name: str, batch: int, accumulate:
     assert (found.accumulate, found.batch_size) == (accumulate, images)
     warmup = getattr(found.schedule, "warmup_steps")  # noqa: B009
     assert warmup == 1000  # of YOLOv7 in batches, which is what its schedule counts; of Darknet in steps
-    default = adapted(published_recipe(name), ("thing",), None, None, batch)
+    default = adapted(default_recipe(name), ("thing",), None, None, batch)
     assert (default.accumulate, default.batch_size) == (1, batch)
 
 
@@ -128,7 +128,7 @@ def test_batches_are_accumulated_to_64_images(name: str, batch: int, accumulate:
 )
 def test_box_gradients_are_those_of_the_cfg_file(name: str, expected: DarknetBoxGradient) -> None:
     assert find_recipe(f"{name}:published").loss.terms[0] == expected
-    assert isinstance(published_recipe(name).loss.terms[0], DarknetBox)
+    assert isinstance(default_recipe(name).loss.terms[0], DarknetBox)
 
 
 def test_what_is_frozen_first_in_yolov4x_mish_is_what_darknet_freezes() -> None:
@@ -309,7 +309,7 @@ def test_ill_fitting_anchors_are_replaced_as_in_yolov7s_code(small_objects: Data
     assert note is not None and "those that replace them" in note
     assert all(one.path.startswith("model.anchors.") for one in diff(code, found))
     assert with_fitting_anchors(found, small_objects) == (found, None)
-    default = small(published_recipe("yolov7-tiny"))
+    default = small(default_recipe("yolov7-tiny"))
     assert with_fitting_anchors(default, small_objects) == (default, None)
 
 
@@ -354,9 +354,9 @@ def test_anchors_stay_where_no_others_can_be_found(small_objects: Dataset) -> No
 
 def test_anchors_are_compared_only_where_there_are_some() -> None:
     with pytest.raises(ConfigError, match="least_anchor_recall needs a model with anchors"):
-        change(published_recipe("damo-yolo-t"), {"least_anchor_recall": 0.98})
+        change(default_recipe("damo-yolo-t"), {"least_anchor_recall": 0.98})
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        change(published_recipe("yolov7"), {"least_anchor_recall": 98.0})
+        change(default_recipe("yolov7"), {"least_anchor_recall": 98.0})
 
 
 @pytest.mark.slow
@@ -366,7 +366,7 @@ def test_a_run_with_replaced_anchors_is_resumed_by_the_same_words(small_objects:
     run = tmp_path / "run"
     onelook.train(choice, small_objects, out=run, validation="none", device="cpu", workers=0)
     kept = onelook.recipe(run)
-    assert kept.model.anchors != published_recipe("yolov7-tiny").model.anchors  # type: ignore[attr-defined]
+    assert kept.model.anchors != default_recipe("yolov7-tiny").model.anchors  # type: ignore[attr-defined]
     assert "those that replace them" in (run / "train.log").read_text()
     assert (kept.accumulate, kept.batch_size) == (16, 64)
     own = RecipeChoice(batch=4).resumed(run)

@@ -17,7 +17,7 @@ from onelook.layers.cross_mini_batch_norm import Cmbn, CrossMiniBatchNorm
 from onelook.layers.dropblock import drop_block
 from onelook.losses.yolox import Classes
 from onelook.networks.deploy import deploy
-from onelook.recipes import RECIPE_TYPES, published_recipe
+from onelook.recipes import RECIPE_TYPES, default_recipe
 from onelook.training.adversarial import Adversarial, adversarial_images
 from onelook.training.checkpoint import load_checkpoint, save_checkpoint
 from onelook.training.dropblock import DropBlock
@@ -285,8 +285,8 @@ SWITCHES = {
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_each_method_is_one_setting_that_a_recipe_file_keeps(switch):
-    recipe = override(published_recipe("yolox-nano"), switch, types=RECIPE_TYPES)
-    assert recipe != published_recipe("yolox-nano")
+    recipe = override(default_recipe("yolox-nano"), switch, types=RECIPE_TYPES)
+    assert recipe != default_recipe("yolox-nano")
     assert from_plain(to_plain(recipe), RECIPE_TYPES) == recipe
 
 

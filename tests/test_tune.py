@@ -22,13 +22,13 @@ from rich.console import Console
 from onelook.api.trials import Launcher, create_study, record_result, run_study
 from onelook.api.tune import TuneResult, finish, is_range
 from onelook.cli.app import run
-from onelook.cli.views.tune import show_search
+from onelook.cli.views.tune import show_tuning
 from onelook.cluster.workers import ProcessCall
 from onelook.config import get, read_yaml
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ConfigError, UserError
 from onelook.files import write_text
-from onelook.recipes import published_recipe, read_recipe
+from onelook.recipes import default_recipe, read_recipe
 from onelook.reporter import SilentReporter
 from onelook.training.recipe import Recipe
 from onelook.tuning.genes import Evolution, Gene, default_genes, read_gene
@@ -42,7 +42,7 @@ PLANTED = (1e-3, 0.9, 3.0)
 
 
 def yolox() -> Recipe:
-    return changed(augment=published_recipe("yolox-nano").augment)
+    return changed(augment=default_recipe("yolox-nano").augment)
 
 
 def toy(values) -> float:
@@ -237,7 +237,7 @@ def test_the_names_of_the_settings_are_shown_whole(width, tmp_path):
     row = {"trial": 0, "status": "done", "fitness": 0.5, "seconds": 3.0, **dict.fromkeys(names, 0.25)}
     printed = io.StringIO()
     result = TuneResult(tmp_path, "AP", (row,), 0, False)
-    show_search(result, Console(file=printed, width=width))
+    show_tuning(result, Console(file=printed, width=width))
     lines = printed.getvalue().splitlines()
     table = lines[: next(number for number, line in enumerate(lines) if line.startswith("The best recipe"))]
     words = " ".join(table).split()

@@ -24,7 +24,7 @@ from onelook.losses.yolov4 import DarknetSquares, GaussianBox
 from onelook.networks.deploy import deploy
 from onelook.networks.variants import ARCHITECTURE_TYPES, variant
 from onelook.networks.yolov4.architecture import CSP, LETTERBOX, TINY, Yolov4
-from onelook.recipes.yolov4 import published
+from onelook.recipes.yolov4 import default
 from shared import needs_shared, reference
 
 SMALL = Yolov4(width=0.125, depth=0.1, num_classes=3, size=(64, 64))
@@ -228,7 +228,7 @@ def test_settings_that_fail_or_have_no_effect_raise(model: Yolov4, settings: dic
 def test_box_losses_for_another_box_encoding_raise(box: DarknetSquares | GaussianBox) -> None:
     """Squared errors of raw values mean nothing where the head codes its sides in another way."""
     model = replace(Yolov4(), coordinates="sigmoid", grid_scales=(2.0,) * 3, gaussian=True)
-    recipe = published(variant("yolov4"))
+    recipe = default(variant("yolov4"))
     terms = (box, *recipe.loss.terms[1:])  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="exponential sides"):
         replace(recipe, model=model, loss=replace(recipe.loss, terms=terms))

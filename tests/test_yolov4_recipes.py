@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.training.recipe import Recipe
 
 
@@ -57,7 +57,7 @@ def parts(recipe: Recipe) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("name", CFGS)
 def test_settings_are_those_of_the_file(name: str) -> None:
-    cfg, recipe = CFGS[name], published_recipe(name)
+    cfg, recipe = CFGS[name], default_recipe(name)
     optimizer, augment, loss, model = parts(recipe)
     assert recipe.batch_size == 64 and recipe.max_labels == 200
     assert (recipe.size or model.size) == (cfg.size, cfg.size)
@@ -77,7 +77,7 @@ def test_settings_are_those_of_the_file(name: str) -> None:
 
 @pytest.mark.parametrize("name", CFGS)
 def test_rates_burn_in_and_fall_at_the_steps_of_the_file(name: str) -> None:
-    cfg, recipe = CFGS[name], published_recipe(name)
+    cfg, recipe = CFGS[name], default_recipe(name)
     optimizer, *_ = parts(recipe)
     steps_per_epoch = round(EPOCH)
 

@@ -18,7 +18,7 @@ from onelook.losses.yolov7 import LevelBoxIou, LevelClasses, LevelObjectness
 from onelook.ops.boxes import cxcywh_to_xyxy
 from onelook.ops.iou import box_iou
 from onelook.ops.priors import flatten_levels, grid_priors
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.types import Predictions, Targets
 from shared import SHARED, needs_shared, reference
 
@@ -292,7 +292,7 @@ def test_one_class_has_no_class_loss():
 
 
 def test_a_head_without_anchors_raises():
-    recipe = published_recipe("yolox-nano")
+    recipe = default_recipe("yolox-nano")
     with pytest.raises(ValueError, match="AnchorOta needs anchors, which the head of Yolox does not provide"):
         replace(recipe, loss=DetectionLoss(AnchorOta(), recipe.loss.terms), closing=None)
     with pytest.raises(ValueError, match="Auxiliary needs auxiliary, which the head of Yolox does not provide"):

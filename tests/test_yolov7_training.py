@@ -11,7 +11,7 @@ from descent import share_of_the_fall
 from onelook.cli.app import run
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.networks.build import build
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from training import Squares
 
 
@@ -29,7 +29,7 @@ def test_w6_with_auxiliary_heads_trains_on_eight_images(tmp_path):
 
 def test_the_published_loss_of_w6_lowers_itself():
     """A small step against the gradient of lead and auxiliary terms, which reaches every weight, lowers both."""
-    recipe = published_recipe("yolov7-w6")
+    recipe = default_recipe("yolov7-w6")
     torch.manual_seed(0)
     detector = build(replace(recipe.model, width_multiple=0.125, num_classes=3)).train().double()
     batch = Squares(size=128).take(range(4))

@@ -17,7 +17,7 @@ from onelook.errors import ConfigError, UsageError, UserError
 from onelook.networks.classifier import Classification
 from onelook.networks.model_file import is_model_file
 from onelook.networks.variants import VARIANTS, variant
-from onelook.recipes import RECIPE_TYPES, find_recipe, published_recipe
+from onelook.recipes import RECIPE_TYPES, default_recipe, find_recipe
 from onelook.recipes.classifier import published_classifier
 from onelook.training.checkpoint import latest_weights_hint
 from onelook.training.distillation import Distillation
@@ -104,7 +104,7 @@ class RecipeChoice:
             if is_classification:
                 return published_classifier(variant(str(self.model)))
             model = variant(str(self.model))
-            recipe = published_recipe(model.like or model.name, distilled=has_teacher)
+            recipe = default_recipe(model.like or model.name, distilled=has_teacher)
             return recipe if model.like is None else change(recipe, {"model": model.architecture})
         chosen = self.recipe if isinstance(self.recipe, Recipe) else find_recipe(self.recipe)
         return chosen if self.model is None else change(chosen, {_network(chosen): variant(self.model).architecture})

@@ -36,7 +36,7 @@ from onelook.training.processes import ProcessGroup, gather_objects, join_proces
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
 from onelook.training.run import Evaluate, Run, exclusive
-from onelook.training.start import check_batch, check_batch_norm, fill_memory, starting_point
+from onelook.training.start import check_batch, check_batch_norm_variance, fill_memory, starting_point
 from onelook.training.teacher import TeacherRecord, find_teacher, write_teacher
 from onelook.training.threads import ThreadChoice, thread_candidates, wants_choice
 from onelook.training.train_state import TrainState
@@ -246,7 +246,7 @@ def _prepare(
         notes.append(note)
     check_batch(recipe, process_group, training)
     train_state = TrainState(recipe, detector, process_group, options.runtime, teacher)
-    check_batch_norm(recipe, train_state, recipe.epochs * -(-len(training) // recipe.batch_size))
+    check_batch_norm_variance(recipe, train_state, recipe.epochs * -(-len(training) // recipe.batch_size))
     return _Prepared(recipe, task, train_state, record, notes)
 
 

@@ -64,7 +64,7 @@ class DarknetAnchors:
 
         near = self._overlap_to_ignore(predictions, boxes, targets.valid)
         positive = near.new_zeros(near.shape).scatter_add_(1, rows, valid.to(near.dtype)) > 0
-        soft = self._soft_rows(predictions.priors)
+        soft = self._soft_objectness_mask(predictions.priors)
         ignored = (near > 0) & ~positive
         quality = valid.to(boxes.dtype)
         if soft is None:
@@ -98,7 +98,8 @@ class DarknetAnchors:
         detects = at_least_float32(predictions.classes).amax(-1).sigmoid() > self.seen
         return torch.where((best > self.ignore) & detects, best, 0.0)
 
-    def _soft_rows(self, priors: Priors) -> Tensor | None:
+    def _soft_objectness_mask(self, priors: Priors) -> Tensor | None:
+        """Returns a mask (N,) of the priors on levels with an IoU as objectness target; None without such a level."""
         if not any(self.soft):
             return None
         if len(self.soft) != len(priors.shapes):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.resume_command import resume_backbone_search
-from onelook.cli.views.search import show_backbone
+from onelook.cli.views.search import show_search
 
 
 def search(
@@ -73,4 +73,4 @@ def search(
         resume_command=resume_backbone_search,
         reporter=ConsoleReporter(),
     )
-    return CommandResult(result, show_backbone, result.exit_code)
+    return CommandResult(result, show_search, result.exit_code)

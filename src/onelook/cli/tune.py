@@ -8,7 +8,7 @@ from typing import Any
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.resume_command import resume_search
-from onelook.cli.views.tune import show_search
+from onelook.cli.views.tune import show_tuning
 
 
 def tune(
@@ -86,4 +86,4 @@ def tune(
         resume_command=partial(resume_search, data),
         reporter=ConsoleReporter(),
     )
-    return CommandResult(result, show_search, result.exit_code)
+    return CommandResult(result, show_tuning, result.exit_code)

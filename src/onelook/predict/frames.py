@@ -50,7 +50,7 @@ def read_frames(
     try:
         for source in sources:
             if source.kind == "image":
-                waiting.append(pool.submit(_read_image, source, frame, size, keep, read))
+                waiting.append(pool.submit(_read_and_resize, source, frame, size, keep, read))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
                 continue
@@ -66,19 +66,20 @@ def read_frames(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_image(
-    source: Source, frame: Resize, size: tuple[int, int], keep: bool, read: Callable[[str], np.ndarray]
+def _read_and_resize(
+    source: Source, resize: Resize, size: tuple[int, int], keep_original: bool, decode: Callable[[str], np.ndarray]
 ) -> PreparedImage | UnreadableSource:
+    """Reads a still image and resizes it for the network; UnreadableSource with the cause where it cannot be read."""
     try:
-        image = read(source.path)
+        image = decode(source.path)
     except ImageError as error:
         return UnreadableSource(source, error)
     except MemoryError:
         return UnreadableSource(
             source, ImageError(f"There is not enough memory for '{source.path}'.", "Make it smaller.")
         )
-    pixels, placement = frame(image, size)
-    return PreparedImage(pixels, placement, source, image=image if keep else None)
+    pixels, placement = resize(image, size)
+    return PreparedImage(pixels, placement, source, image=image if keep_original else None)
 
 
 def _ahead(

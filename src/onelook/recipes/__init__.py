@@ -1,6 +1,6 @@
 """Finds recipes: the published one of a model's name, a recipe file, the recipe of a run's folder.
 
-A family's module gives `published(variant) -> Recipe`; a recipe file is the plain form of a Recipe (`config.to_plain`).
+A family's module gives `default(variant) -> Recipe`; a recipe file is the plain form of a Recipe (`config.to_plain`).
 """
 
 from __future__ import annotations
@@ -65,26 +65,26 @@ from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.recipe import Closing, Recipe
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
 
-__all__ = ["PUBLISHED", "RECIPE_TYPES", "find_recipe", "published_recipe", "read_recipe"]
+__all__ = ["DEFAULTS", "RECIPE_TYPES", "default_recipe", "find_recipe", "read_recipe"]
 
-# Family -> module:function of its published recipes.
-PUBLISHED: Mapping[str, str] = MappingProxyType(
+# Family -> module:function of its published recipes with the defaults of this library: NAME.
+DEFAULTS: Mapping[str, str] = MappingProxyType(
     {
-        "DAMO-YOLO": "onelook.recipes.damo_yolo:published",
-        "YOLOX": "onelook.recipes.yolox:published",
-        "YOLOv4": "onelook.recipes.yolov4:published",
-        "YOLOv7": "onelook.recipes.yolov7:published",
+        "DAMO-YOLO": "onelook.recipes.damo_yolo:default",
+        "YOLOX": "onelook.recipes.yolox:default",
+        "YOLOv4": "onelook.recipes.yolov4:default",
+        "YOLOv7": "onelook.recipes.yolov7:default",
     }
 )
 
-# The same without the departures of those from the authors' code (docs/papers.md): NAME:published.
-OFFICIAL: Mapping[str, str] = MappingProxyType(
-    {family: place.replace(":published", ":official") for family, place in PUBLISHED.items()}
+# The same without what this library changes in the authors' code (docs/papers.md): NAME:published.
+PUBLISHED: Mapping[str, str] = MappingProxyType(
+    {family: place.replace(":default", ":published") for family, place in DEFAULTS.items()}
 )
 
 # The same for the recipes of the papers' texts, where the authors' code differs: NAME:paper.
 PAPERS: Mapping[str, str] = MappingProxyType(
-    {family: place.replace(":published", ":paper") for family, place in PUBLISHED.items()}
+    {family: place.replace(":default", ":paper") for family, place in DEFAULTS.items()}
 )
 
 # The same for the families with published trainings with a teacher (distillation).
@@ -152,7 +152,7 @@ def find_recipe(name: str | Path) -> Recipe:
         raise ConfigError(f"{path}: there is no such file.", "Check the path.")
     model, _, kind = str(name).partition(":")
     if kind in ("paper", "published") and model in VARIANTS:
-        return _call(PAPERS if kind == "paper" else OFFICIAL, VARIANTS[model])
+        return _call(PAPERS if kind == "paper" else PUBLISHED, VARIANTS[model])
     if kind and model in VARIANTS:
         kinds = [model, f"{model}:published", f"{model}:paper"]
         raise ConfigError(
@@ -163,20 +163,20 @@ def find_recipe(name: str | Path) -> Recipe:
         from onelook.recipes.roadmaps import row_recipe
 
         return row_recipe(str(name))
-    return published_recipe(str(name))
+    return default_recipe(str(name))
 
 
-def published_recipe(name: str, distilled: bool = False) -> Recipe:
-    """The published recipe of a model. Raises ConfigError for a name without one.
+def default_recipe(name: str, distilled: bool = False) -> Recipe:
+    """The published recipe of a model, with the defaults of this library. Raises ConfigError for a name without one.
 
     distilled: the one with a teacher, if the family has published that; otherwise the one without.
     """
-    known = [row.name for row in VARIANTS.values() if row.family in PUBLISHED]
+    known = [row.name for row in VARIANTS.values() if row.family in DEFAULTS]
     if name not in known:
         remedy = f"Models with a recipe: {', '.join(known) or 'none yet'}. Or give a recipe file or a run's folder."
         raise ConfigError(f"There is no recipe '{name}'.{did_you_mean(name, known)}", remedy)
     model = VARIANTS[name]
-    return _call(DISTILLED if distilled and model.family in DISTILLED else PUBLISHED, model)
+    return _call(DISTILLED if distilled and model.family in DISTILLED else DEFAULTS, model)
 
 
 def _call(functions: Mapping[str, str], model: Variant) -> Recipe:

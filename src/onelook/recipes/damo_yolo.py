@@ -35,7 +35,7 @@ SGD = Sgd(lr_per_image=0.01 / 64, momentum=0.9, nesterov=True, weight_decay=5e-4
 ADAMW = AdamW(lr_per_image=0.001 / 64, betas=(0.9, 0.999), weight_decay=1e-2, decay_scalars=True)
 
 
-def published(model: Variant) -> Recipe:
+def default(model: Variant) -> Recipe:
     """The recipe of a DAMO-YOLO variant on COCO, from scratch and without a teacher, as in the code at v0.3.1.
 
     One input size, 256 images a step, no half precision. The last 16 epochs are without mosaic and MixUp; flips and the
@@ -58,13 +58,13 @@ def published(model: Variant) -> Recipe:
     )
 
 
-def official(model: Variant) -> Recipe:
-    """The recipe without the departures of `published`, each a rule of the official code.
+def published(model: Variant) -> Recipe:
+    """The recipe of the authors: `default` without what this library changes in their code.
 
     The last batch of an epoch is left smaller, and an image may have any number of objects. With other epochs, the
     warm-up of 5 epochs and the closing phase keep their length.
     """
-    recipe = published(model)
+    recipe = default(model)
     sampling = replace(recipe.sampling, last_batch="partial")
     return replace(recipe, sampling=sampling, max_labels=None, fixed_phases=True)
 
@@ -74,7 +74,7 @@ def distilled(model: Variant) -> Recipe:
 
     Published pairs of student and teacher: T and S, S and M, M and L, L and L; no Nano model. Gradients are clipped.
     """
-    return replace(published(model), distillation=OFFICIAL_CODE, clip=30.0)
+    return replace(default(model), distillation=OFFICIAL_CODE, clip=30.0)
 
 
 def paper(model: Variant) -> Recipe:
@@ -84,7 +84,7 @@ def paper(model: Variant) -> Recipe:
     none in the last 16: the training needs a teacher, or `distillation=none`.
     """
     return replace(
-        published(model),
+        default(model),
         loss=replace(LOSS, assigner=EQUATION_2),
         optimizer=replace(SGD, lr_per_image=0.4 / 256),
         distillation=PAPER,

@@ -69,7 +69,7 @@ _TABLE = {
 }
 
 
-def published(model: Variant) -> Recipe:
+def default(model: Variant) -> Recipe:
     """The recipe of a YOLOv4 variant on COCO, from the cfg files of Darknet's authors.
 
     They differ from the paper's text (rate 0.01, momentum 0.9) and from its list of methods: they have no CmBN,
@@ -102,8 +102,8 @@ def published(model: Variant) -> Recipe:
     )
 
 
-def official(model: Variant) -> Recipe:
-    """The recipe without the departures of `published`, each a rule of Darknet or a setting of a cfg file.
+def published(model: Variant) -> Recipe:
+    """The recipe of the authors: `default` without what this library changes in Darknet or its cfg files.
 
     The burn-in has 1000 steps, on data sets of any size. A step of 64 images has 8 micro-batches (`subdivisions`; 1 for
     the tiny models), with batch norm over each; batches of other sizes are accumulated to 64 images. The EMA of
@@ -111,7 +111,7 @@ def official(model: Variant) -> Recipe:
     the end. What yolov4x-mish has before its first prediction layers is frozen for 800 steps. Boxes have the gradient
     that Darknet computes, with the limits of each cfg file.
     """
-    recipe = published(model)
+    recipe = default(model)
     assert isinstance(recipe.schedule, MultiStep)
     return replace(
         recipe,
@@ -154,7 +154,7 @@ def paper(model: Variant) -> Recipe:
         raise ConfigError(
             f"YOLOv4's paper has no training of {model.name}.", f"It has those of {' and '.join(_OF_THE_PAPER)}."
         )
-    recipe = published(model)
+    recipe = default(model)
     darknet = model.name == "yolov4"
     specials = {"neck_activation": "mish", "attention": "pointwise", "nms": "diou"}
     return replace(

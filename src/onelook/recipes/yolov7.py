@@ -52,7 +52,7 @@ TINY_AUGMENT = Yolov7Augment(
 )
 
 
-def published(model: Variant) -> Recipe:
+def default(model: Variant) -> Recipe:
     """The recipe of a YOLOv7 variant on COCO from scratch, with the hyper-parameters of its group: P5, P6 or tiny.
 
     300 epochs at 640 pixels (1280 for networks with four levels), evaluated after each, mosaics to the end. Official
@@ -80,8 +80,8 @@ def published(model: Variant) -> Recipe:
     )
 
 
-def official(model: Variant) -> Recipe:
-    """The recipe without the departures of `published`, each a rule of the official code.
+def published(model: Variant) -> Recipe:
+    """The recipe of the authors: `default` without what this library changes in their code.
 
     Batches of other sizes are accumulated to 64 images, and to fewer in the warm-up; a step may begin in one epoch and
     end in the next. Anchors that fit less than 98 % of the objects are replaced before the training (autoanchor), which
@@ -89,7 +89,7 @@ def official(model: Variant) -> Recipe:
     keeps its 1000 batches.
     """
     return replace(
-        published(model),
+        default(model),
         max_labels=None,
         nominal_batch=NOMINAL_BATCH,
         grow_accumulation=True,
@@ -104,4 +104,4 @@ def paper(model: Variant) -> Recipe:
 
     What it does state (sec. 5.1: from scratch, leaky ReLU in tiny, SiLU elsewhere) the code has as well.
     """
-    return published(model)
+    return default(model)

@@ -28,7 +28,7 @@ _AUGMENT = {"yolox-nano": replace(WEAK, mosaic=0.5), "yolox-tiny": WEAK}
 _SIZES = {"yolox-nano": SMALL_SIZES, "yolox-tiny": SMALL_SIZES}
 
 
-def published(model: Variant) -> Recipe:
+def default(model: Variant) -> Recipe:
     """The recipe of a YOLOX variant on COCO from scratch, as in the code at the date of the released weights.
 
     Batch 64 (128 in the paper, with the same rate an image). The last 15 epochs are without mosaic and MixUp (sec. 2.1;
@@ -50,14 +50,14 @@ def published(model: Variant) -> Recipe:
     )
 
 
-def official(model: Variant) -> Recipe:
-    """The recipe without the departures of `published`, each a rule of the official code.
+def published(model: Variant) -> Recipe:
+    """The recipe of the authors: `default` without what this library changes in their code.
 
     The closing phase has 16 epochs, of which the first is not at the lowest rate. Boxes beyond the image are cleaned as
     in the code, and epochs are parts of one stream of shuffles. With other epochs, the warm-up of 5 epochs and the
     closing phase keep their length.
     """
-    recipe = published(model)
+    recipe = default(model)
     assert recipe.closing is not None
     return replace(
         recipe,
@@ -76,7 +76,7 @@ def paper(model: Variant) -> Recipe:
     128 images a step; small models, S among them, have weaker mosaics (scale 0.5 to 1.5) and no MixUp; no L1 term in
     the closing phase.
     """
-    recipe = published(model)
+    recipe = default(model)
     augment = replace(WEAK, mosaic=1.0) if model.name in _SMALL else STRONG
     closing = Closing(epochs=15, augment=augment.without_mosaic)
     return replace(recipe, augment=augment, batch_size=128, closing=closing)

@@ -15,7 +15,7 @@ from onelook.devices import num_cores, processor_name
 from onelook.evaluation.coco import Evaluation
 from onelook.networks.flops import count_gflops, count_parameters
 from onelook.networks.variants import VARIANTS
-from onelook.recipes import published_recipe
+from onelook.recipes import default_recipe
 from onelook.report.build import annotation_hints, describe_changes, example_images, read_metrics, read_report_image
 from onelook.report.page import Report, ReportImage, write_report
 from onelook.training.recipe import Recipe
@@ -46,7 +46,7 @@ def report_training(
     """
     folder = trained.folder
     name = variant_name(recipe)
-    published = published_recipe(name) if name is not None else None
+    published = default_recipe(name) if name is not None else None
     worst: list[ReportImage] = []
     best: list[ReportImage] = []
     if evaluation is not None and validation is not None:

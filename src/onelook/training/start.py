@@ -126,7 +126,7 @@ def fill_memory(
     return found, f"The device holds {share} images: the batch is {found.batch_size}."
 
 
-def check_batch_norm(recipe: Recipe, train_state: TrainState, steps: int) -> None:
+def check_batch_norm_variance(recipe: Recipe, train_state: TrainState, steps: int) -> None:
     """UserError where batch norm would have one value per channel, which has no variance.
 
     That takes one image a pass, and a map of one cell: the network is tried with the smallest of the sizes to come.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onelook.api.search import SearchResult
 
 
-def show_backbone(result: SearchResult, console: Console) -> None:
+def show_search(result: SearchResult, console: Console) -> None:
     """Prints the found backbone above the published ones, and what was written."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("backbone of", no_wrap=True)

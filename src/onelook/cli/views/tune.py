@@ -1,4 +1,4 @@
-"""Prints the result of a search."""
+"""Prints the trials of a tuning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onelook.api.tune import TuneResult
 
 
-def show_search(result: TuneResult, console: Console) -> None:
+def show_tuning(result: TuneResult, console: Console) -> None:
     """Prints the trials, best first, and where the best recipe is."""
     rows = sorted(result.rows, key=lambda row: (row["fitness"] is None, -(row["fitness"] or 0), row["trial"]))
     columns = {

@@ -23,13 +23,13 @@ from onelook.networks.damo_yolo.mae_nas import MAE_CSP_M, MAE_RESNET_S
 from onelook.networks.damo_yolo.rep_gfpn import RepGfpn
 from onelook.networks.structure import Stage, Structure
 from onelook.networks.variants import variant
-from onelook.recipes.damo_yolo import LOSS, paper, published
+from onelook.recipes.damo_yolo import LOSS, default, paper
 from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row
 from onelook.training.distillation import Distillation
 from onelook.training.recipe import Recipe
 
 _T4 = "COCO, 640x640, T4, TensorRT FP16"
-_S, _M, _T = (published(variant(f"damo-yolo-{size}")) for size in "smt")
+_S, _M, _T = (default(variant(f"damo-yolo-{size}")) for size in "smt")
 # The backbone of YOLOX-S, with its 4.21 M parameters: 1, 3, 3 and 1 blocks after the downsampling of each stage.
 _CSP_DARKNET = Structure(
     stem=32,

@@ -19,11 +19,11 @@ from onelook.networks.yolov4.architecture import ANCHORS
 from onelook.networks.yolox.architecture import YOLOV3_ANCHORS
 from onelook.ops.iou import IouKind
 from onelook.recipes.roadmaps.roadmap import Roadmap, Row
-from onelook.recipes.yolov4 import BATCH, LOSS, published
+from onelook.recipes.yolov4 import BATCH, LOSS, default
 from onelook.training.optimizer import Sgd
 from onelook.training.schedule import WarmCosine
 
-_START = replace(published(variant("csresnext50-panet-spp")), size=(512, 512))
+_START = replace(default(variant("csresnext50-panet-spp")), size=(512, 512))
 
 TABLE_5 = Roadmap(
     name="yolov4-table5",
@@ -117,7 +117,7 @@ TABLE_7 = Roadmap(
     rows=(
         Row("plain-4", "without BoF and BoS, mini-batch 4"),
         Row("plain-8", "without BoF and BoS, mini-batch 8", {"accumulate": 8}),
-        Row("bags-4", "with BoF and BoS, mini-batch 4", start=replace(published(variant("yolov4")), accumulate=16)),
+        Row("bags-4", "with BoF and BoS, mini-batch 4", start=replace(default(variant("yolov4")), accumulate=16)),
         Row("bags-8", "with BoF and BoS, mini-batch 8", {"accumulate": 8}),
     ),
 )

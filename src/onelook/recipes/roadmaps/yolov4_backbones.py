@@ -19,7 +19,7 @@ from onelook.losses.classifier import ClassLoss
 from onelook.networks.variants import variant
 from onelook.recipes.classifier import published_classifier
 from onelook.recipes.roadmaps.roadmap import Roadmap, Row
-from onelook.recipes.yolov4 import published
+from onelook.recipes.yolov4 import default
 from onelook.training.recipe import Recipe
 
 
@@ -71,7 +71,7 @@ TABLE_3 = Roadmap(
 
 def _with_pretraining(name: str, backbone: Recipe) -> Recipe:
     """The published training of CSPResNeXt50-PANet-SPP, with the backbone of a variant trained by `backbone`."""
-    recipe = published(variant("csresnext50-panet-spp"))
+    recipe = default(variant("csresnext50-panet-spp"))
     model = replace(variant(name).architecture, activation="leaky_relu")  # type: ignore[type-var]
     return replace(recipe, model=model, size=(512, 512), pretraining=backbone)
 

@@ -16,10 +16,10 @@ from onelook.networks.variants import variant
 from onelook.networks.yolov4.architecture import CSP
 from onelook.networks.yolov7.architecture import X
 from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row
-from onelook.recipes.yolov7 import AUXILIARY_LOSS, AUXILIARY_SCHEMES, published
+from onelook.recipes.yolov7 import AUXILIARY_LOSS, AUXILIARY_SCHEMES, default
 
 _COCO = "COCO, V100"
-_X, _E6, _E6E, _P5 = (published(variant(name)) for name in ("yolov7x", "yolov7-e6", "yolov7-e6e", "yolov7"))
+_X, _E6, _E6E, _P5 = (default(variant(name)) for name in ("yolov7x", "yolov7-e6", "yolov7-e6e", "yolov7"))
 
 TABLE_3 = Roadmap(
     name="yolov7-table3",

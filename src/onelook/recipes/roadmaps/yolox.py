@@ -20,7 +20,7 @@ from onelook.losses.one_to_one import Selection
 from onelook.networks.variants import variant
 from onelook.networks.yolox.architecture import YOLOV3_ANCHORS
 from onelook.recipes.roadmaps.roadmap import PublishedNumbers, Roadmap, Row
-from onelook.recipes.yolox import LOSS, STRONG, published
+from onelook.recipes.yolox import LOSS, STRONG, default
 from onelook.training.recipe import Closing, Recipe
 
 _END_TO_END = {
@@ -30,7 +30,7 @@ _END_TO_END = {
 
 
 def _without_l1(name: str) -> Recipe:
-    recipe = published(variant(name))
+    recipe = default(variant(name))
     assert recipe.closing is not None
     return replace(recipe, closing=replace(recipe.closing, loss=None))
 
