@@ -194,6 +194,16 @@ QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     },
     ("coco",) * len(FORMATS),
 )
+@example(
+    {
+        "val": {
+            "images": [{"id": 5, "file_name": "0.png", "width": 20, "height": 20}],
+            "annotations": [],
+            "categories": [{"id": 1, "name": "0"}],
+        }
+    },
+    ("labelme",) * len(FORMATS),
+)
 def test_any_data_set_goes_to_every_format_and_back(content: dict[str, dict[str, Any]], back: Sequence[str]) -> None:
     goes_round(content, back)
 

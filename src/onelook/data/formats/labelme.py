@@ -188,7 +188,8 @@ class LabelMeWriter:
 
     def finish(self, out: Path, names: Sequence[str]) -> None:
         """Writes the list of classes, without which they would be read in alphabetical order."""
-        (out / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        if names:  # a data set without any object may have none
+            (out / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def _content(dataset: Dataset, i: int, name: str, losses: Losses) -> dict[str, Any]:
