@@ -81,6 +81,7 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "mlflow-skinny": "mlflow",
     "wandb": "wandb",
+    "optuna": "tune",
     "supervision": "supervision",
     "pandas": "pandas",
     "polars": "polars",

@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 from onelook import run_files
 from onelook.data import Dataset
 from onelook.data.images import decode_image
@@ -24,7 +26,7 @@ from onelook.losses.classifier import ClassLoss
 from onelook.losses.detection_loss import DetectionLoss
 from onelook.ops.nms import with_thresholds
 from onelook.predict.runtimes.torch import TorchRuntime
-from onelook.report.build import draw_evaluated
+from onelook.report.build import draw_evaluated, worst_images
 from onelook.report.training import report_training
 from onelook.training.batches import make_loader
 from onelook.training.micro_batches import split_batch
@@ -33,6 +35,7 @@ from onelook.training.processes import ProcessGroup, any_process
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult
 from onelook.training.run import Run
+from onelook.types import UNDEFINED
 from onelook.weights import restore
 from onelook.weights.checkpoint import read_checkpoint
 from onelook.weights.safetensors_file import write_safetensors
@@ -40,6 +43,8 @@ from onelook.weights.safetensors_file import write_safetensors
 FIRST_BATCHES = 2  # that are looked at before the first epoch
 FEW_POSITIVES = 0.5  # priors an object: below, half of the objects or more teach nothing
 LOGGED_IMAGES = 4  # of the validation split, drawn for TensorBoard and its like after each evaluation
+WATCHED_IMAGES = 6  # of the validation split, the worst ones, on the live page
+TRAINING_IMAGES = 100  # at most, that the best weights are evaluated on, for the difference to the validation images
 EVALUATION = (0.01, 0.65)  # confidence and IoU, as `onelook val`
 
 
@@ -88,31 +93,54 @@ class DetectionTask:
     def metrics(self, network: Any, *, validation: Dataset, run: Run) -> Mapping[str, float]:
         backend = TorchRuntime(network, run.train_state.process_group.device, size=run.recipe.input_size)
         evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
+        epoch = (run.record.rows[-1]["epoch"] if run.record.rows else 0) + 1  # its row is written after this
         if run.loggers.takes_images:
-            epoch = (run.record.rows[-1]["epoch"] if run.record.rows else 0) + 1  # its row is written after this
             for row in range(min(LOGGED_IMAGES, len(validation))):
                 with suppress(ImageError):  # the evaluation has read it; it may be gone by now
                     image = draw_evaluated(evaluation, validation, evaluation.truth.names, row)
                     run.loggers.image(f"validation {row + 1}", image, epoch)
+        if run.log.monitor is not None:
+            worst = worst_images(evaluation, validation, evaluation.truth.names, WATCHED_IMAGES)
+            run.log.monitor.images(epoch, [(image.caption, image.jpeg) for image in worst])
         return evaluation.stats
 
     def finish(self, run: Run, trained: RunResult, training: Dataset, validation: Dataset | None) -> None:
         """Evaluates the best weights once more and writes the report."""
         process_group, best = run.train_state.process_group, trained.folder / run_files.BEST_WEIGHTS
         any_process(True, process_group.device)  # the main process has written the weights when all have come here
-        evaluation = None
+        evaluation = train_ap = None
         if validation is not None and best.is_file():
             backend = TorchRuntime(restore(best), process_group.device, size=run.recipe.input_size)
             evaluation = evaluate(backend, validation, with_thresholds(backend.evaluating, *EVALUATION))
+            if process_group.size == 1:  # where one of several failed at an image, the others would wait for it
+                train_ap = _training_ap(backend, training, min(len(validation), TRAINING_IMAGES))
         if process_group.is_main and evaluation is not None:
             _add_thresholds(best, evaluation)
             if (best_f1 := evaluation.f1_curve.best_f1) > 0:
                 run.log.info(f"The best confidence is {evaluation.best_confidence:.2f} (mean F1 {best_f1:.3f}).")
         if process_group.is_main:
-            path = report_training(
-                trained, run.recipe, training, validation, evaluation=evaluation, device=process_group.device
+            path, advice = report_training(
+                trained,
+                run.recipe,
+                training,
+                validation,
+                evaluation=evaluation,
+                device=process_group.device,
+                train_ap=train_ap,
             )
             run.log.info(f"The report is {path}.")
+            for one in advice:
+                run.log.info(f"Next: {one.action}. {one.figure}.")
+
+
+def _training_ap(backend: TorchRuntime, training: Dataset, count: int) -> float | None:
+    """AP on some training images, evenly spaced over the set; None where one is unreadable, or there are no objects."""
+    rows = np.unique(np.linspace(0, len(training) - 1, min(count, len(training))).round().astype(np.int64))
+    try:
+        found = evaluate(backend, training.view(rows), with_thresholds(backend.evaluating, *EVALUATION)).stats["AP"]
+    except ImageError:
+        return None
+    return None if found == UNDEFINED else found
 
 
 def _add_thresholds(path: Path, evaluation: Evaluation) -> None:

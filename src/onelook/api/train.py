@@ -47,6 +47,7 @@ def train(
     allow_size_mismatch: bool | None = None,
     drop_suspicious: PathLike | None = None,
     log: str | Sequence[str] = (),
+    watch: bool = False,
     resume_command: Callable[[Path], str] | None = None,
     reporter: Reporter | None = None,
 ) -> TrainResult:
@@ -76,8 +77,9 @@ def train(
     first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they
     are annotated.  drop_suspicious: leave out training images whose annotations a model contradicts: a weights file,
     the folder of a run, or a COCO results file of the training images; the run lists them in `suspicious.json`.  log:
-    also log to "tensorboard", "mlflow" or "wandb".  resume_command: returns how to continue the
-    run in a folder, for the message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on
+    also log to "tensorboard", "mlflow" or "wandb".  watch: show the curves, the worst images and the time left on a
+    page at an address of this machine, which is printed.  resume_command: returns how to continue the run in a folder,
+    for the message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on
     standard error.
 
     Other settings are those of the recipe: `onelook.change(onelook.recipe("yolox-s"), {"loss.assigner.radius": 2.0})`.
@@ -109,6 +111,7 @@ def train(
         out=out,
         resume=resume,
         log=log,
+        watch=watch,
         resume_command=resume_command,
         reporter=reporter,
     )

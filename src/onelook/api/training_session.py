@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from onelook.api.recipe_choice import RecipeChoice, recipe_name, resolved, resum
 from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
 from onelook.api.suspicious import check_option, find_suspicious, read_suspicious
 from onelook.api.tasks import Task, check_metric, preflight, task_of
+from onelook.api.watch import watched
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.fit import check_fit
@@ -82,6 +83,7 @@ class TrainOptions:
     out: PathLike | None = None
     resume: bool | Literal["auto"] = False
     log: str | Sequence[str] = ()
+    watch: bool = False
     resume_command: Callable[[Path], str] | None = None
     reporter: Reporter | None = None
 
@@ -163,9 +165,13 @@ def start_training(
             _report_start(run, notes, prepared.teacher, start.resume)
             if validation is None and chosen != "none":
                 run.log.warning(without_validation(data))
-            with _checked_session(
-                run, prepared.task, (training, validation), kept, plan, new=not start.resume
-            ) as session:
+            title = f"{start.folder.name}: {type(run.recipe.model).__name__} on {training.described_by.name}"
+            with (
+                watched(run, title) if options.watch else nullcontext(),
+                _checked_session(
+                    run, prepared.task, (training, validation), kept, plan, new=not start.resume
+                ) as session,
+            ):
                 yield session
 
 

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from onelook import run_files
 from onelook.api import trial_process
@@ -22,6 +22,7 @@ from onelook.reporter import Reporter
 from onelook.training.files import make_folder
 from onelook.training.interrupt import StopRequest
 from onelook.training.recipe import Recipe
+from onelook.training.result import format_duration
 from onelook.tuning.genes import Gene
 from onelook.tuning.study import Study, Trial
 
@@ -84,24 +85,61 @@ class Launcher:
         return self.folder / f"{trial.name}.log"
 
 
-def run_study(study: Study, trials: int, launcher: Launcher, parallel: int, reporter: Reporter) -> bool:
-    """Runs trials up to the number `trials`, unfinished ones first; returns whether it was interrupted."""
+class SearchBudget(Protocol):
+    """The time of a search, as `onelook.api.tune_budget` measures it."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether running trials are stopped now: they are saved, and a larger budget continues them."""
+        ...
+
+    def has_room(self, study: Study) -> bool:
+        """Whether another trial may be started."""
+        ...
+
+    def progress(self) -> tuple[float, float]:
+        """Seconds that are spent, and all."""
+        ...
+
+
+def run_study(
+    study: Study,
+    trials: int,
+    launcher: Launcher,
+    parallel: int,
+    reporter: Reporter,
+    *,
+    budget: SearchBudget | None = None,
+    title: str = "search",
+) -> bool:
+    """Runs trials up to the number `trials`, unfinished ones first; returns whether it was interrupted.
+
+    budget: ends the search before that number; None is without a limit of time.  title: of the
+    progress.
+    """
     waiting = study.unfinished()
     for trial in waiting:
         wait_for_process(trial, launcher)
     running: dict[int, tuple[Call[int], float]] = {}
+    stopped: set[int] = set()
     lost: Counter[int] = Counter()
-    with StopRequest() as stop:
+    scores = TrialScores(launcher.folder, study.recipe.metric)
+    with StopRequest() as stop, reporter.progress(title) as show:
         while True:
-            while not stop.requested and len(running) < parallel and (waiting or len(study.trials) < trials):
+            over = budget is not None and budget.exhausted
+            ends = stop.requested or over
+            while not ends and len(running) < parallel and (waiting or _starts(study, trials, budget)):
                 trial = waiting.pop(0) if waiting else study.start_trial()
                 call = launcher.start(study, trial)
                 running[trial.number] = (call, time.monotonic())
                 study.update_trial(trial, process=call.process)
             for number, (call, begun) in list(running.items()):
-                if stop.requested and not call.done():
+                if ends and not call.done():
                     call.interrupt()
-                if stop.requested or call.done():
+                elif not call.done() and number not in stopped and _is_worse(study, number, scores):
+                    stopped.add(number)
+                    call.interrupt()
+                if ends or call.done():
                     del running[number]
                     code, seconds = exit_code(call), time.monotonic() - begun
                     lost[number] += code is None
@@ -111,11 +149,80 @@ def run_study(study: Study, trials: int, launcher: Launcher, parallel: int, repo
                         waiting.append(study.update_trial(study.trials[number], seconds=seconds))
                         continue
                     record_result(study, study.trials[number], launcher, -1 if code is None else code, seconds)
+                    if number in stopped and study.trials[number].status == "running":
+                        study.update_trial(study.trials[number], status="stopped")
                     write_tables(study)
                     reporter.info(trial_line(study, study.trials[number]))
-            if not running and (stop.requested or (not waiting and len(study.trials) >= trials)):
-                return stop.requested and bool(study.unfinished() or len(study.trials) < trials)
+            if not running and (ends or not (waiting or _starts(study, trials, budget))):
+                return stop.requested and bool(study.unfinished() or _starts(study, trials, budget))
+            done, total = _progress(study, trials, budget)
+            left = [f"{format_duration(total - done)} left"] if budget is not None else []
+            show(done, total, "; ".join([*_details(study, list(running), scores), *left]))
             launcher.workers.wait([call for call, _ in running.values()], POLL)
+
+
+def _starts(study: Study, trials: int, budget: SearchBudget | None) -> bool:
+    """Whether another trial is to be started."""
+    return len(study.trials) < trials and (budget is None or budget.has_room(study))
+
+
+def _is_worse(study: Study, number: int, scores: TrialScores) -> bool:
+    """Whether the proposer stops a running trial, after an epoch that it has not seen yet."""
+    found = scores.new(study.trials[number].name)
+    return bool(found) and study.proposer.stops(study.trials[number], found)
+
+
+def _progress(study: Study, trials: int, budget: SearchBudget | None) -> tuple[float, float]:
+    if budget is not None:
+        return budget.progress()
+    return float(sum(trial.status != "running" for trial in study.trials)), float(trials)
+
+
+def _details(study: Study, running: Sequence[int], scores: TrialScores) -> list[str]:
+    """What the progress shows: the running trials with their epochs, and the best so far."""
+    parts = []
+    for number in sorted(running):
+        epoch, score = scores.last(study.trials[number].name)
+        reached = "" if score is None else f", {study.recipe.metric} {score:.4f}"
+        parts.append(f"trial {number}: epoch {epoch} of {study.recipe.epochs}{reached}")
+    best = study.best
+    if best is not None and best.fitness is not None:
+        parts.append(f"best {best.fitness:.4f} (trial {best.number})")
+    return parts
+
+
+class TrialScores:
+    """Reads the epochs and scores of running trials from their metrics.csv, where it has changed.
+
+    folder: of the search.  metric: the column of the score.
+    """
+
+    def __init__(self, folder: Path, metric: str) -> None:
+        self.folder, self.metric = folder, metric
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._known: dict[str, dict[int, float]] = {}
+        self._epochs: dict[str, int] = {}
+
+    def new(self, trial: str) -> dict[int, float]:
+        """The scores of a trial by epoch, from 1 on; {} where the file is as it was at the last call."""
+        path = self.folder / trial / run_files.METRICS
+        try:
+            status = path.stat()
+            if self._seen.get(trial) == (status.st_mtime_ns, status.st_size):
+                return {}
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            self._known[trial] = {int(row["epoch"]): float(row[self.metric]) for row in rows if row.get(self.metric)}
+            self._epochs[trial] = int(rows[-1]["epoch"]) if rows else 0
+        except (OSError, ValueError, KeyError):
+            return {}  # not written yet, or being replaced: the next look finds it
+        self._seen[trial] = (status.st_mtime_ns, status.st_size)
+        return self._known[trial]
+
+    def last(self, trial: str) -> tuple[int, float | None]:
+        """The epochs that are done, and the last score, as `new` has read them."""
+        known = self._known.get(trial, {})
+        return self._epochs.get(trial, 0), known[max(known)] if known else None
 
 
 def exit_code(call: Call[int]) -> int | None:

@@ -44,6 +44,7 @@ def train(
     teacher: str | None = None,
     teacher_weights: str | None = None,
     log: tuple[str, ...] = (),
+    watch: bool = False,
 ) -> CommandResult[TrainResult]:
     """Train a detector, or a classifier of images.
 
@@ -90,6 +91,7 @@ def train(
         teacher: Model whose features are learnt as well: a name, a weights file, or the folder of a run.
         teacher_weights: File with the weights of a --teacher that is given by name.
         log: Also log to tensorboard, mlflow or wandb; none on resuming ends that.
+        watch: Show curves, worst images and the time left on a page at an address of this machine, which is printed.
     """
     from onelook.api.recipe_choice import RecipeChoice
     from onelook.api.train import train as train_by_recipe
@@ -116,6 +118,7 @@ def train(
         allow_size_mismatch=allow_size_mismatch,
         drop_suspicious=drop_suspicious,
         log=log,
+        watch=watch,
         resume_command=partial(resume_training, data),
         reporter=ConsoleReporter(),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
@@ -19,6 +19,9 @@ def tune(
     recipe: str | None = None,
     weights: str | None = None,
     trials: int | None = None,
+    budget: str | None = None,
+    method: Literal["genetic", "tpe"] | None = None,
+    seeds: int | None = None,
     parallel: int | None = None,
     epochs: int | None = None,
     size: int | None = None,
@@ -40,7 +43,12 @@ def tune(
     trials. Each trial is a run in the folder; the best recipe is best.yaml there, for onelook train --recipe. Stop with
     Ctrl-C and continue with --resume: what is not given then is as it was.
 
+    With --budget the search ends in time and uses Optuna (extra "tune"): values are proposed by TPE, and trials that
+    successive halving or the median of the others finds worse are stopped early. In the end the best recipe and the
+    starting one are trained with other seeds, and the difference is shown with its 95 % interval.
+
     Examples:
+        onelook tune data/ --model yolox-nano --epochs 10 --budget 30m
         onelook tune data/ --model yolox-nano --epochs 10 --trials 40
         onelook tune data/ --model yolox-nano --epochs 10 optimizer.momentum=0.8..0.98 loss.terms.box.weight=1..10
         onelook tune data/ --out runs/mine --resume --parallel 2
@@ -51,7 +59,10 @@ def tune(
         model: Name of the model. Needed unless --recipe or --resume gives one.
         recipe: Another recipe: its name, a recipe.yaml, or the folder of a run.
         weights: File that every trial starts from.
-        trials: How many trainings, those of earlier sessions included; 30 unless given.
+        trials: How many trainings, those of earlier sessions included; 30 unless given, or what the budget allows.
+        budget: Time of the whole search, such as 30m or 1h30m, earlier sessions included.
+        method: genetic or tpe (Optuna); tpe with --budget, else genetic, unless given.
+        seeds: Trainings of the best and of the starting recipe that decide whether it is better; 3 with tpe, else 0.
         parallel: Trainings at the same time; one unless given.
         epochs: Passes over the data of each trial.
         size: Side of the network's input in pixels, a multiple of 32.
@@ -74,6 +85,9 @@ def tune(
         data,
         weights=weights,
         trials=trials,
+        budget=budget,
+        method=method,
+        seeds=seeds,
         parallel=parallel,
         device=device,
         out=out,

@@ -15,12 +15,12 @@ from onelook.data.split import Dataset
 from onelook.draw import draw_detections, encode_image
 from onelook.errors import ImageError
 from onelook.evaluation.coco import Evaluation, ImageScore
+from onelook.report.advice import LEAST_SUSPECT
 from onelook.report.page import ReportImage
 
 ANNOTATION_COLOUR = (46, 160, 67)
 IMAGE_SIDE = 600  # pixels of the longer side of an image in the report, which shows it in a width of about 540
 CONFIDENT = 0.7  # the least score of a detection that is called confident
-LEAST_SUSPECT = 0.5  # the least score of a detection that speaks against an annotation
 NUM_EXAMPLES = 9
 
 
@@ -55,7 +55,7 @@ def example_images(
     Images are ranked by F1 at IoU 0.5; of the best, those with the most objects come first. No image is in both.
     """
     scores = evaluation.image_scores()
-    worst = [score for score in scores if score.f1 < 1.0][:count]
+    worst = _worst(scores, count)
     shown = {score.image_id for score in worst}
     rest = [score for score in scores if score.image_id not in shown and score.true_positives]
     best = sorted(rest, key=lambda s: (-s.f1, -s.true_positives, s.image_id))[:count]
@@ -64,6 +64,17 @@ def example_images(
         [_drawn(evaluation, dataset, names, score, row_of[score.image_id]) for score in part] for part in (worst, best)
     ]
     return drawn[0], drawn[1]
+
+
+def worst_images(evaluation: Evaluation, dataset: Dataset, names: Sequence[str], count: int) -> list[ReportImage]:
+    """The worst images by F1 at IoU 0.5, drawn with annotations (green) and detections."""
+    row_of = {int(image_id): row for row, image_id in enumerate(dataset.image_ids)}
+    worst = _worst(evaluation.image_scores(), count)
+    return [_drawn(evaluation, dataset, names, score, row_of[score.image_id]) for score in worst]
+
+
+def _worst(scores: Sequence[ImageScore], count: int) -> list[ImageScore]:
+    return [score for score in scores if score.f1 < 1.0][:count]
 
 
 def _drawn(evaluation: Evaluation, dataset: Dataset, names: Sequence[str], score: ImageScore, row: int) -> ReportImage:

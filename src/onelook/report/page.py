@@ -14,6 +14,7 @@ import numpy as np
 from onelook.evaluation.coco import RECALLS, Evaluation
 from onelook.evaluation.operating import CALIBRATED_FROM
 from onelook.files import write_text
+from onelook.report.advice import Advice
 from onelook.report.charts import Series, bar_chart, heatmap, line_chart
 from onelook.report.html import cards, document, facts_table, section
 from onelook.types import NOTHING
@@ -45,7 +46,7 @@ class Report:
 
     history: rows of metrics.csv, one an epoch, numbers as floats.  worst, best: evaluated images with their
     detections.  recipe_text: the recipe; "" where there is none to show.  changes: (path, published, here).  facts:
-    hardware, time, files.
+    hardware, time, files.  advice: what to do next; None where it was not asked for.
     """
 
     title: str
@@ -58,12 +59,14 @@ class Report:
     worst: Sequence[ReportImage] = field(default_factory=list)
     best: Sequence[ReportImage] = field(default_factory=list)
     notes: Sequence[str] = field(default_factory=list)
+    advice: Sequence[Advice] | None = None
 
 
 def render(report: Report) -> str:
     """The report as one HTML document with embedded style and images, without scripts and links."""
     sections = [
         _summary_section(report),
+        _advice_section(report.advice),
         curves_section(report.history),
         *_quality_sections(report.evaluation),
         _images_section(
@@ -106,26 +109,55 @@ def _summary_section(report: Report) -> str:
     return f"<section>{top}{facts_table(report.facts)}{f'<ul>{notes}</ul>' if notes else ''}</section>"
 
 
+def _advice_section(advice: Sequence[Advice] | None) -> str:
+    if advice is None:
+        return ""
+    if not advice:
+        return section(
+            "What to do next",
+            "<p>No figure of this training suggests a change: no class stands out as weak, few labels are in doubt, "
+            "small objects are not much worse than large ones, and AP no longer rises.</p>",
+        )
+    rows = "".join(
+        f"<tr><td><b>{escape(one.action)}</b><br>{escape(one.reason)}</td><td>{escape(one.figure)}</td></tr>"
+        for one in advice
+    )
+    head = "<tr><th>advice</th><th>the figure that suggests it</th></tr>"
+    return section("What to do next", f'<table class="advice">{head}{rows}</table>')
+
+
 def curves_section(history: Sequence[Mapping[str, Any]]) -> str:
     """Losses, average precision and learning rate of a training. history: rows of metrics.csv."""
     if not history:
         return ""
     epochs = [float(row["epoch"]) for row in history]
-
-    def column(name: str) -> list[float]:
-        return [float(row[name]) if row.get(name) not in (None, "") else float("nan") for row in history]
-
     keys = list(dict.fromkeys(key for row in history for key in row))
-    losses = [Series(key.removeprefix("loss/"), epochs, column(key)) for key in keys if key.startswith("loss/")]
-    scores = [Series(key, epochs, column(key)) for key in ("AP", "AP50", "AP75") if key in keys]
+    losses = [
+        Series(key.removeprefix("loss/"), epochs, _column(history, key)) for key in keys if key.startswith("loss/")
+    ]
     charts = []
     if losses:
         charts.append(line_chart(losses, "epoch", "loss", whole=True))
-    if scores:
-        charts.append(line_chart(_joined(scores), "epoch", "average precision", y_range=(0.0, 1.0), whole=True))
+    if scores := score_chart(history):
+        charts.append(scores)
     if "lr" in keys:
-        charts.append(line_chart([Series("learning rate", epochs, column("lr"))], "epoch", "learning rate", whole=True))
+        rate = Series("learning rate", epochs, _column(history, "lr"))
+        charts.append(line_chart([rate], "epoch", "learning rate", whole=True))
     return section("Training", _row(charts))
+
+
+def score_chart(history: Sequence[Mapping[str, Any]]) -> str:
+    """The metrics of the evaluated epochs as a chart; "" before the first. history: rows of metrics.csv."""
+    epochs = [float(row["epoch"]) for row in history]
+    for label, names in (("average precision", ("AP", "AP50", "AP75")), ("right images", ("top1", "top5"))):
+        scores = _joined([Series(name, epochs, _column(history, name)) for name in names])
+        if scores:
+            return line_chart(scores, "epoch", label, y_range=(0.0, 1.0), whole=True)
+    return ""
+
+
+def _column(history: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [float(row[name]) if row.get(name) not in (None, "") else float("nan") for row in history]
 
 
 def _joined(scores: Sequence[Series]) -> list[Series]:

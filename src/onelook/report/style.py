@@ -22,6 +22,7 @@ th { color: var(--muted); font-weight: 500; }
 .numbers td:not(:first-child), .numbers th:not(:first-child) { text-align: right; padding: 4px 8px; }
 .numbers { flex: 1 1 420px; align-self: flex-start; }
 .numbers.narrow { flex: 0 0 200px; align-self: flex-start; }
+.advice td { padding: 8px 22px 8px 0; min-width: 190px; }
 .columns { display: flex; flex-wrap: wrap; gap: 36px; }
 td.bar { position: relative; min-width: 190px; }
 td.bar i { position: absolute; left: 24px; top: 7px; height: 16px; max-width: calc(70% - 24px);

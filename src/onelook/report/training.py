@@ -16,6 +16,7 @@ from onelook.evaluation.coco import Evaluation
 from onelook.networks.flops import count_gflops, count_parameters
 from onelook.networks.variants import VARIANTS
 from onelook.recipes import default_recipe
+from onelook.report.advice import Advice, advise, training_figures
 from onelook.report.build import annotation_hints, describe_changes, example_images, read_metrics, read_report_image
 from onelook.report.page import Report, ReportImage, write_report
 from onelook.training.recipe import Recipe
@@ -39,10 +40,12 @@ def report_training(
     *,
     evaluation: Evaluation | None,
     device: torch.device,
-) -> Path:
-    """Writes `report.html` into the run's folder and returns its path.
+    train_ap: float | None = None,
+) -> tuple[Path, list[Advice]]:
+    """Writes `report.html` into the run's folder; returns its path and what it advises.
 
     evaluation: of the best weights on `validation`; without one the report has only the curves and the recipe.
+    train_ap: AP of the best weights on training images; None where it was not measured.
     """
     folder = trained.folder
     name = variant_name(recipe)
@@ -51,9 +54,22 @@ def report_training(
     best: list[ReportImage] = []
     if evaluation is not None and validation is not None:
         worst, best = example_images(evaluation, validation, validation.names)
+    history = read_metrics(folder / run_files.METRICS)
+    advice = None
+    if evaluation is not None:
+        figures = training_figures(
+            history,
+            evaluation,
+            training,
+            epochs=recipe.epochs,
+            stopped_early=trained.reason == "patience",
+            input_size=recipe.input_size,
+            train_ap=train_ap,
+        )
+        advice = advise(figures)
     report = Report(
         title=f"{name or type(recipe.model).__name__} on {training.described_by.name}",
-        history=read_metrics(folder / run_files.METRICS),
+        history=history,
         evaluation=evaluation,
         facts=_facts(trained, recipe, training, validation) | {"hardware": describe_hardware(device)},
         recipe_text=(folder / run_files.RECIPE).read_text(encoding="utf-8"),
@@ -62,8 +78,9 @@ def report_training(
         worst=worst,
         best=best,
         notes=[] if evaluation is None else [*evaluation.notes, *annotation_hints(evaluation)],
+        advice=advice,
     )
-    return write_report(folder / run_files.REPORT, report)
+    return write_report(folder / run_files.REPORT, report), advice or []
 
 
 def _facts(trained: RunResult, recipe: Recipe, training: Dataset, validation: Dataset | None) -> dict[str, str]:

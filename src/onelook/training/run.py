@@ -296,6 +296,8 @@ def _end_epoch(
     if late > 0.2 * running and late > 1:
         log.warning(f"Training waited {late:.1f} of {running:.1f} s for the data loader: {slow_loader_remedy}.")
     run.loggers.write(event.number + 1, row)
+    if log.monitor is not None:
+        log.monitor.rows(record.rows)
     if better or record.best is None:  # until an epoch is evaluated, the last one counts as the best
         run.write_weights(run_files.BEST_WEIGHTS, row)
     run.write_weights(run_files.LAST_WEIGHTS, row)

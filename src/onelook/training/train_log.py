@@ -15,6 +15,7 @@ import torch
 
 from onelook.errors import reason_of
 from onelook.reporter import Progress, Reporter, ignore_progress
+from onelook.training.monitor import StepState, TrainMonitor
 from onelook.training.result import format_duration
 
 SECONDS_BETWEEN_LINES = 60.0  # inside an epoch: in the log, and of a reporter that prints lines
@@ -23,13 +24,16 @@ SECONDS_BETWEEN_LINES = 60.0  # inside an epoch: in the log, and of a reporter t
 class TrainLog:
     """Passes messages and the progress of a training to a reporter, and appends the messages to a log file.
 
-    reporter: a silent one in all processes but the main one.  path: the log file; None writes none.
+    reporter: a silent one in all processes but the main one.  path: the log file; None writes none.  monitor: what
+    follows the training besides; None is nothing.
     """
 
     def __init__(self, reporter: Reporter, path: Path | None, device: torch.device) -> None:
         self.reporter = reporter
         self.device = device
         self.path = path
+        self.monitor: TrainMonitor | None = None
+        self._place = (0, 0)  # the epoch and the number of epochs
         self._epoch = ExitStack()
         self._progress: Progress = ignore_progress
         self._last_line = time.monotonic()
@@ -65,12 +69,15 @@ class TrainLog:
     def warning(self, text: str) -> None:
         """Reports a warning and appends it to the log file."""
         self.log(f"warning: {text}")
+        if self.monitor is not None:
+            self.monitor.warning(text)
         with _closed_terminal_ignored():
             self.reporter.warning(text)
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
         """Starts the progress of an epoch (0-based) of which `done` steps are already taken."""
         self.end_epoch()
+        self._place = (epoch, epochs)
         shown = self.reporter.progress(f"epoch {epoch + 1}/{epochs}", every=SECONDS_BETWEEN_LINES)
         with _closed_terminal_ignored():
             self._progress = self._epoch.enter_context(shown)
@@ -81,6 +88,8 @@ class TrainLog:
         state = f"{format_losses(losses)}  {images_per_second:.1f} img/s  {format_duration(left)} left  {self.memory()}"
         with _closed_terminal_ignored():
             self._progress(number, steps, f"{number}/{steps}  {state}")
+        if self.monitor is not None:
+            self.monitor.step(StepState(*self._place, number, steps, losses, images_per_second, left))
         if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             self.log(f"  step {number}/{steps}  {state}")
@@ -89,6 +98,8 @@ class TrainLog:
         """Ends the progress of the epoch."""
         with _closed_terminal_ignored():
             self._epoch.close()
+        if self.monitor is not None:
+            self.monitor.end_epoch()
         self._progress = ignore_progress
         self._last_line = time.monotonic()
 

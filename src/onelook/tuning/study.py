@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -24,13 +24,13 @@ Write = Callable[[Path, str], None]
 class Trial:
     """One training of the search.
 
-    values: of the genes, in their order.  status: "running" until it has a fitness, or failed.  process: id of the
-    process that runs or ran it.  error: why it failed.
+    values: of the genes, in their order.  status: "running" until it has a fitness, has failed, or was stopped early
+    because others were better.  process: id of the process that runs or ran it.  error: why it failed.
     """
 
     number: int
     values: tuple[float | int, ...]
-    status: Literal["running", "done", "failed"] = "running"
+    status: Literal["running", "done", "failed", "stopped"] = "running"
     fitness: float | None = None
     seconds: float = 0.0
     process: int | None = None
@@ -42,18 +42,52 @@ class Trial:
         return f"trial-{self.number:03d}"
 
 
+class Proposer(Protocol):
+    """Chooses the values of trials, and which trials are stopped early."""
+
+    def propose(self, study: Study, number: int) -> tuple[float | int, ...]:
+        """The values of trial `number`, which follows all trials of the study."""
+        ...
+
+    def stops(self, trial: Trial, scores: Mapping[int, float]) -> bool:
+        """Whether a running trial is stopped. scores: its metric after epochs (from 1 on), at least one."""
+        ...
+
+    def finish(self, trial: Trial) -> None:
+        """Called when a trial has ended: it is done, failed or stopped."""
+        ...
+
+
+@dataclass(frozen=True)
+class GeneticProposer:
+    """The genetic algorithm: a proposal depends on the seed, its number, and the trials finished by then."""
+
+    evolution: Evolution = Evolution()
+
+    def propose(self, study: Study, number: int) -> tuple[float | int, ...]:
+        done = [(trial.values, trial.fitness) for trial in study.trials if trial.fitness is not None]
+        rng = np.random.default_rng((_RANDOM_STREAM, study.seed, number))
+        return self.evolution.propose(study.genes, study.start, done, rng, number)
+
+    def stops(self, trial: Trial, scores: Mapping[int, float]) -> bool:
+        """Every trial is trained to its end."""
+        return False
+
+    def finish(self, trial: Trial) -> None:
+        """The study has the trials."""
+
+
 class Study:
     """A search and its trials, in a file that is replaced atomically at each change.
 
-    A proposal depends on the seed, the number of the trial, and the trials finished by then.
-
-    options: other settings (JSON) that the caller needs to resume the search.
+    options: other settings (JSON) that the caller needs to resume the search.  proposer: chooses the trials; the
+    genetic algorithm unless it is set.
     """
 
     def __init__(self, folder: Path, recipe: Any, genes: Sequence[Gene], seed: int, write: Write) -> None:
         self.folder, self.recipe, self.genes, self.seed = folder, recipe, tuple(genes), seed
         self.options: dict[str, Any] = {}
-        self.evolution = Evolution()
+        self.proposer: Proposer = GeneticProposer()
         self.trials: list[Trial] = []
         self._write = write
 
@@ -85,6 +119,11 @@ class Study:
         self._write(self.folder / STUDY_FILE, json.dumps(data, indent=1) + "\n")
 
     @property
+    def start(self) -> list[float]:
+        """The recipe's own values of the genes."""
+        return [float(get(self.recipe, gene.path)) for gene in self.genes]
+
+    @property
     def best(self) -> Trial | None:
         """The finished trial with the highest fitness; the first of equal ones."""
         done = [trial for trial in self.trials if trial.fitness is not None]
@@ -97,18 +136,17 @@ class Study:
     def start_trial(self) -> Trial:
         """Proposes the next trial and saves it."""
         number = len(self.trials)
-        start = [float(get(self.recipe, gene.path)) for gene in self.genes]
-        done = [(trial.values, trial.fitness) for trial in self.trials if trial.fitness is not None]
-        rng = np.random.default_rng((_RANDOM_STREAM, self.seed, number))
-        self.trials.append(Trial(number, self.evolution.propose(self.genes, start, done, rng, number)))
+        self.trials.append(Trial(number, self.proposer.propose(self, number)))
         self.save()
         return self.trials[-1]
 
     def update_trial(self, trial: Trial, **new: Any) -> Trial:
         """Changes fields of a trial and saves them."""
-        self.trials[trial.number] = replace(self.trials[trial.number], **new)
+        changed = self.trials[trial.number] = replace(self.trials[trial.number], **new)
         self.save()
-        return self.trials[trial.number]
+        if changed.status not in ("running", trial.status):
+            self.proposer.finish(changed)
+        return changed
 
     def recipe_of(self, trial: Trial) -> Any:
         """The recipe with a trial's values."""

@@ -31,10 +31,14 @@ def show_tuning(result: TuneResult, console: Console) -> None:
             style = "bold" if row["trial"] == result.best else None
             table.add_row(*(columns[name][place] for name in names), style=style)
         console.print(table)
+    for line in result.comparison:
+        console.print(line, soft_wrap=True, markup=False)
     if result.interrupted:
         console.print(f"Stopped. To resume: {result.resume_command}", soft_wrap=True, markup=False)
     if result.recipe is not None:
-        console.print(f"The best recipe: {result.recipe}", soft_wrap=True, markup=False)
+        beaten = result.verdict is None or result.verdict.beats
+        name = "The best recipe" if beaten else "The best trial's recipe"
+        console.print(f"{name}: {result.recipe}", soft_wrap=True, markup=False)
 
 
 def _heading(name: str) -> str:
