@@ -20,6 +20,13 @@ class ListSampler:
     def __call__(self, rng: np.random.Generator) -> Sample:
         return self.samples[int(rng.integers(len(self.samples)))]
 
+    def balanced(self, rng: np.random.Generator) -> tuple[int, Sample]:
+        """A random class, and a random sample that shows it."""
+        labels = sorted({int(label) for sample in self.samples for label in sample.labels})
+        label = labels[int(rng.integers(len(labels)))]
+        showing = [sample for sample in self.samples if label in sample.labels]
+        return label, showing[int(rng.integers(len(showing)))]
+
 
 def sample_generator(seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:
     """A random generator for an augmentation, that depends on these numbers only."""

@@ -218,3 +218,13 @@ def test_the_splits_have_one_name_everywhere(tmp_path: Path) -> None:
         assert open_dataset(undivided, name, reporter=SilentReporter()).split == "val"
     roboflow = make.yolo(tmp_path / "yolo", split="valid")
     assert splits(roboflow) == ("val",) and open_dataset(roboflow, "valid", reporter=SilentReporter()).split == "val"
+
+
+def test_other_splits_of_a_divided_data_set_are_said_to_be_left_out(data: Path, capsys) -> None:
+    for split in ("train", "minival"):
+        make.coco(Path("divided"), split=split)
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "sub/b.png", "c.png"):
+        put(Path("divided/train") / name, cv2.imencode(".png", photograph(rng))[1].tobytes())
+    run(["split", "divided", "--val", "0.34", "--out", "made"])
+    assert "'minival'" in capsys.readouterr().out

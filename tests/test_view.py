@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +24,11 @@ from browser import needs_browser, open_browser
 from data_sets import coco, yolo
 from onelook.cli.app import run
 from onelook.data.statistics import drift, statistics
-from onelook.errors import UsageError
+from onelook.errors import DataError, UsageError, UserError
 from onelook.evaluation.coco import Evaluation, score
 from onelook.evaluation.tables import GroundTruth, Results
 from onelook.report.view import View, render_view
+from onelook.serving.view_server import ViewServer
 
 SILENT = onelook.SilentReporter()
 
@@ -189,3 +195,129 @@ def test_the_page_filters_and_turns_its_pages_without_a_network(tmp_path: Path) 
         assert choose("class", "").startswith("2 of 65") and choose("mistake", "").startswith("65 of 65")
         assert choose("size", "0").startswith("32 of 65")
         assert all(url.startswith("file:") for url in tab.requests()) and not tab.problems()
+
+
+def test_a_data_set_with_errors_is_shown_and_its_damage_listed(tmp_path: Path) -> None:
+    data = yolo(tmp_path / "yolo", "0 .5 .5 .25 .5\n0 x\n1 .9 .9 .5 .5\n")
+    yolo(tmp_path / "yolo", "0 x\n", split="train")
+    (data / "data.yaml").write_text("val: images/val\ntrain: images/train\nnames: [cat, dog]\n")
+    result = onelook.view(data, out=tmp_path / "a.html", reporter=SILENT)
+    html = (tmp_path / "a.html").read_text()
+    meta, arrays = arrays_of(html)
+    assert result.images == 6 and result.objects == 2
+    assert f"<b>{data}/labels/val/a.txt:2</b>: expected 5 values" in html and "<details open>" in html
+    number = next(k for k, name in enumerate(meta["files"]) if name.endswith("val/a.png"))
+    texts = dict(meta["messages"])[number]
+    assert any(text.startswith("error: expected 5 values") for text in texts)
+    start, stop = arrays["offsets"][number : number + 2].tolist()
+    assert (arrays["flags"][start:stop] & 4 > 0).tolist() == [False, True]  # the box that reaches beyond the image
+
+
+def test_a_data_set_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"No image of .* can be shown"):
+        onelook.view(coco(tmp_path / "data", "{"), out=tmp_path / "a.html", reporter=SILENT)
+
+
+def test_a_model_is_evaluated_on_what_can_be_read(tmp_path: Path) -> None:
+    data = data_set(tmp_path / "data", {"val": 3})
+    (data / "val" / "val-1.png").write_bytes(b"no image")
+    results = [{"image_id": n, "category_id": 1, "bbox": [5, 5, 40, 30], "score": 0.9} for n in (1, 2, 3)]
+    (tmp_path / "found.json").write_text(json.dumps(results))
+    found = onelook.view(data, detections=tmp_path / "found.json", out=tmp_path / "a.html", reporter=SILENT)
+    assert found.evaluated is not None and found.problems
+    (dataset,) = [onelook.open_dataset(data, reporter=SILENT)]
+    from onelook.api.view import _usable
+    from onelook.data.problem_places import ImageProblems
+    from onelook.data.problems import Problem
+
+    bad = ImageProblems([Problem("error", "image-unreadable", "x", "y")])
+    assert [_usable(dataset, {("val", 1): bad}).file_name(row) for row in (0, 1)] == ["val-0.png", "val-2.png"]
+
+
+def test_where_nothing_is_found_there_is_no_best_confidence(tmp_path: Path) -> None:
+    data = data_set(tmp_path / "data", {"val": 3})
+    (tmp_path / "found.json").write_text("[]")
+    onelook.view(data, detections=tmp_path / "found.json", out=tmp_path / "a.html", reporter=SILENT)
+    html = (tmp_path / "a.html").read_text()
+    assert ": none is right" in html and "from 0.00 on" not in html
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(page: str, splits: list[Any]) -> Iterator[ViewServer]:
+    with ViewServer(0) as server:
+        thread = threading.Thread(target=server.show, args=(page, splits))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def ask(server: ViewServer, path: str, host: str | None = None, method: str = "GET") -> tuple[int, bytes, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    with closing(connection):
+        connection.request(method, path, headers={} if host is None else {"Host": host})
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.getheader("Content-Type") or ""
+
+
+def test_the_server_sends_the_page_and_images_by_number_and_nothing_else(tmp_path: Path) -> None:
+    data = data_set(tmp_path / "data", {"train": 2, "val": 2})
+    (data / "val" / "val-1.png").write_text("not an image, and not sent")
+    (data / "train" / "train-1.png").unlink()
+    cv2.imwrite(str(tmp_path / "x.tif"), np.full((60, 80, 3), 7, np.uint8))
+    (tmp_path / "x.tif").rename(data / "train" / "train-1.png")
+    splits = [onelook.open_dataset(data, split, reporter=SILENT) for split in ("train", "val")]
+    with served("<p>page</p>", splits) as server:
+        assert ask(server, "/")[:2] == (200, b"<p>page</p>") and ask(server, "/?x=1")[0] == 200
+        assert ask(server, "/image/0") == (200, (data / "train/train-0.png").read_bytes(), "image/png")
+        status, content, kind = ask(server, "/image/1")  # which no browser shows: sent as a JPEG
+        assert (status, kind, content[:2]) == (200, "image/jpeg", b"\xff\xd8")
+        assert ask(server, "/image/2")[1] == (data / "val/val-0.png").read_bytes()
+        for path in (
+            "/image/3",
+            "/image/4",
+            "/image/-1",
+            "/image/../x",
+            "/image/%2e%2e/x",
+            "//etc/passwd",
+            "/image/0/..",
+        ):
+            assert ask(server, path)[0] == 404, path
+        assert ask(server, "/", host="evil.example")[0] == 403 and ask(server, "/", host="localhost:1")[0] == 200
+        assert ask(server, "/image/0", method="HEAD")[:2] == (200, b"")
+        assert ask(server, "/", method="POST")[0] == 501
+
+
+def test_a_port_in_use_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    with ViewServer(0) as server, pytest.raises(UserError, match=f"port {server.server_address[1]}: .*"):
+        onelook.view(tmp_path / "nothing", serve=True, port=server.server_address[1], reporter=SILENT)
+    with pytest.raises(UserError, match="port 70000"):
+        onelook.view(tmp_path / "nothing", serve=True, port=70000, reporter=SILENT)
+
+
+def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onelook.serving.view_server._MOST_CONNECTIONS", 1)
+    with served("page", []) as server, socket.create_connection(server.server_address[:2], timeout=20) as first:
+        first.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert first.recv(20).startswith(b"HTTP/1.1 200")  # and it stays open
+        with socket.create_connection(server.server_address[:2], timeout=20) as second:
+            assert second.recv(20) == b""
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_served_page_shows_images_in_a_browser(tmp_path: Path) -> None:
+    data = data_set(tmp_path / "data", {"val": 3})
+    dataset = onelook.open_dataset(data, reporter=SILENT)
+    page = render_view(View("x", [dataset], {}, served=True), Path())
+    with served(page, [dataset]) as server, open_browser() as browser:
+        tab = browser.tab()
+        tab.open(server.address)
+        tab.wait("document.querySelectorAll('figure').length === 3")
+        tab.wait("document.querySelector('figure img').naturalWidth === 80")
+        assert not tab.problems()

@@ -49,10 +49,16 @@ def drawable_text(text: str) -> str:
 
     Empty where OpenCV 4 can draw none of its letters.
     """
+    text = _clean(text)
+    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 2] + ".."
+
+
+def _clean(text: str) -> str:
+    """The letters of a text that can be drawn."""
     text = "".join(letter if letter.isprintable() else " " for letter in text).strip()
     if not hasattr(cv2, "FontFace"):
         text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().strip()
-    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 2] + ".."
+    return text
 
 
 def enlarge_small_image(image: np.ndarray) -> tuple[np.ndarray, int]:
@@ -155,6 +161,38 @@ def _draw_labels(canvas: np.ndarray, shown: Sequence[_Shown]) -> None:
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), item.colour, -1)
         font, pad = _font(item.letters), _padding(item.letters)
         font.write(canvas, text, (x1 + pad, y1 + pad + font.ascent), _readable_on(item.colour))
+
+
+def add_caption(image: np.ndarray, lines: Sequence[str], *, letters: int | None = None) -> np.ndarray:
+    """The image with lines of text below it, black on white; long ones go on in the next line.
+
+    image: (H, W, 3) uint8 RGB.  letters: their height in pixels; None fits the image.
+    """
+    height, width = image.shape[:2]
+    font = _font(letters or max(12, round(min(height, width) * 0.028)))
+    pad = 2 * _padding(font.letters)
+    wrapped = [part for line in lines for part in _wrapped(_clean(line), font, width - 2 * pad)]
+    if not wrapped:
+        return image
+    step = font.ascent + font.descent + _padding(font.letters)
+    strip = np.full((step * len(wrapped) + 2 * pad, width, 3), 255, np.uint8)
+    for number, text in enumerate(wrapped):
+        font.write(strip, text, (pad, pad + number * step + font.ascent), (0, 0, 0))
+    return np.concatenate([image, strip])
+
+
+def _wrapped(text: str, font: _Font, width: int) -> list[str]:
+    """A text as lines that fit a width; a word that is too long is cut."""
+    lines: list[str] = []
+    current = ""
+    for word in text.split(" "):
+        longer = f"{current} {word}".strip()
+        if font.fit(longer, width)[0] == longer:
+            current = longer
+            continue
+        lines += [current] if current else []
+        current = font.fit(word, width)[0]
+    return [*lines, current] if current else lines
 
 
 def _padding(letters: int) -> int:

@@ -10,4 +10,5 @@ LOG = "train.log"
 REPORT = "report.html"
 FIRST_BATCH = "first_batch.jpg"
 TEACHER = "teacher.json"
+SUSPICIOUS = "suspicious.json"
 SPLIT = "split"  # a folder: the lists of a training that divides its images itself, and the data set of these

@@ -7,17 +7,18 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from onelook.api.open import PathLike
 from onelook.config import check_arguments
-from onelook.data.check import CheckReport
+from onelook.data.check import CheckReport, read_and_check
 from onelook.data.check import check as check_data
 from onelook.devices import gpus, num_cores
-from onelook.errors import install_command
-from onelook.reporter import Reporter
+from onelook.errors import UserError, install_command, reason_of
+from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 from onelook.version import __version__
 
@@ -65,17 +66,35 @@ class Environment:
         return {"summary": summary, "problems": found}
 
 
-def check(data: PathLike, *, quick: bool = False, reporter: Reporter | None = None) -> CheckReport:
+def check(
+    data: PathLike, *, quick: bool = False, draw: PathLike | None = None, reporter: Reporter | None = None
+) -> CheckReport:
     """Finds the problems of a data set: each with its file and line or annotation id, and a remedy.
 
     data: folder, YAML file, COCO JSON file, or URL or pattern of shards.  quick: images are judged by their headers,
-    without decoding them or looking for copies.  reporter: shows the progress; None prints plain lines on standard
-    error.
+    without decoding them or looking for copies.  draw: folder to make, for drawings of the images with problems, with
+    their boxes and what is wrong, and of a few without; `drawn` of the summary counts them.  reporter: shows the
+    progress; None prints plain lines on standard error.
 
-    Raises DataError where there is no data set at all.
+    Raises DataError where there is no data set at all, and where the folder to draw in exists and is not empty.
     """
     check_arguments(check, locals())
-    return check_data(os.fspath(data), quick=quick, reporter=reporter)
+    if draw is None:
+        return check_data(os.fspath(data), quick=quick, reporter=reporter)
+    return _check_and_draw(os.fspath(data), Path(draw).expanduser().absolute(), quick, reporter or PlainReporter())
+
+
+def _check_and_draw(data: str, folder: Path, quick: bool, reporter: Reporter) -> CheckReport:
+    from onelook.data.convert import check_free
+    from onelook.data.draw_problems import draw_problems
+
+    check_free(folder, str(folder))
+    report, read = read_and_check(data, quick=quick, reporter=reporter)
+    try:
+        drawn = draw_problems(read, report.problems, folder, reporter)
+    except OSError as error:
+        raise UserError(f"'{folder}' cannot be written: {reason_of(error)}.", "Name another folder.") from error
+    return replace(report, summary={**report.summary, "drawn": {**vars(drawn), "folder": str(drawn.folder)}})
 
 
 def environment() -> Environment:

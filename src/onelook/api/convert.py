@@ -21,8 +21,9 @@ def convert(
 ) -> Conversion:
     """Writes all splits of a data set in another format, and counts what the format cannot hold.
 
-    data: folder, YAML file, COCO JSON file, or URL or pattern of shards.  to: "coco", "yolo", "voc" or "shards".  out:
-    folder to make; it must not exist, or be empty.  copy: copies the images; else they are hard links, which take no
+    data: folder, YAML file, COCO JSON file, or URL or pattern of shards.  to: "coco", "yolo", "voc", "cvat", "labelme",
+    "label_studio", "supervisely", "open_images", "csv" or "shards".  out: folder to make; it must not exist, or be
+    empty.  copy: copies the images; else they are hard links, which take no
     room, where links can be made.  shard_size: bytes of a tar file of "shards", or a text; None is "500MB".
     allow_size_mismatch: go on although images do not have their annotated sizes, with the boxes as annotated.
     reporter: shows the progress; None prints plain lines on standard error.

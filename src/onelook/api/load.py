@@ -49,6 +49,7 @@ class LoadedDetector(OpenedPredictor):
         tile_merge: MergeKind = MERGE,
         detections: PathLike | None = None,
         report: PathLike | None = None,
+        overwrite: bool = False,
         reporter: Reporter | None = None,
     ) -> Evaluation:
         """The average precision on a data set: see `onelook.validate`."""
@@ -68,6 +69,7 @@ class LoadedDetector(OpenedPredictor):
             tile_merge=tile_merge,
             detections=detections,
             report=report,
+            overwrite=overwrite,
             reporter=reporter,
         )
 

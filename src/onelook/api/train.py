@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -46,6 +47,7 @@ def train(
     deterministic: bool | None = None,
     threads: int | None = None,
     allow_size_mismatch: bool | None = None,
+    drop_suspicious: PathLike | None = None,
     log: str | Sequence[str] = (),
     watch: bool = False,
     resume_command: Callable[[Path], str] | None = None,
@@ -80,10 +82,11 @@ def train(
     channels-last on CUDA, else contiguous.  compile: use torch.compile.  deterministic: the same numbers in every run,
     on CUDA too; slower.  threads: of PyTorch on a CPU; None is OMP_NUM_THREADS, else the number that is fastest in the
     first steps.  allow_size_mismatch: train although images do not have their annotated sizes; boxes are used as they
-    are annotated.  log: also log to "tensorboard", "mlflow" or "wandb".  watch: show the curves, the worst images and
-    the time left on a page at an address of this machine, which is printed.  resume_command: returns how to continue
-    the run in a folder, for the message after Ctrl-C.  reporter: receives messages and progress; None prints plain
-    lines on standard error.
+    are annotated.  drop_suspicious: leave out training images whose annotations a model contradicts: a weights file,
+    the folder of a run, or a COCO results file of the training images; the run lists them in `suspicious.json`.  log:
+    also log to "tensorboard", "mlflow" or "wandb".  watch: show the curves, the worst images and the time left on a
+    page at an address of this machine, which is printed.  resume_command: returns how to continue the run in a folder,
+    for the message after Ctrl-C.  reporter: receives messages and progress; None prints plain lines on standard error.
 
     Other settings are those of the recipe: `onelook.change(onelook.recipe("yolox-s"), {"loss.assigner.radius": 2.0})`.
 
@@ -107,6 +110,7 @@ def train(
             threads=threads,
             budget=budget,
             allow_size_mismatch=allow_size_mismatch,
+            drop_suspicious=None if drop_suspicious is None else os.fspath(drop_suspicious),
         ),
         validation=validation,
         weights=weights,

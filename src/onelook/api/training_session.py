@@ -18,6 +18,7 @@ from onelook import run_files
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, named_choice, recipe_name, resolved, resumed
 from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
+from onelook.api.suspicious import check_option, find_suspicious, read_suspicious
 from onelook.api.tasks import Task, check_metric, preflight, task_of
 from onelook.api.time_budget import Pace, plan_run, planned, with_budget_epochs
 from onelook.api.watch import watched
@@ -136,10 +137,20 @@ def start_training(
     kept = options.of_run.after(options_of_run(start.folder)) if resume else options.of_run
     chosen = options.validation if isinstance(options.validation, Dataset) else kept.val_split
     fraction = _val_fraction(kept, chosen, start)
+    before = options_of_run(start.folder) if resume else {}
+    check_option(options.run.drop_suspicious, before, resume=start.resume, folder=start.folder)
     if fraction is None:
         training, validation, notes = open_splits(data, kept.train_split, chosen, reporter=reporter)
     else:
         training, validation, notes = open_divided(data, kept.train_split, fraction, start.folder, reporter=reporter)
+    suspicious = None
+    if kept.drop_suspicious is not None:
+        if start.resume:
+            suspicious = read_suspicious(training, start.folder)
+        else:
+            suspicious = find_suspicious(training, kept.drop_suspicious, reporter)
+        training = suspicious.dataset
+        notes.append(suspicious.note(start.folder))
     with _torch_threads(kept.threads), join_process_group(kept.device) as process_group:
         _check_same_folder(start)
         plan = None if kept.cache in (None, "none") else plan_cache(kept.cache, training, start.folder)
@@ -162,6 +173,8 @@ def start_training(
                 remember_division(start.folder, training, validation)
             if not start.resume:
                 run.record.origin["initial"] = initial_weights(start.weights, model_name(prepared.recipe.model))
+            if suspicious is not None and run.is_main and not start.resume:
+                suspicious.write(start.folder)
             _report_start(run, notes, prepared.teacher, start.resume)
             if validation is None and chosen != "none":
                 run.log.warning(without_validation(data))

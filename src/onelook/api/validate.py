@@ -11,6 +11,7 @@ from time import perf_counter
 from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike
+from onelook.api.written_files import check_new, suspect_paths, write_all_suspects
 from onelook.config import check_arguments
 from onelook.data import Dataset, open_dataset
 from onelook.data.fit import check_fit
@@ -51,6 +52,10 @@ def validate(
     runtime: RuntimeName = "auto",
     detections: PathLike | None = None,
     report: PathLike | None = None,
+    suspects_coco: PathLike | None = None,
+    suspects_cvat: PathLike | None = None,
+    suspects_label_studio: PathLike | None = None,
+    overwrite: bool = False,
     allow_size_mismatch: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluation:
@@ -64,8 +69,10 @@ def validate(
     tile, overlap, tile_merge: cut larger images into tiles of so many pixels; see `onelook.load(...).detect`.
     runtime: what runs weights on a CPU, as in `onelook.detect`; with rectangles or several processes it is PyTorch.
     detections: the COCO results file to write.  report: the HTML file to write, with thresholds, errors and the worst
-    and best images; it needs no network.  allow_size_mismatch: go on although images do not have their annotated
-    sizes.
+    and best images; it needs no network.  suspects_coco, suspects_cvat, suspects_label_studio: files to write for
+    FiftyOne (COCO JSON), CVAT ("CVAT for images" XML) and Label Studio (tasks): the images whose annotations the
+    detections contradict, with their annotations and, marked, what the model says.  overwrite: replace a report or such
+    files that are there.  allow_size_mismatch: go on although images do not have their annotated sizes.
 
     The other settings are those of `onelook.load`. Classes are matched by name. A number that no object defines (the AP
     of small objects where there are none) is -1. Raises UserError for models and data sets that cannot be used, and for
@@ -80,8 +87,8 @@ def validate(
     check_thresholds(confidence, iou)
     if detections is not None and os.path.isdir(detections):
         raise UserError(f"{detections} is a folder, so no detections can be written to it.", "Give a file name.")
-    if report is not None and os.path.isdir(report):
-        raise UserError(f"{report} is a folder, so no report can be written to it.", "Give a file name.")
+    suspects = suspect_paths(suspects_coco, suspects_cvat, suspects_label_studio)
+    check_new([*suspects.values(), *([] if report is None else [Path(report)])], overwrite=overwrite)
     options = LoadOptions(weights=weights, device=device, size=size, tta=tta, half=half, threads=threads)
     first, processes = shard()[0] == 0, shard()[1]
     shown = (reporter or PlainReporter()) if first else SilentReporter()  # one process reports for all
@@ -120,6 +127,8 @@ def validate(
             "settings": ", ".join(f"{name} {value}" for name, value in settings.items() if value not in (None, False)),
         }
         written += (report_validation(Path(report), evaluation, dataset, _title(model), facts),)
+    if suspects and first:
+        written += write_all_suspects(suspects, dataset, evaluation)
     return replace(evaluation, written=written)
 
 

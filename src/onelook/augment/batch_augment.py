@@ -40,6 +40,11 @@ class AugmentedSampler:
         """Another augmented image."""
         return self.augment(self.sampler(rng), self.sampler, rng)
 
+    def balanced(self, rng: np.random.Generator) -> tuple[int, Sample]:
+        """A random class, and an augmented image of one that shows it."""
+        label, sample = self.sampler.balanced(rng)
+        return label, self.augment(sample, self.sampler, rng)
+
 
 @dataclass(frozen=True)
 class WithBatchAugments:

@@ -16,6 +16,7 @@ from onelook.augment.instances import Instances, concatenate
 from onelook.augment.letterbox import Letterbox
 from onelook.augment.mix_image import MixImage, sample_mix_image
 from onelook.augment.sampler import ImageSampler
+from onelook.types import Sample
 
 _FRACTION = 4  # bits of a sub-pixel position
 
@@ -28,8 +29,11 @@ class CopyPaste:
     of its objects to be pasted.  keep: which of them survive the clipping.  visible: objects of the first image of
     which less than this part remains visible are dropped; the others get the box and the polygons of what remains.
 
-    Objects without polygons are not pasted, so that this does nothing with a data set without masks. The polygons of
-    one object are taken together (COCO's parts of an occluded object).
+    from_boxes: objects without polygons are pasted as their boxes, with what is around them; otherwise they are not
+    pasted, so that this does nothing with a data set without masks.  balance_classes: the second image is drawn by
+    class, each equally often, and its objects of that class are always pasted: rare classes appear as often as others.
+
+    The polygons of one object are taken together (COCO's parts of an occluded object).
     """
 
     probability: float = 1.0
@@ -38,20 +42,51 @@ class CopyPaste:
     keep: BoxFilter = BoxFilter(side=5.0)
     visible: float = 0.1
     frame: Letterbox = Letterbox()
+    from_boxes: bool = False
+    balance_classes: bool = False
 
     def sample_parameters(self, sampler: ImageSampler, rng: np.random.Generator) -> CopyPasteParameters | None:
         """What to paste; None for nothing."""
         if rng.random() >= self.probability:
             return None
-        mix_image = sample_mix_image(self.frame, self.scale, sampler, rng)
-        if mix_image is None or mix_image.sample.polygons is None:
+        label, draw = -1, sampler
+        if self.balance_classes:
+            label, sample = sampler.balanced(rng)
+            draw = _FirstSample(sample, sampler)
+        mix_image = sample_mix_image(self.frame, self.scale, draw, rng)
+        if mix_image is None or (mix_image.sample.polygons is None and not self.from_boxes):
             return None
         chosen = rng.random(len(mix_image.sample.boxes)) < self.part
-        has_polygons = np.array([len(rings) > 0 for rings in mix_image.sample.polygons], bool)
+        chosen |= mix_image.sample.labels == label
         instances = mix_image.instances()
+        if self.from_boxes:
+            instances = instances.with_box_polygons()
+        has_polygons = np.array([len(rings) > 0 for rings in instances.polygons or ()], bool)
         inside = instances.clipped(mix_image.size)
         pasted = inside.select(chosen & has_polygons & self.keep(instances.boxes, inside.boxes))
         return CopyPasteParameters(mix_image, pasted, self.visible) if len(pasted) else None
+
+
+@dataclass(frozen=True, eq=False)
+class _FirstSample:
+    """An `ImageSampler` that returns one sample."""
+
+    sample: Sample
+    sampler: ImageSampler
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.sampler.size
+
+    @property
+    def progress(self) -> float:
+        return self.sampler.progress
+
+    def __call__(self, rng: np.random.Generator) -> Sample:
+        return self.sample
+
+    def balanced(self, rng: np.random.Generator) -> tuple[int, Sample]:
+        return self.sampler.balanced(rng)
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,10 +60,21 @@ class Instances:
         boxes = intersect_boxes(self.boxes, rectangle[None])
         return Instances(boxes, self.labels, self.polygons).select(keep(self.boxes, boxes))
 
+    def with_box_polygons(self) -> Instances:
+        """The objects, of which those without polygons get their box as one."""
+        known = self.polygons or ((),) * len(self)
+        polygons = tuple(rings or (_corners(box),) for rings, box in zip(known, self.boxes))
+        return Instances(self.boxes, self.labels, polygons)
+
     def shorter_sides(self) -> np.ndarray:
         """(M,) the shorter side of each box."""
         width, height = self.boxes.T[2:] - self.boxes.T[:2]
         return np.minimum(width, height)
+
+
+def _corners(box: np.ndarray) -> np.ndarray:
+    x1, y1, x2, y2 = box.tolist()
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32)
 
 
 def concatenate(parts: list[Instances]) -> Instances:

@@ -86,7 +86,7 @@ class Yolov7Augment:
     @property
     def needs_polygons(self) -> bool:
         """Whether a part of the augmentation does nothing where objects have no polygons."""
-        return self.paste is not None
+        return self.paste is not None and not self.paste.from_boxes
 
     def __call__(self, sample: Sample, sampler: ImageSampler, rng: np.random.Generator) -> Sample:
         """An image of `sampler.size` made of the sample and up to seventeen others of the set."""

@@ -60,8 +60,11 @@ class Yolov7CopyPaste:
     mosaic that they are collected from.  slots: for each try, the longest sides of a place, as a part of the image's.
     skip: probability to leave a try out.  overlap: a place covers less than this part of every object.
 
-    Objects without polygons are not pasted, so that this does nothing with a data set without masks. Pasted pixels get
-    no colour jitter.
+    from_boxes: objects without polygons are pasted as their boxes, with what is around them; otherwise they are not
+    pasted, so that this does nothing with a data set without masks.  balance_classes: one image of each mosaic is drawn
+    by class, and what is pasted as well, each class equally often: rare ones are pasted as often as others.
+
+    Pasted pixels get no colour jitter.
     """
 
     probability: float = 0.15
@@ -71,6 +74,8 @@ class Yolov7CopyPaste:
     skip: float = 0.2
     overlap: float = 0.3
     layout: Mosaic = Mosaic()
+    from_boxes: bool = False
+    balance_classes: bool = False
 
     def sample_parameters(
         self, instances: Instances, sampler: ImageSampler, rng: np.random.Generator
@@ -86,20 +91,31 @@ class Yolov7CopyPaste:
             slot = _sample_slot(fraction, sampler.size, rng)
             if slot is None or (_covered_parts(slot, taken) >= self.overlap).any():
                 continue
-            pasted = _fit_into_slot(crops[int(rng.integers(len(crops)))], slot)
+            pasted = _fit_into_slot(self._choose(crops, rng), slot)
             if pasted is not None:
                 found.append(pasted)
                 taken = np.concatenate((taken, pasted.box[None]))
         return tuple(found)
 
+    def _choose(self, crops: list[ObjectCrop], rng: np.random.Generator) -> ObjectCrop:
+        if self.balance_classes:
+            labels = sorted({crop.label for crop in crops})
+            label = labels[int(rng.integers(len(labels)))]
+            crops = [crop for crop in crops if crop.label == label]
+        return crops[int(rng.integers(len(crops)))]
+
     def _collect(self, sampler: ImageSampler, rng: np.random.Generator) -> list[ObjectCrop]:
         """Objects of random mosaics, until there are enough; none where the first mosaic has none."""
         found: list[ObjectCrop] = []
         for _ in range(_MOSAICS):
-            samples, meeting = self.layout.sample_parameters(sampler(rng), sampler, rng)
+            first = sampler.balanced(rng)[1] if self.balance_classes else sampler(rng)
+            samples, meeting = self.layout.sample_parameters(first, sampler, rng)
             tiles = self.layout.tiles(samples, meeting, sampler.size)
             canvas = (2 * sampler.size[0], 2 * sampler.size[1])
-            own = [crop for layer, instances in tiles for crop in _object_crops(layer, instances.clipped(canvas))]
+            inside = ((layer, instances.clipped(canvas)) for layer, instances in tiles)
+            if self.from_boxes:
+                inside = ((layer, instances.with_box_polygons()) for layer, instances in inside)
+            own = [crop for layer, instances in inside for crop in _object_crops(layer, instances)]
             chosen = rng.permutation(len(own))[: round(self.part * len(own))]
             found += [own[row] for row in chosen.tolist()]
             if not found or len(found) >= self.pool:

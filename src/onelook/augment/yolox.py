@@ -156,7 +156,7 @@ class YoloxAugment:
     @property
     def needs_polygons(self) -> bool:
         """Whether a part of the augmentation does nothing where objects have no polygons."""
-        return isinstance(self.mix, CopyPaste)
+        return isinstance(self.mix, CopyPaste) and not self.mix.from_boxes
 
     @property
     def without_mosaic(self) -> SingleImageAugment:

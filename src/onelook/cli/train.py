@@ -42,6 +42,7 @@ def train(
     deterministic: Annotated[bool | None, Parameter(negative="--no-deterministic")] = None,
     threads: int | None = None,
     allow_size_mismatch: Annotated[bool | None, Parameter(negative="--no-allow-size-mismatch")] = None,
+    drop_suspicious: str | None = None,
     teacher: str | None = None,
     teacher_weights: str | None = None,
     log: tuple[str, ...] = (),
@@ -91,6 +92,8 @@ def train(
         deterministic: Same numbers in every run on CUDA too, slower.
         threads: Threads of PyTorch on a CPU; unless given, the first steps measure how many are fastest.
         allow_size_mismatch: Train although images do not have their annotated sizes, with the boxes as annotated.
+        drop_suspicious: Leave out training images whose annotations a model contradicts: a weights file, the folder of
+            a run, or a COCO results file of the training images.
         teacher: Model whose features are learnt as well: a name, a weights file, or the folder of a run.
         teacher_weights: File with the weights of a --teacher that is given by name.
         log: Also log to tensorboard, mlflow or wandb; none on resuming ends that.
@@ -121,6 +124,7 @@ def train(
         deterministic=deterministic,
         threads=threads,
         allow_size_mismatch=allow_size_mismatch,
+        drop_suspicious=drop_suspicious,
         log=log,
         watch=watch,
         resume_command=partial(resume_training, data),

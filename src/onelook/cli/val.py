@@ -42,6 +42,10 @@ def validate(
     runtime: RuntimeName = "auto",
     detections: Path | None = None,
     report: Path | None = None,
+    suspects_coco: Path | None = None,
+    suspects_cvat: Path | None = None,
+    suspects_label_studio: Path | None = None,
+    overwrite: bool = False,
     allow_size_mismatch: bool = False,
 ) -> CommandResult[Evaluation]:
     """Measure the average precision of a model on a data set.
@@ -85,6 +89,11 @@ def validate(
             the weights), or auto: onnx where the file is there, or where PyTorch would take a minute or more.
         detections: COCO results file to write.
         report: HTML file to write, with thresholds, kinds of error, and the worst and best images.
+        suspects_coco: COCO JSON file to write, for FiftyOne: the images whose annotations the detections contradict,
+            with their annotations and, marked, what the model says.
+        suspects_cvat: The same as XML of "CVAT for images".
+        suspects_label_studio: The same as tasks of Label Studio, with the model's boxes as predictions.
+        overwrite: Replace a report or files of suspects that are there.
         allow_size_mismatch: Go on although images do not have their annotated sizes, with the boxes as annotated.
     """
     evaluation = api.validate(
@@ -109,6 +118,10 @@ def validate(
         runtime=runtime,
         detections=detections,
         report=report,
+        suspects_coco=suspects_coco,
+        suspects_cvat=suspects_cvat,
+        suspects_label_studio=suspects_label_studio,
+        overwrite=overwrite,
         allow_size_mismatch=allow_size_mismatch,
         reporter=ConsoleReporter(),
     )

@@ -62,6 +62,13 @@ def check(data: str | Path, *, quick: bool = False, reporter: Reporter | None = 
     Raises `DataError` only where there is no data set at all. Of one kind of problem, at most 10,000 are listed; the
     counts in the summary are complete.
     """
+    return read_and_check(data, quick=quick, reporter=reporter)[0]
+
+
+def read_and_check(
+    data: str | Path, *, quick: bool = False, reporter: Reporter | None = None
+) -> tuple[CheckReport, list[ReadSplit]]:
+    """The report of `check`, and the splits as they were read: all of them without what is unreadable."""
     reporter = PlainReporter() if reporter is None else reporter
     source = find_source(data)
     problems = Problems(strict=False)
@@ -87,7 +94,7 @@ def check(data: str | Path, *, quick: bool = False, reporter: Reporter | None = 
         "codes": dict(sorted(counts.items())),
         "notes": list(dict.fromkeys([*source.notes, *(n for part in read for n in part.index.meta.get("notes", ()))])),
     }
-    return CheckReport(summary, problems.found)
+    return CheckReport(summary, problems.found), read
 
 
 def _read(source: Source, split: str, problems: Problems, reporter: Reporter) -> ReadSplit | None:

@@ -29,7 +29,9 @@ from onelook.files import new_folder
 from onelook.reporter import PlainReporter, Reporter
 from onelook.types import text_repr
 
-WritableFormat = Literal["shards", "coco", "voc", "yolo", "cvat", "labelme", "csv"]
+WritableFormat = Literal[
+    "shards", "label_studio", "coco", "voc", "yolo", "open_images", "cvat", "supervisely", "labelme", "csv"
+]
 """The formats that can be written, for type checkers and the command line; a test compares them with `FORMATS`."""
 
 SMALLEST_SHARD = 10_000  # bytes: less is a number without its unit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from onelook.config import check_arguments
 from onelook.data import cache
 from onelook.data.find import find_source
-from onelook.data.formats.base import Source
+from onelook.data.formats.base import ReadSplit, Source
 from onelook.data.index import MEASURED, Index
 from onelook.data.problems import Problems
 from onelook.data.remote import Url
@@ -64,14 +65,27 @@ def open_dataset(data: str | Path, split: str = "val", *, reporter: Reporter | N
     notes = (*source.notes, *index.meta.get("notes", ()))
     for note in notes:
         log.info("'%s': %s", source.described_by, note)
+    dataset = _of_index(source, name, index, format.image_root(source, name, index), notes)
+    return dataset if name != WHOLE else replace(dataset, split=split_word(split) or split)
+
+
+def dataset_of(part: ReadSplit) -> Dataset:
+    """A split as it was read for a check: without what is faulty."""
+    notes = (*part.source.notes, *part.index.meta.get("notes", ()))
+    return _of_index(part.source, part.split, part.index, part.root, notes)
+
+
+def _of_index(source: Source, name: str, index: Index, root: Path, notes: tuple[str, ...]) -> Dataset:
+    """The data set of one split. root: the folder of its images."""
+    format = source.format
     return Dataset(
         index,
         names=tuple(index.meta["names"]),
         category_ids=tuple(index.meta["category_ids"]),
-        root=format.image_root(source, name, index),
+        root=root,
         format=format.name,
         format_title=format.title,
-        split=name if name != WHOLE else split_word(split) or split,
+        split=name,
         described_by=source.described_by,
         annotations=source.parts[name].annotations,
         shards=source.parts[name].shards,

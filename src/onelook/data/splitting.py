@@ -87,10 +87,13 @@ def split(
     check_free(target, str(out or target))
     with tempfile.TemporaryDirectory(prefix="onelook-") as folder:
         (Path(folder) / FOLDER).mkdir()  # for the index; one that is made on opening is announced, and this one goes
-        dataset, others = _undivided(place, fractions, Path(folder), anew=anew, reporter=reporter)
+        dataset, others, left_out = _undivided(place, fractions, Path(folder), anew=anew, reporter=reporter)
         division = divide(dataset, fractions, seed, reporter)
         parts = {name: dataset.view(rows) for name, rows in division.rows.items()} | others
         notes = [*division.notes, *_achieved(division, fractions)]
+        if left_out:
+            listed = ", ".join(f"'{name}'" for name in left_out)
+            notes.append(f"left out, as it is neither train, val nor test: {listed}; to divide all images: --anew")
         if to is None:
             with new_folder(target) as work:
                 write_lists(work, target.absolute(), place, parts)
@@ -106,8 +109,8 @@ def split(
 
 def _undivided(
     place: str, fractions: Mapping[str, float], folder: Path, *, anew: bool, reporter: Reporter
-) -> tuple[Dataset, dict[str, Dataset]]:
-    """(what is divided, the splits that stay as they are)."""
+) -> tuple[Dataset, dict[str, Dataset], list[str]]:
+    """(what is divided, the splits that stay as they are, the names of those that are not in the result)."""
     there = tuple(find_source(place).parts)
     if not anew and len(there) > 1:
         made = [name for name in fractions if name in there]
@@ -117,14 +120,15 @@ def _undivided(
                 "To divide all of its images again: --anew. To train on it as it is: onelook train.",
             )
         others = {name: open_dataset(place, name, reporter=reporter) for name in there if name in ("val", "test")}
-        return open_dataset(place, "train", reporter=reporter), others
+        left_out = [name for name in there if name != "train" and name not in others]
+        return open_dataset(place, "train", reporter=reporter), others, left_out
     opened = [open_dataset(place, name, reporter=reporter) for name in there]
     if len(opened) == 1:
-        return opened[0], {}
+        return opened[0], {}, []
     paths = dict.fromkeys(os.path.abspath(part.path(row)) for part in opened for row in range(len(part)))
     write_text(folder / "all.txt", "".join(f"{path}\n" for path in paths), durable=False)
     write_edit_file(folder / "all.yaml", [place], lists={WHOLE: "all.txt"})
-    return open_dataset(folder / "all.yaml", WHOLE, reporter=reporter), {}
+    return open_dataset(folder / "all.yaml", WHOLE, reporter=reporter), {}, []
 
 
 def write_lists(folder: Path, final: Path, data: str, parts: Mapping[str, Dataset]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from onelook.augment.lazy_sample import LazySample
 from onelook.data.image_cache import ImageCache
 from onelook.data.images import decode_image
+from onelook.data.order import classes_of_objects
 from onelook.data.split import Dataset
 from onelook.types import Sample
 
@@ -58,6 +59,15 @@ class TrainingImages:
         self.cache.put(row, level, image)
         return image
 
+    @cached_property
+    def rows_by_class(self) -> list[tuple[int, np.ndarray]]:
+        """The classes that are trained on and have objects, each with the rows of the images that show it."""
+        images, labels = classes_of_objects(self.dataset)
+        used = np.isin(images, np.asarray(self.rows))
+        if self.labels is not None:
+            used &= np.isin(labels, self.labels)
+        return [(label, np.unique(images[used & (labels == label)])) for label in np.unique(labels[used]).tolist()]
+
     def make(self, build: Callable[[TrainingImages], Sample]) -> Sample:
         """A sample made by `build` from these images; made again if the cache has overwritten one of them meanwhile."""
         for _ in range(3):
@@ -84,6 +94,14 @@ class DrawImages:
         """Another random image."""
         rows = self.images.rows if self.rows is None else self.rows
         return self.images.sample(int(rows[int(rng.integers(len(rows)))]), self.outlines)
+
+    def balanced(self, rng: np.random.Generator) -> tuple[int, Sample]:
+        """A random class and an image that shows it, of all that are trained on; -1 and any image without classes."""
+        classes = self.images.rows_by_class
+        if not classes:
+            return -1, self(rng)
+        label, rows = classes[int(rng.integers(len(classes)))]
+        return label, self.images.sample(int(rows[int(rng.integers(len(rows)))]), self.outlines)
 
 
 def uses_polygons(augment: Any) -> bool:

@@ -89,7 +89,11 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class LabelSuspect:
-    """A confident detection that disagrees with the annotations: kind "wrong_label" or "missing_annotation"."""
+    """A confident detection that disagrees with the annotations: kind "wrong_label" or "missing_annotation".
+
+    box: of the detection, annotated_box: of the object with the other label, None where there is none: left, top,
+    width, height in pixels.  object: row of that object in the ground truth.
+    """
 
     image_id: int
     file: str
@@ -97,6 +101,9 @@ class LabelSuspect:
     detected: str
     score: float
     annotated: str | None
+    box: tuple[float, ...] = ()
+    annotated_box: tuple[float, ...] | None = None
+    object: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +198,18 @@ class Evaluation:
         """The confidence threshold with the highest mean F1 at IoU 0.5."""
         return self.f1_curve.best_confidence
 
+    @property
+    def finds_nothing(self) -> bool:
+        """Whether no detection is right, so that no confidence is better than another."""
+        return self.f1_curve.best_f1 == 0
+
+    @property
+    def best_confidence_text(self) -> str:
+        """The best confidence with its F1, or that there is none."""
+        if self.finds_nothing:
+            return "none: no detection is right"
+        return f"{self.best_confidence:.2f} (mean F1 {self.f1_curve.best_f1:.3f})"
+
     def operating_points(self, recalls: Sequence[float] = RECALL_TARGETS) -> list[OperatingPoint]:
         """For each recall the highest confidence that reaches it, with its precision; at IoU 0.5, over all classes."""
         scores, _, right = self._verdicts
@@ -238,12 +257,17 @@ class Evaluation:
     def label_suspects(self) -> list[LabelSuspect]:
         """Annotations that may be wrong, the most confident detection against them first."""
         names, truth = self.truth.names, self.truth
+        results = self.results.above(self.best_confidence)
         suspects = []
-        for found in self._diagnostics(None)["label_errors"]:
+        for found in self._diagnostics(None)["label_errors"]:  # ids count from 1, in the order of the arrays
             row, other = found["image_id"], found["gt_category_id"]
             detected, annotated = names[found["dt_category_id"]], None if other is None else names[other]
             place = int(truth.image_ids[row]), truth.files[row]
-            suspects.append(LabelSuspect(*place, found["type"], detected, float(found["dt_score"]), annotated))
+            box = tuple(results.boxes[found["dt_id"] - 1].tolist())
+            thing = None if found["gt_id"] is None else int(found["gt_id"]) - 1
+            own = None if thing is None else tuple(truth.boxes[thing].tolist())
+            kind, certainty = str(found["type"]), float(found["dt_score"])
+            suspects.append(LabelSuspect(*place, kind, detected, certainty, annotated, box, own, thing))
         return sorted(suspects, key=lambda s: -s.score)
 
     @cached_property

@@ -179,7 +179,7 @@ def _quality_sections(evaluation: Evaluation | None) -> list[str]:
     pr_lines = _class_lines(names, RECALLS, np.where(precision < 0, np.nan, precision))
     f1_lines = _class_lines(names, f1.confidence, f1.f1)
     unit = (0.0, 1.0)
-    mark = (f1.best_confidence, f"best {f1.best_confidence:.2f}")
+    mark = None if evaluation.finds_nothing else (f1.best_confidence, f"best {f1.best_confidence:.2f}")
     curves = [
         line_chart(pr_lines, "recall", "precision at IoU 0.5", x_range=unit, y_range=unit),
         line_chart(f1_lines, "confidence", "F1 at IoU 0.5", mark=mark, x_range=unit, y_range=unit),
@@ -195,6 +195,7 @@ def _quality_sections(evaluation: Evaluation | None) -> list[str]:
     labels = [*names, "background"]
     matrix = heatmap(confusion.matrix, labels, labels, "annotated", "detected")
     lead = f"At confidence {f1.best_confidence:.2f}, where the mean F1 is highest ({f1.best_f1:.3f})."
+    lead = "Of all detections: none is right at any confidence." if evaluation.finds_nothing else lead
     errors_part = section("Kinds of error", bars, "TIDE (Bolya et al. 2020).")
     confusion_part = section("Confusion", f'<div class="wide">{matrix}</div>', lead)
     beside = len(labels) <= MAX_CLASSES_SIDE_BY_SIDE

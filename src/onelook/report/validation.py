@@ -31,7 +31,7 @@ def report_validation(
         facts={
             **facts,
             "data": dataset.describe(),
-            "best confidence": f"{evaluation.best_confidence:.2f} (mean F1 {evaluation.f1_curve.best_f1:.3f})",
+            "best confidence": evaluation.best_confidence_text,
             "time": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in evaluation.seconds.items()),
             "software": f"Onelook {__version__}, Python {platform.python_version()}",
             "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -73,7 +73,8 @@
     draw();
   };
 
-  const address = (image) => meta.splits[arrays.split[image]].root + meta.files[image].split("/").map(encodeURIComponent).join("/");
+  const messages = new Map(meta.messages);
+  const address = (image) => meta.served ? `image/${image}` : meta.splits[arrays.split[image]].root + meta.files[image].split("/").map(encodeURIComponent).join("/");
   const svg = (tag, values) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(values)) made.setAttribute(name, value);
@@ -96,8 +97,10 @@
     if (side !== "found") {
       for (let k = arrays.offsets[image]; k < arrays.offsets[image + 1]; k++) {
         const label = arrays.labels[k], missed = arrays.flags[k] & 2, crowd = arrays.flags[k] & 1;
-        const stroke = meta.detections && arrays.evaluated[image] ? (missed ? "#e11d2e" : "#2ea043") : colour(label);
-        made.append(box(arrays.boxes, k, image, stroke, crowd ? "2 3" : missed ? "6 4" : "", meta.names[label] + (crowd ? " (crowd)" : missed ? ": missed" : "")));
+        const faulty = arrays.flags[k] & 4;
+        const stroke = meta.detections && arrays.evaluated[image] ? (missed ? "#e11d2e" : "#2ea043") : faulty ? "#e11d2e" : colour(label);
+        const said = (crowd ? " (crowd)" : "") + (missed ? ": missed" : faulty ? ": faulty" : "");
+        made.append(box(arrays.boxes, k, image, stroke, crowd ? "2 3" : missed ? "6 4" : faulty ? "3 2" : "", meta.names[label] + said));
         names.set(label, (names.get(label) || 0) + 1);
       }
     } else {
@@ -141,6 +144,7 @@
     if (sides.length > 1) facts.push(`loss ${arrays.loss[image].toFixed(2)}`);
     meta.problems.forEach((code, bit) => { if (arrays.problems[image] & (1 << bit)) facts.push(code); });
     caption.append(make("div", facts.join(" · "), "facts"));
+    for (const text of messages.get(image) || []) caption.append(make("div", text, "wrong"));
     figure.append(pair, caption);
     figure.classList.toggle("double", sides.length > 1);
     return figure;

@@ -18,6 +18,8 @@ from urllib.parse import quote
 import numpy as np
 
 from onelook.data.index import CROWD
+from onelook.data.problem_places import ImageProblems
+from onelook.data.problems import Problem
 from onelook.data.split import Dataset
 from onelook.data.statistics import Statistics, statistics
 from onelook.evaluation.coco import Evaluation
@@ -26,7 +28,11 @@ from onelook.report.view_charts import chart_sections
 
 _KINDS = {"|u1": "u8", "<u2": "u16", "<u4": "u32", "<f4": "f32"}
 _MISSED = 2  # a flag of an object beside CROWD
+_FAULTY = 4  # another one
 _MOST_PROBLEMS = 31  # kinds of problem that have a bit
+_SHOWN_PROBLEMS = 50  # of each kind, in the list
+_MOST_MESSAGES = 5000  # below images
+_MESSAGES_OF_IMAGE = 6
 _STYLE = """
 main { max-width: 1500px; }
 .filters { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; position: sticky; top: 0; z-index: 2;
@@ -43,6 +49,8 @@ main { max-width: 1500px; }
 figcaption b { color: var(--ink); font-weight: 600; }
 #charts .charts { grid-template-columns: repeat(auto-fit, minmax(min(430px, 100%), 1fr)); }
 .facts { color: var(--muted); }
+.wrong { color: #b42318; }
+#problems li { margin: 3px 0; overflow-wrap: anywhere; }
 .chip { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 4px; }
 #legend { margin: 6px 0 12px; }
 #legend i { display: inline-block; width: 18px; border-top: 3px solid; margin: 0 5px 3px 12px; }
@@ -54,15 +62,18 @@ _PARTS = ("class", "split", "size", "problem", "mistake", "order")
 class View:
     """What a page shows.
 
-    splits: of one data set, with equal classes.  problems: kinds of problem by split and row of the image.  evaluated:
-    for the name of a split, an evaluation on it.
+    splits: of one data set, with equal classes.  problems: by split and row of the image.  listed: all problems of the
+    data set.  evaluated: for the name of a split, an evaluation on it.  served: whether the page comes from the server
+    of `onelook view --serve`, which the images come from as well.
     """
 
     title: str
     splits: Sequence[Dataset]
-    problems: Mapping[tuple[str, int], Sequence[str]]
+    problems: Mapping[tuple[str, int], ImageProblems]
     evaluated: tuple[str, Evaluation] | None = None
     notes: Sequence[str] = ()
+    listed: Sequence[Problem] = ()
+    served: bool = False
 
 
 def render_view(view: View, beside: Path) -> str:
@@ -90,6 +101,7 @@ def render_view(view: View, beside: Path) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}{_STYLE}</style></head><body><main><h1>{escape(view.title)}</h1>"
         f"{_summary(found, view.notes)}"
+        f"{_problems(view.listed)}"
         f'<section id="images"><h2>Images</h2>{filters}{legend}<div id="gallery"></div></section>'
         f'<div id="charts">{"".join(chart_sections(found))}</div>'
         f'<script type="application/json" id="meta">{meta}</script>{data}<script>{script}</script>'
@@ -113,6 +125,30 @@ def _summary(found: Sequence[tuple[str, Statistics]], notes: Sequence[str]) -> s
     return f'<section><table class="numbers"><tr>{head}</tr>{rows}</table>{listed}{link}</section>'
 
 
+def _problems(listed: Sequence[Problem]) -> str:
+    """The problems by kind, errors first, with the first ones of each."""
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for problem in listed:
+        kinds.setdefault((problem.severity, problem.code), []).append(problem)
+    if not kinds:
+        return ""
+    errors = sum(problem.severity == "error" for problem in listed)
+    lead = f"{errors:,} {'error' if errors == 1 else 'errors'}, {len(listed) - errors:,} warnings."
+    lead += " Entries with errors are not among the images and boxes of this page." if errors else ""
+    parts = []
+    for (severity, code), found in sorted(kinds.items()):
+        shown = "".join(
+            f"<li><b>{escape(problem.place)}</b>: {escape(problem.message)} {escape(problem.remedy)}</li>"
+            for problem in found[:_SHOWN_PROBLEMS]
+        )
+        more = len(found) - _SHOWN_PROBLEMS
+        shown += f"<li>and {more:,} more: onelook check --json lists all</li>" if more > 0 else ""
+        opened = " open" if severity == "error" else ""
+        summary = f"<summary>{severity} {escape(code)}: {len(found):,}</summary>"
+        parts.append(f"<details{opened}>{summary}<ul>{shown}</ul></details>")
+    return f'<section id="problems"><h2>Problems</h2><p class="lead">{lead}</p>{"".join(parts)}</section>'
+
+
 def _base64(array: np.ndarray) -> str:
     return base64.b64encode(array.tobytes()).decode()
 
@@ -124,7 +160,8 @@ class _Gallery:
     """
 
     def __init__(self, view: View, beside: Path) -> None:
-        codes = sorted({code for found in view.problems.values() for code in found})[:_MOST_PROBLEMS]
+        found_codes = {key: [one.code for one in found.problems] for key, found in view.problems.items()}
+        codes = sorted({code for found in found_codes.values() for code in found})[:_MOST_PROBLEMS]
         names = list(view.splits[0].names)
         listed, roots = [], []
         parts: dict[str, list[np.ndarray]] = {}
@@ -134,8 +171,10 @@ class _Gallery:
             evaluation = view.evaluated[1] if view.evaluated and view.evaluated[0] == split.split else None
             columns = {"split": np.full(len(split), number, np.uint8), **_objects(split)}
             columns["problems"] = np.array(
-                [_bits(view.problems.get((split.split, row), ()), codes) for row in range(len(split))], np.uint32
+                [_bits(found_codes.get((split.split, row), ()), codes) for row in range(len(split))], np.uint32
             )
+            faulty = [thing for (of, _), one in view.problems.items() if of == split.split for thing in one.things]
+            columns["flags"][faulty] |= _FAULTY
             if view.evaluated is not None:
                 columns |= _nothing_found(split) if evaluation is None else _found(split, evaluation)
             for name, values in columns.items():
@@ -150,9 +189,25 @@ class _Gallery:
             "files": listed,
             "splits": roots,
             "problems": codes,
+            "messages": _messages(view),
+            "served": view.served,
             "detections": view.evaluated is not None,
             "arrays": {name: _KINDS[array.dtype.str] for name, array in joined.items()},
         }
+
+
+def _messages(view: View) -> list[tuple[int, list[str]]]:
+    """(number of the image, what is wrong with it), of the first images with problems."""
+    found, first, left = [], 0, _MOST_MESSAGES
+    for split in view.splits:
+        for row in range(len(split)):
+            one = view.problems.get((split.split, row))
+            if one is not None and left > 0:
+                texts = [f"{problem.severity}: {problem.message}" for problem in one.problems[:_MESSAGES_OF_IMAGE]]
+                found.append((first + row, texts))
+                left -= len(texts)
+        first += len(split)
+    return found
 
 
 def _bits(found: Sequence[str], codes: Sequence[str]) -> int:
@@ -232,7 +287,7 @@ def _found(split: Dataset, evaluation: Evaluation) -> dict[str, np.ndarray]:
         "foundLabels": labels[results.labels[by_image]].astype(np.uint16),
         "foundScores": np.round(np.clip(results.scores[by_image], 0, 1) * 255).astype(np.uint8),
         "foundRight": verdicts.right[by_image],
-        "evaluated": np.ones(count, np.uint8),
+        "evaluated": np.bincount(rows, minlength=count).astype(np.uint8),
         "suspect": np.array([row in suspects for row in range(count)], np.uint8),
         "loss": loss.astype(np.float32),
     }

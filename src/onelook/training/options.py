@@ -39,6 +39,7 @@ class RunOptions:
     threads: int | None = None
     allow_size_mismatch: bool | None = None
     budget: str | None = None
+    drop_suspicious: str | None = None
     log: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

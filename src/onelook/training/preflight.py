@@ -307,7 +307,7 @@ def _outline_warnings(dataset: Dataset, recipe: Recipe, labels: np.ndarray | Non
         return []
     return [
         "The augmentation pastes objects along their outlines (segmentations), of which the training set has none: "
-        "nothing will be pasted."
+        "nothing will be pasted. The setting from_boxes of the copy-paste pastes their boxes."
     ]
 
 

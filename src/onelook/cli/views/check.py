@@ -42,6 +42,17 @@ def show_problems(result: CheckReport, console: Console) -> None:
             console.print(f"  ... and {more} more of this kind (--json has them)", soft_wrap=True)
     counts = ((result.summary["errors"], "error"), (result.summary["warnings"], "warning"))
     console.print(", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts))
+    if drawn := result.summary.get("drawn"):
+        text = f"drew {_images(drawn['with_problems'])} with problems and {drawn['without']} without"
+        if drawn["left_out"]:
+            text += f" ({_images(drawn['left_out'])} with problems left out: unreadable, or too many)"
+        console.print(
+            escape(f"{text}\nwrote {drawn['folder']}: problems.txt names the drawing of each"), soft_wrap=True
+        )
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def _show_statistics(found: dict[str, Any], console: Console) -> None:

@@ -53,7 +53,10 @@ def show_evaluation(evaluation: Evaluation, console: Console, *, thresholds: boo
 
 def _show_thresholds(evaluation: Evaluation, console: Console) -> None:
     """Prints the confidence with the best F1, and which confidence reaches which recall."""
-    if not evaluation.objects.any() or not len(evaluation.results):
+    if not evaluation.objects.any():
+        return
+    if evaluation.finds_nothing:
+        console.print("best confidence: none, as no detection is right", highlight=False)
         return
     curve = evaluation.f1_curve
     best = f"best confidence: {curve.best_confidence:.2f}, where the mean F1 of the classes is {curve.best_f1:.3f}"

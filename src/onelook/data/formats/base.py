@@ -6,7 +6,7 @@ To add a format, write its file and add its value to the tuple in `formats/__ini
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -277,6 +277,27 @@ def count_lost(dataset: Dataset, losses: Losses, *, crowds: bool = False, outlin
     if dataset.has_ids:
         losses.add("image and annotation ids (images are numbered in the order of their names)", len(dataset))
         losses.set("category ids (classes are numbered from 0)", len(dataset.names))
+
+
+def single_outline(dataset: Dataset, thing: int, losses: Losses) -> list[list[float]]:
+    """The points x, y of an object's only outline, where its bounds are the box; [] for others, which are counted."""
+    rings = dataset.index.rings(thing)
+    if len(rings) == 1 and spans_box(rings[0], dataset.index.boxes[thing]):
+        return rings[0].tolist()
+    losses.add("outlines of several parts, or smaller than their boxes (boxes are kept)", int(bool(rings)))
+    return []
+
+
+def names_used(dataset: Dataset) -> set[str]:
+    """The names of the classes that have objects."""
+    return {dataset.names[label] for i in range(len(dataset)) for label in set(dataset.labels(i).tolist())}
+
+
+def count_class_list(names: Sequence[str], used: Collection[str], losses: Losses) -> None:
+    """Counts what a format loses that names classes with their objects only, and is read in alphabetical order."""
+    losses.add("classes without objects", sum(name not in used for name in names))
+    kept = [name for name in names if name in used]
+    losses.add("the order of the classes (alphabetical then)", int(kept != sorted(kept)))
 
 
 def num_mask_areas(dataset: Dataset) -> int:

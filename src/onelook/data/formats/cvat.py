@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +19,7 @@ from onelook.data.formats.base import (
     Part,
     Source,
     count_lost,
-    spans_box,
+    single_outline,
     split_folder,
 )
 from onelook.data.formats.bounded_xml import REMEDY, TEXT_LIMIT, BoundedXml, printable
@@ -224,35 +224,44 @@ class CvatWriter:
         losses.add(UNLABELLED, int((~dataset.labelled).sum()))
         (out / split_folder(split)).mkdir(exist_ok=True)
         with open(out / split_folder(split) / "annotations.xml", "w", encoding="utf-8") as file:
-            file.write(
-                '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta><task>'
-            )
-            labels = (f"<label><name>{escape(printable(name))}</name></label>" for name in dataset.names)
-            file.write(f"<labels>\n    {''.join(labels)}\n  </labels></task></meta>\n")
-            for i, place in enumerate(places):
-                height, width = dataset.sizes[i].tolist()
-                name = escape(printable(place.name))
-                file.write(f'  <image id="{i}" name="{name}" width="{width}" height="{height}">\n')
-                file.writelines(_shapes(dataset, i, losses))
-                file.write("  </image>\n")
-            file.write("</annotations>\n")
+            images = (image_xml(dataset, i, place.name, losses) for i, place in enumerate(places))
+            file.writelines(cvat_xml(dataset.names, images))
 
     def finish(self, out: Path, names: Sequence[str]) -> None:
         """Each file has the list of classes."""
+
+
+def cvat_xml(names: Sequence[str], images: Iterable[str], attribute: str = "") -> Iterator[str]:
+    """The parts of a file. images: of `image_xml`.  attribute: name of a text that each label may have; "" for none."""
+    yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta><task><labels>\n'
+    more = ""
+    if attribute:
+        more = f"<attributes><attribute><name>{attribute}</name><mutable>False</mutable><input_type>text</input_type>"
+        more += "<default_value></default_value><values></values></attribute></attributes>"
+    yield from (f"    <label><name>{escape(printable(name))}</name>{more}</label>\n" for name in names)
+    yield "  </labels></task></meta>\n"
+    yield from images
+    yield "</annotations>\n"
+
+
+def image_xml(dataset: Dataset, i: int, name: str, losses: Losses, more: Sequence[str] = ()) -> str:
+    """One image with its objects, and further shapes."""
+    height, width = dataset.sizes[i].tolist()
+    start = f'  <image id="{i}" name="{escape(printable(name))}" width="{width}" height="{height}">\n'
+    return "".join([start, *_shapes(dataset, i, losses), *more, "  </image>\n"])
 
 
 def _shapes(dataset: Dataset, i: int, losses: Losses) -> list[str]:
     index, span, found = dataset.index, dataset.span(i), []
     for thing, label in zip(range(span.start, span.stop), dataset.labels(i).tolist()):
         left, top, w, h = index.boxes[thing].tolist()
-        rings = index.rings(thing)
+        ring = single_outline(dataset, thing, losses)
         occluded = int(index.object_flags[thing] & bits.OCCLUDED > 0)
         start = f'label="{escape(printable(dataset.names[label]))}" source="manual" occluded="{occluded}"'
-        if len(rings) == 1 and spans_box(rings[0], (left, top, w, h)):
-            points = ";".join(f"{x!r},{y!r}" for x, y in rings[0].tolist())
+        if ring:
+            points = ";".join(f"{x!r},{y!r}" for x, y in ring)
             found.append(f'    <polygon {start} points="{points}" z_order="0"/>\n')
             continue
-        losses.add("outlines of several parts, or smaller than their boxes (boxes are kept)", int(bool(rings)))
         corners = f'xtl="{left!r}" ytl="{top!r}" xbr="{left + w!r}" ybr="{top + h!r}"'
         found.append(f'    <box {start} {corners} z_order="0"/>\n')
     return found

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
-from onelook.data.formats.base import Arrays, Format, Part, Source
+from onelook.data.formats.base import (
+    Arrays,
+    Destination,
+    Format,
+    Losses,
+    Part,
+    Source,
+    count_class_list,
+    count_lost,
+    names_used,
+    single_outline,
+    split_folder,
+)
 from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.formats.collector import (
     Collector,
@@ -24,6 +37,7 @@ from onelook.data.formats.collector import (
 from onelook.data.jsonstream import JsonStream, Single
 from onelook.data.paths import first_bytes, is_image
 from onelook.data.problems import Problems
+from onelook.data.split import Dataset
 from onelook.data.split_names import named_splits
 from onelook.errors import DataError
 from onelook.reporter import Progress
@@ -205,6 +219,80 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
     return read_collected(_parse, source, split, problems, progress, [*own, split, f"images/{split}", "images"])
 
 
+class LabelStudioWriter:
+    """Writes `{split}.json`, tasks as Label Studio exports and imports them, beside `{split}/` with the images.
+
+    An image is named as a file below the folder that Label Studio serves (`/data/local-files/?d=`). Objects with one
+    outline become polygons.
+    """
+
+    one_file_an_image = True  # it has none; but the images must be known as such by their endings
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+        self._losses = Losses()
+
+    def destination(self, split: str, name: str) -> Destination:
+        """Images keep their names under the split's folder."""
+        return Destination(split_folder(split), name)
+
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Destination], losses: Losses) -> None:
+        """Writes the tasks of one split; one that is not labelled has no annotation."""
+        count_lost(dataset, losses, crowds=True)
+        self._losses, labelled = losses, dataset.labelled
+        with open(out / f"{split_folder(split)}.json", "w", encoding="utf-8") as file:
+            file.write("[")
+            for i, place in enumerate(places):
+                file.write(",\n" if i else "\n")
+                results = shapes(dataset, i, losses) if labelled[i] else None
+                file.write(json.dumps(task(i + 1, place.name, results), ensure_ascii=False))
+            file.write("\n]\n")
+        self._used |= names_used(dataset)
+
+    def finish(self, out: Path, names: Sequence[str]) -> None:
+        """Counts what the tasks do not say about the classes."""
+        count_class_list(names, self._used, self._losses)
+
+
+def task(number: int, image: str, results: Sequence[Mapping[str, Any]] | None, **more: Any) -> dict[str, Any]:
+    """One task. image: its path in the folder that is served.  results: the shapes of its annotation, or None."""
+    annotations = [] if results is None else [{"id": number, "was_cancelled": False, "result": list(results)}]
+    address = f"/data/local-files/?d={quote(image)}"
+    counts = {"total_annotations": len(annotations), "cancelled_annotations": 0}
+    return {"id": number, "data": {"image": address}, "annotations": annotations, **more, **counts}
+
+
+def rectangle(
+    identity: str, label: str, box: Sequence[float], size: tuple[int, int], points: Sequence[Sequence[float]] = ()
+) -> dict[str, Any]:
+    """A shape of a task: a rectangle, or the polygon of `points`.
+
+    box: left, top, width, height in pixels.  size: (height, width) of the image.  points: x, y in pixels.
+    """
+    height, width = size
+    kind = "polygonlabels" if len(points) else "rectanglelabels"
+    value: dict[str, Any] = {kind: [label]}
+    if len(points):
+        value["points"] = [[100 * x / width, 100 * y / height] for x, y in points]
+    else:
+        left, top, w, h = box
+        value |= {"x": 100 * left / width, "y": 100 * top / height}
+        value |= {"width": 100 * w / width, "height": 100 * h / height, "rotation": 0}
+    sizes = {"original_width": width, "original_height": height, "image_rotation": 0}
+    return {"id": identity, "type": kind, "from_name": "label", "to_name": "image", **sizes, "value": value}
+
+
+def shapes(dataset: Dataset, i: int, losses: Losses) -> list[dict[str, Any]]:
+    """The objects of an image as shapes of a task."""
+    height, width = dataset.sizes[i].tolist()
+    span, found = dataset.span(i), []
+    boxes, labels = dataset.index.boxes[span].tolist(), dataset.labels(i).tolist()
+    for number, (label, box) in enumerate(zip(labels, boxes)):
+        ring = single_outline(dataset, span.start + number, losses)
+        found.append(rectangle(f"{i + 1}-{number + 1}", dataset.names[label], box, (height, width), ring))
+    return found
+
+
 LABEL_STUDIO = Format(
     name="label_studio",
     title="Label Studio JSON",
@@ -216,5 +304,6 @@ LABEL_STUDIO = Format(
     read=_read,
     image_root=lambda source, split, index: source.root,
     annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
+    write=LabelStudioWriter,
     check=check_unlisted,
 )

@@ -24,7 +24,7 @@ from onelook.data.formats.base import (
     Part,
     Source,
     count_lost,
-    spans_box,
+    single_outline,
     split_folder,
 )
 from onelook.data.formats.bounded_xml import REMEDY
@@ -188,7 +188,8 @@ class LabelMeWriter:
 
     def finish(self, out: Path, names: Sequence[str]) -> None:
         """Writes the list of classes, without which they would be read in alphabetical order."""
-        (out / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        if names:  # a data set without any object may have none
+            (out / "labels.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def _content(dataset: Dataset, i: int, name: str, losses: Losses) -> dict[str, Any]:
@@ -196,12 +197,8 @@ def _content(dataset: Dataset, i: int, name: str, losses: Losses) -> dict[str, A
     shapes, span = [], dataset.span(i)
     boxes, labels = dataset.index.boxes[span].tolist(), dataset.labels(i).tolist()
     for number, (label, (left, top, w, h)) in enumerate(zip(labels, boxes)):
-        rings = dataset.index.rings(span.start + number)
-        points, kind = [[left, top], [left + w, top + h]], "rectangle"
-        if len(rings) == 1 and spans_box(rings[0], (left, top, w, h)):
-            points, kind = rings[0].tolist(), "polygon"
-        elif rings:
-            losses.add("outlines of several parts, or smaller than their boxes (boxes are kept)")
+        ring = single_outline(dataset, span.start + number, losses)
+        points, kind = (ring, "polygon") if ring else ([[left, top], [left + w, top + h]], "rectangle")
         shape = {"label": dataset.names[label], "points": points, "group_id": None, "shape_type": kind, "flags": {}}
         shapes.append(shape)
     return {

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from onelook.data.class_names import CLASS_LIMIT
-from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
+from onelook.data.formats.base import (
+    Arrays,
+    Destination,
+    FilesOf,
+    Format,
+    Losses,
+    Part,
+    Source,
+    count_class_list,
+    count_lost,
+    split_folder,
+)
 from onelook.data.formats.collector import Collector, check_unlisted, files_with_images, read_collected
 from onelook.data.formats.csv_columns import add_rows, csv_rows, recognise
+from onelook.data.index import CROWD, OCCLUDED, TRUNCATED
 from onelook.data.problems import Problems
+from onelook.data.split import Dataset
 from onelook.data.split_names import named_splits, split_word
 from onelook.errors import DataError
 from onelook.reporter import Progress
 
-_BOXES = "*-annotations-bbox.csv"
+_ENDING = "-annotations-bbox.csv"
+_BOXES = f"*{_ENDING}"
+_MARKS = ("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction", "IsInside")
+_COLUMNS = ("ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax", *_MARKS)
 _FOLDERS = ("", "annotations/", "csv_folder/", "labels/")
 _DESCRIPTIONS = ("*class-descriptions*.csv", "*/*class-descriptions*.csv", "*/metadata/classes.csv")
 
@@ -27,7 +47,8 @@ def find(root: Path) -> Source | None:
             continue
         parts: dict[str, Part] = {}
         for path in found:
-            split = split_word(path.parents[1].name if path.parent.name == "labels" else path.name) or path.stem
+            folder = path.parents[1].name if path.parent.name == "labels" else None
+            split = split_word(folder or path.name) or folder or path.name.removesuffix(_ENDING)
             if split in parts:
                 raise DataError(f"'{root}' has two files for the split '{split}': '{path}' is one.", "Remove one.")
             parts[split] = Part(path)
@@ -83,6 +104,63 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
     return read_collected(_parse, source, split, problems, progress, [*folders, "images"])
 
 
+class OpenImagesWriter:
+    """Writes `{split}-annotations-bbox.csv`, `class-descriptions-boxable.csv`, and the images to `{split}/`.
+
+    An image's id is its name without ending, as in the published files; its whole name, where it is in a folder or
+    another image has the same. Crowds are marked IsGroupOf.
+    """
+
+    one_file_an_image = True  # it has none; but the ids have no endings
+
+    def __init__(self) -> None:
+        self._codes: dict[str, str] = {}
+        self._losses = Losses()
+
+    def destination(self, split: str, name: str) -> Destination:
+        """Images keep their names under the split's folder."""
+        return Destination(split_folder(split), name)
+
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Destination], losses: Losses) -> None:
+        """Writes the rows of one split. DataError for a split without objects, of which there would be no image."""
+        count_lost(dataset, losses, outlines=True)
+        self._losses = losses
+        if not int(dataset.num_objects.sum()):
+            raise DataError(
+                f"The split '{dataset.split}' has no objects; Open Images lists objects only, so all of its images "
+                "would be lost.",
+                "Choose another format, such as --to coco.",
+            )
+        losses.add("images without objects (they are not listed)", int((dataset.num_objects == 0).sum()))
+        stems = Counter(_stem(place.name) for place in places)
+        with open(out / f"{split_folder(split)}{_ENDING}", "w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(_COLUMNS)
+            for i, place in enumerate(places):
+                plain = "/" not in place.name and stems[_stem(place.name)] == 1
+                rows.writerows(self._rows(dataset, i, _stem(place.name) if plain else place.name))
+
+    def _rows(self, dataset: Dataset, i: int, image: str) -> Iterator[tuple[object, ...]]:
+        height, width = dataset.sizes[i].tolist()
+        index, span = dataset.index, dataset.span(i)
+        columns = (index.boxes[span].tolist(), dataset.labels(i).tolist(), index.object_flags[span].tolist())
+        for (left, top, w, h), label, flags in zip(*columns):
+            code = self._codes.setdefault(dataset.names[label], f"/m/{len(self._codes):06d}")
+            corners = (left / width, (left + w) / width, top / height, (top + h) / height)
+            marks = (int(flags & bit > 0) for bit in (OCCLUDED, TRUNCATED, CROWD))
+            yield (image, "xclick", code, 1, *corners, *marks, 0, 0)
+
+    def finish(self, out: Path, names: Sequence[str]) -> None:
+        """Writes the names of the classes that have objects."""
+        with open(out / "class-descriptions-boxable.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows((code, name) for name, code in self._codes.items())
+        count_class_list(names, self._codes, self._losses)
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
 OPEN_IMAGES = Format(
     name="open_images",
     title="Open Images",
@@ -93,5 +171,6 @@ OPEN_IMAGES = Format(
     read=_read,
     image_root=lambda source, split, index: source.root,
     annotation_file=lambda source, split, path, name: str(source.annotations_of(split)),
+    write=OpenImagesWriter,
     check=check_unlisted,
 )

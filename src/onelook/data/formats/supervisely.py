@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,18 @@ from typing import Any
 import msgspec
 
 from onelook.data.class_names import CLASS_LIMIT, unique_names
-from onelook.data.formats.base import Arrays, FilesOf, Format, Part, Source
+from onelook.data.formats.base import (
+    Arrays,
+    Destination,
+    FilesOf,
+    Format,
+    Losses,
+    Part,
+    Source,
+    count_lost,
+    single_outline,
+    split_folder,
+)
 from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.formats.collector import (
     Collector,
@@ -24,6 +36,7 @@ from onelook.data.formats.collector import (
 from onelook.data.headers import DamagedHeaderError, read_header
 from onelook.data.paths import images_below, read_bytes
 from onelook.data.problems import Problems
+from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE, named_splits, split_word
 from onelook.errors import DataError
 from onelook.reporter import Progress
@@ -184,6 +197,66 @@ def _annotation_file(source: Source, split: str, path: str, name: str) -> str:
     return str(_annotation(source.root / folder, rest))
 
 
+class SuperviselyWriter:
+    """Writes `meta.json`, and `{split}/img/` and `{split}/ann/`. Objects with one outline become polygons.
+
+    A rectangle is written as its first and its last pixel, as it is read; one that is smaller than a pixel has none,
+    and becomes a polygon of its corners.
+    """
+
+    one_file_an_image = True  # its name is that of the image; but the images must be known as such by their endings
+
+    def __init__(self) -> None:
+        self._splits: set[str] = set()
+        self._losses = Losses()
+
+    def destination(self, split: str, name: str) -> Destination:
+        """Images keep their names under `img/` of the split's folder."""
+        return Destination(f"{split_folder(split)}/img", name)
+
+    def write(self, out: Path, split: str, dataset: Dataset, places: Sequence[Destination], losses: Losses) -> None:
+        """Writes the files of one split; none for an image that is not labelled."""
+        count_lost(dataset, losses, crowds=True)
+        self._splits.add(split_folder(split))
+        self._losses, labelled = losses, dataset.labelled
+        folder = out / split_folder(split)
+        (folder / "ann").mkdir(parents=True, exist_ok=True)
+        for i, place in enumerate(places):
+            if labelled[i]:
+                path = folder / "ann" / f"{place.name}.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(_content(dataset, i, losses), ensure_ascii=False), encoding="utf-8")
+
+    def finish(self, out: Path, names: Sequence[str]) -> None:
+        """Writes the list of classes."""
+        from onelook.draw import class_colour
+
+        if not all(split_word(split) for split in self._splits):
+            what = "the division into splits (all datasets are one whole unless each is called as a split)"
+            self._losses.add(what, len(self._splits))
+        classes = [
+            {"title": name, "shape": "any", "color": "#{:02X}{:02X}{:02X}".format(*class_colour(label))}
+            for label, name in enumerate(names)
+        ]
+        text = json.dumps({"classes": classes, "tags": [], "projectType": "images"}, indent=1, ensure_ascii=False)
+        (out / "meta.json").write_text(text, encoding="utf-8")
+
+
+def _content(dataset: Dataset, i: int, losses: Losses) -> dict[str, Any]:
+    height, width = dataset.sizes[i].tolist()
+    objects, span = [], dataset.span(i)
+    boxes, labels = dataset.index.boxes[span].tolist(), dataset.labels(i).tolist()
+    for number, (label, (left, top, w, h)) in enumerate(zip(labels, boxes)):
+        points = single_outline(dataset, span.start + number, losses)
+        kind = "polygon" if points else "rectangle"
+        if not points and min(w, h) < 1:
+            kind, points = "polygon", [[left, top], [left + w, top], [left + w, top + h], [left, top + h]]
+        points = points or [[left, top], [left + w - 1, top + h - 1]]
+        shape = {"classTitle": dataset.names[label], "geometryType": kind, "tags": [], "description": ""}
+        objects.append({**shape, "points": {"exterior": points, "interior": []}})
+    return {"description": "", "tags": [], "size": {"height": height, "width": width}, "objects": objects}
+
+
 SUPERVISELY = Format(
     name="supervisely",
     title="Supervisely",
@@ -194,5 +267,6 @@ SUPERVISELY = Format(
     read=_read,
     image_root=lambda source, split, index: source.root,
     annotation_file=_annotation_file,
+    write=SuperviselyWriter,
     check=check_unlisted,
 )
