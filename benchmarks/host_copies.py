@@ -9,11 +9,16 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+import onelook
+
+_PACKAGE = Path(onelook.__file__).parent
 
 # What returns a value to the host, or has a result whose shape depends on values.
 READS = frozenset(
@@ -67,8 +72,8 @@ def _caller() -> str:
     """file:function of the innermost frame of the package."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        path = frame.f_code.co_filename.replace("\\", "/")
-        if "/onelook/" in path:
-            return f"{path.rsplit('/onelook/', 1)[1]}:{frame.f_code.co_name}"
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(_PACKAGE):
+            return f"{path.relative_to(_PACKAGE).as_posix()}:{frame.f_code.co_name}"
         frame = frame.f_back
     return "elsewhere"

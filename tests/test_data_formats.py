@@ -91,10 +91,11 @@ def test_what_is_looked_for_is_named_by_the_formats_themselves(tmp_path: Path, w
 
 
 def test_only_formats_that_can_be_written_are_targets(tmp_path: Path) -> None:
-    for name in ("classes", "open_images", "coc"):
+    for name in ("classes", "edited", "coc"):
         with pytest.raises(UsageError, match=f"no format '{name}'") as caught:
             convert(make.coco(tmp_path / name), to=name, out=tmp_path / "out")
-        assert caught.value.remedy == "The formats are shards, coco, voc, yolo, cvat, labelme, csv."
+        offered = "shards, label_studio, coco, voc, yolo, open_images, cvat, supervisely, labelme, csv"
+        assert caught.value.remedy == f"The formats are {offered}."
     assert not (tmp_path / "out").exists()
 
 

@@ -32,7 +32,7 @@ SHARED_STORE_OFF = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 def test_processes_that_see_other_folders_do_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = training_session.Start(
-        folder=tmp_path / "run", resume=False, weights=None, teacher=None, teacher_weights=None
+        folder=tmp_path / "run", resume=False, weights=None, teacher=None, teacher_weights=None, begin=0.0
     )
     training_session._check_same_folder(start)
     monkeypatch.setattr(training_session, "gather_objects", lambda value: [value, True])

@@ -111,21 +111,14 @@ class Start:
     begin: float
 
 
-@contextmanager
-def start_training(
-    choice: Recipe | RecipeChoice, data: Dataset | PathLike, options: TrainOptions
-) -> Iterator[TrainingSession]:
-    """Prepares a training: what the `with` block gets is ready for `fit`. The run's folder is locked meanwhile.
-
-    An error inside the `with` block is written to the run's log as well.
-    """
-    begin = time.monotonic()
-    reporter = options.reporter or PlainReporter()
+def _start(
+    choice: Recipe | RecipeChoice, options: TrainOptions, begin: float
+) -> tuple[Start, Recipe | RecipeChoice, TrainOptions]:
+    """Where a training starts, and its recipe and options with the budget read. begin: of the call."""
     check_loggers(options.of_run.loggers)
     folder = run_folder(options.out, bool(options.resume), run_name(choice))
     resume = (folder / run_files.CHECKPOINT).is_file() if options.resume == "auto" else options.resume
     choice, budget = with_budget_epochs(choice, options.run.budget)
-    options = replace(options, run=replace(options.run, budget=budget))
     start = Start(
         folder=folder,
         resume=resume,
@@ -134,10 +127,23 @@ def start_training(
         teacher_weights=_text(options.teacher_weights),
         begin=begin,
     )
-    kept = options.of_run.after(options_of_run(start.folder)) if resume else options.of_run
+    return start, choice, replace(options, run=replace(options.run, budget=budget))
+
+
+@contextmanager
+def start_training(
+    choice: Recipe | RecipeChoice, data: Dataset | PathLike, options: TrainOptions
+) -> Iterator[TrainingSession]:
+    """Prepares a training: what the `with` block gets is ready for `fit`. The run's folder is locked meanwhile.
+
+    An error inside the `with` block is written to the run's log as well.
+    """
+    start, choice, options = _start(choice, options, time.monotonic())
+    reporter = options.reporter or PlainReporter()
+    before = options_of_run(start.folder) if start.resume else {}
+    kept = options.of_run.after(before) if start.resume else options.of_run
     chosen = options.validation if isinstance(options.validation, Dataset) else kept.val_split
     fraction = _val_fraction(kept, chosen, start)
-    before = options_of_run(start.folder) if resume else {}
     check_option(options.run.drop_suspicious, before, resume=start.resume, folder=start.folder)
     if fraction is None:
         training, validation, notes = open_splits(data, kept.train_split, chosen, reporter=reporter)
