@@ -20,7 +20,7 @@ from onelook.api.recipe_choice import RecipeChoice, named_choice, recipe_name, r
 from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
 from onelook.api.suspicious import check_option, find_suspicious, read_suspicious
 from onelook.api.tasks import Task, check_metric, preflight, task_of
-from onelook.api.time_budget import Pace, plan_run, planned, with_budget_epochs
+from onelook.api.time_budget import Pace, plan_run, planned, with_budget_epochs, with_epochs_of_run
 from onelook.api.watch import watched
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
@@ -168,7 +168,7 @@ def start_training(
                 image_name=training.file,
             )
             run.record.flags = kept.to_dict()
-            plan_run(run, kept, prepared.pace, start.begin)
+            plan_run(run, kept, prepared.pace, start.begin, (training, validation))
             if fraction is not None and validation is not None and run.is_main and not start.resume:
                 remember_division(start.folder, training, validation)
             if not start.resume:
@@ -252,6 +252,7 @@ def _prepare(
     training, validation = splits
     anchor_note = small_note = budget_note = pace = None
     if start.resume:
+        choice = with_epochs_of_run(choice, start.folder, options.budget)
         recipe = resumed(choice, start.folder, shlex.quote(str(training.described_by)))
     else:
         has_weights, has_teacher = start.weights is not None, start.teacher is not None
