@@ -182,6 +182,8 @@ def scenes(tmp_path_factory):
 def test_budgets_that_cannot_be_kept_are_said(scenes, tmp_path):
     with pytest.raises(UserError, match="leaves no time to train"):
         train("yolox-nano", scenes, budget="1s", size=64, batch=4, workers=0, threads=1, out=tmp_path / "short")
+    with pytest.raises(UserError, match="has no variance to train with"):
+        train("yolox-nano", scenes, budget="20s", size=32, batch=1, workers=0, threads=1, out=tmp_path / "single")
     with pytest.raises(UsageError, match="grow_accumulation"):
         train("yolov7-tiny:published", scenes, budget="1m", size=64, workers=0, threads=1, out=tmp_path / "grown")
     assert not (tmp_path / "short").exists() and not (tmp_path / "grown").exists()

@@ -25,7 +25,7 @@ from onelook.training.processes import ProcessGroup, gather_objects
 from onelook.training.recipe import Recipe
 from onelook.training.result import format_duration
 from onelook.training.run import Run
-from onelook.training.start import check_batch, make_detector
+from onelook.training.start import check_batch, check_batch_norm_variance, make_detector
 from onelook.training.train_state import TrainState
 
 MEASURED_STEPS = 6  # after one that is not counted
@@ -134,6 +134,7 @@ def measure(
     (training, validation), seconds = splits, budget_seconds(options)
     plain, runtime = replace(recipe, distillation=None), replace(options.runtime, compile=False)
     state = TrainState(plain, make_detector(plain, training.names), process_group, runtime)
+    check_batch_norm_variance(plain, state, MEASURED_STEPS)
     workers = options.workers if seconds >= WORKERS_FROM else 0
     times: list[float] = []
     with make_loader(training, plain, process_group, workers, cache) as batches:
