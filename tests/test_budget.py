@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.time_budget import with_budget_epochs
+from onelook.api.recipe_choice import RecipeChoice, named_choice, resumed
+from onelook.api.tasks import last_evaluations
+from onelook.api.time_budget import with_budget_epochs, with_epochs_of_run
 from onelook.api.train import train
 from onelook.cli.app import run
+from onelook.config import to_plain, write_yaml
+from onelook.data import open_dataset
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import UsageError, UserError
 from onelook.recipes import find_recipe
@@ -123,6 +127,33 @@ def test_a_resumed_training_has_what_is_left():
     assert second.used <= 100
 
 
+def test_the_time_of_all_evaluations_after_the_last_step_is_kept():
+    clock = Clock()
+    plan = TimePlan(100.0, step=0.5, evaluation=10.0, last_evaluations=3.0, clock=clock)
+    assert plan.room == int((100 - budgets.FINISH_SECONDS - 30) / 0.5 / (1 + budgets.EVALUATION_SHARE))
+
+
+def test_training_images_are_evaluated_after_the_last_step_too(scenes):
+    training, validation = open_dataset(scenes, "train"), open_dataset(scenes, "val")
+    assert last_evaluations(training, None, 1) == last_evaluations(training, validation, 2) == 2.0
+    assert last_evaluations(training, validation, 1) == 3.0  # as many of them as of the few validation images
+    assert last_evaluations(validation.view([0]), validation, 1) == 2 + 1 / len(validation)
+
+
+def test_a_recipe_in_memory_is_that_of_the_run_whose_budget_gave_it_its_epochs(tmp_path):
+    recipe = find_recipe("yolox-nano")
+    began = named_choice(recipe, epochs=7).resolve(("a", "b"))
+    write_yaml(tmp_path / "recipe.yaml", to_plain(began))
+    with pytest.raises(UserError, match="epochs"):
+        resumed(recipe, tmp_path)
+    assert with_epochs_of_run(recipe, tmp_path, None) is recipe
+    assert resumed(with_epochs_of_run(recipe, tmp_path, "10m"), tmp_path).epochs == 7
+    with pytest.raises(UserError, match="seed"):
+        resumed(with_epochs_of_run(replace(recipe, seed=5), tmp_path, "10m"), tmp_path)
+    named = RecipeChoice(model="yolox-nano")
+    assert with_epochs_of_run(named, tmp_path, "10m") is named
+
+
 def test_a_budget_without_room_still_has_the_step_that_ends_the_training():
     plan = TimePlan(100.0, step=0.5, used=99.0, clock=Clock())
     assert (plan.room, plan.steps_left, plan.over) == (0, 1, False)
@@ -151,6 +182,8 @@ def scenes(tmp_path_factory):
 def test_budgets_that_cannot_be_kept_are_said(scenes, tmp_path):
     with pytest.raises(UserError, match="leaves no time to train"):
         train("yolox-nano", scenes, budget="1s", size=64, batch=4, workers=0, threads=1, out=tmp_path / "short")
+    with pytest.raises(UserError, match="has no variance to train with"):
+        train("yolox-nano", scenes, budget="20s", size=32, batch=1, workers=0, threads=1, out=tmp_path / "single")
     with pytest.raises(UsageError, match="grow_accumulation"):
         train("yolov7-tiny:published", scenes, budget="1m", size=64, workers=0, threads=1, out=tmp_path / "grown")
     assert not (tmp_path / "short").exists() and not (tmp_path / "grown").exists()

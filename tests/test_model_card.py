@@ -82,6 +82,10 @@ def test_a_card_says_what_the_weights_are_and_what_they_reached() -> None:
     assert "no licence of other weights applies" in card
 
 
+def test_a_card_of_a_training_by_a_budget_has_no_fewer_epochs_than_it_took() -> None:
+    assert ["epoch", "12"] in rows_of(model_card(with_trained(epoch=12), 900_000))
+
+
 def test_commands_and_code_of_a_card_are_understood() -> None:
     classifier = replace(HEADER, metrics={"top1": 0.5, "top5": 0.9}, trained={"validation": None})
     unmeasured = replace(HEADER, metrics={}, trained={"validation": None})

@@ -134,6 +134,16 @@ class DetectionTask:
                 run.log.info(f"Next: {one.action}. {one.figure}.")
 
 
+def last_evaluations(training: Dataset, validation: Dataset | None, processes: int) -> float:
+    """How many times an evaluation of the validation images follows the last step of a training.
+
+    The last weights, the best ones for the report, and some training images with them (see `DetectionTask.finish`).
+    """
+    if not validation or processes > 1 or not training.has_boxes:
+        return 2.0
+    return 2.0 + min(len(validation), TRAINING_IMAGES, len(training)) / len(validation)
+
+
 def _training_ap(backend: TorchRuntime, training: Dataset, count: int) -> float | None:
     """AP on some training images, evenly spaced over the set; None where one is unreadable, or there are no objects."""
     rows = np.unique(np.linspace(0, len(training) - 1, min(count, len(training))).round().astype(np.int64))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from onelook.api.recipe_choice import RecipeChoice, named_choice
-from onelook.api.tasks import EVALUATION
+from onelook.api.recipe_choice import RecipeChoice, named_choice, recipe_of_run
+from onelook.api.tasks import EVALUATION, last_evaluations
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan
 from onelook.errors import UsageError, UserError
@@ -24,7 +25,7 @@ from onelook.training.processes import ProcessGroup, gather_objects
 from onelook.training.recipe import Recipe
 from onelook.training.result import format_duration
 from onelook.training.run import Run
-from onelook.training.start import check_batch, make_detector
+from onelook.training.start import check_batch, check_batch_norm_variance, make_detector
 from onelook.training.train_state import TrainState
 
 MEASURED_STEPS = 6  # after one that is not counted
@@ -81,11 +82,12 @@ def planned(
         )
     check_batch(recipe, process_group, splits[0])
     pace = gather_objects(measure(recipe, splits, process_group, options, cache=cache))[0]
-    plan = time_plan(budget_seconds(options), pace, {}, begin)
+    at_end = last_evaluations(*splits, process_group.size)
+    plan = time_plan(budget_seconds(options), pace, {}, begin, at_end)
     if not plan.room:
         raise UserError(
             f"The budget of {options.budget} leaves no time to train: the start took {format_duration(plan.used)}, a "
-            f"step takes {pace.step:.2f} s, and the evaluation at the end about {2 * pace.evaluation:.1f} s.",
+            f"step takes {pace.step:.2f} s, and the evaluation at the end about {at_end * pace.evaluation:.1f} s.",
             "Give a longer budget, a smaller size or batch, or fewer images to evaluate on.",
         )
     epochs = plan.epochs(-(-len(splits[0]) // recipe.batch_size))
@@ -95,6 +97,21 @@ def planned(
         f"{pace.step:.2f} s, an evaluation about {pace.evaluation:.1f} s. From here on the plan follows the clock."
     )
     return resolve(epochs), pace, note
+
+
+def with_epochs_of_run(choice: Recipe | RecipeChoice, folder: Path, budget: str | None) -> Recipe | RecipeChoice:
+    """The choice for a run that is resumed: a recipe in memory with the epochs that the run's budget of time gave it.
+
+    budget: of the run. Without one, and for names, the choice stays.
+    """
+    chosen = choice.recipe if isinstance(choice, RecipeChoice) else choice
+    if (
+        budget is None
+        or not isinstance(chosen, Recipe)
+        or (isinstance(choice, RecipeChoice) and choice.epochs is not None)
+    ):
+        return choice
+    return named_choice(choice, epochs=recipe_of_run(folder).epochs)
 
 
 def budget_seconds(options: RunOptions) -> float:
@@ -117,6 +134,7 @@ def measure(
     (training, validation), seconds = splits, budget_seconds(options)
     plain, runtime = replace(recipe, distillation=None), replace(options.runtime, compile=False)
     state = TrainState(plain, make_detector(plain, training.names), process_group, runtime)
+    check_batch_norm_variance(plain, state, MEASURED_STEPS)
     workers = options.workers if seconds >= WORKERS_FROM else 0
     times: list[float] = []
     with make_loader(training, plain, process_group, workers, cache) as batches:
@@ -141,8 +159,11 @@ def measure(
     return Pace(step, (time.monotonic() - begin) * len(validation) / len(few))
 
 
-def time_plan(seconds: float, pace: Pace | None, before: dict[str, float], begin: float) -> TimePlan:
-    """The plan of a run. before: what the run's record has of an earlier session, {} in the first."""
+def time_plan(seconds: float, pace: Pace | None, before: dict[str, float], begin: float, at_end: float) -> TimePlan:
+    """The plan of a run. before: what the run's record has of an earlier session, {} in the first.
+
+    at_end: how many times an evaluation follows the last step.
+    """
     known = before or {"step": 0.0, "evaluation": 0.0, "used": 0.0, "progress": 0.0}
     step, evaluation = (known["step"], known["evaluation"]) if pace is None else (pace.step, pace.evaluation)
     start = time.monotonic() - begin
@@ -150,6 +171,7 @@ def time_plan(seconds: float, pace: Pace | None, before: dict[str, float], begin
         seconds,
         step=step,
         evaluation=evaluation,
+        last_evaluations=at_end,
         used=known["used"] + start,
         start=start,
         progress=known["progress"],
@@ -157,7 +179,9 @@ def time_plan(seconds: float, pace: Pace | None, before: dict[str, float], begin
     )
 
 
-def plan_run(run: Run, options: RunOptions, pace: Pace | None, begin: float) -> None:
+def plan_run(
+    run: Run, options: RunOptions, pace: Pace | None, begin: float, splits: tuple[Dataset, Dataset | None]
+) -> None:
     """Gives a run its plan, where it has a budget of time. UsageError for a budget that it did not begin with."""
     if options.budget is None:
         return
@@ -166,5 +190,6 @@ def plan_run(run: Run, options: RunOptions, pace: Pace | None, begin: float) -> 
             f"The run in '{run.folder}' was begun without a budget of time.",
             "Leave the budget away: the run keeps its schedule.",
         )
-    run.time_plan = time_plan(budget_seconds(options), pace, run.record.budget, begin)
+    at_end = last_evaluations(*splits, run.train_state.process_group.size)
+    run.time_plan = time_plan(budget_seconds(options), pace, run.record.budget, begin, at_end)
     run.save_seconds = min(run.save_seconds, run.time_plan.seconds / 10)

@@ -16,11 +16,11 @@ import torch
 
 from onelook import run_files
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice, named_choice, recipe_name, resolved, resumed
+from onelook.api.recipe_choice import RecipeChoice, named_choice, recipe_name, refitted, resolved, resumed
 from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
 from onelook.api.suspicious import check_option, find_suspicious, read_suspicious
 from onelook.api.tasks import Task, check_metric, preflight, task_of
-from onelook.api.time_budget import Pace, plan_run, planned, with_budget_epochs
+from onelook.api.time_budget import Pace, plan_run, planned, with_budget_epochs, with_epochs_of_run
 from onelook.api.watch import watched
 from onelook.data import Dataset
 from onelook.data.cache_budget import CachePlan, plan_cache
@@ -174,7 +174,7 @@ def start_training(
                 image_name=training.file,
             )
             run.record.flags = kept.to_dict()
-            plan_run(run, kept, prepared.pace, start.begin)
+            plan_run(run, kept, prepared.pace, start.begin, (training, validation))
             if fraction is not None and validation is not None and run.is_main and not start.resume:
                 remember_division(start.folder, training, validation)
             if not start.resume:
@@ -256,8 +256,9 @@ def _prepare(
 ) -> _Prepared:
     """Makes the recipe, the teacher and the detector, and checks each before the next is made."""
     training, validation = splits
-    anchor_note = small_note = budget_note = pace = None
+    anchor_note = small_note = budget_note = batch_note = pace = None
     if start.resume:
+        choice = with_epochs_of_run(choice, start.folder, options.budget)
         recipe = resumed(choice, start.folder, shlex.quote(str(training.described_by)))
     else:
         has_weights, has_teacher = start.weights is not None, start.teacher is not None
@@ -288,12 +289,15 @@ def _prepare(
     found = find_teacher(recipe, start.folder, start.teacher, start.teacher_weights, start.resume)
     teacher, record = (None, None) if found is None else found
     detector, notes = starting_point(recipe, training, process_group, start.weights)
-    notes = [note for note in (budget_note, small_note, *notes, anchor_note) if note is not None]
     if isinstance(choice, RecipeChoice) and choice.batch == "auto" and not start.resume:
-        recipe, note = fill_memory(
+        recipe, batch_note = fill_memory(
             recipe, process_group, len(training), detector=detector, runtime=options.runtime, teacher=teacher
         )
-        notes.append(note)
+        if small_note is not None:
+            epochs = None if options.budget is None else recipe.epochs
+            recipe = refitted(choice, recipe, make, epochs=epochs)
+            small_note = choice.says_small(recipe, training, start.weights is not None)
+    notes = [note for note in (budget_note, small_note, *notes, anchor_note, batch_note) if note is not None]
     check_batch(recipe, process_group, training)
     train_state = TrainState(recipe, detector, process_group, options.runtime, teacher)
     check_batch_norm_variance(recipe, train_state, recipe.epochs * -(-len(training) // recipe.batch_size))

@@ -47,8 +47,9 @@ class TimePlan:
 
     seconds: the budget, from the call to the report.  used: of it so far, in earlier sessions and before the first step
     of this one.  start: what came before the first step of this session.  progress: part of the schedule that is done,
-    0 to 1.  evaluation: estimated seconds of an evaluation; 0 where there is none.  step: estimated seconds of a
-    step.  agree: returns the main process's number in every process of a training.  clock: seconds from any start.
+    0 to 1.  evaluation: estimated seconds of an evaluation; 0 where there is none.  last_evaluations: how many times
+    that follows the last step, with the report.  step: estimated seconds of a step.  agree: returns the main process's
+    number in every process of a training.  clock: seconds from any start.
 
     How many steps are left is estimated from the mean time of the last ones, with their batches, and from the time of
     the evaluations: after the first steps, and again whenever a quarter of the steps that were left is done. So the
@@ -63,6 +64,7 @@ class TimePlan:
         *,
         step: float,
         evaluation: float = 0.0,
+        last_evaluations: float = 2.0,
         used: float = 0.0,
         start: float = 0.0,
         progress: float = 0.0,
@@ -71,7 +73,7 @@ class TimePlan:
     ) -> None:
         self.seconds, self.progress = seconds, progress
         self._evaluation, self._agree, self._clock = evaluation, agree, clock
-        self._evaluates = evaluation > 0
+        self._evaluates, self._last_evaluations = evaluation > 0, last_evaluations
         self._used, self._begin = used, clock()
         self._finish = max(FINISH_SECONDS, min(start / 2, FINISH_SHARE * seconds))
         self._last_step = self._last_evaluation = self._begin
@@ -156,7 +158,7 @@ class TimePlan:
 
     def _estimated(self) -> int:
         """How many steps are left; those after the last evaluation and the report have no time."""
-        end = self._finish + 2 * self._evaluation
+        end = self._finish + self._last_evaluations * self._evaluation
         left = min(self.seconds - self.used - end, self.seconds)
         share = 1 + (EVALUATION_SHARE if self._evaluates else 0.0)
         steps = left / max(self.step_seconds, 1e-6) / share

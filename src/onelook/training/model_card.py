@@ -66,7 +66,9 @@ def _facts(header: Header, trained: Mapping[str, Any], parameters: int) -> Itera
     yield "input", f"RGB, {width}x{height} pixels" + (f" ({frame})" if frame else "")
     recipe = header.recipe or {}
     if trained.get("epoch"):
-        yield "epoch", f"{trained['epoch']} of {recipe.get('epochs', '?')}"
+        epoch, planned = trained["epoch"], recipe.get("epochs", "?")
+        over = isinstance(planned, int) and epoch > planned  # a budget of time may have room for more than planned
+        yield "epoch", str(epoch) if over else f"{epoch} of {planned}"
     if recipe:
         optimizer = dict(recipe.get("optimizer") or {}).get("type", "?")
         settings = f"batches of {recipe.get('batch_size', '?')} images, {optimizer}, seed {recipe.get('seed', '?')}"
