@@ -78,7 +78,8 @@ def work(
         times: How often.
         fail: The error to raise.
         code: The exit code to return.
-        half: Only half of it.
+        half: Only half of it, where the description of an option is
+            long and broken.
     """
     print("printed on the way")
     if thing == "rotten":
@@ -234,6 +235,14 @@ def test_a_help_page_fits_its_width(capsys: pytest.CaptureFixture[str], monkeypa
         monkeypatch.setenv("COLUMNS", str(width))
         command_line.run(["work", "--help"])
         assert max(map(len, capsys.readouterr().out.splitlines())) <= width
+
+
+def test_a_help_page_fills_the_lines_of_a_long_description(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    command_line.run(["work", "--help"])
+    assert "Only half of it, where the description of an option is long and broken." in capsys.readouterr().out
 
 
 def test_help_imports_nothing_heavy() -> None:

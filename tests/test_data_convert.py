@@ -146,6 +146,8 @@ def test_nothing_is_overwritten_and_nothing_half_made_is_left(tmp_path):
     put(tmp_path / "out/note.txt", "mine")
     with pytest.raises(DataError, match="not empty"):
         convert(root, to="voc", out=tmp_path / "out")
+    with pytest.raises(DataError, match=r"note\.txt' is a file, not a folder"):
+        convert(root, to="voc", out=tmp_path / "out/note.txt")
     (root / "val/c.png").unlink()
     with pytest.raises(DataError, match=r"c\.png"):
         convert(root, to="voc", out=tmp_path / "new")

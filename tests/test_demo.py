@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -55,6 +55,23 @@ def test_demo_trains_detects_exports_and_reports(tmp_path: Path, monkeypatch: py
         path.name for path in (out / "run").iterdir()
     }
     assert run("demo", "--out", str(out), *small) == 1  # a finished demo is not overwritten
+
+
+def test_a_training_that_is_stopped_tells_that_the_demo_continues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onelook.training.run as training_run
+
+    told: list[str] = []
+
+    def stopped(self: training_run.Run, *given: object, **settings: Any) -> NoReturn:
+        told.append(settings["resume_command"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_run.Run, "__init__", stopped)
+    small = ("--epochs", "1", "--images", "16", "--size", "64")
+    assert run("demo", "--out", str(tmp_path / "demo"), *small) == 130
+    assert told == ["the same demo again, which makes the rest too"]
 
 
 def test_the_data_set_alone_is_one_that_every_command_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

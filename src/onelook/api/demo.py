@@ -192,11 +192,17 @@ def train_demo(choice: RecipeChoice, data: Path, run: Path, reporter: Reporter) 
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - 1))
     try:
-        result = train(choice, data, out=run, resume=resume, reporter=reporter)
+        result = train(
+            choice,
+            data,
+            out=run,
+            resume=resume,
+            reporter=reporter,
+            resume_command=lambda _: "the same demo again, which makes the rest too",
+        )
     finally:
         torch.set_num_threads(threads)
     if result.reason == "interrupted":
-        reporter.info("The same demo again continues from there, and makes the rest.")
         raise KeyboardInterrupt
     return result
 

@@ -13,6 +13,7 @@ from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
 from cyclopts.help.formatters import DefaultFormatter
 
 if TYPE_CHECKING:
+    from cyclopts.help import HelpPanel
     from rich.console import Console, ConsoleOptions
 
 GLOBAL_OPTIONS = (
@@ -33,6 +34,16 @@ class HelpPage(DefaultFormatter):
         super().__init__()
         self.text = text
         self.examples = examples
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        """Prints a panel, with descriptions filled to its width instead of broken where the docstring breaks them."""
+        from rich.text import Text
+
+        for entry in panel.entries:
+            text = getattr(entry.description, "primary_renderable", None)
+            if isinstance(text, Text) and "\n" in text.plain:
+                entry.description.primary_renderable = Text(" ".join(text.plain.split()))
+        super().__call__(console, options, panel)
 
     def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
         """Prints the description and the examples; called by cyclopts with the summary it knows."""

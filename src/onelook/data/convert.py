@@ -123,8 +123,10 @@ def convert(
 
 
 def check_free(target: Path, name: str) -> None:
-    """Raises `DataError` where a folder to write exists and is not empty. name: as the user gave it."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    """Raises `DataError` where a folder to write is a file or not empty. name: as the user gave it."""
+    if target.exists() and not target.is_dir():
+        raise DataError(f"'{name}' is a file, not a folder.", "Name a new folder; nothing is overwritten.")
+    if target.exists() and any(target.iterdir()):
         raise DataError(f"'{name}' exists and is not empty.", "Name a new folder; nothing is overwritten.")
 
 
