@@ -19,7 +19,7 @@ import torch
 
 from data_sets import without_objects
 from onelook.api.recipe_choice import RecipeChoice
-from onelook.api.training_session import run_folder
+from onelook.api.run_folder import run_folder
 from onelook.cli.app import run
 from onelook.config import diff, to_plain, write_yaml
 from onelook.data import open_dataset

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from onelook.api.open import PathLike
+from onelook.api.run_folder import run_folder
 from onelook.api.search_latency import (
     FINALISTS,
     MORE_FINALISTS,
@@ -21,7 +22,6 @@ from onelook.api.search_latency import (
     measured_finalists,
 )
 from onelook.api.search_session import MOST_PROCESSES, model_costs, run_search
-from onelook.api.training_session import run_folder
 from onelook.cluster.place import parse_place
 from onelook.cluster.ray_workers import workers_at
 from onelook.cluster.workers import InProcess, LocalPool

@@ -16,7 +16,8 @@ import torch
 
 from onelook import run_files
 from onelook.api.open import PathLike
-from onelook.api.recipe_choice import RecipeChoice, named_choice, recipe_name, refitted, resolved, resumed
+from onelook.api.recipe_choice import RecipeChoice, named_choice, refitted, resolved, resumed
+from onelook.api.run_folder import run_folder, run_name
 from onelook.api.splits import open_divided, open_splits, remember_division, without_validation
 from onelook.api.suspicious import check_option, find_suspicious, read_suspicious
 from onelook.api.tasks import Task, check_metric, preflight, task_of
@@ -27,7 +28,6 @@ from onelook.data.cache_budget import CachePlan, plan_cache
 from onelook.data.fit import check_fit
 from onelook.data.loader import Loader
 from onelook.errors import UsageError, UserError
-from onelook.files import free_folder
 from onelook.networks.detector import Detector
 from onelook.reporter import PlainReporter, Reporter
 from onelook.training.batches import make_loader, slow_loader_remedy
@@ -386,19 +386,3 @@ def _logged(run: Run) -> Iterator[None]:
 
 def _resume_call(folder: Path) -> str:
     return f"call onelook.train again with out='{folder}' and resume=True"
-
-
-def run_name(choice: Recipe | RecipeChoice) -> str | None:
-    """The name for a run's folder: that of the model, or of the recipe."""
-    return choice.name if isinstance(choice, RecipeChoice) else recipe_name(choice)
-
-
-def run_folder(out: PathLike | None, resume: bool, name: str | None) -> Path:
-    """The folder of a run. Raises UsageError where a run is resumed and no folder is named."""
-    if out is not None and not os.fspath(out).strip():
-        raise UsageError("out names no folder.", "Give a path, or leave it away: a folder in runs/ is taken then.")
-    if out is not None:
-        return Path(out)
-    if resume:
-        raise UsageError("To resume, the folder of the run is needed.", "Give the folder that was printed (out).")
-    return free_folder(Path("runs") / Path(name or "run").stem)

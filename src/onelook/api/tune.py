@@ -12,8 +12,8 @@ import torch
 
 from onelook.api.open import PathLike
 from onelook.api.recipe_choice import RecipeChoice, named_choice, resolved
+from onelook.api.run_folder import run_folder, run_name
 from onelook.api.splits import open_splits
-from onelook.api.training_session import run_folder, run_name
 from onelook.api.trials import BASE, BEST, Launcher, create_study, run_study
 from onelook.api.tune_budget import SEEDS, UNLIMITED, forget_comparison, search_and_compare
 from onelook.cluster.place import parse_place
