@@ -12,6 +12,7 @@ import pytest
 import onelook
 from data_sets import coco, png, put, voc, voc_object, voc_xml, yolo
 from onelook.cli.app import run
+from onelook.data import problem_places
 from onelook.data.check import read_and_check
 from onelook.data.problem_places import place_problems
 
@@ -94,3 +95,18 @@ def test_of_many_images_with_problems_every_kind_is_drawn(tmp_path: Path, monkey
         put(data / f"labels/val/many{number}.txt", "0 .5 .5 0 .5\n" if number else "0 x\n")
     found = onelook.check(data, draw=tmp_path / "drawn", reporter=SILENT)
     assert found.summary["drawn"]["with_problems"] == 2 and found.summary["drawn"]["left_out"] >= 3
+
+
+def test_a_line_of_one_label_file_is_not_looked_for_in_those_of_other_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice = "0 0.5 0.5 0.4 0.4\n" * 2
+    data = yolo(tmp_path / "data", twice)
+    put(data / "labels" / "val" / "c.txt", twice)
+    report, read = read_and_check(data, reporter=SILENT)
+    doubled = [one for one in report.problems if one.code == "box-duplicate"]
+    monkeypatch.setattr(problem_places, "_equal", lambda known, value: pytest.fail("all lines of the split are used"))
+    found = place_problems(read, doubled).by_image
+    assert len(found) == len(doubled) == 2
+    for (number, row), one in found.items():
+        assert one.things == {int(read[number].index.object_offsets[row]) + 1}

@@ -115,6 +115,12 @@ def test_suspects_need_detections_and_a_new_file(data: tuple[Path, Path], tmp_pa
         onelook.view(data[0], suspects_coco=tmp_path / "a.json", reporter=SILENT)
     with pytest.raises(UserError, match="is a folder"):
         suspects(data, "suspects_coco", tmp_path)
+    both = {"detections": data[1], "reporter": SILENT, "overwrite": True}
+    with pytest.raises(UserError, match="two files"):
+        onelook.view(data[0], out=tmp_path / "a", suspects_cvat=tmp_path / "a", **both)
+    with pytest.raises(UserError, match="two files"):
+        onelook.view(data[0], suspects_coco=tmp_path / "b", suspects_label_studio=tmp_path / "x/../b", **both)
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
 def test_a_suspect_says_where(data: tuple[Path, Path], tmp_path: Path) -> None:

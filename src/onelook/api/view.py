@@ -112,7 +112,7 @@ def view(
     if not serve and os.path.lexists(path) and not overwrite:
         raise UsageError(f"'{path}' exists already.", "Replace it (overwrite), or name another file (out).")
     suspects = suspect_paths(suspects_coco, suspects_cvat, suspects_label_studio)
-    check_new(suspects.values(), overwrite=overwrite)
+    check_new([*suspects.values(), *([] if serve else [path])], overwrite=overwrite)
     if suspects and model is None and detections is None:
         raise UsageError("Without a model or detections, no annotation is suspect.", "Give one of them.")
     options = _Options(model, weights, detections, split, suspects, shown)

@@ -19,8 +19,12 @@ def suspect_paths(coco: PathLike | None, cvat: PathLike | None, label_studio: Pa
 
 
 def check_new(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """UserError for a path that is a folder, or exists and may not be replaced."""
+    """UserError for a path that is a folder, that is given twice, or that exists and may not be replaced."""
+    seen: set[str] = set()
     for path in paths:
+        if (real := os.path.realpath(path)) in seen:
+            raise UserError(f"'{path}' was named for two files, of which one would be lost.", "Give each its own name.")
+        seen.add(real)
         if path.is_dir():
             raise UserError(f"'{path}' is a folder, so nothing can be written to it.", "Give a file name.")
         if os.path.lexists(path) and not overwrite:

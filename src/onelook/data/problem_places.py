@@ -11,6 +11,8 @@ import numpy as np
 from onelook.data.formats.base import ReadSplit
 from onelook.data.problems import Problem
 
+_FEW_IMAGES = 8  # of one annotation file, whose objects are looked through one by one
+
 Place = tuple[int, int]  # number of the split in the list of those that were read, row of the image
 
 
@@ -82,7 +84,9 @@ class _Places:
         if not places:
             return []
         found = [
-            one for number in dict.fromkeys(number for number, _ in places) for one in self._named(problem, number)
+            one
+            for number in dict.fromkeys(number for number, _ in places)
+            for one in self._named(problem, number, places)
         ]
         mine = set(places) if found else set()
         found = [one for one in found if one[0] in mine]
@@ -90,20 +94,33 @@ class _Places:
             return found
         return [(place, None) for place in places]  # the file annotates this image alone
 
-    def _named(self, problem: Problem, number: int) -> list[tuple[Place, int | None]]:
-        """What the id or the line of a problem names in one split."""
+    def _named(self, problem: Problem, number: int, places: Sequence[Place]) -> list[tuple[Place, int | None]]:
+        """What the id or the line of a problem names in one split. places: the images of the problem's file."""
         part, (ids, lines, image_lines) = self._read[number], self._objects[number]
         things: list[int] = []
         if problem.annotation is not None:
             things = _equal(ids, problem.annotation) if part.source.format.has_ids else []
         elif problem.line is not None:
-            things = _equal(lines, problem.line)
+            things = self._on_line(lines, problem.line, number, places)
         if things:
             rows = np.searchsorted(part.index.object_offsets, things, side="right") - 1
             return [((number, row), thing) for row, thing in zip(rows.tolist(), things)]
         if problem.line is None or problem.annotation is not None:
             return []
+        if len(places) <= _FEW_IMAGES:
+            own = (row for place, row in places if place == number)
+            return [((number, row), None) for row in own if part.image_lines[row] == problem.line]
         return [((number, row), None) for row in _equal(image_lines, problem.line)]
+
+    def _on_line(self, lines: _Sorted, line: int, number: int, places: Sequence[Place]) -> list[int]:
+        """The objects on a line. Where each image has a file of its own, a first line is in every one of them."""
+        if len(places) > _FEW_IMAGES:
+            return _equal(lines, line)
+        part, found = self._read[number], []
+        for row in (row for place, row in places if place == number):
+            start, stop = part.index.object_offsets[row : row + 2].tolist()
+            found += (start + np.flatnonzero(part.object_lines[start:stop] == line)).tolist()
+        return found
 
 
 _Sorted = tuple[np.ndarray, np.ndarray]
