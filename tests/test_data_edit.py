@@ -22,6 +22,7 @@ from onelook.data.class_edits import LEAVE_OUT, ClassEdits
 from onelook.data.edit_file import read_edit_file, write_edit_file
 from onelook.data.find import find_source
 from onelook.data.formats.coco import COCO
+from onelook.data.index import index_in_memory
 from onelook.data.problems import Problems
 from onelook.errors import DataError
 from onelook.reporter import SilentReporter, ignore_progress
@@ -223,3 +224,30 @@ def test_parts_of_an_index_and_their_union_hold_the_same_objects(tmp_path: Path)
         np.testing.assert_array_equal(again[name], array, err_msg=name)
     one = take_objects(arrays, arrays["object_flags"] == 0)
     assert one["object_offsets"].tolist() == [0, 1, 2, 2] and len(one["points"]) == 3
+
+
+def test_outlines_stay_with_their_objects_where_annotations_are_in_no_order(tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": f"{number}.png", "height": 100, "width": 100} for number in (7, 3, 5)]
+    annotations = []
+    for number, (image, rings) in enumerate([(5, 1), (7, 2), (5, 0), (3, 3), (7, 1)]):
+        outline = [[number, ring, number + 1, ring, number, ring + 1] + [50, 60] * ring for ring in range(rings)]
+        entry = {"id": number, "image_id": image, "category_id": 1, "bbox": [number, 0, 1, 1], "segmentation": outline}
+        annotations.append(entry)
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+    put(tmp_path / "annotations" / "instances_val.json", json.dumps(content))
+    arrays, meta = COCO.read(find_source(tmp_path), "val", Problems(), ignore_progress)
+
+    def outlines(arrays: Any) -> dict[int, list[list[float]]]:
+        index = index_in_memory(arrays, meta)
+        return {
+            number: [ring.ravel().tolist() for ring in index.rings(row)]
+            for row, number in enumerate(index.annotation_ids.tolist())
+        }
+
+    expected = {entry["id"]: entry["segmentation"] for entry in annotations}
+    assert outlines(arrays) == expected
+    first, second = take_images(arrays, np.array([2])), take_images(arrays, np.array([1, 0]))
+    assert outlines(join([second, first])) == expected and outlines(join([arrays])) == expected
+    some = take_objects(arrays, arrays["annotation_ids"] != 1)
+    assert outlines(some) == {number: rings for number, rings in expected.items() if number != 1}
+    assert len(some["points"]) == sum(len(ring) // 2 for rings in outlines(some).values() for ring in rings)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from onelook.data.building import empty_arrays, gather_runs
+from onelook.data.building import empty_arrays, gather_runs, gather_spans, spans_of
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -42,10 +42,15 @@ def _take_objects(arrays: Arrays, order: np.ndarray) -> dict[str, np.ndarray]:
     result |= {name: arrays[name][order] for name in _OF_OBJECTS if name in arrays}
     result |= _texts(arrays, "object_extra", order)
     if len(arrays["ring_offsets"]):
-        rings = np.arange(len(arrays["point_offsets"]) - 1)
-        result["ring_offsets"], ring_order = gather_runs(arrays["ring_offsets"], rings, order)
-        result["point_offsets"], result["points"] = gather_runs(arrays["point_offsets"], arrays["points"], ring_order)
+        result["ring_offsets"], spans = gather_runs(arrays["ring_offsets"], arrays["ring_spans"], order)
+        result |= points_in_order(spans, arrays["points"])
     return result
+
+
+def points_in_order(spans: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays `ring_spans` and `points` with the points in the order of the outlines, and no others."""
+    offsets, ordered = gather_spans(spans, points)
+    return {"ring_spans": spans_of(offsets), "points": ordered}
 
 
 def _texts(arrays: Arrays, kind: str, order: np.ndarray) -> dict[str, np.ndarray]:
@@ -77,17 +82,15 @@ def join(parts: Sequence[Arrays]) -> dict[str, np.ndarray]:
         result[f"{kind}_offsets"] = _joined_offsets(filled)
         result[f"{kind}_bytes"] = np.concatenate([part[f"{kind}_bytes"] for part in parts])
     if not any(len(part["ring_offsets"]) for part in parts):
-        return result | empty_arrays("ring_offsets", "point_offsets", "points")
-    none = np.zeros(1, np.int64)
+        return result | empty_arrays("ring_offsets", "ring_spans", "points")
     result["ring_offsets"] = _joined_offsets(
         [
             part["ring_offsets"] if len(part["ring_offsets"]) else np.zeros(len(part["labels"]) + 1, np.int64)
             for part in parts
         ]
     )
-    result["point_offsets"] = _joined_offsets(
-        [part["point_offsets"] if len(part["point_offsets"]) else none for part in parts]
-    )
+    starts = np.cumsum([0, *(len(part["points"]) for part in parts)]).tolist()
+    result["ring_spans"] = np.concatenate([part["ring_spans"] + start for part, start in zip(parts, starts)])
     result["points"] = np.concatenate([part["points"] for part in parts])
     return result
 

@@ -12,7 +12,7 @@ import numpy as np
 from onelook.data.index import MEASURED, SCHEMA
 
 SPARSEST = 8  # ids are looked up in a table as long as it is at most so many times as long as the ids themselves
-GATHERED_AT_ONCE = 1 << 16  # runs; their rows are listed one by one, which takes more room than the values themselves
+GATHERED_AT_ONCE = 1 << 12  # runs; their rows are listed one by one, which takes more room than the values themselves
 
 
 class PackedTexts:
@@ -51,13 +51,18 @@ def gather_runs(offsets: np.ndarray, values: np.ndarray, order: np.ndarray) -> t
     """(new offsets, values) of the runs `values[offsets[i]:offsets[i + 1]]` in the given order."""
     if np.array_equal(order, np.arange(len(offsets) - 1)):
         return offsets, values
-    lengths = np.diff(offsets)[order]
+    return gather_spans(np.stack([offsets[:-1][order], offsets[1:][order]], axis=1), values)
+
+
+def gather_spans(spans: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(offsets, values) of the runs `values[start:stop]` one after another. spans: (R, 2) start and stop of each."""
+    lengths = spans[:, 1] - spans[:, 0]
     ends = np.concatenate(([0], np.cumsum(lengths)))
     gathered = np.empty((int(ends[-1]), *values.shape[1:]), values.dtype)
-    for first in range(0, len(order), GATHERED_AT_ONCE):
+    for first in range(0, len(spans), GATHERED_AT_ONCE):
         part = slice(first, first + GATHERED_AT_ONCE)
-        start, stop = int(ends[first]), int(ends[min(part.stop, len(order))])
-        rows = np.arange(start, stop) + np.repeat(offsets[order[part]] - ends[:-1][part], lengths[part])
+        start, stop = int(ends[first]), int(ends[min(part.stop, len(spans))])
+        rows = np.arange(start, stop) + np.repeat(spans[part, 0] - ends[:-1][part], lengths[part])
         np.take(values, rows, axis=0, out=gathered[start:stop], mode="clip")  # quicker than by index
     return ends, gathered
 
@@ -235,12 +240,16 @@ def _array(values: array[int] | array[float] | bytearray, dtype: type[np.generic
 
 def _outlines(objects: Objects, order: np.ndarray) -> dict[str, np.ndarray]:
     if len(objects.point_ends) == 1:
-        return empty_arrays("ring_offsets", "point_offsets", "points")
-    rings = np.arange(len(objects.point_ends) - 1)
-    ring_offsets, ring_rows = gather_runs(_array(objects.ring_ends, np.int64), rings, order)
-    points = _array(objects.points, np.float64).reshape(-1, 2)
-    point_offsets, points = gather_runs(_array(objects.point_ends, np.int64), points, ring_rows)
-    return {"ring_offsets": ring_offsets, "point_offsets": point_offsets, "points": points}
+        return empty_arrays("ring_offsets", "ring_spans", "points")
+    offsets, spans = gather_runs(_array(objects.ring_ends, np.int64), spans_of(objects.point_ends), order)
+    # The points stay in reading order: they are most of a file, and to move them takes longer than all the rest here.
+    return {"ring_offsets": offsets, "ring_spans": spans, "points": _array(objects.points, np.float64).reshape(-1, 2)}
+
+
+def spans_of(offsets: array[int] | np.ndarray) -> np.ndarray:
+    """(R, 2) start and stop of every run that R + 1 offsets bound."""
+    ends = np.asarray(offsets, np.int64)
+    return np.stack([ends[:-1], ends[1:]], axis=1)
 
 
 def empty_arrays(*names: str) -> dict[str, np.ndarray]:

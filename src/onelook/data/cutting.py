@@ -8,6 +8,7 @@ import numpy as np
 
 from onelook.data.arrays import take_objects
 from onelook.data.boxes import clean_boxes, cut_outline, reach_beyond
+from onelook.data.building import gather_spans, spans_of
 from onelook.data.formats.base import LEFT_OUT, Losses
 from onelook.data.index import LAZY, SCHEMA, Index, index_in_memory
 from onelook.data.split import Dataset
@@ -43,12 +44,12 @@ def cut_to_images(dataset: Dataset, losses: Losses) -> Dataset:
 
 def _outlines_beyond(index: Index, height: np.ndarray, width: np.ndarray) -> np.ndarray:
     """(M,) bool: whether a point of an object's outlines lies outside of its image."""
-    rings, bounds = index.lazy("ring_offsets"), index.lazy("point_offsets")
+    rings, spans = index.lazy("ring_offsets"), index.lazy("ring_spans")
     beyond = np.zeros(len(index.labels), bool)
     if not len(rings):
         return beyond
+    bounds, points = gather_spans(spans, index.lazy("points"))
     objects = np.repeat(np.arange(len(beyond)), np.diff(bounds[rings]))
-    points = index.lazy("points")
     outside = (points < 0).any(axis=1) | (points[:, 0] > width[objects]) | (points[:, 1] > height[objects])
     beyond[objects[outside]] = True
     return beyond
@@ -70,6 +71,6 @@ def _cut_outlines(
         ring_offsets.append(len(point_offsets) - 1)
     return {
         "ring_offsets": np.array(ring_offsets, np.int64),
-        "point_offsets": np.array(point_offsets, np.int64),
+        "ring_spans": spans_of(np.array(point_offsets)),
         "points": np.concatenate(points),
     }

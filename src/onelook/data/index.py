@@ -20,13 +20,12 @@ import struct
 import time
 import zlib
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-FORMAT = 6
+FORMAT = 7
 MAGIC = b"ONELOOK-INDEX\0" + FORMAT.to_bytes(2, "little")
 
 # name: (dtype, trailing shape). I images, M objects, R outlines (rings), P outline points; bytes are UTF-8.
@@ -43,8 +42,8 @@ SCHEMA: dict[str, tuple[str, tuple[int, ...]]] = {
     "annotation_ids": ("<i8", ()),  # (M,)
     "areas": ("<f8", ()),  # (M,)
     "object_flags": ("|u1", ()),  # (M,) bits below
-    "ring_offsets": ("<i8", ()),  # (M + 1,) into point_offsets; empty where the split has no outlines
-    "point_offsets": ("<i8", ()),  # (R + 1,) into points
+    "ring_offsets": ("<i8", ()),  # (M + 1,) into ring_spans; empty where the split has no outlines
+    "ring_spans": ("<i8", (2,)),  # (R, 2) first point of an outline and first after it; not always in order
     "points": ("<f8", (2,)),  # (P, 2) x, y in pixels
     "image_extra_offsets": ("<i8", ()),  # (I + 1,) or empty: further fields of an image, as JSON
     "image_extra_bytes": ("|u1", ()),
@@ -115,9 +114,8 @@ class Index:
         if not len(ring_offsets):
             return ()
         first, last = ring_offsets[row : row + 2].tolist()
-        bounds = self.lazy("point_offsets")[first : last + 1].tolist()
-        points = self.lazy("points")
-        return tuple(points[start:stop] for start, stop in pairwise(bounds))
+        spans, points = self.lazy("ring_spans")[first:last].tolist(), self.lazy("points")
+        return tuple(points[start:stop] for start, stop in spans)
 
 
 def write_index(path: Path, arrays: Mapping[str, np.ndarray], meta: dict[str, Any], stamp: Mapping[str, Any]) -> None:

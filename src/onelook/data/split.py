@@ -184,9 +184,9 @@ class Dataset:
         return boxes.astype(np.float32), labels, polygons, (height, width)
 
     def _outlines_reach_beyond(self, span: slice, height: int, width: int) -> bool:
-        rings, bounds = self.index.lazy("ring_offsets"), self.index.lazy("point_offsets")
-        points = self.index.lazy("points")[int(bounds[rings[span.start]]) : int(bounds[rings[span.stop]])]
-        return len(points) > 0 and bool(points.min() < 0 or (points.max(axis=0) > (width, height)).any())
+        rings = [ring for row in range(span.start, span.stop) for ring in self.index.rings(row)]
+        points = np.concatenate(rings) if rings else np.zeros((0, 2))
+        return len(points) > 0 and bool(np.min(points) < 0 or (np.max(points, axis=0) > (width, height)).any())
 
     def coco_ground_truth(self) -> dict[str, Any]:
         """The split as a COCO dictionary for an evaluator: original ids, boxes and areas.

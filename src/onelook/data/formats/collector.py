@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onelook.data import index as bits
+from onelook.data.arrays import points_in_order
 from onelook.data.building import Images, Objects, lay_out, mark_measured
 from onelook.data.class_names import CLASS_LIMIT
 from onelook.data.formats.base import Arrays, FilesOf, ReadSplit, Source
@@ -245,8 +246,10 @@ def _scale(arrays: dict[str, np.ndarray]) -> None:
     arrays["areas"] = arrays["boxes"][:, 2] * arrays["boxes"][:, 3]
     arrays["object_flags"] = flags & (_FRACTION - 1)
     if len(arrays["ring_offsets"]):
-        ends = arrays["point_offsets"][arrays["ring_offsets"]]
-        arrays["points"] = arrays["points"] * scale[np.repeat(np.arange(len(scale)), np.diff(ends))]
+        arrays |= points_in_order(arrays["ring_spans"], arrays["points"])
+        counts = np.diff(arrays["ring_spans"]).ravel()
+        owners = np.repeat(np.arange(len(scale)), np.diff(arrays["ring_offsets"]))
+        arrays["points"] = arrays["points"] * scale[np.repeat(owners, counts)]
 
 
 def turned(corners: Sequence[float], degrees: float, pivot: Sequence[float]) -> list[tuple[float, float]]:
