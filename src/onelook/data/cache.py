@@ -62,14 +62,17 @@ class Snapshot:
         self.taken = now()
         self._newest = 0
         digest, facts = hashlib.blake2b(digest_size=16), array("q")
-        for name, file in files():
-            status = _status(file)
+        for name, file in files():  # run for every file at every opening, so it calls as little as it can
             digest.update(name.encode(errors="replace") + b"\0")
-            if status is None:
+            try:
+                status = os.stat(file) if isinstance(file, str) else file.stat()
+            except (OSError, ValueError):
                 facts.append(-1)
                 continue
-            facts.extend((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-            self._newest = max(self._newest, _written(status))
+            changed, created = status.st_mtime_ns, status.st_ctime_ns
+            facts.extend((status.st_size, changed, created))
+            if changed > self._newest or created > self._newest:
+                self._newest = max(self._newest, _written(status))
         digest.update(facts.tobytes())
         self.digest = digest.hexdigest()
 
@@ -230,5 +233,5 @@ def _writable(folder: Path) -> bool:
 def _file_name(key: str, beside: Path, place: Path) -> str:
     if place.parent == beside:
         return f"{key}.index"
-    where = hashlib.blake2b(str(beside.resolve()).encode(errors="replace"), digest_size=8).hexdigest()
+    where = hashlib.blake2b(os.path.realpath(beside).encode(errors="replace"), digest_size=8).hexdigest()
     return f"{beside.name[:40]}-{where}-{key}.index"

@@ -41,7 +41,7 @@ def find(root: Path) -> Source | None:
     """VOC in a folder: `Annotations` with lists in `ImageSets/Main`, with a folder for each split or without splits; or
     `{split}/*.xml` beside images.
     """
-    if (annotations := _folder_of_annotations(root)).is_dir() and any(_has_xml(annotations)):
+    if (annotations := _folder_of_annotations(root)).is_dir() and _has_xml(annotations):
         parts = {
             path.stem: Part(path) for path in sorted((root / "ImageSets" / "Main").glob("*.txt")) if _is_split(path)
         }
@@ -67,7 +67,7 @@ def _divided(root: Path, annotations: Path) -> dict[str, Part]:
     """The splits of `annotations/{split}/*.xml` and `images/{split}/`; {} where the folders are not divided so."""
     parts = {}
     for folder in sorted(annotations.iterdir()):
-        if folder.is_dir() and split_word(folder.name) and any(_has_xml(folder)):
+        if folder.is_dir() and split_word(folder.name) and _has_xml(folder):
             images = next((one / folder.name for one in _image_folders(root) if (one / folder.name).is_dir()), None)
             if images is None:
                 return {}
@@ -96,18 +96,21 @@ def _in_devkit(root: Path) -> Source | None:
 
 
 def _first_xml(folder: Path) -> Path | None:
-    """An XML file in a folder, or None; faster than `glob` in a folder with all images of a split."""
+    """The first XML file in a folder, or None. In a folder with all images of a split the names are compared at once."""
     try:
-        with os.scandir(folder) as entries:
-            return next(
-                (folder / entry.name for entry in entries if os.path.normcase(entry.name).endswith(".xml")), None
-            )
+        names = os.listdir(folder)
     except OSError:
         return None
+    if ".xml/" not in os.path.normcase("/".join(names)).replace(os.sep, "/") + "/":
+        return None
+    return next(folder / name for name in names if os.path.normcase(name).endswith(".xml"))
 
 
-def _has_xml(folder: Path) -> list[Path]:
-    return [path for path in [next(folder.rglob("*.xml"), None)] if path is not None and _may_be_voc(path)]
+def _has_xml(folder: Path) -> bool:
+    """Whether the first XML file in a folder, or else below it, may be one of the format."""
+    below = (_first_xml(Path(place)) for place, _, _ in os.walk(folder))
+    first = _first_xml(folder) or next((path for path in below if path is not None), None)
+    return _may_be_voc(first)
 
 
 def _may_be_voc(path: Path | None) -> bool:
@@ -142,12 +145,11 @@ def _without_ending(name: str, folder: Path) -> str:
 
 def _is_class_list(lines: Sequence[str], folder: Path) -> bool:
     """Whether every line is an id and -1, 0 or 1; not where that is a name with a space."""
-    pairs = [line.split() for line in lines]
-    if not all(len(words) == 2 and words[1] in ("-1", "0", "1") for words in pairs):
+    if not all(len(words := line.split()) == 2 and words[1] in ("-1", "0", "1") for line in lines):
         return False
     if any(os.path.exists(folder / f"{line}.xml") for line in lines):
         return False
-    return any(os.path.exists(folder / f"{words[0]}.xml") for words in pairs)
+    return any(os.path.exists(folder / f"{line.split()[0]}.xml") for line in lines)
 
 
 def _annotation_folder(source: Source, split: str) -> Path:
@@ -172,8 +174,8 @@ def _files_of(source: Source, split: str) -> list[tuple[str, str]]:
         folder = _annotation_folder(source, name)
         if part.annotations is not None:
             files[part.annotations.name] = str(part.annotations)
-        for image in _ids_of(source, name):
-            files[f"{folder.name}/{image}"] = f"{folder}/{image}.xml"
+        start, place = folder.name, str(folder)
+        files.update((f"{start}/{image}", f"{place}/{image}.xml") for image in _ids_of(source, name))
     files["images"] = str(_image_folder(source, split))
     return [*files.items(), ("|".join(source.names or ()), "")]
 
