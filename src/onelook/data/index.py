@@ -20,7 +20,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -141,13 +141,6 @@ def write_index(path: Path, arrays: Mapping[str, np.ndarray], meta: dict[str, An
         file.truncate(base + offset)
 
 
-def read_stamp(path: Path) -> tuple[dict[str, Any], int]:
-    """The stamp an index was written with, and when it was last found to agree with the annotation files."""
-    with open(path, "rb") as file:
-        header, verified, _ = _read_header(file)
-    return header["stamp"], verified
-
-
 def mark_verified(path: Path, when: int) -> None:
     """Notes that the annotation files agreed with the index at this time (ns). Does nothing in a read-only place."""
     try:
@@ -160,13 +153,25 @@ def mark_verified(path: Path, when: int) -> None:
 
 def open_index(path: Path) -> Index:
     """Maps an index file after comparing checksums and structure. Raises `DamagedIndexError`, `OSError`."""
+    opened = open_if(path, lambda stamp, verified: True)
+    assert opened is not None
+    return opened[0]
+
+
+def open_if(path: Path, agrees: Callable[[dict[str, Any], int], bool]) -> tuple[Index, dict[str, Any], int] | None:
+    """The same where `agrees(stamp, verified)`, with both; else None, and the arrays are not read.
+
+    stamp: what the index was written with.  verified: when it was last found to agree with the annotation files (ns).
+    """
     with open(path, "rb") as file:
-        header, _, base = _read_header(file)
+        header, verified, base = _read_header(file)
+        if not agrees(header["stamp"], verified):
+            return None
         _compare_checksums(file, header["arrays"], base)
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     index = _map(memory, header, base, path, _digest(header))
     _check_structure(index)
-    return index
+    return index, header["stamp"], verified
 
 
 def reopen_index(path: Path, digest: str) -> Index:
@@ -237,9 +242,9 @@ def _compare_checksums(file: Any, table: dict[str, Any], base: int) -> None:
     """Raises DamagedIndexError if an array's checksum is wrong. Reads through a small buffer, to need little memory."""
     sizes = {name: int(entry[0][-1]) * math.prod(entry[1]) for name, entry in table.items() if name not in LAZY}
     view = memoryview(bytearray(min(max(sizes.values()), 1 << 18)))
-    for name, left in sizes.items():
+    for name, size in sizes.items():
         _, _, offset, expected = table[name]
-        checksum = 0
+        left, checksum = size, 0
         file.seek(base + offset)
         while left:
             got = file.readinto(view[: min(left, len(view))])

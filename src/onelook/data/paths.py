@@ -111,19 +111,16 @@ def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
             raise DataError(f"'{folder}' holds more than {FOLDER_LIMIT:,} folders.", "Name the folder of the images.")
         while entries:
             entry = entries.pop()  # an entry keeps its results of stat: each is freed at once
-            if entry.name.startswith("."):
+            if entry.name[0] == ".":
                 continue
-            if _is_folder(entry):
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link that leads to itself
+                is_folder = False
+            if is_folder:
                 stack.append((entry.path, depth + 1))
             else:
                 yield entry
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
 
 
 def images_below(folder: Path) -> list[str]:
@@ -131,6 +128,18 @@ def images_below(folder: Path) -> list[str]:
     start = len(str(folder)) + (not str(folder).endswith(os.sep))
     found = (entry.path[start:].replace(os.sep, "/") for entry in walk_files(folder) if is_image(entry.name))
     return sorted(found)
+
+
+def entries_ending(folder: str | Path, *endings: str) -> list[Path]:
+    """What is in a folder under names with one of these endings, sorted; [] where the folder cannot be read.
+
+    The same as `glob` of "*" and the ending, at half of its time.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return sorted(Path(folder, name) for name in names if os.path.normcase(name).endswith(endings))
 
 
 def has_images(folder: Path) -> bool:
@@ -143,9 +152,11 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block for ever
             raise DataError(f"'{path}' is not an ordinary file.", "Replace it by a file.")
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             size = min(limit, os.fstat(file.fileno()).st_size)  # as many bytes as requested are allocated
             data = file.read(size + 1)
+            while len(data) < size and (more := file.read(size + 1 - len(data))):
+                data += more
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {reason_of(error)}.", "Check the file.") from error
     if len(data) > limit:

@@ -26,7 +26,16 @@ from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.formats.collector import read_number
 from onelook.data.formats.voc_writer import VocWriter
 from onelook.data.formats.voc_xml import SIDES, VocFile, VocObject, read_xml
-from onelook.data.paths import LIST_LIMIT, first_bytes, has_images, images_below, is_image, plain_name, read_text
+from onelook.data.paths import (
+    LIST_LIMIT,
+    entries_ending,
+    first_bytes,
+    has_images,
+    images_below,
+    is_image,
+    plain_name,
+    read_text,
+)
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
 from onelook.data.split_names import WHOLE, named_splits, split_word
@@ -43,12 +52,12 @@ def find(root: Path) -> Source | None:
     """
     if (annotations := _folder_of_annotations(root)).is_dir() and _has_xml(annotations):
         parts = {
-            path.stem: Part(path) for path in sorted((root / "ImageSets" / "Main").glob("*.txt")) if _is_split(path)
+            path.stem: Part(path) for path in entries_ending(root / "ImageSets" / "Main", ".txt") if _is_split(path)
         }
         parts = parts or _divided(root, annotations)
         parts = named_splits(parts) if parts else {WHOLE: Part()}
     else:
-        folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and split_word(folder.name)]
+        folders = [root / name for name in sorted(os.listdir(root)) if split_word(name) and os.path.isdir(root / name)]
         parts = {folder.name: Part(images=(folder,)) for folder in folders if _may_be_voc(_first_xml(folder))}
         if not parts:
             return _in_devkit(root)
@@ -96,7 +105,7 @@ def _in_devkit(root: Path) -> Source | None:
 
 
 def _first_xml(folder: Path) -> Path | None:
-    """The first XML file in a folder, or None. In a folder with all images of a split the names are compared at once."""
+    """The first XML file in a folder, or None. Names are compared all at once: a folder may hold a split's images."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -194,10 +203,10 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
             place = {"file": str(source.parts[split].annotations)}
             problems.error("file-name", f"'{image[:80]}' is not the name of an image.", "Correct the list.", **place)
             continue
-        path = folder / f"{image}.xml"
+        path = os.path.join(folder, f"{image}.xml".replace("/", os.sep))
         found: VocFile | None = VocFile()
         if os.path.lexists(path):  # unlike Path.exists, it takes names of any length
-            found = problems.read_or_report("xml-unreadable", REMEDY, partial(read_xml, path), file=str(path))
+            found = problems.read_or_report("xml-unreadable", REMEDY, partial(read_xml, path), file=path)
         else:
             unlabelled.append(image)
         if found is not None:
@@ -224,26 +233,24 @@ def _image_name(image: str, found: VocFile, on_disk: dict[str, str]) -> str:
     return on_disk.get(stem, f"{image}.jpg")
 
 
-def _size(found: VocFile, path: Path, problems: Problems) -> tuple[int, int]:
+def _size(found: VocFile, path: str, problems: Problems) -> tuple[int, int]:
     """(height, width) as annotated; zeros where they are missing (the image's header has them then)."""
     size = []
     for side in ("height", "width"):
         text = found.texts.get(side, "") or "0"
         value = read_number(text)
         if value is None or value != int(value) or not 0 <= value <= 1 << 20:
-            problems.error(
-                "image-size", f"<{side}> must be a number of pixels, not '{text[:60]}'.", REMEDY, file=str(path)
-            )
+            problems.error("image-size", f"<{side}> must be a number of pixels, not '{text[:60]}'.", REMEDY, file=path)
             value = 0
         size.append(int(value))
     return (size[0], size[1]) if all(size) else (0, 0)
 
 
-def _add_objects(found: list[VocObject], objects: Objects, number: int, path: Path, problems: Problems) -> list[str]:
+def _add_objects(found: list[VocObject], objects: Objects, number: int, path: str, problems: Problems) -> list[str]:
     """Adds one file's objects; returns their class names."""
     names = []
     for thing in found:
-        place = {"file": str(path), "line": thing.line}
+        place: dict[str, Any] = {"file": path, "line": thing.line}
         name = thing.texts.get("name", "")
         if not name:
             problems.error("class-format", "an object has no <name>.", REMEDY, **place)

@@ -125,8 +125,8 @@ def files_of(source: Source, split: str) -> FilesOf:
             labels = label_path(f"{place}/images").rpartition("/")[0]
             for folder in dict.fromkeys((str(place), labels)):
                 yield folder.removeprefix(f"{source.root}/"), folder
-                if os.path.isdir(folder):
-                    yield from ((entry.path[len(folder) :], entry) for entry in walk_files(Path(folder)))
+                for entry in walk_files(Path(folder)) if os.path.isdir(folder) else ():
+                    yield entry.path[len(folder) :], entry
         elif os.path.isfile(place) and not is_image(place.name):
             for path in _listed(place, source.root)[0]:
                 yield path.removeprefix(f"{source.root}/"), path
