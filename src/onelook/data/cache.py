@@ -71,10 +71,10 @@ class Snapshot:
             except (OSError, ValueError):
                 numbers.append(-1)
                 continue
-            changed, created = status.st_mtime_ns, status.st_ctime_ns
-            numbers += (status.st_size, changed, created)
-            if (changed > newest or created > newest) and stat.S_ISREG(status.st_mode):
-                newest = max(changed, created)
+            written, changed = status.st_mtime_ns, status.st_ctime_ns
+            numbers += (status.st_size, written, changed)
+            if (written > newest or changed > newest) and stat.S_ISREG(status.st_mode):
+                newest = max(written, changed)
             if len(names) >= _AT_ONCE:
                 digest.update(_terminated(names))
                 facts.extend(numbers)
