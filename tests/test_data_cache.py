@@ -78,6 +78,16 @@ def test_content_is_compared_while_times_cannot_tell(tmp_path):
     assert before.agrees(stamp_of_other_content, later)  # long since found right: times alone decide
 
 
+def test_names_and_times_packed_in_parts_have_the_same_digest(tmp_path, monkeypatch):
+    paths = [put(tmp_path / name, name) for name in ("a", "b", "\u00e9", "d", "e")]
+    files = [*((path.name, str(path)) for path in paths), ("gone", str(tmp_path / "gone")), ("\udc80", "")]
+    whole = cache.Snapshot(lambda: files)
+    monkeypatch.setattr(cache, "_AT_ONCE", 2)
+    assert cache.Snapshot(lambda: files).digest == whole.digest
+    assert cache.Snapshot(lambda: files[:-1]).digest != whole.digest
+    assert cache.Snapshot(lambda: files[::-1]).digest != whole.digest
+
+
 def test_new_and_removed_files_are_noticed(tmp_path):
     root = make.yolo(tmp_path / "data")
     assert len(open_dataset(root)) == 3

@@ -12,6 +12,8 @@ import data_sets as make
 from data_sets import changed, put, voc_object, voc_xml
 from onelook.data import open_dataset, splits
 from onelook.data.boxes import clean_boxes
+from onelook.data.formats.voc_xml import read_xml
+from onelook.data.paths import entries_ending
 from onelook.data.split_names import usual_splits
 from onelook.errors import DataError
 from onelook.reporter import SilentReporter
@@ -256,3 +258,21 @@ def test_a_pascal_voc_name_with_a_space_and_a_number_is_not_an_image_and_its_fla
     (tmp_path / "Annotations" / "1 1.xml").unlink()
     dataset = open_dataset(tmp_path)
     assert [dataset.path(image).stem for image in range(len(dataset))] == ["0", "1"]
+
+
+def test_text_of_voc_counts_only_directly_inside_the_tags_that_matter(tmp_path):
+    head = "text <filename> a<!-- b -->.png </filename> text <size>9<width>8</width>9<height>6</height></size>"
+    box = "<bndbox>5<xmin>1</xmin>5<ymin>2</ymin><xmax>3<part>4</part>5</xmax><ymax>&#52;</ymax></bndbox>"
+    put(tmp_path / "a.xml", f"<annotation>{head}<object>no<name>c&amp;d</name>no{box}</object>no</annotation>")
+    found = read_xml(tmp_path / "a.xml")
+    assert found.texts == {"filename": "a.png", "width": "8", "height": "6"}
+    assert found.objects[0].texts == {"name": "c&d", "xmin": "1", "ymin": "2", "ymax": "4"}
+
+
+def test_entries_of_an_ending_are_those_that_glob_finds(tmp_path):
+    for name in ("b.txt", "a.txt", ".txt", ".c.txt", "d.txt.bak", "e.TXT", "txt"):
+        put(tmp_path / name, "")
+    (tmp_path / "f.txt").mkdir()
+    assert entries_ending(tmp_path, ".txt") == sorted(tmp_path.glob("*.txt"))
+    assert entries_ending(tmp_path, ".txt", ".bak")[-1].name == "f.txt"
+    assert entries_ending(tmp_path / "gone", ".txt") == entries_ending(tmp_path / "txt", ".txt") == []

@@ -23,7 +23,8 @@ class PackedTexts:
 
     def add(self, text: str) -> None:
         """Appends one text."""
-        self._bytes += text.encode("utf-8", "surrogatepass")
+        if text:
+            self._bytes += text.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._bytes))
 
     def extend(self, texts: Sequence[bytes] | None, count: int) -> None:

@@ -23,7 +23,7 @@ import stat
 import sys
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,15 @@ from onelook.data.index import (
     index_in_memory,
     mark_verified,
     now,
+    open_if,
     open_index,
-    read_stamp,
     write_index,
 )
 from onelook.files import replacing
 
 FRESH = 2_000_000_000  # ns: the coarsest clock of a file system in use (FAT)
 FOLDER = ".onelook"
+_AT_ONCE = 4096  # files whose names and times are collected before they are packed
 
 log = logging.getLogger("onelook.data")
 
@@ -60,17 +61,28 @@ class Snapshot:
     def __init__(self, files: Callable[[], Files]) -> None:
         self._files = files
         self.taken = now()
-        self._newest = 0
-        digest, facts = hashlib.blake2b(digest_size=16), array("q")
-        for name, file in files():
-            status = _status(file)
-            digest.update(name.encode(errors="replace") + b"\0")
-            if status is None:
-                facts.append(-1)
+        digest, facts, newest = hashlib.blake2b(digest_size=16), array("q"), 0
+        names: list[str] = []
+        numbers: list[int] = []
+        for name, file in files():  # run for every file at every opening, so it calls as little as it can
+            names.append(name)
+            try:
+                status = os.stat(file) if isinstance(file, str) else file.stat()
+            except (OSError, ValueError):
+                numbers.append(-1)
                 continue
-            facts.extend((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-            self._newest = max(self._newest, _written(status))
+            written, changed = status.st_mtime_ns, status.st_ctime_ns
+            numbers += (status.st_size, written, changed)
+            if (written > newest or changed > newest) and stat.S_ISREG(status.st_mode):
+                newest = max(written, changed)
+            if len(names) >= _AT_ONCE:
+                digest.update(_terminated(names))
+                facts.extend(numbers)
+                names, numbers = [], []
+        digest.update(_terminated(names))
+        facts.extend(numbers)
         digest.update(facts.tobytes())
+        self._newest = newest
         self.digest = digest.hexdigest()
 
     def any_since(self, moment: int) -> bool:
@@ -104,6 +116,10 @@ class Snapshot:
             return False
         built = int(stamp["built"])
         return not self.any_since(min(verified, self.taken)) or self.contents_since(built) == stamp["fresh"]
+
+
+def _terminated(names: Sequence[str]) -> bytes:
+    return "".join([f"{name}\0" for name in names]).encode(errors="replace")
 
 
 def _status(file: str | os.DirEntry[str]) -> os.stat_result | None:
@@ -159,10 +175,10 @@ def load(
 
 def _kept(path: Path, snapshot: Snapshot, images: Callable[[Index], Files]) -> Index | None:
     try:
-        stamp, verified = read_stamp(path)
-        if not snapshot.agrees(stamp, verified):
+        opened = open_if(path, snapshot.agrees)
+        if opened is None:
             return None
-        index = open_index(path)
+        index, stamp, verified = opened
         measured = Snapshot(partial(images, index))
         if not measured.agrees(stamp["images"], verified):
             return None
@@ -230,5 +246,5 @@ def _writable(folder: Path) -> bool:
 def _file_name(key: str, beside: Path, place: Path) -> str:
     if place.parent == beside:
         return f"{key}.index"
-    where = hashlib.blake2b(str(beside.resolve()).encode(errors="replace"), digest_size=8).hexdigest()
+    where = hashlib.blake2b(os.path.realpath(beside).encode(errors="replace"), digest_size=8).hexdigest()
     return f"{beside.name[:40]}-{where}-{key}.index"

@@ -10,7 +10,7 @@ from typing import Any
 
 from onelook.config import read_yaml
 from onelook.data.edit_file import is_edit_file
-from onelook.data.paths import read_text
+from onelook.data.paths import entries_ending, read_text
 from onelook.data.split_names import split_word
 from onelook.errors import ConfigError, DataError
 
@@ -43,9 +43,9 @@ def is_yaml(path: Path) -> bool:
 def description_in(root: Path) -> Path | None:
     """The YAML file that describes a folder: `data.yaml`, else its only YAML file if that names a split; else None."""
     for name in _USUAL:
-        if (root / name).is_file():
+        if os.path.isfile(f"{root}/{name}"):
             return root / name
-    files = [path for path in sorted(root.glob("*.y*ml")) if path.suffix in (".yaml", ".yml") and path.is_file()]
+    files = [path for path in entries_ending(root, ".yaml", ".yml") if path.suffix and path.is_file()]
     others = [path for path in files if not is_edit_file(path)]  # those are used where they are named
     return others[0] if len(others) == 1 and _names_a_split(others[0]) else None
 

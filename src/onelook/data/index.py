@@ -14,12 +14,13 @@ No Python object exists per image or box. What has a varying length is one long 
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import struct
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +139,6 @@ def write_index(path: Path, arrays: Mapping[str, np.ndarray], meta: dict[str, An
         file.truncate(base + offset)
 
 
-def read_stamp(path: Path) -> tuple[dict[str, Any], int]:
-    """The stamp an index was written with, and when it was last found to agree with the annotation files."""
-    with open(path, "rb") as file:
-        header, verified, _, _ = _read_header(file)
-    return header["stamp"], verified
-
-
 def mark_verified(path: Path, when: int) -> None:
     """Notes that the annotation files agreed with the index at this time (ns). Does nothing in a read-only place."""
     try:
@@ -157,20 +151,32 @@ def mark_verified(path: Path, when: int) -> None:
 
 def open_index(path: Path) -> Index:
     """Maps an index file after comparing checksums and structure. Raises `DamagedIndexError`, `OSError`."""
+    opened = open_if(path, lambda stamp, verified: True)
+    assert opened is not None
+    return opened[0]
+
+
+def open_if(path: Path, agrees: Callable[[dict[str, Any], int], bool]) -> tuple[Index, dict[str, Any], int] | None:
+    """The same where `agrees(stamp, verified)`, with both; else None, and the arrays are not read.
+
+    stamp: what the index was written with.  verified: when it was last found to agree with the annotation files (ns).
+    """
     with open(path, "rb") as file:
-        header, _, base, digest = _read_header(file)
+        header, verified, base = _read_header(file)
+        if not agrees(header["stamp"], verified):
+            return None
         _compare_checksums(file, header["arrays"], base)
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    index = _map(memory, header, base, path, digest)
+    index = _map(memory, header, base, path, _digest(header))
     _check_structure(index)
-    return index
+    return index, header["stamp"], verified
 
 
 def reopen_index(path: Path, digest: str) -> Index:
     """Maps an index that another process has checked. Raises `DamagedIndexError` if the file is not the same one."""
     with open(path, "rb") as file:
-        header, _, base, found = _read_header(file)
-        if found != digest:
+        header, _, base = _read_header(file)
+        if _digest(header) != digest:
             raise DamagedIndexError(f"'{path}' was replaced while it was in use.")
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return _map(memory, header, base, path, digest)
@@ -184,9 +190,8 @@ def index_in_memory(arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> I
     return Index(ordered, meta, None, "")
 
 
-def _read_header(file: Any) -> tuple[dict[str, Any], int, int, str]:
-    import hashlib  # brings OpenSSL, which what only needs the names above should not wait for
-
+def _read_header(file: Any) -> tuple[dict[str, Any], int, int]:
+    """The header, when the index was last found to agree with its files, and where its arrays begin."""
     fixed = file.read(64)
     if len(fixed) < 64 or fixed[:16] != MAGIC:
         raise DamagedIndexError("not an index of this version")
@@ -199,12 +204,24 @@ def _read_header(file: Any) -> tuple[dict[str, Any], int, int, str]:
         raise DamagedIndexError("damaged header")
     try:
         header = json.loads(text)
-        content = json.dumps([header["meta"], header["arrays"]]).encode()
-        _check_table(header["arrays"], size, -(-(64 + length) // 64) * 64)
+        base = -(-(64 + length) // 64) * 64
+        if not isinstance(header["meta"], dict):
+            raise TypeError
+        _check_table(header["arrays"], size, base)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedIndexError("damaged header") from error
-    # Of what is in it, not of when it was made: processes that start together may each have made it.
-    return header, verified, -(-(64 + length) // 64) * 64, hashlib.blake2b(content, digest_size=16).hexdigest()
+    return header, verified, base
+
+
+def _digest(header: Mapping[str, Any]) -> str:
+    """Of what is in an index, not of when it was made: processes that start together may each have made it."""
+    import hashlib  # brings OpenSSL, which what only needs the names above should not wait for
+
+    try:
+        content = json.dumps([header["meta"], header["arrays"]]).encode()
+    except RecursionError as error:
+        raise DamagedIndexError("damaged header") from error
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _check_table(table: dict[str, Any], size: int, base: int) -> None:
@@ -221,15 +238,14 @@ def _check_table(table: dict[str, Any], size: int, base: int) -> None:
 
 def _compare_checksums(file: Any, table: dict[str, Any], base: int) -> None:
     """Raises DamagedIndexError if an array's checksum is wrong. Reads through a small buffer, to need little memory."""
-    buffer = bytearray(1 << 18)
-    view = memoryview(buffer)
-    for name, (dtype, shape, offset, expected) in table.items():
-        if name in LAZY:
-            continue
-        left, checksum = int(dtype[-1]) * int(np.prod(shape)), 0
+    sizes = {name: int(entry[0][-1]) * math.prod(entry[1]) for name, entry in table.items() if name not in LAZY}
+    view = memoryview(bytearray(min(max(sizes.values()), 1 << 18)))
+    for name, size in sizes.items():
+        _, _, offset, expected = table[name]
+        left, checksum = size, 0
         file.seek(base + offset)
         while left:
-            got = file.readinto(view[: min(left, len(buffer))])
+            got = file.readinto(view[: min(left, len(view))])
             if not got:
                 raise DamagedIndexError("the file is cut short")
             checksum, left = zlib.crc32(view[:got], checksum), left - got
@@ -240,7 +256,7 @@ def _compare_checksums(file: Any, table: dict[str, Any], base: int) -> None:
 def _map(memory: mmap.mmap, header: dict[str, Any], base: int, path: Path, digest: str) -> Index:
     arrays = {}
     for name, (dtype, shape, offset, _) in header["arrays"].items():
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         flat = np.frombuffer(memory, dtype=dtype, count=count, offset=base + offset) if count else np.zeros(0, dtype)
         arrays[name] = flat.reshape(shape)
     index = Index(arrays, header["meta"], path, digest)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from onelook.data.headers import IMAGE_SUFFIXES
@@ -16,6 +18,7 @@ DEPTH_LIMIT = 32
 FOLDER_LIMIT = 50_000
 LIST_LIMIT = 1 << 30  # bytes of a list of images: about ten million paths
 _USUAL_NAME = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
+_name_of = attrgetter("name")
 _SYSTEM = re.compile(r"(?:/proc|/sys|/dev(?!/shm/))(?:/.*)?", re.DOTALL)  # /dev/shm/... is a disk in memory
 
 
@@ -96,7 +99,7 @@ def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
         place, depth = stack.pop()
         try:
             status = os.stat(place)
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True)
+            entries = sorted(os.scandir(place), key=_name_of, reverse=True)
         except OSError as error:
             raise DataError(
                 f"The folder '{place}' cannot be read: {reason_of(error)}.", "Check permissions."
@@ -108,19 +111,16 @@ def walk_files(folder: Path) -> Iterator[os.DirEntry[str]]:
             raise DataError(f"'{folder}' holds more than {FOLDER_LIMIT:,} folders.", "Name the folder of the images.")
         while entries:
             entry = entries.pop()  # an entry keeps its results of stat: each is freed at once
-            if entry.name.startswith("."):
+            if entry.name[0] == ".":
                 continue
-            if _is_folder(entry):
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link that leads to itself
+                is_folder = False
+            if is_folder:
                 stack.append((entry.path, depth + 1))
             else:
                 yield entry
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
 
 
 def images_below(folder: Path) -> list[str]:
@@ -130,19 +130,33 @@ def images_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def entries_ending(folder: str | Path, *endings: str) -> list[Path]:
+    """What is in a folder under names with one of these endings, sorted; [] where the folder cannot be read.
+
+    The same as `glob` of "*" and the ending, at half of its time.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return sorted(Path(folder, name) for name in names if os.path.normcase(name).endswith(endings))
+
+
 def has_images(folder: Path) -> bool:
     """Whether a folder or one below it holds an image."""
     return os.path.isdir(folder) and any(is_image(entry.name) for entry in walk_files(folder))
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
+def read_bytes(path: str | Path, limit: int) -> bytes:
     """A file's content. Raises `DataError` for what cannot be read or is longer than `limit` bytes."""
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would block for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block for ever
             raise DataError(f"'{path}' is not an ordinary file.", "Replace it by a file.")
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             size = min(limit, os.fstat(file.fileno()).st_size)  # as many bytes as requested are allocated
             data = file.read(size + 1)
+            while len(data) < size and (more := file.read(size + 1 - len(data))):
+                data += more
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {reason_of(error)}.", "Check the file.") from error
     if len(data) > limit:
@@ -161,7 +175,7 @@ def first_bytes(path: Path, count: int) -> bytes:
         return b""
 
 
-def read_text(path: Path, limit: int) -> str:
+def read_text(path: str | Path, limit: int) -> str:
     """A text file: UTF-8 with or without a byte order mark, UTF-16 with one. Raises `DataError` for anything else."""
     data = read_bytes(path, limit)
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"

@@ -25,6 +25,7 @@ from onelook.errors import ImageError
 from onelook.reporter import Progress, ignore_progress
 
 READ_LENGTHS = (1 << 14, 1 << 18, 1 << 24)  # bytes; metadata before the size are rarely longer than the first
+_RUN = 32  # files that a thread reads at once: handing it one by one takes as long as reading it
 _MISSING = "Add the file, or correct its name where it is listed or annotated."
 _PNG_END = 1 << 14  # bytes at the end of a PNG in which its EXIF block is looked for
 _REMEDY = "Replace the file, or take it out of the data set."
@@ -76,20 +77,27 @@ def image_sizes(
     """
     found: list[tuple[int, int] | ImageError] = []
 
-    def one(path: ImageFile) -> tuple[int, int] | ImageError:
-        try:
-            return image_size(path)
-        except ImageError as error:
-            return error
-
     with ThreadPoolExecutor(min(8, 2 * num_cores())) as pool:
         for start in range(0, len(paths), 4096):
-            part = list(pool.map(one, paths[start : start + 4096], chunksize=64))
+            stop_at = min(start + 4096, len(paths))
+            runs = [paths[first : min(first + _RUN, stop_at)] for first in range(start, stop_at, _RUN)]
+            part = [size for run in pool.map(_sizes_or_errors, runs) for size in run]
             found += part
             if stop and any(isinstance(size, ImageError) for size in part):
                 break
             progress(start, len(paths))
     return found
+
+
+def _sizes_or_errors(paths: Sequence[ImageFile]) -> list[tuple[int, int] | ImageError]:
+    return [_size_or_error(path) for path in paths]
+
+
+def _size_or_error(path: ImageFile) -> tuple[int, int] | ImageError:
+    try:
+        return image_size(path)
+    except ImageError as error:
+        return error
 
 
 def _header(file: IO[bytes] | MemberFile) -> Header | None:

@@ -21,7 +21,7 @@ class BoundedXml:
     A place is the tags from the root (without it) to the one at hand, such as "image/box". root: the name of the root.
     """
 
-    def __init__(self, path: Path, root: str) -> None:
+    def __init__(self, path: str | Path, root: str) -> None:
         self.path, self._root = path, root
         self.tags: list[str] = []
         self._places: list[str] = []  # of each of them
@@ -48,7 +48,7 @@ class BoundedXml:
         return self._expat.CurrentLineNumber
 
     def parse(self, data: bytes | IO[bytes]) -> None:
-        """Parses a whole file. Raises `DataError` with file and line."""
+        """Parses a whole file, once. Raises `DataError` with file and line."""
         try:
             if isinstance(data, bytes):
                 self._expat.Parse(data, True)
@@ -65,6 +65,8 @@ class BoundedXml:
             raise DataError(f"{self.path}:{error.lineno}: not valid XML: {reason}.", REMEDY) from None
         except (ValueError, LookupError) as error:  # an encoding unknown to Python
             raise DataError(f"{self.path}: not readable XML: {error}.", REMEDY) from None
+        finally:
+            del self._expat  # which refers to this object: thousands of such circles would be left for the collector
 
     def fail(self, message: str) -> NoReturn:
         """Raises `DataError` for what is at hand."""
@@ -77,10 +79,10 @@ class BoundedXml:
         if not self.tags and tag != self._root:
             self.fail(f"expected <{self._root}>, found <{tag[:80]}>")
         self.tags.append(tag)
-        if len(self.tags) > DEPTH_LIMIT:
+        depth = len(self.tags)
+        if depth > DEPTH_LIMIT:
             self.fail(f"the tags are nested more than {DEPTH_LIMIT} deep")
-        above = self._places[-1] if self._places else None
-        place = "" if above is None else f"{above}/{tag}" if above else tag
+        place = tag if depth == 2 else f"{self._places[-1]}/{tag}" if depth > 2 else ""
         self._places.append(place)
         self.started(place, attributes)
 

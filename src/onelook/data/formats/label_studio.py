@@ -35,7 +35,7 @@ from onelook.data.formats.collector import (
     turned,
 )
 from onelook.data.jsonstream import JsonStream, Single
-from onelook.data.paths import first_bytes, is_image
+from onelook.data.paths import entries_ending, first_bytes, is_image
 from onelook.data.problems import Problems
 from onelook.data.split import Dataset
 from onelook.data.split_names import named_splits
@@ -52,20 +52,20 @@ _NOT_BOXES = ("ellipselabels", "brushlabels", "keypointlabels")
 
 def find(root: Path) -> Source | None:
     """Label Studio in a folder: JSON lists of tasks, one for each split; None where there is none."""
-    for pattern in ("*.json", "annotations/*.json"):
-        if files := _exports(root, pattern):
+    for folder in (root, root / "annotations"):
+        if files := _exports(entries_ending(folder, ".json")):
             return _source(root, {path.stem: Part(path) for path in files}, files)
     return None
 
 
 def find_flat(root: Path) -> Source | None:
     """The same in `{split}/`; apart, since it lists all folders of images."""
-    files = in_splits(_exports(root, "*/*.json"))
+    files = in_splits(_exports(sorted(root.glob("*/*.json"))))
     return _source(root, {path.parent.name: Part(path) for path in files}, files) if files else None
 
 
-def _exports(root: Path, pattern: str) -> list[Path]:
-    return [path for path in sorted(root.glob(pattern)) if not path.name.startswith(".") and _holds_tasks(path)]
+def _exports(files: Sequence[Path]) -> list[Path]:
+    return [path for path in files if not path.name.startswith(".") and _holds_tasks(path)]
 
 
 def _source(root: Path, parts: dict[str, Part], files: Sequence[Path]) -> Source:

@@ -26,7 +26,16 @@ from onelook.data.formats.bounded_xml import REMEDY
 from onelook.data.formats.collector import read_number
 from onelook.data.formats.voc_writer import VocWriter
 from onelook.data.formats.voc_xml import SIDES, VocFile, VocObject, read_xml
-from onelook.data.paths import LIST_LIMIT, first_bytes, has_images, images_below, is_image, plain_name, read_text
+from onelook.data.paths import (
+    LIST_LIMIT,
+    entries_ending,
+    first_bytes,
+    has_images,
+    images_below,
+    is_image,
+    plain_name,
+    read_text,
+)
 from onelook.data.problems import Problems
 from onelook.data.sizes import image_sizes
 from onelook.data.split_names import WHOLE, named_splits, split_word
@@ -41,14 +50,14 @@ def find(root: Path) -> Source | None:
     """VOC in a folder: `Annotations` with lists in `ImageSets/Main`, with a folder for each split or without splits; or
     `{split}/*.xml` beside images.
     """
-    if (annotations := _folder_of_annotations(root)).is_dir() and any(_has_xml(annotations)):
+    if (annotations := _folder_of_annotations(root)).is_dir() and _has_xml(annotations):
         parts = {
-            path.stem: Part(path) for path in sorted((root / "ImageSets" / "Main").glob("*.txt")) if _is_split(path)
+            path.stem: Part(path) for path in entries_ending(root / "ImageSets" / "Main", ".txt") if _is_split(path)
         }
         parts = parts or _divided(root, annotations)
         parts = named_splits(parts) if parts else {WHOLE: Part()}
     else:
-        folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and split_word(folder.name)]
+        folders = [root / name for name in sorted(os.listdir(root)) if split_word(name) and os.path.isdir(root / name)]
         parts = {folder.name: Part(images=(folder,)) for folder in folders if _may_be_voc(_first_xml(folder))}
         if not parts:
             return _in_devkit(root)
@@ -67,7 +76,7 @@ def _divided(root: Path, annotations: Path) -> dict[str, Part]:
     """The splits of `annotations/{split}/*.xml` and `images/{split}/`; {} where the folders are not divided so."""
     parts = {}
     for folder in sorted(annotations.iterdir()):
-        if folder.is_dir() and split_word(folder.name) and any(_has_xml(folder)):
+        if folder.is_dir() and split_word(folder.name) and _has_xml(folder):
             images = next((one / folder.name for one in _image_folders(root) if (one / folder.name).is_dir()), None)
             if images is None:
                 return {}
@@ -96,18 +105,21 @@ def _in_devkit(root: Path) -> Source | None:
 
 
 def _first_xml(folder: Path) -> Path | None:
-    """An XML file in a folder, or None; faster than `glob` in a folder with all images of a split."""
+    """The first XML file in a folder, or None. Names are compared all at once: a folder may hold a split's images."""
     try:
-        with os.scandir(folder) as entries:
-            return next(
-                (folder / entry.name for entry in entries if os.path.normcase(entry.name).endswith(".xml")), None
-            )
+        names = os.listdir(folder)
     except OSError:
         return None
+    if ".xml/" not in os.path.normcase("/".join(names)).replace(os.sep, "/") + "/":
+        return None
+    return next(folder / name for name in names if os.path.normcase(name).endswith(".xml"))
 
 
-def _has_xml(folder: Path) -> list[Path]:
-    return [path for path in [next(folder.rglob("*.xml"), None)] if path is not None and _may_be_voc(path)]
+def _has_xml(folder: Path) -> bool:
+    """Whether the first XML file in a folder, or else below it, may be one of the format."""
+    below = (_first_xml(Path(place)) for place, _, _ in os.walk(folder))
+    first = _first_xml(folder) or next((path for path in below if path is not None), None)
+    return _may_be_voc(first)
 
 
 def _may_be_voc(path: Path | None) -> bool:
@@ -142,12 +154,11 @@ def _without_ending(name: str, folder: Path) -> str:
 
 def _is_class_list(lines: Sequence[str], folder: Path) -> bool:
     """Whether every line is an id and -1, 0 or 1; not where that is a name with a space."""
-    pairs = [line.split() for line in lines]
-    if not all(len(words) == 2 and words[1] in ("-1", "0", "1") for words in pairs):
+    if not all(len(words := line.split()) == 2 and words[1] in ("-1", "0", "1") for line in lines):
         return False
     if any(os.path.exists(folder / f"{line}.xml") for line in lines):
         return False
-    return any(os.path.exists(folder / f"{words[0]}.xml") for words in pairs)
+    return any(os.path.exists(folder / f"{line.split()[0]}.xml") for line in lines)
 
 
 def _annotation_folder(source: Source, split: str) -> Path:
@@ -172,8 +183,8 @@ def _files_of(source: Source, split: str) -> list[tuple[str, str]]:
         folder = _annotation_folder(source, name)
         if part.annotations is not None:
             files[part.annotations.name] = str(part.annotations)
-        for image in _ids_of(source, name):
-            files[f"{folder.name}/{image}"] = f"{folder}/{image}.xml"
+        start, place = folder.name, str(folder)
+        files.update((f"{start}/{image}", f"{place}/{image}.xml") for image in _ids_of(source, name))
     files["images"] = str(_image_folder(source, split))
     return [*files.items(), ("|".join(source.names or ()), "")]
 
@@ -192,10 +203,10 @@ def _read(source: Source, split: str, problems: Problems, progress: Progress) ->
             place = {"file": str(source.parts[split].annotations)}
             problems.error("file-name", f"'{image[:80]}' is not the name of an image.", "Correct the list.", **place)
             continue
-        path = folder / f"{image}.xml"
+        path = os.path.join(folder, f"{image}.xml".replace("/", os.sep))
         found: VocFile | None = VocFile()
         if os.path.lexists(path):  # unlike Path.exists, it takes names of any length
-            found = problems.read_or_report("xml-unreadable", REMEDY, partial(read_xml, path), file=str(path))
+            found = problems.read_or_report("xml-unreadable", REMEDY, partial(read_xml, path), file=path)
         else:
             unlabelled.append(image)
         if found is not None:
@@ -222,26 +233,24 @@ def _image_name(image: str, found: VocFile, on_disk: dict[str, str]) -> str:
     return on_disk.get(stem, f"{image}.jpg")
 
 
-def _size(found: VocFile, path: Path, problems: Problems) -> tuple[int, int]:
+def _size(found: VocFile, path: str, problems: Problems) -> tuple[int, int]:
     """(height, width) as annotated; zeros where they are missing (the image's header has them then)."""
     size = []
     for side in ("height", "width"):
         text = found.texts.get(side, "") or "0"
         value = read_number(text)
         if value is None or value != int(value) or not 0 <= value <= 1 << 20:
-            problems.error(
-                "image-size", f"<{side}> must be a number of pixels, not '{text[:60]}'.", REMEDY, file=str(path)
-            )
+            problems.error("image-size", f"<{side}> must be a number of pixels, not '{text[:60]}'.", REMEDY, file=path)
             value = 0
         size.append(int(value))
     return (size[0], size[1]) if all(size) else (0, 0)
 
 
-def _add_objects(found: list[VocObject], objects: Objects, number: int, path: Path, problems: Problems) -> list[str]:
+def _add_objects(found: list[VocObject], objects: Objects, number: int, path: str, problems: Problems) -> list[str]:
     """Adds one file's objects; returns their class names."""
     names = []
     for thing in found:
-        place = {"file": str(path), "line": thing.line}
+        place: dict[str, Any] = {"file": path, "line": thing.line}
         name = thing.texts.get("name", "")
         if not name:
             problems.error("class-format", "an object has no <name>.", REMEDY, **place)

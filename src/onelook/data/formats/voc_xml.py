@@ -31,18 +31,19 @@ class VocFile:
 
 
 class _Parser(BoundedXml):
-    """Collects the few tags that matter."""
+    """Collects the few tags that matter. Other text, most of it spaces between tags, never leaves the parser in C."""
 
     _KEPT = frozenset(
         ["filename", "size/width", "size/height", *(f"object/{name}" for name in _FIELDS)]
         + [f"object/bndbox/{side}" for side in SIDES]
     )
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         super().__init__(path, "annotation")
         self.found = VocFile()
         self._text: list[str] | None = None
         self._length = 0
+        self._expat.CharacterDataHandler = None
 
     def read(self) -> VocFile:
         """The content of the file."""
@@ -55,7 +56,11 @@ class _Parser(BoundedXml):
             if len(self.found.objects) >= OBJECT_LIMIT:
                 self.fail(f"there are more than {OBJECT_LIMIT:,} objects")
             self.found.objects.append(VocObject(self.line))
-        self._text, self._length = ([], 0) if place in self._KEPT else (None, 0)
+        if place in self._KEPT:
+            self._text, self._length = [], 0
+            self._expat.CharacterDataHandler = self.characters
+        elif self._text is not None:
+            self._text = self._expat.CharacterDataHandler = None
 
     def characters(self, text: str) -> None:
         """Collects the text of a tag that matters."""
@@ -68,12 +73,11 @@ class _Parser(BoundedXml):
     def ended(self, place: str) -> None:
         """Keeps the text of a tag that matters."""
         if self._text is not None:
-            inside = len(self.tags) > 2 and self.tags[1] == "object"
-            texts = self.found.objects[-1].texts if inside else self.found.texts
+            texts = self.found.objects[-1].texts if place.startswith("object/") else self.found.texts
             texts[self.tags[-1]] = "".join(self._text).strip()
-        self._text = None
+            self._text = self._expat.CharacterDataHandler = None
 
 
-def read_xml(path: Path) -> VocFile:
+def read_xml(path: str | Path) -> VocFile:
     """One annotation file. Raises `DataError` with file and line."""
     return _Parser(path).read()

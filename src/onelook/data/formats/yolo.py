@@ -26,7 +26,7 @@ from onelook.data.formats.base import (
 )
 from onelook.data.formats.yolo_labels import LABEL_LIMIT, files_of, label_path, list_images, read_split
 from onelook.data.index import Index
-from onelook.data.paths import has_images, is_image, read_text, walk_files
+from onelook.data.paths import entries_ending, has_images, is_image, read_text, walk_files
 from onelook.data.problems import Problems
 from onelook.data.split import Dataset
 from onelook.data.split_names import WHOLE, named_splits, split_word
@@ -54,8 +54,10 @@ def find_file(path: Path) -> Source | None:
 def _other_lists(used: Path, root: Path, names: tuple[str, ...] | None) -> list[Path]:
     """The lists of classes beside the one used that name other classes, or the same in another order."""
     found: list[Path] = []
-    for place in dict.fromkeys(folder / name for folder in (used.parent, root) for name in _NAME_FILES):
-        if names is None or place == used or not place.is_file():
+    folders = dict.fromkeys((used.parent, root)) if names is not None else ()
+    there = [folder / name for folder in folders for name in _NAME_FILES if os.path.isfile(f"{folder}/{name}")]
+    for place in dict.fromkeys(there):
+        if place == used:
             continue
         try:
             is_other = read_names(place) != names
@@ -145,7 +147,7 @@ def _name_file(root: Path) -> Path | None:
 
 def _parts(root: Path) -> dict[str, Part]:
     images, labels = root / "images", root / "labels"
-    lists = {path.stem: Part(images=(path,)) for path in sorted(root.glob("*.txt")) if _lists_images(path)}
+    lists = {path.stem: Part(images=(path,)) for path in entries_ending(root, ".txt") if _lists_images(path)}
     if lists:
         return lists
     if images.is_dir() and labels.is_dir() and not _holds_others(labels):
@@ -201,7 +203,7 @@ def _darknet_names(parts: Mapping[str, Part]) -> tuple[str, ...] | None:
 
 
 def _folders(root: Path) -> Sequence[Path]:
-    return [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return [root / name for name in sorted(os.listdir(root)) if name[0] != "." and os.path.isdir(root / name)]
 
 
 def _lists_images(path: Path) -> bool:

@@ -6,7 +6,8 @@ import math
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,16 @@ def _prefix(name: str, folders: Sequence[str]) -> str:
     return ""
 
 
-def label_path(image: str) -> str:
-    """Where an image's labels are: `labels` for the last folder `images` in its path that has one, else beside it."""
+def label_path(image: str, is_folder: Callable[[str], bool] = os.path.isdir) -> str:
+    """Where an image's labels are: `labels` for the last folder `images` in its path that has one, else beside it.
+
+    is_folder: answers whether a folder exists; for many images one that remembers its answers.
+    """
     stem = os.path.splitext(image)[0] + ".txt"
     before, found, after = stem.rpartition("/images/")
     while found:
         folder = f"{before}/labels/{after}"
-        if os.path.exists(folder) or os.path.isdir(f"{before}/labels"):
+        if is_folder(f"{before}/labels"):
             return folder
         before, found, further = before.rpartition("/images/")
         after = f"{further}/images/{after}"
@@ -121,8 +125,8 @@ def files_of(source: Source, split: str) -> FilesOf:
             labels = label_path(f"{place}/images").rpartition("/")[0]
             for folder in dict.fromkeys((str(place), labels)):
                 yield folder.removeprefix(f"{source.root}/"), folder
-                if os.path.isdir(folder):
-                    yield from ((entry.path[len(folder) :], entry) for entry in walk_files(Path(folder)))
+                for entry in walk_files(Path(folder)) if os.path.isdir(folder) else ():
+                    yield entry.path[len(folder) :], entry
         elif os.path.isfile(place) and not is_image(place.name):
             for path in _listed(place, source.root)[0]:
                 yield path.removeprefix(f"{source.root}/"), path
@@ -207,7 +211,7 @@ class Labels:
         if not os.path.lexists(path):
             return False
         text = self.problems.read_or_report(
-            "label-unreadable", "Replace the file.", lambda: read_text(Path(path), LABEL_LIMIT), file=path
+            "label-unreadable", "Replace the file.", lambda: read_text(path, LABEL_LIMIT), file=path
         )
         self.parse(text or "", path, image_id, size)
         return True
@@ -234,7 +238,7 @@ class Labels:
         ]
 
     def _row(self, fields: list[str], path: str, line: int, image_id: int, size: tuple[int, int]) -> None:
-        place = {"file": path, "line": line}
+        place: dict[str, Any] = {"file": path, "line": line}
         count = len(fields)
         is_polygon = count >= 7 and count % 2 == 1 and not self.keypoint_values
         if count != 5 + self.keypoint_values and count != 5 and not is_polygon:
@@ -243,10 +247,10 @@ class Labels:
             message = f"expected 5 values (class, centre x, y, width, height), or a class and an outline, found {count}"
             return self.problems.error("field-count", f"{message}{hint}.", _REMEDY, **place)
         try:
-            values = [float(field) for field in fields]
+            values = list(map(float, fields))
         except ValueError:
             values = [math.nan]
-        if not all(map(math.isfinite, values)) or any("_" in field for field in fields):
+        if not all(map(math.isfinite, values)) or "_" in "".join(fields):
             shown = " ".join(fields)[:80]
             return self.problems.error(
                 "not-a-number", f"'{shown}' holds what is not a finite number.", _REMEDY, **place
@@ -304,12 +308,13 @@ def read_split(source: Source, split: str, problems: Problems, progress: Progres
     images, unlabelled, misspelt = Images(), 0, _Misspelt(source)
     owners: dict[str, str] = {}  # the first image of each label file
     shared: list[str] = []
+    is_folder = lru_cache(maxsize=64)(os.path.isdir)
     sizes = image_sizes([path for _, path in listed], stop=problems.strict)
     for number, ((name, path), size) in enumerate(zip(listed, sizes), 1):
         if isinstance(size, ImageError):
             problems.error("image-unreadable", size.message, size.remedy, file=path)
             continue
-        label = label_path(path)
+        label = label_path(path, is_folder)
         is_labelled = labels.read(label, number, size)
         if not is_labelled:
             unlabelled += 1
