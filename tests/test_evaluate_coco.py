@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from rich.console import Console
 
-from onelook.cli.views.evaluation import show_evaluation
+from onelook.cli.views.evaluation import text_of_evaluation
+from onelook.cli.views.text_table import text_table
 from onelook.evaluation import GroundTruth, read_results, score, write_results
 from onelook.evaluation.annotations import read_ground_truth
 from onelook.evaluation.coco import STATS
 from onelook.evaluation.tables import Results
+from onelook.types import NOTHING
 from shared import SHARED, data, needs_shared
 
 
@@ -169,13 +170,21 @@ def test_small_sets_have_defined_numbers_and_every_view(word: str) -> None:
     ours = score(truth, results(truth, entries))
     assert {name: ours.stats[name] for name in expected} == pytest.approx(expected)
     assert "NaN" not in json.dumps(ours.to_dict())
-    show_evaluation(ours, Console(file=io.StringIO()))
+    shown = text_of_evaluation(ours)
+    lines = {line[:29].rstrip(): line[29:].split() for line in shown.splitlines()}
+    value = ours.stats["AP50"]
+    assert lines["IoU 0.50"] == [NOTHING if value < 0 else f"{value:.4f}"]
     assert 0 <= ours.best_confidence <= 1
     assert ours.confusion().matrix.shape == (3, 3)
     assert len(ours.image_scores()) == 2
     assert ours.precision_recall().shape == (2, 101)
     assert set(ours.error_types.counts) == {"Bkg", "Both", "Cls", "Dupe", "Loc", "Miss"}
     assert isinstance(ours.label_suspects(), list)
+
+
+def test_a_table_of_text_is_aligned_where_letters_are_wide() -> None:
+    lines = list(text_table(("class", "AP"), [("ねこ", "0.5"), ("é", "-"), ("e\u0301", "0.25")]))
+    assert lines == ["class    AP", "ねこ    0.5", "é         -", "e\u0301      0.25"]
 
 
 def test_a_set_without_images_or_classes_is_undefined() -> None:

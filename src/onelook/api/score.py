@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from onelook.config import check_arguments
 from onelook.errors import UserError
 from onelook.evaluation import Evaluation, read_results
 from onelook.evaluation import score as score_results
 from onelook.evaluation.annotations import read_ground_truth
-from onelook.evaluation.tracks import TrackCounts, TrackEvaluation, count_tracks
-from onelook.tracking.mot import read_mot
+
+if TYPE_CHECKING:
+    from onelook.evaluation.tracks import TrackCounts, TrackEvaluation
 
 
 def score(annotations: str | os.PathLike[str], detections: str | os.PathLike[str]) -> Evaluation:
@@ -41,6 +43,8 @@ def score_tracks(annotations: str | os.PathLike[str], tracks: str | os.PathLike[
 
     Raises UserError with the file and the line of what is wrong, and for a video without tracks.
     """
+    from onelook.evaluation.tracks import TrackEvaluation
+
     check_arguments(score_tracks, locals())
     truth, found = Path(annotations), Path(tracks)
     for path in (truth, found):
@@ -67,4 +71,7 @@ def score_tracks(annotations: str | os.PathLike[str], tracks: str | os.PathLike[
 
 
 def _count(truth: Path, found: Path) -> TrackCounts:
+    from onelook.evaluation.tracks import count_tracks
+    from onelook.tracking.mot import read_mot
+
     return count_tracks(read_mot(truth, annotations=True), read_mot(found))

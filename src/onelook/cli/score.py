@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from onelook.api import score as api
 from onelook.cli.command_result import CommandResult
-from onelook.cli.views.evaluation import show_evaluation
-from onelook.cli.views.tracks import show_tracks
-from onelook.evaluation import Evaluation
-from onelook.evaluation.tracks import TrackEvaluation
+from onelook.cli.views.evaluation import text_of_evaluation
 
 
-def score(
-    annotations: Path, detections: Path, /, *, tracks: bool = False
-) -> CommandResult[Evaluation] | CommandResult[TrackEvaluation]:
+def score(annotations: Path, detections: Path, /, *, tracks: bool = False) -> CommandResult[Any]:
     """Evaluate a COCO results file against COCO annotations.
 
     Prints the twelve COCO numbers and the classes. A number that no object defines (the AP of small objects where there
@@ -33,5 +29,7 @@ def score(
         tracks: Compare the tracks of videos.
     """
     if tracks:
+        from onelook.cli.views.tracks import show_tracks
+
         return CommandResult(api.score_tracks(annotations, detections), show_tracks)
-    return CommandResult(api.score(annotations, detections), partial(show_evaluation, thresholds=False))
+    return CommandResult(api.score(annotations, detections), text=partial(text_of_evaluation, thresholds=False))

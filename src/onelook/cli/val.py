@@ -11,7 +11,7 @@ from onelook.api import validate as api
 from onelook.api.cached_onnx import RuntimeName
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
-from onelook.cli.views.evaluation import show_evaluation
+from onelook.cli.views.evaluation import text_of_evaluation
 from onelook.evaluation import Evaluation
 from onelook.ops.merge import MergeKind
 from onelook.predict.runtime import PostprocessKind
@@ -125,4 +125,4 @@ def validate(
         allow_size_mismatch=allow_size_mismatch,
         reporter=ConsoleReporter(),
     )
-    return CommandResult(evaluation, show_evaluation)
+    return CommandResult(evaluation, text=text_of_evaluation)

@@ -1,13 +1,12 @@
-"""Prints an evaluation."""
+"""Formats an evaluation as plain text: `onelook score` is done sooner than Rich is imported."""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterator
 
+from onelook.cli.views.text_table import text_table
 from onelook.evaluation import Evaluation
-from onelook.types import NOTHING
+from onelook.types import NOTHING, counted
 
 _ALL_CLASSES = 20  # up to so many classes are listed; of more, the best and the worst
 _EXTREMES = 6
@@ -23,76 +22,66 @@ _ROWS = (
 )
 
 
-def show_evaluation(evaluation: Evaluation, console: Console, *, thresholds: bool = True) -> None:
-    """Prints the twelve numbers, the classes and the time.
+def text_of_evaluation(evaluation: Evaluation, *, thresholds: bool = True) -> str:
+    """The twelve numbers, the classes and the time.
 
     thresholds: also which confidence reaches what, which takes as long as all the rest.
     """
-    stats = evaluation.stats
+    return "\n".join(_lines(evaluation, thresholds))
+
+
+def _lines(evaluation: Evaluation, thresholds: bool) -> Iterator[str]:
     images, objects = len(evaluation.truth.image_ids), int(evaluation.objects.sum())
     counts = ((images, "image"), (objects, "object"), (len(evaluation.results), "detection"))
-    shown = (f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
-    console.print(", ".join(shown), highlight=False)
-    numbers = Table(box=None, pad_edge=False)
-    for heading in ("", "AP", "AR"):
-        numbers.add_column(heading, justify="right" if heading else "left")
-    for name, *keys in _ROWS:
-        numbers.add_row(name, *(_number(stats[key]) if key else "" for key in keys))
-    console.print(numbers)
-    _show_classes(evaluation, console)
+    yield ", ".join(counted(count, noun) for count, noun in counts)
+    stats = evaluation.stats
+    rows = [(name, *(_number(stats[key]) if key else "" for key in keys)) for name, *keys in _ROWS]
+    yield from text_table(("", "AP", "AR"), rows)
+    yield from _classes(evaluation)
     if thresholds:
-        _show_thresholds(evaluation, console)
+        yield from _thresholds(evaluation)
     if evaluation.seconds:
-        stages = ", ".join(f"{name} {value:.2f}" for name, value in evaluation.seconds.items())
-        console.print(f"seconds: {stages}", highlight=False)
-    for note in evaluation.notes:
-        console.print(Text(f"Note: {note}"), style="yellow")
-    for path in evaluation.written:
-        console.print(Text(f"Written: {path}"), soft_wrap=True)
+        yield "seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in evaluation.seconds.items())
+    yield from (f"Note: {note}" for note in evaluation.notes)
+    yield from (f"Written: {path}" for path in evaluation.written)
 
 
-def _show_thresholds(evaluation: Evaluation, console: Console) -> None:
-    """Prints the confidence with the best F1, and which confidence reaches which recall."""
+def _thresholds(evaluation: Evaluation) -> Iterator[str]:
+    """The confidence with the best F1, and which confidence reaches which recall."""
     if not evaluation.objects.any():
         return
     if evaluation.finds_nothing:
-        console.print("best confidence: none, as no detection is right", highlight=False)
+        yield "best confidence: none, as no detection is right"
         return
     curve = evaluation.f1_curve
     best = f"best confidence: {curve.best_confidence:.2f}, where the mean F1 of the classes is {curve.best_f1:.3f}"
     error = evaluation.calibration.error
-    console.print(best + ("" if error is None else f"; calibration error {error:.3f}"), highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("for a recall of", "confidence", "precision"):
-        table.add_column(heading, justify="right")
+    yield best + ("" if error is None else f"; calibration error {error:.3f}")
+    rows = []
     for point in evaluation.operating_points():
         if point.confidence is None or point.precision is None:
-            table.add_row(f"{point.recall_target:.2f}", "not reached", "")
+            rows.append((f"{point.recall_target:.2f}", "not reached", ""))
         else:
-            table.add_row(f"{point.recall_target:.2f}", f"{point.confidence:.3f}", f"{point.precision:.3f}")
-    console.print(table)
+            rows.append((f"{point.recall_target:.2f}", f"{point.confidence:.3f}", f"{point.precision:.3f}"))
+    yield from text_table(("for a recall of", "confidence", "precision"), rows)
 
 
-def _show_classes(evaluation: Evaluation, console: Console) -> None:
+def _classes(evaluation: Evaluation) -> Iterator[str]:
     counts = dict(zip(evaluation.truth.names, evaluation.objects.tolist()))
     defined = [name for name, values in evaluation.per_class.items() if values["AP"] >= 0]
     ranked = sorted(defined, key=lambda name: -evaluation.per_class[name]["AP"])
     shortened = len(ranked) > _ALL_CLASSES
-    rows = [*ranked[:_EXTREMES], None, *ranked[-_EXTREMES:]] if shortened else ranked
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
-    for heading in ("objects", "AP", "AP50"):
-        table.add_column(heading, justify="right")
-    for name in rows:
+    rows = []
+    for name in [*ranked[:_EXTREMES], None, *ranked[-_EXTREMES:]] if shortened else ranked:
         if name is None:
-            table.add_row(f"... {len(ranked) - 2 * _EXTREMES} more", "", "", "")
+            rows.append((f"... {len(ranked) - 2 * _EXTREMES} more", "", "", ""))
             continue
         values = evaluation.per_class[name]
-        table.add_row(Text(name), str(counts[name]), _number(values["AP"]), _number(values["AP50"]))
-    if ranked:
-        console.print(table)
+        rows.append((name, str(counts[name]), _number(values["AP"]), _number(values["AP50"])))
+    if rows:
+        yield from text_table(("class", "objects", "AP", "AP50"), rows)
     if absent := len(evaluation.per_class) - len(defined):
-        console.print(f"classes without objects here, which do not count: {absent}", highlight=False, markup=False)
+        yield f"classes without objects here, which do not count: {absent}"
 
 
 def _number(value: float) -> str:

@@ -201,19 +201,23 @@ def _image_folder(path: Path, folders: Sequence[Path], names: Sequence[str]) -> 
 
     Raises `DataError` naming the places where none is. Without names, the first folder that exists.
     """
-    there = [folder for folder in folders if folder.is_dir()]
+    there = (folder for folder in folders if os.path.isdir(folder))
     if not names:
-        return there[0] if there else path.parent
+        return next(there, path.parent)
     sample = [names[(len(names) - 1) * step // 7] for step in range(8)]
-    found = [sum(os.path.isfile(folder / name) for name in sample) for folder in there]
-    if not found or max(found) == 0:
+    found: dict[Path, int] = {}
+    for folder in there:
+        found[folder] = sum(os.path.isfile(os.path.join(folder, name)) for name in sample)
+        if found[folder] == len(sample):
+            return folder  # none after it can have more
+    if not any(found.values()):
         tried = ", ".join(f"'{folder}'" for folder in folders)
         raise DataError(
             f"The images of '{path}' were not found: '{sample[0]}' is in none of {tried}."
-            + next((text for folder in there if (text := other_spelling(folder / sample[0]))), ""),
+            + next((text for folder in found if (text := other_spelling(folder / sample[0]))), ""),
             "Put the images in a folder named after the split, beside the annotations or one level up.",
         )
-    return there[found.index(max(found))]
+    return max(found, key=lambda folder: found[folder])  # the first of equal ones
 
 
 def _image_root(source: Source, split: str, index: Index) -> Path:
