@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.detect_output import check_sources, of_classes, output_folder, parse_shard, selected_labels, shard_of
 from onelook.api.live_choice import chosen_live
 from onelook.api.open import LoadOptions, Model, PathLike, stamps_of
+from onelook.api.runtime_choice import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
 from onelook.ops.merge import MergeKind

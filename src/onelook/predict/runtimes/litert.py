@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 
 import numpy as np
 
@@ -35,6 +34,8 @@ class LitertRuntime(ExportedRuntime):
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise missing_package("ai_edge_litert", f"Running '{self.path}'") from error
+        from importlib.metadata import version
+
         check_content(self.path, self.files())
         try:
             self._interpreter = Interpreter(self.path, num_threads=threads or chosen_threads())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -59,6 +58,8 @@ class TorchProgramRuntime(ExportedRuntime):
         return metadata
 
     def _description(self) -> ExportedMetadata:
+        import zipfile  # which loads the modules of all compressions
+
         try:
             with zipfile.ZipFile(self.path) as archive:
                 # Beside the program, in a folder that PyTorch's versions name differently.
