@@ -135,7 +135,7 @@ def slow_run(weights: Path, monkeypatch: pytest.MonkeyPatch, reporter: SilentRep
     """The runtime for a run in which PyTorch takes a second an image."""
     monkeypatch.setattr(runtime_choice, "_seconds_an_image", lambda predictor, batch: 1.0)
     predictor = open_predictor(weights, OPTIONS)
-    return exported_where_it_pays(predictor, OPTIONS, "auto", reporter, images=images, batch=1).runtime
+    return exported_where_it_pays(predictor, OPTIONS, "auto", reporter, images=lambda: images, batch=1).runtime
 
 
 def test_an_export_is_made_where_a_run_is_long(

@@ -117,6 +117,8 @@ def draw_detections(
 
 @dataclass(frozen=True)
 class _Shown:
+    """A detection that is drawn, in whole pixels of the canvas."""
+
     box: Rectangle
     text: str
     colour: tuple[int, int, int]

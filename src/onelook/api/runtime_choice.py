@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,19 +82,29 @@ def open_cached(model: Model, options: LoadOptions, runtime: RuntimeName, report
 
 
 def exported_where_it_pays(
-    predictor: Predictor, options: LoadOptions, runtime: RuntimeName, reporter: Reporter, *, images: int, batch: int
+    predictor: Predictor,
+    options: LoadOptions,
+    runtime: RuntimeName,
+    reporter: Reporter,
+    *,
+    images: Callable[[], int],
+    batch: int,
 ) -> Predictor:
     """The predictor, or one of a new ONNX file where PyTorch on a CPU would take `LEAST_SECONDS` for the images.
 
-    batch: images in one run. A run with an export takes at most `LARGEST_PART` longer than PyTorch alone would.
+    images: gives their number; videos are opened for that.  batch: images in one run. A run with an export takes at
+    most `LARGEST_PART` longer than PyTorch alone would.
     """
     source = predictor.source if isinstance(predictor, OpenedPredictor) else None
     model = None if source is None else source.model
-    if runtime != "auto" or isinstance(predictor.runtime, OnnxRuntime) or images < _WORTH_MEASURING:
+    if runtime != "auto" or isinstance(predictor.runtime, OnnxRuntime):
         return predictor
     if not isinstance(model, str | os.PathLike) or _not_for(model, options):
         return predictor
-    expected = images * _seconds_an_image(predictor, batch)
+    count = images()
+    if count < _WORTH_MEASURING:
+        return predictor
+    expected = count * _seconds_an_image(predictor, batch)
     if expected < LEAST_SECONDS:
         return predictor
     try:

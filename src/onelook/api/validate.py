@@ -99,7 +99,7 @@ def validate(
     report_threads(predictor, threads, shown)
     dataset = open_evaluated(data, split, shown)
     check_fit(dataset, shown, allow=allow_size_mismatch)
-    predictor = exported_where_it_pays(predictor, options, chosen_runtime, shown, images=len(dataset), batch=batch)
+    predictor = exported_where_it_pays(predictor, options, chosen_runtime, shown, images=dataset.__len__, batch=batch)
     chosen = predictor.runtime.evaluating
     if postprocess is not None:
         chosen = postprocess_of_kind(postprocess, chosen)

@@ -16,9 +16,7 @@ from onelook.augment.letterbox import Resize
 from onelook.data.images import decode_image
 from onelook.devices import num_cores
 from onelook.errors import ImageError
-from onelook.predict.capture import STALL_SECONDS, stalled
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource
-from onelook.predict.video import read_video
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -94,6 +92,9 @@ def _ahead(
     """The frames of a video, read by a thread a few frames ahead."""
     import queue
     import threading
+
+    from onelook.predict.capture import STALL_SECONDS, stalled
+    from onelook.predict.video import read_video
 
     ready: queue.Queue[PreparedImage | UnreadableSource | BaseException | None] = queue.Queue(_FRAMES_AHEAD)
     stop = threading.Event()

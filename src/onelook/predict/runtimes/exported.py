@@ -42,7 +42,6 @@ class ExportedRuntime(ABC):
     MissingDependencyError without the format's library.
     """
 
-    suffix: ClassVar[str]
     chooses_precision: ClassVar[bool] = False
     holds_weights: ClassVar[bool] = False
     """Whether a file of another origin may be read as weights."""

@@ -25,8 +25,6 @@ class LitertRuntime(ExportedRuntime):
     threads: None is the number of free cores. It computes in float32, whatever the weights are stored in.
     """
 
-    suffix = ".tflite"
-
     def _open(self, device: str | None, threads: int | None, half: bool) -> ExportedMetadata:
         metadata = metadata_beside(self.path)
         check_cpu(device, "LiteRT")

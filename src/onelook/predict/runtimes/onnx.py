@@ -28,7 +28,6 @@ class OnnxRuntime(ExportedRuntime):
     On a CPU, one image has all threads. The images of a batch are divided between runs that share the threads.
     """
 
-    suffix = ".onnx"
     holds_weights = True
 
     def _open(self, device: str | None, threads: int | None, half: bool) -> ExportedMetadata:

@@ -22,7 +22,6 @@ class TorchProgramRuntime(ExportedRuntime):
     file by building its graph from text that it evaluates: open only files that you trust.
     """
 
-    suffix = ".pt2"
     evaluates_text = True
 
     def _open(self, device: str | None, threads: int | None, half: bool) -> ExportedMetadata:

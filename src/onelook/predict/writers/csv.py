@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from typing import ClassVar
 
 from onelook.predict.sources import PreparedImage
@@ -15,8 +16,6 @@ class Csv:
     needs_images: ClassVar[bool] = False
 
     def __init__(self, output: Output) -> None:
-        import csv  # few runs write it
-
         self.written = [output.folder / "detections.csv"]
         self._file = GrowingFile(self.written[0])
         self._rows = csv.writer(self._file.file, lineterminator="\n")
