@@ -22,10 +22,11 @@ def terminate_as_interrupt() -> Iterator[None]:
 
     try:
         signal.signal(signal.SIGTERM, interrupt)
+        is_set = True
     except ValueError:  # not the main thread
-        yield
-        return
+        is_set = False
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if is_set:
+            signal.signal(signal.SIGTERM, before)
