@@ -16,9 +16,10 @@ import onnx
 import pytest
 
 import onelook
-from onelook.api import cached_onnx
-from onelook.api.cached_onnx import CachedOnnx, RuntimeName, exported_where_it_pays, is_whole, open_cached
+from onelook.api import cached_onnx, runtime_choice
+from onelook.api.cached_onnx import CachedOnnx, is_whole
 from onelook.api.open import LoadOptions, OpenedPredictor, open_predictor
+from onelook.api.runtime_choice import RuntimeName, exported_where_it_pays, open_cached
 from onelook.data.synthetic import Scenes, write_synthetic
 from onelook.errors import ExportError, UsageError, UserError, install_command
 from onelook.predict.runtimes.onnx import OnnxRuntime
@@ -132,9 +133,9 @@ def test_a_place_that_cannot_be_written_is_left_for_the_users_cache(tmp_path: Pa
 
 def slow_run(weights: Path, monkeypatch: pytest.MonkeyPatch, reporter: SilentReporter, images: int = 1000) -> object:
     """The runtime for a run in which PyTorch takes a second an image."""
-    monkeypatch.setattr(cached_onnx, "_seconds_an_image", lambda predictor, batch: 1.0)
+    monkeypatch.setattr(runtime_choice, "_seconds_an_image", lambda predictor, batch: 1.0)
     predictor = open_predictor(weights, OPTIONS)
-    return exported_where_it_pays(predictor, OPTIONS, "auto", reporter, images=images, batch=1).runtime
+    return exported_where_it_pays(predictor, OPTIONS, "auto", reporter, images=lambda: images, batch=1).runtime
 
 
 def test_an_export_is_made_where_a_run_is_long(
@@ -195,7 +196,7 @@ def test_a_file_that_is_made_ends_the_record_of_a_failure(weights: Path, exports
 def test_without_the_packages_pytorch_runs_and_the_command_is_said(
     weights: Path, exports: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cached_onnx, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtime_choice, "find_spec", lambda name: None)
     said = Lines()
     assert not isinstance(slow_run(weights, monkeypatch, said), OnnxRuntime)
     assert install_command("onnx") in said.lines[0]

@@ -16,7 +16,7 @@ import pytest
 
 from onelook.cli.app import run
 from onelook.errors import UsageError
-from onelook.predict import capture, frames, video
+from onelook.predict import capture, video
 from onelook.predict.sources import Excerpt, PreparedImage, Source, Video
 from onelook.predict.writers.files import Output
 from onelook.predict.writers.videos import Videos
@@ -258,7 +258,7 @@ def test_a_camera_whose_driver_never_answers_has_stalled(
             return True, np.full((48, 64, 3), 200, np.uint8)
 
     monkeypatch.setattr(video.cv2, "VideoCapture", lambda *_: Camera())
-    monkeypatch.setattr(frames, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(capture, "STALL_SECONDS", 0.3)
     code, result = detect(model, "0", tmp_path / "out", "json")
     released.set()
     assert code == 1 and result["frames"] == 3

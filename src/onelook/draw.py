@@ -6,7 +6,6 @@ Each class has one colour. Labels stay inside the image and avoid each other, in
 from __future__ import annotations
 
 import colorsys
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,7 +55,9 @@ def drawable_text(text: str) -> str:
 def _clean(text: str) -> str:
     """The letters of a text that can be drawn."""
     text = "".join(letter if letter.isprintable() else " " for letter in text).strip()
-    if not hasattr(cv2, "FontFace"):
+    if not hasattr(cv2, "FontFace") and not text.isascii():
+        import unicodedata  # tables of a megabyte, for few names
+
         text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().strip()
     return text
 
@@ -116,6 +117,8 @@ def draw_detections(
 
 @dataclass(frozen=True)
 class _Shown:
+    """A detection that is drawn, in whole pixels of the canvas."""
+
     box: Rectangle
     text: str
     colour: tuple[int, int, int]

@@ -7,9 +7,7 @@ that has no core. `free_cores` measures them, because a load average says nothin
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
-import threading
 import time
 from pathlib import Path
 
@@ -50,6 +48,9 @@ def chosen_threads() -> int:
 
 def free_cores(cores: int) -> float:
     """How many of the cores other programs leave free: what some threads get of them in 30 ms, added up."""
+    import hashlib  # which loads OpenSSL: a start that is told the number of threads needs neither
+    import threading
+
     count = min(cores, _MOST_PROBED)
     together, shares = threading.Barrier(count), [0.0] * count
 

@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.detect_output import check_sources, of_classes, output_folder, parse_shard, selected_labels, shard_of
 from onelook.api.live_choice import chosen_live
 from onelook.api.open import LoadOptions, Model, PathLike, stamps_of
+from onelook.api.runtime_choice import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.config import check_arguments
 from onelook.errors import ImageError, UsageError, UserError
 from onelook.ops.merge import MergeKind
@@ -27,7 +28,6 @@ from onelook.predict.runtime import PostprocessKind, postprocess_of_kind
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource, find_sources
 from onelook.predict.tiles import MERGE, OVERLAP, Tiles, chosen_tiles
 from onelook.predict.track import Result, track_results
-from onelook.predict.video import count_images
 from onelook.predict.writers import Start, Writers, parse_formats
 from onelook.predict.writers.files import Output
 from onelook.reporter import PlainReporter, Progress, Reporter, ignore_progress
@@ -198,7 +198,7 @@ def detect(
     shown = reporter or PlainReporter()
     opened = open_cached(model, options, runtime, shown)
     report_threads(opened, threads, shown)
-    images = count_images(found, excerpt) if runtime == "auto" else 0
+    images = partial(_count_images, found, excerpt)
     opened = exported_where_it_pays(opened, options, runtime, shown, images=images, batch=batch or opened.batch)
     predictor = Predictor(opened.runtime, opened.frame, opened.postprocess, batch=batch or opened.batch)
     if postprocess is not None:
@@ -230,6 +230,13 @@ def detect(
     result.notes += writers.notes if has_frames else _of_no_use(names, excerpt, tracked=track is not None)
     result.seconds = time.perf_counter() - begun
     return result
+
+
+def _count_images(sources: Sequence[Source], excerpt: Excerpt) -> int:
+    """About how many images and frames the sources have."""
+    from onelook.predict.video import count_images  # with the readers of videos, which images do without
+
+    return count_images(sources, excerpt)
 
 
 def _of_no_use(names: Sequence[str], excerpt: Excerpt, *, tracked: bool) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, overload
 
-from onelook.api.cached_onnx import open_cached
 from onelook.api.open import LoadOptions, Model, OpenedPredictor, PathLike, check_torch
+from onelook.api.runtime_choice import open_cached
 from onelook.config import check_arguments
 from onelook.errors import UsageError
 from onelook.exported import LEAST_RUNTIME, Target

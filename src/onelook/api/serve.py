@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onelook.api.cached_onnx import report_threads
 from onelook.api.open import LoadOptions, PathLike, open_predictor
+from onelook.api.runtime_choice import report_threads
 from onelook.config import check_arguments
 from onelook.errors import UsageError, UserError, missing_package, reason_of
 from onelook.predict.predictor import Predictor

@@ -80,7 +80,7 @@ def open_trials(
 def _is_tried(own: ExportedRuntime, sizes: Sequence[int] | None, runtimes: Sequence[str]) -> bool:
     in_size = sizes is None or any(own.size == (size, size) for size in sizes)
     endings = [EXPORTED_SUFFIXES[one] for one in runtimes if one in EXPORTED_SUFFIXES]
-    return in_size and (not runtimes or any(ending.endswith(own.suffix) for ending in endings))
+    return in_size and (not runtimes or any(exported_runtime(ending) is type(own) for ending in endings))
 
 
 def _trials_of_weights(

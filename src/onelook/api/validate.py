@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-from onelook.api.cached_onnx import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.checks import check_batch, check_thresholds
 from onelook.api.open import LoadOptions, Model, PathLike
+from onelook.api.runtime_choice import RuntimeName, exported_where_it_pays, open_cached, report_threads
 from onelook.api.written_files import check_new, suspect_paths, write_all_suspects
 from onelook.config import check_arguments
 from onelook.data import Dataset, open_dataset
@@ -99,7 +99,7 @@ def validate(
     report_threads(predictor, threads, shown)
     dataset = open_evaluated(data, split, shown)
     check_fit(dataset, shown, allow=allow_size_mismatch)
-    predictor = exported_where_it_pays(predictor, options, chosen_runtime, shown, images=len(dataset), batch=batch)
+    predictor = exported_where_it_pays(predictor, options, chosen_runtime, shown, images=dataset.__len__, batch=batch)
     chosen = predictor.runtime.evaluating
     if postprocess is not None:
         chosen = postprocess_of_kind(postprocess, chosen)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onelook.api import detect as api
-from onelook.api.cached_onnx import RuntimeName
+from onelook.api.runtime_choice import RuntimeName
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.output import quiet_native_errors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,17 +14,19 @@ def terminate_as_interrupt() -> Iterator[None]:
 
     Outside the main thread, where Python cannot install signal handlers, it does nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.getsignal(signal.SIGTERM)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, before)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        signal.signal(signal.SIGTERM, interrupt)
+        is_set = True
+    except ValueError:  # not the main thread
+        is_set = False
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if is_set:
+            signal.signal(signal.SIGTERM, before)

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from onelook.api import validate as api
-from onelook.api.cached_onnx import RuntimeName
+from onelook.api.runtime_choice import RuntimeName
 from onelook.cli.command_result import CommandResult
 from onelook.cli.console_reporter import ConsoleReporter
 from onelook.cli.views.evaluation import text_of_evaluation

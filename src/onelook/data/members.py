@@ -10,10 +10,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from onelook.data.index import Index
 from onelook.errors import DataError, ImageError, reason_of
+
+if TYPE_CHECKING:
+    from onelook.data.index import Index
 
 MAX_FILE = 2 << 30  # bytes: more than an uncompressed 16-bit image at the limit of pixels
 

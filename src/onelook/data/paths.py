@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from operator import attrgetter
@@ -66,6 +65,8 @@ def other_spelling(path: str | os.PathLike[str]) -> str:
     folder, name = os.path.split(os.fspath(path))
     if name.isascii():  # has one form
         return ""
+    import unicodedata  # tables of a megabyte, for names of missing files
+
     folder = folder or "."
     try:
         there = _names_by_form(folder, os.stat(folder).st_mtime_ns).get(unicodedata.normalize("NFC", name))
@@ -80,6 +81,8 @@ def other_spelling(path: str | os.PathLike[str]) -> str:
 @lru_cache(maxsize=4)
 def _names_by_form(folder: str, changed: int) -> dict[str, str]:
     """The names in a folder by their composed form. changed: its time; so a list of missing files reads it once."""
+    import unicodedata
+
     return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder) if not name.isascii()}
 
 

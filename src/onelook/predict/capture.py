@@ -30,8 +30,6 @@ STALL_SECONDS = 30.0
 _FASTEST = 240.0  # frames a second; what is above is the unit of the times, as some screen recorders write it
 _FINE_FPS = 60.0  # the rate that is taken instead: no frame of a screen recording is lost at it
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg would print about a damaged video, ImageError says
-
 
 class Capture(Protocol):
     """An open video, camera or stream, whose frames come one after another.

@@ -6,11 +6,9 @@ A bounded number of images is ahead, so that memory does not grow with what is r
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +16,10 @@ from onelook.augment.letterbox import Resize
 from onelook.data.images import decode_image
 from onelook.devices import num_cores
 from onelook.errors import ImageError
-from onelook.predict.capture import STALL_SECONDS, stalled
 from onelook.predict.sources import WHOLE, Excerpt, PreparedImage, Source, UnreadableSource
-from onelook.predict.video import read_video
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _FRAMES_AHEAD = 4
 
@@ -43,6 +42,11 @@ def read_frames(
     than there are workers.  read: decodes the image of a path. Closing the iterator stops the threads after the images
     they are at.
     """
+    if len(sources) == 1 and sources[0].kind == "image":  # no other could be decoded meanwhile
+        yield _read_and_resize(sources[0], frame, size, keep, read)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
     workers = min(4, num_cores()) if workers is None else workers
     ahead = workers + 1 if ahead is None else ahead
     pool = ThreadPoolExecutor(workers, thread_name_prefix="onelook-decode")
@@ -86,6 +90,12 @@ def _ahead(
     source: Source, frame: Resize, size: tuple[int, int], keep: bool, excerpt: Excerpt
 ) -> Iterator[PreparedImage | UnreadableSource]:
     """The frames of a video, read by a thread a few frames ahead."""
+    import queue
+    import threading
+
+    from onelook.predict.capture import STALL_SECONDS, stalled
+    from onelook.predict.video import read_video
+
     ready: queue.Queue[PreparedImage | UnreadableSource | BaseException | None] = queue.Queue(_FRAMES_AHEAD)
     stop = threading.Event()
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import itertools
 import math
 import os
@@ -287,6 +286,8 @@ def unreadable_folder(error: OSError) -> ImageError:
 
 
 def _globbed(text: str) -> list[Source]:
+    import glob
+
     matched = sorted(path for path in glob.iglob(text, recursive=True) if not os.path.isdir(path))
     if not matched:
         raise ImageError(f"No file matches '{text}'.", "Check the pattern; ** goes into subfolders.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onelook import run_files
 from onelook.errors import UsageError, UserError, reason_of
-from onelook.predict.runtimes import EXPORTED_RUNTIMES
+from onelook.predict.runtimes import RUNTIMES, exported_runtime
 from onelook.serving.repository import Place, Repository
 
 log = logging.getLogger("onelook.serving")
@@ -28,7 +28,8 @@ def model_in(folder: Path) -> Path:
     """The model of a version's folder. UserError where there is none, or more than one."""
     if (folder / run_files.BEST_WEIGHTS).is_file():
         return folder
-    suffixes = (*(one.suffix for one in EXPORTED_RUNTIMES if not one.evaluates_text), ".safetensors")
+    kinds = {suffix: exported_runtime(suffix) for suffix in RUNTIMES}
+    suffixes = (*(suffix for suffix, kind in kinds.items() if kind and not kind.evaluates_text), ".safetensors")
     found = sorted(path for path in folder.iterdir() if path.is_file() and path.name.lower().endswith(suffixes))
     if len(found) > 1:
         found = [path for path in found if path.suffix.lower() != _BUILT_OF] or found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterator
 
 from onelook.api.detect import DetectResult
@@ -55,6 +54,8 @@ def _failures(result: DetectResult) -> Iterator[str]:
 
 def _written(result: DetectResult) -> Iterator[str]:
     if result.can_resume:
+        import shlex  # for this line alone
+
         is_part = re.fullmatch("[0-9]+-of-[0-9]+", result.folder.name)
         folder = result.folder.parent if is_part else result.folder
         yield f"The same command with --out {shlex.quote(str(folder))} --resume continues."

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
 
 from onelook.predict.runtimes.exported import ExportedRuntime
-from onelook.predict.runtimes.litert import LitertRuntime
-from onelook.predict.runtimes.ncnn import NcnnRuntime
-from onelook.predict.runtimes.onnx import OnnxRuntime
-from onelook.predict.runtimes.openvino import OpenvinoRuntime
-from onelook.predict.runtimes.tensorrt import TensorrtRuntime
-from onelook.predict.runtimes.torch_program import TorchProgramRuntime
 
-EXPORTED_RUNTIMES: tuple[type[ExportedRuntime], ...] = (
-    OnnxRuntime,
-    OpenvinoRuntime,
-    NcnnRuntime,
-    LitertRuntime,
-    TorchProgramRuntime,
-    TensorrtRuntime,
+# The ending of a file's name: module and class of its runtime, imported where a file of this name is given.
+RUNTIMES: Mapping[str, str] = MappingProxyType(
+    {
+        ".onnx": "onelook.predict.runtimes.onnx:OnnxRuntime",
+        ".xml": "onelook.predict.runtimes.openvino:OpenvinoRuntime",
+        ".param": "onelook.predict.runtimes.ncnn:NcnnRuntime",
+        ".tflite": "onelook.predict.runtimes.litert:LitertRuntime",
+        ".pt2": "onelook.predict.runtimes.torch_program:TorchProgramRuntime",
+        ".engine": "onelook.predict.runtimes.tensorrt:TensorrtRuntime",
+    }
 )
 
 
 def exported_runtime(path: str | os.PathLike[str]) -> type[ExportedRuntime] | None:
     """The runtime of an exported file, by the ending of its name; None where no runtime has it."""
     name = os.fspath(path).lower()
-    return next((one for one in EXPORTED_RUNTIMES if name.endswith(one.suffix)), None)
+    target = next((target for suffix, target in RUNTIMES.items() if name.endswith(suffix)), None)
+    if target is None:
+        return None
+    module, _, kind = target.partition(":")
+    found: type[ExportedRuntime] = getattr(import_module(module), kind)
+    return found

@@ -5,7 +5,6 @@ A format's own file adds how its library is opened (`_open`) and how a network i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
@@ -43,7 +42,6 @@ class ExportedRuntime(ABC):
     MissingDependencyError without the format's library.
     """
 
-    suffix: ClassVar[str]
     chooses_precision: ClassVar[bool] = False
     holds_weights: ClassVar[bool] = False
     """Whether a file of another origin may be read as weights."""
@@ -239,6 +237,8 @@ def check_file(path: str) -> None:
 
 def checksum(files: Iterable[str | os.PathLike[str]]) -> str:
     """The SHA-256 of the files, one after the other."""
+    import hashlib  # which loads OpenSSL: most formats need no checksum
+
     whole = hashlib.sha256()
     for file in files:
         whole.update(Path(file).read_bytes())

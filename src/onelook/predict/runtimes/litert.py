@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 
 import numpy as np
 
@@ -26,8 +25,6 @@ class LitertRuntime(ExportedRuntime):
     threads: None is the number of free cores. It computes in float32, whatever the weights are stored in.
     """
 
-    suffix = ".tflite"
-
     def _open(self, device: str | None, threads: int | None, half: bool) -> ExportedMetadata:
         metadata = metadata_beside(self.path)
         check_cpu(device, "LiteRT")
@@ -35,6 +32,8 @@ class LitertRuntime(ExportedRuntime):
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise missing_package("ai_edge_litert", f"Running '{self.path}'") from error
+        from importlib.metadata import version
+
         check_content(self.path, self.files())
         try:
             self._interpreter = Interpreter(self.path, num_threads=threads or chosen_threads())

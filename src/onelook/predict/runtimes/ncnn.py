@@ -19,7 +19,6 @@ class NcnnRuntime(ExportedRuntime):
     float16 file runs; a float32 file computes in float32 otherwise, which is not ncnn's own default.
     """
 
-    suffix = ".param"
     chooses_precision = True
 
     def files(self) -> tuple[str, ...]:

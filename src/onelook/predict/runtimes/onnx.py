@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,7 +28,6 @@ class OnnxRuntime(ExportedRuntime):
     On a CPU, one image has all threads. The images of a batch are divided between runs that share the threads.
     """
 
-    suffix = ".onnx"
     holds_weights = True
 
     def _open(self, device: str | None, threads: int | None, half: bool) -> ExportedMetadata:
@@ -59,6 +56,8 @@ class OnnxRuntime(ExportedRuntime):
         threads = self._threads or chosen_threads()
         runs = min(parts, threads) if self._bound is None else 1
         if runs != self.concurrent:
+            from concurrent.futures import ThreadPoolExecutor  # one image needs no threads
+
             self._session = open_session(self.path, "cpu", threads // runs if runs > 1 else self._threads)
             self._pool = ThreadPoolExecutor(runs, thread_name_prefix="onelook-run")
         return runs
@@ -97,6 +96,8 @@ class BoundSession:
     """
 
     def __init__(self, session: Any, device: str) -> None:
+        from threading import Lock
+
         kind, index = device_parts(device)
         self.session, self.kind, self.index = session, kind, index
         self._buffers: dict[str, Any] = {}

@@ -32,7 +32,6 @@ class OpenvinoRuntime(ExportedRuntime):
     devices compute in the precision of the file.
     """
 
-    suffix = ".xml"
     chooses_precision = True
 
     def files(self) -> tuple[str, ...]:

@@ -24,8 +24,6 @@ class TensorrtRuntime(ExportedRuntime):
     was built with.
     """
 
-    suffix = ".engine"
-
     def _open(self, device: str | None, threads: int | None, half: bool) -> ExportedMetadata:
         metadata = metadata_beside(self.path)
         trt, self._cuda = _libraries(self.path)

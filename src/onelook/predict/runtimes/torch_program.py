@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -13,6 +12,8 @@ from onelook.errors import ExportError, missing_package
 from onelook.exported import LARGEST_DOCUMENT, METADATA_KEY, ExportedMetadata
 from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError, first_line, shape_problem
 
+# What `zipfile` and the decoding of text raise for damaged files: other versions and compressions, encrypted, cut short.
+_DAMAGED = (NotImplementedError, RuntimeError, ValueError, LookupError, EOFError, OSError)
 _SAFE_LOAD = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -23,7 +24,6 @@ class TorchProgramRuntime(ExportedRuntime):
     file by building its graph from text that it evaluates: open only files that you trust.
     """
 
-    suffix = ".pt2"
     evaluates_text = True
 
     def _open(self, device: str | None, threads: int | None, half: bool) -> ExportedMetadata:
@@ -59,6 +59,9 @@ class TorchProgramRuntime(ExportedRuntime):
         return metadata
 
     def _description(self) -> ExportedMetadata:
+        import zipfile  # which loads the modules of all compressions
+        import zlib
+
         try:
             with zipfile.ZipFile(self.path) as archive:
                 # Beside the program, in a folder that PyTorch's versions name differently.
@@ -67,7 +70,7 @@ class TorchProgramRuntime(ExportedRuntime):
                 if name is not None:
                     with archive.open(name) as file:
                         text = file.read(LARGEST_DOCUMENT + 1).decode("utf-8")
-        except (zipfile.BadZipFile, UnicodeDecodeError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, *_DAMAGED) as error:
             raise ExportError(f"'{self.path}' is damaged: {first_line(error)}", "Export it again.") from error
         if text is None:
             raise ForeignFileError(

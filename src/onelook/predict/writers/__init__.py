@@ -9,35 +9,28 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
 from onelook.errors import UsageError, did_you_mean
 from onelook.predict.sources import PreparedImage, Source, UnreadableSource
-from onelook.predict.writers.coco import Coco
-from onelook.predict.writers.crops import Crops
-from onelook.predict.writers.csv import Csv
 from onelook.predict.writers.files import Output, Writer, cannot_write
-from onelook.predict.writers.images import Images
 from onelook.predict.writers.journal import LINES, RECORD, Journal, has_results
-from onelook.predict.writers.json import Json
-from onelook.predict.writers.mot import Mot
-from onelook.predict.writers.videos import Videos
-from onelook.predict.writers.yolo import Yolo
 from onelook.types import Detections
 
-# Every format by its name.
-WRITERS: Mapping[str, Callable[[Output], Writer]] = MappingProxyType(
+# Every format by its name: module and class of its writer, imported where the format is asked for.
+WRITERS: Mapping[str, str] = MappingProxyType(
     {
-        "json": Json,
-        "images": Images,
-        "coco": Coco,
-        "yolo": Yolo,
-        "csv": Csv,
-        "video": Videos,
-        "mot": Mot,
-        "crops": Crops,
+        "json": "onelook.predict.writers.json:Json",
+        "images": "onelook.predict.writers.images:Images",
+        "coco": "onelook.predict.writers.coco:Coco",
+        "yolo": "onelook.predict.writers.yolo:Yolo",
+        "csv": "onelook.predict.writers.csv:Csv",
+        "video": "onelook.predict.writers.videos:Videos",
+        "mot": "onelook.predict.writers.mot:Mot",
+        "crops": "onelook.predict.writers.crops:Crops",
     }
 )
 _ONE_FILE = ("json", "coco", "csv")  # formats whose files grow with every image; the others have files of each
@@ -54,6 +47,13 @@ def parse_formats(text: str) -> tuple[str, ...]:
     if not names:
         raise UsageError("No format was given.", f"Formats are {', '.join(WRITERS)}.")
     return names
+
+
+def writer_of(name: str) -> Callable[[Output], Writer]:
+    """The class of a format's writer."""
+    module, _, kind = WRITERS[name].partition(":")
+    found: Callable[[Output], Writer] = getattr(import_module(module), kind)
+    return found
 
 
 # What `detect` may write into its folder.
@@ -96,7 +96,7 @@ class Writers:
         except OSError as error:
             raise cannot_write(self.folder, error) from error
         self._journal = Journal(self.folder, start.settings, resume=start.resume)
-        self._writers = [(name, WRITERS[name](output)) for name in output.formats]
+        self._writers = [(name, writer_of(name)(output)) for name in output.formats]
         self.keeps_images = any(writer.needs_images for _, writer in self._writers)
         self._is_finished = False
 
@@ -145,7 +145,7 @@ class Writers:
     @property
     def notes(self) -> list[str]:
         """What there is to know of what was written."""
-        return [note for _, writer in self._writers if isinstance(writer, Videos) for note in writer.notes]
+        return [note for _, writer in self._writers for note in getattr(writer, "notes", ())]  # those of videos
 
     @property
     def written(self) -> list[Path]:
