@@ -22,6 +22,7 @@ from onelook.report.page import Report, ReportImage, write_report
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult, format_duration
 from onelook.training.teacher import read_teacher_record
+from onelook.weights import read_header
 
 
 def variant_name(recipe: Recipe) -> str | None:
@@ -65,6 +66,7 @@ def report_training(
             stopped_early=trained.reason == "patience",
             input_size=recipe.input_size,
             train_ap=train_ap,
+            from_weights=bool((read_header(trained.weights).trained or {}).get("initial")),
         )
         advice = advise(figures)
     report = Report(
