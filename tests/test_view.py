@@ -121,7 +121,7 @@ def test_the_page_holds_every_box_of_every_split(tmp_path: Path, capsys: pytest.
     assert np.abs(boxes - expected).max() < 0.01
     assert arrays["offsets"].tolist() == [0, 1, 3, 4, 6, 7, 9, 10]
     assert "<b>cat" not in html and "http:" not in html.replace("http://www.w3.org/2000/svg", "")
-    assert run(["view", str(data), "--out", str(out)]) == 2 and "exists already" in capsys.readouterr().err
+    assert run(["view", str(data), "--out", str(out)]) == 1 and "--overwrite" in capsys.readouterr().err
     assert run(["view", str(data), "--out", str(out), "--overwrite"]) == 0
 
 
