@@ -25,6 +25,7 @@ GOOD = TrainingFigures(
     input_side=640,
     train_ap=0.58,
     suspects=2,
+    from_weights=False,
 )
 WEAK = {"cat": 0.60, "dog": 0.62, "hen": 0.28}
 RISING = [(float(epoch), 0.3 + 0.01 * epoch) for epoch in range(1, 21)]
@@ -53,6 +54,7 @@ def test_a_training_without_a_weak_figure_gets_no_advice() -> None:
          ("epoch 1 (0.500)", "0.460")),
         ({"train_ap": 0.81}, "More training images, of any class", ("0.810", "0.500")),
         ({"train_ap": 0.52}, "A longer training, or trained weights", ("0.520", "0.500")),
+        ({"train_ap": 0.52, "from_weights": True}, "A longer training; if", ("0.520", "0.500")),
     ],
 )  # fmt: skip
 def test_each_advice_names_the_figure_that_suggests_it(changes, action: str, figures: tuple[str, ...]) -> None:

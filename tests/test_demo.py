@@ -97,6 +97,15 @@ def test_images_that_cannot_be_drawn_are_wrong_usage(
 # --- the demo of a video ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("options", [[], ["--video"]])
+def test_a_wrong_model_is_told_before_anything_is_drawn(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    assert run("demo", *options, "--model", "yolox-q", "--out", str(out)) == 1
+    assert "no model 'yolox-q'" in capsys.readouterr().err and not out.exists()
+
+
 def test_the_clip_of_the_demo_has_objects_that_cross_and_are_hidden() -> None:
     clip = demo_clip(("ball", "fish"))
     quick = [replace(one, path=tuple((frame // 5, x, y) for frame, x, y in one.path)) for one in clip.objects]

@@ -14,6 +14,7 @@ from onelook.api import export_report
 from onelook.cli.app import run
 from onelook.exporting.differences import NamedImages, detection_differences, raw_differences
 from onelook.ops.nms import Nms
+from onelook.report import deployment
 from onelook.weights import save_weights
 from spread_detector import own_data, shallow_detector
 
@@ -55,6 +56,15 @@ def test_a_box_beyond_the_image_does_not_count_and_one_that_is_not_finite_is_tol
     expected[0, 2], boxes[0, 2] = 200, 300
     found = raw_differences(Fixed(boxes, SCORES), Fixed(expected, SCORES), IMAGES)
     assert found.outputs[1].largest == 0 and found.notes == ("2 numbers of boxes are finite on one side only.",)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0"), (1.23e-7, "1.2e-07"), (0.216, "0.22"), (15.4, "15"), (99.4, "99"), (103.7, "104"), (12345.6, "12,346"),
+     (float("inf"), "inf")],
+)  # fmt: skip
+def test_a_difference_of_many_pixels_has_no_exponent(value: float, shown: str) -> None:
+    assert deployment._number(value) == shown
 
 
 def test_detections_are_matched_by_class_and_overlap() -> None:

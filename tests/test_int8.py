@@ -248,8 +248,9 @@ def test_bounds_of_8_bits_hold_for_most_confident_rows_and_refuse_swapped_boxes(
     one_wrong[0, 0] = 0
     found = compare_rows((one_wrong, scores * 0.9), (boxes, scores), TOLERANCES["int8"], (300, 300))
     assert 0.9 < found.within < 1 and "have to be" in str(found)
-    with pytest.raises(ExportError):
+    with pytest.raises(ExportError, match=r"0% of the rows that score .* are near enough, not 80%") as caught:
         compare_rows((boxes[:, ::-1], scores), (boxes, scores), TOLERANCES["int8"], (300, 300))
+    assert "--max-drop" in str(caught.value.remedy) and "--half" not in str(caught.value.remedy)
     with pytest.raises(ExportError):
         compare_rows((boxes, np.full_like(scores, np.nan)), (boxes, scores), TOLERANCES["int8"], (300, 300))
 

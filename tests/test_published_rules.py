@@ -390,3 +390,9 @@ def test_a_recipe_given_as_model_names_the_right_flag(model: str, message: str, 
     with pytest.raises(UserError) as error:
         RecipeChoice(model=model).resolve(("thing",))
     assert message in error.value.message and remedy in str(error.value.remedy)
+
+
+def test_a_recipe_of_one_epoch_says_so_in_the_singular() -> None:
+    recipe = default_recipe("yolox-nano")
+    assert "; 300 epochs in batches of 64 images;" in str(recipe)
+    assert "; 1 epoch in batches" in str(replace(recipe, epochs=1, closing=None))

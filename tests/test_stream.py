@@ -107,6 +107,9 @@ def test_the_command_measures_writes_and_continues(
     assert run(command) == 0
     shown = capsys.readouterr()
     assert "Highest sAP" in shown.out and "sAP75" in shown.out and "kalman" in shown.out
+    first, *others = shown.out[shown.out.index("wrote ") + 6 :].strip().split(", ")
+    assert first == str(out / "streaming.json") and others[2:] == ["run_times/a.json", "run_times/b.json"]
+    assert all((out / name).is_file() for name in others)
     rows = list(csv.DictReader((out / "streaming.csv").read_text().splitlines()))
     assert [(row["name"], row["forecast"]) for row in rows] == [(n, f) for n in "ab" for f in ("none", "kalman")]
     content = json.loads((out / "streaming.json").read_text())

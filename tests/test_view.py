@@ -23,14 +23,20 @@ import onelook
 from browser import needs_browser, open_browser
 from data_sets import coco, yolo
 from onelook.cli.app import run
+from onelook.data.problems import Problem
 from onelook.data.statistics import drift, statistics
 from onelook.errors import DataError, UsageError, UserError
 from onelook.evaluation.coco import Evaluation, score
 from onelook.evaluation.tables import GroundTruth, Results
-from onelook.report.view import View, render_view
+from onelook.report.view import View, _problems, render_view
 from onelook.serving.view_server import ViewServer
 
 SILENT = onelook.SilentReporter()
+
+
+def test_one_problem_is_counted_in_the_singular() -> None:
+    found = Problem("warning", "box-degenerate", "The box has no area.", "Remove it.")
+    assert "0 errors, 1 warning." in _problems([found]) and "0 errors, 2 warnings." in _problems([found, found])
 
 
 def data_set(root: Path, per_split: dict[str, int], seed: int = 0) -> Path:
@@ -115,7 +121,7 @@ def test_the_page_holds_every_box_of_every_split(tmp_path: Path, capsys: pytest.
     assert np.abs(boxes - expected).max() < 0.01
     assert arrays["offsets"].tolist() == [0, 1, 3, 4, 6, 7, 9, 10]
     assert "<b>cat" not in html and "http:" not in html.replace("http://www.w3.org/2000/svg", "")
-    assert run(["view", str(data), "--out", str(out)]) == 2 and "exists already" in capsys.readouterr().err
+    assert run(["view", str(data), "--out", str(out)]) == 1 and "--overwrite" in capsys.readouterr().err
     assert run(["view", str(data), "--out", str(out), "--overwrite"]) == 0
 
 

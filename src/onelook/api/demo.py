@@ -120,10 +120,10 @@ def demo(
     validates the exported file, and writes a report.
 
     out: folder for everything that is made; a demo that was stopped in it is continued.  model: name of the model.
-    epochs: passes over the images.  size: side of the images, a multiple of 32; the network sees them at three fifths
-    of it.  images: to train on; a quarter as many are kept for validation.  difficulty: of the images, 0 to 1: how much
-    clutter, hiding, noise and odd light there is in them.  classes: kinds of things in the images.  seed: of the images
-    and of the training.
+    epochs: passes over the images.  size: side of the images in pixels, 32 to 4096; the network sees them at three
+    fifths of it.  images: to train on; a quarter as many are kept for validation.  difficulty: of the images, 0 to 1:
+    how much clutter, hiding, noise and odd light there is in them.  classes: kinds of things in the images.  seed: of
+    the images and of the training.
 
     Ctrl-C stops the training between two steps, with KeyboardInterrupt. UserError where the folder holds a finished
     demo.
@@ -137,6 +137,7 @@ def demo(
     run, exported = out / "run", out / "detector.onnx"
     if exported.exists():
         raise finished_demo(out)
+    choice = demo_choice(model, epochs, input_side(size), seed)  # before any image is drawn: it may name no model
     seconds: dict[str, float] = {}
     clock = perf_counter()
 
@@ -146,7 +147,7 @@ def demo(
 
     data = write_synthetic(out / "data", scenes, counts)
     done("draw the data")
-    weights = train_demo(demo_choice(model, epochs, input_side(size), seed), data, run, reporter).weights
+    weights = train_demo(choice, data, run, reporter).weights
     done("train")
     stats = validate(weights, data, reporter=reporter).stats
     detect(weights, data / "new", out=out / "detections", formats="json,images", overwrite=True, reporter=reporter)

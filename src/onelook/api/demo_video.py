@@ -110,6 +110,8 @@ def demo_video(
     if report.exists():
         raise finished_demo(out)
     check_webm()
+    side = input_side(size)
+    choice = demo_choice(model, epochs, side, seed)
     seconds: dict[str, float] = {}
     clock = perf_counter()
 
@@ -121,8 +123,6 @@ def demo_video(
     if not clips.exists():
         write_clips(clips, {CLIP: demo_clip(scenes.names, seed)})
     done("draw")
-    side = input_side(size)
-    choice = demo_choice(model, epochs, side, seed)
     weights = train_demo(choice, data, run, reporter).weights
     done("train")
     detector = load(weights, size=_clip_input(side))

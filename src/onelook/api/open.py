@@ -118,7 +118,10 @@ def open_runtime(model: PathLike | Detector, options: LoadOptions) -> Runtime:
             _check_exported(exported, model, options, sides)
             return exported
     with _no_garbage_collection():
-        check_torch(_name_of(model) if weights is None else os.fspath(weights))
+        if weights is None:
+            check_torch(_name_of(model), is_name=isinstance(model, str | os.PathLike) and not Path(model).exists())
+        else:
+            check_torch(os.fspath(weights))
         from onelook.networks.tta import TestTimeAugmentation
         from onelook.predict.runtimes.torch import TorchRuntime
 
@@ -182,10 +185,14 @@ def open_network(model: Model, weights: PathLike | None = None, *, untrained: bo
     return open_detector(model, weights, untrained=untrained)
 
 
-def check_torch(what: str) -> None:
-    """MissingDependencyError where PyTorch is not installed. what: the model or the work that needs it."""
+def check_torch(what: str, *, is_name: bool = False) -> None:
+    """MissingDependencyError where PyTorch is not installed. what: the model or the work that needs it.
+
+    is_name: a model that is no file or folder, so that it is the name of one, or a wrong path.
+    """
     if not has_torch():
         also = " It is an ONNX file, but not one that Onelook exported." if what.lower().endswith(".onnx") else ""
+        also = " There is no file or folder of that name." if is_name else also
         raise MissingDependencyError(
             f"'{what}' needs the package 'torch', which is not installed.{also}",
             f"Install it with: {install_command('train')}; or use a model that was exported with `onelook export`.",

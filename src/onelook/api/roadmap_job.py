@@ -37,7 +37,7 @@ from onelook.training.recipe import Recipe
 from onelook.training.same_recipe import check_same_recipe
 from onelook.training.start import make_detector
 from onelook.training.teacher import find_teacher
-from onelook.types import UNDEFINED
+from onelook.types import UNDEFINED, counted
 
 RESULT, LATENCY, PLAN, BACKBONE = "result.json", "latency.json", "roadmap.json", "backbone"
 WARM_UP, RUNS = 5, 30  # images that the latency of a row is measured on
@@ -247,7 +247,7 @@ class RoadmapTraining:
             **backbones,
             "trained on": self.training.describe(),
             "evaluated on": self.validation.describe(),
-            "training": f"{recipe.epochs} epochs, batch {recipe.batch_size}, {width}x{height}",
+            "training": f"{counted(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, {width}x{height}",
             **({"changed in all rows": ", ".join(self.changed)} if self.changed else {}),
             ", ".join(TITLES[one] for one in self.definition.measures): (
                 f"in per cent, of the last epoch's weights; {spread}"

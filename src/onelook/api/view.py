@@ -109,8 +109,6 @@ def view(
         raise UsageError(
             f"'{data}' is the folder of a run, which does not hold its data.", f"Give the data set, and model {data}."
         )
-    if not serve and os.path.lexists(path) and not overwrite:
-        raise UsageError(f"'{path}' exists already.", "Replace it (overwrite), or name another file (out).")
     suspects = suspect_paths(suspects_coco, suspects_cvat, suspects_label_studio)
     check_new([*suspects.values(), *([] if serve else [path])], overwrite=overwrite)
     if suspects and model is None and detections is None:

@@ -44,7 +44,7 @@ def demo(
             it is continued, a finished one stays.
         model: Name of the model.
         epochs: Passes over the images.
-        size: Side of the images, a multiple of 32; the network sees them at three fifths of it.
+        size: Side of the images in pixels, 32 to 4096; the network sees them at three fifths of it.
         images: Images to train on; a quarter as many are kept for validation.
         difficulty: Of the images, 0 to 1: how much clutter, hiding, noise and odd light there is in them.
         classes: Kinds of things in the images.

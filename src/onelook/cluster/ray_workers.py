@@ -22,6 +22,7 @@ from onelook.cluster.place import Place
 from onelook.cluster.workers import Call, WorkerLostError, Workers
 from onelook.errors import UserError, missing_package
 from onelook.reporter import Reporter
+from onelook.types import counted
 
 T = TypeVar("T")
 _MOST_FAILED_STARTS = 5  # one after the other
@@ -273,7 +274,7 @@ def connect(place: Place, stack: contextlib.ExitStack, reporter: Reporter) -> An
     stack.callback(ray.shutdown)
     resources = ray.cluster_resources()
     found = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
-    reporter.info(f"Connected to Ray {ray.__version__}: {len(ray.nodes())} machines, {found}.")
+    reporter.info(f"Connected to Ray {ray.__version__}: {counted(len(ray.nodes()), 'machine')}, {found}.")
     return ray
 
 

@@ -49,7 +49,7 @@ class TrainingFigures:
     stats: AP, AP50, APs, APm, APl on the validation images.  per_class: AP by class.  train_objects, val_objects: how
     many, by class.  num_small, num_objects: of the validation images.  image_side: longer side of a training image, the
     median, in pixels.  input_side: that of the network's input.  train_ap: on training images, None where it was not
-    measured.  suspects: annotations that a confident detection contradicts.
+    measured.  suspects: annotations that a confident detection contradicts.  from_weights: not from random values.
     """
 
     scores: Sequence[tuple[float, float]]
@@ -65,6 +65,7 @@ class TrainingFigures:
     input_side: int
     train_ap: float | None
     suspects: int
+    from_weights: bool
 
 
 def advise(figures: TrainingFigures) -> list[Advice]:
@@ -84,6 +85,7 @@ def training_figures(
     stopped_early: bool,
     input_size: tuple[int, int],
     train_ap: float | None,
+    from_weights: bool,
 ) -> TrainingFigures:
     """The figures of a training; the other arguments are fields of them.
 
@@ -108,6 +110,7 @@ def training_figures(
         input_side=max(input_size),
         train_ap=train_ap,
         suspects=suspects,
+        from_weights=from_weights,
     )
 
 
@@ -247,8 +250,9 @@ def _underfit(figures: TrainingFigures) -> Advice | None:
     found, ap = figures.train_ap, figures.stats["AP"]
     if found is None or found == UNDEFINED or found - ap >= NO_GAP or found >= LOW_AP:
         return None
+    start = "" if figures.from_weights else ", or trained weights to start from (--weights)"
     return Advice(
-        "A longer training, or trained weights to start from (--weights); if that does not help, a larger model",
+        f"A longer training{start}; if that does not help, a larger model",
         f"AP {found:.3f} on training images, hardly more than the {ap:.3f} on validation images",
         "The model has not learnt its own training images, so that more of them would not help first.",
     )

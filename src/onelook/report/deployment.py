@@ -245,10 +245,12 @@ def _gap(one: float, other: float) -> str:
 
 
 def _number(value: float) -> str:
-    """A difference with two digits that count."""
+    """A difference with two digits that count, and all digits before the point."""
     if math.isnan(value):
         return NOTHING
-    return "0" if value == 0 else f"{value:.2g}"
+    if math.isinf(value) or abs(value) < 99.5:
+        return "0" if value == 0 else f"{value:.2g}"
+    return f"{value:,.0f}"
 
 
 def command(*words: str) -> str:

@@ -22,6 +22,8 @@ from onelook.report.page import Report, ReportImage, write_report
 from onelook.training.recipe import Recipe
 from onelook.training.result import RunResult, format_duration
 from onelook.training.teacher import read_teacher_record
+from onelook.types import counted
+from onelook.weights import read_header
 
 
 def variant_name(recipe: Recipe) -> str | None:
@@ -65,6 +67,7 @@ def report_training(
             stopped_early=trained.reason == "patience",
             input_size=recipe.input_size,
             train_ap=train_ap,
+            from_weights=bool((read_header(trained.weights).trained or {}).get("initial")),
         )
         advice = advise(figures)
     report = Report(
@@ -91,12 +94,13 @@ def _facts(trained: RunResult, recipe: Recipe, training: Dataset, validation: Da
     best = "" if trained.best_epoch is None else f" (best in epoch {trained.best_epoch})"
     if trained.never_defined:
         best = f" ({trained.metric} was never defined on the validation set: best is the last epoch)"
+    done = f"{counted(trained.epochs, 'epoch')}, {counted(trained.steps, 'step')}"
     return {
         "model": f"{name or to_text(recipe.model)}, {cost} at {width}x{height}",
         **({} if recipe.distillation is None else {"teacher": str(read_teacher_record(trained.folder))}),
         "training": training.describe(),
         "validation": "none" if validation is None else validation.describe(),
-        "trained": f"{trained.epochs} epochs, {trained.steps:,} steps of {recipe.batch_size} images{best}",
+        "trained": f"{done} of {recipe.batch_size} images{best}",
         "time": format_duration(trained.seconds),
         "software": f"Python {platform.python_version()}, PyTorch {torch.__version__}",
         "folder": str(trained.folder.resolve()),

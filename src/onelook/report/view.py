@@ -25,6 +25,7 @@ from onelook.data.statistics import Statistics, statistics
 from onelook.evaluation.coco import Evaluation
 from onelook.report.style import STYLE
 from onelook.report.view_charts import chart_sections
+from onelook.types import counted
 
 _KINDS = {"|u1": "u8", "<u2": "u16", "<u4": "u32", "<f4": "f32"}
 _MISSED = 2  # a flag of an object beside CROWD
@@ -133,7 +134,7 @@ def _problems(listed: Sequence[Problem]) -> str:
     if not kinds:
         return ""
     errors = sum(problem.severity == "error" for problem in listed)
-    lead = f"{errors:,} {'error' if errors == 1 else 'errors'}, {len(listed) - errors:,} warnings."
+    lead = f"{counted(errors, 'error')}, {counted(len(listed) - errors, 'warning')}."
     lead += " Entries with errors are not among the images and boxes of this page." if errors else ""
     parts = []
     for (severity, code), found in sorted(kinds.items()):

@@ -26,7 +26,7 @@ from onelook.training.gradient_clip import RelativeClip
 from onelook.training.multiscale import DarknetShapes, MultiScale
 from onelook.training.optimizer import AdamW, Sgd
 from onelook.training.schedule import Constant, CosineRestarts, MultiStep, OneCycle, Polynomial, WarmCosine
-from onelook.types import Sample, text_repr
+from onelook.types import Sample, counted, text_repr
 
 AnyLoss = DetectionLoss | ClassLoss
 AnySchedule = WarmCosine | OneCycle | MultiStep | Polynomial | CosineRestarts | Constant
@@ -125,7 +125,7 @@ class Recipe:
         height, width = self.input_size
         network = f"{type(self.model).__name__}, {self.model.num_classes} classes, input {height} x {width}"
         terms = " + ".join(term.name for term in self.loss.terms)
-        return f"{network}; {self.epochs} epochs in batches of {self.batch_size} images; loss {terms}"
+        return f"{network}; {counted(self.epochs, 'epoch')} in batches of {self.batch_size} images; loss {terms}"
 
     def __post_init__(self) -> None:
         self._check_numbers()
