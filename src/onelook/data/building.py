@@ -12,7 +12,7 @@ import numpy as np
 from onelook.data.index import MEASURED, SCHEMA
 
 SPARSEST = 8  # ids are looked up in a table as long as it is at most so many times as long as the ids themselves
-GATHERED_AT_ONCE = 1 << 12  # runs; their rows are listed one by one, which takes more room than the values themselves
+GATHERED_AT_ONCE = 1 << 14  # runs; their rows are listed one by one, which takes more room than the values themselves
 
 
 class PackedTexts:
@@ -52,18 +52,21 @@ def gather_runs(offsets: np.ndarray, values: np.ndarray, order: np.ndarray) -> t
     """(new offsets, values) of the runs `values[offsets[i]:offsets[i + 1]]` in the given order."""
     if np.array_equal(order, np.arange(len(offsets) - 1)):
         return offsets, values
-    return gather_spans(np.stack([offsets[:-1][order], offsets[1:][order]], axis=1), values)
+    return _gather(offsets[order], np.diff(offsets)[order], values)
 
 
 def gather_spans(spans: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(offsets, values) of the runs `values[start:stop]` one after another. spans: (R, 2) start and stop of each."""
-    lengths = spans[:, 1] - spans[:, 0]
+    return _gather(spans[:, 0], spans[:, 1] - spans[:, 0], values)
+
+
+def _gather(starts: np.ndarray, lengths: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ends = np.concatenate(([0], np.cumsum(lengths)))
     gathered = np.empty((int(ends[-1]), *values.shape[1:]), values.dtype)
-    for first in range(0, len(spans), GATHERED_AT_ONCE):
+    for first in range(0, len(starts), GATHERED_AT_ONCE):
         part = slice(first, first + GATHERED_AT_ONCE)
-        start, stop = int(ends[first]), int(ends[min(part.stop, len(spans))])
-        rows = np.arange(start, stop) + np.repeat(spans[part, 0] - ends[:-1][part], lengths[part])
+        start, stop = int(ends[first]), int(ends[min(part.stop, len(starts))])
+        rows = np.arange(start, stop) + np.repeat(starts[part] - ends[:-1][part], lengths[part])
         np.take(values, rows, axis=0, out=gathered[start:stop], mode="clip")  # quicker than by index
     return ends, gathered
 
@@ -202,22 +205,25 @@ def lay_out(
     labels: (M,) class of every object.  rows: (M,) row of its image.  kept: (M,) bool, None for all. Beside the arrays
     of the schema there are `image_lines` and `object_lines`, for messages; they are not kept.
     """
-    chosen = np.arange(len(objects)) if kept is None else np.flatnonzero(kept)
-    order = chosen[np.argsort(rows[chosen], kind="stable")]
+    if kept is None or kept.all():
+        order = np.argsort(rows, kind="stable")
+    else:
+        chosen = np.flatnonzero(kept)
+        order = chosen[np.argsort(rows[chosen], kind="stable")]
     counts = np.bincount(rows[order], minlength=len(images)) if len(order) else np.zeros(len(images), np.int64)
     every = np.arange(len(images))
     result: dict[str, np.ndarray] = {
-        "image_ids": _array(images.ids, np.int64),
-        "sizes": np.stack([_array(images.heights, np.int32), _array(images.widths, np.int32)], axis=1),
-        "image_flags": _array(images.flags, np.uint8),
+        "image_ids": as_array(images.ids, np.int64),
+        "sizes": np.stack([as_array(images.heights, np.int32), as_array(images.widths, np.int32)], axis=1),
+        "image_flags": as_array(images.flags, np.uint8),
         "object_offsets": np.concatenate(([0], np.cumsum(counts))),
-        "boxes": _array(objects.boxes, np.float64).reshape(-1, 4).take(order, axis=0),
+        "boxes": as_array(objects.boxes, np.float64).reshape(-1, 4).take(order, axis=0),
         "labels": np.asarray(labels, np.int32)[order],
-        "annotation_ids": _array(objects.ids, np.int64).take(order, axis=0),
-        "areas": _array(objects.areas, np.float64).take(order, axis=0),
-        "object_flags": _array(objects.flags, np.uint8).take(order, axis=0),
-        "image_lines": _array(images.lines, np.int64),
-        "object_lines": _array(objects.lines, np.int64).take(order, axis=0),
+        "annotation_ids": as_array(objects.ids, np.int64).take(order, axis=0),
+        "areas": as_array(objects.areas, np.float64).take(order, axis=0),
+        "object_flags": as_array(objects.flags, np.uint8).take(order, axis=0),
+        "image_lines": as_array(images.lines, np.int64),
+        "object_lines": as_array(objects.lines, np.int64).take(order, axis=0),
     }
     result["name_offsets"], result["name_bytes"] = images.names.arrays(every)
     result["image_extra_offsets"], result["image_extra_bytes"] = images.extras.arrays(every, sparse=True)
@@ -234,23 +240,22 @@ def mark_measured(arrays: dict[str, np.ndarray], rows: np.ndarray) -> None:
     arrays["image_flags"] = flags
 
 
-def _array(values: array[int] | array[float] | bytearray, dtype: type[np.generic]) -> np.ndarray:
-    """The same memory as an array."""
+def as_array(values: array[int] | array[float] | bytearray, dtype: type[np.generic]) -> np.ndarray:
+    """The same memory as an array; while it is used, nothing can be appended to the values."""
     return np.frombuffer(values, dtype) if len(values) else np.zeros(0, dtype)
 
 
 def _outlines(objects: Objects, order: np.ndarray) -> dict[str, np.ndarray]:
     if len(objects.point_ends) == 1:
         return empty_arrays("ring_offsets", "ring_spans", "points")
-    offsets, spans = gather_runs(_array(objects.ring_ends, np.int64), spans_of(objects.point_ends), order)
+    offsets, spans = gather_runs(as_array(objects.ring_ends, np.int64), spans_of(objects.point_ends), order)
     # The points stay in reading order: they are most of a file, and to move them takes longer than all the rest here.
-    return {"ring_offsets": offsets, "ring_spans": spans, "points": _array(objects.points, np.float64).reshape(-1, 2)}
+    return {"ring_offsets": offsets, "ring_spans": spans, "points": as_array(objects.points, np.float64).reshape(-1, 2)}
 
 
 def spans_of(offsets: array[int] | np.ndarray) -> np.ndarray:
     """(R, 2) start and stop of every run that R + 1 offsets bound."""
-    ends = np.asarray(offsets, np.int64)
-    return np.stack([ends[:-1], ends[1:]], axis=1)
+    return np.lib.stride_tricks.sliding_window_view(np.asarray(offsets, np.int64), 2)
 
 
 def empty_arrays(*names: str) -> dict[str, np.ndarray]:

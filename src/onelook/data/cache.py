@@ -192,7 +192,8 @@ def _kept(path: Path, snapshot: Snapshot, images: Callable[[Index], Files]) -> I
 
 
 def _keep(path: Path, arrays: Mapping[str, np.ndarray], meta: dict[str, Any], stamp: Mapping[str, Any]) -> Index:
-    with replacing(path) as temporary:
+    # Not brought to the disk at once: what a fault of the machine leaves is found by its checksums, and made anew.
+    with replacing(path, durable=False) as temporary:
         write_index(temporary, arrays, meta, stamp)
     return open_index(path)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from onelook.data import argoverse
 from onelook.data import index as bits
-from onelook.data.building import ImageColumns, Images, ObjectColumns, Objects, rows_of
+from onelook.data.building import ImageColumns, Images, ObjectColumns, Objects, as_array, rows_of
 from onelook.data.class_names import CLASS_LIMIT
 from onelook.data.coco_entries import (
     ID_LIMIT,
@@ -137,7 +137,7 @@ class CocoFile:
             ("image", self.images.ids, self.images.lines),
             ("annotation", self.objects.ids, self.objects.lines),
         ):
-            ids = np.array(numbers, np.int64)
+            ids = as_array(numbers, np.int64)
             if (ids[1:] > ids[:-1]).all():
                 continue  # as most files have them
             order = np.argsort(ids, kind="stable")
@@ -149,8 +149,8 @@ class CocoFile:
 
     def references(self, image_ids: np.ndarray, category_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """(M,) rows of `image_ids` and of `category_ids` that the objects name; -1 where unknown, which is reported."""
-        images = rows_of(image_ids, np.array(self.objects.image_ids, np.int64))
-        labels = rows_of(np.array(category_ids, np.int64), np.array(self.objects.categories, np.int64))
+        images = rows_of(image_ids, as_array(self.objects.image_ids, np.int64))
+        labels = rows_of(np.array(category_ids, np.int64), as_array(self.objects.categories, np.int64))
         for kind, places, named in (
             ("image", images, self.objects.image_ids),
             ("category", labels, self.objects.categories),

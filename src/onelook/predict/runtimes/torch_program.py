@@ -12,7 +12,7 @@ from onelook.errors import ExportError, missing_package
 from onelook.exported import LARGEST_DOCUMENT, METADATA_KEY, ExportedMetadata
 from onelook.predict.runtimes.exported import ExportedRuntime, ForeignFileError, first_line, shape_problem
 
-# What `zipfile` and the decoding of text raise for damaged files: other versions and compressions, encrypted, cut short.
+# What `zipfile` and the decoding of text raise for damaged files: of other versions, encrypted, cut short.
 _DAMAGED = (NotImplementedError, RuntimeError, ValueError, LookupError, EOFError, OSError)
 _SAFE_LOAD = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
